@@ -1,0 +1,188 @@
+"""Which channels can only be cut together, what each such group is called, and how wide a narrowed network is.
+
+Two atoms (see `space.graph`) are one *channel* when a sum or shared weights tie them. Channels that occur equally often in
+the outputs of the same layers are interchangeable: they form a *group*, named after the first layer that produces
+them. Cutting k channels of a group leaves `count - k` of them everywhere, so a count per group is all that a narrowed
+network needs to be built again: keeping the first `count` channels gives every tensor the width it has after cutting
+any other choice, in the same order.
+
+The image's own channels and the logits are fixed and belong to no group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from space.errors import ArchitectureError, nearest
+from space.graph import PARAMETRIC, Graph, Node
+
+if TYPE_CHECKING:
+    from space.architecture import Architecture
+
+FIXED = -1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChannelMap:
+    """The channels of a graph and their groups.
+
+    `channel_of_atom[a]` is the channel of atom a; `group_of_channel[c]` the index of its group in `names`, or FIXED;
+    `rank_of_channel[c]` its place within the group; `counts[g]` the group's designed size.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    channel_of_atom: NDArray[np.int64]
+    group_of_channel: NDArray[np.int64]
+    rank_of_channel: NDArray[np.int64]
+
+    def channels(self, node: Node) -> NDArray[np.int64]:
+        """The channels of a node's output, in order."""
+        return self.channel_of_atom[node.channels]
+
+    def members(self, name: str) -> NDArray[np.int64]:
+        """The channels of a group, by rank."""
+        return np.flatnonzero(self.group_of_channel == self.names.index(name))
+
+    def keep_first(self, counts: Mapping[str, int]) -> NDArray[np.bool_]:
+        """Per channel, whether it stays when each named group keeps its first channels."""
+        limits = np.array([counts.get(name, full) for name, full in zip(self.names, self.counts, strict=True)])
+        keep = np.ones(len(self.group_of_channel), dtype=bool)
+        free = self.group_of_channel != FIXED
+        keep[free] = self.rank_of_channel[free] < limits[self.group_of_channel[free]]
+        return keep
+
+
+def channel_map(graph: Graph) -> ChannelMap:
+    """Find the channels and groups of a graph."""
+    channel_of_atom = _merge(graph)
+    total = int(channel_of_atom.max()) + 1
+    fixed = np.zeros(total, dtype=bool)
+    for atoms in graph.fixed:
+        fixed[channel_of_atom[atoms]] = True
+    signatures = _signatures(graph, channel_of_atom, total)
+    names: list[str] = []
+    groups: dict[tuple[int, ...], int] = {}
+    group_of_channel = np.full(total, FIXED, dtype=np.int64)
+    for channel in range(total):
+        if fixed[channel]:
+            continue
+        signature = tuple(signatures[channel])
+        if signature not in groups:
+            groups[signature] = len(names)
+            names.append(_name(graph, signature[0], names))
+        group_of_channel[channel] = groups[signature]
+    counts = np.bincount(group_of_channel[~fixed], minlength=len(names))
+    rank = np.zeros(total, dtype=np.int64)
+    for group in range(len(names)):
+        members = np.flatnonzero(group_of_channel == group)
+        rank[members] = np.arange(len(members))
+    return ChannelMap(
+        names=tuple(names),
+        counts=tuple(int(count) for count in counts),
+        channel_of_atom=channel_of_atom,
+        group_of_channel=group_of_channel,
+        rank_of_channel=rank,
+    )
+
+
+def _merge(graph: Graph) -> NDArray[np.int64]:
+    """Channel of each atom: connected components of the ties, numbered by their first atom."""
+    labels = np.arange(graph.atom_count)
+    if graph.ties:
+        left = np.concatenate([pair[0] for pair in graph.ties])
+        right = np.concatenate([pair[1] for pair in graph.ties])
+        while True:
+            lowest = np.minimum(labels[left], labels[right])
+            before = labels.copy()
+            np.minimum.at(labels, left, lowest)
+            np.minimum.at(labels, right, lowest)
+            labels = labels[labels]  # jump to the label's label, so that long chains settle in few rounds
+            if np.array_equal(before, labels):
+                break
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _signatures(graph: Graph, channel_of_atom: NDArray[np.int64], total: int) -> list[list[int]]:
+    """For each channel, the layers that produce it, repeated as often as it occurs in their output."""
+    signatures: list[list[int]] = [[] for _ in range(total)]
+    seen: set[int] = set()
+    for node in graph.nodes:
+        if node.kind not in ("conv", "deconv") or node.depthwise:
+            continue
+        start = int(node.channels[0])
+        if start in seen:  # a second use of shared weights
+            continue
+        seen.add(start)
+        for channel in channel_of_atom[node.channels]:
+            signatures[channel].append(node.index)
+    return signatures
+
+
+def _name(graph: Graph, node_index: int, taken: list[str]) -> str:
+    """The producing layer's name; its further segments, when concatenation splits it, are numbered from 1."""
+    base = graph.nodes[node_index].name
+    name, number = base, 0
+    while name in taken:
+        number += 1
+        name = f"{base}/{number}"
+    return name
+
+
+def groups(architecture: Architecture) -> dict[str, int]:
+    """Name and count of every group of channels that must be cut together, as the architecture stands."""
+    mapping = channel_map(architecture.graph(1))
+    return {
+        name: architecture.channels.get(name, count) for name, count in zip(mapping.names, mapping.counts, strict=True)
+    }
+
+
+def check_channels(graph: Graph, channels: Mapping[str, int]) -> None:
+    """Raises: ArchitectureError when a count names no group of the graph, or more channels than it has, or none."""
+    mapping = channel_map(graph)
+    full = dict(zip(mapping.names, mapping.counts, strict=True))
+    for name, count in channels.items():
+        if name not in full:
+            raise ArchitectureError(f"channels: no group is called '{name}'; {nearest(name, full)}")
+        if not 1 <= count <= full[name]:
+            raise ArchitectureError(
+                f"channels: expected 1 to {full[name]} channels in '{name}', got {count}; widen the stage instead"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Widths:
+    """The number of channels each node reads and gives out, after narrowing."""
+
+    given: tuple[int, ...]
+
+    def out(self, node: Node) -> int:
+        """Output channels of a node."""
+        return self.given[node.index]
+
+    def read(self, node: Node) -> int:
+        """Input channels of a node with one input."""
+        return self.given[node.inputs[0]]
+
+
+def widths(graph: Graph, channels: Mapping[str, int]) -> Widths:
+    """Channel counts of all nodes when the named groups keep that many channels."""
+    if not channels:
+        return Widths(given=tuple(len(node.channels) for node in graph.nodes))
+    mapping = channel_map(graph)
+    kept_atoms = mapping.keep_first(channels)[mapping.channel_of_atom]
+    return Widths(given=tuple(int(kept_atoms[node.channels].sum()) for node in graph.nodes))
+
+
+def parametric(graph: Graph) -> list[Node]:
+    """The nodes that own parameters, each name once, in order of computation."""
+    found: dict[str, Node] = {}
+    for node in graph.nodes:
+        if node.kind in PARAMETRIC and node.name:
+            found.setdefault(node.name, node)
+    return list(found.values())

@@ -1,0 +1,108 @@
+"""Parameters, multiply-adds and the list of layers of an architecture, without building it.
+
+A multiply-add is one multiplication and one addition of a convolution; bias, normalisation, activation, pooling and
+resizing are not counted (what networks' papers mean by GMAC, and some of them by "GFLOPs").
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from space.channels import parametric, widths
+from space.graph import Node
+
+if TYPE_CHECKING:
+    from space.architecture import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer at a given input size: its shape, parameters and multiply-adds."""
+
+    name: str
+    kind: str
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    step: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    height: int
+    width: int
+    parameters: int
+    multiply_adds: int
+
+
+def parameters(architecture: Architecture, num_classes: int, *, auxiliary: bool = False) -> int:
+    """Trainable parameters; without the training-only auxiliary heads unless asked for."""
+    graph = architecture.graph(num_classes, auxiliary=auxiliary)
+    sizes = widths(graph, architecture.channels)
+    return sum(_parameters(node, _read(node, sizes.given), sizes.out(node)) for node in parametric(graph))
+
+
+def multiply_adds(architecture: Architecture, size: tuple[int, int], num_classes: int) -> int:
+    """Multiply-adds of one image of `size` (height, width), convolutions only."""
+    return sum(layer.multiply_adds for layer in layers(architecture, size, num_classes))
+
+
+def layers(architecture: Architecture, size: tuple[int, int], num_classes: int) -> tuple[Layer, ...]:
+    """Every layer that does arithmetic, in order of computation, at input `size` (height, width).
+
+    `height` and `width` are the output's. Shared weights count as parameters where they are used first.
+    """
+    graph = architecture.graph(num_classes)
+    given = widths(graph, architecture.channels).given
+    owners = {node.index for node in parametric(graph)}
+    rows = []
+    for node in graph.nodes:
+        if node.kind == "image":
+            continue
+        read, out = _read(node, given), given[node.index]
+        height, width = _output_size(node, size)
+        rows.append(
+            Layer(
+                name=node.name or node.kind,
+                kind=node.kind,
+                in_channels=read,
+                out_channels=out,
+                kernel=node.kernel,
+                step=node.step,
+                dilation=node.dilation,
+                groups=out if node.depthwise else 1,
+                height=height,
+                width=width,
+                parameters=_parameters(node, read, out) if node.index in owners else 0,
+                multiply_adds=_multiply_adds(node, read, out, (height, width), size),
+            )
+        )
+    return tuple(rows)
+
+
+def _read(node: Node, given: tuple[int, ...]) -> int:
+    return sum(given[index] for index in node.inputs) if node.kind == "cat" else given[node.inputs[0]]
+
+
+def _output_size(node: Node, size: tuple[int, int]) -> tuple[int, int]:
+    height, width = (math.ceil(length / stride) for length, stride in zip(size, node.stride, strict=True))
+    if node.grid:
+        return node.grid, max(1, round(node.grid * width / height))
+    return height, width
+
+
+def _parameters(node: Node, read: int, out: int) -> int:
+    if node.kind == "norm":
+        return 2 * out
+    if node.kind == "act":
+        return out
+    return math.prod(node.kernel) * (1 if node.depthwise else read) * out + (out if node.bias else 0)
+
+
+def _multiply_adds(node: Node, read: int, out: int, output: tuple[int, int], size: tuple[int, int]) -> int:
+    if node.kind == "conv":
+        return math.prod(output) * math.prod(node.kernel) * (1 if node.depthwise else read) * out
+    if node.kind == "deconv":
+        given = math.prod(math.ceil(length / (stride * 2)) for length, stride in zip(size, node.stride, strict=True))
+        return given * math.prod(node.kernel) * read * out
+    return 0

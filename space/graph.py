@@ -1,0 +1,251 @@
+"""A network as a list of layers whose channels know where they come from.
+
+Blocks, fusions and decoders are functions that add layers to a `Graph`, in the order of computation. Everything
+else is read from that list: the `nn.Module`, parameters, multiply-adds, the layers a latency table is keyed by, and
+the groups of channels that can only be cut together (`space.channels`).
+
+Every channel of every tensor is an *atom*, an integer. A convolution makes new atoms, normalisation and activation
+keep their input's, concatenation joins them, and a sum ties the atoms of its terms pairwise.
+
+Sizes are kept as strides against the input image: a tensor of stride s is ceil(H / s) x ceil(W / s). All strided
+layers round up and all upsampling aims at a stride, so that any input size works, odd ones included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Atoms = NDArray[np.int64]
+Pair = tuple[int, int]
+Kind = Literal[
+    "image", "conv", "deconv", "norm", "act", "dropout", "max_pool", "average_pool", "grid_pool", "resize", "cat", "add"
+]
+PARAMETRIC = ("conv", "deconv", "norm", "act")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Node:
+    """One layer: what it does, what it reads (indices of earlier nodes) and the channels it gives out."""
+
+    index: int
+    kind: Kind
+    inputs: tuple[int, ...]
+    channels: Atoms
+    stride: Pair
+    name: str = ""
+    kernel: Pair = (1, 1)
+    step: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    depthwise: bool = False
+    bias: bool = False
+    mode: str = ""
+    probability: float = 0.0
+    grid: int = 0
+
+
+class Graph:
+    """A network under construction; `nodes` is the result."""
+
+    def __init__(self, *, activation: str, align_corners: bool, levels: int = 1) -> None:
+        self.nodes: list[Node] = []
+        self.ties: list[tuple[Atoms, Atoms]] = []
+        self.fixed: list[Atoms] = []
+        self.outputs: list[Node] = []
+        self.activation = activation
+        self.align_corners = align_corners
+        self.levels = levels
+        self.level = 0
+        self._atoms = 0
+        self._scopes: list[str] = []
+        self._made: dict[str, tuple[Atoms, Atoms]] = {}
+        self.image = self._add("image", (), self._new_atoms(3, fixed=True), (1, 1))
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Prefix the names of the layers added inside."""
+        self._scopes.append(name)
+        yield
+        self._scopes.pop()
+
+    def conv(
+        self,
+        x: Node,
+        width: int,
+        kernel: int | Pair,
+        name: str,
+        *,
+        step: int | Pair = 1,
+        dilation: int = 1,
+        bias: bool = False,
+        fixed: bool = False,
+    ) -> Node:
+        """Convolution with padding that keeps ceil(size / step). A name used before shares its weights."""
+        kernel, step = _pair(kernel), _pair(step)
+        out = self._weights(name, x, width, fixed)
+        return self._add(
+            "conv",
+            (x,),
+            out,
+            (x.stride[0] * step[0], x.stride[1] * step[1]),
+            name=self._path(name),
+            kernel=kernel,
+            step=step,
+            dilation=(dilation if kernel[0] > 1 else 1, dilation if kernel[1] > 1 else 1),
+            bias=bias,
+        )
+
+    def depthwise(self, x: Node, name: str, *, step: int = 1, dilation: int = 1) -> Node:
+        """3x3 convolution of each channel by itself, no bias."""
+        return self._add(
+            "conv",
+            (x,),
+            x.channels,
+            (x.stride[0] * step, x.stride[1] * step),
+            name=self._path(name),
+            kernel=(3, 3),
+            step=(step, step),
+            dilation=(dilation, dilation),
+            depthwise=True,
+        )
+
+    def deconv(self, x: Node, width: int, kernel: int, name: str, *, fixed: bool = False) -> Node:
+        """Transposed convolution that halves the stride, with bias (ERFNet's upsampler)."""
+        out = self._weights(name, x, width, fixed)
+        stride = (x.stride[0] // 2, x.stride[1] // 2)
+        return self._add(
+            "deconv", (x,), out, stride, name=self._path(name), kernel=(kernel, kernel), step=(2, 2), bias=True
+        )
+
+    def norm(self, x: Node, name: str, *, per_level: bool = True) -> Node:
+        """Batch normalisation; in an image pyramid each level has its own unless told otherwise."""
+        path = self._path(name)
+        if self.levels > 1 and per_level:
+            path += f"_level{self.level}"
+        return self._add("norm", (x,), x.channels, x.stride, name=path, grid=x.grid)
+
+    def act(self, x: Node, name: str) -> Node:
+        """The architecture's activation; PReLU has a slope per channel."""
+        path = self._path(name) if self.activation == "prelu" else ""
+        return self._add("act", (x,), x.channels, x.stride, name=path, mode=self.activation, grid=x.grid)
+
+    def norm_act(self, x: Node, name: str = "", *, per_level: bool = True) -> Node:
+        """Batch normalisation, then activation."""
+        return self.act(self.norm(x, f"{name}norm", per_level=per_level), f"{name}act")
+
+    def dropout(self, x: Node, probability: float) -> Node:
+        """Dropout of whole channels; nothing at probability 0."""
+        if probability == 0:
+            return x
+        return self._add("dropout", (x,), x.channels, x.stride, probability=probability)
+
+    def max_pool(self, x: Node, kernel: int) -> Node:
+        """Max pooling by 2."""
+        return self._add("max_pool", (x,), x.channels, _half(x), kernel=(kernel, kernel), step=(2, 2))
+
+    def average_pool(self, x: Node) -> Node:
+        """3x3 average pooling by 2."""
+        return self._add("average_pool", (x,), x.channels, _half(x), kernel=(3, 3), step=(2, 2))
+
+    def grid_pool(self, x: Node, grid: int) -> Node:
+        """Average over `grid` rows and as many columns as keep the cells square."""
+        return self._add("grid_pool", (x,), x.channels, x.stride, grid=grid)
+
+    def resize(self, x: Node, stride: Pair, *, mode: str = "bilinear") -> Node:
+        """Interpolation to the size that tensors of `stride` have; the node itself when it has it already."""
+        if x.stride == stride and not x.grid:
+            return x
+        return self._add("resize", (x,), x.channels, stride, mode=mode)
+
+    def cat(self, parts: Sequence[Node]) -> Node:
+        """Concatenation of channels."""
+        assert len({part.stride for part in parts}) == 1, "concatenated tensors share a stride"
+        channels = np.concatenate([part.channels for part in parts])
+        return self._add("cat", tuple(parts), channels, parts[0].stride)
+
+    def add(self, *terms: Node) -> Node:
+        """Sum; its terms' channels are tied to each other."""
+        first = terms[0]
+        for term in terms[1:]:
+            assert term.stride == first.stride, "summed tensors share a stride"
+            self._tie(first.channels, term.channels)
+        return self._add("add", terms, first.channels, first.stride)
+
+    def _weights(self, name: str, x: Node, width: int, fixed: bool) -> Atoms:
+        """Output atoms of a convolution; weights used twice tie both uses, at the input too."""
+        path = self._path(name)
+        if path not in self._made:
+            self._made[path] = (x.channels, self._new_atoms(width, fixed))
+        read, out = self._made[path]
+        if read is not x.channels:
+            self._tie(read, x.channels)
+        return out
+
+    def _tie(self, left: Atoms, right: Atoms) -> None:
+        assert len(left) == len(right), f"cannot add {len(left)} channels to {len(right)}"
+        if left is not right:
+            self.ties.append((left, right))
+
+    def _new_atoms(self, count: int, fixed: bool = False) -> Atoms:
+        atoms = np.arange(self._atoms, self._atoms + count)
+        self._atoms += count
+        if fixed:
+            self.fixed.append(atoms)
+        return atoms
+
+    @property
+    def atom_count(self) -> int:
+        """How many atoms there are."""
+        return self._atoms
+
+    def _path(self, name: str) -> str:
+        return ".".join([*self._scopes, name])
+
+    def _add(
+        self,
+        kind: Kind,
+        inputs: Sequence[Node],
+        channels: Atoms,
+        stride: Pair,
+        *,
+        name: str = "",
+        kernel: Pair = (1, 1),
+        step: Pair = (1, 1),
+        dilation: Pair = (1, 1),
+        depthwise: bool = False,
+        bias: bool = False,
+        mode: str = "",
+        probability: float = 0.0,
+        grid: int = 0,
+    ) -> Node:
+        node = Node(
+            index=len(self.nodes),
+            kind=kind,
+            inputs=tuple(each.index for each in inputs),
+            channels=channels,
+            stride=stride,
+            name=name,
+            kernel=kernel,
+            step=step,
+            dilation=dilation,
+            depthwise=depthwise,
+            bias=bias,
+            mode=mode,
+            probability=probability,
+            grid=grid or (inputs[0].grid if kind == "conv" and inputs else 0),
+        )
+        self.nodes.append(node)
+        return node
+
+
+def _pair(value: int | Pair) -> Pair:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def _half(x: Node) -> Pair:
+    return (x.stride[0] * 2, x.stride[1] * 2)

@@ -1,0 +1,156 @@
+"""The `nn.Module` of an architecture: its graph's layers, executed in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from space.channels import Widths, parametric, widths
+from space.graph import Node
+
+if TYPE_CHECKING:
+    from space.architecture import Architecture
+
+Operation = Callable[..., Tensor]
+
+
+class Network(nn.Module):
+    """A segmentation network.
+
+    Called with images, float (N, 3, H, W) of any H and W, it gives logits (N, C, H, W). Parameters are named after
+    the architecture's layers (`stage0.block1.reduce.weight`), and stay so from one version to the next.
+    """
+
+    def __init__(self, architecture: Architecture, num_classes: int, *, auxiliary: bool = False) -> None:
+        super().__init__()
+        graph = architecture.graph(num_classes, auxiliary=auxiliary)
+        sizes = widths(graph, architecture.channels)
+        for node in parametric(graph):
+            self._register(node.name, _layer(node, sizes, architecture))
+        self.architecture = architecture
+        self.num_classes = num_classes
+        self.auxiliary_weights = tuple(each.weight for each in architecture.auxiliary) if auxiliary else ()
+        self._nodes = tuple(graph.nodes)
+        self._outputs = tuple(node.index for node in graph.outputs)
+        self._align_corners = architecture.align_corners
+        self._last_use = _last_uses(graph.nodes, self._outputs)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming-normal convolutions, zero biases, identity normalisation."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (N, C, H, W) of images (N, 3, H, W)."""
+        return self.outputs(image)[0]
+
+    def outputs(self, image: Tensor) -> list[Tensor]:
+        """Logits, then those of each auxiliary head the network was built with; all (N, C, H, W)."""
+        values: dict[int, Tensor] = {}
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        for node in self._nodes:
+            values[node.index] = self._run(node, [values[index] for index in node.inputs], image, size)
+            for index in self._last_use.get(node.index, ()):
+                del values[index]
+        return [values[index] for index in self._outputs]
+
+    def layer(self, name: str) -> nn.Module:
+        """The layer of that name in the graph."""
+        return self.get_submodule(name)
+
+    def _run(self, node: Node, inputs: list[Tensor], image: Tensor, size: tuple[int, int]) -> Tensor:
+        if node.kind == "image":
+            return image
+        x = inputs[0]
+        if node.kind in ("conv", "norm", "act"):
+            operation: Operation = self.layer(node.name) if node.name else _ACTIVATIONS[node.mode]
+            return operation(x)
+        if node.kind == "deconv":
+            return _upsample(self.layer(node.name), x, _size_at(size, node.stride))
+        if node.kind == "add":
+            return sum(inputs[1:], start=x)
+        if node.kind == "cat":
+            return torch.cat(inputs, dim=1)
+        if node.kind == "max_pool":
+            padding = node.kernel[0] // 2 if node.kernel[0] % 2 else 0
+            return functional.max_pool2d(x, node.kernel, 2, padding, ceil_mode=node.kernel[0] % 2 == 0)
+        if node.kind == "average_pool":
+            return functional.avg_pool2d(x, 3, stride=2, padding=1)
+        if node.kind == "grid_pool":
+            return functional.adaptive_avg_pool2d(x, grid_size(node.grid, int(x.shape[-2]), int(x.shape[-1])))
+        if node.kind == "dropout":
+            return functional.dropout2d(x, node.probability, self.training)
+        return _resize(x, _size_at(size, node.stride), node.mode, self._align_corners)
+
+    def _register(self, path: str, layer: nn.Module) -> None:
+        *parents, last = path.split(".")
+        module: nn.Module = self
+        for name in parents:
+            if name not in module._modules:
+                module.add_module(name, nn.Module())
+            module = module.get_submodule(name)
+        module.add_module(last, layer)
+
+
+_ACTIVATIONS: dict[str, Operation] = {"relu": functional.relu, "relu6": functional.relu6}
+
+
+def _layer(node: Node, sizes: Widths, architecture: Architecture) -> nn.Module:
+    width = sizes.out(node)
+    if node.kind == "norm":
+        return nn.BatchNorm2d(width, eps=architecture.norm_epsilon, momentum=0.1)
+    if node.kind == "act":
+        return nn.PReLU(width)
+    if node.kind == "deconv":
+        padding = 1 if node.kernel == (3, 3) else 0
+        return nn.ConvTranspose2d(sizes.read(node), width, node.kernel, stride=2, padding=padding, bias=node.bias)
+    return nn.Conv2d(
+        sizes.read(node),
+        width,
+        node.kernel,
+        stride=node.step,
+        padding=(node.kernel[0] // 2 * node.dilation[0], node.kernel[1] // 2 * node.dilation[1]),
+        dilation=node.dilation,
+        groups=width if node.depthwise else 1,
+        bias=node.bias,
+    )
+
+
+def _size_at(size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:
+    return -(-size[0] // stride[0]), -(-size[1] // stride[1])
+
+
+def grid_size(grid: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of spatial pyramid pooling: cells as square as the feature map allows."""
+    return grid, max(1, round(grid * width / height))
+
+
+def _upsample(layer: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Transposed convolution to exactly `size`: the 3x3 kernel pads as asked, the 2x2 kernel's surplus is cut off."""
+    assert isinstance(layer, nn.ConvTranspose2d)
+    up: Tensor = layer(x, output_size=list(size)) if layer.kernel_size == (3, 3) else layer(x)
+    return up[..., : size[0], : size[1]]
+
+
+def _resize(x: Tensor, size: tuple[int, int], mode: str, align_corners: bool) -> Tensor:
+    if tuple(x.shape[-2:]) == size:
+        return x
+    return functional.interpolate(x, size=size, mode=mode, align_corners=align_corners)
+
+
+def _last_uses(nodes: list[Node], outputs: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
+    """For each node, the values no later node reads: dropping them bounds the memory of a forward pass."""
+    last = {index: node.index for node in nodes for index in node.inputs}
+    drop: dict[int, list[int]] = {}
+    for index, user in last.items():
+        if index not in outputs:
+            drop.setdefault(user, []).append(index)
+    return {user: tuple(indices) for user, indices in drop.items()}

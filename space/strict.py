@@ -1,0 +1,229 @@
+"""Strict YAML to frozen dataclasses and back.
+
+The grammar is the dataclass: its annotations are the only schema. A document is refused with its line, the key,
+what was expected and the nearest valid name when it has unknown, missing or repeated keys, values of another type,
+or YAML features that a configuration never needs and an attacker does (anchors, aliases, tags, huge or deeply
+nested documents). Nothing is ever unpickled or executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from space.errors import UserError, nearest
+
+T = TypeVar("T")
+
+LONGEST_DOCUMENT_BYTES = 1_000_000
+DEEPEST_NESTING = 20
+MOST_NODES = 50_000
+
+
+def parse(text: str, cls: type[T], source: str) -> T:
+    """Read one YAML document as an instance of the frozen dataclass `cls`.
+
+    `source` names the document in errors, usually its path.
+
+    Raises: UserError with the line and key of the first thing that does not fit.
+    """
+    if len(text.encode("utf-8", errors="replace")) > LONGEST_DOCUMENT_BYTES:
+        raise UserError(f"{source}: expected a small YAML file, got more than {LONGEST_DOCUMENT_BYTES} bytes")
+    try:
+        _refuse_hostile(text, source)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{source}{line}: not valid YAML: {problem}") from None
+    if node is None:
+        raise UserError(f"{source}: expected a {cls.__name__}, got an empty document")
+    value: T = _convert(node, cls, cls.__name__.lower(), source)
+    return value
+
+
+def dump(value: Any) -> str:
+    """YAML text of a frozen dataclass, every field explicit; `parse` gives an equal value back."""
+    return yaml.dump(plain(value), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+
+
+def plain(value: Any) -> Any:
+    """The value as nested dicts, lists and scalars (what YAML and JSON can hold)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style for structure, one line for lists of scalars: the way people write configurations."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        scalars = all(not isinstance(item, (list, dict)) for item in sequence)
+        return super().represent_sequence(tag, sequence, flow_style=scalars)
+
+
+_Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data))
+
+
+def _refuse_hostile(text: str, source: str) -> None:
+    """Walk the event stream, which is flat, before anything is built from it."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise UserError(f"{source}:{line}: anchors and aliases are not accepted; write the value out")
+        if tag := getattr(event, "tag", None):
+            raise UserError(f"{source}:{line}: YAML tags are not accepted, got {tag!r}; write plain values")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST_NESTING or count > MOST_NODES:
+            raise UserError(f"{source}:{line}: the document is nested too deeply or has too many entries")
+
+
+def _convert(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _union(node, arguments, key, source)
+    if origin is Literal:
+        return _literal(node, arguments, key, source)
+    if origin is tuple:
+        return _tuple(node, arguments, key, source)
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping(node, arguments, key, source)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass(node, kind, key, source)
+    return _scalar(node, kind, key, source)
+
+
+def _where(node: yaml.Node, key: str, source: str) -> str:
+    return f"{source}:{node.start_mark.line + 1}: {key}"
+
+
+def _came(node: yaml.Node) -> str:
+    if isinstance(node, yaml.ScalarNode):
+        return repr(node.value) if len(node.value) <= 60 else repr(node.value[:60]) + "..."
+    return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+
+def _union(node: yaml.Node, options: tuple[Any, ...], key: str, source: str) -> Any:
+    if _is_null(node) and type(None) in options:
+        return None
+    rest = [option for option in options if option is not type(None)]
+    return _convert(node, rest[0] if len(rest) == 1 else _of_kind(node, rest, key, source), key, source)
+
+
+def _of_kind(node: yaml.Node, options: list[Any], key: str, source: str) -> Any:
+    """Which of several dataclasses a mapping means: each has a `kind` field with one literal value."""
+    kinds = {typing.get_args(typing.get_type_hints(option)["kind"])[0]: option for option in options}
+    for name, _, item in _pairs(node, key, source):
+        if name == "kind":
+            return kinds[_literal(item, tuple(kinds), f"{key}.kind", source)]
+    raise UserError(f"{_where(node, key, source)}: missing kind; give one of {', '.join(kinds)}")
+
+
+def _literal(node: yaml.Node, options: tuple[Any, ...], key: str, source: str) -> Any:
+    value = _scalar(node, type(options[0]), key, source)
+    if value not in options:
+        hint = nearest(str(value), [str(option) for option in options])
+        expected = ", ".join(str(option) for option in options)
+        raise UserError(f"{_where(node, key, source)}: expected one of {expected}; got {value!r}; {hint}")
+    return value
+
+
+def _tuple(node: yaml.Node, kinds: tuple[Any, ...], key: str, source: str) -> tuple[Any, ...]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise UserError(f"{_where(node, key, source)}: expected a list, got {_came(node)}")
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        kinds = (kinds[0],) * len(node.value)
+    if len(node.value) != len(kinds):
+        raise UserError(f"{_where(node, key, source)}: expected {len(kinds)} values, got {len(node.value)}")
+    return tuple(
+        _convert(item, kind, f"{key}[{index}]", source)
+        for index, (item, kind) in enumerate(zip(node.value, kinds, strict=True))
+    )
+
+
+def _pairs(node: yaml.Node, key: str, source: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{_where(node, key, source)}: expected a mapping, got {_came(node)}")
+    found: dict[str, tuple[str, yaml.Node, yaml.Node]] = {}
+    for name_node, item in node.value:
+        if not isinstance(name_node, yaml.ScalarNode):
+            raise UserError(f"{_where(name_node, key, source)}: expected a key, got {_came(name_node)}")
+        name = name_node.value
+        if name in found:
+            raise UserError(f"{_where(name_node, key, source)}: key '{name}' is given twice; keep one")
+        found[name] = (name, name_node, item)
+    return list(found.values())
+
+
+def _mapping(node: yaml.Node, arguments: tuple[Any, ...], key: str, source: str) -> dict[str, Any]:
+    assert arguments[0] is str, f"{key}: keys of a mapping are strings"
+    return {name: _convert(item, arguments[1], f"{key}.{name}", source) for name, _, item in _pairs(node, key, source)}
+
+
+def _dataclass(node: yaml.Node, cls: Any, key: str, source: str) -> Any:
+    kinds = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    values = {}
+    for name, name_node, item in _pairs(node, key, source):
+        if name not in fields:
+            raise UserError(f"{_where(name_node, key, source)}: unknown key '{name}'; {nearest(name, fields)}")
+        values[name] = _convert(item, kinds[name], f"{key}.{name}", source)
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{_where(node, key, source)}: missing {', '.join(missing)}; add it")
+    try:
+        return cls(**values)
+    except UserError as error:
+        raise type(error)(f"{_where(node, key, source)}: {error}") from None
+
+
+def _scalar(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    assert kind in names, f"{key}: {kind} is not part of the grammar"
+    if isinstance(node, yaml.ScalarNode):
+        loader = yaml.SafeLoader("")
+        try:
+            value = loader.construct_object(node)
+        except (ValueError, yaml.YAMLError):
+            value = None
+        finally:
+            loader.dispose()
+        if kind is float and isinstance(value, str):
+            value = _float_without_dot(value)
+        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            if math.isfinite(value):
+                return float(value)
+        elif type(value) is kind:
+            return value
+    raise UserError(f"{_where(node, key, source)}: expected {names[kind]}, got {_came(node)}")
+
+
+def _float_without_dot(text: str) -> float | str:
+    """YAML 1.1 reads `1e-3` as text, since it has no dot; people mean the number."""
+    try:
+        return float(text) if "e" in text.lower() else text
+    except ValueError:
+        return text
