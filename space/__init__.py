@@ -5,12 +5,14 @@ from space.channels import groups
 from space.count import layers, multiply_adds, parameters
 from space.errors import ArchitectureError, BudgetError, DataError, TargetError, UserError
 from space.library import load, published
+from space.search_space import Space
 
 __all__ = [
     "Architecture",
     "ArchitectureError",
     "BudgetError",
     "DataError",
+    "Space",
     "TargetError",
     "UserError",
     "groups",

@@ -85,7 +85,7 @@ class Stem:
         if self.kind == "cat":
             _require(
                 self.width > IMAGE_CHANNELS,
-                f"stem.width: cat adds to the image's {IMAGE_CHANNELS} channels, so it must be larger; got {self.width}",
+                f"stem.width: cat adds to the {IMAGE_CHANNELS} channels of the image; expected more, got {self.width}",
             )
             _require(self.kernel == 3 and self.convolutions == 1, "stem: cat is one 3x3 convolution beside a pool")
         _require(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from space import blocks
+from space.architecture import DeconvDecoder, LadderDecoder
 from space.blocks import Output, Unit
 from space.graph import Graph, Node, Pair
 
@@ -141,7 +142,7 @@ def _image_at(graph: Graph, stride: Pair) -> Node:
 def _deconv(graph: Graph, architecture: Architecture, x: Node) -> Node:
     """ERFNet's and FPLNet's decoder: transposed convolutions, each followed by a few encoder blocks."""
     decoder = architecture.decoder
-    assert decoder is not None and decoder.kind == "deconv"
+    assert isinstance(decoder, DeconvDecoder)
     with graph.scope("decoder"):
         if decoder.projection:
             x = graph.conv(x, decoder.projection, 1, "projection")
@@ -161,7 +162,7 @@ def _ladder(graph: Graph, architecture: Architecture, levels: list[list[Output]]
     different levels are summed ("interleaved pyramidal fusion").
     """
     decoder = architecture.decoder
-    assert decoder is not None and decoder.kind == "ladder"
+    assert isinstance(decoder, LadderDecoder)
     stages = list(architecture.tap_strides.values())
     sums: dict[int, list[Node]] = {}
     with graph.scope("decoder"):

@@ -1,7 +1,7 @@
 """Which channels can only be cut together, what each such group is called, and how wide a narrowed network is.
 
-Two atoms (see `space.graph`) are one *channel* when a sum or shared weights tie them. Channels that occur equally often in
-the outputs of the same layers are interchangeable: they form a *group*, named after the first layer that produces
+Two atoms (see `space.graph`) are one *channel* when a sum or shared weights tie them. Channels that occur equally often
+in the outputs of the same layers are interchangeable: they form a *group*, named after the first layer that produces
 them. Cutting k channels of a group leaves `count - k` of them everywhere, so a count per group is all that a narrowed
 network needs to be built again: keeping the first `count` channels gives every tensor the width it has after cutting
 any other choice, in the same order.

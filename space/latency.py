@@ -1,0 +1,141 @@
+"""Budget and Latency: what a network may take, and what it was measured to take. Never a bare float.
+
+A Latency holds the ratio to a frozen reference network as well as milliseconds. The ratio is what was observed; the
+milliseconds are that ratio times what the reference took when the device was anchored (`nas.latency.protocol`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from space.errors import BudgetError, UserError, nearest
+
+Statistic = Literal["p50", "p90", "p99"]
+STATISTICS: tuple[str, ...] = get_args(Statistic)
+
+_AMOUNT = re.compile(
+    r"(?P<number>\d+\.?\d*|\.\d+)(?P<exponent>e[+-]?\d+)?\s*(?P<unit>ms|fps)(\s+(?P<statistic>\w+))?", re.I
+)
+_ACCEPTED = "a positive time or rate such as 10ms, 0.5ms or 100fps (10ms p90 to bound the 90th percentile)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The most milliseconds that a statistic of the latency may take.
+
+    Raises: BudgetError unless `milliseconds` is positive and finite and the statistic is p50, p90 or p99.
+    """
+
+    milliseconds: float
+    statistic: Statistic = "p50"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.milliseconds) and self.milliseconds > 0):
+            raise BudgetError(f"a budget of {self.milliseconds} ms cannot be met; give {_ACCEPTED}")
+        if self.statistic not in STATISTICS:
+            raise BudgetError(
+                f"expected a statistic of {', '.join(STATISTICS)}, got {self.statistic!r}; "
+                f"{nearest(self.statistic, STATISTICS)}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """The budget that `10ms`, `10 ms`, `100fps` or `10ms p90` names.
+
+        Raises: BudgetError telling what is accepted.
+        """
+        found = _AMOUNT.fullmatch(text.strip())
+        number = float(found["number"] + (found["exponent"] or "")) if found else math.nan
+        if found is None or not (math.isfinite(number) and number > 0):
+            raise BudgetError(f"cannot read {text!r} as a budget; give {_ACCEPTED}")
+        statistic: Any = (found["statistic"] or "p50").lower()
+        return cls(milliseconds=number if found["unit"].lower() == "ms" else 1000 / number, statistic=statistic)
+
+    def __str__(self) -> str:
+        number = repr(float(self.milliseconds)).removesuffix(".0")
+        return f"{number}ms" if self.statistic == "p50" else f"{number}ms {self.statistic}"
+
+    def admits(self, latency: Latency) -> bool:
+        """Whether the statistic of `latency` is within the budget."""
+        return latency.milliseconds(self.statistic) <= self.milliseconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """What was measured, on what, how often, how surely and under which conditions.
+
+    Raises: UserError when a number is not positive and finite, or the quantiles are out of order.
+    """
+
+    p50_milliseconds: float  # ratio * reference_milliseconds, as are the next four
+    p90_milliseconds: float
+    p99_milliseconds: float
+    ci_low_milliseconds: float  # 95 % interval of the median
+    ci_high_milliseconds: float
+    samples: int  # pairs of (candidate, reference) calls behind every number here
+    ratio: float  # median of the paired ratios candidate / reference
+    ratio_low: float  # 95 % interval of that median
+    ratio_high: float
+    reference_milliseconds: float  # the anchor: what the frozen reference takes on this device
+    raw_p50_milliseconds: float  # median of the candidate's own clock, as the machine happened to run
+    target: str  # parses as a Target
+    height: int
+    width: int
+    scope: str  # what is inside the timed call
+    batch: int = 1
+    flagged: tuple[str, ...] = ()  # why not to trust it; empty for a quiet measurement
+    environment: Mapping[str, str] = field(default_factory=dict)  # device, versions, threads
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, (int, float)) and not (math.isfinite(value) and value > 0):
+                raise UserError(f"expected {item.name} of a latency to be positive, got {value}; measure again")
+        if not self.p50_milliseconds <= self.p90_milliseconds <= self.p99_milliseconds:
+            raise UserError(
+                "expected p50 <= p90 <= p99 of a latency, got "
+                f"{self.p50_milliseconds}, {self.p90_milliseconds}, {self.p99_milliseconds}; measure again"
+            )
+        object.__setattr__(self, "flagged", tuple(self.flagged))
+        object.__setattr__(self, "environment", dict(self.environment))
+
+    def __hash__(self) -> int:
+        return hash((self.target, self.height, self.width, self.samples, self.ratio, self.raw_p50_milliseconds))
+
+    def milliseconds(self, statistic: Statistic = "p50") -> float:
+        """The given statistic in milliseconds."""
+        return {"p50": self.p50_milliseconds, "p90": self.p90_milliseconds, "p99": self.p99_milliseconds}[statistic]
+
+    def __str__(self) -> str:
+        half = (self.ci_high_milliseconds - self.ci_low_milliseconds) / 2
+        noisy = f" (flagged: {'; '.join(self.flagged)})" if self.flagged else ""
+        size = f"{self.height}x{self.width}"
+        return f"{self.p50_milliseconds:.2f} ms +-{half:.2f} on {self.target} at {size}{noisy}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts, as YAML and JSON hold them."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return values | {"flagged": list(self.flagged), "environment": dict(self.environment)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Latency:
+        """The latency that `to_dict` wrote.
+
+        Raises: UserError for keys that are unknown or missing, or numbers that are none.
+        """
+        known = {item.name: item.type for item in fields(cls)}
+        unknown = [key for key in values if key not in known]
+        missing = [key for key in known if key not in values]
+        if unknown or missing:
+            raise UserError(f"not the record of a latency: unknown {unknown}, missing {missing}; measure again")
+        wanted: dict[Any, Any] = {"int": int, "float": (int, float), "str": str}
+        for key, kind in known.items():
+            if kind in wanted and (isinstance(values[key], bool) or not isinstance(values[key], wanted[kind])):
+                raise UserError(f"expected {key} of a latency to be {kind}, got {values[key]!r}; measure again")
+        if not isinstance(values["flagged"], (list, tuple)) or not isinstance(values["environment"], Mapping):
+            raise UserError("expected flagged to be a list and environment a mapping in a latency; measure again")
+        return cls(**values)

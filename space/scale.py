@@ -1,0 +1,71 @@
+"""The same architecture, narrower or wider: one factor on every width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from space.architecture import (
+    Architecture,
+    CatDecoder,
+    DeconvDecoder,
+    LadderDecoder,
+    Stage,
+)
+from space.errors import ArchitectureError
+
+STEP = 4  # fpl joins four branches, sep divides by its expansion
+
+
+def scale_width(architecture: Architecture, factor: float, *, multiple: int = STEP) -> Architecture:
+    """Every width times `factor`, rounded to a multiple and kept valid; class count and depth stay.
+
+    A `cat` downsampler keeps at least `multiple` channels of its own, so very small factors saturate.
+
+    Raises: ArchitectureError for a factor that is not positive, or an architecture that has been pruned already.
+    """
+    if not factor > 0:
+        raise ArchitectureError(f"factor: expected a positive number, got {factor}")
+    if architecture.channels:
+        raise ArchitectureError("cannot scale a pruned architecture; scale what it was cut from and prune again")
+
+    def scaled(width: int, least: int = 1) -> int:
+        if width == 0:
+            return 0
+        target = max(width * factor, least)
+        return max(-(-least // multiple) * multiple, round(target / multiple) * multiple, multiple)
+
+    stem = replace(architecture.stem, width=scaled(architecture.stem.width, 4))
+    stages: list[Stage] = []
+    incoming = stem.out_width
+    for stage in architecture.stages:
+        unit = stage.expansion if stage.block == "sep" else 1
+        least = incoming + 1 if stage.down == "cat" else 8 if stage.block == "esp" else 1
+        width = scaled(stage.width, least)
+        stages.append(replace(stage, width=-(-width // unit) * unit))
+        incoming = stages[-1].out_width
+    context = architecture.context
+    if context is not None:
+        bottleneck = scaled(context.bottleneck)
+        context = replace(context, bottleneck=bottleneck, level_width=max(1, round(context.level_width * factor)))
+    head = replace(architecture.head, width=scaled(architecture.head.width))
+    return replace(
+        architecture,
+        stem=stem,
+        stages=tuple(stages),
+        context=context,
+        decoder=_scaled_decoder(architecture, scaled),
+        head=head,
+    )
+
+
+def _scaled_decoder(
+    architecture: Architecture, scaled: Callable[[int], int]
+) -> DeconvDecoder | CatDecoder | LadderDecoder | None:
+    decoder = architecture.decoder
+    if isinstance(decoder, DeconvDecoder):
+        steps = tuple(replace(step, width=-(-scaled(step.width) // 4) * 4) for step in decoder.steps)
+        return replace(decoder, projection=scaled(decoder.projection), steps=steps)
+    if isinstance(decoder, (CatDecoder, LadderDecoder)):
+        return replace(decoder, width=scaled(decoder.width))
+    return None

@@ -1,0 +1,102 @@
+"""Target: where a latency is taken, as one short string that parses and prints the same.
+
+    onnxruntime@cpu          all cores that this process may use
+    onnxruntime@cpu:1        one thread
+    torch:fp16@cuda:0        half precision on the first GPU
+
+The grammar is `runtime[:precision]@device`, the precision `fp32` unless given. What a *name* of a runtime means, and
+whether it is installed, is known to whoever measures (`nas.latency`); `space` knows the language only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from space.errors import TargetError, nearest
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+DEVICES = ("cpu", "cuda")
+EXAMPLES = "such as onnxruntime@cpu, onnxruntime@cpu:1 (one thread) or cudagraph:fp16@cuda:0"
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A runtime at a precision on a device.
+
+    `device` is `cpu` or `cuda:N`. `threads` counts for the CPU only; None means every core that the process may use.
+
+    Raises: TargetError when a part is not in the language.
+    """
+
+    runtime: str
+    precision: str = "fp32"
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.runtime):
+            raise TargetError(f"expected the name of a runtime, got {self.runtime!r}; write {EXAMPLES}")
+        if self.precision not in PRECISIONS:
+            raise TargetError(
+                f"expected one of the precisions {', '.join(PRECISIONS)}, got {self.precision!r}; "
+                f"{nearest(self.precision, PRECISIONS)}"
+            )
+        if not re.fullmatch(r"cpu|cuda:\d+", self.device):
+            raise TargetError(
+                f"expected the device cpu or cuda:N, got {self.device!r}; "
+                f"{nearest(self.device.partition(':')[0], DEVICES)}"
+            )
+        if self.threads is not None and (self.device != "cpu" or self.threads < 1):
+            raise TargetError(
+                f"expected at least 1 thread, on the cpu, got {self.threads} on {self.device}; write {EXAMPLES}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """The target that `text` names.
+
+        Raises: TargetError for anything but `runtime[:precision]@device`.
+        """
+        left, at, right = text.strip().partition("@")
+        runtime, colon, precision = left.partition(":")
+        if not at or not runtime or not right or (colon and not precision):
+            raise TargetError(f"expected runtime[:precision]@device, got {text!r}; write it {EXAMPLES}")
+        kind, colon, number = right.partition(":")
+        if kind not in DEVICES:
+            raise TargetError(
+                f"expected a device of {text!r} to be cpu or cuda, got {kind!r}; {nearest(kind, DEVICES)}"
+            )
+        if colon and not re.fullmatch(r"[0-9]{1,6}", number):
+            raise TargetError(f"expected a number behind {kind}: in {text!r}, got {number!r}; write it {EXAMPLES}")
+        return cls(
+            runtime=runtime,
+            precision=precision or "fp32",
+            device="cpu" if kind == "cpu" else f"cuda:{int(number or 0)}",
+            threads=int(number) if kind == "cpu" and colon else None,
+        )
+
+    def __str__(self) -> str:
+        precision = "" if self.precision == "fp32" else f":{self.precision}"
+        threads = "" if self.threads is None else f":{self.threads}"
+        return f"{self.runtime}{precision}@{self.device}{threads}"
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the device is a GPU."""
+        return self.device != "cpu"
+
+    def thread_count(self) -> int:
+        """How many CPU threads are used on this machine.
+
+        Raises: TargetError when more are asked for than the process has cores; they would only wait for each other.
+        """
+        cores = len(os.sched_getaffinity(0))
+        if self.threads is not None and self.threads > cores:
+            raise TargetError(
+                f"{self} asks for {self.threads} threads, but {cores} cores are available here; ask for at most {cores}"
+            )
+        return self.threads or cores
