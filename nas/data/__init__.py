@@ -1,0 +1,34 @@
+"""Pictures and labels: data sets, their check, and loaders that feed a training step.
+
+    dataset = load(DataSpec(name="camvid", root="~/camvid", size=(360, 480)))
+    check(dataset)
+    loader = make_loader(dataset, "train", batch_size=8, augmentation=Augmentation(scale=(0.7, 1.5)))
+    for images, labels in loader.epoch(0):      # (N, 3, h, w) float32, (N, h, w) int64 with IGNORE for void
+        ...
+
+Importing this package costs nothing; NumPy, Pillow, PyTorch and DALI are loaded by what needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nas.data.dataset import IGNORE, MEAN, STD, Dataset, DataSpec, Split, data_sets, load
+from nas.data.loader import Augmentation, Loader, make_loader
+
+if TYPE_CHECKING:
+    from nas.data.files import check, class_shares, read_image, read_label
+
+__all__ = [
+    "IGNORE", "MEAN", "STD", "Augmentation", "DataSpec", "Dataset", "Loader", "Split",
+    "check", "class_shares", "data_sets", "load", "make_loader", "read_image", "read_label",
+]  # fmt: skip
+
+_NEEDS_PILLOW = ("check", "class_shares", "read_image", "read_label")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NEEDS_PILLOW:
+        return getattr(importlib.import_module("nas.data.files"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

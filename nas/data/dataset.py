@@ -1,0 +1,116 @@
+"""What a data set is: lists of files, class names, colours, and how raw label values map to classes."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from space.errors import DataError, nearest
+
+IGNORE = 255
+"""The label of void pixels after loading; they count neither in a loss nor in a score."""
+
+ILLEGAL = -1
+"""What a label map answers for a raw value that means nothing in its data set."""
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""RGB statistics of ImageNet, for values in 0..1. Images reach a network as (value - MEAN) / STD."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Which pictures a study works on. Made from a study file or from flags; `load` turns it into a Dataset."""
+
+    name: str = "road_scenes"
+    """A file of nas/data/sets: road_scenes (drawn, needs nothing), camvid, cityscapes or folder."""
+    root: str | None = None
+    """Folder that holds the data set; `~` is understood. None for road_scenes."""
+    size: tuple[int, int] = (180, 240)
+    """Height and width in pixels at which networks see the pictures."""
+    train_images: int | None = None
+    """How many to use, evenly spread over the split; None is all of them (road_scenes: 240)."""
+    validation_images: int | None = None
+    """The same for the validation split (road_scenes: 60)."""
+    seed: int = 0
+    """Which road scenes are drawn; other data sets take 0 only."""
+
+    def __post_init__(self) -> None:
+        if self.name not in data_sets():
+            raise DataError(f"data.name: there is no data set '{self.name}'; {nearest(self.name, data_sets())}")
+        if len(self.size) != 2 or min(self.size) < 8:
+            raise DataError(f"data.size: expected height and width of at least 8 pixels, got {self.size}")
+        for key, count in (("train_images", self.train_images), ("validation_images", self.validation_images)):
+            if count is not None and count < 1:
+                raise DataError(f"data.{key}: expected at least 1 image, got {count}")
+        if self.seed < 0:
+            raise DataError(f"data.seed: expected 0 or more, got {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Pictures and their labels, in the same order."""
+
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.images) == len(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set ready to be read. It holds paths, not pixels, so it is cheap to copy to another process."""
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    """One RGB colour (0..255) per class."""
+    label_map: tuple[int, ...]
+    """256 entries: raw label value -> class 0..C-1, IGNORE for void, ILLEGAL for values that must not occur."""
+    train: Split
+    validation: Split
+    size: tuple[int, int]
+    """Height and width in pixels at which networks see the pictures."""
+
+    def __post_init__(self) -> None:
+        assert len(self.palette) == len(self.classes) <= IGNORE
+        assert len(self.label_map) == 256
+        assert self.label_map[IGNORE] == IGNORE, "windows that reach outside a label are filled with raw 255"
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def split(self, name: str) -> Split:
+        """The split called "train" or "validation"."""
+        assert name in ("train", "validation")
+        return self.train if name == "train" else self.validation
+
+
+def data_sets() -> tuple[str, ...]:
+    """Names of all data sets: the files in nas/data/sets."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "sets")])))
+
+
+def load(spec: DataSpec) -> Dataset:
+    """The data set that `spec` asks for: finds and pairs its files, opens none of the pictures (see `check`).
+
+    Raises:
+        DataError: a missing folder, an image without label or the reverse, an empty split.
+    """
+    dataset = importlib.import_module(f"nas.data.sets.{spec.name}").load(spec)
+    assert isinstance(dataset, Dataset)
+    return dataset
+
+
+def label_map(classes: int, void: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """The map of labels whose values already are 0..classes-1; `void` values and 255 are ignored."""
+    return tuple(
+        value if value < classes else IGNORE if value in void or value == IGNORE else ILLEGAL for value in range(256)
+    )

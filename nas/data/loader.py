@@ -1,0 +1,130 @@
+"""Batches of pictures and labels: the settings, the protocol, and the choice between DALI and PyTorch."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from nas.data.dataset import Dataset
+from space.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How training pictures are varied. Pixels are those at which networks see the pictures (Dataset.size)."""
+
+    crop: tuple[int, int] | None = None
+    """Height and width of what a network is shown; None is the data set's size."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest magnification, drawn log-uniformly."""
+    flip: bool = True
+    """Mirror half of the pictures left to right."""
+    shift_pixels: int = 0
+    """Move by up to so many pixels, also over the edge."""
+    brightness: float = 0.0
+    """Multiply by 1 +- up to this."""
+    contrast: float = 0.0
+    """Multiply the distance from the mean colour by 1 +- up to this."""
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 8):
+            raise DataError(f"crop: expected height and width of at least 8 pixels, got {self.crop}")
+        if len(self.scale) != 2 or not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
+            raise DataError(f"scale: expected smallest and largest between 0.1 and 10, got {self.scale}")
+        if self.shift_pixels < 0:
+            raise DataError(f"shift_pixels: expected 0 or more, got {self.shift_pixels}")
+        for name, value in (("brightness", self.brightness), ("contrast", self.contrast)):
+            if not 0 <= value < 1:
+                raise DataError(f"{name}: expected a number from 0 to below 1, got {value}")
+
+
+class Loader(Protocol):
+    """Batches of one split. An epoch depends on the seed and its number only, so resuming needs no state."""
+
+    @property
+    def backend(self) -> Literal["dali", "torch"]:
+        """Which implementation feeds the batches."""
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images float32 (N, 3, h, w), normalised, and labels int64 (N, h, w) with IGNORE for void, on the device.
+
+        Raises:
+            DataError: a file that is missing, unreadable or contradicts its partner.
+        """
+
+
+def make_loader(
+    dataset: Dataset,
+    split: Literal["train", "validation"],
+    *,
+    batch_size: int,
+    augmentation: Augmentation | None,
+    seed: int = 0,
+    device: str = "cpu",
+    backend: Literal["auto", "dali", "torch"] = "auto",
+    threads: int = 1,
+) -> Loader:
+    """A loader of one split.
+
+    "train" is shuffled anew in each epoch, and no sample is ever left out: a last batch of one sample, which batch
+    normalisation could not take, joins the batch before it. "validation" comes in order, the last batch as it is.
+    Without an augmentation every picture is shown whole at the data set's size. Nothing runs between two batches
+    on the CPU: whoever asks for the next one waits for it, so that no loader disturbs a timing.
+
+    `backend` "auto" is DALI where it can be imported, else PyTorch with Pillow; both give the same batches.
+
+    Raises:
+        DataError: batch_size, threads or seed out of range, an empty split, or DALI was asked for and is missing.
+    """
+    for name, value, least in (("batch_size", batch_size, 1), ("threads", threads, 1), ("seed", seed, 0)):
+        if value < least:
+            raise DataError(f"{name}: expected {least} or more, got {value}")
+    if not len(dataset.split(split)):
+        raise DataError(f"{dataset.name}: the {split} split is empty; expected at least one image with its label")
+    if backend == "torch" or (backend == "auto" and not _dali_is_here()):
+        from nas.data.torch_loader import TorchLoader
+
+        return TorchLoader(dataset, split, batch_size, augmentation, seed, device, threads)
+    if not _dali_is_installed():
+        raise DataError("backend: expected DALI, got none; pip install nvidia-dali-cuda130, or use backend torch")
+    from nas.data.dali_loader import DaliLoader
+
+    return DaliLoader(dataset, split, batch_size, augmentation, seed, device, threads)
+
+
+def batches(order: Sequence[int], batch_size: int, *, join_last: bool) -> list[list[int]]:
+    """The samples of each batch; with `join_last` a last batch of a single sample joins the one before it."""
+    parts = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+    if join_last and batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [parts[-2] + parts[-1]]
+    return parts
+
+
+def _dali_is_installed() -> bool:
+    try:
+        return importlib.util.find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:  # not even the package `nvidia`
+        return False
+
+
+@functools.cache  # so that it is said once
+def _dali_is_here() -> bool:
+    if not _dali_is_installed():
+        logging.getLogger("nas.data").warning("DALI is not installed; pictures are read by Pillow and PyTorch instead")
+        return False
+    try:
+        importlib.import_module("nvidia.dali")
+    except (ImportError, OSError) as error:
+        logging.getLogger("nas.data").warning("DALI cannot be loaded (%s); Pillow and PyTorch read instead", error)
+        return False
+    return True

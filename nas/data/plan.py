@@ -1,0 +1,67 @@
+"""Which windows of which samples an epoch shows: the part of a loader that DALI and PyTorch share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from nas.data.dataset import Dataset
+from nas.data.files import Encoded, Samples, decode_image, read_label
+from nas.data.loader import Augmentation, batches
+from nas.data.windows import Window, draw, order, whole
+from space.errors import DataError
+
+
+class Plan:
+    """The samples of one split and the order and windows of every epoch."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Literal["train", "validation"],
+        batch_size: int,
+        augmentation: Augmentation | None,
+        seed: int,
+    ) -> None:
+        self.dataset = dataset
+        self.samples = Samples(dataset.split(split))
+        self.output = augmentation.crop if augmentation and augmentation.crop else dataset.size
+        self._augmentation = augmentation
+        self._batch_size = batch_size
+        self._train = split == "train"
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(batches(range(len(self.samples)), self._batch_size, join_last=self._train))
+
+    @property
+    def largest_batch(self) -> int:
+        return max(len(batch) for batch in batches(range(len(self.samples)), self._batch_size, join_last=self._train))
+
+    def epoch(self, number: int) -> Iterator[list[int]]:
+        """The samples of each batch."""
+        count = len(self.samples)
+        shuffled = order(count, seed=self._seed, epoch=number).tolist() if self._train else range(count)
+        return iter(batches(shuffled, self._batch_size, join_last=self._train))
+
+    def sample(self, epoch: int, index: int) -> tuple[Encoded, Window]:
+        """One encoded sample and what to show of it."""
+        encoded = self.samples[index]
+        if self._augmentation is None:
+            return encoded, whole(encoded.size)
+        size, seed = self.dataset.size, self._seed
+        return encoded, draw(self._augmentation, encoded.size, size, seed=seed, epoch=epoch, index=index)
+
+    def explain(self, indices: list[int]) -> None:
+        """Reads the samples of a batch that went wrong one by one.
+
+        Raises:
+            DataError: naming the file at fault, if one of them is.
+        """
+        for index in indices:
+            image, label = self.samples.paths(index)
+            try:
+                decode_image(self.samples[index].image, image)
+                read_label(self.dataset, label, None)
+            except DataError as error:
+                raise error from None

@@ -1,0 +1,99 @@
+"""Where augmentation is drawn: a pure function of seed, epoch and sample, so that a run resumes without state.
+
+A Window is all that a loader needs to know about one sample; DALI and PyTorch only carry it out. The order of the
+steps is: cut the window out (outside the image: MEAN for the image, void for the label), resize it (bilinear with
+antialiasing; nearest for the label), flip, then contrast and brightness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.data.dataset import MEAN, STD
+from nas.data.loader import Augmentation
+
+_ORDER, _WINDOW = 0, 1
+"""First words of the two kinds of random streams, so that they never coincide."""
+
+PADDING = tuple(round(255 * value) for value in MEAN)
+"""Grey values outside the image: the mean colour, so about 0 (within 0.01) once normalised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What is cut out of one image, in pixels of its file, and what happens to it."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool = False
+    gain: float = 1.0
+    offset: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """value -> gain * value + offset, for RGB values in 0..1: contrast and brightness together."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """What to subtract from grey values 0..255 before dividing by `std`: normalisation and colour in one step."""
+        return tuple(255 * (mean - offset) / self.gain for mean, offset in zip(MEAN, self.offset, strict=True))
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        return tuple(255 * std / self.gain for std in STD)
+
+
+def whole(source: tuple[int, int]) -> Window:
+    """The image as it is; `source` is its height and width."""
+    return Window(top=0, left=0, height=source[0], width=source[1])
+
+
+def draw(
+    augmentation: Augmentation,
+    source: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
+) -> Window:
+    """The window of sample `index` in `epoch`.
+
+    `source` is the height and width of the file, `size` those at which networks see the whole picture; crop and
+    shift count in pixels of `size`. Scale 2 shows things twice as large. A window smaller than the image lies
+    anywhere inside it; a larger one contains it anywhere; the shift may then push it over the edge.
+    """
+    # All numbers are drawn whatever is used, so that switching one augmentation leaves the others as they were.
+    numbers = np.random.default_rng([_WINDOW, seed, epoch, index]).random(8).tolist()
+    across, down, zoom, side, light, spread, *shift = numbers
+    low, high = augmentation.scale
+    scale = low * (high / low) ** zoom  # as often half as double
+    crop = augmentation.crop or size
+    ratio = (source[0] / size[0], source[1] / size[1])
+    height, width = (max(1, round(crop[axis] / scale * ratio[axis])) for axis in (0, 1))
+    pixels = augmentation.shift_pixels
+    moved = [round((2 * shift[axis] - 1) * pixels * ratio[axis]) for axis in (0, 1)]
+    contrast = 1 + augmentation.contrast * (2 * spread - 1)
+    brightness = 1 + augmentation.brightness * (2 * light - 1)
+    return Window(
+        top=_position(source[0] - height, down) + moved[0],
+        left=_position(source[1] - width, across) + moved[1],
+        height=height,
+        width=width,
+        flip=augmentation.flip and side < 0.5,
+        gain=brightness * contrast,
+        offset=tuple(brightness * (1 - contrast) * mean for mean in MEAN),
+    )
+
+
+def order(samples: int, *, seed: int, epoch: int) -> NDArray[np.intp]:
+    """The order in which an epoch of training goes through the samples."""
+    return np.random.default_rng([_ORDER, seed, epoch]).permutation(samples)
+
+
+def _position(room: int, place: float) -> int:
+    """A whole number between 0 and `room` (which may be negative), both included, equally likely."""
+    start = min(0, room)
+    return start + min(int(place * (abs(room) + 1)), abs(room))

@@ -1,0 +1,149 @@
+"""How a network is trained, as data: every number of a training is a field of `Recipe`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from space import strict
+from space.errors import UserError, nearest
+
+PUBLISHED = Path(__file__).parent / "published"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training, from the first step to the last. Steps are optimiser steps; one step sees one batch."""
+
+    optimizer: Literal["sgd", "adam", "adamw"]
+    learning_rate: float
+    epochs: int
+    batch_size: int
+
+    weight_decay: float = 0.0
+    """On weights of convolutions only: never on batch norms, PReLU slopes or biases. Decoupled for adamw
+    only.
+    """
+    momentum: float = 0.9
+    """SGD's momentum; the first beta of adam and adamw."""
+    second_momentum: float = 0.999
+    """The second beta of adam and adamw; sgd has none."""
+
+    schedule: Literal["poly", "cosine", "steps"] = "poly"
+    power: float = 0.9
+    """Of poly: the rate falls as (1 - progress) ** power."""
+    final_learning_rate: float = 0.0
+    """Where poly and cosine end."""
+    milestones: tuple[float, ...] = ()
+    """Of steps: the shares of the training, ascending in 0..1, from which each of `factors` holds."""
+    factors: tuple[float, ...] = ()
+    """Of steps: multiples of `learning_rate`, one per milestone."""
+    warmup_steps: int = 0
+    """Steps of linear rise; a short training spends at most a quarter of its steps on it."""
+    warmup_start: float = 0.0
+    """The share of `learning_rate` that the rise starts from."""
+    gradient_clip: float | None = None
+    """The largest norm of a step's gradient."""
+
+    crop: tuple[int, int] | None = None
+    """Height, width in pixels after scaling; no larger than the data set's size, which None stands for."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Range of the random enlargement before the crop."""
+    flip: bool = True
+    """Mirror left and right every second time."""
+    shift_pixels: int = 0
+    """Largest random translation along each axis."""
+    brightness: float = 0.0
+    contrast: float = 0.0
+    """Largest relative change of brightness and contrast."""
+
+    class_weighting: float | None = None
+    """c of the class weights 1 / ln(c + p), p the class's share of labelled training pixels; None = equal
+    weights.
+    """
+    distillation_weight: float = 1.0
+    """Of the divergence from the teacher; without a teacher it is not used."""
+    distillation_temperature: float = 2.0
+
+    batch_norm_batches: int = 0
+    """Training batches that give batch norms fresh statistics before a scoring; 0 keeps running averages."""
+    mixed_precision: bool = True
+    """bfloat16, or float16 with loss scaling, on CUDA; the CPU always computes in float32."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "learning_rate", "epochs", "batch_size", "power", "distillation_temperature")
+        _not_negative(self, "weight_decay", "final_learning_rate", "warmup_steps", "shift_pixels")
+        _not_negative(self, "distillation_weight", "batch_norm_batches", "seed")
+        for name in ("momentum", "second_momentum", "brightness", "contrast"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}: expected a number in 0..1 (below 1), got {getattr(self, name)}")
+        if not 0 <= self.warmup_start <= 1:
+            raise UserError(f"warmup_start: expected a share in 0..1, got {self.warmup_start}")
+        if self.gradient_clip is not None and not self.gradient_clip > 0:
+            raise UserError(f"gradient_clip: expected a norm above 0 or null, got {self.gradient_clip}")
+        if self.class_weighting is not None and not self.class_weighting > 1:
+            raise UserError(
+                f"class_weighting: expected c above 1 in 1 / ln(c + p), such as 1.1, or null; "
+                f"got {self.class_weighting}"
+            )
+        if self.crop is not None and min(self.crop) < 1:
+            raise UserError(f"crop: expected height and width in pixels or null, got {self.crop}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise UserError(f"scale: expected lowest and highest enlargement above 0, got {self.scale}")
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        if self.schedule != "steps":
+            if self.milestones or self.factors:
+                raise UserError(
+                    f"milestones and factors belong to schedule 'steps', got '{self.schedule}'; remove them"
+                )
+            return
+        if not self.milestones or len(self.milestones) != len(self.factors):
+            raise UserError(
+                f"schedule 'steps' expects as many factors as milestones, at least one; "
+                f"got {len(self.milestones)} milestones and {len(self.factors)} factors"
+            )
+        ascending = list(self.milestones) == sorted(set(self.milestones))
+        if not ascending or not 0 < self.milestones[0] <= self.milestones[-1] < 1:
+            raise UserError(f"milestones: expected ascending shares of the training in 0..1, got {self.milestones}")
+        if min(self.factors) < 0:
+            raise UserError(f"factors: expected multiples of learning_rate, none below 0; got {self.factors}")
+
+
+def published_recipes() -> tuple[str, ...]:
+    """Names that `load_recipe` knows."""
+    return tuple(sorted(path.stem for path in PUBLISHED.glob("*.yaml")))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """A recipe by its published name ("quick") or from a YAML file.
+
+    Raises: UserError for an unknown name, an unreadable file or a recipe that does not fit.
+    """
+    if str(name_or_path) in published_recipes():
+        path = PUBLISHED / f"{name_or_path}.yaml"
+    else:
+        path = Path(name_or_path)
+        if path.suffix not in (".yaml", ".yml") and not path.is_file():
+            hint = nearest(str(name_or_path), published_recipes())
+            raise UserError(f"expected a published recipe or a YAML file, got '{name_or_path}'; {hint}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected a readable recipe file; {error}") from None
+    return strict.parse(text, Recipe, str(path))
+
+
+def _positive(recipe: Recipe, *names: str) -> None:
+    for name in names:
+        if not getattr(recipe, name) > 0:
+            raise UserError(f"{name}: expected more than 0, got {getattr(recipe, name)}")
+
+
+def _not_negative(recipe: Recipe, *names: str) -> None:
+    for name in names:
+        if not getattr(recipe, name) >= 0:
+            raise UserError(f"{name}: expected 0 or more, got {getattr(recipe, name)}")

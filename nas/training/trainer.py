@@ -1,0 +1,273 @@
+"""Training one architecture, epoch by epoch, so that it can be stopped and continued anywhere between two."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nas.data import Augmentation, Dataset, Loader, class_shares, make_loader
+from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nas.training.evaluation import evaluate_batches
+from nas.training.loss import class_weights, distillation_loss, total_loss
+from nas.training.normalisation import reestimate_batch_norm
+from nas.training.optimisation import learning_rate, make_optimizer
+from nas.training.recipe import Recipe
+from nas.training.scores import EpochReport, Scores
+from nas.training.weights import load_into
+from space import Architecture, strict
+from space.errors import UserError
+
+Guard = Callable[[], AbstractContextManager[object]]
+
+
+class Trainer:
+    """One training: `while not trainer.finished: report = trainer.run_epoch()`.
+
+    On the CPU, with the same number of threads, a training that is saved and restored between any two epochs
+    ends with the same bits as one that was not, also in another process. Nothing is drawn from, or left in,
+    torch's global random state.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+        teacher: nn.Module | None = None,
+        guard: Guard = nullcontext,
+    ) -> None:
+        """Build the network and everything around it; nothing is trained yet.
+
+        `weights`: inference weights to start from; auxiliary heads start fresh. `threads`: of torch (for the
+        whole process) and of the loader. `teacher`: a trained network whose logits are imitated beside the
+        labels; moved to `device`. `guard()` is entered around every training step, every scored batch, and
+        the class count.
+
+        Raises: UserError when the device is not there or the weights do not fit.
+        """
+        self.architecture = architecture
+        self.dataset = dataset
+        self.recipe = recipe
+        self.epoch = 0
+        self.device = _device(device)
+        self._guard = guard
+        if threads is not None:
+            torch.set_num_threads(threads)
+        with self._randomness(epoch=0):
+            network = architecture.build(dataset.num_classes, auxiliary=True)
+            inference = architecture.build(dataset.num_classes)
+        self._inference_keys = tuple(inference.state_dict())
+        if weights is not None:
+            load_into(inference, weights, f"starting weights of {architecture.key}")
+            network.load_state_dict(inference.state_dict(), strict=False)
+        # torch's annotations leave out memory_format
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._teacher = None if teacher is None else teacher.to(self.device).eval()
+        self._optimizer = make_optimizer(self.network, recipe)
+        self._autocast = _autocast_type(self.device, recipe)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._autocast is torch.float16)
+        with guard():
+            self._class_weights = _class_weights(dataset, recipe, self.device)
+        self._train, self._plain, self._validation = _loaders(dataset, recipe, self.device, threads or 1)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every epoch of the recipe is done."""
+        return self.epoch >= self.recipe.epochs
+
+    def run_epoch(self) -> EpochReport:
+        """Train one epoch and score the network on the validation images.
+
+        Raises: UserError when the loss is no longer a finite number.
+        """
+        assert not self.finished, "the training is finished; look at `finished` first"
+        start = time.perf_counter()
+        with self._randomness(self.epoch + 1):
+            loss = self._train_epoch()
+        self.epoch += 1
+        scores = self._score()
+        return EpochReport(
+            epoch=self.epoch,
+            epochs=self.recipe.epochs,
+            loss=loss,
+            scores=scores,
+            seconds=time.perf_counter() - start,
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the weights for inference, on the CPU: those of `architecture.build(num_classes)`."""
+        state = self.network.state_dict()
+        return {name: state[name].detach().cpu().contiguous().clone() for name in self._inference_keys}
+
+    def save(self, path: str | Path) -> None:
+        """Write everything that `restore` needs; a file that was there is replaced only by a complete one."""
+        checkpoint = Checkpoint(
+            epoch=self.epoch,
+            identity=self._identity(),
+            network=self.network.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            scaler=self._scaler.state_dict(),
+        )
+        save_checkpoint(path, checkpoint)
+
+    def restore(self, path: str | Path) -> None:
+        """Go on where the training that wrote `path` was saved.
+
+        Raises: UserError when the file is damaged or of another architecture, recipe or data set.
+        """
+        checkpoint = load_checkpoint(path, self._identity())
+        self.network.load_state_dict(checkpoint.network)
+        self._optimizer.load_state_dict(dict(checkpoint.optimizer))
+        if checkpoint.scaler:
+            self._scaler.load_state_dict(dict(checkpoint.scaler))
+        self.epoch = checkpoint.epoch
+
+    def _train_epoch(self) -> float:
+        """Mean loss over the steps."""
+        self.network.train()
+        batches = iter(self._train.epoch(self.epoch))
+        total, step = 0.0, 0
+        while True:
+            # The batch is fetched inside the guard: decoding images disturbs a latency measurement as well.
+            with self._guard():
+                batch = next(batches, None)
+                if batch is None:
+                    break
+                loss = self._step(batch[0].to(self.device), batch[1].to(self.device), step)
+            if not math.isfinite(loss):
+                raise self._diverged(step + 1, f"a loss of {loss}")
+            total, step = total + loss, step + 1
+        assert step > 0, "a loader of the training split gives at least one batch"
+        if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
+            raise self._diverged(step, "weights that are not")  # only the last step's gradient can do this
+        return total / step
+
+    def _diverged(self, step: int, came: str) -> UserError:
+        return UserError(
+            f"epoch {self.epoch + 1}, step {step} of {self.architecture.key}: expected finite numbers, "
+            f"got {came}; lower the learning rate ({self.recipe.learning_rate}), raise warmup_steps, "
+            "set gradient_clip, or turn mixed_precision off"
+        )
+
+    def _step(self, images: Tensor, labels: Tensor, step: int) -> float:
+        """One optimiser step; the loss before it. Reading the loss last waits for the GPU: the guard needs it."""
+        steps = len(self._train)
+        rate = learning_rate(self.recipe, self.epoch * steps + step, self.recipe.epochs * steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad(set_to_none=True)
+        images = images.contiguous(memory_format=torch.channels_last)
+        loss = self._loss(images, labels)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.recipe.gradient_clip is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return float(loss.detach())
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with self._precision():
+            outputs = self.network.outputs(images)
+        loss = total_loss(outputs, self.network.auxiliary_weights, labels, self._class_weights)
+        if self._teacher is not None and self.recipe.distillation_weight > 0:
+            with torch.no_grad(), self._precision():
+                wanted = self._teacher(images)
+            divergence = distillation_loss(outputs[0], wanted, labels, self.recipe.distillation_temperature)
+            loss = loss + self.recipe.distillation_weight * divergence
+        return loss
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None)
+
+    def _score(self) -> Scores:
+        if self._plain is not None:
+            # Before every scoring, not only the last: training itself never reads the statistics, and scores
+            # that decide whether a trial goes on must not depend on how far they lag behind.
+            reestimate_batch_norm(
+                self.network, self._plain, self.recipe.batch_norm_batches, epoch=self.epoch, guard=self._guard
+            )
+        return evaluate_batches(self.network, self._validation.epoch(0), self.dataset.num_classes, self._guard)
+
+    @contextmanager
+    def _randomness(self, epoch: int) -> Iterator[None]:
+        """Random numbers of the seed and the epoch only; the global state is put back afterwards."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.recipe.seed * 1_000_003 + epoch)
+            yield
+
+    def _identity(self) -> dict[str, str]:
+        data = self.dataset
+        return {
+            "architecture": f"key: {self.architecture.key}\n{self.architecture.to_yaml()}",
+            "recipe": strict.dump(self.recipe),
+            "data set": f"name: {data.name}\nsize: {data.size}\nclasses: {', '.join(data.classes)}\n"
+            f"training images: {len(data.train.images)}\nvalidation images: {len(data.validation.images)}",
+        }
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device: expected 'cpu', 'cuda' or 'cuda:0', got '{name}'") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device: expected one that is here, got '{name}' but torch sees {torch.cuda.device_count()} GPUs; "
+            "use 'cpu', or install a torch build that fits the driver"
+        )
+    return device
+
+
+def _autocast_type(device: torch.device, recipe: Recipe) -> torch.dtype | None:
+    if device.type != "cuda" or not recipe.mixed_precision:
+        return None
+    # bfloat16 has float32's range and needs no loss scaling, but older GPUs only emulate it.
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+def _class_weights(dataset: Dataset, recipe: Recipe, device: torch.device) -> Tensor | None:
+    if recipe.class_weighting is None:
+        return None
+    return class_weights(class_shares(dataset).tolist(), recipe.class_weighting).to(device)
+
+
+def _loaders(
+    dataset: Dataset, recipe: Recipe, device: torch.device, threads: int
+) -> tuple[Loader, Loader | None, Loader]:
+    """Loaders of augmented training images, plain ones if batch norms need them, and validation images."""
+    crop = recipe.crop or dataset.size
+    augmentation = Augmentation(
+        crop=(min(crop[0], dataset.size[0]), min(crop[1], dataset.size[1])),
+        scale=recipe.scale,
+        flip=recipe.flip,
+        shift_pixels=recipe.shift_pixels,
+        brightness=recipe.brightness,
+        contrast=recipe.contrast,
+    )
+
+    def loader(split: Literal["train", "validation"], augmentation: Augmentation | None) -> Loader:
+        return make_loader(
+            dataset,
+            split,
+            batch_size=recipe.batch_size,
+            augmentation=augmentation,
+            seed=recipe.seed,
+            device=str(device),
+            threads=threads,
+        )
+
+    plain = loader("train", None) if recipe.batch_norm_batches else None
+    return loader("train", augmentation), plain, loader("validation", None)

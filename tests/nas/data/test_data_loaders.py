@@ -1,0 +1,330 @@
+"""Loaders: both backends show the same, labels follow their images, and an epoch is a pure function."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nas.data import IGNORE, MEAN, STD, Augmentation, Dataset, DataSpec, check, load, make_loader, read_label
+from nas.data import loader as loader_module
+from nas.data.windows import PADDING, Window, draw, order
+from space.errors import DataError
+
+BACKENDS = [
+    "torch",
+    pytest.param("dali", marks=pytest.mark.skipif(not loader_module._dali_is_installed(), reason="DALI is missing")),
+]
+both = pytest.mark.parametrize("backend", BACKENDS)
+with_dali = pytest.mark.skipif(not loader_module._dali_is_installed(), reason="DALI is missing")
+VARIED = Augmentation(crop=(48, 56), scale=(0.6, 1.8), shift_pixels=9, brightness=0.3, contrast=0.3)
+
+
+def pictures(images: Tensor) -> Tensor:
+    """Back from normalised values to grey values 0..255."""
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    return (images * std + mean) * 255
+
+
+def whole_epoch(dataset: Dataset, backend: str, number: int = 0, **wishes: object) -> tuple[Tensor, Tensor]:
+    wishes = {"split": "train", "batch_size": 2, "augmentation": None, **wishes}
+    split = wishes.pop("split")
+    batches = list(make_loader(dataset, split, backend=backend, **wishes).epoch(number))  # type: ignore[arg-type]
+    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
+
+
+@pytest.fixture
+def telling(tmp_path: Path) -> Dataset:
+    """Pictures whose grey value is 20 times their label, in blocks; 12 is void."""
+    root = tmp_path / "telling"
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True)
+        for index in range(6):
+            label = np.random.default_rng(index).integers(0, 13, (16, 24), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+            Image.fromarray(np.stack([label * 20] * 3, axis=2)).save(root / split / "images" / f"{index}.png")
+            Image.fromarray(label).save(root / split / "labels" / f"{index}.png")
+    (root / "classes.yaml").write_text(f"classes: [{', '.join(f'c{i}' for i in range(12))}]\nvoid: 12\n")
+    return load(DataSpec(name="folder", root=str(root), size=(64, 96)))
+
+
+@both
+def test_images_and_labels_get_the_same_geometry(telling: Dataset, backend: str) -> None:
+    """At scale 1 no pixel is mixed, so grey values still tell the labels after crop, shift and flip."""
+    augmentation = Augmentation(crop=(50, 70), shift_pixels=30)
+    for number in range(3):
+        images, labels = whole_epoch(telling, backend, number, augmentation=augmentation)
+        grey = pictures(images)
+        assert (labels == IGNORE).any()
+        known = labels != IGNORE
+        for channel in range(3):
+            torch.testing.assert_close(grey[:, channel][known], 20.0 * labels[known], atol=0.01, rtol=0)
+
+
+@both
+def test_outside_an_image_is_mean_colour_and_void(telling: Dataset, backend: str) -> None:
+    augmentation = Augmentation(crop=(192, 288), flip=False)
+    images, labels = whole_epoch(telling, backend, augmentation=augmentation)
+    outside = (labels == IGNORE) & (pictures(images)[:, 0] - PADDING[0]).abs().lt(0.01)
+    assert outside.float().mean() > 0.85
+    assert images.permute(0, 2, 3, 1)[outside].abs().max() < 0.01
+
+
+@both
+def test_labels_stay_inside_the_classes(load_tiny: Callable[..., Dataset], backend: str) -> None:
+    images, labels = whole_epoch(load_tiny((40, 72)), backend, augmentation=VARIED)
+    assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+    assert set(labels.unique().tolist()) <= {0, 1, 2, 3, IGNORE}
+    assert labels.shape[1:] == (48, 56)
+
+
+@with_dali
+@pytest.mark.parametrize("size", [(64, 96), (40, 72), (100, 130)])
+@pytest.mark.parametrize("augmentation", [None, VARIED], ids=["plain", "varied"])
+def test_both_backends_show_the_same(
+    load_tiny: Callable[..., Dataset], size: tuple[int, int], augmentation: Augmentation | None
+) -> None:
+    dataset = load_tiny(size)
+    for number in (0, 1):
+        ours, our_labels = whole_epoch(dataset, "torch", number, augmentation=augmentation, seed=3)
+        theirs, their_labels = whole_epoch(dataset, "dali", number, augmentation=augmentation, seed=3)
+        assert torch.equal(our_labels, their_labels)
+        # At the border the two antialiasing filters weigh what lies outside differently.
+        inside = (slice(None), slice(None), slice(2, -2), slice(2, -2))
+        torch.testing.assert_close(pictures(ours)[inside], pictures(theirs)[inside], atol=0.6, rtol=0)
+
+
+@with_dali
+def test_labels_agree_where_pixel_centres_fall_between_pixels(tmp_path: Path) -> None:
+    """Ratios such as 200:180 put centres exactly on borders, where float arithmetic may take either side."""
+    for height, width in ((200, 56), (72, 200), (144, 264)):
+        root = tmp_path / f"{height}x{width}"
+        for split in ("train", "val"):
+            for kind in ("images", "labels"):
+                (root / split / kind).mkdir(parents=True)
+            label = (np.add.outer(np.arange(height) * 3, np.arange(width)) % 5).astype(np.uint8)
+            Image.fromarray(np.stack([label] * 3, axis=2)).save(root / split / "images" / "0.png")
+            Image.fromarray(label).save(root / split / "labels" / "0.png")
+        (root / "classes.txt").write_text("a\nb\nc\nd\ne\n")
+        dataset = load(DataSpec(name="folder", root=str(root), size=(180, 240)))
+        assert torch.equal(whole_epoch(dataset, "torch")[1], whole_epoch(dataset, "dali")[1])
+
+
+@with_dali
+def test_odd_files_look_the_same_in_both_backends(tiny_root: Path, load_tiny: Callable[..., Dataset]) -> None:
+    """Chroma subsampling, grey, palette and transparent pictures; palette, 16-bit and 1-bit labels."""
+    images, labels = tiny_root / "train" / "images", tiny_root / "train" / "labels"
+    first = Image.open(images / "0.jpg").copy()
+    first.save(images / "0.jpg", subsampling="4:2:0", exif=_turned())
+    first.convert("L").save(images / "1.jpg")
+    for index, mode in ((2, "P"), (3, "RGBA")):
+        (images / f"{index}.jpg").unlink()
+        first.convert(mode).save(images / f"{index}.png")
+    values = np.arange(64 * 96).reshape(64, 96) % 4
+    indexed = Image.fromarray(values.astype(np.uint8), mode="P")
+    indexed.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0, 0, 0, 200])
+    indexed.save(labels / "0.png")
+    Image.fromarray(values.astype(np.uint16)).save(labels / "1.png")
+    Image.fromarray(values > 1).save(labels / "2.png")
+    dataset = load_tiny()
+    check(dataset)
+    ours, our_labels = whole_epoch(dataset, "torch")
+    theirs, their_labels = whole_epoch(dataset, "dali")
+    assert torch.equal(our_labels, their_labels)
+    torch.testing.assert_close(pictures(ours), pictures(theirs), atol=1.01, rtol=0)
+    position = order(5, seed=0, epoch=0).tolist().index(0)
+    assert (our_labels[position].numpy() == values).all()
+
+
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn me by 90 degrees"
+    return exif
+
+
+@both
+def test_an_epoch_is_a_function_of_seed_and_number(load_tiny: Callable[..., Dataset], backend: str) -> None:
+    dataset = load_tiny()
+    fresh = whole_epoch(dataset, backend, 4, augmentation=VARIED, seed=1)
+    loader = make_loader(dataset, "train", batch_size=2, augmentation=VARIED, seed=1, backend=backend)  # type: ignore[arg-type]
+    next(iter(loader.epoch(0)))  # left unfinished
+    again = [torch.cat(parts) for parts in zip(*loader.epoch(4), strict=True)]
+    other = [torch.cat(parts) for parts in zip(*loader.epoch(5), strict=True)]
+    assert torch.equal(fresh[0], again[0])
+    assert torch.equal(fresh[1], again[1])
+    assert not torch.equal(fresh[0], other[0])
+    assert not torch.equal(fresh[0], whole_epoch(dataset, backend, 4, augmentation=VARIED, seed=2)[0])
+
+
+@both
+def test_batches_keep_their_contents(load_tiny: Callable[..., Dataset], backend: str) -> None:
+    """A batch must not change when the next one is made."""
+    batches = make_loader(load_tiny(), "train", batch_size=2, augmentation=None, backend=backend).epoch(0)  # type: ignore[arg-type]
+    images, labels = next(batches)
+    kept = images.clone(), labels.clone()
+    next(batches)
+    assert torch.equal(images, kept[0])
+    assert torch.equal(labels, kept[1])
+
+
+@both
+def test_validation_comes_in_order_with_a_partial_last_batch(load_tiny: Callable[..., Dataset], backend: str) -> None:
+    dataset = load_tiny((32, 48))
+    loader = make_loader(dataset, "validation", batch_size=2, augmentation=None, backend=backend)  # type: ignore[arg-type]
+    assert loader.backend == backend
+    assert len(loader) == 2
+    labels = [label for _, batch in loader.epoch(0) for label in batch]
+    assert [len(batch) for _, batch in loader.epoch(0)] == [2, 1]
+    for label, path in zip(labels, dataset.validation.labels, strict=True):
+        assert (label.numpy() == read_label(dataset, path, dataset.size)).all()
+
+
+@both
+def test_training_shows_every_sample_once(telling: Dataset, backend: str) -> None:
+    _, labels = whole_epoch(telling, backend, 7, batch_size=4)
+    shown = [label.numpy().tobytes() for label in labels]
+    files = [read_label(telling, path, None).astype(np.int64).tobytes() for path in telling.train.labels]
+    assert sorted(shown) == sorted(files)
+    assert shown != files
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"),
+    [(2, [2, 3]), (4, [5]), (3, [3, 2]), (5, [5]), (8, [5]), (1, [1] * 5)],
+)
+@both
+def test_no_training_batch_has_a_lone_sample(
+    load_tiny: Callable[..., Dataset], batch_size: int, expected: list[int], backend: str
+) -> None:
+    loader = make_loader(load_tiny(), "train", batch_size=batch_size, augmentation=None, backend=backend)  # type: ignore[arg-type]
+    assert [len(images) for images, _ in loader.epoch(0)] == expected
+    assert len(loader) == len(expected)
+
+
+@both
+def test_several_threads_show_the_same_as_one(load_tiny: Callable[..., Dataset], backend: str) -> None:
+    one = whole_epoch(load_tiny(), backend, augmentation=VARIED, threads=1)
+    two = whole_epoch(load_tiny(), backend, augmentation=VARIED, threads=2)
+    assert torch.equal(one[0], two[0])
+
+
+@both
+def test_brightness_and_contrast_change_the_image_only(load_tiny: Callable[..., Dataset], backend: str) -> None:
+    same = whole_epoch(load_tiny(), backend, augmentation=Augmentation())
+    other = whole_epoch(load_tiny(), backend, augmentation=Augmentation(brightness=0.5, contrast=0.5))
+    assert torch.equal(same[1], other[1])
+    assert (pictures(same[0]) - pictures(other[0])).abs().max() > 10
+
+
+@both
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("images/2.jpg", b"nonsense", "no readable"),
+        ("labels/2.png", None, "is missing"),
+        ("images/2.jpg", "half", "cut short"),
+        ("labels/2.png", 9, "got 9"),
+    ],
+)
+def test_a_bad_file_ends_an_epoch_with_its_name(
+    load_tiny: Callable[..., Dataset], tiny_root: Path, backend: str, name: str, data: object, message: str
+) -> None:
+    dataset = load_tiny()
+    path = tiny_root / "train" / name
+    if data is None:
+        path.unlink()
+    elif isinstance(data, int):
+        Image.fromarray(np.full((64, 96), data, np.uint8)).save(path)
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if data == "half" else data)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=message) as caught:
+        whole_epoch(dataset, backend)
+    assert str(path) in str(caught.value)
+
+
+def test_without_dali_pytorch_reads_and_says_so_once(
+    load_tiny: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    monkeypatch.setattr(loader_module, "_dali_is_installed", lambda: False)
+    loader_module._dali_is_here.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        loaders = [make_loader(load_tiny(), "train", batch_size=2, augmentation=None) for _ in range(2)]
+    loader_module._dali_is_here.cache_clear()
+    assert [loader.backend for loader in loaders] == ["torch", "torch"]
+    assert caplog.text.count("DALI is not installed") == 1
+    with pytest.raises(DataError, match="pip install"):
+        make_loader(load_tiny(), "train", batch_size=2, augmentation=None, backend="dali")
+
+
+@pytest.mark.gpu
+@both
+def test_a_gpu_shows_the_same_as_the_cpu(load_tiny: Callable[..., Dataset], backend: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU here")
+    images, labels = whole_epoch(load_tiny(), backend, augmentation=VARIED)
+    on_gpu, gpu_labels = whole_epoch(load_tiny(), backend, augmentation=VARIED, device="cuda:0")
+    assert on_gpu.device.type == gpu_labels.device.type == "cuda"
+    assert torch.equal(labels, gpu_labels.cpu())
+    # nvJPEG rounds differently from libjpeg-turbo, most of all at sharp edges of colour.
+    assert (pictures(images) - pictures(on_gpu.cpu())).abs().mean() < 1.5
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"threads": 0}, {"seed": -1}])
+def test_impossible_loaders_are_refused(load_tiny: Callable[..., Dataset], wrong: dict[str, int]) -> None:
+    with pytest.raises(DataError, match=next(iter(wrong))):
+        make_loader(load_tiny(), "train", **{"batch_size": 2, "augmentation": None, **wrong})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"crop": (4, 90)}, {"scale": (2.0, 1.0)}, {"scale": (0.0, 1.0)}, {"shift_pixels": -1}, {"brightness": 1.0}],
+)
+def test_impossible_augmentations_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=next(iter(wrong))):
+        Augmentation(**wrong)  # type: ignore[arg-type]
+
+
+def windows(augmentation: Augmentation, source: tuple[int, int], size: tuple[int, int]) -> list[Window]:
+    return [draw(augmentation, source, size, seed=0, epoch=1, index=index) for index in range(300)]
+
+
+def test_windows_cover_the_range_that_was_asked_for() -> None:
+    drawn = windows(Augmentation(crop=(60, 80), scale=(0.5, 2.0)), (240, 480), (120, 160))
+    assert min(window.height for window in drawn) < 65  # 60 / 2.0 pixels of 120 -> 240
+    assert max(window.height for window in drawn) > 225
+    assert all(abs(window.width * 60 * 2 - window.height * 80 * 3) <= 400 for window in drawn)
+    assert all(0 <= window.top <= 240 - window.height and 0 <= window.left <= 480 - window.width for window in drawn)
+    assert 100 < sum(window.flip for window in drawn) < 200
+
+
+def test_a_window_larger_than_the_image_contains_it() -> None:
+    drawn = windows(Augmentation(crop=(100, 100)), (60, 80), (60, 80))
+    assert all(window.top <= 0 and window.top + window.height >= 60 for window in drawn)
+    assert len({window.top for window in drawn}) == 41
+
+
+def test_a_shift_moves_by_at_most_so_many_pixels_of_the_networks_size() -> None:
+    drawn = windows(Augmentation(shift_pixels=2), (120, 80), (60, 80))
+    assert {window.top for window in drawn} == set(range(-4, 5))
+    assert {window.left for window in drawn} == set(range(-2, 3))
+
+
+def test_switching_one_augmentation_leaves_the_others_alone() -> None:
+    plain = windows(Augmentation(crop=(30, 40)), (60, 80), (60, 80))
+    brighter = windows(Augmentation(crop=(30, 40), brightness=0.4, contrast=0.2), (60, 80), (60, 80))
+    assert [(w.top, w.left, w.flip) for w in plain] == [(w.top, w.left, w.flip) for w in brighter]
+    assert all(0.6 * 0.8 <= window.gain <= 1.4 * 1.2 for window in brighter)
+
+
+def test_contrast_turns_around_the_mean_colour() -> None:
+    for window in windows(Augmentation(contrast=0.5), (60, 80), (60, 80))[:20]:
+        kept = [(255 * mean - m) / s for mean, m, s in zip(MEAN, window.mean, window.std, strict=True)]
+        assert kept == pytest.approx([0, 0, 0], abs=1e-6)

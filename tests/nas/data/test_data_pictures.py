@@ -1,0 +1,33 @@
+"""Overlays and rows of pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas.data.pictures import colours, overlay, side_by_side
+
+PALETTE = ((255, 0, 0), (0, 0, 200))
+IMAGE = np.full((2, 2, 3), 100, dtype=np.uint8)
+LABEL = np.array([[0, 1], [1, 255]], dtype=np.uint8)
+
+
+def test_classes_get_their_colours_and_void_is_black() -> None:
+    assert colours(LABEL, PALETTE).tolist() == [[[255, 0, 0], [0, 0, 200]], [[0, 0, 200], [0, 0, 0]]]
+
+
+def test_an_overlay_mixes_and_leaves_void_as_it_is() -> None:
+    mixed = overlay(IMAGE, LABEL, PALETTE, opacity=0.25)
+    assert mixed.dtype == np.uint8
+    assert mixed[0, 0].tolist() == [139, 75, 75]
+    assert mixed[1, 1].tolist() == [100, 100, 100]
+
+
+def test_opacity_goes_from_the_image_to_the_colours() -> None:
+    assert (overlay(IMAGE, LABEL, PALETTE, opacity=0.0) == IMAGE).all()
+    assert overlay(IMAGE, LABEL, PALETTE, opacity=1.0)[0, 1].tolist() == [0, 0, 200]
+
+
+def test_pictures_stand_side_by_side_with_a_gap() -> None:
+    row = side_by_side([IMAGE, IMAGE * 2], gap_pixels=3)
+    assert row.shape == (2, 7, 3)
+    assert row[0, :, 0].tolist() == [100, 100, 255, 255, 255, 200, 200]

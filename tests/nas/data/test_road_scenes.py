@@ -1,0 +1,121 @@
+"""The drawn street scenes: the same for the same seed, safe in their cache, and no colouring-in exercise."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas.data import DataSpec, check, class_shares, load, read_image, read_label
+from nas.data.scenery import draw_scene
+from nas.data.sets import road_scenes
+from space.errors import DataError
+
+SIZE = (60, 80)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "framebudget"
+
+
+def spec(**changes: object) -> DataSpec:
+    return DataSpec(**{"size": SIZE, "train_images": 4, "validation_images": 2, **changes})  # type: ignore[arg-type]
+
+
+def test_a_scene_depends_on_its_generator_only() -> None:
+    first, again, other = (draw_scene(np.random.default_rng(seed), SIZE) for seed in (3, 3, 4))
+    assert (first[0] == again[0]).all()
+    assert (first[1] == again[1]).all()
+    assert (first[1] != other[1]).any()
+
+
+@pytest.mark.parametrize("size", [(60, 80), (90, 64), (33, 47)])
+def test_a_scene_has_the_size_asked_for(size: tuple[int, int]) -> None:
+    image, label = draw_scene(np.random.default_rng(0), size)
+    assert image.shape == (*size, 3)
+    assert label.shape == size
+    assert image.dtype == label.dtype == np.uint8
+    assert label.max() <= 11
+
+
+def test_every_class_occurs_and_none_is_everything() -> None:
+    pixels = np.zeros(12)
+    for seed in range(30):
+        pixels += np.bincount(draw_scene(np.random.default_rng(seed), (90, 120))[1].ravel(), minlength=12)
+    shares = pixels / pixels.sum()
+    assert shares.min() > 0.0005
+    assert shares.max() < 0.55
+
+
+def test_colour_alone_does_not_tell_the_classes() -> None:
+    """The best guess from a pixel's colour, learned from 20 scenes, is often wrong in 10 others."""
+    votes = np.zeros((16**3, 12))
+    right = total = 0
+    for seed in range(30):
+        image, label = draw_scene(np.random.default_rng(seed), (90, 120))
+        bins = (image // 16).astype(int) @ np.array([256, 16, 1])
+        if seed < 20:
+            np.add.at(votes, (bins.ravel(), label.ravel()), 1)
+        else:
+            right += int((votes.argmax(axis=1)[bins] == label).sum())
+            total += label.size
+    assert right / total < 0.75
+
+
+def test_pictures_are_drawn_once_and_pass_their_check(cache: Path) -> None:
+    dataset = load(spec())
+    check(dataset)
+    drawn = dataset.train.images[0].stat().st_mtime_ns
+    assert load(spec()) == dataset
+    assert dataset.train.images[0].stat().st_mtime_ns == drawn
+    assert (len(dataset.train), len(dataset.validation)) == (4, 2)
+    assert read_image(dataset.train.images[0], SIZE).shape == (*SIZE, 3)
+    assert class_shares(dataset).sum() == pytest.approx(1.0)
+
+
+def test_labels_on_disk_are_those_that_were_drawn(cache: Path) -> None:
+    dataset = load(spec(seed=5))
+    _, label = draw_scene(np.random.default_rng([5, 0, 2]), SIZE)
+    read = read_label(dataset, dataset.train.labels[2], None)
+    assert (read == np.where(label == 11, 255, label)).all()
+
+
+def test_other_wishes_lie_in_other_folders(cache: Path) -> None:
+    roots = {load(spec(**changes)).train.images[0].parents[2] for changes in ({}, {"seed": 1}, {"size": (64, 80)})}
+    assert len(roots) == 3
+
+
+def test_what_a_killed_process_left_behind_is_replaced(cache: Path) -> None:
+    folder = load(spec()).train.images[0].parents[2]
+    folder.rename(folder.with_suffix(".unfinished"))
+    next((folder.with_suffix(".unfinished") / "train" / "images").iterdir()).unlink()
+    check(load(spec()))
+    assert not folder.with_suffix(".unfinished").exists()
+
+
+def _load_in_child(wanted: DataSpec) -> int:
+    return len(load(wanted).train)
+
+
+def test_processes_that_ask_at_once_share_one_drawing(cache: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert pool.map(_load_in_child, [spec()] * 4) == [4] * 4
+    assert len(list(cache.glob("road_scenes-*/"))) == 1
+
+
+def test_a_root_and_an_unwritable_cache_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="drawn, not read"):
+        load(spec(root=str(tmp_path)))
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(DataError, match="XDG_CACHE_HOME"):
+        load(spec())
+
+
+def test_without_an_environment_the_cache_is_in_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert road_scenes.cache_folder() == Path.home() / ".cache" / "framebudget"

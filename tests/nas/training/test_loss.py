@@ -1,0 +1,69 @@
+"""The loss is the papers' loss, also where torch's own would be NaN."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nas.training.loss import class_weights, distillation_loss, segmentation_loss, total_loss
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 5, 4, generator=generator, requires_grad=True)
+    labels = torch.randint(0, 3, (2, 5, 4), generator=generator)
+    labels[0, :2] = 255
+    return logits, labels
+
+
+def test_class_weights_follow_the_formula() -> None:
+    weights = class_weights([0.9, 0.1, 0.0], 1.02)
+    assert weights.tolist() == pytest.approx([1 / math.log(1.92), 1 / math.log(1.12), 1 / math.log(1.02)])
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 7.0])])
+def test_equals_torch_where_labels_exist(batch, weights) -> None:
+    logits, labels = batch
+    expected = F.cross_entropy(logits, labels, weight=weights, ignore_index=255)
+    assert segmentation_loss(logits, labels, weights).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 7.0])])
+def test_a_batch_of_void_costs_nothing_and_moves_nothing(batch, weights) -> None:
+    logits, labels = batch
+    loss = total_loss([logits, logits], [0.4], torch.full_like(labels, 255), weights)
+    loss = loss + distillation_loss(logits, logits.detach() + 1, torch.full_like(labels, 255), 2.0)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_auxiliary_heads_count_with_their_weights(batch) -> None:
+    logits, labels = batch
+    other = logits.detach() * -1
+    expected = segmentation_loss(logits, labels) + 0.4 * segmentation_loss(other, labels)
+    assert total_loss([logits, other], [0.4], labels).item() == pytest.approx(expected.item())
+
+
+def test_half_precision_logits_are_summed_in_float32(batch) -> None:
+    logits, labels = batch
+    many = logits.detach().repeat(1, 1, 60, 60)  # the sum over pixels exceeds float16's largest number
+    loss = segmentation_loss(many.half() * 20, labels.repeat(1, 60, 60))
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+
+
+def test_distillation_is_the_divergence_over_labelled_pixels(batch) -> None:
+    logits, labels = batch
+    teacher = logits.detach().flip(1)
+    student = logits.detach()
+    p, q = (teacher / 3).softmax(1), (student / 3).softmax(1)
+    per_pixel = (p * (p / q).log()).sum(1)
+    expected = 9 * per_pixel[labels != 255].mean()
+    assert distillation_loss(student, teacher, labels, 3.0).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert distillation_loss(student, student, labels, 3.0).item() == pytest.approx(0, abs=1e-6)

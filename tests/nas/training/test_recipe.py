@@ -1,0 +1,88 @@
+"""Recipes are strict data, and the published ones say what the papers say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from nas.training import Recipe, load_recipe, published_recipes
+from space import strict
+from space.errors import UserError
+
+
+def test_the_papers_recipes_and_a_quick_one_are_published() -> None:
+    assert set(published_recipes()) == {"erfnet", "fplnet", "ndnet", "swiftnet", "quick"}
+
+
+@pytest.mark.parametrize("name", published_recipes())
+def test_a_published_recipe_survives_a_round_trip_through_yaml(name: str) -> None:
+    recipe = load_recipe(name)
+    assert strict.parse(strict.dump(recipe), Recipe, "round trip") == recipe
+
+
+def test_published_values() -> None:
+    fplnet, ndnet, erfnet, swiftnet = map(load_recipe, ("fplnet", "ndnet", "erfnet", "swiftnet"))
+    assert (fplnet.optimizer, fplnet.learning_rate, fplnet.weight_decay) == ("sgd", 0.045, 0.0005)
+    assert (fplnet.schedule, fplnet.power, fplnet.class_weighting) == ("poly", 0.9, 1.02)
+    assert (ndnet.learning_rate, ndnet.batch_size, ndnet.factors) == (0.1, 11, (0.1, 0.01, 0.005))
+    assert (erfnet.optimizer, erfnet.learning_rate, erfnet.class_weighting) == ("adam", 0.0005, 1.1)
+    assert (swiftnet.second_momentum, swiftnet.final_learning_rate, swiftnet.class_weighting) == (
+        0.99,
+        1e-6,
+        None,
+    )
+
+
+def test_a_recipe_is_read_from_a_file(tmp_path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("optimizer: sgd\nlearning_rate: 1e-2\nepochs: 3\nbatch_size: 2\ncrop: [32, 64]\n")
+    recipe = load_recipe(path)
+    assert recipe == Recipe(optimizer="sgd", learning_rate=0.01, epochs=3, batch_size=2, crop=(32, 64))
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"'quik'; did you mean 'quick'"):
+        load_recipe("quik")
+
+
+def test_a_missing_or_unreadable_file_is_named(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"nowhere.yaml"):
+        load_recipe(tmp_path / "nowhere.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match=r"binary.yaml"):
+        load_recipe(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate: expected more than 0"),
+        ({"epochs": 0}, "epochs: expected more than 0"),
+        ({"batch_size": -1}, "batch_size: expected more than 0"),
+        ({"weight_decay": -0.1}, "weight_decay: expected 0 or more"),
+        ({"momentum": 1.0}, "momentum: expected a number"),
+        ({"class_weighting": 1.0}, "class_weighting: expected c above 1"),
+        ({"scale": (2.0, 1.0)}, "scale: expected lowest and highest"),
+        ({"crop": (0, 4)}, "crop: expected height and width"),
+        ({"gradient_clip": 0.0}, "gradient_clip: expected a norm above 0"),
+        ({"warmup_start": 1.5}, "warmup_start: expected a share"),
+        ({"milestones": (0.5,)}, "belong to schedule 'steps'"),
+        ({"schedule": "steps"}, "as many factors as milestones"),
+        (
+            {"schedule": "steps", "milestones": (0.5, 0.2), "factors": (0.1, 0.1)},
+            "milestones: expected ascending",
+        ),
+        ({"schedule": "steps", "milestones": (0.5,), "factors": (-1.0,)}, "factors: expected multiples"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(change: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(load_recipe("quick"), **change)
+
+
+def test_importing_recipes_does_not_import_torch() -> None:
+    code = "import sys, nas.training; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

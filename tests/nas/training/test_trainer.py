@@ -1,0 +1,257 @@
+"""Training learns, and stopping it anywhere between two epochs changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nas.training import Recipe, load_recipe
+from nas.training.evaluation import evaluate
+from nas.training.trainer import Trainer
+from nas.training.weights import load_weights
+from space import Architecture, load, strict
+from space.errors import UserError
+
+RECIPE = Recipe(
+    optimizer="adamw",
+    learning_rate=0.01,
+    weight_decay=0.01,
+    epochs=4,
+    batch_size=4,
+    warmup_steps=2,
+    crop=(24, 32),
+    scale=(0.8, 1.2),
+    class_weighting=1.1,
+    gradient_clip=5.0,
+    batch_norm_batches=2,
+    seed=3,
+)
+
+GO_ON = """
+import json, sys
+from pathlib import Path
+import space
+from nas.data import Dataset, Split
+from nas.training import load_recipe
+from nas.training.trainer import Trainer
+from nas.training.weights import save_weights
+
+folder = Path(sys.argv[1])
+values = json.loads((folder / "dataset.json").read_text())
+for name in ("train", "validation"):
+    paths = values[name]
+    values[name] = Split(images=tuple(map(Path, paths["images"])), labels=tuple(map(Path, paths["labels"])))
+for name in ("classes", "palette", "label_map", "size"):
+    values[name] = tuple(values[name])
+architecture = space.load(folder / "architecture.yaml")
+trainer = Trainer(architecture, Dataset(**values), load_recipe(folder / "recipe.yaml"), threads=1)
+trainer.restore(folder / "checkpoint.pt")
+while not trainer.finished:
+    trainer.run_epoch()
+save_weights(folder / "weights.safetensors", trainer.weights(), {})
+"""
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def train(trainer: Trainer, epochs: int) -> Trainer:
+    for _ in range(epochs):
+        trainer.run_epoch()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def straight(architecture, dataset) -> Trainer:
+    """Four epochs without a stop."""
+    return train(Trainer(architecture, dataset, RECIPE, threads=1), 4)
+
+
+def test_it_learns(architecture, dataset) -> None:
+    recipe = replace(RECIPE, crop=None, scale=(1.0, 1.0), epochs=25, learning_rate=0.02)
+    trainer = Trainer(architecture, dataset, recipe, threads=1)
+    reports = []
+    while not trainer.finished:
+        reports.append(trainer.run_epoch())
+    assert [report.epoch for report in reports] == list(range(1, 26))
+    assert reports[0].epochs == 25
+    assert reports[-1].loss < 0.5 * reports[0].loss
+    assert reports[-1].scores.miou > 0.6
+    assert len(reports[-1].scores.class_iou) == 3
+    assert all(report.seconds > 0 for report in reports)
+    with pytest.raises(AssertionError, match=r"finished"):
+        trainer.run_epoch()
+
+
+@pytest.mark.parametrize("change", [{}, {"optimizer": "sgd"}, {"optimizer": "adam", "batch_norm_batches": 0}])
+def test_a_saved_and_restored_training_ends_with_the_same_bits(architecture, dataset, tmp_path, change) -> None:
+    recipe = replace(RECIPE, **change)
+    whole = train(Trainer(architecture, dataset, recipe, threads=1), 4)
+    train(Trainer(architecture, dataset, recipe, threads=1), 2).save(tmp_path / "checkpoint.pt")
+    torch.manual_seed(99)  # whatever else happens in the process must not matter
+    second = Trainer(architecture, dataset, recipe, threads=1)
+    second.restore(tmp_path / "checkpoint.pt")
+    assert second.epoch == 2
+    assert not second.finished
+    train(second, 2)
+    assert same(whole.weights(), second.weights())
+
+
+def test_another_process_goes_on_with_the_same_bits(straight, architecture, dataset, tmp_path) -> None:
+    train(Trainer(architecture, dataset, RECIPE, threads=1), 2).save(tmp_path / "checkpoint.pt")
+    (tmp_path / "architecture.yaml").write_text(architecture.to_yaml())
+    (tmp_path / "recipe.yaml").write_text(strict.dump(RECIPE))
+    (tmp_path / "dataset.json").write_text(json.dumps(strict.plain(dataset), default=str))
+    subprocess.run([sys.executable, "-c", GO_ON, str(tmp_path)], check=True)
+    assert same(straight.weights(), load_weights(tmp_path / "weights.safetensors"))
+
+
+@pytest.mark.parametrize(("name", "recipe_name"), [("fplnet", "fplnet"), ("ndnet45-ende", "ndnet")])
+def test_published_networks_train_with_their_recipes(dataset, name, recipe_name) -> None:
+    recipe = load_recipe(recipe_name)
+    trainer = Trainer(load(name), dataset, recipe, threads=1)
+    report = trainer.run_epoch()
+    assert report.epochs == recipe.epochs
+    assert math.isfinite(report.loss)
+    assert trainer.weights().keys() == load(name).build(3).state_dict().keys()
+
+
+def test_training_leaves_the_global_random_state_alone(architecture, dataset) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    train(Trainer(architecture, dataset, RECIPE, threads=1), 1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeds_differ_and_repeat(straight, architecture, dataset) -> None:
+    again = train(Trainer(architecture, dataset, RECIPE, threads=1), 4)
+    other = train(Trainer(architecture, dataset, replace(RECIPE, seed=4), threads=1), 4)
+    assert same(straight.weights(), again.weights())
+    assert not same(straight.weights(), other.weights())
+
+
+def test_a_checkpoint_holds_no_pickled_objects(straight, tmp_path) -> None:
+    straight.save(tmp_path / "checkpoint.pt")
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["epoch"] == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_checkpoint_of_another_training_is_refused_with_what_differs(straight, architecture, dataset, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    straight.save(path)
+    other = Trainer(architecture, dataset, replace(RECIPE, learning_rate=0.5), threads=1)
+    with pytest.raises(
+        UserError, match=r"another recipe: learning_rate: 0.01 in the checkpoint, learning_rate: 0.5 here"
+    ):
+        other.restore(path)
+    wider = Architecture.from_yaml(architecture.to_yaml().replace("width: 16", "width: 20"))
+    with pytest.raises(UserError, match=r"another architecture: key: .*width: 16 in the checkpoint.*width: 20 here"):
+        Trainer(wider, dataset, RECIPE, threads=1).restore(path)
+    fewer = replace(dataset, train=dataset.validation)
+    with pytest.raises(
+        UserError, match=r"another data set: training images: 8 in the checkpoint, training images: 4 here"
+    ):
+        Trainer(architecture, fewer, RECIPE, threads=1).restore(path)
+    assert other.epoch == 0
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_a_damaged_checkpoint_is_refused(straight, architecture, dataset, tmp_path, keep) -> None:
+    path = tmp_path / "checkpoint.pt"
+    straight.save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(UserError, match=r"checkpoint.pt: expected a checkpoint, got another or a damaged file"):
+        Trainer(architecture, dataset, RECIPE, threads=1).restore(path)
+
+
+def test_a_missing_checkpoint_is_named(straight, tmp_path) -> None:
+    with pytest.raises(UserError, match=r"nothing.pt: expected a checkpoint, got no such file"):
+        straight.restore(tmp_path / "nothing.pt")
+
+
+def test_a_pickle_is_not_opened(straight, tmp_path) -> None:
+    path = tmp_path / "evil.pt"
+    torch.save({"format": 1, "network": print}, path)
+    with pytest.raises(UserError, match=r"evil.pt: expected a checkpoint"):
+        straight.restore(path)
+
+
+def test_weights_are_those_of_the_inference_network(straight, architecture, dataset) -> None:
+    network = architecture.build(dataset.num_classes)
+    network.load_state_dict(straight.weights())
+    assert evaluate(network, dataset, batch_size=3) == evaluate(straight.network, dataset, batch_size=4)
+    assert any("auxiliary" in name for name in straight.network.state_dict())
+
+
+def test_training_can_start_from_weights(straight, architecture, dataset) -> None:
+    weights = straight.weights()
+    trainer = Trainer(architecture, dataset, RECIPE, threads=1, weights=weights)
+    assert same(trainer.weights(), weights)
+    name = next(iter(weights))
+    with pytest.raises(UserError, match=rf"{name} of shape"):
+        Trainer(architecture, dataset, RECIPE, threads=1, weights={**weights, name: torch.zeros(1)})
+
+
+def test_a_teacher_pulls_the_student_towards_it(straight, architecture, dataset) -> None:
+    recipe = replace(RECIPE, epochs=2, seed=11)
+    images = next(iter(Trainer(architecture, dataset, recipe)._validation.epoch(0)))[0]
+
+    def distance(teacher: torch.nn.Module | None, weight: float) -> float:
+        trainer = Trainer(
+            architecture, dataset, replace(recipe, distillation_weight=weight), threads=1, teacher=teacher
+        )
+        train(trainer, 2)
+        with torch.no_grad():
+            return (trainer.network.eval()(images) - straight.network.eval()(images)).abs().mean().item()
+
+    assert distance(straight.network, 10.0) < distance(None, 10.0) == distance(straight.network, 0.0)
+
+
+def test_the_guard_is_open_whenever_the_device_works(architecture, dataset) -> None:
+    entered = []
+
+    @contextmanager
+    def guard():
+        entered.append(1)
+        yield
+
+    trainer = Trainer(architecture, dataset, RECIPE, threads=1, guard=guard)
+    created = len(entered)
+    trainer.run_epoch()
+    steps, normalised, scored = 2, 2, 1
+    assert created == 1
+    assert len(entered) - created == steps + normalised + scored + 3
+
+
+def test_a_training_that_explodes_is_an_error(architecture, dataset) -> None:
+    recipe = replace(RECIPE, optimizer="sgd", learning_rate=1e30, gradient_clip=None, warmup_steps=0)
+    with pytest.raises(UserError, match=r"epoch 1, step 2 of .*expected finite numbers.*lower the learning rate"):
+        train(Trainer(architecture, dataset, recipe, threads=1), 4)
+
+
+def test_a_device_that_is_not_here_is_said(architecture, dataset) -> None:
+    with pytest.raises(UserError, match=r"got 'cuda:99' but torch sees \d+ GPUs; use 'cpu'"):
+        Trainer(architecture, dataset, RECIPE, device="cuda:99")
+    with pytest.raises(UserError, match=r"expected 'cpu', 'cuda' or 'cuda:0', got 'gpu'"):
+        Trainer(architecture, dataset, RECIPE, device="gpu")
+
+
+@pytest.mark.gpu
+def test_mixed_precision_learns_and_resumes_on_a_gpu(architecture, dataset, tmp_path) -> None:
+    recipe = replace(RECIPE, crop=None, scale=(1.0, 1.0), epochs=40)
+    trainer = train(Trainer(architecture, dataset, recipe, device="cuda"), 20)
+    trainer.save(tmp_path / "checkpoint.pt")
+    again = Trainer(architecture, dataset, recipe, device="cuda")
+    again.restore(tmp_path / "checkpoint.pt")
+    assert same(trainer.weights(), again.weights())
+    assert train(again, 19).run_epoch().scores.miou > 0.6
