@@ -24,6 +24,12 @@ T = TypeVar("T")
 LONGEST_DOCUMENT_BYTES = 1_000_000
 DEEPEST_NESTING = 20
 MOST_NODES = 50_000
+SCALARS = {
+    bool: "tag:yaml.org,2002:bool",
+    int: "tag:yaml.org,2002:int",
+    float: "tag:yaml.org,2002:float",
+    str: "tag:yaml.org,2002:str",
+}
 
 
 def parse(text: str, cls: type[T], source: str) -> T:
@@ -126,7 +132,17 @@ def _union(node: yaml.Node, options: tuple[Any, ...], key: str, source: str) -> 
     if _is_null(node) and type(None) in options:
         return None
     rest = [option for option in options if option is not type(None)]
+    if all(option in SCALARS for option in rest) and len(rest) > 1:
+        return _any_scalar(node, rest, key, source)
     return _convert(node, rest[0] if len(rest) == 1 else _of_kind(node, rest, key, source), key, source)
+
+
+def _any_scalar(node: yaml.Node, kinds: list[Any], key: str, source: str) -> Any:
+    """A value of whichever scalar type it is written as, if that is one of `kinds`."""
+    written = {tag: kind for kind, tag in SCALARS.items()}.get(node.tag)
+    if written not in kinds:
+        raise UserError(f"{_where(node, key, source)}: expected a plain value, got {_came(node)}")
+    return _scalar(node, written, key, source)
 
 
 def _of_kind(node: yaml.Node, options: list[Any], key: str, source: str) -> Any:
@@ -201,7 +217,7 @@ def _dataclass(node: yaml.Node, cls: Any, key: str, source: str) -> Any:
 
 
 def _scalar(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    names: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     assert kind in names, f"{key}: {kind} is not part of the grammar"
     if isinstance(node, yaml.ScalarNode):
         loader = yaml.SafeLoader("")

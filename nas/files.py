@@ -21,3 +21,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one move (UTF-8), creating its folders."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))

@@ -1,0 +1,1 @@
+"""One command per file: `add_arguments(parser)` and `run(options)`. Heavy imports belong inside `run`."""

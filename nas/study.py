@@ -1,0 +1,108 @@
+"""`Study`: the question a search answers, as a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from nas.data import DataSpec
+from nas.training import Recipe, load_recipe
+from space import Space, UserError, published, strict
+from space.errors import nearest
+from space.latency import Budget
+from space.search_space import SEARCHED
+from space.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """How much is tried.
+
+    `seeds`: published networks that enter scaled to the budget. `random_trials`: drawn at random; `guided_trials`:
+    proposed by the sampler from everything seen. Each of them trains `Recipe.epochs` unless stopped early; the best
+    `finalists` go on for `finish_epochs` with a fresh schedule. `company`: published networks trained at their own
+    width with the same effort as a finalist, to compare with. `concurrent`: trials at a time; 0 for one per core, or
+    one per GPU.
+    """
+
+    seeds: tuple[str, ...] = ("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18")
+    random_trials: int = 4
+    guided_trials: int = 8
+    finalists: int = 2
+    finish_epochs: int = 20
+    company: tuple[str, ...] = ()
+    sampler: Literal["tpe", "random"] = "tpe"
+    stop_weak: bool = True
+    concurrent: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("random_trials", "guided_trials", "finish_epochs", "concurrent", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"search.{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.finalists < 1:
+            raise UserError(f"search.finalists: expected at least 1, got {self.finalists}")
+        if not (self.seeds or self.random_trials or self.guided_trials):
+            raise UserError("search: expected seeds, random_trials or guided_trials, got none; nothing would be tried")
+        for name in (*self.seeds, *self.company):
+            if name not in published():
+                raise UserError(f"search: no published network is called '{name}'; {nearest(name, published())}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Data, budget, target, space, recipe and effort of a search.
+
+    `space` narrows axes of `space.RANGES`; axes it does not mention are searched as `space.SEARCHED` says. An empty
+    `target` is the fastest deployment runtime of the machine.
+    """
+
+    data: DataSpec
+    budget: str
+    recipe: Recipe
+    target: str = ""
+    space: Mapping[str, tuple[str | int | float | bool, ...]] = field(default_factory=dict)
+    search: SearchPlan = SearchPlan()
+
+    def __post_init__(self) -> None:
+        Budget.parse(self.budget)
+        if self.target:
+            Target.parse(self.target)
+        self.architectures()
+
+    def architectures(self) -> Space:
+        """The space that is searched."""
+        return Space(ranges={**SEARCHED, **self.space}, size=self.data.size)
+
+    def to_yaml(self) -> str:
+        """YAML text with every number explicit."""
+        return strict.dump(self)
+
+
+def load_study(path: str | Path) -> Study:
+    """A study from its YAML file. A relative `data.root` counts from the file's folder.
+
+    Raises: UserError with line and key of what does not fit.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"expected a study's YAML file, cannot read {path}: {error}") from None
+    study = strict.parse(text, Study, str(path))
+    root = study.data.root
+    if root is not None and not Path(root).is_absolute():
+        study = replace(study, data=replace(study.data, root=str((file.parent / root).resolve())))
+    return study
+
+
+def built_in_study(budget: str) -> Study:
+    """The question asked when none is given: road scenes drawn here, small enough for five minutes on two cores."""
+    return Study(
+        data=DataSpec(name="road_scenes", size=(180, 240), train_images=120, validation_images=30),
+        budget=budget,
+        recipe=replace(load_recipe("quick"), epochs=2, crop=(128, 160)),
+        search=SearchPlan(random_trials=2, guided_trials=2, finalists=2, finish_epochs=6),
+    )
