@@ -1,11 +1,11 @@
 """A run's folder: everything a search knows, in files that are replaced whole, so that it can be killed anywhere.
 
-    study.yaml                        the resolved question
-    trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
-    trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.pt, weights.safetensors
-    company/KEY/...                   the same for published networks at their own width
-    winner/                           architecture.yaml weights.safetensors model.onnx certificate.yaml
-    report.html report.yaml
+study.yaml                        the resolved question
+trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
+trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.pt, weights.safetensors
+company/KEY/...                   the same for published networks at their own width
+winner/                           architecture.yaml weights.safetensors model.onnx certificate.yaml
+report.html report.yaml
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from nas.study import Study, load_study
 from nas.files import write_text
+from nas.study import Study, load_study
 from nas.training.scores import Scores
 from space import Architecture, UserError, strict
 from space.latency import Latency
@@ -30,7 +30,8 @@ class Trial:
     """One candidate as it was proposed: an architecture, where it came from and what it measured.
 
     `name` is for people (`erfnet x0.53`, `random 3`); `number` the order of proposal. `genotype` is what the sampler
-    answered before the width was solved. `stopped`: ended early as weak. `failed`: why its training broke, or empty.
+    answered before the width was solved for `budget_milliseconds`. `parent`: the published network it is a scaling
+    of. `stopped`: ended early as weak. `failed`: why its training broke, or empty.
     """
 
     number: int
@@ -39,9 +40,11 @@ class Trial:
     architecture: Architecture
     latency: Latency
     feasible: bool
+    budget_milliseconds: float
     parameters: int
     multiply_adds: int
     genotype: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    parent: str = ""
     stopped: bool = False
     failed: str = ""
 
@@ -76,20 +79,38 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What was measured of a finished artefact, under which protocol, against which budget."""
+    """What was measured of a finished artefact, under which protocol, against which budget.
 
-    architecture: str
-    budget: str
-    passed: bool
+    `latency` says what was timed (`scope`, input size, batch), on what (`environment`), how often and how surely;
+    `protocol` how. `budget` and `passed` are None where nothing was asked for. Scores are fractions over the validation
+    images. `onnx_*` compare model.onnx with PyTorch on `onnx_images` of them: the largest difference of logits, how
+    much was allowed, and the share of pixels with the same label.
+    """
+
+    architecture: str  # its key
+    certified: str  # date and time, UTC
+    version: str  # of framebudget
+    budget: str | None
+    passed: bool | None
     latency: Latency
-    miou: float | None
+    precision: str
+    protocol: str
+    miou: float
+    pixel_accuracy: float
     class_iou: Mapping[str, float | None]
+    scored: str  # how the scores were computed
     data: str
+    validation_images: int
     num_classes: int
+    input_mean: tuple[float, float, float]  # images reach the network as (value - mean) / std, RGB values in 0..1
+    input_std: tuple[float, float, float]
     parameters: int
     multiply_adds: int
+    onnx_images: int
     onnx_max_abs_difference: float
+    onnx_tolerance: float
     onnx_same_labels: float
+    sha256: Mapping[str, str]  # of the files beside it
 
 
 class RunFolder:
@@ -155,9 +176,13 @@ class RunFolder:
         """The published networks at their own width."""
         return self._read("company")
 
+    def read_trial(self, folder: Path) -> Trial:
+        """The candidate recorded in a trial's folder."""
+        file = folder / "trial.yaml"
+        return strict.parse(file.read_text("utf-8"), Trial, str(file))
+
     def _read(self, kind: str) -> tuple[Trial, ...]:
-        files = sorted((self.root / kind).glob("*/trial.yaml"))
-        found = [strict.parse(file.read_text("utf-8"), Trial, str(file)) for file in files]
+        found = [self.read_trial(file.parent) for file in (self.root / kind).glob("*/trial.yaml")]
         return tuple(sorted(found, key=lambda trial: trial.number))
 
     def progress(self, trial: Trial, phase: Phase) -> Progress:

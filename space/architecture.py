@@ -130,6 +130,7 @@ class Stage:
         _check_block(self.block, self.width, self.rates, self.factorization, self.expansion)
         _require_range("depth", self.depth, 1 if self.down == "block" else 0, DEEPEST)
         _require(self.stride in (1, 2), f"stride: expected 1 or 2, got {self.stride}")
+        object.__setattr__(self, "dropout", float(self.dropout))  # 0 is 0.0: one value, one text, one key
         _require_range("dropout", self.dropout, 0.0, 0.9)
         _require(self.down == "block" or self.stride == 2, f"down: {self.down} halves the size, so stride must be 2")
         if self.down == "module":
@@ -192,6 +193,7 @@ class DecoderStep:
     def __post_init__(self) -> None:
         _check_block(self.block, self.width, self.rates, self.factorization, self.expansion)
         _require_range("depth", self.depth, 0, DEEPEST)
+        object.__setattr__(self, "dropout", float(self.dropout))
         _require_range("dropout", self.dropout, 0.0, 0.9)
 
 
@@ -262,6 +264,7 @@ class Auxiliary:
 
     def __post_init__(self) -> None:
         _require_range("auxiliary.width", self.width, 0, WIDEST)
+        object.__setattr__(self, "weight", float(self.weight))
         _require_range("auxiliary.weight", self.weight, 0.0, 10.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,10 +23,12 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
 
     A `cat` downsampler keeps at least `multiple` channels of its own, so very small factors saturate.
 
-    Raises: ArchitectureError for a factor that is not positive, or an architecture that has been pruned already.
+    Raises: ArchitectureError for a factor that is not positive and finite, or a pruned architecture.
     """
-    if not factor > 0:
+    if not 0 < factor < math.inf:
         raise ArchitectureError(f"factor: expected a positive number, got {factor}")
+    if multiple < 1:
+        raise ArchitectureError(f"multiple: expected at least 1, got {multiple}")
     if architecture.channels:
         raise ArchitectureError("cannot scale a pruned architecture; scale what it was cut from and prune again")
 
@@ -39,7 +42,7 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
     stages: list[Stage] = []
     incoming = stem.out_width
     for stage in architecture.stages:
-        unit = stage.expansion if stage.block == "sep" else 1
+        unit = {"sep": stage.expansion, "fpl": 4}.get(stage.block, 1)
         least = incoming + 1 if stage.down == "cat" else 8 if stage.block == "esp" else 1
         width = scaled(stage.width, least)
         stages.append(replace(stage, width=-(-width // unit) * unit))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,6 +75,8 @@ RANGES: Mapping[str, tuple[Choice, ...]] = {
     "auxiliary": ("none", "linear", "sep"),
 }
 
+NUMBER_LISTS = ("stage.rates", "context.grids")
+
 # What a search needs to look at: no choices that leave both accuracy and latency alone.
 SEARCHED: Mapping[str, tuple[Choice, ...]] = {
     "stages": (2, 3, 4),
@@ -98,7 +101,7 @@ class Space:
     `ranges` narrows or replaces the options of some axes (names and defaults in `RANGES`); `size` is the (height,
     width) that networks work at: dilation rates and pooling grids larger than a feature map are not offered.
 
-    Raises: ArchitectureError for an unknown axis or an empty range.
+    Raises: ArchitectureError for an unknown axis, an empty range, or an option that the axis cannot have.
     """
 
     ranges: Mapping[str, tuple[Choice, ...]] = field(default_factory=dict)
@@ -115,6 +118,9 @@ class Space:
                 if type(option) not in kinds:
                     expected = RANGES[name][0]
                     raise ArchitectureError(f"space.{name}: expected values like {expected!r}, got {option!r}")
+                _check_text(name, option)
+        if min(self.size) < 1:
+            raise ArchitectureError(f"space.size: expected a height and a width of at least 1, got {self.size}")
 
     def options(self, axis: str) -> tuple[Choice, ...]:
         """What an axis ranges over."""
@@ -130,6 +136,18 @@ class Space:
     def sample(self, rng: random.Random) -> Architecture:
         """One at random, every option of every question equally likely."""
         return self.choose(lambda name, options: rng.choice(options))
+
+    def closest_genotype(self, architecture: Architecture) -> dict[str, Choice]:
+        """The answers nearest to `architecture`: its own values where this space offers them, else the closest."""
+        values = _values(architecture)
+        answers: dict[str, Choice] = {}
+
+        def ask(name: str, options: Sequence[Choice]) -> Choice:
+            answers[name] = _closest(values.get(name, options[0]), options)
+            return answers[name]
+
+        self.choose(ask)
+        return answers
 
     def genotype(self, architecture: Architecture) -> dict[str, Choice]:
         """The answers that lead to `architecture`.
@@ -149,6 +167,24 @@ class Space:
         if self.choose(ask) != architecture:
             raise ArchitectureError("space: the architecture has values that no axis of this space describes")
         return answers
+
+
+def _check_text(axis: str, option: Choice) -> None:
+    """Names come from a closed set; lists of numbers only have to be lists of numbers."""
+    if not isinstance(option, str) or option in RANGES[axis]:
+        return
+    if axis not in NUMBER_LISTS:
+        raise ArchitectureError(
+            f"space.{axis}: there is no '{option}'; {nearest(option, [str(known) for known in RANGES[axis]])}"
+        )
+    if not re.fullmatch(r"[1-9][0-9]*(-[1-9][0-9]*)*", option):
+        raise ArchitectureError(f"space.{axis}: expected numbers like '2-4-8', got '{option}'")
+
+
+def _closest(value: Choice, options: Sequence[Choice]) -> Choice:
+    if value in options or isinstance(value, (str, bool)):
+        return value if value in options else options[0]
+    return min(options, key=lambda option: abs(float(option) - float(value)))
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -324,7 +360,8 @@ class _Questions:
 
     def decoder(self, stem: Stem, stages: tuple[Stage, ...]) -> DeconvDecoder | CatDecoder | LadderDecoder | None:
         taps = {stride for stride in _strides(stem, stages) if stride >= 4}
-        kind = self.text("decoder", "decoder", lambda kind: kind != "ladder" or len(taps) > 1)
+        possible = {"ladder": len(taps) > 1, "cat": len(stages) > 1}
+        kind = self.text("decoder", "decoder", lambda kind: possible.get(kind, True))
         if kind == "none":
             return None
         if kind == "ladder":

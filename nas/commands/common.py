@@ -7,26 +7,47 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nas.data import DataSpec
+    from nas.data import Dataset, DataSpec
+    from nas.trained import Labelling, Trained
     from space import Architecture
     from space.target import Target
 
+DEFAULT_DATA = "road_scenes"
+DEFAULT_INPUT = "180x240"
+INPUT_LIMITS = (16, 8192)  # pixels
+ARCH = "a published name (erfnet), a YAML file, or a folder of `nas train` or `nas search`"
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """--data and --input."""
+
+def add_architecture(parser: argparse.ArgumentParser) -> None:
+    """ARCH."""
+    parser.add_argument("architecture", metavar="ARCH", help=ARCH)
+
+
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """ARCH and --weights."""
+    add_architecture(parser)
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights.safetensors; a folder given as ARCH brings its own"
+    )
+
+
+def add_data(parser: argparse.ArgumentParser, default: str | None = DEFAULT_DATA) -> None:
+    """--data and --input; a `default` of None is what the weights were trained on."""
+    text = "what the weights were trained on" if default is None else default
     parser.add_argument(
         "--data",
         metavar="SET[:ROOT]",
-        default="road_scenes",
-        help="road_scenes (default), camvid:DIR, cityscapes:DIR or folder:DIR",
+        default=default,
+        help=f"road_scenes, camvid:DIR, cityscapes:DIR or folder:DIR (default: {text})",
     )
-    add_input(parser)
+    add_input(parser, None if default is None else DEFAULT_INPUT)
 
 
-def add_input(parser: argparse.ArgumentParser) -> None:
-    """--input."""
+def add_input(parser: argparse.ArgumentParser, default: str | None = DEFAULT_INPUT) -> None:
+    """--input; a `default` of None is the size that the weights were trained at."""
+    text = "what the weights were trained at" if default is None else default
     parser.add_argument(
-        "--input", metavar="HxW", default="180x240", help="size that the network works at (default 180x240)"
+        "--input", metavar="HxW", default=default, help=f"size that the network works at (default: {text})"
     )
 
 
@@ -40,6 +61,20 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device."""
+    parser.add_argument(
+        "--device", metavar="DEVICE", help="where PyTorch computes: cpu, cuda or cuda:1 (default: cuda if there is one)"
+    )
+
+
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """--classes."""
+    parser.add_argument(
+        "--classes", metavar="N", type=int, default=11, help="how many classes the network tells apart (default: 11)"
+    )
+
+
 def input_size(text: str) -> tuple[int, int]:
     """Height and width of `180x240`.
 
@@ -47,10 +82,24 @@ def input_size(text: str) -> tuple[int, int]:
     """
     from space.errors import UserError
 
+    low, high = INPUT_LIMITS
     found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text.strip())
-    if found is None or min(int(found[1]), int(found[2])) < 16:
-        raise UserError(f"--input: expected HEIGHTxWIDTH of at least 16 pixels such as 180x240, got {text!r}")
+    if found is None or not low <= min(int(found[1]), int(found[2])) <= max(int(found[1]), int(found[2])) <= high:
+        raise UserError(f"--input: expected HEIGHTxWIDTH of {low} to {high} pixels such as 180x240, got {text!r}")
     return int(found[1]), int(found[2])
+
+
+def class_count(options: argparse.Namespace) -> int:
+    """The number that --classes gives.
+
+    Raises: UserError unless a label image can hold that many.
+    """
+    from space.errors import UserError
+
+    count: int = options.classes
+    if not 2 <= count <= 255:
+        raise UserError(f"--classes: expected 2 to 255, got {count}")
+    return count
 
 
 def data_spec(options: argparse.Namespace) -> DataSpec:
@@ -58,10 +107,54 @@ def data_spec(options: argparse.Namespace) -> DataSpec:
 
     Raises: DataError for an unknown one.
     """
-    from nas.data import DataSpec
+    return _data_spec(options.data, input_size(options.input))
 
-    name, colon, root = options.data.partition(":")
-    return DataSpec(name=name, root=root if colon else None, size=input_size(options.input))
+
+def data_of(options: argparse.Namespace, trained: Trained) -> Dataset:
+    """The data set that --data names; without it the one that the weights were trained on, where that can be found.
+
+    A network inside a run's folder has the run's study to ask. Raises: UserError or DataError.
+    """
+    from dataclasses import replace
+
+    from nas.data import load
+    from nas.study import load_study
+    from space.errors import UserError
+
+    known = trained.labelling
+    size = input_size(options.input) if options.input else known.size if known else input_size(DEFAULT_INPUT)
+    run = next((folder for folder in trained.weights.parents[1:4] if (folder / "study.yaml").is_file()), None)
+    study = None if run is None else load_study(run / "study.yaml").data
+    if options.data is not None:
+        spec = _data_spec(options.data, size)
+    elif study is not None and known is not None and study.name == known.data:
+        spec = replace(study, size=size)
+    elif known is not None and known.data == DEFAULT_DATA:
+        spec = _data_spec(DEFAULT_DATA, size)
+    else:
+        raise UserError(f"--data: expected the data set to work on, got none; give {_data_hint(known)}")
+    dataset = load(spec)
+    if known is not None and known.classes != dataset.classes:
+        raise UserError(
+            f"--data: expected the classes that the weights know ({', '.join(known.classes)}), got those of "
+            f"{dataset.name} ({', '.join(dataset.classes)}); give {_data_hint(known)}"
+        )
+    return dataset
+
+
+def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:
+    """What the outputs of a network mean, and the size it works at: from its weights, --data and --input.
+
+    Raises: UserError when neither the weights nor --data tell the classes.
+    """
+    from dataclasses import replace
+
+    from nas.trained import Labelling
+
+    if trained.labelling is None or options.data is not None:
+        return Labelling.of(data_of(options, trained))
+    size = input_size(options.input) if options.input else trained.labelling.size
+    return replace(trained.labelling, size=size)
 
 
 def target(options: argparse.Namespace) -> Target:
@@ -74,13 +167,42 @@ def target(options: argparse.Namespace) -> Target:
     return parse_target(options.target) if options.target else default_target()
 
 
+def device(options: argparse.Namespace) -> str:
+    """The device that --device names, or a GPU if there is one, or the CPU.
+
+    Raises: UserError for one that is not here.
+    """
+    import torch
+
+    from space.errors import UserError
+
+    if options.device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    name: str = options.device
+    found = re.fullmatch(r"cpu|cuda(:(\d{1,3}))?", name)
+    if found is None:
+        raise UserError(f"--device: expected cpu, cuda or cuda:N, got {name!r}")
+    if name != "cpu" and int(found[2] or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device: expected one that is here, got {name} but torch sees {torch.cuda.device_count()} GPUs; "
+            "use cpu, or see `nas doctor`"
+        )
+    return name
+
+
 def load_architecture(name_or_path: str) -> Architecture:
-    """A published network, a YAML file, or a winner's folder."""
-    from pathlib import Path
+    """A published network, a YAML file, or the architecture in a winner's folder."""
+    from nas import trained
 
-    import space
+    return trained.load_architecture(name_or_path)
 
-    folder = Path(name_or_path)
-    if folder.is_dir() and (folder / "architecture.yaml").is_file():
-        return space.load(folder / "architecture.yaml")
-    return space.load(name_or_path)
+
+def _data_spec(text: str, size: tuple[int, int]) -> DataSpec:
+    from nas.data import DataSpec
+
+    name, colon, root = text.partition(":")
+    return DataSpec(name=name, root=root if colon else None, size=size)
+
+
+def _data_hint(known: Labelling | None) -> str:
+    return "--data SET:DIR" if known is None else f"--data {known.data}:DIR"

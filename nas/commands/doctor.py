@@ -1,0 +1,117 @@
+"""`nas doctor`: what this machine can do, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+EPILOG = """\
+examples:
+  nas doctor"""
+LIBRARIES = ("ray", "optuna", "torch-pruning", "onnx", "onnxscript", "numpy", "safetensors", "matplotlib")
+DALI = {"12": ("dali-cu12", "nvidia-dali-cuda120"), "13": ("dali-cu13", "nvidia-dali-cuda130")}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`nas doctor` takes no arguments."""
+    parser.epilog = EPILOG
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print what is here, one line each. Something missing is an answer, not an error."""
+    lines = [
+        ("python", f"{platform.python_version()} ({sys.executable})"),
+        ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
+        ("cores", f"{len(os.sched_getaffinity(0))} for this process, {os.cpu_count()} in all; {_cpu_model()}"),
+        ("memory", _memory()),
+        *_torch(),
+        ("dali", _dali()),
+        *((name, _version(name)) for name in LIBRARIES),
+        *_runtimes(),
+        ("cache", _cache()),
+    ]
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        print(f"{name:{width}}  {text}".rstrip())
+
+
+def dali_advice(cuda: str | None, installed: frozenset[str]) -> str:
+    """Which DALI to install beside a torch built for CUDA version `cuda` (None: a CPU build), given what is there."""
+    major = (cuda or "13").partition(".")[0]
+    extra, package = DALI.get(major, DALI["13"])
+    wrong = sorted(name for name in installed if name != package)
+    if cuda is not None and package in installed and wrong:
+        return f"two packages write the same files; pip uninstall {' '.join(wrong)}, and install {package} again"
+    if cuda is not None and wrong:
+        return f"{wrong[0]} is for another CUDA than torch's {cuda}; pip uninstall {wrong[0]}, pip install {package}"
+    if not installed:
+        return f"not installed, so Pillow and PyTorch read pictures; pip install '.[{extra}]' or pip install {package}"
+    return ""
+
+
+def _torch() -> list[tuple[str, str]]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return [("torch", f"missing or broken ({error}); pip install 'torch>=2.6,<2.14'")]
+    build = f"CUDA {torch.version.cuda} build" if torch.version.cuda else "CPU build"
+    lines = [("torch", f"{torch.__version__}, {build}, {torch.get_num_threads()} threads")]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = properties.total_memory / 2**30
+        capability = f"{properties.major}.{properties.minor}"
+        lines.append((f"cuda:{index}", f"{properties.name}, {memory:.0f} GiB, compute capability {capability}"))
+    if not torch.cuda.device_count():
+        lines.append(("gpu", "none that torch can use" + ("" if torch.version.cuda else "; " + _gpu_advice())))
+    return lines
+
+
+def _gpu_advice() -> str:
+    driver = shutil.which("nvidia-smi")
+    return "there is an NVIDIA driver, so a CUDA build of torch may use it" if driver else "no NVIDIA driver found either"
+
+
+def _dali() -> str:
+    installed = frozenset(package for _, package in DALI.values() if _version(package) != MISSING)
+    cuda = None
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        cuda = torch.version.cuda
+    advice = dali_advice(cuda, installed)
+    if not installed:
+        return advice
+    found = ", ".join(f"{package} {_version(package)}" for package in sorted(installed))
+    try:
+        importlib.import_module("nvidia.dali")
+    except (ImportError, OSError) as error:
+        return f"{found} cannot be loaded ({error}); {advice or 'install it again'}"
+    return f"{found}; {advice}" if advice else found
+
+
+def _runtimes() -> list[tuple[str, str]]:
+    from nas.latency import default_target, runtimes
+    from nas.latency import parse_target as parse
+
+    lines = []
+    for name in runtimes.names():
+        devices = runtimes.load(parse(name + _any_device(name))).PRECISIONS
+        for kind, precisions in devices.items():
+            device = "cpu" if kind == "cpu" else "cuda:0"
+            for precision in precisions:
+                target = parse(f"{name}:{precision}@{device}")
+                missing = runtimes.load(target).available(target)
+                lines.append((str(target), "ready" if missing is None else f"not here: {missing}"))
+    target = default_target()
+    reason = "a GPU is here" if target.on_cuda else "no GPU that torch can use"
+    return [*lines, ("default", f"{target} ({reason}; the first that is ready, fastest first)")]
+
+
+MISSING = "missing"

@@ -1,0 +1,46 @@
+"""`nas evaluate`: how well a trained network segments the validation images."""
+
+from __future__ import annotations
+
+import argparse
+
+from nas.commands import common
+
+EPILOG = """\
+examples:
+  nas evaluate runs/erfnet                                     a folder of nas train or nas search
+  nas evaluate erfnet --weights w.safetensors --data camvid:~/camvid --input 360x480"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `nas evaluate`."""
+    parser.epilog = EPILOG
+    common.add_trained(parser)
+    common.add_data(parser, default=None)
+    common.add_device(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the IoU of every class, mIoU and pixel accuracy.
+
+    Raises: UserError or DataError for weights, data and devices that do not fit.
+    """
+    import os
+
+    from nas.latency import lane
+    from nas.tables import class_table
+    from nas.trained import load_trained
+    from nas.training.evaluation import evaluate
+
+    trained = load_trained(options.architecture, options.weights)
+    dataset = common.data_of(options, trained)
+    device = common.device(options)
+    network = trained.network(dataset.num_classes)
+    height, width = dataset.size
+    print(
+        f"{trained.name} on {len(dataset.validation)} validation images of {dataset.name} at {height}x{width}, {device}\n",
+        flush=True,
+    )
+    threads = len(os.sched_getaffinity(0))
+    scores = evaluate(network, dataset, device=device, threads=threads, guard=lane.training_step)
+    print(class_table(dataset.classes, scores))

@@ -1,0 +1,155 @@
+"""`nas measure`: a leaderboard of latencies under one protocol."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.commands import common
+
+if TYPE_CHECKING:
+    from space.architecture import Architecture
+    from space.latency import Latency
+    from space.target import Target
+
+EPILOG = """\
+Every network is timed untrained in one process, call by call in turns with one frozen reference network; milliseconds
+are the median ratio times what the reference takes on this device. With --out a table (latency.csv; its column
+`flagged` says why a number is not to be trusted, and is empty otherwise) and a picture (latency.png) are left behind.
+
+examples:
+  nas measure                                                  all published networks
+  nas measure erfnet runs/night/winner --target onnxruntime@cpu:1 --input 512x1024 --out board"""
+COLUMNS = (
+    "network", "target", "height", "width", "threads", "p50_milliseconds", "p90_milliseconds", "p99_milliseconds",
+    "ci_low_milliseconds", "ci_high_milliseconds", "samples", "flagged",
+)  # fmt: skip
+LEADERBOARD = "latency.csv"
+PICTURE = "latency.png"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `nas measure`."""
+    parser.epilog = EPILOG
+    parser.add_argument("architectures", metavar="ARCH", nargs="*", help=f"{common.ARCH} (default: all published)")
+    common.add_target(parser)
+    common.add_input(parser)
+    common.add_classes(parser)
+    parser.add_argument("--out", metavar="DIR", help=f"leave {LEADERBOARD} and {PICTURE} there")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure one network after the other, and print them from the fastest to the slowest.
+
+    Raises: UserError for unknown architectures, and targets that cannot be timed here.
+    """
+    import space
+    from nas.latency import Meter
+
+    names = list(dict.fromkeys(options.architectures or space.published()))
+    architectures = {name: common.load_architecture(name) for name in names}
+    size, classes, target = common.input_size(options.input), common.class_count(options), common.target(options)
+    print(f"{len(names)} networks on {target} at {size[0]}x{size[1]}, batch 1, {classes} classes", flush=True)
+    latencies: dict[str, Latency] = {}
+    with Meter(target, size, classes) as meter:
+        for name, architecture in architectures.items():
+            latencies[name] = meter.measure(architecture)
+            print(f"  {name}: {latencies[name].p50_milliseconds:.2f} ms", flush=True)
+            if options.out:  # after every network: nothing measured is lost
+                write_leaderboard(Path(options.out) / LEADERBOARD, latencies, target)
+    latencies = _sorted(latencies)
+    print(f"\n{_table(latencies, architectures, size, classes)}\n")
+    some = next(iter(latencies.values()))
+    print(f"timed: {some.scope}")
+    for name, latency in latencies.items():
+        if latency.flagged:
+            print(f"! {name}: {'; '.join(latency.flagged)}")
+    if options.out:
+        draw(Path(options.out) / PICTURE, latencies)
+        print(f"{options.out}: {LEADERBOARD} {PICTURE}")
+
+
+def write_leaderboard(path: Path, latencies: Mapping[str, Latency], target: Target) -> None:
+    """Write latencies as CSV, fastest first."""
+    import csv
+    import io
+
+    from nas.files import write_text
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, one in _sorted(latencies).items():
+        numbers = (getattr(one, column) for column in COLUMNS if column.endswith("_milliseconds"))
+        threads = "" if target.on_cuda else target.thread_count()
+        shape = (one.height, one.width, threads)
+        milliseconds = (f"{number:.4f}" for number in numbers)
+        writer.writerow((name, one.target, *shape, *milliseconds, one.samples, "; ".join(one.flagged)))
+    write_text(path, text.getvalue())
+
+
+def draw(path: Path, latencies: Mapping[str, Latency]) -> None:
+    """A picture (PNG) of latencies: a bar each with the 95 % interval of the median; pale bars are not to be trusted."""
+    from matplotlib.figure import Figure
+
+    from nas.files import write_atomically
+
+    some = next(iter(latencies.values()))
+    figure = Figure(figsize=(8, 1.4 + 0.34 * len(latencies)), layout="constrained", dpi=120)
+    axes = figure.add_subplot()
+    for row, one in enumerate(latencies.values()):
+        below = one.p50_milliseconds - one.ci_low_milliseconds
+        above = one.ci_high_milliseconds - one.p50_milliseconds
+        axes.barh(
+            row,
+            one.p50_milliseconds,
+            xerr=[[max(below, 0)], [max(above, 0)]],
+            color="#3b6ea5",
+            alpha=0.45 if one.flagged else 1,
+            error_kw={"ecolor": "#222222", "capsize": 3, "linewidth": 1},
+        )
+        text = f" {one.p50_milliseconds:.1f} ms"
+        axes.text(one.ci_high_milliseconds, row, text, va="center", fontsize=8)
+    axes.set_yticks(range(len(latencies)), list(latencies))
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("median latency, milliseconds, with 95 % interval")
+    axes.set_title(f"{some.target}, {some.height}x{some.width}, batch {some.batch}", fontsize=10)
+    if any(one.flagged for one in latencies.values()):
+        axes.annotate("pale: disturbed while it was measured", (0.99, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+
+
+def _sorted(latencies: Mapping[str, Latency]) -> dict[str, Latency]:
+    return dict(sorted(latencies.items(), key=lambda item: item[1].p50_milliseconds))
+
+
+def _table(
+    latencies: Mapping[str, Latency], architectures: Mapping[str, Architecture], size: tuple[int, int], classes: int
+) -> str:
+    from nas.tables import table
+    from space import multiply_adds, parameters
+
+    rows = []
+    for name, one in latencies.items():
+        half = (one.ci_high_milliseconds - one.ci_low_milliseconds) / 2
+        rows.append(
+            (
+                name,
+                f"{one.p50_milliseconds:.2f}",
+                f"{half:.2f}",
+                f"{one.p90_milliseconds:.2f}",
+                f"{one.p99_milliseconds:.2f}",
+                f"{1000 / one.p50_milliseconds:.1f}",
+                f"{one.ratio:.3f}",
+                f"{parameters(architectures[name], classes):,}",
+                f"{multiply_adds(architectures[name], size, classes) / 1e9:.2f}",
+                "!" if one.flagged else "",
+            )
+        )
+    header = ("network", "p50 ms", "+-", "p90 ms", "p99 ms", "fps", "ratio", "parameters", "G mult-adds", "flagged")
+    return table(rows, header)

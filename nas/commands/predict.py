@@ -1,0 +1,101 @@
+"""`nas predict`: pictures under the colours of what a network sees in them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.commands import common
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+EPILOG = """\
+examples:
+  nas predict runs/erfnet street.jpg                           a folder of nas train or nas search
+  nas predict erfnet --weights w.safetensors --out overlays *.png"""
+MENTIONED = 4  # classes named for each picture
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `nas predict`."""
+    parser.epilog = EPILOG
+    common.add_trained(parser)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="JPEG or PNG files of any size")
+    parser.add_argument("--out", metavar="DIR", default="predictions", help="where overlays go (default: predictions)")
+    common.add_data(parser, default=None)
+    common.add_device(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write one overlay per image; each is written as soon as it is finished.
+
+    Raises: UserError for weights that do not fit, DataError naming an image that cannot be read.
+    """
+    from PIL import Image
+
+    from nas.data import read_image
+    from nas.data.pictures import overlay
+    from nas.files import write_atomically
+    from nas.trained import load_trained
+
+    trained = load_trained(options.architecture, options.weights)
+    labelling = common.labelling_of(options, trained)
+    network = trained.network(len(labelling.classes)).to(common.device(options))
+    for image_path, overlay_path in _destinations(options.images, Path(options.out)):
+        image = read_image(image_path, None)
+        label = predict(network, image, labelling.size)
+        picture = Image.fromarray(overlay(image, label, labelling.palette))
+        write_atomically(overlay_path, lambda file, picture=picture: picture.save(file, format="PNG"))  # type: ignore[misc]
+        print(f"{overlay_path}: {_shares(label, labelling.classes)}", flush=True)
+
+
+def predict(network: torch.nn.Module, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Labels (H, W) of a picture (H, W, 3) of any size, which the network sees resized to `size`."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from nas.data import MEAN, STD
+
+    height, width = image.shape[:2]
+    resized = Image.fromarray(image)
+    if (height, width) != size:
+        resized = resized.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    pixels = (np.asarray(resized, dtype=np.float32) / 255 - MEAN) / STD
+    batch = torch.from_numpy(pixels.astype(np.float32).transpose(2, 0, 1)).unsqueeze(0)  # (1, 3, h, w)
+    with torch.inference_mode():
+        logits = network.eval()(batch.to(next(network.parameters()).device))
+    label = Image.fromarray(logits[0].argmax(0).to(torch.uint8).cpu().numpy())
+    if (height, width) != size:
+        label = label.resize((width, height), Image.Resampling.NEAREST)
+    return np.array(label)
+
+
+def _destinations(images: Sequence[str], out: Path) -> list[tuple[Path, Path]]:
+    """Each image with its overlay's path.
+
+    Raises: UserError when two images would have the same.
+    """
+    from space import UserError
+
+    found: dict[Path, Path] = {}
+    for name in images:
+        path = out / f"{Path(name).stem}.overlay.png"
+        if path in found:
+            raise UserError(f"{found[path]} and {name} would both become {path}; give them in two calls with own --out")
+        found[path] = Path(name)
+    return [(image, path) for path, image in found.items()]
+
+
+def _shares(label: NDArray[np.uint8], classes: Sequence[str]) -> str:
+    import numpy as np
+
+    shares = np.bincount(label.ravel(), minlength=len(classes)) / label.size
+    largest = [index for index in np.argsort(-shares, kind="stable")[:MENTIONED] if shares[index] > 0]
+    return ", ".join(f"{classes[index]} {100 * shares[index]:.0f} %" for index in largest)

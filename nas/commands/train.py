@@ -1,0 +1,130 @@
+"""`nas train`: one network from images to weights, with a checkpoint after every epoch."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from nas.commands import common
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.training.recipe import Recipe
+    from nas.training.trainer import Trainer
+
+CHECKPOINT, WEIGHTS, SCORES = "checkpoint.pt", "weights.safetensors", "scores.yaml"
+EPILOG = """\
+examples:
+  nas train erfnet --out runs/erfnet
+  nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet
+  nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet --resume"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.epilog = EPILOG
+    common.add_architecture(parser)
+    common.add_data(parser)
+    parser.add_argument(
+        "--recipe",
+        default="quick",
+        metavar="NAME",
+        help="erfnet, fplnet, ndnet, swiftnet, quick or a YAML file (default: quick)",
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="instead of the recipe's")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="instead of the recipe's")
+    parser.add_argument("--seed", type=int, metavar="N", help="instead of the recipe's")
+    parser.add_argument("--out", metavar="DIR", help="where weights go (default: runs/train-ARCH)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch in --out")
+    common.add_device(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, or go on training, and write architecture, weights and scores."""
+    import os
+    from pathlib import Path
+
+    from nas.data import check, load
+    from nas.latency import lane
+    from space import UserError
+
+    architecture = common.load_architecture(options.architecture)
+    recipe = _recipe(options)
+    device = common.device(options)
+    out = Path(options.out or f"runs/train-{Path(options.architecture).stem}")
+    if not options.resume and ((out / CHECKPOINT).exists() or (out / WEIGHTS).exists()):
+        raise UserError(f"--out: {out} holds a training already; go on with --resume, or give another --out")
+    dataset = load(common.data_spec(options))
+    check(dataset)
+
+    from nas.training.trainer import Trainer
+
+    threads = len(os.sched_getaffinity(0))
+    trainer = Trainer(architecture, dataset, recipe, device=device, threads=threads, guard=lane.training_step)
+    if options.resume and (out / CHECKPOINT).is_file():
+        trainer.restore(out / CHECKPOINT)
+    _introduce(trainer, options)
+    _train(trainer, out)
+    _finish(trainer, out)
+
+
+def _introduce(trainer: Trainer, options: argparse.Namespace) -> None:
+    from space import parameters
+
+    dataset, recipe = trainer.dataset, trainer.recipe
+    height, width = dataset.size
+    print(
+        f"{options.architecture}: {parameters(trainer.architecture, dataset.num_classes):,} parameters, "
+        f"{dataset.num_classes} classes of {dataset.name}, {len(dataset.train)} training and "
+        f"{len(dataset.validation)} validation images at {height}x{width}, on {trainer.device}"
+    )
+    going = f"going on after epoch {trainer.epoch}" if trainer.epoch else "after an interruption go on with --resume"
+    print(f"recipe {options.recipe}: {recipe.epochs} epochs in batches of {recipe.batch_size}; {going}", flush=True)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    from dataclasses import replace
+
+    from nas.training import load_recipe
+
+    given = {name: getattr(options, name) for name in ("epochs", "batch_size", "seed")}
+    return replace(load_recipe(options.recipe), **{name: value for name, value in given.items() if value is not None})
+
+
+def _train(trainer: Trainer, out: Path) -> None:
+    from nas.run_folder import Epoch, append_epoch
+    from nas.tables import duration, percent
+
+    width = len(str(trainer.recipe.epochs))
+    seconds: list[float] = []
+    while not trainer.finished:
+        report = trainer.run_epoch()
+        seconds.append(report.seconds)
+        epoch = Epoch(
+            epoch=report.epoch, epochs=report.epochs, loss=report.loss, seconds=report.seconds, scores=report.scores
+        )
+        append_epoch(out, epoch)  # before the checkpoint: an epoch that is done again is also recorded again
+        trainer.save(out / CHECKPOINT)
+        left = sum(seconds) / len(seconds) * (report.epochs - report.epoch)
+        print(
+            f"epoch {report.epoch:{width}}/{report.epochs}  loss {report.loss:.4f}  "
+            f"mIoU {percent(report.scores.miou):>5} %  {report.seconds:.1f} s  {duration(left)} left",
+            flush=True,
+        )
+
+
+def _finish(trainer: Trainer, out: Path) -> None:
+    from nas.files import write_text
+    from nas.run_folder import read_progress
+    from nas.tables import class_table
+    from nas.trained import ARCHITECTURE, ScoreCard, metadata
+    from nas.training.weights import save_weights
+    from space import strict
+
+    architecture, dataset = trainer.architecture, trainer.dataset
+    scores = read_progress(out).history[-1].scores
+    write_text(out / ARCHITECTURE, architecture.to_yaml())
+    write_text(out / SCORES, strict.dump(ScoreCard.of(architecture, dataset, trainer.recipe, scores)))
+    save_weights(out / WEIGHTS, trainer.weights(), metadata(architecture, dataset))
+    print(f"\n{class_table(dataset.classes, scores)}\n\n{out}: {ARCHITECTURE} {WEIGHTS} {SCORES} {CHECKPOINT}")

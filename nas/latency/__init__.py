@@ -1,0 +1,52 @@
+"""Latency: measured on the target, alone on it, against a frozen reference network.
+
+    with Meter(parse_target("onnxruntime@cpu"), size=(180, 240), num_classes=11) as meter:
+        latency = meter.measure(architecture)
+
+How and why is told in `nas.latency.protocol`. Importing this loads neither torch nor a runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nas.latency import runtimes
+from nas.latency.meter import Meter, WorkerError
+from space.latency import Latency
+from space.target import Target
+
+if TYPE_CHECKING:
+    from space.architecture import Architecture
+
+__all__ = ["Meter", "WorkerError", "default_target", "measure_all", "parse_target"]
+
+PREFERRED = ("cudagraph:fp16@cuda:0", "onnxruntime@cpu", "torch@cpu")  # the fastest deployment runtime first
+
+
+def parse_target(text: str) -> Target:
+    """The target that `text` names, of a runtime that exists (it may still have to be installed).
+
+    Raises: TargetError with the nearest known name.
+    """
+    target = Target.parse(text)
+    runtimes.load(target)
+    return target
+
+
+def default_target() -> Target:
+    """The fastest deployment runtime that is ready on this machine. Loads torch to look for a GPU."""
+    targets = [Target.parse(text) for text in PREFERRED]
+    ready = [target for target in targets if runtimes.load(target).available(target) is None]
+    return ready[0] if ready else targets[-1]
+
+
+def measure_all(
+    architectures: Mapping[str, Architecture], target: Target, size: tuple[int, int], num_classes: int
+) -> dict[str, Latency]:
+    """Latency of each architecture, untrained, under one protocol in one process.
+
+    Raises: as `Meter.measure`.
+    """
+    with Meter(target, size, num_classes) as meter:
+        return {name: meter.measure(architecture) for name, architecture in architectures.items()}

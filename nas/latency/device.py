@@ -1,0 +1,69 @@
+"""What a latency was taken on: cores, models and versions as text, for certificates and for the anchor's key."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from nas.latency import runtimes
+from space.target import Target
+
+
+def pin(target: Target) -> None:
+    """Keep this process on as many cores as the target has threads, one per physical core while they last.
+
+    Raises: TargetError when fewer cores are available.
+    """
+    if not target.on_cuda:
+        os.sched_setaffinity(0, _choose_cores(target.thread_count()))
+
+
+def describe(target: Target) -> dict[str, str]:
+    """Device, runtime with its versions, precision and threads."""
+    description = {
+        "host": platform.node(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpu": _cpu_model(),
+        "cores": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "runtime": target.runtime,
+        "precision": target.precision,
+    }
+    if target.on_cuda:
+        description |= _gpu(target.device)
+    else:
+        description["threads"] = str(target.thread_count())
+    return description | runtimes.load(target).versions()
+
+
+def _choose_cores(count: int) -> set[int]:
+    by_physical: dict[str, list[int]] = {}
+    for core in sorted(os.sched_getaffinity(0)):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+        key = siblings.read_text().strip() if siblings.exists() else str(core)
+        by_physical.setdefault(key, []).append(core)
+    # The first hardware thread of every physical core, then the second ones; from the last core backwards, since
+    # interrupts gather on the first.
+    ranked = [(rank, -core, core) for cores in by_physical.values() for rank, core in enumerate(cores)]
+    return {core for _, _, core in sorted(ranked)[:count]}
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else platform.machine()
+
+
+def _gpu(device: str) -> dict[str, str]:
+    import torch
+
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu": properties.name,
+        "gpu_memory_mebibytes": str(properties.total_memory // 2**20),
+        "gpu_capability": f"{properties.major}.{properties.minor}",
+    }

@@ -1,0 +1,117 @@
+"""What else the machine did while we measured: other processes, waiting for a core, a stolen core. Linux, no root.
+
+All of it is read from /proc before and after. Times of the whole machine come in steps of 10 ms, so that short
+measurements get a slack of a few steps; what the machine does not report counts as nothing seen.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+# What is borne, as a share of the time
+FOREIGN_SHARE = 0.10  # of the cores that this process is pinned to
+NEIGHBOUR_SHARE = 0.25  # of all cores: they share memory bandwidth and the power that sets the clock
+WAITING_SHARE = 0.05  # of our threads
+STOLEN_SHARE = 0.02  # of the cores that this process is pinned to
+SLACK_SECONDS = 0.04  # four steps of the kernel's clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Counters at one moment, in seconds."""
+
+    wall: float
+    own: float  # CPU time of this process
+    waiting: float  # of this process's threads for a core
+    pinned_busy: float  # of the cores that this process is pinned to
+    pinned_stolen: float
+    machine_busy: float
+    machine_cores: int
+    pinned_cores: int
+
+
+def snapshot() -> Snapshot:
+    """The counters now."""
+    pinned = os.sched_getaffinity(0)
+    cores = _core_times()
+    mine = [times for core, times in cores.items() if core in pinned]
+    return Snapshot(
+        wall=time.monotonic(),
+        own=time.process_time(),
+        waiting=_waiting_seconds(),
+        pinned_busy=sum(busy for busy, _ in mine),
+        pinned_stolen=sum(stolen for _, stolen in mine),
+        machine_busy=sum(busy for busy, _ in cores.values()),
+        machine_cores=len(cores),
+        pinned_cores=len(pinned),
+    )
+
+
+def disturbances(before: Snapshot, after: Snapshot, threads: int) -> tuple[str, ...]:
+    """Reasons to distrust what was timed between two snapshots by a process of `threads` busy threads."""
+    wall = max(after.wall - before.wall, 1e-9)
+    own = after.own - before.own
+    found: list[tuple[float, float, float, str]] = [  # (seconds, of seconds, share allowed, what happened)
+        (
+            after.pinned_busy - before.pinned_busy - own,
+            wall * after.pinned_cores,
+            FOREIGN_SHARE,
+            "other processes used {share:.0%} of the cores timed on",
+        ),
+        (
+            # where we are pinned to all of it, the line above has said so
+            (after.machine_busy - before.machine_busy - own) * (after.machine_cores > after.pinned_cores),
+            wall * after.machine_cores,
+            NEIGHBOUR_SHARE,
+            "other processes used {share:.0%} of the machine",
+        ),
+        (
+            after.waiting - before.waiting,
+            wall * threads,
+            WAITING_SHARE,
+            "our threads waited for a core {share:.0%} of the time",
+        ),
+        (
+            after.pinned_stolen - before.pinned_stolen,
+            wall * after.pinned_cores,
+            STOLEN_SHARE,
+            "the hypervisor took {share:.0%} of our cores' time",
+        ),
+    ]
+    return tuple(
+        text.format(share=seconds / of)
+        for seconds, of, allowed, text in found
+        if seconds > allowed * of + SLACK_SECONDS
+    )
+
+
+def _core_times() -> dict[int, tuple[float, float]]:
+    """Busy and stolen seconds of every core since boot; empty where the kernel does not tell."""
+    hertz = os.sysconf("SC_CLK_TCK")
+    found = {}
+    for line in _lines(Path("/proc/stat")):
+        name, *numbers = line.split()
+        if name.startswith("cpu") and name != "cpu" and len(numbers) >= 8:
+            user, nice, system, _, _, interrupt, soft, stolen = (int(number) / hertz for number in numbers[:8])
+            found[int(name[3:])] = (user + nice + system + interrupt + soft, stolen)
+    return found
+
+
+def _waiting_seconds() -> float:
+    """Time that the threads of this process were runnable without a core."""
+    total = 0
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        for line in _lines(path):
+            total += int(line.split()[1])
+    return total / 1e9
+
+
+def _lines(path: Path) -> Iterable[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:  # no such counter on this kernel, or a thread that has just ended
+        return ()

@@ -1,0 +1,171 @@
+"""Meter: measures architectures on one target in a process of its own.
+
+The process is not ours so that a candidate is timed with the target's cores and thread pools and nothing else in
+it, and so that a runtime that crashes takes only itself down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+from nas.latency import protocol, runtimes
+from space import errors
+from space.latency import Latency
+from space.target import Target
+
+if TYPE_CHECKING:
+    from space.architecture import Architecture
+
+LIMIT_SECONDS = 900.0  # for one answer, the wait for training steps to end included
+
+
+class WorkerError(RuntimeError):
+    """The measuring process died, hung or failed in a way that is not the user's; the message has its last words."""
+
+
+class Meter:
+    """Measures architectures on `target` at input `size` (H, W). A context manager that owns one worker process.
+
+    A worker that died is replaced at the next measurement. Not for use by several threads at once.
+
+    Raises (on entering): TargetError when the target cannot be timed here, saying what to install or change.
+    """
+
+    def __init__(
+        self, target: Target, size: tuple[int, int], num_classes: int, *, limit_seconds: float = LIMIT_SECONDS
+    ) -> None:
+        self.target = target
+        self.size = size
+        self.num_classes = num_classes
+        self._limit_seconds = limit_seconds
+        self._worker: _Worker | None = None
+
+    def __enter__(self) -> Meter:
+        runtimes.load(self.target)  # a wrong name needs no process
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def measure(
+        self, architecture: Architecture, *, weights: Path | None = None, pairs: int = protocol.PAIRS
+    ) -> Latency:
+        """Latency of `architecture` with its trained `weights` (safetensors), or with untrained ones.
+
+        `pairs` is the least number of timed (candidate, reference) pairs. Nothing of ours trains on this machine
+        meanwhile (`nas.latency.lane`): do not call it inside a training step.
+
+        Raises: UserError for what the user can put right, WorkerError when the process died or failed.
+        """
+        worker = self._worker or self._start()
+        path = None if weights is None else str(Path(weights).resolve())
+        try:
+            worker.say({"architecture": architecture.to_yaml(), "weights": path, "pairs": pairs})
+            reply = worker.hear(self._limit_seconds)
+        except WorkerError as error:
+            self._stop()
+            raise WorkerError(f"the process measuring on {self.target} {error}") from None
+        except BaseException:  # interrupted: its answer would be taken for that of the next question
+            self._stop()
+            raise
+        return Latency.from_dict(_accept(reply)["latency"])
+
+    def _start(self) -> _Worker:
+        size = [str(length) for length in self.size]
+        self._worker = _Worker([str(self.target), *size, str(self.num_classes)], self.target.thread_count())
+        try:
+            _accept(self._worker.hear(self._limit_seconds))
+        except BaseException:
+            self._stop()
+            raise
+        return self._worker
+
+    def _stop(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+
+
+class _Worker:
+    """The process and its pipes."""
+
+    def __init__(self, arguments: list[str], threads: int) -> None:
+        source = str(Path(__file__).parents[2])  # the worker runs this very code, however it was imported here
+        paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "OMP_NUM_THREADS": str(threads),  # schedulers like Ray set it to 1 for their own workers
+            "MKL_NUM_THREADS": str(threads),
+        }
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe nobody reads would block the worker)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "nas.latency.worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            env=environment,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests: IO[bytes] = self._process.stdin
+        self._replies: IO[bytes] = self._process.stdout
+
+    def say(self, request: dict[str, Any]) -> None:
+        """Ask. Raises WorkerError when nobody is there any more."""
+        try:
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
+        except BrokenPipeError:
+            raise self._died() from None
+
+    def hear(self, limit_seconds: float) -> dict[str, Any]:
+        """The reply. Raises WorkerError when the process died, or gave none in time and was therefore ended."""
+        ready, _, _ = select.select([self._replies], [], [], limit_seconds)
+        if not ready:
+            self._process.kill()
+            raise self._died(f"gave no answer within {limit_seconds:.0f} s and was ended")
+        line = self._replies.readline()
+        if not line.endswith(b"\n"):
+            raise self._died()
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def stop(self) -> None:
+        """Let it end, or end it."""
+        with contextlib.suppress(BrokenPipeError):  # it is gone, and a request was still on its way
+            self._requests.close()
+        try:
+            self._process.wait(timeout=5 if self._process.poll() is None else 0)
+        except subprocess.TimeoutExpired:  # in the middle of a measurement
+            self._process.kill()
+            self._process.wait()
+        self._replies.close()
+        self._words.close()
+
+    def _died(self, how: str = "") -> WorkerError:
+        code = self._process.wait()
+        self._words.seek(0)
+        last = self._words.read()[-2000:].decode(errors="replace").strip()
+        how = how or (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
+        return WorkerError(f"{how}; its last words: {last or '(none)'}")
+
+
+def _accept(reply: dict[str, Any]) -> dict[str, Any]:
+    """A reply that is an answer. Raises what the worker raised otherwise."""
+    if "refused" in reply:
+        raise getattr(errors, reply["kind"], errors.UserError)(reply["refused"])
+    if "failed" in reply:
+        raise WorkerError(f"failed to measure:\n{reply['failed']}")
+    return reply

@@ -1,0 +1,77 @@
+"""Runtimes: one file each, found by its name. A new runtime is a new file here, nothing else.
+
+A runtime is a module with
+
+    PRECISIONS: dict[str, tuple[str, ...]]     kind of device ("cpu", "cuda") -> precisions it runs there
+    available(target) -> str | None            None when it can run here, else what to install or change
+    versions() -> dict[str, str]               versions of the libraries that do the work
+    prepare(network, image, target) -> run     run() -> labels (1, H, W); one call is what is timed
+
+`prepare` holds `image` (1, 3, H, W) statically, includes upsampling and arg-max, and `run` returns only when the labels
+exist (it synchronises with the device). No file here imports its heavy library before it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, cast
+
+from space.errors import TargetError, nearest
+from space.target import Target
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Runtime(Protocol):
+    """What every file in this folder offers."""
+
+    PRECISIONS: dict[str, tuple[str, ...]]
+
+    def available(self, target: Target) -> str | None:
+        """None when `target` can be timed here, else what is missing and how to get it."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that do the work."""
+
+    def prepare(self, network: nn.Module, image: Tensor, target: Target) -> Callable[[], Tensor]:
+        """The timed call: from the held image to labels (1, H, W)."""
+
+
+def names() -> tuple[str, ...]:
+    """Every runtime in this folder, installed or not; the file a_b.py is the runtime a-b."""
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
+
+
+def load(target: Target) -> Runtime:
+    """The runtime of `target`, which may still be missing its library (see `available`).
+
+    Raises: TargetError when no file here has its name, or it does not run at that precision on that device.
+    """
+    if target.runtime not in names():
+        raise TargetError(
+            f"expected a runtime of {', '.join(names())}, got {target.runtime!r}; {nearest(target.runtime, names())}"
+        )
+    runtime = cast(Runtime, importlib.import_module(f"{__name__}.{target.runtime.replace('-', '_')}"))
+    kind = target.device.partition(":")[0]
+    if target.precision not in runtime.PRECISIONS.get(kind, ()):
+        offers = [f"{target.runtime}:{p}@{device}" for device, ps in runtime.PRECISIONS.items() for p in ps]
+        raise TargetError(
+            f"{target.runtime} does not run {target.precision} on {kind}; choose one of {', '.join(offers)}"
+        )
+    return runtime
+
+
+def require(target: Target) -> Runtime:
+    """The runtime of `target`, ready to run here.
+
+    Raises: TargetError when it is unknown, not installed, or the device is absent: with what to do about it.
+    """
+    runtime = load(target)
+    missing = runtime.available(target)
+    if missing is not None:
+        raise TargetError(f"{target} cannot be timed here: {missing}")
+    target.thread_count()
+    return runtime

@@ -1,0 +1,188 @@
+"""The process that measures: `python -m nas.latency.worker TARGET HEIGHT WIDTH CLASSES`, driven by `nas.latency.Meter`.
+
+It speaks JSON, one line each way. On start it says {"ready": true}. A request
+
+    {"architecture": "<yaml>", "weights": "<path.safetensors>" or null, "pairs": 40}
+
+is answered with {"latency": {...}}, {"refused": "<message>", "kind": "TargetError"} for what a user can put right, or
+{"failed": "<traceback>"}. It ends when its input does. What libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from nas.latency import anchor, device, lane, protocol, runtimes
+from space.errors import TargetError, UserError
+from space.latency import Latency
+from space.target import Target
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Least share of pixels on which a timed graph must agree with PyTorch in fp32, and what still counts as a tie between
+# two classes, as a share of the range of logits. PyTorch lets convolutions use TF32 (10 bits) for fp32 on a GPU.
+SAME_LABELS = 0.999
+TIES = {("fp32", "cpu"): 1e-4, ("fp32", "cuda"): 5e-3, ("fp16", "cuda"): 2e-2}
+
+
+class Bench:
+    """One target, one input size, and the reference network prepared on it."""
+
+    def __init__(self, target: Target, size: tuple[int, int]) -> None:
+        import torch
+
+        from nas.latency.reference import NAME, Reference
+
+        self.target = target
+        self.size = size
+        self.runtime = runtimes.require(target)
+        self.threads = target.thread_count()
+        torch.set_num_threads(self.threads)
+        self.image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        self.reference = self.runtime.prepare(Reference().eval(), self.image, target)
+        self.environment = device.describe(target) | {"reference": NAME}
+        self._anchor: anchor.Anchor | None = None
+
+    def measure(self, network: nn.Module, pairs: int = protocol.PAIRS) -> Latency:
+        """The latency of `network` at batch 1.
+
+        Raises: TargetError when the runtime's labels are not PyTorch's.
+        """
+        run = self.runtime.prepare(network, self.image, self.target)
+        self._check_labels(network, run())
+        with lane.alone():
+            kept = self._anchored()
+            taken = protocol.measure(run, self.reference, self.threads, pairs)
+        return protocol.summarise(
+            taken,
+            anchor_milliseconds=kept.milliseconds,
+            anchor_flagged=kept.flagged,
+            target=self.target,
+            size=self.size,
+            environment=self.environment,
+        )
+
+    def _anchored(self) -> anchor.Anchor:
+        """The device's anchor; one per process, so that all of its milliseconds compare."""
+        if self._anchor is None:
+            key = {name: text for name, text in self.environment.items() if name not in ("python", "system")}
+            key["size"] = f"{self.size[0]}x{self.size[1]}"
+            self._anchor = anchor.obtain(self.reference, key, self.threads)
+        return self._anchor
+
+    def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
+        from nas.export import logits_of, same_labels
+
+        kind = self.target.device.partition(":")[0]
+        share = same_labels(logits_of(network, self.image), labels.cpu(), TIES[self.target.precision, kind])
+        if not share >= SAME_LABELS:
+            raise TargetError(
+                f"{self.target} gives other labels than PyTorch on {1 - share:.2%} of the pixels, so its time would be "
+                "that of another network; choose another runtime or precision"
+            )
+
+
+def build(architecture_yaml: str, weights: str | None, num_classes: int) -> nn.Module:
+    """The network to time: with trained weights, or untrained with activations of a trained one's magnitude.
+
+    Raises: UserError when the architecture or its weights cannot be read, or do not belong together.
+    """
+    import torch
+
+    from space.architecture import Architecture
+
+    torch.manual_seed(0)
+    network: nn.Module = Architecture.from_yaml(architecture_yaml, source="architecture").build(num_classes)
+    if weights is None:
+        _settle_norms(network)
+    else:
+        _load(network, weights)
+    return network.eval()
+
+
+def _load(network: nn.Module, weights: str) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"expected weights as safetensors in {weights}: {error}; train the network first") from None
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:300]
+        raise UserError(f"the weights in {weights} belong to another architecture: {problem}") from None
+
+
+def _settle_norms(network: nn.Module) -> None:
+    """Give untrained batch norms the statistics of noise: without them activations of deep networks may leave fp16."""
+    import torch
+    from torch import nn
+
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network.train()(torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)))
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+
+
+def main(arguments: list[str]) -> int:
+    """Serve requests until the input ends."""
+    replies = _own_stdout()
+    target_text, height, width, classes = arguments
+    num_classes = int(classes)
+    bench: list[Bench] = []
+
+    def start() -> dict[str, Any]:
+        target = Target.parse(target_text)
+        device.pin(target)  # before torch is imported: its thread pools copy the cores they may use
+        bench.append(Bench(target, (int(height), int(width))))
+        return {"ready": True}
+
+    if not _answer(replies, start):
+        return 1
+    for line in sys.stdin:
+        request = json.loads(line)
+
+        def work(request: dict[str, Any] = request) -> dict[str, Any]:
+            network = build(request["architecture"], request["weights"], num_classes)
+            return {"latency": bench[0].measure(network, request["pairs"]).to_dict()}
+
+        _answer(replies, work)
+    return 0
+
+
+def _answer(replies: TextIO, work: Callable[[], dict[str, Any]]) -> bool:
+    """Reply with what `work` gives, or with why it gave nothing."""
+    try:
+        reply = work()
+    except UserError as error:
+        reply = {"refused": str(error), "kind": type(error).__name__}
+    except Exception:
+        reply = {"failed": traceback.format_exc()}
+    replies.write(json.dumps(reply) + "\n")
+    replies.flush()
+    return "refused" not in reply and "failed" not in reply
+
+
+def _own_stdout() -> TextIO:
+    """Standard output for replies alone; what libraries print, in Python or C, goes to standard error."""
+    sys.stdout.flush()
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return replies
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

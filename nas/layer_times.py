@@ -1,0 +1,54 @@
+"""What each layer of a network takes, measured in PyTorch.
+
+A deployed runtime fuses layers and does not tell their times apart, so these are shares to reason with, not the
+latency: that is measured whole, by `nas.latency`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+from torch import Tensor
+
+from nas.latency import lane
+from space import Architecture
+from space.graph import Node
+from space.network import Network
+
+PASSES = 15
+WARM_UP_PASSES = 3
+
+
+def layer_milliseconds(
+    architecture: Architecture, size: tuple[int, int], num_classes: int, *, device: str = "cpu", threads: int | None = None
+) -> tuple[float, ...]:
+    """Median milliseconds of every layer of `space.layers`, in its order: eager, float32, one image, unfused."""
+    network = _Timed(architecture, num_classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval()
+    image = torch.randn(1, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    passes = []
+    with lane.alone(), torch.inference_mode():
+        for _ in range(WARM_UP_PASSES + PASSES):
+            network.milliseconds = []
+            network(image)
+            passes.append(network.milliseconds)
+    return tuple(statistics.median(times) for times in zip(*passes[WARM_UP_PASSES:], strict=True))
+
+
+class _Timed(Network):
+    """The network with a clock around every layer."""
+
+    milliseconds: list[float]
+
+    def _run(self, node: Node, inputs: list[Tensor], image: Tensor, size: tuple[int, int]) -> Tensor:
+        start = time.perf_counter_ns()
+        output = super()._run(node, inputs, image, size)
+        if output.is_cuda:
+            torch.cuda.synchronize(output.device)
+        if node.kind != "image":
+            self.milliseconds.append((time.perf_counter_ns() - start) / 1e6)
+        return output

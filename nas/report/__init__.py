@@ -1,0 +1,11 @@
+"""What a run found, as figures and as one HTML file.
+
+    summary = summarize(RunFolder.open(path))   # plain values
+    page = write_report(RunFolder.open(path))   # report.html and report.yaml in the run's folder
+
+`summary` and `agreement` hold the figures; `page`, `pareto`, `curves`, `samples` and `words` show them.
+"""
+
+from nas.report.page import write_report as write_report
+from nas.report.summary import Summary as Summary
+from nas.report.summary import summarize as summarize

@@ -1,0 +1,105 @@
+"""What the winner sees: validation pictures with their label and its prediction."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nas.run_folder import RunFolder
+from space import Architecture, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from nas.data import Dataset
+
+PICTURES = 3
+WIDEST_PIXELS = 640
+JPEG_QUALITY = 88
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One validation picture, its label and the prediction over it, as data URIs; `name` is the picture's file."""
+
+    name: str
+    image: str
+    label: str
+    prediction: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Pictures to look at and the colour (`#rrggbb`) of every class. `missing` says why there are no pictures."""
+
+    pictures: tuple[Sample, ...] = ()
+    colours: Mapping[str, str]
+    missing: str = ""
+
+
+def draw_samples(run: RunFolder) -> Samples:
+    """The winner's predictions on pictures from all over the validation split.
+
+    A data set that is not here, or weights that are damaged, leave a report without pictures that says so.
+    """
+    from nas.data import load
+    from nas.training.weights import load_into, load_weights
+
+    colours: Mapping[str, str] = {}
+    try:
+        dataset = load(run.study().data)
+        shades = ("#" + bytes(colour).hex() for colour in dataset.palette)
+        colours = dict(zip(dataset.classes, shades, strict=True))
+        path, weights = run.winner / "architecture.yaml", run.winner / "weights.safetensors"
+        network = Architecture.from_yaml(path.read_text("utf-8"), str(path)).build(dataset.num_classes).eval()
+        load_into(network, load_weights(weights), str(weights))
+        count = len(dataset.validation)
+        chosen = dict.fromkeys((2 * index + 1) * count // (2 * PICTURES) for index in range(PICTURES))
+        return Samples(pictures=tuple(_sample(network, dataset, index) for index in chosen), colours=colours)
+    except UserError as error:
+        return Samples(colours=colours, missing=f"The winner's predictions cannot be shown: {error}")
+
+
+def _sample(network: nn.Module, dataset: Dataset, index: int) -> Sample:
+    from nas.data import read_image, read_label
+    from nas.data.pictures import overlay
+
+    image_path, label_path = dataset.validation.images[index], dataset.validation.labels[index]
+    image = read_image(image_path, dataset.size)
+    label = read_label(dataset, label_path, dataset.size)
+    return Sample(
+        name=image_path.name,
+        image=_data_uri(image),
+        label=_data_uri(overlay(image, label, dataset.palette, 0.75)),
+        prediction=_data_uri(overlay(image, _predict(network, image), dataset.palette, 0.75)),
+    )
+
+
+def _predict(network: nn.Module, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Labels (H, W) of an image (H, W, 3)."""
+    import numpy as np
+    import torch
+
+    from nas.data import MEAN, STD
+
+    normal = (image.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)  # (H, W, 3)
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(normal).permute(2, 0, 1)[None].contiguous())  # (1, C, H, W)
+    labels: NDArray[np.uint8] = logits.argmax(1)[0].to(torch.uint8).numpy()
+    return labels
+
+
+def _data_uri(picture: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    if image.width > WIDEST_PIXELS:
+        image = image.resize((WIDEST_PIXELS, round(image.height * WIDEST_PIXELS / image.width)))
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

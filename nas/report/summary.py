@@ -1,0 +1,355 @@
+"""The figures of a run, as plain values: what report.yaml holds and report.html shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nas.report.agreement import Agreement, agreement
+from nas.report.words import describe
+from nas.run_folder import Certificate, Origin, Progress, RunFolder, Trial
+from space import Architecture, strict
+from space.latency import Budget, Latency, Statistic
+
+Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]
+Place = Literal["winner", "published, own width", "published, scaled to the budget", "best random", "best guided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """A latency against the run's budget. `milliseconds` is the statistic that the budget bounds."""
+
+    milliseconds: float
+    p50_milliseconds: float
+    ci_low_milliseconds: float
+    ci_high_milliseconds: float
+    within_budget: bool
+    flagged: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A trial, or a published network at its own width, with its mIoU (0..1) after each epoch of both phases.
+
+    `status`: `infeasible` is over the budget and was not trained; `unfinished` has epochs of its phase to come.
+    """
+
+    number: int
+    name: str
+    key: str
+    origin: Origin
+    status: Status
+    failed: str
+    timing: Timing
+    parameters: int
+    multiply_adds: int
+    search: tuple[float, ...]
+    finish: tuple[float, ...]
+
+    @property
+    def search_miou(self) -> float | None:
+        """mIoU after the last epoch of the search phase."""
+        return self.search[-1] if self.search else None
+
+    @property
+    def finish_miou(self) -> float | None:
+        """mIoU after the last epoch of the finish phase."""
+        return self.finish[-1] if self.finish else None
+
+    @property
+    def miou(self) -> float | None:
+        """mIoU after the longest training."""
+        return self.search_miou if self.finish_miou is None else self.finish_miou
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of both phases together."""
+        return len(self.search) + len(self.finish)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winner:
+    """What leaves the run. `number` and `key` are those of the candidate it came from, None when there is none."""
+
+    name: str
+    number: int | None
+    key: str | None
+    pruned: bool
+    timing: Timing
+    description: Mapping[str, str]
+    genotype: Mapping[str, str | int | float | bool]
+    certificate: Certificate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One row of the leaderboard. `search_miou` compares equal training, `miou` is after all `epochs`."""
+
+    place: Place
+    name: str
+    timing: Timing
+    search_miou: float | None
+    miou: float | None
+    epochs: int
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """Guided beside random search: the best search-phase mIoU inside the budget among the first `compared` of each."""
+
+    random_trials: int
+    guided_trials: int
+    compared: int
+    best_random_miou: float | None
+    best_guided_miou: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Everything that a report says. `notes` are what a reader must know before believing the figures."""
+
+    run: str
+    budget: str
+    budget_milliseconds: float
+    statistic: Statistic
+    target: str
+    input_size: tuple[int, int]
+    data: str
+    winner: Winner | None
+    leaderboard: tuple[Standing, ...]
+    effort: Effort
+    agreements: tuple[Agreement, ...]
+    trials: tuple[Candidate, ...]
+    company: tuple[Candidate, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def measured(self) -> tuple[Candidate, ...]:
+        """All candidates: trials and company."""
+        return (*self.trials, *self.company)
+
+
+def summarize(run: RunFolder) -> Summary:
+    """The figures of a run, finished or not.
+
+    Raises: UserError when a file of the run is damaged.
+    """
+    study = run.study()
+    budget = Budget.parse(study.budget)
+    proposed, accompanying = run.trials(), run.company()
+    trials = tuple(_candidate(run, trial, budget) for trial in proposed)
+    company = tuple(_candidate(run, trial, budget) for trial in accompanying)
+    winner = _winner(run, (*proposed, *accompanying), budget)
+    latencies = [trial.latency for trial in (*proposed, *accompanying)]
+    return Summary(
+        run=run.root.resolve().name,
+        budget=str(budget),
+        budget_milliseconds=budget.milliseconds,
+        statistic=budget.statistic,
+        target=study.target or (latencies[0].target if latencies else "this machine's fastest"),
+        input_size=study.data.size,
+        data=study.data.name,
+        winner=winner,
+        leaderboard=_leaderboard(winner, trials, company),
+        effort=_effort(trials),
+        agreements=_agreements((*trials, *company)),
+        trials=trials,
+        company=company,
+        notes=_notes(winner, latencies, budget),
+    )
+
+
+def headline(summary: Summary) -> str:
+    """The run's answer in one sentence, or how far it is."""
+    where = f"{summary.target} at {summary.input_size[0]}x{summary.input_size[1]}"
+    winner = summary.winner
+    if winner is None:
+        trained = sum(bool(each.epochs) for each in summary.trials)
+        return (
+            f"No winner yet for {summary.budget} on {where}: {len(summary.trials)} candidates were proposed and "
+            f"{trained} of them trained. Go on with `nas search --resume`."
+        )
+    certificate = winner.certificate
+    accuracy = "an unknown mIoU" if certificate.miou is None else f"{certificate.miou:.1%} mIoU"
+    timing = winner.timing
+    statistic = "" if summary.statistic == "p50" else f" ({summary.statistic} {timing.milliseconds:.2f} ms)"
+    return (
+        f"{winner.name}: {accuracy} in {timing.p50_milliseconds:.2f} ms (95 % interval "
+        f"{timing.ci_low_milliseconds:.2f} to {timing.ci_high_milliseconds:.2f} ms){statistic} on {where}; budget "
+        f"{certificate.budget}: {'passed' if certificate.passed else 'FAILED'}; {certificate.parameters:,} parameters, "
+        f"{certificate.multiply_adds / 1e9:.2f} G multiply-adds."
+    )
+
+
+def _candidate(run: RunFolder, trial: Trial, budget: Budget) -> Candidate:
+    search, finish = run.progress(trial, "search"), run.progress(trial, "finish")
+    timing = _timing(trial.latency, budget)
+    return Candidate(
+        number=trial.number,
+        name=trial.name,
+        key=trial.architecture.key,
+        origin=trial.origin,
+        status=_status(trial, timing, search, finish),
+        failed=trial.failed,
+        timing=timing,
+        parameters=trial.parameters,
+        multiply_adds=trial.multiply_adds,
+        search=tuple(epoch.scores.miou for epoch in search.history),
+        finish=tuple(epoch.scores.miou for epoch in finish.history),
+    )
+
+
+def _status(trial: Trial, timing: Timing, search: Progress, finish: Progress) -> Status:
+    if trial.failed:
+        return "failed"
+    if not (timing.within_budget or search.history or finish.history):
+        return "infeasible"
+    if trial.stopped:
+        return "stopped"
+    longest = finish if finish.history else search
+    return "finished" if longest.done else "unfinished"
+
+
+def _timing(latency: Latency, budget: Budget) -> Timing:
+    # The run may go on with another budget than the one its trials were proposed for: what counts is today's.
+    return Timing(
+        milliseconds=latency.milliseconds(budget.statistic),
+        p50_milliseconds=latency.p50_milliseconds,
+        ci_low_milliseconds=latency.ci_low_milliseconds,
+        ci_high_milliseconds=latency.ci_high_milliseconds,
+        within_budget=budget.admits(latency),
+        flagged=latency.flagged,
+    )
+
+
+def _winner(run: RunFolder, candidates: Sequence[Trial], budget: Budget) -> Winner | None:
+    certificate_path, architecture_path = run.winner / "certificate.yaml", run.winner / "architecture.yaml"
+    if not (certificate_path.is_file() and architecture_path.is_file()):
+        return None
+    certificate = strict.parse(certificate_path.read_text("utf-8"), Certificate, str(certificate_path))
+    architecture = Architecture.from_yaml(architecture_path.read_text("utf-8"), str(architecture_path))
+    by_key = {trial.architecture.key: trial for trial in candidates}
+    origin = by_key.get(architecture.key) or by_key.get(architecture.without_channels().key)
+    pruned = bool(architecture.channels)
+    name = certificate.architecture if origin is None else origin.name
+    return Winner(
+        name=f"{name}, pruned" if pruned and origin is not None and not origin.architecture.channels else name,
+        number=None if origin is None else origin.number,
+        key=None if origin is None else origin.architecture.key,
+        pruned=pruned,
+        timing=_timing(certificate.latency, budget),
+        description=describe(architecture),
+        genotype={} if origin is None else dict(origin.genotype),
+        certificate=certificate,
+    )
+
+
+def _leaderboard(
+    winner: Winner | None, trials: Sequence[Candidate], company: Sequence[Candidate]
+) -> tuple[Standing, ...]:
+    """The winner, then published networks and the best of each way of proposing, best mIoU first."""
+    places: list[tuple[Place, Candidate]] = [("published, own width", each) for each in company]
+    places += [("published, scaled to the budget", each) for each in trials if each.origin == "seed"]
+    for place, origin in (("best random", "random"), ("best guided", "guided")):
+        best = _best([each for each in trials if each.origin == origin])
+        if best is not None:
+            places.append((place, best))  # type: ignore[arg-type]
+    itself = None if winner is None or winner.pruned else winner.key
+    others = [_standing(place, each) for place, each in places if each.key != itself]
+    others.sort(key=lambda row: (row.miou is None, -(row.miou or 0), row.timing.milliseconds))
+    if winner is None:
+        return tuple(others)
+    source = next((each for each in (*trials, *company) if each.key == winner.key), None)
+    first = Standing(
+        place="winner",
+        name=winner.name,
+        timing=winner.timing,
+        search_miou=None if source is None else source.search_miou,
+        miou=winner.certificate.miou,
+        epochs=0 if source is None else source.epochs,
+        parameters=winner.certificate.parameters,
+        multiply_adds=winner.certificate.multiply_adds,
+    )
+    return (first, *others)
+
+
+def _standing(place: Place, candidate: Candidate) -> Standing:
+    return Standing(
+        place=place,
+        name=candidate.name,
+        timing=candidate.timing,
+        search_miou=candidate.search_miou,
+        miou=candidate.miou,
+        epochs=candidate.epochs,
+        parameters=candidate.parameters,
+        multiply_adds=candidate.multiply_adds,
+    )
+
+
+def _best(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The highest mIoU inside the budget."""
+    eligible = [each for each in candidates if each.miou is not None and each.timing.within_budget]
+    return max(eligible, key=lambda each: each.miou or 0.0, default=None)
+
+
+def _effort(trials: Sequence[Candidate]) -> Effort:
+    trained = [each for each in trials if each.search]
+    random = [each for each in trained if each.origin == "random"]
+    guided = [each for each in trained if each.origin == "guided"]
+    compared = min(len(random), len(guided))
+
+    def best(candidates: Sequence[Candidate]) -> float | None:
+        inside = [each.search[-1] for each in candidates[:compared] if each.timing.within_budget]
+        return max(inside, default=None)
+
+    return Effort(
+        random_trials=len(random),
+        guided_trials=len(guided),
+        compared=compared,
+        best_random_miou=best(random),
+        best_guided_miou=best(guided),
+    )
+
+
+def _agreements(candidates: Sequence[Candidate]) -> tuple[Agreement, ...]:
+    both = [
+        (each.search[-1], each.finish[-1])
+        for each in candidates
+        if each.search and each.finish and each.status == "finished"
+    ]
+    return (
+        agreement("mIoU after the search phase", "mIoU after the finish", both),
+        agreement("multiply-adds", "latency", [(e.multiply_adds, e.timing.p50_milliseconds) for e in candidates]),
+        agreement("parameters", "latency", [(e.parameters, e.timing.p50_milliseconds) for e in candidates]),
+    )
+
+
+def _notes(winner: Winner | None, latencies: Sequence[Latency], budget: Budget) -> tuple[str, ...]:
+    notes = []
+    if winner is not None and Budget.parse(winner.certificate.budget) != budget:
+        notes.append(
+            f"The winner was certified for {winner.certificate.budget}; the study now asks for {budget}, "
+            "which is not answered yet."
+        )
+    if winner is not None and winner.certificate.latency.flagged:
+        notes.append(f"The winner's latency is flagged: {'; '.join(winner.certificate.latency.flagged)}.")
+    flagged = sum(bool(latency.flagged) for latency in latencies)
+    if flagged:
+        notes.append(
+            f"{flagged} of {len(latencies)} candidates' latencies are flagged as disturbed; their intervals may be "
+            "too narrow."
+        )
+    conditions = {(latency.target, latency.height, latency.width) for latency in latencies}
+    if len(conditions) > 1:
+        kinds = ", ".join(f"{target} at {height}x{width}" for target, height, width in sorted(conditions))
+        notes.append(f"Latencies of this run were taken under different conditions and do not compare: {kinds}.")
+    anchors = {latency.reference_milliseconds for latency in latencies}
+    if len(conditions) == 1 and len(anchors) > 1:
+        notes.append(
+            f"The device was anchored {len(anchors)} times during this run; milliseconds from different anchors "
+            "differ by what the machine did between them."
+        )
+    return tuple(notes)

@@ -1,0 +1,100 @@
+"""What a search says while it runs: one line per event, so that a log reads like the screen."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from nas.run_folder import Certificate, Phase, RunFolder, Trial
+from nas.study import Study
+from space.latency import Budget
+from space.target import Target
+
+PHASES = {"search": "train", "finish": "finish"}
+
+
+class Console:
+    """Prints a run's events with the time left, which it forecasts from the epochs seen."""
+
+    def __init__(self, run: RunFolder, study: Study, budget: Budget) -> None:
+        plan = study.search
+        self._run = run
+        self._study = study
+        self._budget = budget
+        self._start = time.monotonic()
+        self._epochs_left = float(
+            (len(plan.seeds) + plan.random_trials + plan.guided_trials + len(plan.company)) * study.recipe.epochs
+            + (plan.finalists + len(plan.company)) * plan.finish_epochs
+        )
+        self._epochs_done = 0
+
+    def question(self, target: Target) -> None:
+        """What is asked."""
+        height, width = self._study.data.size
+        images = self._study.data.name
+        print(f"Which network is the most accurate that {target} runs within {self._budget} at {height}x{width}?")
+        print(f"data {images}, run {self._run.root}\n", flush=True)
+
+    def step(self, text: str) -> None:
+        """A part of the way begins."""
+        print(f"{self._clock()}  {text}", flush=True)
+
+    def company(self, trial: Trial) -> None:
+        """A published network was timed at its own width."""
+        verdict = "inside" if trial.feasible else "over"
+        print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {verdict}", flush=True)
+
+    def proposed(self, trial: Trial) -> None:
+        """A candidate was measured."""
+        verdict = "" if trial.feasible else "  over at any width: not trained"
+        sizes = f"{trial.parameters / 1e3:8.1f} k parameters {trial.multiply_adds / 1e9:6.3f} GMAC"
+        print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {sizes}{verdict}", flush=True)
+        if not trial.feasible:
+            self._epochs_left -= self._study.recipe.epochs
+
+    def epoch(self, trial: Trial, phase: Phase, epoch: int, epochs: int, miou: float) -> None:
+        """A candidate finished an epoch."""
+        self._epochs_done += 1
+        self._epochs_left = max(0.0, self._epochs_left - 1)
+        left = (time.monotonic() - self._start) / self._epochs_done * self._epochs_left
+        print(
+            f"{self._clock()}  {PHASES[phase]:7} {trial.name:24} epoch {epoch}/{epochs}  mIoU {100 * miou:5.1f} %"
+            f"  {self._latency(trial)}  {_duration(left)} left",
+            flush=True,
+        )
+
+    def ended(self, trial: Trial, phase: Phase, epoch: int, epochs: int, error: str) -> None:
+        """A training ended; only worth a line when it did not run to its end."""
+        if error:
+            print(f"{self._clock()}  failed  {trial.name:24} {error}", flush=True)
+        elif epoch < epochs:
+            print(f"{self._clock()}  stop    {trial.name:24} weak after epoch {epoch}/{epochs}", flush=True)
+        self._epochs_left = max(0.0, self._epochs_left - (epochs - epoch))
+
+    def answer(self, table: str, certificate: Certificate, page: Path) -> None:
+        """The winner beside its company, its certificate, and where the files are."""
+        latency = certificate.latency
+        print(f"\n{table}\n")
+        print(f"certificate: {'PASS' if certificate.passed else 'FAIL'}  {latency} against {certificate.budget}")
+        print(
+            f"  p90 {latency.p90_milliseconds:.2f} ms, p99 {latency.p99_milliseconds:.2f} ms, {latency.samples} pairs"
+        )
+        print(f"  timed: {latency.scope}")
+        print(f"\nwinner  {self._run.winner}\nreport  {page}", flush=True)
+
+    def _latency(self, trial: Trial) -> str:
+        noisy = "?" if trial.latency.flagged else " "
+        milliseconds = trial.latency.milliseconds(self._budget.statistic)
+        return f"{milliseconds:7.2f}{noisy}of {self._budget.milliseconds:g} ms"
+
+    def _clock(self) -> str:
+        seconds = int(time.monotonic() - self._start)
+        return f"{seconds // 60:3d}:{seconds % 60:02d}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h"

@@ -1,0 +1,211 @@
+"""The way through: is the budget reachable, propose, measure, train, finish, certify, report.
+
+Each step reads what the run's folder already holds and adds what is missing, so that continuing a run is running it
+again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import space
+from nas.data import Dataset, check, load
+from nas.latency import Meter, default_target, parse_target
+from nas.run_folder import Certificate, Phase, RunFolder, Trial
+from nas.search.console import Console
+from nas.search.proposals import Measure, Proposals, measured_trial
+from nas.search.tuning import Cluster, Events, Job, ray_session, recipe_of, run_jobs
+from nas.study import Study
+from space.architecture import Architecture
+from space.errors import BudgetError, UserError
+from space.latency import Budget, Latency
+from space.scale import scale_width
+from space.target import Target
+
+QUICK_PAIRS = 20  # of a candidate; the winner's certificate takes the full number
+SMALLEST = 0.03  # width factor of the networks that tell whether a budget can be reached at all
+
+
+def search(run: RunFolder, *, address: str | None = None) -> Certificate:
+    """Answer the run's study, from wherever its folder stands.
+
+    `address`: a Ray cluster to train on; the run's folder must be visible to its nodes under the same path.
+
+    Raises: BudgetError when nothing reaches the budget; UserError when no candidate finished its training.
+    """
+    study = run.study()
+    budget = Budget.parse(study.budget)
+    target = parse_target(study.target)
+    dataset = load(study.data)
+    check(dataset)
+    console = Console(run, study, budget)
+    console.question(target)
+    with Meter(target, study.data.size, dataset.num_classes) as meter:
+
+        def measure(architecture: Architecture) -> Latency:
+            return meter.measure(architecture, pairs=QUICK_PAIRS)
+
+        if not run.trials():
+            _require_reachable(budget, target, measure)
+        _measure_company(run, study, budget, measure, dataset.num_classes, console)
+        proposals = Proposals(run, study, budget, measure, dataset.num_classes, console)
+        cluster = _cluster(study)
+        with ray_session(address, cluster.concurrent):
+            _search_phase(run, study, proposals, cluster, console)
+            _finish_phase(run, study, budget, cluster, console)
+    certificate = _certify(run, study, budget, target, dataset, console)
+    _report(run, certificate, console)
+    return certificate
+
+
+def resolve(study: Study) -> Study:
+    """The study with its target spelled out, so that the run's folder says where it was timed."""
+    return replace(study, target=study.target or str(default_target()))
+
+
+def _require_reachable(budget: Budget, target: Target, measure: Measure) -> None:
+    """Say that a budget cannot be met before anything is trained.
+
+    Raises: BudgetError with the lowest latency reached.
+    """
+    lowest = min(
+        measure(scale_width(space.load(name), SMALLEST)).milliseconds(budget.statistic)
+        for name in ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
+    )
+    if lowest > budget.milliseconds:
+        raise BudgetError(
+            f"expected a budget that {target} can meet, got {budget}; the narrowest networks of the space take "
+            f"{lowest:.2f} ms here; raise the budget or lower the input size"
+        )
+
+
+def _measure_company(
+    run: RunFolder, study: Study, budget: Budget, measure: Measure, num_classes: int, console: Console
+) -> None:
+    """Time every published network at its own width, once per run."""
+    known = {trial.name: trial for trial in run.company()}
+    for number, name in enumerate(space.published(), 1):
+        architecture = space.load(name)
+        latency = known[name].latency if name in known else measure(architecture)
+        trial = measured_trial(number, name, "company", architecture, latency, budget, study, num_classes, parent=name)
+        run.write_trial(trial)
+        if name not in known:
+            console.company(trial)
+
+
+def _cluster(study: Study) -> Cluster:
+    import torch
+
+    if torch.cuda.is_available():
+        concurrent = study.search.concurrent or torch.cuda.device_count()
+        return Cluster(concurrent=concurrent, threads=max(1, (os.cpu_count() or 1) // concurrent), device="cuda")
+    cores = len(os.sched_getaffinity(0))
+    concurrent = min(study.search.concurrent or cores, cores)
+    return Cluster(concurrent=concurrent, threads=max(1, cores // concurrent), device="cpu")
+
+
+def _search_phase(run: RunFolder, study: Study, proposals: Proposals, cluster: Cluster, console: Console) -> None:
+    """Train candidates as they are proposed; weak ones stop early."""
+
+    def next_job() -> Job | None:
+        trial = proposals.next()
+        return None if trial is None else Job(trial=trial, phase="search")
+
+    def end(job: Job, epoch: int, miou: float | None, error: str) -> None:
+        epochs = study.recipe.epochs
+        proposals.finished(job.trial, miou, stopped=not error and epoch < epochs, failed=error)
+        console.ended(job.trial, "search", epoch, epochs, error)
+
+    events = Events(epoch=_epoch_event(study, console), end=end)
+    run_jobs(run, next_job, events, cluster, stop_weak=study.search.stop_weak, epochs=study.recipe.epochs)
+
+
+def _finish_phase(run: RunFolder, study: Study, budget: Budget, cluster: Cluster, console: Console) -> None:
+    """Train the finalists to the end, and the company that the study asks for as long as a finalist."""
+    company = [trial for trial in run.company() if trial.name in study.search.company]
+    _run_all(run, study, company, "search", cluster, console)
+    if study.search.finish_epochs:
+        _run_all(run, study, [*finalists(run, study, budget), *company], "finish", cluster, console)
+
+
+def _run_all(
+    run: RunFolder, study: Study, trials: Sequence[Trial], phase: Phase, cluster: Cluster, console: Console
+) -> None:
+    waiting = [trial for trial in trials if not trial.failed and not run.progress(trial, phase).done]
+    if not waiting:
+        return
+    jobs = iter([Job(trial=trial, phase=phase) for trial in waiting])
+    epochs = recipe_of(study, phase).epochs
+
+    def end(job: Job, epoch: int, miou: float | None, error: str) -> None:
+        if error:
+            run.write_trial(replace(job.trial, failed=error))
+        console.ended(job.trial, phase, epoch, epochs, error)
+
+    events = Events(epoch=_epoch_event(study, console), end=end)
+    run_jobs(run, lambda: next(jobs, None), events, cluster, stop_weak=False, epochs=epochs)
+
+
+def _epoch_event(study: Study, console: Console) -> Callable[[Job, int, float], None]:
+    def epoch(job: Job, epoch: int, miou: float) -> None:
+        console.epoch(job.trial, job.phase, epoch, recipe_of(study, job.phase).epochs, miou)
+
+    return epoch
+
+
+def finalists(run: RunFolder, study: Study, budget: Budget) -> list[Trial]:
+    """The best of the candidates inside the budget that were trained through the search phase, best first.
+
+    Raises: UserError when there is none.
+    """
+    finished = [
+        trial
+        for trial in run.trials()
+        if budget.admits(trial.latency) and not trial.failed and run.progress(trial, "search").done
+    ]
+    if not finished:
+        raise UserError(
+            f"expected a candidate inside {budget} whose training finished, got none of {len(run.trials())}; "
+            f"see {run.root}/trials, then give the search more trials or a larger budget"
+        )
+    finished.sort(key=lambda trial: run.progress(trial, "search").miou or 0.0, reverse=True)
+    return finished[: study.search.finalists]
+
+
+def _certify(
+    run: RunFolder, study: Study, budget: Budget, target: Target, dataset: Dataset, console: Console
+) -> Certificate:
+    """Measure the finished artefacts again, best first, until one passes; failing all, the best says that it fails."""
+    ranked = sorted(finalists(run, study, budget), key=lambda trial: run.best_miou(trial) or 0.0, reverse=True)
+    for trial in ranked:
+        console.step(f"certify {trial.name}")
+        certificate = _write(run, trial, budget, target, dataset)
+        if certificate.passed:
+            return certificate
+        console.step(f"        {certificate.latency} is over {budget}")
+    return _write(run, ranked[0], budget, target, dataset)
+
+
+def _write(run: RunFolder, trial: Trial, budget: Budget, target: Target, dataset: Dataset) -> Certificate:
+    from nas.training.weights import load_weights
+    from nas.winner import write_winner
+
+    weights = load_weights(weights_path(run, trial))
+    device = "cuda" if target.on_cuda else "cpu"
+    return write_winner(run.winner, trial.architecture, weights, dataset, target=target, budget=budget, device=device)
+
+
+def weights_path(run: RunFolder, trial: Trial) -> Path:
+    """The weights at the end of the longest training a trial has had."""
+    finish = run.phase_path(trial, "finish") / "weights.safetensors"
+    return finish if finish.is_file() else run.phase_path(trial, "search") / "weights.safetensors"
+
+
+def _report(run: RunFolder, certificate: Certificate, console: Console) -> None:
+    from nas.report import leaderboard_text, write_report
+
+    page = write_report(run)
+    console.answer(leaderboard_text(run), certificate, page)

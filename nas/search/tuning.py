@@ -1,0 +1,233 @@
+"""Ray Tune as the executor of trainings: the room where Ray lives.
+
+Ray runs what it is fed, on one machine or a cluster, and stops weak trials. It keeps no state of ours: every trial
+writes its epochs and checkpoints into the run's folder (on a cluster, a folder that all nodes see), and an
+interrupted run is fed again from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from nas.data import load
+from nas.run_folder import Epoch, Phase, RunFolder, Trial, append_epoch, read_progress
+from nas.study import Study
+from nas.training import Recipe
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_WARN_THRESHOLD_S": "3600",  # a proposal measures on the target, which takes seconds and is meant to
+}
+MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training: a phase of a trial."""
+
+    trial: Trial
+    phase: Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where trainings run: how many at a time, and what each gets."""
+
+    concurrent: int
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events:
+    """What the caller wants to hear: a finished epoch, and the end of a job (`error` is empty unless it broke)."""
+
+    epoch: Callable[[Job, int, float], None]
+    end: Callable[[Job, int, float | None, str], None]
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None, concurrent: int) -> Iterator[None]:
+    """A Ray of our own on this machine, reachable from it only, or the cluster at `address`."""
+    os.environ.update(SETTINGS)
+    if address:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    else:
+        ray.init(
+            num_cpus=max(concurrent, os.cpu_count() or 1),
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_jobs(
+    run: RunFolder,
+    next_job: Callable[[], Job | None],
+    events: Events,
+    cluster: Cluster,
+    *,
+    stop_weak: bool,
+    epochs: int,
+) -> None:
+    """Train the jobs that `next_job` gives until it gives None; with `stop_weak`, by asynchronous halving."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    scheduler: TrialScheduler = FIFOScheduler()
+    if stop_weak and epochs > 1:
+        scheduler = ASHAScheduler(time_attr="epoch", grace_period=max(1, epochs // 4), max_t=epochs, reduction_factor=2)
+    with tempfile.TemporaryDirectory(prefix="framebudget-ray-") as scratch:
+        tune.run(
+            TrialRunner,
+            metric="miou",
+            mode="max",
+            search_alg=Feed(run, next_job, events, cluster),
+            scheduler=scheduler,
+            num_samples=-1,
+            resources_per_trial={"cpu": cluster.threads, "gpu": 1 if cluster.device == "cuda" else 0},
+            max_concurrent_trials=cluster.concurrent,
+            storage_path=scratch,
+            name="tune",
+            trial_dirname_creator=_short_name,
+            reuse_actors=True,
+            max_failures=MOST_RESTARTS,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
+
+
+def _short_name(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+class Feed(Searcher):
+    """Hands our jobs to Ray as configurations, and its results to us. Its state is the run's folder."""
+
+    def __init__(self, run: RunFolder, next_job: Callable[[], Job | None], events: Events, cluster: Cluster) -> None:
+        super().__init__(metric="miou", mode="max")
+        self._run = run
+        self._next_job = next_job
+        self._events = events
+        self._cluster = cluster
+        self._jobs: dict[str, Job] = {}
+        self._last: dict[str, tuple[int, float]] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        job = self._next_job()
+        if job is None:
+            return Searcher.FINISHED
+        self._jobs[trial_id] = job
+        return {
+            "run": str(self._run.root.resolve()),
+            "trial": str(self._run.trial_path(job.trial).relative_to(self._run.root)),
+            "phase": job.phase,
+            "device": self._cluster.device,
+            "threads": self._cluster.threads,
+        }
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._last[trial_id] = (result["epoch"], result["miou"])
+        self._events.epoch(self._jobs[trial_id], *self._last[trial_id])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if result is not None and "epoch" in result and not error:
+            if self._last.get(trial_id, (0, 0.0))[0] != result["epoch"]:
+                self.on_trial_result(trial_id, result)
+        epoch, miou = self._last.pop(trial_id, (0, None))
+        self._events.end(self._jobs.pop(trial_id), epoch, miou, "its training failed" if error else "")
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("a run is continued from its folder, not from Ray's copy of it")
+
+
+class TrialRunner(tune.Trainable):
+    """Trains one job, an epoch per step, in a worker process that serves one job after the other."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        from nas.latency import lane
+        from nas.training.trainer import Trainer
+
+        run = RunFolder.open(Path(config["run"]))
+        study = run.study()
+        trial = run.read_trial(run.root / config["trial"])
+        self._folder = run.phase_path(trial, config["phase"])
+        self._checkpoint = self._folder / "checkpoint.pt"
+        self._trainer = Trainer(
+            trial.architecture,
+            load(study.data),
+            recipe_of(study, config["phase"]),
+            device=config["device"],
+            threads=config["threads"],
+            weights=_starting_weights(run, trial, config["phase"]),
+            guard=lane.training_step,
+        )
+        if self._checkpoint.is_file():
+            self._trainer.restore(self._checkpoint)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        from nas.training.weights import save_weights
+
+        if not self._trainer.finished:
+            report = self._trainer.run_epoch()
+            append_epoch(
+                self._folder,
+                Epoch(
+                    epoch=report.epoch,
+                    epochs=report.epochs,
+                    loss=report.loss,
+                    seconds=report.seconds,
+                    scores=report.scores,
+                ),
+            )
+            # Weights before the checkpoint: a training that counts as finished has them.
+            key = self._trainer.architecture.key
+            save_weights(self._folder / "weights.safetensors", self._trainer.weights(), {"architecture": key})
+            self._trainer.save(self._checkpoint)
+        last = read_progress(self._folder).history[-1]
+        return {"epoch": last.epoch, "miou": last.scores.miou, "done": self._trainer.finished}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {}  # the run's folder has it
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        return  # `setup` went on from the run's folder
+
+
+def recipe_of(study: Study, phase: Phase) -> Recipe:
+    """The recipe of a phase: finalists get a fresh schedule of their own length."""
+    return study.recipe if phase == "search" else replace(study.recipe, epochs=study.search.finish_epochs)
+
+
+def _starting_weights(run: RunFolder, trial: Trial, phase: Phase) -> dict[str, Any] | None:
+    if phase == "search":
+        return None
+    from nas.training.weights import load_weights
+
+    return load_weights(run.phase_path(trial, "search") / "weights.safetensors")

@@ -1,0 +1,145 @@
+"""The lane: real processes, recorded on the machine's one monotonic clock."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nas.latency import lane
+
+# On a line of input enters `kind` `count` times, holds it for `hold` seconds and prints when it was in.
+VISITOR = """
+import sys, time
+from nas.latency import lane
+kind, count, hold = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+print("ready", flush=True)
+input()
+for _ in range(count):
+    with getattr(lane, kind)():
+        start = time.monotonic()
+        print("in", flush=True)
+        time.sleep(hold)
+        end = time.monotonic()
+    print(start, end, flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+def prepared(kind: str, count: int, hold: float) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", VISITOR, kind, str(count), str(hold)]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def go(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    return process
+
+
+def visitor(kind: str, count: int, hold: float) -> subprocess.Popen[str]:
+    return go(prepared(kind, count, hold))
+
+
+def stays(process: subprocess.Popen[str]) -> list[tuple[float, float]]:
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return [(float(a), float(b)) for a, b in (line.split() for line in output.splitlines() if line != "in")]
+
+
+def overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def test_timings_overlap_neither_steps_nor_each_other_and_are_not_starved() -> None:
+    steps = [prepared("training_step", 200, 0.005) for _ in range(2)]
+    timings = [prepared("alone", 5, 0.02) for _ in range(2)]
+    for process in (*steps, *timings):
+        go(process)
+    timed = [stays(process) for process in timings]
+    trained = [stays(process) for process in steps]
+    assert [len(each) for each in (*timed, *trained)] == [5, 5, 200, 200]
+    alone = [stay for each in timed for stay in each]
+    for index, stay in enumerate(alone):
+        for other in [*alone[index + 1 :], *(step for each in trained for step in each)]:
+            assert not overlap(stay, other)
+    # One of two steps is always under way: a timing that had to find a gap between them would come last.
+    assert max(end for _, end in alone) < max(end for each in trained for _, end in each)
+
+
+def test_steps_run_beside_each_other() -> None:
+    with lane.training_step():
+        other = visitor("training_step", 1, 0.0)
+        assert len(stays(other)) == 1  # while we are still in ours
+
+
+@pytest.mark.parametrize("kind", ["alone", "training_step"])
+def test_a_killed_holder_frees_the_lane(kind: str) -> None:
+    holder = visitor(kind, 1, 600)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "in\n"
+    waiting = visitor("alone", 1, 0.0)
+    time.sleep(0.3)
+    assert waiting.poll() is None  # it had been free to go, and waits
+    holder.send_signal(signal.SIGKILL)
+    assert len(stays(waiting)) == 1
+    holder.communicate()
+
+
+def test_an_error_inside_frees_the_lane() -> None:
+    with pytest.raises(RuntimeError, match="inside"), lane.alone():
+        raise RuntimeError("inside")
+    assert len(stays(visitor("alone", 1, 0.0))) == 1
+
+
+def test_threads_of_one_process_exclude_each_other() -> None:
+    entered = threading.Event()
+
+    def enter() -> None:
+        with lane.alone():
+            entered.set()
+
+    other = threading.Thread(target=enter)
+    with lane.training_step():
+        other.start()
+        assert not entered.wait(0.2)
+    other.join(timeout=30)
+    assert entered.is_set()
+
+
+def test_a_forked_child_does_not_keep_the_lane() -> None:
+    reader, writer = os.pipe()
+    with lane.alone():
+        child = os.fork()
+        if child == 0:  # lives on with the lock's file open until the pipe closes
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+    assert len(stays(visitor("alone", 1, 0.0))) == 1
+    os.close(writer)
+    os.waitpid(child, 0)
+    os.close(reader)
+
+
+def test_a_lane_that_belongs_to_somebody_else_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / f"framebudget-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(PermissionError, match="not a folder of yours alone"), lane.alone():
+        pass

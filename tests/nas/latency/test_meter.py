@@ -1,0 +1,153 @@
+"""The meter and its worker process, as the search uses them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+import space
+from nas.latency import Meter, WorkerError, default_target, lane, measure_all, parse_target, runtimes
+from nas.latency.device import pin
+from space.errors import TargetError, UserError
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def meter(own_cache: None) -> Iterator[Meter]:
+    with Meter(parse_target("torch@cpu:1"), SIZE, 4) as meter:
+        yield meter
+
+
+def worker_id(meter: Meter) -> int:
+    assert meter._worker is not None
+    return meter._worker._process.pid
+
+
+def test_a_network_is_measured_with_and_without_weights(meter: Meter, tmp_path: Path) -> None:
+    architecture = space.load("ndnet29-fcn32")
+    untrained = meter.measure(architecture)
+    weights = tmp_path / "weights.safetensors"
+    save_file(architecture.build(4).state_dict(), weights)
+    trained = meter.measure(architecture, weights=weights)
+    for latency in (untrained, trained):
+        assert latency.samples >= 40
+        assert latency.ratio_low <= latency.ratio <= latency.ratio_high
+        assert latency.p50_milliseconds == pytest.approx(latency.ratio * latency.reference_milliseconds)
+        assert (latency.target, latency.height, latency.width, latency.batch) == ("torch@cpu:1", 64, 96, 1)
+        assert latency.environment["threads"] == "1"
+        assert {"cpu", "cores", "torch", "reference"} <= set(latency.environment)
+    assert untrained.reference_milliseconds == trained.reference_milliseconds
+
+
+def test_the_users_mistakes_are_refused_and_the_worker_lives_on(meter: Meter, tmp_path: Path) -> None:
+    meter.measure(space.load("ndnet29-fcn32"), pairs=5)
+    before = worker_id(meter)
+    with pytest.raises(UserError, match="train the network first"):
+        meter.measure(space.load("ndnet29-fcn32"), weights=tmp_path / "absent.safetensors")
+    weights = tmp_path / "weights.safetensors"
+    save_file(space.load("ndnet29-fcn32").build(5).state_dict(), weights)
+    with pytest.raises(UserError, match="belong to another architecture"):
+        meter.measure(space.load("ndnet29-fcn32"), weights=weights)
+    weights.write_bytes(b"\x80\x04not safetensors")
+    with pytest.raises(UserError, match="expected weights as safetensors"):
+        meter.measure(space.load("ndnet29-fcn32"), weights=weights)
+    assert worker_id(meter) == before
+
+
+def test_a_dead_worker_is_told_and_replaced(meter: Meter) -> None:
+    meter.measure(space.load("ndnet29-fcn32"), pairs=5)
+    first = worker_id(meter)
+    os.kill(first, signal.SIGKILL)
+    with pytest.raises(WorkerError, match="killed by signal 9"):
+        meter.measure(space.load("ndnet29-fcn32"))
+    assert meter.measure(space.load("ndnet29-fcn32")).samples >= 40
+    assert worker_id(meter) != first
+
+
+def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:
+    done = threading.Event()
+
+    def measure() -> None:
+        meter.measure(space.load("ndnet29-fcn32"))
+        done.set()
+
+    measuring = threading.Thread(target=measure)
+    with lane.training_step():
+        measuring.start()
+        assert not done.wait(2)
+    measuring.join(timeout=120)
+    assert done.is_set()
+
+
+def test_a_worker_that_does_not_answer_is_ended() -> None:
+    with Meter(parse_target("torch@cpu:1"), SIZE, 4, limit_seconds=60) as meter:
+        process = worker_id(meter)
+        meter._limit_seconds = 0.5
+        with lane.training_step(), pytest.raises(WorkerError, match="no answer within"):
+            meter.measure(space.load("ndnet29-fcn32"))
+        assert not Path(f"/proc/{process}").exists()
+
+
+def test_leaving_ends_the_worker() -> None:
+    with Meter(parse_target("torch@cpu:1"), SIZE, 4) as meter:
+        process = worker_id(meter)
+        assert Path(f"/proc/{process}").exists()
+    assert not Path(f"/proc/{process}").exists()
+
+
+def test_several_are_measured_under_one_protocol() -> None:
+    names = ("ndnet29-fcn32", "erfnet-encoder")
+    latencies = measure_all({name: space.load(name) for name in names}, parse_target("onnxruntime@cpu:1"), SIZE, 4)
+    assert tuple(latencies) == names
+    assert latencies["erfnet-encoder"].ratio > latencies["ndnet29-fcn32"].ratio
+    assert "onnxruntime" in latencies["ndnet29-fcn32"].environment
+
+
+def test_a_target_that_cannot_be_timed_here_is_refused() -> None:
+    with pytest.raises(TargetError, match="did you mean 'onnxruntime'"):
+        parse_target("onnxruntme@cpu")
+    with pytest.raises(TargetError, match="does not run fp16 on cpu"):
+        parse_target("torch:fp16@cpu")
+    with pytest.raises(TargetError, match="use a machine with cuda:99"), Meter(parse_target("torch@cuda:99"), SIZE, 4):
+        pass
+
+
+def test_the_default_target_is_ready_here() -> None:
+    runtimes.require(default_target())
+
+
+def test_the_worker_keeps_replies_apart_from_chatter() -> None:
+    code = (
+        "import os, sys; from nas.latency.worker import _own_stdout; replies = _own_stdout();"
+        "print('python'); os.write(1, b'c\\n'); replies.write('reply\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "reply\n"
+    assert sorted(done.stderr.split()) == ["c", "python"]
+
+
+def test_a_worker_is_pinned_to_as_many_cores_as_it_has_threads() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        pin(parse_target("torch@cpu:1"))
+        chosen = os.sched_getaffinity(0)
+    finally:
+        os.sched_setaffinity(0, before)
+    assert len(chosen) == 1
+    assert chosen <= before

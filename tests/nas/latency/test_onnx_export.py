@@ -1,0 +1,123 @@
+"""The exported graph is the network: every published one, at sizes that divide by nothing."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import space
+from nas.export import INPUT_NAME, compare_onnx, export_onnx, same_labels
+from space.errors import UserError
+
+
+def noise(size: tuple[int, int]) -> torch.Tensor:
+    return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(3))
+
+
+def settled(network: nn.Module) -> nn.Module:
+    """Untrained, with batch-norm statistics, slopes and offsets that are not the identity."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.weight, module.bias, module.running_var):
+                assert tensor is not None
+                tensor.data.uniform_(0.1, 0.4)
+            assert module.running_var is not None
+            module.running_var.data.add_(1)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", space.published())
+def test_every_published_network_exports_at_an_odd_size(name: str, tmp_path: Path) -> None:
+    network = settled(space.load(name).build(11))
+    graph = tmp_path / "model.onnx"
+    export_onnx(network, graph, (45, 84), labels=False)
+    agreement = compare_onnx(network, graph, noise((45, 84)))
+    with torch.no_grad():
+        largest = float(network(noise((45, 84))).abs().max())
+    assert agreement.max_abs_difference is not None
+    assert agreement.max_abs_difference < 1e-4 * largest
+    assert agreement.same_labels == 1.0
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("size", [(180, 240), (122, 162)])
+def test_the_labels_are_in_the_graph(size: tuple[int, int]) -> None:
+    network = settled(space.load("swiftnet-rn18").build(5))
+    buffer = io.BytesIO()
+    export_onnx(network, buffer, size, labels=True)
+    graph = onnx.load_from_string(buffer.getvalue()).graph
+    assert [value.name for value in (*graph.input, *graph.output)] == [INPUT_NAME, "labels"]
+    shape = [length.dim_value for length in graph.output[0].type.tensor_type.shape.dim]
+    assert shape == [1, *size]
+    agreement = compare_onnx(network, buffer.getvalue(), noise(size))
+    assert agreement.max_abs_difference is None
+    assert agreement.same_labels > 0.9999
+
+
+def test_adaptive_pooling_to_grids_that_do_not_divide_is_exact() -> None:
+    class Pooled(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            grids = [functional.adaptive_avg_pool2d(image, grid) for grid in ((4, 5), (3, None), 7, (1, 1))]
+            size = (int(image.shape[-2]), int(image.shape[-1]))
+            return torch.cat([functional.interpolate(grid, size=size, mode="nearest") for grid in grids], 1)
+
+    buffer = io.BytesIO()
+    export_onnx(Pooled(), buffer, (13, 23), labels=False)
+    agreement = compare_onnx(Pooled(), buffer.getvalue(), noise((13, 23)))
+    assert agreement.max_abs_difference is not None
+    assert agreement.max_abs_difference < 1e-5
+
+
+def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
+    class Antialiased(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return functional.interpolate(image, size=(16, 24), mode="bicubic", antialias=True)
+
+    buffer = io.BytesIO()
+    export_onnx(Antialiased(), buffer, (32, 48), labels=False)
+    agreement = compare_onnx(Antialiased(), buffer.getvalue(), noise((32, 48)))
+    assert agreement.max_abs_difference is not None
+    assert agreement.max_abs_difference < 1e-4
+
+
+def test_what_onnx_cannot_express_is_refused(tmp_path: Path) -> None:
+    class Spectrum(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.svdvals(image)
+
+    with pytest.raises(UserError, match="cannot be written as ONNX"):
+        export_onnx(Spectrum(), tmp_path / "model.onnx", (32, 48), labels=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_leaves_the_network_as_it_came() -> None:
+    network = space.load("ndnet29-fcn32").build(3)
+    network.train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    export_onnx(network, io.BytesIO(), (64, 96), labels=True)
+    assert network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_another_networks_graph_is_told_apart() -> None:
+    one, other = (settled(space.load("ndnet29-fcn32").build(5)) for _ in range(2))
+    with torch.no_grad():
+        next(reversed(list(other.parameters()))).normal_(std=100)
+    buffer = io.BytesIO()
+    export_onnx(other, buffer, (64, 96), labels=True)
+    assert compare_onnx(one, buffer.getvalue(), noise((64, 96))).same_labels < 0.9
+
+
+def test_a_tie_is_no_disagreement_but_a_margin_is() -> None:
+    logits = torch.tensor([1.0, 1.0 - 1e-6, 0.0]).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)
+    labels = torch.tensor([[[0, 1], [0, 2]]])
+    assert same_labels(logits, labels) == 0.75
+    assert same_labels(logits, labels[:, :1]) == 0.0
+    assert same_labels(logits * float("nan"), labels) == 0.0

@@ -1,0 +1,307 @@
+"""`Space`: everything it offers can be built, everything published is in it, and ranges bind."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import space
+from space import Architecture, ArchitectureError, Space
+from space.architecture import DeconvDecoder
+from space.scale import scale_width
+from space.search_space import RANGES, SEARCHED, Choice
+
+quiet = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def draws() -> list[Architecture]:
+    rng = random.Random(0)
+    whole = Space()
+    return [whole.sample(rng) for _ in range(10_000)]
+
+
+def replay(architecture: Architecture, within: Space) -> Architecture:
+    """What `choose` makes of an architecture's genotype, asking for nothing that the genotype does not hold."""
+    genotype = within.genotype(architecture)
+    asked: list[str] = []
+
+    def answer(name: str, options: Sequence[Choice]) -> Choice:
+        asked.append(name)
+        assert genotype[name] in options
+        return genotype[name]
+
+    result = within.choose(answer)
+    assert set(asked) == set(genotype)
+    assert len(asked) == len(genotype)
+    return result
+
+
+def test_ten_thousand_draws_are_valid_and_all_different(draws: list[Architecture]) -> None:
+    """Construction checks validity, so having them is the proof that all questions lead somewhere."""
+    assert len(set(draws[:1000])) > 990
+    assert all(1 <= len(draw.stages) <= 12 for draw in draws)
+    assert all(8 <= draw.output_stride <= 32 for draw in draws)
+
+
+def test_draws_hold_every_option_of_every_discrete_trait(draws: list[Architecture]) -> None:
+    def kinds(trait: Sequence[object]) -> Counter[object]:
+        return Counter(trait)
+
+    seen = {
+        "block": kinds([draw.stages[0].block for draw in draws]),
+        "factorization": kinds([draw.stages[0].factorization for draw in draws]),
+        "down": kinds([draw.stages[0].down for draw in draws]),
+        "fuse": kinds([draw.stages[0].fuse for draw in draws]),
+        "stem.kind": kinds([draw.stem.kind for draw in draws]),
+        "decoder": kinds(["none" if draw.decoder is None else draw.decoder.kind for draw in draws]),
+        "levels": kinds([draw.levels for draw in draws]),
+        "context": kinds(["none" if draw.context is None else "spp" for draw in draws]),
+        "activation": kinds([draw.activation for draw in draws]),
+    }
+    for axis, counts in seen.items():
+        assert set(counts) == set(RANGES[axis]), axis
+        assert min(counts.values()) >= 30, axis
+
+
+def test_draws_reach_from_tiny_to_huge(draws: list[Architecture]) -> None:
+    counts = sorted(space.parameters(draw, 19) for draw in draws[:500])
+    assert counts[0] < 100_000
+    assert counts[-1] > 50_000_000
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    first, second = (Space().sample(random.Random(3)) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("name", space.published())
+def test_every_published_network_is_a_point_of_the_space(name: str) -> None:
+    architecture = space.load(name)
+    assert replay(architecture, Space()) == architecture
+
+
+def test_random_architectures_replay(draws: list[Architecture]) -> None:
+    for draw in draws[:200]:
+        assert replay(draw, Space()) == draw
+
+
+def test_genotypes_hold_scalars_only(draws: list[Architecture]) -> None:
+    for draw in draws[:100]:
+        genotype = Space().genotype(draw)
+        assert all(type(value) in (int, float, str, bool) for value in genotype.values())
+        assert all("/" not in name for name in genotype)
+
+
+def test_what_lies_outside_is_named() -> None:
+    erfnet = space.load("erfnet")
+    stages = (replace(erfnet.stages[0], width=60), erfnet.stages[1])
+    with pytest.raises(ArchitectureError, match=r"stage0\.width = 60 is not among"):
+        Space().genotype(replace(erfnet, stages=stages))
+    with pytest.raises(ArchitectureError, match=r"block = 'nonbt' is not among \['sep'\]"):
+        Space(ranges={"block": ("sep",)}).genotype(erfnet)
+    with pytest.raises(ArchitectureError, match="no axis"):
+        Space().genotype(replace(erfnet, channels={"stage0.down.conv": 40}))
+    mixed = (replace(erfnet.stages[0], factorization="composite"), erfnet.stages[1])
+    with pytest.raises(ArchitectureError, match="no axis"):
+        Space().genotype(replace(erfnet, stages=mixed))
+
+
+# For an axis: where in a sampled architecture its answers can be read. An axis that was not asked gives none.
+def answers_on(axis: str, genotype: dict[str, Choice]) -> list[Choice]:
+    if axis.startswith("stage."):
+        leaf = axis.split(".")[1]
+        return [value for name, value in genotype.items() if name.startswith("stage") and name.endswith(f".{leaf}")]
+    if axis == "decoder.width":
+        return [value for name, value in genotype.items() if name.startswith("decoder.") and name.endswith(".width")]
+    return [genotype[axis]] if axis in genotype else []
+
+
+@quiet
+@given(data=st.data())
+def test_narrowing_a_range_binds(data: st.DataObject) -> None:
+    axis = data.draw(st.sampled_from(sorted(RANGES)))
+    options = tuple(data.draw(st.lists(st.sampled_from(RANGES[axis]), min_size=1, max_size=2, unique=True)))
+    narrow = Space(ranges={axis: options})
+    rng = random.Random(data.draw(st.integers(0, 1000)))
+    drawn = 0
+    for _ in range(8):
+        answers: dict[str, Choice] = {}
+
+        def answer(name: str, offered: Sequence[Choice], answers: dict[str, Choice] = answers) -> Choice:
+            answers[name] = rng.choice(offered)
+            return answers[name]
+
+        try:
+            narrow.choose(answer)
+        except ArchitectureError as error:
+            assert str(error).startswith("space.")
+            continue
+        drawn += 1
+        assert set(answers_on(axis, answers)) <= set(options)
+    assume(drawn)
+
+
+def test_the_searched_ranges_are_a_part_of_all_ranges() -> None:
+    for axis, options in SEARCHED.items():
+        assert set(options) <= set(RANGES[axis])
+    searched = Space(ranges=SEARCHED)
+    rng = random.Random(1)
+    for _ in range(300):
+        draw = searched.sample(rng)
+        assert draw.levels == 1
+        assert draw.auxiliary == ()
+        assert draw.stages[0].block in ("nonbt", "fpl", "sep")
+
+
+@pytest.mark.parametrize(
+    ("ranges", "axis"),
+    [
+        ({"block": ("sep",), "down": ("module",)}, "space.block"),
+        ({"block": ("fpl",), "stage.rates": ("1",)}, "space.block"),
+        ({"block": ("fpl",), "stages": (7,)}, "space.block"),
+        ({"block": ("nonbt",), "factorization": ("all",), "down": ("block",)}, "space.block"),
+        ({"decoder": ("ladder",), "levels": (2,), "block": ("sep",)}, "space.levels"),
+        ({"decoder": ("ladder",), "block": ("sep",), "stages": (1,), "stem.kind": ("convs",)}, "space.decoder"),
+        ({"decoder": ("cat",), "stages": (1,), "stem.kind": ("conv_pool",)}, "space.decoder"),
+        ({"block": ("sep",), "stage.expansion": (6,), "stage.width": (16,)}, "space.stage.expansion"),
+        ({"decoder.width": (18,), "block": ("fpl",), "decoder": ("deconv",)}, "multiple of 4"),
+        ({"stage.width": (-16,)}, "stage"),
+        ({"stages": (99,), "down": ("block",)}, "stages"),
+    ],
+)
+def test_impossible_ranges_name_what_is_impossible(ranges: dict[str, tuple[Choice, ...]], axis: str) -> None:
+    impossible = Space(ranges=ranges)
+    rng = random.Random(0)
+    with pytest.raises(ArchitectureError, match=axis.replace(".", r"\.")):
+        for _ in range(50):
+            impossible.sample(rng)
+
+
+def test_a_pooling_grid_larger_than_the_feature_map_is_not_offered() -> None:
+    small = Space(ranges={"decoder": ("ladder",), "context": ("spp",), "context.grids": ("8-4-2",)}, size=(32, 48))
+    rng = random.Random(0)
+    with pytest.raises(ArchitectureError, match=r"space\.context"):
+        for _ in range(50):
+            small.sample(rng)
+
+
+def test_a_dilation_larger_than_the_feature_map_is_not_offered() -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        draw = Space(ranges={"block": ("nonbt", "sep")}, size=(64, 96)).sample(rng)
+        stride = draw.stem.stride
+        for stage in draw.stages:
+            stride *= stage.stride
+            assert max(stage.rates) <= max(1, -(-64 // stride))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ({"stage.widht": (16,)}, "no axis is called 'stage.widht'; did you mean 'stage.width'"),
+        ({"stage.width": ()}, "space.stage.width: expected at least one option"),
+        ({"stage.width": ("16",)}, "space.stage.width: expected values like 16, got '16'"),
+        ({"stage.width": (True,)}, "space.stage.width: expected values like 16, got True"),
+        ({"stage.rates": ("2-x",)}, "space.stage.rates: expected numbers like '2-4-8', got '2-x'"),
+        ({"context.grids": ("4-0",)}, "space.context.grids: expected numbers"),
+        ({"decoder": ("laddr",)}, "space.decoder: there is no 'laddr'; did you mean 'ladder'"),
+        ({"head": ("deconv2",)}, "space.head: there is no 'deconv2'"),
+    ],
+)
+def test_ranges_that_mean_nothing_are_refused(ranges: dict[str, tuple[Choice, ...]], message: str) -> None:
+    with pytest.raises(ArchitectureError) as caught:
+        Space(ranges=ranges)
+    assert message in str(caught.value)
+
+
+def test_a_size_without_pixels_is_refused() -> None:
+    with pytest.raises(ArchitectureError, match=r"space\.size"):
+        Space(size=(0, 480))
+
+
+def test_ranges_may_go_beyond_the_published_values() -> None:
+    wide = Space(ranges={"stage.width": (40, 80, 120), "block": ("sep",), "stage.expansion": (4,)})
+    draw = wide.sample(random.Random(0))
+    assert {stage.width for stage in draw.stages} <= {40, 80, 120}
+    assert replay(draw, wide) == draw
+
+
+def test_random_architectures_run_at_the_size_of_their_space(
+    random_architecture: Architecture, tiny_space: Space
+) -> None:
+    network = random_architecture.build(3).train()
+    logits = network(torch.rand(2, 3, *tiny_space.size, generator=torch.Generator().manual_seed(0)))
+    assert logits.shape == (2, 3, *tiny_space.size)
+    assert torch.isfinite(logits).all()
+    assert replay(random_architecture, tiny_space) == random_architecture
+
+
+def all_widths(architecture: Architecture) -> list[int]:
+    decoder = architecture.decoder
+    widths = [architecture.stem.width, *(stage.width for stage in architecture.stages), architecture.head.width]
+    if architecture.context is not None:
+        widths += [architecture.context.bottleneck, architecture.context.level_width]
+    if isinstance(decoder, DeconvDecoder):
+        return [*widths, decoder.projection, *(step.width for step in decoder.steps)]
+    return widths if decoder is None else [*widths, decoder.width]
+
+
+@pytest.mark.parametrize("name", space.published())
+def test_scaling_a_published_network(name: str) -> None:
+    architecture = space.load(name)
+    assert scale_width(architecture, 1.0) == architecture
+    factors = [0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.3, 2.0, 3.0]
+    parameters = [space.parameters(scale_width(architecture, factor), 19) for factor in factors]
+    multiply_adds = [space.multiply_adds(scale_width(architecture, factor), (360, 480), 19) for factor in factors]
+    assert parameters == sorted(parameters)
+    assert multiply_adds == sorted(multiply_adds)
+    assert parameters[2] < parameters[5] < parameters[7]
+
+
+@quiet
+@given(
+    seed=st.integers(0, 10_000),
+    low=st.floats(0.02, 3.0),
+    high=st.floats(0.02, 3.0),
+    multiple=st.sampled_from([1, 4, 8]),
+)
+def test_scaling_is_always_valid_and_never_narrows_as_the_factor_grows(
+    seed: int, low: float, high: float, multiple: int
+) -> None:
+    architecture = Space().sample(random.Random(seed))
+    low, high = sorted((low, high))
+    narrow, wide = (scale_width(architecture, factor, multiple=multiple) for factor in (low, high))
+    assert all(a <= b for a, b in zip(all_widths(narrow), all_widths(wide), strict=True))
+    assert [stage.depth for stage in wide.stages] == [stage.depth for stage in architecture.stages]
+    assert space.parameters(narrow, 19) > 0
+
+
+@quiet
+@given(seed=st.integers(0, 10_000))
+def test_scaling_by_one_changes_nothing(seed: int) -> None:
+    architecture = Space().sample(random.Random(seed))
+    assert scale_width(architecture, 1.0) == architecture
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_factors_that_are_not_positive_numbers_are_refused(factor: float) -> None:
+    with pytest.raises(ArchitectureError, match="factor: expected a positive number"):
+        scale_width(space.load("erfnet"), factor)
+
+
+def test_scaling_refuses_what_it_cannot_do() -> None:
+    erfnet = space.load("erfnet")
+    with pytest.raises(ArchitectureError, match="multiple: expected at least 1"):
+        scale_width(erfnet, 0.5, multiple=0)
+    with pytest.raises(ArchitectureError, match="pruned"):
+        scale_width(replace(erfnet, channels={"stage0.down.conv": 40}), 0.5)
+    with pytest.raises(ArchitectureError, match=r"width: expected 1 to 4096"):
+        scale_width(space.load("swiftnet-rn18"), 1000)

@@ -1,0 +1,200 @@
+"""Target, Budget and Latency: the language of budgets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from space import strict
+from space.errors import BudgetError, TargetError, UserError
+from space.latency import Budget, Latency
+from space.target import Target
+
+
+def latency(**changes: object) -> Latency:
+    record = Latency(
+        p50_milliseconds=9.0,
+        p90_milliseconds=9.5,
+        p99_milliseconds=12.0,
+        ci_low_milliseconds=8.9,
+        ci_high_milliseconds=9.1,
+        samples=40,
+        ratio=1.5,
+        ratio_low=1.48,
+        ratio_high=1.52,
+        reference_milliseconds=6.0,
+        raw_p50_milliseconds=9.3,
+        target="onnxruntime@cpu",
+        height=180,
+        width=240,
+        scope="network",
+        flagged=("busy",),
+        environment={"threads": "2"},
+    )
+    return dataclasses.replace(record, **changes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["onnxruntime@cpu", "onnxruntime@cpu:1", "torch:fp16@cuda:0", "cudagraph:fp16@cuda:3", "tensorrt:int8@cuda:0"],
+)
+def test_a_target_prints_what_it_was_parsed_from(text: str) -> None:
+    assert str(Target.parse(text)) == text
+
+
+def test_a_target_knows_its_parts() -> None:
+    assert Target.parse("torch@cpu:2") == Target(runtime="torch", precision="fp32", device="cpu", threads=2)
+    assert Target.parse("torch:fp16@cuda") == Target(runtime="torch", precision="fp16", device="cuda:0")
+    assert str(Target.parse(" torch:fp32@cpu ")) == "torch@cpu"
+
+
+def test_threads_default_to_all_available_cores() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert Target.parse("torch@cpu").thread_count() == cores
+    assert Target.parse("torch@cpu:1").thread_count() == 1
+    with pytest.raises(TargetError, match=f"{cores} cores are available"):
+        Target.parse(f"torch@cpu:{cores + 1}").thread_count()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "torch",
+        "@cpu",
+        "torch@",
+        "torch:@cpu",
+        "torch@cpu:0",
+        "torch@cpu:-1",
+        "torch@cpu:x",
+        "torch@cpu:",
+        "torch@cuda:0:1",
+        "TORCH@cpu",
+        "to rch@cpu",
+        "torch@@cpu",
+        "torch:fp32:fp16@cpu",
+        "../x@cpu",
+        "torch@cpu:²",
+    ],
+)
+def test_what_is_no_target_is_refused(text: str) -> None:
+    with pytest.raises(TargetError, match="expected"):
+        Target.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"), [("torch:fp61@cpu", "fp16"), ("torch@cpo", "cpu"), ("torch@cudda:0", "cuda")]
+)
+def test_a_misspelt_target_gets_the_nearest_name(text: str, hint: str) -> None:
+    with pytest.raises(TargetError, match=f"did you mean '{hint}'"):
+        Target.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds", "statistic"),
+    [
+        ("10ms", 10.0, "p50"),
+        ("10 ms", 10.0, "p50"),
+        (" 0.5ms ", 0.5, "p50"),
+        (".5MS", 0.5, "p50"),
+        ("100fps", 10.0, "p50"),
+        ("30 FPS p99", 1000 / 30, "p99"),
+        ("1e1ms p90", 10.0, "p90"),
+    ],
+)
+def test_budgets_are_times_or_rates(text: str, milliseconds: float, statistic: str) -> None:
+    budget = Budget.parse(text)
+    assert budget.milliseconds == pytest.approx(milliseconds)
+    assert budget.statistic == statistic
+    assert Budget.parse(str(budget)) == budget
+
+
+def test_a_budget_prints_shortly() -> None:
+    assert str(Budget.parse("10.0 ms")) == "10ms"
+    assert str(Budget(milliseconds=2.5, statistic="p90")) == "2.5ms p90"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0ms",
+        "-3ms",
+        "10 parsecs",
+        "nan",
+        "nanms",
+        "infms",
+        "1e999ms",
+        "0fps",
+        "",
+        "ms",
+        "10",
+        "10,5ms",
+        "10ms10ms",
+        "0x10ms",
+        "1e-400ms",
+        "9" * 400 + "ms",
+        "1e-320fps",
+    ],
+)
+def test_what_is_no_budget_is_refused_with_what_is_accepted(text: str) -> None:
+    with pytest.raises(BudgetError, match="such as 10ms"):
+        Budget.parse(text)
+
+
+def test_an_unknown_statistic_is_refused() -> None:
+    with pytest.raises(BudgetError, match="did you mean 'p99'"):
+        Budget.parse("10ms p999")
+
+
+def test_a_budget_admits_by_its_statistic() -> None:
+    measured = latency()
+    assert Budget.parse("9ms").admits(measured)
+    assert not Budget.parse("8.99ms").admits(measured)
+    assert not Budget.parse("9.4ms p90").admits(measured)
+    assert Budget.parse("12ms p99").admits(measured)
+
+
+def test_a_latency_survives_json_and_yaml() -> None:
+    measured = latency()
+    assert Latency.from_dict(json.loads(json.dumps(measured.to_dict()))) == measured
+    assert strict.parse(strict.dump(measured), Latency, "certificate.yaml") == measured
+    assert len({measured, Latency.from_dict(measured.to_dict())}) == 1
+
+
+def test_a_damaged_latency_is_refused() -> None:
+    whole = latency().to_dict()
+    for damaged in (
+        {key: value for key, value in whole.items() if key != "ratio"},
+        whole | {"extra": 1},
+        whole | {"ratio": "1.5"},
+        whole | {"samples": 2.5},
+        whole | {"flagged": "busy"},
+        whole | {"p50_milliseconds": float("nan")},
+        whole | {"p50_milliseconds": 10.0},  # above its p90
+        whole | {"height": 0},
+    ):
+        with pytest.raises(UserError, match="measure again"):
+            Latency.from_dict(damaged)
+
+
+def test_the_environment_of_a_latency_is_its_own() -> None:
+    environment = {"threads": "2"}
+    measured = latency(environment=environment)
+    environment["threads"] = "4"
+    assert measured.environment == {"threads": "2"}
+
+
+def test_a_latency_prints_its_number_and_its_flags() -> None:
+    assert str(latency(flagged=())) == "9.00 ms +-0.10 on onnxruntime@cpu at 180x240"
+    assert "flagged: busy" in str(latency())
+
+
+def test_the_nouns_do_not_load_torch() -> None:
+    code = "import sys, space.target, space.latency, nas.latency; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
