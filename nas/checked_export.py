@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from nas.export import SAME_LABELS, compare_onnx, export_onnx, logits_of
@@ -43,7 +44,7 @@ def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bo
     export_onnx(network, graph, size, labels=False)
     difference = tolerance = 0.0
     same = 1.0
-    for image in images.split(1):
+    for image in torch.split(images, 1):
         expected = logits_of(network, image)
         agreement = compare_onnx(network, graph.getvalue(), image)
         assert agreement.max_abs_difference is not None, "the graph was asked for logits"
@@ -55,7 +56,7 @@ def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bo
     if labels:
         graph = io.BytesIO()
         export_onnx(network, graph, size, labels=True)
-        same = min(compare_onnx(network, graph.getvalue(), image).same_labels for image in images.split(1))
+        same = min(compare_onnx(network, graph.getvalue(), image).same_labels for image in torch.split(images, 1))
     _require(same >= SAME_LABELS, f"other labels on {1 - same:.2%} of the pixels", tolerance)
     path.write_bytes(graph.getvalue())
     return OnnxCheck(images=len(images), max_abs_difference=difference, tolerance=tolerance, same_labels=same)

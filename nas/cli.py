@@ -39,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = next((word for word in given if not word.startswith("-")), "")
     for name, purpose in COMMANDS.items():
         subparser = commands.add_parser(
-            name, help=purpose, description=purpose.capitalize(), formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=purpose,
+            description=purpose[0].upper() + purpose[1:],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == chosen:  # so that --help of one command does not load the others
             module = importlib.import_module(f"nas.commands.{name}")

@@ -73,6 +73,8 @@ def compare_onnx(network: nn.Module, graph: str | Path | bytes, image: torch.Ten
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may need the cores
     source = str(graph) if isinstance(graph, Path) else graph
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     output = torch.from_numpy(session.run(None, {INPUT_NAME: image.contiguous().numpy()})[0])

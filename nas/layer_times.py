@@ -22,7 +22,12 @@ WARM_UP_PASSES = 3
 
 
 def layer_milliseconds(
-    architecture: Architecture, size: tuple[int, int], num_classes: int, *, device: str = "cpu", threads: int | None = None
+    architecture: Architecture,
+    size: tuple[int, int],
+    num_classes: int,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
 ) -> tuple[float, ...]:
     """Median milliseconds of every layer of `space.layers`, in its order: eager, float32, one image, unfused."""
     network = _Timed(architecture, num_classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -31,7 +31,7 @@ USAGE = """\
 # Certificate of a network for real-time segmentation, and how to use what lies beside it.
 #
 # {model} takes `image`, float32 (1, 3, {height}, {width}): RGB in 0..1, minus input_mean, divided by input_std.
-# It gives `labels`, int64 (1, {height}, {width}), upsampling and arg-max inside: the very graph that was timed.
+# It gives `labels`, int64 (1, {height}, {width}), upsampling and arg-max inside, as they were timed.
 # In Python, with the logits:
 #
 #     import space
@@ -81,7 +81,7 @@ def write_winner(
         with Meter(target, dataset.size, dataset.num_classes) as meter:
             latency = meter.measure(architecture, weights=unfinished / WEIGHTS)
         scores = evaluate(network, dataset, device=device, guard=lane.training_step)
-        certificate = _certificate(
+        certificate = certify(
             architecture,
             dataset,
             budget=budget,
@@ -117,7 +117,7 @@ def validation_images(dataset: Dataset, count: int) -> Tensor:
     return images
 
 
-def _certificate(
+def certify(
     architecture: Architecture,
     dataset: Dataset,
     *,
@@ -128,6 +128,7 @@ def _certificate(
     check: OnnxCheck,
     files: Path,
 ) -> Certificate:
+    """The certificate of the finished `files` of a network that was timed, scored on `scored_on` and compared."""
     height, width = dataset.size
     return Certificate(
         architecture=architecture.key,
@@ -153,7 +154,9 @@ def _certificate(
         onnx_max_abs_difference=check.max_abs_difference,
         onnx_tolerance=check.tolerance,
         onnx_same_labels=check.same_labels,
-        sha256={name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in (ARCHITECTURE, WEIGHTS, MODEL)},
+        sha256={
+            name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in (ARCHITECTURE, WEIGHTS, MODEL)
+        },
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pruning.surgery import Cutter
 from space.channels import parametric
+from space.errors import UserError
 from space.network import Network
 
 Scores = NDArray[np.float64]
@@ -46,13 +47,21 @@ def taylor(
 
     `batches` give (images, labels) on the network's device. Returns one score per channel of the unpruned
     architecture; the network's weights and statistics are left as they were.
+
+    Raises: UserError when the loss is not finite.
     """
     was_training = network.training
     network.eval()  # statistics stay, and dropout is off
     total, count = np.zeros(len(cutter.everything)), 0
     for images, labels in batches:
         network.zero_grad(set_to_none=True)
-        loss(network(images), labels).backward()
+        value = loss(network(images), labels)
+        if not bool(torch.isfinite(value)):
+            raise UserError(
+                f"expected a finite loss to score channels by, got {float(value.detach())} on batch {count}; "
+                "check the network's weights and that the batch has labels that are not void"
+            )
+        torch.autograd.backward(value)
         total += _collect(cutter, network, _weight_times_gradient) ** 2
         count += 1
     network.zero_grad(set_to_none=True)
@@ -73,16 +82,18 @@ def _collect(cutter: Cutter, network: Network, value: Callable[[nn.Parameter], T
     for node in parametric(cutter.graph):
         layer = network.layer(node.name)
         outputs = cutter.positions(node)
-        out_dimension = 1 if node.kind == "deconv" else 0
-        for name, parameter in layer.named_parameters():
+        for parameter in layer.parameters():
             amount = value(parameter).double()
-            np.add.at(scores, outputs, _over_all_but(amount, out_dimension if name == "weight" else 0))
-            if name == "weight" and node.kind in ("conv", "deconv") and not node.depthwise:
-                np.add.at(scores, cutter.read_positions(node), _over_all_but(amount, 1 - out_dimension))
+            if amount.dim() == 1 or node.depthwise:
+                np.add.at(scores, outputs, amount.reshape(len(outputs), -1).sum(dim=1).cpu().numpy())
+                continue
+            if node.kind == "deconv":
+                amount = amount.transpose(0, 1)
+            filters = amount.flatten(2).sum(dim=2).cpu().numpy()  # (out, in)
+            inputs = cutter.read_positions(node)
+            np.add.at(scores, outputs, filters.sum(axis=1))
+            np.add.at(scores, inputs, filters.sum(axis=0))
+            # Where a layer reads and gives the same channel (residual streams), its own weight was counted twice.
+            both = np.nonzero(outputs[:, None] == inputs[None, :])
+            np.subtract.at(scores, outputs[both[0]], filters[both])
     return scores
-
-
-def _over_all_but(value: Tensor, dimension: int) -> NDArray[np.float64]:
-    others = [index for index in range(value.dim()) if index != dimension]
-    summed = value.sum(dim=others) if others else value
-    return summed.cpu().numpy()

@@ -76,7 +76,8 @@ class Cutter:
 
     @property
     def _free(self) -> Mask:
-        return self.map.group_of_channel != FIXED
+        free: Mask = self.map.group_of_channel != FIXED
+        return free
 
 
 def _cut_layer(layer: nn.Module, node: Node, read: Mask, out: Mask) -> None:

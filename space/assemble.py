@@ -45,6 +45,7 @@ def assemble(architecture: Architecture, num_classes: int, *, auxiliary: bool = 
         for index, each in enumerate(architecture.auxiliary):
             logits = _auxiliary(graph, levels[0][each.stage].out, each, num_classes, f"auxiliary{index}")
             graph.outputs.append(graph.resize(logits, FULL_SIZE))
+    graph.drop_unused()
     return graph
 
 

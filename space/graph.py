@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -175,6 +175,21 @@ class Graph:
             assert term.stride == first.stride, "summed tensors share a stride"
             self._tie(first.channels, term.channels)
         return self._add("add", terms, first.channels, first.stride)
+
+    def drop_unused(self) -> None:
+        """Forget layers that no output depends on, such as an activation after the last tap of a ladder."""
+        used = {node.index for node in self.outputs} | {self.image.index}
+        for node in reversed(self.nodes):
+            if node.index in used:
+                used.update(node.inputs)
+        place = {old: new for new, old in enumerate(sorted(used))}
+        moved = {
+            old: replace(self.nodes[old], index=new, inputs=tuple(place[index] for index in self.nodes[old].inputs))
+            for old, new in place.items()
+        }
+        self.nodes = list(moved.values())
+        self.outputs = [moved[node.index] for node in self.outputs]
+        self.image = moved[self.image.index]
 
     def _weights(self, name: str, x: Node, width: int, fixed: bool) -> Atoms:
         """Output atoms of a convolution; weights used twice tie both uses, at the input too."""

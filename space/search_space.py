@@ -256,7 +256,8 @@ class _Questions:
         )
 
     def stages(self, stem: Stem) -> tuple[Stage, ...]:
-        count = self.integer("stages", "stages")
+        kinds = [str(kind) for kind in self.space.options("block")]
+        count = self.integer("stages", "stages", lambda n: any(self.fits(kind, stem, n) for kind in kinds))
         block = self.text("block", "block", lambda kind: self.fits(kind, stem, count))
         down = self.text("down", "down", lambda kind: self.opens(kind, block, stem, count))
         fuse = "none"

@@ -7,6 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nas.data import Dataset, DataSpec
     from nas.trained import Labelling, Trained
     from space import Architecture
@@ -26,9 +28,7 @@ def add_architecture(parser: argparse.ArgumentParser) -> None:
 def add_trained(parser: argparse.ArgumentParser) -> None:
     """ARCH and --weights."""
     add_architecture(parser)
-    parser.add_argument(
-        "--weights", metavar="FILE", help="weights.safetensors; a folder given as ARCH brings its own"
-    )
+    parser.add_argument("--weights", metavar="FILE", help="weights.safetensors; a folder given as ARCH brings its own")
 
 
 def add_data(parser: argparse.ArgumentParser, default: str | None = DEFAULT_DATA) -> None:
@@ -57,7 +57,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         "--target",
         default="",
         metavar="TARGET",
-        help="where latency counts: onnxruntime@cpu, torch@cpu:1, cudagraph:fp16@cuda:0 (default: this machine's fastest)",
+        help="where latency counts: onnxruntime@cpu, torch@cpu:1, cudagraph:fp16@cuda:0 (default: the fastest here)",
     )
 
 
@@ -190,6 +190,23 @@ def device(options: argparse.Namespace) -> str:
     return name
 
 
+def output_folder(text: str | Path) -> Path:
+    """The folder that --out names, made if it is not there yet.
+
+    Raises: UserError when it cannot be.
+    """
+    from pathlib import Path
+
+    from space.errors import UserError
+
+    folder = Path(text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: cannot make the folder {folder} ({error.strerror}); give another one") from None
+    return folder
+
+
 def load_architecture(name_or_path: str) -> Architecture:
     """A published network, a YAML file, or the architecture in a winner's folder."""
     from nas import trained
@@ -199,8 +216,12 @@ def load_architecture(name_or_path: str) -> Architecture:
 
 def _data_spec(text: str, size: tuple[int, int]) -> DataSpec:
     from nas.data import DataSpec
+    from space.errors import DataError
 
     name, colon, root = text.partition(":")
+    known = DataSpec(name=name)  # refuses an unknown name
+    if known.name != DEFAULT_DATA and not root:
+        raise DataError(f"--data: expected {name}:DIR with the folder that holds it, got {text!r}")
     return DataSpec(name=name, root=root if colon else None, size=size)
 
 

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.metadata
 import importlib.util
+import itertools
 import os
 import platform
 import shutil
@@ -16,6 +17,7 @@ EPILOG = """\
 examples:
   nas doctor"""
 LIBRARIES = ("ray", "optuna", "torch-pruning", "onnx", "onnxscript", "numpy", "safetensors", "matplotlib")
+MISSING = "missing"
 DALI = {"12": ("dali-cu12", "nvidia-dali-cuda120"), "13": ("dali-cu13", "nvidia-dali-cuda130")}
 
 
@@ -33,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
         ("memory", _memory()),
         *_torch(),
         ("dali", _dali()),
-        *((name, _version(name)) for name in LIBRARIES),
+        *((name, _library(name)) for name in LIBRARIES),
         *_runtimes(),
         ("cache", _cache()),
     ]
@@ -75,7 +77,9 @@ def _torch() -> list[tuple[str, str]]:
 
 def _gpu_advice() -> str:
     driver = shutil.which("nvidia-smi")
-    return "there is an NVIDIA driver, so a CUDA build of torch may use it" if driver else "no NVIDIA driver found either"
+    return (
+        "there is an NVIDIA driver, so a CUDA build of torch may use it" if driver else "no NVIDIA driver found either"
+    )
 
 
 def _dali() -> str:
@@ -98,20 +102,61 @@ def _dali() -> str:
 
 def _runtimes() -> list[tuple[str, str]]:
     from nas.latency import default_target, runtimes
-    from nas.latency import parse_target as parse
+    from space.errors import TargetError
+    from space.target import PRECISIONS, Target
 
     lines = []
-    for name in runtimes.names():
-        devices = runtimes.load(parse(name + _any_device(name))).PRECISIONS
-        for kind, precisions in devices.items():
-            device = "cpu" if kind == "cpu" else "cuda:0"
-            for precision in precisions:
-                target = parse(f"{name}:{precision}@{device}")
-                missing = runtimes.load(target).available(target)
-                lines.append((str(target), "ready" if missing is None else f"not here: {missing}"))
-    target = default_target()
-    reason = "a GPU is here" if target.on_cuda else "no GPU that torch can use"
-    return [*lines, ("default", f"{target} ({reason}; the first that is ready, fastest first)")]
+    for name, device, precision in itertools.product(runtimes.names(), ("cpu", "cuda:0"), PRECISIONS):
+        target = Target(runtime=name, precision=precision, device=device)
+        try:
+            runtime = runtimes.load(target)
+        except TargetError:  # this runtime does not know that precision on that device
+            continue
+        missing = runtime.available(target)
+        lines.append((str(target), "ready" if missing is None else f"not here: {missing}"))
+    chosen = default_target()
+    reason = (
+        "the fastest way to use this GPU" if chosen.on_cuda else "no GPU that torch can use, so the fastest on the CPU"
+    )
+    return [*lines, ("default target", f"{chosen}: {reason}")]
 
 
-MISSING = "missing"
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return MISSING
+
+
+def _library(package: str) -> str:
+    version = _version(package)
+    return f"{version}; pip install {package}" if version == MISSING else version
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else platform.machine()
+
+
+def _memory() -> str:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    kibibytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    total, available = (kibibytes.get(name, 0) / 2**20 for name in ("MemTotal", "MemAvailable"))
+    return f"{total:.1f} GiB, {available:.1f} GiB available"
+
+
+def _cache() -> str:
+    from nas.data.sets.road_scenes import cache_folder
+
+    folder = cache_folder()
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    problem = "" if os.access(existing, os.W_OK) else "; it cannot be written, set XDG_CACHE_HOME to a folder that can"
+    return f"{folder}, {free:.1f} GiB free{problem}"

@@ -38,7 +38,8 @@ def run(options: argparse.Namespace) -> None:
     network = trained.network(dataset.num_classes)
     height, width = dataset.size
     print(
-        f"{trained.name} on {len(dataset.validation)} validation images of {dataset.name} at {height}x{width}, {device}\n",
+        f"{trained.name} on {len(dataset.validation)} validation images of {dataset.name} at {height}x{width}, "
+        f"computed on {device}\n",
         flush=True,
     )
     threads = len(os.sched_getaffinity(0))

@@ -45,11 +45,14 @@ def run(options: argparse.Namespace) -> None:
     height, width = labelling.size
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     out = Path(options.out)
+    common.output_folder(out.parent)
     checks = []
-    write_atomically(
-        out, lambda file: checks.append(export_checked(network, file, images, labels=not options.logits))
+    write_atomically(out, lambda file: checks.append(export_checked(network, file, images, labels=not options.logits)))
+    output = (
+        f"logits (1, {len(labelling.classes)}, {height}, {width})"
+        if options.logits
+        else f"labels (1, {height}, {width})"
     )
-    output = f"logits (1, {len(labelling.classes)}, {height}, {width})" if options.logits else f"labels (1, {height}, {width})"
     print(f"{out}: image (1, 3, {height}, {width}) -> {output}, {out.stat().st_size / 2**20:.1f} MiB")
     print(f"against PyTorch: {checks[0]}")
     print(f"input: RGB in 0..1, minus {list(MEAN)}, divided by {list(STD)}")

@@ -51,14 +51,15 @@ def run(options: argparse.Namespace) -> None:
     names = list(dict.fromkeys(options.architectures or space.published()))
     architectures = {name: common.load_architecture(name) for name in names}
     size, classes, target = common.input_size(options.input), common.class_count(options), common.target(options)
+    out = common.output_folder(options.out) if options.out else None
     print(f"{len(names)} networks on {target} at {size[0]}x{size[1]}, batch 1, {classes} classes", flush=True)
     latencies: dict[str, Latency] = {}
     with Meter(target, size, classes) as meter:
         for name, architecture in architectures.items():
             latencies[name] = meter.measure(architecture)
             print(f"  {name}: {latencies[name].p50_milliseconds:.2f} ms", flush=True)
-            if options.out:  # after every network: nothing measured is lost
-                write_leaderboard(Path(options.out) / LEADERBOARD, latencies, target)
+            if out:  # after every network: nothing measured is lost
+                write_leaderboard(out / LEADERBOARD, latencies, target)
     latencies = _sorted(latencies)
     print(f"\n{_table(latencies, architectures, size, classes)}\n")
     some = next(iter(latencies.values()))
@@ -66,9 +67,9 @@ def run(options: argparse.Namespace) -> None:
     for name, latency in latencies.items():
         if latency.flagged:
             print(f"! {name}: {'; '.join(latency.flagged)}")
-    if options.out:
-        draw(Path(options.out) / PICTURE, latencies)
-        print(f"{options.out}: {LEADERBOARD} {PICTURE}")
+    if out:
+        draw(out / PICTURE, latencies)
+        print(f"{out}: {LEADERBOARD} {PICTURE}")
 
 
 def write_leaderboard(path: Path, latencies: Mapping[str, Latency], target: Target) -> None:
@@ -91,7 +92,7 @@ def write_leaderboard(path: Path, latencies: Mapping[str, Latency], target: Targ
 
 
 def draw(path: Path, latencies: Mapping[str, Latency]) -> None:
-    """A picture (PNG) of latencies: a bar each with the 95 % interval of the median; pale bars are not to be trusted."""
+    """A picture (PNG): a bar each with the 95 % interval of the median; pale bars are not to be trusted."""
     from matplotlib.figure import Figure
 
     from nas.files import write_atomically
@@ -110,7 +111,7 @@ def draw(path: Path, latencies: Mapping[str, Latency]) -> None:
             alpha=0.45 if one.flagged else 1,
             error_kw={"ecolor": "#222222", "capsize": 3, "linewidth": 1},
         )
-        text = f" {one.p50_milliseconds:.1f} ms"
+        text = f" {one.p50_milliseconds:.3g} ms"
         axes.text(one.ci_high_milliseconds, row, text, va="center", fontsize=8)
     axes.set_yticks(range(len(latencies)), list(latencies))
     axes.invert_yaxis()
@@ -119,7 +120,14 @@ def draw(path: Path, latencies: Mapping[str, Latency]) -> None:
     axes.set_xlabel("median latency, milliseconds, with 95 % interval")
     axes.set_title(f"{some.target}, {some.height}x{some.width}, batch {some.batch}", fontsize=10)
     if any(one.flagged for one in latencies.values()):
-        axes.annotate("pale: disturbed while it was measured", (0.99, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=8)
+        axes.annotate(
+            "pale: disturbed while it was measured",
+            (0.99, 0.97),
+            xycoords="axes fraction",
+            ha="right",
+            va="top",
+            fontsize=8,
+        )
     axes.spines[["top", "right"]].set_visible(False)
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
 

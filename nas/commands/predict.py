@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
     network = trained.network(len(labelling.classes)).to(common.device(options))
-    for image_path, overlay_path in _destinations(options.images, Path(options.out)):
+    for image_path, overlay_path in _destinations(options.images, common.output_folder(options.out)):
         image = read_image(image_path, None)
         label = predict(network, image, labelling.size)
         picture = Image.fromarray(overlay(image, label, labelling.palette))
@@ -80,12 +80,14 @@ def predict(network: torch.nn.Module, image: NDArray[np.uint8], size: tuple[int,
 def _destinations(images: Sequence[str], out: Path) -> list[tuple[Path, Path]]:
     """Each image with its overlay's path.
 
-    Raises: UserError when two images would have the same.
+    Raises: DataError for an image that is not there, UserError when two would have the same overlay.
     """
-    from space import UserError
+    from space import DataError, UserError
 
     found: dict[Path, Path] = {}
     for name in images:
+        if not Path(name).is_file():
+            raise DataError(f"{name}: expected an image, got no such file; check the path")
         path = out / f"{Path(name).stem}.overlay.png"
         if path in found:
             raise UserError(f"{found[path]} and {name} would both become {path}; give them in two calls with own --out")

@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_input(parser)
     common.add_classes(parser)
     parser.add_argument("--all", action="store_true", help="a line for every layer, not only for convolutions")
-    parser.add_argument("--latency", action="store_true", help="measure the latency, and each layer's share of the time")
+    parser.add_argument(
+        "--latency", action="store_true", help="measure the latency, and each layer's share of the time"
+    )
     common.add_target(parser)
 
 
@@ -49,7 +51,9 @@ def run(options: argparse.Namespace) -> None:
     found = layers(architecture, size, classes)
     times = None if target is None else _times(architecture, size, classes, target)
     print(_table(found, times, every=options.all))
-    parameters, multiply_adds = (sum(getattr(layer, name) for layer in found) for name in ("parameters", "multiply_adds"))
+    parameters, multiply_adds = (
+        sum(getattr(layer, name) for layer in found) for name in ("parameters", "multiply_adds")
+    )
     cut = f", pruned in {len(architecture.channels)} groups of channels" if architecture.channels else ""
     print(
         f"\n{options.architecture}: {parameters:,} parameters, {multiply_adds / 1e9:.3f} G multiply-adds at "
@@ -60,9 +64,7 @@ def run(options: argparse.Namespace) -> None:
         _print_latency(architecture, size, classes, target)
 
 
-def _times(
-    architecture: Architecture, size: tuple[int, int], classes: int, target: Target
-) -> tuple[float, ...]:
+def _times(architecture: Architecture, size: tuple[int, int], classes: int, target: Target) -> tuple[float, ...]:
     from nas.latency.runtimes import require
     from nas.layer_times import layer_milliseconds
 

@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--out: {out} holds a training already; go on with --resume, or give another --out")
     dataset = load(common.data_spec(options))
     check(dataset)
+    common.output_folder(out)
 
     from nas.training.trainer import Trainer
 
@@ -107,9 +108,10 @@ def _train(trainer: Trainer, out: Path) -> None:
         append_epoch(out, epoch)  # before the checkpoint: an epoch that is done again is also recorded again
         trainer.save(out / CHECKPOINT)
         left = sum(seconds) / len(seconds) * (report.epochs - report.epoch)
+        ending = "" if trainer.finished else f", {duration(left)} left"
         print(
             f"epoch {report.epoch:{width}}/{report.epochs}  loss {report.loss:.4f}  "
-            f"mIoU {percent(report.scores.miou):>5} %  {report.seconds:.1f} s  {duration(left)} left",
+            f"mIoU {percent(report.scores.miou):>5} %  {report.seconds:.1f} s{ending}",
             flush=True,
         )
 

@@ -2,10 +2,12 @@
 
     summary = summarize(RunFolder.open(path))   # plain values
     page = write_report(RunFolder.open(path))   # report.html and report.yaml in the run's folder
+    print(leaderboard_text(RunFolder.open(path)))
 
-`summary` and `agreement` hold the figures; `page`, `pareto`, `curves`, `samples` and `words` show them.
+`summary` and `agreement` hold the figures; the other files show them. Importing this loads no torch.
 """
 
 from nas.report.page import write_report as write_report
 from nas.report.summary import Summary as Summary
 from nas.report.summary import summarize as summarize
+from nas.report.terminal import leaderboard_text as leaderboard_text

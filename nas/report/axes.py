@@ -12,6 +12,7 @@ Scale = Callable[[float], float]
 
 CHARACTER_PIXELS = 6.5  # mean width of a character at 12 pixels
 LINE_PIXELS = 14.0
+LEADER_PIXELS = 11.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +26,7 @@ class Box:
 
     def overlaps(self, other: Box) -> bool:
         return (
-            self.left < other.right
-            and other.left < self.right
-            and self.top < other.bottom
-            and other.top < self.bottom
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
         )
 
     def holds(self, other: Box) -> bool:
@@ -79,36 +77,41 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Html:
     return element("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "class": kind})
 
 
-def percent_axis(frame: Box, scale: Scale, low: float, high: float) -> Html:
-    """Horizontal lines with values in per cent at the left of `frame`."""
+def percent_axis(frame: Box, scale: Scale, low: float, high: float, *, written: bool = True) -> Html:
+    """Horizontal lines, with values in per cent at the left of `frame` if they are `written`."""
     ticks = even_ticks(low, high)
     decimals = 0 if all(abs(tick * 100 - round(tick * 100)) < 1e-6 for tick in ticks) else 1
-    return joined(
-        joined(
-            (
-                line(frame.left, scale(tick), frame.right, scale(tick), "grid"),
-                text(frame.left - 8, scale(tick) + 4, f"{tick * 100:.{decimals}f}", "tick", "end"),
-            )
-        )
-        for tick in ticks
-    )
+    parts = [line(frame.left, scale(tick), frame.right, scale(tick), "grid") for tick in ticks]
+    if written:
+        parts += [text(frame.left - 8, scale(tick) + 4, f"{tick * 100:.{decimals}f}", "tick", "end") for tick in ticks]
+    return joined(parts)
 
 
-def place_label(words: str, point: tuple[float, float], taken: Sequence[Box], bounds: Box) -> tuple[Box, str] | None:
-    """Room for words beside a point that overlaps nothing taken, and how they are anchored; None where there is none.
+def place_label(words: str, point: tuple[float, float], taken: Sequence[Box], bounds: Box) -> Box | None:
+    """Room for words beside a point that overlaps nothing taken; None where there is none.
 
     Nearest places first: right, left, above, below and between them, then the same farther away.
     """
     width = len(words) * CHARACTER_PIXELS
     x, y = point
-    for distance in (10.0, 16.0, 24.0, 34.0):
+    for distance in (10.0, 16.0, 24.0, 34.0, 46.0):
         for across, down in _directions(distance):
-            left = x + across if across > 0 else x + across - width if across < 0 else x - width / 2
+            left = x + across if across > 0 else x + across - width
+            if across == 0:
+                left = min(max(x - width / 2, bounds.left), bounds.right - width)
             middle = y + down
             box = Box(left=left, top=middle - LINE_PIXELS / 2, right=left + width, bottom=middle + LINE_PIXELS / 2)
             if bounds.holds(box) and not any(box.overlaps(other) for other in taken):
-                return box, "start" if across > 0 else "end" if across < 0 else "middle"
+                return box
     return None
+
+
+def label(words: str, box: Box, point: tuple[float, float], kind: str) -> Html:
+    """Words in a box, with a thin line to the point that they name when that is not next to them."""
+    x = min(max(point[0], box.left), box.right)
+    y = min(max(point[1], box.top), box.bottom)
+    leader = line(*point, x, y, "leader") if math.hypot(point[0] - x, point[1] - y) > LEADER_PIXELS else Html()
+    return joined((leader, text((box.left + box.right) / 2, box.bottom - 3, words, kind, "middle")))
 
 
 def _directions(distance: float) -> Iterable[tuple[float, float]]:

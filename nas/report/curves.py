@@ -8,7 +8,7 @@ from nas.report.summary import Candidate, Summary
 
 WIDTH, HEIGHT = 960, 300
 FRAME = Box(left=58, top=26, right=WIDTH - 190, bottom=HEIGHT - 40)
-MOST_NAMES = 16
+MOST_NAMES = 14
 
 
 def curves(summary: Summary) -> Html:
@@ -50,9 +50,10 @@ def _curve(candidate: Candidate, x: Scale, y: Scale, is_winner: bool) -> Html:
 
 
 def _names(trained: list[Candidate], x: Scale, y: Scale, winner: str | None) -> Html:
-    """Names at the right edge, finalists before others while there is room; a thin line leads to the curve's end."""
-    order = sorted(trained, key=lambda each: (each.key != winner, -len(each.finish), -(each.miou or 0.0)))
-    named = order[:MOST_NAMES]
+    """Names of those who trained longest, at the right edge, best first; a thin line leads to the curve's end."""
+    longest = max(each.epochs for each in trained)
+    order = sorted(trained, key=lambda each: (each.key != winner, -(each.miou or 0.0)))
+    named = [each for each in order if each.epochs == longest or each.key == winner][:MOST_NAMES]
     ends = [y(each.miou or 0.0) for each in named]
     heights = spread(ends, LINE_PIXELS, FRAME.top, FRAME.bottom)
     parts = []

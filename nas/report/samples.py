@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas.run_folder import RunFolder
-from space import Architecture, UserError
+from nas.trained import load_trained
+from space import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,8 +39,8 @@ class Sample:
 class Samples:
     """Pictures to look at and the colour (`#rrggbb`) of every class. `missing` says why there are no pictures."""
 
-    pictures: tuple[Sample, ...] = ()
     colours: Mapping[str, str]
+    pictures: tuple[Sample, ...] = ()
     missing: str = ""
 
 
@@ -48,21 +50,34 @@ def draw_samples(run: RunFolder) -> Samples:
     A data set that is not here, or weights that are damaged, leave a report without pictures that says so.
     """
     from nas.data import load
-    from nas.training.weights import load_into, load_weights
+    from nas.latency import lane
 
     colours: Mapping[str, str] = {}
     try:
         dataset = load(run.study().data)
         shades = ("#" + bytes(colour).hex() for colour in dataset.palette)
         colours = dict(zip(dataset.classes, shades, strict=True))
-        path, weights = run.winner / "architecture.yaml", run.winner / "weights.safetensors"
-        network = Architecture.from_yaml(path.read_text("utf-8"), str(path)).build(dataset.num_classes).eval()
-        load_into(network, load_weights(weights), str(weights))
+        network = load_trained(str(run.winner), None).network(dataset.num_classes)
         count = len(dataset.validation)
         chosen = dict.fromkeys((2 * index + 1) * count // (2 * PICTURES) for index in range(PICTURES))
-        return Samples(pictures=tuple(_sample(network, dataset, index) for index in chosen), colours=colours)
+        with lane.training_step(), _one_thread():  # nobody's timing is disturbed
+            pictures = tuple(_sample(network, dataset, index) for index in chosen)
+        return Samples(pictures=pictures, colours=colours)
     except UserError as error:
         return Samples(colours=colours, missing=f"The winner's predictions cannot be shown: {error}")
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in the same order, and thus the same report, however many cores there are."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _sample(network: nn.Module, dataset: Dataset, index: int) -> Sample:
@@ -87,7 +102,7 @@ def _predict(network: nn.Module, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     from nas.data import MEAN, STD
 
-    normal = (image.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)  # (H, W, 3)
+    normal = (image.astype(np.float32) / 255 - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)  # (H, W, 3)
     with torch.inference_mode():
         logits = network(torch.from_numpy(normal).permute(2, 0, 1)[None].contiguous())  # (1, C, H, W)
     labels: NDArray[np.uint8] = logits.argmax(1)[0].to(torch.uint8).numpy()

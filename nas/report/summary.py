@@ -9,11 +9,12 @@ from typing import Literal
 from nas.report.agreement import Agreement, agreement
 from nas.report.words import describe
 from nas.run_folder import Certificate, Origin, Progress, RunFolder, Trial
-from space import Architecture, strict
+from nas.trained import load_architecture
+from nas.winner import CERTIFICATE, read_certificate
 from space.latency import Budget, Latency, Statistic
 
 Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]
-Place = Literal["winner", "published, own width", "published, scaled to the budget", "best random", "best guided"]
+Place = Literal["winner", "published, own width", "published, scaled", "best random", "best guided"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,12 +173,10 @@ def headline(summary: Summary) -> str:
             f"No winner yet for {summary.budget} on {where}: {len(summary.trials)} candidates were proposed and "
             f"{trained} of them trained. Go on with `nas search --resume`."
         )
-    certificate = winner.certificate
-    accuracy = "an unknown mIoU" if certificate.miou is None else f"{certificate.miou:.1%} mIoU"
-    timing = winner.timing
+    certificate, timing = winner.certificate, winner.timing
     statistic = "" if summary.statistic == "p50" else f" ({summary.statistic} {timing.milliseconds:.2f} ms)"
     return (
-        f"{winner.name}: {accuracy} in {timing.p50_milliseconds:.2f} ms (95 % interval "
+        f"{winner.name}: {certificate.miou:.1%} mIoU in {timing.p50_milliseconds:.2f} ms (95 % interval "
         f"{timing.ci_low_milliseconds:.2f} to {timing.ci_high_milliseconds:.2f} ms){statistic} on {where}; budget "
         f"{certificate.budget}: {'passed' if certificate.passed else 'FAILED'}; {certificate.parameters:,} parameters, "
         f"{certificate.multiply_adds / 1e9:.2f} G multiply-adds."
@@ -226,11 +225,10 @@ def _timing(latency: Latency, budget: Budget) -> Timing:
 
 
 def _winner(run: RunFolder, candidates: Sequence[Trial], budget: Budget) -> Winner | None:
-    certificate_path, architecture_path = run.winner / "certificate.yaml", run.winner / "architecture.yaml"
-    if not (certificate_path.is_file() and architecture_path.is_file()):
+    if not (run.winner / CERTIFICATE).is_file():
         return None
-    certificate = strict.parse(certificate_path.read_text("utf-8"), Certificate, str(certificate_path))
-    architecture = Architecture.from_yaml(architecture_path.read_text("utf-8"), str(architecture_path))
+    certificate = read_certificate(run.winner)
+    architecture = load_architecture(str(run.winner))
     by_key = {trial.architecture.key: trial for trial in candidates}
     origin = by_key.get(architecture.key) or by_key.get(architecture.without_channels().key)
     pruned = bool(architecture.channels)
@@ -252,7 +250,7 @@ def _leaderboard(
 ) -> tuple[Standing, ...]:
     """The winner, then published networks and the best of each way of proposing, best mIoU first."""
     places: list[tuple[Place, Candidate]] = [("published, own width", each) for each in company]
-    places += [("published, scaled to the budget", each) for each in trials if each.origin == "seed"]
+    places += [("published, scaled", each) for each in trials if each.origin == "seed"]
     for place, origin in (("best random", "random"), ("best guided", "guided")):
         best = _best([each for each in trials if each.origin == origin])
         if best is not None:
@@ -329,11 +327,9 @@ def _agreements(candidates: Sequence[Candidate]) -> tuple[Agreement, ...]:
 
 def _notes(winner: Winner | None, latencies: Sequence[Latency], budget: Budget) -> tuple[str, ...]:
     notes = []
-    if winner is not None and Budget.parse(winner.certificate.budget) != budget:
-        notes.append(
-            f"The winner was certified for {winner.certificate.budget}; the study now asks for {budget}, "
-            "which is not answered yet."
-        )
+    certified = None if winner is None else winner.certificate.budget
+    if certified is not None and Budget.parse(certified) != budget:
+        notes.append(f"The winner was certified for {certified}; the study now asks for {budget}: not answered yet.")
     if winner is not None and winner.certificate.latency.flagged:
         notes.append(f"The winner's latency is flagged: {'; '.join(winner.certificate.latency.flagged)}.")
     flagged = sum(bool(latency.flagged) for latency in latencies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Callable
@@ -192,11 +193,11 @@ class Proposals:
         wanted = FULL_ENOUGH * self._budget.milliseconds / statistics.median(rates)
         low, high = NARROWEST, WIDEST
         for _ in range(8):
-            middle = (low * high) ** 0.5
+            middle = math.sqrt(low * high)
             scaled = scale_width(architecture, middle)
             inside = space.multiply_adds(scaled, self._study.data.size, self._num_classes) < wanted
             low, high = (middle, high) if inside else (low, middle)
-        return (low * high) ** 0.5
+        return math.sqrt(low * high)
 
 
 def measured_trial(

@@ -93,7 +93,7 @@ def run_jobs(
 ) -> None:
     """Train the jobs that `next_job` gives until it gives None; with `stop_weak`, by asynchronous halving."""
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    scheduler: TrialScheduler = FIFOScheduler()
+    scheduler: TrialScheduler = FIFOScheduler()  # type: ignore[no-untyped-call]
     if stop_weak and epochs > 1:
         scheduler = ASHAScheduler(time_attr="epoch", grace_period=max(1, epochs // 4), max_t=epochs, reduction_factor=2)
     with tempfile.TemporaryDirectory(prefix="framebudget-ray-") as scratch:
@@ -150,9 +150,9 @@ class Feed(Searcher):
         self._events.epoch(self._jobs[trial_id], *self._last[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if result is not None and "epoch" in result and not error:
-            if self._last.get(trial_id, (0, 0.0))[0] != result["epoch"]:
-                self.on_trial_result(trial_id, result)
+        told = self._last.get(trial_id, (0, None))[0]
+        if result is not None and result.get("epoch", told) != told and not error:
+            self.on_trial_result(trial_id, result)  # Ray gives the last result of a trial here only
         epoch, miou = self._last.pop(trial_id, (0, None))
         self._events.end(self._jobs.pop(trial_id), epoch, miou, "its training failed" if error else "")
 

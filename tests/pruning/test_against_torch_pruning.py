@@ -15,7 +15,7 @@ from torch import nn
 import space
 from pruning.surgery import Cutter
 from space import Architecture
-from space.architecture import LadderDecoder, Stem
+from space.architecture import LadderDecoder
 from space.channels import FIXED, parametric
 from space.graph import Node
 from space.network import Network
@@ -24,35 +24,42 @@ Members = set[tuple[str, str, int]]
 SAMPLES = 8  # channels compared per layer, beside its first and its last
 
 
-def _convs_stem(name: str) -> Architecture:
-    """ERFNet behind one plain convolution: torch-pruning does not see an image that is concatenated."""
-    whole = space.load(name)
-    return replace(whole, stem=Stem(kind="convs", width=16))
+def _without_image(architecture: Architecture) -> Architecture:
+    """The same with a plain first layer, no image joined later, and a ladder that reads activated features.
+
+    torch-pruning does not see an image that is concatenated, and does not see layers that no output depends on: with
+    taps before the last activation, that activation and its normalisation are such.
+    """
+    stem, decoder = architecture.stem, architecture.decoder
+    stem = replace(stem, kind="convs") if stem.kind == "cat" else replace(stem, image=False)
+    fuse = {"image": "none", "image_add": "add", "image_concat": "concat", "fir": "none"}
+    stages = tuple(replace(stage, fuse=fuse.get(stage.fuse, stage.fuse)) for stage in architecture.stages)
+    if isinstance(decoder, LadderDecoder):
+        decoder = replace(decoder, taps="relu")
+    return replace(architecture, stem=stem, stages=stages, decoder=decoder)
 
 
-def _no_image(name: str) -> Architecture:
-    whole = space.load(name)
-    stages = tuple(replace(stage, fuse="none") for stage in whole.stages)
-    return replace(whole, stem=replace(whole.stem, image=False), stages=stages)
-
-
-TRACEABLE: dict[str, Callable[[], Architecture]] = {
-    "swiftnet-rn18": lambda: space.load("swiftnet-rn18"),
-    "swiftnet-mnv2": lambda: space.load("swiftnet-mnv2"),
-    "ndnet45-fcn32": lambda: space.load("ndnet45-fcn32"),
-    "ndnet45-ende": lambda: space.load("ndnet45-ende"),
-    "erfnet behind a convolution": lambda: _convs_stem("erfnet"),
-    "erfnet-encoder behind a convolution": lambda: _convs_stem("erfnet-encoder"),
-    "fplnet without the image": lambda: _no_image("fplnet"),
-    "fplnet-encoder under a ladder, without the image": lambda: replace(
-        _no_image("fplnet-encoder"), decoder=LadderDecoder(width=24)
-    ),
-}
+TRACEABLE = (
+    "swiftnet-rn18",
+    "swiftnet-mnv2",
+    "ndnet45-fcn32",
+    "ndnet45-ende",
+    "erfnet",
+    "fplnet-encoder",
+    "fpl encoder under a ladder",
+    "nonbt, conv_pool stem, cat decoder",
+    "esp, all cats",
+    "esp modules with image_concat, cat decoder",
+    "fpl under sums of its first convolution",
+    "image pyramid of two levels",
+    "inverted with cats, relu6",
+)
 
 
 @pytest.fixture(params=TRACEABLE)
-def network(request: pytest.FixtureRequest, randomised: Callable) -> Network:
-    return randomised(TRACEABLE[request.param]())
+def network(request: pytest.FixtureRequest, randomised: Callable, crossings: dict[str, Architecture]) -> Network:
+    name = request.param
+    return randomised(_without_image(crossings[name] if name in crossings else space.load(name)))
 
 
 def producers(cutter: Cutter) -> list[Node]:
@@ -80,9 +87,7 @@ def traced(network: Network, image: torch.Tensor) -> tp.DependencyGraph:
 
 
 def out_group(graph: tp.DependencyGraph, layer: nn.Module, indices: list[int]) -> tp.Group:
-    transposed = isinstance(layer, nn.ConvTranspose2d)
-    prune = tp.prune_conv_out_channels if not transposed else tp.prune_conv_out_channels
-    return graph.get_pruning_group(layer, prune, idxs=indices)
+    return graph.get_pruning_group(layer, tp.prune_conv_out_channels, idxs=indices)
 
 
 def theirs(graph: tp.DependencyGraph, network: Network, group: tp.Group) -> Members:
@@ -110,18 +115,21 @@ def test_groups_are_the_same(network: Network, image: Callable, classes: int) ->
             assert theirs(graph, network, group) == expected[int(channels[index])], f"{node.name} channel {index}"
 
 
-def test_cuts_are_the_same(network: Network, image: Callable, classes: int) -> None:
+def test_cuts_are_the_same(network: Network, image: Callable, random_keep: Callable, classes: int) -> None:
     cutter, picture = Cutter(network.architecture, classes), image()
-    rng = np.random.default_rng(1)
-    theirs_cut, keep = copy.deepcopy(network), cutter.everything.copy()
-    graph, done = traced(theirs_cut, picture), set()
+    keep = random_keep(cutter, seed=1)
+    expected = cutter.cut(network, keep)
+    achieved, gone = copy.deepcopy(network), set()
+    graph = traced(achieved, picture)
     for node in producers(cutter):
-        channels = cutter.positions(node)
-        fresh = [index for index, channel in enumerate(channels) if int(channel) not in done]
-        done |= set(channels.tolist())
-        chosen = [index for index in fresh if rng.random() < 0.3]
-        if len(chosen) == len(fresh):
-            continue
-        keep[channels[chosen]] = False
-    for node in producers(cutter):
-        pass
+        left = [int(channel) for channel in cutter.positions(node) if int(channel) not in gone]
+        indices = [index for index, channel in enumerate(left) if not keep[channel]]
+        if indices:
+            out_group(graph, achieved.layer(node.name), indices).prune()
+            gone |= {left[index] for index in indices}
+    assert gone == set(np.flatnonzero(~keep).tolist())
+    weights = achieved.state_dict()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    with torch.no_grad():
+        assert torch.equal(expected(picture), achieved(picture))

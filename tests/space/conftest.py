@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 
 import pytest
 import torch
@@ -31,7 +32,8 @@ def tiny_space() -> Space:
     return Space(ranges=TINY, size=(64, 96))
 
 
-def sample_kinds(count: int) -> list[Architecture]:
+@cache
+def sample_kinds(count: int) -> tuple[Architecture, ...]:
     """Random tiny architectures that together hold every block, decoder, stem, fusion and an image pyramid."""
     rng = random.Random(7)
     small = tiny_space()
@@ -56,7 +58,7 @@ def sample_kinds(count: int) -> list[Architecture]:
             chosen.append(candidate)
     while len(chosen) < count:
         chosen.append(small.sample(rng))
-    return chosen
+    return tuple(chosen)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -69,15 +71,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(name="tiny_space")
 def tiny_space_fixture() -> Space:
     return tiny_space()
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Tensors this small spend a hundred times longer in handing work to threads than in doing it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def order_of_computation(network: nn.Module, image: Tensor) -> list[nn.Module]:
@@ -100,6 +93,8 @@ def randomise(network: nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             for value in (module.weight, module.running_var):
                 value.data.uniform_(0.5, 1.5, generator=generator)
             for value in (module.bias, module.running_mean):

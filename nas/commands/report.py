@@ -1,0 +1,41 @@
+"""`nas report`: a run as one HTML file, as data, and in short on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+
+EPILOG = """\
+example:
+  nas report runs/night"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument("run_folder", metavar="RUN", help="a run's folder, finished or not")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write report.html and report.yaml into the run's folder and print what matters most.
+
+    Raises: UserError when there is no run in the folder, or one of its files is damaged.
+    """
+    from pathlib import Path
+
+    from nas.report import summarize
+    from nas.report.page import FIGURES, write_summary
+    from nas.report.sections import effort_words
+    from nas.report.summary import headline
+    from nas.report.terminal import leaderboard_table
+    from nas.run_folder import RunFolder
+
+    folder = RunFolder.open(Path(options.run_folder))
+    summary = summarize(folder)
+    page = write_summary(folder, summary)
+    print(headline(summary))
+    for note in summary.notes:
+        print(f"note: {note}")
+    if summary.leaderboard:
+        print(f"\n{leaderboard_table(summary)}\n")
+        print(effort_words(summary.effort))
+    print(f"\n{page} (figures as data: {FIGURES} beside it)")

@@ -1,0 +1,36 @@
+"""The leaderboard for a terminal."""
+
+from __future__ import annotations
+
+from nas.report.summary import Summary, summarize
+from nas.run_folder import RunFolder
+from nas.tables import percent, table
+
+
+def leaderboard_text(run: RunFolder) -> str:
+    """A run's winner beside the published networks and the best random candidate, as plain text.
+
+    Raises: UserError when a file of the run is damaged.
+    """
+    return leaderboard_table(summarize(run))
+
+
+def leaderboard_table(summary: Summary) -> str:
+    """The same of a summary."""
+    statistic = "" if summary.statistic == "p50" else f"{summary.statistic} "
+    header = ("place", "network", f"{statistic}ms", "budget", "mIoU search", "mIoU end", "epochs", "parameters", "GMAC")
+    rows = [
+        (
+            row.place,
+            row.name,
+            f"{row.timing.milliseconds:.2f}",
+            "inside" if row.timing.within_budget else f"{row.timing.milliseconds / summary.budget_milliseconds:.2f}x",
+            percent(row.search_miou),
+            percent(row.miou),
+            str(row.epochs or "-"),
+            f"{row.parameters:,}",
+            f"{row.multiply_adds / 1e9:.2f}",
+        )
+        for row in summary.leaderboard
+    ]
+    return table(rows, header)

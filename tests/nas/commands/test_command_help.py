@@ -1,0 +1,53 @@
+"""Help of every command, and how little it loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from nas.cli import COMMANDS
+
+HEAVY = ("torch", "ray", "nvidia", "onnx", "onnxruntime", "optuna", "matplotlib", "torch_pruning", "pandas")
+
+
+def loaded_by(*words: str) -> set[str]:
+    code = (
+        "import sys\nfrom nas.cli import main\n"
+        f"try:\n    main({list(words)!r})\nexcept SystemExit:\n    pass\n"
+        "print('LOADED', *sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "usage: nas" in done.stdout
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_help_of_the_program_lists_every_command_and_an_example(nas):
+    answer = nas("--help")
+    assert answer.code == 0
+    assert all(f"    {name} " in answer.out for name in COMMANDS)
+    assert "nas search --budget 10ms" in answer.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_an_example(nas, command):
+    answer = nas(command, "--help")
+    assert answer.code == 0
+    assert answer.err == ""
+    usage, _, examples = answer.out.partition("example")
+    assert f"usage: nas {command}" in usage
+    assert f"nas {command}" in examples
+
+
+@pytest.mark.parametrize("words", [("--help",), ("train", "--help"), ("measure", "--help"), ("search", "--help")])
+def test_help_loads_no_heavy_library(words):
+    loaded = loaded_by(*words)
+    assert "argparse" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_a_word_that_is_no_command_ends_with_code_2(nas):
+    answer = nas("sarch")
+    assert answer.code == 2
+    assert "invalid choice: 'sarch'" in answer.err

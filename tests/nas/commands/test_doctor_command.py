@@ -1,0 +1,50 @@
+"""`nas doctor`: facts of this machine, and advice."""
+
+from __future__ import annotations
+
+import platform
+
+import onnxruntime
+import pytest
+import torch
+
+from nas.commands.doctor import dali_advice
+from nas.latency import default_target, runtimes
+
+CU12, CU13 = "nvidia-dali-cuda120", "nvidia-dali-cuda130"
+
+
+def test_it_tells_what_is_here(nas, cache):
+    answer = nas("doctor")
+    assert answer.code == 0, answer.err
+    lines = {line.split("  ")[0]: line for line in answer.out.splitlines()}
+    assert platform.python_version() in lines["python"]
+    assert torch.__version__ in lines["torch"]
+    assert lines["cores"].split()[1] == "1"
+    assert "GiB available" in lines["memory"]
+    assert f"{default_target()}: " in lines["default target"]
+    assert str(cache) in lines["cache"]
+    assert "GiB free" in lines["cache"]
+    assert {"dali", "ray", "optuna", "torch-pruning"} <= set(lines)
+    assert all(any(line.startswith(name) for line in lines) for name in runtimes.names())
+    assert lines["onnxruntime@cpu"].endswith("ready")
+    assert onnxruntime.__version__  # which is why it is ready
+
+
+@pytest.mark.parametrize(
+    ("cuda", "installed", "expected"),
+    [
+        ("13.0", {CU13}, ""),
+        ("12.8", {CU12}, ""),
+        (None, {CU12}, ""),
+        (None, {CU13}, ""),
+        (None, set(), "dali-cu13"),
+        ("12.6", set(), "dali-cu12"),
+        ("13.0", {CU12}, f"pip uninstall {CU12}, pip install {CU13}"),
+        ("12.8", {CU13}, f"pip uninstall {CU13}, pip install {CU12}"),
+        ("12.8", {CU12, CU13}, f"pip uninstall {CU13}, and install {CU12} again"),
+    ],
+)
+def test_dali_has_to_fit_the_cuda_of_torch(cuda, installed, expected):
+    advice = dali_advice(cuda, frozenset(installed))
+    assert expected in advice if expected else advice == ""

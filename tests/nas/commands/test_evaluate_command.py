@@ -1,0 +1,102 @@
+"""`nas evaluate`: the numbers, where the data come from, and weights that do not belong."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import space
+from nas.data import DataSpec
+from nas.study import Study
+from nas.training import load_recipe
+from nas.training.weights import load_weights, save_weights
+
+
+def shares(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z][\w() ]*?) {2,}(\d+\.\d|-)$", text, re.M | re.I))
+
+
+def test_the_numbers_are_those_of_the_training(nas, trained, pictures):
+    answer = nas("evaluate", trained, "--data", f"folder:{pictures}")
+    assert answer.code == 0, answer.err
+    card = yaml.safe_load((trained / "scores.yaml").read_text())
+    wanted = {**card["class_iou"], "mean (mIoU)": card["miou"], "pixel accuracy": card["pixel_accuracy"]}
+    assert shares(answer.out) == {name: f"{100 * share:.1f}" for name, share in wanted.items()}
+    assert "3 validation images of folder at 64x96" in answer.out
+
+
+def test_an_architecture_file_and_weights_do_as_well(nas, trained, small, pictures):
+    one = nas("evaluate", trained, "--data", f"folder:{pictures}")
+    other = nas("evaluate", small, "--weights", trained / "weights.safetensors", "--data", f"folder:{pictures}")
+    assert other.code == 0, other.err
+    assert shares(one.out) == shares(other.out) != {}
+
+
+def test_a_network_in_a_run_is_scored_on_the_data_of_its_study(nas, trained, pictures, tmp_path):
+    data = DataSpec(name="folder", root=str(pictures), size=(64, 96), validation_images=2)
+    run = tmp_path / "run"
+    shutil.copytree(trained, run / "winner")
+    (run / "study.yaml").write_text(Study(data=data, budget="10ms", recipe=load_recipe("quick")).to_yaml())
+    for folder in (run, run / "winner"):
+        assert "2 validation images of folder at 64x96" in nas("evaluate", folder).out
+    assert "2 validation images of folder at 32x48" in nas("evaluate", run, "--input", "32x48").out
+
+
+def test_weights_of_another_architecture_are_refused_by_their_first_mismatch(nas, trained, pictures):
+    answer = nas("evaluate", "erfnet", "--weights", trained / "weights.safetensors", "--data", f"folder:{pictures}")
+    first = next(iter(space.load("erfnet").build(3).state_dict()))
+    assert f"expected {first} of shape (13, 3, 3, 3), got" in answer.refusal()
+
+
+def test_weights_of_the_same_shapes_but_another_architecture_are_refused(nas, trained, pictures, tmp_path):
+    other = tmp_path / "dilated.yaml"
+    text = (trained / "architecture.yaml").read_text()
+    changed = re.sub(r"rates: \[(.*)\]", lambda match: "rates: [" + match[1].replace("1", "3", 1) + "]", text, count=1)
+    assert changed != text
+    other.write_text(changed)
+    weights = trained / "weights.safetensors"
+    answer = nas("evaluate", other, "--weights", weights, "--data", f"folder:{pictures}")
+    assert "has the same shapes but other numbers" in answer.refusal()
+
+
+def test_weights_that_say_nothing_are_used_with_data_that_does(nas, trained, small, pictures, tmp_path):
+    bare = tmp_path / "bare.safetensors"
+    save_weights(bare, load_weights(trained / "weights.safetensors"), {})
+    assert "expected the data set to work on" in nas("evaluate", small, "--weights", bare).refusal()
+    answer = nas("evaluate", small, "--weights", bare, "--data", f"folder:{pictures}", "--input", "64x96")
+    assert shares(answer.out) == shares(nas("evaluate", trained, "--data", f"folder:{pictures}").out) != {}
+
+
+@pytest.mark.parametrize("classes", ['["a"]', "[1, 2, 3]", "{", '["ground", "box"]'])
+def test_metadata_that_contradict_themselves_are_refused(nas, trained, small, tmp_path, classes):
+    file = tmp_path / "w.safetensors"
+    words = {"classes": classes, "palette": "[[0, 0, 0], [1, 1, 1], [2, 2, 2]]", "size": "64x96", "data": "folder"}
+    save_weights(file, load_weights(trained / "weights.safetensors"), words)
+    assert "expected metadata with classes" in nas("evaluate", small, "--weights", file).refusal()
+
+
+def test_what_is_missing_is_said(nas, trained, own_pictures, tmp_path):
+    assert "architecture without weights; give --weights" in nas("evaluate", "erfnet").refusal()
+    assert "got neither; check the path" in nas("evaluate", tmp_path).refusal()
+    assert "give --data folder:DIR" in nas("evaluate", trained).refusal()
+    (own_pictures / "classes.txt").write_text("ground\nwall\nsky")
+    answer = nas("evaluate", trained, "--data", f"folder:{own_pictures}")
+    assert "the weights know (ground, box, sky)" in answer.refusal()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(trained / "architecture.yaml", alone)
+    assert "give --weights" in nas("evaluate", alone).refusal()
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes((trained / "weights.safetensors").read_bytes()[:5000])
+    assert str(damaged) in nas("evaluate", trained, "--weights", damaged).refusal()
+
+
+def test_a_pickle_is_not_taken_for_weights(nas, small, tmp_path: Path):
+    file = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(1)}, file)
+    assert "expected a safetensors file" in nas("evaluate", small, "--weights", file).refusal()

@@ -1,0 +1,54 @@
+"""`nas export`: the file gives what PyTorch gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import torch
+
+from nas.trained import load_trained
+
+
+def outputs(file, image):
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return session.get_outputs()[0].name, session.run(None, {"image": image.numpy()})[0]
+
+
+def test_labels_and_logits_are_those_of_pytorch(nas, trained, tmp_path):
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = load_trained(str(trained), None).network(3)(image).numpy()
+    labels, logits = tmp_path / "labels.onnx", tmp_path / "deep" / "logits.onnx"
+
+    answer = nas("export", trained, "--out", labels)
+    assert answer.code == 0, answer.err
+    assert "image (1, 3, 64, 96) -> labels (1, 64, 96)" in answer.out
+    assert "100.000 % of the labels are the same (2 images)" in answer.out
+    assert "classes: ground, box, sky" in answer.out
+    name, found = outputs(labels, image)
+    assert name == "labels"
+    assert (found == expected.argmax(1)).mean() > 0.999
+
+    answer = nas("export", trained, "--logits", "--out", logits)
+    assert "-> logits (1, 3, 64, 96)" in answer.out
+    name, found = outputs(logits, image)
+    assert name == "logits"
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.ptp(expected))
+
+
+def test_another_size_can_be_asked_for(nas, trained, tmp_path):
+    answer = nas("export", trained, "--input", "48x80", "--out", tmp_path / "m.onnx")
+    assert answer.code == 0, answer.err
+    assert outputs(tmp_path / "m.onnx", torch.zeros(1, 3, 48, 80))[1].shape == (1, 48, 80)
+
+
+def test_weights_that_are_no_numbers_leave_no_file(nas, trained, small, tmp_path):
+    from nas.training.weights import load_weights, read_metadata, save_weights
+
+    weights = load_weights(trained / "weights.safetensors")
+    first = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    weights[first] = torch.full_like(weights[first], float("nan"))
+    save_weights(tmp_path / "nan.safetensors", weights, read_metadata(trained / "weights.safetensors"))
+    answer = nas("export", small, "--weights", tmp_path / "nan.safetensors", "--out", tmp_path / "out" / "m.onnx")
+    assert "Check that the weights are finite" in answer.refusal()
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,55 @@
+"""`nas measure`: the table, the files, and targets that are not there."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import pytest
+from PIL import Image
+
+COLUMNS = (
+    "network,target,height,width,threads,p50_milliseconds,p90_milliseconds,p99_milliseconds,"
+    "ci_low_milliseconds,ci_high_milliseconds,samples,flagged"
+)
+
+
+def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(nas, small, tmp_path):
+    board = tmp_path / "board"
+    networks = ("ndnet29-fcn32", small)
+    answer = nas("measure", *networks, "--target", "torch@cpu:1", "--input", "64x96", "--classes", "3", "--out", board)
+    assert answer.code == 0, answer.err
+    assert "2 networks on torch@cpu:1 at 64x96, batch 1, 3 classes" in answer.out
+    assert "timed: network, upsampling" in answer.out
+
+    text = (board / "latency.csv").read_text()
+    assert text.splitlines()[0] == COLUMNS
+    rows = list(csv.DictReader(text.splitlines()))
+    assert {row["network"] for row in rows} == {str(network) for network in networks}
+    medians = [float(row["p50_milliseconds"]) for row in rows]
+    assert medians == sorted(medians)
+    for row in rows:
+        numbers = {name: float(row[name]) for name in row if name.endswith("_milliseconds")}
+        assert numbers["p50_milliseconds"] <= numbers["p90_milliseconds"] <= numbers["p99_milliseconds"]
+        assert numbers["ci_low_milliseconds"] <= numbers["p50_milliseconds"] <= numbers["ci_high_milliseconds"]
+        assert (row["target"], row["height"], row["width"], row["threads"]) == ("torch@cpu:1", "64", "96", "1")
+        assert int(row["samples"]) >= 40
+        assert re.search(rf"^{re.escape(row['network'])} +{numbers['p50_milliseconds']:.2f} ", answer.out, re.M)
+        assert (f"! {row['network']}: " in answer.out) == bool(row["flagged"])
+    with Image.open(board / "latency.png") as picture:
+        assert picture.format == "PNG"
+        assert len(set(picture.convert("RGB").getdata())) > 10  # something is drawn
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("erfnt",), "did you mean 'erfnet'?"),
+        (("erfnet", "--target", "onnx@cpu"), "did you mean 'onnxruntime'?"),
+        (("erfnet", "--target", "onnxruntime"), "expected runtime[:precision]@device, got 'onnxruntime'"),
+        (("erfnet", "--target", "onnxruntime@cpu:99"), "asks for 99 threads"),
+        (("erfnet", "--input", "0x0"), "--input: expected HEIGHTxWIDTH"),
+    ],
+)
+def test_what_cannot_be_measured_is_answered_in_one_line(nas, given, expected):
+    assert expected in nas("measure", *given).refusal()

@@ -1,0 +1,79 @@
+"""`nas predict`: overlays of pictures of any size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas.commands.predict import predict
+from nas.data import MEAN, STD, read_image
+from nas.data.pictures import overlay
+from nas.trained import load_trained
+
+
+@pytest.fixture
+def large(pictures, tmp_path):
+    """A picture larger than the network's input, and of another shape."""
+    file = tmp_path / "large.png"
+    Image.open(pictures / "val" / "images" / "0.jpg").resize((250, 130)).save(file)
+    return file
+
+
+def test_every_image_becomes_an_overlay_of_its_own_size(nas, trained, pictures, large, tmp_path):
+    small = pictures / "val" / "images" / "1.jpg"
+    answer = nas("predict", trained, small, large, "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert [line.partition(": ")[0] for line in answer.out.splitlines()] == [
+        str(tmp_path / "out" / "1.overlay.png"),
+        str(tmp_path / "out" / "large.overlay.png"),
+    ]
+    usable = load_trained(str(trained), None)
+    network = usable.network(3)
+    for image, name in ((small, "1"), (large, "large")):
+        pixels = read_image(image, None)
+        label = predict(network, pixels, (64, 96))
+        written = np.asarray(Image.open(tmp_path / "out" / f"{name}.overlay.png"))
+        assert written.shape == pixels.shape
+        np.testing.assert_array_equal(written, overlay(pixels, label, usable.labelling.palette))
+
+
+def test_predicted_labels_are_the_networks_own_brought_to_the_images_size_by_nearest(trained, pictures, large):
+    import torch
+
+    network = load_trained(str(trained), None).network(3)
+    pixels = read_image(large, None)  # (130, 250, 3)
+    resized = np.asarray(Image.fromarray(pixels).resize((96, 64), Image.Resampling.BILINEAR))
+    batch = torch.tensor((resized / 255 - np.array(MEAN)) / np.array(STD), dtype=torch.float32)
+    with torch.no_grad():
+        expected = network(batch.permute(2, 0, 1)[None])[0].argmax(0).numpy()  # (64, 96)
+    label = predict(network, pixels, (64, 96))
+    rows = (np.arange(130) + 0.5) * 64 // 130
+    columns = (np.arange(250) + 0.5) * 96 // 250
+    np.testing.assert_array_equal(label, expected[np.ix_(rows.astype(int), columns.astype(int))])
+
+
+def test_shares_of_the_classes_are_printed(nas, trained, pictures, tmp_path):
+    answer = nas("predict", trained, pictures / "val" / "images" / "2.jpg", "--out", tmp_path)
+    shares = [part.rsplit(" ", 2) for part in answer.out.strip().partition(": ")[2].split(", ")]
+    assert {name for name, _, _ in shares} <= {"ground", "box", "sky"}
+    assert sum(int(share) for _, share, _ in shares) == pytest.approx(100, abs=2)
+
+
+def test_a_truncated_image_is_named_and_the_finished_ones_are_kept(nas, trained, pictures, tmp_path):
+    good = pictures / "val" / "images" / "0.jpg"
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(good.read_bytes()[:-500])
+    answer = nas("predict", trained, good, cut, "--out", tmp_path / "out")
+    assert f"{cut} is damaged or cut short" in answer.refusal()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["0.overlay.png"]
+    assert "0.overlay.png: " in answer.out
+
+
+def test_images_that_are_missing_or_of_one_name_are_refused_before_any_is_done(nas, trained, pictures, tmp_path):
+    good = pictures / "val" / "images" / "0.jpg"
+    missing = nas("predict", trained, good, tmp_path / "none.jpg", "--out", tmp_path / "out")
+    assert "none.jpg: expected an image, got no such file" in missing.refusal()
+    twice = nas("predict", trained, good, pictures / "train" / "images" / "0.jpg", "--out", tmp_path / "out")
+    assert "would both become" in twice.refusal()
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,110 @@
+"""`nas train`: what it prints and leaves, resuming, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import space
+from nas.trained import load_trained
+from nas.training.weights import load_weights
+
+
+def words(small: Path, pictures: Path, out: Path, *more: str) -> tuple[str, ...]:
+    return ("train", str(small), "--data", f"folder:{pictures}", "--input", "64x96", "--out", str(out), *more)
+
+
+def test_a_training_prints_every_epoch_and_leaves_a_network_that_can_be_used(nas, small, pictures, tmp_path):
+    out = tmp_path / "out"
+    answer = nas(*words(small, pictures, out, "--epochs", "2", "--batch-size", "3", "--seed", "5"))
+    assert answer.code == 0, answer.err
+    epochs = re.findall(r"^epoch (\d)/2  loss \d+\.\d+  mIoU +(\d+\.\d) %  \d+\.\d s(.*)$", answer.out, re.M)
+    assert [epoch for epoch, _, _ in epochs] == ["1", "2"]
+    assert "left" in epochs[0][2]
+    assert "3 classes of folder, 6 training and 3 validation images at 64x96" in answer.out
+    assert "2 epochs in batches of 3" in answer.out
+
+    card = yaml.safe_load((out / "scores.yaml").read_text())
+    assert f"{100 * card['miou']:.1f}" == epochs[1][1]
+    assert list(card["class_iou"]) == ["ground", "box", "sky"]
+    assert (card["recipe"]["batch_size"], card["recipe"]["seed"], card["size"]) == (3, 5, [64, 96])
+    for name, iou in card["class_iou"].items():
+        assert re.search(rf"^{name} +{100 * iou:.1f}$", answer.out, re.M)
+
+    trained = load_trained(str(out), None)
+    assert trained.architecture == space.load(small)
+    assert trained.labelling is not None
+    assert (trained.labelling.classes, trained.labelling.size) == (("ground", "box", "sky"), (64, 96))
+    assert trained.network(3)(torch.zeros(1, 3, 50, 70)).shape == (1, 3, 50, 70)
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(nas, small, pictures, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert nas(*words(small, pictures, whole, "--epochs", "3")).code == 0
+
+    arguments = words(small, pictures, killed, "--epochs", "3")
+    with subprocess.Popen(
+        [sys.executable, "-m", "nas.cli", *arguments], stdout=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("epoch 1/3") for line in process.stdout)
+        process.send_signal(signal.SIGKILL)
+    assert not (killed / "weights.safetensors").exists()
+
+    assert "go on with --resume" in nas(*arguments).refusal()
+    answer = nas(*arguments, "--resume")
+    assert answer.code == 0, answer.err
+    assert re.search(r"going on after epoch [12]$", answer.out, re.M)
+    assert "epoch 1/3" not in answer.out
+    assert "epoch 3/3" in answer.out
+    wanted, found = (load_weights(folder / "weights.safetensors") for folder in (whole, killed))
+    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+
+
+def test_another_training_in_the_same_folder_is_refused(nas, small, pictures, trained):
+    before = (trained / "weights.safetensors").read_bytes()
+    assert f"{trained} holds a training already" in nas(*words(small, pictures, trained)).refusal()
+    resumed = nas(*words(small, pictures, trained, "--epochs", "2", "--resume"))
+    assert "epochs: 1 in the checkpoint, epochs: 2 here" in resumed.refusal()
+    assert (trained / "weights.safetensors").read_bytes() == before
+
+
+def test_a_truncated_jpeg_is_named_before_anything_is_trained(nas, small, own_pictures, tmp_path):
+    bad = own_pictures / "train" / "images" / "4.jpg"
+    bad.write_bytes(bad.read_bytes()[:-600])
+    answer = nas(*words(small, own_pictures, tmp_path / "out"))
+    assert str(bad) in answer.refusal()
+    assert "damaged or cut short" in answer.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("train", "erfnt"), "did you mean 'erfnet'?"),
+        (("train", "erfnet", "--recipe", "quik"), "did you mean 'quick'?"),
+        (("train", "erfnet", "--data", "camvidd:x"), "did you mean 'camvid'?"),
+        (("train", "erfnet", "--data", "folder"), "expected folder:DIR"),
+        (("train", "erfnet", "--epochs", "0"), "epochs: expected more than 0, got 0"),
+        (("train", "erfnet", "--device", "tpu"), "--device: expected cpu, cuda or cuda:N, got 'tpu'"),
+        (("train", "erfnet", "--device", "cuda:99"), "got cuda:99 but torch sees"),
+        (("train", "erfnet", "--input", "180"), "--input: expected HEIGHTxWIDTH"),
+        (("train", "erfnet", "--input", "8x8"), "of 16 to 8192 pixels"),
+        (("train", "erfnet", "--input", "99999x99999"), "of 16 to 8192 pixels"),
+    ],
+)
+def test_what_cannot_be_trained_is_answered_in_one_line(nas, tmp_path, given, expected):
+    assert expected in nas(*given, "--out", tmp_path / "out").refusal()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(nas, small, pictures, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot make the folder" in nas(*words(small, pictures, tmp_path / "file" / "out")).refusal()

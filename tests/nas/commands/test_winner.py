@@ -1,0 +1,215 @@
+"""A winner's folder: what the certificate says, that its parts are one network, and that it is whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import space
+from nas.checked_export import OnnxCheck
+from nas.data import MEAN, STD, DataSpec, load
+from nas.files import replace_folder
+from nas.latency import parse_target
+from nas.run_folder import Certificate
+from nas.trained import load_winner
+from nas.training.evaluation import evaluate
+from nas.training.scores import Scores
+from nas.training.weights import load_weights, read_metadata
+from nas.winner import certify, read_certificate, write_winner
+from space import UserError, strict
+from space.errors import TargetError
+from space.latency import Budget
+
+TARGET = "onnxruntime@cpu:1"
+FILES = {"architecture.yaml", "weights.safetensors", "model.onnx", "certificate.yaml"}
+
+
+@pytest.fixture
+def dataset(pictures):
+    return load(DataSpec(name="folder", root=str(pictures), size=(64, 96)))
+
+
+@pytest.fixture(scope="module")
+def winner(trained, pictures, single_core, tmp_path_factory):
+    """A winner that is within its budget. Not to be changed."""
+    folder = tmp_path_factory.mktemp("run") / "winner"
+    folder.mkdir()
+    (folder / "old").write_text("of a winner before")
+    with single_core():
+        write_winner(
+            folder,
+            space.load(trained / "architecture.yaml"),
+            load_weights(trained / "weights.safetensors"),
+            load(DataSpec(name="folder", root=str(pictures), size=(64, 96))),
+            target=parse_target(TARGET),
+            budget=Budget.parse("1000ms p90"),
+        )
+    return folder
+
+
+def test_the_certificate_says_what_was_measured(winner, dataset):
+    assert {file.name for file in winner.iterdir()} == FILES  # and nothing of the winner before
+    assert list(winner.parent.iterdir()) == [winner]
+    certificate = read_certificate(winner)
+    architecture, weights = load_winner(winner)
+    latency = certificate.latency
+    assert (certificate.budget, certificate.passed) == ("1000ms p90", True)
+    assert certificate.architecture == architecture.key
+    assert (latency.target, latency.height, latency.width, latency.batch) == (TARGET, 64, 96, 1)
+    assert "upsampling to the input size, arg-max" in latency.scope
+    assert latency.samples >= 40
+    assert latency.ci_low_milliseconds <= latency.p50_milliseconds <= latency.ci_high_milliseconds
+    assert {"cpu", "onnxruntime", "threads", "reference"} <= set(latency.environment)
+    assert certificate.precision == "fp32"
+    assert f"{latency.samples} pairs" in certificate.protocol
+
+    network = architecture.build(3)
+    network.load_state_dict(load_file(weights))
+    scores = evaluate(network, dataset)
+    assert certificate.miou == pytest.approx(scores.miou, abs=1e-6)
+    assert list(certificate.class_iou) == ["ground", "box", "sky"]
+    assert (certificate.validation_images, certificate.num_classes, certificate.data) == (3, 3, "folder")
+    assert certificate.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert certificate.multiply_adds == space.multiply_adds(architecture, (64, 96), 3)
+    assert (certificate.input_mean, certificate.input_std) == (MEAN, STD)
+    assert 0 <= certificate.onnx_max_abs_difference <= certificate.onnx_tolerance
+    assert certificate.onnx_same_labels >= 0.999
+    digests = {name: hashlib.sha256((winner / name).read_bytes()).hexdigest() for name in certificate.sha256}
+    assert certificate.sha256 == digests
+    assert set(digests) == FILES - {"certificate.yaml"}
+
+
+def test_yaml_and_weights_rebuild_the_network_in_the_onnx_file(winner, trained):
+    architecture, weights = load_winner(winner.parent)  # the run's folder will do
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    network = architecture.build(3)
+    network.load_state_dict(load_file(weights))
+    with torch.no_grad():
+        expected = network.eval()(image).argmax(1).numpy()
+    session = onnxruntime.InferenceSession(str(winner / "model.onnx"), providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["labels"]
+    labels = session.run(None, {"image": image.numpy()})[0]
+    assert labels.shape == (1, 64, 96)
+    assert np.mean(labels == expected) > 0.999
+    original = load_file(trained / "weights.safetensors")
+    assert all(torch.equal(tensor, original[name]) for name, tensor in load_file(weights).items())
+    words = read_metadata(weights)
+    assert (words["architecture"], words["classes"]) == (architecture.key, '["ground", "box", "sky"]')
+    assert {"palette", "size", "mean", "std", "data"} <= set(words)
+
+
+def test_the_usage_written_into_the_certificate_works(winner, monkeypatch):
+    lines = (winner / "certificate.yaml").read_text().splitlines()
+    code = "\n".join(line.removeprefix("#     ") for line in lines if line.startswith("#     "))
+    assert "load_state_dict" in code
+    monkeypatch.chdir(winner)
+    values = {"image": torch.zeros(1, 3, 64, 96)}
+    exec(code, values)
+    assert values["logits"].shape == (1, 3, 64, 96)
+
+
+@pytest.mark.parametrize(
+    ("budget", "text", "passed"),
+    [(None, None, None), ("0.0001ms", "0.0001ms", False), ("1000ms p99", "1000ms p99", True)],
+)
+def test_the_certificate_says_whether_the_budget_is_met(winner, dataset, budget, text, passed):
+    known = read_certificate(winner)
+    scores = Scores(miou=0.5, class_iou=(0.5, 0.5, None), pixel_accuracy=0.75)
+    certificate = certify(
+        load_winner(winner)[0],
+        dataset,
+        budget=None if budget is None else Budget.parse(budget),
+        latency=known.latency,
+        scores=scores,
+        scored_on="cpu",
+        check=OnnxCheck(images=1, max_abs_difference=0.0, tolerance=1.0, same_labels=1.0),
+        files=winner,
+    )
+    assert (certificate.budget, certificate.passed) == (text, passed)
+    assert certificate.class_iou == {"ground": 0.5, "box": 0.5, "sky": None}
+    assert strict.parse(strict.dump(certificate), Certificate, "certificate") == certificate
+
+
+def test_a_measurement_that_fails_leaves_what_was_there(trained, dataset, tmp_path):
+    architecture, weights = load_winner(trained)
+    (tmp_path / "winner").mkdir()
+    (tmp_path / "winner" / "certificate.yaml").write_text("the old one")
+    nowhere = parse_target("torch@cuda:99")
+    with pytest.raises(TargetError, match="cuda:99"):
+        write_winner(tmp_path / "winner", architecture, load_weights(weights), dataset, target=nowhere, budget=None)
+    assert [file.name for file in tmp_path.iterdir()] == ["winner"]
+    assert (tmp_path / "winner" / "certificate.yaml").read_text() == "the old one"
+
+
+def test_weights_that_do_not_fit_leave_no_winner(trained, dataset, tmp_path):
+    with pytest.raises(UserError, match="weights of"):
+        write_winner(
+            tmp_path / "winner",
+            space.load("erfnet"),
+            load_weights(trained / "weights.safetensors"),
+            dataset,
+            target=parse_target(TARGET),
+            budget=None,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from nas.data import DataSpec, load
+from nas.latency import parse_target
+from nas.run_folder import Certificate
+from nas.trained import load_winner
+from nas.training.weights import load_weights
+from nas.winner import write_winner
+folder, trained, pictures = sys.argv[1:]
+architecture, weights = load_winner(Path(trained))
+dataset = load(DataSpec(name="folder", root=pictures, size=(64, 96)))
+target = parse_target("onnxruntime@cpu:1")
+write_winner(Path(folder), architecture, load_weights(weights), dataset, target=target, budget=None)
+"""
+
+
+def test_a_process_that_is_killed_leaves_no_half_winner(trained, pictures, tmp_path):
+    folder = tmp_path / "winner"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, folder, trained, pictures], env=os.environ)
+    end = time.monotonic() + 60
+    try:  # when the ONNX file is there, a process that measures is being started, which takes seconds
+        while not list(tmp_path.glob("*/model.onnx")) and time.monotonic() < end:
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    assert list(tmp_path.glob(".winner*/model.onnx"))
+    assert not folder.exists()
+    with replace_folder(folder) as fresh:
+        assert list(fresh.iterdir()) == []
+        (fresh / "file").write_text("new")
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_was_moved_aside_when_the_process_died_comes_back(tmp_path):
+    (tmp_path / ".winner.previous").mkdir()
+    (tmp_path / ".winner.previous" / "file").write_text("old")
+    with pytest.raises(UserError), replace_folder(tmp_path / "winner"):
+        raise UserError("something else went wrong")
+    assert [file.name for file in tmp_path.iterdir()] == ["winner"]
+    assert (tmp_path / "winner" / "file").read_text() == "old"
+
+
+def test_what_is_no_winner_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="expected a winner's folder"):
+        read_certificate(tmp_path)
+    with pytest.raises(UserError, match="got neither"):
+        load_winner(tmp_path)

@@ -1,0 +1,201 @@
+"""A run's folder made by hand: real values and files, invented measurements and learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import space
+from nas.data import DataSpec, load
+from nas.files import write_text
+from nas.run_folder import Certificate, Epoch, Origin, Phase, Progress, RunFolder, Trial
+from nas.study import SearchPlan, Study
+from nas.trained import metadata
+from nas.training import Scores, load_recipe
+from nas.training.weights import save_weights
+from space import Architecture, strict
+from space.latency import Latency
+from space.scale import scale_width
+
+SIZE = (64, 96)
+CLASSES = ("ground", "wall <b>", "sky")
+TARGET = "onnxruntime@cpu:1"
+
+
+def latency_of(milliseconds: float, flagged: tuple[str, ...] = ()) -> Latency:
+    return Latency(
+        p50_milliseconds=milliseconds,
+        p90_milliseconds=milliseconds * 1.1,
+        p99_milliseconds=milliseconds * 1.2,
+        ci_low_milliseconds=milliseconds * 0.99,
+        ci_high_milliseconds=milliseconds * 1.01,
+        samples=40,
+        ratio=milliseconds / 5,
+        ratio_low=milliseconds * 0.99 / 5,
+        ratio_high=milliseconds * 1.01 / 5,
+        reference_milliseconds=5.0,
+        raw_p50_milliseconds=milliseconds,
+        target=TARGET,
+        height=SIZE[0],
+        width=SIZE[1],
+        scope="network and arg-max",
+        flagged=flagged,
+        environment={"cpu": "an invented one"},
+    )
+
+
+def scores_of(miou: float) -> Scores:
+    return Scores(miou=miou, class_iou=(miou, None, miou), pixel_accuracy=miou)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A run's folder and what fills it."""
+
+    run: RunFolder
+
+    def trial(
+        self,
+        number: int,
+        name: str,
+        origin: Origin,
+        architecture: Architecture,
+        milliseconds: float,
+        search: Sequence[float] = (),
+        finish: Sequence[float] = (),
+        *,
+        epochs: int = 3,
+        flagged: tuple[str, ...] = (),
+        stopped: bool = False,
+        failed: str = "",
+    ) -> Trial:
+        """Write a trial with the mIoU of its epochs; the search phase has `epochs` of them, the finish as many."""
+        trial = Trial(
+            number=number,
+            name=name,
+            origin=origin,
+            architecture=architecture,
+            latency=latency_of(milliseconds, flagged),
+            feasible=milliseconds <= 10,
+            budget_milliseconds=10.0,
+            parameters=space.parameters(architecture, 3),
+            multiply_adds=space.multiply_adds(architecture, SIZE, 3),
+            genotype={"block": "nonbt"},
+            stopped=stopped,
+            failed=failed,
+        )
+        self.run.write_trial(trial)
+        phases: tuple[tuple[Phase, Sequence[float]], ...] = (("search", search), ("finish", finish))
+        for phase, mious in phases:
+            if mious:
+                history = tuple(
+                    Epoch(epoch=index, epochs=epochs, loss=1.0, seconds=2.0, scores=scores_of(miou))
+                    for index, miou in enumerate(mious, 1)
+                )
+                write_text(self.run.phase_path(trial, phase) / "progress.yaml", strict.dump(Progress(history=history)))
+        return trial
+
+    def winner(self, architecture: Architecture, milliseconds: float, miou: float, *, budget: str = "10ms") -> None:
+        """Write a certified winner with untrained weights."""
+        dataset = load(self.run.study().data)
+        folder = self.run.winner
+        write_text(folder / "architecture.yaml", architecture.to_yaml())
+        weights = architecture.build(dataset.num_classes).state_dict()
+        save_weights(folder / "weights.safetensors", weights, metadata(architecture, dataset))
+        certificate = Certificate(
+            architecture=architecture.key,
+            certified="2020-01-01T00:00:00+00:00",
+            version="0",
+            budget=budget,
+            passed=milliseconds <= 10,
+            latency=latency_of(milliseconds),
+            precision="fp32",
+            protocol="invented",
+            miou=miou,
+            pixel_accuracy=0.9,
+            class_iou=dict(zip(dataset.classes, (0.75, None, 0.25), strict=True)),
+            scored="not at all",
+            data=dataset.name,
+            validation_images=len(dataset.validation),
+            num_classes=dataset.num_classes,
+            input_mean=(0.5, 0.5, 0.5),
+            input_std=(0.2, 0.2, 0.2),
+            parameters=space.parameters(architecture, dataset.num_classes),
+            multiply_adds=space.multiply_adds(architecture, SIZE, dataset.num_classes),
+            onnx_images=1,
+            onnx_max_abs_difference=1e-6,
+            onnx_tolerance=1e-3,
+            onnx_same_labels=1.0,
+            sha256={"model.onnx": "00"},
+        )
+        write_text(folder / "certificate.yaml", strict.dump(certificate))
+
+
+def narrow(factor: float) -> Architecture:
+    return scale_width(space.load("ndnet29-fcn32"), factor)
+
+
+@pytest.fixture
+def architecture() -> Callable[[float], Architecture]:
+    """A tiny architecture of a width factor; another factor, another key."""
+    return narrow
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Path:
+    """A `folder` data set with four validation pictures."""
+    root = tmp_path / "data"
+    random = np.random.default_rng(0)
+    for split, count in (("train", 2), ("val", 4)):
+        for index in range(count):
+            for kind, pixels in (
+                ("images", random.integers(0, 256, (*SIZE, 3), dtype=np.uint8)),
+                ("labels", random.integers(0, 3, SIZE, dtype=np.uint8)),
+            ):
+                file = root / split / kind / f"{index}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(file)
+    (root / "classes.txt").write_text("\n".join(CLASSES))
+    return root
+
+
+@pytest.fixture
+def study(tiny_data: Path) -> Study:
+    """A question about the tiny data set."""
+    return Study(
+        data=DataSpec(name="folder", root=str(tiny_data), size=SIZE),
+        budget="10ms",
+        recipe=load_recipe("quick"),
+        target=TARGET,
+        search=SearchPlan(seeds=("erfnet", "ndnet29-fcn32"), random_trials=2, guided_trials=3, company=("erfnet",)),
+    )
+
+
+@pytest.fixture
+def made(tmp_path: Path, study: Study) -> Made:
+    """A run's folder in which nothing has happened yet."""
+    return Made(run=RunFolder.create(tmp_path / "run <i>1", study))
+
+
+@pytest.fixture
+def full(made: Made) -> RunFolder:
+    """A finished run: every origin and every status."""
+    made.trial(1, "seed <script>alert(1)</script>", "seed", narrow(0.10), 9.5, (0.1, 0.2, 0.31), (0.4, 0.5, 0.55))
+    made.trial(2, "random 1", "random", narrow(0.15), 9.0, (0.1, 0.2, 0.33))
+    made.trial(3, "random 2", "random", narrow(0.20), 9.1, (0.1, 0.25), stopped=True)
+    made.trial(4, "random 3", "random", narrow(0.25), 25.0)
+    made.trial(5, "guided 1", "guided", narrow(0.30), 9.8, (0.2, 0.3, 0.35), (0.5, 0.55, 0.60))
+    made.trial(
+        6, "guided 2", "guided", narrow(0.35), 9.7, (0.2,), failed="loss of nan", flagged=("a noisy & busy host",)
+    )
+    made.trial(7, "guided 3", "guided", narrow(0.40), 9.6, (0.2, 0.3))
+    made.trial(
+        1, "erfnet", "company", scale_width(space.load("erfnet-encoder"), 0.1), 30.0, (0.1, 0.2, 0.3), (0.5,) * 3
+    )
+    made.winner(narrow(0.30), 9.77, 0.6012)
+    return made.run

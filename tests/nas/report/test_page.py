@@ -1,0 +1,153 @@
+"""The page: one well-formed file that needs nothing else and believes nothing that it shows."""
+
+from __future__ import annotations
+
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.cli import main
+from nas.report import Summary, write_report
+from nas.report.markup import Html, element
+from nas.run_folder import RunFolder
+from space import strict
+
+EMPTY = {"meta", "img", "br"}
+
+
+class Reader(HTMLParser):
+    """Collects what a page has, and refuses tags that do not close in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "xlink:href")]
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture
+def page(full: RunFolder) -> str:
+    return write_report(full).read_text("utf-8")
+
+
+def test_it_is_well_formed_and_needs_nothing_else(page: str) -> None:
+    reader = Reader(page)
+    assert reader.sources
+    assert all(source.startswith("data:image/") for source in reader.sources)
+    assert not {"script", "link", "iframe", "object"} & set(reader.tags)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_names_are_words_and_never_markup(page: str) -> None:
+    reader = Reader(page)
+    assert "seed <script>alert(1)</script>" in reader.text
+    assert "wall <b>" in reader.text
+    assert "run <i>1" in reader.text
+    assert "a noisy & busy host" in reader.text
+
+
+def test_it_tells_the_winners_figures(page: str, full: RunFolder) -> None:
+    text = Reader(page).text
+    for words in (
+        "60.1 %",
+        "9.77 ms",
+        "passed",
+        "guided 1 ★",
+        "10ms",
+        "75.0",
+        "25.0",
+        "an invented one",
+        "loss of nan",
+    ):
+        assert words in text
+    assert (
+        f"{strict.parse((full.root / 'report.yaml').read_text(), Summary, 'r').winner.certificate.parameters:,}" in text
+    )  # type: ignore[union-attr]
+
+
+def test_it_shows_picture_label_and_prediction_of_three_images(page: str) -> None:
+    assert page.count("data:image/jpeg;base64,") == 9
+
+
+def test_it_draws_each_candidate_and_the_budget(page: str) -> None:
+    text = Reader(page).text
+    assert "budget 10ms" in text
+    for name in ("guided 1", "random 2", "erfnet"):
+        assert f"{name}: " in text  # of its point in the picture
+    assert "random 3: 25.00 ms (infeasible)" in text
+    assert "too few" in text
+
+
+def test_the_same_run_gives_the_same_bytes(page: str, full: RunFolder) -> None:
+    figures = (full.root / "report.yaml").read_bytes()
+    assert write_report(full).read_text("utf-8") == page
+    assert (full.root / "report.yaml").read_bytes() == figures
+    assert not list(full.root.glob(".*tmp"))
+
+
+def test_without_its_data_set_the_report_says_so(full: RunFolder, tiny_data: Path) -> None:
+    shutil.rmtree(tiny_data)
+    reader = Reader(write_report(full).read_text("utf-8"))
+    assert "The winner's predictions cannot be shown" in reader.text
+    assert "img" not in reader.tags
+    assert "60.1 %" in reader.text
+
+
+def test_without_its_weights_the_report_says_so(full: RunFolder) -> None:
+    (full.winner / "weights.safetensors").write_bytes(b"damaged")
+    assert "The winner's predictions cannot be shown" in Reader(write_report(full).read_text("utf-8")).text
+
+
+def test_an_interrupted_run_shows_what_there_is(full: RunFolder) -> None:
+    shutil.rmtree(full.winner)
+    reader = Reader(write_report(full).read_text("utf-8"))
+    assert "No winner yet" in reader.text
+    assert "7 candidates were proposed and 6 of them trained" in reader.text
+    assert "best guided" in reader.text
+    assert "Certificate" not in reader.text
+
+
+def test_a_run_that_has_just_begun_has_a_report(made: Any) -> None:
+    assert "0 candidates were proposed" in Reader(write_report(made.run).read_text("utf-8")).text
+
+
+def test_markup_escapes_all_but_itself() -> None:
+    assert element("p", {"title": '"<&'}, "<&", Html("<br>"), 3) == '<p title="&quot;&lt;&amp;">&lt;&amp;<br>3</p>'
+
+
+def test_the_command_prints_headline_leaderboard_and_page(full: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(full.root)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("guided 1: 60.1% mIoU in 9.77 ms")
+    assert "published, own width" in printed
+    assert str(full.root / "report.html") in printed
+
+
+def test_the_command_refuses_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "expected a run's folder" in capsys.readouterr().err

@@ -1,0 +1,117 @@
+"""The figures of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nas.report import Summary, leaderboard_text, summarize
+from nas.report.summary import headline
+from nas.run_folder import RunFolder
+from space import Architecture, strict
+
+
+def test_every_status_is_told(full: RunFolder) -> None:
+    summary = summarize(full)
+    assert {each.name: each.status for each in summary.trials[1:]} == {
+        "random 1": "finished",
+        "random 2": "stopped",
+        "random 3": "infeasible",
+        "guided 1": "finished",
+        "guided 2": "failed",
+        "guided 3": "unfinished",
+    }
+    assert [each.name for each in summary.company] == ["erfnet"]
+    assert not summary.company[0].timing.within_budget
+    assert summary.company[0].miou == 0.5
+
+
+def test_the_winner_leads_the_leaderboard_and_appears_once(full: RunFolder) -> None:
+    summary = summarize(full)
+    assert summary.winner is not None
+    assert (summary.winner.name, summary.winner.number, summary.winner.pruned) == ("guided 1", 5, False)
+    assert [row.place for row in summary.leaderboard] == [
+        "winner",
+        "published, scaled",
+        "published, own width",
+        "best random",
+    ]
+    first = summary.leaderboard[0]
+    assert (first.search_miou, first.miou, first.epochs) == (0.35, 0.6012, 6)
+    assert first.timing.milliseconds == 9.77
+    assert "9.77 ms" in headline(summary)
+    assert "60.1% mIoU" in headline(summary)
+    assert "budget 10ms: passed" in headline(summary)
+
+
+def test_random_and_guided_search_are_compared_over_equally_many(full: RunFolder) -> None:
+    effort = summarize(full).effort
+    assert (effort.random_trials, effort.guided_trials, effort.compared) == (2, 3, 2)
+    assert (effort.best_random_miou, effort.best_guided_miou) == (0.33, 0.35)
+
+
+def test_proxies_are_compared_over_what_has_both(full: RunFolder) -> None:
+    finish, multiply_adds, parameters = summarize(full).agreements
+    assert (finish.points, finish.tau) == (3, None)  # seed, guided 1, company
+    assert multiply_adds.points == parameters.points == 8
+    assert parameters.tau is not None
+    assert -1 <= parameters.tau <= 1
+
+
+def test_a_reader_is_told_of_disturbed_measurements(full: RunFolder) -> None:
+    assert any("1 of 8" in note for note in summarize(full).notes)
+
+
+def test_another_budget_judges_the_same_measurements_anew(full: RunFolder) -> None:
+    full.write_study(replace(full.study(), budget="9.05ms"))
+    summary = summarize(full)
+    assert [each.name for each in summary.trials if each.timing.within_budget] == ["random 1"]
+    assert any("now asks for 9.05ms" in note for note in summary.notes)
+
+
+def test_the_statistic_is_the_budgets(full: RunFolder) -> None:
+    full.write_study(replace(full.study(), budget="10ms p90"))
+    timing = summarize(full).trials[1].timing
+    assert timing.milliseconds == pytest.approx(9.9)
+    assert timing.p50_milliseconds == 9.0
+    assert timing.within_budget
+
+
+def test_a_pruned_winner_is_named_after_what_it_was_cut_from(
+    made: Any, architecture: Callable[[float], Architecture]
+) -> None:
+    from space import groups
+
+    whole = architecture(0.3)
+    made.trial(1, "guided 1", "guided", whole, 12.0, (0.1, 0.2, 0.3))
+    name, size = next((name, size) for name, size in groups(whole).items() if size > 1)
+    made.winner(replace(whole, channels={name: size - 1}), 9.0, 0.28)
+    summary = summarize(made.run)
+    assert summary.winner is not None
+    assert summary.winner.name == "guided 1, pruned"
+    assert summary.winner.pruned
+    assert "Pruned" in summary.winner.description
+    assert [row.place for row in summary.leaderboard] == ["winner"]  # what it was cut from is over the budget
+
+
+def test_the_figures_can_be_read_back(full: RunFolder) -> None:
+    summary = summarize(full)
+    assert strict.parse(strict.dump(summary), Summary, "report.yaml") == summary
+
+
+def test_an_empty_run_has_no_winner(made: Any) -> None:
+    summary = summarize(made.run)
+    assert summary.winner is None
+    assert summary.leaderboard == ()
+    assert "No winner yet for 10ms" in headline(summary)
+
+
+def test_the_leaderboard_fits_a_terminal(full: RunFolder) -> None:
+    lines = leaderboard_text(full).splitlines()
+    assert len(lines) == 2 + 4
+    assert "guided 1" in lines[2]
+    assert "60.1" in lines[2]
+    assert "3.00x" in next(line for line in lines if "own width" in line)

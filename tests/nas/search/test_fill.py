@@ -1,0 +1,63 @@
+"""The width that fills a budget, against invented latencies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+import space
+from nas.search.fill import FULL_ENOUGH, MOST_MEASUREMENTS, NARROWEST, SAFE, fill
+from space import Architecture
+from space.latency import Budget, Latency
+
+SIZE = (180, 240)
+Invented = Callable[[float], Latency]
+Measure = Callable[[Architecture], Latency]
+
+
+@pytest.fixture
+def proportional(invented: Invented) -> Measure:
+    return lambda architecture: invented(0.2 + space.multiply_adds(architecture, SIZE, 11) / 1e8)
+
+
+@pytest.fixture
+def stepped(invented: Invented, proportional: Measure) -> Measure:
+    return lambda architecture: invented(0.5 * math.ceil(proportional(architecture).p50_milliseconds / 0.5))
+
+
+@pytest.mark.parametrize("name", space.published())
+@pytest.mark.parametrize("first_factor", [0.05, 1.0, 4.0])
+def test_the_budget_is_filled_and_not_left(name: str, first_factor: float, proportional: Measure) -> None:
+    asked = []
+
+    def measure(architecture: Architecture) -> Latency:
+        asked.append(architecture.key)
+        return proportional(architecture)
+
+    budget = Budget.parse("10ms")
+    filled = fill(space.load(name), budget, measure, first_factor=first_factor)
+    assert filled.latency == proportional(filled.architecture)
+    assert budget.admits(filled.latency)
+    assert len(asked) <= MOST_MEASUREMENTS + 1
+    assert len(set(asked)) == len(asked)
+    # NDNet's smallest member cannot become slow enough: it ends at the widest factor instead.
+    if filled.factor < 6:
+        assert filled.latency.p50_milliseconds > 0.85 * 10
+
+
+def test_a_device_with_steps_is_filled_to_the_step_below(stepped: Measure) -> None:
+    filled = fill(space.load("erfnet"), Budget.parse("10ms"), stepped)
+    assert filled.latency.p50_milliseconds in (9.0, 9.5)
+
+
+def test_nothing_is_inside_an_impossible_budget_and_the_narrowest_is_given_back(proportional: Measure) -> None:
+    budget = Budget.parse("0.1ms")
+    filled = fill(space.load("erfnet"), budget, proportional)
+    assert not budget.admits(filled.latency)
+    assert filled.factor == NARROWEST
+
+
+def test_the_band_leaves_room_for_the_error_of_a_second_measurement() -> None:
+    assert 0.9 < FULL_ENOUGH < SAFE < 1

@@ -1,0 +1,149 @@
+"""What is trained next, on an invented device: no Ray, no training."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import space
+from nas.data import DataSpec
+from nas.run_folder import Epoch, RunFolder, Trial, append_epoch
+from nas.search.console import Console
+from nas.search.proposals import Proposals
+from nas.search.sampler import Sampler
+from nas.study import SearchPlan, Study
+from nas.training import Recipe, Scores
+from space import Architecture, BudgetError
+from space.latency import Budget, Latency
+from space.search_space import SEARCHED, Space
+
+SIZE = (180, 240)
+CLASSES = 11
+Measure = Callable[[Architecture], Latency]
+Propose = Callable[..., Proposals]
+
+
+def study(budget: str = "10ms", **plan: object) -> Study:
+    effort = SearchPlan(seeds=("erfnet", "ndnet45-ende"), random_trials=3, guided_trials=3)
+    return Study(
+        data=DataSpec(size=SIZE),
+        budget=budget,
+        target="onnxruntime@cpu:1",
+        recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=2, batch_size=4),
+        search=replace(effort, **plan),
+    )
+
+
+@pytest.fixture
+def proposals(invented: Callable[[float], Latency]) -> Propose:
+    """Proposals for a run on a device where FPL's many branches cost ten times what their arithmetic says."""
+
+    def measure(architecture: Architecture) -> Latency:
+        slow = 10 if architecture.stages[0].block == "fpl" else 1
+        return invented(0.1 + slow * space.multiply_adds(architecture, SIZE, CLASSES) / 1e8)
+
+    def propose(run: RunFolder, budget: str = "10ms", **plan: object) -> Proposals:
+        question = study(budget, **plan)
+        limit = Budget.parse(budget)
+        return Proposals(run, question, limit, measure, CLASSES, Console(run, question, limit))
+
+    return propose
+
+
+def pretend_training(run: RunFolder, source: Proposals, trial: Trial, miou: float = 0.3) -> None:
+    scores = Scores(miou=miou, class_iou=(miou,) * CLASSES, pixel_accuracy=miou)
+    for number in (1, 2):
+        epoch = Epoch(epoch=number, epochs=2, loss=1.0, seconds=1.0, scores=scores)
+        append_epoch(run.phase_path(trial, "search"), epoch)
+    source.finished(trial, miou, stopped=False, failed="")
+
+
+def all_of(run: RunFolder, source: Proposals) -> list[Trial]:
+    given = []
+    while (trial := source.next()) is not None:
+        given.append(trial)
+        pretend_training(run, source, trial)
+    return given
+
+
+def test_the_plan_is_followed_and_every_candidate_is_inside_the_budget(tmp_path: Path, proposals: Propose) -> None:
+    run = RunFolder.create(tmp_path / "run", study())
+    given = all_of(run, proposals(run))
+    assert [trial.origin for trial in given] == ["seed"] * 2 + ["random"] * 3 + ["guided"] * 3
+    assert all(trial.latency.p50_milliseconds <= 10 for trial in given)
+    assert len({trial.architecture.key for trial in given}) == len(given)
+    assert {trial.architecture.key for trial in run.trials()} >= {trial.architecture.key for trial in given}
+
+
+def test_what_is_over_the_budget_is_written_down_and_not_given_out(tmp_path: Path, proposals: Propose) -> None:
+    run = RunFolder.create(tmp_path / "run", study("0.3ms"))
+    given = all_of(run, proposals(run, "0.3ms", random_trials=8))
+    over = [trial for trial in run.trials() if not trial.feasible]
+    assert over, "some draws cannot be made this fast"
+    assert not {trial.architecture.key for trial in over} & {trial.architecture.key for trial in given}
+    assert all(trial.latency.p50_milliseconds > 0.3 for trial in over)
+
+
+def test_a_continued_run_does_not_propose_again_what_it_has(tmp_path: Path, proposals: Propose) -> None:
+    run = RunFolder.create(tmp_path / "run", study())
+    source = proposals(run)
+    first = [source.next() for _ in range(3)]
+    assert first[0] is not None
+    pretend_training(run, source, first[0])
+    rest = all_of(run, proposals(run))
+    keys = [trial.architecture.key for trial in rest]
+    assert first[0].architecture.key not in keys
+    assert keys[:2] == [trial.architecture.key for trial in first[1:] if trial is not None]
+    assert sum(trial.feasible for trial in run.trials()) == 8
+
+
+def test_another_budget_keeps_the_old_trials_and_plans_for_the_new_one(tmp_path: Path, proposals: Propose) -> None:
+    run = RunFolder.create(tmp_path / "run", study())
+    all_of(run, proposals(run))
+    before = {trial.architecture.key for trial in run.trials()}
+    given = all_of(run, proposals(run, "5ms"))
+    assert len(given) == 8
+    assert all(trial.latency.p50_milliseconds <= 5 for trial in given)
+    assert before <= {trial.architecture.key for trial in run.trials()}
+    assert all(trial.feasible == (trial.latency.p50_milliseconds <= 5) for trial in run.trials())
+
+
+def test_a_budget_that_no_draw_can_meet_ends_with_the_lowest_latency_seen(tmp_path: Path, proposals: Propose) -> None:
+    run = RunFolder.create(tmp_path / "run", study("0.05ms"))
+    with pytest.raises(BudgetError, match=r"the lowest took 0\.\d+ ms"):
+        all_of(run, proposals(run, "0.05ms", seeds=()))
+
+
+def shares(sampler: Sampler, draws: int = 40) -> float:
+    """Share of proposals with FPL blocks."""
+    slow = 0
+    for _ in range(draws):
+        number, architecture, _ = sampler.propose()
+        slow += architecture.stages[0].block == "fpl"
+        sampler.tell(number, miou=None, violation=0.5)
+    return slow / draws
+
+
+def test_the_sampler_learns_what_violates_the_budget() -> None:
+    searched = Space(ranges=SEARCHED, size=SIZE)
+    sampler = Sampler(searched, kind="tpe", startup=1, seed=0)
+    for index in range(60):
+        architecture = searched.sample(random.Random(index))
+        slow = architecture.stages[0].block == "fpl"
+        sampler.learn(searched.genotype(architecture), miou=None if slow else 0.4, violation=2.0 if slow else -0.1)
+    assert shares(sampler) < 0.15, "a third of random draws are FPL"
+
+
+def test_the_sampler_prefers_what_scored_well() -> None:
+    searched = Space(ranges=SEARCHED, size=SIZE)
+    sampler = Sampler(searched, kind="tpe", startup=1, seed=0)
+    for index in range(60):
+        architecture = searched.sample(random.Random(index))
+        good = architecture.stages[0].block == "fpl"
+        sampler.learn(searched.genotype(architecture), miou=0.6 if good else 0.2, violation=-0.1)
+    blocks = [sampler.propose()[1].stages[0].block for _ in range(20)]
+    assert blocks.count("fpl") > 12, "a third of random draws are FPL"

@@ -1,0 +1,177 @@
+"""One small search through the command line: a worker is killed, Ctrl-C comes, the run goes on and ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import space
+from nas import cli
+from nas.run_folder import RunFolder
+from nas.winner import read_certificate
+
+STUDY = """
+data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
+budget: 1.5ms
+target: onnxruntime@cpu:1
+recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 4, batch_size: 4}
+space: {stages: [2], stage.depth: [1, 2], block: [nonbt, sep]}
+search: {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 1, finalists: 2, finish_epochs: 2, stop_weak: false}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a command printed, and its exit code."""
+
+    output: str
+    code: int
+
+
+def nas(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "nas.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+
+
+def trainers_of(session: int) -> list[int]:
+    """Processes that Ray started for our trials in the given session of the operating system."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"TrialRunner" in status.read_bytes() and os.getsid(int(status.parent.name)) == session:
+                found.append(int(status.parent.name))
+        except (OSError, ProcessLookupError):
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told]:
+    """A run whose training process was killed after its first epoch, and which got Ctrl-C one epoch later."""
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "study.yaml").write_text(STUDY)
+    process = nas("search", str(folder / "study.yaml"), "--out", str(folder / "run"))
+    assert process.stdout is not None
+    lines, epochs = [], 0
+    for line in process.stdout:
+        lines.append(line)
+        if re.search(r"train .* epoch", line):
+            epochs += 1
+            if epochs == 1:
+                for trainer in trainers_of(process.pid):
+                    os.kill(trainer, signal.SIGKILL)
+            if epochs == 3:
+                break
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=120)
+    return folder / "run", Told(output="".join(lines) + rest, code=process.returncode)
+
+
+@pytest.fixture(scope="module")
+def resumed(interrupted: tuple[Path, Told]) -> tuple[Path, Told, dict[str, float]]:
+    """The same run, continued to its end; and when each epoch file was written before."""
+    folder, _ = interrupted
+    run = RunFolder.open(folder)
+    done = {
+        trial.architecture.key: (run.phase_path(trial, "search") / "progress.yaml").stat().st_mtime
+        for trial in run.trials()
+        if run.progress(trial, "search").done
+    }
+    process = nas("search", "--resume", str(folder))
+    output, _ = process.communicate(timeout=300)
+    return folder, Told(output=output, code=process.returncode), done
+
+
+def test_ctrl_c_ends_with_the_command_that_goes_on(interrupted: tuple[Path, Told]) -> None:
+    folder, told = interrupted
+    assert told.code == 130, told.output
+    assert f"nas search --resume {folder}" in told.output
+    assert "Traceback" not in told.output
+
+
+def test_progress_is_shown_and_ray_is_silent(interrupted: tuple[Path, Told]) -> None:
+    _, told = interrupted
+    assert re.search(r"train +\S.* epoch 1/4 +mIoU +\d+\.\d % +\d+\.\d\d.? of 1\.5 ms +about \d+ \w+ left", told.output)
+    assert "ray" not in told.output.lower().replace("array", "")
+
+
+def test_the_killed_training_went_on_and_no_epoch_was_lost_or_counted_twice(
+    resumed: tuple[Path, Told, dict[str, float]],
+) -> None:
+    folder, told, done = resumed
+    assert told.code == 0, told.output
+    run = RunFolder.open(folder)
+    feasible = [trial for trial in run.trials() if trial.feasible]
+    assert len(feasible) == 3
+    for trial in feasible:
+        assert not trial.failed
+        assert [epoch.epoch for epoch in run.progress(trial, "search").history] == [1, 2, 3, 4]
+    for trial in run.trials():
+        if trial.architecture.key in done:
+            file = run.phase_path(trial, "search") / "progress.yaml"
+            assert file.stat().st_mtime == done[trial.architecture.key], "a finished training was done again"
+
+
+def test_the_winner_is_certified_and_rebuilds(resumed: tuple[Path, Told, dict[str, float]]) -> None:
+    folder, told, _ = resumed
+    winner = folder / "winner"
+    certificate = read_certificate(winner)
+    architecture = space.load(winner / "architecture.yaml")
+    assert certificate.architecture == architecture.key
+    assert certificate.passed == (certificate.latency.p50_milliseconds <= 1.5)
+    assert certificate.parameters == space.parameters(architecture, 11)
+    assert certificate.onnx_same_labels > 0.999
+    assert (winner / "model.onnx").stat().st_size > 0
+    assert (folder / "report.html").is_file()
+    assert f"winner  {winner}" in told.output
+    assert f"{certificate.latency.p50_milliseconds:.2f}" in told.output
+    for name in space.published():
+        assert name in told.output or name in (folder / "report.html").read_text()
+
+
+def test_the_winner_draws_its_predictions(
+    resumed: tuple[Path, Told, dict[str, float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nas.data import DataSpec, load
+
+    folder, _, _ = resumed
+    images = load(DataSpec(size=(48, 64), train_images=12, validation_images=4)).validation.images[:2]
+    code = cli.main(["predict", str(folder / "winner"), *map(str, images), "--out", str(tmp_path)])
+    assert code == 0, capsys.readouterr().err
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_the_run_goes_on_with_another_budget_and_reuses_its_trials(
+    resumed: tuple[Path, Told, dict[str, float]],
+) -> None:
+    folder, _, _ = resumed
+    before = {trial.architecture.key for trial in RunFolder.open(folder).trials()}
+    process = nas("search", "--resume", str(folder), "--budget", "2.5ms")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    run = RunFolder.open(folder)
+    assert run.study().budget == "2.5ms"
+    assert before < {trial.architecture.key for trial in run.trials()}
+    assert read_certificate(folder / "winner").budget == "2.5ms"
+
+
+def test_an_impossible_budget_is_said_before_any_training(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY.replace("1.5ms", "0.001ms"))
+    process = nas("search", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run"))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert re.search(r"the narrowest networks of the space take \d+\.\d+ ms", output)
+    assert "epoch" not in output

@@ -1,0 +1,161 @@
+"""Scores of channels against sums written out by hand, and what scoring leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pruning.allocation import channel_costs, removal_order
+from pruning.importance import magnitude, taylor
+from pruning.surgery import Cutter
+from space import Architecture, UserError
+from space.channels import FIXED, parametric
+from space.network import Network
+
+TINY = (
+    "fir and cat down with fpl",
+    "raw image through two cats, deconv decoder",
+    "image pyramid of two levels",
+    "narrow sep with image stem",
+)
+
+
+@pytest.fixture(params=TINY)
+def network(request: pytest.FixtureRequest, randomised: Callable, crossings: dict[str, Architecture]) -> Network:
+    return randomised(crossings[request.param])
+
+
+def batches(image: Callable, classes: int, count: int = 2) -> list[tuple[Tensor, Tensor]]:
+    rng = torch.Generator().manual_seed(7)
+    size = (20, 28)
+    return [(image(seed=seed, size=size), torch.randint(classes, (1, *size), generator=rng)) for seed in range(count)]
+
+
+def belonging(cutter: Cutter, network: Network, channel: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Every parameter with the mask of its entries that go when `channel` goes, each entry once."""
+    for node in parametric(cutter.graph):
+        out = torch.from_numpy(cutter.positions(node) == channel)
+        read = torch.from_numpy(cutter.read_positions(node) == channel)
+        for parameter in network.layer(node.name).parameters():
+            mask = torch.zeros_like(parameter, dtype=torch.bool)
+            if parameter.dim() == 1 or node.depthwise:
+                mask[out] = True
+            elif node.kind == "deconv":
+                mask[:, out] = True
+                mask[read] = True
+            else:
+                mask[out] = True
+                mask[:, read] = True
+            yield parameter, mask
+
+
+def some_channels(cutter: Cutter) -> list[int]:
+    """The first and the last channel of every group."""
+    ends = [cutter.map.members(name)[[0, -1]] for name in cutter.map.names]
+    return sorted({int(channel) for pair in ends for channel in pair})
+
+
+def test_taylor_is_the_squared_sum_of_weight_times_gradient(network: Network, image: Callable, classes: int) -> None:
+    cutter, data = Cutter(network.architecture, classes), batches(image, classes)
+    scores = taylor(cutter, network, data, functional.cross_entropy)
+    expected = dict.fromkeys(some_channels(cutter), 0.0)
+    for images, labels in data:
+        network.zero_grad()
+        functional.cross_entropy(network(images), labels).backward()
+        for channel in expected:
+            total = 0.0
+            for parameter, mask in belonging(cutter, network, channel):
+                if parameter.grad is not None:
+                    total += float((parameter.detach() * parameter.grad)[mask].sum())
+            expected[channel] += total**2 / len(data)
+    assert max(expected.values()) > 0
+    for channel, value in expected.items():
+        assert scores[channel] == pytest.approx(value, rel=1e-6, abs=1e-12 * max(expected.values()))
+
+
+def test_magnitude_is_the_squared_norm_relative_to_the_group(network: Network, classes: int) -> None:
+    cutter = Cutter(network.architecture, classes)
+    scores = magnitude(cutter, network)
+    for name in cutter.map.names[:6]:
+        members = cutter.map.members(name)
+        norms = np.array(
+            [
+                sum(float((p.detach()[mask] ** 2).sum()) for p, mask in belonging(cutter, network, channel))
+                for channel in members
+            ]
+        )
+        assert scores[members] == pytest.approx(norms / norms.mean())
+
+
+def silence(cutter: Cutter, network: Network, channels: list[int]) -> None:
+    with torch.no_grad():
+        for channel in channels:
+            for parameter, mask in belonging(cutter, network, channel):
+                parameter[mask] = 0.0
+
+
+def test_dead_channels_score_nothing_and_go_first(network: Network, image: Callable, classes: int) -> None:
+    cutter = Cutter(network.architecture, classes)
+    wide = [name for name, count in zip(cutter.map.names, cutter.map.counts, strict=True) if count >= 4]
+    dead = [int(cutter.map.members(name)[1]) for name in wide]
+    silence(cutter, network, dead)
+    free = cutter.map.group_of_channel != FIXED
+    for scores in (
+        magnitude(cutter, network),
+        taylor(cutter, network, batches(image, classes), functional.cross_entropy),
+    ):
+        assert (scores[dead] == 0).all()
+        order = removal_order(cutter, scores, channel_costs(cutter, (32, 48)))
+        zero = np.flatnonzero(free & (scores == 0))
+        assert set(order[: len(zero)].tolist()) >= set(dead) - set(order[len(zero) :].tolist())
+        assert set(dead) <= set(order[: len(zero)].tolist())
+
+
+def test_cutting_dead_channels_changes_nothing(network: Network, image: Callable, classes: int) -> None:
+    cutter = Cutter(network.architecture, classes)
+    wide = [name for name, count in zip(cutter.map.names, cutter.map.counts, strict=True) if count >= 4]
+    dead = [int(cutter.map.members(name)[1]) for name in wide]
+    silence(cutter, network, dead)
+    keep = cutter.everything.copy()
+    keep[dead] = False
+    with torch.no_grad():
+        before, after = network(image()), cutter.cut(network, keep)(image())
+    assert torch.allclose(before, after, rtol=0, atol=1e-10 * float(before.abs().max()))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_scoring_leaves_the_network_as_it_was(training: bool, network: Network, image: Callable, classes: int) -> None:
+    cutter = Cutter(network.architecture, classes)
+    network.train(training)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    magnitude(cutter, network)
+    taylor(cutter, network, batches(image, classes), functional.cross_entropy)
+    assert network.training is training
+    assert all(module.training is training for module in network.modules())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_scores_of_a_cut_network_are_over_the_uncut_channels(
+    network: Network, random_keep: Callable, classes: int
+) -> None:
+    cutter = Cutter(network.architecture, classes)
+    cut = cutter.cut(network, random_keep(cutter, seed=1))
+    again = Cutter(cut.architecture, classes)
+    scores = magnitude(again, cut)
+    assert scores.shape == again.everything.shape == cutter.everything.shape
+    assert (scores[~again.everything] == 0).all()
+    assert (scores[again.everything & (again.map.group_of_channel != FIXED)] > 0).all()
+    assert again.everything[removal_order(again, scores, channel_costs(again, (32, 48)))].all()
+
+
+def test_a_loss_that_is_not_finite_is_refused(network: Network, image: Callable, classes: int) -> None:
+    cutter = Cutter(network.architecture, classes)
+    void = [(images, torch.full_like(labels, 255)) for images, labels in batches(image, classes)]
+    with pytest.raises(UserError, match="finite loss"):
+        taylor(cutter, network, void, lambda logits, labels: functional.cross_entropy(logits, labels, ignore_index=255))

@@ -1,0 +1,147 @@
+"""What cannot be built is refused when it is written down, with a message that names the field to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+
+import space
+from space import Architecture, ArchitectureError
+from space.architecture import (
+    Auxiliary,
+    CatDecoder,
+    DecoderStep,
+    DeconvDecoder,
+    Head,
+    LadderDecoder,
+    SpatialPyramid,
+    Stage,
+    Stem,
+)
+
+
+def stage(**changes: Any) -> Stage:
+    return Stage(**{"block": "nonbt", "width": 32, "depth": 2, "stride": 2, **changes})
+
+
+def changed(name: str, **changes: Any) -> Architecture:
+    return replace(space.load(name), **changes)
+
+
+def with_stages(name: str, **changes: Any) -> Architecture:
+    parent = space.load(name)
+    return replace(parent, stages=tuple(replace(each, **changes) for each in parent.stages))
+
+
+CONTEXT = SpatialPyramid(bottleneck=32, level_width=8, grids=(2, 1))
+STEP = DecoderStep(width=16, depth=1, block="nonbt")
+
+REFUSED: list[tuple[str, Callable[[], object]]] = [
+    ("width: fpl joins 4 branches", lambda: stage(block="fpl", width=30, rates=(2, 4, 8, 16), down="module")),
+    ("width: fpl joins 4 branches", lambda: DecoderStep(width=18, depth=1, block="fpl", rates=(2, 4, 8, 16))),
+    ("width: sep needs a multiple of expansion", lambda: stage(block="sep", width=30)),
+    ("width: esp needs", lambda: stage(block="esp", width=4, rates=(1, 2, 4, 8, 16), down="module")),
+    ("width: expected 1 to", lambda: stage(width=0)),
+    ("width: expected 1 to", lambda: stage(width=100_000)),
+    ("depth: expected 1 to", lambda: stage(depth=0)),
+    ("depth: expected 1 to", lambda: stage(depth=10_000)),
+    ("stride: expected 1 or 2", lambda: stage(stride=3)),
+    ("rates: expected at least one", lambda: stage(rates=())),
+    ("rates: expected 1 to 64", lambda: stage(rates=(0,))),
+    ("rates: fpl has 4 branches", lambda: stage(block="fpl", rates=(1,), down="module")),
+    ("rates: fpl has 4 branches", lambda: stage(block="fpl", rates=(2, 2, 4, 8), down="module")),
+    ("rates: esp has 5 branches", lambda: stage(block="esp", rates=(2, 4, 8, 16), down="module")),
+    ("dropout: expected", lambda: stage(dropout=1.0)),
+    ("dropout: expected", lambda: stage(dropout=float("nan"))),
+    ("expansion: expected", lambda: stage(block="inverted", expansion=0)),
+    ("factorization: sep has none", lambda: stage(block="sep", factorization="all")),
+    ("factorization: inverted has none", lambda: stage(block="inverted", factorization="composite")),
+    ("factorization: esp has none", lambda: stage(block="esp", rates=(1, 2, 4, 8, 16), factorization="all")),
+    ("down: block cannot stride a 3x1/1x3 pair", lambda: stage(factorization="all")),
+    ("down: module is a strided fpl or esp", lambda: stage(down="module")),
+    ("down: fpl has no shortcut", lambda: stage(block="fpl", rates=(2, 4, 8, 16), down="block")),
+    ("down: cat halves the size", lambda: stage(down="cat", stride=1)),
+    ("fuse: fir needs a downsampler", lambda: stage(fuse="fir")),
+    ("fuse: image needs a downsampler", lambda: stage(block="sep", fuse="image")),
+    ("fuse: add needs a downsampler", lambda: stage(fuse="add")),
+    ("stem.width: cat adds", lambda: Stem(kind="cat", width=3)),
+    ("stem.kernel: expected 3, 5 or 7", lambda: Stem(kind="conv_pool", width=8, kernel=4)),
+    ("stem: cat is one 3x3", lambda: Stem(kind="cat", width=8, kernel=5)),
+    ("stem.image: only a `convs` stem", lambda: Stem(kind="conv_pool", width=8, image=True)),
+    ("stem.convolutions: expected", lambda: Stem(kind="convs", width=8, convolutions=0)),
+    ("stages: expected 1 to 12, got 0", lambda: changed("erfnet-encoder", stages=())),
+    ("stages[0].width: cat adds to the 16", lambda: with_stages("erfnet-encoder", width=16)),
+    ("stages[1].width: cat adds to the 64", lambda: with_stages("erfnet-encoder", width=64)),
+    ("norm_epsilon: expected", lambda: changed("erfnet", norm_epsilon=0.0)),
+    ("levels: expected 1 to 4", lambda: changed("swiftnet-rn18-pyramid", levels=0)),
+    ("levels: an image pyramid needs", lambda: changed("erfnet-encoder", levels=2)),
+    ("levels: an image pyramid needs", lambda: changed("ndnet45-fcn32", levels=3)),
+    ("levels: an image pyramid needs", lambda: changed("swiftnet-mnv2", context=None, levels=2)),
+    ("context: an image pyramid replaces it", lambda: changed("swiftnet-rn18", levels=2)),
+    ("context: spatial pyramid pooling starts a ladder", lambda: changed("ndnet45-fcn32", context=CONTEXT)),
+    ("context.grids: expected 1 to 8", lambda: replace(CONTEXT, grids=())),
+    ("context.grids: expected 1 to 8", lambda: replace(CONTEXT, grids=(2, 2))),
+    ("context.bottleneck", lambda: replace(CONTEXT, bottleneck=0)),
+    ("context.level_width", lambda: replace(CONTEXT, level_width=0)),
+    ("head: a deconv decoder ends in a deconv2", lambda: changed("erfnet", head=Head(kind="linear"))),
+    ("head: a deconv decoder ends in a deconv2", lambda: changed("erfnet-encoder", head=Head(kind="deconv2"))),
+    ("head.width: linear has no width", lambda: Head(kind="linear", width=3)),
+    ("head.width: expected 1", lambda: Head(kind="sep")),
+    ("decoder.steps: expected at least one", lambda: DeconvDecoder(projection=0, steps=())),
+    (
+        "decoder.steps: from stride 8 to 2 takes 2 steps, got 3",
+        lambda: changed("erfnet", decoder=DeconvDecoder(projection=0, steps=(STEP,) * 3)),
+    ),
+    ("decoder.projection: expected 0", lambda: DeconvDecoder(projection=-1, steps=(STEP,))),
+    ("decoder.tap: expected an earlier stage", lambda: changed("ndnet45-ende", decoder=CatDecoder(tap=2, width=8))),
+    ("decoder.tap: expected an earlier stage", lambda: changed("ndnet45-ende", decoder=CatDecoder(tap=-1, width=8))),
+    ("decoder.width", lambda: LadderDecoder(width=0)),
+    (
+        "decoder: a ladder needs stages of at least two strides",
+        lambda: changed("ndnet45-fcn32", stages=(stage(),), decoder=LadderDecoder(width=8), auxiliary=()),
+    ),
+    (
+        "auxiliary.stage: expected 0 to 1, got 2",
+        lambda: changed("erfnet", auxiliary=(Auxiliary(stage=2, width=0, weight=0.4),)),
+    ),
+    ("auxiliary.weight", lambda: Auxiliary(stage=0, width=0, weight=-1.0)),
+]
+
+
+@pytest.mark.parametrize(("message", "make"), REFUSED, ids=[message for message, _ in REFUSED])
+def test_what_cannot_be_built_is_refused(message: str, make: Callable[[], object]) -> None:
+    with pytest.raises(ArchitectureError) as caught:
+        make()
+    assert message in str(caught.value)
+
+
+def test_a_composite_pair_may_stride() -> None:
+    """Only its second convolution is split, so a ResNet-like opening works."""
+    crossed = with_stages("swiftnet-rn18", factorization="composite")
+    assert space.parameters(crossed, 19) < space.parameters(space.load("swiftnet-rn18"), 19)
+
+
+def test_values_cannot_be_changed() -> None:
+    erfnet = space.load("erfnet")
+    with pytest.raises(FrozenInstanceError):
+        erfnet.levels = 2  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        erfnet.stem.width = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("fuse", "width"),
+    [("none", 32), ("add", 32), ("concat", 64), ("image", 35), ("image_add", 35), ("image_concat", 67), ("fir", 67)],
+)
+def test_the_width_after_a_fusion_is_derived(fuse: str, width: int) -> None:
+    assert stage(down="cat", fuse=fuse).out_width == width
+
+
+def test_strides() -> None:
+    assert space.load("erfnet").output_stride == 8
+    assert space.load("ndnet45-ende").output_stride == 16
+    assert space.load("swiftnet-rn18").tap_strides == {4: 0, 8: 1, 16: 2, 32: 3}
+    assert space.load("swiftnet-mnv2").tap_strides == {4: 1, 8: 2, 16: 4, 32: 6}
