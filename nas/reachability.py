@@ -26,7 +26,7 @@ from space.search_space import Genotype
 Measure = Callable[[Architecture], Latency]
 Progress = Callable[[int, int], None]  # measurements done, and to do
 
-TOO_LARGE = 4.0  # budgets: what would take longer even at the best throughput seen is not timed, it is over anyway
+TOO_LARGE = 2.0  # budgets: what would take longer even at the best throughput seen is not timed, it is over anyway
 MEASUREMENTS_PER_CANDIDATE = 4  # to solve its width for the budget; six at most
 TIMED_STEPS = 3
 
@@ -44,7 +44,7 @@ class Reach:
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
-    """Median latency of the draws that share a value of an axis, value to (milliseconds, draws)."""
+    """Median latency, at the narrowest width, of the draws that share a value of an axis: (value, ms, draws)."""
 
     axis: str
     medians: tuple[tuple[str, float, int], ...]
@@ -127,9 +127,10 @@ def explore(
 def knobs(reachability: Reachability, fewest: int = 2) -> tuple[Knob, ...]:
     """Axes by how much the latency of draws differs between their values, the widest first.
 
-    Values that fewer than `fewest` timed draws have, and axes with fewer than two values left, are left out.
+    At the narrowest width: what a choice costs there, no width gives back. Values that fewer than `fewest` draws
+    have, and axes with fewer than two values left, are left out.
     """
-    timed = [(each.genotype, reachability.milliseconds(each.full)) for each in reachability.draws if each.full]
+    timed = [(each.genotype, reachability.milliseconds(each.narrowest)) for each in reachability.draws]
     found = []
     for axis in dict.fromkeys(name for genotype, _ in timed for name in genotype):
         by_value: dict[str, list[float]] = {}

@@ -82,9 +82,9 @@ class Certificate:
     """What was measured of a finished artefact, under which protocol, against which budget.
 
     `latency` says what was timed (`scope`, input size, batch), on what (`environment`), how often and how surely;
-    `protocol` how. `budget` and `passed` are None where nothing was asked for. Scores are fractions over the validation
-    images. `onnx_*` compare model.onnx with PyTorch on `onnx_images` of them: the largest difference of logits, how
-    much was allowed, and the share of pixels with the same label.
+    `protocol` how. `budget` and `passed` are None where nothing was asked for, scores where there was no data.
+    Scores are fractions over the validation images. `onnx_*` compare model.onnx with PyTorch on `onnx_images` of them:
+    the largest difference of logits, how much was allowed, and the share of pixels with the same label.
     """
 
     architecture: str  # its key
@@ -95,8 +95,8 @@ class Certificate:
     latency: Latency
     precision: str
     protocol: str
-    miou: float
-    pixel_accuracy: float
+    miou: float | None
+    pixel_accuracy: float | None
     class_iou: Mapping[str, float | None]
     scored: str  # how the scores were computed
     data: str

@@ -101,14 +101,14 @@ class ScoreCard:
         )
 
 
-def metadata(architecture: Architecture, dataset: Dataset) -> dict[str, str]:
+def metadata(architecture: Architecture, labelling: Labelling) -> dict[str, str]:
     """What is written into a weights file beside the weights."""
     return {
         "architecture": architecture.key,
-        "data": dataset.name,
-        "classes": json.dumps(dataset.classes),
-        "palette": json.dumps(dataset.palette),
-        "size": f"{dataset.size[0]}x{dataset.size[1]}",
+        "data": labelling.data,
+        "classes": json.dumps(labelling.classes),
+        "palette": json.dumps(labelling.palette),
+        "size": f"{labelling.size[0]}x{labelling.size[1]}",
         "mean": json.dumps(MEAN),
         "std": json.dumps(STD),
     }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from nas.data import MEAN, STD, Dataset
 from nas.files import replace_folder
 from nas.run_folder import Certificate
-from nas.trained import ARCHITECTURE, WEIGHTS, metadata
+from nas.trained import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.training.scores import Scores
 from space import Architecture, UserError, multiply_adds, parameters, strict
 from space.latency import Budget, Latency
@@ -49,16 +49,18 @@ def write_winner(
     folder: Path,
     architecture: Architecture,
     weights: Mapping[str, Tensor],
-    dataset: Dataset,
+    labelling: Labelling,
     *,
+    dataset: Dataset | None,
     target: Target,
     budget: Budget | None,
     device: str = "cpu",
 ) -> Certificate:
     """Write, measure and score a finished network; `folder` is replaced only when all of it is done.
 
-    Latency is measured again, of the finished weights, in a new process on `target` at `dataset.size`. The validation
-    images are scored in float32 on `device`. A network over its budget is written too, and its certificate says so.
+    Latency is measured again, of the finished weights, in a new process on `target` at `labelling.size`. The data
+    set's validation images are scored in float32 on `device`; without a data set the certificate has no scores, and
+    ONNX is compared with PyTorch on noise. A network over its budget is written too, and its certificate says so.
     Do not call it inside a training step (`nas.latency.lane`).
 
     Raises: UserError when the weights do not fit, ONNX differs from PyTorch, or the target cannot be timed here;
@@ -69,21 +71,23 @@ def write_winner(
     from nas.training.evaluation import evaluate
     from nas.training.weights import load_into, save_weights
 
-    network = architecture.build(dataset.num_classes)
+    num_classes = len(labelling.classes)
+    network = architecture.build(num_classes)
     load_into(network, weights, f"weights of {architecture.key}")
     network.eval()
     with replace_folder(folder) as unfinished:
         (unfinished / ARCHITECTURE).write_text(architecture.to_yaml(), "utf-8")
-        save_weights(unfinished / WEIGHTS, network.state_dict(), metadata(architecture, dataset))
+        save_weights(unfinished / WEIGHTS, network.state_dict(), metadata(architecture, labelling))
         with lane.training_step():  # so that it disturbs nobody's timing
-            images = validation_images(dataset, COMPARED_IMAGES)
+            images = _noise(labelling.size) if dataset is None else validation_images(dataset, COMPARED_IMAGES)
             check = export_checked(network, unfinished / MODEL, images, labels=True)
-        with Meter(target, dataset.size, dataset.num_classes) as meter:
+        with Meter(target, labelling.size, num_classes) as meter:
             latency = meter.measure(architecture, weights=unfinished / WEIGHTS)
-        scores = evaluate(network, dataset, device=device, guard=lane.training_step)
+        scores = None if dataset is None else evaluate(network, dataset, device=device, guard=lane.training_step)
         certificate = certify(
             architecture,
-            dataset,
+            labelling,
+            validation_images=0 if dataset is None else len(dataset.validation),
             budget=budget,
             latency=latency,
             scores=scores,
@@ -91,7 +95,7 @@ def write_winner(
             check=check,
             files=unfinished,
         )
-        (unfinished / CERTIFICATE).write_text(_usage(dataset) + strict.dump(certificate), "utf-8")
+        (unfinished / CERTIFICATE).write_text(_usage(labelling) + strict.dump(certificate), "utf-8")
     return certificate
 
 
@@ -117,19 +121,29 @@ def validation_images(dataset: Dataset, count: int) -> Tensor:
     return images
 
 
+def _noise(size: tuple[int, int]) -> Tensor:
+    import torch
+
+    return torch.randn(COMPARED_IMAGES, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
 def certify(
     architecture: Architecture,
-    dataset: Dataset,
+    labelling: Labelling,
     *,
+    validation_images: int,
     budget: Budget | None,
     latency: Latency,
-    scores: Scores,
+    scores: Scores | None,
     scored_on: str,
     check: OnnxCheck,
     files: Path,
 ) -> Certificate:
     """The certificate of the finished `files` of a network that was timed, scored on `scored_on` and compared."""
-    height, width = dataset.size
+    height, width = labelling.size
+    num_classes = len(labelling.classes)
+    class_iou = () if scores is None else zip(labelling.classes, scores.class_iou, strict=True)
+    scored = f"validation images at {height}x{width}, by PyTorch in float32 on {scored_on}"
     return Certificate(
         architecture=architecture.key,
         certified=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -139,17 +153,17 @@ def certify(
         latency=latency,
         precision=Target.parse(latency.target).precision,
         protocol=_protocol(latency),
-        miou=scores.miou,
-        pixel_accuracy=scores.pixel_accuracy,
-        class_iou=dict(zip(dataset.classes, scores.class_iou, strict=True)),
-        scored=f"validation images at {height}x{width}, by PyTorch in float32 on {scored_on}",
-        data=dataset.name,
-        validation_images=len(dataset.validation),
-        num_classes=dataset.num_classes,
+        miou=None if scores is None else scores.miou,
+        pixel_accuracy=None if scores is None else scores.pixel_accuracy,
+        class_iou=dict(class_iou),
+        scored="not scored: there was no data set" if scores is None else scored,
+        data=labelling.data,
+        validation_images=validation_images,
+        num_classes=num_classes,
         input_mean=MEAN,
         input_std=STD,
-        parameters=parameters(architecture, dataset.num_classes),
-        multiply_adds=multiply_adds(architecture, dataset.size, dataset.num_classes),
+        parameters=parameters(architecture, num_classes),
+        multiply_adds=multiply_adds(architecture, labelling.size, num_classes),
         onnx_images=check.images,
         onnx_max_abs_difference=check.max_abs_difference,
         onnx_tolerance=check.tolerance,
@@ -170,16 +184,16 @@ def _protocol(latency: Latency) -> str:
     )
 
 
-def _usage(dataset: Dataset) -> str:
-    height, width = dataset.size
+def _usage(labelling: Labelling) -> str:
+    height, width = labelling.size
     return USAGE.format(
         model=MODEL,
         architecture=ARCHITECTURE,
         weights=WEIGHTS,
         height=height,
         width=width,
-        num_classes=dataset.num_classes,
-        classes=", ".join(" ".join(name.split()) for name in dataset.classes),
+        num_classes=len(labelling.classes),
+        classes=", ".join(" ".join(name.split()) for name in labelling.classes),
     )
 
 

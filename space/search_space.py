@@ -82,6 +82,8 @@ SEARCHED: Mapping[str, tuple[Choice, ...]] = {
     "stages": (2, 3, 4),
     "block": ("nonbt", "fpl", "sep"),
     "pairwise_fusion": ("pairs",),
+    "stage.width": (16, 24, 32, 48, 64, 96, 128, 192, 256, 384),
+    "stage.depth": (1, 2, 3, 4, 6, 8, 12),
     "stage.dropout": (0.0,),
     "stage.expansion": (4,),
     "decoder.taps": ("sum",),

@@ -17,7 +17,7 @@ examples:
   nas profile --budget 10ms
   nas profile --budget 100fps --input 360x480 --samples 40
   nas profile studies/camvid/study.yaml --target onnxruntime@cpu:1"""
-PAIRS = 20
+PAIRS = 10
 MOST_KNOBS = 8
 
 
@@ -128,11 +128,11 @@ def _draws(reachability: Reachability) -> str:
     untimed = sum(each.full is None for each in reachability.draws)
     name, lowest = reachability.lowest
     lines = [
-        table(rows, (f"{len(reachability.draws)} draws", "min (ms)", "median (ms)", "max (ms)", "inside the budget")),
+        table(rows, (f"draws: {len(reachability.draws)}", "min (ms)", "median (ms)", "max (ms)", "inside the budget")),
         f"fastest reached: {name} at its narrowest, {lowest:.2f} ms",
     ]
     if untimed:
-        lines.append(f"{untimed} draws were not timed: so many multiply-adds that they are far over the budget")
+        lines.append(f"not timed as drawn: {untimed}, whose multiply-adds put them far over the budget")
     return "\n".join(lines)
 
 
@@ -145,9 +145,8 @@ def _knobs(reachability: Reachability) -> str:
     from nas.tables import table
 
     found = knobs(reachability)[:MOST_KNOBS]
-    timed = sum(each.full is not None for each in reachability.draws)
     if not found:
-        return f"{timed} timed draws are too few to compare the values of an axis; give more --samples"
+        return f"{len(reachability.draws)} draws are too few to compare the values of an axis; give more --samples"
     rows = [
         (
             knob.axis,
@@ -157,7 +156,8 @@ def _knobs(reachability: Reachability) -> str:
         for knob in found
     ]
     return (
-        f"What goes along with latency over {timed} timed draws (every other axis varies too: no effects, but hints)\n"
+        f"What goes along with latency at the narrowest width, over {len(reachability.draws)} draws "
+        "(every other axis varies too: hints, not effects)\n"
         + table(rows, ("axis", "spread", "median ms (draws) by value"))
     )
 

@@ -120,7 +120,7 @@ def _finish(trainer: Trainer, out: Path) -> None:
     from nas.files import write_text
     from nas.run_folder import read_progress
     from nas.tables import class_table
-    from nas.trained import ARCHITECTURE, ScoreCard, metadata
+    from nas.trained import ARCHITECTURE, Labelling, ScoreCard, metadata
     from nas.training.weights import save_weights
     from space import strict
 
@@ -128,5 +128,5 @@ def _finish(trainer: Trainer, out: Path) -> None:
     scores = read_progress(out).history[-1].scores
     write_text(out / ARCHITECTURE, architecture.to_yaml())
     write_text(out / SCORES, strict.dump(ScoreCard.of(architecture, dataset, trainer.recipe, scores)))
-    save_weights(out / WEIGHTS, trainer.weights(), metadata(architecture, dataset))
+    save_weights(out / WEIGHTS, trainer.weights(), metadata(architecture, Labelling.of(dataset)))
     print(f"\n{class_table(dataset.classes, scores)}\n\n{out}: {ARCHITECTURE} {WEIGHTS} {SCORES} {CHECKPOINT}")

@@ -190,12 +190,22 @@ def _certify(
 
 
 def _write(run: RunFolder, trial: Trial, budget: Budget, target: Target, dataset: Dataset) -> Certificate:
+    from nas.trained import Labelling
     from nas.training.weights import load_weights
     from nas.winner import write_winner
 
     weights = load_weights(weights_path(run, trial))
     device = "cuda" if target.on_cuda else "cpu"
-    return write_winner(run.winner, trial.architecture, weights, dataset, target=target, budget=budget, device=device)
+    return write_winner(
+        run.winner,
+        trial.architecture,
+        weights,
+        Labelling.of(dataset),
+        dataset=dataset,
+        target=target,
+        budget=budget,
+        device=device,
+    )
 
 
 def weights_path(run: RunFolder, trial: Trial) -> Path:
@@ -205,7 +215,8 @@ def weights_path(run: RunFolder, trial: Trial) -> Path:
 
 
 def _report(run: RunFolder, certificate: Certificate, console: Console) -> None:
-    from nas.report import leaderboard_text, write_report
+    from nas.report import summarize, write_report
+    from nas.report.terminal import leaderboard_table
 
     page = write_report(run)
-    console.answer(leaderboard_text(run), certificate, page)
+    console.answer(leaderboard_table(summarize(run)), certificate, page)

@@ -10,7 +10,7 @@ from space import Architecture
 from space.latency import Budget, Latency
 from space.scale import scale_width
 
-NARROWEST, WIDEST = 0.03, 6.0
+NARROWEST, WIDEST = 0.03, 16.0
 FULL_ENOUGH = 0.94  # of the budget
 SAFE = 0.985  # of the budget: repeated measurements differ by one to two per cent
 MOST_MEASUREMENTS = 6

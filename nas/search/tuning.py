@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 from nas.data import load
 from nas.run_folder import Epoch, Phase, RunFolder, Trial, append_epoch, read_progress
 from nas.study import Study
+from nas.trained import Labelling, metadata
 from nas.training import Recipe
 
 SETTINGS = {
@@ -207,8 +208,8 @@ class TrialRunner(tune.Trainable):
                 ),
             )
             # Weights before the checkpoint: a training that counts as finished has them.
-            key = self._trainer.architecture.key
-            save_weights(self._folder / "weights.safetensors", self._trainer.weights(), {"architecture": key})
+            words = metadata(self._trainer.architecture, Labelling.of(self._trainer.dataset))
+            save_weights(self._folder / "weights.safetensors", self._trainer.weights(), words)
             self._trainer.save(self._checkpoint)
         last = read_progress(self._folder).history[-1]
         return {"epoch": last.epoch, "miou": last.scores.miou, "done": self._trainer.finished}

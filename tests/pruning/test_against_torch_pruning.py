@@ -21,7 +21,7 @@ from space.graph import Node
 from space.network import Network
 
 Members = set[tuple[str, str, int]]
-SAMPLES = 8  # channels compared per layer, beside its first and its last
+SAMPLES = 3  # channels compared per layer, beside its first and its last
 
 
 def _without_image(architecture: Architecture) -> Architecture:

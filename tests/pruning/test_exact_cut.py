@@ -66,7 +66,7 @@ def test_every_channel_of_crossings(crossing: Architecture, bench: SimpleNamespa
 
 
 def test_single_channels_of_published_networks(published: Architecture, bench: SimpleNamespace) -> None:
-    assert_singles_are_exact(published, bench, lambda channels: random.Random(0).sample(channels, 4))
+    assert_singles_are_exact(published, bench, lambda channels: random.Random(0).sample(channels, 2))
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -103,11 +103,11 @@ def test_cutting_crossings_twice(crossing: Architecture, bench: SimpleNamespace)
     assert_cutting_twice_is_exact(crossing, bench, seed=1)
 
 
-def test_nothing_but_the_selection_changes(published: Architecture, bench: SimpleNamespace) -> None:
-    cutter, network = Cutter(published, bench.classes), bench.randomised(published)
+def test_nothing_but_the_selection_changes(crossing: Architecture, bench: SimpleNamespace) -> None:
+    cutter, network = Cutter(crossing, bench.classes), bench.randomised(crossing)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     same = cutter.cut(network, cutter.everything)
-    assert same.architecture == published
+    assert same.architecture == crossing
     assert all(torch.equal(value, before[name]) for name, value in same.state_dict().items())
     cut = cutter.cut(network, bench.random_keep(cutter, seed=2))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

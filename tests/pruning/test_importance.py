@@ -112,7 +112,6 @@ def test_dead_channels_score_nothing_and_go_first(network: Network, image: Calla
         assert (scores[dead] == 0).all()
         order = removal_order(cutter, scores, channel_costs(cutter, (32, 48)))
         zero = np.flatnonzero(free & (scores == 0))
-        assert set(order[: len(zero)].tolist()) >= set(dead) - set(order[len(zero) :].tolist())
         assert set(dead) <= set(order[: len(zero)].tolist())
 
 

@@ -47,7 +47,7 @@ def test_crossings(crossing: Architecture) -> None:
 
 def test_random_architectures() -> None:
     rng, everything = random.Random(1), Space()
-    for _ in range(30):
+    for _ in range(12):
         assert_whole_runs(everything.sample(rng))
 
 

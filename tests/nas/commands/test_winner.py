@@ -21,7 +21,7 @@ from nas.data import MEAN, STD, DataSpec, load
 from nas.files import replace_folder
 from nas.latency import parse_target
 from nas.run_folder import Certificate
-from nas.trained import load_winner
+from nas.trained import Labelling, load_winner
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
 from nas.training.weights import load_weights, read_metadata
@@ -45,12 +45,14 @@ def winner(trained, pictures, single_core, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "winner"
     folder.mkdir()
     (folder / "old").write_text("of a winner before")
+    data = load(DataSpec(name="folder", root=str(pictures), size=(64, 96)))
     with single_core():
         write_winner(
             folder,
             space.load(trained / "architecture.yaml"),
             load_weights(trained / "weights.safetensors"),
-            load(DataSpec(name="folder", root=str(pictures), size=(64, 96))),
+            Labelling.of(data),
+            dataset=data,
             target=parse_target(TARGET),
             budget=Budget.parse("1000ms p90"),
         )
@@ -127,7 +129,8 @@ def test_the_certificate_says_whether_the_budget_is_met(winner, dataset, budget,
     scores = Scores(miou=0.5, class_iou=(0.5, 0.5, None), pixel_accuracy=0.75)
     certificate = certify(
         load_winner(winner)[0],
-        dataset,
+        Labelling.of(dataset),
+        validation_images=2,
         budget=None if budget is None else Budget.parse(budget),
         latency=known.latency,
         scores=scores,
@@ -146,7 +149,15 @@ def test_a_measurement_that_fails_leaves_what_was_there(trained, dataset, tmp_pa
     (tmp_path / "winner" / "certificate.yaml").write_text("the old one")
     nowhere = parse_target("torch@cuda:99")
     with pytest.raises(TargetError, match="cuda:99"):
-        write_winner(tmp_path / "winner", architecture, load_weights(weights), dataset, target=nowhere, budget=None)
+        write_winner(
+            tmp_path / "winner",
+            architecture,
+            load_weights(weights),
+            Labelling.of(dataset),
+            dataset=dataset,
+            target=nowhere,
+            budget=None,
+        )
     assert [file.name for file in tmp_path.iterdir()] == ["winner"]
     assert (tmp_path / "winner" / "certificate.yaml").read_text() == "the old one"
 
@@ -157,7 +168,8 @@ def test_weights_that_do_not_fit_leave_no_winner(trained, dataset, tmp_path):
             tmp_path / "winner",
             space.load("erfnet"),
             load_weights(trained / "weights.safetensors"),
-            dataset,
+            Labelling.of(dataset),
+            dataset=dataset,
             target=parse_target(TARGET),
             budget=None,
         )
@@ -170,14 +182,15 @@ from pathlib import Path
 from nas.data import DataSpec, load
 from nas.latency import parse_target
 from nas.run_folder import Certificate
-from nas.trained import load_winner
+from nas.trained import Labelling, load_winner
 from nas.training.weights import load_weights
 from nas.winner import write_winner
 folder, trained, pictures = sys.argv[1:]
 architecture, weights = load_winner(Path(trained))
 dataset = load(DataSpec(name="folder", root=pictures, size=(64, 96)))
 target = parse_target("onnxruntime@cpu:1")
-write_winner(Path(folder), architecture, load_weights(weights), dataset, target=target, budget=None)
+labels = Labelling.of(dataset)
+write_winner(Path(folder), architecture, load_weights(weights), labels, dataset=dataset, target=target, budget=None)
 """
 
 

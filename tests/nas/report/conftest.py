@@ -15,7 +15,7 @@ from nas.data import DataSpec, load
 from nas.files import write_text
 from nas.run_folder import Certificate, Epoch, Origin, Phase, Progress, RunFolder, Trial
 from nas.study import SearchPlan, Study
-from nas.trained import metadata
+from nas.trained import Labelling, metadata
 from nas.training import Scores, load_recipe
 from nas.training.weights import save_weights
 from space import Architecture, strict
@@ -106,7 +106,7 @@ class Made:
         folder = self.run.winner
         write_text(folder / "architecture.yaml", architecture.to_yaml())
         weights = architecture.build(dataset.num_classes).state_dict()
-        save_weights(folder / "weights.safetensors", weights, metadata(architecture, dataset))
+        save_weights(folder / "weights.safetensors", weights, metadata(architecture, Labelling.of(dataset)))
         certificate = Certificate(
             architecture=architecture.key,
             certified="2020-01-01T00:00:00+00:00",
@@ -144,6 +144,12 @@ def narrow(factor: float) -> Architecture:
 def architecture() -> Callable[[float], Architecture]:
     """A tiny architecture of a width factor; another factor, another key."""
     return narrow
+
+
+@pytest.fixture
+def latency() -> Callable[[float], Latency]:
+    """An invented latency of some milliseconds."""
+    return latency_of
 
 
 @pytest.fixture

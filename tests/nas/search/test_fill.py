@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 import space
-from nas.search.fill import FULL_ENOUGH, MOST_MEASUREMENTS, NARROWEST, SAFE, fill
+from nas.search.fill import FULL_ENOUGH, MOST_MEASUREMENTS, NARROWEST, SAFE, WIDEST, fill
 from space import Architecture
 from space.latency import Budget, Latency
 
@@ -43,7 +43,7 @@ def test_the_budget_is_filled_and_not_left(name: str, first_factor: float, propo
     assert len(asked) <= MOST_MEASUREMENTS + 1
     assert len(set(asked)) == len(asked)
     # NDNet's smallest member cannot become slow enough: it ends at the widest factor instead.
-    if filled.factor < 6:
+    if filled.factor < WIDEST:
         assert filled.latency.p50_milliseconds > 0.85 * 10
 
 
