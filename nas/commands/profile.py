@@ -131,6 +131,10 @@ def _draws(reachability: Reachability) -> str:
         table(rows, (f"draws: {len(reachability.draws)}", "min (ms)", "median (ms)", "max (ms)", "inside the budget")),
         f"fastest reached: {name} at its narrowest, {lowest:.2f} ms",
     ]
+    latencies = [each.narrowest for each in (*reachability.published, *reachability.draws)]
+    disturbed = sum(bool(latency.flagged) for latency in latencies)
+    if disturbed:
+        lines.append(f"disturbed: {disturbed} of {len(latencies)} measurements at the narrowest; the machine was busy")
     if untimed:
         lines.append(f"not timed as drawn: {untimed}, whose multiply-adds put them far over the budget")
     return "\n".join(lines)

@@ -103,7 +103,7 @@ def _latency_range(summary: Summary) -> tuple[float, float]:
 def _miou_range(summary: Summary) -> tuple[float, float]:
     mious = [value for each in summary.measured for value in (each.search_miou, each.finish_miou) if value is not None]
     if summary.winner is not None:
-        mious.append(summary.winner.certificate.miou)
+        mious.append(summary.winner.miou)
     low, high = (min(mious), max(mious)) if mious else (0.0, 1.0)
     margin = max(0.1 * (high - low), 0.01)
     return max(0.0, low - margin), min(1.0, high + margin)
@@ -183,7 +183,7 @@ def _front(trained: Sequence[Candidate], panel: _Panel) -> Html:
     """Steps through what nothing faster beats."""
     points = [(each.timing.milliseconds, each.miou or 0.0) for each in trained]
     if panel.winner is not None:
-        points.append((panel.winner.timing.milliseconds, panel.winner.certificate.miou))
+        points.append((panel.winner.timing.milliseconds, panel.winner.miou))
     path: list[str] = []
     best = -1.0
     for milliseconds, miou in sorted(points, key=lambda point: (point[0], -point[1])):
@@ -262,13 +262,13 @@ def _untrained(candidate: Candidate, panel: _Panel) -> Html:
 
 def _star(winner: Winner, trained: Sequence[Candidate], panel: _Panel) -> Html:
     """The finished artefact, and what joins it to the candidate that it was cut from or that was trained on."""
-    x, y = panel.x(winner.timing.milliseconds), panel.y(winner.certificate.miou)
+    x, y = panel.x(winner.timing.milliseconds), panel.y(winner.miou)
     source = next((each for each in trained if each.key == winner.key), None)
     joint = Html()
     if source is not None and winner.pruned:
         joint = line(*_place(source, panel), x, y, "cut")
     elif source is not None and source.search_miou is not None and source.finish:
-        joint = _gain(x, source.search_miou, winner.certificate.miou, source, panel)
+        joint = _gain(x, source.search_miou, winner.miou, source, panel)
     return joined((joint, _marker("winner", x, y, tooltip=f"{winner.name}: {winner.timing.milliseconds:.2f} ms")))
 
 
@@ -283,7 +283,7 @@ def _labels(shown: Sequence[Candidate], untrained: Sequence[Candidate], panel: _
     named = [(each.name, _place(each, panel), "name") for each in _worth_naming(shown, untrained, panel)]
     taken = _obstacles(shown, untrained, panel, summary)
     if panel.winner is not None:
-        star = (panel.x(panel.winner.timing.milliseconds), panel.y(panel.winner.certificate.miou))
+        star = (panel.x(panel.winner.timing.milliseconds), panel.y(panel.winner.miou))
         taken.append(_around(star, 11))
         named.insert(0, (panel.winner.name, star, "name winner-name"))
     bounds = Box(left=panel.frame.left + 2, top=panel.frame.top, right=panel.frame.right, bottom=RUG + 12)

@@ -27,7 +27,7 @@ def tiles(summary: Summary, winner: Winner) -> Html:
     statistic = "" if summary.statistic == "p50" else f", {summary.statistic} {timing.milliseconds:.2f} ms"
     share = timing.milliseconds / summary.budget_milliseconds
     shown = (
-        (f"{percent(certificate.miou)} %", f"mIoU on {certificate.validation_images} validation images"),
+        (f"{percent(winner.miou)} %", f"mIoU on {certificate.validation_images} validation images"),
         (f"{timing.p50_milliseconds:.2f} ms", f"±{half:.2f} ms, 95 % interval of the median{statistic}"),
         (verdict, f"budget {certificate.budget}, {share:.0%} of it used"),
         (_millions(certificate.parameters), "parameters"),

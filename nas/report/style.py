@@ -100,6 +100,7 @@ figure { margin: 0.6rem 0; }
     --seed: #1f8a5f; --random: #858d98; --guided: #2f6bd8; --company: #b4532a; --winner: #c98a06;
     --good: #1f7a4d; --bad: #b3372b; --over: #b3372b; --bar: #7f9cc7; --warn-line: #e4c56a;
   }
+  html { font-size: 11px; }
   body { max-width: none; padding: 0; font-size: 10.5px; }
   h2, h3 { break-after: avoid; } figure, tr, .tile, .samples { break-inside: avoid; }
   .wide { overflow: visible; }

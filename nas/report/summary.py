@@ -11,6 +11,7 @@ from nas.report.words import describe
 from nas.run_folder import Certificate, Origin, Progress, RunFolder, Trial
 from nas.trained import load_architecture
 from nas.winner import CERTIFICATE, read_certificate
+from space import UserError
 from space.latency import Budget, Latency, Statistic
 
 Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]
@@ -78,6 +79,7 @@ class Winner:
     key: str | None
     pruned: bool
     timing: Timing
+    miou: float
     description: Mapping[str, str]
     genotype: Mapping[str, str | int | float | bool]
     certificate: Certificate
@@ -176,7 +178,7 @@ def headline(summary: Summary) -> str:
     certificate, timing = winner.certificate, winner.timing
     statistic = "" if summary.statistic == "p50" else f" ({summary.statistic} {timing.milliseconds:.2f} ms)"
     return (
-        f"{winner.name}: {certificate.miou:.1%} mIoU in {timing.p50_milliseconds:.2f} ms (95 % interval "
+        f"{winner.name}: {winner.miou:.1%} mIoU in {timing.p50_milliseconds:.2f} ms (95 % interval "
         f"{timing.ci_low_milliseconds:.2f} to {timing.ci_high_milliseconds:.2f} ms){statistic} on {where}; budget "
         f"{certificate.budget}: {'passed' if certificate.passed else 'FAILED'}; {certificate.parameters:,} parameters, "
         f"{certificate.multiply_adds / 1e9:.2f} G multiply-adds."
@@ -228,6 +230,11 @@ def _winner(run: RunFolder, candidates: Sequence[Trial], budget: Budget) -> Winn
     if not (run.winner / CERTIFICATE).is_file():
         return None
     certificate = read_certificate(run.winner)
+    if certificate.miou is None:
+        raise UserError(
+            f"{run.winner / CERTIFICATE}: expected the certificate of a search, which has scores, got one without; "
+            "go on with nas search --resume"
+        )
     architecture = load_architecture(str(run.winner))
     by_key = {trial.architecture.key: trial for trial in candidates}
     origin = by_key.get(architecture.key) or by_key.get(architecture.without_channels().key)
@@ -239,6 +246,7 @@ def _winner(run: RunFolder, candidates: Sequence[Trial], budget: Budget) -> Winn
         key=None if origin is None else origin.architecture.key,
         pruned=pruned,
         timing=_timing(certificate.latency, budget),
+        miou=certificate.miou,
         description=describe(architecture),
         genotype={} if origin is None else dict(origin.genotype),
         certificate=certificate,
@@ -266,7 +274,7 @@ def _leaderboard(
         name=winner.name,
         timing=winner.timing,
         search_miou=None if source is None else source.search_miou,
-        miou=winner.certificate.miou,
+        miou=winner.miou,
         epochs=0 if source is None else source.epochs,
         parameters=winner.certificate.parameters,
         multiply_adds=winner.certificate.multiply_adds,

@@ -85,7 +85,7 @@ class Console:
     def _latency(self, trial: Trial) -> str:
         noisy = "?" if trial.latency.flagged else " "
         milliseconds = trial.latency.milliseconds(self._budget.statistic)
-        return f"{milliseconds:7.2f}{noisy}of {self._budget.milliseconds:g} ms"
+        return f"{milliseconds:7.2f}{noisy} of {self._budget.milliseconds:g} ms"
 
     def _clock(self) -> str:
         seconds = int(time.monotonic() - self._start)

@@ -85,9 +85,9 @@ def test_it_tells_the_winners_figures(page: str, full: RunFolder) -> None:
         "loss of nan",
     ):
         assert words in text
-    assert (
-        f"{strict.parse((full.root / 'report.yaml').read_text(), Summary, 'r').winner.certificate.parameters:,}" in text
-    )  # type: ignore[union-attr]
+    summary = strict.parse((full.root / "report.yaml").read_text("utf-8"), Summary, "report.yaml")
+    assert summary.winner is not None
+    assert f"{summary.winner.certificate.parameters:,} parameters" in text
 
 
 def test_it_shows_picture_label_and_prediction_of_three_images(page: str) -> None:

@@ -104,7 +104,7 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(interrupted: tuple[Path, Told
 
 def test_progress_is_shown_and_ray_is_silent(interrupted: tuple[Path, Told]) -> None:
     _, told = interrupted
-    assert re.search(r"train +\S.* epoch 1/4 +mIoU +\d+\.\d % +\d+\.\d\d.? of 1\.5 ms +about \d+ \w+ left", told.output)
+    assert re.search(r"train +\S.* epoch 1/4 +mIoU +\d+\.\d % +\d+\.\d\d\S? +of 1\.5 ms +about \d+ \w+ left", told.output)
     assert "ray" not in told.output.lower().replace("array", "")
 
 
@@ -154,6 +154,7 @@ def test_the_winner_draws_its_predictions(
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_the_run_goes_on_with_another_budget_and_reuses_its_trials(
     resumed: tuple[Path, Told, dict[str, float]],
 ) -> None:
