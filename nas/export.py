@@ -73,8 +73,9 @@ def compare_onnx(network: nn.Module, graph: str | Path | bytes, image: torch.Ten
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may need the cores
+    options.use_per_session_threads = False
+    with contextlib.suppress(onnxruntime.capi.onnxruntime_pybind11_state.Fail):  # this process has its pool of threads already, and has only one
+        onnxruntime.set_global_thread_pool_sizes(1, 1)
     source = str(graph) if isinstance(graph, Path) else graph
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     output = torch.from_numpy(session.run(None, {INPUT_NAME: image.contiguous().numpy()})[0])

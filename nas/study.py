@@ -104,5 +104,5 @@ def built_in_study(budget: str) -> Study:
         data=DataSpec(name="road_scenes", size=(180, 240), train_images=120, validation_images=30),
         budget=budget,
         recipe=replace(load_recipe("quick"), epochs=2, crop=(128, 160)),
-        search=SearchPlan(random_trials=2, guided_trials=2, finalists=2, finish_epochs=6),
+        search=SearchPlan(random_trials=2, guided_trials=2, finalists=2, finish_epochs=8),
     )

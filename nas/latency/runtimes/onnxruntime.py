@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from space.target import Target
@@ -27,6 +28,18 @@ def versions() -> dict[str, str]:
     return {"onnxruntime": onnxruntime.__version__, "torch": str(torch.__version__)}
 
 
+@cache
+def _share_threads(threads: int) -> None:
+    """One pool of threads for all sessions of this process, which can have one size only.
+
+    The candidate and the reference alternate: with a pool each, the threads of one would spin on while the other runs
+    and take its cores; and forbidding them to spin would time a runtime that nobody deploys.
+    """
+    import onnxruntime
+
+    onnxruntime.set_global_thread_pool_sizes(threads, 1)
+
+
 def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
     import onnxruntime
     import torch
@@ -37,11 +50,8 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
     height, width = image.shape[-2:]
     export_onnx(network, graph, (height, width), labels=True)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = target.thread_count()
-    options.inter_op_num_threads = 1
-    # The candidate and the reference alternate in one process: a session's threads that spin on while the other one
-    # runs would take its cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    _share_threads(target.thread_count())
+    options.use_per_session_threads = False
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(graph.getvalue(), options, providers=["CPUExecutionProvider"])
     feed = {INPUT_NAME: image.contiguous().numpy()}
