@@ -48,10 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             module = importlib.import_module(f"nas.commands.{name}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
-    options = parser.parse_args(given)
+    options = parser.parse_args(_attached(given))
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("nas").setLevel(logging.INFO)
     return _answer(options)
+
+
+def _attached(given: Sequence[str]) -> list[str]:
+    """`--budget -3ms` as `--budget=-3ms`: an answer about budgets is better than one about option syntax."""
+    words = list(given)
+    for index in range(len(words) - 1, 0, -1):
+        if words[index - 1] == "--budget" and words[index].startswith("-"):
+            words[index - 1 : index + 1] = [f"--budget={words[index]}"]
+    return words
 
 
 def _answer(options: argparse.Namespace) -> int:
@@ -62,12 +71,15 @@ def _answer(options: argparse.Namespace) -> int:
     except UserError as error:
         print(f"nas {options.command}: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print(f"\nnas {options.command}: interrupted; what was finished is kept", file=sys.stderr)
-        return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder that cannot be written
+        print(f"nas {options.command}: {error}; what was finished is kept", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print(f"\nnas {options.command}: interrupted; what was finished is kept", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return 0
 
 

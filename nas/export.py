@@ -73,9 +73,7 @@ def compare_onnx(network: nn.Module, graph: str | Path | bytes, image: torch.Ten
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.use_per_session_threads = False
-    with contextlib.suppress(onnxruntime.capi.onnxruntime_pybind11_state.Fail):  # this process has its pool of threads already, and has only one
-        onnxruntime.set_global_thread_pool_sizes(1, 1)
+    options.intra_op_num_threads = 1  # others may need the cores
     source = str(graph) if isinstance(graph, Path) else graph
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     output = torch.from_numpy(session.run(None, {INPUT_NAME: image.contiguous().numpy()})[0])

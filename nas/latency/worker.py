@@ -43,7 +43,7 @@ class Bench:
         self.size = size
         self.runtime = runtimes.require(target)
         self.threads = target.thread_count()
-        torch.set_num_threads(self.threads)
+        self.runtime.settle(target)
         self.image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
         self.reference = self.runtime.prepare(Reference().eval(), self.image, target)
         self.environment = device.describe(target) | {"reference": NAME}

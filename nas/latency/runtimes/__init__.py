@@ -5,6 +5,7 @@ A runtime is a module with
     PRECISIONS: dict[str, tuple[str, ...]]     kind of device ("cpu", "cuda") -> precisions it runs there
     available(target) -> str | None            None when it can run here, else what to install or change
     versions() -> dict[str, str]               versions of the libraries that do the work
+    settle(target)                             what a process that only measures does first, once
     prepare(network, image, target) -> run     run() -> labels (1, H, W); one call is what is timed
 
 `prepare` holds `image` (1, 3, H, W) statically, includes upsampling and arg-max, and `run` returns only when the labels
@@ -35,6 +36,9 @@ class Runtime(Protocol):
 
     def versions(self) -> dict[str, str]:
         """Versions of the libraries that do the work."""
+
+    def settle(self, target: Target) -> None:
+        """What a process that only measures on `target` does once, before anything is prepared."""
 
     def prepare(self, network: nn.Module, image: Tensor, target: Target) -> Callable[[], Tensor]:
         """The timed call: from the held image to labels (1, H, W)."""

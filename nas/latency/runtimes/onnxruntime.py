@@ -28,13 +28,17 @@ def versions() -> dict[str, str]:
     return {"onnxruntime": onnxruntime.__version__, "torch": str(torch.__version__)}
 
 
-@cache
-def _share_threads(threads: int) -> None:
-    """One pool of threads for all sessions of this process, which can have one size only.
+def settle(target: Target) -> None:
+    """One pool of threads for all sessions of this process.
 
     The candidate and the reference alternate: with a pool each, the threads of one would spin on while the other runs
     and take its cores; and forbidding them to spin would time a runtime that nobody deploys.
     """
+    _share_threads(target.thread_count())
+
+
+@cache
+def _share_threads(threads: int) -> None:
     import onnxruntime
 
     onnxruntime.set_global_thread_pool_sizes(threads, 1)
@@ -50,8 +54,11 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
     height, width = image.shape[-2:]
     export_onnx(network, graph, (height, width), labels=True)
     options = onnxruntime.SessionOptions()
-    _share_threads(target.thread_count())
-    options.use_per_session_threads = False
+    if _share_threads.cache_info().currsize:
+        options.use_per_session_threads = False
+    else:  # a process that does other things too, whose sessions must not take each other's cores
+        options.intra_op_num_threads = target.thread_count()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(graph.getvalue(), options, providers=["CPUExecutionProvider"])
     feed = {INPUT_NAME: image.contiguous().numpy()}

@@ -40,6 +40,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def settle(target: Target) -> None:
+    import torch
+
+    torch.set_num_threads(target.thread_count())
+
+
 def place(network: torch.nn.Module, image: torch.Tensor, target: Target) -> tuple[torch.nn.Module, torch.Tensor]:
     """A copy of network and image on the device of `target`, at its precision, in channels_last layout."""
     import torch

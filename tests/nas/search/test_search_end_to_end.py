@@ -104,7 +104,9 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(interrupted: tuple[Path, Told
 
 def test_progress_is_shown_and_ray_is_silent(interrupted: tuple[Path, Told]) -> None:
     _, told = interrupted
-    assert re.search(r"train +\S.* epoch 1/4 +mIoU +\d+\.\d % +\d+\.\d\d\S? +of 1\.5 ms +about \d+ \w+ left", told.output)
+    assert re.search(
+        r"train +\S.* epoch 1/4 +mIoU +\d+\.\d % +\d+\.\d\d\S? +of 1\.5 ms +about \d+ \w+ left", told.output
+    )
     assert "ray" not in told.output.lower().replace("array", "")
 
 

@@ -1,0 +1,88 @@
+"""`nas prune`: a compact network inside a measured budget, rebuilt from its files."""
+
+from __future__ import annotations
+
+import re
+
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import space
+from nas.trained import load_trained
+from nas.winner import read_certificate
+from space.scale import scale_width
+
+TARGET = "onnxruntime@cpu:1"
+INPUT = ("--input", "64x96")
+
+
+@pytest.fixture(scope="session")
+def wide(nas, pictures, tmp_path_factory):
+    """An ERFNet of half width, trained for an epoch, and what it measures: wide enough for a cut to pay."""
+    folder = tmp_path_factory.mktemp("wide")
+    (folder / "erfnet.yaml").write_text(scale_width(space.load("erfnet"), 0.5).to_yaml())
+    out = folder / "out"
+    data = ("--data", f"folder:{pictures}")
+    answer = nas("train", folder / "erfnet.yaml", *data, *INPUT, "--epochs", "1", "--out", out)
+    assert answer.code == 0, answer.err
+    answer = nas("measure", out, "--target", TARGET, *INPUT, "--classes", "3", "--out", folder / "measured")
+    assert answer.code == 0, answer.err
+    row = (folder / "measured" / "latency.csv").read_text().splitlines()[1].split(",")
+    return out, float(row[5])
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_path, with_data):
+    trained, milliseconds = wide
+    out = tmp_path / "compact"
+    data = ("--data", f"folder:{pictures}", "--epochs", "1") if with_data else ()
+    answer = nas("prune", trained, "--budget", f"{0.6 * milliseconds:.3f}ms", "--target", TARGET, *data, "--out", out)
+    assert answer.code == 0, answer.err
+    certificate = read_certificate(out)
+    architecture = space.load(out / "architecture.yaml")
+    whole = space.load(trained / "architecture.yaml")
+    assert architecture.without_channels() == whole
+    assert 0 < space.parameters(architecture, 3) < space.parameters(whole, 3)
+    assert certificate.parameters == space.parameters(architecture, 3)
+    assert certificate.passed == (certificate.latency.p50_milliseconds <= 0.6 * milliseconds + 0.001)
+    assert (certificate.miou is None) == (not with_data)
+    assert ("epoch 1/1" in answer.out) == with_data
+    assert re.search(r"whole .* ms.*\npruned .* ms", answer.out)
+
+    network = architecture.build(3)
+    network.load_state_dict(load_file(out / "weights.safetensors"))
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = network.eval()(image).argmax(1).numpy()
+    assert (session.run(None, {"image": image.numpy()})[0] == expected).mean() > 0.999
+
+
+def test_a_pruned_network_can_be_used_like_any_other(nas, wide, pictures, tmp_path):
+    trained, milliseconds = wide
+    out = tmp_path / "compact"
+    answer = nas("prune", trained, "--budget", f"{0.7 * milliseconds:.3f}ms", "--target", TARGET, "--out", out)
+    assert answer.code == 0, answer.err
+    assert load_trained(str(out), None).network(3).architecture.channels
+    answer = nas("evaluate", out, "--data", f"folder:{pictures}")
+    assert answer.code == 0, answer.err
+    assert "mIoU" in answer.out
+
+
+def test_a_budget_below_what_pruning_reaches_says_the_lowest_latency(nas, wide, tmp_path):
+    refusal = nas("prune", wide[0], "--budget", "0.001ms", "--target", TARGET, "--out", tmp_path / "compact").refusal()
+    assert re.search(r"cut as far as it goes \d+\.\d+ ms", refusal)
+    assert not (tmp_path / "compact").exists()
+
+
+def test_weights_of_another_architecture_are_refused_with_the_first_mismatch(nas, wide, tmp_path):
+    refusal = nas(
+        "prune", "erfnet", "--weights", wide[0] / "weights.safetensors", "--budget", "5ms", "--target", TARGET
+    ).refusal()
+    assert "stem" in refusal
+
+
+def test_epochs_need_data(nas, wide):
+    assert "--data" in nas("prune", wide[0], "--budget", "5ms", "--epochs", "3").refusal()

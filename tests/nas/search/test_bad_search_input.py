@@ -1,0 +1,102 @@
+"""What `nas search` says to questions that it cannot answer: one line, exit code 2, nothing begun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nas import cli
+from nas.data import DataSpec, load
+
+STUDY = """
+data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
+budget: 10ms
+recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}
+"""
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    code = cli.main(["search", *arguments])
+    out, err = capsys.readouterr()
+    assert code == 2, out + err
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("nas search: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("budget", ["0ms", "-3ms", "10 parsecs", "nan", "10", "", "1e999ms"])
+def test_budgets_that_are_none(budget: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = refused(capsys, "--budget", budget, "--out", str(tmp_path / "run"))
+    assert "10ms" in said
+    assert "100fps" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_question_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nas search --budget 10ms" in refused(capsys)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ("serch: {}", "did you mean 'search'?"),
+        ("search: {seeds: [erfnett]}", "did you mean 'erfnet'?"),
+        ("space: {blok: [fpl]}", "did you mean 'block'?"),
+        ("target: onnxruntime@gpu", "cuda"),
+        ("budget: [10ms", "not valid YAML"),
+        ("x: &a [1]\ny: *a", "anchors and aliases"),
+        ("search: !!python/object/apply:os.system ['true']", "tags are not accepted"),
+        ("search: {finalists: 0}", "finalists"),
+        ("search: {finalists: many}", "whole number"),
+    ],
+)
+def test_studies_that_do_not_fit(wrong: str, expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY + wrong)
+    said = refused(capsys, str(file), "--out", str(tmp_path / "run"))
+    assert expected in said
+    assert str(file) in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_study_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "missing.yaml" in refused(capsys, str(tmp_path / "missing.yaml"))
+
+
+def test_a_run_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "study.yaml" in refused(capsys, "--resume", str(tmp_path / "nothing"))
+
+
+def test_a_run_is_not_asked_something_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "leave out target" in refused(capsys, "--resume", str(tmp_path), "--target", "torch@cpu")
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    said = refused(capsys, str(tmp_path / "study.yaml"), "--out", str(tmp_path))
+    assert f"--resume {tmp_path}" in said
+
+
+def test_a_truncated_picture_is_named_before_anything_is_timed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    scenes = load(DataSpec(size=(48, 64), train_images=12, validation_images=4))
+    for split, pairs in (("train", scenes.train), ("val", scenes.validation)):
+        for kind, files in (("images", pairs.images), ("labels", pairs.labels)):
+            folder = tmp_path / "data" / split / kind
+            folder.mkdir(parents=True)
+            for number, file in enumerate(files[:4]):
+                (folder / f"{number}{file.suffix}").write_bytes(file.read_bytes())
+    (tmp_path / "data" / "classes.txt").write_text("\n".join(scenes.classes) + "\n")
+    broken = sorted((tmp_path / "data" / "train" / "images").iterdir())[2]
+    broken.write_bytes(broken.read_bytes()[:500])
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        STUDY.replace("name: road_scenes,", f"name: folder, root: {tmp_path / 'data'},").replace(
+            ", train_images: 12, validation_images: 4", ""
+        )
+    )
+    said = refused(capsys, str(file), "--target", "torch@cpu:1", "--out", str(tmp_path / "run"))
+    assert str(broken) in said

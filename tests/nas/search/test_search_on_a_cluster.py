@@ -1,0 +1,47 @@
+"""`--address`: the same search on a Ray cluster with a second node."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas.run_folder import RunFolder
+
+STUDY = """
+data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
+budget: 1.5ms
+target: onnxruntime@cpu:1
+recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}
+space: {stages: [2], stage.depth: [1, 2], block: [nonbt, sep]}
+search: {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 0, finalists: 1, finish_epochs: 1}
+"""
+
+# The head has no processor to give away, so that every training runs on the second node.
+CLUSTER = """
+import os, subprocess, sys
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+cluster.add_node(num_cpus=2)
+cluster.wait_for_nodes()
+code = subprocess.call([sys.executable, "-m", "nas.cli", "search", *sys.argv[1:], "--address", cluster.address])
+cluster.shutdown()
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+def test_trainings_run_on_the_second_node(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    command = [sys.executable, "-c", CLUSTER, str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = RunFolder.open(tmp_path / "run")
+    trained = [trial for trial in run.trials() if trial.feasible]
+    assert len(trained) == 2
+    assert all(run.progress(trial, "search").done for trial in trained)
+    assert (run.winner / "certificate.yaml").is_file()
