@@ -16,16 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
-
 from nas.data import load
 from nas.run_folder import Epoch, Phase, RunFolder, Trial, append_epoch, read_progress
 from nas.study import Study
 from nas.trained import Labelling, metadata
 from nas.training import Recipe
+from space.errors import UserError
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -33,8 +29,16 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # we say what became of its training
     "TUNE_WARN_THRESHOLD_S": "3600",  # a proposal measures on the target, which takes seconds and is meant to
 }
+os.environ.update(SETTINGS)  # Ray reads some of them when it is imported
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
 
 
@@ -66,7 +70,6 @@ class Events:
 @contextlib.contextmanager
 def ray_session(address: str | None, concurrent: int) -> Iterator[None]:
     """A Ray of our own on this machine, reachable from it only, or the cluster at `address`."""
-    os.environ.update(SETTINGS)
     if address:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     else:
@@ -132,6 +135,7 @@ class Feed(Searcher):
         self._cluster = cluster
         self._jobs: dict[str, Job] = {}
         self._last: dict[str, tuple[int, float]] = {}
+        self._failed: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
         job = self._next_job()
@@ -147,15 +151,19 @@ class Feed(Searcher):
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if result["failed"]:
+            self._failed[trial_id] = result["failed"]
+            return
         self._last[trial_id] = (result["epoch"], result["miou"])
         self._events.epoch(self._jobs[trial_id], *self._last[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         told = self._last.get(trial_id, (0, None))[0]
-        if result is not None and result.get("epoch", told) != told and not error:
+        if result is not None and not error and (result.get("failed") or result.get("epoch", told) != told):
             self.on_trial_result(trial_id, result)  # Ray gives the last result of a trial here only
         epoch, miou = self._last.pop(trial_id, (0, None))
-        self._events.end(self._jobs.pop(trial_id), epoch, miou, "its training failed" if error else "")
+        failed = self._failed.pop(trial_id, f"its process died {MOST_RESTARTS + 1} times" if error else "")
+        self._events.end(self._jobs.pop(trial_id), epoch, miou, failed)
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).touch()
@@ -196,7 +204,10 @@ class TrialRunner(tune.Trainable):
         from nas.training.weights import save_weights
 
         if not self._trainer.finished:
-            report = self._trainer.run_epoch()
+            try:
+                report = self._trainer.run_epoch()
+            except UserError as error:  # trying again would end the same way
+                return {"epoch": self._trainer.epoch, "miou": 0.0, "failed": str(error), "done": True}
             append_epoch(
                 self._folder,
                 Epoch(
@@ -212,7 +223,7 @@ class TrialRunner(tune.Trainable):
             save_weights(self._folder / "weights.safetensors", self._trainer.weights(), words)
             self._trainer.save(self._checkpoint)
         last = read_progress(self._folder).history[-1]
-        return {"epoch": last.epoch, "miou": last.scores.miou, "done": self._trainer.finished}
+        return {"epoch": last.epoch, "miou": last.scores.miou, "failed": "", "done": self._trainer.finished}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}  # the run's folder has it
