@@ -33,7 +33,7 @@ def wide(nas, pictures, tmp_path_factory):
     return out, float(row[5])
 
 
-@pytest.mark.parametrize("with_data", [False, True])
+@pytest.mark.parametrize("with_data", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_path, with_data):
     trained, milliseconds = wide
     out = tmp_path / "compact"
@@ -60,6 +60,7 @@ def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_p
     assert (session.run(None, {"image": image.numpy()})[0] == expected).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_a_pruned_network_can_be_used_like_any_other(nas, wide, pictures, tmp_path):
     trained, milliseconds = wide
     out = tmp_path / "compact"
