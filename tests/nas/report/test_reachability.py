@@ -98,7 +98,6 @@ def test_the_forecast_counts_every_epoch_that_is_planned(tiny: Study) -> None:
     assert measuring == (10 * 4 + 1) * 3.0
 
 
-@pytest.mark.slow
 def test_the_command_measures_on_the_target(
     tiny: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
