@@ -87,13 +87,15 @@ class Latency:
     width: int
     scope: str  # what is inside the timed call
     batch: int = 1
+    set_aside: int = 0  # pairs not counted, taken while the machine was not as when it was anchored
     flagged: tuple[str, ...] = ()  # why not to trust it; empty for a quiet measurement
     environment: Mapping[str, str] = field(default_factory=dict)  # device, versions, threads
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, (int, float)) and not (math.isfinite(value) and value > 0):
+            least_excluded = -1 if item.name == "set_aside" else 0
+            if isinstance(value, (int, float)) and not (math.isfinite(value) and value > least_excluded):
                 raise UserError(f"expected {item.name} of a latency to be positive, got {value}; measure again")
         if not self.p50_milliseconds <= self.p90_milliseconds <= self.p99_milliseconds:
             raise UserError(

@@ -1,6 +1,7 @@
 """The anchor: what the reference network takes on this device, measured once and kept.
 
-It turns ratios into milliseconds (see `nas.latency.protocol` for what that means). One small YAML file per device,
+It turns ratios into milliseconds, and says what the machine is like when it is itself (see `nas.latency.protocol` for
+what both mean). One small YAML file per device,
 runtime and its versions, precision, threads and input size lies in $XDG_CACHE_HOME/framebudget/anchors. Removing a file
 makes the next measurement anchor anew.
 """
@@ -11,31 +12,42 @@ import datetime
 import hashlib
 import json
 import os
-import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nas.latency import load, protocol
 from space import strict
 from space.errors import UserError
 
-BLOCKS = 9  # the median of their medians forgets up to four bad spells
-BLOCK_SECONDS = 0.2
+BLOCKS = 12
+BLOCK_SECONDS = 0.15
 BLOCK_CALLS = 10  # at least
-STEADY_BLOCKS = 0.25  # spread (max - min) / median of the blocks' medians above which the anchor is marked
+PAUSE_SECONDS = 0.25  # between blocks: whoever places our cores may place them anew
+CLEARLY_BETTER = 0.85
+FEWEST_ALIKE = 4  # blocks in the machine's best state, below which the anchor is marked
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anchor:
-    """Latency of the reference network on one device."""
+    """Latency of the reference network on one device, and the canary's ratio to it."""
 
     milliseconds: float
-    blocks_milliseconds: tuple[float, ...]  # the median of each block
+    canary: float
+    blocks_milliseconds: tuple[float, ...]  # the reference's median in each block
+    blocks_canary: tuple[float, ...]
     taken: str  # date and time, UTC
     device: Mapping[str, str]
     flagged: tuple[str, ...] = field(default=())
+
+    @property
+    def normal(self) -> protocol.Normal:
+        """The machine as it was."""
+        return protocol.Normal(reference_milliseconds=self.milliseconds, canary=self.canary)
 
 
 def folder() -> Path:
@@ -51,8 +63,8 @@ def path_of(device: Mapping[str, str]) -> Path:
     return folder() / f"{name}-{digest}.yaml"
 
 
-def obtain(reference: Callable[[], object], device: Mapping[str, str], threads: int) -> Anchor:
-    """The anchor kept for `device`, or a new one from timing `reference`. Call it inside `lane.alone()`.
+def obtain(company: protocol.Company, device: Mapping[str, str], threads: int) -> Anchor:
+    """The anchor kept for `device`, or a new one from timing the reference. Call it inside `lane.alone()`.
 
     An anchor that was taken on a disturbed machine is kept, so that everybody uses the same milliseconds, and is
     replaced as soon as somebody measures on a quiet one.
@@ -63,41 +75,71 @@ def obtain(reference: Callable[[], object], device: Mapping[str, str], threads: 
     kept = read(path)
     if kept is not None and not kept.flagged:
         return kept
-    fresh = take(reference, device, threads)
+    fresh = take(company, device, threads)
     if kept is not None and fresh.flagged:
         return kept
     write(path, fresh)
     return fresh
 
 
-def take(reference: Callable[[], object], device: Mapping[str, str], threads: int) -> Anchor:
-    """Time `reference` in blocks; twice when the first try was disturbed.
+def renew(company: protocol.Company, kept: Anchor, threads: int) -> Anchor:
+    """A new anchor for a machine that turned out better than `kept`, or `kept` when that was a passing moment.
 
-    On a quiet machine the anchor is the median of the blocks' medians. Others can only slow it down, so that on a
-    disturbed one the fast calls tell more: there it is the tenth percentile of all calls, and marked.
+    Raises: UserError when the folder cannot be written.
     """
-    protocol.warm_up(reference, reference)
+    fresh = take(company, kept.device, threads)
+    if fresh.milliseconds > CLEARLY_BETTER * kept.milliseconds and fresh.canary > CLEARLY_BETTER * kept.canary:
+        return kept
+    write(path_of(kept.device), fresh)
+    return fresh
+
+
+def take(company: protocol.Company, device: Mapping[str, str], threads: int) -> Anchor:
+    """Time the reference and the canary in blocks; twice when the first try was disturbed.
+
+    What disturbs a block, other processes or unlucky placement of virtual cores, can only slow it down. So the blocks
+    that are nearly as good as the lower quartile, in both networks, are the machine itself, and the anchor is the
+    median of their medians.
+    """
+    protocol.warm_up(company.reference, company.canary)
     attempts = []
     for _ in range(2):
-        before = load.snapshot()
-        calls = [_block(reference) for _ in range(BLOCKS)]
-        flagged = load.disturbances(before, load.snapshot(), threads)
-        medians = [statistics.median(block) for block in calls]
-        spread = (max(medians) - min(medians)) / statistics.median(medians)
-        if spread > STEADY_BLOCKS:
-            flagged += (f"its {BLOCKS} blocks spread by {spread:.0%}",)
-        fast = statistics.quantiles([call for block in calls for call in block], n=10)[0]
-        attempts.append((len(flagged), fast if flagged else statistics.median(medians), medians, flagged))
+        spans, medians, canaries = [], [], []
+        for _ in range(BLOCKS):
+            time.sleep(PAUSE_SECONDS)
+            before = load.snapshot()
+            milliseconds, canary = _block(company)
+            spans.append((before, load.snapshot()))
+            medians.append(milliseconds)
+            canaries.append(canary)
+        alike = best_state(np.asarray(medians), np.asarray(canaries))
+        flagged = load.disturbances(spans, threads)
+        if alike.sum() < FEWEST_ALIKE:
+            flagged += (f"only {alike.sum()} of {BLOCKS} blocks were alike",)
+        anchored = float(np.median(np.asarray(medians)[alike])), float(np.median(np.asarray(canaries)[alike]))
+        attempts.append((len(flagged), anchored, medians, canaries, flagged))
         if not flagged:
             break
-    _, milliseconds, medians, flagged = min(attempts)
+    _, (milliseconds, canary), medians, canaries, flagged = min(attempts)
     return Anchor(
         milliseconds=milliseconds,
+        canary=canary,
         blocks_milliseconds=tuple(medians),
+        blocks_canary=tuple(canaries),
         taken=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         device=dict(device),
         flagged=flagged,
     )
+
+
+def best_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which blocks are within the protocol's bounds of the lower quartile, of both networks."""
+    swift = medians <= protocol.FAR_FROM_ANCHOR * np.quantile(medians, 0.25)
+    usual = float(np.quantile(canaries[swift], 0.25))
+    best: NDArray[np.bool_] = (
+        swift & (usual / protocol.FAR_CANARY <= canaries) & (canaries <= usual * protocol.FAR_CANARY)
+    )
+    return best
 
 
 def read(path: Path) -> Anchor | None:
@@ -123,10 +165,11 @@ def write(path: Path, anchor: Anchor) -> None:
         ) from None
 
 
-def _block(reference: Callable[[], object]) -> list[float]:
-    """The calls of one block, each in milliseconds."""
+def _block(company: protocol.Company) -> tuple[float, float]:
+    """Median of the reference in milliseconds, and the canary's ratio to it."""
     times: list[float] = []
     end = time.perf_counter() + BLOCK_SECONDS
     while len(times) < BLOCK_CALLS or time.perf_counter() < end:
-        times.append(protocol.milliseconds(reference))
-    return times
+        times.append(protocol.milliseconds(company.reference))
+    reference = float(np.median(times))
+    return reference, protocol.canary_milliseconds(company) / reference

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,9 @@ class Snapshot:
     pinned_cores: int
 
 
+Span = tuple[Snapshot, Snapshot]  # before and after a spell of timing
+
+
 def snapshot() -> Snapshot:
     """The counters now."""
     pinned = os.sched_getaffinity(0)
@@ -51,33 +54,37 @@ def snapshot() -> Snapshot:
     )
 
 
-def disturbances(before: Snapshot, after: Snapshot, threads: int) -> tuple[str, ...]:
-    """Reasons to distrust what was timed between two snapshots by a process of `threads` busy threads."""
-    wall = max(after.wall - before.wall, 1e-9)
-    own = after.own - before.own
+def disturbances(spans: Sequence[Span], threads: int) -> tuple[str, ...]:
+    """Reasons to distrust what was timed during `spans` by a process of `threads` busy threads."""
+
+    def passed(counter: str) -> float:
+        return float(sum(getattr(after, counter) - getattr(before, counter) for before, after in spans))
+
+    wall, own = max(passed("wall"), 1e-9), passed("own")
+    machine_cores, pinned_cores = spans[-1][1].machine_cores, spans[-1][1].pinned_cores
     found: list[tuple[float, float, float, str]] = [  # (seconds, of seconds, share allowed, what happened)
         (
-            after.pinned_busy - before.pinned_busy - own,
-            wall * after.pinned_cores,
+            passed("pinned_busy") - own,
+            wall * pinned_cores,
             FOREIGN_SHARE,
             "other processes used {share:.0%} of the cores timed on",
         ),
         (
             # where we are pinned to all of it, the line above has said so
-            (after.machine_busy - before.machine_busy - own) * (after.machine_cores > after.pinned_cores),
-            wall * after.machine_cores,
+            (passed("machine_busy") - own) * (machine_cores > pinned_cores),
+            wall * machine_cores,
             NEIGHBOUR_SHARE,
             "other processes used {share:.0%} of the machine",
         ),
         (
-            after.waiting - before.waiting,
+            passed("waiting"),
             wall * threads,
             WAITING_SHARE,
             "our threads waited for a core {share:.0%} of the time",
         ),
         (
-            after.pinned_stolen - before.pinned_stolen,
-            wall * after.pinned_cores,
+            passed("pinned_stolen"),
+            wall * pinned_cores,
             STOLEN_SHARE,
             "the hypervisor took {share:.0%} of our cores' time",
         ),

@@ -8,17 +8,24 @@ neighbouring calls repeats within 1-3 % where each of them does not. Hence
 2. warm-up until stable,
 3. candidate, reference, candidate, reference, ... at least 40 pairs, more (up to 120) until the 95 % interval of the
    median ratio is within 1.5 % of it. Every call thus finds the caches as another network left them,
-4. what else the machine did is watched (`load`), as are the reference's own steadiness and its distance from the
-   anchor. A disturbed measurement is repeated once; if the second is disturbed as well the better one is reported with
-   its reasons in `flagged`. Nothing is averaged away.
+4. ten pairs and some calls of the canary are a block, and a block counts only if the machine was meanwhile as it was
+   when it was anchored. A virtual machine's cores are moved about: two of them may be neighbours that share a cache,
+   lie on dies that do not, or be the two hardware threads of one core. A ratio does not cancel that: by where the cores
+   were, one network took 2.1, 2.7 or 4.0 times as long as the same reference. The canary tells (see
+   `nas.latency.reference`), as does a reference far from its anchor. Such a block is set aside, we sleep a little
+   (woken cores may be placed anew) and go on; what was set aside is counted in `set_aside`. When the machine does not
+   come back within 20 s all blocks count, and the record is flagged. When it is better than it was, the anchor was
+   taken in one of its bad spells and is taken anew,
+5. what else the machine did is watched (`load`), as is the reference's own steadiness. A disturbed measurement is
+   repeated once; if the second is disturbed as well the better one is reported with its reasons in `flagged`. Nothing
+   is averaged away.
 
 **What a millisecond means.** A latency in milliseconds is `median(candidate_i / reference_i) * anchor`: the anchor is
-the latency of the reference network on this device, measured once as the median of the medians of nine blocks, and kept
-(`nas.latency.anchor`). So milliseconds are those of the device *as it was when it was anchored*; two numbers with the
-same anchor compare to within the intervals of their ratios, whenever they were taken. When the machine is now
-persistently slower or faster, the candidate really takes `raw_p50_milliseconds`, and beyond 30 % that is a reason to
-flag: then the device has changed (power plan, cooling, other tenants) and wants a new anchor. The ratio and the anchor
-are both in the record, so that results survive a new anchor.
+the latency of the reference network on this device, measured once, and kept (`nas.latency.anchor`). So milliseconds are
+those of the device *as it was when it was anchored*; two numbers with the same anchor compare to within the intervals
+of their ratios, whenever they were taken. When the machine is now slower or faster by up to 30 %, the candidate really
+takes `raw_p50_milliseconds`; beyond that the device has changed (power plan, cooling, other tenants), blocks no longer
+count, and it wants a new anchor. The ratio and the anchor are both in the record, so that results survive a new anchor.
 
 p90 and p99 are quantiles of the ratios times the anchor: the candidate's tail with drift removed and the reference's
 own jitter included, which errs to the careful side. With 40 pairs the p99 is little more than the largest value seen.
@@ -29,7 +36,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +49,6 @@ Run = Callable[[], object]
 
 PAIRS = 40
 MOST_PAIRS = 120
-MORE_PAIRS = 20  # added at a time while the interval is too wide
 MORE_SECONDS = 15.0  # nothing is added after that long: the machine is not going to be quiet
 HALF_WIDTH = 0.015  # of the median: half of its 95 % interval
 RESAMPLES = 2000
@@ -51,19 +57,45 @@ WARM_UP_CALLS = (5, 60)  # least and most pairs
 WARM_UP_SECONDS = 0.2  # least: other processes' idle threads spin on that long after a training step
 WARM_UP_STABLE = 0.05  # change of the median of five ratios
 
+BLOCK = 10  # pairs
+CANARIES = 9  # calls of the canary in a row, of which the first is not counted: it finds the caches cold
+PATIENCE_SECONDS = 20.0  # for a machine that is not as it was anchored
+PAUSE_SECONDS = (0.05, 1.0)  # first and longest
+BETTER_BLOCKS = 4  # after which the machine is called better than it was anchored
+
 UNSTEADY_REFERENCE = 0.20  # interquartile range / median of the reference's own times
-FAR_FROM_ANCHOR = 1.30
+FAR_FROM_ANCHOR = 1.30  # the reference in milliseconds
+FAR_CANARY = 1.35  # the canary's ratio to the reference; it doubles when cores share no cache
 
 SCOPE = "network, upsampling to the input size, arg-max to labels; no copy of the image in or the labels out"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Company:
+    """What runs beside every candidate (see `nas.latency.reference`)."""
+
+    reference: Run
+    canary: Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normal:
+    """The machine as it was when it was anchored."""
+
+    reference_milliseconds: float
+    canary: float  # ratio of the canary's time to the reference's
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Times of alternating calls in milliseconds, and what disturbed them."""
+    """Times of alternating calls in milliseconds, what disturbed them, how many were not counted."""
 
     candidate: NDArray[np.float64]
     reference: NDArray[np.float64]
     disturbances: tuple[str, ...]
+    set_aside: int = 0
+    better: bool = False  # the machine is better than it was anchored
+    out_of_patience: bool = False  # it is not as it was anchored, and did not come back
 
     @property
     def ratios(self) -> NDArray[np.float64]:
@@ -76,11 +108,23 @@ class Pairs:
         return float((high - low) / 2 / np.median(self.ratios))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    times: NDArray[np.float64]  # (BLOCK, 2): candidate, reference
+    canary_milliseconds: float
+    span: load.Span
+
+
 def milliseconds(run: Run) -> float:
     """Duration of one call."""
     start = time.perf_counter_ns()
     run()
     return (time.perf_counter_ns() - start) / 1e6
+
+
+def canary_milliseconds(company: Company) -> float:
+    """What the canary takes now, undisturbed by another network."""
+    return float(np.median([milliseconds(company.canary) for _ in range(CANARIES)][1:]))
 
 
 def warm_up(candidate: Run, reference: Run) -> None:
@@ -104,28 +148,83 @@ def interval(ratios: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def take_pairs(candidate: Run, reference: Run, threads: int, pairs: int = PAIRS) -> Pairs:
-    """Alternating timed calls until the interval is narrow or the limit is reached; watched from outside."""
-    times: list[tuple[float, float]] = []
-    most = max(MOST_PAIRS, pairs)
-    end = time.perf_counter() + MORE_SECONDS
-    before = load.snapshot()
+def take_pairs(
+    candidate: Run,
+    company: Company,
+    normal: Normal,
+    threads: int,
+    pairs: int = PAIRS,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Pairs:
+    """Alternating timed calls until the interval is narrow or a limit is reached; watched from outside."""
+    counted: list[_Block] = []
+    aside: list[_Block] = []
+    better = 0
+    reason = ""
+    pause, longest = PAUSE_SECONDS
+    start = time.perf_counter()
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while True:
-            wanted = pairs if not times else min(most, len(times) + MORE_PAIRS)
-            while len(times) < wanted:
-                times.append((milliseconds(candidate), milliseconds(reference)))
-            table = np.asarray(times)
-            taken = Pairs(candidate=table[:, 0], reference=table[:, 1], disturbances=())
-            if len(times) >= most or taken.half_width <= HALF_WIDTH or time.perf_counter() > end:
+        while not _enough(counted, pairs, time.perf_counter() - start):
+            block = _take_block(candidate, company)
+            unusual, slower = _unusual(block, normal)
+            if not unusual:
+                counted.append(block)
+                continue
+            aside.append(block)
+            better += not slower
+            reason = unusual
+            if time.perf_counter() - start > patience_seconds or better >= BETTER_BLOCKS:
                 break
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+            _take_block(candidate, company)  # warm again
     finally:
         if collecting:
             gc.enable()
-    seen = load.disturbances(before, load.snapshot(), threads)
-    return Pairs(candidate=table[:, 0], reference=table[:, 1], disturbances=seen + _unsteadiness(taken))
+    short = len(counted) * BLOCK < pairs
+    used = counted + aside if short else counted
+    table = np.concatenate([block.times for block in used])
+    reasons = load.disturbances([block.span for block in used], threads) + ((reason,) if short else ())
+    taken = Pairs(
+        candidate=table[:, 0],
+        reference=table[:, 1],
+        disturbances=reasons,
+        set_aside=0 if short else len(aside) * BLOCK,
+        better=better >= BETTER_BLOCKS,
+        out_of_patience=short,
+    )
+    return replace(taken, disturbances=reasons + _unsteadiness(taken))
+
+
+def _take_block(candidate: Run, company: Company) -> _Block:
+    before = load.snapshot()
+    times = [[milliseconds(candidate), milliseconds(company.reference)] for _ in range(BLOCK)]
+    canary = canary_milliseconds(company)
+    return _Block(times=np.asarray(times), canary_milliseconds=canary, span=(before, load.snapshot()))
+
+
+def _enough(counted: list[_Block], pairs: int, seconds: float) -> bool:
+    count = len(counted) * BLOCK
+    if count < pairs:
+        return False
+    if count >= max(MOST_PAIRS, pairs) or seconds > MORE_SECONDS:
+        return True
+    table = np.concatenate([block.times for block in counted])
+    return Pairs(candidate=table[:, 0], reference=table[:, 1], disturbances=()).half_width <= HALF_WIDTH
+
+
+def _unusual(block: _Block, normal: Normal) -> tuple[str, bool]:
+    """How the machine differs from the anchored one (empty when it does not), and whether for the worse."""
+    milliseconds = float(np.median(block.times[:, 1]))
+    reference = milliseconds / normal.reference_milliseconds
+    if not 1 / FAR_FROM_ANCHOR <= reference <= FAR_FROM_ANCHOR:
+        return f"the machine ran the reference at {reference:.2f} of its anchored latency", reference > 1
+    canary = block.canary_milliseconds / milliseconds / normal.canary
+    if not 1 / FAR_CANARY <= canary <= FAR_CANARY:
+        return f"the cores exchanged data at {canary:.2f} of the anchored cost", canary > 1
+    return "", False
 
 
 def _unsteadiness(pairs: Pairs) -> tuple[str, ...]:
@@ -138,13 +237,20 @@ def _unsteadiness(pairs: Pairs) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def measure(candidate: Run, reference: Run, threads: int, pairs: int = PAIRS) -> Pairs:
+def measure(
+    candidate: Run,
+    company: Company,
+    normal: Normal,
+    threads: int,
+    pairs: int = PAIRS,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Pairs:
     """Warm up and take pairs; once more when they were disturbed, and then the better of the two."""
-    warm_up(candidate, reference)
-    first = take_pairs(candidate, reference, threads, pairs)
-    if not first.disturbances:
+    warm_up(candidate, company.reference)
+    first = take_pairs(candidate, company, normal, threads, pairs, patience_seconds)
+    if not first.disturbances or first.better or first.out_of_patience:
         return first
-    second = take_pairs(candidate, reference, threads, pairs)
+    second = take_pairs(candidate, company, normal, threads, pairs, patience_seconds)
     return min(first, second, key=lambda taken: (len(taken.disturbances), taken.half_width))
 
 
@@ -163,9 +269,6 @@ def summarise(
     flagged = list(pairs.disturbances)
     if anchor_flagged:
         flagged.append(f"the reference was anchored on a disturbed machine ({'; '.join(anchor_flagged)})")
-    drift = float(np.median(pairs.reference)) / anchor_milliseconds
-    if not 1 / FAR_FROM_ANCHOR <= drift <= FAR_FROM_ANCHOR:
-        flagged.append(f"the machine ran the reference at {drift:.2f} of its anchored latency")
     return Latency(
         p50_milliseconds=ratio * anchor_milliseconds,
         p90_milliseconds=p90 * anchor_milliseconds,
@@ -179,6 +282,7 @@ def summarise(
         reference_milliseconds=anchor_milliseconds,
         raw_p50_milliseconds=float(np.median(pairs.candidate)),
         flagged=tuple(flagged),
+        set_aside=pairs.set_aside,
         environment=environment,
         target=str(target),
         height=size[0],

@@ -32,22 +32,24 @@ TIES = {("fp32", "cpu"): 1e-4, ("fp32", "cuda"): 5e-3, ("fp16", "cuda"): 2e-2}
 
 
 class Bench:
-    """One target, one input size, and the reference network prepared on it."""
+    """One target, one input size, and the networks that stand beside every candidate, prepared on it."""
 
     def __init__(self, target: Target, size: tuple[int, int]) -> None:
-        import torch
-
-        from nas.latency.reference import NAME, Reference
+        from nas.latency.reference import CANARY_SIZE, NAME, Canary, Reference
 
         self.target = target
         self.size = size
         self.runtime = runtimes.require(target)
         self.threads = target.thread_count()
         self.runtime.settle(target)
-        self.image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
-        self.reference = self.runtime.prepare(Reference().eval(), self.image, target)
+        self.image = _noise(size)
+        self.company = protocol.Company(
+            reference=self.runtime.prepare(Reference().eval(), self.image, target),
+            canary=self.runtime.prepare(Canary().eval(), _noise(CANARY_SIZE), target),
+        )
         self.environment = device.describe(target) | {"reference": NAME}
         self._anchor: anchor.Anchor | None = None
+        self._patience_seconds = protocol.PATIENCE_SECONDS
 
     def measure(self, network: nn.Module, pairs: int = protocol.PAIRS) -> Latency:
         """The latency of `network` at batch 1.
@@ -58,7 +60,12 @@ class Bench:
         self._check_labels(network, run())
         with lane.alone():
             kept = self._anchored()
-            taken = protocol.measure(run, self.reference, self.threads, pairs)
+            taken = protocol.measure(run, self.company, kept.normal, self.threads, pairs, self._patience_seconds)
+            if taken.better:
+                kept = self._anchor = anchor.renew(self.company, kept, self.threads)
+                taken = protocol.measure(run, self.company, kept.normal, self.threads, pairs, self._patience_seconds)
+        # A machine that stays away is not waited for each time as long; one that came back is.
+        self._patience_seconds = self._patience_seconds / 2 if taken.out_of_patience else protocol.PATIENCE_SECONDS
         return protocol.summarise(
             taken,
             anchor_milliseconds=kept.milliseconds,
@@ -73,7 +80,7 @@ class Bench:
         if self._anchor is None:
             key = {name: text for name, text in self.environment.items() if name not in ("python", "system")}
             key["size"] = f"{self.size[0]}x{self.size[1]}"
-            self._anchor = anchor.obtain(self.reference, key, self.threads)
+            self._anchor = anchor.obtain(self.company, key, self.threads)
         return self._anchor
 
     def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
@@ -86,6 +93,12 @@ class Bench:
                 f"{self.target} gives other labels than PyTorch on {1 - share:.2%} of the pixels, so its time would be "
                 "that of another network; choose another runtime or precision"
             )
+
+
+def _noise(size: tuple[int, int]) -> Tensor:
+    import torch
+
+    return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
 def build(architecture_yaml: str, weights: str | None, num_classes: int) -> nn.Module:

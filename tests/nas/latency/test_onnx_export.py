@@ -75,6 +75,18 @@ def test_adaptive_pooling_to_grids_that_do_not_divide_is_exact() -> None:
     assert agreement.max_abs_difference < 1e-5
 
 
+def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 4, 1), nn.PReLU())
+    with torch.no_grad():
+        network[1].weight.copy_(torch.tensor([-0.5, 0.0, 0.01, 0.25, 1.0, 1.5, -2.0, 3.0]))
+    buffer = io.BytesIO()
+    export_onnx(network, buffer, (32, 48), labels=False)
+    assert "PRelu" not in {node.op_type for node in onnx.load_from_string(buffer.getvalue()).graph.node}
+    agreement = compare_onnx(network, buffer.getvalue(), noise((32, 48)))
+    assert agreement.max_abs_difference is not None
+    assert agreement.max_abs_difference < 1e-5
+
+
 def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
     class Antialiased(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
