@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,11 +37,20 @@ class Agreement:
     same_labels: float  # share of pixels with the same label, ties at floating-point level counted as the same
 
 
-def export_onnx(network: nn.Module, destination: str | Path | BinaryIO, size: tuple[int, int], *, labels: bool) -> None:
-    """Write `network` at one input size (batch 1) as a checked ONNX graph with its weights inside.
+def export_onnx(network: nn.Module, destination: str | Path, size: tuple[int, int], *, labels: bool) -> None:
+    """Write the graph of `onnx_bytes` to a file, whole or not at all."""
+    data = onnx_bytes(network, size, labels=labels)
+    path = Path(destination)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> bytes:
+    """`network` at one input size (batch 1) as a checked ONNX graph with its weights inside.
 
     The input is `image` (1, 3, H, W) float32. The output is `labels` (1, H, W) int64, arg-max inside, or `logits`
-    (1, C, H, W). A file is written whole or not at all. The network is left as it came.
+    (1, C, H, W). The network is left as it came.
 
     Raises: UserError when neither exporter can express the network.
     """
@@ -58,13 +67,7 @@ def export_onnx(network: nn.Module, destination: str | Path | BinaryIO, size: tu
     finally:
         network.train(training)
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
-    if isinstance(destination, (str, Path)):
-        path = Path(destination)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_bytes(data)
-        partial.replace(path)
-    else:
-        destination.write(data)
+    return data
 
 
 def compare_onnx(network: nn.Module, graph: str | Path | bytes, image: torch.Tensor) -> Agreement:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pruning.importance import Scores
 from pruning.surgery import Cutter, Mask
 from space.architecture import Architecture
-from space.count import multiply_adds
+from space.count import graph_multiply_adds
 from space.errors import BudgetError
 
 FLOOR = 8  # a group keeps at least 1/FLOOR of its channels until every group is there
@@ -143,13 +143,15 @@ def removal_order(cutter: Cutter, scores: Scores, costs: Mapping[str, float]) ->
 def channel_costs(cutter: Cutter, size: tuple[int, int]) -> dict[str, float]:
     """Multiply-adds (at least 1) that one channel of each group saves at input `size` (height, width)."""
     counts = cutter.counts(cutter.everything)
-    whole = multiply_adds(cutter.architecture, size, cutter.num_classes)
+
+    def cost(narrowed: Mapping[str, int]) -> int:
+        return graph_multiply_adds(cutter.graph, cutter.map.widths(cutter.graph, narrowed), size)
+
+    whole = cost(counts)
     costs = {}
     for name, count in counts.items():
         fewer = max(1, count // 2)
-        narrowed = cutter.narrowed(counts | {name: fewer})
-        saved = whole - multiply_adds(narrowed, size, cutter.num_classes)
-        costs[name] = max(1.0, saved / max(1, count - fewer))
+        costs[name] = max(1.0, (whole - cost(counts | {name: fewer})) / max(1, count - fewer))
     return costs
 
 

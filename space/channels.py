@@ -28,6 +28,21 @@ FIXED = -1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Widths:
+    """The number of channels each node reads and gives out, after narrowing."""
+
+    given: tuple[int, ...]
+
+    def out(self, node: Node) -> int:
+        """Output channels of a node."""
+        return self.given[node.index]
+
+    def read(self, node: Node) -> int:
+        """Input channels of a node with one input."""
+        return self.given[node.inputs[0]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ChannelMap:
     """The channels of a graph and their groups.
 
@@ -56,6 +71,11 @@ class ChannelMap:
         free = self.group_of_channel != FIXED
         keep[free] = self.rank_of_channel[free] < limits[self.group_of_channel[free]]
         return keep
+
+    def widths(self, graph: Graph, counts: Mapping[str, int]) -> Widths:
+        """Channel counts of all nodes of the map's graph when the named groups keep that many channels."""
+        kept_atoms = self.keep_first(counts)[self.channel_of_atom]
+        return Widths(given=tuple(int(kept_atoms[node.channels].sum()) for node in graph.nodes))
 
 
 def channel_map(graph: Graph) -> ChannelMap:
@@ -155,28 +175,11 @@ def check_channels(graph: Graph, channels: Mapping[str, int]) -> None:
             )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Widths:
-    """The number of channels each node reads and gives out, after narrowing."""
-
-    given: tuple[int, ...]
-
-    def out(self, node: Node) -> int:
-        """Output channels of a node."""
-        return self.given[node.index]
-
-    def read(self, node: Node) -> int:
-        """Input channels of a node with one input."""
-        return self.given[node.inputs[0]]
-
-
 def widths(graph: Graph, channels: Mapping[str, int]) -> Widths:
     """Channel counts of all nodes when the named groups keep that many channels."""
     if not channels:
         return Widths(given=tuple(len(node.channels) for node in graph.nodes))
-    mapping = channel_map(graph)
-    kept_atoms = mapping.keep_first(channels)[mapping.channel_of_atom]
-    return Widths(given=tuple(int(kept_atoms[node.channels].sum()) for node in graph.nodes))
+    return channel_map(graph).widths(graph, channels)
 
 
 def parametric(graph: Graph) -> list[Node]:

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from space.channels import parametric, widths
-from space.graph import Node
+from space.channels import Widths, parametric, widths
+from space.graph import Graph, Node
 
 if TYPE_CHECKING:
     from space.architecture import Architecture
@@ -44,7 +44,18 @@ def parameters(architecture: Architecture, num_classes: int, *, auxiliary: bool 
 
 def multiply_adds(architecture: Architecture, size: tuple[int, int], num_classes: int) -> int:
     """Multiply-adds of one image of `size` (height, width), convolutions only."""
-    return sum(layer.multiply_adds for layer in layers(architecture, size, num_classes))
+    graph = architecture.graph(num_classes)
+    return graph_multiply_adds(graph, widths(graph, architecture.channels), size)
+
+
+def graph_multiply_adds(graph: Graph, sizes: Widths, size: tuple[int, int]) -> int:
+    """The same for a graph whose nodes have the given widths."""
+    given = sizes.given
+    convolutions = (node for node in graph.nodes if node.kind in ("conv", "deconv"))
+    return sum(
+        _multiply_adds(node, _read(node, given), given[node.index], _output_size(node, size), size)
+        for node in convolutions
+    )
 
 
 def layers(architecture: Architecture, size: tuple[int, int], num_classes: int) -> tuple[Layer, ...]:

@@ -22,6 +22,7 @@ class Console:
         self._study = study
         self._budget = budget
         self._start = time.monotonic()
+        self._first_candidate: float | None = None  # the company is timed before, once, and is no part of a forecast
         self._epochs_left = float(
             (len(plan.seeds) + plan.random_trials + plan.guided_trials + len(plan.company)) * study.recipe.epochs
             + (plan.finalists + len(plan.company)) * plan.finish_epochs
@@ -46,6 +47,8 @@ class Console:
 
     def proposed(self, trial: Trial) -> None:
         """A candidate was measured."""
+        if self._first_candidate is None:
+            self._first_candidate = time.monotonic()
         verdict = "" if trial.feasible else "  over at any width: not trained"
         sizes = f"{trial.parameters / 1e3:8.1f} k parameters {trial.multiply_adds / 1e9:6.3f} GMAC"
         print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {sizes}{verdict}", flush=True)
@@ -56,7 +59,8 @@ class Console:
         """A candidate finished an epoch."""
         self._epochs_done += 1
         self._epochs_left = max(0.0, self._epochs_left - 1)
-        left = (time.monotonic() - self._start) / self._epochs_done * self._epochs_left
+        begin = self._start if self._first_candidate is None else self._first_candidate
+        left = (time.monotonic() - begin) / self._epochs_done * self._epochs_left
         print(
             f"{self._clock()}  {PHASES[phase]:7} {trial.name:24} epoch {epoch}/{epochs}  mIoU {100 * miou:5.1f} %"
             f"  {self._latency(trial)}  {_duration(left)} left",

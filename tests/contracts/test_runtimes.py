@@ -7,15 +7,17 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 import space
 from nas.export import logits_of, same_labels
 from nas.latency import runtimes
-from nas.latency.reference import CLASSES, Reference
+from nas.latency.reference import CLASSES, Canary, Reference
 from space.errors import TargetError
 from space.target import PRECISIONS, Target
 
 SIZES = ((64, 96), (45, 84))
+SLOW = ("torch-compile",)  # to prepare: it calls a C++ compiler
 
 
 def targets() -> list[object]:
@@ -26,7 +28,8 @@ def targets() -> list[object]:
         for kind, precisions in module.PRECISIONS.items():
             for precision in precisions:
                 target = Target.parse(f"{name}:{precision}@{kind}" + (":1" if kind == "cpu" else ":0"))
-                found.append(pytest.param(target, id=str(target), marks=pytest.mark.gpu if target.on_cuda else ()))
+                marks = [pytest.mark.gpu] * target.on_cuda + [pytest.mark.slow] * (name in SLOW)
+                found.append(pytest.param(target, id=str(target), marks=marks))
     return found
 
 
@@ -100,16 +103,22 @@ def test_finding_a_runtime_loads_no_heavy_library(name: str) -> None:
     code = (
         "import sys; from nas.latency import runtimes; import importlib;"
         f"importlib.import_module('nas.latency.runtimes.{name.replace('-', '_')}');"
-        "print([m for m in ('torch', 'onnx', 'onnxruntime') if m in sys.modules])"
+        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'openvino') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_the_reference_network_is_frozen() -> None:
+@pytest.mark.parametrize(
+    ("network", "parameters", "shape", "total"),
+    [(Reference(), 209_003, (1, CLASSES, 32, 32), 3779.2224), (Canary(), 7_296, (1, 64, 8, 8), 5692.9243)],
+    ids=["reference", "canary"],
+)
+def test_what_stands_beside_every_candidate_is_frozen(
+    network: nn.Module, parameters: int, shape: tuple[int, ...], total: float
+) -> None:
     """Anchors and ratios of every published result hang on it: if this fails, restore the file."""
-    network = Reference().eval()
-    assert sum(tensor.numel() for tensor in network.parameters()) == 209_003
+    assert sum(tensor.numel() for tensor in network.parameters()) == parameters
     logits = logits_of(network, torch.ones(1, 3, 32, 32))
-    assert logits.shape == (1, CLASSES, 32, 32)
-    assert float(logits.double().abs().sum()) == pytest.approx(3779.2224, rel=1e-5)
+    assert logits.shape == shape
+    assert float(logits.double().abs().sum()) == pytest.approx(total, rel=1e-5)

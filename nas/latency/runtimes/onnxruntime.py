@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
@@ -48,11 +47,10 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
     import onnxruntime
     import torch
 
-    from nas.export import INPUT_NAME, export_onnx
+    from nas.export import INPUT_NAME, onnx_bytes
 
-    graph = io.BytesIO()
     height, width = image.shape[-2:]
-    export_onnx(network, graph, (height, width), labels=True)
+    graph = onnx_bytes(network, (height, width), labels=True)
     options = onnxruntime.SessionOptions()
     if _share_threads.cache_info().currsize:
         options.use_per_session_threads = False
@@ -60,7 +58,7 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
         options.intra_op_num_threads = target.thread_count()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only
-    session = onnxruntime.InferenceSession(graph.getvalue(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     feed = {INPUT_NAME: image.contiguous().numpy()}
 
     def run() -> torch.Tensor:

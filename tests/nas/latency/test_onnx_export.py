@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import onnx
@@ -12,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import space
-from nas.export import INPUT_NAME, compare_onnx, export_onnx, same_labels
+from nas.export import INPUT_NAME, compare_onnx, export_onnx, onnx_bytes, same_labels
 from space.errors import UserError
 
 
@@ -50,13 +49,12 @@ def test_every_published_network_exports_at_an_odd_size(name: str, tmp_path: Pat
 @pytest.mark.parametrize("size", [(180, 240), (122, 162)])
 def test_the_labels_are_in_the_graph(size: tuple[int, int]) -> None:
     network = settled(space.load("swiftnet-rn18").build(5))
-    buffer = io.BytesIO()
-    export_onnx(network, buffer, size, labels=True)
-    graph = onnx.load_from_string(buffer.getvalue()).graph
+    data = onnx_bytes(network, size, labels=True)
+    graph = onnx.load_from_string(data).graph
     assert [value.name for value in (*graph.input, *graph.output)] == [INPUT_NAME, "labels"]
     shape = [length.dim_value for length in graph.output[0].type.tensor_type.shape.dim]
     assert shape == [1, *size]
-    agreement = compare_onnx(network, buffer.getvalue(), noise(size))
+    agreement = compare_onnx(network, data, noise(size))
     assert agreement.max_abs_difference is None
     assert agreement.same_labels > 0.9999
 
@@ -68,9 +66,8 @@ def test_adaptive_pooling_to_grids_that_do_not_divide_is_exact() -> None:
             size = (int(image.shape[-2]), int(image.shape[-1]))
             return torch.cat([functional.interpolate(grid, size=size, mode="nearest") for grid in grids], 1)
 
-    buffer = io.BytesIO()
-    export_onnx(Pooled(), buffer, (13, 23), labels=False)
-    agreement = compare_onnx(Pooled(), buffer.getvalue(), noise((13, 23)))
+    data = onnx_bytes(Pooled(), (13, 23), labels=False)
+    agreement = compare_onnx(Pooled(), data, noise((13, 23)))
     assert agreement.max_abs_difference is not None
     assert agreement.max_abs_difference < 1e-5
 
@@ -79,10 +76,9 @@ def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 4, 1), nn.PReLU())
     with torch.no_grad():
         network[1].weight.copy_(torch.tensor([-0.5, 0.0, 0.01, 0.25, 1.0, 1.5, -2.0, 3.0]))
-    buffer = io.BytesIO()
-    export_onnx(network, buffer, (32, 48), labels=False)
-    assert "PRelu" not in {node.op_type for node in onnx.load_from_string(buffer.getvalue()).graph.node}
-    agreement = compare_onnx(network, buffer.getvalue(), noise((32, 48)))
+    data = onnx_bytes(network, (32, 48), labels=False)
+    assert "PRelu" not in {node.op_type for node in onnx.load_from_string(data).graph.node}
+    agreement = compare_onnx(network, data, noise((32, 48)))
     assert agreement.max_abs_difference is not None
     assert agreement.max_abs_difference < 1e-5
 
@@ -92,9 +88,8 @@ def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return functional.interpolate(image, size=(16, 24), mode="bicubic", antialias=True)
 
-    buffer = io.BytesIO()
-    export_onnx(Antialiased(), buffer, (32, 48), labels=False)
-    agreement = compare_onnx(Antialiased(), buffer.getvalue(), noise((32, 48)))
+    data = onnx_bytes(Antialiased(), (32, 48), labels=False)
+    agreement = compare_onnx(Antialiased(), data, noise((32, 48)))
     assert agreement.max_abs_difference is not None
     assert agreement.max_abs_difference < 1e-4
 
@@ -113,7 +108,7 @@ def test_export_leaves_the_network_as_it_came() -> None:
     network = space.load("ndnet29-fcn32").build(3)
     network.train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    export_onnx(network, io.BytesIO(), (64, 96), labels=True)
+    onnx_bytes(network, (64, 96), labels=True)
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
@@ -122,9 +117,8 @@ def test_another_networks_graph_is_told_apart() -> None:
     one, other = (settled(space.load("ndnet29-fcn32").build(5)) for _ in range(2))
     with torch.no_grad():
         next(reversed(list(other.parameters()))).normal_(std=100)
-    buffer = io.BytesIO()
-    export_onnx(other, buffer, (64, 96), labels=True)
-    assert compare_onnx(one, buffer.getvalue(), noise((64, 96))).same_labels < 0.9
+    data = onnx_bytes(other, (64, 96), labels=True)
+    assert compare_onnx(one, data, noise((64, 96))).same_labels < 0.9
 
 
 def test_a_tie_is_no_disagreement_but_a_margin_is() -> None:

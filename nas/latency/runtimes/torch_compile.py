@@ -1,0 +1,44 @@
+"""PyTorch compiled by Inductor, channels_last, on the CPU. Compiling takes 10-40 s per network and size."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nas.latency.runtimes import torch as eager
+from space.target import Target
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = {"cpu": ("fp32",)}
+
+versions = eager.versions
+settle = eager.settle
+
+
+def available(target: Target) -> str | None:
+    if importlib.util.find_spec("torch") is None:
+        return "pip install torch"
+    if not any(shutil.which(compiler) for compiler in ("g++", "clang++")):
+        return "it compiles C++; install g++ (Debian: apt install g++)"
+    return None
+
+
+def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
+    import torch
+
+    placed, held = eager.place(network, image, target)
+
+    def labels_of(picture: torch.Tensor) -> torch.Tensor:
+        return placed(picture).argmax(1)  # type: ignore[no-any-return]
+
+    compiled = torch.compile(labels_of, dynamic=False)
+
+    def run() -> torch.Tensor:
+        with torch.inference_mode():
+            return compiled(held)
+
+    return run
