@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from nas.export import SAME_LABELS, compare_onnx, export_onnx, logits_of
+from nas.export import SAME_LABELS, compare_onnx, logits_of, onnx_bytes
 from space.errors import UserError
 
 LOGITS = 1e-3  # largest difference of logits that is allowed, as a share of their range; rounding gives some 1e-6
@@ -40,13 +39,12 @@ def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bo
     Raises: UserError when the network cannot be expressed or the graph gives something else than PyTorch.
     """
     size = (int(images.shape[-2]), int(images.shape[-1]))
-    graph = io.BytesIO()
-    export_onnx(network, graph, size, labels=False)
+    graph = onnx_bytes(network, size, labels=False)
     difference = tolerance = 0.0
     same = 1.0
     for image in torch.split(images, 1):
         expected = logits_of(network, image)
-        agreement = compare_onnx(network, graph.getvalue(), image)
+        agreement = compare_onnx(network, graph, image)
         assert agreement.max_abs_difference is not None, "the graph was asked for logits"
         allowed = LOGITS * float(expected.max() - expected.min())
         same = min(same, agreement.same_labels)
@@ -54,11 +52,10 @@ def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bo
         tolerance = max(tolerance, allowed)
         _require(agreement.max_abs_difference <= allowed, f"logits off by {agreement.max_abs_difference:.2e}", allowed)
     if labels:
-        graph = io.BytesIO()
-        export_onnx(network, graph, size, labels=True)
-        same = min(compare_onnx(network, graph.getvalue(), image).same_labels for image in torch.split(images, 1))
+        graph = onnx_bytes(network, size, labels=True)
+        same = min(compare_onnx(network, graph, image).same_labels for image in torch.split(images, 1))
     _require(same >= SAME_LABELS, f"other labels on {1 - same:.2%} of the pixels", tolerance)
-    path.write_bytes(graph.getvalue())
+    path.write_bytes(graph)
     return OnnxCheck(images=len(images), max_abs_difference=difference, tolerance=tolerance, same_labels=same)
 
 

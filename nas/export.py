@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -35,15 +33,6 @@ class Agreement:
 
     max_abs_difference: float | None
     same_labels: float  # share of pixels with the same label, ties at floating-point level counted as the same
-
-
-def export_onnx(network: nn.Module, destination: str | Path, size: tuple[int, int], *, labels: bool) -> None:
-    """Write the graph of `onnx_bytes` to a file, whole or not at all."""
-    data = onnx_bytes(network, size, labels=labels)
-    path = Path(destination)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> bytes:
@@ -70,15 +59,14 @@ def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> by
     return data
 
 
-def compare_onnx(network: nn.Module, graph: str | Path | bytes, image: torch.Tensor) -> Agreement:
+def compare_onnx(network: nn.Module, graph: bytes, image: torch.Tensor) -> Agreement:
     """How well the graph, run by ONNX Runtime, agrees with `network` on `image` (1, 3, H, W) float32 on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1  # others may need the cores
-    source = str(graph) if isinstance(graph, Path) else graph
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     output = torch.from_numpy(session.run(None, {INPUT_NAME: image.contiguous().numpy()})[0])
     expected = logits_of(network, image)
     if output.ndim == 3:
