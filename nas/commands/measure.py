@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from space.target import Target
 
 EPILOG = """\
-Every network is timed untrained in one process, call by call in turns with one frozen reference network; milliseconds
-are the median ratio times what the reference takes on this device. With --out a table (latency.csv; its column
-`flagged` says why a number is not to be trusted, and is empty otherwise) and a picture (latency.png) are left behind.
+All networks are timed untrained in one process: they take turns, and each alternates call by call with one frozen
+reference network; milliseconds are the median ratio times what the reference takes on this device. With --out a table
+(latency.csv; its column `flagged` says why a number is not to be trusted, and is empty otherwise) and a picture
+(latency.png) are left behind.
 
 examples:
   nas measure                                                  all published networks
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure one network after the other, and print them from the fastest to the slowest.
+    """Measure the networks in turns, and print them from the fastest to the slowest.
 
     Raises: UserError for unknown architectures, and targets that cannot be timed here.
     """
@@ -53,14 +54,9 @@ def run(options: argparse.Namespace) -> None:
     size, classes, target = common.input_size(options.input), common.class_count(options), common.target(options)
     out = common.output_folder(options.out) if options.out else None
     print(f"{len(names)} networks on {target} at {size[0]}x{size[1]}, batch 1, {classes} classes", flush=True)
-    latencies: dict[str, Latency] = {}
     with Meter(target, size, classes) as meter:
-        for name, architecture in architectures.items():
-            latencies[name] = meter.measure(architecture)
-            print(f"  {name}: {latencies[name].p50_milliseconds:.2f} ms", flush=True)
-            if out:  # after every network: nothing measured is lost
-                write_leaderboard(out / LEADERBOARD, latencies, target)
-    latencies = _sorted(latencies)
+        measured = meter.measure_together(list(architectures.values()))
+    latencies = _sorted(dict(zip(architectures, measured, strict=True)))
     print(f"\n{_table(latencies, architectures, size, classes)}\n")
     some = next(iter(latencies.values()))
     print(f"timed: {some.scope}")
@@ -68,12 +64,13 @@ def run(options: argparse.Namespace) -> None:
         if latency.flagged:
             print(f"! {name}: {'; '.join(latency.flagged)}")
     if out:
+        write_leaderboard(out / LEADERBOARD, latencies, target)
         draw(out / PICTURE, latencies)
         print(f"{out}: {LEADERBOARD} {PICTURE}")
 
 
 def write_leaderboard(path: Path, latencies: Mapping[str, Latency], target: Target) -> None:
-    """Write latencies as CSV, fastest first."""
+    """Write latencies as CSV, in the order given."""
     import csv
     import io
 
@@ -82,7 +79,7 @@ def write_leaderboard(path: Path, latencies: Mapping[str, Latency], target: Targ
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for name, one in _sorted(latencies).items():
+    for name, one in latencies.items():
         numbers = (getattr(one, column) for column in COLUMNS if column.endswith("_milliseconds"))
         threads = "" if target.on_cuda else target.thread_count()
         shape = (one.height, one.width, threads)

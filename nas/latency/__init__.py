@@ -8,18 +8,11 @@ How and why is told in `nas.latency.protocol`. Importing this loads neither torc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 from nas.latency import runtimes
 from nas.latency.meter import Meter, WorkerError
-from space.latency import Latency
 from space.target import Target
 
-if TYPE_CHECKING:
-    from space.architecture import Architecture
-
-__all__ = ["Meter", "WorkerError", "default_target", "measure_all", "parse_target"]
+__all__ = ["Meter", "WorkerError", "default_target", "parse_target"]
 
 PREFERRED = ("cudagraph:fp16@cuda:0", "onnxruntime@cpu", "torch@cpu")  # the fastest deployment runtime first
 
@@ -39,14 +32,3 @@ def default_target() -> Target:
     targets = [Target.parse(text) for text in PREFERRED]
     ready = [target for target in targets if runtimes.load(target).available(target) is None]
     return ready[0] if ready else targets[-1]
-
-
-def measure_all(
-    architectures: Mapping[str, Architecture], target: Target, size: tuple[int, int], num_classes: int
-) -> dict[str, Latency]:
-    """Latency of each architecture, untrained, under one protocol in one process.
-
-    Raises: as `Meter.measure`.
-    """
-    with Meter(target, size, num_classes) as meter:
-        return {name: meter.measure(architecture) for name, architecture in architectures.items()}

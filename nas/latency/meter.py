@@ -13,6 +13,7 @@ import select
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from space.target import Target
 if TYPE_CHECKING:
     from space.architecture import Architecture
 
-LIMIT_SECONDS = 900.0  # for one answer, the wait for training steps to end included
+LIMIT_SECONDS = 900.0  # for one network, the wait for training steps to end included
 
 
 class WorkerError(RuntimeError):
@@ -69,18 +70,29 @@ class Meter:
 
         Raises: UserError for what the user can put right, WorkerError when the process died or failed.
         """
-        worker = self._worker or self._start()
         path = None if weights is None else str(Path(weights).resolve())
+        return self._ask([(architecture, path)], pairs)[0]
+
+    def measure_together(self, architectures: Sequence[Architecture], *, pairs: int = protocol.PAIRS) -> list[Latency]:
+        """Latencies of untrained networks that take turns, so that each meets the machine in the same states.
+
+        Raises: as `measure`.
+        """
+        return self._ask([(architecture, None) for architecture in architectures], pairs)
+
+    def _ask(self, networks: Sequence[tuple[Architecture, str | None]], pairs: int) -> list[Latency]:
+        worker = self._worker or self._start()
+        asked = [{"architecture": architecture.to_yaml(), "weights": path} for architecture, path in networks]
         try:
-            worker.say({"architecture": architecture.to_yaml(), "weights": path, "pairs": pairs})
-            reply = worker.hear(self._limit_seconds)
+            worker.say({"networks": asked, "pairs": pairs})
+            reply = worker.hear(self._limit_seconds * len(networks))
         except WorkerError as error:
             self._stop()
             raise WorkerError(f"the process measuring on {self.target} {error}") from None
         except BaseException:  # interrupted: its answer would be taken for that of the next question
             self._stop()
             raise
-        return Latency.from_dict(_accept(reply)["latency"])
+        return [Latency.from_dict(latency) for latency in _accept(reply)["latencies"]]
 
     def _start(self) -> _Worker:
         size = [str(length) for length in self.size]

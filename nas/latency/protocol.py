@@ -7,7 +7,8 @@ neighbouring calls repeats within 1-3 % where each of them does not. Hence
 1. an own process, pinned to as many cores as the target has threads; nothing of ours trains meanwhile (`lane`),
 2. warm-up until stable,
 3. candidate, reference, candidate, reference, ... at least 40 pairs, more (up to 120) until the 95 % interval of the
-   median ratio is within 1.5 % of it. Every call thus finds the caches as another network left them,
+   median ratio is within 1.5 % of it. Every call thus finds the caches as another network left them. Several candidates
+   take turns, ten pairs each,
 4. ten pairs and some calls of the canary are a block, and a block counts only if the machine was meanwhile as it was
    when it was anchored. A virtual machine's cores are moved about: two of them may be neighbours that share a cache,
    lie on dies that do not, or be the two hardware threads of one core. A ratio does not cancel that: by where the cores
@@ -35,8 +36,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,8 @@ WARM_UP_STABLE = 0.05  # change of the median of five ratios
 
 BLOCK = 10  # pairs
 CANARIES = 9  # calls of the canary in a row, of which the first is not counted: it finds the caches cold
-PATIENCE_SECONDS = 20.0  # for a machine that is not as it was anchored
+WARM_PAIRS = 1  # not counted, at the beginning of each block
+PATIENCE_SECONDS = 20.0  # per candidate, for a machine that is not as it was anchored
 PAUSE_SECONDS = (0.05, 1.0)  # first and longest
 BETTER_BLOCKS = 4  # after which the machine is called better than it was anchored
 
@@ -149,70 +151,92 @@ def interval(ratios: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def take_pairs(
-    candidate: Run,
+    candidates: Sequence[Run],
     company: Company,
     normal: Normal,
     threads: int,
     pairs: int = PAIRS,
-    patience_seconds: float = PATIENCE_SECONDS,
-) -> Pairs:
-    """Alternating timed calls until the interval is narrow or a limit is reached; watched from outside."""
-    counted: list[_Block] = []
-    aside: list[_Block] = []
-    better = 0
-    reason = ""
+    patience_seconds: float | None = None,
+) -> list[Pairs]:
+    """Alternating timed calls until the intervals are narrow or a limit is reached; watched from outside.
+
+    Several candidates take turns block by block, so that each meets the machine in the same states.
+    """
+    trays = [_Tray(run=run) for run in candidates]
+    patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+    waited, better = 0.0, 0
     pause, longest = PAUSE_SECONDS
-    start = time.perf_counter()
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while not _enough(counted, pairs, time.perf_counter() - start):
-            block = _take_block(candidate, company)
-            unusual, slower = _unusual(block, normal)
-            if not unusual:
-                counted.append(block)
-                continue
-            aside.append(block)
-            better += not slower
-            reason = unusual
-            if time.perf_counter() - start > patience_seconds or better >= BETTER_BLOCKS:
+        while (waiting := [tray for tray in trays if not tray.full(pairs)]) and waited <= patience * len(trays):
+            for tray in waiting:
+                start = time.perf_counter()
+                block = _take_block(tray.run, company)
+                tray.seconds += time.perf_counter() - start
+                unusual, slower = _unusual(block, normal)
+                if not unusual:
+                    tray.counted.append(block)
+                    continue
+                tray.aside.append(block)
+                tray.reason = unusual
+                better += not slower
+                time.sleep(pause)
+                pause = min(2 * pause, longest)
+                waited += time.perf_counter() - start
+            if better >= BETTER_BLOCKS:
                 break
-            time.sleep(pause)
-            pause = min(2 * pause, longest)
-            _take_block(candidate, company)  # warm again
     finally:
         if collecting:
             gc.enable()
-    short = len(counted) * BLOCK < pairs
-    used = counted + aside if short else counted
-    table = np.concatenate([block.times for block in used])
-    reasons = load.disturbances([block.span for block in used], threads) + ((reason,) if short else ())
-    taken = Pairs(
-        candidate=table[:, 0],
-        reference=table[:, 1],
-        disturbances=reasons,
-        set_aside=0 if short else len(aside) * BLOCK,
-        better=better >= BETTER_BLOCKS,
-        out_of_patience=short,
-    )
-    return replace(taken, disturbances=reasons + _unsteadiness(taken))
+    return [tray.pairs(pairs, threads, better=better >= BETTER_BLOCKS) for tray in trays]
+
+
+@dataclass(kw_only=True)
+class _Tray:
+    """What has been taken of one candidate."""
+
+    run: Run
+    counted: list[_Block] = field(default_factory=list)
+    aside: list[_Block] = field(default_factory=list)
+    reason: str = ""  # for setting the last one aside
+    seconds: float = 0.0
+
+    def full(self, pairs: int) -> bool:
+        count = len(self.counted) * BLOCK
+        if count < pairs:
+            return False
+        if count >= max(MOST_PAIRS, pairs) or self.seconds > MORE_SECONDS:
+            return True
+        return _pairs(self.counted).half_width <= HALF_WIDTH
+
+    def pairs(self, pairs: int, threads: int, *, better: bool) -> Pairs:
+        short = len(self.counted) * BLOCK < pairs
+        used = self.counted + self.aside if short else self.counted
+        taken = _pairs(used)
+        disturbances = load.disturbances([block.span for block in used], threads)
+        return replace(
+            taken,
+            disturbances=disturbances + ((self.reason,) if short and self.reason else ()) + _unsteadiness(taken),
+            set_aside=0 if short else len(self.aside) * BLOCK,
+            better=better,
+            out_of_patience=short,
+        )
+
+
+def _pairs(blocks: Sequence[_Block]) -> Pairs:
+    table = np.concatenate([block.times for block in blocks])
+    return Pairs(candidate=table[:, 0], reference=table[:, 1], disturbances=())
 
 
 def _take_block(candidate: Run, company: Company) -> _Block:
+    for _ in range(WARM_PAIRS):
+        candidate()
+        company.reference()
     before = load.snapshot()
     times = [[milliseconds(candidate), milliseconds(company.reference)] for _ in range(BLOCK)]
     canary = canary_milliseconds(company)
     return _Block(times=np.asarray(times), canary_milliseconds=canary, span=(before, load.snapshot()))
-
-
-def _enough(counted: list[_Block], pairs: int, seconds: float) -> bool:
-    count = len(counted) * BLOCK
-    if count < pairs:
-        return False
-    if count >= max(MOST_PAIRS, pairs) or seconds > MORE_SECONDS:
-        return True
-    table = np.concatenate([block.times for block in counted])
-    return Pairs(candidate=table[:, 0], reference=table[:, 1], disturbances=()).half_width <= HALF_WIDTH
 
 
 def _unusual(block: _Block, normal: Normal) -> tuple[str, bool]:
@@ -238,20 +262,25 @@ def _unsteadiness(pairs: Pairs) -> tuple[str, ...]:
 
 
 def measure(
-    candidate: Run,
+    candidates: Sequence[Run],
     company: Company,
     normal: Normal,
     threads: int,
     pairs: int = PAIRS,
-    patience_seconds: float = PATIENCE_SECONDS,
-) -> Pairs:
-    """Warm up and take pairs; once more when they were disturbed, and then the better of the two."""
-    warm_up(candidate, company.reference)
-    first = take_pairs(candidate, company, normal, threads, pairs, patience_seconds)
-    if not first.disturbances or first.better or first.out_of_patience:
-        return first
-    second = take_pairs(candidate, company, normal, threads, pairs, patience_seconds)
-    return min(first, second, key=lambda taken: (len(taken.disturbances), taken.half_width))
+    patience_seconds: float | None = None,
+) -> list[Pairs]:
+    """Warm up and take pairs; once more of those that were disturbed, and then the better of the two."""
+    for candidate in candidates:
+        warm_up(candidate, company.reference)
+    taken = take_pairs(candidates, company, normal, threads, pairs, patience_seconds)
+    again = [index for index, one in enumerate(taken) if one.disturbances and not (one.better or one.out_of_patience)]
+    if again:
+        runs = [candidates[index] for index in again]
+        for index, second in zip(
+            again, take_pairs(runs, company, normal, threads, pairs, patience_seconds), strict=True
+        ):
+            taken[index] = min(taken[index], second, key=lambda one: (len(one.disturbances), one.half_width))
+    return taken
 
 
 def summarise(

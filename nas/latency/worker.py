@@ -2,10 +2,10 @@
 
 It speaks JSON, one line each way. On start it says {"ready": true}. A request
 
-    {"architecture": "<yaml>", "weights": "<path.safetensors>" or null, "pairs": 40}
+    {"networks": [{"architecture": "<yaml>", "weights": "<path.safetensors>" or null}, ...], "pairs": 40}
 
-is answered with {"latency": {...}}, {"refused": "<message>", "kind": "TargetError"} for what a user can put right, or
-{"failed": "<traceback>"}. It ends when its input does. What libraries print goes to standard error.
+is answered with {"latencies": [{...}, ...]}, {"refused": "<message>", "kind": "TargetError"} for what a user can put
+right, or {"failed": "<traceback>"}. It ends when its input does. What libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nas.latency import anchor, device, lane, protocol, runtimes
@@ -51,29 +51,38 @@ class Bench:
         self._anchor: anchor.Anchor | None = None
         self._patience_seconds = protocol.PATIENCE_SECONDS
 
-    def measure(self, network: nn.Module, pairs: int = protocol.PAIRS) -> Latency:
-        """The latency of `network` at batch 1.
+    def measure(self, networks: Sequence[nn.Module], pairs: int = protocol.PAIRS) -> list[Latency]:
+        """The latency of each network at batch 1; they take turns.
 
         Raises: TargetError when the runtime's labels are not PyTorch's.
         """
-        run = self.runtime.prepare(network, self.image, self.target)
-        self._check_labels(network, run())
+        runs = [self.runtime.prepare(network, self.image, self.target) for network in networks]
+        for network, run in zip(networks, runs, strict=True):
+            self._check_labels(network, run())
         with lane.alone():
             kept = self._anchored()
-            taken = protocol.measure(run, self.company, kept.normal, self.threads, pairs, self._patience_seconds)
-            if taken.better:
+            taken = self._take(runs, kept, pairs)
+            if any(one.better for one in taken):
                 kept = self._anchor = anchor.renew(self.company, kept, self.threads)
-                taken = protocol.measure(run, self.company, kept.normal, self.threads, pairs, self._patience_seconds)
+                taken = self._take(runs, kept, pairs)
         # A machine that stays away is not waited for each time as long; one that came back is.
-        self._patience_seconds = self._patience_seconds / 2 if taken.out_of_patience else protocol.PATIENCE_SECONDS
-        return protocol.summarise(
-            taken,
-            anchor_milliseconds=kept.milliseconds,
-            anchor_flagged=kept.flagged,
-            target=self.target,
-            size=self.size,
-            environment=self.environment,
-        )
+        away = any(one.out_of_patience for one in taken)
+        self._patience_seconds = self._patience_seconds / 2 if away else protocol.PATIENCE_SECONDS
+        return [
+            protocol.summarise(
+                one,
+                anchor_milliseconds=kept.milliseconds,
+                anchor_flagged=kept.flagged,
+                target=self.target,
+                size=self.size,
+                environment=self.environment,
+            )
+            for one in taken
+        ]
+
+    def _take(self, runs: Sequence[protocol.Run], kept: anchor.Anchor, pairs: int) -> list[protocol.Pairs]:
+        patience_seconds = self._patience_seconds * min(1.0, pairs / protocol.PAIRS)
+        return protocol.measure(runs, self.company, kept.normal, self.threads, pairs, patience_seconds)
 
     def _anchored(self) -> anchor.Anchor:
         """The device's anchor; one per process, so that all of its milliseconds compare."""
@@ -168,8 +177,8 @@ def main(arguments: list[str]) -> int:
         request = json.loads(line)
 
         def work(request: dict[str, Any] = request) -> dict[str, Any]:
-            network = build(request["architecture"], request["weights"], num_classes)
-            return {"latency": bench[0].measure(network, request["pairs"]).to_dict()}
+            networks = [build(one["architecture"], one["weights"], num_classes) for one in request["networks"]]
+            return {"latencies": [latency.to_dict() for latency in bench[0].measure(networks, request["pairs"])]}
 
         _answer(replies, work)
     return 0

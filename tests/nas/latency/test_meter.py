@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import save_file
 
 import space
-from nas.latency import Meter, WorkerError, default_target, lane, measure_all, parse_target, runtimes
+from nas.latency import Meter, WorkerError, default_target, lane, parse_target, runtimes
 from nas.latency.device import pin
 from space.errors import TargetError, UserError
 
@@ -111,12 +111,12 @@ def test_leaving_ends_the_worker() -> None:
     assert not Path(f"/proc/{process}").exists()
 
 
-def test_several_are_measured_under_one_protocol() -> None:
-    names = ("ndnet29-fcn32", "erfnet-encoder")
-    latencies = measure_all({name: space.load(name) for name in names}, parse_target("onnxruntime@cpu:1"), SIZE, 4)
-    assert tuple(latencies) == names
-    assert latencies["erfnet-encoder"].ratio > latencies["ndnet29-fcn32"].ratio
-    assert "onnxruntime" in latencies["ndnet29-fcn32"].environment
+def test_several_are_measured_in_turns() -> None:
+    with Meter(parse_target("onnxruntime@cpu:1"), SIZE, 4) as meter:
+        fast, slow = meter.measure_together([space.load("ndnet29-fcn32"), space.load("erfnet-encoder")])
+    assert slow.ratio > fast.ratio
+    assert slow.reference_milliseconds == fast.reference_milliseconds
+    assert "onnxruntime" in fast.environment
 
 
 def test_a_target_that_cannot_be_timed_here_is_refused() -> None:

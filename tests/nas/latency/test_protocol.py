@@ -113,15 +113,14 @@ def test_calls_alternate_and_pairs_are_added_until_the_interval_is_narrow() -> N
 
     beside = protocol.Company(reference=steady, canary=waits(0.1))
     normal = protocol.Normal(reference_milliseconds=0.5, canary=0.2)
-    taken = protocol.take_pairs(noisy, beside, normal, threads=1)
+    taken = protocol.take_pairs([noisy], beside, normal, threads=1)[0]
     assert len(taken.ratios) == protocol.MOST_PAIRS
-    assert order[: 2 * protocol.BLOCK] == ["candidate", "reference"] * protocol.BLOCK
-    assert len(order) == 2 * (protocol.MOST_PAIRS + taken.set_aside) + 2 * taken.set_aside  # warmed after each pause
+    assert order == ["candidate", "reference"] * (len(order) // 2)
     assert any("after 120 pairs" in reason for reason in taken.disturbances)
 
 
 def test_the_ratio_of_known_waits_is_found() -> None:
-    taken = protocol.measure(waits(1.5), company(), NORMAL, threads=1)
+    taken = protocol.measure([waits(1.5)], company(), NORMAL, threads=1)[0]
     assert len(taken.ratios) >= protocol.PAIRS
     assert float(np.median(taken.ratios)) == pytest.approx(1.5, rel=0.1)
 
@@ -145,23 +144,44 @@ class Moved:
 
 def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
     machine = Moved(blocks=3)
-    taken = protocol.take_pairs(machine.candidate, machine.company(), NORMAL, threads=1)
-    assert taken.set_aside >= 20  # the third block warmed up after a pause
+    taken = protocol.take_pairs([machine.candidate], machine.company(), NORMAL, threads=1)[0]
+    assert taken.set_aside in (20, 30)
     assert float(np.median(taken.ratios)) == pytest.approx(1.5, rel=0.1)
     assert not any("cores exchanged" in reason for reason in taken.disturbances)
     assert record(taken).set_aside == taken.set_aside
 
 
+def test_several_candidates_take_turns() -> None:
+    order: list[str] = []
+
+    def named(name: str) -> Callable[[], None]:
+        def run() -> None:
+            order.append(name)
+            waits(0.3)()
+
+        return run
+
+    taken = protocol.take_pairs(
+        [named("a"), named("b")],
+        company(0.3, 0.1),
+        protocol.Normal(reference_milliseconds=0.3, canary=1 / 3),
+        threads=1,
+    )
+    assert [len(one.ratios) >= protocol.PAIRS for one in taken] == [True, True]
+    turns = [name for name, before in zip(order, ["", *order], strict=False) if name != before]
+    assert turns[:8] == ["a", "b"] * 4
+
+
 def test_cores_that_stay_elsewhere_are_flagged() -> None:
     machine = Moved(blocks=1e9)
-    taken = protocol.take_pairs(machine.candidate, machine.company(), NORMAL, threads=1, patience_seconds=0.2)
+    taken = protocol.take_pairs([machine.candidate], machine.company(), NORMAL, threads=1, patience_seconds=0.2)[0]
     assert any("the cores exchanged data at" in reason for reason in taken.disturbances)
     assert (taken.out_of_patience, taken.better, taken.set_aside) == (True, False, 0)
     assert record(taken).flagged
 
 
 def test_a_reference_far_from_its_anchor_is_flagged() -> None:
-    slow = protocol.take_pairs(waits(3.0), company(2.0, 0.4), NORMAL, threads=1, patience_seconds=0.2)
+    slow = protocol.take_pairs([waits(3.0)], company(2.0, 0.4), NORMAL, threads=1, patience_seconds=0.2)[0]
     assert any("of its anchored latency" in reason for reason in slow.disturbances)
     assert float(np.median(slow.ratios)) == pytest.approx(1.5, rel=0.1)
 
@@ -171,7 +191,7 @@ def test_a_machine_better_than_its_anchor_is_anchored_anew(tmp_path: Path, monke
     monkeypatch.setattr(anchor, "BLOCK_SECONDS", 0.02)
     monkeypatch.setattr(anchor, "PAUSE_SECONDS", 0.0)
     bad_spell = replace(kept_anchor(), milliseconds=5.0, canary=0.2)
-    taken = protocol.take_pairs(waits(1.5), company(), bad_spell.normal, threads=1)
+    taken = protocol.take_pairs([waits(1.5)], company(), bad_spell.normal, threads=1)[0]
     assert taken.better
     fresh = anchor.renew(company(), bad_spell, threads=1)
     assert fresh.milliseconds == pytest.approx(1.0, rel=0.3)
