@@ -15,7 +15,7 @@ neighbouring calls repeats within 1-3 % where each of them does not. Hence
    were, one network took 2.1, 2.7 or 4.0 times as long as the same reference. The canary tells (see
    `nas.latency.reference`), as does a reference far from its anchor. Such a block is set aside, we sleep a little
    (woken cores may be placed anew) and go on; what was set aside is counted in `set_aside`. When the machine does not
-   come back within 20 s all blocks count, and the record is flagged. When it is better than it was, the anchor was
+   come back within 12 s all blocks count, and the record is flagged. When it is better than it was, the anchor was
    taken in one of its bad spells and is taken anew,
 5. what else the machine did is watched (`load`), as is the reference's own steadiness. A disturbed measurement is
    repeated once; if the second is disturbed as well the better one is reported with its reasons in `flagged`. Nothing
@@ -61,7 +61,7 @@ WARM_UP_STABLE = 0.05  # change of the median of five ratios
 BLOCK = 10  # pairs
 CANARIES = 9  # calls of the canary in a row, of which the first is not counted: it finds the caches cold
 WARM_PAIRS = 1  # not counted, at the beginning of each block
-PATIENCE_SECONDS = 20.0  # per candidate, for a machine that is not as it was anchored
+PATIENCE_SECONDS = 12.0  # per candidate, for a machine that is not as it was anchored
 PAUSE_SECONDS = (0.05, 1.0)  # first and longest
 BETTER_BLOCKS = 4  # after which the machine is called better than it was anchored
 
