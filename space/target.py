@@ -3,24 +3,28 @@
     onnxruntime@cpu          all cores that this process may use
     onnxruntime@cpu:1        one thread
     torch:fp16@cuda:0        half precision on the first GPU
+    onnxruntime@ssh:jetson   all cores of another host, reached over ssh
+    cudagraph:fp16@ssh:me@box/cuda:0
 
-The grammar is `runtime[:precision]@device`, the precision `fp32` unless given. What a *name* of a runtime means, and
-whether it is installed, is known to whoever measures (`nas.latency`); `space` knows the language only.
+The grammar is `runtime[:precision]@[ssh:host/]device`: the precision is `fp32` unless given, and a host alone stands
+for its `cpu`. What a *name* of a runtime means, and whether it is installed, is known to whoever measures
+(`nas.latency`); `space` knows the language only.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from space.errors import TargetError, nearest
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 DEVICES = ("cpu", "cuda")
-EXAMPLES = "such as onnxruntime@cpu, onnxruntime@cpu:1 (one thread) or cudagraph:fp16@cuda:0"
+EXAMPLES = "such as onnxruntime@cpu, onnxruntime@cpu:1 (one thread), cudagraph:fp16@cuda:0 or onnxruntime@ssh:jetson"
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")  # as ssh takes it; never what it would read as an option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,7 @@ class Target:
     """A runtime at a precision on a device.
 
     `device` is `cpu` or `cuda:N`. `threads` counts for the CPU only; None means every core that the process may use.
+    `host` is empty for this machine, or what ssh calls another one.
 
     Raises: TargetError when a part is not in the language.
     """
@@ -36,6 +41,7 @@ class Target:
     precision: str = "fp32"
     device: str = "cpu"
     threads: int | None = None
+    host: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.runtime):
@@ -50,6 +56,8 @@ class Target:
                 f"expected the device cpu or cuda:N, got {self.device!r}; "
                 f"{nearest(self.device.partition(':')[0], DEVICES)}"
             )
+        if self.host and not _HOST.fullmatch(self.host):
+            raise TargetError(f"expected a host as ssh takes it, got {self.host!r}; write it {EXAMPLES}")
         if self.threads is not None and (self.device != "cpu" or self.threads < 1):
             raise TargetError(
                 f"expected at least 1 thread, on the cpu, got {self.threads} on {self.device}; write {EXAMPLES}"
@@ -59,10 +67,16 @@ class Target:
     def parse(cls, text: str) -> Target:
         """The target that `text` names.
 
-        Raises: TargetError for anything but `runtime[:precision]@device`.
+        Raises: TargetError for anything but `runtime[:precision]@[ssh:host/]device`.
         """
         left, at, right = text.strip().partition("@")
         runtime, colon, precision = left.partition(":")
+        host = ""
+        if right.startswith("ssh:"):
+            host, slash, right = right.removeprefix("ssh:").partition("/")
+            right = right if slash else "cpu"
+            if not host:
+                raise TargetError(f"expected a host behind ssh: in {text!r}; write it {EXAMPLES}")
         if not at or not runtime or not right or (colon and not precision):
             raise TargetError(f"expected runtime[:precision]@device, got {text!r}; write it {EXAMPLES}")
         kind, colon, number = right.partition(":")
@@ -77,12 +91,20 @@ class Target:
             precision=precision or "fp32",
             device="cpu" if kind == "cpu" else f"cuda:{int(number or 0)}",
             threads=int(number) if kind == "cpu" and colon else None,
+            host=host,
         )
 
     def __str__(self) -> str:
         precision = "" if self.precision == "fp32" else f":{self.precision}"
         threads = "" if self.threads is None else f":{self.threads}"
-        return f"{self.runtime}{precision}@{self.device}{threads}"
+        device = f"{self.device}{threads}"
+        if self.host:
+            device = f"ssh:{self.host}" if device == "cpu" else f"ssh:{self.host}/{device}"
+        return f"{self.runtime}{precision}@{device}"
+
+    def on_its_host(self) -> Target:
+        """The same target as its own host calls it."""
+        return replace(self, host="")
 
     @property
     def on_cuda(self) -> bool:
@@ -90,7 +112,7 @@ class Target:
         return self.device != "cpu"
 
     def thread_count(self) -> int:
-        """How many CPU threads are used on this machine.
+        """How many CPU threads are used, on the machine that this is asked on.
 
         Raises: TargetError when more are asked for than the process has cores; they would only wait for each other.
         """

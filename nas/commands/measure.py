@@ -12,7 +12,6 @@ from nas.commands import common
 if TYPE_CHECKING:
     from space.architecture import Architecture
     from space.latency import Latency
-    from space.target import Target
 
 EPILOG = """\
 All networks are timed untrained in one process: they take turns, and each alternates call by call with one frozen
@@ -64,12 +63,12 @@ def run(options: argparse.Namespace) -> None:
         if latency.flagged:
             print(f"! {name}: {'; '.join(latency.flagged)}")
     if out:
-        write_leaderboard(out / LEADERBOARD, latencies, target)
+        write_leaderboard(out / LEADERBOARD, latencies)
         draw(out / PICTURE, latencies)
         print(f"{out}: {LEADERBOARD} {PICTURE}")
 
 
-def write_leaderboard(path: Path, latencies: Mapping[str, Latency], target: Target) -> None:
+def write_leaderboard(path: Path, latencies: Mapping[str, Latency]) -> None:
     """Write latencies as CSV, in the order given."""
     import csv
     import io
@@ -81,8 +80,7 @@ def write_leaderboard(path: Path, latencies: Mapping[str, Latency], target: Targ
     writer.writerow(COLUMNS)
     for name, one in latencies.items():
         numbers = (getattr(one, column) for column in COLUMNS if column.endswith("_milliseconds"))
-        threads = "" if target.on_cuda else target.thread_count()
-        shape = (one.height, one.width, threads)
+        shape = (one.height, one.width, one.environment.get("threads", ""))
         milliseconds = (f"{number:.4f}" for number in numbers)
         writer.writerow((name, one.target, *shape, *milliseconds, one.samples, "; ".join(one.flagged)))
     write_text(path, text.getvalue())

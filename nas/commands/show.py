@@ -67,7 +67,10 @@ def run(options: argparse.Namespace) -> None:
 def _times(architecture: Architecture, size: tuple[int, int], classes: int, target: Target) -> tuple[float, ...]:
     from nas.latency.runtimes import require
     from nas.layer_times import layer_milliseconds
+    from space.errors import TargetError
 
+    if target.host:
+        raise TargetError(f"the layers are timed on this machine only, got {target}; leave out 'ssh:{target.host}'")
     require(target)
     threads = None if target.on_cuda else target.thread_count()
     return layer_milliseconds(architecture, size, classes, device=target.device, threads=threads)

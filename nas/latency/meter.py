@@ -1,11 +1,14 @@
 """Meter: measures architectures on one target in a process of its own.
 
 The process is not ours so that a candidate is timed with the target's cores and thread pools and nothing else in
-it, and so that a runtime that crashes takes only itself down.
+it, and so that a runtime that crashes takes only itself down. The same process can run on another host: ssh starts it
+there and carries its lines. That host needs this package; where its `python3` is not the one that has it, set
+FRAMEBUDGET_PYTHON there (in `~/.ssh/environment`, or by `SetEnv` in the ssh configuration here).
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -20,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from nas.latency import protocol, runtimes
 from space import errors
+from space.errors import TargetError, UserError
 from space.latency import Latency
 from space.target import Target
 
@@ -70,8 +74,7 @@ class Meter:
 
         Raises: UserError for what the user can put right, WorkerError when the process died or failed.
         """
-        path = None if weights is None else str(Path(weights).resolve())
-        return self._ask([(architecture, path)], pairs)[0]
+        return self._ask([(architecture, weights)], pairs)[0]
 
     def measure_together(self, architectures: Sequence[Architecture], *, pairs: int = protocol.PAIRS) -> list[Latency]:
         """Latencies of untrained networks that take turns, so that each meets the machine in the same states.
@@ -80,9 +83,12 @@ class Meter:
         """
         return self._ask([(architecture, None) for architecture in architectures], pairs)
 
-    def _ask(self, networks: Sequence[tuple[Architecture, str | None]], pairs: int) -> list[Latency]:
+    def _ask(self, networks: Sequence[tuple[Architecture, Path | None]], pairs: int) -> list[Latency]:
         worker = self._worker or self._start()
-        asked = [{"architecture": architecture.to_yaml(), "weights": path} for architecture, path in networks]
+        asked = [
+            {"architecture": architecture.to_yaml(), "weights": None if path is None else _text_of(path)}
+            for architecture, path in networks
+        ]
         try:
             worker.say({"networks": asked, "pairs": pairs})
             reply = worker.hear(self._limit_seconds * len(networks))
@@ -92,13 +98,22 @@ class Meter:
         except BaseException:  # interrupted: its answer would be taken for that of the next question
             self._stop()
             raise
-        return [Latency.from_dict(latency) for latency in _accept(reply)["latencies"]]
+        return [Latency.from_dict(latency | {"target": str(self.target)}) for latency in _accept(reply)["latencies"]]
 
     def _start(self) -> _Worker:
         size = [str(length) for length in self.size]
-        self._worker = _Worker([str(self.target), *size, str(self.num_classes)], self.target.thread_count())
+        self._worker = _Worker(self.target, [*size, str(self.num_classes)])
         try:
             _accept(self._worker.hear(self._limit_seconds))
+        except WorkerError as error:
+            self._stop()
+            if not self.target.host:
+                raise
+            raise TargetError(
+                f"{self.target} cannot be timed: the process on {self.target.host} {error}; check that "
+                f"`ssh {self.target.host} python3 -m nas.latency.worker` finds this package there (FRAMEBUDGET_PYTHON "
+                "names another python3), and that ssh asks for no password"
+            ) from None
         except BaseException:
             self._stop()
             raise
@@ -113,22 +128,26 @@ class Meter:
 class _Worker:
     """The process and its pipes."""
 
-    def __init__(self, arguments: list[str], threads: int) -> None:
+    def __init__(self, target: Target, arguments: list[str]) -> None:
+        words = ["-m", "nas.latency.worker", str(target.on_its_host()), *arguments]
+        if target.host:
+            # The words are joined by spaces and read by a shell over there; none of them needs quoting.
+            command = ["ssh", "-o", "BatchMode=yes", target.host, "${FRAMEBUDGET_PYTHON:-python3}", *words]
+        else:
+            command = [sys.executable, *words]
         source = str(Path(__file__).parents[2])  # the worker runs this very code, however it was imported here
         paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(paths),
-            "OMP_NUM_THREADS": str(threads),  # schedulers like Ray set it to 1 for their own workers
-            "MKL_NUM_THREADS": str(threads),
-        }
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe nobody reads would block the worker)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "nas.latency.worker", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._words,
-            env=environment,
-        )
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._words,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            )
+        except FileNotFoundError:
+            raise TargetError(f"{target} cannot be timed: there is no {command[0]} here; install it") from None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests: IO[bytes] = self._process.stdin
@@ -172,6 +191,15 @@ class _Worker:
         last = self._words.read()[-2000:].decode(errors="replace").strip()
         how = how or (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
         return WorkerError(f"{how}; its last words: {last or '(none)'}")
+
+
+def _text_of(weights: Path) -> str:
+    try:
+        return base64.b64encode(weights.read_bytes()).decode("ascii")
+    except OSError as error:
+        raise UserError(
+            f"expected weights as safetensors in {weights}: {error.strerror}; train the network first"
+        ) from None
 
 
 def _accept(reply: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 It speaks JSON, one line each way. On start it says {"ready": true}. A request
 
-    {"networks": [{"architecture": "<yaml>", "weights": "<path.safetensors>" or null}, ...], "pairs": 40}
+    {"networks": [{"architecture": "<yaml>", "weights": "<safetensors in base64>" or null}, ...], "pairs": 40}
 
 is answered with {"latencies": [{...}, ...]}, {"refused": "<message>", "kind": "TargetError"} for what a user can put
 right, or {"failed": "<traceback>"}. It ends when its input does. What libraries print goes to standard error.
@@ -10,6 +10,7 @@ right, or {"failed": "<traceback>"}. It ends when its input does. What libraries
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -130,17 +131,17 @@ def build(architecture_yaml: str, weights: str | None, num_classes: int) -> nn.M
 
 def _load(network: nn.Module, weights: str) -> None:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        state = load_file(weights)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"expected weights as safetensors in {weights}: {error}; train the network first") from None
+        state = load(base64.b64decode(weights))
+    except SafetensorError as error:
+        raise UserError(f"expected weights as safetensors: {error}; train the network again") from None
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:300]
-        raise UserError(f"the weights in {weights} belong to another architecture: {problem}") from None
+        raise UserError(f"the weights belong to another architecture: {problem}") from None
 
 
 def _settle_norms(network: nn.Module) -> None:
@@ -167,7 +168,11 @@ def main(arguments: list[str]) -> int:
 
     def start() -> dict[str, Any]:
         target = Target.parse(target_text)
-        device.pin(target)  # before torch is imported: its thread pools copy the cores they may use
+        # Before torch is imported: its thread pools copy the cores that they may use, and schedulers like Ray set one
+        # thread for all that they start.
+        device.pin(target)
+        if not target.on_cuda:
+            os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(target.thread_count()))
         bench.append(Bench(target, (int(height), int(width))))
         return {"ready": True}
 

@@ -190,12 +190,14 @@ def _certify(
 
 
 def _write(run: RunFolder, trial: Trial, budget: Budget, target: Target, dataset: Dataset) -> Certificate:
+    import torch
+
     from nas.trained import Labelling
     from nas.training.weights import load_weights
     from nas.winner import write_winner
 
     weights = load_weights(weights_path(run, trial))
-    device = "cuda" if target.on_cuda else "cpu"
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # for the scores; the target may be another machine's
     return write_winner(
         run.winner,
         trial.architecture,

@@ -41,7 +41,16 @@ def latency(**changes: object) -> Latency:
 
 @pytest.mark.parametrize(
     "text",
-    ["onnxruntime@cpu", "onnxruntime@cpu:1", "torch:fp16@cuda:0", "cudagraph:fp16@cuda:3", "tensorrt:int8@cuda:0"],
+    [
+        "onnxruntime@cpu",
+        "onnxruntime@cpu:1",
+        "torch:fp16@cuda:0",
+        "cudagraph:fp16@cuda:3",
+        "tensorrt:int8@cuda:0",
+        "onnxruntime@ssh:jetson",
+        "onnxruntime@ssh:me@192.0.2.7/cpu:2",
+        "cudagraph:fp16@ssh:box.example.org/cuda:1",
+    ],
 )
 def test_a_target_prints_what_it_was_parsed_from(text: str) -> None:
     assert str(Target.parse(text)) == text
@@ -51,6 +60,12 @@ def test_a_target_knows_its_parts() -> None:
     assert Target.parse("torch@cpu:2") == Target(runtime="torch", precision="fp32", device="cpu", threads=2)
     assert Target.parse("torch:fp16@cuda") == Target(runtime="torch", precision="fp16", device="cuda:0")
     assert str(Target.parse(" torch:fp32@cpu ")) == "torch@cpu"
+
+
+def test_a_target_on_another_host_is_a_target_there() -> None:
+    target = Target.parse("torch:fp16@ssh:jetson/cuda:0")
+    assert (target.host, target.on_cuda, str(target.on_its_host())) == ("jetson", True, "torch:fp16@cuda:0")
+    assert Target.parse("torch@ssh:jetson/cpu") == Target.parse("torch@ssh:jetson")
 
 
 def test_threads_default_to_all_available_cores() -> None:
@@ -80,6 +95,12 @@ def test_threads_default_to_all_available_cores() -> None:
         "torch:fp32:fp16@cpu",
         "../x@cpu",
         "torch@cpu:²",
+        "torch@ssh:",
+        "torch@ssh:/cpu",
+        "torch@ssh:-oProxyCommand=x",
+        "torch@ssh:host;ls",
+        "torch@ssh:host/",
+        "torch@ssh:host/cpu:x",
     ],
 )
 def test_what_is_no_target_is_refused(text: str) -> None:

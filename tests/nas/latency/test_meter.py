@@ -119,6 +119,45 @@ def test_several_are_measured_in_turns() -> None:
     assert "onnxruntime" in fast.environment
 
 
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for ssh: it notes its arguments, and the other host is this one with an environment of its own."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f"""#!/bin/sh
+echo "$@" > {tmp_path}/arguments
+shift 2
+test "$1" = nowhere && {{ echo "ssh: Could not resolve hostname nowhere" >&2; exit 255; }}
+shift
+exec env -i PATH="$PATH" XDG_CACHE_HOME="{tmp_path}/cache" FRAMEBUDGET_PYTHON="{sys.executable}" sh -c "$*"
+"""
+    )
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_another_host_measures_over_ssh(host: Path, tmp_path: Path) -> None:
+    architecture = space.load("ndnet29-fcn32")
+    weights = tmp_path / "weights.safetensors"
+    save_file(architecture.build(4).state_dict(), weights)
+    with Meter(parse_target("torch@ssh:jetson/cpu:1"), SIZE, 4) as meter:
+        latency = meter.measure(architecture, weights=weights)
+    assert (latency.target, latency.environment["threads"]) == ("torch@ssh:jetson/cpu:1", "1")
+    options, _, rest = (host / "arguments").read_text().partition(" jetson ")
+    assert options == "-o BatchMode=yes"
+    assert rest.startswith("${FRAMEBUDGET_PYTHON:-python3} -m nas.latency.worker torch@cpu:1 ")
+    assert list((tmp_path / "cache" / "framebudget" / "anchors").iterdir())  # anchored where it was timed
+
+
+def test_a_host_that_does_not_answer_is_the_users_to_put_right(host: Path) -> None:
+    with (
+        pytest.raises(TargetError, match="Could not resolve hostname nowhere; check that `ssh nowhere"),
+        Meter(parse_target("torch@ssh:nowhere"), SIZE, 4),
+    ):
+        pass
+
+
 def test_a_target_that_cannot_be_timed_here_is_refused() -> None:
     with pytest.raises(TargetError, match="did you mean 'onnxruntime'"):
         parse_target("onnxruntme@cpu")
