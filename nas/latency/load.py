@@ -1,6 +1,6 @@
-"""What else the machine did while we measured: other processes, waiting for a core, a stolen core. Linux, no root.
+"""What else the machine did while we measured: other processes, waiting for a core, a stolen core, heat; without root.
 
-All of it is read from /proc before and after. Times of the whole machine come in steps of 10 ms, so that short
+All of it is read from /proc and /sys before and after. Times of the whole machine come in steps of 10 ms, so that short
 measurements get a slack of a few steps; what the machine does not report counts as nothing seen.
 """
 
@@ -32,6 +32,7 @@ class Snapshot:
     machine_busy: float
     machine_cores: int
     pinned_cores: int
+    throttles: int = 0  # times that heat slowed the cores down that this process is pinned to
 
 
 Span = tuple[Snapshot, Snapshot]  # before and after a spell of timing
@@ -51,6 +52,7 @@ def snapshot() -> Snapshot:
         machine_busy=sum(busy for busy, _ in cores.values()),
         machine_cores=len(cores),
         pinned_cores=len(pinned),
+        throttles=sum(_throttles(core) for core in pinned),
     )
 
 
@@ -89,7 +91,9 @@ def disturbances(spans: Sequence[Span], threads: int) -> tuple[str, ...]:
             "the hypervisor took {share:.0%} of our cores' time",
         ),
     ]
-    return tuple(
+    throttles = int(passed("throttles"))
+    hot = (f"heat slowed the cores timed on down {throttles} times",) if throttles else ()
+    return hot + tuple(
         text.format(share=seconds / of)
         for seconds, of, allowed, text in found
         if seconds > allowed * of + SLACK_SECONDS
@@ -106,6 +110,12 @@ def _core_times() -> dict[int, tuple[float, float]]:
             user, nice, system, _, _, interrupt, soft, stolen = (int(number) / hertz for number in numbers[:8])
             found[int(name[3:])] = (user + nice + system + interrupt + soft, stolen)
     return found
+
+
+def _throttles(core: int) -> int:
+    folder = Path(f"/sys/devices/system/cpu/cpu{core}/thermal_throttle")
+    counts = ("".join(_lines(folder / name)) for name in ("core_throttle_count", "package_throttle_count"))
+    return sum(int(count) for count in counts if count.isdigit())
 
 
 def _waiting_seconds() -> float:
