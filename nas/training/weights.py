@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from nas.files import write_atomically
@@ -20,7 +20,8 @@ def save_weights(path: str | Path, weights: Mapping[str, Tensor], metadata: Mapp
     atomically.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, dict(metadata)))
+    data = save(tensors, dict(metadata))  # its `save_file` makes files that nobody else may read
+    write_atomically(Path(path), lambda temporary: temporary.write_bytes(data))
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

@@ -25,6 +25,12 @@ def test_a_file_gives_back_the_bits_and_the_words(tmp_path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["weights.safetensors"]
 
 
+def test_others_may_read_a_file_as_any_other_of_its_owner(tmp_path) -> None:
+    (tmp_path / "plain").write_text("")
+    save_weights(tmp_path / "weights.safetensors", network().state_dict(), {})
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(path, network().state_dict(), {})
