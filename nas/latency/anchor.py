@@ -73,7 +73,7 @@ def obtain(company: protocol.Company, device: Mapping[str, str], threads: int) -
     """
     path = path_of(device)
     kept = read(path)
-    if kept is not None and not kept.flagged:
+    if kept is not None and (not kept.flagged or _disturbed_now(company, threads)):
         return kept
     fresh = take(company, device, threads)
     if kept is not None and fresh.flagged:
@@ -106,7 +106,8 @@ def take(company: protocol.Company, device: Mapping[str, str], threads: int) -> 
     for _ in range(2):
         spans, medians, canaries = [], [], []
         for _ in range(BLOCKS):
-            time.sleep(PAUSE_SECONDS)
+            if threads > 1:
+                time.sleep(PAUSE_SECONDS)
             before = load.snapshot()
             milliseconds, canary = _block(company)
             spans.append((before, load.snapshot()))
@@ -130,6 +131,12 @@ def take(company: protocol.Company, device: Mapping[str, str], threads: int) -> 
         device=dict(device),
         flagged=flagged,
     )
+
+
+def _disturbed_now(company: protocol.Company, threads: int) -> bool:
+    before = load.snapshot()
+    _block(company)
+    return bool(load.disturbances([(before, load.snapshot())], threads))
 
 
 def best_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -9,14 +9,14 @@ neighbouring calls repeats within 1-3 % where each of them does not. Hence
 3. candidate, reference, candidate, reference, ... at least 40 pairs, more (up to 120) until the 95 % interval of the
    median ratio is within 1.5 % of it. Every call thus finds the caches as another network left them. Several candidates
    take turns, ten pairs each,
-4. ten pairs and some calls of the canary are a block, and a block counts only if the machine was meanwhile as it was
-   when it was anchored. A virtual machine's cores are moved about: two of them may be neighbours that share a cache,
-   lie on dies that do not, or be the two hardware threads of one core. A ratio does not cancel that: by where the cores
-   were, one network took 2.1, 2.7 or 4.0 times as long as the same reference. The canary tells (see
-   `nas.latency.reference`), as does a reference far from its anchor. Such a block is set aside, we sleep a little
-   (woken cores may be placed anew) and go on; what was set aside is counted in `set_aside`. When the machine does not
-   come back within 12 s all blocks count, and the record is flagged. When it is better than it was, the anchor was
-   taken in one of its bad spells and is taken anew,
+4. ten pairs and some calls of the canary are a block, and with more than one thread a block counts only if the machine
+   was meanwhile as it was when it was anchored (one thread needs no other core, and what slows it cancels). A virtual
+   machine's cores are moved about: two of them may be neighbours that share a cache, lie on dies that do not, or be the
+   two hardware threads of one core. A ratio does not cancel that: by where the cores were, one network took 2.1, 2.7 or
+   4.0 times as long as the same reference. The canary tells (see `nas.latency.reference`), as does a reference far from
+   its anchor. Such a block is set aside, we sleep a little (woken cores may be placed anew) and go on; what was set
+   aside is counted in `set_aside`. When the machine does not come back within 12 s all blocks count, and the record is
+   flagged. When it is better than it was, the anchor was taken in one of its bad spells and is taken anew,
 5. what else the machine did is watched (`load`), as is the reference's own steadiness. A disturbed measurement is
    repeated once; if the second is disturbed as well the better one is reported with its reasons in `flagged`. Nothing
    is averaged away.
@@ -174,7 +174,7 @@ def take_pairs(
                 start = time.perf_counter()
                 block = _take_block(tray.run, company)
                 tray.seconds += time.perf_counter() - start
-                unusual, slower = _unusual(block, normal)
+                unusual, slower = _unusual(block, normal) if threads > 1 else ("", False)
                 if not unusual:
                     tray.counted.append(block)
                     continue
@@ -189,7 +189,7 @@ def take_pairs(
     finally:
         if collecting:
             gc.enable()
-    return [tray.pairs(pairs, threads, better=better >= BETTER_BLOCKS) for tray in trays]
+    return [tray.pairs(pairs, normal, threads, better=better >= BETTER_BLOCKS) for tray in trays]
 
 
 @dataclass(kw_only=True)
@@ -210,14 +210,15 @@ class _Tray:
             return True
         return _pairs(self.counted).half_width <= HALF_WIDTH
 
-    def pairs(self, pairs: int, threads: int, *, better: bool) -> Pairs:
+    def pairs(self, pairs: int, normal: Normal, threads: int, *, better: bool) -> Pairs:
         short = len(self.counted) * BLOCK < pairs
         used = self.counted + self.aside if short else self.counted
         taken = _pairs(used)
-        disturbances = load.disturbances([block.span for block in used], threads)
+        reason = _far_from_anchor(float(np.median(taken.reference)), normal) or (self.reason if short else "")
+        disturbances = load.disturbances([block.span for block in used], threads) + ((reason,) if reason else ())
         return replace(
             taken,
-            disturbances=disturbances + ((self.reason,) if short and self.reason else ()) + _unsteadiness(taken),
+            disturbances=disturbances + _unsteadiness(taken),
             set_aside=0 if short else len(self.aside) * BLOCK,
             better=better,
             out_of_patience=short,
@@ -242,13 +243,20 @@ def _take_block(candidate: Run, company: Company) -> _Block:
 def _unusual(block: _Block, normal: Normal) -> tuple[str, bool]:
     """How the machine differs from the anchored one (empty when it does not), and whether for the worse."""
     milliseconds = float(np.median(block.times[:, 1]))
-    reference = milliseconds / normal.reference_milliseconds
-    if not 1 / FAR_FROM_ANCHOR <= reference <= FAR_FROM_ANCHOR:
-        return f"the machine ran the reference at {reference:.2f} of its anchored latency", reference > 1
+    far = _far_from_anchor(milliseconds, normal)
+    if far:
+        return far, milliseconds > normal.reference_milliseconds
     canary = block.canary_milliseconds / milliseconds / normal.canary
     if not 1 / FAR_CANARY <= canary <= FAR_CANARY:
         return f"the cores exchanged data at {canary:.2f} of the anchored cost", canary > 1
     return "", False
+
+
+def _far_from_anchor(reference_milliseconds: float, normal: Normal) -> str:
+    share = reference_milliseconds / normal.reference_milliseconds
+    if 1 / FAR_FROM_ANCHOR <= share <= FAR_FROM_ANCHOR:
+        return ""
+    return f"the machine ran the reference at {share:.2f} of its anchored latency"
 
 
 def _unsteadiness(pairs: Pairs) -> tuple[str, ...]:

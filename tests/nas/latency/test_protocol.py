@@ -164,7 +164,7 @@ class Moved:
 
 def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
     machine = Moved(blocks=3)
-    taken = protocol.take_pairs([machine.candidate], machine.company(), NORMAL, threads=1)[0]
+    taken = protocol.take_pairs([machine.candidate], machine.company(), NORMAL, threads=2)[0]
     assert taken.set_aside == 20
     assert float(np.median(taken.ratios)) == pytest.approx(1.5)
     assert not any("cores exchanged" in reason for reason in taken.disturbances)
@@ -194,7 +194,7 @@ def test_several_candidates_take_turns() -> None:
 
 def test_cores_that_stay_elsewhere_are_flagged() -> None:
     machine = Moved(blocks=1e9)
-    taken = protocol.take_pairs([machine.candidate], machine.company(), NORMAL, threads=1)[0]
+    taken = protocol.take_pairs([machine.candidate], machine.company(), NORMAL, threads=2)[0]
     assert any("the cores exchanged data at" in reason for reason in taken.disturbances)
     assert (taken.out_of_patience, taken.better, taken.set_aside) == (True, False, 0)
     assert record(taken).flagged
@@ -206,15 +206,22 @@ def test_a_reference_far_from_its_anchor_is_flagged() -> None:
     assert float(np.median(slow.ratios)) == pytest.approx(1.5)
 
 
+def test_one_thread_needs_no_other_core() -> None:
+    machine = Moved(blocks=1e9)
+    taken = protocol.take_pairs([machine.candidate], machine.company(), NORMAL, threads=1)[0]
+    assert (taken.set_aside, taken.out_of_patience) == (0, False)
+    assert not any("cores exchanged" in reason for reason in taken.disturbances)
+
+
 def test_a_machine_better_than_its_anchor_is_anchored_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bad_spell = replace(kept_anchor(), milliseconds=5.0, canary=0.2)
-    taken = protocol.take_pairs([waits(1.5)], company(), bad_spell.normal, threads=1)[0]
+    taken = protocol.take_pairs([waits(1.5)], company(), bad_spell.normal, threads=2)[0]
     assert taken.better
-    fresh = anchor.renew(company(), bad_spell, threads=1)
+    fresh = anchor.renew(company(), bad_spell, threads=2)
     assert fresh.milliseconds == pytest.approx(1.0)
     assert anchor.read(anchor.path_of(bad_spell.device)) == fresh
-    assert anchor.renew(company(), fresh, threads=1) == fresh
+    assert anchor.renew(company(), fresh, threads=2) == fresh
 
 
 def test_the_best_state_of_a_machine_is_anchored() -> None:
