@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nas.data import MEAN, STD, Dataset
 from nas.files import replace_folder
+from nas.latency import Meter, MeterOf
 from nas.run_folder import Certificate
 from nas.trained import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.training.scores import Scores
@@ -55,10 +56,12 @@ def write_winner(
     target: Target,
     budget: Budget | None,
     device: str = "cpu",
+    meter_of: MeterOf = Meter,
 ) -> Certificate:
     """Write, measure and score a finished network; `folder` is replaced only when all of it is done.
 
-    Latency is measured again, of the finished weights, in a new process on `target` at `labelling.size`. The data
+    Latency is measured again, of the finished weights, in a new process on `target` at `labelling.size` (by what
+    `meter_of` gives: a search on a cluster times on another node). The data
     set's validation images are scored in float32 on `device`; without a data set the certificate has no scores, and
     ONNX is compared with PyTorch on noise. A network over its budget is written too, and its certificate says so.
     Do not call it inside a training step (`nas.latency.lane`).
@@ -67,7 +70,7 @@ def write_winner(
     `nas.latency.WorkerError` when the measuring process broke.
     """
     from nas.checked_export import export_checked
-    from nas.latency import Meter, lane
+    from nas.latency import lane
     from nas.training.evaluation import evaluate
     from nas.training.weights import load_into, save_weights
 
@@ -81,7 +84,7 @@ def write_winner(
         with lane.training_step():  # so that it disturbs nobody's timing
             images = _noise(labelling.size) if dataset is None else validation_images(dataset, COMPARED_IMAGES)
             check = export_checked(network, unfinished / MODEL, images, labels=True)
-        with Meter(target, labelling.size, num_classes) as meter:
+        with meter_of(target, labelling.size, num_classes) as meter:
             latency = meter.measure(architecture, weights=unfinished / WEIGHTS)
         scores = None if dataset is None else evaluate(network, dataset, device=device, guard=lane.training_step)
         certificate = certify(
@@ -180,7 +183,8 @@ def _protocol(latency: Latency) -> str:
     return (
         f"a process of its own and nothing of ours training; warm-up, then {latency.samples} pairs of calls (at least "
         f"{protocol.PAIRS}) alternating with the frozen network {latency.environment.get('reference', 'reference')}; "
-        "milliseconds are the median paired ratio times what the reference takes on this device, with a 95 % interval"
+        "p50 is the ratio of their medians in undisturbed blocks times what the reference takes on this device, with a "
+        "95 % interval; p90 and p99 are of all pairs"
     )
 
 

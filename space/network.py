@@ -137,7 +137,7 @@ def _upsample(layer: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
     """Transposed convolution to exactly `size`: the 3x3 kernel pads as asked, the 2x2 kernel's surplus is cut off."""
     assert isinstance(layer, nn.ConvTranspose2d)
     up: Tensor = layer(x, output_size=list(size)) if layer.kernel_size == (3, 3) else layer(x)
-    return up[..., : size[0], : size[1]]
+    return up if tuple(up.shape[-2:]) == size else up[..., : size[0], : size[1]]
 
 
 def _resize(x: Tensor, size: tuple[int, int], mode: str, align_corners: bool) -> Tensor:

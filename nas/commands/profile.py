@@ -17,7 +17,7 @@ examples:
   nas profile --budget 10ms
   nas profile --budget 100fps --input 360x480 --samples 40
   nas profile studies/camvid/study.yaml --target onnxruntime@cpu:1"""
-PAIRS = 10
+WITHIN = 0.06  # of each latency
 MOST_KNOBS = 8
 
 
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
         reachability = explore(
             study,
             budget,
-            lambda architecture: meter.measure(architecture, pairs=PAIRS),
+            lambda architecture: meter.measure(architecture, within=WITHIN),
             dataset.num_classes,
             samples=options.samples,
             seed=options.seed,

@@ -9,10 +9,10 @@ How and why is told in `nas.latency.protocol`. Importing this loads neither torc
 from __future__ import annotations
 
 from nas.latency import runtimes
-from nas.latency.meter import Meter, WorkerError
+from nas.latency.meter import Meter, MeterOf, WorkerError
 from space.target import Target
 
-__all__ = ["Meter", "WorkerError", "default_target", "parse_target"]
+__all__ = ["Meter", "MeterOf", "WorkerError", "default_target", "parse_target"]
 
 PREFERRED = ("cudagraph:fp16@cuda:0", "onnxruntime@cpu", "torch@cpu")  # the fastest deployment runtime first
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.latency import load, protocol
+from nas.latency.quiet import quiet_median
 from space import strict
 from space.errors import UserError
 
@@ -99,7 +100,7 @@ def take(company: protocol.Company, device: Mapping[str, str], threads: int) -> 
 
     What disturbs a block, other processes or unlucky placement of virtual cores, can only slow it down. So the blocks
     that are nearly as good as the lower quartile, in both networks, are the machine itself, and the anchor is the
-    median of their medians.
+    quiet median of their medians.
     """
     protocol.warm_up(company.reference, company.canary)
     attempts = []
@@ -114,10 +115,11 @@ def take(company: protocol.Company, device: Mapping[str, str], threads: int) -> 
             medians.append(milliseconds)
             canaries.append(canary)
         alike = best_state(np.asarray(medians), np.asarray(canaries))
+        state = np.asarray(medians)[alike]
         flagged = load.disturbances(spans, threads)
         if alike.sum() < FEWEST_ALIKE:
             flagged += (f"only {alike.sum()} of {BLOCKS} blocks were alike",)
-        anchored = float(np.median(np.asarray(medians)[alike])), float(np.median(np.asarray(canaries)[alike]))
+        anchored = quiet_median(state[:, None]), float(np.median(np.asarray(canaries)[alike]))
         attempts.append((len(flagged), anchored, medians, canaries, flagged))
         if not flagged:
             break

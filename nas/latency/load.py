@@ -12,6 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.latency import gpu
+from nas.latency.gpu import UNSEEN, GpuState
+
 # What is borne, as a share of the time
 FOREIGN_SHARE = 0.10  # of the cores that this process is pinned to
 NEIGHBOUR_SHARE = 0.25  # of all cores: they share memory bandwidth and the power that sets the clock
@@ -33,13 +36,14 @@ class Snapshot:
     machine_cores: int
     pinned_cores: int
     throttles: int = 0  # times that heat slowed the cores down that this process is pinned to
+    gpu: GpuState = UNSEEN
 
 
 Span = tuple[Snapshot, Snapshot]  # before and after a spell of timing
 
 
-def snapshot() -> Snapshot:
-    """The counters now."""
+def snapshot(device: str = "cpu") -> Snapshot:
+    """The counters now, of the machine and of `device` if that is a GPU."""
     pinned = os.sched_getaffinity(0)
     cores = _core_times()
     mine = [times for core, times in cores.items() if core in pinned]
@@ -53,6 +57,7 @@ def snapshot() -> Snapshot:
         machine_cores=len(cores),
         pinned_cores=len(pinned),
         throttles=sum(_throttles(core) for core in pinned),
+        gpu=UNSEEN if device == "cpu" else gpu.read(device),
     )
 
 
@@ -93,10 +98,14 @@ def disturbances(spans: Sequence[Span], threads: int) -> tuple[str, ...]:
     ]
     throttles = int(passed("throttles"))
     hot = (f"heat slowed the cores timed on down {throttles} times",) if throttles else ()
-    return hot + tuple(
-        text.format(share=seconds / of)
-        for seconds, of, allowed, text in found
-        if seconds > allowed * of + SLACK_SECONDS
+    return (
+        hot
+        + gpu.slowdowns([after.gpu for _, after in spans])
+        + tuple(
+            text.format(share=seconds / of)
+            for seconds, of, allowed, text in found
+            if seconds > allowed * of + SLACK_SECONDS
+        )
     )
 
 

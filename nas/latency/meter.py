@@ -16,10 +16,10 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from nas.latency import protocol, runtimes
 from space import errors
@@ -31,6 +31,18 @@ if TYPE_CHECKING:
     from space.architecture import Architecture
 
 LIMIT_SECONDS = 900.0  # for one network, the wait for training steps to end included
+
+
+class Measures(Protocol):
+    """What times architectures, here or elsewhere."""
+
+    def measure(
+        self, architecture: Architecture, *, weights: Path | None = None, within: float = protocol.WITHIN
+    ) -> Latency:
+        """See `Meter.measure`."""
+
+
+MeterOf = Callable[[Target, tuple[int, int], int], contextlib.AbstractContextManager[Measures]]
 
 
 class WorkerError(RuntimeError):
@@ -65,32 +77,34 @@ class Meter:
         self._stop()
 
     def measure(
-        self, architecture: Architecture, *, weights: Path | None = None, pairs: int = protocol.PAIRS
+        self, architecture: Architecture, *, weights: Path | None = None, within: float = protocol.WITHIN
     ) -> Latency:
         """Latency of `architecture` with its trained `weights` (safetensors), or with untrained ones.
 
-        `pairs` is the least number of timed (candidate, reference) pairs. Nothing of ours trains on this machine
-        meanwhile (`nas.latency.lane`): do not call it inside a training step.
+        `within` is the half of its 95 % interval, as a share of it, that is asked for. Nothing of ours trains on this
+        machine meanwhile (`nas.latency.lane`): do not call it inside a training step.
 
         Raises: UserError for what the user can put right, WorkerError when the process died or failed.
         """
-        return self._ask([(architecture, weights)], pairs)[0]
+        return self._ask([(architecture, weights)], within)[0]
 
-    def measure_together(self, architectures: Sequence[Architecture], *, pairs: int = protocol.PAIRS) -> list[Latency]:
+    def measure_together(
+        self, architectures: Sequence[Architecture], *, within: float = protocol.WITHIN
+    ) -> list[Latency]:
         """Latencies of untrained networks that take turns, so that each meets the machine in the same states.
 
         Raises: as `measure`.
         """
-        return self._ask([(architecture, None) for architecture in architectures], pairs)
+        return self._ask([(architecture, None) for architecture in architectures], within)
 
-    def _ask(self, networks: Sequence[tuple[Architecture, Path | None]], pairs: int) -> list[Latency]:
+    def _ask(self, networks: Sequence[tuple[Architecture, Path | None]], within: float) -> list[Latency]:
         worker = self._worker or self._start()
         asked = [
             {"architecture": architecture.to_yaml(), "weights": None if path is None else _text_of(path)}
             for architecture, path in networks
         ]
         try:
-            worker.say({"networks": asked, "pairs": pairs})
+            worker.say({"networks": asked, "within": within})
             reply = worker.hear(self._limit_seconds * len(networks))
         except WorkerError as error:
             self._stop()

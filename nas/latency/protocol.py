@@ -1,15 +1,18 @@
-"""How a latency is taken: candidate and reference alternate call by call, and their paired ratio is what counts.
+"""How a latency is taken: candidate and reference alternate call by call, and their ratio is what counts.
 
 Clocks drift: the same network on the same machine takes 10-30 % more in one minute than in the next (frequency, heat,
 neighbours behind a hypervisor), and no counter tells. What slows one call slows the next one too, so the ratio of two
-neighbouring calls repeats within 1-3 % where each of them does not. Hence
+networks that alternate repeats where each of them does not. Hence
 
 1. an own process, pinned to as many cores as the target has threads; nothing of ours trains meanwhile (`lane`),
 2. warm-up until stable,
-3. candidate, reference, candidate, reference, ... at least 40 pairs, more (up to 120) until the 95 % interval of the
-   median ratio is within 1.5 % of it. Every call thus finds the caches as another network left them. Several candidates
-   take turns, ten pairs each,
-4. ten pairs and some calls of the canary are a block, and with more than one thread a block counts only if the machine
+3. candidate, reference, candidate, reference, ... in blocks of five pairs. Every call thus finds the caches as another
+   network left them. Blocks of one candidate begin at least half a second apart, since what disturbs a machine lasts
+   for seconds; several candidates take turns,
+4. at least 40 pairs, more (up to 120) until each of the two networks has three undisturbed blocks and the 95 % interval
+   of the ratio is within 1.5 % of it; proportionally fewer, and closer together, where less is asked. The ratio is
+   that of the quiet medians: of the calls in undisturbed blocks (see `nas.latency.quiet`),
+5. each block ends with some calls of the canary, and with more than one thread a block counts only if the machine
    was meanwhile as it was when it was anchored (one thread needs no other core, and what slows it cancels). A virtual
    machine's cores are moved about: two of them may be neighbours that share a cache, lie on dies that do not, or be the
    two hardware threads of one core. A ratio does not cancel that: by where the cores were, one network took 2.1, 2.7 or
@@ -17,24 +20,27 @@ neighbouring calls repeats within 1-3 % where each of them does not. Hence
    its anchor. Such a block is set aside, we sleep a little (woken cores may be placed anew) and go on; what was set
    aside is counted in `set_aside`. When the machine does not come back within 12 s all blocks count, and the record is
    flagged. When it is better than it was, the anchor was taken in one of its bad spells and is taken anew,
-5. what else the machine did is watched (`load`), as is the reference's own steadiness. A disturbed measurement is
+6. what else the machine did is watched (`load`), as is the reference's own steadiness. A disturbed measurement is
    repeated once; if the second is disturbed as well the better one is reported with its reasons in `flagged`. Nothing
    is averaged away.
 
-**What a millisecond means.** A latency in milliseconds is `median(candidate_i / reference_i) * anchor`: the anchor is
-the latency of the reference network on this device, measured once, and kept (`nas.latency.anchor`). So milliseconds are
-those of the device *as it was when it was anchored*; two numbers with the same anchor compare to within the intervals
-of their ratios, whenever they were taken. When the machine is now slower or faster by up to 30 %, the candidate really
-takes `raw_p50_milliseconds`; beyond that the device has changed (power plan, cooling, other tenants), blocks no longer
-count, and it wants a new anchor. The ratio and the anchor are both in the record, so that results survive a new anchor.
+**What a millisecond means.** A latency in milliseconds is the ratio times the anchor: the quiet median of the reference
+network on this device, measured once, and kept (`nas.latency.anchor`). So milliseconds are those of the device *as it
+was when it was anchored*, undisturbed; two numbers with the same anchor compare to within the intervals of their
+ratios, whenever they were taken. What the candidate really took, disturbances and all, is `raw_p50_milliseconds`. When
+the reference is more than 30 % from its anchor the device has changed (power plan, cooling, other tenants), blocks no
+longer count, and it wants a new anchor. The ratio and the anchor are both in the record, so that results survive a new
+anchor.
 
-p90 and p99 are quantiles of the ratios times the anchor: the candidate's tail with drift removed and the reference's
-own jitter included, which errs to the careful side. With 40 pairs the p99 is little more than the largest value seen.
+p50 is the median call of the quiet machine. p90 and p99 are quantiles of all paired ratios times the anchor, quiet or
+not: the candidate's tail with drift removed and the reference's own jitter included, which errs to the careful side.
+With 40 pairs the p99 is little more than the largest value seen.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,29 +49,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.latency import load
+from nas.latency.quiet import Times, interval, quiet_blocks, quiet_median, quiet_ratio
 from space.latency import Latency
 from space.target import Target
 
 Run = Callable[[], object]
 
-PAIRS = 40
-MOST_PAIRS = 120
+VERSION = "2"  # of what a number means: 1 took the median of all paired ratios
+
+WITHIN = 0.015  # of the ratio: half of its 95 % interval, unless asked otherwise
+PAIRS = 40  # least, to be sure within that much; fewer when less is asked
+MOST_PAIRS = 3  # times the least
 MORE_SECONDS = 15.0  # nothing is added after that long: the machine is not going to be quiet
-HALF_WIDTH = 0.015  # of the median: half of its 95 % interval
-RESAMPLES = 2000
+QUIET_BLOCKS = 3  # least, of each network; fewer when less is asked
 
 WARM_UP_CALLS = (5, 60)  # least and most pairs
 WARM_UP_SECONDS = 0.2  # least: other processes' idle threads spin on that long after a training step
 WARM_UP_STABLE = 0.05  # change of the median of five ratios
 
-BLOCK = 10  # pairs
+BLOCK = 5  # pairs
+PERIOD_SECONDS = 0.5  # least, from one block of a candidate to its next; less where less is asked
 CANARIES = 9  # calls of the canary in a row, of which the first is not counted: it finds the caches cold
 WARM_PAIRS = 1  # not counted, at the beginning of each block
 PATIENCE_SECONDS = 12.0  # per candidate, for a machine that is not as it was anchored
 PAUSE_SECONDS = (0.05, 1.0)  # first and longest
 BETTER_BLOCKS = 4  # after which the machine is called better than it was anchored
 
-UNSTEADY_REFERENCE = 0.20  # interquartile range / median of the reference's own times
 FAR_FROM_ANCHOR = 1.30  # the reference in milliseconds
 FAR_CANARY = 1.35  # the canary's ratio to the reference; it doubles when cores share no cache
 
@@ -89,25 +98,63 @@ class Normal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Under which pairs are taken: beside whom, on a machine that should be how, with how many threads and how long."""
+
+    company: Company
+    normal: Normal
+    threads: int
+    device: str = "cpu"  # or a GPU, whose clocks and tenants are watched as well
+    within: float = WITHIN  # half of the ratio's 95 % interval, as a share of it
+    patience_seconds: float = PATIENCE_SECONDS
+
+    @property
+    def pairs(self) -> int:
+        """The least, of each candidate."""
+        return math.ceil(PAIRS * self.ease)
+
+    @property
+    def quiet_blocks(self) -> int:
+        """The least, of each network."""
+        return math.ceil(QUIET_BLOCKS * self.ease)
+
+    @property
+    def ease(self) -> float:
+        """The share of the full effort that is asked for."""
+        return min(1.0, WITHIN / self.within)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pairs:
     """Times of alternating calls in milliseconds, what disturbed them, how many were not counted."""
 
-    candidate: NDArray[np.float64]
-    reference: NDArray[np.float64]
+    candidate: Times  # (blocks, BLOCK)
+    reference: Times
     disturbances: tuple[str, ...]
     set_aside: int = 0
     better: bool = False  # the machine is better than it was anchored
     out_of_patience: bool = False  # it is not as it was anchored, and did not come back
 
     @property
-    def ratios(self) -> NDArray[np.float64]:
-        return self.candidate / self.reference
+    def count(self) -> int:
+        """How many pairs."""
+        return self.candidate.size
+
+    @property
+    def ratio(self) -> float:
+        """Of the quiet medians."""
+        return quiet_ratio(self.candidate, self.reference)
 
     @property
     def half_width(self) -> float:
-        """Half of the 95 % interval of the median ratio, as a share of it."""
-        low, high = interval(self.ratios)
-        return float((high - low) / 2 / np.median(self.ratios))
+        """Half of the ratio's 95 % interval, as a share of it."""
+        low, high = interval(self.candidate, self.reference)
+        return (high - low) / 2 / self.ratio
+
+    @property
+    def quiet_blocks(self) -> int:
+        """Undisturbed blocks of the network that has fewer of them."""
+        return int(min(quiet_blocks(self.candidate).sum(), quiet_blocks(self.reference).sum()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,39 +189,23 @@ def warm_up(candidate: Run, reference: Run) -> None:
                 return
 
 
-def interval(ratios: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % bootstrap interval of the median; the same numbers give the same interval."""
-    random = np.random.default_rng(0)
-    medians = np.median(random.choice(ratios, size=(RESAMPLES, len(ratios))), axis=1)
-    low, high = np.quantile(medians, (0.025, 0.975))
-    return float(low), float(high)
-
-
-def take_pairs(
-    candidates: Sequence[Run],
-    company: Company,
-    normal: Normal,
-    threads: int,
-    pairs: int = PAIRS,
-    patience_seconds: float | None = None,
-) -> list[Pairs]:
+def take_pairs(candidates: Sequence[Run], conditions: Conditions) -> list[Pairs]:
     """Alternating timed calls until the intervals are narrow or a limit is reached; watched from outside.
 
     Several candidates take turns block by block, so that each meets the machine in the same states.
     """
-    trays = [_Tray(run=run) for run in candidates]
-    patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+    trays = [_Tray(run=run, conditions=conditions) for run in candidates]
     waited, better = 0.0, 0
+    most_waiting = conditions.patience_seconds * conditions.ease * len(trays)
     pause, longest = PAUSE_SECONDS
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while (waiting := [tray for tray in trays if not tray.full(pairs)]) and waited <= patience * len(trays):
+        while (waiting := [tray for tray in trays if not tray.full()]) and waited <= most_waiting:
             for tray in waiting:
                 start = time.perf_counter()
-                block = _take_block(tray.run, company)
-                tray.seconds += time.perf_counter() - start
-                unusual, slower = _unusual(block, normal) if threads > 1 else ("", False)
+                block = tray.take_block()
+                unusual, slower = _unusual(block, conditions.normal) if conditions.threads > 1 else ("", False)
                 if not unusual:
                     tray.counted.append(block)
                     continue
@@ -189,7 +220,7 @@ def take_pairs(
     finally:
         if collecting:
             gc.enable()
-    return [tray.pairs(pairs, normal, threads, better=better >= BETTER_BLOCKS) for tray in trays]
+    return [tray.pairs(better=better >= BETTER_BLOCKS) for tray in trays]
 
 
 @dataclass(kw_only=True)
@@ -197,28 +228,42 @@ class _Tray:
     """What has been taken of one candidate."""
 
     run: Run
+    conditions: Conditions
     counted: list[_Block] = field(default_factory=list)
     aside: list[_Block] = field(default_factory=list)
     reason: str = ""  # for setting the last one aside
     seconds: float = 0.0
+    next_turn: float = 0.0
 
-    def full(self, pairs: int) -> bool:
-        count = len(self.counted) * BLOCK
-        if count < pairs:
+    def take_block(self) -> _Block:
+        """One more, not before its turn."""
+        time.sleep(max(0.0, self.next_turn - time.perf_counter()))
+        start = time.perf_counter()
+        block = _take_block(self.run, self.conditions.company, self.conditions.device)
+        self.seconds += time.perf_counter() - start
+        self.next_turn = start + PERIOD_SECONDS * self.conditions.ease
+        return block
+
+    def full(self) -> bool:
+        count, least = len(self.counted) * BLOCK, self.conditions.pairs
+        if count < least:
             return False
-        if count >= max(MOST_PAIRS, pairs) or self.seconds > MORE_SECONDS:
+        if count >= MOST_PAIRS * least or self.seconds > MORE_SECONDS:
             return True
-        return _pairs(self.counted).half_width <= HALF_WIDTH
+        taken = _pairs(self.counted)
+        return taken.quiet_blocks >= self.conditions.quiet_blocks and taken.half_width <= self.conditions.within
 
-    def pairs(self, pairs: int, normal: Normal, threads: int, *, better: bool) -> Pairs:
-        short = len(self.counted) * BLOCK < pairs
+    def pairs(self, *, better: bool) -> Pairs:
+        conditions = self.conditions
+        short = len(self.counted) * BLOCK < conditions.pairs
         used = self.counted + self.aside if short else self.counted
         taken = _pairs(used)
-        reason = _far_from_anchor(float(np.median(taken.reference)), normal) or (self.reason if short else "")
-        disturbances = load.disturbances([block.span for block in used], threads) + ((reason,) if reason else ())
+        far = _far_from_anchor(quiet_median(taken.reference), conditions.normal)
+        reason = far or (self.reason if short else "")
+        seen = load.disturbances([block.span for block in used], conditions.threads)
         return replace(
             taken,
-            disturbances=disturbances + _unsteadiness(taken),
+            disturbances=(*seen, *filter(None, [reason]), *_doubts(taken, conditions)),
             set_aside=0 if short else len(self.aside) * BLOCK,
             better=better,
             out_of_patience=short,
@@ -226,18 +271,18 @@ class _Tray:
 
 
 def _pairs(blocks: Sequence[_Block]) -> Pairs:
-    table = np.concatenate([block.times for block in blocks])
-    return Pairs(candidate=table[:, 0], reference=table[:, 1], disturbances=())
+    times = np.stack([block.times for block in blocks])
+    return Pairs(candidate=times[:, :, 0], reference=times[:, :, 1], disturbances=())
 
 
-def _take_block(candidate: Run, company: Company) -> _Block:
+def _take_block(candidate: Run, company: Company, device: str) -> _Block:
     for _ in range(WARM_PAIRS):
         candidate()
         company.reference()
-    before = load.snapshot()
+    before = load.snapshot(device)
     times = [[milliseconds(candidate), milliseconds(company.reference)] for _ in range(BLOCK)]
     canary = canary_milliseconds(company)
-    return _Block(times=np.asarray(times), canary_milliseconds=canary, span=(before, load.snapshot()))
+    return _Block(times=np.asarray(times), canary_milliseconds=canary, span=(before, load.snapshot(device)))
 
 
 def _unusual(block: _Block, normal: Normal) -> tuple[str, bool]:
@@ -259,35 +304,25 @@ def _far_from_anchor(reference_milliseconds: float, normal: Normal) -> str:
     return f"the machine ran the reference at {share:.2f} of its anchored latency"
 
 
-def _unsteadiness(pairs: Pairs) -> tuple[str, ...]:
+def _doubts(pairs: Pairs, conditions: Conditions) -> tuple[str, ...]:
     reasons = []
-    low, middle, high = np.quantile(pairs.reference, (0.25, 0.5, 0.75))
-    if (high - low) / middle > UNSTEADY_REFERENCE:
-        reasons.append(f"the reference varied by {(high - low) / middle:.0%}")
-    if pairs.half_width > HALF_WIDTH:
-        reasons.append(f"the median is known to {pairs.half_width:.1%} only after {len(pairs.ratios)} pairs")
+    if pairs.quiet_blocks < conditions.quiet_blocks:
+        reasons.append(f"only {pairs.quiet_blocks} of {len(pairs.candidate)} blocks were undisturbed")
+    if pairs.half_width > conditions.within:
+        reasons.append(f"the median is known to {pairs.half_width:.1%} only after {pairs.count} pairs")
     return tuple(reasons)
 
 
-def measure(
-    candidates: Sequence[Run],
-    company: Company,
-    normal: Normal,
-    threads: int,
-    pairs: int = PAIRS,
-    patience_seconds: float | None = None,
-) -> list[Pairs]:
+def measure(candidates: Sequence[Run], conditions: Conditions) -> list[Pairs]:
     """Warm up and take pairs; once more of those that were disturbed, and then the better of the two."""
     for candidate in candidates:
-        warm_up(candidate, company.reference)
-    taken = take_pairs(candidates, company, normal, threads, pairs, patience_seconds)
+        warm_up(candidate, conditions.company.reference)
+    taken = take_pairs(candidates, conditions)
     again = [index for index, one in enumerate(taken) if one.disturbances and not (one.better or one.out_of_patience)]
     if again:
-        runs = [candidates[index] for index in again]
-        for index, second in zip(
-            again, take_pairs(runs, company, normal, threads, pairs, patience_seconds), strict=True
-        ):
-            taken[index] = min(taken[index], second, key=lambda one: (len(one.disturbances), one.half_width))
+        second = take_pairs([candidates[index] for index in again], conditions)
+        for index, other in zip(again, second, strict=True):
+            taken[index] = min(taken[index], other, key=lambda one: (len(one.disturbances), one.half_width))
     return taken
 
 
@@ -301,8 +336,9 @@ def summarise(
     environment: Mapping[str, str],
 ) -> Latency:
     """The record of a measurement: ratios, and milliseconds through the anchor."""
-    ratio, p90, p99 = (float(value) for value in np.quantile(pairs.ratios, (0.5, 0.9, 0.99)))
-    low, high = interval(pairs.ratios)
+    ratio = pairs.ratio
+    p90, p99 = (max(ratio, float(value)) for value in np.quantile(pairs.candidate / pairs.reference, (0.9, 0.99)))
+    low, high = interval(pairs.candidate, pairs.reference)
     flagged = list(pairs.disturbances)
     if anchor_flagged:
         flagged.append(f"the reference was anchored on a disturbed machine ({'; '.join(anchor_flagged)})")
@@ -312,7 +348,7 @@ def summarise(
         p99_milliseconds=p99 * anchor_milliseconds,
         ci_low_milliseconds=low * anchor_milliseconds,
         ci_high_milliseconds=high * anchor_milliseconds,
-        samples=len(pairs.ratios),
+        samples=pairs.count,
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,

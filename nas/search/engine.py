@@ -6,6 +6,7 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import space
 from nas.data import Dataset, check, load
-from nas.latency import Meter, default_target, parse_target
+from nas.latency import Meter, MeterOf, default_target, parse_target
 from nas.run_folder import Certificate, Phase, RunFolder, Trial
 from nas.search.console import Console
 from nas.search.proposals import Measure, Proposals, measured_trial
+from nas.search.timing import meter_of_cluster
 from nas.search.tuning import Cluster, Events, Job, ray_session, recipe_of, run_jobs
 from nas.study import Study
 from space.architecture import Architecture
@@ -25,7 +27,7 @@ from space.latency import Budget, Latency
 from space.scale import scale_width
 from space.target import Target
 
-QUICK_PAIRS = 20  # of a candidate; the winner's certificate takes the full number
+QUICK_WITHIN = 0.03  # of a candidate's latency; the winner's certificate is asked to be as sure as the protocol is
 SMALLEST = 0.03  # width factor of the networks that tell whether a budget can be reached at all
 
 
@@ -43,20 +45,26 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
     check(dataset)
     console = Console(run, study, budget)
     console.question(target)
-    with Meter(target, study.data.size, dataset.num_classes) as meter:
+    cluster = _cluster(study)
+    with contextlib.ExitStack() as session:
+        meter_of: MeterOf = Meter
+        if address:  # the cluster may have a node that times
+            session.enter_context(ray_session(address, cluster.concurrent))
+            meter_of = meter_of_cluster()
+        with meter_of(target, study.data.size, dataset.num_classes) as meter:
 
-        def measure(architecture: Architecture) -> Latency:
-            return meter.measure(architecture, pairs=QUICK_PAIRS)
+            def measure(architecture: Architecture) -> Latency:
+                return meter.measure(architecture, within=QUICK_WITHIN)
 
-        if not run.trials():
-            _require_reachable(budget, target, measure)
-        _measure_company(run, study, budget, measure, dataset.num_classes, console)
-        proposals = Proposals(run, study, budget, measure, dataset.num_classes, console)
-        cluster = _cluster(study)
-        with ray_session(address, cluster.concurrent):
+            if not run.trials():
+                _require_reachable(budget, target, measure)
+            _measure_company(run, study, budget, measure, dataset.num_classes, console)
+            proposals = Proposals(run, study, budget, measure, dataset.num_classes, console)
+            if not address:  # a Ray of our own would only disturb the timings above
+                session.enter_context(ray_session(None, cluster.concurrent))
             _search_phase(run, study, proposals, cluster, console)
             _finish_phase(run, study, budget, cluster, console)
-    certificate = _certify(run, study, budget, target, dataset, console)
+        certificate = _certify(run, study, budget, target, dataset, meter_of, console)
     _report(run, certificate, console)
     return certificate
 
@@ -176,20 +184,28 @@ def finalists(run: RunFolder, study: Study, budget: Budget) -> list[Trial]:
 
 
 def _certify(
-    run: RunFolder, study: Study, budget: Budget, target: Target, dataset: Dataset, console: Console
+    run: RunFolder,
+    study: Study,
+    budget: Budget,
+    target: Target,
+    dataset: Dataset,
+    meter_of: MeterOf,
+    console: Console,
 ) -> Certificate:
     """Measure the finished artefacts again, best first, until one passes; failing all, the best says that it fails."""
     ranked = sorted(finalists(run, study, budget), key=lambda trial: run.best_miou(trial) or 0.0, reverse=True)
     for trial in ranked:
         console.step(f"certify {trial.name}")
-        certificate = _write(run, trial, budget, target, dataset)
+        certificate = _write(run, trial, budget, target, dataset, meter_of)
         if certificate.passed:
             return certificate
         console.step(f"        {certificate.latency} is over {budget}")
-    return _write(run, ranked[0], budget, target, dataset)
+    return _write(run, ranked[0], budget, target, dataset, meter_of)
 
 
-def _write(run: RunFolder, trial: Trial, budget: Budget, target: Target, dataset: Dataset) -> Certificate:
+def _write(
+    run: RunFolder, trial: Trial, budget: Budget, target: Target, dataset: Dataset, meter_of: MeterOf
+) -> Certificate:
     import torch
 
     from nas.trained import Labelling
@@ -207,6 +223,7 @@ def _write(run: RunFolder, trial: Trial, budget: Budget, target: Target, dataset
         target=target,
         budget=budget,
         device=device,
+        meter_of=meter_of,
     )
 
 

@@ -18,26 +18,11 @@ from typing import Any
 
 from nas.data import load
 from nas.run_folder import Epoch, Phase, RunFolder, Trial, append_epoch, read_progress
+from nas.search.settled_ray import ASHAScheduler, FIFOScheduler, Searcher, TrialScheduler, ray, tune
 from nas.study import Study
 from nas.trained import Labelling, metadata
 from nas.training import Recipe
 from space.errors import UserError
-
-SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # we say what became of its training
-    "TUNE_WARN_THRESHOLD_S": "3600",  # a proposal measures on the target, which takes seconds and is meant to
-}
-os.environ.update(SETTINGS)  # Ray reads some of them when it is imported
-
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
 
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
 

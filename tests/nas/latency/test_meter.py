@@ -56,7 +56,7 @@ def test_a_network_is_measured_with_and_without_weights(meter: Meter, tmp_path: 
 
 
 def test_the_users_mistakes_are_refused_and_the_worker_lives_on(meter: Meter, tmp_path: Path) -> None:
-    meter.measure(space.load("ndnet29-fcn32"), pairs=5)
+    meter.measure(space.load("ndnet29-fcn32"), within=0.12)
     before = worker_id(meter)
     with pytest.raises(UserError, match="train the network first"):
         meter.measure(space.load("ndnet29-fcn32"), weights=tmp_path / "absent.safetensors")
@@ -71,7 +71,7 @@ def test_the_users_mistakes_are_refused_and_the_worker_lives_on(meter: Meter, tm
 
 
 def test_a_dead_worker_is_told_and_replaced(meter: Meter) -> None:
-    meter.measure(space.load("ndnet29-fcn32"), pairs=5)
+    meter.measure(space.load("ndnet29-fcn32"), within=0.12)
     first = worker_id(meter)
     os.kill(first, signal.SIGKILL)
     with pytest.raises(WorkerError, match="killed by signal 9"):

@@ -78,6 +78,28 @@ def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:
     assert agreement.max_abs_difference < 1e-5
 
 
+def test_shrinking_is_pooling_in_the_graph_where_that_is_the_same() -> None:
+    class Shrunk(nn.Module):
+        def __init__(self, size: tuple[int, int], align_corners: bool) -> None:
+            super().__init__()
+            self.size, self.align_corners = size, align_corners
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return functional.interpolate(image, size=self.size, mode="bilinear", align_corners=self.align_corners)
+
+    def resized(size: tuple[int, int], align_corners: bool = False) -> bool:
+        network = Shrunk(size, align_corners)
+        data = onnx_bytes(network, (48, 96), labels=False)
+        agreement = compare_onnx(network, data, noise((48, 96)))
+        assert agreement.max_abs_difference is not None
+        assert agreement.max_abs_difference < 1e-4
+        return "Resize" in {node.op_type for node in onnx.load_from_string(data).graph.node}
+
+    assert not any(resized(size) for size in ((24, 48), (12, 24), (4, 8)))
+    assert all(resized(size) for size in ((16, 32), (24, 24), (32, 64), (96, 192)))
+    assert resized((24, 48), align_corners=True)
+
+
 def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
     class Antialiased(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:

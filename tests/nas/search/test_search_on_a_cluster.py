@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nas.run_folder import RunFolder
+from nas.winner import read_certificate
 
 STUDY = """
 data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
@@ -20,28 +21,48 @@ space: {stages: [2], stage.depth: [1, 2], block: [nonbt, sep]}
 search: {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 0, finalists: 1, finish_epochs: 1}
 """
 
-# The head has no processor to give away, so that every training runs on the second node.
+# The head has no processor to give away, so that every training runs on the second node; a third one may time.
 CLUSTER = """
 import os, subprocess, sys
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+import ray
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 cluster.add_node(num_cpus=2)
+if sys.argv.pop(1) == "timing":
+    cluster.add_node(num_cpus=0, resources={"timing": 1})
 cluster.wait_for_nodes()
+ray.init(address=cluster.address, log_to_driver=False)
+print("timing on", *[node["NodeID"] for node in ray.nodes() if "timing" in node["Resources"]], flush=True)
+ray.shutdown()
 code = subprocess.call([sys.executable, "-m", "nas.cli", "search", *sys.argv[1:], "--address", cluster.address])
 cluster.shutdown()
 sys.exit(code)
 """
 
 
-@pytest.mark.slow
-def test_trainings_run_on_the_second_node(tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text(STUDY)
-    command = [sys.executable, "-c", CLUSTER, str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run")]
+def searched(folder: Path, kind: str) -> tuple[RunFolder, str]:
+    (folder / "study.yaml").write_text(STUDY)
+    command = [sys.executable, "-c", CLUSTER, kind, str(folder / "study.yaml"), "--out", str(folder / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    run = RunFolder.open(tmp_path / "run")
+    nodes = next(line for line in done.stdout.splitlines() if line.startswith("timing on"))
+    return RunFolder.open(folder / "run"), nodes.removeprefix("timing on").strip()
+
+
+@pytest.mark.slow
+def test_trainings_run_on_the_second_node(tmp_path: Path) -> None:
+    run, _ = searched(tmp_path, "none")
     trained = [trial for trial in run.trials() if trial.feasible]
     assert len(trained) == 2
     assert all(run.progress(trial, "search").done for trial in trained)
     assert (run.winner / "certificate.yaml").is_file()
+
+
+@pytest.mark.slow
+def test_everything_is_timed_on_the_node_that_carries_the_resource(tmp_path: Path) -> None:
+    run, node = searched(tmp_path, "timing")
+    timed = [trial.latency for trial in (*run.trials(), *run.company())]
+    timed.append(read_certificate(run.winner).latency)
+    assert len(timed) > 13
+    assert {latency.environment["node"] for latency in timed} == {node}

@@ -1,0 +1,23 @@
+"""Ray, imported when its settings are in the environment: it reads some of them then."""
+
+from __future__ import annotations
+
+import os
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # we say what became of its training
+    "TUNE_WARN_THRESHOLD_S": "3600",  # a proposal measures on the target, which takes seconds and is meant to
+}
+os.environ.update(SETTINGS)
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+__all__ = ["ASHAScheduler", "FIFOScheduler", "Searcher", "TrialScheduler", "ray", "tune"]

@@ -1,0 +1,99 @@
+"""Where a search on a cluster times its candidates: on the node that carries the Ray resource `timing`.
+
+    ray start --address HEAD --num-cpus 0 --resources '{"timing": 1}'        # on a quiet machine of the target's type
+
+One unit of it is one measuring process, so that no two timings share the device; a node without processors of its own
+(`--num-cpus 0`) gets no training, and on one with processors the lane keeps training steps off while something is
+timed (`nas.latency.lane`). A cluster without the resource times on the machine that searches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from nas.latency import Meter, MeterOf
+from nas.latency.protocol import WITHIN
+from nas.search.settled_ray import ray
+from space import errors
+from space.architecture import Architecture
+from space.errors import UserError
+from space.latency import Latency
+from space.target import Target
+
+RESOURCE = "timing"
+
+
+class ClusterMeter:
+    """A `Meter` on the cluster's timing node: the same questions, the same answers. Needs a connected Ray.
+
+    Weights are read by the node under the path that they have here. The records say which node it was
+    (`environment["node"]`).
+
+    Raises (on entering): TargetError when the target cannot be timed there, saying what to install or change.
+    """
+
+    def __init__(self, target: Target, size: tuple[int, int], num_classes: int) -> None:
+        self._arguments = (target, size, num_classes)
+
+    def __enter__(self) -> ClusterMeter:
+        self._actor: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_Timing).remote()
+        try:
+            self._ask("start", *self._arguments)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ray.get(self._actor.stop.remote())
+        self._end()
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        """As `Meter.measure`."""
+        latency: Latency = self._ask("measure", architecture, weights, within)
+        return latency
+
+    def _end(self) -> None:
+        actor, self._actor = self._actor, None
+        ray.kill(actor)
+
+    def _ask(self, question: str, *arguments: Any) -> Any:
+        answer, kind, message = ray.get(getattr(self._actor, question).remote(*arguments))
+        if kind:
+            raise getattr(errors, kind, UserError)(message)
+        return answer
+
+
+def meter_of_cluster() -> MeterOf:
+    """What times on the connected cluster: its timing node if it has one, else this machine."""
+    return ClusterMeter if RESOURCE in ray.cluster_resources() else Meter  # type: ignore[no-untyped-call]
+
+
+class _Timing:
+    """The meter on its node. What a user can put right travels as text: Ray would wrap it in a traceback."""
+
+    def start(self, target: Target, size: tuple[int, int], num_classes: int) -> tuple[None, str, str]:
+        self._meter = Meter(target, size, num_classes)
+        try:
+            self._meter.__enter__()
+        except UserError as error:
+            return None, type(error).__name__, str(error)
+        return None, "", ""
+
+    def measure(
+        self, architecture: Architecture, weights: Path | None, within: float
+    ) -> tuple[Latency | None, str, str]:
+        try:
+            latency = self._meter.measure(architecture, weights=weights, within=within)
+        except UserError as error:
+            return None, type(error).__name__, str(error)
+        node = {"node": ray.get_runtime_context().get_node_id()}
+        return replace(latency, environment={**latency.environment, **node}), "", ""
+
+    def stop(self) -> None:
+        self._meter.__exit__(None, None, None)
