@@ -1,7 +1,7 @@
 """Is a budget within reach of a space on a target, by how much of it, and how long would the search take?
 
-Everything but the forecast is measured: published networks and random draws, as they are and at the narrowest width
-that a search would try.
+Answered from a latency table (`space.latency_table`): a thousand networks are estimated in seconds. What is said about
+single networks is an estimate; the table's error goes with it.
 """
 
 from __future__ import annotations
@@ -10,138 +10,184 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 import space
-from nas.search.fill import NARROWEST
+from nas.search.fill import NARROWEST, WIDEST
 from nas.study import Study
 from nas.training import Recipe
 from space import Architecture
 from space.errors import BudgetError
-from space.latency import Budget, Latency
+from space.latency import Budget
+from space.latency_table import LatencyTable
 from space.scale import scale_width
-from space.search_space import Genotype
+from space.search_space import Choice, Genotype
 
-Measure = Callable[[Architecture], Latency]
-Progress = Callable[[int, int], None]  # measurements done, and to do
-
-TOO_LARGE = 2.0  # budgets: what would take longer even at the best throughput seen is not timed, it is over anyway
 MEASUREMENTS_PER_CANDIDATE = 4  # to solve its width for the budget; six at most
 TIMED_STEPS = 3
+FEWEST = 10  # draws with a value, below which nothing is said about it
+RIDGE = 1.0  # in draws: what keeps rare values near the axis' average
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """A network at its own width and at the narrowest; `full` is None when it is too large to be worth timing."""
+    """A network and its estimated milliseconds: at its own width, and at the narrowest and the widest tried."""
 
     name: str
     architecture: Architecture
     genotype: Genotype
-    full: Latency | None
-    narrowest: Latency
+    own: float
+    narrowest: float
+    widest: float
+
+    def verdict(self, milliseconds: float) -> str:
+        """Where it stands against a budget."""
+        if self.narrowest > milliseconds:
+            return "over at any width"
+        if self.widest < milliseconds:
+            return "inside at any width"
+        return "inside" if self.own <= milliseconds else "inside if narrower"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
-    """Median latency, at the narrowest width, of the draws that share a value of an axis: (value, ms, draws)."""
+    """What an axis does to latency, all other axes being equal: (value, factor on latency, draws with it)."""
 
     axis: str
-    medians: tuple[tuple[str, float, int], ...]
+    factors: tuple[tuple[str, float, int], ...]  # fastest first; their draws' average is 1
 
     @property
     def spread(self) -> float:
         """The slowest value over the fastest."""
-        milliseconds = [median for _, median, _ in self.medians]
-        return max(milliseconds) / min(milliseconds)
+        return self.factors[-1][1] / self.factors[0][1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reachability:
-    """What was measured, for a budget."""
+    """What was estimated, for a budget."""
 
     budget: Budget
     published: tuple[Reach, ...]
     draws: tuple[Reach, ...]
-    seconds_per_measurement: float
 
     @property
-    def lowest(self) -> tuple[str, float]:
-        """Name and milliseconds of the fastest network that was measured."""
-        each = min((*self.published, *self.draws), key=lambda reach: self.milliseconds(reach.narrowest))
-        return each.name, self.milliseconds(each.narrowest)
+    def every(self) -> tuple[Reach, ...]:
+        """All networks that were estimated."""
+        return (*self.published, *self.draws)
 
-    def milliseconds(self, latency: Latency | None) -> float:
-        """The statistic that the budget bounds; infinite for what was too large to time."""
-        return math.inf if latency is None else latency.milliseconds(self.budget.statistic)
+    @property
+    def lowest(self) -> Reach:
+        """The fastest network, at its narrowest."""
+        return min(self.every, key=lambda each: each.narrowest)
 
-    def share(self, latencies: Sequence[Latency | None]) -> float:
-        """How many of some latencies are inside the budget, as a fraction."""
-        inside = sum(self.milliseconds(latency) <= self.budget.milliseconds for latency in latencies)
-        return inside / len(latencies)
+    @property
+    def highest(self) -> Reach:
+        """The slowest network, at its widest."""
+        return max(self.every, key=lambda each: each.widest)
+
+    def fillable(self) -> float:
+        """Share of the draws that some width brings to the budget."""
+        filled = [each.narrowest <= self.budget.milliseconds <= each.widest for each in self.draws]
+        return sum(filled) / len(filled)
 
     def require(self) -> None:
-        """Raises: BudgetError with the lowest latency reached when nothing is inside the budget."""
-        name, lowest = self.lowest
-        if lowest > self.budget.milliseconds:
-            every = (*self.published, *self.draws)
+        """Raises: BudgetError with the lowest or highest latency reached when the budget is outside of that."""
+        lowest, highest = self.lowest, self.highest
+        if lowest.narrowest > self.budget.milliseconds:
             raise BudgetError(
-                f"expected a budget that something can meet, got {self.budget}; of {len(every)} networks at their "
-                f"narrowest the fastest, {name}, takes {lowest:.2f} ms; raise the budget, lower the input size or "
-                "choose a faster target"
+                f"expected a budget that something can meet, got {self.budget}; of {len(self.every)} networks the "
+                f"fastest, {lowest.name} at its narrowest, is estimated at {lowest.narrowest:.2f} ms; raise the "
+                "budget, lower the input size or choose a faster target"
+            )
+        if highest.widest < self.budget.milliseconds:
+            raise BudgetError(
+                f"expected a budget that networks can fill, got {self.budget}; of {len(self.every)} networks the "
+                f"slowest, {highest.name} at {WIDEST:g} times its width, is estimated at {highest.widest:.2f} ms; "
+                "raise the input size, or lower the budget and let the device do something else"
             )
 
 
 def explore(
-    study: Study, budget: Budget, measure: Measure, num_classes: int, *, samples: int, seed: int, progress: Progress
+    study: Study, budget: Budget, table: LatencyTable, num_classes: int, *, samples: int, seed: int
 ) -> Reachability:
-    """Measure the study's published networks and `samples` random draws of its space."""
+    """Estimate the study's published networks and `samples` random draws of its space."""
     names = dict.fromkeys((*study.search.seeds, *study.search.company))
-    networks: list[tuple[str, Architecture, Genotype]] = [(name, space.load(name), {}) for name in names]
     drawing = random.Random(seed)
     searched = study.architectures()
+    draws = []
     for index in range(samples):
-        drawn = searched.sample(drawing)
-        networks.append((f"draw {index + 1}", drawn, searched.genotype(drawn)))
-    reaches: list[Reach] = []
-    throughput = 0.0  # multiply-adds per millisecond, the best seen
-    begun, measurements = time.perf_counter(), 0
-    for index, (name, architecture, genotype) in enumerate(networks):
-        narrowest = measure(scale_width(architecture, NARROWEST))
-        multiply_adds = space.multiply_adds(architecture, study.data.size, num_classes)
-        full = None
-        if index < len(names) or multiply_adds <= TOO_LARGE * budget.milliseconds * throughput:
-            full = measure(architecture)
-            throughput = max(throughput, multiply_adds / full.p50_milliseconds)
-        measurements += 1 + (full is not None)
-        reaches.append(Reach(name=name, architecture=architecture, genotype=genotype, full=full, narrowest=narrowest))
-        progress(index + 1, len(networks))
-    return Reachability(
-        budget=budget,
-        published=tuple(reaches[: len(names)]),
-        draws=tuple(reaches[len(names) :]),
-        seconds_per_measurement=(time.perf_counter() - begun) / measurements,
+        answers: dict[str, Choice] = {}
+
+        def ask(name: str, options: Sequence[Choice], answers: dict[str, Choice] = answers) -> Choice:
+            answers[name] = drawing.choice(options)
+            return answers[name]
+
+        draws.append(_reach(f"draw {index + 1}", searched.choose(ask), answers, budget, table, num_classes))
+    published = [_reach(name, space.load(name), {}, budget, table, num_classes) for name in names]
+    return Reachability(budget=budget, published=tuple(published), draws=tuple(draws))
+
+
+def _reach(
+    name: str, architecture: Architecture, genotype: Genotype, budget: Budget, table: LatencyTable, num_classes: int
+) -> Reach:
+    own = table.estimate(architecture, num_classes)
+    # Only where the own width does not tell already on which side of the budget the widest is.
+    wide = own if own >= budget.milliseconds else table.estimate(scale_width(architecture, WIDEST), num_classes)
+    return Reach(
+        name=name,
+        architecture=architecture,
+        genotype=genotype,
+        own=own,
+        narrowest=table.estimate(scale_width(architecture, NARROWEST), num_classes),
+        widest=wide,
     )
 
 
-def knobs(reachability: Reachability, fewest: int = 2) -> tuple[Knob, ...]:
-    """Axes by how much the latency of draws differs between their values, the widest first.
+def knobs(draws: Sequence[Reach]) -> tuple[Knob, ...]:
+    """Axes by how much they change latency at the drawn width, the strongest first.
 
-    At the narrowest width: what a choice costs there, no width gives back. Values that fewer than `fewest` draws
-    have, and axes with fewer than two values left, are left out.
+    The logarithm of latency is explained by a sum of one term per value of every axis (ridge regression), so that what
+    goes along with an axis is not taken for it. Values that fewer than `FEWEST` draws have, and axes with fewer than
+    two values left, are left out.
     """
-    timed = [(each.genotype, reachability.milliseconds(each.narrowest)) for each in reachability.draws]
+    counts: dict[tuple[str, str], int] = {}
+    for each in draws:
+        for axis, value in each.genotype.items():
+            counts[axis, str(value)] = counts.get((axis, str(value)), 0) + 1
+    columns = [column for column, count in counts.items() if count >= FEWEST]
+    if not columns:
+        return ()
+    place = {column: index for index, column in enumerate(columns)}
+    present = np.zeros((len(draws), len(columns)))
+    for row, each in enumerate(draws):
+        for axis, value in each.genotype.items():
+            if (axis, str(value)) in place:
+                present[row, place[axis, str(value)]] = 1
+    latency = np.log([each.own for each in draws])
+    centred = present - present.mean(axis=0)
+    terms = np.linalg.solve(centred.T @ centred + RIDGE * np.eye(len(columns)), centred.T @ (latency - latency.mean()))
+    by_axis: dict[str, list[tuple[str, float, int]]] = {}
+    for (axis, value), term in zip(columns, terms, strict=True):
+        by_axis.setdefault(axis, []).append((value, float(term), counts[axis, value]))
     found = []
-    for axis in dict.fromkeys(name for genotype, _ in timed for name in genotype):
-        by_value: dict[str, list[float]] = {}
-        for genotype, milliseconds in timed:
-            if axis in genotype:
-                by_value.setdefault(str(genotype[axis]), []).append(milliseconds)
-        medians = [(value, statistics.median(taken), len(taken)) for value, taken in by_value.items()]
-        kept = sorted((each for each in medians if each[2] >= fewest), key=lambda each: each[1])
-        if len(kept) > 1:
-            found.append(Knob(axis=axis, medians=tuple(kept)))
+    for axis, values in by_axis.items():
+        if len(values) > 1:
+            average = sum(term * count for _, term, count in values) / sum(count for _, _, count in values)
+            factors = sorted(((value, math.exp(term - average), count) for value, term, count in values), key=_factor)
+            found.append(Knob(axis=axis, factors=tuple(factors)))
     return tuple(sorted(found, key=lambda knob: -knob.spread))
+
+
+def _factor(value: tuple[str, float, int]) -> float:
+    return value[1]
+
+
+def extremes(values: Sequence[float]) -> tuple[float, float, float]:
+    """Smallest, median and largest."""
+    return min(values), statistics.median(values), max(values)
 
 
 def training_step_seconds(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from space.channels import Widths, parametric, widths
-from space.graph import Graph, Node
+from space.graph import Graph, Node, output_size
 
 if TYPE_CHECKING:
     from space.architecture import Architecture
@@ -53,7 +53,7 @@ def graph_multiply_adds(graph: Graph, sizes: Widths, size: tuple[int, int]) -> i
     given = sizes.given
     convolutions = (node for node in graph.nodes if node.kind in ("conv", "deconv"))
     return sum(
-        _multiply_adds(node, _read(node, given), given[node.index], _output_size(node, size), size)
+        _multiply_adds(node, _read(node, given), given[node.index], output_size(node, size), size)
         for node in convolutions
     )
 
@@ -71,7 +71,7 @@ def layers(architecture: Architecture, size: tuple[int, int], num_classes: int) 
         if node.kind == "image":
             continue
         read, out = _read(node, given), given[node.index]
-        height, width = _output_size(node, size)
+        height, width = output_size(node, size)
         rows.append(
             Layer(
                 name=node.name or node.kind,
@@ -93,13 +93,6 @@ def layers(architecture: Architecture, size: tuple[int, int], num_classes: int) 
 
 def _read(node: Node, given: tuple[int, ...]) -> int:
     return sum(given[index] for index in node.inputs) if node.kind == "cat" else given[node.inputs[0]]
-
-
-def _output_size(node: Node, size: tuple[int, int]) -> tuple[int, int]:
-    height, width = (math.ceil(length / stride) for length, stride in zip(size, node.stride, strict=True))
-    if node.grid:
-        return node.grid, max(1, round(node.grid * width / height))
-    return height, width
 
 
 def _parameters(node: Node, read: int, out: int) -> int:

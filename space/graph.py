@@ -13,6 +13,7 @@ layers round up and all upsampling aims at a stride, so that any input size work
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -182,6 +183,8 @@ class Graph:
         for node in reversed(self.nodes):
             if node.index in used:
                 used.update(node.inputs)
+        if len(used) == len(self.nodes):
+            return
         place = {old: new for new, old in enumerate(sorted(used))}
         moved = {
             old: replace(self.nodes[old], index=new, inputs=tuple(place[index] for index in self.nodes[old].inputs))
@@ -264,3 +267,11 @@ def _pair(value: int | Pair) -> Pair:
 
 def _half(x: Node) -> Pair:
     return (x.stride[0] * 2, x.stride[1] * 2)
+
+
+def output_size(node: Node, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a node's output when the image has `size` (height, width)."""
+    height, width = (math.ceil(length / stride) for length, stride in zip(size, node.stride, strict=True))
+    if node.grid:
+        return node.grid, max(1, round(node.grid * width / height))
+    return height, width

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from space.architecture import (
+    WIDEST,
     Architecture,
     CatDecoder,
     DeconvDecoder,
@@ -15,13 +16,15 @@ from space.architecture import (
 )
 from space.errors import ArchitectureError
 
+ROOM = 8  # multiples that rounding may add to a width
 STEP = 4  # fpl joins four branches, sep divides by its expansion
 
 
 def scale_width(architecture: Architecture, factor: float, *, multiple: int = STEP) -> Architecture:
     """Every width times `factor`, rounded to a multiple and kept valid; class count and depth stay.
 
-    A `cat` downsampler keeps at least `multiple` channels of its own, so very small factors saturate.
+    A `cat` downsampler keeps at least `multiple` channels of its own, so very small factors saturate; so do very large
+    ones, where the widest layer would have more channels than an architecture may.
 
     Raises: ArchitectureError for a factor that is not positive and finite, or a pruned architecture.
     """
@@ -31,6 +34,8 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
         raise ArchitectureError(f"multiple: expected at least 1, got {multiple}")
     if architecture.channels:
         raise ArchitectureError("cannot scale a pruned architecture; scale what it was cut from and prune again")
+
+    factor = min(factor, (WIDEST - ROOM * multiple) / _largest_width(architecture))
 
     def scaled(width: int, least: int = 1) -> int:
         if width == 0:
@@ -60,6 +65,18 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
         decoder=_scaled_decoder(architecture, scaled),
         head=head,
     )
+
+
+def _largest_width(architecture: Architecture) -> int:
+    widths = [architecture.stem.width, *(stage.width for stage in architecture.stages), architecture.head.width]
+    decoder, context = architecture.decoder, architecture.context
+    if isinstance(decoder, DeconvDecoder):
+        widths += [decoder.projection, *(step.width for step in decoder.steps)]
+    elif decoder is not None:
+        widths.append(decoder.width)
+    if context is not None:
+        widths += [context.bottleneck, context.level_width]
+    return max(widths)
 
 
 def _scaled_decoder(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -227,3 +228,9 @@ def _data_spec(text: str, size: tuple[int, int]) -> DataSpec:
 
 def _data_hint(known: Labelling | None) -> str:
     return "--data SET:DIR" if known is None else f"--data {known.data}:DIR"
+
+
+def progress(done: int, total: int) -> None:
+    """One line on a terminal that counts measured networks."""
+    if sys.stderr.isatty():
+        print(f"\rmeasured {done} of {total} networks", end="\n" if done == total else "", file=sys.stderr, flush=True)

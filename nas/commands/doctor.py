@@ -101,7 +101,7 @@ def _dali() -> str:
 
 
 def _runtimes() -> list[tuple[str, str]]:
-    from nas.latency import default_target, runtimes
+    from nas.latency import default, runtimes
     from space.errors import TargetError
     from space.target import PRECISIONS, Target
 
@@ -114,11 +114,8 @@ def _runtimes() -> list[tuple[str, str]]:
             continue
         missing = runtime.available(target)
         lines.append((str(target), "ready" if missing is None else f"not here: {missing}"))
-    chosen = default_target()
-    reason = (
-        "the fastest way to use this GPU" if chosen.on_cuda else "no GPU that torch can use, so the fastest on the CPU"
-    )
-    return [*lines, ("default target", f"{chosen}: {reason}")]
+    chosen = default.choose()
+    return [*lines, ("default target", f"{chosen.target}: {chosen.reason}")]
 
 
 def _version(package: str) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from nas.commands import common
 
 if TYPE_CHECKING:
+    from nas.latency import Meter
     from space.architecture import Architecture
     from space.latency import Latency
+    from space.target import Target
 
 EPILOG = """\
 All networks are timed untrained in one process: they take turns, and each alternates call by call with one frozen
@@ -19,9 +21,14 @@ reference network; milliseconds are the median ratio times what the reference ta
 (latency.csv; its column `flagged` says why a number is not to be trusted, and is empty otherwise) and a picture
 (latency.png) are left behind.
 
+--calibrate measures random networks of the whole space instead (500 take some 20 minutes, once per device, input size
+and version of the libraries; it goes on where it was interrupted), fits a latency table to them, and prints how far its
+estimates of left-out networks are off. `nas profile` reads the table.
+
 examples:
   nas measure                                                  all published networks
-  nas measure erfnet runs/night/winner --target onnxruntime@cpu:1 --input 512x1024 --out board"""
+  nas measure erfnet runs/night/winner --target onnxruntime@cpu:1 --input 512x1024 --out board
+  nas measure --calibrate --input 360x480                      a latency table of this device"""
 COLUMNS = (
     "network", "target", "height", "width", "threads", "p50_milliseconds", "p90_milliseconds", "p99_milliseconds",
     "ci_low_milliseconds", "ci_high_milliseconds", "samples", "flagged",
@@ -38,20 +45,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_input(parser)
     common.add_classes(parser)
     parser.add_argument("--out", metavar="DIR", help=f"leave {LEADERBOARD} and {PICTURE} there")
+    parser.add_argument("--calibrate", action="store_true", help="fit a latency table to random networks")
+    parser.add_argument("--networks", type=int, metavar="N", help="with --calibrate: how many (default 500)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure the networks in turns, and print them from the fastest to the slowest.
+    """Measure the networks in turns, and print them from the fastest to the slowest; or calibrate.
 
     Raises: UserError for unknown architectures, and targets that cannot be timed here.
     """
+    from nas.latency import Meter
+    from space.errors import UserError
+
+    if options.calibrate and options.architectures:
+        raise UserError(f"--calibrate draws its networks itself; leave out {' '.join(options.architectures)}")
+    if not options.calibrate and options.networks is not None:
+        raise UserError("--networks goes with --calibrate")
+    size, classes, target = common.input_size(options.input), common.class_count(options), common.target(options)
+    out = common.output_folder(options.out) if options.out else None
+    if not options.calibrate:
+        _leaderboard(options, target, size, classes, out)
+        return
+    with Meter(target, size, classes) as meter:
+        _calibrate(meter, options.networks, out)
+
+
+def _calibrate(meter: Meter, networks: int | None, out: Path | None) -> None:
+    from nas.latency import calibration
+    from nas.report.calibration import ESTIMATES, comparison, write_calibration
+    from nas.report.calibration import PICTURE as SCATTER
+    from space.errors import UserError
+
+    networks = calibration.NETWORKS if networks is None else networks
+    if networks < calibration.FEWEST:
+        raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
+    print(f"{networks} random networks on {meter.target} at {meter.size[0]}x{meter.size[1]}, batch 1", flush=True)
+    calibration.measure_networks(meter, networks, common.progress)
+    found = calibration.calibrate(meter)
+    print(f"\nfitted to {found.table.networks} networks; judged on {len(found.left_out)} that were left out of a fit\n")
+    print(comparison(found.left_out))
+    if found.flagged:
+        print(f"not used: {found.flagged} measurements, taken while the machine was disturbed")
+    if out:
+        write_calibration(out, found)
+        print(f"{out}: {ESTIMATES} {SCATTER}")
+
+
+def _leaderboard(
+    options: argparse.Namespace, target: Target, size: tuple[int, int], classes: int, out: Path | None
+) -> None:
     import space
     from nas.latency import Meter
 
     names = list(dict.fromkeys(options.architectures or space.published()))
     architectures = {name: common.load_architecture(name) for name in names}
-    size, classes, target = common.input_size(options.input), common.class_count(options), common.target(options)
-    out = common.output_folder(options.out) if options.out else None
     print(f"{len(names)} networks on {target} at {size[0]}x{size[1]}, batch 1, {classes} classes", flush=True)
     with Meter(target, size, classes) as meter:
         measured = meter.measure_together(list(architectures.values()))

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from nas.commands import common
 
 if TYPE_CHECKING:
-    from nas.reachability import Reach, Reachability
+    from nas.latency import Meter
+    from nas.reachability import Reachability
     from nas.study import Study
+    from space.latency_table import LatencyTable
 
 EPILOG = """\
+Networks are estimated from the device's latency table. Where there is none for this input size yet, one is made first:
+random networks are measured, some three seconds each, once per device; `nas measure --calibrate` makes a better one.
+
 examples:
   nas profile --budget 10ms
-  nas profile --budget 100fps --input 360x480 --samples 40
+  nas profile --budget 100fps --input 360x480 --samples 2000
   nas profile studies/camvid/study.yaml --target onnxruntime@cpu:1"""
-WITHIN = 0.06  # of each latency
-MOST_KNOBS = 8
+NETWORKS = 150  # measured for a table when there is none
+MOST_KNOBS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,23 +32,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90'; overrides the study's")
     common.add_target(parser)
     parser.add_argument("--input", metavar="HxW", help="size that networks work at; overrides the study's")
-    parser.add_argument("--samples", type=int, default=24, metavar="N", help="random draws of the space (default 24)")
+    parser.add_argument("--samples", type=int, default=1000, metavar="N", help="random draws (default 1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
+    parser.add_argument(
+        "--networks", type=int, default=NETWORKS, metavar="N", help=f"to measure where no table is (default {NETWORKS})"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure and print.
+    """Estimate and print.
 
-    Raises: BudgetError with the lowest latency reached when the budget cannot be met here.
+    Raises: BudgetError with the lowest or highest latency reached when the budget is outside of what the space reaches.
     """
     from nas.data import load
-    from nas.latency import Meter, default_target, parse_target
+    from nas.latency import Meter, calibration, default_target, parse_target
     from nas.reachability import explore
     from space.errors import UserError
     from space.latency import Budget
 
     if options.samples < 1:
         raise UserError(f"--samples: expected at least 1, got {options.samples}")
+    if options.networks < calibration.FEWEST:
+        raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {options.networks}")
     study = _study(options)
     budget = Budget.parse(study.budget)
     target = parse_target(study.target) if study.target else default_target()
@@ -53,20 +62,25 @@ def run(options: argparse.Namespace) -> None:
         f"{budget} on {target} at {study.data.size[0]}x{study.data.size[1]}, {dataset.num_classes} classes", flush=True
     )
     with Meter(target, study.data.size, dataset.num_classes) as meter:
-        reachability = explore(
-            study,
-            budget,
-            lambda architecture: meter.measure(architecture, within=WITHIN),
-            dataset.num_classes,
-            samples=options.samples,
-            seed=options.seed,
-            progress=_progress,
-        )
+        table = calibration.kept_table(meter) or _make_table(meter, options.networks)
+    print(
+        f"estimated from a latency table: fitted to {table.networks} measured networks, {table.error:.1%} off on "
+        "average on networks left out of a fit"
+    )
+    reachability = explore(study, budget, table, dataset.num_classes, samples=options.samples, seed=options.seed)
     print(f"\n{_published_table(reachability)}\n")
     print(_draws(reachability))
     reachability.require()
     print(f"\n{_knobs(reachability)}\n")
-    print(_forecast(study, reachability, len(dataset.train), dataset.num_classes))
+    print(_forecast(study, reachability, table, len(dataset.train), dataset.num_classes))
+
+
+def _make_table(meter: Meter, networks: int) -> LatencyTable:
+    from nas.latency import calibration
+
+    print(f"no latency table of this device at this size yet: measuring {networks} random networks", flush=True)
+    calibration.measure_networks(meter, networks, common.progress)
+    return calibration.calibrate(meter).table
 
 
 def _study(options: argparse.Namespace) -> Study:
@@ -87,86 +101,58 @@ def _study(options: argparse.Namespace) -> Study:
     return study
 
 
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\rmeasured {done} of {total} networks", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-
 def _published_table(reachability: Reachability) -> str:
     from nas.tables import table
 
+    budget = reachability.budget.milliseconds
     rows = [
-        (
-            each.name,
-            f"{reachability.milliseconds(each.narrowest):.2f}",
-            f"{reachability.milliseconds(each.full):.2f}",
-            _verdict(each, reachability),
-        )
-        for each in reachability.published
+        (each.name, f"{each.narrowest:.2f}", f"{each.own:.2f}", each.verdict(budget)) for each in reachability.published
     ]
     return table(rows, ("published network", "narrowest (ms)", "own width (ms)", "budget"))
 
 
-def _verdict(each: Reach, reachability: Reachability) -> str:
-    if reachability.milliseconds(each.full) <= reachability.budget.milliseconds:
-        return "inside"
-    narrow = reachability.milliseconds(each.narrowest) <= reachability.budget.milliseconds
-    return "inside if narrower" if narrow else "over at any width"
-
-
 def _draws(reachability: Reachability) -> str:
+    from nas.reachability import extremes
     from nas.tables import table
 
     rows = []
-    for name, latencies in (
+    for name, values in (
         ("narrowest", [each.narrowest for each in reachability.draws]),
-        ("as drawn", [each.full for each in reachability.draws]),
+        ("as drawn", [each.own for each in reachability.draws]),
     ):
-        values = sorted(reachability.milliseconds(latency) for latency in latencies)
-        figures = (values[0], values[len(values) // 2], values[-1])
-        rows.append((name, *map(_figure, figures), f"{reachability.share(latencies):.0%}"))
-    untimed = sum(each.full is None for each in reachability.draws)
-    name, lowest = reachability.lowest
-    lines = [
-        table(rows, (f"draws: {len(reachability.draws)}", "min (ms)", "median (ms)", "max (ms)", "inside the budget")),
-        f"fastest reached: {name} at its narrowest, {lowest:.2f} ms",
-    ]
-    latencies = [each.narrowest for each in (*reachability.published, *reachability.draws)]
-    disturbed = sum(bool(latency.flagged) for latency in latencies)
-    if disturbed:
-        lines.append(f"disturbed: {disturbed} of {len(latencies)} measurements at the narrowest; the machine was busy")
-    if untimed:
-        lines.append(f"not timed as drawn: {untimed}, whose multiply-adds put them far over the budget")
-    return "\n".join(lines)
-
-
-def _figure(milliseconds: float) -> str:
-    return f"{milliseconds:.2f}" if milliseconds < float("inf") else "far over"
+        inside = sum(value <= reachability.budget.milliseconds for value in values) / len(values)
+        rows.append((name, *(f"{value:.2f}" for value in extremes(values)), f"{inside:.0%}"))
+    lowest = reachability.lowest
+    header = (f"draws: {len(reachability.draws)}", "min (ms)", "median (ms)", "max (ms)", "inside the budget")
+    return "\n".join(
+        [
+            table(rows, header),
+            f"width can be chosen to fill the budget in {reachability.fillable():.0%} of the draws",
+            f"fastest reached: {lowest.name} at its narrowest, {lowest.narrowest:.2f} ms",
+        ]
+    )
 
 
 def _knobs(reachability: Reachability) -> str:
     from nas.reachability import knobs
     from nas.tables import table
 
-    found = knobs(reachability)[:MOST_KNOBS]
+    found = knobs(reachability.draws)[:MOST_KNOBS]
     if not found:
         return f"{len(reachability.draws)} draws are too few to compare the values of an axis; give more --samples"
     rows = [
-        (
-            knob.axis,
-            f"{knob.spread:.1f}x",
-            "  ".join(f"{value}: {median:.1f} ({draws})" for value, median, draws in knob.medians),
-        )
+        (knob.axis, f"{knob.spread:.2f}x", "  ".join(f"{value}: {factor:.2f}" for value, factor, _ in knob.factors))
         for knob in found
     ]
     return (
-        f"What goes along with latency at the narrowest width, over {len(reachability.draws)} draws "
-        "(every other axis varies too: hints, not effects)\n"
-        + table(rows, ("axis", "spread", "median ms (draws) by value"))
+        f"What a choice multiplies latency by, all other choices being equal, over {len(reachability.draws)} draws\n"
+        + table(rows, ("axis", "spread", "factor by value"))
     )
 
 
-def _forecast(study: Study, reachability: Reachability, training_images: int, num_classes: int) -> str:
+def _forecast(
+    study: Study, reachability: Reachability, table: LatencyTable, training_images: int, num_classes: int
+) -> str:
     import math
 
     import torch
@@ -174,14 +160,13 @@ def _forecast(study: Study, reachability: Reachability, training_images: int, nu
     from nas.reachability import forecast_seconds, training_step_seconds
     from nas.tables import duration
 
-    timed = [each for each in (*reachability.published, *reachability.draws) if each.full is not None]
     wanted = math.log(reachability.budget.milliseconds)
-    closest = min(timed, key=lambda each: abs(math.log(reachability.milliseconds(each.full)) - wanted))
+    closest = min(reachability.every, key=lambda each: abs(math.log(each.own) - wanted))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     step = training_step_seconds(closest.architecture, study.recipe, study.data.size, num_classes, device)
-    training, measuring = forecast_seconds(study, training_images, step, reachability.seconds_per_measurement)
+    training, measuring = forecast_seconds(study, training_images, step, table.seconds)
     return (
         f"forecast of the search: {duration(training)} of training steps at {step:.2f} s each (timed on "
-        f"{closest.name}, {reachability.milliseconds(closest.full):.1f} ms) and {duration(measuring)} of measuring, "
+        f"{closest.name}, {closest.own:.1f} ms) and {duration(measuring)} of measuring, "
         "if no candidate is stopped early; scoring and export come on top"
     )

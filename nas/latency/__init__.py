@@ -9,12 +9,11 @@ How and why is told in `nas.latency.protocol`. Importing this loads neither torc
 from __future__ import annotations
 
 from nas.latency import runtimes
+from nas.latency.default import default_target
 from nas.latency.meter import Meter, MeterOf, WorkerError
 from space.target import Target
 
 __all__ = ["Meter", "MeterOf", "WorkerError", "default_target", "parse_target"]
-
-PREFERRED = ("cudagraph:fp16@cuda:0", "onnxruntime@cpu", "torch@cpu")  # the fastest deployment runtime first
 
 
 def parse_target(text: str) -> Target:
@@ -25,10 +24,3 @@ def parse_target(text: str) -> Target:
     target = Target.parse(text)
     runtimes.load(target)
     return target
-
-
-def default_target() -> Target:
-    """The fastest deployment runtime that is ready on this machine. Loads torch to look for a GPU."""
-    targets = [Target.parse(text) for text in PREFERRED]
-    ready = [target for target in targets if runtimes.load(target).available(target) is None]
-    return ready[0] if ready else targets[-1]

@@ -9,8 +9,6 @@ makes the next measurement anchor anew.
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -20,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.latency import load, protocol
+from nas.latency import device_cache, load, protocol
 from nas.latency.quiet import quiet_median
 from space import strict
 from space.errors import UserError
@@ -51,17 +49,9 @@ class Anchor:
         return protocol.Normal(reference_milliseconds=self.milliseconds, canary=self.canary)
 
 
-def folder() -> Path:
-    """Where anchors are kept."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "framebudget" / "anchors"
-
-
 def path_of(device: Mapping[str, str]) -> Path:
-    """The anchor's file: a readable name, and a digest of everything that the latency of the reference hangs on."""
-    digest = hashlib.sha256(json.dumps(dict(device), sort_keys=True).encode()).hexdigest()[:12]
-    name = "-".join(device[key] for key in ("runtime", "precision", "size") if key in device)
-    return folder() / f"{name}-{digest}.yaml"
+    """The anchor's file."""
+    return device_cache.folder("anchors") / f"{device_cache.name_of(device)}.yaml"
 
 
 def obtain(company: protocol.Company, device: Mapping[str, str], threads: int) -> Anchor:

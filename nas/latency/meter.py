@@ -65,6 +65,7 @@ class Meter:
         self.num_classes = num_classes
         self._limit_seconds = limit_seconds
         self._worker: _Worker | None = None
+        self.environment: dict[str, str] = {}  # device, versions and threads, known when the process runs
 
     def __enter__(self) -> Meter:
         runtimes.load(self.target)  # a wrong name needs no process
@@ -118,7 +119,7 @@ class Meter:
         size = [str(length) for length in self.size]
         self._worker = _Worker(self.target, [*size, str(self.num_classes)])
         try:
-            _accept(self._worker.hear(self._limit_seconds))
+            self.environment = dict(_accept(self._worker.hear(self._limit_seconds))["environment"])
         except WorkerError as error:
             self._stop()
             if not self.target.host:

@@ -1,6 +1,6 @@
 """The process that measures: `python -m nas.latency.worker TARGET HEIGHT WIDTH CLASSES`, driven by `nas.latency.Meter`.
 
-It speaks JSON, one line each way. On start it says {"ready": true}. A request
+It speaks JSON, one line each way. On start it says {"ready": true, "environment": {...}}. A request
 
     {"networks": [{"architecture": "<yaml>", "weights": "<safetensors in base64>" or null}, ...], "within": 0.015}
 
@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nas.latency import anchor, device, lane, protocol, runtimes
+from nas.latency import anchor, device, device_cache, lane, protocol, runtimes
 from space.errors import TargetError, UserError
 from space.latency import Latency
 from space.target import Target
@@ -98,9 +98,7 @@ class Bench:
     def _anchored(self) -> anchor.Anchor:
         """The device's anchor; one per process, so that all of its milliseconds compare."""
         if self._anchor is None:
-            key = {name: text for name, text in self.environment.items() if name not in ("python", "system")}
-            key["size"] = f"{self.size[0]}x{self.size[1]}"
-            self._anchor = anchor.obtain(self.company, key, self.threads)
+            self._anchor = anchor.obtain(self.company, device_cache.key_of(self.environment, self.size), self.threads)
         return self._anchor
 
     def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
@@ -115,7 +113,7 @@ class Bench:
         # An untrained network may amplify rounding until it decides the labels, PyTorch's own too.
         exact = logits_of(copy.deepcopy(network).double(), self.image.double())
         of_pytorch, of_runtime = same_labels(exact, logits.argmax(1), tie), same_labels(exact, labels.cpu(), tie)
-        if not 1 - of_runtime <= AS_EXACT * (1 - of_pytorch):
+        if not 1 - of_runtime <= max(1 - SAME_LABELS, AS_EXACT * (1 - of_pytorch)):
             raise TargetError(
                 f"{self.target} gives other labels than PyTorch on {1 - share:.2%} of the pixels, so its time would be "
                 "that of another network; choose another runtime or precision"
@@ -197,7 +195,7 @@ def main(arguments: list[str]) -> int:
         if not target.on_cuda:
             os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(target.thread_count()))
         bench.append(Bench(target, (int(height), int(width))))
-        return {"ready": True}
+        return {"ready": True, "environment": bench[0].environment}
 
     if not _answer(replies, start):
         return 1

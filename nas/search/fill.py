@@ -1,4 +1,8 @@
-"""The width is solved, not left to luck: one factor on every width, so that the measured latency fills the budget."""
+"""The width is solved, not left to luck: one factor on every width, so that the measured latency fills the budget.
+
+An estimate says where to look, a measurement whether that is it. Estimates may be far off: each measurement corrects
+them for the widths around it, and the search for the factor stays between what was measured inside and outside.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,10 @@ from space.latency import Budget, Latency
 from space.scale import scale_width
 
 NARROWEST, WIDEST = 0.03, 16.0
-FULL_ENOUGH = 0.94  # of the budget
+FULL_ENOUGH = 0.95  # of the budget
 SAFE = 0.985  # of the budget: repeated measurements differ by one to two per cent
 MOST_MEASUREMENTS = 6
-LATENCY_EXPONENT = 1.5  # of the width factor, for a first guess: between linear (depthwise) and quadratic
+HALVINGS = 10  # of the range of factors, on a logarithmic scale, to solve for an estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,32 +34,37 @@ def fill(
     architecture: Architecture,
     budget: Budget,
     measure: Callable[[Architecture], Latency],
-    *,
-    first_factor: float = 1.0,
+    estimate: Callable[[Architecture], float],
 ) -> Filled:
     """Scale every width of `architecture` until its measured latency uses most of the budget without leaving it.
 
-    The result is outside the budget only when the narrowest width is.
+    `estimate` gives milliseconds without measuring. The result is outside the budget only when the narrowest width is.
     """
     inside: Filled | None = None
     outside: Filled | None = None
-    factor = min(max(first_factor, NARROWEST), WIDEST)
     seen: set[str] = set()
+    wanted = budget.milliseconds * (FULL_ENOUGH + SAFE) / 2
+    correction = 1.0
     for _ in range(MOST_MEASUREMENTS):
+        low = inside.factor if inside else NARROWEST
+        high = outside.factor if outside else WIDEST
+        factor = _solve(architecture, estimate, wanted / correction, low, high)
+        if scale_width(architecture, factor).key in seen:
+            factor = math.sqrt(low * high)  # the estimate says that there is nothing in between
         candidate = scale_width(architecture, factor)
         if candidate.key in seen:
             break
         seen.add(candidate.key)
         filled = Filled(architecture=candidate, latency=measure(candidate), factor=factor)
-        share = _share(filled, budget)
-        if share <= SAFE:
+        milliseconds = filled.latency.milliseconds(budget.statistic)
+        correction = milliseconds / estimate(candidate)
+        if milliseconds <= SAFE * budget.milliseconds:
             inside = filled
-            if share >= FULL_ENOUGH:
+            if milliseconds >= FULL_ENOUGH * budget.milliseconds:
                 break
         else:
             outside = filled
-        factor = _next_factor(inside, outside, budget)
-    if inside is None and outside is not None and factor > NARROWEST:
+    if inside is None and outside is not None and outside.factor > NARROWEST:
         candidate = scale_width(architecture, NARROWEST)
         outside = Filled(architecture=candidate, latency=measure(candidate), factor=NARROWEST)
     result = inside or outside
@@ -63,19 +72,16 @@ def fill(
     return result
 
 
-def _share(filled: Filled, budget: Budget) -> float:
-    return filled.latency.milliseconds(budget.statistic) / budget.milliseconds
-
-
-def _next_factor(inside: Filled | None, outside: Filled | None, budget: Budget) -> float:
-    """Where the latency should meet the middle of the wanted band, on a line in logarithms."""
-    wanted = math.log((FULL_ENOUGH + SAFE) / 2)
-    known = inside or outside
-    assert known is not None
-    if inside is None or outside is None:
-        step = (wanted - math.log(_share(known, budget))) / LATENCY_EXPONENT
-        return min(max(known.factor * math.exp(step), NARROWEST), WIDEST)
-    low, high = math.log(_share(inside, budget)), math.log(_share(outside, budget))
-    place = (wanted - low) / (high - low) if high > low else 0.5
-    place = min(max(place, 0.1), 0.9)  # latency is stepped: do not stay at one end
-    return math.exp(math.log(inside.factor) * (1 - place) + math.log(outside.factor) * place)
+def _solve(
+    architecture: Architecture, estimate: Callable[[Architecture], float], milliseconds: float, low: float, high: float
+) -> float:
+    """The largest factor from `low` to `high` that is estimated to take that long; an end where none does."""
+    if estimate(scale_width(architecture, high)) <= milliseconds:
+        return high
+    for _ in range(HALVINGS):
+        middle = math.sqrt(low * high)
+        if estimate(scale_width(architecture, middle)) <= milliseconds:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import random
-import statistics
 from collections.abc import Callable
 from dataclasses import replace
 
 import space
+from nas.latency.prices import fit_prices
 from nas.run_folder import Origin, RunFolder, Trial
 from nas.search.console import Console
-from nas.search.fill import FULL_ENOUGH, NARROWEST, WIDEST, fill
+from nas.search.fill import Filled, fill
 from nas.search.sampler import Sampler
 from nas.study import Study
 from space.architecture import Architecture
+from space.channels import widths
 from space.errors import BudgetError
 from space.latency import Budget, Latency
-from space.scale import scale_width
 from space.search_space import Genotype
+from space.work import layer_work, total
 
+UNKNOWN_DEVICE = 1e8  # multiply-adds per millisecond, before anything was measured
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
 
 Measure = Callable[[Architecture], Latency]
@@ -46,7 +47,11 @@ class Proposals:
         startup = len(plan.seeds) + plan.random_trials
         self._sampler = Sampler(self._space, kind=plan.sampler, startup=startup, seed=plan.seed)
         self._asked: dict[str, int] = {}
+        self._works: dict[str, dict[str, float]] = {}
+        self._measured: dict[str, float] = {}
         self._trials = {trial.architecture.key: self._judged(trial) for trial in run.trials()}
+        for trial in (*run.company(), *self._trials.values()):
+            self._note(trial.architecture, trial.latency)
         for trial in self._trials.values():
             if self._settled(trial):
                 self._learn(trial)
@@ -93,7 +98,7 @@ class Proposals:
 
     def _seed(self, name: str) -> Trial | None:
         published = space.load(name)
-        filled = fill(published, self._budget, self._measure, first_factor=self._first_factor(published))
+        filled = self._fill(published)
         title = f"{name} x{filled.factor:.2f}"
         genotype = self._space.closest_genotype(published)
         return self._admit(title, "seed", filled.architecture, filled.latency, genotype, parent=name)
@@ -109,7 +114,7 @@ class Proposals:
                 rng = random.Random(f"{self._study.search.seed}/{len(self._trials)}/{attempt}")
                 drawn = self._space.sample(rng)
                 genotype = self._space.genotype(drawn)
-            filled = fill(drawn, self._budget, self._measure, first_factor=self._first_factor(drawn))
+            filled = self._fill(drawn)
             lowest = min(lowest, filled.latency.milliseconds(self._budget.statistic))
             known = self._trials.get(filled.architecture.key)
             if known is not None:
@@ -182,22 +187,29 @@ class Proposals:
         """Share of the budget that a latency is over it; 0 or less inside."""
         return latency.milliseconds(self._budget.statistic) / self._budget.milliseconds - 1
 
-    def _first_factor(self, architecture: Architecture) -> float:
-        """A guess at the width that fills the budget, from what a multiply-add has cost so far: saves measurements."""
-        rates = [
-            trial.latency.milliseconds(self._budget.statistic) / trial.multiply_adds
-            for trial in (*self._trials.values(), *self._run.company())
-        ]
-        if not rates:
-            return 1.0
-        wanted = FULL_ENOUGH * self._budget.milliseconds / statistics.median(rates)
-        low, high = NARROWEST, WIDEST
-        for _ in range(8):
-            middle = math.sqrt(low * high)
-            scaled = scale_width(architecture, middle)
-            inside = space.multiply_adds(scaled, self._study.data.size, self._num_classes) < wanted
-            low, high = (middle, high) if inside else (low, middle)
-        return math.sqrt(low * high)
+    def _fill(self, architecture: Architecture) -> Filled:
+        """The width that fills the budget, found by estimates from what this run has measured so far."""
+        prices = fit_prices(list(self._works.values()), list(self._measured.values())) if self._works else None
+
+        def estimate(scaled: Architecture) -> float:
+            if prices is None:
+                return space.multiply_adds(scaled, self._study.data.size, self._num_classes) / UNKNOWN_DEVICE
+            return prices.sum(self._work(scaled))
+
+        def measure(scaled: Architecture) -> Latency:
+            latency = self._measure(scaled)
+            self._note(scaled, latency)
+            return latency
+
+        return fill(architecture, self._budget, measure, estimate)
+
+    def _note(self, architecture: Architecture, latency: Latency) -> None:
+        self._works[architecture.key] = self._work(architecture)
+        self._measured[architecture.key] = latency.milliseconds(self._budget.statistic)
+
+    def _work(self, architecture: Architecture) -> dict[str, float]:
+        graph = architecture.graph(self._num_classes)
+        return total(layer_work(graph, widths(graph, architecture.channels), self._study.data.size))
 
 
 def measured_trial(

@@ -311,5 +311,9 @@ def test_scaling_refuses_what_it_cannot_do() -> None:
         scale_width(erfnet, 0.5, multiple=0)
     with pytest.raises(ArchitectureError, match="pruned"):
         scale_width(replace(erfnet, channels={"stage0.down.conv": 40}), 0.5)
-    with pytest.raises(ArchitectureError, match=r"width: expected 1 to 4096"):
-        scale_width(space.load("swiftnet-rn18"), 1000)
+
+
+def test_very_large_factors_end_at_the_widest_architecture() -> None:
+    wide = scale_width(space.load("swiftnet-rn18"), 1000)
+    assert 4000 < max(stage.width for stage in wide.stages) <= 4096
+    assert wide == scale_width(space.load("swiftnet-rn18"), 500)

@@ -49,7 +49,25 @@ def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(n
         (("erfnet", "--target", "onnxruntime"), "expected runtime[:precision]@device, got 'onnxruntime'"),
         (("erfnet", "--target", "onnxruntime@cpu:99"), "asks for 99 threads"),
         (("erfnet", "--input", "0x0"), "--input: expected HEIGHTxWIDTH"),
+        (("erfnet", "--calibrate"), "--calibrate draws its networks itself; leave out erfnet"),
+        (("--calibrate", "--networks", "3"), "--networks: expected at least 20, got 3"),
+        (("erfnet", "--networks", "30"), "--networks goes with --calibrate"),
     ],
 )
 def test_what_cannot_be_measured_is_answered_in_one_line(nas, given, expected):
     assert expected in nas("measure", *given).refusal()
+
+
+@pytest.mark.slow
+def test_a_calibration_says_how_well_it_estimates(nas, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    answer = nas(
+        "measure", "--calibrate", "--networks", "40", "--target", "torch@cpu:1", "--input", "64x96", "--out", out
+    )
+    assert answer.code == 0, answer.err
+    assert re.search(r"latency table +\d+\.\d% +0\.\d+", answer.out)
+    assert re.search(r"multiply-adds +\d+\.\d% +0\.\d+", answer.out)
+    assert (out / "calibration.csv").read_text().startswith("network,measured_milliseconds,estimated_milliseconds")
+    with Image.open(out / "calibration.png") as picture:
+        assert picture.format == "PNG"

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import save_file
 
 import space
-from nas.latency import Meter, WorkerError, default_target, lane, parse_target, runtimes
+from nas.latency import Meter, WorkerError, lane, parse_target
 from nas.latency.device import pin
 from space.errors import TargetError, UserError
 
@@ -165,10 +165,6 @@ def test_a_target_that_cannot_be_timed_here_is_refused() -> None:
         parse_target("torch:fp16@cpu")
     with pytest.raises(TargetError, match="use a machine with cuda:99"), Meter(parse_target("torch@cuda:99"), SIZE, 4):
         pass
-
-
-def test_the_default_target_is_ready_here() -> None:
-    runtimes.require(default_target())
 
 
 def test_the_worker_keeps_replies_apart_from_chatter() -> None:

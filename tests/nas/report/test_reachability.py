@@ -1,9 +1,8 @@
-"""`nas profile`: what is measured of a space, and what is said about a budget."""
+"""`nas profile`: what is estimated of a space, and what is said about a budget."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import pytest
 
 import space
 from nas.cli import main
-from nas.reachability import Measure, Reach, Reachability, explore, forecast_seconds, knobs
+from nas.reachability import Reach, Reachability, explore, forecast_seconds, knobs
 from nas.search.fill import NARROWEST
 from nas.study import Study
 from space import BudgetError
-from space.latency import Budget, Latency
+from space.latency import Budget
+from space.latency_table import LatencyTable
 from space.scale import scale_width
 
 TINY_SPACE: dict[str, tuple[Any, ...]] = {
@@ -38,55 +38,65 @@ def tiny(study: Study) -> Study:
 
 
 @pytest.fixture
-def by_size(latency: Callable[[float], Latency]) -> Measure:
-    """An invented target: a millisecond and one more for every two million multiply-adds."""
-    return lambda architecture: latency(1 + space.multiply_adds(architecture, (64, 96), 3) / 2e6)
+def table() -> LatencyTable:
+    """An invented device: a millisecond for every two million multiply-adds and for every twenty layers."""
+    return LatencyTable(
+        target="torch@cpu:1", height=64, width=96, milliseconds={}, networks=10, seconds=2.0, error=0.05,
+        unit_milliseconds={"multiply_adds": 5e-7, "count": 0.05}, environment={},
+    )  # fmt: skip
 
 
-def reachability_of(study: Study, budget: str, measure: Measure, samples: int) -> Reachability:
-    return explore(study, Budget.parse(budget), measure, 3, samples=samples, seed=0, progress=lambda done, total: None)
+def reachability_of(study: Study, budget: str, table: LatencyTable, samples: int) -> Reachability:
+    return explore(study, Budget.parse(budget), table, 3, samples=samples, seed=0)
 
 
-def test_each_network_is_measured_at_its_width_and_at_the_narrowest(tiny: Study, by_size: Measure) -> None:
-    found = reachability_of(tiny, "50ms", by_size, 5)
+def test_each_network_is_estimated_at_its_width_and_at_the_ends(tiny: Study, table: LatencyTable) -> None:
+    found = reachability_of(tiny, "50ms", table, 20)
     assert [each.name for each in found.published] == ["ndnet29-fcn32"]
     assert len({each.architecture.key for each in found.draws}) > 1
-    for each in (*found.published, *found.draws):
-        assert each.narrowest == by_size(scale_width(each.architecture, NARROWEST))
-        assert each.full == by_size(each.architecture)
-    name, lowest = found.lowest
-    assert lowest == min(each.narrowest.p50_milliseconds for each in (*found.published, *found.draws))
-    assert name in {each.name for each in (*found.published, *found.draws)}
+    for each in found.every:
+        assert each.narrowest == table.estimate(scale_width(each.architecture, NARROWEST), 3)
+        assert each.own == table.estimate(each.architecture, 3)
+        assert each.own < each.widest
+    assert found.lowest.narrowest == min(each.narrowest for each in found.every)
+    assert found.fillable() == 1
+    found.require()
 
 
-def test_draws_that_are_plainly_too_large_are_over_without_being_timed(tiny: Study, by_size: Measure) -> None:
-    found = reachability_of(tiny, "0.1ms", by_size, 5)
-    assert all(each.full is None for each in found.draws)
-    assert found.share([each.full for each in found.draws]) == 0
-    with pytest.raises(BudgetError, match=f"{found.lowest[1]:.2f} ms"):
+@pytest.mark.parametrize(("budget", "word"), [("0.1ms", "narrowest"), ("1000000ms", "width")])
+def test_a_budget_outside_of_what_is_reached_is_told_the_end(
+    tiny: Study, table: LatencyTable, budget: str, word: str
+) -> None:
+    found = reachability_of(tiny, budget, table, 5)
+    assert found.fillable() == 0
+    end = found.lowest.narrowest if word == "narrowest" else found.highest.widest
+    with pytest.raises(BudgetError, match=rf"{word}, is estimated at {end:.2f} ms"):
         found.require()
 
 
-def test_axes_are_ordered_by_what_goes_along_with_latency(by_size: Measure) -> None:
+def test_the_effect_of_a_choice_is_not_that_of_its_company() -> None:
+    """fpl doubles latency; prelu, which mostly comes with fpl, does nothing."""
     architecture = space.load("ndnet29-fcn32")
-    fast = by_size(scale_width(architecture, 0.1))
-    slow = by_size(architecture)
-    draws = tuple(
+    draws = [
         Reach(
             name="draw",
             architecture=architecture,
             genotype={"block": block, "activation": activation, "stages": 2},
-            full=None,
-            narrowest=slow if block == "fpl" else fast,
+            own=10.0 if block == "fpl" else 5.0,
+            narrowest=1.0,
+            widest=100.0,
         )
-        for block in ("fpl", "nonbt")
-        for activation in ("relu", "prelu")
-    )
-    found = knobs(Reachability(budget=Budget(milliseconds=9), published=(), draws=draws, seconds_per_measurement=1))
+        for block, activation, count in (
+            ("fpl", "prelu", 300), ("fpl", "relu", 100), ("nonbt", "prelu", 100), ("nonbt", "relu", 300),
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+    found = knobs(draws)
     assert [knob.axis for knob in found] == ["block", "activation"]
-    assert [value for value, _, _ in found[0].medians] == ["nonbt", "fpl"]
-    assert found[0].spread == pytest.approx(slow.p50_milliseconds / fast.p50_milliseconds)
-    assert found[1].spread == 1
+    assert [value for value, _, _ in found[0].factors] == ["nonbt", "fpl"]
+    assert found[0].spread == pytest.approx(2, rel=0.02)
+    assert found[1].spread == pytest.approx(1, abs=0.02)
+    assert knobs(draws[:3]) == ()
 
 
 def test_the_forecast_counts_every_epoch_that_is_planned(tiny: Study) -> None:
@@ -98,18 +108,23 @@ def test_the_forecast_counts_every_epoch_that_is_planned(tiny: Study) -> None:
     assert measuring == (10 * 4 + 1) * 3.0
 
 
-def test_the_command_measures_on_the_target(
+@pytest.mark.slow
+def test_the_command_makes_a_table_where_there_is_none_and_reads_it_after(
     tiny: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = tmp_path / "study.yaml"
     file.write_text(tiny.to_yaml())
-    assert main(["profile", str(file), "--budget", "10000ms", "--samples", "2"]) == 0
+    command = ["profile", str(file), "--budget", "10ms", "--samples", "50", "--networks", "40"]
+    assert main(command) == 0
     printed = capsys.readouterr().out
     assert "torch@cpu:1 at 64x96, 3 classes" in printed
+    assert "no latency table of this device at this size yet: measuring 40 random networks" in printed
     assert re.search(r"ndnet29-fcn32 +\d+\.\d\d +\d+\.\d\d +inside", printed)
     assert re.search(r"narrowest +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d +100%", printed)
     assert "forecast of the search" in printed
+    assert main(command) == 0
+    assert "no latency table" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -119,6 +134,7 @@ def test_the_command_measures_on_the_target(
         (["--budget", "0ms"], "0ms"),
         (["--budget", "10 parsecs"], "10 parsecs"),
         (["--budget", "10ms", "--samples", "0"], "--samples"),
+        (["--budget", "10ms", "--networks", "3"], "--networks"),
         (["--budget", "10ms", "--input", "180"], "--input"),
         (["--budget", "10ms", "--target", "toaster@cpu"], "toaster"),
     ],

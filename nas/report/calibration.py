@@ -1,0 +1,74 @@
+"""How well a latency table estimates networks that it has not seen, beside multiply-adds and parameters."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from nas.files import write_atomically, write_text
+from nas.latency.calibration import Calibration, Estimate, error_of
+from nas.report.agreement import kendall_tau
+from nas.tables import table
+
+ESTIMATES = "calibration.csv"
+PICTURE = "calibration.png"
+PROXIES: Mapping[str, Callable[[Estimate], float]] = {  # what others use in its place
+    "multiply-adds": lambda each: each.multiply_adds,
+    "parameters": lambda each: each.parameters,
+}
+
+
+def comparison(left_out: Sequence[Estimate]) -> str:
+    """Mean absolute error and Kendall's tau of the table's estimates, and of proxies times the best common factor."""
+    rows = [("latency table", f"{error_of(left_out):.1%}", _tau(left_out, lambda each: each.estimated_milliseconds))]
+    for name, proxy in PROXIES.items():
+        ratios = [proxy(each) / each.measured_milliseconds for each in left_out]
+        error = statistics.fmean(abs(ratio / statistics.median(ratios) - 1) for ratio in ratios)
+        rows.append((name, f"{error:.1%}", _tau(left_out, proxy)))
+    return table(rows, ("estimate by", "mean abs error", "Kendall tau"))
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Leave the estimates as CSV, and a picture of them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("network", "measured_milliseconds", "estimated_milliseconds", "multiply_adds", "parameters"))
+    for each in calibration.left_out:
+        milliseconds = (f"{each.measured_milliseconds:.4f}", f"{each.estimated_milliseconds:.4f}")
+        writer.writerow((each.name, *milliseconds, each.multiply_adds, each.parameters))
+    write_text(folder / ESTIMATES, text.getvalue())
+    _draw(folder / PICTURE, calibration)
+
+
+def _tau(left_out: Sequence[Estimate], proxy: Callable[[Estimate], float]) -> str:
+    tau = kendall_tau([(proxy(each), each.measured_milliseconds) for each in left_out])
+    return "-" if tau is None else f"{tau:.3f}"
+
+
+def _draw(path: Path, calibration: Calibration) -> None:
+    from matplotlib.figure import Figure
+
+    measured = [each.measured_milliseconds for each in calibration.left_out]
+    figure = Figure(figsize=(10, 4.6), layout="constrained", dpi=120)
+    left, right = figure.subplots(1, 2)
+    ends = (0.8 * min(measured), 1.25 * max(measured))
+    left.plot(ends, ends, color="#888888", linewidth=1)
+    left.fill_between(ends, [0.9 * end for end in ends], [1.1 * end for end in ends], color="#888888", alpha=0.15)
+    left.scatter(measured, [each.estimated_milliseconds for each in calibration.left_out], s=14, color="#3b6ea5")
+    left.set_ylabel("estimated by the latency table, milliseconds")
+    left.set_title(f"mean absolute error {calibration.table.error:.1%} (band: 10 %)", fontsize=10)
+    right.scatter(measured, [each.multiply_adds / 1e9 for each in calibration.left_out], s=14, color="#b5651d")
+    right.set_ylabel("multiply-adds, 10^9")
+    right.set_title("what a FLOPs proxy sees", fontsize=10)
+    for axes in (left, right):
+        axes.set(xscale="log", yscale="log", xlabel="measured, milliseconds")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(
+        f"{len(measured)} random networks left out of the fit: {calibration.table.target}, "
+        f"{calibration.table.height}x{calibration.table.width}",
+        fontsize=11,
+    )
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))

@@ -1,0 +1,159 @@
+"""Prices of work, found from latencies that are known sums; and a calibration that is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import space
+from nas.latency import calibration
+from nas.latency.prices import fit_prices
+from space.architecture import Architecture
+from space.errors import TargetError, UserError
+from space.latency import Latency
+from space.target import Target
+
+SIZE = (64, 96)
+
+
+def invented_works(count: int, seed: int) -> list[dict[str, float]]:
+    random = np.random.default_rng(seed)
+    kinds = ("conv 1x1", "conv 3x3", "depthwise", "plain conv 1x1")
+    return [
+        {f"{kind} multiply_adds": float(random.lognormal(14, 1)) for kind in kinds if random.random() < 0.8}
+        | {f"{kind} count": float(random.integers(1, 40)) for kind in kinds}
+        for _ in range(count)
+    ]
+
+
+PRICES = {
+    "conv 1x1 multiply_adds": 2e-8, "conv 3x3 multiply_adds": 1e-8, "depthwise multiply_adds": 6e-8,
+    "plain conv 1x1 multiply_adds": 4e-8, "conv 1x1 count": 2e-3, "conv 3x3 count": 2e-3, "depthwise count": 4e-3,
+    "plain conv 1x1 count": 1e-3,
+}  # fmt: skip
+
+
+def cost(work: dict[str, float]) -> float:
+    return sum(amount * PRICES[quantity] for quantity, amount in work.items())
+
+
+def test_known_prices_are_found_through_noise_and_outliers() -> None:
+    works = invented_works(60, seed=1)
+    random = np.random.default_rng(2)
+    latencies = [cost(work) * random.normal(1, 0.02) for work in works]
+    latencies[7] *= 3
+    prices = fit_prices(works, latencies)
+    others = invented_works(40, seed=3)
+    errors = [abs(prices.sum(work) / cost(work) - 1) for work in others]
+    assert np.mean(errors) < 0.02
+    assert prices.of_quantity["depthwise multiply_adds"] == pytest.approx(6e-8, rel=0.1)
+
+
+def test_what_was_never_seen_costs_about_what_its_unit_costs() -> None:
+    works = invented_works(40, seed=4)
+    prices = fit_prices(works, [cost(work) for work in works])
+    assert 1e-8 < prices.sum({"conv 5x5 multiply_adds": 1.0}) < 6e-8
+    assert prices.sum({"something parsecs": 1.0}) == 0
+
+
+def test_few_networks_still_scale() -> None:
+    """Three networks tell little about eight prices, yet what a network of their kind takes."""
+    works = invented_works(3, seed=5)
+    prices = fit_prices(works, [cost(work) for work in works])
+    errors = [abs(prices.sum(work) / cost(work) - 1) for work in invented_works(40, seed=6)]
+    assert np.median(errors) < 0.5
+
+
+class InventedMeter:
+    """Takes 1 ms and one more for every two million multiply-adds; refuses what it is told to."""
+
+    def __init__(self, refused: frozenset[str] = frozenset(), fails_after: int = 10**9) -> None:
+        self.target = Target.parse("torch@cpu:1")
+        self.size = SIZE
+        self.num_classes = 3
+        self.environment = {"runtime": "torch", "precision": "fp32", "cpu": "invented"}
+        self.refused = refused
+        self.measured: list[str] = []
+        self.left = fails_after
+
+    def measure(self, architecture: Architecture, *, within: float) -> Latency:
+        if architecture.key in self.refused:
+            raise TargetError("other labels")
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.measured.append(architecture.key)
+        ratio = 1 + space.multiply_adds(architecture, SIZE, 3) / 2e6
+        return Latency(
+            p50_milliseconds=2 * ratio, p90_milliseconds=2 * ratio, p99_milliseconds=2 * ratio,
+            ci_low_milliseconds=2 * ratio, ci_high_milliseconds=2 * ratio, samples=20, ratio=ratio, ratio_low=ratio,
+            ratio_high=ratio, reference_milliseconds=2.0, raw_p50_milliseconds=ratio, target=str(self.target),
+            height=SIZE[0], width=SIZE[1], scope="an invented device",
+        )  # fmt: skip
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float) -> list[Latency]:
+        return [self.measure(architecture, within=within) for architecture in architectures]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def nobody(done: int, total: int) -> None:
+    """Watches no progress."""
+
+
+def test_an_interrupted_calibration_goes_on_and_its_table_is_kept() -> None:
+    interrupted = InventedMeter(fails_after=18)
+    with pytest.raises(KeyboardInterrupt):
+        calibration.measure_networks(interrupted, 40, nobody)
+    kept = [sample.index for sample in calibration.read_samples(interrupted)]
+    assert kept == list(range(16))
+    with pytest.raises(UserError, match="got 16"):
+        calibration.calibrate(interrupted)
+    meter = InventedMeter()
+    calibration.measure_networks(meter, 40, nobody)
+    assert len(meter.measured) == 24
+    found = calibration.calibrate(meter)
+    assert (found.table.networks, len(found.left_out), found.flagged) == (40, 8, 0)
+    assert calibration.kept_table(meter) == found.table
+    measured = meter.measure(space.load("ndnet45-ende"), within=0.03).p50_milliseconds
+    assert found.table.estimate(space.load("ndnet45-ende"), 3) == pytest.approx(measured, rel=0.3)
+
+
+def test_another_device_has_another_table() -> None:
+    meter = InventedMeter()
+    calibration.measure_networks(meter, 24, nobody)
+    calibration.calibrate(meter)
+    other = InventedMeter()
+    other.environment = {**meter.environment, "cpu": "another"}
+    assert calibration.kept_table(other) is None
+    assert calibration.kept_table(meter) is not None
+
+
+def test_a_network_that_is_not_the_same_on_the_target_is_left_out() -> None:
+    refused = calibration.draw(2, SIZE, 3).key
+    meter = InventedMeter(refused=frozenset({refused}))
+    calibration.measure_networks(meter, 8, nobody)
+    assert [sample.index for sample in calibration.read_samples(meter)] == [0, 1, 3, 4, 5, 6, 7]
+
+
+def test_a_line_cut_off_by_a_crash_is_measured_again(tmp_path: Path) -> None:
+    meter = InventedMeter()
+    calibration.measure_networks(meter, 8, nobody)
+    (file,) = tmp_path.rglob("samples.jsonl")
+    file.write_text(file.read_text()[:-20])
+    assert len(calibration.read_samples(meter)) == 7
+
+
+def test_draws_repeat_and_spread() -> None:
+    drawn = [calibration.draw(index, SIZE, 3) for index in range(30)]
+    assert drawn == [calibration.draw(index, SIZE, 3) for index in range(30)]
+    assert len({architecture.key for architecture in drawn}) == 30
+    sizes = sorted(space.multiply_adds(architecture, SIZE, 3) for architecture in drawn)
+    assert sizes[-1] <= calibration.MOST_MULTIPLY_ADDS * SIZE[0] * SIZE[1]
+    assert sizes[-1] > 20 * sizes[0]

@@ -1,0 +1,69 @@
+"""Which target is the default, on invented speeds; and once on this machine's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nas.latency import default, runtimes
+from space.target import Target
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch):
+    """Makes only the given targets ready."""
+
+    def make(*ready: str) -> None:
+        monkeypatch.setattr(default, "_missing", lambda target: None if str(target) in ready else "pip install it")
+
+    return make
+
+
+def test_the_fastest_is_chosen_and_asked_for_once(only) -> None:
+    only("onnxruntime@cpu", "openvino@cpu")
+    asked: list[str] = []
+
+    def measure(target: Target) -> float:
+        asked.append(str(target))
+        return 5.0 if target.runtime == "openvino" else 8.0
+
+    choice = default.choose(measure)
+    assert choice.target == "openvino@cpu"
+    assert "5.00 ms, onnxruntime@cpu 8.00 ms" in choice.reason
+    assert default.choose(measure) == choice
+    assert asked == ["onnxruntime@cpu", "openvino@cpu"]
+
+
+def test_of_two_that_are_as_fast_the_first_is_taken() -> None:
+    assert default.judge({"onnxruntime@cpu": 5.1, "openvino@cpu": 5.0}).target == "onnxruntime@cpu"
+    assert default.judge({"onnxruntime@cpu": 5.2, "openvino@cpu": 5.0}).target == "openvino@cpu"
+
+
+def test_a_single_one_needs_no_timing_and_says_what_the_other_wants(only) -> None:
+    only("onnxruntime@cpu")
+
+    def measure(target: Target) -> float:
+        raise AssertionError("nothing to compare")
+
+    choice = default.choose(measure)
+    assert choice.target == "onnxruntime@cpu"
+    assert "openvino@cpu is not ready (pip install it)" in choice.reason
+
+
+def test_a_gpu_comes_before_the_cpu_and_pytorch_last(only) -> None:
+    only("cudagraph:fp16@cuda:0", "onnxruntime@cpu", "openvino@cpu")
+    assert default.choose(lambda target: 1.0).target == "cudagraph:fp16@cuda:0"
+    only()
+    assert default.choose(lambda target: 1.0).target == "torch@cpu"
+
+
+@pytest.mark.slow
+def test_this_machines_default_is_ready() -> None:
+    target = default.default_target()
+    assert runtimes.load(target).available(target) is None

@@ -1,0 +1,103 @@
+"""Work of layers: what runtimes pad, fold and move, against their own graphs."""
+
+from __future__ import annotations
+
+import collections
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+
+import space
+from nas.export import onnx_bytes
+from space.channels import widths
+from space.latency_table import LatencyTable
+from space.work import LayerWork, layer_work, total, unit
+
+SIZE = (64, 96)
+
+
+def work_of(architecture: space.Architecture, num_classes: int) -> tuple[LayerWork, ...]:
+    graph = architecture.graph(num_classes)
+    return layer_work(graph, widths(graph, architecture.channels), SIZE)
+
+
+def sum_of(name: str, work: tuple[LayerWork, ...]) -> float:
+    return sum(amount for quantity, amount in total(work).items() if unit(quantity) == name)
+
+
+def test_multiply_adds_are_padded_to_whole_blocks() -> None:
+    """SwiftNet-RN18 without its pyramid pooling has widths of 64, 128, 256 and 512 only, and here 16 classes."""
+    whole = replace(space.load("swiftnet-rn18"), context=None)
+    assert sum_of("multiply_adds", work_of(whole, 16)) == space.multiply_adds(whole, SIZE, 16)
+    narrow = space.load("ndnet45-ende")
+    assert sum_of("multiply_adds", work_of(narrow, 16)) > space.multiply_adds(narrow, SIZE, 16)
+
+
+@pytest.mark.parametrize("activation", ["relu", "prelu", "relu6"])
+@pytest.mark.parametrize("name", ["erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18", "swiftnet-mnv2"])
+def test_values_change_their_layout_as_often_as_in_onnx_runtimes_own_graph(
+    name: str, activation: str, tmp_path: Path
+) -> None:
+    """Also with activations that are not folded everywhere."""
+    architecture = replace(space.load(name), activation=activation)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 4
+    graph = onnx_bytes(architecture.build(11).eval(), SIZE, labels=True)
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    kinds = collections.Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    moves = kinds["ReorderInput"] + kinds["ReorderOutput"]
+    if not moves:
+        pytest.skip("this processor's kernels keep the plain layout")
+    assert sum_of("count", tuple(_only("move count", work_of(architecture, 11)))) == pytest.approx(
+        moves, rel=0.15, abs=2
+    )
+
+
+def _only(quantity: str, work: tuple[LayerWork, ...]) -> list[LayerWork]:
+    return [LayerWork(index=each.index, amounts={quantity: each.amounts.get(quantity, 0)}) for each in work]
+
+
+def test_folded_layers_do_no_work_of_their_own() -> None:
+    architecture = space.load("swiftnet-rn18")
+    graph = architecture.graph(11)
+    worked = {graph.nodes[each.index].kind for each in work_of(architecture, 11) if total((each,))}
+    assert "norm" not in {graph.nodes[each.index].kind for each in work_of(architecture, 11)[:20]}
+    assert {"conv", "resize"} <= worked
+
+
+def test_a_channel_count_that_does_not_divide_leaves_the_blocks() -> None:
+    architecture = space.load("erfnet-encoder")
+    group = next(name for name, count in space.groups(architecture).items() if count == 64)
+    even = replace(architecture, channels={group: 60})
+    odd = replace(architecture, channels={group: 59})
+    assert not any(quantity.startswith("plain conv") for quantity in total(work_of(even, 11)))
+    assert any(quantity.startswith("plain conv") for quantity in total(work_of(odd, 11)))
+
+
+def test_a_table_prices_layers_that_sum_to_the_network() -> None:
+    table = LatencyTable(
+        target="onnxruntime@cpu",
+        height=SIZE[0],
+        width=SIZE[1],
+        milliseconds={"conv 3x3 multiply_adds": 1e-8},
+        unit_milliseconds={"multiply_adds": 2e-8, "count": 1e-3},
+        networks=1,
+        seconds=1.0,
+        error=0.1,
+        environment={},
+    )
+    architecture = space.load("swiftnet-rn18")
+    graph = architecture.graph(11)
+    sizes = widths(graph, {})
+    by_layer = table.layer_milliseconds(graph, sizes)
+    assert len(by_layer) == len(graph.nodes)
+    assert sum(by_layer) == pytest.approx(table.estimate(architecture, 11))
+    assert table.price({"conv 3x3 multiply_adds": 1e6, "conv 1x1 multiply_adds": 1e6, "nothing like it": 5}) == (
+        pytest.approx(0.01 + 0.02)
+    )
+    with pytest.raises(space.UserError, match="calibrate again"):
+        LatencyTable(**{**vars(table), "milliseconds": {"conv count": -1.0}})
