@@ -88,6 +88,7 @@ class Latency:
     scope: str  # what is inside the timed call
     batch: int = 1
     set_aside: int = 0  # pairs not counted, taken while the machine was not as when it was anchored
+    blocks: tuple[tuple[float, float], ...] = ()  # (candidate, reference): median milliseconds of each block of calls
     flagged: tuple[str, ...] = ()  # why not to trust it; empty for a quiet measurement
     environment: Mapping[str, str] = field(default_factory=dict)  # device, versions, threads
 
@@ -103,6 +104,7 @@ class Latency:
                 f"{self.p50_milliseconds}, {self.p90_milliseconds}, {self.p99_milliseconds}; measure again"
             )
         object.__setattr__(self, "flagged", tuple(self.flagged))
+        object.__setattr__(self, "blocks", tuple((float(one), float(other)) for one, other in self.blocks))
         object.__setattr__(self, "environment", dict(self.environment))
 
     def __hash__(self) -> int:
@@ -121,7 +123,8 @@ class Latency:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, as YAML and JSON hold them."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return values | {"flagged": list(self.flagged), "environment": dict(self.environment)}
+        blocks = [list(block) for block in self.blocks]
+        return values | {"flagged": list(self.flagged), "blocks": blocks, "environment": dict(self.environment)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Latency:
@@ -130,6 +133,7 @@ class Latency:
         Raises: UserError for keys that are unknown or missing, or numbers that are none.
         """
         known = {item.name: item.type for item in fields(cls)}
+        values = {"blocks": (), **values}  # records of protocol 1 have none
         unknown = [key for key in values if key not in known]
         missing = [key for key in known if key not in values]
         if unknown or missing:

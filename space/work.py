@@ -128,13 +128,16 @@ class _Walk:
             self.want(source, blocked=blocked and not narrow)
             layout = "image " if read == IMAGE_CHANNELS else "narrow " if narrow else "" if blocked else "plain "
             name = f"{layout}conv {_shape(node)}{strided}"
-            reads = read if narrow else _padded(read)
-            multiply_adds = pixels * taps * reads * (_padded(out) if blocked else out)
+            reads = _padded(read) if blocked and not narrow else read
+            writes = _padded(out) if blocked else out
+            multiply_adds = pixels * taps * reads * writes
             self.note(f"{name} count", 1)
             self.note(f"{name} multiply_adds", multiply_adds)
-            self.note(f"{name} written", pixels * _padded(out))
+            self.note(f"{name} written", pixels * writes)
             self.note(f"{name} read", self.pixels[source] * reads)
-            self.note(f"{layout}conv weights", _padded(out) * reads * taps)
+            self.note(f"{layout}conv weights", writes * reads * taps)
+            if not blocked and taps > 1:
+                self.note("plain conv gathered", pixels * taps * reads)  # into columns for a matrix product
             if max(node.dilation) > 1:
                 self.note(f"{name} dilated", multiply_adds)
         self.blocked[node.index] = blocked

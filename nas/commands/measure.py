@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 EPILOG = """\
 All networks are timed untrained in one process: they take turns, and each alternates call by call with one frozen
 reference network; milliseconds are the median ratio times what the reference takes on this device. With --out a table
-(latency.csv; its column `flagged` says why a number is not to be trusted, and is empty otherwise) and a picture
-(latency.png) are left behind.
+(latency.csv; its column `flagged` says why a number is not to be trusted, and is empty otherwise), the medians of all
+blocks of calls that it rests on (blocks.csv) and a picture (latency.png) are left behind.
 
---calibrate measures random networks of the whole space instead (500 take some 20 minutes, once per device, input size
+--calibrate measures random networks of the whole space instead (550 take some 25 minutes, once per device, input size
 and version of the libraries; it goes on where it was interrupted), fits a latency table to them, and prints how far its
 estimates of left-out networks are off. `nas profile` reads the table.
 
@@ -34,6 +34,7 @@ COLUMNS = (
     "ci_low_milliseconds", "ci_high_milliseconds", "samples", "flagged",
 )  # fmt: skip
 LEADERBOARD = "latency.csv"
+SAMPLES = "blocks.csv"
 PICTURE = "latency.png"
 
 
@@ -44,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_target(parser)
     common.add_input(parser)
     common.add_classes(parser)
-    parser.add_argument("--out", metavar="DIR", help=f"leave {LEADERBOARD} and {PICTURE} there")
+    parser.add_argument("--out", metavar="DIR", help=f"leave {LEADERBOARD}, {SAMPLES} and {PICTURE} there")
     parser.add_argument("--calibrate", action="store_true", help="fit a latency table to random networks")
-    parser.add_argument("--networks", type=int, metavar="N", help="with --calibrate: how many (default 500)")
+    parser.add_argument("--networks", type=int, metavar="N", help="with --calibrate: how many (default 550)")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -111,8 +112,9 @@ def _leaderboard(
             print(f"! {name}: {'; '.join(latency.flagged)}")
     if out:
         write_leaderboard(out / LEADERBOARD, latencies)
+        write_blocks(out / SAMPLES, latencies)
         draw(out / PICTURE, latencies)
-        print(f"{out}: {LEADERBOARD} {PICTURE}")
+        print(f"{out}: {LEADERBOARD} {SAMPLES} {PICTURE}")
 
 
 def write_leaderboard(path: Path, latencies: Mapping[str, Latency]) -> None:
@@ -131,6 +133,16 @@ def write_leaderboard(path: Path, latencies: Mapping[str, Latency]) -> None:
         milliseconds = (f"{number:.4f}" for number in numbers)
         writer.writerow((name, one.target, *shape, *milliseconds, one.samples, "; ".join(one.flagged)))
     write_text(path, text.getvalue())
+
+
+def write_blocks(path: Path, latencies: Mapping[str, Latency]) -> None:
+    """Write what each block of calls gave, by the machine's own clock."""
+    from nas.files import write_text
+
+    lines = ["network,block,candidate_milliseconds,reference_milliseconds"]
+    for name, one in latencies.items():
+        lines += [f"{name},{index},{times[0]:.4f},{times[1]:.4f}" for index, times in enumerate(one.blocks)]
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def draw(path: Path, latencies: Mapping[str, Latency]) -> None:

@@ -33,7 +33,7 @@ from space.scale import scale_width
 from space.search_space import Space
 from space.work import layer_work, total
 
-NETWORKS = 500
+NETWORKS = 550
 FEWEST = 20  # to fit anything to
 TOGETHER = 4  # networks that take turns
 WITHIN = 0.03  # of each latency

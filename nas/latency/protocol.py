@@ -356,6 +356,10 @@ def summarise(
         raw_p50_milliseconds=float(np.median(pairs.candidate)),
         flagged=tuple(flagged),
         set_aside=pairs.set_aside,
+        blocks=tuple(
+            (round(float(one), 4), round(float(other), 4))
+            for one, other in zip(np.median(pairs.candidate, 1), np.median(pairs.reference, 1), strict=True)
+        ),
         environment=environment,
         target=str(target),
         height=size[0],

@@ -50,6 +50,7 @@ def _tau(left_out: Sequence[Estimate], proxy: Callable[[Estimate], float]) -> st
 
 def _draw(path: Path, calibration: Calibration) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     measured = [each.measured_milliseconds for each in calibration.left_out]
     figure = Figure(figsize=(10, 4.6), layout="constrained", dpi=120)
@@ -66,6 +67,10 @@ def _draw(path: Path, calibration: Calibration) -> None:
     for axes in (left, right):
         axes.set(xscale="log", yscale="log", xlabel="measured, milliseconds")
         axes.spines[["top", "right"]].set_visible(False)
+    for axis in (left.xaxis, left.yaxis, right.xaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
     figure.suptitle(
         f"{len(measured)} random networks left out of the fit: {calibration.table.target}, "
         f"{calibration.table.height}x{calibration.table.width}",

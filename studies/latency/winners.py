@@ -28,7 +28,7 @@ data: {{name: road_scenes, size: [180, 240], train_images: 24, validation_images
 budget: {milliseconds}ms
 target: {target}
 recipe: {{optimizer: adamw, learning_rate: 0.004, epochs: 1, batch_size: 4, crop: [96, 128]}}
-search: {{seeds: [{seed}], random_trials: 1, guided_trials: 1, finalists: 1, finish_epochs: 1, seed: {number}}}
+search: {{seeds: [{seed}], random_trials: 1, guided_trials: 1, finalists: 2, finish_epochs: 1, seed: {number}}}
 """
 SEEDS = ("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18")
 COLUMNS = (

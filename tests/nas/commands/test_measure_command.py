@@ -36,6 +36,9 @@ def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(n
         assert int(row["samples"]) >= 40
         assert re.search(rf"^{re.escape(row['network'])} +{numbers['p50_milliseconds']:.2f} ", answer.out, re.M)
         assert (f"! {row['network']}: " in answer.out) == bool(row["flagged"])
+    blocks = list(csv.DictReader((board / "blocks.csv").read_text().splitlines()))
+    assert {block["network"] for block in blocks} == {row["network"] for row in rows}
+    assert len(blocks) * 5 == sum(int(row["samples"]) for row in rows)
     with Image.open(board / "latency.png") as picture:
         assert picture.format == "PNG"
         assert len(set(picture.convert("RGB").getdata())) > 10  # something is drawn
