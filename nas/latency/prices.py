@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from space.work import unit
 
@@ -57,7 +58,8 @@ def fit_prices(works: Sequence[Mapping[str, float]], latencies: Sequence[float])
         unit_of=np.array([units.index(unit(quantity)) for quantity in quantities]),
         spread=np.array([WIDE_SPREAD.get(unit(quantity), SPREAD) for quantity in quantities]),
     )
-    found = np.exp(_solve(problem))
+    with threadpool_limits(1, "blas"):  # beside trainings, more threads would wait for each other, and they spin
+        found = np.exp(_solve(problem))
     count = len(quantities)
     return Prices(
         of_quantity={quantity: float(price) for quantity, price in zip(quantities, found[:count], strict=True)},

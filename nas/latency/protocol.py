@@ -6,12 +6,12 @@ networks that alternate repeats where each of them does not. Hence
 
 1. an own process, pinned to as many cores as the target has threads; nothing of ours trains meanwhile (`lane`),
 2. warm-up until stable,
-3. candidate, reference, candidate, reference, ... in blocks of five pairs. Every call thus finds the caches as another
-   network left them. Blocks of one candidate begin at least half a second apart, since what disturbs a machine lasts
-   for seconds; several candidates take turns,
-4. at least 40 pairs, more (up to 120) until each of the two networks has three undisturbed blocks and the 95 % interval
-   of the ratio is within 1.5 % of it; proportionally fewer, and closer together, where less is asked. The ratio is
-   that of the quiet medians: of the calls in undisturbed blocks (see `nas.latency.quiet`),
+3. candidate, reference, candidate, reference, ... in blocks of five pairs, or of up to 25 where calls are short. Every
+   call thus finds the caches as another network left them. Blocks of one candidate begin at least a quarter of a second
+   apart, since what disturbs a machine lasts for seconds; several candidates take turns,
+4. at least eight blocks, more (up to 24) until each of the two networks has three undisturbed ones and the 95 %
+   interval of the ratio is within 1.5 % of it; proportionally fewer, and closer together, where less is asked. The
+   ratio is that of the quiet medians: of the calls in undisturbed blocks (see `nas.latency.quiet`),
 5. each block ends with some calls of the canary, and with more than one thread a block counts only if the machine
    was meanwhile as it was when it was anchored (one thread needs no other core, and what slows it cancels). A virtual
    machine's cores are moved about: two of them may be neighbours that share a cache, lie on dies that do not, or be the
@@ -34,7 +34,7 @@ anchor.
 
 p50 is the median call of the quiet machine. p90 and p99 are quantiles of all paired ratios times the anchor, quiet or
 not: the candidate's tail with drift removed and the reference's own jitter included, which errs to the careful side.
-With 40 pairs the p99 is little more than the largest value seen.
+With 40 pairs a p99 is little more than the largest value seen.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ Run = Callable[[], object]
 VERSION = "2"  # of what a number means: 1 took the median of all paired ratios
 
 WITHIN = 0.015  # of the ratio: half of its 95 % interval, unless asked otherwise
-PAIRS = 40  # least, to be sure within that much; fewer when less is asked
-MOST_PAIRS = 3  # times the least
+BLOCKS = 8  # least, to be sure within that much; fewer when less is asked
+MOST_BLOCKS = 3  # times the least
 MORE_SECONDS = 15.0  # nothing is added after that long: the machine is not going to be quiet
 QUIET_BLOCKS = 3  # least, of each network; fewer when less is asked
 
@@ -67,8 +67,9 @@ WARM_UP_CALLS = (5, 60)  # least and most pairs
 WARM_UP_SECONDS = 0.2  # least: other processes' idle threads spin on that long after a training step
 WARM_UP_STABLE = 0.05  # change of the median of five ratios
 
-BLOCK = 5  # pairs
-PERIOD_SECONDS = 0.5  # least, from one block of a candidate to its next; less where less is asked
+BLOCK_PAIRS = (5, 25)  # fewest and most
+BLOCK_MILLISECONDS = 30.0  # that a block should last
+PERIOD_SECONDS = 0.25  # least, from one block of a candidate to its next; less where less is asked
 CANARIES = 9  # calls of the canary in a row, of which the first is not counted: it finds the caches cold
 WARM_PAIRS = 1  # not counted, at the beginning of each block
 PATIENCE_SECONDS = 12.0  # per candidate, for a machine that is not as it was anchored
@@ -109,9 +110,9 @@ class Conditions:
     patience_seconds: float = PATIENCE_SECONDS
 
     @property
-    def pairs(self) -> int:
+    def blocks(self) -> int:
         """The least, of each candidate."""
-        return math.ceil(PAIRS * self.ease)
+        return math.ceil(BLOCKS * self.ease)
 
     @property
     def quiet_blocks(self) -> int:
@@ -128,12 +129,23 @@ class Conditions:
 class Pairs:
     """Times of alternating calls in milliseconds, what disturbed them, how many were not counted."""
 
-    candidate: Times  # (blocks, BLOCK)
+    candidate: Times  # (blocks, pairs of a block)
     reference: Times
     disturbances: tuple[str, ...]
     set_aside: int = 0
+    doubts: tuple[str, ...] = ()  # what is unsure after as many blocks as are ever taken
     better: bool = False  # the machine is better than it was anchored
     out_of_patience: bool = False  # it is not as it was anchored, and did not come back
+
+    @property
+    def flagged(self) -> tuple[str, ...]:
+        """All reasons to distrust it."""
+        return self.disturbances + self.doubts
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether another try may find the machine undisturbed."""
+        return bool(self.disturbances) and not (self.better or self.out_of_patience)
 
     @property
     def count(self) -> int:
@@ -159,7 +171,7 @@ class Pairs:
 
 @dataclass(frozen=True, kw_only=True)
 class _Block:
-    times: NDArray[np.float64]  # (BLOCK, 2): candidate, reference
+    times: NDArray[np.float64]  # (pairs, 2): candidate, reference
     canary_milliseconds: float
     span: load.Span
 
@@ -194,7 +206,7 @@ def take_pairs(candidates: Sequence[Run], conditions: Conditions) -> list[Pairs]
 
     Several candidates take turns block by block, so that each meets the machine in the same states.
     """
-    trays = [_Tray(run=run, conditions=conditions) for run in candidates]
+    trays = [_Tray(run=run, conditions=conditions, pairs=_block_pairs(run, conditions.company)) for run in candidates]
     waited, better = 0.0, 0
     most_waiting = conditions.patience_seconds * conditions.ease * len(trays)
     pause, longest = PAUSE_SECONDS
@@ -220,7 +232,7 @@ def take_pairs(candidates: Sequence[Run], conditions: Conditions) -> list[Pairs]
     finally:
         if collecting:
             gc.enable()
-    return [tray.pairs(better=better >= BETTER_BLOCKS) for tray in trays]
+    return [tray.taken(better=better >= BETTER_BLOCKS) for tray in trays]
 
 
 @dataclass(kw_only=True)
@@ -229,6 +241,7 @@ class _Tray:
 
     run: Run
     conditions: Conditions
+    pairs: int  # of a block
     counted: list[_Block] = field(default_factory=list)
     aside: list[_Block] = field(default_factory=list)
     reason: str = ""  # for setting the last one aside
@@ -239,23 +252,23 @@ class _Tray:
         """One more, not before its turn."""
         time.sleep(max(0.0, self.next_turn - time.perf_counter()))
         start = time.perf_counter()
-        block = _take_block(self.run, self.conditions.company, self.conditions.device)
+        block = _take_block(self.run, self.pairs, self.conditions)
         self.seconds += time.perf_counter() - start
         self.next_turn = start + PERIOD_SECONDS * self.conditions.ease
         return block
 
     def full(self) -> bool:
-        count, least = len(self.counted) * BLOCK, self.conditions.pairs
+        count, least = len(self.counted), self.conditions.blocks
         if count < least:
             return False
-        if count >= MOST_PAIRS * least or self.seconds > MORE_SECONDS:
+        if count >= MOST_BLOCKS * least or self.seconds > MORE_SECONDS:
             return True
         taken = _pairs(self.counted)
         return taken.quiet_blocks >= self.conditions.quiet_blocks and taken.half_width <= self.conditions.within
 
-    def pairs(self, *, better: bool) -> Pairs:
+    def taken(self, *, better: bool) -> Pairs:
         conditions = self.conditions
-        short = len(self.counted) * BLOCK < conditions.pairs
+        short = len(self.counted) < conditions.blocks
         used = self.counted + self.aside if short else self.counted
         taken = _pairs(used)
         far = _far_from_anchor(quiet_median(taken.reference), conditions.normal)
@@ -263,8 +276,9 @@ class _Tray:
         seen = load.disturbances([block.span for block in used], conditions.threads)
         return replace(
             taken,
-            disturbances=(*seen, *filter(None, [reason]), *_doubts(taken, conditions)),
-            set_aside=0 if short else len(self.aside) * BLOCK,
+            disturbances=(*seen, *filter(None, [reason])),
+            doubts=_doubts(taken, conditions),
+            set_aside=0 if short else len(self.aside) * self.pairs,
             better=better,
             out_of_patience=short,
         )
@@ -275,12 +289,19 @@ def _pairs(blocks: Sequence[_Block]) -> Pairs:
     return Pairs(candidate=times[:, :, 0], reference=times[:, :, 1], disturbances=())
 
 
-def _take_block(candidate: Run, company: Company, device: str) -> _Block:
+def _block_pairs(candidate: Run, company: Company) -> int:
+    fewest, most = BLOCK_PAIRS
+    pair = milliseconds(candidate) + milliseconds(company.reference)
+    return min(most, max(fewest, math.ceil(BLOCK_MILLISECONDS / pair)))
+
+
+def _take_block(candidate: Run, pairs: int, conditions: Conditions) -> _Block:
+    company, device = conditions.company, conditions.device
     for _ in range(WARM_PAIRS):
         candidate()
         company.reference()
     before = load.snapshot(device)
-    times = [[milliseconds(candidate), milliseconds(company.reference)] for _ in range(BLOCK)]
+    times = [[milliseconds(candidate), milliseconds(company.reference)] for _ in range(pairs)]
     canary = canary_milliseconds(company)
     return _Block(times=np.asarray(times), canary_milliseconds=canary, span=(before, load.snapshot(device)))
 
@@ -314,15 +335,15 @@ def _doubts(pairs: Pairs, conditions: Conditions) -> tuple[str, ...]:
 
 
 def measure(candidates: Sequence[Run], conditions: Conditions) -> list[Pairs]:
-    """Warm up and take pairs; once more of those that were disturbed, and then the better of the two."""
+    """Warm up and take pairs; once more of those that something disturbed, and then the better of the two."""
     for candidate in candidates:
         warm_up(candidate, conditions.company.reference)
     taken = take_pairs(candidates, conditions)
-    again = [index for index, one in enumerate(taken) if one.disturbances and not (one.better or one.out_of_patience)]
+    again = [index for index, one in enumerate(taken) if one.repeatable]
     if again:
         second = take_pairs([candidates[index] for index in again], conditions)
         for index, other in zip(again, second, strict=True):
-            taken[index] = min(taken[index], other, key=lambda one: (len(one.disturbances), one.half_width))
+            taken[index] = min(taken[index], other, key=lambda one: (len(one.flagged), one.half_width))
     return taken
 
 
@@ -339,7 +360,7 @@ def summarise(
     ratio = pairs.ratio
     p90, p99 = (max(ratio, float(value)) for value in np.quantile(pairs.candidate / pairs.reference, (0.9, 0.99)))
     low, high = interval(pairs.candidate, pairs.reference)
-    flagged = list(pairs.disturbances)
+    flagged = list(pairs.flagged)
     if anchor_flagged:
         flagged.append(f"the reference was anchored on a disturbed machine ({'; '.join(anchor_flagged)})")
     return Latency(

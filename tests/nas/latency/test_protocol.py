@@ -32,7 +32,7 @@ def record(pairs: protocol.Pairs, anchored: float = 10.0, reasons: tuple[str, ..
 def drifting(ratio: float, blocks: int = 12) -> protocol.Pairs:
     """A machine whose speed halves meanwhile, and jitters by 1 %."""
     random = np.random.default_rng(5)
-    slower = np.linspace(10.0, 20.0, blocks * protocol.BLOCK).reshape(blocks, protocol.BLOCK)
+    slower = np.linspace(10.0, 20.0, blocks * 5).reshape(blocks, 5)
     reference = slower * random.normal(1, 0.01, slower.shape)
     candidate = ratio * slower * random.normal(1, 0.01, slower.shape)
     return protocol.Pairs(candidate=candidate, reference=reference, disturbances=())
@@ -165,14 +165,14 @@ def test_calls_alternate_and_pairs_are_added_until_the_interval_is_narrow() -> N
     beside = protocol.Company(reference=steady, canary=waits(0.1))
     normal = protocol.Normal(reference_milliseconds=0.5, canary=0.2)
     taken = protocol.take_pairs([noisy], conditions(beside=beside, normal=normal))[0]
-    assert taken.count == protocol.MOST_PAIRS * protocol.PAIRS
+    assert taken.candidate.shape == (protocol.MOST_BLOCKS * protocol.BLOCKS, 25)
     assert order == ["candidate", "reference"] * (len(order) // 2)
-    assert any("after 120 pairs" in reason for reason in taken.disturbances)
+    assert any("after 600 pairs" in reason for reason in taken.flagged)
 
 
 def test_the_ratio_of_known_waits_is_found() -> None:
     taken = protocol.measure([waits(1.5)], conditions())[0]
-    assert taken.count == protocol.PAIRS
+    assert taken.candidate.shape == (protocol.BLOCKS, 12)  # of 2.5 ms each
     assert taken.ratio == pytest.approx(1.5)
 
 
@@ -181,7 +181,7 @@ def test_less_is_taken_where_less_is_asked() -> None:
     protocol.take_pairs([waits(1.5)], conditions())
     thorough = CLOCK.now - begun
     taken = protocol.take_pairs([waits(1.5)], conditions(within=0.03))[0]
-    assert taken.count == protocol.PAIRS // 2
+    assert len(taken.candidate) == protocol.BLOCKS // 2
     assert CLOCK.now - begun - thorough < thorough / 3
 
 
@@ -189,7 +189,7 @@ class Moved:
     """A machine whose cores share no cache for a while: the canary and the candidate take twice as long."""
 
     def __init__(self, blocks: float) -> None:
-        self.calls_left = blocks * (protocol.BLOCK + protocol.WARM_PAIRS)
+        self.calls_left = blocks * (8 + protocol.WARM_PAIRS) + 1  # blocks of 8 pairs of 4 ms, chosen by one call
 
     def candidate(self) -> None:
         self.calls_left -= 1
@@ -205,7 +205,7 @@ class Moved:
 def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
     machine = Moved(blocks=3)
     taken = protocol.take_pairs([machine.candidate], conditions(threads=2, beside=machine.company()))[0]
-    assert taken.set_aside == 3 * protocol.BLOCK
+    assert taken.set_aside == 3 * 8
     assert taken.ratio == pytest.approx(1.5)
     assert not any("cores exchanged" in reason for reason in taken.disturbances)
     assert record(taken).set_aside == taken.set_aside
@@ -223,7 +223,7 @@ def test_several_candidates_take_turns() -> None:
 
     normal = protocol.Normal(reference_milliseconds=0.3, canary=1 / 3)
     taken = protocol.take_pairs([named("a"), named("b")], conditions(beside=company(0.3, 0.1), normal=normal))
-    assert [one.count >= protocol.PAIRS for one in taken] == [True, True]
+    assert [len(one.candidate) for one in taken] == [protocol.BLOCKS] * 2
     turns = [name for name, before in zip(order, ["", *order], strict=False) if name != before]
     assert turns[:8] == ["a", "b"] * 4
 
