@@ -46,12 +46,12 @@ def search(folder: Path, milliseconds: float, target: str, number: int) -> float
     if (folder / "study.yaml").is_file():
         command += ["--resume", str(folder)]
     else:
-        study = folder.with_suffix(".yaml")
+        study = folder.with_name(f"{folder.name}.yaml")
         study.parent.mkdir(parents=True, exist_ok=True)
         seed = SEEDS[number % len(SEEDS)]
         study.write_text(STUDY.format(milliseconds=milliseconds, target=target, seed=seed, number=number))
         command += [str(study), "--out", str(folder)]
-    with folder.with_suffix(".log").open("a") as log:
+    with folder.with_name(f"{folder.name}.log").open("a") as log:
         subprocess.run(command, stdout=log, stderr=log, check=True)
     return time.monotonic() - begun
 
