@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from space.architecture import (
     Stage,
 )
 from space.errors import ArchitectureError
+from space.work import BLOCK
 
 ROOM = 8  # multiples that rounding may add to a width
 STEP = 4  # fpl joins four branches, sep divides by its expansion
@@ -65,6 +67,22 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
         decoder=_scaled_decoder(architecture, scaled),
         head=head,
     )
+
+
+def wider_stages(architecture: Architecture) -> list[Architecture]:
+    """The same architecture with one stage widened to its next whole block of channels: one for each stage that can be.
+
+    Raises: ArchitectureError for a pruned architecture.
+    """
+    if architecture.channels:
+        raise ArchitectureError("cannot widen a pruned architecture; widen what it was cut from and prune again")
+    found = []
+    for index, stage in enumerate(architecture.stages):
+        wider = replace(stage, width=(stage.width // BLOCK + 1) * BLOCK)
+        stages = (*architecture.stages[:index], wider, *architecture.stages[index + 1 :])
+        with contextlib.suppress(ArchitectureError):  # a later stage that has to be wider still, or the widest there is
+            found.append(replace(architecture, stages=stages))
+    return found
 
 
 def _largest_width(architecture: Architecture) -> int:

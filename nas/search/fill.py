@@ -1,4 +1,8 @@
-"""The width is solved, not left to luck: one factor on every width, so that the measured latency fills the budget.
+"""The width is solved, not left to luck, so that the measured latency fills the budget: one factor on every width, then
+single stages.
+
+Hardware has steps: 16 channels cost what 9 do, and 20 what 32 do. Where one factor ends below the budget, since the
+next step of all layers together is above it, single stages are widened to their next step.
 
 An estimate says where to look, a measurement whether that is it. Estimates may be far off: each measurement corrects
 them for the widths around it, and the search for the factor stays between what was measured inside and outside.
@@ -12,12 +16,13 @@ from dataclasses import dataclass
 
 from space import Architecture
 from space.latency import Budget, Latency
-from space.scale import scale_width
+from space.scale import scale_width, wider_stages
 
 NARROWEST, WIDEST = 0.03, 16.0
 FULL_ENOUGH = 0.95  # of the budget
 SAFE = 0.985  # of the budget: repeated measurements differ by one to two per cent
-MOST_MEASUREMENTS = 6
+MOST_MEASUREMENTS = 4  # to solve the factor
+MOST_WIDENINGS = 3  # of single stages
 HALVINGS = 10  # of the range of factors, on a logarithmic scale, to solve for an estimate
 
 
@@ -28,6 +33,7 @@ class Filled:
     architecture: Architecture
     latency: Latency
     factor: float
+    widened: bool = False  # beyond the factor, in single stages
 
 
 def fill(
@@ -36,7 +42,7 @@ def fill(
     measure: Callable[[Architecture], Latency],
     estimate: Callable[[Architecture], float],
 ) -> Filled:
-    """Scale every width of `architecture` until its measured latency uses most of the budget without leaving it.
+    """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
 
     `estimate` gives milliseconds without measuring. The result is outside the budget only when the narrowest width is.
     """
@@ -69,7 +75,32 @@ def fill(
         outside = Filled(architecture=candidate, latency=measure(candidate), factor=NARROWEST)
     result = inside or outside
     assert result is not None
-    return result
+    return result if inside is None else _widen_stages(inside, budget, measure, estimate)
+
+
+def _widen_stages(
+    filled: Filled,
+    budget: Budget,
+    measure: Callable[[Architecture], Latency],
+    estimate: Callable[[Architecture], float],
+) -> Filled:
+    """Single stages brought to their next step, each time the dearest one that is estimated to stay inside."""
+    wanted = budget.milliseconds * (FULL_ENOUGH + SAFE) / 2
+    for _ in range(MOST_WIDENINGS):
+        milliseconds = filled.latency.milliseconds(budget.statistic)
+        if milliseconds >= FULL_ENOUGH * budget.milliseconds:
+            break
+        correction = milliseconds / estimate(filled.architecture)
+        wider = [(correction * estimate(each), each) for each in wider_stages(filled.architecture)]
+        fitting = [each for each in wider if milliseconds < each[0] <= wanted]
+        if not fitting:
+            break
+        candidate = max(fitting, key=lambda each: each[0])[1]
+        latency = measure(candidate)
+        if latency.milliseconds(budget.statistic) > SAFE * budget.milliseconds:
+            break
+        filled = Filled(architecture=candidate, latency=latency, factor=filled.factor, widened=True)
+    return filled
 
 
 def _solve(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 import space
-from nas.search.fill import FULL_ENOUGH, MOST_MEASUREMENTS, NARROWEST, SAFE, WIDEST, fill
+from nas.search.fill import FULL_ENOUGH, MOST_MEASUREMENTS, MOST_WIDENINGS, NARROWEST, SAFE, WIDEST, fill
 from space import Architecture
 from space.latency import Budget, Latency
+from space.scale import scale_width
 
 SIZE = (180, 240)
 Invented = Callable[[float], Latency]
@@ -45,7 +47,7 @@ def test_the_budget_is_filled_and_not_left(name: str, scale: float, proportional
     filled = fill(space.load(name), budget, measure, lambda scaled: scale * guess(scaled))
     assert filled.latency == proportional(filled.architecture)
     assert budget.admits(filled.latency)
-    assert len(asked) <= MOST_MEASUREMENTS + 1
+    assert len(asked) <= MOST_MEASUREMENTS + 1 + MOST_WIDENINGS
     assert len(set(asked)) == len(asked)
     # NDNet's smallest member cannot become slow enough: it ends at the widest factor instead.
     if filled.factor < WIDEST:
@@ -62,6 +64,20 @@ def test_nothing_is_inside_an_impossible_budget_and_the_narrowest_is_given_back(
     filled = fill(space.load("erfnet"), budget, proportional, guess)
     assert not budget.admits(filled.latency)
     assert filled.factor == NARROWEST
+
+
+def test_single_stages_are_widened_where_one_factor_cannot_fill(invented: Invented) -> None:
+    """A device that pads channels to 16: all widths of SwiftNet-RN18 step together."""
+
+    def padded(architecture: Architecture) -> Latency:
+        stages = tuple(replace(stage, width=-(-stage.width // 16) * 16) for stage in architecture.stages)
+        return invented(space.multiply_adds(replace(architecture, stages=stages), SIZE, 11) / 4e7)
+
+    budget = Budget.parse("4.7ms")
+    filled = fill(space.load("swiftnet-rn18"), budget, padded, lambda a: padded(a).p50_milliseconds)
+    by_factor = scale_width(space.load("swiftnet-rn18"), filled.factor)
+    assert filled.widened
+    assert padded(by_factor).p50_milliseconds < filled.latency.p50_milliseconds <= SAFE * 4.7
 
 
 def test_a_true_estimate_needs_one_measurement(proportional: Measure) -> None:
