@@ -73,11 +73,11 @@ def test_single_stages_are_widened_where_one_factor_cannot_fill(invented: Invent
         stages = tuple(replace(stage, width=-(-stage.width // 16) * 16) for stage in architecture.stages)
         return invented(space.multiply_adds(replace(architecture, stages=stages), SIZE, 11) / 4e7)
 
-    budget = Budget.parse("4.7ms")
+    budget = Budget.parse("5.35ms")
     filled = fill(space.load("swiftnet-rn18"), budget, padded, lambda a: padded(a).p50_milliseconds)
     by_factor = scale_width(space.load("swiftnet-rn18"), filled.factor)
     assert filled.widened
-    assert padded(by_factor).p50_milliseconds < filled.latency.p50_milliseconds <= SAFE * 4.7
+    assert padded(by_factor).p50_milliseconds < filled.latency.p50_milliseconds <= SAFE * 5.35
 
 
 def test_a_true_estimate_needs_one_measurement(proportional: Measure) -> None:
