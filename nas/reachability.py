@@ -26,7 +26,7 @@ from space.latency_table import LatencyTable
 from space.scale import scale_width
 from space.search_space import Choice, Genotype
 
-MEASUREMENTS_PER_CANDIDATE = 4  # to solve its width for the budget; six at most
+MEASUREMENTS_PER_CANDIDATE = 4  # to solve its width for the budget; eight at most
 TIMED_STEPS = 3
 FEWEST = 10  # draws with a value, below which nothing is said about it
 RIDGE = 1.0  # in draws: what keeps rare values near the axis' average

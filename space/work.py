@@ -16,9 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from space.channels import Widths
+from space.channels import Widths, widths
 from space.graph import Graph, Node, output_size
+
+if TYPE_CHECKING:
+    from space.architecture import Architecture
 
 BLOCK = 16
 ALIGNED = 4
@@ -46,6 +50,12 @@ def total(layers: tuple[LayerWork, ...]) -> dict[str, float]:
         for quantity, amount in layer.amounts.items():
             sums[quantity] = sums.get(quantity, 0.0) + amount
     return sums
+
+
+def work_of(architecture: Architecture, size: tuple[int, int], num_classes: int) -> dict[str, float]:
+    """All the work of an architecture at input `size` (height, width)."""
+    graph = architecture.graph(num_classes)
+    return total(layer_work(graph, widths(graph, architecture.channels), size))
 
 
 def layer_work(graph: Graph, sizes: Widths, size: tuple[int, int]) -> tuple[LayerWork, ...]:

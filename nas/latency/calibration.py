@@ -14,7 +14,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +25,12 @@ from nas.latency.meter import Meter
 from nas.latency.prices import fit_prices
 from space import strict
 from space.architecture import Architecture
-from space.channels import widths
 from space.errors import TargetError, UserError
 from space.latency import Latency
 from space.latency_table import LatencyTable
 from space.scale import scale_width
 from space.search_space import Space
-from space.work import layer_work, total
+from space.work import work_of
 
 NETWORKS = 550
 FEWEST = 20  # to fit anything to
@@ -124,7 +123,7 @@ def calibrate(meter: Meter) -> Calibration:
             f"expected at least {FEWEST} undisturbed measurements to fit a table to, got {len(used)}; measure more "
             "networks, with the machine left alone"
         )
-    works = [_work(architecture, meter) for _, architecture in used]
+    works = [work_of(architecture, meter.size, meter.num_classes) for _, architecture in used]
     ratios = [sample.ratio for sample, _ in used]
     inside = [place for place in range(len(used)) if place % LEFT_OUT]
     judge = fit_prices([works[place] for place in inside], [ratios[place] for place in inside])
@@ -213,11 +212,6 @@ def _measure_one(meter: Meter, architecture: Architecture) -> Latency | None:
         return meter.measure(architecture, within=WITHIN)
     except TargetError:
         return None
-
-
-def _work(architecture: Architecture, meter: Meter) -> Mapping[str, float]:
-    graph = architecture.graph(meter.num_classes)
-    return total(layer_work(graph, widths(graph, architecture.channels), meter.size))
 
 
 def _folder(meter: Meter) -> Path:

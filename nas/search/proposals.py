@@ -14,11 +14,10 @@ from nas.search.fill import Filled, fill
 from nas.search.sampler import Sampler
 from nas.study import Study
 from space.architecture import Architecture
-from space.channels import widths
 from space.errors import BudgetError
 from space.latency import Budget, Latency
 from space.search_space import Genotype
-from space.work import layer_work, total
+from space.work import work_of
 
 UNKNOWN_DEVICE = 1e8  # multiply-adds per millisecond, before anything was measured
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
@@ -208,8 +207,7 @@ class Proposals:
         self._measured[architecture.key] = latency.milliseconds(self._budget.statistic)
 
     def _work(self, architecture: Architecture) -> dict[str, float]:
-        graph = architecture.graph(self._num_classes)
-        return total(layer_work(graph, widths(graph, architecture.channels), self._study.data.size))
+        return work_of(architecture, self._study.data.size, self._num_classes)
 
 
 def measured_trial(
