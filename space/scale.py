@@ -69,20 +69,48 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
     )
 
 
-def wider_stages(architecture: Architecture) -> list[Architecture]:
-    """The same architecture with one stage widened to its next whole block of channels: one for each stage that can be.
+def wider_parts(architecture: Architecture) -> list[Architecture]:
+    """The same architecture with one part wider: each stage, decoder and separable head, brought to its next multiple
+    of STEP and to its next whole block of channels.
 
     Raises: ArchitectureError for a pruned architecture.
     """
     if architecture.channels:
         raise ArchitectureError("cannot widen a pruned architecture; widen what it was cut from and prune again")
     found = []
-    for index, stage in enumerate(architecture.stages):
-        wider = replace(stage, width=(stage.width // BLOCK + 1) * BLOCK)
-        stages = (*architecture.stages[:index], wider, *architecture.stages[index + 1 :])
-        with contextlib.suppress(ArchitectureError):  # a later stage that has to be wider still, or the widest there is
-            found.append(replace(architecture, stages=stages))
-    return found
+    for multiple in (STEP, BLOCK):
+        for index in range(len(architecture.stages)):
+            with contextlib.suppress(ArchitectureError):  # a later stage that has to be wider still, or none is wider
+                found.append(_with_wider_stage(architecture, index, multiple))
+        with contextlib.suppress(ArchitectureError):
+            found.append(replace(architecture, decoder=_wider_decoder(architecture, multiple)))
+        if architecture.head.width:
+            head = replace(architecture.head, width=_next(architecture.head.width, multiple))
+            found.append(replace(architecture, head=head))
+    return [each for each in found if each != architecture]
+
+
+def _with_wider_stage(architecture: Architecture, index: int, multiple: int) -> Architecture:
+    stage = architecture.stages[index]
+    unit = {"sep": stage.expansion, "fpl": 4}.get(stage.block, 1)
+    wider = replace(stage, width=_next(stage.width, math.lcm(multiple, unit)))
+    return replace(architecture, stages=(*architecture.stages[:index], wider, *architecture.stages[index + 1 :]))
+
+
+def _wider_decoder(architecture: Architecture, multiple: int) -> DeconvDecoder | CatDecoder | LadderDecoder | None:
+    decoder = architecture.decoder
+    if isinstance(decoder, DeconvDecoder):
+        return replace(
+            decoder,
+            steps=tuple(replace(step, width=_next(step.width, math.lcm(multiple, 4))) for step in decoder.steps),
+        )
+    if isinstance(decoder, (CatDecoder, LadderDecoder)):
+        return replace(decoder, width=_next(decoder.width, multiple))
+    return None
+
+
+def _next(width: int, multiple: int) -> int:
+    return (width // multiple + 1) * multiple
 
 
 def _largest_width(architecture: Architecture) -> int:

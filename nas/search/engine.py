@@ -17,7 +17,8 @@ from nas.data import Dataset, check, load
 from nas.latency import Meter, MeterOf, default_target, parse_target
 from nas.run_folder import Certificate, Phase, RunFolder, Trial
 from nas.search.console import Console
-from nas.search.proposals import Measure, Proposals, measured_trial
+from nas.search.fill import Measure
+from nas.search.proposals import Proposals, measured_trial
 from nas.search.timing import meter_of_cluster
 from nas.search.tuning import Cluster, Events, Job, ray_session, recipe_of, run_jobs
 from nas.study import Study
@@ -27,7 +28,7 @@ from space.latency import Budget, Latency
 from space.scale import scale_width
 from space.target import Target
 
-QUICK_WITHIN = 0.03  # of a candidate's latency; the winner's certificate is asked to be as sure as the protocol is
+QUICK_WITHIN = 0.03  # of a latency; a candidate's is confirmed, and the winner's certified, as sure as the protocol is
 SMALLEST = 0.03  # width factor of the networks that tell whether a budget can be reached at all
 
 
@@ -59,7 +60,9 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             if not run.trials():
                 _require_reachable(budget, target, measure)
             _measure_company(run, study, budget, measure, dataset.num_classes, console)
-            proposals = Proposals(run, study, budget, measure, dataset.num_classes, console)
+            proposals = Proposals(
+                run, study, budget, dataset.num_classes, console, measure=measure, confirm=meter.measure
+            )
             if not address:  # a Ray of our own would only disturb the timings above
                 session.enter_context(ray_session(None, cluster.concurrent))
             _search_phase(run, study, proposals, cluster, console)

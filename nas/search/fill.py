@@ -1,29 +1,35 @@
 """The width is solved, not left to luck, so that the measured latency fills the budget: one factor on every width, then
-single stages.
+single parts.
 
 Hardware has steps: 16 channels cost what 9 do, and 20 what 32 do. Where one factor ends below the budget, since the
-next step of all layers together is above it, single stages are widened to their next step.
+next step of all layers together is above it, single stages and decoders are widened by a step.
 
 An estimate says where to look, a measurement whether that is it. Estimates may be far off: each measurement corrects
-them for the widths around it, and the search for the factor stays between what was measured inside and outside.
+them for the widths around it, and the search for the factor stays between what was measured inside and outside. Quick
+measurements, of few blocks, err upwards on a machine that is not quiet all the time; so what they end at is confirmed
+by a measurement as sure as a certificate's.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from space import Architecture
 from space.latency import Budget, Latency
-from space.scale import scale_width, wider_stages
+from space.scale import scale_width, wider_parts
 
 NARROWEST, WIDEST = 0.03, 16.0
 FULL_ENOUGH = 0.95  # of the budget
 SAFE = 0.985  # of the budget: repeated measurements differ by one to two per cent
 MOST_MEASUREMENTS = 4  # to solve the factor
-MOST_WIDENINGS = 3  # of single stages
+MOST_CONFIRMATIONS = 4  # of the factor, and of single parts widened
+MOST_STEPS = 12  # of single parts, from one measurement to the next
 HALVINGS = 10  # of the range of factors, on a logarithmic scale, to solve for an estimate
+
+
+Measure = Callable[[Architecture], Latency]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +39,20 @@ class Filled:
     architecture: Architecture
     latency: Latency
     factor: float
-    widened: bool = False  # beyond the factor, in single stages
+    widened: bool = False  # beyond the factor, in single parts
 
 
 def fill(
     architecture: Architecture,
     budget: Budget,
-    measure: Callable[[Architecture], Latency],
+    measure: Measure,
+    confirm: Measure,
     estimate: Callable[[Architecture], float],
 ) -> Filled:
     """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
 
-    `estimate` gives milliseconds without measuring. The result is outside the budget only when the narrowest width is.
+    `measure` is quick, `confirm` is sure, `estimate` gives milliseconds without measuring. The result was confirmed; it
+    is outside the budget only when the narrowest width is.
     """
     inside: Filled | None = None
     outside: Filled | None = None
@@ -70,37 +78,46 @@ def fill(
                 break
         else:
             outside = filled
-    if inside is None and outside is not None and outside.factor > NARROWEST:
+    if inside is None:
         candidate = scale_width(architecture, NARROWEST)
-        outside = Filled(architecture=candidate, latency=measure(candidate), factor=NARROWEST)
-    result = inside or outside
-    assert result is not None
-    return result if inside is None else _widen_stages(inside, budget, measure, estimate)
+        inside = Filled(architecture=candidate, latency=measure(candidate), factor=NARROWEST)
+    return _confirmed(inside, budget, confirm, estimate)
 
 
-def _widen_stages(
-    filled: Filled,
-    budget: Budget,
-    measure: Callable[[Architecture], Latency],
-    estimate: Callable[[Architecture], float],
-) -> Filled:
-    """Single stages brought to their next step, each time the dearest one that is estimated to stay inside."""
+def _confirmed(filled: Filled, budget: Budget, confirm: Measure, estimate: Callable[[Architecture], float]) -> Filled:
+    """The same with a sure latency, single parts widened by what is left of the budget."""
+    filled = replace(filled, latency=confirm(filled.architecture))
+    seen = {filled.architecture.key}
     wanted = budget.milliseconds * (FULL_ENOUGH + SAFE) / 2
-    for _ in range(MOST_WIDENINGS):
+    for _ in range(MOST_CONFIRMATIONS - 1):
         milliseconds = filled.latency.milliseconds(budget.statistic)
         if milliseconds >= FULL_ENOUGH * budget.milliseconds:
             break
         correction = milliseconds / estimate(filled.architecture)
-        wider = [(correction * estimate(each), each) for each in wider_stages(filled.architecture)]
-        fitting = [each for each in wider if milliseconds < each[0] <= wanted]
+        candidate = _widened(filled.architecture, estimate, wanted / correction)
+        if candidate.key in seen:
+            break
+        seen.add(candidate.key)
+        latency = confirm(candidate)
+        if latency.milliseconds(budget.statistic) > SAFE * budget.milliseconds:
+            wanted *= wanted / latency.milliseconds(budget.statistic)
+        else:
+            filled = replace(filled, architecture=candidate, latency=latency, widened=True)
+    return filled
+
+
+def _widened(
+    architecture: Architecture, estimate: Callable[[Architecture], float], milliseconds: float
+) -> Architecture:
+    """Single parts brought to a next step, each time the dearest that is estimated to stay within `milliseconds`."""
+    for _ in range(MOST_STEPS):
+        now = estimate(architecture)
+        wider = [(estimate(each), each) for each in wider_parts(architecture)]
+        fitting = [each for each in wider if now < each[0] <= milliseconds]
         if not fitting:
             break
-        candidate = max(fitting, key=lambda each: each[0])[1]
-        latency = measure(candidate)
-        if latency.milliseconds(budget.statistic) > SAFE * budget.milliseconds:
-            break
-        filled = Filled(architecture=candidate, latency=latency, factor=filled.factor, widened=True)
-    return filled
+        architecture = max(fitting, key=lambda each: each[0])[1]
+    return architecture
 
 
 def _solve(

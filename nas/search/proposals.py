@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import replace
 
 import space
 from nas.latency.prices import fit_prices
 from nas.run_folder import Origin, RunFolder, Trial
 from nas.search.console import Console
-from nas.search.fill import Filled, fill
+from nas.search.fill import Filled, Measure, fill
 from nas.search.sampler import Sampler
 from nas.study import Study
 from space.architecture import Architecture
@@ -22,8 +21,6 @@ from space.work import work_of
 UNKNOWN_DEVICE = 1e8  # multiply-adds per millisecond, before anything was measured
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
 
-Measure = Callable[[Architecture], Latency]
-
 
 class Proposals:
     """Candidates in their order: those a killed run left unfinished, seeds, random draws, guided ones.
@@ -33,13 +30,22 @@ class Proposals:
     """
 
     def __init__(
-        self, run: RunFolder, study: Study, budget: Budget, measure: Measure, num_classes: int, console: Console
+        self,
+        run: RunFolder,
+        study: Study,
+        budget: Budget,
+        num_classes: int,
+        console: Console,
+        *,
+        measure: Measure,
+        confirm: Measure,
     ) -> None:
         plan = study.search
         self._run = run
         self._study = study
         self._budget = budget
         self._measure = measure
+        self._confirm = confirm
         self._num_classes = num_classes
         self._console = console
         self._space = study.architectures()
@@ -195,12 +201,15 @@ class Proposals:
                 return space.multiply_adds(scaled, self._study.data.size, self._num_classes) / UNKNOWN_DEVICE
             return prices.sum(self._work(scaled))
 
-        def measure(scaled: Architecture) -> Latency:
-            latency = self._measure(scaled)
-            self._note(scaled, latency)
-            return latency
+        def noted(measure: Measure) -> Measure:
+            def measured(scaled: Architecture) -> Latency:
+                latency = measure(scaled)
+                self._note(scaled, latency)
+                return latency
 
-        return fill(architecture, self._budget, measure, estimate)
+            return measured
+
+        return fill(architecture, self._budget, noted(self._measure), noted(self._confirm), estimate)
 
     def _note(self, architecture: Architecture, latency: Latency) -> None:
         self._works[architecture.key] = self._work(architecture)

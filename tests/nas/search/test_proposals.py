@@ -49,7 +49,7 @@ def proposals(invented: Callable[[float], Latency]) -> Propose:
     def propose(run: RunFolder, budget: str = "10ms", **plan: object) -> Proposals:
         question = study(budget, **plan)
         limit = Budget.parse(budget)
-        return Proposals(run, question, limit, measure, CLASSES, Console(run, question, limit))
+        return Proposals(run, question, limit, CLASSES, Console(run, question, limit), measure=measure, confirm=measure)
 
     return propose
 
