@@ -1,103 +1,243 @@
-"""Pruning a trained network into a measured budget: score, cut, fine-tune.
+"""Pruning a trained network into a measured budget: look at what it costs, weigh, cut, recover, and again.
 
-`pruning` decides which channels go; here it meets data, the target and the trainer.
+`pruning` decides what goes; here it meets data, the target and the trainer.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from nas.data import Dataset, make_loader
-from nas.latency import Meter
+from nas.latency.estimates import Estimates
+from nas.latency.meter import Measures
 from nas.training import EpochReport, Recipe
+from pruning.allocation import FULL_ENOUGH, allocate, require_reachable
+from pruning.damage import Damage, assumed_damage, observed_damage
+from pruning.depth import removable_blocks, remove_blocks, without_blocks
+from pruning.importance import Scores, batch_norm_scale, fisher, magnitude, taylor
+from pruning.surgery import Cutter
 from space import Architecture
 from space.latency import Budget, Latency
+from space.latency_table import LatencyTable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from space.network import Network
 
+Importance = Literal["fisher", "taylor", "batch-norm", "magnitude"]  # as `pruning.importance` has them
+
 SCORING_BATCHES = 32
+OBSERVED_IMAGES = 16  # on which damage is observed; their statistics stand for the data's
+STATISTICS_BATCHES = 32  # that give batch norms fresh statistics when nothing is trained
 AIM = 0.985  # of the budget: repeated measurements differ by one to two per cent
+QUICK_WITHIN = 0.03  # of the latency of cuts that only teach what cuts cost
+TAUGHT = 10  # such cuts
+NARROWEST = 0.15  # share of channels that they keep
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Cut:
-    """A network inside its budget, before any fine-tuning: weights by name, and what it and its origin measured."""
+class Pruned:
+    """A network inside its budget, what it and its origin measured, and which blocks went."""
 
-    architecture: Architecture
-    weights: Mapping[str, Tensor]
+    network: Network
     before: Latency
     after: Latency
+    blocks: tuple[str, ...]
 
 
-def cut_to_budget(
-    network: Network, num_classes: int, budget: Budget, meter: Meter, dataset: Dataset | None, recipe: Recipe
-) -> Cut:
-    """Remove the least important channels until the measured latency is inside the budget.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to prune. `steps`: cuts on the way to the budget, each followed by its share of `epochs`."""
 
-    With a data set, importance is first-order Taylor over real batches; without, the weights' magnitude.
+    epochs: int
+    steps: int = 1
+    importance: Importance | None = None  # None: Fisher with data, magnitude without
+    depth: bool = True  # blocks may go, not only channels
 
-    Raises: BudgetError with the lowest latency reached when no cut is enough.
-    """
-    from pruning.allocation import allocate
-    from pruning.importance import magnitude, taylor
-    from pruning.surgery import Cutter
 
-    cutter = Cutter(network.architecture, num_classes)
-    if dataset is None:
-        scores = magnitude(cutter, network)
-    else:
+class Pruner:
+    """Prunes networks on one target; keeps what it learnt of the target's latencies."""
+
+    def __init__(
+        self,
+        meter: Measures,
+        size: tuple[int, int],
+        num_classes: int,
+        *,
+        table: LatencyTable | None,
+        dataset: Dataset | None,
+        recipe: Recipe,
+        device: str = "cpu",
+        said: Callable[[str], None] = lambda words: None,
+    ) -> None:
+        """`size`: height and width that `meter` times at. Without `dataset` nothing is trained, and weights decide."""
+        self._meter = meter
+        self._num_classes = num_classes
+        self._dataset = dataset
+        self._recipe = recipe
+        self._device = device
+        self._said = said
+        self._estimates = Estimates(size, num_classes, table)
+        self._latencies: dict[str, Latency] = {}
+
+    def prune(self, network: Network, budget: Budget, plan: Plan) -> Pruned:
+        """The most accurate network that can be cut out of `network` inside `budget`.
+
+        Raises: BudgetError with the lowest latency reached, before anything is trained, when no cut is enough.
+        """
+        before = self._latency(network.architecture)
+        if budget.admits(before):
+            return Pruned(network=network, before=before, after=before, blocks=())
+        aim = AIM * budget.milliseconds
+        cutter = Cutter(network.architecture, self._num_classes)
+        self._learn(network.architecture, budget)
+        require_reachable(
+            cutter,
+            estimate=self._estimates.graph,
+            measure=lambda architecture: self._learn(architecture, budget),
+            budget_milliseconds=aim,
+            depth=plan.depth and self._dataset is not None,
+        )
+        for cut in some_cuts(cutter, TAUGHT):
+            self._estimates.learn(cut, self._quick(cut).milliseconds(budget.statistic))
+        teacher, gone = network, []
+        start = before.milliseconds(budget.statistic)
+        steps = max(1, min(plan.steps, plan.epochs))
+        for step in range(1, steps + 1):
+            wanted = start * math.pow(aim / start, step / steps)
+            network, blocks = self._cut(network, wanted, budget, plan, last=step == steps)
+            gone += blocks
+            after = self._latency(network.architecture)
+            self._said(f"cut     {after}")
+            network = self._recovered(network, teacher, _share(plan.epochs, step, steps))
+        return Pruned(network=network, before=before, after=after, blocks=tuple(gone))
+
+    def _cut(
+        self, network: Network, milliseconds: float, budget: Budget, plan: Plan, *, last: bool
+    ) -> tuple[Network, list[str]]:
+        cutter = Cutter(network.architecture, self._num_classes)
+        scores, damage = self._weighed(cutter, network, plan)
+        taught: list[Architecture] = []
+
+        def measure(architecture: Architecture) -> float:
+            taught.append(architecture)
+            return self._latency(architecture).milliseconds(budget.statistic)
+
+        allocation = allocate(
+            cutter,
+            scores,
+            damage,
+            estimate=self._estimates.graph,
+            measure=measure,
+            budget_milliseconds=milliseconds,
+            full_enough=FULL_ENOUGH / AIM if last else 0.9,
+        )
+        for architecture in taught:  # not sooner: the allocation corrects the estimates that it began with
+            self._learn(architecture, budget)
+        blocks = sorted(allocation.blocks)
+        cut = remove_blocks(cutter.cut(network, allocation.keep), blocks)
+        assert cut.architecture == allocation.architecture, "what was cut is what was measured"
+        return cut, blocks
+
+    def _weighed(self, cutter: Cutter, network: Network, plan: Plan) -> tuple[Scores, Damage]:
+        if self._dataset is None:
+            score = batch_norm_scale if plan.importance == "batch-norm" else magnitude
+            scores = score(cutter, network)
+            return scores, assumed_damage(cutter, scores)
+        scores = self._scores(cutter, network, plan.importance or "fisher")
+        images = next(iter(self._batches(self._dataset, OBSERVED_IMAGES)))[0]
+        damage = observed_damage(cutter, network, scores, [images])
+        return scores, damage if plan.depth else replace(damage, blocks={})
+
+    def _scores(self, cutter: Cutter, network: Network, importance: Importance) -> Scores:
         from nas.training.loss import segmentation_loss
 
-        loader = make_loader(dataset, "train", batch_size=recipe.batch_size, augmentation=None, seed=recipe.seed)
-        epochs = itertools.chain.from_iterable(loader.epoch(number) for number in itertools.count())
-        scores = taylor(cutter, network, itertools.islice(epochs, SCORING_BATCHES), segmentation_loss)
-    latencies: dict[str, Latency] = {}
+        assert self._dataset is not None
+        if importance == "magnitude":
+            return magnitude(cutter, network)
+        if importance == "batch-norm":
+            return batch_norm_scale(cutter, network)
+        batches = itertools.islice(self._batches(self._dataset, self._recipe.batch_size), SCORING_BATCHES)
+        score = fisher if importance == "fisher" else taylor
+        return score(cutter, network, batches, segmentation_loss)
 
-    def milliseconds(architecture: Architecture) -> float:
-        latencies[architecture.key] = meter.measure(architecture)
-        return latencies[architecture.key].milliseconds(budget.statistic)
+    def _batches(self, dataset: Dataset, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training images as they are, without end."""
+        loader = make_loader(dataset, "train", batch_size=size, augmentation=None, seed=self._recipe.seed)
+        return itertools.chain.from_iterable(loader.epoch(number) for number in itertools.count())
 
-    allocation = allocate(
-        cutter, scores, measure=milliseconds, budget_milliseconds=budget.milliseconds * AIM, size=meter.size
-    )
-    cut = cutter.cut(network, allocation.keep)
-    assert cut.architecture == allocation.architecture, "what was cut is what was measured"
-    return Cut(
-        architecture=cut.architecture,
-        weights=cut.state_dict(),
-        before=latencies[network.architecture.key],
-        after=latencies[cut.architecture.key],
-    )
+    def _recovered(self, network: Network, teacher: Network, epochs: int) -> Network:
+        """Fresh batch-norm statistics, then training with the whole network as the teacher."""
+        from nas.latency import lane
+        from nas.training.normalisation import reestimate_batch_norm
+        from nas.training.trainer import Trainer
+
+        if self._dataset is None:
+            return network
+        loader = make_loader(
+            self._dataset, "train", batch_size=self._recipe.batch_size, augmentation=None, seed=self._recipe.seed
+        )
+        reestimate_batch_norm(network, loader, STATISTICS_BATCHES, guard=lane.training_step)
+        if not epochs:
+            return network
+        trainer = Trainer(
+            network.architecture,
+            self._dataset,
+            replace(self._recipe, epochs=epochs),
+            device=self._device,
+            weights=network.state_dict(),
+            teacher=teacher,
+            guard=lane.training_step,
+        )
+        while not trainer.finished:
+            self._said(_words(trainer.run_epoch()))
+        network.load_state_dict(trainer.weights())
+        return network
+
+    def _latency(self, architecture: Architecture) -> Latency:
+        """Measured once."""
+        if architecture.key not in self._latencies:
+            self._latencies[architecture.key] = self._meter.measure(architecture)
+        return self._latencies[architecture.key]
+
+    def _quick(self, architecture: Architecture) -> Latency:
+        return self._meter.measure(architecture, within=QUICK_WITHIN)
+
+    def _learn(self, architecture: Architecture, budget: Budget) -> float:
+        milliseconds = self._latency(architecture).milliseconds(budget.statistic)
+        self._estimates.learn(architecture, milliseconds)
+        return milliseconds
 
 
-def fine_tune(
-    cut: Cut,
-    teacher: Network,
-    dataset: Dataset,
-    recipe: Recipe,
-    *,
-    device: str,
-    said: Callable[[EpochReport], None],
-) -> Mapping[str, Tensor]:
-    """Train a cut network for `recipe.epochs`, with the whole one as its teacher; its weights at the end."""
-    from nas.latency import lane
-    from nas.training.trainer import Trainer
+def some_cuts(cutter: Cutter, number: int) -> Iterator[Architecture]:
+    """Cuts of all sizes, at random: what to measure to learn what cutting this network brings."""
+    random = np.random.default_rng(0)
+    possible = removable_blocks(cutter.architecture)
+    for share in np.geomspace(1.0, NARROWEST, number):
+        counts = {}
+        for name, full in cutter.counts(cutter.everything).items():
+            wanted = full * min(1.0, share * math.exp(random.uniform(-0.4, 0.4)))
+            multiple = int(random.choice([1, 4, 16]))
+            counts[name] = int(np.clip(round(wanted / multiple) * multiple, 1, full))
+        blocks = [block for block in possible if random.random() > math.sqrt(share)]
+        yield without_blocks(cutter.narrowed(counts), blocks)
 
-    trainer = Trainer(
-        cut.architecture,
-        dataset,
-        recipe,
-        device=device,
-        weights=cut.weights,
-        teacher=teacher,
-        guard=lane.training_step,
-    )
-    while not trainer.finished:
-        said(trainer.run_epoch())
-    return trainer.weights()
+
+def _share(epochs: int, step: int, steps: int) -> int:
+    """Epochs after a step: the last gets half of them, the others share the rest."""
+    if steps == 1:
+        return epochs
+    early = epochs // 2 // (steps - 1)
+    return epochs - early * (steps - 1) if step == steps else early
+
+
+def _words(report: EpochReport) -> str:
+    miou = 100 * report.scores.miou
+    return f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  mIoU {miou:.1f} %"

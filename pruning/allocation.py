@@ -1,170 +1,324 @@
-"""How many channels of each group stay, so that a measured latency meets a budget.
+"""How many channels of each group stay, and which blocks, so that a measured latency meets a budget.
 
-Channels are put in one order over all groups: those whose importance per multiply-add is lowest go first, and no
-group falls below an eighth before all others have. A prefix of that order is a candidate; its length is found by
-bisection on measured latencies, never on an estimate. Latency need not fall evenly: whatever is returned was itself
-measured inside the budget, and where it falls by a step the channels on either side of the step are weighed apart.
+What to give up is a knapsack: least damage for a latency. Latency is no sum over groups (a convolution costs by what it
+reads times what it gives), it has steps, and fewer channels can take longer. So the knapsack is filled by moves whose
+price is estimated with everything else as it stands: groups narrowed or blocks removed, cheapest damage per millisecond
+first, until the latency is met; then groups widened and blocks put back where there is room. Going some way below the
+latency and coming back up, a few times, finds exchanges that one way alone does not.
+
+An estimate is not a measurement: the result is measured, the estimates are corrected by what came out, and the knapsack
+is filled again, until the measured latency is inside the budget and uses nearly all of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pruning.damage import Damage, kept_first
+from pruning.depth import Shortened, removable_blocks, shorten
 from pruning.importance import Scores
 from pruning.surgery import Cutter, Mask
 from space.architecture import Architecture
-from space.count import graph_multiply_adds
+from space.channels import Widths
 from space.errors import BudgetError
+from space.graph import Graph
 
-FLOOR = 8  # a group keeps at least 1/FLOOR of its channels until every group is there
-MOST_MEASUREMENTS = 16
-MOST_STEPS = 60  # candidates looked at, most of them measured before
+FLOOR = 8  # a group keeps at least 1/FLOOR of its channels unless the budget cannot be met otherwise
+FULL_ENOUGH = 0.97  # of the budget
+MOST_MEASUREMENTS = 12
+MOST_STEPS = 30  # choices looked at, some of them measured before
+DETOURS = (0.1, 0.05, 0.02)  # how far below the latency to go before coming back up
+GREED = 0.25  # of all moves, and of what is still to be saved, in one round: moves shift each other's estimates
+MULTIPLES = ((1, 1), (4, 4), (16, 2))  # counts that are tried: (multiple, how many of them); hardware rewards some
+SMALL = 8  # channels, up to which single ones are worth a try
+
+Estimate = Callable[[Graph, Widths], float]
+Measure = Callable[[Architecture], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Channels left in each group, and the blocks that are gone."""
+
+    counts: Mapping[str, int]
+    blocks: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from others."""
+        return tuple(self.counts.values()), self.blocks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Allocation:
-    """Which channels stay, and what that measured."""
+    """Which channels stay, which blocks go, and what the network that is left measured."""
 
     keep: Mask
+    blocks: frozenset[str]
     architecture: Architecture
     milliseconds: float
+    damage: float
     measurements: int
+
+
+def require_reachable(
+    cutter: Cutter, *, estimate: Estimate, measure: Measure, budget_milliseconds: float, depth: bool = True
+) -> None:
+    """Measure the network cut as far as it goes, blocks included where `depth` may go.
+
+    Raises: BudgetError with its latency when that is over the budget.
+    """
+    room = _Knapsack(cutter, Damage(groups={}, blocks={}), estimate)
+    blocks = frozenset(removable_blocks(cutter.architecture) if depth else ())
+    choices = (room.everywhere(count, blocks) for count in (1, 4, 16))
+    lowest = min(choices, key=room.milliseconds)
+    milliseconds = measure(room.architecture(lowest))
+    if milliseconds > budget_milliseconds:
+        raise _unreachable(budget_milliseconds, milliseconds)
 
 
 def allocate(
     cutter: Cutter,
     scores: Scores,
+    damage: Damage,
     *,
-    measure: Callable[[Architecture], float],
+    estimate: Estimate,
+    measure: Measure,
     budget_milliseconds: float,
-    size: tuple[int, int],
-    round_to: int = 8,
-    tolerance: float = 0.03,
+    full_enough: float = FULL_ENOUGH,
 ) -> Allocation:
-    """Cut as little as brings the measured latency inside the budget.
+    """Give up as little as brings the measured latency inside the budget.
 
-    `measure` gives the milliseconds of an architecture on the target. Stops early once the latency is within
-    `tolerance` below the budget. Counts are rounded up to multiples of `round_to` in groups of at least twice that.
+    `estimate` gives the milliseconds of a graph at given widths, `measure` those of an architecture on the target;
+    within a group, `scores` decide which channels go. Stops when the latency is inside the budget and uses
+    `full_enough` of it, or after MOST_MEASUREMENTS.
 
-    Raises: BudgetError with the lowest latency reached when cutting everything that can be cut is not enough.
+    Raises: BudgetError with the lowest latency measured when none was inside.
     """
-    costs = channel_costs(cutter, size)
-    order = removal_order(cutter, scores, costs)
-    trials = _Trials(cutter, scores, measure, round_to)
-    whole = trials.without(order[:0])
-    if whole.milliseconds <= budget_milliseconds:
-        return whole
-    best = trials.without(order)
-    if best.milliseconds > budget_milliseconds:
-        raise BudgetError(
-            f"expected a budget that pruning can reach, got {budget_milliseconds:g} ms; the whole network takes "
-            f"{whole.milliseconds:.4g} ms and cut as far as it goes {best.milliseconds:.4g} ms; "
-            "raise the budget, lower the input size or start from a smaller network"
-        )
-    pinned, group_of_channel = order[:0], cutter.map.group_of_channel
-    saved = np.cumsum([0.0, *(costs[cutter.map.names[group]] for group in group_of_channel[order])])
-    inside, outside = len(order), 0
+    room = _Knapsack(cutter, damage, estimate)
+    choice = room.whole()
+    measured = {choice.key: measure(cutter.architecture)}
+    best = choice if measured[choice.key] <= budget_milliseconds else None
+    aim = budget_milliseconds * (1 + full_enough) / 2
+    inside, outside = 0.0, math.inf  # estimates that were asked for
     for _ in range(MOST_STEPS):
-        if best.milliseconds >= budget_milliseconds * (1 - tolerance) or trials.count >= MOST_MEASUREMENTS:
+        if best is not None and (best is choice or measured[best.key] >= full_enough * budget_milliseconds):
             break
-        if inside - outside > 1:
-            half = (saved[inside] + saved[max(outside, 0)]) / 2  # in multiply-adds, which latency follows roughly
-            middle = int(np.clip(np.searchsorted(saved, half), outside + 1, inside - 1))
-            trial = trials.without(np.concatenate([pinned, order[:middle]]))
-            if trial.milliseconds <= budget_milliseconds:
-                inside, best = middle, trial
-            else:
-                outside = middle
-        elif inside > 0:
-            # One channel more of this group is too slow by a whole step of the target. Leave the group as it is and
-            # see how many channels of the others fit into the rest of the budget.
-            gone = order[:inside]
-            pinned = np.union1d(pinned, gone[group_of_channel[gone] == group_of_channel[gone[-1]]])
-            outside = -1
-        else:
-            break
-    return replace(best, measurements=trials.count)
+        wanted = aim * room.milliseconds(choice) / measured[choice.key]
+        if not inside < wanted < outside:
+            wanted = math.sqrt(max(inside, wanted / 2) * min(outside, wanted * 2))
+        choice = room.fill(choice, wanted)
+        if choice.key not in measured:
+            if len(measured) == MOST_MEASUREMENTS:
+                break
+            measured[choice.key] = measure(room.architecture(choice))
+        if measured[choice.key] > budget_milliseconds:
+            outside = min(outside, wanted)
+            continue
+        inside = max(inside, wanted)
+        if best is None or room.damage(choice) < room.damage(best):
+            best = choice
+    if best is None:
+        raise _unreachable(budget_milliseconds, min(measured.values()))
+    return Allocation(
+        keep=room.mask(best, scores),
+        blocks=best.blocks,
+        architecture=room.architecture(best),
+        milliseconds=measured[best.key],
+        damage=room.damage(best),
+        measurements=len(measured),
+    )
 
 
-class _Trials:
-    """Candidates and their latencies; the same architecture is measured once."""
+def _unreachable(budget_milliseconds: float, lowest: float) -> BudgetError:
+    return BudgetError(
+        f"expected a budget that pruning can reach, got {budget_milliseconds:g} ms; cut as far as it goes the network "
+        f"takes {lowest:.4g} ms; raise the budget, lower the input size or start from a smaller network"
+    )
 
-    def __init__(self, cutter: Cutter, scores: Scores, measure: Callable[[Architecture], float], round_to: int) -> None:
-        self.cutter = cutter
-        self.scores = scores
-        self.measure = measure
-        self.round_to = round_to
-        self.milliseconds: dict[str, float] = {}
+
+@dataclass(frozen=True, kw_only=True)
+class _Move:
+    """One group at another count (`count`), or one block gone or back (None), and what that does."""
+
+    name: str
+    count: int | None
+    damage: float
+    milliseconds: float
+
+    def applied(self, choice: Choice) -> Choice:
+        """The choice with this one change."""
+        if self.count is None:
+            return replace(choice, blocks=choice.blocks ^ {self.name})
+        return replace(choice, counts={**choice.counts, self.name: self.count})
 
     @property
-    def count(self) -> int:
-        """Measurements so far."""
-        return len(self.milliseconds)
+    def price_down(self) -> float:
+        """Damage per millisecond saved."""
+        return self.damage / -self.milliseconds
 
-    def without(self, gone: NDArray[np.int64]) -> Allocation:
-        """What is left without these channels, but for those that rounding gives back."""
-        keep = self.cutter.everything.copy()
-        keep[gone] = False
-        keep = _rounded(self.cutter, self.scores, keep, self.round_to)
-        architecture = self.cutter.narrowed(self.cutter.counts(keep))
-        if architecture.key not in self.milliseconds:
-            self.milliseconds[architecture.key] = self.measure(architecture)
-        return Allocation(
-            keep=keep,
-            architecture=architecture,
-            milliseconds=self.milliseconds[architecture.key],
-            measurements=self.count,
+    @property
+    def price_up(self) -> float:
+        """Milliseconds per damage undone."""
+        return max(self.milliseconds, 0.0) / -self.damage
+
+
+class _Knapsack:
+    """Choices with their estimated latency and damage, and moves between them."""
+
+    def __init__(self, cutter: Cutter, damage: Damage, estimate: Estimate) -> None:
+        self._cutter = cutter
+        self._damage = damage
+        self._estimate = estimate
+        self._shortened: dict[frozenset[str], Shortened] = {}
+        self._milliseconds: dict[tuple[object, ...], float] = {}
+        self.full = cutter.counts(cutter.everything)
+        self._floor = {name: -(-count // FLOOR) for name, count in self.full.items()}
+
+    def whole(self) -> Choice:
+        """Nothing given up."""
+        return Choice(counts=self.full)
+
+    def everywhere(self, count: int, blocks: frozenset[str]) -> Choice:
+        """At most `count` channels in every group, without the blocks."""
+        return Choice(counts={name: min(count, full) for name, full in self.full.items()}, blocks=blocks)
+
+    def milliseconds(self, choice: Choice) -> float:
+        """Estimated."""
+        if choice.key not in self._milliseconds:
+            shortened = self._without(choice.blocks)
+            keep = self._cutter.map.keep_first(choice.counts)
+            self._milliseconds[choice.key] = self._estimate(shortened.graph, shortened.widths(keep))
+        return self._milliseconds[choice.key]
+
+    def damage(self, choice: Choice) -> float:
+        """Of all that is given up; what a removed block had inside it counts no more."""
+        lost = sum(self._damage.blocks[name] for name in choice.blocks)
+        return lost + sum(
+            float(self._damage.groups[name][count])
+            for name, count in choice.counts.items()
+            if count < self.full[name] and not _inside(name, choice.blocks)
         )
 
+    def architecture(self, choice: Choice) -> Architecture:
+        """What is left."""
+        if not choice.blocks:
+            return self._cutter.narrowed(dict(choice.counts))
+        return self._without(choice.blocks).narrowed(self._cutter.map.keep_first(choice.counts))
 
-def removal_order(cutter: Cutter, scores: Scores, costs: Mapping[str, float]) -> NDArray[np.int64]:
-    """Channels in the order in which they go, least score per cost (by group) first; the best of each group is not
-    in it, so that no layer vanishes.
-    """
-    worth = np.full(len(scores), np.inf)
-    protected = np.zeros(len(scores), dtype=bool)
-    never = np.zeros(len(scores), dtype=bool)
-    for name in cutter.map.names:
-        members = cutter.map.members(name)
-        present = members[cutter.everything[members]]
-        worth[present] = scores[present] / costs[name]
-        best_first = present[np.argsort(-scores[present], kind="stable")]
-        protected[best_first[: math.ceil(len(present) / FLOOR)]] = True
-        never[best_first[:1]] = True
-    removable = np.flatnonzero(np.isfinite(worth) & ~never)
-    return removable[np.lexsort((worth[removable], protected[removable]))]
+    def mask(self, choice: Choice, scores: Scores) -> Mask:
+        """The channels that stay, the best of each group."""
+        keep = self._cutter.everything.copy()
+        for name, count in choice.counts.items():
+            keep[kept_first(self._cutter, scores, name)[count:]] = False
+        return keep
+
+    def fill(self, start: Choice, milliseconds: float) -> Choice:
+        """The least damage found whose estimate is at most `milliseconds`; the least estimate when there is none."""
+        best = self._raised(self._lowered(start, milliseconds), milliseconds)
+        for detour in DETOURS:
+            other = self._raised(self._lowered(best, milliseconds * (1 - detour)), milliseconds)
+            fits = self.milliseconds(other) <= milliseconds
+            if fits and (self.milliseconds(best) > milliseconds or self.damage(other) < self.damage(best)):
+                best = other
+        return best
+
+    def _lowered(self, choice: Choice, milliseconds: float) -> Choice:
+        """Moves down, least damage per saved millisecond first, until the estimate is met or no move saves any."""
+        for floor in (self._floor, dict.fromkeys(self.full, 1)):
+            while self.milliseconds(choice) > milliseconds:
+                wanted = max(milliseconds, _between(self.milliseconds(choice), milliseconds, GREED))
+                before = choice
+                moves = self._moves_down(choice, floor)
+                for move in moves[: math.ceil(GREED * len(moves))]:
+                    after = move.applied(choice)
+                    if self.milliseconds(after) < self.milliseconds(choice):
+                        choice = after
+                    if self.milliseconds(choice) <= wanted:
+                        break
+                if choice is before:
+                    break
+        return choice
+
+    def _raised(self, choice: Choice, milliseconds: float) -> Choice:
+        """Moves up, most damage undone per millisecond first, as long as the estimate is met."""
+        while True:
+            before = choice
+            for move in self._moves_up(choice):
+                after = move.applied(choice)
+                if self.milliseconds(after) <= milliseconds and self.damage(after) < self.damage(choice):
+                    choice = after
+            if choice is before:
+                return choice
+
+    def _moves_down(self, choice: Choice, floor: Mapping[str, int]) -> list[_Move]:
+        """The best narrower count of each group and each block that can go, cheapest first."""
+        best: dict[str, _Move] = {}
+        for name, count in self._changes(choice):
+            if count is None and name in choice.blocks:
+                continue
+            if count is not None and not floor[name] <= count < choice.counts[name]:
+                continue
+            move = self._move(choice, name, count)
+            if move.milliseconds < 0 and (name not in best or move.price_down < best[name].price_down):
+                best[name] = move
+        return sorted(best.values(), key=lambda move: move.price_down)
+
+    def _moves_up(self, choice: Choice) -> list[_Move]:
+        """The best wider count of each group and each block that can come back, cheapest first."""
+        best: dict[str, _Move] = {}
+        for name, count in self._changes(choice):
+            if count is None and name not in choice.blocks:
+                continue
+            if count is not None and count <= choice.counts[name]:
+                continue
+            move = self._move(choice, name, count)
+            if move.damage < 0 and (name not in best or move.price_up < best[name].price_up):
+                best[name] = move
+        return sorted(best.values(), key=lambda move: move.price_up)
+
+    def _changes(self, choice: Choice) -> Iterator[tuple[str, int | None]]:
+        """Other counts of groups, by name, and blocks."""
+        for name, count in choice.counts.items():
+            if not _inside(name, choice.blocks):
+                for other in _counts_around(count, self.full[name]):
+                    yield name, other
+        for name in self._damage.blocks:
+            yield name, None
+
+    def _move(self, choice: Choice, name: str, count: int | None) -> _Move:
+        after = _Move(name=name, count=count, damage=0.0, milliseconds=0.0).applied(choice)
+        return _Move(
+            name=name,
+            count=count,
+            damage=self.damage(after) - self.damage(choice),
+            milliseconds=self.milliseconds(after) - self.milliseconds(choice),
+        )
+
+    def _without(self, blocks: frozenset[str]) -> Shortened:
+        if blocks not in self._shortened:
+            cutter = self._cutter
+            self._shortened[blocks] = shorten(cutter.architecture, blocks, cutter.map, cutter.num_classes)
+        return self._shortened[blocks]
 
 
-def channel_costs(cutter: Cutter, size: tuple[int, int]) -> dict[str, float]:
-    """Multiply-adds (at least 1) that one channel of each group saves at input `size` (height, width)."""
-    counts = cutter.counts(cutter.everything)
-
-    def cost(narrowed: Mapping[str, int]) -> int:
-        return graph_multiply_adds(cutter.graph, cutter.map.widths(cutter.graph, narrowed), size)
-
-    whole = cost(counts)
-    costs = {}
-    for name, count in counts.items():
-        fewer = max(1, count // 2)
-        costs[name] = max(1.0, (whole - cost(counts | {name: fewer})) / max(1, count - fewer))
-    return costs
+def _between(high: float, low: float, share: float) -> float:
+    return high - share * (high - low)
 
 
-def _rounded(cutter: Cutter, scores: Scores, keep: Mask, round_to: int) -> Mask:
-    """Give channels back, best first, until each group's count is a multiple of `round_to`."""
-    result = keep.copy()
-    for name, full in zip(cutter.map.names, cutter.map.counts, strict=True):
-        if full < 2 * round_to:
+def _inside(group: str, blocks: frozenset[str]) -> bool:
+    return any(group.startswith(f"{block}.") for block in blocks)
+
+
+def _counts_around(count: int, full: int) -> list[int]:
+    """Counts worth trying beside `count`, from 1 to `full`: the nearest multiples of what hardware rewards."""
+    found = {full}
+    for multiple, tries in MULTIPLES:
+        if multiple == 1 and count > SMALL:
             continue
-        members = cutter.map.members(name)
-        kept = int(keep[members].sum())
-        wanted = min(math.ceil(kept / round_to) * round_to, int(cutter.everything[members].sum()))
-        gone = members[cutter.everything[members] & ~keep[members]]
-        back = gone[np.argsort(-scores[gone], kind="stable")][: wanted - kept]
-        result[back] = True
-    return result
+        below, above = (count - 1) // multiple, count // multiple + 1
+        found.update(multiple * step for step in range(below - tries + 1, below + 1))
+        found.update(multiple * step for step in range(above, above + tries))
+    return sorted(other for other in found if 1 <= other <= full and other != count)

@@ -23,6 +23,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What a unit of each quantity of work costs, and of each unit for quantities that were never seen."""
+
+    of_quantity: Mapping[str, float]
+    of_unit: Mapping[str, float]
+
+    def sum(self, amounts: Mapping[str, float]) -> float:
+        """What some work costs."""
+        return sum(amount * self.of(quantity) for quantity, amount in amounts.items())
+
+    def of(self, quantity: str) -> float:
+        """What one unit of a quantity costs."""
+        known = self.of_quantity.get(quantity)
+        return self.of_unit.get(unit(quantity), 0.0) if known is None else known
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatencyTable:
     """Prices of work on one target at one input size. An estimate is not a measurement: `error` says how far off.
 
@@ -54,19 +71,16 @@ class LatencyTable:
 
     def estimate_graph(self, graph: Graph, sizes: Widths) -> float:
         """Milliseconds of a graph whose nodes have the given widths."""
-        return self.price(total(layer_work(graph, sizes, (self.height, self.width))))
+        return self.prices.sum(total(layer_work(graph, sizes, (self.height, self.width))))
 
     def layer_milliseconds(self, graph: Graph, sizes: Widths) -> tuple[float, ...]:
         """Milliseconds of each node of the graph; what is folded into another layer takes none of its own."""
         found = [0.0] * len(graph.nodes)
         for layer in layer_work(graph, sizes, (self.height, self.width)):
-            found[layer.index] = self.price(layer.amounts)
+            found[layer.index] = self.prices.sum(layer.amounts)
         return tuple(found)
 
-    def price(self, amounts: Mapping[str, float]) -> float:
-        """Milliseconds of some work."""
-        return sum(amount * self._price_of(quantity) for quantity, amount in amounts.items())
-
-    def _price_of(self, quantity: str) -> float:
-        known = self.milliseconds.get(quantity)
-        return self.unit_milliseconds.get(unit(quantity), 0.0) if known is None else known
+    @property
+    def prices(self) -> Prices:
+        """Its prices, in milliseconds."""
+        return Prices(of_quantity=self.milliseconds, of_unit=self.unit_milliseconds)

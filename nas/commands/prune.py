@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from nas.commands import common
-
-if TYPE_CHECKING:
-    from nas.training import EpochReport
 
 DEFAULT_EPOCHS = 10
 EPILOG = """\
@@ -33,6 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--epochs", type=int, metavar="N", help=f"of fine-tuning (default: {DEFAULT_EPOCHS} with --data, else 0)"
     )
     parser.add_argument("--recipe", default="quick", metavar="NAME", help="of fine-tuning (default: quick)")
+    parser.add_argument(
+        "--importance",
+        choices=("fisher", "taylor", "batch-norm", "magnitude"),
+        help="what decides which channels of a group go (default: fisher with --data, else magnitude)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=1, metavar="N", help="cuts on the way to the budget, each trained (default: 1)"
+    )
+    parser.add_argument("--channels-only", dest="depth", action="store_false", help="keep every block")
     parser.add_argument("--out", metavar="DIR", default="pruned", help="where the network goes (default: pruned)")
     common.add_device(parser)
 
@@ -43,12 +48,12 @@ def run(options: argparse.Namespace) -> None:
     Raises: UserError for weights that do not fit and options that contradict each other; BudgetError with the lowest
     latency reached for a budget that no cut can meet.
     """
-    from dataclasses import replace
     from pathlib import Path
 
     from nas.data import check
     from nas.latency import Meter
-    from nas.prune import cut_to_budget, fine_tune
+    from nas.latency.calibration import kept_table
+    from nas.prune import Plan, Pruner
     from nas.trained import load_trained
     from nas.training import load_recipe
     from nas.winner import write_winner
@@ -56,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     from space.latency import Budget
 
     budget = Budget.parse(options.budget)
-    epochs = _epochs(options)
+    plan = Plan(epochs=_epochs(options), steps=options.steps, importance=options.importance, depth=options.depth)
     recipe = load_recipe(options.recipe)
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
@@ -67,17 +72,28 @@ def run(options: argparse.Namespace) -> None:
     network = trained.network(num_classes)
     target, device = common.target(options), common.device(options)
     with Meter(target, labelling.size, num_classes) as meter:
-        cut = cut_to_budget(network, num_classes, budget, meter, dataset, recipe)
-    before, after = (parameters(each, num_classes) for each in (network.architecture, cut.architecture))
-    print(f"whole   {cut.before}, {before:,} parameters")
-    print(f"pruned  {cut.after}, {after:,} parameters", flush=True)
-    weights = cut.weights
-    if dataset is not None and epochs:
-        weights = fine_tune(cut, network, dataset, replace(recipe, epochs=epochs), device=device, said=_say)
+        pruner = Pruner(
+            meter,
+            labelling.size,
+            num_classes,
+            table=kept_table(meter),
+            dataset=dataset,
+            recipe=recipe,
+            device=device,
+            said=_say,
+        )
+        pruned = pruner.prune(network, budget, plan)
+    for word, each, latency in (
+        ("whole", network, pruned.before),
+        ("pruned", pruned.network, pruned.after),
+    ):
+        print(f"{word:7} {latency}, {parameters(each.architecture, num_classes):,} parameters")
+    if pruned.blocks:
+        print(f"without {', '.join(pruned.blocks)}", flush=True)
     certificate = write_winner(
         Path(options.out),
-        cut.architecture,
-        weights,
+        pruned.network.architecture,
+        pruned.network.state_dict(),
         labelling,
         dataset=dataset,
         target=target,
@@ -98,6 +114,5 @@ def _epochs(options: argparse.Namespace) -> int:
     return epochs
 
 
-def _say(report: EpochReport) -> None:
-    miou = 100 * report.scores.miou
-    print(f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  mIoU {miou:.1f} %", flush=True)
+def _say(words: str) -> None:
+    print(words, flush=True)

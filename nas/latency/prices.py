@@ -6,6 +6,9 @@ prices are positive and distributed: the logarithm of a quantity's price lies ar
 (multiply-adds of a dilated convolution cost about what multiply-adds cost), within `SPREAD`; and a latency is known to
 within `NOISE`, some of them worse. The most probable prices are found by Gauss and Newton's method with Levenberg and
 Marquardt's damping; a quantity that was seen little stays near its unit's price.
+
+Where prices are known already, from another time or from other networks, a few measurements only correct them: units
+together by little, single quantities by less.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from space.latency_table import Prices
 from space.work import unit
 
 Vector = NDArray[np.float64]
@@ -26,28 +30,17 @@ OUTLIER = 3.0  # times the noise, from which on an error counts less and less
 SPREAD = 0.5  # of log prices around their unit's
 WIDE_SPREAD = {"resized": 2.5, "moved": 2.5}  # ways to resize differ by factors of a hundred
 UNIT_SPREAD = 3.0  # of a unit's log price around a first guess
+KNOWN_SPREAD = 0.15  # of log prices around known ones
+KNOWN_UNIT_SPREAD = 0.3
 ROUNDS = 80
 LONGEST_STEP = 2.0  # of a log price in one round
 ENOUGH = 1e-5  # relative gain of a round, below which it is the last
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prices:
-    """Price of each quantity, and of each unit for quantities that were never seen."""
-
-    of_quantity: Mapping[str, float]
-    of_unit: Mapping[str, float]
-
-    def sum(self, amounts: Mapping[str, float]) -> float:
-        """What some work costs."""
-        return sum(
-            amount * self.of_quantity.get(quantity, self.of_unit.get(unit(quantity), 0.0))
-            for quantity, amount in amounts.items()
-        )
-
-
-def fit_prices(works: Sequence[Mapping[str, float]], latencies: Sequence[float]) -> Prices:
-    """The most probable prices behind the latencies of networks that did such work (in the latencies' own unit)."""
+def fit_prices(works: Sequence[Mapping[str, float]], latencies: Sequence[float], known: Prices | None = None) -> Prices:
+    """The most probable prices behind the latencies of networks that did such work (in the latencies' own unit, which
+    is that of `known` prices too).
+    """
     assert len(works) == len(latencies) > 0
     quantities = sorted({quantity for work in works for quantity in work})
     units = sorted({unit(quantity) for quantity in quantities})
@@ -57,7 +50,11 @@ def fit_prices(works: Sequence[Mapping[str, float]], latencies: Sequence[float])
         log_latencies=np.log(np.asarray(latencies, dtype=np.float64)),
         unit_of=np.array([units.index(unit(quantity)) for quantity in quantities]),
         spread=np.array([WIDE_SPREAD.get(unit(quantity), SPREAD) for quantity in quantities]),
+        apart=np.zeros(len(quantities)),
+        unit_spread=np.full(len(units), UNIT_SPREAD),
     )
+    if known is not None:
+        problem.start_from(known, quantities, units)
     with threadpool_limits(1, "blas"):  # beside trainings, more threads would wait for each other, and they spin
         found = np.exp(_solve(problem))
     count = len(quantities)
@@ -75,6 +72,8 @@ class _Problem:
     log_latencies: Vector
     unit_of: NDArray[np.int64]  # of each quantity
     spread: Vector  # of each quantity
+    apart: Vector  # of each quantity: where its log price is expected beside its unit's
+    unit_spread: Vector
 
     def __post_init__(self) -> None:
         self.quantities = self.amounts.shape[1]
@@ -85,8 +84,19 @@ class _Problem:
             seen = part > 0
             self.guess[index] = np.median(self.log_latencies[seen] - np.log(part[seen])) - np.log(self.units)
 
+    def start_from(self, known: Prices, quantities: Sequence[str], units: Sequence[str]) -> None:
+        """Expect prices around known ones."""
+        for index, name in enumerate(units):
+            if known.of_unit.get(name, 0.0) > 0:
+                self.guess[index] = np.log(known.of_unit[name])
+                self.unit_spread[index] = KNOWN_UNIT_SPREAD
+        for index, name in enumerate(quantities):
+            if known.of_quantity.get(name, 0.0) > 0:
+                self.apart[index] = np.log(known.of_quantity[name]) - self.guess[self.unit_of[index]]
+                self.spread[index] = KNOWN_SPREAD
+
     def start(self) -> Vector:
-        return np.concatenate([self.guess[self.unit_of], self.guess])
+        return np.concatenate([self.guess[self.unit_of] + self.apart, self.guess])
 
     def errors(self, unknowns: Vector) -> tuple[Vector, NDArray[np.float64]]:
         """Everything that should be 0, in units of its standard deviation, and its derivatives."""
@@ -102,9 +112,9 @@ class _Problem:
         slope[networks + rows, rows] = 1 / self.spread
         slope[networks + rows, self.quantities + self.unit_of] = -1 / self.spread
         rows = np.arange(self.units)
-        slope[networks + self.quantities + rows, self.quantities + rows] = 1 / UNIT_SPREAD
-        apart = (prices - unit_prices[self.unit_of]) / self.spread
-        return np.concatenate([error * trust, apart, (unit_prices - self.guess) / UNIT_SPREAD]), slope
+        slope[networks + self.quantities + rows, self.quantities + rows] = 1 / self.unit_spread
+        apart = (prices - unit_prices[self.unit_of] - self.apart) / self.spread
+        return np.concatenate([error * trust, apart, (unit_prices - self.guess) / self.unit_spread]), slope
 
 
 def _solve(problem: _Problem) -> Vector:

@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 import space
-from nas.latency.prices import fit_prices
+from nas.latency.estimates import Estimates
 from nas.run_folder import Origin, RunFolder, Trial
 from nas.search.console import Console
 from nas.search.fill import Filled, Measure, fill
@@ -15,10 +15,9 @@ from nas.study import Study
 from space.architecture import Architecture
 from space.errors import BudgetError
 from space.latency import Budget, Latency
+from space.latency_table import LatencyTable
 from space.search_space import Genotype
-from space.work import work_of
 
-UNKNOWN_DEVICE = 1e8  # multiply-adds per millisecond, before anything was measured
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
 
 
@@ -39,6 +38,7 @@ class Proposals:
         *,
         measure: Measure,
         confirm: Measure,
+        table: LatencyTable | None = None,
     ) -> None:
         plan = study.search
         self._run = run
@@ -52,11 +52,10 @@ class Proposals:
         startup = len(plan.seeds) + plan.random_trials
         self._sampler = Sampler(self._space, kind=plan.sampler, startup=startup, seed=plan.seed)
         self._asked: dict[str, int] = {}
-        self._works: dict[str, dict[str, float]] = {}
-        self._measured: dict[str, float] = {}
+        self._estimates = Estimates(study.data.size, num_classes, table)
         self._trials = {trial.architecture.key: self._judged(trial) for trial in run.trials()}
         for trial in (*run.company(), *self._trials.values()):
-            self._note(trial.architecture, trial.latency)
+            self._learn_latency(trial.architecture, trial.latency)
         for trial in self._trials.values():
             if self._settled(trial):
                 self._learn(trial)
@@ -193,30 +192,22 @@ class Proposals:
         return latency.milliseconds(self._budget.statistic) / self._budget.milliseconds - 1
 
     def _fill(self, architecture: Architecture) -> Filled:
-        """The width that fills the budget, found by estimates from what this run has measured so far."""
-        prices = fit_prices(list(self._works.values()), list(self._measured.values())) if self._works else None
-
-        def estimate(scaled: Architecture) -> float:
-            if prices is None:
-                return space.multiply_adds(scaled, self._study.data.size, self._num_classes) / UNKNOWN_DEVICE
-            return prices.sum(self._work(scaled))
+        """The width that fills the budget, found by estimates from what was measured so far."""
 
         def noted(measure: Measure) -> Measure:
             def measured(scaled: Architecture) -> Latency:
                 latency = measure(scaled)
-                self._note(scaled, latency)
+                self._learn_latency(scaled, latency)
                 return latency
 
             return measured
 
-        return fill(architecture, self._budget, noted(self._measure), noted(self._confirm), estimate)
+        return fill(
+            architecture, self._budget, noted(self._measure), noted(self._confirm), self._estimates.architecture
+        )
 
-    def _note(self, architecture: Architecture, latency: Latency) -> None:
-        self._works[architecture.key] = self._work(architecture)
-        self._measured[architecture.key] = latency.milliseconds(self._budget.statistic)
-
-    def _work(self, architecture: Architecture) -> dict[str, float]:
-        return work_of(architecture, self._study.data.size, self._num_classes)
+    def _learn_latency(self, architecture: Architecture, latency: Latency) -> None:
+        self._estimates.learn(architecture, latency.milliseconds(self._budget.statistic))
 
 
 def measured_trial(

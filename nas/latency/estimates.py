@@ -1,0 +1,54 @@
+"""Milliseconds without measuring: from the device's latency table, corrected by what was measured since.
+
+Without a table, prices are found from the measurements alone; before there are any, multiply-adds stand in.
+"""
+
+from __future__ import annotations
+
+from nas.latency.prices import fit_prices
+from space.architecture import Architecture
+from space.channels import Widths, widths
+from space.count import graph_multiply_adds
+from space.graph import Graph
+from space.latency_table import LatencyTable, Prices
+from space.work import layer_work, total, work_of
+
+UNKNOWN_DEVICE = 1e8  # multiply-adds per millisecond, before anything was measured
+
+
+class Estimates:
+    """Estimates on one target for input `size` (height, width); they change only by `learn`."""
+
+    def __init__(self, size: tuple[int, int], num_classes: int, table: LatencyTable | None = None) -> None:
+        self._size = size
+        self._num_classes = num_classes
+        self._table = table
+        self._works: dict[str, dict[str, float]] = {}
+        self._measured: dict[str, float] = {}
+        self._prices: Prices | None = None if table is None else table.prices
+        self._fresh = True
+
+    def learn(self, architecture: Architecture, milliseconds: float) -> None:
+        """Take a measurement into account; the last one of an architecture counts."""
+        self._works[architecture.key] = work_of(architecture, self._size, self._num_classes)
+        self._measured[architecture.key] = milliseconds
+        self._fresh = False
+
+    def architecture(self, architecture: Architecture) -> float:
+        """Milliseconds of an architecture."""
+        graph = architecture.graph(self._num_classes)
+        return self.graph(graph, widths(graph, architecture.channels))
+
+    def graph(self, graph: Graph, sizes: Widths) -> float:
+        """Milliseconds of a graph whose nodes have the given widths."""
+        prices = self._fitted()
+        if prices is None:
+            return graph_multiply_adds(graph, sizes, self._size) / UNKNOWN_DEVICE
+        return prices.sum(total(layer_work(graph, sizes, self._size)))
+
+    def _fitted(self) -> Prices | None:
+        if not self._fresh:
+            known = None if self._table is None else self._table.prices
+            self._prices = fit_prices(list(self._works.values()), list(self._measured.values()), known)
+            self._fresh = True
+        return self._prices

@@ -1,0 +1,156 @@
+"""Fewer blocks: which residual blocks a network can do without, and the network without them.
+
+A residual block adds something to what it reads. Where it neither strides nor widens, what it reads can take the place
+of what it gives: the network without the block is again a point of the space, with one block less in that stage. The
+block's last activation goes with it, and for `fpl` and `esp` the normalisation of the sum, so that removing a block is
+not free even where all that it adds is zero.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruning.surgery import Mask
+from space.architecture import BRANCHES, Architecture, DecoderStep, DeconvDecoder, Stage
+from space.channels import ChannelMap, Widths, channel_map, parametric
+from space.errors import ArchitectureError, nearest
+from space.graph import Graph
+from space.network import Network
+
+AnyStage = TypeVar("AnyStage", Stage, DecoderStep)
+
+
+def removable_blocks(architecture: Architecture) -> tuple[str, ...]:
+    """Names of the blocks that can go, in order of computation ("stage1.block3", "decoder.step0.block1")."""
+    return tuple(f"{name}.block{index}" for name, stage in _stages(architecture) for index in _removable(stage))
+
+
+def without_blocks(architecture: Architecture, blocks: Collection[str]) -> Architecture:
+    """The architecture without the named blocks; the layers that stay are as narrow as they were.
+
+    Raises: ArchitectureError for a name that is not one of `removable_blocks`.
+    """
+    possible = removable_blocks(architecture)
+    for name in blocks:
+        if name not in possible:
+            raise ArchitectureError(f"expected a block that can go, got '{name}'; {nearest(name, possible)}")
+    if not architecture.channels:
+        return _shorter(architecture, blocks)
+    whole = channel_map(architecture.graph(1))
+    return shorten(architecture, blocks, whole, 1).narrowed(whole.keep_first(architecture.channels))
+
+
+def remove_blocks(network: Network, blocks: Collection[str]) -> Network:
+    """A copy of `network` without the named blocks; every weight that is left has its value.
+
+    Raises: ArchitectureError for a name that is not one of `removable_blocks`.
+    """
+    shorter = without_blocks(network.architecture, blocks)
+    before = _places_before(network.architecture, blocks)
+    like = next(network.parameters())
+    result = shorter.build(network.num_classes, auxiliary=bool(network.auxiliary_weights))
+    result = result.to(device=like.device, dtype=like.dtype).train(network.training)
+    weights = network.state_dict()
+    result.load_state_dict({name: weights[_name_before(name, before)] for name in result.state_dict()})
+    return result
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shortened:
+    """A graph without some blocks, and which channel of the whole network's map each of its atoms is."""
+
+    architecture: Architecture  # that it is the graph of, nothing narrowed
+    graph: Graph
+    channel_of_atom: NDArray[np.int64]
+
+    def widths(self, keep: Mask) -> Widths:
+        """Channel counts of all nodes when the channels in `keep`, of the whole network, stay."""
+        kept = keep[self.channel_of_atom]
+        return Widths(given=tuple(int(kept[node.channels].sum()) for node in self.graph.nodes))
+
+    def narrowed(self, keep: Mask) -> Architecture:
+        """The architecture with that many channels left in each of its own groups."""
+        own = channel_map(self.graph)
+        kept = np.zeros(len(own.group_of_channel), dtype=bool)
+        kept[own.channel_of_atom] = keep[self.channel_of_atom]
+        left = {name: int(kept[own.members(name)].sum()) for name in own.names}
+        full = dict(zip(own.names, own.counts, strict=True))
+        return replace(self.architecture, channels={name: n for name, n in left.items() if n < full[name]})
+
+
+def shorten(architecture: Architecture, blocks: Collection[str], whole: ChannelMap, num_classes: int) -> Shortened:
+    """The graph of `architecture`, at its widths before pruning, without the named blocks. `whole` is the channel map
+    of its graph with them.
+    """
+    shorter = _shorter(architecture.without_channels(), blocks)
+    graph = shorter.graph(num_classes)
+    before = _places_before(architecture, blocks)
+    layers = {node.name: node for node in architecture.graph(num_classes).nodes if node.name}
+    channel_of_atom = np.empty(graph.atom_count, dtype=np.int64)
+    channel_of_atom[graph.image.channels] = whole.channel_of_atom[graph.image.channels]  # the first atoms of any graph
+    for node in parametric(graph):
+        if node.kind in ("conv", "deconv"):
+            channel_of_atom[node.channels] = whole.channels(layers[_name_before(node.name, before)])
+    return Shortened(architecture=shorter, graph=graph, channel_of_atom=channel_of_atom)
+
+
+def _stages(architecture: Architecture) -> Iterator[tuple[str, Stage | DecoderStep]]:
+    for index, stage in enumerate(architecture.stages):
+        yield f"stage{index}", stage
+    if isinstance(architecture.decoder, DeconvDecoder):
+        for index, step in enumerate(architecture.decoder.steps):
+            yield f"decoder.step{index}", step
+
+
+def _removable(stage: Stage | DecoderStep) -> range:
+    """Blocks that neither stride nor widen: all but one that opens its stage."""
+    opened = isinstance(stage, Stage) and stage.down == "block"
+    return range(1 if opened else 0, stage.depth)
+
+
+def _kept(name: str, stage: Stage | DecoderStep, blocks: Collection[str]) -> list[int]:
+    return [index for index in range(stage.depth) if f"{name}.block{index}" not in blocks]
+
+
+def _shorter(architecture: Architecture, blocks: Collection[str]) -> Architecture:
+    stages = tuple(
+        _shorter_stage(stage, _kept(f"stage{index}", stage, blocks)) for index, stage in enumerate(architecture.stages)
+    )
+    decoder = architecture.decoder
+    if isinstance(decoder, DeconvDecoder):
+        steps = tuple(
+            _shorter_stage(step, _kept(f"decoder.step{index}", step, blocks))
+            for index, step in enumerate(decoder.steps)
+        )
+        decoder = replace(decoder, steps=steps)
+    return replace(architecture, stages=stages, decoder=decoder)
+
+
+def _shorter_stage(stage: AnyStage, kept: list[int]) -> AnyStage:
+    if len(kept) == stage.depth:
+        return stage
+    rates = stage.rates
+    if stage.block not in BRANCHES:  # the blocks use the rates in turn: each keeps its own
+        rates = tuple(rates[index % len(rates)] for index in kept) or rates[:1]
+    return replace(stage, depth=len(kept), rates=rates)
+
+
+def _places_before(architecture: Architecture, blocks: Collection[str]) -> Mapping[str, str]:
+    """Where each block that stays stood before the named ones went."""
+    return {
+        f"{name}.block{now}": f"{name}.block{index}"
+        for name, stage in _stages(architecture)
+        for now, index in enumerate(_kept(name, stage, blocks))
+    }
+
+
+def _name_before(name: str, before: Mapping[str, str]) -> str:
+    """What a layer or a weight was called before blocks went."""
+    place = re.match(r"(?:stage|decoder\.step)\d+\.block\d+(?=\.)", name)
+    return name if place is None else before[place[0]] + name[place.end() :]

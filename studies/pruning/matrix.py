@@ -1,0 +1,318 @@
+"""Pruning to a share of a network's own measured latency: ours beside what others do, with the same fine-tuning.
+
+    python studies/pruning/matrix.py --camvid ../shared/camvid --runs runs/pruning --out studies/pruning/results.csv
+
+trains each network on CamVid, cuts it by each method until its measured latency is inside the budget, fine-tunes,
+scores and measures again. What is done already is not done again: give the command again after an interruption, or with
+more networks, fractions or seeds. Leave the machine alone meanwhile.
+
+Methods (all cut exactly the same groups of channels, found by `space.channels`; Torch-Pruning's own tracing loses the
+image that ERFNet and FPLNet concatenate):
+
+- ours: `nas prune`.
+- uniform, global, taylor: Torch-Pruning's recipes, their importance as in its 1.6 (group L2 norm or summed |weight x
+  gradient|, each divided by the group's mean): the same share of every group; one threshold for all groups; the same
+  with gradients. Counts are rounded to multiples of 8. Their share is searched until the measured latency fits.
+- flops: our channel pruning with multiply-adds in place of latency, as many as bring the measured latency to fit.
+- width: one factor on all widths, trained from scratch for as many epochs as the others get altogether.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import space
+from nas.data import Dataset, load, make_loader
+from nas.data.dataset import DataSpec
+from nas.latency import Meter, parse_target
+from nas.latency.calibration import kept_table
+from nas.prune import AIM, Plan, Pruner
+from nas.training import Recipe, load_recipe
+from nas.training.evaluation import evaluate
+from nas.training.loss import segmentation_loss
+from nas.training.trainer import Trainer
+from nas.training.weights import load_weights, save_weights
+from pruning.allocation import allocate
+from pruning.damage import kept_first, observed_damage
+from pruning.importance import Scores, fisher, magnitude, sum_over_parameters
+from pruning.surgery import Cutter
+from space import Architecture, BudgetError
+from space.count import graph_multiply_adds
+from space.latency import Budget, Latency
+from space.network import Network
+from space.scale import scale_width
+
+NETWORKS = ("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18")
+FRACTIONS = (0.5, 0.25, 0.75)
+METHODS = ("ours", "uniform", "global", "taylor", "flops", "width")
+ROUND_TO = 8
+SCORING_BATCHES = 32
+OBSERVED_IMAGES = 16
+MOST_MEASUREMENTS = 12
+FULL_ENOUGH = 0.97
+COLUMNS = (
+    "network", "method", "fraction", "seed", "parameters", "p50_milliseconds", "miou_before", "miou",
+    "whole_milliseconds", "miou_untuned", "epochs", "blocks_gone", "flagged", "seconds",
+)  # fmt: skip
+
+Cut = tuple[Architecture, Network | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all methods work with, for one network and seed."""
+
+    dataset: Dataset
+    meter: Meter
+    recipe: Recipe
+    epochs: int
+    network: Network
+    whole: Latency
+
+    @property
+    def cutter(self) -> Cutter:
+        return Cutter(self.network.architecture, self.dataset.num_classes)
+
+    def batches(self, size: int) -> itertools.chain[tuple[torch.Tensor, torch.Tensor]]:
+        loader = make_loader(self.dataset, "train", batch_size=size, augmentation=None, seed=self.recipe.seed)
+        return itertools.chain.from_iterable(loader.epoch(number) for number in itertools.count())
+
+
+def train(
+    architecture: Architecture,
+    bench_recipe: Recipe,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    weights: dict[str, torch.Tensor] | None = None,
+    teacher: Network | None = None,
+) -> Network:
+    """Train or go on training; the network at the end."""
+    network = architecture.build(dataset.num_classes)
+    finished = folder / "weights.safetensors"
+    if not finished.is_file():
+        trainer = Trainer(architecture, dataset, bench_recipe, weights=weights, teacher=teacher, threads=2)
+        checkpoint = folder / "checkpoint.pt"
+        folder.mkdir(parents=True, exist_ok=True)
+        if checkpoint.is_file():
+            trainer.restore(checkpoint)
+        while not trainer.finished:
+            report = trainer.run_epoch()
+            trainer.save(checkpoint)
+            print(f"    epoch {report.epoch}/{report.epochs} mIoU {100 * report.scores.miou:.1f} %", flush=True)
+        save_weights(finished, trainer.weights(), {"architecture": architecture.key})
+        checkpoint.unlink()
+    network.load_state_dict(load_weights(finished))
+    return network.eval()
+
+
+def fitted(bench: Bench, budget: float, cut: Callable[[float], Architecture]) -> float:
+    """The smallest share of channels to remove whose measured latency is inside the budget.
+
+    Raises: BudgetError when there is none.
+    """
+    low, high, found = 0.0, 1.0, None
+    measured: dict[str, float] = {}
+    for _ in range(3 * MOST_MEASUREMENTS):
+        share = (low + high) / 2
+        architecture = cut(share)
+        if architecture.key not in measured:
+            if len(measured) == MOST_MEASUREMENTS:
+                break
+            measured[architecture.key] = bench.meter.measure(architecture).p50_milliseconds
+        milliseconds = measured[architecture.key]
+        if milliseconds > budget:
+            low = share
+            continue
+        high = found = share
+        if milliseconds >= FULL_ENOUGH * budget:
+            break
+    if found is None:
+        raise BudgetError(f"the lowest was {min(measured.values()):.2f} ms")
+    return found
+
+
+def uniform(bench: Bench, budget: float) -> Cut:
+    """The same share of every group."""
+    cutter = bench.cutter
+    scores = magnitude(cutter, bench.network)
+
+    def keep(share: float) -> np.ndarray:
+        return kept(
+            cutter, scores, {name: (1 - share) * full for name, full in cutter.counts(cutter.everything).items()}
+        )
+
+    return by_share(bench, budget, cutter, keep)
+
+
+def one_threshold(bench: Bench, budget: float, scores: Scores) -> Cut:
+    """The same threshold on scores for all groups."""
+    cutter = bench.cutter
+    free = np.flatnonzero([group >= 0 for group in cutter.map.group_of_channel])
+
+    def keep(share: float) -> np.ndarray:
+        threshold = np.quantile(scores[free], share)
+        wanted = {name: float((scores[cutter.map.members(name)] > threshold).sum()) for name in cutter.map.names}
+        return kept(cutter, scores, wanted)
+
+    return by_share(bench, budget, cutter, keep)
+
+
+def by_share(bench: Bench, budget: float, cutter: Cutter, keep: Callable[[float], np.ndarray]) -> Cut:
+    share = fitted(bench, budget, lambda share: cutter.narrowed(cutter.counts(keep(share))))
+    cut = cutter.cut(bench.network, keep(share))
+    return cut.architecture, cut
+
+
+def kept(cutter: Cutter, scores: Scores, wanted: dict[str, float]) -> np.ndarray:
+    """The best of each group, as many as wanted, rounded as Torch-Pruning rounds; at least one."""
+    mask = cutter.everything.copy()
+    for name, count in wanted.items():
+        order = kept_first(cutter, scores, name)
+        multiple = ROUND_TO if len(order) > ROUND_TO else 1
+        mask[order[min(len(order), max(1, round(count / multiple) * multiple)) :]] = False
+    return mask
+
+
+def group_taylor(bench: Bench) -> Scores:
+    """Summed |weight x gradient| of a group, over its mean; gradients are of the mean loss of all batches."""
+    network, cutter = bench.network, bench.cutter
+    network.zero_grad()
+    for images, labels in itertools.islice(bench.batches(bench.recipe.batch_size), SCORING_BATCHES):
+        torch.autograd.backward(segmentation_loss(network(images), labels) / SCORING_BATCHES)
+
+    def amount(parameter: torch.nn.Parameter) -> torch.Tensor:
+        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        return (parameter.detach() * gradient).abs()
+
+    scores = sum_over_parameters(cutter, network, amount)
+    network.zero_grad()
+    for name in cutter.map.names:
+        members = cutter.map.members(name)
+        scores[members] /= max(scores[members].mean(), 1e-30)
+    return scores
+
+
+def flops(bench: Bench, budget: float) -> Cut:
+    """Channels by damage per multiply-add."""
+    cutter, network = bench.cutter, bench.network
+    batches = itertools.islice(bench.batches(bench.recipe.batch_size), SCORING_BATCHES)
+    scores = fisher(cutter, network, batches, segmentation_loss)
+    damage = observed_damage(cutter, network, scores, [next(bench.batches(OBSERVED_IMAGES))[0]])
+    found = allocate(
+        cutter,
+        scores,
+        replace(damage, blocks={}),
+        estimate=lambda graph, sizes: float(graph_multiply_adds(graph, sizes, bench.dataset.size)),
+        measure=lambda architecture: bench.meter.measure(architecture).p50_milliseconds,
+        budget_milliseconds=budget,
+    )
+    return found.architecture, cutter.cut(network, found.keep)
+
+
+def width(bench: Bench, budget: float) -> Cut:
+    """One factor on all widths; to be trained from scratch."""
+    architecture = bench.network.architecture
+    share = fitted(bench, budget, lambda share: scale_width(architecture, max(1 - share, 0.01)))
+    return scale_width(architecture, max(1 - share, 0.01)), None
+
+
+def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: int) -> dict[str, object]:
+    """Cut, fine-tune, score and measure."""
+    budget, blocks = fraction * bench.whole.p50_milliseconds, 0
+    if method == "ours":
+        pruner = Pruner(
+            bench.meter,
+            bench.dataset.size,
+            bench.dataset.num_classes,
+            table=kept_table(bench.meter),
+            dataset=bench.dataset,
+            recipe=bench.recipe,
+            said=lambda words: print(f"    {words}", flush=True),
+        )
+        pruned = pruner.prune(bench.network, Budget(milliseconds=budget), Plan(epochs=bench.epochs))
+        tuned, blocks, untuned = pruned.network, len(pruned.blocks), float("nan")
+    else:
+        if method in ("global", "taylor"):
+            scores = magnitude(bench.cutter, bench.network) if method == "global" else group_taylor(bench)
+            architecture, cut = one_threshold(bench, AIM * budget, scores)
+        else:
+            architecture, cut = {"uniform": uniform, "flops": flops, "width": width}[method](bench, AIM * budget)
+        untuned = float("nan") if cut is None else evaluate(cut, bench.dataset).miou
+        epochs = bench.epochs + (base_epochs if cut is None else 0)
+        weights = None if cut is None else cut.state_dict()
+        tuned = train(architecture, replace(bench.recipe, epochs=epochs), bench.dataset, folder, weights=weights)
+    latency = bench.meter.measure(tuned.architecture)
+    return {
+        "parameters": space.parameters(tuned.architecture, bench.dataset.num_classes),
+        "p50_milliseconds": f"{latency.p50_milliseconds:.4f}",
+        "miou": f"{evaluate(tuned, bench.dataset).miou:.4f}",
+        "miou_untuned": f"{untuned:.4f}",
+        "blocks_gone": blocks,
+        "flagged": "; ".join(latency.flagged),
+    }
+
+
+def main() -> None:
+    """Fill in what is missing of the matrix."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--camvid", required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--fractions", nargs="+", type=float, default=FRACTIONS)
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0,))
+    parser.add_argument("--base-epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=10, help="of fine-tuning")
+    parser.add_argument("--size", nargs=2, type=int, default=(120, 160))
+    parser.add_argument("--target", default="onnxruntime@cpu:1")
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    dataset = load(DataSpec(name="camvid", root=options.camvid, size=tuple(options.size)))
+    rows = list(csv.DictReader(options.out.open())) if options.out.is_file() else []
+    done = {(each["network"], each["method"], float(each["fraction"]), int(each["seed"])) for each in rows}
+    for name, seed in itertools.product(options.networks, options.seeds):
+        recipe = replace(load_recipe("quick"), seed=seed)
+        folder = options.runs / f"{name}-{seed}"
+        print(f"{name}, seed {seed}", flush=True)
+        network = train(space.load(name), replace(recipe, epochs=options.base_epochs), dataset, folder / "whole")
+        before = evaluate(network, dataset).miou
+        with Meter(parse_target(options.target), dataset.size, dataset.num_classes) as meter:
+            whole = meter.measure(network.architecture)
+            print(f"  whole {whole}, mIoU {100 * before:.1f} %", flush=True)
+            for fraction, method in itertools.product(options.fractions, options.methods):
+                if (name, method, fraction, seed) in done:
+                    continue
+                print(f"  {fraction:.0%} by {method}", flush=True)
+                bench = Bench(
+                    dataset=dataset, meter=meter, recipe=recipe, epochs=options.epochs, network=network, whole=whole
+                )
+                begun = time.monotonic()
+                found: dict[str, object] = dict.fromkeys(COLUMNS, "")
+                try:
+                    found |= row(bench, method, fraction, folder / f"{fraction}-{method}", options.base_epochs)
+                except BudgetError as error:
+                    found["flagged"] = f"not reached: {error}"
+                found |= {"network": name, "method": method, "fraction": fraction, "seed": seed}
+                found |= {"miou_before": f"{before:.4f}", "whole_milliseconds": f"{whole.p50_milliseconds:.4f}"}
+                found |= {"epochs": options.epochs, "seconds": f"{time.monotonic() - begun:.0f}"}
+                print(f"    {found['p50_milliseconds']} ms, mIoU {found['miou']} {found['flagged']}", flush=True)
+                rows.append({key: str(found[key]) for key in COLUMNS})
+                with options.out.open("w", newline="") as file:
+                    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                    writer.writeheader()
+                    writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Observed damage against networks that are really cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pruning.damage import SHARES, assumed_damage, kept_first, observed_damage
+from pruning.depth import removable_blocks, remove_blocks
+from pruning.importance import magnitude
+from pruning.surgery import Cutter
+from space import Architecture
+from space.network import Network
+
+NETWORKS = (
+    "fir and cat down with fpl",
+    "raw image through two cats, deconv decoder",
+    "image pyramid of two levels",
+    "narrow sep with image stem",
+)
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest, randomised: Callable, crossings: dict[str, Architecture]) -> Network:
+    return randomised(crossings[request.param])
+
+
+@pytest.fixture
+def images(image: Callable) -> Tensor:
+    return torch.cat([image(seed=seed, size=(36, 52)) for seed in range(4)])
+
+
+def divergence(network: Network, whole: Network, images: Tensor) -> float:
+    """Of the two networks' classes, with batch norms in training mode."""
+    with torch.no_grad():
+        found = functional.log_softmax(network.train()(images), dim=1)
+        wanted = functional.log_softmax(whole.train()(images), dim=1)
+    return float(functional.kl_div(found, wanted, log_target=True, reduction="none").sum(dim=1).mean())
+
+
+def test_damage_of_groups_is_that_of_the_cut(network: Network, images: Tensor, classes: int) -> None:
+    cutter = Cutter(network.architecture, classes)
+    scores = magnitude(cutter, network)
+    damage = observed_damage(cutter, network, scores, [images])
+    compared = 0
+    for name, full in list(zip(cutter.map.names, cutter.map.counts, strict=True))[::4]:
+        count = max(1, math.ceil(SHARES[1] * full))
+        if count == full:
+            continue
+        keep = cutter.everything.copy()
+        keep[kept_first(cutter, scores, name)[count:]] = False
+        alone = divergence(cutter.cut(network, keep), network, images)
+        assert damage.groups[name][count] >= alone - 1e-12  # what removes more is never taken for less damage
+        steps = sorted({max(1, math.ceil(share * full)) for share in SHARES} - {full}, reverse=True)
+        if count == steps[0]:
+            assert damage.groups[name][count] == pytest.approx(alone)
+        compared += 1
+    assert compared >= 3
+
+
+def test_damage_of_blocks_is_that_of_the_network_without(network: Network, images: Tensor, classes: int) -> None:
+    cutter = Cutter(network.architecture, classes)
+    damage = observed_damage(cutter, network, magnitude(cutter, network), [images])
+    assert tuple(damage.blocks) == removable_blocks(network.architecture)
+    for block, value in damage.blocks.items():
+        assert value == pytest.approx(divergence(remove_blocks(network, [block]), network, images))
+
+
+def test_more_removed_is_never_less_damage(network: Network, images: Tensor, classes: int) -> None:
+    cutter = Cutter(network.architecture, classes)
+    scores = magnitude(cutter, network)
+    for damage in (observed_damage(cutter, network, scores, [images]), assumed_damage(cutter, scores)):
+        assert list(damage.groups) == list(cutter.map.names)
+        for name, full in zip(cutter.map.names, cutter.map.counts, strict=True):
+            curve = damage.groups[name]
+            assert len(curve) == full + 1
+            assert curve[0] == math.inf
+            assert curve[full] == 0.0
+            assert (np.diff(curve[1:]) <= 1e-15).all()
+
+
+def test_channels_that_say_nothing_cost_nothing(network: Network, images: Tensor, classes: int) -> None:
+    """A quarter of a group whose readers ignore it."""
+    cutter = Cutter(network.architecture, classes)
+    name = max(cutter.map.names, key=lambda each: len(cutter.map.members(each)))
+    members = cutter.map.members(name)
+    gone = members[: len(members) // 4]
+    with torch.no_grad():
+        for node in cutter.graph.nodes:
+            if node.kind in ("conv", "deconv") and not node.depthwise:
+                weight = network.layer(node.name).weight
+                (weight if node.kind == "deconv" else weight.transpose(0, 1))[
+                    torch.from_numpy(np.isin(cutter.read_positions(node), gone))
+                ] = 0.0
+    scores = np.ones(len(cutter.everything))
+    scores[gone] = 0.0
+    damage = observed_damage(cutter, network, scores, [images])
+    assert damage.groups[name][len(members) - len(gone)] < 1e-12
+    assert damage.groups[name][1] > 1e-6
+
+
+def test_observing_leaves_the_network_as_it_was(network: Network, images: Tensor, classes: int) -> None:
+    cutter = Cutter(network.architecture, classes)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        answers = network(images)
+    observed_damage(cutter, network, magnitude(cutter, network), [images])
+    assert not network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(network(images), answers)

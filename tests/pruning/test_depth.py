@@ -1,0 +1,128 @@
+"""Removing a block equals silencing it: where its branch adds nothing and its last layers change nothing, the network
+without it gives the same answers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import space
+from pruning.depth import removable_blocks, remove_blocks, shorten, without_blocks
+from pruning.surgery import Cutter
+from space import Architecture, ArchitectureError, Space, parameters
+from space.architecture import LadderDecoder
+from space.channels import widths
+from space.network import Network
+
+
+def silence(network: Network, block: str) -> None:
+    """Let a block pass on what it reads, which an activation has made positive or the block leaves alone."""
+    module = network.get_submodule(block)
+    with torch.no_grad():
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.BatchNorm2d) and name.startswith(("2_norm", "project_norm")):
+                layer.weight.zero_()
+                layer.bias.zero_()
+            elif isinstance(layer, nn.BatchNorm2d) and name == "norm":  # of fpl's and esp's sum
+                layer.weight.copy_((layer.running_var + layer.eps).sqrt())
+                layer.bias.copy_(layer.running_mean)
+            elif isinstance(layer, nn.PReLU) and name == "act":  # the block's last
+                layer.weight.fill_(1.0)
+            elif isinstance(layer, nn.Conv2d) and hasattr(module, "norm"):
+                layer.weight.zero_()
+                if layer.bias is not None:
+                    layer.bias.zero_()
+
+
+def some_blocks(architecture: Architecture, seed: int) -> list[str]:
+    """Blocks that change nothing but by what they add.
+
+    A ladder that taps sums before their activation reads another sum when a stage's last block is gone.
+    """
+    possible = list(removable_blocks(architecture))
+    if isinstance(architecture.decoder, LadderDecoder) and architecture.decoder.taps == "sum":
+        last = {f"stage{index}.block{stage.depth - 1}" for index, stage in enumerate(architecture.stages)}
+        possible = [block for block in possible if block not in last]
+    chance = random.Random(seed)
+    return [block for block in possible if chance.random() < 0.5] or possible[:1]
+
+
+def assert_exact(network: Network, blocks: list[str], image: Callable) -> Network:
+    with torch.no_grad():
+        before = network(image())
+    for block in blocks:
+        silence(network, block)
+    shorter = remove_blocks(network, blocks)
+    with torch.no_grad():
+        wanted, found = network(image()), shorter(image())
+    scale = float(wanted.abs().max())
+    assert float((found - wanted).abs().max()) <= 1e-10 * scale
+    assert not blocks or float((before - wanted).abs().max()) > 1e-7 * scale
+    count = sum(parameter.numel() for parameter in shorter.parameters())
+    assert count == parameters(shorter.architecture, network.num_classes)
+    assert Architecture.from_yaml(shorter.architecture.to_yaml()) == shorter.architecture
+    return shorter
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("erfnet", 17), ("fplnet", 16), ("ndnet45-ende", 19), ("swiftnet-rn18", 4)]
+)
+def test_how_many_blocks_can_go(name: str, count: int) -> None:
+    """All but those that open a stage (networks.md: 5 + 8 + 2 + 2; 4 + 8 + 2 + 2; 4 + 12 + 6 less 3; 8 less 4)."""
+    assert len(removable_blocks(space.load(name))) == count
+
+
+def test_published_networks(published: Architecture, randomised: Callable, image: Callable) -> None:
+    assert_exact(randomised(published), some_blocks(published, 0), image)
+
+
+def test_crossings(crossing: Architecture, randomised: Callable, image: Callable) -> None:
+    assert_exact(randomised(crossing), some_blocks(crossing, 0), image)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_architectures(seed: int, narrow_space: Space, randomised: Callable, image: Callable) -> None:
+    architecture = narrow_space.sample(random.Random(seed))
+    if removable_blocks(architecture):
+        assert_exact(randomised(architecture), some_blocks(architecture, seed), image)
+
+
+def test_a_pruned_network_loses_blocks_too(
+    crossing: Architecture, randomised: Callable, random_keep: Callable, image: Callable, classes: int
+) -> None:
+    cutter = Cutter(crossing, classes)
+    cut = cutter.cut(randomised(crossing), random_keep(cutter, seed=3))
+    blocks = some_blocks(crossing, 1)
+    shorter = assert_exact(cut, blocks, image)
+    again = Cutter(shorter.architecture, classes)
+    assert_exact(again.cut(shorter, random_keep(again, seed=4)), some_blocks(shorter.architecture, 2), image)
+
+
+def test_widths_without_blocks_are_those_of_the_architecture(crossing: Architecture, classes: int) -> None:
+    """What allocation is estimated by is what will be built."""
+    cutter, blocks = Cutter(crossing, classes), some_blocks(crossing, 5)
+    chance = np.random.default_rng(0)
+    counts = {name: int(chance.integers(1, full + 1)) for name, full in cutter.counts(cutter.everything).items()}
+    shortened = shorten(crossing, blocks, cutter.map, classes)
+    keep = cutter.map.keep_first(counts)
+    built = without_blocks(cutter.narrowed(counts), blocks)
+    assert shortened.narrowed(keep) == built
+    assert shortened.widths(keep).given == widths(built.graph(classes), built.channels).given
+
+
+def test_each_block_keeps_its_own_dilation() -> None:
+    """ERFNet's second stage dilates by 2, 4, 8, 16 twice."""
+    shorter = without_blocks(space.load("erfnet"), ["stage1.block1", "stage1.block4", "stage1.block6"])
+    assert shorter.stages[1].depth == 5
+    assert shorter.stages[1].rates == (2, 8, 16, 4, 16)
+
+
+def test_a_block_that_cannot_go_is_named() -> None:
+    with pytest.raises(ArchitectureError, match=r"stage0\.block0.*stage0\.block1"):
+        without_blocks(space.load("swiftnet-rn18"), ["stage0.block0"])
