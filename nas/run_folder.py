@@ -17,11 +17,12 @@ from typing import Literal
 
 from nas.files import write_text
 from nas.study import Study, load_study
+from nas.trained import WEIGHTS
 from nas.training.scores import Scores
 from space import Architecture, UserError, strict
 from space.latency import Latency
 
-Origin = Literal["seed", "random", "guided", "company"]
+Origin = Literal["seed", "random", "guided", "company", "pruned"]
 Phase = Literal["search", "finish"]
 
 
@@ -31,7 +32,7 @@ class Trial:
 
     `name` is for people (`erfnet x0.53`, `random 3`); `number` the order of proposal. `genotype` is what the sampler
     answered before the width was solved for `budget_milliseconds`. `parent`: the published network it is a scaling
-    of. `stopped`: ended early as weak. `failed`: why its training broke, or empty.
+    of, or was cut from. `stopped`: ended early as weak. `failed`: why its training broke, or empty.
     """
 
     number: int
@@ -188,6 +189,11 @@ class RunFolder:
     def progress(self, trial: Trial, phase: Phase) -> Progress:
         """The finished epochs of a phase; none when it has not begun."""
         return read_progress(self.phase_path(trial, phase))
+
+    def weights_path(self, trial: Trial) -> Path:
+        """The weights at the end of the longest training a trial has had."""
+        finish = self.phase_path(trial, "finish") / WEIGHTS
+        return finish if finish.is_file() else self.phase_path(trial, "search") / WEIGHTS
 
     def best_miou(self, trial: Trial) -> float | None:
         """mIoU at the end of the longest training a trial has had."""

@@ -24,7 +24,8 @@ class SearchPlan:
     proposed by the sampler from everything seen. Each of them trains `Recipe.epochs` unless stopped early; the best
     `finalists` go on for `finish_epochs` with a fresh schedule. `company`: published networks trained at their own
     width with the same effort as a finalist, to compare with. `concurrent`: trials at a time; 0 for one per core, or
-    one per GPU.
+    one per GPU. `pruned`: that many of the company over the budget, the most accurate ones, are pruned into it and
+    fine-tuned for `finish_epochs`; they compete with the finalists.
     """
 
     seeds: tuple[str, ...] = ("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18")
@@ -33,13 +34,14 @@ class SearchPlan:
     finalists: int = 2
     finish_epochs: int = 20
     company: tuple[str, ...] = ()
+    pruned: int = 2
     sampler: Literal["tpe", "random"] = "tpe"
     stop_weak: bool = True
     concurrent: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("random_trials", "guided_trials", "finish_epochs", "concurrent", "seed"):
+        for name in ("random_trials", "guided_trials", "finish_epochs", "pruned", "concurrent", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"search.{name}: expected 0 or more, got {getattr(self, name)}")
         if self.finalists < 1:

@@ -39,8 +39,9 @@ CLOSE_SHARE = 0.4  # of the picture's width; a crowd that has as much room alrea
 
 LEGEND = (
     ("winner", "winner", ""),
-    ("company", "published, own width", ""),
+    ("company", "published", ""),
     ("seed", "published, scaled", ""),
+    ("pruned", "pruned", ""),
     ("random", "random", ""),
     ("guided", "guided", ""),
     ("guided", "stopped early", "hollow"),
@@ -70,7 +71,7 @@ def pareto(summary: Summary) -> Html:
     fastest, slowest = _latency_range(summary)
     near, far = (share * summary.budget_milliseconds for share in CLOSE)
     crowd = sum(near <= each.timing.milliseconds <= far for each in summary.measured)
-    others: tuple[tuple[Origin, int], ...] = (("seed", 12), ("guided", 1), ("random", 1))
+    others: tuple[tuple[Origin, int], ...] = (("seed", 12), ("pruned", 12), ("guided", 1), ("random", 1))
     if crowd < CROWD or math.log(far / near) >= CLOSE_SHARE * math.log(slowest / fastest):
         panels = [_panel(summary, WHOLE, (fastest, slowest), (low, high), (("company", 12), *others))]
     else:
@@ -141,6 +142,7 @@ def _drawn(panel: _Panel, summary: Summary) -> Html:
     parts = [
         _axes(panel, summary),
         _front(trained, panel),
+        *(_cut(each, panel) for each in trained if each.origin == "pruned"),
         *(_finish_gain(each, panel) for each in shown),
         *(_interval(each, panel, summary) for each in shown),
         *(_untrained(each, panel) for each in untrained),
@@ -203,6 +205,14 @@ def _finish_gain(candidate: Candidate, panel: _Panel) -> Html:
     return _gain(panel.x(candidate.timing.milliseconds), candidate.search_miou, candidate.finish_miou, candidate, panel)
 
 
+def _cut(candidate: Candidate, panel: _Panel) -> Html:
+    """From the published network to what was cut out of it, where both are in the panel."""
+    for each in panel.candidates:
+        if each.origin == "company" and each.name == candidate.parent and each.miou is not None:
+            return line(*_place(each, panel), *_place(candidate, panel), "cut")
+    return Html()
+
+
 def _gain(x: float, before: float, after: float, candidate: Candidate, panel: _Panel) -> Html:
     dot = element("circle", {"cx": x, "cy": panel.y(before), "r": 2.5, "class": f"fill-{candidate.origin}"})
     return joined((line(x, panel.y(before), x, panel.y(after), f"gain stroke-{candidate.origin}"), dot))
@@ -236,6 +246,7 @@ def _marker(kind: str, x: float, y: float, hollow: str = "", tooltip: str = "") 
         return element("circle", {"cx": x, "cy": y, "r": 4.5} | paint, inside)
     corners = {
         "seed": ((0, -6), (5.5, 4.5), (-5.5, 4.5)),
+        "pruned": ((0, 6), (5.5, -4.5), (-5.5, -4.5)),
         "guided": ((-4.5, -4.5), (4.5, -4.5), (4.5, 4.5), (-4.5, 4.5)),
         "company": ((0, -6.5), (6.5, 0), (0, 6.5), (-6.5, 0)),
         "winner": (
@@ -274,7 +285,7 @@ def _star(winner: Winner, trained: Sequence[Candidate], panel: _Panel) -> Html:
 
 def _rank(candidate: Candidate) -> tuple[int, float]:
     """Who gets a label first, and is drawn on top."""
-    order = {"company": 0, "seed": 1, "guided": 2, "random": 3}
+    order = {"company": 0, "pruned": 1, "seed": 2, "guided": 3, "random": 4}
     return order[candidate.origin], -(candidate.miou or 0.0)
 
 

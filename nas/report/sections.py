@@ -14,7 +14,13 @@ from space import strict
 
 NUMBER = {"class": "n"}
 NAME = {"class": "name"}
-ORIGINS = {"seed": "published, scaled", "random": "random", "guided": "guided", "company": "published, own width"}
+ORIGINS = {
+    "seed": "published, scaled",
+    "random": "random",
+    "guided": "guided",
+    "company": "published, own width",
+    "pruned": "published, pruned",
+}
 
 
 def tiles(summary: Summary, winner: Winner) -> Html:

@@ -4,13 +4,13 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --ground: #ffffff; --raised: #f5f7f9; --ink: #1a2027; --soft: #5c6773; --line: #dde2e8;
-  --seed: #1f8a5f; --random: #858d98; --guided: #2f6bd8; --company: #b4532a; --winner: #c98a06;
+  --seed: #1f8a5f; --random: #858d98; --guided: #2f6bd8; --company: #b4532a; --pruned: #8a4fbf; --winner: #c98a06;
   --good: #1f7a4d; --bad: #b3372b; --over: #b3372b; --bar: #7f9cc7; --warn: #fff6df; --warn-line: #e4c56a;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ground: #14181d; --raised: #1d232a; --ink: #e8ecf0; --soft: #9aa6b2; --line: #323a44;
-    --seed: #4cc38f; --random: #9aa3ae; --guided: #7aa7ff; --company: #ef8f63; --winner: #ffc94d;
+    --seed: #4cc38f; --random: #9aa3ae; --guided: #7aa7ff; --company: #ef8f63; --pruned: #c08cff; --winner: #ffc94d;
     --good: #5fd39a; --bad: #ff8578; --over: #ff8578; --bar: #5f82b8; --warn: #332b14; --warn-line: #6d5a20;
   }
 }
@@ -55,6 +55,7 @@ span.name { white-space: nowrap; } ul { margin: 0.5rem 0; padding-left: 1.1rem; 
 .origin { white-space: nowrap; }
 .origin-seed::before { color: var(--seed); } .origin-random::before { color: var(--random); }
 .origin-guided::before { color: var(--guided); } .origin-company::before { color: var(--company); }
+.origin-pruned::before { color: var(--pruned); }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 0 2.5rem; }
 .samples { display: grid; grid-template-columns: repeat(3, 1fr); gap: 0.35rem; margin: 0.6rem 0; }
 .samples img { width: 100%; display: block; border-radius: 0.25rem; }
@@ -88,16 +89,18 @@ figure { margin: 0.6rem 0; }
 .fill-random { fill: var(--random); } .stroke-random { stroke: var(--random); }
 .fill-guided { fill: var(--guided); } .stroke-guided { stroke: var(--guided); }
 .fill-company { fill: var(--company); } .stroke-company { stroke: var(--company); }
+.fill-pruned { fill: var(--pruned); } .stroke-pruned { stroke: var(--pruned); }
 .fill-winner { fill: var(--winner); } .stroke-winner { stroke: var(--winner); }
 .marker { stroke: var(--ground); stroke-width: 1; }
 .marker.hollow { fill: var(--ground); stroke-width: 1.6; }
 .hollow.stroke-seed { stroke: var(--seed); } .hollow.stroke-random { stroke: var(--random); }
 .hollow.stroke-guided { stroke: var(--guided); } .hollow.stroke-company { stroke: var(--company); }
+.hollow.stroke-pruned { stroke: var(--pruned); }
 @media print {
   :root {
     color-scheme: light;
     --ground: #ffffff; --raised: #f5f7f9; --ink: #000000; --soft: #4c5661; --line: #d0d6dd; --warn: #fff6df;
-    --seed: #1f8a5f; --random: #858d98; --guided: #2f6bd8; --company: #b4532a; --winner: #c98a06;
+    --seed: #1f8a5f; --random: #858d98; --guided: #2f6bd8; --company: #b4532a; --pruned: #8a4fbf; --winner: #c98a06;
     --good: #1f7a4d; --bad: #b3372b; --over: #b3372b; --bar: #7f9cc7; --warn-line: #e4c56a;
   }
   html { font-size: 11px; }

@@ -15,7 +15,9 @@ from space import UserError
 from space.latency import Budget, Latency, Statistic
 
 Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]
-Place = Literal["winner", "published, own width", "published, scaled", "best random", "best guided"]
+Place = Literal[
+    "winner", "published, own width", "published, scaled", "published, pruned", "best random", "best guided"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class Candidate:
     multiply_adds: int
     search: tuple[float, ...]
     finish: tuple[float, ...]
+    parent: str  # the published network that it is a scaling of or was cut from, or empty
 
     @property
     def search_miou(self) -> float | None:
@@ -200,6 +203,7 @@ def _candidate(run: RunFolder, trial: Trial, budget: Budget) -> Candidate:
         multiply_adds=trial.multiply_adds,
         search=tuple(epoch.scores.miou for epoch in search.history),
         finish=tuple(epoch.scores.miou for epoch in finish.history),
+        parent=trial.parent,
     )
 
 
@@ -238,10 +242,10 @@ def _winner(run: RunFolder, candidates: Sequence[Trial], budget: Budget) -> Winn
     architecture = load_architecture(str(run.winner))
     by_key = {trial.architecture.key: trial for trial in candidates}
     origin = by_key.get(architecture.key) or by_key.get(architecture.without_channels().key)
-    pruned = bool(architecture.channels)
+    pruned = bool(architecture.channels) and (origin is None or origin.architecture != architecture)
     name = certificate.architecture if origin is None else origin.name
     return Winner(
-        name=f"{name}, pruned" if pruned and origin is not None and not origin.architecture.channels else name,
+        name=f"{name}, pruned" if pruned and origin is not None else name,
         number=None if origin is None else origin.number,
         key=None if origin is None else origin.architecture.key,
         pruned=pruned,
@@ -259,6 +263,7 @@ def _leaderboard(
     """The winner, then published networks and the best of each way of proposing, best mIoU first."""
     places: list[tuple[Place, Candidate]] = [("published, own width", each) for each in company]
     places += [("published, scaled", each) for each in trials if each.origin == "seed"]
+    places += [("published, pruned", each) for each in trials if each.origin == "pruned"]
     for place, origin in (("best random", "random"), ("best guided", "guided")):
         best = _best([each for each in trials if each.origin == origin])
         if best is not None:

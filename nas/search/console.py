@@ -25,7 +25,7 @@ class Console:
         self._first_candidate: float | None = None  # the company is timed before, once, and is no part of a forecast
         self._epochs_left = float(
             (len(plan.seeds) + plan.random_trials + plan.guided_trials + len(plan.company)) * study.recipe.epochs
-            + (plan.finalists + len(plan.company)) * plan.finish_epochs
+            + (plan.finalists + len(plan.company) + min(plan.pruned, len(plan.company))) * plan.finish_epochs
         )
         self._epochs_done = 0
 

@@ -10,13 +10,15 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import space
 from nas.data import Dataset, check, load
 from nas.latency import Meter, MeterOf, default_target, parse_target
+from nas.latency.calibration import kept_table
+from nas.prune import Pruner
 from nas.run_folder import Certificate, Phase, RunFolder, Trial
 from nas.search.console import Console
+from nas.search.cutting import prune_over_budget
 from nas.search.fill import Measure
 from nas.search.proposals import Proposals, measured_trial
 from nas.search.timing import meter_of_cluster
@@ -60,13 +62,27 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             if not run.trials():
                 _require_reachable(budget, target, measure)
             _measure_company(run, study, budget, measure, dataset.num_classes, console)
+            table = kept_table(meter) if isinstance(meter, Meter) else None
             proposals = Proposals(
-                run, study, budget, dataset.num_classes, console, measure=measure, confirm=meter.measure
+                run, study, budget, dataset.num_classes, console, measure=measure, confirm=meter.measure, table=table
             )
             if not address:  # a Ray of our own would only disturb the timings above
                 session.enter_context(ray_session(None, cluster.concurrent))
             _search_phase(run, study, proposals, cluster, console)
             _finish_phase(run, study, budget, cluster, console)
+            if study.search.finish_epochs:
+                pruner = Pruner(
+                    meter,
+                    study.data.size,
+                    dataset.num_classes,
+                    table=table,
+                    dataset=dataset,
+                    recipe=study.recipe,
+                    device=cluster.device,
+                    said=console.step,
+                )
+                pruned = prune_over_budget(run, study, budget, pruner, dataset.num_classes, console)
+                _run_all(run, study, pruned, "finish", cluster, console)
         certificate = _certify(run, study, budget, target, dataset, meter_of, console)
     _report(run, certificate, console)
     return certificate
@@ -186,6 +202,12 @@ def finalists(run: RunFolder, study: Study, budget: Budget) -> list[Trial]:
     return finished[: study.search.finalists]
 
 
+def _pruned(run: RunFolder, budget: Budget) -> list[Trial]:
+    """Cuts inside the budget whose fine-tuning is done."""
+    inside = [each for each in run.trials() if each.origin == "pruned" and budget.admits(each.latency)]
+    return [each for each in inside if not each.failed and run.progress(each, "finish").done]
+
+
 def _certify(
     run: RunFolder,
     study: Study,
@@ -196,7 +218,8 @@ def _certify(
     console: Console,
 ) -> Certificate:
     """Measure the finished artefacts again, best first, until one passes; failing all, the best says that it fails."""
-    ranked = sorted(finalists(run, study, budget), key=lambda trial: run.best_miou(trial) or 0.0, reverse=True)
+    competing = [*finalists(run, study, budget), *_pruned(run, budget)]
+    ranked = sorted(competing, key=lambda trial: run.best_miou(trial) or 0.0, reverse=True)
     for trial in ranked:
         console.step(f"certify {trial.name}")
         certificate = _write(run, trial, budget, target, dataset, meter_of)
@@ -215,7 +238,7 @@ def _write(
     from nas.training.weights import load_weights
     from nas.winner import write_winner
 
-    weights = load_weights(weights_path(run, trial))
+    weights = load_weights(run.weights_path(trial))
     device = "cuda" if torch.cuda.is_available() else "cpu"  # for the scores; the target may be another machine's
     return write_winner(
         run.winner,
@@ -228,12 +251,6 @@ def _write(
         device=device,
         meter_of=meter_of,
     )
-
-
-def weights_path(run: RunFolder, trial: Trial) -> Path:
-    """The weights at the end of the longest training a trial has had."""
-    finish = run.phase_path(trial, "finish") / "weights.safetensors"
-    return finish if finish.is_file() else run.phase_path(trial, "search") / "weights.safetensors"
 
 
 def _report(run: RunFolder, certificate: Certificate, console: Console) -> None:

@@ -57,7 +57,7 @@ class Proposals:
         for trial in (*run.company(), *self._trials.values()):
             self._learn_latency(trial.architecture, trial.latency)
         for trial in self._trials.values():
-            if self._settled(trial):
+            if self._settled(trial) and trial.origin != "pruned":  # no sampler proposed it
                 self._learn(trial)
         self._unfinished = [trial for trial in self._trials.values() if not self._settled(trial)]
 
@@ -179,7 +179,7 @@ class Proposals:
         return trial
 
     def _settled(self, trial: Trial) -> bool:
-        if not trial.feasible or trial.stopped or trial.failed:
+        if not trial.feasible or trial.stopped or trial.failed or trial.origin == "pruned":
             return True
         return self._run.progress(trial, "search").done
 

@@ -18,9 +18,10 @@ from typing import Any
 
 from nas.data import load
 from nas.run_folder import Epoch, Phase, RunFolder, Trial, append_epoch, read_progress
+from nas.search.cutting import parent_network
 from nas.search.settled_ray import ASHAScheduler, FIFOScheduler, Searcher, TrialScheduler, ray, tune
 from nas.study import Study
-from nas.trained import Labelling, metadata
+from nas.trained import WEIGHTS, Labelling, metadata
 from nas.training import Recipe
 from space.errors import UserError
 
@@ -169,13 +170,15 @@ class TrialRunner(tune.Trainable):
         trial = run.read_trial(run.root / config["trial"])
         self._folder = run.phase_path(trial, config["phase"])
         self._checkpoint = self._folder / "checkpoint.pt"
+        dataset = load(study.data)
         self._trainer = Trainer(
             trial.architecture,
-            load(study.data),
+            dataset,
             recipe_of(study, config["phase"]),
             device=config["device"],
             threads=config["threads"],
             weights=_starting_weights(run, trial, config["phase"]),
+            teacher=parent_network(run, trial, dataset.num_classes) if trial.origin == "pruned" else None,
             guard=lane.training_step,
         )
         if self._checkpoint.is_file():
@@ -205,7 +208,7 @@ class TrialRunner(tune.Trainable):
             )
             # Weights before the checkpoint: a training that counts as finished has them.
             words = metadata(self._trainer.architecture, Labelling.of(self._trainer.dataset))
-            save_weights(self._folder / "weights.safetensors", self._trainer.weights(), words)
+            save_weights(self._folder / WEIGHTS, self._trainer.weights(), words)
             self._trainer.save(self._checkpoint)
         last = read_progress(self._folder).history[-1]
         return {"epoch": last.epoch, "miou": last.scores.miou, "failed": "", "done": self._trainer.finished}
@@ -227,4 +230,4 @@ def _starting_weights(run: RunFolder, trial: Trial, phase: Phase) -> dict[str, A
         return None
     from nas.training.weights import load_weights
 
-    return load_weights(run.phase_path(trial, "search") / "weights.safetensors")
+    return load_weights(run.phase_path(trial, "search") / WEIGHTS)

@@ -73,6 +73,7 @@ class Made:
         flagged: tuple[str, ...] = (),
         stopped: bool = False,
         failed: str = "",
+        parent: str = "",
     ) -> Trial:
         """Write a trial with the mIoU of its epochs; the search phase has `epochs` of them, the finish as many."""
         trial = Trial(
@@ -88,6 +89,7 @@ class Made:
             genotype={"block": "nonbt"},
             stopped=stopped,
             failed=failed,
+            parent=parent,
         )
         self.run.write_trial(trial)
         phases: tuple[tuple[Phase, Sequence[float]], ...] = (("search", search), ("finish", finish))

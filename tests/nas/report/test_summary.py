@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nas.report import Summary, leaderboard_text, summarize
+from nas.report.pareto import pareto
 from nas.report.summary import headline
 from nas.run_folder import RunFolder
 from space import Architecture, strict
@@ -95,6 +96,25 @@ def test_a_pruned_winner_is_named_after_what_it_was_cut_from(
     assert summary.winner.pruned
     assert "Pruned" in summary.winner.description
     assert [row.place for row in summary.leaderboard] == ["winner"]  # what it was cut from is over the budget
+
+
+def test_a_pruned_candidate_that_wins_is_shown_beside_what_it_was_cut_from(
+    made: Any, architecture: Callable[[float], Architecture]
+) -> None:
+    from space import groups
+
+    whole = architecture(0.3)
+    name, size = next((name, size) for name, size in groups(whole).items() if size > 1)
+    cut, finish = replace(whole, channels={name: size - 1}), (0.2, 0.3, 0.35)
+    made.trial(1, "erfnet", "company", whole, 30.0, (0.1, 0.2, 0.3), (0.3, 0.35, 0.4))
+    made.trial(1, "guided 1", "guided", architecture(0.2), 9.0, (0.1, 0.2, 0.3), (0.3, 0.3, 0.3))
+    made.trial(2, "erfnet, pruned", "pruned", cut, 9.5, (), finish, parent="erfnet")
+    made.winner(cut, 9.4, 0.35)
+    summary = summarize(made.run)
+    assert summary.winner is not None
+    assert (summary.winner.name, summary.winner.number) == ("erfnet, pruned", 2)
+    assert [row.place for row in summary.leaderboard] == ["winner", "published, own width", "best guided"]
+    assert 'class="cut"' in str(pareto(summary))
 
 
 def test_the_figures_can_be_read_back(full: RunFolder) -> None:
