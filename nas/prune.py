@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from nas.data import Dataset, make_loader
+from nas.data import Dataset, Loader, make_loader
 from nas.latency.estimates import Estimates
 from nas.latency.meter import Measures
 from nas.training import EpochReport, Recipe
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Importance = Literal["fisher", "taylor", "batch-norm", "magnitude"]  # as `pruning.importance` has them
 
-SCORING_BATCHES = 32
+SCORING_BATCHES = 16
 OBSERVED_IMAGES = 16  # on which damage is observed; their statistics stand for the data's
 STATISTICS_BATCHES = 32  # that give batch norms fresh statistics when nothing is trained
 AIM = 0.985  # of the budget: repeated measurements differ by one to two per cent
@@ -107,7 +107,8 @@ class Pruner:
         )
         for cut in some_cuts(cutter, TAUGHT):
             self._estimates.learn(cut, self._quick(cut).milliseconds(budget.statistic))
-        teacher, gone = network, []
+        teacher = network = network.to(self._device)
+        gone: list[str] = []
         start = before.milliseconds(budget.statistic)
         steps = max(1, min(plan.steps, plan.epochs))
         for step in range(1, steps + 1):
@@ -117,7 +118,7 @@ class Pruner:
             after = self._latency(network.architecture)
             self._said(f"cut     {after}")
             network = self._recovered(network, teacher, _share(plan.epochs, step, steps))
-        return Pruned(network=network, before=before, after=after, blocks=tuple(gone))
+        return Pruned(network=network.cpu(), before=before, after=after, blocks=tuple(gone))
 
     def _cut(
         self, network: Network, milliseconds: float, budget: Budget, plan: Plan, *, last: bool
@@ -170,8 +171,13 @@ class Pruner:
 
     def _batches(self, dataset: Dataset, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Training images as they are, without end."""
-        loader = make_loader(dataset, "train", batch_size=size, augmentation=None, seed=self._recipe.seed)
+        loader = self._loader(dataset, size)
         return itertools.chain.from_iterable(loader.epoch(number) for number in itertools.count())
+
+    def _loader(self, dataset: Dataset, size: int) -> Loader:
+        return make_loader(
+            dataset, "train", batch_size=size, augmentation=None, seed=self._recipe.seed, device=self._device
+        )
 
     def _recovered(self, network: Network, teacher: Network, epochs: int) -> Network:
         """Fresh batch-norm statistics, then training with the whole network as the teacher."""
@@ -181,9 +187,7 @@ class Pruner:
 
         if self._dataset is None:
             return network
-        loader = make_loader(
-            self._dataset, "train", batch_size=self._recipe.batch_size, augmentation=None, seed=self._recipe.seed
-        )
+        loader = self._loader(self._dataset, self._recipe.batch_size)
         reestimate_batch_norm(network, loader, STATISTICS_BATCHES, guard=lane.training_step)
         if not epochs:
             return network

@@ -27,7 +27,7 @@ from pruning.surgery import Cutter, Mask
 from space.channels import parametric
 from space.network import Network
 
-SHARES = (0.75, 0.5, 0.25, 0.125)  # of a group's channels that are kept when its damage is observed
+SHARES = (0.5, 0.25, 0.125)  # of a group's channels that are kept when its damage is observed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -55,7 +55,7 @@ NETWORKS = ("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18")
 FRACTIONS = (0.5, 0.25, 0.75)
 METHODS = ("ours", "uniform", "global", "taylor", "flops", "width")
 ROUND_TO = 8
-SCORING_BATCHES = 32
+SCORING_BATCHES = 16
 OBSERVED_IMAGES = 16
 MOST_MEASUREMENTS = 12
 FULL_ENOUGH = 0.97
@@ -74,9 +74,17 @@ class Bench:
     dataset: Dataset
     meter: Meter
     recipe: Recipe
+    rate: float
     epochs: int
+    steps: int
     network: Network
     whole: Latency
+
+    @property
+    def tuning(self) -> Recipe:
+        """How a cut network is fine-tuned."""
+        rate = self.rate * self.recipe.learning_rate
+        return replace(self.recipe, epochs=self.epochs, learning_rate=rate)
 
     @property
     def cutter(self) -> Cutter:
@@ -89,7 +97,7 @@ class Bench:
 
 def train(
     architecture: Architecture,
-    bench_recipe: Recipe,
+    recipe: Recipe,
     dataset: Dataset,
     folder: Path,
     *,
@@ -100,7 +108,7 @@ def train(
     network = architecture.build(dataset.num_classes)
     finished = folder / "weights.safetensors"
     if not finished.is_file():
-        trainer = Trainer(architecture, dataset, bench_recipe, weights=weights, teacher=teacher, threads=2)
+        trainer = Trainer(architecture, dataset, recipe, weights=weights, teacher=teacher, threads=2)
         checkpoint = folder / "checkpoint.pt"
         folder.mkdir(parents=True, exist_ok=True)
         if checkpoint.is_file():
@@ -236,10 +244,10 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
             bench.dataset.num_classes,
             table=kept_table(bench.meter),
             dataset=bench.dataset,
-            recipe=bench.recipe,
+            recipe=bench.tuning,
             said=lambda words: print(f"    {words}", flush=True),
         )
-        pruned = pruner.prune(bench.network, Budget(milliseconds=budget), Plan(epochs=bench.epochs))
+        pruned = pruner.prune(bench.network, Budget(milliseconds=budget), Plan(epochs=bench.epochs, steps=bench.steps))
         tuned, blocks, untuned = pruned.network, len(pruned.blocks), float("nan")
     else:
         if method in ("global", "taylor"):
@@ -248,9 +256,12 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
         else:
             architecture, cut = {"uniform": uniform, "flops": flops, "width": width}[method](bench, AIM * budget)
         untuned = float("nan") if cut is None else evaluate(cut, bench.dataset).miou
-        epochs = bench.epochs + (base_epochs if cut is None else 0)
-        weights = None if cut is None else cut.state_dict()
-        tuned = train(architecture, replace(bench.recipe, epochs=epochs), bench.dataset, folder, weights=weights)
+        recipe, weights = bench.tuning, None
+        if cut is None:  # from scratch
+            recipe = replace(bench.recipe, epochs=base_epochs + bench.epochs)
+        else:
+            weights = cut.state_dict()
+        tuned = train(architecture, recipe, bench.dataset, folder, weights=weights)
     latency = bench.meter.measure(tuned.architecture)
     return {
         "parameters": space.parameters(tuned.architecture, bench.dataset.num_classes),
@@ -274,6 +285,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=(0,))
     parser.add_argument("--base-epochs", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=10, help="of fine-tuning")
+    parser.add_argument("--rate", type=float, default=1.0, help="of fine-tuning, times the recipe's")
+    parser.add_argument("--steps", type=int, default=1, help="of ours, on the way to the budget")
     parser.add_argument("--size", nargs=2, type=int, default=(120, 160))
     parser.add_argument("--target", default="onnxruntime@cpu:1")
     options = parser.parse_args()
@@ -295,7 +308,14 @@ def main() -> None:
                     continue
                 print(f"  {fraction:.0%} by {method}", flush=True)
                 bench = Bench(
-                    dataset=dataset, meter=meter, recipe=recipe, epochs=options.epochs, network=network, whole=whole
+                    dataset=dataset,
+                    meter=meter,
+                    recipe=recipe,
+                    rate=options.rate,
+                    epochs=options.epochs,
+                    steps=options.steps,
+                    network=network,
+                    whole=whole,
                 )
                 begun = time.monotonic()
                 found: dict[str, object] = dict.fromkeys(COLUMNS, "")

@@ -50,7 +50,7 @@ def test_damage_of_groups_is_that_of_the_cut(network: Network, images: Tensor, c
     damage = observed_damage(cutter, network, scores, [images])
     compared = 0
     for name, full in list(zip(cutter.map.names, cutter.map.counts, strict=True))[::4]:
-        count = max(1, math.ceil(SHARES[1] * full))
+        count = max(1, math.ceil(SHARES[0] * full))
         if count == full:
             continue
         keep = cutter.everything.copy()
