@@ -14,6 +14,7 @@ image that ERFNet and FPLNet concatenate):
   gradient|, each divided by the group's mean): the same share of every group; one threshold for all groups; the same
   with gradients. Counts are rounded to multiples of 4. Their share is searched until the measured latency fits.
 - flops: our channel pruning with multiply-adds in place of latency, as many as bring the measured latency to fit.
+- any of these with "-distilled": the whole network teaches during fine-tuning, as it does in ours.
 - width: one factor on all widths, trained from scratch for as many epochs as the others get altogether.
 """
 
@@ -237,6 +238,7 @@ def width(bench: Bench, budget: float) -> Cut:
 def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: int) -> dict[str, object]:
     """Cut, fine-tune, score and measure."""
     budget, blocks = fraction * bench.whole_milliseconds, 0
+    method, _, distilled = method.partition("-")
     if method == "ours":
         pruner = Pruner(
             bench.meter,
@@ -261,7 +263,8 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
             recipe = replace(bench.recipe, epochs=base_epochs + bench.epochs)
         else:
             weights = cut.state_dict()
-        tuned = train(architecture, recipe, bench.dataset, folder, weights=weights)
+        teacher = bench.network if distilled else None
+        tuned = train(architecture, recipe, bench.dataset, folder, weights=weights, teacher=teacher)
     latency = bench.meter.measure(tuned.architecture)
     return {
         "parameters": space.parameters(tuned.architecture, bench.dataset.num_classes),
