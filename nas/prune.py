@@ -22,7 +22,7 @@ from pruning.damage import Damage, assumed_damage, observed_damage
 from pruning.depth import removable_blocks, remove_blocks, without_blocks
 from pruning.importance import Scores, batch_norm_scale, fisher, magnitude, taylor
 from pruning.surgery import Cutter
-from space import Architecture
+from space import Architecture, UserError
 from space.latency import Budget, Latency
 from space.latency_table import LatencyTable
 
@@ -44,22 +44,32 @@ NARROWEST = 0.15  # share of channels that they keep
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pruned:
-    """A network inside its budget, what it and its origin measured, and which blocks went."""
+    """A network inside its budget, what it and its origin measured, and how many of the blocks that can go went."""
 
     network: Network
     before: Latency
     after: Latency
-    blocks: tuple[str, ...]
+    blocks: int
+    blocks_gone: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How to prune. `steps`: cuts on the way to the budget, each followed by its share of `epochs`."""
+    """How to prune. `steps`: cuts on the way to the budget, each weighed anew and followed by its share of `epochs`.
+
+    Raises: UserError for less than one step or fewer than no epochs.
+    """
 
     epochs: int
     steps: int = 1
     importance: Importance | None = None  # None: Fisher with data, magnitude without
     depth: bool = True  # blocks may go, not only channels
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"steps: expected at least 1, got {self.steps}")
+        if self.epochs < 0:
+            raise UserError(f"epochs: expected 0 or more, got {self.epochs}")
 
 
 class Pruner:
@@ -94,7 +104,7 @@ class Pruner:
         """
         before = self._latency(network.architecture)
         if budget.admits(before):
-            return Pruned(network=network, before=before, after=before, blocks=())
+            return _pruned(network, network, before, before)
         aim = AIM * budget.milliseconds
         cutter = Cutter(network.architecture, self._num_classes)
         self._learn(network.architecture, budget)
@@ -108,21 +118,16 @@ class Pruner:
         for cut in some_cuts(cutter, TAUGHT):
             self._estimates.learn(cut, self._quick(cut).milliseconds(budget.statistic))
         teacher = network = network.to(self._device)
-        gone: list[str] = []
         start = before.milliseconds(budget.statistic)
-        steps = max(1, min(plan.steps, plan.epochs))
-        for step in range(1, steps + 1):
-            wanted = start * math.pow(aim / start, step / steps)
-            network, blocks = self._cut(network, wanted, budget, plan, last=step == steps)
-            gone += blocks
+        for step in range(1, plan.steps + 1):
+            wanted = start * math.pow(aim / start, step / plan.steps)
+            network = self._cut(network, wanted, budget, plan, last=step == plan.steps)
             after = self._latency(network.architecture)
             self._said(f"cut     {after}")
-            network = self._recovered(network, teacher, _share(plan.epochs, step, steps))
-        return Pruned(network=network.cpu(), before=before, after=after, blocks=tuple(gone))
+            network = self._recovered(network, teacher, _share(plan.epochs, step, plan.steps))
+        return _pruned(network.cpu(), teacher, before, after)
 
-    def _cut(
-        self, network: Network, milliseconds: float, budget: Budget, plan: Plan, *, last: bool
-    ) -> tuple[Network, list[str]]:
+    def _cut(self, network: Network, milliseconds: float, budget: Budget, plan: Plan, *, last: bool) -> Network:
         cutter = Cutter(network.architecture, self._num_classes)
         scores, damage = self._weighed(cutter, network, plan)
         taught: list[Architecture] = []
@@ -142,10 +147,9 @@ class Pruner:
         )
         for architecture in taught:  # not sooner: the allocation corrects the estimates that it began with
             self._learn(architecture, budget)
-        blocks = sorted(allocation.blocks)
-        cut = remove_blocks(cutter.cut(network, allocation.keep), blocks)
+        cut = remove_blocks(cutter.cut(network, allocation.keep), allocation.blocks)
         assert cut.architecture == allocation.architecture, "what was cut is what was measured"
-        return cut, blocks
+        return cut
 
     def _weighed(self, cutter: Cutter, network: Network, plan: Plan) -> tuple[Scores, Damage]:
         if self._dataset is None:
@@ -234,11 +238,14 @@ def some_cuts(cutter: Cutter, number: int) -> Iterator[Architecture]:
         yield without_blocks(cutter.narrowed(counts), blocks)
 
 
+def _pruned(network: Network, whole: Network, before: Latency, after: Latency) -> Pruned:
+    blocks, left = (len(removable_blocks(each.architecture)) for each in (whole, network))
+    return Pruned(network=network, before=before, after=after, blocks=blocks, blocks_gone=blocks - left)
+
+
 def _share(epochs: int, step: int, steps: int) -> int:
-    """Epochs after a step: the last gets half of them, the others share the rest."""
-    if steps == 1:
-        return epochs
-    early = epochs // 2 // (steps - 1)
+    """Epochs after a step: the last gets three quarters of them or more, the others share the rest."""
+    early = epochs // 4 // (steps - 1) if steps > 1 else 0
     return epochs - early * (steps - 1) if step == steps else early
 
 

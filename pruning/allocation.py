@@ -30,8 +30,10 @@ FULL_ENOUGH = 0.97  # of the budget
 MOST_MEASUREMENTS = 12
 MOST_STEPS = 30  # choices looked at, some of them measured before
 DETOURS = (0.1, 0.05, 0.02)  # how far below the latency to go before coming back up
+NO_DAMAGE = 1e-12
+EXCHANGED = 3  # blocks that are tried in exchange for channels
 GREED = 0.25  # of all moves, and of what is still to be saved, in one round: moves shift each other's estimates
-MULTIPLES = ((1, 1), (4, 4), (16, 2))  # counts that are tried: (multiple, how many of them); hardware rewards some
+MULTIPLES = ((1, 1), (4, 2), (16, 2))  # counts that are tried: (multiple, how many of them); hardware rewards some
 SMALL = 8  # channels, up to which single ones are worth a try
 
 Estimate = Callable[[Graph, Widths], float]
@@ -161,8 +163,8 @@ class _Move:
 
     @property
     def price_up(self) -> float:
-        """Milliseconds per damage undone."""
-        return max(self.milliseconds, 0.0) / -self.damage
+        """Milliseconds per damage undone; what undoes none comes last, and is still better kept than given up."""
+        return max(self.milliseconds, 0.0) / max(-self.damage, NO_DAMAGE)
 
 
 class _Knapsack:
@@ -219,19 +221,26 @@ class _Knapsack:
         """The least damage found whose estimate is at most `milliseconds`; the least estimate when there is none."""
         best = self._raised(self._lowered(start, milliseconds), milliseconds)
         for detour in DETOURS:
-            other = self._raised(self._lowered(best, milliseconds * (1 - detour)), milliseconds)
-            fits = self.milliseconds(other) <= milliseconds
-            if fits and (self.milliseconds(best) > milliseconds or self.damage(other) < self.damage(best)):
-                best = other
+            best = self._better(best, self._lowered(best, milliseconds * (1 - detour)), milliseconds)
+        dearest = sorted(best.blocks, key=lambda name: -self._damage.blocks[name])[:EXCHANGED]
+        for block in dearest:  # it comes back, and channels make room for it
+            back = replace(best, blocks=best.blocks - {block})
+            best = self._better(best, self._lowered(back, milliseconds, blocks=False), milliseconds)
         return best
 
-    def _lowered(self, choice: Choice, milliseconds: float) -> Choice:
+    def _better(self, best: Choice, other: Choice, milliseconds: float) -> Choice:
+        """The other one, widened where there is room, if it fits and does less damage."""
+        other = self._raised(other, milliseconds)
+        over, over_before = (self.milliseconds(choice) > milliseconds for choice in (other, best))
+        return other if (over, self.damage(other)) < (over_before, self.damage(best)) else best
+
+    def _lowered(self, choice: Choice, milliseconds: float, *, blocks: bool = True) -> Choice:
         """Moves down, least damage per saved millisecond first, until the estimate is met or no move saves any."""
         for floor in (self._floor, dict.fromkeys(self.full, 1)):
             while self.milliseconds(choice) > milliseconds:
                 wanted = max(milliseconds, _between(self.milliseconds(choice), milliseconds, GREED))
                 before = choice
-                moves = self._moves_down(choice, floor)
+                moves = self._moves_down(choice, floor, blocks=blocks)
                 for move in moves[: math.ceil(GREED * len(moves))]:
                     after = move.applied(choice)
                     if self.milliseconds(after) < self.milliseconds(choice):
@@ -248,16 +257,16 @@ class _Knapsack:
             before = choice
             for move in self._moves_up(choice):
                 after = move.applied(choice)
-                if self.milliseconds(after) <= milliseconds and self.damage(after) < self.damage(choice):
+                if self.milliseconds(after) <= milliseconds and self.damage(after) <= self.damage(choice):
                     choice = after
             if choice is before:
                 return choice
 
-    def _moves_down(self, choice: Choice, floor: Mapping[str, int]) -> list[_Move]:
-        """The best narrower count of each group and each block that can go, cheapest first."""
+    def _moves_down(self, choice: Choice, floor: Mapping[str, int], *, blocks: bool) -> list[_Move]:
+        """The best narrower count of each group and, with `blocks`, each block that can go, cheapest first."""
         best: dict[str, _Move] = {}
         for name, count in self._changes(choice):
-            if count is None and name in choice.blocks:
+            if count is None and (name in choice.blocks or not blocks):
                 continue
             if count is not None and not floor[name] <= count < choice.counts[name]:
                 continue
@@ -275,7 +284,8 @@ class _Knapsack:
             if count is not None and count <= choice.counts[name]:
                 continue
             move = self._move(choice, name, count)
-            if move.damage < 0 and (name not in best or move.price_up < best[name].price_up):
+            gains = move.damage < 0 or (count is not None and move.damage == 0)
+            if gains and (name not in best or move.price_up < best[name].price_up):
                 best[name] = move
         return sorted(best.values(), key=lambda move: move.price_up)
 

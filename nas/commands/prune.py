@@ -88,8 +88,8 @@ def run(options: argparse.Namespace) -> None:
         ("pruned", pruned.network, pruned.after),
     ):
         print(f"{word:7} {latency}, {parameters(each.architecture, num_classes):,} parameters")
-    if pruned.blocks:
-        print(f"without {', '.join(pruned.blocks)}", flush=True)
+    if pruned.blocks_gone:
+        print(f"without {pruned.blocks_gone} of {pruned.blocks} residual blocks that can go", flush=True)
     certificate = write_winner(
         Path(options.out),
         pruned.network.architecture,

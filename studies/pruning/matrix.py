@@ -250,7 +250,7 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
             said=lambda words: print(f"    {words}", flush=True),
         )
         pruned = pruner.prune(bench.network, Budget(milliseconds=budget), Plan(epochs=bench.epochs, steps=bench.steps))
-        tuned, blocks, untuned = pruned.network, len(pruned.blocks), float("nan")
+        tuned, blocks, untuned = pruned.network, pruned.blocks_gone, float("nan")
     else:
         if method in ("global", "taylor"):
             scores = magnitude(bench.cutter, bench.network) if method == "global" else group_taylor(bench)

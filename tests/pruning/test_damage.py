@@ -101,8 +101,8 @@ def test_channels_that_say_nothing_cost_nothing(network: Network, images: Tensor
     scores = np.ones(len(cutter.everything))
     scores[gone] = 0.0
     damage = observed_damage(cutter, network, scores, [images])
-    assert damage.groups[name][len(members) - len(gone)] < 1e-12
     assert damage.groups[name][1] > 1e-6
+    assert damage.groups[name][len(members) - len(gone)] < 1e-4 * damage.groups[name][1]
 
 
 def test_observing_leaves_the_network_as_it_was(network: Network, images: Tensor, classes: int) -> None:

@@ -1,0 +1,130 @@
+"""What pruning does in which order, on an invented target; `test_prune_command.py` prunes on a real one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import space
+from nas.data import Dataset, DataSpec, load
+from nas.latency.protocol import WITHIN
+from nas.prune import AIM, Plan, Pruner
+from nas.training import load_recipe
+from space import Architecture, BudgetError, UserError
+from space.channels import widths
+from space.latency import Budget, Latency
+from space.network import Network
+from space.scale import scale_width
+from space.work import layer_work
+
+SIZE = (48, 64)
+
+
+@dataclass
+class Invented:
+    """A target whose layers take a while to start, then a while per multiply-add."""
+
+    measured: list[str] = field(default_factory=list)
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        self.measured.append(architecture.key)
+        graph = architecture.graph(11)
+        layers = len(layer_work(graph, widths(graph, architecture.channels), SIZE))
+        milliseconds = 0.02 * layers + space.multiply_adds(architecture, SIZE, 11) / 1e7
+        return Latency(
+            p50_milliseconds=milliseconds,
+            p90_milliseconds=milliseconds,
+            p99_milliseconds=milliseconds,
+            ci_low_milliseconds=milliseconds,
+            ci_high_milliseconds=milliseconds,
+            samples=40,
+            ratio=milliseconds,
+            ratio_low=milliseconds,
+            ratio_high=milliseconds,
+            reference_milliseconds=1.0,
+            raw_p50_milliseconds=milliseconds,
+            target="onnxruntime@cpu:1",
+            height=SIZE[0],
+            width=SIZE[1],
+            scope="nothing",
+        )
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load(DataSpec(size=SIZE, train_images=16, validation_images=4))
+
+
+@pytest.fixture
+def network() -> Network:
+    torch.manual_seed(0)
+    return scale_width(space.load("erfnet"), 0.5).build(11).eval()
+
+
+def pruner(target: Invented, dataset: Dataset | None, said: list[str]) -> Pruner:
+    return Pruner(target, SIZE, 11, table=None, dataset=dataset, recipe=load_recipe("quick"), said=said.append)
+
+
+def half_of(network: Network) -> Budget:
+    return Budget(milliseconds=0.5 * Invented().measure(network.architecture).p50_milliseconds)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_budget_is_filled_and_the_epochs_are_shared_out(steps: int, network: Network, dataset: Dataset) -> None:
+    said: list[str] = []
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    budget = half_of(network)
+    pruned = pruner(Invented(), dataset, said).prune(network, budget, Plan(epochs=4, steps=steps))
+    # Of a network that has learnt nothing blocks go first, and no part of one can be given back.
+    assert 0.9 * budget.milliseconds <= pruned.after.p50_milliseconds <= AIM * budget.milliseconds
+    assert pruned.blocks == 17
+    depths = sum(stage.depth for stage in pruned.network.architecture.stages)
+    assert pruned.network.architecture.decoder is not None
+    depths += sum(step.depth for step in pruned.network.architecture.decoder.steps)
+    assert 0 < pruned.blocks_gone == 17 - depths
+    assert len([words for words in said if words.startswith("cut")]) == steps
+    assert len([words for words in said if words.startswith("epoch")]) == 4
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_channels_alone(network: Network, dataset: Dataset) -> None:
+    pruned = pruner(Invented(), dataset, []).prune(network, half_of(network), Plan(epochs=0, depth=False))
+    assert pruned.blocks_gone == 0
+    assert half_of(network).admits(pruned.after)
+    fresh = pruned.network.state_dict()["stage0.down.norm.running_mean"]
+    kept = pruned.network.architecture
+    assert kept.without_channels() == network.architecture
+    assert fresh.abs().max() > 0  # statistics of the data, where the network had those of nothing
+
+
+def test_without_data_blocks_and_statistics_stay(network: Network) -> None:
+    pruned = pruner(Invented(), None, []).prune(network, half_of(network), Plan(epochs=0)).network
+    assert half_of(network).admits(Invented().measure(pruned.architecture))
+    assert pruned.architecture.without_channels() == network.architecture
+    assert pruned.state_dict()["stage0.down.norm.running_mean"].abs().max() == 0
+
+
+def test_a_budget_below_what_is_reached_is_said_before_anything_else(network: Network, dataset: Dataset) -> None:
+    said: list[str] = []
+    target = Invented()
+    lowest = replace(half_of(network), milliseconds=0.05)
+    with pytest.raises(BudgetError, match="cut as far as it goes the network takes"):
+        pruner(target, dataset, said).prune(network, lowest, Plan(epochs=4))
+    assert len(target.measured) == 2  # the whole network, and the smallest that it can become
+    assert not said
+
+
+def test_a_network_inside_the_budget_is_given_back(network: Network, dataset: Dataset) -> None:
+    budget = Budget(milliseconds=1.01 * Invented().measure(network.architecture).p50_milliseconds)
+    pruned = pruner(Invented(), dataset, []).prune(network, budget, Plan(epochs=4))
+    assert pruned.network is network
+    assert pruned.blocks_gone == 0
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0, "epochs": 1}, {"epochs": -1}])
+def test_a_plan_that_makes_no_sense_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="expected"):
+        Plan(**wrong)
