@@ -61,7 +61,7 @@ class Plan:
     """
 
     epochs: int
-    steps: int = 1
+    steps: int = 2
     importance: Importance | None = None  # None: Fisher with data, magnitude without
     depth: bool = True  # blocks may go, not only channels
 

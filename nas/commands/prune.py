@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what decides which channels of a group go (default: fisher with --data, else magnitude)",
     )
     parser.add_argument(
-        "--steps", type=int, default=1, metavar="N", help="cuts on the way to the budget, each trained (default: 1)"
+        "--steps", type=int, default=2, metavar="N", help="cuts on the way to the budget, each trained (default: 2)"
     )
     parser.add_argument("--channels-only", dest="depth", action="store_false", help="keep every block")
     parser.add_argument("--out", metavar="DIR", default="pruned", help="where the network goes (default: pruned)")

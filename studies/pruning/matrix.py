@@ -9,7 +9,7 @@ more networks, fractions or seeds. Leave the machine alone meanwhile.
 Methods (all cut exactly the same groups of channels, found by `space.channels`; Torch-Pruning's own tracing loses the
 image that ERFNet and FPLNet concatenate):
 
-- ours: `nas prune`.
+- ours: `nas prune`, in two cuts that are weighed apart; ours-once: in one.
 - uniform, global, taylor: Torch-Pruning's recipes, their importance as in its 1.6 (group L2 norm or summed |weight x
   gradient|, each divided by the group's mean): the same share of every group; one threshold for all groups; the same
   with gradients. Counts are rounded to multiples of 4. Their share is searched until the measured latency fits.
@@ -238,7 +238,7 @@ def width(bench: Bench, budget: float) -> Cut:
 def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: int) -> dict[str, object]:
     """Cut, fine-tune, score and measure."""
     budget, blocks = fraction * bench.whole_milliseconds, 0
-    method, _, distilled = method.partition("-")
+    method, _, variant = method.partition("-")
     if method == "ours":
         pruner = Pruner(
             bench.meter,
@@ -249,7 +249,8 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
             recipe=bench.tuning,
             said=lambda words: print(f"    {words}", flush=True),
         )
-        pruned = pruner.prune(bench.network, Budget(milliseconds=budget), Plan(epochs=bench.epochs, steps=bench.steps))
+        plan = Plan(epochs=bench.epochs, steps=1 if variant == "once" else bench.steps)
+        pruned = pruner.prune(bench.network, Budget(milliseconds=budget), plan)
         tuned, blocks, untuned = pruned.network, pruned.blocks_gone, float("nan")
     else:
         if method in ("global", "taylor"):
@@ -263,7 +264,7 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
             recipe = replace(bench.recipe, epochs=base_epochs + bench.epochs)
         else:
             weights = cut.state_dict()
-        teacher = bench.network if distilled else None
+        teacher = bench.network if variant == "distilled" else None
         tuned = train(architecture, recipe, bench.dataset, folder, weights=weights, teacher=teacher)
     latency = bench.meter.measure(tuned.architecture)
     return {
@@ -289,7 +290,7 @@ def main() -> None:
     parser.add_argument("--base-epochs", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=10, help="of fine-tuning")
     parser.add_argument("--rate", type=float, default=1.0, help="of fine-tuning, times the recipe's")
-    parser.add_argument("--steps", type=int, default=1, help="of ours, on the way to the budget")
+    parser.add_argument("--steps", type=int, default=2, help="of ours, on the way to the budget")
     parser.add_argument("--size", nargs=2, type=int, default=(120, 160))
     parser.add_argument("--target", default="onnxruntime@cpu:1")
     options = parser.parse_args()
