@@ -134,7 +134,9 @@ class Pruner:
 
         def measure(architecture: Architecture) -> float:
             taught.append(architecture)
-            return self._latency(architecture).milliseconds(budget.statistic)
+            latency = self._latency(architecture)
+            self._said(f"tried   {latency}")
+            return latency.milliseconds(budget.statistic)
 
         allocation = allocate(
             cutter,
