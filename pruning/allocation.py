@@ -28,6 +28,7 @@ from space.graph import Graph
 FLOOR = 8  # a group keeps at least 1/FLOOR of its channels unless the budget cannot be met otherwise
 FULL_ENOUGH = 0.97  # of the budget
 MOST_MEASUREMENTS = 12
+CLOSE = 1.002  # estimates that no choice tells apart
 MOST_STEPS = 30  # choices looked at, some of them measured before
 DETOURS = (0.1, 0.05, 0.02)  # how far below the latency to go before coming back up
 NO_DAMAGE = 1e-12
@@ -102,11 +103,14 @@ def allocate(
     room = _Knapsack(cutter, damage, estimate)
     choice = room.whole()
     measured = {choice.key: measure(cutter.architecture)}
-    best = choice if measured[choice.key] <= budget_milliseconds else None
+    whole_fits = measured[choice.key] <= budget_milliseconds
+    best = choice if whole_fits else None
     aim = budget_milliseconds * (1 + full_enough) / 2
     inside, outside = 0.0, math.inf  # estimates that were asked for
     for _ in range(MOST_STEPS):
-        if best is not None and (best is choice or measured[best.key] >= full_enough * budget_milliseconds):
+        if whole_fits or (best is not None and measured[best.key] >= full_enough * budget_milliseconds):
+            break
+        if outside < CLOSE * inside:  # nothing lies in between
             break
         wanted = aim * room.milliseconds(choice) / measured[choice.key]
         if not inside < wanted < outside:

@@ -150,6 +150,19 @@ def test_wrong_estimates_are_corrected_by_measuring(cutter: Cutter) -> None:
     assert 0.93 * budget <= found.milliseconds == measure(found.architecture) <= budget
 
 
+def test_a_first_choice_that_leaves_room_is_not_the_last(cutter: Cutter) -> None:
+    """Whatever is cut measures less than was estimated."""
+
+    def measure(architecture: Architecture) -> float:
+        return measured(work)(architecture) * (1.0 if architecture == cutter.architecture else 0.85)
+
+    budget = share_of(cutter, work, 0.5)
+    found = allocate(
+        cutter, scored(cutter), damaged(cutter), estimate=work, measure=measure, budget_milliseconds=budget
+    )
+    assert FULL_ENOUGH * budget <= found.milliseconds <= budget
+
+
 def test_damage_is_nearly_the_least_that_there_is(small: Cutter) -> None:
     """Against every combination of three groups' counts, the others left whole."""
     damage, whole = damaged(small), small.counts(small.everything)

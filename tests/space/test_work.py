@@ -96,7 +96,7 @@ def test_a_table_prices_layers_that_sum_to_the_network() -> None:
     by_layer = table.layer_milliseconds(graph, sizes)
     assert len(by_layer) == len(graph.nodes)
     assert sum(by_layer) == pytest.approx(table.estimate(architecture, 11))
-    assert table.price({"conv 3x3 multiply_adds": 1e6, "conv 1x1 multiply_adds": 1e6, "nothing like it": 5}) == (
+    assert table.prices.sum({"conv 3x3 multiply_adds": 1e6, "conv 1x1 multiply_adds": 1e6, "nothing like it": 5}) == (
         pytest.approx(0.01 + 0.02)
     )
     with pytest.raises(space.UserError, match="calibrate again"):
