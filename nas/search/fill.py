@@ -51,8 +51,8 @@ def fill(
 ) -> Filled:
     """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
 
-    `measure` is quick, `confirm` is sure, `estimate` gives milliseconds without measuring. The result was confirmed; it
-    is outside the budget only when the narrowest width is.
+    `measure` is quick, `confirm` is sure, `estimate` gives milliseconds without measuring. The result was confirmed. It
+    is outside the budget when the narrowest width is, or when MOST_CONFIRMATIONS in a row are.
     """
     inside: Filled | None = None
     outside: Filled | None = None
@@ -78,18 +78,29 @@ def fill(
                 break
         else:
             outside = filled
-    if inside is None:
-        candidate = scale_width(architecture, NARROWEST)
-        inside = Filled(architecture=candidate, latency=measure(candidate), factor=NARROWEST)
-    return _confirmed(inside, budget, confirm, estimate)
+    factor = inside.factor if inside else NARROWEST
+    left = MOST_CONFIRMATIONS
+    while True:
+        left -= 1
+        candidate = scale_width(architecture, factor)
+        filled = Filled(architecture=candidate, latency=confirm(candidate), factor=factor)
+        milliseconds = filled.latency.milliseconds(budget.statistic)
+        if milliseconds <= SAFE * budget.milliseconds or factor <= NARROWEST or not left:
+            break
+        # The quick measurement erred downwards.
+        factor = _solve(architecture, estimate, wanted * estimate(candidate) / milliseconds, NARROWEST, factor)
+        if scale_width(architecture, factor) == candidate:
+            factor = NARROWEST
+    return _widened_into(filled, budget, confirm, estimate, left)
 
 
-def _confirmed(filled: Filled, budget: Budget, confirm: Measure, estimate: Callable[[Architecture], float]) -> Filled:
-    """The same with a sure latency, single parts widened by what is left of the budget."""
-    filled = replace(filled, latency=confirm(filled.architecture))
+def _widened_into(
+    filled: Filled, budget: Budget, confirm: Measure, estimate: Callable[[Architecture], float], measurements: int
+) -> Filled:
+    """Single parts widened by what is left of the budget, with at most so many measurements."""
     seen = {filled.architecture.key}
     wanted = budget.milliseconds * (FULL_ENOUGH + SAFE) / 2
-    for _ in range(MOST_CONFIRMATIONS - 1):
+    for _ in range(measurements):
         milliseconds = filled.latency.milliseconds(budget.statistic)
         if milliseconds >= FULL_ENOUGH * budget.milliseconds:
             break

@@ -101,6 +101,28 @@ def test_the_band_leaves_room_for_the_error_of_a_second_measurement() -> None:
     assert 0.9 < FULL_ENOUGH < SAFE < 1
 
 
+def test_a_quick_measurement_that_erred_downwards_is_not_trusted(proportional: Measure, invented: Invented) -> None:
+    budget = Budget.parse("10ms")
+
+    def hasty(architecture: Architecture) -> Latency:
+        return invented(0.85 * proportional(architecture).p50_milliseconds)
+
+    filled = fill(space.load("erfnet"), budget, hasty, proportional, guess)
+    assert filled.latency == proportional(filled.architecture)
+    assert 8.5 < filled.latency.p50_milliseconds <= SAFE * 10
+
+
+def test_an_impossible_budget_is_confirmed_once(proportional: Measure) -> None:
+    asked: list[str] = []
+
+    def confirm(architecture: Architecture) -> Latency:
+        asked.append(architecture.key)
+        return proportional(architecture)
+
+    fill(space.load("erfnet"), Budget.parse("0.1ms"), proportional, confirm, guess)
+    assert asked == [scale_width(space.load("erfnet"), NARROWEST).key]
+
+
 def test_a_quick_measurement_that_erred_upwards_is_made_good(proportional: Measure, invented: Invented) -> None:
     budget = Budget.parse("10ms")
 
