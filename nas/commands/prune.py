@@ -108,6 +108,11 @@ def run(options: argparse.Namespace) -> None:
 def _epochs(options: argparse.Namespace) -> int:
     from space.errors import UserError
 
+    if options.importance in ("fisher", "taylor") and not options.data:
+        raise UserError(
+            f"--importance {options.importance}: expected --data to compute gradients on, got none; "
+            "give --data, or choose magnitude or batch-norm"
+        )
     epochs: int = options.epochs if options.epochs is not None else DEFAULT_EPOCHS if options.data else 0
     if epochs < 0 or (epochs and not options.data):
         raise UserError(f"--epochs: expected 0, or more together with --data to train on; got {epochs}")

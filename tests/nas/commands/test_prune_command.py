@@ -90,5 +90,10 @@ def test_weights_of_another_architecture_are_refused_with_the_first_mismatch(nas
     assert "stem" in refusal
 
 
+@pytest.mark.parametrize("importance", ["fisher", "taylor"])
+def test_gradients_need_data(nas, wide, importance):
+    assert "--data" in nas("prune", wide[0], "--budget", "5ms", "--importance", importance).refusal()
+
+
 def test_epochs_need_data(nas, wide):
     assert "--data" in nas("prune", wide[0], "--budget", "5ms", "--epochs", "3").refusal()
