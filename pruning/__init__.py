@@ -1,5 +1,6 @@
 """A narrower architecture with its weights, for a latency budget.
 
-Which channels belong together is known to `space.channels`; which matter is scored in `pruning.importance`; how many
-of each group stay is decided in `pruning.allocation` against measured latencies; `pruning.surgery` cuts.
+Which channels belong together is known to `space.channels`; which matter is scored in `pruning.importance`; what it
+does to leave out some of a group, or a whole block, is observed in `pruning.damage`; what stays is decided in
+`pruning.allocation` against measured latencies; `pruning.surgery` cuts channels and `pruning.depth` removes blocks.
 """
