@@ -6,12 +6,12 @@ networks that alternate repeats where each of them does not. Hence
 
 1. an own process, pinned to as many cores as the target has threads; nothing of ours trains meanwhile (`lane`),
 2. warm-up until stable,
-3. candidate, reference, candidate, reference, ... in blocks of five pairs, or of up to 25 where calls are short. Every
-   call thus finds the caches as another network left them. Blocks of one candidate begin at least a quarter of a second
-   apart, since what disturbs a machine lasts for seconds; several candidates take turns,
-4. at least eight blocks, more (up to 24) until each of the two networks has three undisturbed ones and the 95 %
-   interval of the ratio is within 1.5 % of it; proportionally fewer, and closer together, where less is asked. The
-   ratio is that of the quiet medians: of the calls in undisturbed blocks (see `nas.latency.quiet`),
+3. candidate, reference, candidate, reference, ... in blocks of a tenth of a second, and of 5 pairs at least and 25 at
+   most. Every call thus finds the caches as another network left them. Blocks of one candidate begin at least a quarter
+   of a second apart, since what disturbs a machine lasts for seconds; several candidates take turns,
+4. at least eight blocks, more (up to 24) until three of them were undisturbed and the 95 % interval of the ratio is
+   within 1.5 % of it; proportionally fewer, and closer together, where less is asked. The ratio is that of the quiet
+   medians: of the calls in undisturbed blocks (see `nas.latency.quiet`),
 5. each block ends with some calls of the canary, and with more than one thread a block counts only if the machine
    was meanwhile as it was when it was anchored (one thread needs no other core, and what slows it cancels). A virtual
    machine's cores are moved about: two of them may be neighbours that share a cache, lie on dies that do not, or be the
@@ -55,20 +55,20 @@ from space.target import Target
 
 Run = Callable[[], object]
 
-VERSION = "2"  # of what a number means: 1 took the median of all paired ratios
+VERSION = "3"  # of what a number means: 1 took the median of all paired ratios, 2 of each network's own best blocks
 
 WITHIN = 0.015  # of the ratio: half of its 95 % interval, unless asked otherwise
 BLOCKS = 8  # least, to be sure within that much; fewer when less is asked
 MOST_BLOCKS = 3  # times the least
 MORE_SECONDS = 15.0  # nothing is added after that long: the machine is not going to be quiet
-QUIET_BLOCKS = 3  # least, of each network; fewer when less is asked
+QUIET_BLOCKS = 3  # least; fewer when less is asked
 
 WARM_UP_CALLS = (5, 60)  # least and most pairs
 WARM_UP_SECONDS = 0.2  # least: other processes' idle threads spin on that long after a training step
 WARM_UP_STABLE = 0.05  # change of the median of five ratios
 
 BLOCK_PAIRS = (5, 25)  # fewest and most
-BLOCK_MILLISECONDS = 30.0  # that a block should last
+BLOCK_MILLISECONDS = 100.0  # that a block should last
 PERIOD_SECONDS = 0.25  # least, from one block of a candidate to its next; less where less is asked
 CANARIES = 9  # calls of the canary in a row, of which the first is not counted: it finds the caches cold
 WARM_PAIRS = 1  # not counted, at the beginning of each block
@@ -116,7 +116,7 @@ class Conditions:
 
     @property
     def quiet_blocks(self) -> int:
-        """The least, of each network."""
+        """The least that are undisturbed."""
         return math.ceil(QUIET_BLOCKS * self.ease)
 
     @property
@@ -165,8 +165,8 @@ class Pairs:
 
     @property
     def quiet_blocks(self) -> int:
-        """Undisturbed blocks of the network that has fewer of them."""
-        return int(min(quiet_blocks(self.candidate).sum(), quiet_blocks(self.reference).sum()))
+        """How many were undisturbed."""
+        return int(quiet_blocks(self.reference).sum())
 
 
 @dataclass(frozen=True, kw_only=True)

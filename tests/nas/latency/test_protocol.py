@@ -118,12 +118,14 @@ def test_neighbours_change_the_tail_and_not_the_median() -> None:
     assert measured.raw_p50_milliseconds == pytest.approx(4.5, rel=0.02)
 
 
-def test_quiet_blocks_of_two_networks_need_not_be_the_same() -> None:
+def test_the_reference_tells_which_blocks_were_quiet() -> None:
+    """A candidate scatters from block to block; its best one is luck, and says nothing of the machine."""
     candidate, reference = np.full((4, 5), 3.0), np.full((4, 5), 2.0)
-    candidate[:2] *= 1.3
-    reference[2:] *= 1.3
+    candidate *= np.array([[1.3], [0.9], [1.0], [1.02]])
+    reference *= np.array([[1.3], [1.0], [1.03], [1.0]])
+    assert quiet.quiet_blocks(reference).tolist() == [False, True, True, True]
+    assert quiet.quiet_median(reference) == pytest.approx(2.0)
     assert quiet.quiet_ratio(candidate, reference) == pytest.approx(1.5)
-    assert quiet.quiet_blocks(candidate).tolist() == [False, False, True, True]
 
 
 def test_milliseconds_follow_the_anchor_and_the_ratio_does_not() -> None:
@@ -171,9 +173,9 @@ def test_calls_alternate_and_pairs_are_added_until_the_interval_is_narrow() -> N
 
 
 def test_the_ratio_of_known_waits_is_found() -> None:
-    taken = protocol.measure([waits(1.5)], conditions())[0]
-    assert taken.candidate.shape == (protocol.BLOCKS, 12)  # of 2.5 ms each
-    assert taken.ratio == pytest.approx(1.5)
+    taken = protocol.measure([waits(9.0)], conditions())[0]
+    assert taken.candidate.shape == (protocol.BLOCKS, 10)  # of 10 ms each
+    assert taken.ratio == pytest.approx(9.0)
 
 
 def test_less_is_taken_where_less_is_asked() -> None:
@@ -189,7 +191,7 @@ class Moved:
     """A machine whose cores share no cache for a while: the canary and the candidate take twice as long."""
 
     def __init__(self, blocks: float) -> None:
-        self.calls_left = blocks * (8 + protocol.WARM_PAIRS) + 1  # blocks of 8 pairs of 4 ms, chosen by one call
+        self.calls_left = blocks * (25 + protocol.WARM_PAIRS) + 1  # blocks of 25 pairs of 4 ms, chosen by one call
 
     def candidate(self) -> None:
         self.calls_left -= 1
@@ -205,7 +207,7 @@ class Moved:
 def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
     machine = Moved(blocks=3)
     taken = protocol.take_pairs([machine.candidate], conditions(threads=2, beside=machine.company()))[0]
-    assert taken.set_aside == 3 * 8
+    assert taken.set_aside == 3 * 25
     assert taken.ratio == pytest.approx(1.5)
     assert not any("cores exchanged" in reason for reason in taken.disturbances)
     assert record(taken).set_aside == taken.set_aside
