@@ -12,12 +12,13 @@ networks that alternate repeats where each of them does not. Hence
 4. at least eight blocks, more (up to 24) until three of them were undisturbed and the 95 % interval of the ratio is
    within 1.5 % of it; proportionally fewer, and closer together, where less is asked. The ratio is that of the quiet
    medians: of the calls in undisturbed blocks (see `nas.latency.quiet`),
-5. each block ends with some calls of the canary, and with more than one thread a block counts only if the machine
-   was meanwhile as it was when it was anchored (one thread needs no other core, and what slows it cancels). A virtual
-   machine's cores are moved about: two of them may be neighbours that share a cache, lie on dies that do not, or be the
-   two hardware threads of one core. A ratio does not cancel that: by where the cores were, one network took 2.1, 2.7 or
-   4.0 times as long as the same reference. The canary tells (see `nas.latency.reference`), as does a reference far from
-   its anchor. Such a block is set aside, we sleep a little (woken cores may be placed anew) and go on; what was set
+5. a block counts only if the machine was meanwhile as it was when it was anchored: the reference within 15 % of its
+   anchor. Whoever shares the core's other hardware thread or its caches slows small networks more than the reference:
+   by half where the reference took 24 % longer. With more than one thread each block also ends with some calls of the
+   canary. A virtual machine's cores are moved about: two of them may be neighbours that share a cache, lie on dies that
+   do not, or be the two hardware threads of one core. A ratio does not cancel that: by where the cores were, one
+   network took 2.1, 2.7 or 4.0 times as long as the same reference. The canary tells (see `nas.latency.reference`). A
+   block that does not count is set aside, we sleep a little (woken cores may be placed anew) and go on; what was set
    aside is counted in `set_aside`. When the machine does not come back within 12 s all blocks count, and the record is
    flagged. When it is better than it was, the anchor was taken in one of its bad spells and is taken anew,
 6. what else the machine did is watched (`load`), as is the reference's own steadiness. A disturbed measurement is
@@ -28,9 +29,9 @@ networks that alternate repeats where each of them does not. Hence
 network on this device, measured once, and kept (`nas.latency.anchor`). So milliseconds are those of the device *as it
 was when it was anchored*, undisturbed; two numbers with the same anchor compare to within the intervals of their
 ratios, whenever they were taken. What the candidate really took, disturbances and all, is `raw_p50_milliseconds`. When
-the reference is more than 30 % from its anchor the device has changed (power plan, cooling, other tenants), blocks no
-longer count, and it wants a new anchor. The ratio and the anchor are both in the record, so that results survive a new
-anchor.
+the reference stays more than 15 % from its anchor the device has changed (power plan, cooling, other tenants), blocks
+no longer count, and it wants a new anchor. The ratio and the anchor are both in the record, so that results survive a
+new anchor.
 
 p50 is the median call of the quiet machine. p90 and p99 are quantiles of all paired ratios times the anchor, quiet or
 not: the candidate's tail with drift removed and the reference's own jitter included, which errs to the careful side.
@@ -76,7 +77,7 @@ PATIENCE_SECONDS = 12.0  # per candidate, for a machine that is not as it was an
 PAUSE_SECONDS = (0.05, 1.0)  # first and longest
 BETTER_BLOCKS = 4  # after which the machine is called better than it was anchored
 
-FAR_FROM_ANCHOR = 1.30  # the reference in milliseconds
+FAR_FROM_ANCHOR = 1.15  # the reference in milliseconds
 FAR_CANARY = 1.35  # the canary's ratio to the reference; it doubles when cores share no cache
 
 SCOPE = "network, upsampling to the input size, arg-max to labels; no copy of the image in or the labels out"
@@ -217,7 +218,7 @@ def take_pairs(candidates: Sequence[Run], conditions: Conditions) -> list[Pairs]
             for tray in waiting:
                 start = time.perf_counter()
                 block = tray.take_block()
-                unusual, slower = _unusual(block, conditions.normal) if conditions.threads > 1 else ("", False)
+                unusual, slower = _unusual(block, conditions)
                 if not unusual:
                     tray.counted.append(block)
                     continue
@@ -306,14 +307,15 @@ def _take_block(candidate: Run, pairs: int, conditions: Conditions) -> _Block:
     return _Block(times=np.asarray(times), canary_milliseconds=canary, span=(before, load.snapshot(device)))
 
 
-def _unusual(block: _Block, normal: Normal) -> tuple[str, bool]:
+def _unusual(block: _Block, conditions: Conditions) -> tuple[str, bool]:
     """How the machine differs from the anchored one (empty when it does not), and whether for the worse."""
+    normal = conditions.normal
     milliseconds = float(np.median(block.times[:, 1]))
     far = _far_from_anchor(milliseconds, normal)
     if far:
         return far, milliseconds > normal.reference_milliseconds
     canary = block.canary_milliseconds / milliseconds / normal.canary
-    if not 1 / FAR_CANARY <= canary <= FAR_CANARY:
+    if conditions.threads > 1 and not 1 / FAR_CANARY <= canary <= FAR_CANARY:  # one thread needs no other core
         return f"the cores exchanged data at {canary:.2f} of the anchored cost", canary > 1
     return "", False
 
