@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from nas.data import Dataset, Loader, make_loader
+from nas.data import Dataset, Loader, endless, make_loader
 from nas.latency.estimates import Estimates
 from nas.latency.meter import Measures
 from nas.training import EpochReport, Recipe
@@ -27,8 +27,6 @@ from space.latency import Budget, Latency
 from space.latency_table import LatencyTable
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from space.network import Network
 
 Importance = Literal["fisher", "taylor", "batch-norm", "magnitude"]  # as `pruning.importance` has them
@@ -108,14 +106,15 @@ class Pruner:
         aim = AIM * budget.milliseconds
         cutter = Cutter(network.architecture, self._num_classes)
         self._learn(network.architecture, budget)
+        depth = plan.depth and self._dataset is not None  # without data nothing tells which blocks can go
         require_reachable(
             cutter,
             estimate=self._estimates.graph,
             measure=lambda architecture: self._learn(architecture, budget),
             budget_milliseconds=aim,
-            depth=plan.depth and self._dataset is not None,
+            depth=depth,
         )
-        for cut in some_cuts(cutter, TAUGHT):
+        for cut in some_cuts(cutter, TAUGHT, depth=depth):
             self._estimates.learn(cut, self._quick(cut).milliseconds(budget.statistic))
         teacher = network = network.to(self._device)
         start = before.milliseconds(budget.statistic)
@@ -159,7 +158,7 @@ class Pruner:
             scores = score(cutter, network)
             return scores, assumed_damage(cutter, scores)
         scores = self._scores(cutter, network, plan.importance or "fisher")
-        images = next(iter(self._batches(self._dataset, OBSERVED_IMAGES)))[0]
+        images = next(endless(self._loader(self._dataset, OBSERVED_IMAGES)))[0]
         damage = observed_damage(cutter, network, scores, [images])
         return scores, damage if plan.depth else replace(damage, blocks={})
 
@@ -171,16 +170,12 @@ class Pruner:
             return magnitude(cutter, network)
         if importance == "batch-norm":
             return batch_norm_scale(cutter, network)
-        batches = itertools.islice(self._batches(self._dataset, self._recipe.batch_size), SCORING_BATCHES)
+        batches = itertools.islice(endless(self._loader(self._dataset, self._recipe.batch_size)), SCORING_BATCHES)
         score = fisher if importance == "fisher" else taylor
         return score(cutter, network, batches, segmentation_loss)
 
-    def _batches(self, dataset: Dataset, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Training images as they are, without end."""
-        loader = self._loader(dataset, size)
-        return itertools.chain.from_iterable(loader.epoch(number) for number in itertools.count())
-
     def _loader(self, dataset: Dataset, size: int) -> Loader:
+        """Training images as they are."""
         return make_loader(
             dataset, "train", batch_size=size, augmentation=None, seed=self._recipe.seed, device=self._device
         )
@@ -226,10 +221,13 @@ class Pruner:
         return milliseconds
 
 
-def some_cuts(cutter: Cutter, number: int) -> Iterator[Architecture]:
-    """Cuts of all sizes, at random: what to measure to learn what cutting this network brings."""
+def some_cuts(cutter: Cutter, number: int, *, depth: bool) -> Iterator[Architecture]:
+    """Cuts of all sizes, at random: what to measure to learn what cutting this network brings.
+
+    `depth`: blocks go too, the more the narrower the cut.
+    """
     random = np.random.default_rng(0)
-    possible = removable_blocks(cutter.architecture)
+    possible = removable_blocks(cutter.architecture) if depth else ()
     for share in np.geomspace(1.0, NARROWEST, number):
         counts = {}
         for name, full in cutter.counts(cutter.everything).items():

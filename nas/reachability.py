@@ -20,11 +20,11 @@ from nas.search.fill import NARROWEST, WIDEST
 from nas.study import Study
 from nas.training import Recipe
 from space import Architecture
+from space.axes import Choice, Genotype
 from space.errors import BudgetError
 from space.latency import Budget
 from space.latency_table import LatencyTable
 from space.scale import scale_width
-from space.search_space import Choice, Genotype
 
 MEASUREMENTS_PER_CANDIDATE = 4  # to solve its width for the budget; eight at most
 TIMED_STEPS = 3

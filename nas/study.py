@@ -10,9 +10,9 @@ from typing import Literal
 from nas.data import DataSpec
 from nas.training import Recipe, load_recipe
 from space import Space, UserError, published, strict
+from space.axes import SEARCHED
 from space.errors import nearest
 from space.latency import Budget
-from space.search_space import SEARCHED
 from space.target import Target
 
 

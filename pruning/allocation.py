@@ -69,17 +69,20 @@ class Allocation:
 def require_reachable(
     cutter: Cutter, *, estimate: Estimate, measure: Measure, budget_milliseconds: float, depth: bool = True
 ) -> None:
-    """Measure the network cut as far as it goes, blocks included where `depth` may go.
+    """Measure the network cut as far as it goes, blocks included where `depth` may go, until a cut is inside.
 
-    Raises: BudgetError with its latency when that is over the budget.
+    One channel each is not always the fastest: some runtimes take longer for it than for a whole vector of them.
+
+    Raises: BudgetError with the lowest latency when none is inside the budget.
     """
     room = _Knapsack(cutter, Damage(groups={}, blocks={}), estimate)
     blocks = frozenset(removable_blocks(cutter.architecture) if depth else ())
-    choices = (room.everywhere(count, blocks) for count in (1, 4, 16))
-    lowest = min(choices, key=room.milliseconds)
-    milliseconds = measure(room.architecture(lowest))
-    if milliseconds > budget_milliseconds:
-        raise _unreachable(budget_milliseconds, milliseconds)
+    measured = []
+    for choice in sorted((room.everywhere(count, blocks) for count in (1, 4, 16)), key=room.milliseconds):
+        measured.append(measure(room.architecture(choice)))
+        if measured[-1] <= budget_milliseconds:
+            return
+    raise _unreachable(budget_milliseconds, min(measured))
 
 
 def allocate(

@@ -7,93 +7,15 @@ name to value, are a *genotype*; `Space.genotype` gives the answers that lead to
 
 from __future__ import annotations
 
-import math
-import operator
 import random
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import accumulate
 
-from space.architecture import (
-    BRANCHES,
-    Architecture,
-    Auxiliary,
-    CatDecoder,
-    DecoderStep,
-    DeconvDecoder,
-    Head,
-    LadderDecoder,
-    SpatialPyramid,
-    Stage,
-    Stem,
-)
+from space.answers import answers_of
+from space.architecture import Architecture
+from space.axes import RANGES, Ask, Choice, check_text
 from space.errors import ArchitectureError, nearest
-
-Choice = str | int | float | bool
-Ask = Callable[[str, Sequence[Choice]], Choice]
-Genotype = Mapping[str, Choice]
-
-COARSEST_STRIDE = 32
-AUXILIARY_WEIGHT = 0.4  # NDNet's
-
-# Dilation rates are one choice as text, so that samplers and YAML see a scalar: "2-4-8-16".
-RANGES: Mapping[str, tuple[Choice, ...]] = {
-    "stem.kind": ("cat", "convs", "conv_pool"),
-    "stem.width": (8, 16, 24, 32, 48, 64),
-    "stem.kernel": (3, 7),
-    "stem.convolutions": (1, 2, 3),
-    "stem.image": (False, True),
-    "stages": (2, 3, 4, 5, 6, 7),
-    "block": ("nonbt", "fpl", "esp", "sep", "inverted"),
-    "factorization": ("none", "composite", "all"),
-    "down": ("cat", "module", "block"),
-    "fuse": ("none", "add", "concat", "image", "image_add", "image_concat", "fir"),
-    "pairwise_fusion": ("pairs", "stage1", "pairs_partial"),
-    "stage.width": (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512, 1024),
-    "stage.depth": tuple(range(1, 17)),
-    "stage.stride": (1, 2),
-    "stage.rates": ("1", "2", "4", "2-4-8-16", "1-2-4-8", "1-2-3-4", "1-2-4-8-16"),
-    "stage.dropout": (0.0, 0.03, 0.1, 0.3),
-    "stage.expansion": (1, 4, 6),
-    "decoder": ("none", "deconv", "cat", "ladder"),
-    "decoder.width": (16, 32, 48, 64, 96, 128, 256),
-    "decoder.depth": (0, 1, 2, 3),
-    "decoder.projection": (0, 32, 64),
-    "decoder.taps": ("sum", "relu"),
-    "context": ("none", "spp"),
-    "context.bottleneck": (32, 64, 128),
-    "context.grids": ("8-4-2", "4-2-1", "2-1"),
-    "levels": (1, 2, 3),
-    "head": ("linear", "linear_nobias", "sep", "preact"),
-    "head.width": (32, 64),
-    "activation": ("relu", "prelu", "relu6"),
-    "norm_epsilon": (1e-5, 1e-3),
-    "bias": (False, True),
-    "align_corners": (False, True),
-    "auxiliary": ("none", "linear", "sep"),
-}
-
-NUMBER_LISTS = ("stage.rates", "context.grids")
-
-# What a search needs to look at: no choices that leave both accuracy and latency alone.
-SEARCHED: Mapping[str, tuple[Choice, ...]] = {
-    "stages": (2, 3, 4),
-    "block": ("nonbt", "fpl", "sep"),
-    "pairwise_fusion": ("pairs",),
-    "stage.width": (16, 24, 32, 48, 64, 96, 128, 192, 256, 384),
-    "stage.depth": (1, 2, 3, 4, 6, 8, 12),
-    "stage.dropout": (0.0,),
-    "stage.expansion": (4,),
-    "decoder.taps": ("sum",),
-    "levels": (1,),
-    "activation": ("relu", "prelu"),
-    "norm_epsilon": (1e-3,),
-    "bias": (False,),
-    "align_corners": (False,),
-    "auxiliary": ("none",),
-}
+from space.questions import Questions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +42,7 @@ class Space:
                 if type(option) not in kinds:
                     expected = RANGES[name][0]
                     raise ArchitectureError(f"space.{name}: expected values like {expected!r}, got {option!r}")
-                _check_text(name, option)
+                check_text(name, option)
         if min(self.size) < 1:
             raise ArchitectureError(f"space.size: expected a height and a width of at least 1, got {self.size}")
 
@@ -133,7 +55,7 @@ class Space:
 
         Raises: ArchitectureError when the ranges leave no option for an axis.
         """
-        return _Questions(self, ask).architecture()
+        return Questions(self.options, self.size, ask).architecture()
 
     def sample(self, rng: random.Random) -> Architecture:
         """One at random, every option of every question equally likely."""
@@ -141,7 +63,7 @@ class Space:
 
     def closest_genotype(self, architecture: Architecture) -> dict[str, Choice]:
         """The answers nearest to `architecture`: its own values where this space offers them, else the closest."""
-        values = _values(architecture)
+        values = answers_of(architecture)
         answers: dict[str, Choice] = {}
 
         def ask(name: str, options: Sequence[Choice]) -> Choice:
@@ -156,7 +78,7 @@ class Space:
 
         Raises: ArchitectureError naming the first value that this space does not offer.
         """
-        values = _values(architecture)
+        values = answers_of(architecture)
         answers: dict[str, Choice] = {}
 
         def ask(name: str, options: Sequence[Choice]) -> Choice:
@@ -171,324 +93,7 @@ class Space:
         return answers
 
 
-def _check_text(axis: str, option: Choice) -> None:
-    """Names come from a closed set; lists of numbers only have to be lists of numbers."""
-    if not isinstance(option, str) or option in RANGES[axis]:
-        return
-    if axis not in NUMBER_LISTS:
-        raise ArchitectureError(
-            f"space.{axis}: there is no '{option}'; {nearest(option, [str(known) for known in RANGES[axis]])}"
-        )
-    if not re.fullmatch(r"[1-9][0-9]*(-[1-9][0-9]*)*", option):
-        raise ArchitectureError(f"space.{axis}: expected numbers like '2-4-8', got '{option}'")
-
-
 def _closest(value: Choice, options: Sequence[Choice]) -> Choice:
     if value in options or isinstance(value, (str, bool)):
         return value if value in options else options[0]
     return min(options, key=lambda option: abs(float(option) - float(value)))
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """ "2-4-8" as (2, 4, 8)."""
-    return tuple(int(part) for part in text.split("-"))
-
-
-def _text(values: Sequence[int]) -> str:
-    return "-".join(str(value) for value in values)
-
-
-class _Questions:
-    """One walk through the questions; holds what earlier answers decided for later ones."""
-
-    def __init__(self, space: Space, ask: Ask) -> None:
-        self.space = space
-        self.ask = ask
-
-    def pick(self, name: str, axis: str, allowed: Callable[[Choice], bool] = lambda option: True) -> Choice:
-        """Ask for `name` among the options of `axis` that are allowed here; a single option is no question."""
-        options = [option for option in self.space.options(axis) if allowed(option)]
-        if not options:
-            raise ArchitectureError(
-                f"space.{axis}: none of {list(self.space.options(axis))} is possible for {name} after the choices "
-                f"before it; add an option"
-            )
-        return self.ask(name, options)
-
-    def integer(self, name: str, axis: str, allowed: Callable[[int], bool] = lambda option: True) -> int:
-        return int(self.pick(name, axis, lambda option: allowed(int(option))))
-
-    def text(self, name: str, axis: str, allowed: Callable[[str], bool] = lambda option: True) -> str:
-        return str(self.pick(name, axis, lambda option: allowed(str(option))))
-
-    def architecture(self) -> Architecture:
-        stem = self.stem()
-        stages = self.stages(stem)
-        decoder = self.decoder(stem, stages)
-        levels, context = 1, None
-        if isinstance(decoder, LadderDecoder):
-            levels = self.integer("levels", "levels", lambda n: n == 1 or _allows_pyramid(stem, stages))
-            context = self.context(stem, stages) if levels == 1 else None
-        return Architecture(
-            stem=stem,
-            stages=stages,
-            context=context,
-            decoder=decoder,
-            head=self.head(decoder),
-            activation=self.text("activation", "activation"),  # type: ignore[arg-type]
-            levels=levels,
-            norm_epsilon=float(self.pick("norm_epsilon", "norm_epsilon")),
-            bias=bool(self.pick("bias", "bias")),
-            align_corners=bool(self.pick("align_corners", "align_corners")),
-            auxiliary=self.auxiliary(len(stages)),
-        )
-
-    def stem(self) -> Stem:
-        kind = self.text("stem.kind", "stem.kind")
-        width = self.integer("stem.width", "stem.width")
-        if kind == "cat":
-            return Stem(kind="cat", width=width)
-        if kind == "conv_pool":
-            return Stem(kind="conv_pool", width=width, kernel=self.integer("stem.kernel", "stem.kernel"))
-        return Stem(
-            kind="convs",
-            width=width,
-            convolutions=self.integer("stem.convolutions", "stem.convolutions"),
-            image=bool(self.pick("stem.image", "stem.image")),
-        )
-
-    def stages(self, stem: Stem) -> tuple[Stage, ...]:
-        kinds = [str(kind) for kind in self.space.options("block")]
-        count = self.integer("stages", "stages", lambda n: any(self.fits(kind, stem, n) for kind in kinds))
-        block = self.text("block", "block", lambda kind: self.fits(kind, stem, count))
-        down = self.text("down", "down", lambda kind: self.opens(kind, block, stem, count))
-        fuse = "none"
-        if down != "block":
-            fuse = self.text("fuse", "fuse", lambda kind: self.chain(stem.out_width, count, down, kind))
-        factorization = "none"
-        if block in ("nonbt", "fpl"):
-            factorization = self.text("factorization", "factorization", lambda kind: kind != "all" or down != "block")
-        pairwise = self.text("pairwise_fusion", "pairwise_fusion") if block == "fpl" else "pairs"
-        stages: list[Stage] = []
-        width, stride, before = stem.out_width, stem.stride, 0
-        for index in range(count):
-            name = f"stage{index}"
-            step = self.step(name, stride, down, index, count)
-            stride *= step
-            stage_width = self.stage_width(name, width, before, count - index, down, fuse)
-            stage = Stage(
-                block=block,  # type: ignore[arg-type]
-                width=stage_width,
-                depth=self.integer(f"{name}.depth", "stage.depth"),
-                stride=step,
-                rates=self.rates(name, block, stride),
-                factorization=factorization,  # type: ignore[arg-type]
-                down=down,  # type: ignore[arg-type]
-                fuse=fuse,  # type: ignore[arg-type]
-                dropout=float(self.pick(f"{name}.dropout", "stage.dropout")) if block == "nonbt" else 0.0,
-                expansion=self.expansion(name, block, stage_width),
-                pairwise_fusion=pairwise,  # type: ignore[arg-type]
-            )
-            stages.append(stage)
-            width, before = stage.out_width, stage.width
-        return tuple(stages)
-
-    def step(self, name: str, stride: int, down: str, index: int, count: int) -> int:
-        """A stage's stride, so that the encoder ends between strides 8 and 32."""
-        if down != "block":
-            return 2
-        must = stride * 2 ** (count - 1 - index) < 8
-        can = stride < COARSEST_STRIDE
-        return self.integer(f"{name}.stride", "stage.stride", lambda s: (s == 2 and can) or (s == 1 and not must))
-
-    def opens(self, down: str, block: str, stem: Stem, count: int) -> bool:
-        """Whether stages of `block` can open this way, and as many as `count` of them halve the size."""
-        if down == "block":
-            return block not in BRANCHES and (
-                block != "nonbt" or any(kind != "all" for kind in self.space.options("factorization"))
-            )
-        if stem.stride * 2**count > COARSEST_STRIDE:
-            return False
-        if down == "module":
-            return block in BRANCHES
-        fusions = self.space.options("fuse")
-        return any(self.chain(stem.out_width, count, down, str(fuse)) for fuse in fusions)
-
-    def fits(self, block: str, stem: Stem, count: int) -> bool:
-        """Whether some opening exists for the block, and some rates for its branches."""
-        coarsest = stem.stride * 2**count if block in BRANCHES else 1
-        return any(self.opens(str(down), block, stem, count) for down in self.space.options("down")) and any(
-            self.rates_fit(str(rates), block, min(coarsest, COARSEST_STRIDE))
-            for rates in self.space.options("stage.rates")
-        )
-
-    def chain(self, width: int, remaining: int, down: str, fuse: str) -> bool:
-        """Whether `remaining` stages after `width` channels find the ever larger widths that `cat` needs."""
-        if down != "cat":
-            return True
-        for _ in range(remaining):
-            larger = [int(option) for option in self.space.options("stage.width") if int(option) > width]
-            if not larger:
-                return False
-            width = _fused(min(larger), fuse)
-        return True
-
-    def stage_width(self, name: str, incoming: int, before: int, remaining: int, down: str, fuse: str) -> int:
-        """Widths never shrink from stage to stage, and leave room for the stages to come."""
-
-        def allowed(width: int) -> bool:
-            if down == "cat" and width <= incoming:
-                return False
-            return width >= before and self.chain(_fused(width, fuse), remaining - 1, down, fuse)
-
-        return self.integer(f"{name}.width", "stage.width", allowed)
-
-    def rates_fit(self, rates: str, block: str, stride: int) -> bool:
-        """Whether a block has as many branches as there are rates, and a feature map of this stride room for them."""
-        feature = min(-(-self.space.size[0] // stride), -(-self.space.size[1] // stride))
-        values = numbers(rates)
-        if block in BRANCHES:
-            return len(values) == BRANCHES[block] and max(values) <= feature
-        return len(values) in (1, 4) and (max(values) <= feature or values == (1,))
-
-    def rates(self, name: str, block: str, stride: int) -> tuple[int, ...]:
-        return numbers(self.text(f"{name}.rates", "stage.rates", lambda rates: self.rates_fit(rates, block, stride)))
-
-    def expansion(self, name: str, block: str, width: int) -> int:
-        if block == "inverted":
-            return self.integer(f"{name}.expansion", "stage.expansion")
-        if block == "sep":
-            return self.integer(f"{name}.expansion", "stage.expansion", lambda ratio: width % ratio == 0)
-        return 4
-
-    def decoder(self, stem: Stem, stages: tuple[Stage, ...]) -> DeconvDecoder | CatDecoder | LadderDecoder | None:
-        taps = {stride for stride in _strides(stem, stages) if stride >= 4}
-        possible = {"ladder": len(taps) > 1, "cat": len(stages) > 1}
-        kind = self.text("decoder", "decoder", lambda kind: possible.get(kind, True))
-        if kind == "none":
-            return None
-        if kind == "ladder":
-            read = self.text("decoder.taps", "decoder.taps")
-            return LadderDecoder(width=self.integer("decoder.width", "decoder.width"), taps=read)  # type: ignore[arg-type]
-        if kind == "cat":
-            tap = int(self.ask("decoder.tap", range(len(stages) - 1)))
-            return CatDecoder(tap=tap, width=self.integer("decoder.width", "decoder.width"))
-        return self.deconv(stem, stages)
-
-    def deconv(self, stem: Stem, stages: tuple[Stage, ...]) -> DeconvDecoder:
-        last = stages[-1]
-        block = last.block if last.block in ("fpl", "sep") else "nonbt"
-        factorization = last.factorization if block == last.block else "none"
-        stride = _strides(stem, stages)[-1]
-        projection = self.integer("decoder.projection", "decoder.projection")
-        depth = self.integer("decoder.depth", "decoder.depth")
-        steps: list[DecoderStep] = []
-        for index in range(stride.bit_length() - 2):
-            widest = steps[-1].width if steps else math.inf
-            width = self.integer(f"decoder.step{index}.width", "decoder.width", partial(operator.ge, widest))
-            rates: tuple[int, ...] = (1,)
-            if block == "fpl":
-                rates = last.rates  # branches that fit the coarsest feature map fit the finer ones
-            steps.append(
-                DecoderStep(
-                    width=width,
-                    depth=depth,
-                    block=block,
-                    rates=rates,
-                    factorization=factorization,
-                    pairwise_fusion=last.pairwise_fusion,
-                    expansion=4,
-                )
-            )
-        return DeconvDecoder(projection=projection, steps=tuple(steps))
-
-    def context(self, stem: Stem, stages: tuple[Stage, ...]) -> SpatialPyramid | None:
-        height = -(-self.space.size[0] // _strides(stem, stages)[-1])
-        possible = [grids for grids in self.space.options("context.grids") if max(numbers(str(grids))) <= height]
-        if self.text("context", "context", lambda kind: kind == "none" or bool(possible)) == "none":
-            return None
-        bottleneck = self.integer("context.bottleneck", "context.bottleneck")
-        grids = self.text("context.grids", "context.grids", lambda option: option in possible)
-        return SpatialPyramid(bottleneck=bottleneck, level_width=bottleneck // 3, grids=numbers(grids))
-
-    def head(self, decoder: DeconvDecoder | CatDecoder | LadderDecoder | None) -> Head:
-        if isinstance(decoder, DeconvDecoder):
-            return Head(kind="deconv2")
-        kind = self.text("head", "head")
-        width = self.integer("head.width", "head.width") if kind == "sep" else 0
-        return Head(kind=kind, width=width)  # type: ignore[arg-type]
-
-    def auxiliary(self, stages: int) -> tuple[Auxiliary, ...]:
-        kind = self.text("auxiliary", "auxiliary")
-        if kind == "none":
-            return ()
-        stage = int(self.ask("auxiliary.stage", range(stages)))
-        return (Auxiliary(stage=stage, width=128 if kind == "sep" else 0, weight=AUXILIARY_WEIGHT),)
-
-
-def _fused(width: int, fuse: str) -> int:
-    """Channels of a stage of this width after its fusion (the rule is `Stage.out_width`)."""
-    image = 3 if fuse == "fir" or fuse.startswith("image") else 0
-    return width * (2 if fuse in ("concat", "image_concat", "fir") else 1) + image
-
-
-def _strides(stem: Stem, stages: tuple[Stage, ...]) -> list[int]:
-    """Stride of each stage's output against the image."""
-    return list(accumulate((stage.stride for stage in stages), operator.mul, initial=stem.stride))[1:]
-
-
-def _allows_pyramid(stem: Stem, stages: tuple[Stage, ...]) -> bool:
-    return (
-        stem.kind != "cat" and not stem.image and all(each.block == "nonbt" and each.down == "block" for each in stages)
-    )
-
-
-def _values(architecture: Architecture) -> dict[str, Choice]:
-    """What each question would have to be answered for this architecture; more names than are asked."""
-    stem, first = architecture.stem, architecture.stages[0]
-    values: dict[str, Choice] = {
-        "stem.kind": stem.kind,
-        "stem.width": stem.width,
-        "stem.kernel": stem.kernel,
-        "stem.convolutions": stem.convolutions,
-        "stem.image": stem.image,
-        "stages": len(architecture.stages),
-        "block": first.block,
-        "down": first.down,
-        "fuse": first.fuse,
-        "factorization": first.factorization,
-        "pairwise_fusion": first.pairwise_fusion,
-        "levels": architecture.levels,
-        "context": "none" if architecture.context is None else "spp",
-        "head": architecture.head.kind,
-        "head.width": architecture.head.width,
-        "activation": architecture.activation,
-        "norm_epsilon": architecture.norm_epsilon,
-        "bias": architecture.bias,
-        "align_corners": architecture.align_corners,
-        "auxiliary": "none",
-    }
-    for index, stage in enumerate(architecture.stages):
-        for name in ("width", "depth", "stride", "dropout", "expansion"):
-            values[f"stage{index}.{name}"] = getattr(stage, name)
-        values[f"stage{index}.rates"] = _text(stage.rates)
-    if architecture.context is not None:
-        values["context.bottleneck"] = architecture.context.bottleneck
-        values["context.grids"] = _text(architecture.context.grids)
-    for auxiliary in architecture.auxiliary[:1]:
-        values["auxiliary"] = "sep" if auxiliary.width else "linear"
-        values["auxiliary.stage"] = auxiliary.stage
-    return values | _decoder_values(architecture)
-
-
-def _decoder_values(architecture: Architecture) -> dict[str, Choice]:
-    decoder = architecture.decoder
-    if decoder is None:
-        return {"decoder": "none"}
-    if isinstance(decoder, DeconvDecoder):
-        steps: dict[str, Choice] = {f"decoder.step{i}.width": step.width for i, step in enumerate(decoder.steps)}
-        depth = decoder.steps[0].depth
-        return {"decoder": "deconv", "decoder.projection": decoder.projection, "decoder.depth": depth, **steps}
-    if isinstance(decoder, CatDecoder):
-        return {"decoder": "cat", "decoder.tap": decoder.tap, "decoder.width": decoder.width}
-    return {"decoder": "ladder", "decoder.taps": decoder.taps, "decoder.width": decoder.width}

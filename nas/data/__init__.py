@@ -15,14 +15,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nas.data.dataset import IGNORE, MEAN, STD, Dataset, DataSpec, Split, data_sets, load
-from nas.data.loader import Augmentation, Loader, make_loader
+from nas.data.loader import Augmentation, Loader, endless, make_loader
 
 if TYPE_CHECKING:
     from nas.data.files import check, class_shares, read_image, read_label
 
 __all__ = [
     "IGNORE", "MEAN", "STD", "Augmentation", "DataSpec", "Dataset", "Loader", "Split",
-    "check", "class_shares", "data_sets", "load", "make_loader", "read_image", "read_label",
+    "check", "class_shares", "data_sets", "endless", "load", "make_loader", "read_image", "read_label",
 ]  # fmt: skip
 
 _NEEDS_PILLOW = ("check", "class_shares", "read_image", "read_label")

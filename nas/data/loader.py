@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,11 @@ def make_loader(
     from nas.data.dali_loader import DaliLoader
 
     return DaliLoader(dataset, split, batch_size, augmentation, seed, device, threads)
+
+
+def endless(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch after the other, without end."""
+    return itertools.chain.from_iterable(loader.epoch(number) for number in itertools.count())
 
 
 def batches(order: Sequence[int], batch_size: int, *, join_last: bool) -> list[list[int]]:

@@ -41,6 +41,11 @@ class Measures(Protocol):
     ) -> Latency:
         """See `Meter.measure`."""
 
+    def measure_together(
+        self, architectures: Sequence[Architecture], *, within: float = protocol.WITHIN
+    ) -> list[Latency]:
+        """See `Meter.measure_together`."""
+
 
 MeterOf = Callable[[Target, tuple[int, int], int], contextlib.AbstractContextManager[Measures]]
 

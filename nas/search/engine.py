@@ -64,7 +64,14 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             _measure_company(run, study, budget, measure, dataset.num_classes, console)
             table = kept_table(meter) if isinstance(meter, Meter) else None
             proposals = Proposals(
-                run, study, budget, dataset.num_classes, console, measure=measure, confirm=meter.measure, table=table
+                run,
+                study,
+                budget,
+                dataset.num_classes,
+                console,
+                measure=measure,
+                confirm=meter.measure_together,
+                table=table,
             )
             if not address:  # a Ray of our own would only disturb the timings above
                 session.enter_context(ray_session(None, cluster.concurrent))

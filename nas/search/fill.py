@@ -6,30 +6,34 @@ next step of all layers together is above it, single stages and decoders are wid
 
 An estimate says where to look, a measurement whether that is it. Estimates may be far off: each measurement corrects
 them for the widths around it, and the search for the factor stays between what was measured inside and outside. Quick
-measurements, of few blocks, err upwards on a machine that is not quiet all the time; so what they end at is confirmed
-by a measurement as sure as a certificate's.
+measurements, of few blocks, err by a few per cent; so what they end at is confirmed by measurements as sure as a
+certificate's. These go by rounds: widenings that should fill what is left, and some that are estimated to fill less or
+more than that, take turns; the one that fills the budget best is where the next round begins.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from space import Architecture
 from space.latency import Budget, Latency
 from space.scale import scale_width, wider_parts
 
 NARROWEST, WIDEST = 0.03, 16.0
-FULL_ENOUGH = 0.95  # of the budget
+NEARLY_FULL = 0.93  # of the budget: enough for a factor; parts are widened after it
+FULL_ENOUGH = 0.965
 SAFE = 0.985  # of the budget: repeated measurements differ by one to two per cent
 MOST_MEASUREMENTS = 4  # to solve the factor
-MOST_CONFIRMATIONS = 4  # of the factor, and of single parts widened
-MOST_STEPS = 12  # of single parts, from one measurement to the next
+MOST_ROUNDS = 3  # of confirmations
+REACHES = (0.6, 1.0, 1.5, 2.2)  # shares of what is left of the budget that a round's widenings should add
+MOST_STEPS = 12  # of single parts, in one widening
 HALVINGS = 10  # of the range of factors, on a logarithmic scale, to solve for an estimate
 
-
+Estimate = Callable[[Architecture], float]  # milliseconds, without measuring
 Measure = Callable[[Architecture], Latency]
+Confirm = Callable[[Sequence[Architecture]], list[Latency]]  # they take turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +46,64 @@ class Filled:
     widened: bool = False  # beyond the factor, in single parts
 
 
-def fill(
-    architecture: Architecture,
-    budget: Budget,
-    measure: Measure,
-    confirm: Measure,
-    estimate: Callable[[Architecture], float],
-) -> Filled:
+def fill(architecture: Architecture, budget: Budget, measure: Measure, confirm: Confirm, estimate: Estimate) -> Filled:
     """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
 
-    `measure` is quick, `confirm` is sure, `estimate` gives milliseconds without measuring. The result was confirmed. It
-    is outside the budget when the narrowest width is, or when MOST_CONFIRMATIONS in a row are.
+    `measure` is quick, `confirm` is sure. The result was confirmed. It is outside the budget when the narrowest width
+    is, or when all widths of MOST_ROUNDS are.
     """
-    inside: Filled | None = None
-    outside: Filled | None = None
-    seen: set[str] = set()
+
+    def milliseconds(filled: Filled) -> float:
+        return filled.latency.milliseconds(budget.statistic)
+
     wanted = budget.milliseconds * (FULL_ENOUGH + SAFE) / 2
+    factor, known, took = _solved(architecture, budget, wanted, measure, estimate)
+    correction = took / estimate(known)
+    best: Filled | None = None
+    seen: set[str] = set()
+    reach = 1.0
+    for _ in range(MOST_ROUNDS):
+        plain = scale_width(architecture, factor)
+        start = best.architecture if best else plain
+        now = estimate(start)
+        left = max(wanted / correction - now, 0.0)
+        widenings = [_widened(start, estimate, now + reach * share * left) for share in REACHES]
+        asked = {each.key: each for each in (start, *widenings) if each.key not in seen}
+        if not asked:
+            break
+        seen |= set(asked)
+        found = [
+            Filled(architecture=each, latency=latency, factor=factor, widened=each != plain)
+            for each, latency in zip(asked.values(), confirm(list(asked.values())), strict=True)
+        ]
+        inside = [each for each in found if milliseconds(each) <= SAFE * budget.milliseconds]
+        if best is None and not inside:  # the quick measurement erred downwards
+            lowest = min(found, key=milliseconds)
+            if factor <= NARROWEST:
+                return lowest
+            correction = milliseconds(lowest) / estimate(lowest.architecture)
+            factor = _solve(architecture, estimate, wanted / correction, NARROWEST, factor)
+            if scale_width(architecture, factor).key in seen:
+                factor = NARROWEST
+            continue
+        if not inside:
+            reach /= 2
+        best = max([*inside, *filter(None, [best])], key=milliseconds)
+        correction = milliseconds(best) / estimate(best.architecture)
+        if milliseconds(best) >= FULL_ENOUGH * budget.milliseconds:
+            break
+    return best or lowest
+
+
+def _solved(
+    architecture: Architecture, budget: Budget, wanted: float, measure: Measure, estimate: Estimate
+) -> tuple[float, Architecture, float]:
+    """The factor that a few quick measurements lead to; the one nearest to it, and its milliseconds."""
+    low, high = NARROWEST, WIDEST
+    inside: tuple[float, Architecture, float] | None = None
     correction = 1.0
+    seen: set[str] = set()
     for _ in range(MOST_MEASUREMENTS):
-        low = inside.factor if inside else NARROWEST
-        high = outside.factor if outside else WIDEST
         factor = _solve(architecture, estimate, wanted / correction, low, high)
         if scale_width(architecture, factor).key in seen:
             factor = math.sqrt(low * high)  # the estimate says that there is nothing in between
@@ -69,57 +111,19 @@ def fill(
         if candidate.key in seen:
             break
         seen.add(candidate.key)
-        filled = Filled(architecture=candidate, latency=measure(candidate), factor=factor)
-        milliseconds = filled.latency.milliseconds(budget.statistic)
+        milliseconds = measure(candidate).milliseconds(budget.statistic)
         correction = milliseconds / estimate(candidate)
-        if milliseconds <= SAFE * budget.milliseconds:
-            inside = filled
-            if milliseconds >= FULL_ENOUGH * budget.milliseconds:
-                break
-        else:
-            outside = filled
-    factor = inside.factor if inside else NARROWEST
-    left = MOST_CONFIRMATIONS
-    while True:
-        left -= 1
-        candidate = scale_width(architecture, factor)
-        filled = Filled(architecture=candidate, latency=confirm(candidate), factor=factor)
-        milliseconds = filled.latency.milliseconds(budget.statistic)
-        if milliseconds <= SAFE * budget.milliseconds or factor <= NARROWEST or not left:
+        last = factor, candidate, milliseconds
+        if milliseconds > SAFE * budget.milliseconds:
+            high = factor
+            continue
+        low, inside = factor, last
+        if milliseconds >= NEARLY_FULL * budget.milliseconds:
             break
-        # The quick measurement erred downwards.
-        factor = _solve(architecture, estimate, wanted * estimate(candidate) / milliseconds, NARROWEST, factor)
-        if scale_width(architecture, factor) == candidate:
-            factor = NARROWEST
-    return _widened_into(filled, budget, confirm, estimate, left)
+    return inside or (NARROWEST, *last[1:])
 
 
-def _widened_into(
-    filled: Filled, budget: Budget, confirm: Measure, estimate: Callable[[Architecture], float], measurements: int
-) -> Filled:
-    """Single parts widened by what is left of the budget, with at most so many measurements."""
-    seen = {filled.architecture.key}
-    wanted = budget.milliseconds * (FULL_ENOUGH + SAFE) / 2
-    for _ in range(measurements):
-        milliseconds = filled.latency.milliseconds(budget.statistic)
-        if milliseconds >= FULL_ENOUGH * budget.milliseconds:
-            break
-        correction = milliseconds / estimate(filled.architecture)
-        candidate = _widened(filled.architecture, estimate, wanted / correction)
-        if candidate.key in seen:
-            break
-        seen.add(candidate.key)
-        latency = confirm(candidate)
-        if latency.milliseconds(budget.statistic) > SAFE * budget.milliseconds:
-            wanted *= wanted / latency.milliseconds(budget.statistic)
-        else:
-            filled = replace(filled, architecture=candidate, latency=latency, widened=True)
-    return filled
-
-
-def _widened(
-    architecture: Architecture, estimate: Callable[[Architecture], float], milliseconds: float
-) -> Architecture:
+def _widened(architecture: Architecture, estimate: Estimate, milliseconds: float) -> Architecture:
     """Single parts brought to a next step, each time the dearest that is estimated to stay within `milliseconds`."""
     for _ in range(MOST_STEPS):
         now = estimate(architecture)
@@ -131,9 +135,7 @@ def _widened(
     return architecture
 
 
-def _solve(
-    architecture: Architecture, estimate: Callable[[Architecture], float], milliseconds: float, low: float, high: float
-) -> float:
+def _solve(architecture: Architecture, estimate: Estimate, milliseconds: float, low: float, high: float) -> float:
     """The largest factor from `low` to `high` that is estimated to take that long; an end where none does."""
     if estimate(scale_width(architecture, high)) <= milliseconds:
         return high

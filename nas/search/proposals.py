@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import space
 from nas.latency.estimates import Estimates
 from nas.run_folder import Origin, RunFolder, Trial
 from nas.search.console import Console
-from nas.search.fill import Filled, Measure, fill
+from nas.search.fill import Confirm, Filled, Measure, fill
 from nas.search.sampler import Sampler
 from nas.study import Study
 from space.architecture import Architecture
+from space.axes import Genotype
 from space.errors import BudgetError
 from space.latency import Budget, Latency
 from space.latency_table import LatencyTable
-from space.search_space import Genotype
 
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
 
@@ -37,7 +38,7 @@ class Proposals:
         console: Console,
         *,
         measure: Measure,
-        confirm: Measure,
+        confirm: Confirm,
         table: LatencyTable | None = None,
     ) -> None:
         plan = study.search
@@ -194,17 +195,18 @@ class Proposals:
     def _fill(self, architecture: Architecture) -> Filled:
         """The width that fills the budget, found by estimates from what was measured so far."""
 
-        def noted(measure: Measure) -> Measure:
-            def measured(scaled: Architecture) -> Latency:
-                latency = measure(scaled)
-                self._learn_latency(scaled, latency)
-                return latency
+        def measure(scaled: Architecture) -> Latency:
+            latency = self._measure(scaled)
+            self._learn_latency(scaled, latency)
+            return latency
 
-            return measured
+        def confirm(scaled: Sequence[Architecture]) -> list[Latency]:
+            latencies = self._confirm(scaled)
+            for one, latency in zip(scaled, latencies, strict=True):
+                self._learn_latency(one, latency)
+            return latencies
 
-        return fill(
-            architecture, self._budget, noted(self._measure), noted(self._confirm), self._estimates.architecture
-        )
+        return fill(architecture, self._budget, measure, confirm, self._estimates.architecture)
 
     def _learn_latency(self, architecture: Architecture, latency: Latency) -> None:
         self._estimates.learn(architecture, latency.milliseconds(self._budget.statistic))

@@ -9,6 +9,7 @@ timed (`nas.latency.lane`). A cluster without the resource times on the machine 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ from space.latency import Latency
 from space.target import Target
 
 RESOURCE = "timing"
+
+Answer = tuple[object, str, str]  # or the kind and the words of an error
 
 
 class ClusterMeter:
@@ -58,6 +61,11 @@ class ClusterMeter:
         latency: Latency = self._ask("measure", architecture, weights, within)
         return latency
 
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        """As `Meter.measure_together`."""
+        latencies: list[Latency] = self._ask("measure_together", architectures, within)
+        return latencies
+
     def _end(self) -> None:
         actor, self._actor = self._actor, None
         ray.kill(actor)
@@ -77,23 +85,31 @@ def meter_of_cluster() -> MeterOf:
 class _Timing:
     """The meter on its node. What a user can put right travels as text: Ray would wrap it in a traceback."""
 
-    def start(self, target: Target, size: tuple[int, int], num_classes: int) -> tuple[None, str, str]:
+    def start(self, target: Target, size: tuple[int, int], num_classes: int) -> Answer:
         self._meter = Meter(target, size, num_classes)
-        try:
-            self._meter.__enter__()
-        except UserError as error:
-            return None, type(error).__name__, str(error)
-        return None, "", ""
 
-    def measure(
-        self, architecture: Architecture, weights: Path | None, within: float
-    ) -> tuple[Latency | None, str, str]:
-        try:
-            latency = self._meter.measure(architecture, weights=weights, within=within)
-        except UserError as error:
-            return None, type(error).__name__, str(error)
-        node = {"node": ray.get_runtime_context().get_node_id()}
-        return replace(latency, environment={**latency.environment, **node}), "", ""
+        def enter() -> None:
+            self._meter.__enter__()
+
+        return self._answer(enter)
+
+    def measure(self, architecture: Architecture, weights: Path | None, within: float) -> Answer:
+        return self._answer(lambda: self._placed(self._meter.measure(architecture, weights=weights, within=within)))
+
+    def measure_together(self, architectures: Sequence[Architecture], within: float) -> Answer:
+        return self._answer(
+            lambda: [self._placed(each) for each in self._meter.measure_together(architectures, within=within)]
+        )
 
     def stop(self) -> None:
         self._meter.__exit__(None, None, None)
+
+    def _placed(self, latency: Latency) -> Latency:
+        node = {"node": ray.get_runtime_context().get_node_id()}
+        return replace(latency, environment={**latency.environment, **node})
+
+    def _answer(self, work: Callable[[], object]) -> Answer:
+        try:
+            return work(), "", ""
+        except UserError as error:
+            return None, type(error).__name__, str(error)

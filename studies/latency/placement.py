@@ -21,6 +21,7 @@ import space
 from nas.latency import device, protocol, worker
 from space.target import Target
 
+PAIRS = 10  # of a block
 COLUMNS = ("seconds", "ratio", "canary", "reference_milliseconds")
 
 
@@ -44,9 +45,7 @@ def main() -> None:
     while time.monotonic() - start < options.seconds:
         run()
         bench.company.reference()
-        pairs = [
-            (protocol.milliseconds(run), protocol.milliseconds(bench.company.reference)) for _ in range(protocol.BLOCK)
-        ]
+        pairs = [(protocol.milliseconds(run), protocol.milliseconds(bench.company.reference)) for _ in range(PAIRS)]
         canary = protocol.canary_milliseconds(bench.company)
         candidate, reference = np.asarray(pairs).T
         middle = float(np.median(reference))

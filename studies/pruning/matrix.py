@@ -10,7 +10,7 @@ Methods (all cut exactly the same groups of channels, found by `space.channels`;
 image that ERFNet and FPLNet concatenate):
 
 - ours: `nas prune`, in two cuts that are weighed apart; ours-once: in one.
-- uniform, global, taylor: Torch-Pruning's recipes, their importance as in its 1.6 (group L2 norm or summed |weight x
+- uniform, global, taylor: Torch-Pruning's recipes, with its importances (`stock.py`: group L2 norm or summed |weight x
   gradient|, each divided by the group's mean): the same share of every group; one threshold for all groups; the same
   with gradients. Counts are rounded to multiples of 4. Their share is searched until the measured latency fits.
 - flops: our channel pruning with multiply-adds in place of latency, as many as bring the measured latency to fit.
@@ -24,15 +24,16 @@ import argparse
 import csv
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from stock import group_magnitude, group_taylor
 
 import space
-from nas.data import Dataset, load, make_loader
+from nas.data import Dataset, endless, load, make_loader
 from nas.data.dataset import DataSpec
 from nas.latency import Meter, parse_target
 from nas.latency.calibration import kept_table
@@ -44,7 +45,7 @@ from nas.training.trainer import Trainer
 from nas.training.weights import load_weights, save_weights
 from pruning.allocation import allocate
 from pruning.damage import kept_first, observed_damage
-from pruning.importance import Scores, fisher, magnitude, sum_over_parameters
+from pruning.importance import Scores, fisher
 from pruning.surgery import Cutter
 from space import Architecture, BudgetError
 from space.count import graph_multiply_adds
@@ -91,9 +92,8 @@ class Bench:
     def cutter(self) -> Cutter:
         return Cutter(self.network.architecture, self.dataset.num_classes)
 
-    def batches(self, size: int) -> itertools.chain[tuple[torch.Tensor, torch.Tensor]]:
-        loader = make_loader(self.dataset, "train", batch_size=size, augmentation=None, seed=self.recipe.seed)
-        return itertools.chain.from_iterable(loader.epoch(number) for number in itertools.count())
+    def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return endless(make_loader(self.dataset, "train", batch_size=size, augmentation=None, seed=self.recipe.seed))
 
 
 def train(
@@ -153,7 +153,7 @@ def fitted(bench: Bench, budget: float, cut: Callable[[float], Architecture]) ->
 def uniform(bench: Bench, budget: float) -> Cut:
     """The same share of every group."""
     cutter = bench.cutter
-    scores = magnitude(cutter, bench.network)
+    scores = group_magnitude(cutter, bench.network)
 
     def keep(share: float) -> np.ndarray:
         return kept(
@@ -176,6 +176,13 @@ def one_threshold(bench: Bench, budget: float, scores: Scores) -> Cut:
     return by_share(bench, budget, cutter, keep)
 
 
+def stock_scores(bench: Bench, method: str) -> Scores:
+    if method == "global":
+        return group_magnitude(bench.cutter, bench.network)
+    batches = itertools.islice(bench.batches(bench.recipe.batch_size), SCORING_BATCHES)
+    return group_taylor(bench.cutter, bench.network, batches, segmentation_loss)
+
+
 def by_share(bench: Bench, budget: float, cutter: Cutter, keep: Callable[[float], np.ndarray]) -> Cut:
     share = fitted(bench, budget, lambda share: cutter.narrowed(cutter.counts(keep(share))))
     cut = cutter.cut(bench.network, keep(share))
@@ -190,25 +197,6 @@ def kept(cutter: Cutter, scores: Scores, wanted: dict[str, float]) -> np.ndarray
         multiple = ROUND_TO if len(order) > ROUND_TO else 1
         mask[order[min(len(order), max(1, round(count / multiple) * multiple)) :]] = False
     return mask
-
-
-def group_taylor(bench: Bench) -> Scores:
-    """Summed |weight x gradient| of a group, over its mean; gradients are of the mean loss of all batches."""
-    network, cutter = bench.network, bench.cutter
-    network.zero_grad()
-    for images, labels in itertools.islice(bench.batches(bench.recipe.batch_size), SCORING_BATCHES):
-        torch.autograd.backward(segmentation_loss(network(images), labels) / SCORING_BATCHES)
-
-    def amount(parameter: torch.nn.Parameter) -> torch.Tensor:
-        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-        return (parameter.detach() * gradient).abs()
-
-    scores = sum_over_parameters(cutter, network, amount)
-    network.zero_grad()
-    for name in cutter.map.names:
-        members = cutter.map.members(name)
-        scores[members] /= max(scores[members].mean(), 1e-30)
-    return scores
 
 
 def flops(bench: Bench, budget: float) -> Cut:
@@ -254,8 +242,7 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
         tuned, blocks, untuned = pruned.network, pruned.blocks_gone, float("nan")
     else:
         if method in ("global", "taylor"):
-            scores = magnitude(bench.cutter, bench.network) if method == "global" else group_taylor(bench)
-            architecture, cut = one_threshold(bench, AIM * budget, scores)
+            architecture, cut = one_threshold(bench, AIM * budget, stock_scores(bench, method))
         else:
             architecture, cut = {"uniform": uniform, "flops": flops, "width": width}[method](bench, AIM * budget)
         untuned = float("nan") if cut is None else evaluate(cut, bench.dataset).miou

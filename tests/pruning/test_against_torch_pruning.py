@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 import torch_pruning as tp
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import space
 from pruning.surgery import Cutter
@@ -53,6 +57,18 @@ TRACEABLE = (
     "fpl under sums of its first convolution",
     "image pyramid of two levels",
     "inverted with cats, relu6",
+)
+
+
+# Where channels of several layers are concatenated, torch-pruning's scores leave out layers whose place it cannot tell.
+WITHOUT_CONCATENATIONS = (
+    "swiftnet-rn18",
+    "swiftnet-mnv2",
+    "ndnet45-fcn32",
+    "ndnet45-ende",
+    "fplnet-encoder",
+    "fpl encoder under a ladder",
+    "esp modules with image_concat, cat decoder",
 )
 
 
@@ -113,6 +129,43 @@ def test_groups_are_the_same(network: Network, image: Callable, classes: int) ->
         for index in sorted(some):
             group = out_group(graph, network.layer(node.name), [index])
             assert theirs(graph, network, group) == expected[int(channels[index])], f"{node.name} channel {index}"
+
+
+@pytest.fixture
+def stock() -> ModuleType:
+    """The study's re-expression of torch-pruning's importances."""
+    path = Path(__file__).parents[2] / "studies" / "pruning" / "stock.py"
+    spec = importlib.util.spec_from_file_location("stock", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("network", WITHOUT_CONCATENATIONS, indirect=True)
+@pytest.mark.parametrize("importance", ["magnitude", "taylor"])
+def test_the_importances_of_the_study_are_theirs(
+    importance: str, network: Network, image: Callable, classes: int, stock: ModuleType
+) -> None:
+    cutter, picture = Cutter(network.architecture, classes), image()
+    labels = torch.randint(classes, (len(picture), *picture.shape[-2:]), generator=torch.Generator().manual_seed(0))
+    graph = traced(network, picture)
+    if importance == "magnitude":
+        scores, scorer = stock.group_magnitude(cutter, network), tp.importance.GroupMagnitudeImportance()
+    else:
+        batch = (picture, labels)
+        scores, scorer = (
+            stock.group_taylor(cutter, network, [batch], cross_entropy),
+            tp.importance.GroupTaylorImportance(),
+        )
+        cross_entropy(network(picture), labels).backward()
+    for node in producers(cutter):
+        channels = cutter.positions(node)
+        group = out_group(graph, network.layer(node.name), list(range(len(channels))))
+        expected = scorer(group).double().numpy()
+        found = scores[channels] / scores[channels].mean()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=node.name)
 
 
 def test_cuts_are_the_same(network: Network, image: Callable, random_keep: Callable, classes: int) -> None:

@@ -222,7 +222,8 @@ def test_an_unreachable_budget_names_the_lowest_latency(small: Cutter) -> None:
 
     with pytest.raises(BudgetError) as raised:
         require_reachable(small, estimate=work, measure=measure, budget_milliseconds=5)
-    assert len(seen) == 1  # before any other effort
+    assert len(seen) == 3  # before any other effort
+    assert min(seen) == seen[0]
     assert f"{seen[0]:.4g} ms" in str(raised.value)
     assert "got 5 ms" in str(raised.value)
     least = small.narrowed(dict.fromkeys(small.map.names, 1))
@@ -230,6 +231,19 @@ def test_an_unreachable_budget_names_the_lowest_latency(small: Cutter) -> None:
     require_reachable(small, estimate=work, measure=measure, budget_milliseconds=seen[0])
     with pytest.raises(BudgetError, match=r"raise the budget"):
         require_reachable(small, estimate=work, measure=measure, budget_milliseconds=seen[0], depth=False)
+
+
+def test_a_cut_that_was_estimated_too_slow_is_measured_before_giving_up(small: Cutter) -> None:
+    """Four channels each are faster than one on this target, and only measuring tells."""
+    counts: list[int] = []
+
+    def measure(architecture: Architecture) -> float:
+        narrowed = Cutter(architecture, small.num_classes)
+        counts.append(max(narrowed.counts(narrowed.everything).values()))
+        return 10.0 if counts[-1] == 1 else 5.0
+
+    require_reachable(small, estimate=work, measure=measure, budget_milliseconds=5)
+    assert counts == [1, 4]
 
 
 def test_the_lowest_budget_leaves_one_channel_per_group(small: Cutter) -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import space
 from space import Architecture, ArchitectureError, Space
 from space.architecture import DeconvDecoder
+from space.axes import RANGES, SEARCHED, Choice
 from space.scale import scale_width
-from space.search_space import RANGES, SEARCHED, Choice
 
 quiet = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 

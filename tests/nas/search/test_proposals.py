@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from nas.search.sampler import Sampler
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
 from space import Architecture, BudgetError
+from space.axes import SEARCHED
 from space.latency import Budget, Latency
-from space.search_space import SEARCHED, Space
+from space.search_space import Space
 
 SIZE = (180, 240)
 CLASSES = 11
@@ -46,10 +47,13 @@ def proposals(invented: Callable[[float], Latency]) -> Propose:
         slow = 10 if architecture.stages[0].block == "fpl" else 1
         return invented(0.1 + slow * space.multiply_adds(architecture, SIZE, CLASSES) / 1e8)
 
+    def confirm(architectures: Sequence[Architecture]) -> list[Latency]:
+        return [measure(architecture) for architecture in architectures]
+
     def propose(run: RunFolder, budget: str = "10ms", **plan: object) -> Proposals:
         question = study(budget, **plan)
         limit = Budget.parse(budget)
-        return Proposals(run, question, limit, CLASSES, Console(run, question, limit), measure=measure, confirm=measure)
+        return Proposals(run, question, limit, CLASSES, Console(run, question, limit), measure=measure, confirm=confirm)
 
     return propose
 

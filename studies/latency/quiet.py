@@ -1,0 +1,119 @@
+"""Which calls tell of a network, and which of the neighbours? Blocks of alternating calls, taken for a while.
+
+    python studies/latency/quiet.py --target onnxruntime@cpu:1 --seconds 180 --out studies/latency/quiet.csv
+
+takes blocks of several networks in turns, whatever state the machine is in, and prints for each network
+
+- how far its ratio to the reference scatters from one 24 blocks to the next (standard deviation), when the blocks that
+  count are each network's own best (within 3 % of its best one), the reference's best (within 5 %), or all of them,
+- how much more it slows down than the reference: the slope of its time over the reference's, on logarithmic scales.
+
+With --from FILE it judges the blocks of an earlier run. Leave the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import space
+from nas.latency import device, parse_target, protocol
+from nas.latency.quiet import quiet_blocks
+from nas.latency.worker import Bench, build
+from space.scale import scale_width
+from space.target import Target
+
+SIZE = (180, 240)
+NETWORKS = (
+    ("ndnet45-fcn32", 1.0), ("ndnet45-ende", 1.0), ("erfnet", 0.2), ("swiftnet-mnv2", 0.3), ("fplnet", 0.3),
+    ("fplnet-encoder", 1.0), ("swiftnet-mnv2", 1.0), ("erfnet", 1.0),
+)  # fmt: skip
+WINDOW = 24  # blocks
+COLUMNS = ("network", "block", "candidate_milliseconds", "reference_milliseconds")
+Medians = np.ndarray  # (blocks, 2): candidate, reference
+
+
+def take(target: Target, seconds: float) -> dict[str, Medians]:
+    """Medians of blocks of each network, in turns."""
+    device.pin(target)
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(target.thread_count()))
+    bench = Bench(target, SIZE)
+    runs = {}
+    for name, factor in NETWORKS:
+        architecture = scale_width(space.load(name), factor)
+        network = build(architecture.to_yaml(), None, 11)
+        runs[name if factor == 1 else f"{name} x{factor}"] = bench.runtime.prepare(network, bench.image, target)
+    taken: dict[str, list[list[float]]] = {name: [] for name in runs}
+    reference = bench.company.reference
+    for run in runs.values():
+        protocol.warm_up(run, reference)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for name, run in runs.items():
+            pair = protocol.milliseconds(run) + protocol.milliseconds(reference)
+            pairs = max(5, math.ceil(protocol.BLOCK_MILLISECONDS / pair))
+            times = [[protocol.milliseconds(run), protocol.milliseconds(reference)] for _ in range(pairs)]
+            taken[name].append(list(np.median(times, axis=0)))
+    return {name: np.array(blocks) for name, blocks in taken.items()}
+
+
+def own_best(window: Medians) -> float:
+    quiet = [np.median(times[times <= 1.03 * times.min()]) for times in window.T]
+    return float(quiet[0] / quiet[1])
+
+
+def references_best(window: Medians) -> float:
+    quiet = window[quiet_blocks(window[:, 1:])]
+    return float(np.median(quiet[:, 0]) / np.median(quiet[:, 1]))
+
+
+def all_blocks(window: Medians) -> float:
+    return float(np.median(window[:, 0] / window[:, 1]))
+
+
+def scatter(blocks: Medians, ratio_of: Callable[[Medians], float]) -> float:
+    """Standard deviation of the logarithm of a ratio, over windows."""
+    windows = [blocks[start : start + WINDOW] for start in range(0, len(blocks) - WINDOW + 1, WINDOW)]
+    return float(np.std([math.log(ratio_of(window)) for window in windows]))
+
+
+def main() -> None:
+    """Take or read blocks, and judge them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", default="onnxruntime@cpu:1")
+    parser.add_argument("--seconds", type=float, default=180)
+    parser.add_argument("--out", type=Path, help="keep the blocks there")
+    parser.add_argument("--from", type=Path, dest="source")
+    options = parser.parse_args()
+    if options.source:
+        rows = list(csv.DictReader(options.source.open()))
+        names = dict.fromkeys(row["network"] for row in rows)
+        taken = {
+            name: np.array([[float(row[column]) for column in COLUMNS[2:]] for row in rows if row["network"] == name])
+            for name in names
+        }
+    else:
+        taken = take(parse_target(options.target), options.seconds)
+    if options.out:
+        with options.out.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for name, blocks in taken.items():
+                writer.writerows([name, index, *block.round(3)] for index, block in enumerate(blocks))
+    print(f"{'network':20} {'blocks':>6} {'ratio':>7} {'own best':>9} {'reference':>10} {'all':>7} {'slope':>6}")
+    for name, blocks in taken.items():
+        slope = np.polyfit(np.log(blocks[:, 1]), np.log(blocks[:, 0]), 1)[0]
+        own, references, every = (scatter(blocks, ratio_of) for ratio_of in (own_best, references_best, all_blocks))
+        ratio = references_best(blocks)
+        print(f"{name:20} {len(blocks):6} {ratio:7.3f} {own:9.1%} {references:10.1%} {every:7.1%} {slope:6.2f}")
+
+
+if __name__ == "__main__":
+    main()
