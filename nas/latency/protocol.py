@@ -7,8 +7,8 @@ networks that alternate repeats where each of them does not. Hence
 1. an own process, pinned to as many cores as the target has threads; nothing of ours trains meanwhile (`lane`),
 2. warm-up until stable,
 3. candidate, reference, candidate, reference, ... in blocks of a tenth of a second, and of 5 pairs at least and 25 at
-   most. Every call thus finds the caches as another network left them. Blocks of one candidate begin at least half a
-   second apart, since what disturbs a machine lasts for seconds; several candidates take turns,
+   most. Every call thus finds the caches as another network left them. Blocks of one candidate begin at least a quarter
+   of a second apart, since what disturbs a machine lasts for seconds; several candidates take turns,
 4. at least eight blocks, more (up to 24) until three of them were undisturbed and the 95 % interval of the ratio is
    within 1.5 % of it; proportionally fewer, and closer together, where less is asked. The ratio is that of the quiet
    medians: of the calls in undisturbed blocks (see `nas.latency.quiet`),
@@ -70,7 +70,7 @@ WARM_UP_STABLE = 0.05  # change of the median of five ratios
 
 BLOCK_PAIRS = (5, 25)  # fewest and most
 BLOCK_MILLISECONDS = 100.0  # that a block should last
-PERIOD_SECONDS = 0.5  # least, from one block of a candidate to its next; less where less is asked
+PERIOD_SECONDS = 0.25  # least, from one block of a candidate to its next; less where less is asked
 CANARIES = 9  # calls of the canary in a row, of which the first is not counted: it finds the caches cold
 WARM_PAIRS = 1  # not counted, at the beginning of each block
 PATIENCE_SECONDS = 12.0  # per candidate, for a machine that is not as it was anchored

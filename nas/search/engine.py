@@ -56,8 +56,8 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             meter_of = meter_of_cluster()
         with meter_of(target, study.data.size, dataset.num_classes) as meter:
 
-            def measure(architecture: Architecture) -> Latency:
-                return meter.measure(architecture, within=QUICK_WITHIN)
+            def measure(architectures: Sequence[Architecture]) -> list[Latency]:
+                return meter.measure_together(architectures, within=QUICK_WITHIN)
 
             if not run.trials():
                 _require_reachable(budget, target, measure)
@@ -70,7 +70,7 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
                 dataset.num_classes,
                 console,
                 measure=measure,
-                confirm=meter.measure_together,
+                confirm=meter.measure,
                 table=table,
             )
             if not address:  # a Ray of our own would only disturb the timings above
@@ -105,10 +105,10 @@ def _require_reachable(budget: Budget, target: Target, measure: Measure) -> None
 
     Raises: BudgetError with the lowest latency reached.
     """
-    lowest = min(
-        measure(scale_width(space.load(name), SMALLEST)).milliseconds(budget.statistic)
-        for name in ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
-    )
+    smallest = [
+        scale_width(space.load(name), SMALLEST) for name in ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
+    ]
+    lowest = min(latency.milliseconds(budget.statistic) for latency in measure(smallest))
     if lowest > budget.milliseconds:
         raise BudgetError(
             f"expected a budget that {target} can meet, got {budget}; the narrowest networks of the space take "
@@ -119,14 +119,17 @@ def _require_reachable(budget: Budget, target: Target, measure: Measure) -> None
 def _measure_company(
     run: RunFolder, study: Study, budget: Budget, measure: Measure, num_classes: int, console: Console
 ) -> None:
-    """Time every published network at its own width, once per run."""
-    known = {trial.name: trial for trial in run.company()}
+    """Time every published network at its own width, once per run; they take turns."""
+    known = {trial.name: trial.latency for trial in run.company()}
+    missing = [name for name in space.published() if name not in known]
+    if missing:
+        console.step(f"time    {len(missing)} published networks, in turns")
+        known |= dict(zip(missing, measure([space.load(name) for name in missing]), strict=True))
     for number, name in enumerate(space.published(), 1):
-        architecture = space.load(name)
-        latency = known[name].latency if name in known else measure(architecture)
+        architecture, latency = space.load(name), known[name]
         trial = measured_trial(number, name, "company", architecture, latency, budget, study, num_classes, parent=name)
         run.write_trial(trial)
-        if name not in known:
+        if name in missing:
             console.company(trial)
 
 

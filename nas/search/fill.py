@@ -5,17 +5,18 @@ Hardware has steps: 16 channels cost what 9 do, and 20 what 32 do. Where one fac
 next step of all layers together is above it, single stages and decoders are widened by a step.
 
 An estimate says where to look, a measurement whether that is it. Estimates may be far off: each measurement corrects
-them for the widths around it, and the search for the factor stays between what was measured inside and outside. Quick
-measurements, of few blocks, err by a few per cent; so what they end at is confirmed by measurements as sure as a
-certificate's. These go by rounds: widenings that should fill what is left, and some that are estimated to fill less or
-more than that, take turns; the one that fills the budget best is where the next round begins.
+them for the widths around it, and the search for the factor stays between what was measured inside and outside. Then
+go rounds of widenings, some that should fill what is left of the budget and some that are estimated to fill less or
+more than that; they take turns, so that they compare. These measurements are quick, of few blocks, and err by a few per
+cent, all of a round alike; so what they end at is confirmed by one as sure as a certificate's, and if that says
+otherwise, what it says of the others decides which is next.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from space import Architecture
 from space.latency import Budget, Latency
@@ -23,17 +24,19 @@ from space.scale import scale_width, wider_parts
 
 NARROWEST, WIDEST = 0.03, 16.0
 NEARLY_FULL = 0.93  # of the budget: enough for a factor; parts are widened after it
-FULL_ENOUGH = 0.965
+FULL_ENOUGH = 0.96
 SAFE = 0.985  # of the budget: repeated measurements differ by one to two per cent
+WANTED = (FULL_ENOUGH + SAFE) / 2
 MOST_MEASUREMENTS = 4  # to solve the factor
-MOST_ROUNDS = 3  # of confirmations
+MOST_ROUNDS = 2  # of widenings
+MOST_CONFIRMATIONS = 3
 REACHES = (0.6, 1.0, 1.5, 2.2)  # shares of what is left of the budget that a round's widenings should add
 MOST_STEPS = 12  # of single parts, in one widening
 HALVINGS = 10  # of the range of factors, on a logarithmic scale, to solve for an estimate
 
 Estimate = Callable[[Architecture], float]  # milliseconds, without measuring
-Measure = Callable[[Architecture], Latency]
-Confirm = Callable[[Sequence[Architecture]], list[Latency]]  # they take turns
+Measure = Callable[[Sequence[Architecture]], list[Latency]]  # they take turns
+Confirm = Callable[[Architecture], Latency]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,77 +53,147 @@ def fill(architecture: Architecture, budget: Budget, measure: Measure, confirm: 
     """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
 
     `measure` is quick, `confirm` is sure. The result was confirmed. It is outside the budget when the narrowest width
-    is, or when all widths of MOST_ROUNDS are.
+    is, or when all that were confirmed are.
     """
-
-    def milliseconds(filled: Filled) -> float:
-        return filled.latency.milliseconds(budget.statistic)
-
-    wanted = budget.milliseconds * (FULL_ENOUGH + SAFE) / 2
-    factor, known, took = _solved(architecture, budget, wanted, measure, estimate)
-    correction = took / estimate(known)
-    best: Filled | None = None
-    seen: set[str] = set()
-    reach = 1.0
+    tries = _Tries(architecture, budget, measure, estimate)
+    tries.solve_factor()
     for _ in range(MOST_ROUNDS):
-        plain = scale_width(architecture, factor)
-        start = best.architecture if best else plain
-        now = estimate(start)
-        left = max(wanted / correction - now, 0.0)
-        widenings = [_widened(start, estimate, now + reach * share * left) for share in REACHES]
-        asked = {each.key: each for each in (start, *widenings) if each.key not in seen}
-        if not asked:
+        tries.widen(correction=1.0)
+    confirmed: list[Filled] = []
+    best: Filled | None = None
+    correction = 1.0  # of quick measurements
+    while len(confirmed) < MOST_CONFIRMATIONS:
+        quick = tries.next(correction, above=tries.use(best) if best else 0.0)
+        if quick is None:
             break
-        seen |= set(asked)
-        found = [
-            Filled(architecture=each, latency=latency, factor=factor, widened=each != plain)
-            for each, latency in zip(asked.values(), confirm(list(asked.values())), strict=True)
-        ]
-        inside = [each for each in found if milliseconds(each) <= SAFE * budget.milliseconds]
-        if best is None and not inside:  # the quick measurement erred downwards
-            lowest = min(found, key=milliseconds)
-            if factor <= NARROWEST:
-                return lowest
-            correction = milliseconds(lowest) / estimate(lowest.architecture)
-            factor = _solve(architecture, estimate, wanted / correction, NARROWEST, factor)
-            if scale_width(architecture, factor).key in seen:
-                factor = NARROWEST
-            continue
+        sure = replace(quick, latency=confirm(quick.architecture))
+        confirmed.append(sure)
+        correction = tries.use(sure) / tries.use(quick)
+        if tries.use(sure) <= SAFE:
+            best = max(filter(None, (best, sure)), key=tries.use)
+            if tries.use(best) >= FULL_ENOUGH:
+                break
+    return best or min(confirmed, key=tries.use)
+
+
+class _Tries:
+    """What was measured quickly on the way to an architecture's width, and what to measure next."""
+
+    def __init__(self, architecture: Architecture, budget: Budget, measure: Measure, estimate: Estimate) -> None:
+        self._waiting: list[Filled] = []  # not confirmed yet
+        self._tried: list[Filled] = []
+        self._architecture = architecture
+        self._budget = budget
+        self._measure = measure
+        self._estimate = estimate
+
+    def use(self, filled: Filled) -> float:
+        """The share of the budget."""
+        return filled.latency.milliseconds(self._budget.statistic) / self._budget.milliseconds
+
+    def solve_factor(self) -> None:
+        """Try factors until one nearly fills the budget, or nothing is left between what is inside and outside."""
+        low, high, correction = NARROWEST, WIDEST, 1.0
+        for _ in range(MOST_MEASUREMENTS):
+            factor = self._solve(correction, low, high)
+            tried = self._by_factor(factor)
+            if tried is None:  # the estimate says that there is nothing in between
+                factor = math.sqrt(low * high)
+                tried = self._by_factor(factor)
+            if tried is None:
+                break
+            correction = self._correction(tried)
+            if self.use(tried) > SAFE:
+                high = factor
+                continue
+            low = factor
+            if self.use(tried) >= NEARLY_FULL:
+                break
+
+    def widen(self, correction: float) -> None:
+        """Try to fill what the best one inside leaves with single parts: as estimated, and with less and with more.
+
+        Measured latencies are to be multiplied by `correction`.
+        """
+        inside = [each for each in self._tried if correction * self.use(each) <= SAFE]
         if not inside:
-            reach /= 2
-        best = max([*inside, *filter(None, [best])], key=milliseconds)
-        correction = milliseconds(best) / estimate(best.architecture)
-        if milliseconds(best) >= FULL_ENOUGH * budget.milliseconds:
-            break
-    return best or lowest
+            return
+        best = max(inside, key=self.use)
+        if correction * self.use(best) >= FULL_ENOUGH:
+            return
+        now = self._estimate(best.architecture)
+        left = self._wanted(correction * self._correction(best)) - now
+        self._try([_widened(best.architecture, self._estimate, now + share * left) for share in REACHES], best.factor)
 
+    def next(self, correction: float, *, above: float) -> Filled | None:
+        """What to confirm: the one that fills most of the budget without leaving it, if it fills more than `above`.
 
-def _solved(
-    architecture: Architecture, budget: Budget, wanted: float, measure: Measure, estimate: Estimate
-) -> tuple[float, Architecture, float]:
-    """The factor that a few quick measurements lead to; the one nearest to it, and its milliseconds."""
-    low, high = NARROWEST, WIDEST
-    inside: tuple[float, Architecture, float] | None = None
-    correction = 1.0
-    seen: set[str] = set()
-    for _ in range(MOST_MEASUREMENTS):
-        factor = _solve(architecture, estimate, wanted / correction, low, high)
-        if scale_width(architecture, factor).key in seen:
-            factor = math.sqrt(low * high)  # the estimate says that there is nothing in between
-        candidate = scale_width(architecture, factor)
-        if candidate.key in seen:
-            break
-        seen.add(candidate.key)
-        milliseconds = measure(candidate).milliseconds(budget.statistic)
-        correction = milliseconds / estimate(candidate)
-        last = factor, candidate, milliseconds
-        if milliseconds > SAFE * budget.milliseconds:
-            high = factor
-            continue
-        low, inside = factor, last
-        if milliseconds >= NEARLY_FULL * budget.milliseconds:
-            break
-    return inside or (NARROWEST, *last[1:])
+        Where there is none, wider or narrower ones are tried; the narrowest of all is given although it is over.
+        Measured latencies are to be multiplied by `correction`.
+        """
+
+        def likely() -> list[Filled]:
+            return [each for each in self._waiting if above < correction * self.use(each) <= SAFE]
+
+        found = likely()
+        if not found:
+            if above:
+                self.widen(correction)
+            else:
+                self._narrow(correction)
+            found = likely()
+        lowest = min(self._tried, key=self.use)
+        if not found and not above and lowest in self._waiting:
+            found = [lowest]
+        if not found:
+            return None
+        chosen = max(found, key=self.use)
+        self._waiting.remove(chosen)
+        return chosen
+
+    def _narrow(self, correction: float) -> None:
+        lowest = min(self._tried, key=self.use)
+        factor = self._solve(correction * self._correction(lowest), NARROWEST, lowest.factor)
+        if self._by_factor(factor) is None:
+            self._by_factor(NARROWEST)
+
+    def _by_factor(self, factor: float) -> Filled | None:
+        return next(iter(self._try([scale_width(self._architecture, factor)], factor)), None)
+
+    def _try(self, architectures: Sequence[Architecture], factor: float) -> list[Filled]:
+        """Measure those that were not measured before."""
+        plain = scale_width(self._architecture, factor)
+        seen = {each.architecture.key for each in self._tried}
+        new = {each.key: each for each in architectures if each.key not in seen}
+        latencies = self._measure(list(new.values())) if new else []
+        tried = [
+            Filled(architecture=each, latency=latency, factor=factor, widened=each != plain)
+            for each, latency in zip(new.values(), latencies, strict=True)
+        ]
+        self._tried += tried
+        self._waiting += tried
+        return tried
+
+    def _correction(self, tried: Filled) -> float:
+        """How many times as long as estimated it takes."""
+        return self.use(tried) * self._budget.milliseconds / self._estimate(tried.architecture)
+
+    def _wanted(self, correction: float) -> float:
+        """The estimate to look for."""
+        return WANTED * self._budget.milliseconds / correction
+
+    def _solve(self, correction: float, low: float, high: float) -> float:
+        """The largest factor from `low` to `high` that is estimated to fit; an end where none does."""
+        wanted = self._wanted(correction)
+        if self._estimate(scale_width(self._architecture, high)) <= wanted:
+            return high
+        for _ in range(HALVINGS):
+            middle = math.sqrt(low * high)
+            if self._estimate(scale_width(self._architecture, middle)) <= wanted:
+                low = middle
+            else:
+                high = middle
+        return low
 
 
 def _widened(architecture: Architecture, estimate: Estimate, milliseconds: float) -> Architecture:
@@ -133,16 +206,3 @@ def _widened(architecture: Architecture, estimate: Estimate, milliseconds: float
             break
         architecture = max(fitting, key=lambda each: each[0])[1]
     return architecture
-
-
-def _solve(architecture: Architecture, estimate: Estimate, milliseconds: float, low: float, high: float) -> float:
-    """The largest factor from `low` to `high` that is estimated to take that long; an end where none does."""
-    if estimate(scale_width(architecture, high)) <= milliseconds:
-        return high
-    for _ in range(HALVINGS):
-        middle = math.sqrt(low * high)
-        if estimate(scale_width(architecture, middle)) <= milliseconds:
-            low = middle
-        else:
-            high = middle
-    return low

@@ -195,16 +195,16 @@ class Proposals:
     def _fill(self, architecture: Architecture) -> Filled:
         """The width that fills the budget, found by estimates from what was measured so far."""
 
-        def measure(scaled: Architecture) -> Latency:
-            latency = self._measure(scaled)
-            self._learn_latency(scaled, latency)
-            return latency
-
-        def confirm(scaled: Sequence[Architecture]) -> list[Latency]:
-            latencies = self._confirm(scaled)
+        def measure(scaled: Sequence[Architecture]) -> list[Latency]:
+            latencies = self._measure(scaled)
             for one, latency in zip(scaled, latencies, strict=True):
                 self._learn_latency(one, latency)
             return latencies
+
+        def confirm(scaled: Architecture) -> Latency:
+            latency = self._confirm(scaled)
+            self._learn_latency(scaled, latency)
+            return latency
 
         return fill(architecture, self._budget, measure, confirm, self._estimates.architecture)
 

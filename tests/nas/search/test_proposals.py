@@ -43,12 +43,12 @@ def study(budget: str = "10ms", **plan: object) -> Study:
 def proposals(invented: Callable[[float], Latency]) -> Propose:
     """Proposals for a run on a device where FPL's many branches cost ten times what their arithmetic says."""
 
-    def measure(architecture: Architecture) -> Latency:
+    def confirm(architecture: Architecture) -> Latency:
         slow = 10 if architecture.stages[0].block == "fpl" else 1
         return invented(0.1 + slow * space.multiply_adds(architecture, SIZE, CLASSES) / 1e8)
 
-    def confirm(architectures: Sequence[Architecture]) -> list[Latency]:
-        return [measure(architecture) for architecture in architectures]
+    def measure(architectures: Sequence[Architecture]) -> list[Latency]:
+        return [confirm(architecture) for architecture in architectures]
 
     def propose(run: RunFolder, budget: str = "10ms", **plan: object) -> Proposals:
         question = study(budget, **plan)
