@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,56 @@ def test_a_dead_worker_is_told_and_replaced(meter: Meter) -> None:
         meter.measure(space.load("ndnet29-fcn32"))
     assert meter.measure(space.load("ndnet29-fcn32")).samples >= 40
     assert worker_id(meter) != first
+
+
+def child_of(process: int) -> int:
+    """The process that answers the present question, as soon as there is one."""
+    for _ in range(200):
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        if children:
+            return int(children[0])
+        time.sleep(0.05)
+    raise AssertionError("nobody answers")
+
+
+def runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("killed", ["the worker", "its child"])
+def test_neither_outlives_the_other(meter: Meter, killed: str) -> None:
+    errors: list[str] = []
+
+    def measure() -> None:
+        with pytest.raises(WorkerError) as raised:
+            meter.measure(space.load("ndnet29-fcn32"))
+        errors.append(str(raised.value))
+
+    worker = worker_id(meter)
+    measuring = threading.Thread(target=measure)
+    with lane.training_step():  # so that it waits, and can be killed meanwhile
+        measuring.start()
+        child = child_of(worker)
+        os.kill(worker if killed == "the worker" else child, signal.SIGKILL)
+        measuring.join(timeout=60)
+        time.sleep(0.2)
+        assert not runs(child)
+    assert not runs(worker)
+    assert "killed by signal 9" in errors[0]
+
+
+def test_each_measurement_has_a_process_of_its_own(meter: Meter) -> None:
+    """What was measured before leaves nothing behind, for small networks take longer in memory that others left."""
+
+    def pages() -> int:
+        return int(Path(f"/proc/{worker_id(meter)}/statm").read_text().split()[1])
+
+    before = pages()
+    meter.measure(space.load("erfnet-encoder"), within=0.12)
+    assert abs(pages() - before) < 256  # a megabyte; the measurement takes some fifty
 
 
 def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:
