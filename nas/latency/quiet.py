@@ -6,9 +6,9 @@ lie within a few per cent of each other. So a block is quiet when the reference'
 and the quiet median of either network is the median of its calls in those blocks.
 
 A candidate's own best block would be a matter of luck: small networks scatter by several per cent from one quiet block
-to the next, and slow down more than the reference on a machine that is not quiet. With each network's own best blocks
-the ratio of three networks of 4 to 7 ms scattered by 2.8 to 4.2 % (standard deviation of 24 blocks), with the
-reference's by 1.3 to 1.8 %; medians of all calls are worse still (`studies/latency`).
+to the next, and slow down twice as much as the reference on a machine that is not quiet. With each network's own best
+blocks the ratio of eight networks scattered by up to 2.1 % from one 24 blocks to the next, with the reference's by up
+to 0.5 % (`studies/latency`).
 """
 
 from __future__ import annotations
