@@ -36,7 +36,7 @@ class Questions:
         self.size = size
         self.ask = ask
 
-    def pick(self, name: str, axis: str, allowed: Callable[[Choice], bool] = lambda option: True) -> Choice:
+    def _pick(self, name: str, axis: str, allowed: Callable[[Choice], bool] = lambda option: True) -> Choice:
         """Ask for `name` among the options of `axis` that are allowed here; a single option is no question."""
         options = [option for option in self.options(axis) if allowed(option)]
         if not options:
@@ -46,93 +46,97 @@ class Questions:
             )
         return self.ask(name, options)
 
-    def integer(self, name: str, axis: str, allowed: Callable[[int], bool] = lambda option: True) -> int:
-        return int(self.pick(name, axis, lambda option: allowed(int(option))))
+    def _integer(self, name: str, axis: str, allowed: Callable[[int], bool] = lambda option: True) -> int:
+        return int(self._pick(name, axis, lambda option: allowed(int(option))))
 
-    def text(self, name: str, axis: str, allowed: Callable[[str], bool] = lambda option: True) -> str:
-        return str(self.pick(name, axis, lambda option: allowed(str(option))))
+    def _text(self, name: str, axis: str, allowed: Callable[[str], bool] = lambda option: True) -> str:
+        return str(self._pick(name, axis, lambda option: allowed(str(option))))
 
     def architecture(self) -> Architecture:
-        stem = self.stem()
-        stages = self.stages(stem)
-        decoder = self.decoder(stem, stages)
+        """What the answers lead to.
+
+        Raises: ArchitectureError when an axis leaves no option.
+        """
+        stem = self._stem()
+        stages = self._stages(stem)
+        decoder = self._decoder(stem, stages)
         levels, context = 1, None
         if isinstance(decoder, LadderDecoder):
-            levels = self.integer("levels", "levels", lambda n: n == 1 or _allows_pyramid(stem, stages))
-            context = self.context(stem, stages) if levels == 1 else None
+            levels = self._integer("levels", "levels", lambda n: n == 1 or _allows_pyramid(stem, stages))
+            context = self._context(stem, stages) if levels == 1 else None
         return Architecture(
             stem=stem,
             stages=stages,
             context=context,
             decoder=decoder,
-            head=self.head(decoder),
-            activation=self.text("activation", "activation"),  # type: ignore[arg-type]
+            head=self._head(decoder),
+            activation=self._text("activation", "activation"),  # type: ignore[arg-type]
             levels=levels,
-            norm_epsilon=float(self.pick("norm_epsilon", "norm_epsilon")),
-            bias=bool(self.pick("bias", "bias")),
-            align_corners=bool(self.pick("align_corners", "align_corners")),
-            auxiliary=self.auxiliary(len(stages)),
+            norm_epsilon=float(self._pick("norm_epsilon", "norm_epsilon")),
+            bias=bool(self._pick("bias", "bias")),
+            align_corners=bool(self._pick("align_corners", "align_corners")),
+            auxiliary=self._auxiliary(len(stages)),
         )
 
-    def stem(self) -> Stem:
-        kind = self.text("stem.kind", "stem.kind")
-        width = self.integer("stem.width", "stem.width")
+    def _stem(self) -> Stem:
+        kind = self._text("stem.kind", "stem.kind")
+        width = self._integer("stem.width", "stem.width")
         if kind == "cat":
             return Stem(kind="cat", width=width)
         if kind == "conv_pool":
-            return Stem(kind="conv_pool", width=width, kernel=self.integer("stem.kernel", "stem.kernel"))
+            return Stem(kind="conv_pool", width=width, kernel=self._integer("stem.kernel", "stem.kernel"))
         return Stem(
             kind="convs",
             width=width,
-            convolutions=self.integer("stem.convolutions", "stem.convolutions"),
-            image=bool(self.pick("stem.image", "stem.image")),
+            convolutions=self._integer("stem.convolutions", "stem.convolutions"),
+            image=bool(self._pick("stem.image", "stem.image")),
         )
 
-    def stages(self, stem: Stem) -> tuple[Stage, ...]:
+    def _stages(self, stem: Stem) -> tuple[Stage, ...]:
         kinds = [str(kind) for kind in self.options("block")]
-        count = self.integer("stages", "stages", lambda n: any(self.fits(kind, stem, n) for kind in kinds))
-        block = self.text("block", "block", lambda kind: self.fits(kind, stem, count))
-        down = self.text("down", "down", lambda kind: self.opens(kind, block, stem, count))
+        count = self._integer("stages", "stages", lambda n: any(self._fits(kind, stem, n) for kind in kinds))
+        block = self._text("block", "block", lambda kind: self._fits(kind, stem, count))
+        down = self._text("down", "down", lambda kind: self._opens(kind, block, stem, count))
         fuse = "none"
         if down != "block":
-            fuse = self.text("fuse", "fuse", lambda kind: self.chain(stem.out_width, count, down, kind))
+            fuse = self._text("fuse", "fuse", lambda kind: self._chain(stem.out_width, count, down, kind))
         factorization = "none"
         if block in ("nonbt", "fpl"):
-            factorization = self.text("factorization", "factorization", lambda kind: kind != "all" or down != "block")
-        pairwise = self.text("pairwise_fusion", "pairwise_fusion") if block == "fpl" else "pairs"
+            factorization = self._text("factorization", "factorization", lambda kind: kind != "all" or down != "block")
+        pairwise = self._text("pairwise_fusion", "pairwise_fusion") if block == "fpl" else "pairs"
         stages: list[Stage] = []
         width, stride, before = stem.out_width, stem.stride, 0
         for index in range(count):
             name = f"stage{index}"
-            step = self.step(name, stride, down, index, count)
+            step = self._step(name, stride, down, index, count)
             stride *= step
-            stage_width = self.stage_width(name, width, before, count - index, down, fuse)
+            stage_width = self._stage_width(name, width, before, count - index, down, fuse)
             stage = Stage(
                 block=block,  # type: ignore[arg-type]
                 width=stage_width,
-                depth=self.integer(f"{name}.depth", "stage.depth"),
+                depth=self._integer(f"{name}.depth", "stage.depth"),
                 stride=step,
-                rates=self.rates(name, block, stride),
+                rates=self._rates(name, block, stride),
                 factorization=factorization,  # type: ignore[arg-type]
                 down=down,  # type: ignore[arg-type]
                 fuse=fuse,  # type: ignore[arg-type]
-                dropout=float(self.pick(f"{name}.dropout", "stage.dropout")) if block == "nonbt" else 0.0,
-                expansion=self.expansion(name, block, stage_width),
+                dropout=float(self._pick(f"{name}.dropout", "stage.dropout")) if block == "nonbt" else 0.0,
+                expansion=self._expansion(name, block, stage_width),
                 pairwise_fusion=pairwise,  # type: ignore[arg-type]
             )
             stages.append(stage)
             width, before = stage.out_width, stage.width
         return tuple(stages)
 
-    def step(self, name: str, stride: int, down: str, index: int, count: int) -> int:
+    def _step(self, name: str, stride: int, down: str, index: int, count: int) -> int:
         """A stage's stride, so that the encoder ends between strides 8 and 32."""
         if down != "block":
             return 2
         must = stride * 2 ** (count - 1 - index) < 8
         can = stride < COARSEST_STRIDE
-        return self.integer(f"{name}.stride", "stage.stride", lambda s: (s == 2 and can) or (s == 1 and not must))
+        return self._integer(f"{name}.stride", "stage.stride", lambda s: (s == 2 and can) or (s == 1 and not must))
 
-    def opens(self, down: str, block: str, stem: Stem, count: int) -> bool:
+    def _opens(self, down: str, block: str, stem: Stem, count: int) -> bool:
         """Whether stages of `block` can open this way, and as many as `count` of them halve the size."""
         if down == "block":
             return block not in BRANCHES and (
@@ -143,16 +147,16 @@ class Questions:
         if down == "module":
             return block in BRANCHES
         fusions = self.options("fuse")
-        return any(self.chain(stem.out_width, count, down, str(fuse)) for fuse in fusions)
+        return any(self._chain(stem.out_width, count, down, str(fuse)) for fuse in fusions)
 
-    def fits(self, block: str, stem: Stem, count: int) -> bool:
+    def _fits(self, block: str, stem: Stem, count: int) -> bool:
         """Whether some opening exists for the block, and some rates for its branches."""
         coarsest = stem.stride * 2**count if block in BRANCHES else 1
-        return any(self.opens(str(down), block, stem, count) for down in self.options("down")) and any(
-            self.rates_fit(str(rates), block, min(coarsest, COARSEST_STRIDE)) for rates in self.options("stage.rates")
+        return any(self._opens(str(down), block, stem, count) for down in self.options("down")) and any(
+            self._rates_fit(str(rates), block, min(coarsest, COARSEST_STRIDE)) for rates in self.options("stage.rates")
         )
 
-    def chain(self, width: int, remaining: int, down: str, fuse: str) -> bool:
+    def _chain(self, width: int, remaining: int, down: str, fuse: str) -> bool:
         """Whether `remaining` stages after `width` channels find the ever larger widths that `cat` needs."""
         if down != "cat":
             return True
@@ -163,17 +167,17 @@ class Questions:
             width = _fused(min(larger), fuse)
         return True
 
-    def stage_width(self, name: str, incoming: int, before: int, remaining: int, down: str, fuse: str) -> int:
+    def _stage_width(self, name: str, incoming: int, before: int, remaining: int, down: str, fuse: str) -> int:
         """Widths never shrink from stage to stage, and leave room for the stages to come."""
 
         def allowed(width: int) -> bool:
             if down == "cat" and width <= incoming:
                 return False
-            return width >= before and self.chain(_fused(width, fuse), remaining - 1, down, fuse)
+            return width >= before and self._chain(_fused(width, fuse), remaining - 1, down, fuse)
 
-        return self.integer(f"{name}.width", "stage.width", allowed)
+        return self._integer(f"{name}.width", "stage.width", allowed)
 
-    def rates_fit(self, rates: str, block: str, stride: int) -> bool:
+    def _rates_fit(self, rates: str, block: str, stride: int) -> bool:
         """Whether a block has as many branches as there are rates, and a feature map of this stride room for them."""
         feature = min(-(-self.size[0] // stride), -(-self.size[1] // stride))
         values = numbers(rates)
@@ -181,41 +185,41 @@ class Questions:
             return len(values) == BRANCHES[block] and max(values) <= feature
         return len(values) in (1, 4) and (max(values) <= feature or values == (1,))
 
-    def rates(self, name: str, block: str, stride: int) -> tuple[int, ...]:
-        return numbers(self.text(f"{name}.rates", "stage.rates", lambda rates: self.rates_fit(rates, block, stride)))
+    def _rates(self, name: str, block: str, stride: int) -> tuple[int, ...]:
+        return numbers(self._text(f"{name}.rates", "stage.rates", lambda rates: self._rates_fit(rates, block, stride)))
 
-    def expansion(self, name: str, block: str, width: int) -> int:
+    def _expansion(self, name: str, block: str, width: int) -> int:
         if block == "inverted":
-            return self.integer(f"{name}.expansion", "stage.expansion")
+            return self._integer(f"{name}.expansion", "stage.expansion")
         if block == "sep":
-            return self.integer(f"{name}.expansion", "stage.expansion", lambda ratio: width % ratio == 0)
+            return self._integer(f"{name}.expansion", "stage.expansion", lambda ratio: width % ratio == 0)
         return 4
 
-    def decoder(self, stem: Stem, stages: tuple[Stage, ...]) -> DeconvDecoder | CatDecoder | LadderDecoder | None:
+    def _decoder(self, stem: Stem, stages: tuple[Stage, ...]) -> DeconvDecoder | CatDecoder | LadderDecoder | None:
         taps = {stride for stride in _strides(stem, stages) if stride >= 4}
         possible = {"ladder": len(taps) > 1, "cat": len(stages) > 1}
-        kind = self.text("decoder", "decoder", lambda kind: possible.get(kind, True))
+        kind = self._text("decoder", "decoder", lambda kind: possible.get(kind, True))
         if kind == "none":
             return None
         if kind == "ladder":
-            read = self.text("decoder.taps", "decoder.taps")
-            return LadderDecoder(width=self.integer("decoder.width", "decoder.width"), taps=read)  # type: ignore[arg-type]
+            read = self._text("decoder.taps", "decoder.taps")
+            return LadderDecoder(width=self._integer("decoder.width", "decoder.width"), taps=read)  # type: ignore[arg-type]
         if kind == "cat":
             tap = int(self.ask("decoder.tap", range(len(stages) - 1)))
-            return CatDecoder(tap=tap, width=self.integer("decoder.width", "decoder.width"))
-        return self.deconv(stem, stages)
+            return CatDecoder(tap=tap, width=self._integer("decoder.width", "decoder.width"))
+        return self._deconv(stem, stages)
 
-    def deconv(self, stem: Stem, stages: tuple[Stage, ...]) -> DeconvDecoder:
+    def _deconv(self, stem: Stem, stages: tuple[Stage, ...]) -> DeconvDecoder:
         last = stages[-1]
         block = last.block if last.block in ("fpl", "sep") else "nonbt"
         factorization = last.factorization if block == last.block else "none"
         stride = _strides(stem, stages)[-1]
-        projection = self.integer("decoder.projection", "decoder.projection")
-        depth = self.integer("decoder.depth", "decoder.depth")
+        projection = self._integer("decoder.projection", "decoder.projection")
+        depth = self._integer("decoder.depth", "decoder.depth")
         steps: list[DecoderStep] = []
         for index in range(stride.bit_length() - 2):
             widest = steps[-1].width if steps else math.inf
-            width = self.integer(f"decoder.step{index}.width", "decoder.width", partial(operator.ge, widest))
+            width = self._integer(f"decoder.step{index}.width", "decoder.width", partial(operator.ge, widest))
             rates: tuple[int, ...] = (1,)
             if block == "fpl":
                 rates = last.rates  # branches that fit the coarsest feature map fit the finer ones
@@ -232,24 +236,24 @@ class Questions:
             )
         return DeconvDecoder(projection=projection, steps=tuple(steps))
 
-    def context(self, stem: Stem, stages: tuple[Stage, ...]) -> SpatialPyramid | None:
+    def _context(self, stem: Stem, stages: tuple[Stage, ...]) -> SpatialPyramid | None:
         height = -(-self.size[0] // _strides(stem, stages)[-1])
         possible = [grids for grids in self.options("context.grids") if max(numbers(str(grids))) <= height]
-        if self.text("context", "context", lambda kind: kind == "none" or bool(possible)) == "none":
+        if self._text("context", "context", lambda kind: kind == "none" or bool(possible)) == "none":
             return None
-        bottleneck = self.integer("context.bottleneck", "context.bottleneck")
-        grids = self.text("context.grids", "context.grids", lambda option: option in possible)
+        bottleneck = self._integer("context.bottleneck", "context.bottleneck")
+        grids = self._text("context.grids", "context.grids", lambda option: option in possible)
         return SpatialPyramid(bottleneck=bottleneck, level_width=bottleneck // 3, grids=numbers(grids))
 
-    def head(self, decoder: DeconvDecoder | CatDecoder | LadderDecoder | None) -> Head:
+    def _head(self, decoder: DeconvDecoder | CatDecoder | LadderDecoder | None) -> Head:
         if isinstance(decoder, DeconvDecoder):
             return Head(kind="deconv2")
-        kind = self.text("head", "head")
-        width = self.integer("head.width", "head.width") if kind == "sep" else 0
+        kind = self._text("head", "head")
+        width = self._integer("head.width", "head.width") if kind == "sep" else 0
         return Head(kind=kind, width=width)  # type: ignore[arg-type]
 
-    def auxiliary(self, stages: int) -> tuple[Auxiliary, ...]:
-        kind = self.text("auxiliary", "auxiliary")
+    def _auxiliary(self, stages: int) -> tuple[Auxiliary, ...]:
+        kind = self._text("auxiliary", "auxiliary")
         if kind == "none":
             return ()
         stage = int(self.ask("auxiliary.stage", range(stages)))

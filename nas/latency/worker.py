@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nas.latency import anchor, device, device_cache, lane, protocol, runtimes
+from space import strict
 from space.errors import TargetError, UserError
 from space.latency import Latency
 from space.target import Target
@@ -62,7 +63,7 @@ class Bench:
         )
         self.environment = device.describe(target) | {"reference": NAME, "protocol": protocol.VERSION}
         self.patience_seconds = protocol.PATIENCE_SECONDS  # for a machine that is not as it was anchored
-        self._anchor: anchor.Anchor | None = None
+        self.anchor: anchor.Anchor | None = None  # one per worker, so that all of its milliseconds compare
 
     def measure(self, networks: Sequence[nn.Module], within: float = protocol.WITHIN) -> list[Latency]:
         """The latency of each network at batch 1, to `within` that share of it; they take turns.
@@ -76,7 +77,7 @@ class Bench:
             kept = self._anchored()
             taken = self._take(runs, kept, within)
             if any(one.better for one in taken):
-                kept = self._anchor = anchor.renew(self.company, kept, self.threads)
+                kept = self.anchor = anchor.renew(self.company, kept, self.threads)
                 taken = self._take(runs, kept, within)
         # A machine that stays away is not waited for each time as long; one that came back is.
         away = any(one.out_of_patience for one in taken)
@@ -105,10 +106,9 @@ class Bench:
         return protocol.measure(runs, conditions)
 
     def _anchored(self) -> anchor.Anchor:
-        """The device's anchor; one per process, so that all of its milliseconds compare."""
-        if self._anchor is None:
-            self._anchor = anchor.obtain(self.company, device_cache.key_of(self.environment, self.size), self.threads)
-        return self._anchor
+        if self.anchor is None:
+            self.anchor = anchor.obtain(self.company, device_cache.key_of(self.environment, self.size), self.threads)
+        return self.anchor
 
     def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
         from nas.export import logits_of, same_labels
@@ -215,18 +215,21 @@ def main(arguments: list[str]) -> int:
     refused = _answer(settled)
     if not say(refused or answer(lambda: {"ready": True, "environment": bench().environment})):
         return 1
-    patience_seconds = protocol.PATIENCE_SECONDS
+    kept: dict[str, Any] = {}  # from one child to the next
     for line in sys.stdin:
         request = json.loads(line)
 
-        def work(request: dict[str, Any] = request, patience_seconds: float = patience_seconds) -> dict[str, Any]:
-            bench().patience_seconds = patience_seconds
+        def work(request: dict[str, Any] = request, kept: dict[str, Any] = kept) -> dict[str, Any]:
+            if kept:
+                bench().patience_seconds = kept["patience_seconds"]
+                bench().anchor = strict.parse(kept["anchor"], anchor.Anchor, "the anchor")
             networks = [build(one["architecture"], one["weights"], num_classes) for one in request["networks"]]
             latencies = [latency.to_dict() for latency in bench().measure(networks, request["within"])]
-            return {"latencies": latencies, "patience_seconds": bench().patience_seconds}
+            found = {"patience_seconds": bench().patience_seconds, "anchor": strict.dump(bench().anchor)}
+            return {"latencies": latencies, "kept": found}
 
         reply = answer(work)
-        patience_seconds = reply.pop("patience_seconds", patience_seconds)
+        kept = reply.pop("kept", kept)
         say(reply)
     return 0
 

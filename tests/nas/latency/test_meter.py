@@ -98,16 +98,23 @@ def runs(process: int) -> bool:
         return False
 
 
+@pytest.fixture
+def own_meter() -> Iterator[Meter]:
+    """Not the module's, whose worker an earlier test may have killed."""
+    with Meter(parse_target("torch@cpu:1"), SIZE, 4) as one:
+        yield one
+
+
 @pytest.mark.parametrize("killed", ["the worker", "its child"])
-def test_neither_outlives_the_other(meter: Meter, killed: str) -> None:
+def test_neither_outlives_the_other(own_meter: Meter, killed: str) -> None:
     errors: list[str] = []
 
     def measure() -> None:
         with pytest.raises(WorkerError) as raised:
-            meter.measure(space.load("ndnet29-fcn32"))
+            own_meter.measure(space.load("ndnet29-fcn32"))
         errors.append(str(raised.value))
 
-    worker = worker_id(meter)
+    worker = worker_id(own_meter)
     measuring = threading.Thread(target=measure)
     with lane.training_step():  # so that it waits, and can be killed meanwhile
         measuring.start()
@@ -120,14 +127,14 @@ def test_neither_outlives_the_other(meter: Meter, killed: str) -> None:
     assert "killed by signal 9" in errors[0]
 
 
-def test_each_measurement_has_a_process_of_its_own(meter: Meter) -> None:
+def test_each_measurement_has_a_process_of_its_own(own_meter: Meter) -> None:
     """What was measured before leaves nothing behind, for small networks take longer in memory that others left."""
 
     def pages() -> int:
-        return int(Path(f"/proc/{worker_id(meter)}/statm").read_text().split()[1])
+        return int(Path(f"/proc/{worker_id(own_meter)}/statm").read_text().split()[1])
 
     before = pages()
-    meter.measure(space.load("erfnet-encoder"), within=0.12)
+    own_meter.measure(space.load("erfnet-encoder"), within=0.12)
     assert abs(pages() - before) < 256  # a megabyte; the measurement takes some fifty
 
 
