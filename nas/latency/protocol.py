@@ -14,8 +14,8 @@ networks that alternate repeats where each of them does not. Hence
    within 1.5 % of it; proportionally fewer, and closer together, where less is asked. The ratio is that of the quiet
    medians: of the calls in undisturbed blocks (see `nas.latency.quiet`),
 5. a block counts only if the machine was meanwhile as it was when it was anchored: the reference within 15 % of its
-   anchor. Whoever shares the core's other hardware thread or its caches slows small networks more than the reference:
-   by half where the reference took 24 % longer. With more than one thread each block also ends with some calls of the
+   anchor. Whoever shares the core's other hardware thread or its caches slows small networks about twice as much as the
+   reference (`studies/latency`). With more than one thread each block also ends with some calls of the
    canary. A virtual machine's cores are moved about: two of them may be neighbours that share a cache, lie on dies that
    do not, or be the two hardware threads of one core. A ratio does not cancel that: by where the cores were, one
    network took 2.1, 2.7 or 4.0 times as long as the same reference. The canary tells (see `nas.latency.reference`). A
