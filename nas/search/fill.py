@@ -5,8 +5,9 @@ Hardware has steps: 16 channels cost what 9 do, and 20 what 32 do. Where one fac
 next step of all layers together is above it, single stages and decoders are widened by a step.
 
 An estimate says where to look, a measurement whether that is it. Estimates may be far off: each measurement corrects
-them for the widths around it, and the search for the factor stays between what was measured inside and outside. Then
-go rounds of widenings, some that should fill what is left of the budget and some that are estimated to fill less or
+them for the widths around it, and the search for the factor stays between what was measured inside and outside, and
+near the last one: an estimate that knows little of a network's kind may say that sixteen times its width fits. Then go
+rounds of widenings, some that should fill what is left of the budget and some that are estimated to fill less or
 more than that; they take turns, so that they compare. These measurements are quick, of few blocks, and err by a few per
 cent, all of a round alike; so what they end at is confirmed by one as sure as a certificate's, and if that says
 otherwise, what it says of the others decides which is next.
@@ -33,6 +34,8 @@ MOST_CONFIRMATIONS = 3
 REACHES = (0.6, 1.0, 1.5, 2.2)  # shares of what is left of the budget that a round's widenings should add
 MOST_STEPS = 12  # of single parts, in one widening
 HALVINGS = 10  # of the range of factors, on a logarithmic scale, to solve for an estimate
+STEEPEST = 4.0  # a measured factor tells about others up to this power of what it missed the budget by,
+NEAR = 1.5  # and about those within this factor
 
 Estimate = Callable[[Architecture], float]  # milliseconds, without measuring
 Measure = Callable[[Sequence[Architecture]], list[Latency]]  # they take turns
@@ -71,7 +74,7 @@ def fill(architecture: Architecture, budget: Budget, measure: Measure, confirm: 
         correction = tries.use(sure) / tries.use(quick)
         if tries.use(sure) <= SAFE:
             best = max(filter(None, (best, sure)), key=tries.use)
-            if tries.use(best) >= FULL_ENOUGH:
+            if tries.use(best) >= FULL_ENOUGH or sure.latency.flagged:  # a disturbed machine tells no finer
                 break
     return best or min(confirmed, key=tries.use)
 
@@ -94,21 +97,25 @@ class _Tries:
     def solve_factor(self) -> None:
         """Try factors until one nearly fills the budget, or nothing is left between what is inside and outside."""
         low, high, correction = NARROWEST, WIDEST, 1.0
+        lowest, highest = low, high  # to try next
         for _ in range(MOST_MEASUREMENTS):
-            factor = self._solve(correction, low, high)
+            factor = self._solve(correction, lowest, highest)
             tried = self._by_factor(factor)
             if tried is None:  # the estimate says that there is nothing in between
-                factor = math.sqrt(low * high)
+                factor = math.sqrt(lowest * highest)
                 tried = self._by_factor(factor)
             if tried is None:
                 break
             correction = self._correction(tried)
             if self.use(tried) > SAFE:
                 high = factor
-                continue
-            low = factor
-            if self.use(tried) >= NEARLY_FULL:
-                break
+            else:
+                low = factor
+                if self.use(tried) >= NEARLY_FULL:
+                    break
+            missed = WANTED / self.use(tried)
+            reach = max(NEAR, missed**STEEPEST, missed**-STEEPEST)
+            lowest, highest = max(low, factor / reach), min(high, factor * reach)
 
     def widen(self, correction: float) -> None:
         """Try to fill what the best one inside leaves with single parts: as estimated, and with less and with more.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -150,3 +150,35 @@ def test_a_quick_measurement_that_erred_upwards_is_made_good(proportional: One, 
     filled = fill(space.load("erfnet"), budget, together(hasty), proportional, guess)
     assert filled.latency == proportional(filled.architecture)
     assert 9.3 < filled.latency.p50_milliseconds <= SAFE * 10  # 8.4 without
+
+
+def test_an_estimate_that_hardly_rises_with_width_leads_nowhere_far(proportional: One) -> None:
+    """Such are estimates from a dozen measurements of other networks; the widest took 36 times the budget."""
+    network, budget = space.load("erfnet"), Budget.parse("25ms")
+    own = proportional(network).p50_milliseconds
+    factors = []
+
+    def measure(architectures: Sequence[Architecture]) -> list[Latency]:
+        latencies = [proportional(architecture) for architecture in architectures]
+        if len(latencies) == 1:  # no round of widenings
+            factors.append(latencies[0].p50_milliseconds)
+        return latencies
+
+    def flat(architecture: Architecture) -> float:
+        return 24.3 * (proportional(architecture).p50_milliseconds / own) ** 0.05
+
+    filled = fill(network, budget, measure, proportional, flat)
+    assert max(factors) < 2.5 * 25
+    assert filled.latency.p50_milliseconds > 0.93 * 25
+
+
+def test_a_disturbed_confirmation_inside_the_budget_is_the_last(proportional: One) -> None:
+    confirmed = []
+
+    def confirm(architecture: Architecture) -> Latency:
+        latency = proportional(architecture)
+        confirmed.append(replace(latency, p50_milliseconds=0.9 * latency.p50_milliseconds, flagged=("a neighbour",)))
+        return confirmed[-1]
+
+    filled = fill(space.load("erfnet"), Budget.parse("10ms"), together(proportional), confirm, guess)
+    assert [filled.latency] == confirmed
