@@ -4,8 +4,8 @@ single parts.
 Hardware has steps: 16 channels cost what 9 do, and 20 what 32 do. Where one factor ends below the budget, since the
 next step of all layers together is above it, single stages and decoders are widened by a step.
 
-An estimate says where to look, a measurement whether that is it. Estimates may be far off: each measurement corrects
-them for the widths around it, and the search for the factor stays between what was measured inside and outside, and
+An estimate says where to look, a measurement whether that is it. Estimates may be far off: measurements correct them
+for the widths around and between, and the search for the factor stays between what was measured inside and outside, and
 near the last one: an estimate that knows little of a network's kind may say that sixteen times its width fits. Then go
 rounds of widenings, some that should fill what is left of the budget and some that are estimated to fill less or
 more than that; they take turns, so that they compare. These measurements are quick, of few blocks, and err by a few per
@@ -18,6 +18,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from space import Architecture
 from space.latency import Budget, Latency
@@ -96,17 +98,16 @@ class _Tries:
 
     def solve_factor(self) -> None:
         """Try factors until one nearly fills the budget, or nothing is left between what is inside and outside."""
-        low, high, correction = NARROWEST, WIDEST, 1.0
+        low, high = NARROWEST, WIDEST
         lowest, highest = low, high  # to try next
         for _ in range(MOST_MEASUREMENTS):
-            factor = self._solve(correction, lowest, highest)
+            factor = self._solve(lowest, highest)
             tried = self._by_factor(factor)
             if tried is None:  # the estimate says that there is nothing in between
                 factor = math.sqrt(lowest * highest)
                 tried = self._by_factor(factor)
             if tried is None:
                 break
-            correction = self._correction(tried)
             if self.use(tried) > SAFE:
                 high = factor
             else:
@@ -160,8 +161,7 @@ class _Tries:
 
     def _narrow(self, correction: float) -> None:
         lowest = min(self._tried, key=self.use)
-        factor = self._solve(correction * self._correction(lowest), NARROWEST, lowest.factor)
-        if self._by_factor(factor) is None:
+        if self._by_factor(self._solve(NARROWEST, lowest.factor, correction)) is None:
             self._by_factor(NARROWEST)
 
     def _by_factor(self, factor: float) -> Filled | None:
@@ -189,14 +189,23 @@ class _Tries:
         """The estimate to look for."""
         return WANTED * self._budget.milliseconds / correction
 
-    def _solve(self, correction: float, low: float, high: float) -> float:
-        """The largest factor from `low` to `high` that is estimated to fit; an end where none does."""
-        wanted = self._wanted(correction)
-        if self._estimate(scale_width(self._architecture, high)) <= wanted:
+    def _solve(self, low: float, high: float, correction: float = 1.0) -> float:
+        """The largest factor from `low` to `high` that is estimated to fit; an end where none does.
+
+        Estimates are corrected by what was measured at the factors around; measured latencies by `correction`.
+        """
+        plain = sorted((math.log(each.factor), self._correction(each)) for each in self._tried if not each.widened)
+        factors, corrections = zip(*plain, strict=True) if plain else ((0.0,), (1.0,))
+
+        def fits(factor: float) -> bool:
+            wanted = self._wanted(correction * float(np.interp(math.log(factor), factors, corrections)))
+            return self._estimate(scale_width(self._architecture, factor)) <= wanted
+
+        if fits(high):
             return high
         for _ in range(HALVINGS):
             middle = math.sqrt(low * high)
-            if self._estimate(scale_width(self._architecture, middle)) <= wanted:
+            if fits(middle):
                 low = middle
             else:
                 high = middle
