@@ -3,8 +3,9 @@
     python studies/latency/winners.py --runs runs/winners --out studies/latency/winners.csv
 
 runs a short search per budget (tiny trainings: what is looked at is latency, not accuracy), then measures each winner,
-with its weights, in a fresh process, and prints how much of each budget is used and whether any is over. A run that is
-there already is continued, so that an interrupted command can be given again. Leave the machine alone meanwhile.
+with its weights, in a fresh process, and prints how much of each budget is used and whether any is over. Give an
+interrupted command again: a run that is there already is continued, and a row that is there already is kept. Leave the
+machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -67,10 +68,12 @@ def main() -> None:
     parser.add_argument("--target", default="onnxruntime@cpu")
     options = parser.parse_args()
     steps = options.winners - 1
-    rows = []
+    rows = list(csv.DictReader(options.out.open())) if options.out.is_file() else []
     for number in range(options.winners):
         factor = math.pow(options.slowest / options.fastest, number / steps)
         milliseconds = round(options.fastest * factor, 1)
+        if any(float(row["budget_milliseconds"]) == milliseconds for row in rows):
+            continue
         folder = options.runs / f"{milliseconds}ms"
         seconds = search(folder, milliseconds, options.target, number)
         winner = folder / "winner"
@@ -83,14 +86,16 @@ def main() -> None:
         certified = f"{certificate.latency.p50_milliseconds:.3f}"
         measured = [f"{value:.3f}" for value in (*numbers, use)]
         verdict = (over, "; ".join(again.flagged), f"{seconds:.0f}")
-        rows.append((milliseconds, certificate.architecture, certified, certificate.passed, *measured, *verdict))
+        row = (milliseconds, certificate.architecture, certified, certificate.passed, *measured, *verdict)
+        rows.append({column: str(value) for column, value in zip(COLUMNS, row, strict=True)})
         print(f"{milliseconds:5.1f} ms: {numbers[0]:6.2f} ms, {use:.1%}{' OVER' if over else ''}", flush=True)
         with options.out.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
             writer.writerows(rows)
-    uses = [float(row[7]) for row in rows]
-    print(f"{sum(row[8] for row in rows)} of {len(rows)} over their budget; median use {statistics.median(uses):.1%}")
+    uses = [float(row["use"]) for row in rows]
+    over = sum(row["over"] == "True" for row in rows)
+    print(f"{over} of {len(rows)} over their budget; median use {statistics.median(uses):.1%}")
 
 
 if __name__ == "__main__":
