@@ -16,6 +16,7 @@ import numpy as np
 from nas.data import Dataset, Loader, endless, make_loader
 from nas.latency.estimates import Estimates
 from nas.latency.meter import Measures
+from nas.latency.protocol import WITHIN
 from nas.training import EpochReport, Recipe
 from pruning.allocation import FULL_ENOUGH, allocate, require_reachable
 from pruning.damage import Damage, assumed_damage, observed_damage
@@ -35,7 +36,7 @@ SCORING_BATCHES = 16
 OBSERVED_IMAGES = 16  # on which damage is observed; their statistics stand for the data's
 STATISTICS_BATCHES = 32  # that give batch norms fresh statistics when nothing is trained
 AIM = 0.985  # of the budget: repeated measurements differ by one to two per cent
-QUICK_WITHIN = 0.03  # of the latency of cuts that only teach what cuts cost
+QUICK = 2.0  # times as unsure are the latencies of cuts that only teach what cuts cost
 TAUGHT = 10  # such cuts
 NARROWEST = 0.15  # share of channels that they keep
 
@@ -83,14 +84,18 @@ class Pruner:
         dataset: Dataset | None,
         recipe: Recipe,
         device: str = "cpu",
+        within: float = WITHIN,
         said: Callable[[str], None] = lambda words: None,
     ) -> None:
-        """`size`: height and width that `meter` times at. Without `dataset` nothing is trained, and weights decide."""
+        """`size`: height and width that `meter` times at, and `within`: how sure (see `Meter.measure`). Without
+        `dataset` nothing is trained, and weights decide.
+        """
         self._meter = meter
         self._num_classes = num_classes
         self._dataset = dataset
         self._recipe = recipe
         self._device = device
+        self._within = within
         self._said = said
         self._estimates = Estimates(size, num_classes, table)
         self._latencies: dict[str, Latency] = {}
@@ -209,11 +214,11 @@ class Pruner:
     def _latency(self, architecture: Architecture) -> Latency:
         """Measured once."""
         if architecture.key not in self._latencies:
-            self._latencies[architecture.key] = self._meter.measure(architecture)
+            self._latencies[architecture.key] = self._meter.measure(architecture, within=self._within)
         return self._latencies[architecture.key]
 
     def _quick(self, architecture: Architecture) -> Latency:
-        return self._meter.measure(architecture, within=QUICK_WITHIN)
+        return self._meter.measure(architecture, within=QUICK * self._within)
 
     def _learn(self, architecture: Architecture, budget: Budget) -> float:
         milliseconds = self._latency(architecture).milliseconds(budget.statistic)

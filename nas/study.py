@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from nas.data import DataSpec
+from nas.latency.protocol import WITHIN, check_within
 from nas.training import Recipe, load_recipe
 from space import Space, UserError, published, strict
 from space.axes import SEARCHED
@@ -58,13 +59,15 @@ class Study:
     """Data, budget, target, space, recipe and effort of a search.
 
     `space` narrows axes of `space.RANGES`; axes it does not mention are searched as `space.SEARCHED` says. An empty
-    `target` is the fastest deployment runtime of the machine.
+    `target` is the fastest deployment runtime of the machine. `latency_within`: half of the 95 % interval of
+    candidates' and the winner's latencies, as a share of them.
     """
 
     data: DataSpec
     budget: str
     recipe: Recipe
     target: str = ""
+    latency_within: float = WITHIN
     space: Mapping[str, tuple[str | int | float | bool, ...]] = field(default_factory=dict)
     search: SearchPlan = SearchPlan()
 
@@ -72,6 +75,7 @@ class Study:
         Budget.parse(self.budget)
         if self.target:
             Target.parse(self.target)
+        check_within(self.latency_within, "latency_within")
         self.architectures()
 
     def architectures(self) -> Space:

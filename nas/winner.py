@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nas.data import MEAN, STD, Dataset
 from nas.files import replace_folder
 from nas.latency import Meter, MeterOf
+from nas.latency.protocol import WITHIN
 from nas.run_folder import Certificate
 from nas.trained import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.training.scores import Scores
@@ -56,14 +57,15 @@ def write_winner(
     target: Target,
     budget: Budget | None,
     device: str = "cpu",
+    within: float = WITHIN,
     meter_of: MeterOf = Meter,
 ) -> Certificate:
     """Write, measure and score a finished network; `folder` is replaced only when all of it is done.
 
-    Latency is measured again, of the finished weights, in a new process on `target` at `labelling.size` (by what
-    `meter_of` gives: a search on a cluster times on another node). The data
-    set's validation images are scored in float32 on `device`; without a data set the certificate has no scores, and
-    ONNX is compared with PyTorch on noise. A network over its budget is written too, and its certificate says so.
+    Latency is measured again, of the finished weights, in a new process on `target` at `labelling.size`, to `within`
+    that share of it (by what `meter_of` gives: a search on a cluster times on another node). The data set's validation
+    images are scored in float32 on `device`; without a data set the certificate has no scores, and ONNX is compared
+    with PyTorch on noise. A network over its budget is written too, and its certificate says so.
     Do not call it inside a training step (`nas.latency.lane`).
 
     Raises: UserError when the weights do not fit, ONNX differs from PyTorch, or the target cannot be timed here;
@@ -85,7 +87,7 @@ def write_winner(
             images = _noise(labelling.size) if dataset is None else validation_images(dataset, COMPARED_IMAGES)
             check = export_checked(network, unfinished / MODEL, images, labels=True)
         with meter_of(target, labelling.size, num_classes) as meter:
-            latency = meter.measure(architecture, weights=unfinished / WEIGHTS)
+            latency = meter.measure(architecture, weights=unfinished / WEIGHTS, within=within)
         scores = None if dataset is None else evaluate(network, dataset, device=device, guard=lane.training_step)
         certificate = certify(
             architecture,

@@ -62,6 +62,15 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_within(parser: argparse.ArgumentParser) -> None:
+    """--within."""
+    parser.add_argument(
+        "--within",
+        metavar="PERCENT",
+        help="how sure latencies are to be: half of their 95 %% interval; more takes less time (default: 1.5%%)",
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device."""
     parser.add_argument(
@@ -166,6 +175,22 @@ def target(options: argparse.Namespace) -> Target:
     from nas.latency import default_target, parse_target
 
     return parse_target(options.target) if options.target else default_target()
+
+
+def within(options: argparse.Namespace) -> float:
+    """The share that --within gives as a percentage, or the protocol's.
+
+    Raises: UserError for anything else, and for shares that no measurement is asked for.
+    """
+    from nas.latency.protocol import WITHIN, check_within
+    from space.errors import UserError
+
+    if options.within is None:
+        return WITHIN
+    found = re.fullmatch(r"(\d{1,2}(\.\d{1,3})?) ?%", options.within.strip())
+    if found is None:
+        raise UserError(f"--within: expected a percentage such as 1.5%, got {options.within!r}")
+    return check_within(float(found[1]) / 100, "--within")
 
 
 def device(options: argparse.Namespace) -> str:

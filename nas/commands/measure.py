@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from nas.latency import Meter
     from space.architecture import Architecture
     from space.latency import Latency
-    from space.target import Target
 
 EPILOG = """\
 All networks are timed untrained in one process: they take turns, and each alternates call by call with one frozen
@@ -45,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_target(parser)
     common.add_input(parser)
     common.add_classes(parser)
+    common.add_within(parser)
     parser.add_argument("--out", metavar="DIR", help=f"leave {LEADERBOARD}, {SAMPLES} and {PICTURE} there")
     parser.add_argument("--calibrate", action="store_true", help="fit a latency table to random networks")
     parser.add_argument("--networks", type=int, metavar="N", help="with --calibrate: how many (default 550)")
@@ -55,31 +55,36 @@ def run(options: argparse.Namespace) -> None:
 
     Raises: UserError for unknown architectures, and targets that cannot be timed here.
     """
-    from nas.latency import Meter
+    import space
+    from nas.latency import Meter, calibration
     from space.errors import UserError
 
     if options.calibrate and options.architectures:
         raise UserError(f"--calibrate draws its networks itself; leave out {' '.join(options.architectures)}")
     if not options.calibrate and options.networks is not None:
         raise UserError("--networks goes with --calibrate")
-    size, classes, target = common.input_size(options.input), common.class_count(options), common.target(options)
+    if options.calibrate and options.within is not None:
+        raise UserError("--calibrate measures many networks quickly; leave out --within, and give it more --networks")
+    size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
+    names = dict.fromkeys(options.architectures or space.published())
+    architectures = {name: common.load_architecture(name) for name in names}
+    networks = calibration.NETWORKS if options.networks is None else options.networks
+    if networks < calibration.FEWEST:
+        raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
     out = common.output_folder(options.out) if options.out else None
-    if not options.calibrate:
-        _leaderboard(options, target, size, classes, out)
-        return
+    target = common.target(options)  # last, for it may have to be found by timing
     with Meter(target, size, classes) as meter:
-        _calibrate(meter, options.networks, out)
+        if options.calibrate:
+            _calibrate(meter, networks, out)
+        else:
+            _leaderboard(meter, architectures, within, out)
 
 
-def _calibrate(meter: Meter, networks: int | None, out: Path | None) -> None:
+def _calibrate(meter: Meter, networks: int, out: Path | None) -> None:
     from nas.latency import calibration
     from nas.report.calibration import ESTIMATES, comparison, write_calibration
     from nas.report.calibration import PICTURE as SCATTER
-    from space.errors import UserError
 
-    networks = calibration.NETWORKS if networks is None else networks
-    if networks < calibration.FEWEST:
-        raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
     print(f"{networks} random networks on {meter.target} at {meter.size[0]}x{meter.size[1]}, batch 1", flush=True)
     calibration.measure_networks(meter, networks, common.progress)
     found = calibration.calibrate(meter)
@@ -92,19 +97,13 @@ def _calibrate(meter: Meter, networks: int | None, out: Path | None) -> None:
         print(f"{out}: {ESTIMATES} {SCATTER}")
 
 
-def _leaderboard(
-    options: argparse.Namespace, target: Target, size: tuple[int, int], classes: int, out: Path | None
-) -> None:
-    import space
-    from nas.latency import Meter
-
-    names = list(dict.fromkeys(options.architectures or space.published()))
-    architectures = {name: common.load_architecture(name) for name in names}
-    print(f"{len(names)} networks on {target} at {size[0]}x{size[1]}, batch 1, {classes} classes", flush=True)
-    with Meter(target, size, classes) as meter:
-        measured = meter.measure_together(list(architectures.values()))
+def _leaderboard(meter: Meter, architectures: Mapping[str, Architecture], within: float, out: Path | None) -> None:
+    (height, width), classes = meter.size, meter.num_classes
+    number = f"{len(architectures)} networks" if len(architectures) > 1 else "1 network"
+    print(f"{number} on {meter.target} at {height}x{width}, batch 1, {classes} classes", flush=True)
+    measured = meter.measure_together(list(architectures.values()), within=within)
     latencies = _sorted(dict(zip(architectures, measured, strict=True)))
-    print(f"\n{_table(latencies, architectures, size, classes)}\n")
+    print(f"\n{_table(latencies, architectures, meter.size, classes)}\n")
     some = next(iter(latencies.values()))
     print(f"timed: {some.scope}")
     for name, latency in latencies.items():

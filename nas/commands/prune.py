@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     common.add_input(parser, None)
     common.add_target(parser)
+    common.add_within(parser)
     parser.add_argument(
         "--epochs", type=int, metavar="N", help=f"of fine-tuning (default: {DEFAULT_EPOCHS} with --data, else 0)"
     )
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     from space import parameters
     from space.latency import Budget
 
-    budget = Budget.parse(options.budget)
+    budget, within = Budget.parse(options.budget), common.within(options)
     plan = Plan(epochs=_epochs(options), steps=options.steps, importance=options.importance, depth=options.depth)
     recipe = load_recipe(options.recipe)
     trained = load_trained(options.architecture, options.weights)
@@ -80,6 +81,7 @@ def run(options: argparse.Namespace) -> None:
             dataset=dataset,
             recipe=recipe,
             device=device,
+            within=within,
             said=_say,
         )
         pruned = pruner.prune(network, budget, plan)
@@ -99,6 +101,7 @@ def run(options: argparse.Namespace) -> None:
         target=target,
         budget=budget,
         device=device,
+        within=within,
     )
     score = "" if certificate.miou is None else f", mIoU {100 * certificate.miou:.1f} %"
     print(f"certificate: {'PASS' if certificate.passed else 'FAIL'}  {certificate.latency} against {budget}{score}")

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--latency", action="store_true", help="measure the latency, and each layer's share of the time"
     )
     common.add_target(parser)
+    common.add_within(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -45,8 +46,9 @@ def run(options: argparse.Namespace) -> None:
 
     architecture = common.load_architecture(options.architecture)
     size, classes = common.input_size(options.input), common.class_count(options)
-    if options.target and not options.latency:
-        raise UserError("--target: nothing is measured without --latency; add it, or leave --target out")
+    if (options.target or options.within) and not options.latency:
+        raise UserError("--target and --within: nothing is measured without --latency; add it, or leave them out")
+    within = common.within(options)
     target = common.target(options) if options.latency else None
     found = layers(architecture, size, classes)
     times = None if target is None else _times(architecture, size, classes, target)
@@ -61,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     )
     if target is not None and times is not None:
         print(f"layers one by one in PyTorch: {sum(times):.2f} ms together")
-        _print_latency(architecture, size, classes, target)
+        _print_latency(architecture, size, classes, target, within)
 
 
 def _times(architecture: Architecture, size: tuple[int, int], classes: int, target: Target) -> tuple[float, ...]:
@@ -76,11 +78,13 @@ def _times(architecture: Architecture, size: tuple[int, int], classes: int, targ
     return layer_milliseconds(architecture, size, classes, device=target.device, threads=threads)
 
 
-def _print_latency(architecture: Architecture, size: tuple[int, int], classes: int, target: Target) -> None:
+def _print_latency(
+    architecture: Architecture, size: tuple[int, int], classes: int, target: Target, within: float
+) -> None:
     from nas.latency import Meter
 
     with Meter(target, size, classes) as meter:
-        latency = meter.measure(architecture)
+        latency = meter.measure(architecture, within=within)
     print(f"measured latency: {latency}")
     print(f"timed: {latency.scope}; {latency.samples} pairs, {latency.ratio:.3f} of the reference network")
 

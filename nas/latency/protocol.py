@@ -52,6 +52,7 @@ from numpy.typing import NDArray
 
 from nas.latency import load
 from nas.latency.quiet import Times, interval, quiet_blocks, quiet_median, quiet_ratio
+from space.errors import UserError
 from space.latency import Latency
 from space.target import Target
 
@@ -60,6 +61,7 @@ Run = Callable[[], object]
 VERSION = "3"  # of what a number means: 1 took the median of all paired ratios, 2 of each network's own best blocks
 
 WITHIN = 0.015  # of the ratio: half of its 95 % interval, unless asked otherwise
+WITHIN_LIMITS = (0.001, 0.2)  # that can be asked for
 BLOCKS = 8  # least, to be sure within that much; fewer when less is asked
 MOST_BLOCKS = 3  # times the least
 MORE_SECONDS = 15.0  # nothing is added after that long: the machine is not going to be quiet
@@ -176,6 +178,17 @@ class _Block:
     times: NDArray[np.float64]  # (pairs, 2): candidate, reference
     canary_milliseconds: float
     span: load.Span
+
+
+def check_within(within: float, name: str) -> float:
+    """`within`, if that is a share of a latency that can be asked for under the name `name`.
+
+    Raises: UserError otherwise.
+    """
+    low, high = WITHIN_LIMITS
+    if not low <= within <= high:
+        raise UserError(f"{name}: expected {low:.1%} to {high:.0%} of a latency, got {within:.2%}")
+    return within
 
 
 def milliseconds(run: Run) -> float:

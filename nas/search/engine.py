@@ -30,7 +30,7 @@ from space.latency import Budget, Latency
 from space.scale import scale_width
 from space.target import Target
 
-QUICK_WITHIN = 0.03  # of a latency; a candidate's is confirmed, and the winner's certified, as sure as the protocol is
+QUICK = 2.0  # times as unsure are latencies on the way to a candidate's width as those that confirm it
 SMALLEST = 0.03  # width factor of the networks that tell whether a budget can be reached at all
 
 
@@ -57,7 +57,10 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
         with meter_of(target, study.data.size, dataset.num_classes) as meter:
 
             def measure(architectures: Sequence[Architecture]) -> list[Latency]:
-                return meter.measure_together(architectures, within=QUICK_WITHIN)
+                return meter.measure_together(architectures, within=QUICK * study.latency_within)
+
+            def confirm(architecture: Architecture) -> Latency:
+                return meter.measure(architecture, within=study.latency_within)
 
             if not run.trials():
                 _require_reachable(budget, target, measure)
@@ -70,7 +73,7 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
                 dataset.num_classes,
                 console,
                 measure=measure,
-                confirm=meter.measure,
+                confirm=confirm,
                 table=table,
             )
             if not address:  # a Ray of our own would only disturb the timings above
@@ -86,6 +89,7 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
                     dataset=dataset,
                     recipe=study.recipe,
                     device=cluster.device,
+                    within=study.latency_within,
                     said=console.step,
                 )
                 pruned = prune_over_budget(run, study, budget, pruner, dataset.num_classes, console)
@@ -232,15 +236,15 @@ def _certify(
     ranked = sorted(competing, key=lambda trial: run.best_miou(trial) or 0.0, reverse=True)
     for trial in ranked:
         console.step(f"certify {trial.name}")
-        certificate = _write(run, trial, budget, target, dataset, meter_of)
+        certificate = _write(run, study, trial, budget, target, dataset, meter_of)
         if certificate.passed:
             return certificate
         console.step(f"        {certificate.latency} is over {budget}")
-    return _write(run, ranked[0], budget, target, dataset, meter_of)
+    return _write(run, study, ranked[0], budget, target, dataset, meter_of)
 
 
 def _write(
-    run: RunFolder, trial: Trial, budget: Budget, target: Target, dataset: Dataset, meter_of: MeterOf
+    run: RunFolder, study: Study, trial: Trial, budget: Budget, target: Target, dataset: Dataset, meter_of: MeterOf
 ) -> Certificate:
     import torch
 
@@ -259,6 +263,7 @@ def _write(
         target=target,
         budget=budget,
         device=device,
+        within=study.latency_within,
         meter_of=meter_of,
     )
 

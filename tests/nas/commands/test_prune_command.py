@@ -15,7 +15,7 @@ from nas.trained import load_trained
 from nas.winner import read_certificate
 from space.scale import scale_width
 
-TARGET = "onnxruntime@cpu:1"
+TARGET = ("--target", "onnxruntime@cpu:1", "--within", "10%")
 INPUT = ("--input", "64x96")
 
 
@@ -30,7 +30,7 @@ def wide(nas, pictures, tmp_path_factory):
     data = ("--data", f"folder:{pictures}")
     answer = nas("train", folder / "erfnet.yaml", *data, *INPUT, "--epochs", "1", "--out", out)
     assert answer.code == 0, answer.err
-    answer = nas("measure", out, "--target", TARGET, *INPUT, "--classes", "3", "--out", folder / "measured")
+    answer = nas("measure", out, *TARGET, *INPUT, "--classes", "3", "--out", folder / "measured")
     assert answer.code == 0, answer.err
     row = (folder / "measured" / "latency.csv").read_text().splitlines()[1].split(",")
     return out, float(row[5])
@@ -41,7 +41,7 @@ def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_p
     trained, milliseconds = wide
     out = tmp_path / "compact"
     data = ("--data", f"folder:{pictures}", "--epochs", "1") if with_data else ()
-    answer = nas("prune", trained, "--budget", f"{0.6 * milliseconds:.3f}ms", "--target", TARGET, *data, "--out", out)
+    answer = nas("prune", trained, "--budget", f"{0.6 * milliseconds:.3f}ms", *TARGET, *data, "--out", out)
     assert answer.code == 0, answer.err
     certificate = read_certificate(out)
     architecture = space.load(out / "architecture.yaml")
@@ -69,7 +69,7 @@ def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_p
 def test_a_pruned_network_can_be_used_like_any_other(nas, wide, pictures, tmp_path):
     trained, milliseconds = wide
     out = tmp_path / "compact"
-    answer = nas("prune", trained, "--budget", f"{0.7 * milliseconds:.3f}ms", "--target", TARGET, "--out", out)
+    answer = nas("prune", trained, "--budget", f"{0.7 * milliseconds:.3f}ms", *TARGET, "--out", out)
     assert answer.code == 0, answer.err
     assert load_trained(str(out), None).network(3).architecture.channels
     answer = nas("evaluate", out, "--data", f"folder:{pictures}")
@@ -78,15 +78,13 @@ def test_a_pruned_network_can_be_used_like_any_other(nas, wide, pictures, tmp_pa
 
 
 def test_a_budget_below_what_pruning_reaches_says_the_lowest_latency(nas, wide, tmp_path):
-    refusal = nas("prune", wide[0], "--budget", "0.001ms", "--target", TARGET, "--out", tmp_path / "compact").refusal()
+    refusal = nas("prune", wide[0], "--budget", "0.001ms", *TARGET, "--out", tmp_path / "compact").refusal()
     assert re.search(r"cut as far as it goes the network takes \d+\.\d+ ms", refusal)
     assert not (tmp_path / "compact").exists()
 
 
 def test_weights_of_another_architecture_are_refused_with_the_first_mismatch(nas, wide, tmp_path):
-    refusal = nas(
-        "prune", "erfnet", "--weights", wide[0] / "weights.safetensors", "--budget", "5ms", "--target", TARGET
-    ).refusal()
+    refusal = nas("prune", "erfnet", "--weights", wide[0] / "weights.safetensors", "--budget", "5ms", *TARGET).refusal()
     assert "stem" in refusal
 
 

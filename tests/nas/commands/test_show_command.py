@@ -42,7 +42,7 @@ def test_without_all_only_convolutions_have_their_own_lines(nas):
 
 
 def test_latency_is_measured_for_the_whole_and_shared_by_the_layers(nas, small):
-    answer = nas("show", small, "--input", "64x96", "--latency", "--target", "torch@cpu:1")
+    answer = nas("show", small, "--input", "64x96", "--latency", "--target", "torch@cpu:1", "--within", "10%")
     assert answer.code == 0, answer.err
     assert re.search(r"measured latency: \d+\.\d\d ms \+-\d+\.\d\d on torch@cpu:1 at 64x96", answer.out)
     assert "arg-max to labels" in answer.out
@@ -58,7 +58,8 @@ def test_the_users_mistakes_are_answered_in_one_line(nas, tmp_path):
     )
     assert answer.out == ""
     assert "expected 2 to 255, got 1" in nas("show", "erfnet", "--classes", "1").refusal()
-    assert "nothing is measured without --latency" in nas("show", "erfnet", "--target", "torch@cpu").refusal()
+    for words in (("--target", "torch@cpu"), ("--within", "3%")):
+        assert "nothing is measured without --latency" in nas("show", "erfnet", *words).refusal()
     broken = tmp_path / "broken.yaml"
     broken.write_text(space.load("erfnet").to_yaml().replace("levels:", "level:"))
     assert "unknown key 'level'; did you mean 'levels'?" in nas("show", broken).refusal()

@@ -20,6 +20,7 @@ from nas.latency.device import pin
 from space.errors import TargetError, UserError
 
 SIZE = (64, 96)
+QUICK = 0.12  # of a latency: half of the interval that is asked for
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -45,9 +46,10 @@ def test_a_network_is_measured_with_and_without_weights(meter: Meter, tmp_path: 
     untrained = meter.measure(architecture)
     weights = tmp_path / "weights.safetensors"
     save_file(architecture.build(4).state_dict(), weights)
-    trained = meter.measure(architecture, weights=weights)
+    trained = meter.measure(architecture, weights=weights, within=QUICK)
+    assert untrained.samples >= 40
+    assert trained.samples >= 5
     for latency in (untrained, trained):
-        assert latency.samples >= 40
         assert latency.ratio_low <= latency.ratio <= latency.ratio_high
         assert latency.p50_milliseconds == pytest.approx(latency.ratio * latency.reference_milliseconds)
         assert (latency.target, latency.height, latency.width, latency.batch) == ("torch@cpu:1", 64, 96, 1)
@@ -57,7 +59,7 @@ def test_a_network_is_measured_with_and_without_weights(meter: Meter, tmp_path: 
 
 
 def test_the_users_mistakes_are_refused_and_the_worker_lives_on(meter: Meter, tmp_path: Path) -> None:
-    meter.measure(space.load("ndnet29-fcn32"), within=0.12)
+    meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
     before = worker_id(meter)
     with pytest.raises(UserError, match="train the network first"):
         meter.measure(space.load("ndnet29-fcn32"), weights=tmp_path / "absent.safetensors")
@@ -72,12 +74,12 @@ def test_the_users_mistakes_are_refused_and_the_worker_lives_on(meter: Meter, tm
 
 
 def test_a_dead_worker_is_told_and_replaced(meter: Meter) -> None:
-    meter.measure(space.load("ndnet29-fcn32"), within=0.12)
+    meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
     first = worker_id(meter)
     os.kill(first, signal.SIGKILL)
     with pytest.raises(WorkerError, match="killed by signal 9"):
-        meter.measure(space.load("ndnet29-fcn32"))
-    assert meter.measure(space.load("ndnet29-fcn32")).samples >= 40
+        meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
+    assert meter.measure(space.load("ndnet29-fcn32"), within=QUICK).samples >= 5
     assert worker_id(meter) != first
 
 
@@ -134,7 +136,7 @@ def test_each_measurement_has_a_process_of_its_own(own_meter: Meter) -> None:
         return int(Path(f"/proc/{worker_id(own_meter)}/statm").read_text().split()[1])
 
     before = pages()
-    own_meter.measure(space.load("erfnet-encoder"), within=0.12)
+    own_meter.measure(space.load("erfnet-encoder"), within=QUICK)
     assert abs(pages() - before) < 256  # a megabyte; the measurement takes some fifty
 
 
@@ -142,7 +144,7 @@ def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:
     done = threading.Event()
 
     def measure() -> None:
-        meter.measure(space.load("ndnet29-fcn32"))
+        meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
         done.set()
 
     measuring = threading.Thread(target=measure)
@@ -171,7 +173,7 @@ def test_leaving_ends_the_worker() -> None:
 
 def test_several_are_measured_in_turns() -> None:
     with Meter(parse_target("onnxruntime@cpu:1"), SIZE, 4) as meter:
-        fast, slow = meter.measure_together([space.load("ndnet29-fcn32"), space.load("erfnet-encoder")])
+        fast, slow = meter.measure_together([space.load("ndnet29-fcn32"), space.load("erfnet-encoder")], within=QUICK)
     assert slow.ratio > fast.ratio
     assert slow.reference_milliseconds == fast.reference_milliseconds
     assert "onnxruntime" in fast.environment
@@ -200,7 +202,7 @@ def test_another_host_measures_over_ssh(host: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     save_file(architecture.build(4).state_dict(), weights)
     with Meter(parse_target("torch@ssh:jetson/cpu:1"), SIZE, 4) as meter:
-        latency = meter.measure(architecture, weights=weights)
+        latency = meter.measure(architecture, weights=weights, within=QUICK)
     assert (latency.target, latency.environment["threads"]) == ("torch@ssh:jetson/cpu:1", "1")
     options, _, rest = (host / "arguments").read_text().partition(" jetson ")
     assert options == "-o BatchMode=yes"

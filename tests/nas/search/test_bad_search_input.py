@@ -45,6 +45,7 @@ def test_no_question_at_all(capsys: pytest.CaptureFixture[str]) -> None:
         ("search: {seeds: [erfnett]}", "did you mean 'erfnet'?"),
         ("space: {blok: [fpl]}", "did you mean 'block'?"),
         ("target: onnxruntime@gpu", "cuda"),
+        ("latency_within: 2", "latency_within: expected 0.1% to 20% of a latency, got 200.00%"),
         ("budget: [10ms", "not valid YAML"),
         ("x: &a [1]\ny: *a", "anchors and aliases"),
         ("search: !!python/object/apply:os.system ['true']", "tags are not accepted"),

@@ -107,10 +107,11 @@ def test_a_continued_run_does_not_propose_again_what_it_has(tmp_path: Path, prop
 
 def test_another_budget_keeps_the_old_trials_and_plans_for_the_new_one(tmp_path: Path, proposals: Propose) -> None:
     run = RunFolder.create(tmp_path / "run", study())
-    all_of(run, proposals(run))
+    few = {"random_trials": 1, "guided_trials": 1}
+    all_of(run, proposals(run, **few))
     before = {trial.architecture.key for trial in run.trials()}
-    given = all_of(run, proposals(run, "5ms"))
-    assert len(given) == 8
+    given = all_of(run, proposals(run, "5ms", **few))
+    assert len(given) == 4
     assert all(trial.latency.p50_milliseconds <= 5 for trial in given)
     assert before <= {trial.architecture.key for trial in run.trials()}
     assert all(trial.feasible == (trial.latency.p50_milliseconds <= 5) for trial in run.trials())

@@ -21,6 +21,7 @@ STUDY = """
 data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
 budget: 1.5ms
 target: onnxruntime@cpu:1
+latency_within: 0.1
 recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 4, batch_size: 4}
 space: {stages: [2], stage.depth: [1, 2], block: [nonbt, sep]}
 search: {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 1, finalists: 2, finish_epochs: 2, stop_weak: false}
