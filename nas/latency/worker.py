@@ -79,9 +79,9 @@ class Bench:
             if any(one.better for one in taken):
                 kept = self.anchor = anchor.renew(self.company, kept, self.threads)
                 taken = self._take(runs, kept, within)
-        # A machine that stays away is not waited for each time as long; one that came back is.
+        # A machine that stays away is not waited for each time as long; one that came back is, little by little.
         away = any(one.out_of_patience for one in taken)
-        self.patience_seconds = self.patience_seconds / 2 if away else protocol.PATIENCE_SECONDS
+        self.patience_seconds = min(self.patience_seconds * (0.5 if away else 2.0), protocol.PATIENCE_SECONDS)
         return [
             protocol.summarise(
                 one,
