@@ -1,8 +1,7 @@
-"""The same architecture, narrower or wider: one factor on every width."""
+"""The same architecture, narrower or wider: one factor on every width, or single parts."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -69,48 +68,54 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
     )
 
 
-def wider_parts(architecture: Architecture) -> list[Architecture]:
-    """The same architecture with one part wider: each stage, decoder and separable head, brought to its next multiple
-    of STEP and to its next whole block of channels.
+def parts(architecture: Architecture) -> int:
+    """How many parts have a width of their own: stages, a decoder, a separable head; numbered in this order."""
+    return len(architecture.stages) + (architecture.decoder is not None) + bool(architecture.head.width)
 
-    Raises: ArchitectureError for a pruned architecture.
+
+def notches(architecture: Architecture, part: int) -> tuple[int, ...]:
+    """By how many notches a part's width is worth changing: one down, none, one up, and up to the next two whole blocks
+    of channels. A notch is the smallest change: `STEP` channels, or the least multiple of it that the part allows.
+    """
+    width, notch = _width_and_notch(architecture, part)
+    blocks = (BLOCK * (width // BLOCK + count) for count in (1, 2))
+    return tuple(sorted({-1, 0, 1, *(math.ceil((whole - width) / notch) for whole in blocks)}))
+
+
+def with_part(architecture: Architecture, part: int, count: int) -> Architecture:
+    """One part's width changed by a number of notches; all other widths stay.
+
+    Raises: ArchitectureError where the layers around it forbid that, and for a pruned architecture.
     """
     if architecture.channels:
         raise ArchitectureError("cannot widen a pruned architecture; widen what it was cut from and prune again")
-    found = []
-    for multiple in (STEP, BLOCK):
-        for index in range(len(architecture.stages)):
-            with contextlib.suppress(ArchitectureError):  # a later stage that has to be wider still, or none is wider
-                found.append(_with_wider_stage(architecture, index, multiple))
-        with contextlib.suppress(ArchitectureError):
-            found.append(replace(architecture, decoder=_wider_decoder(architecture, multiple)))
-        if architecture.head.width:
-            head = replace(architecture.head, width=_next(architecture.head.width, multiple))
-            found.append(replace(architecture, head=head))
-    return [each for each in found if each != architecture]
 
+    def moved(width: int, notch: int) -> int:
+        return width if count == 0 else max(notch, (width // notch + count) * notch)
 
-def _with_wider_stage(architecture: Architecture, index: int, multiple: int) -> Architecture:
-    stage = architecture.stages[index]
-    unit = {"sep": stage.expansion, "fpl": 4}.get(stage.block, 1)
-    wider = replace(stage, width=_next(stage.width, math.lcm(multiple, unit)))
-    return replace(architecture, stages=(*architecture.stages[:index], wider, *architecture.stages[index + 1 :]))
-
-
-def _wider_decoder(architecture: Architecture, multiple: int) -> DeconvDecoder | CatDecoder | LadderDecoder | None:
-    decoder = architecture.decoder
+    _, notch = _width_and_notch(architecture, part)
+    stages, decoder = architecture.stages, architecture.decoder
+    if part < len(stages):
+        wider = replace(stages[part], width=moved(stages[part].width, notch))
+        return replace(architecture, stages=(*stages[:part], wider, *stages[part + 1 :]))
+    if part > len(stages) or decoder is None:
+        head = architecture.head
+        return replace(architecture, head=replace(head, width=moved(head.width, notch)))
     if isinstance(decoder, DeconvDecoder):
-        return replace(
-            decoder,
-            steps=tuple(replace(step, width=_next(step.width, math.lcm(multiple, 4))) for step in decoder.steps),
-        )
-    if isinstance(decoder, (CatDecoder, LadderDecoder)):
-        return replace(decoder, width=_next(decoder.width, multiple))
-    return None
+        steps = tuple(replace(step, width=moved(step.width, notch)) for step in decoder.steps)
+        return replace(architecture, decoder=replace(decoder, steps=steps))
+    return replace(architecture, decoder=replace(decoder, width=moved(decoder.width, notch)))
 
 
-def _next(width: int, multiple: int) -> int:
-    return (width // multiple + 1) * multiple
+def _width_and_notch(architecture: Architecture, part: int) -> tuple[int, int]:
+    """Of a decoder with several widths, the first."""
+    stages, decoder = architecture.stages, architecture.decoder
+    if part < len(stages):
+        stage = stages[part]
+        return stage.width, math.lcm(STEP, {"sep": stage.expansion, "fpl": 4}.get(stage.block, 1))
+    if part > len(stages) or decoder is None:
+        return architecture.head.width, STEP
+    return decoder.steps[0].width if isinstance(decoder, DeconvDecoder) else decoder.width, STEP
 
 
 def _largest_width(architecture: Architecture) -> int:

@@ -2,12 +2,12 @@
 single parts.
 
 Hardware has steps: 16 channels cost what 9 do, and 20 what 32 do. Where one factor ends below the budget, since the
-next step of all layers together is above it, single stages and decoders are widened by a step.
+next step of all layers together is above it, stages and decoders are widened, and some narrowed, one by one.
 
 An estimate says where to look, a measurement whether that is it. Estimates may be far off: measurements correct them
 for the widths around and between, and the search for the factor stays between what was measured inside and outside, and
 near the last one: an estimate that knows little of a network's kind may say that sixteen times its width fits. Then go
-rounds of widenings, some that should fill what is left of the budget and some that are estimated to fill less or
+rounds of such changes, some that should fill what is left of the budget and some that are estimated to fill less or
 more than that; they take turns, so that they compare. These measurements are quick, of few blocks, and err by a few per
 cent, all of a round alike; so what they end at is confirmed by one as sure as a certificate's, and if that says
 otherwise, what it says of the others decides which is next.
@@ -15,28 +15,30 @@ otherwise, what it says of the others decides which is next.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from space import Architecture
+from space import Architecture, ArchitectureError
 from space.latency import Budget, Latency
-from space.scale import scale_width, wider_parts
+from space.scale import notches, parts, scale_width, with_part
 
 NARROWEST, WIDEST = 0.03, 16.0
-NEARLY_FULL = 0.93  # of the budget: enough for a factor; parts are widened after it
-FULL_ENOUGH = 0.96
-SAFE = 0.985  # of the budget: repeated measurements differ by one to two per cent
+NEARLY_FULL = 0.92  # of the budget: enough for a factor; parts are changed after it
+FULL_ENOUGH = 0.95
+SAFE = 0.97  # of the budget: of twelve winners one took 3 % more when it was measured again, two 2 %, nine at most 1 %
 WANTED = (FULL_ENOUGH + SAFE) / 2
 MOST_MEASUREMENTS = 4  # to solve the factor
-MOST_ROUNDS = 2  # of widenings
+MOST_ROUNDS = 2  # of changes of single parts
 MOST_CONFIRMATIONS = 3
-REACHES = (0.6, 1.0, 1.5, 2.2)  # shares of what is left of the budget that a round's widenings should add
-MOST_STEPS = 12  # of single parts, in one widening
+REACHES = (0.6, 1.0, 1.5, 2.2)  # shares of what is left of the budget that a round's changes should add
+LIKELIEST = 5  # combinations of wider and narrower parts that are estimated whole
+OVER = 3.0  # times as bad is an estimate above the wanted one as one below
 HALVINGS = 10  # of the range of factors, on a logarithmic scale, to solve for an estimate
-STEEPEST = 4.0  # a measured factor tells about others up to this power of what it missed the budget by,
+STEEPEST = 2.0  # a measured factor tells about others up to this power of what it missed the budget by,
 NEAR = 1.5  # and about those within this factor
 
 Estimate = Callable[[Architecture], float]  # milliseconds, without measuring
@@ -51,7 +53,7 @@ class Filled:
     architecture: Architecture
     latency: Latency
     factor: float
-    widened: bool = False  # beyond the factor, in single parts
+    adjusted: bool = False  # beyond the factor, in single parts
 
 
 def fill(architecture: Architecture, budget: Budget, measure: Measure, confirm: Confirm, estimate: Estimate) -> Filled:
@@ -63,12 +65,12 @@ def fill(architecture: Architecture, budget: Budget, measure: Measure, confirm: 
     tries = _Tries(architecture, budget, measure, estimate)
     tries.solve_factor()
     for _ in range(MOST_ROUNDS):
-        tries.widen(correction=1.0)
+        tries.adjust(correction=1.0)
     confirmed: list[Filled] = []
     best: Filled | None = None
     correction = 1.0  # of quick measurements
     while len(confirmed) < MOST_CONFIRMATIONS:
-        quick = tries.next(correction, above=tries.use(best) if best else 0.0)
+        quick = tries.next(correction) if best is None else tries.fuller(best, correction)
         if quick is None:
             break
         sure = replace(quick, latency=confirm(quick.architecture))
@@ -118,7 +120,7 @@ class _Tries:
             reach = max(NEAR, missed**STEEPEST, missed**-STEEPEST)
             lowest, highest = max(low, factor / reach), min(high, factor * reach)
 
-    def widen(self, correction: float) -> None:
+    def adjust(self, correction: float) -> None:
         """Try to fill what the best one inside leaves with single parts: as estimated, and with less and with more.
 
         Measured latencies are to be multiplied by `correction`.
@@ -131,28 +133,32 @@ class _Tries:
             return
         now = self._estimate(best.architecture)
         left = self._wanted(correction * self._correction(best)) - now
-        self._try([_widened(best.architecture, self._estimate, now + share * left) for share in REACHES], best.factor)
+        self._try([_adjusted(best.architecture, self._estimate, now + share * left) for share in REACHES], best.factor)
 
-    def next(self, correction: float, *, above: float) -> Filled | None:
-        """What to confirm: the one that fills most of the budget without leaving it, if it fills more than `above`.
+    def next(self, correction: float) -> Filled | None:
+        """What to confirm first: the one that fills most of the budget without leaving it. Narrower ones are tried
+        where there is none, and at last the narrowest is given although it is over.
 
-        Where there is none, wider or narrower ones are tried; the narrowest of all is given although it is over.
         Measured latencies are to be multiplied by `correction`.
         """
-
-        def likely() -> list[Filled]:
-            return [each for each in self._waiting if above < correction * self.use(each) <= SAFE]
-
-        found = likely()
-        if not found:
-            if above:
-                self.widen(correction)
-            else:
-                self._narrow(correction)
-            found = likely()
+        if not self._likely(correction):
+            self._narrow(correction)
         lowest = min(self._tried, key=self.use)
-        if not found and not above and lowest in self._waiting:
-            found = [lowest]
+        return self._take(self._likely(correction) or [each for each in self._waiting if each is lowest])
+
+    def fuller(self, best: Filled, correction: float) -> Filled | None:
+        """What to confirm after `best`: one that fills more of the budget. Wider ones are tried where there is none."""
+        above = self.use(best)
+        if not self._likely(correction, above):
+            self.adjust(correction)
+        return self._take(self._likely(correction, above))
+
+    def _likely(self, correction: float, above: float = 0.0) -> list[Filled]:
+        """Those not confirmed that fill more than `above` of the budget, and do not leave it."""
+        return [each for each in self._waiting if above < correction * self.use(each) <= SAFE]
+
+    def _take(self, found: Sequence[Filled]) -> Filled | None:
+        """The fullest, which waits no longer."""
         if not found:
             return None
         chosen = max(found, key=self.use)
@@ -174,7 +180,7 @@ class _Tries:
         new = {each.key: each for each in architectures if each.key not in seen}
         latencies = self._measure(list(new.values())) if new else []
         tried = [
-            Filled(architecture=each, latency=latency, factor=factor, widened=each != plain)
+            Filled(architecture=each, latency=latency, factor=factor, adjusted=each != plain)
             for each, latency in zip(new.values(), latencies, strict=True)
         ]
         self._tried += tried
@@ -194,7 +200,7 @@ class _Tries:
 
         Estimates are corrected by what was measured at the factors around; measured latencies by `correction`.
         """
-        plain = sorted((math.log(each.factor), self._correction(each)) for each in self._tried if not each.widened)
+        plain = sorted((math.log(each.factor), self._correction(each)) for each in self._tried if not each.adjusted)
         factors, corrections = zip(*plain, strict=True) if plain else ((0.0,), (1.0,))
 
         def fits(factor: float) -> bool:
@@ -212,13 +218,31 @@ class _Tries:
         return low
 
 
-def _widened(architecture: Architecture, estimate: Estimate, milliseconds: float) -> Architecture:
-    """Single parts brought to a next step, each time the dearest that is estimated to stay within `milliseconds`."""
-    for _ in range(MOST_STEPS):
-        now = estimate(architecture)
-        wider = [(estimate(each), each) for each in wider_parts(architecture)]
-        fitting = [each for each in wider if now < each[0] <= milliseconds]
-        if not fitting:
-            break
-        architecture = max(fitting, key=lambda each: each[0])[1]
-    return architecture
+def _adjusted(architecture: Architecture, estimate: Estimate, milliseconds: float) -> Architecture:
+    """The widths of single parts changed so that the estimate comes near `milliseconds`, and stays below if it can.
+
+    Each part's notches are estimated alone; sums of them tell which few of all combinations are worth an estimate.
+    """
+    now = estimate(architecture)
+    choices: list[list[tuple[int, float]]] = []  # of each part: notches, and the milliseconds that they add
+    for part in range(parts(architecture)):
+        found = []
+        for count in notches(architecture, part):
+            with contextlib.suppress(ArchitectureError):  # the layers around forbid it
+                found.append((count, estimate(with_part(architecture, part, count)) - now))
+        choices.append(found)
+    combined = np.full(1, now)
+    for found in choices:
+        combined = np.add.outer(combined, [added for _, added in found]).ravel()
+    shape = [len(found) for found in choices]
+    best, missed = architecture, math.inf
+    for index in np.argsort(np.abs(combined - milliseconds), kind="stable")[:LIKELIEST]:
+        places = np.unravel_index(index, shape)
+        with contextlib.suppress(ArchitectureError):
+            tried = architecture
+            for part, (found, place) in enumerate(zip(choices, places, strict=True)):
+                tried = with_part(tried, part, found[place][0])
+            left = milliseconds - estimate(tried)
+            if (error := left if left >= 0 else OVER * -left) < missed:
+                best, missed = tried, error
+    return best

@@ -104,7 +104,7 @@ class Proposals:
     def _seed(self, name: str) -> Trial | None:
         published = space.load(name)
         filled = self._fill(published)
-        title = f"{name} x{filled.factor:.2f}{'+' if filled.widened else ''}"
+        title = f"{name} x{filled.factor:.2f}{'+' if filled.adjusted else ''}"
         genotype = self._space.closest_genotype(published)
         return self._admit(title, "seed", filled.architecture, filled.latency, genotype, parent=name)
 

@@ -16,7 +16,7 @@ import space
 from space import Architecture, ArchitectureError, Space
 from space.architecture import DeconvDecoder
 from space.axes import RANGES, SEARCHED, Choice
-from space.scale import scale_width
+from space.scale import notches, parts, scale_width, with_part
 
 quiet = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -317,3 +317,32 @@ def test_very_large_factors_end_at_the_widest_architecture() -> None:
     wide = scale_width(space.load("swiftnet-rn18"), 1000)
     assert 4000 < max(stage.width for stage in wide.stages) <= 4096
     assert wide == scale_width(space.load("swiftnet-rn18"), 500)
+
+
+def test_single_parts_change_by_notches_and_nothing_else_does() -> None:
+    changed = 0
+    for seed in range(60):
+        architecture = Space(ranges=SEARCHED, size=(180, 240)).sample(random.Random(seed))
+        for part in range(parts(architecture)):
+            counts = notches(architecture, part)
+            assert counts[:3] == (-1, 0, 1)
+            assert with_part(architecture, part, 0) == architecture
+            for count in counts[2:]:
+                try:
+                    wider = with_part(architecture, part, count)
+                except ArchitectureError:  # a downsampler behind it keeps channels of its own
+                    continue
+                changed += 1
+                assert wider != architecture
+                widths = [stage.width for stage in architecture.stages]
+                now = [stage.width for stage in wider.stages]
+                differing = [index for index, pair in enumerate(zip(widths, now, strict=True)) if pair[0] != pair[1]]
+                assert differing == ([part] if part < len(widths) else [])
+                assert (wider.decoder != architecture.decoder) == (part == len(widths) and wider.decoder is not None)
+    assert changed > 500
+
+
+def test_the_parts_of_a_pruned_network_stay() -> None:
+    cut = replace(space.load("erfnet"), channels={"stage0.down.conv": 40})
+    with pytest.raises(ArchitectureError, match="cannot widen a pruned architecture"):
+        with_part(cut, 0, 1)
