@@ -25,9 +25,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nas.latency import anchor, device, device_cache, lane, protocol, runtimes
+from nas.latency.anchor import Anchor
 from space import strict
 from space.errors import TargetError, UserError
 from space.latency import Latency
@@ -43,6 +45,14 @@ AS_EXACT = 2.0  # labels that differ from those of exact arithmetic, as a multip
 OPEN = 2.0  # standard deviations: most activations of an untrained network are positive, and below relu6's bound
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 TIES = {("fp32", "cpu"): 1e-4, ("fp32", "cuda"): 5e-3, ("fp16", "cuda"): 2e-2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What the process of one measurement hands on to the next one's."""
+
+    anchor: Anchor | None = None  # one per worker, so that all of its milliseconds compare
+    patience_seconds: float = protocol.PATIENCE_SECONDS  # for a machine that is not as it was anchored
 
 
 class Bench:
@@ -62,8 +72,7 @@ class Bench:
             canary=self.runtime.prepare(Canary().eval(), _noise(CANARY_SIZE), target),
         )
         self.environment = device.describe(target) | {"reference": NAME, "protocol": protocol.VERSION}
-        self.patience_seconds = protocol.PATIENCE_SECONDS  # for a machine that is not as it was anchored
-        self.anchor: anchor.Anchor | None = None  # one per worker, so that all of its milliseconds compare
+        self.kept = Kept()
 
     def measure(self, networks: Sequence[nn.Module], within: float = protocol.WITHIN) -> list[Latency]:
         """The latency of each network at batch 1, to `within` that share of it; they take turns.
@@ -74,19 +83,20 @@ class Bench:
         for network, run in zip(networks, runs, strict=True):
             self._check_labels(network, run())
         with lane.alone():
-            kept = self._anchored()
-            taken = self._take(runs, kept, within)
+            anchored = self._anchored()
+            taken = self._take(runs, anchored, within)
             if any(one.better for one in taken):
-                kept = self.anchor = anchor.renew(self.company, kept, self.threads)
-                taken = self._take(runs, kept, within)
+                anchored = anchor.renew(self.company, anchored, self.threads)
+                taken = self._take(runs, anchored, within)
         # A machine that stays away is not waited for each time as long; one that came back is, little by little.
         away = any(one.out_of_patience for one in taken)
-        self.patience_seconds = min(self.patience_seconds * (0.5 if away else 2.0), protocol.PATIENCE_SECONDS)
+        patience = min(self.kept.patience_seconds * (0.5 if away else 2.0), protocol.PATIENCE_SECONDS)
+        self.kept = Kept(anchor=anchored, patience_seconds=patience)
         return [
             protocol.summarise(
                 one,
-                anchor_milliseconds=kept.milliseconds,
-                anchor_flagged=kept.flagged,
+                anchor_milliseconds=anchored.milliseconds,
+                anchor_flagged=anchored.flagged,
                 target=self.target,
                 size=self.size,
                 environment=self.environment,
@@ -94,21 +104,21 @@ class Bench:
             for one in taken
         ]
 
-    def _take(self, runs: Sequence[protocol.Run], kept: anchor.Anchor, within: float) -> list[protocol.Pairs]:
+    def _take(self, runs: Sequence[protocol.Run], anchored: Anchor, within: float) -> list[protocol.Pairs]:
         conditions = protocol.Conditions(
             company=self.company,
-            normal=kept.normal,
+            normal=anchored.normal,
             threads=self.threads,
             device=self.target.device,
             within=within,
-            patience_seconds=self.patience_seconds,
+            patience_seconds=self.kept.patience_seconds,
         )
         return protocol.measure(runs, conditions)
 
-    def _anchored(self) -> anchor.Anchor:
-        if self.anchor is None:
-            self.anchor = anchor.obtain(self.company, device_cache.key_of(self.environment, self.size), self.threads)
-        return self.anchor
+    def _anchored(self) -> Anchor:
+        if self.kept.anchor is not None:
+            return self.kept.anchor
+        return anchor.obtain(self.company, device_cache.key_of(self.environment, self.size), self.threads)
 
     def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
         from nas.export import logits_of, same_labels
@@ -215,18 +225,15 @@ def main(arguments: list[str]) -> int:
     refused = _answer(settled)
     if not say(refused or answer(lambda: {"ready": True, "environment": bench().environment})):
         return 1
-    kept: dict[str, Any] = {}  # from one child to the next
+    kept = strict.dump(Kept())
     for line in sys.stdin:
         request = json.loads(line)
 
-        def work(request: dict[str, Any] = request, kept: dict[str, Any] = kept) -> dict[str, Any]:
-            if kept:
-                bench().patience_seconds = kept["patience_seconds"]
-                bench().anchor = strict.parse(kept["anchor"], anchor.Anchor, "the anchor")
+        def work(request: dict[str, Any] = request, kept: str = kept) -> dict[str, Any]:
+            bench().kept = strict.parse(kept, Kept, "what the last process left")
             networks = [build(one["architecture"], one["weights"], num_classes) for one in request["networks"]]
             latencies = [latency.to_dict() for latency in bench().measure(networks, request["within"])]
-            found = {"patience_seconds": bench().patience_seconds, "anchor": strict.dump(bench().anchor)}
-            return {"latencies": latencies, "kept": found}
+            return {"latencies": latencies, "kept": strict.dump(bench().kept)}
 
         reply = answer(work)
         kept = reply.pop("kept", kept)
