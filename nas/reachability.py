@@ -26,7 +26,7 @@ from space.latency import Budget
 from space.latency_table import LatencyTable
 from space.scale import scale_width
 
-MEASUREMENTS_PER_CANDIDATE = 4  # to solve its width for the budget; eight at most
+MEASUREMENTS_PER_CANDIDATE = 8  # on average, to solve its width for the budget and confirm it
 TIMED_STEPS = 3
 FEWEST = 10  # draws with a value, below which nothing is said about it
 RIDGE = 1.0  # in draws: what keeps rare values near the axis' average

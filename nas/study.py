@@ -105,7 +105,7 @@ def load_study(path: str | Path) -> Study:
 
 
 def built_in_study(budget: str) -> Study:
-    """The question asked when none is given: road scenes drawn here, small enough for five minutes on two cores."""
+    """The question asked when none is given: road scenes drawn here, small enough for minutes on two cores."""
     return Study(
         data=DataSpec(name="road_scenes", size=(180, 240), train_images=120, validation_images=30),
         budget=budget,

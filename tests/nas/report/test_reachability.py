@@ -105,7 +105,7 @@ def test_the_forecast_counts_every_epoch_that_is_planned(tiny: Study) -> None:
     training, measuring = forecast_seconds(study, 41, 0.5, 3.0)
     epochs = (1 + 3 + 6 + 1) * 2 + (2 + 1) * 5
     assert training == epochs * 10 * 0.5
-    assert measuring == (10 * 4 + 1) * 3.0
+    assert measuring == (10 * 8 + 1) * 3.0
 
 
 @pytest.mark.slow
