@@ -180,12 +180,10 @@ def certify(
 
 
 def _protocol(latency: Latency) -> str:
-    from nas.latency import protocol
-
     reference = latency.environment.get("reference", "reference")
     return (
         f"a process of its own and nothing of ours training; warm-up, then {latency.samples} pairs of calls in "
-        f"{len(latency.blocks)} blocks (at least {protocol.BLOCKS}), alternating with the frozen network {reference}; "
+        f"{len(latency.blocks)} blocks, alternating with the frozen network {reference}; "
         "p50 is the ratio of their medians in undisturbed blocks times what the reference takes on this device, with a "
         "95 % interval; p90 and p99 are of all pairs"
     )

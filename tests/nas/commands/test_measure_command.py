@@ -8,7 +8,6 @@ import re
 import pytest
 from PIL import Image
 
-QUICK = ("--within", "10%")
 COLUMNS = (
     "network,target,height,width,threads,p50_milliseconds,p90_milliseconds,p99_milliseconds,"
     "ci_low_milliseconds,ci_high_milliseconds,samples,flagged"
@@ -18,9 +17,7 @@ COLUMNS = (
 def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(nas, small, tmp_path):
     board = tmp_path / "board"
     networks = ("ndnet29-fcn32", small)
-    answer = nas(
-        "measure", *networks, "--target", "torch@cpu:1", "--input", "64x96", "--classes", "3", *QUICK, "--out", board
-    )
+    answer = nas("measure", *networks, "--target", "torch@cpu:1", "--input", "64x96", "--classes", "3", "--out", board)
     assert answer.code == 0, answer.err
     assert "2 networks on torch@cpu:1 at 64x96, batch 1, 3 classes" in answer.out
     assert "timed: network, upsampling" in answer.out
@@ -36,12 +33,12 @@ def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(n
         assert numbers["p50_milliseconds"] <= numbers["p90_milliseconds"] <= numbers["p99_milliseconds"]
         assert numbers["ci_low_milliseconds"] <= numbers["p50_milliseconds"] <= numbers["ci_high_milliseconds"]
         assert (row["target"], row["height"], row["width"], row["threads"]) == ("torch@cpu:1", "64", "96", "1")
-        assert int(row["samples"]) >= 10
+        assert int(row["samples"]) >= 40
         assert re.search(rf"^{re.escape(row['network'])} +{numbers['p50_milliseconds']:.2f} ", answer.out, re.M)
         assert (f"! {row['network']}: " in answer.out) == bool(row["flagged"])
     blocks = list(csv.DictReader((board / "blocks.csv").read_text().splitlines()))
     assert {block["network"] for block in blocks} == {row["network"] for row in rows}
-    assert all(len([block for block in blocks if block["network"] == row["network"]]) >= 2 for row in rows)
+    assert all(len([block for block in blocks if block["network"] == row["network"]]) >= 8 for row in rows)
     with Image.open(board / "latency.png") as picture:
         assert picture.format == "PNG"
         assert len(set(picture.convert("RGB").getdata())) > 10  # something is drawn

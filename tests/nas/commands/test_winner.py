@@ -55,7 +55,6 @@ def winner(trained, pictures, single_core, tmp_path_factory):
             dataset=data,
             target=parse_target(TARGET),
             budget=Budget.parse("1000ms p90"),
-            within=0.1,
         )
     return folder
 
@@ -70,7 +69,7 @@ def test_the_certificate_says_what_was_measured(winner, dataset):
     assert certificate.architecture == architecture.key
     assert (latency.target, latency.height, latency.width, latency.batch) == (TARGET, 64, 96, 1)
     assert "upsampling to the input size, arg-max" in latency.scope
-    assert latency.samples >= 5
+    assert latency.samples >= 40
     assert latency.ci_low_milliseconds <= latency.p50_milliseconds <= latency.ci_high_milliseconds
     assert {"cpu", "onnxruntime", "threads", "reference"} <= set(latency.environment)
     assert certificate.precision == "fp32"
