@@ -20,8 +20,9 @@ networks that alternate repeats where each of them does not. Hence
    do not, or be the two hardware threads of one core. A ratio does not cancel that: by where the cores were, one
    network took 2.1, 2.7 or 4.0 times as long as the same reference. The canary tells (see `nas.latency.reference`). A
    block that does not count is set aside, we sleep a little (woken cores may be placed anew) and go on; what was set
-   aside is counted in `set_aside`. When the machine does not come back within 12 s all blocks count, and the record is
-   flagged. When it is better than it was, the anchor was taken in one of its bad spells and is taken anew,
+   aside is counted in `set_aside`. When the machine does not come back within 12 s all blocks count, eight at least,
+   and the record is flagged. When it is better than it was, the anchor was taken in one of its bad spells and is taken
+   anew,
 6. what else the machine did is watched (`load`), as is the reference's own steadiness. A disturbed measurement is
    repeated once; if the second is disturbed as well the better one is reported with its reasons in `flagged`. Nothing
    is averaged away.
@@ -228,7 +229,7 @@ def take_pairs(candidates: Sequence[Run], conditions: Conditions) -> list[Pairs]
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while (waiting := [tray for tray in trays if not tray.full()]) and waited <= most_waiting:
+        while waiting := [tray for tray in trays if not (tray.enough() if waited > most_waiting else tray.full())]:
             for tray in waiting:
                 start = time.perf_counter()
                 block = tray.take_block()
@@ -239,8 +240,9 @@ def take_pairs(candidates: Sequence[Run], conditions: Conditions) -> list[Pairs]
                 tray.aside.append(block)
                 tray.reason = unusual
                 better += not slower
-                time.sleep(pause)
-                pause = min(2 * pause, longest)
+                if waited <= most_waiting:
+                    time.sleep(pause)
+                    pause = min(2 * pause, longest)
                 waited += time.perf_counter() - start
             if better >= BETTER_BLOCKS:
                 break
@@ -272,7 +274,12 @@ class _Tray:
         self.next_turn = start + PERIOD_SECONDS * self.conditions.ease
         return block
 
+    def enough(self) -> bool:
+        """Whether there are the fewest blocks, on whatever machine: what a measurement that waits no longer needs."""
+        return len(self.counted) + len(self.aside) >= self.conditions.blocks
+
     def full(self) -> bool:
+        """Whether nothing is to be added."""
         count, least = len(self.counted), self.conditions.blocks
         if count < least:
             return False

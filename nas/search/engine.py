@@ -15,6 +15,7 @@ import space
 from nas.data import Dataset, check, load
 from nas.latency import Meter, MeterOf, default_target, parse_target
 from nas.latency.calibration import kept_table
+from nas.latency.protocol import WITHIN
 from nas.prune import Pruner
 from nas.run_folder import Certificate, Phase, RunFolder, Trial
 from nas.search.console import Console
@@ -263,7 +264,7 @@ def _write(
         target=target,
         budget=budget,
         device=device,
-        within=study.latency_within,
+        within=min(study.latency_within, WITHIN),
         meter_of=meter_of,
     )
 

@@ -238,6 +238,14 @@ def test_cores_that_stay_elsewhere_are_flagged() -> None:
     assert record(taken).flagged
 
 
+def test_out_of_patience_is_no_excuse_for_fewer_blocks() -> None:
+    machine = Moved(blocks=1e9)
+    elsewhere = replace(conditions(threads=2, beside=machine.company()), patience_seconds=0.0)
+    for taken in protocol.take_pairs([machine.candidate, machine.candidate], elsewhere):
+        assert len(taken.candidate) == protocol.BLOCKS
+        assert taken.out_of_patience
+
+
 def test_a_reference_far_from_its_anchor_is_flagged() -> None:
     slow = protocol.take_pairs([waits(3.0)], conditions(beside=company(2.0, 0.4)))[0]
     assert any("of its anchored latency" in reason for reason in slow.disturbances)

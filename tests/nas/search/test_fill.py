@@ -183,3 +183,25 @@ def test_a_disturbed_confirmation_inside_the_budget_is_the_last(proportional: On
 
     filled = fill(space.load("erfnet"), Budget.parse("10ms"), together(proportional), confirm, guess)
     assert [filled.latency] == confirmed
+
+
+def test_a_disturbed_confirmation_over_the_budget_is_asked_again(proportional: One) -> None:
+    confirmed: list[Latency] = []
+
+    def confirm(architecture: Architecture) -> Latency:
+        latency = proportional(architecture)
+        if not confirmed:
+            slower = 1.4 * latency.p50_milliseconds
+            latency = replace(
+                latency,
+                p50_milliseconds=slower,
+                p90_milliseconds=slower,
+                p99_milliseconds=slower,
+                flagged=("a neighbour",),
+            )
+        confirmed.append(latency)
+        return latency
+
+    filled = fill(space.load("erfnet"), Budget.parse("10ms"), together(proportional), confirm, guess)
+    assert [latency.flagged for latency in confirmed] == [("a neighbour",), ()]
+    assert FULL_ENOUGH <= filled.latency.p50_milliseconds / 10 <= SAFE
