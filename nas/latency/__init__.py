@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from nas.latency import runtimes
 from nas.latency.default import default_target
-from nas.latency.meter import Meter, MeterOf, WorkerError
+from nas.latency.meter import Meter, MeterOf
+from nas.latency.replies import WorkerError
 from space.target import Target
 
 __all__ = ["Meter", "MeterOf", "WorkerError", "default_target", "parse_target"]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from nas.latency import device_cache, load, protocol
 from nas.latency.quiet import quiet_median
+from nas.latency.stand import Company, canary_milliseconds, milliseconds, warm_up
 from space import strict
 from space.errors import UserError
 
@@ -54,7 +55,7 @@ def path_of(device: Mapping[str, str]) -> Path:
     return device_cache.folder("anchors") / f"{device_cache.name_of(device)}.yaml"
 
 
-def obtain(company: protocol.Company, device: Mapping[str, str], threads: int) -> Anchor:
+def obtain(company: Company, device: Mapping[str, str], threads: int) -> Anchor:
     """The anchor kept for `device`, or a new one from timing the reference. Call it inside `lane.alone()`.
 
     An anchor that was taken on a disturbed machine is kept, so that everybody uses the same milliseconds, and is
@@ -73,7 +74,7 @@ def obtain(company: protocol.Company, device: Mapping[str, str], threads: int) -
     return fresh
 
 
-def renew(company: protocol.Company, kept: Anchor, threads: int) -> Anchor:
+def renew(company: Company, kept: Anchor, threads: int) -> Anchor:
     """A new anchor for a machine that turned out better than `kept`, or `kept` when that was a passing moment.
 
     Raises: UserError when the folder cannot be written.
@@ -85,14 +86,14 @@ def renew(company: protocol.Company, kept: Anchor, threads: int) -> Anchor:
     return fresh
 
 
-def take(company: protocol.Company, device: Mapping[str, str], threads: int) -> Anchor:
+def take(company: Company, device: Mapping[str, str], threads: int) -> Anchor:
     """Time the reference and the canary in blocks; twice when the first try was disturbed.
 
     What disturbs a block, other processes or unlucky placement of virtual cores, can only slow it down. So the blocks
     that are nearly as good as the lower quartile, in both networks, are the machine itself, and the anchor is the
     quiet median of their medians.
     """
-    protocol.warm_up(company.reference, company.canary)
+    warm_up(company.reference, company.canary)
     attempts = []
     for _ in range(2):
         spans, medians, canaries = [], [], []
@@ -100,9 +101,9 @@ def take(company: protocol.Company, device: Mapping[str, str], threads: int) -> 
             if threads > 1:
                 time.sleep(PAUSE_SECONDS)
             before = load.snapshot()
-            milliseconds, canary = _block(company)
+            median, canary = _block(company)
             spans.append((before, load.snapshot()))
-            medians.append(milliseconds)
+            medians.append(median)
             canaries.append(canary)
         alike = best_state(np.asarray(medians), np.asarray(canaries))
         state = np.asarray(medians)[alike]
@@ -125,7 +126,7 @@ def take(company: protocol.Company, device: Mapping[str, str], threads: int) -> 
     )
 
 
-def _disturbed_now(company: protocol.Company, threads: int) -> bool:
+def _disturbed_now(company: Company, threads: int) -> bool:
     before = load.snapshot()
     _block(company)
     return bool(load.disturbances([(before, load.snapshot())], threads))
@@ -164,11 +165,11 @@ def write(path: Path, anchor: Anchor) -> None:
         ) from None
 
 
-def _block(company: protocol.Company) -> tuple[float, float]:
+def _block(company: Company) -> tuple[float, float]:
     """Median of the reference in milliseconds, and the canary's ratio to it."""
     times: list[float] = []
     end = time.perf_counter() + BLOCK_SECONDS
     while len(times) < BLOCK_CALLS or time.perf_counter() < end:
-        times.append(protocol.milliseconds(company.reference))
+        times.append(milliseconds(company.reference))
     reference = float(np.median(times))
-    return reference, protocol.canary_milliseconds(company) / reference
+    return reference, canary_milliseconds(company) / reference

@@ -38,6 +38,12 @@ class Snapshot:
     throttles: int = 0  # times that heat slowed the cores down that this process is pinned to
     gpu: GpuState = UNSEEN
 
+    def to_dict(self) -> dict[str, float]:
+        """The counters but those of a GPU, which only the process itself reads."""
+        counters = dict(vars(self))
+        del counters["gpu"]
+        return counters
+
 
 Span = tuple[Snapshot, Snapshot]  # before and after a spell of timing
 

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from nas.latency import protocol, runtimes
-from space import errors
+from nas.latency.replies import WorkerError, accept
 from space.errors import TargetError, UserError
 from space.latency import Latency
 from space.target import Target
@@ -48,10 +48,6 @@ class Measures(Protocol):
 
 
 MeterOf = Callable[[Target, tuple[int, int], int], contextlib.AbstractContextManager[Measures]]
-
-
-class WorkerError(RuntimeError):
-    """The measuring process died, hung or failed in a way that is not the user's; the message has its last words."""
 
 
 class Meter:
@@ -118,13 +114,13 @@ class Meter:
         except BaseException:  # interrupted: its answer would be taken for that of the next question
             self._stop()
             raise
-        return [Latency.from_dict(latency | {"target": str(self.target)}) for latency in _accept(reply)["latencies"]]
+        return [Latency.from_dict(latency | {"target": str(self.target)}) for latency in accept(reply)["latencies"]]
 
     def _start(self) -> _Worker:
         size = [str(length) for length in self.size]
         self._worker = _Worker(self.target, [*size, str(self.num_classes)])
         try:
-            self.environment = dict(_accept(self._worker.hear(self._limit_seconds))["environment"])
+            self.environment = dict(accept(self._worker.hear(self._limit_seconds))["environment"])
         except WorkerError as error:
             self._stop()
             if not self.target.host:
@@ -220,12 +216,3 @@ def _text_of(weights: Path) -> str:
         raise UserError(
             f"expected weights as safetensors in {weights}: {error.strerror}; train the network first"
         ) from None
-
-
-def _accept(reply: dict[str, Any]) -> dict[str, Any]:
-    """A reply that is an answer. Raises what the worker raised otherwise."""
-    if "refused" in reply:
-        raise getattr(errors, reply["kind"], errors.UserError)(reply["refused"])
-    if "failed" in reply:
-        raise WorkerError(f"failed to measure:\n{reply['failed']}")
-    return reply

@@ -4,8 +4,8 @@ Clocks drift: the same network on the same machine takes 10-30 % more in one min
 neighbours behind a hypervisor), and no counter tells. What slows one call slows the next one too, so the ratio of two
 networks that alternate repeats where each of them does not. Hence
 
-1. an own process, pinned to as many cores as the target has threads, and on the CPU a new one for each measurement
-   (`nas.latency.worker` tells why); nothing of ours trains meanwhile (`lane`),
+1. an own process, pinned to as many cores as the target has threads, and on the CPU a new one for each candidate
+   (`nas.latency.children` tells why); nothing of ours trains meanwhile (`lane`),
 2. warm-up until stable,
 3. candidate, reference, candidate, reference, ... in blocks of a tenth of a second, and of 5 pairs at least and 25 at
    most. Every call thus finds the caches as another network left them. Blocks of one candidate begin at least a quarter
@@ -42,24 +42,23 @@ With 40 pairs a p99 is little more than the largest value seen.
 
 from __future__ import annotations
 
-import gc
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nas.latency import load
 from nas.latency.quiet import Times, interval, quiet_blocks, quiet_median, quiet_ratio
+from nas.latency.stand import Block, Stand
 from space.errors import UserError
 from space.latency import Latency
 from space.target import Target
 
-Run = Callable[[], object]
-
-VERSION = "3"  # of what a number means: 1 took the median of all paired ratios, 2 of each network's own best blocks
+# Of what a number means: 1 took the median of all paired ratios, 2 of each network's own best blocks; until 3 networks
+# that take turns did so in one process.
+VERSION = "4"
 
 WITHIN = 0.015  # of the ratio: half of its 95 % interval, unless asked otherwise
 WITHIN_LIMITS = (0.001, 0.2)  # that can be asked for
@@ -68,15 +67,7 @@ MOST_BLOCKS = 3  # times the least
 MORE_SECONDS = 15.0  # nothing is added after that long: the machine is not going to be quiet
 QUIET_BLOCKS = 3  # least; fewer when less is asked
 
-WARM_UP_CALLS = (5, 60)  # least and most pairs
-WARM_UP_SECONDS = 0.2  # least: other processes' idle threads spin on that long after a training step
-WARM_UP_STABLE = 0.05  # change of the median of five ratios
-
-BLOCK_PAIRS = (5, 25)  # fewest and most
-BLOCK_MILLISECONDS = 100.0  # that a block should last
 PERIOD_SECONDS = 0.25  # least, from one block of a candidate to its next; less where less is asked
-CANARIES = 9  # calls of the canary in a row, of which the first is not counted: it finds the caches cold
-WARM_PAIRS = 1  # not counted, at the beginning of each block
 PATIENCE_SECONDS = 12.0  # per candidate, for a machine that is not as it was anchored
 PAUSE_SECONDS = (0.05, 1.0)  # first and longest
 BETTER_BLOCKS = 4  # after which the machine is called better than it was anchored
@@ -85,14 +76,6 @@ FAR_FROM_ANCHOR = 1.15  # the reference in milliseconds
 FAR_CANARY = 1.35  # the canary's ratio to the reference; it doubles when cores share no cache
 
 SCOPE = "network, upsampling to the input size, arg-max to labels; no copy of the image in or the labels out"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Company:
-    """What runs beside every candidate (see `nas.latency.reference`)."""
-
-    reference: Run
-    canary: Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +88,10 @@ class Normal:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """Under which pairs are taken: beside whom, on a machine that should be how, with how many threads and how long."""
+    """Under which pairs are taken: on what machine, with how many threads, how surely and how patiently."""
 
-    company: Company
     normal: Normal
     threads: int
-    device: str = "cpu"  # or a GPU, whose clocks and tenants are watched as well
     within: float = WITHIN  # half of the ratio's 95 % interval, as a share of it
     patience_seconds: float = PATIENCE_SECONDS
 
@@ -174,13 +155,6 @@ class Pairs:
         return int(quiet_blocks(self.reference).sum())
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Block:
-    times: NDArray[np.float64]  # (pairs, 2): candidate, reference
-    canary_milliseconds: float
-    span: load.Span
-
-
 def check_within(within: float, name: str) -> float:
     """`within`, if that is a share of a latency that can be asked for under the name `name`.
 
@@ -192,63 +166,32 @@ def check_within(within: float, name: str) -> float:
     return within
 
 
-def milliseconds(run: Run) -> float:
-    """Duration of one call."""
-    start = time.perf_counter_ns()
-    run()
-    return (time.perf_counter_ns() - start) / 1e6
-
-
-def canary_milliseconds(company: Company) -> float:
-    """What the canary takes now, undisturbed by another network."""
-    return float(np.median([milliseconds(company.canary) for _ in range(CANARIES)][1:]))
-
-
-def warm_up(candidate: Run, reference: Run) -> None:
-    """Alternate until the ratio has settled: caches, allocators, clocks and thread pools."""
-    fewest, most = WARM_UP_CALLS
-    ratios: list[float] = []
-    end = time.perf_counter() + WARM_UP_SECONDS
-    while len(ratios) < most:
-        ratios.append(milliseconds(candidate) / milliseconds(reference))
-        if len(ratios) >= max(fewest, 10) and time.perf_counter() >= end:
-            before, now = np.median(ratios[-10:-5]), np.median(ratios[-5:])
-            if abs(now / before - 1) <= WARM_UP_STABLE:
-                return
-
-
-def take_pairs(candidates: Sequence[Run], conditions: Conditions) -> list[Pairs]:
+def take_pairs(stands: Sequence[Stand], conditions: Conditions) -> list[Pairs]:
     """Alternating timed calls until the intervals are narrow or a limit is reached; watched from outside.
 
     Several candidates take turns block by block, so that each meets the machine in the same states.
     """
-    trays = [_Tray(run=run, conditions=conditions, pairs=_block_pairs(run, conditions.company)) for run in candidates]
+    trays = [_Tray(stand=stand, conditions=conditions) for stand in stands]
     waited, better = 0.0, 0
     most_waiting = conditions.patience_seconds * conditions.ease * len(trays)
     pause, longest = PAUSE_SECONDS
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        while waiting := [tray for tray in trays if not (tray.enough() if waited > most_waiting else tray.full())]:
-            for tray in waiting:
-                start = time.perf_counter()
-                block = tray.take_block()
-                unusual, slower = _unusual(block, conditions)
-                if not unusual:
-                    tray.counted.append(block)
-                    continue
-                tray.aside.append(block)
-                tray.reason = unusual
-                better += not slower
-                if waited <= most_waiting:
-                    time.sleep(pause)
-                    pause = min(2 * pause, longest)
-                waited += time.perf_counter() - start
-            if better >= BETTER_BLOCKS:
-                break
-    finally:
-        if collecting:
-            gc.enable()
+    while waiting := [tray for tray in trays if not (tray.enough() if waited > most_waiting else tray.full())]:
+        for tray in waiting:
+            start = time.perf_counter()
+            block = tray.take_block()
+            unusual, slower = _unusual(block, conditions)
+            if not unusual:
+                tray.counted.append(block)
+                continue
+            tray.aside.append(block)
+            tray.reason = unusual
+            better += not slower
+            if waited <= most_waiting:
+                time.sleep(pause)
+                pause = min(2 * pause, longest)
+            waited += time.perf_counter() - start
+        if better >= BETTER_BLOCKS:
+            break
     return [tray.taken(better=better >= BETTER_BLOCKS) for tray in trays]
 
 
@@ -256,20 +199,19 @@ def take_pairs(candidates: Sequence[Run], conditions: Conditions) -> list[Pairs]
 class _Tray:
     """What has been taken of one candidate."""
 
-    run: Run
+    stand: Stand
     conditions: Conditions
-    pairs: int  # of a block
-    counted: list[_Block] = field(default_factory=list)
-    aside: list[_Block] = field(default_factory=list)
+    counted: list[Block] = field(default_factory=list)
+    aside: list[Block] = field(default_factory=list)
     reason: str = ""  # for setting the last one aside
     seconds: float = 0.0
     next_turn: float = 0.0
 
-    def take_block(self) -> _Block:
+    def take_block(self) -> Block:
         """One more, not before its turn."""
         time.sleep(max(0.0, self.next_turn - time.perf_counter()))
         start = time.perf_counter()
-        block = _take_block(self.run, self.pairs, self.conditions)
+        block = self.stand.take_block()
         self.seconds += time.perf_counter() - start
         self.next_turn = start + PERIOD_SECONDS * self.conditions.ease
         return block
@@ -300,35 +242,18 @@ class _Tray:
             taken,
             disturbances=(*seen, *filter(None, [reason])),
             doubts=_doubts(taken, conditions),
-            set_aside=0 if short else len(self.aside) * self.pairs,
+            set_aside=0 if short else sum(len(block.times) for block in self.aside),
             better=better,
             out_of_patience=short,
         )
 
 
-def _pairs(blocks: Sequence[_Block]) -> Pairs:
+def _pairs(blocks: Sequence[Block]) -> Pairs:
     times = np.stack([block.times for block in blocks])
     return Pairs(candidate=times[:, :, 0], reference=times[:, :, 1], disturbances=())
 
 
-def _block_pairs(candidate: Run, company: Company) -> int:
-    fewest, most = BLOCK_PAIRS
-    pair = milliseconds(candidate) + milliseconds(company.reference)
-    return min(most, max(fewest, math.ceil(BLOCK_MILLISECONDS / pair)))
-
-
-def _take_block(candidate: Run, pairs: int, conditions: Conditions) -> _Block:
-    company, device = conditions.company, conditions.device
-    for _ in range(WARM_PAIRS):
-        candidate()
-        company.reference()
-    before = load.snapshot(device)
-    times = [[milliseconds(candidate), milliseconds(company.reference)] for _ in range(pairs)]
-    canary = canary_milliseconds(company)
-    return _Block(times=np.asarray(times), canary_milliseconds=canary, span=(before, load.snapshot(device)))
-
-
-def _unusual(block: _Block, conditions: Conditions) -> tuple[str, bool]:
+def _unusual(block: Block, conditions: Conditions) -> tuple[str, bool]:
     """How the machine differs from the anchored one (empty when it does not), and whether for the worse."""
     normal = conditions.normal
     milliseconds = float(np.median(block.times[:, 1]))
@@ -357,14 +282,14 @@ def _doubts(pairs: Pairs, conditions: Conditions) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def measure(candidates: Sequence[Run], conditions: Conditions) -> list[Pairs]:
+def measure(stands: Sequence[Stand], conditions: Conditions) -> list[Pairs]:
     """Warm up and take pairs; once more of those that something disturbed, and then the better of the two."""
-    for candidate in candidates:
-        warm_up(candidate, conditions.company.reference)
-    taken = take_pairs(candidates, conditions)
+    for stand in stands:
+        stand.warm_up()
+    taken = take_pairs(stands, conditions)
     again = [index for index, one in enumerate(taken) if one.repeatable]
     if again:
-        second = take_pairs([candidates[index] for index in again], conditions)
+        second = take_pairs([stands[index] for index in again], conditions)
         for index, other in zip(again, second, strict=True):
             taken[index] = min(taken[index], other, key=lambda one: (len(one.flagged), one.half_width))
     return taken

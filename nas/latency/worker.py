@@ -1,15 +1,14 @@
 """The process that measures: `python -m nas.latency.worker TARGET HEIGHT WIDTH CLASSES`, driven by `nas.latency.Meter`.
 
-It speaks JSON, one line each way. On start it says {"ready": true, "environment": {...}}. A request
+It speaks JSON, one line each way (`nas.latency.replies`). On start it says {"ready": true, "environment": {...}}. A
+request
 
     {"networks": [{"architecture": "<yaml>", "weights": "<safetensors in base64>" or null}, ...], "within": 0.015}
 
-is answered with {"latencies": [{...}, ...]}, {"refused": "<message>", "kind": "TargetError"} for what a user can put
-right, or {"failed": "<traceback>"}. It ends when its input does. What libraries print goes to standard error.
+is answered with {"latencies": [{...}, ...]}. It ends when its input does. What libraries print goes to standard error.
 
-On the CPU each request is answered by a child of its own, forked before anything was computed: a process ages. Where
-networks were built, exported and run before, small ones take 3 to 9 % longer than in a new process, as one that is
-deployed is (their memory is what the others left). On a GPU the process answers itself.
+On the CPU each network has a child process (`nas.latency.children`), and this one computes nothing. On a GPU this
+process prepares and times them all.
 """
 
 from __future__ import annotations
@@ -17,22 +16,19 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
-import ctypes
 import functools
 import json
 import os
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nas.latency import anchor, device, device_cache, lane, protocol, runtimes
+from nas.latency import anchor, children, device, device_cache, protocol, runtimes
 from nas.latency.anchor import Anchor
-from space import strict
+from nas.latency.referee import Place, Referee
+from nas.latency.replies import answer
+from nas.latency.stand import Beside, Company, Run
 from space.errors import TargetError, UserError
-from space.latency import Latency
 from space.target import Target
 
 if TYPE_CHECKING:
@@ -43,20 +39,11 @@ if TYPE_CHECKING:
 SAME_LABELS = 0.999
 AS_EXACT = 2.0  # labels that differ from those of exact arithmetic, as a multiple of how many of PyTorch's do
 OPEN = 2.0  # standard deviations: most activations of an untrained network are positive, and below relu6's bound
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 TIES = {("fp32", "cpu"): 1e-4, ("fp32", "cuda"): 5e-3, ("fp16", "cuda"): 2e-2}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What the process of one measurement hands on to the next one's."""
-
-    anchor: Anchor | None = None  # one per worker, so that all of its milliseconds compare
-    patience_seconds: float = protocol.PATIENCE_SECONDS  # for a machine that is not as it was anchored
-
-
 class Bench:
-    """One target, one input size, and the networks that stand beside every candidate, prepared on it."""
+    """One target, one input size, and what stands beside every candidate of this process, prepared on it."""
 
     def __init__(self, target: Target, size: tuple[int, int]) -> None:
         from nas.latency.reference import CANARY_SIZE, NAME, Canary, Reference
@@ -67,57 +54,25 @@ class Bench:
         self.threads = target.thread_count()
         self.runtime.settle(target)
         self.image = _noise(size)
-        self.company = protocol.Company(
+        self.company = Company(
             reference=self.runtime.prepare(Reference().eval(), self.image, target),
             canary=self.runtime.prepare(Canary().eval(), _noise(CANARY_SIZE), target),
         )
         self.environment = device.describe(target) | {"reference": NAME, "protocol": protocol.VERSION}
-        self.kept = Kept()
 
-    def measure(self, networks: Sequence[nn.Module], within: float = protocol.WITHIN) -> list[Latency]:
-        """The latency of each network at batch 1, to `within` that share of it; they take turns.
+    def place(self, network: nn.Module) -> Spot:
+        """The network prepared, beside the company.
 
         Raises: TargetError when the runtime's labels are not PyTorch's.
         """
-        runs = [self.runtime.prepare(network, self.image, self.target) for network in networks]
-        for network, run in zip(networks, runs, strict=True):
-            self._check_labels(network, run())
-        with lane.alone():
-            anchored = self._anchored()
-            taken = self._take(runs, anchored, within)
-            if any(one.better for one in taken):
-                anchored = anchor.renew(self.company, anchored, self.threads)
-                taken = self._take(runs, anchored, within)
-        # A machine that stays away is not waited for each time as long; one that came back is, little by little.
-        away = any(one.out_of_patience for one in taken)
-        patience = min(self.kept.patience_seconds * (0.5 if away else 2.0), protocol.PATIENCE_SECONDS)
-        self.kept = Kept(anchor=anchored, patience_seconds=patience)
-        return [
-            protocol.summarise(
-                one,
-                anchor_milliseconds=anchored.milliseconds,
-                anchor_flagged=anchored.flagged,
-                target=self.target,
-                size=self.size,
-                environment=self.environment,
-            )
-            for one in taken
-        ]
+        run = self.runtime.prepare(network, self.image, self.target)
+        self._check_labels(network, run())
+        return Spot(run, self)
 
-    def _take(self, runs: Sequence[protocol.Run], anchored: Anchor, within: float) -> list[protocol.Pairs]:
-        conditions = protocol.Conditions(
-            company=self.company,
-            normal=anchored.normal,
-            threads=self.threads,
-            device=self.target.device,
-            within=within,
-            patience_seconds=self.kept.patience_seconds,
-        )
-        return protocol.measure(runs, conditions)
-
-    def _anchored(self) -> Anchor:
-        if self.kept.anchor is not None:
-            return self.kept.anchor
+    def anchored(self, instead_of: Anchor | None) -> Anchor:
+        """The device's anchor, or a new one for a machine that turned out better than that one."""
+        if instead_of is not None:
+            return anchor.renew(self.company, instead_of, self.threads)
         return anchor.obtain(self.company, device_cache.key_of(self.environment, self.size), self.threads)
 
     def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
@@ -143,6 +98,18 @@ def _noise(size: tuple[int, int]) -> Tensor:
     import torch
 
     return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+class Spot(Beside):
+    """A candidate on a bench."""
+
+    def __init__(self, candidate: Run, bench: Bench) -> None:
+        super().__init__(candidate, bench.company, bench.target.device)
+        self._bench = bench
+
+    def anchored(self, instead_of: Anchor | None) -> Anchor:
+        """See `nas.latency.referee.Place`."""
+        return self._bench.anchored(instead_of)
 
 
 def build(architecture_yaml: str, weights: str | None, num_classes: int) -> nn.Module:
@@ -210,64 +177,44 @@ def main(arguments: list[str]) -> int:
         replies.flush()
         return "refused" not in reply and "failed" not in reply
 
-    def settled() -> dict[str, Any]:
+    def start() -> dict[str, Any]:
         # Before torch is imported: its thread pools copy the cores that they may use, and schedulers like Ray set one
         # thread for all that they start.
         device.pin(target)
-        if not target.on_cuda:
-            os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(target.thread_count()))
-            import nas.export  # noqa: F401 (here, so that no child imports it again, nor torch)
-        return {}
+        if target.on_cuda:
+            return {"ready": True, "environment": bench().environment}
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(target.thread_count()))
+        # Here, so that no child imports them again, nor torch; nor does this process, in which candidates are forked,
+        # change with what numpy loads only when it is used.
+        import numpy.ma
+        import numpy.random  # noqa: F401
+
+        import nas.export  # noqa: F401
+
+        return {"ready": True, "environment": children.once(lambda: bench().environment)}
+
+    def place(asked: dict[str, Any]) -> Spot:
+        return bench().place(build(asked["architecture"], asked["weights"], num_classes))
+
+    def measure(request: dict[str, Any]) -> dict[str, Any]:
+        makers = [functools.partial(place, asked) for asked in request["networks"]]
+        with contextlib.ExitStack() as stack:
+            places: Sequence[Place]
+            if target.on_cuda:
+                places = [make() for make in makers]
+            else:
+                places = stack.enter_context(children.seats(makers, at_once=target.thread_count()))
+            return {"latencies": [latency.to_dict() for latency in referee.measure(places, request["within"])]}
 
     target = Target.parse(target_text)
-    answer = _answer if target.on_cuda else _answer_by_a_child
     bench = functools.cache(lambda: Bench(target, size))  # of this process: each child makes its own
-    refused = _answer(settled)
-    if not say(refused or answer(lambda: {"ready": True, "environment": bench().environment})):
+    started = answer(start)
+    if not say(started):
         return 1
-    kept = strict.dump(Kept())
+    referee = Referee(target, size, started["environment"])
     for line in sys.stdin:
-        request = json.loads(line)
-
-        def work(request: dict[str, Any] = request, kept: str = kept) -> dict[str, Any]:
-            bench().kept = strict.parse(kept, Kept, "what the last process left")
-            networks = [build(one["architecture"], one["weights"], num_classes) for one in request["networks"]]
-            latencies = [latency.to_dict() for latency in bench().measure(networks, request["within"])]
-            return {"latencies": latencies, "kept": strict.dump(bench().kept)}
-
-        reply = answer(work)
-        kept = reply.pop("kept", kept)
-        say(reply)
+        say(answer(functools.partial(measure, json.loads(line))))
     return 0
-
-
-def _answer(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` gives, or why it gave nothing."""
-    try:
-        return work()
-    except UserError as error:
-        return {"refused": str(error), "kind": type(error).__name__}
-    except Exception:
-        return {"failed": traceback.format_exc()}
-
-
-def _answer_by_a_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` gives in a process that is forked for it and ends with it. As it dies, so do we."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # it holds the lane
-        with contextlib.suppress(BaseException), os.fdopen(writing, "w") as reply:
-            json.dump(_answer(work), reply)
-        os._exit(0)  # nothing of the parent's is to be tidied up
-    os.close(writing)
-    with os.fdopen(reading) as reply:
-        text = reply.read()
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        os.kill(os.getpid(), os.WTERMSIG(status))
-    answered: dict[str, Any] = json.loads(text)
-    return answered
 
 
 def _own_stdout() -> TextIO:

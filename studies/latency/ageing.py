@@ -20,7 +20,9 @@ from pathlib import Path
 
 import space
 from nas.export import onnx_bytes
-from nas.latency import device, parse_target, protocol
+from nas.latency import device, parse_target, stand
+from nas.latency.protocol import WITHIN
+from nas.latency.referee import Referee
 from nas.latency.worker import Bench, build
 from space.scale import scale_width
 from space.target import Target
@@ -35,9 +37,11 @@ COLUMNS = ("meanwhile", "network", "new", "after", "after_over_new")
 def times(bench: Bench) -> dict[str, float]:
     """Ratio to the reference of each network, in a new session."""
     found = {}
+    referee = Referee(bench.target, SIZE, bench.environment)
     for name, factor in NETWORKS:
         network = build(scale_width(space.load(name), factor).to_yaml(), None, CLASSES)
-        found[f"{name} x{factor}"] = bench.measure([network])[0].ratio
+        latency = referee.measure([bench.place(network)], WITHIN)[0]
+        found[f"{name} x{factor}"] = latency.ratio
     return found
 
 
@@ -51,7 +55,7 @@ def spend(bench: Bench, target: Target, how: str) -> None:
             onnx_bytes(network, SIZE, labels=True)
     if how == "run":
         for run in [bench.runtime.prepare(network, bench.image, target) for network in networks]:
-            protocol.warm_up(run, bench.company.reference)
+            stand.warm_up(run, bench.company.reference)
     del networks
     gc.collect()
 

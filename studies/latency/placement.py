@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import space
-from nas.latency import device, protocol, worker
+from nas.latency import device, stand, worker
 from space.target import Target
 
 PAIRS = 10  # of a block
@@ -38,15 +38,15 @@ def main() -> None:
     bench = worker.Bench(target, (180, 240))
     network = worker.build(space.load(options.network).to_yaml(), None, 11)
     run = bench.runtime.prepare(network, bench.image, target)
-    protocol.warm_up(run, bench.company.reference)
+    stand.warm_up(run, bench.company.reference)
     pauses = random.Random(0)
     start = time.monotonic()
     rows = []
     while time.monotonic() - start < options.seconds:
         run()
         bench.company.reference()
-        pairs = [(protocol.milliseconds(run), protocol.milliseconds(bench.company.reference)) for _ in range(PAIRS)]
-        canary = protocol.canary_milliseconds(bench.company)
+        pairs = [(stand.milliseconds(run), stand.milliseconds(bench.company.reference)) for _ in range(PAIRS)]
+        canary = stand.canary_milliseconds(bench.company)
         candidate, reference = np.asarray(pairs).T
         middle = float(np.median(reference))
         rows.append((time.monotonic() - start, float(np.median(candidate / reference)), canary / middle, middle))
@@ -76,7 +76,7 @@ def draw(path: Path, rows: np.ndarray, network: str, target: str) -> None:
     right.legend(frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{target}, 180x240: one dot per block of {protocol.BLOCK} pairs", fontsize=10)
+    figure.suptitle(f"{target}, 180x240: one dot per block of {PAIRS} pairs", fontsize=10)
     figure.savefig(path)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import space
-from nas.latency import device, parse_target, protocol
+from nas.latency import device, parse_target, stand
 from nas.latency.quiet import quiet_blocks
 from nas.latency.worker import Bench, build
 from space.scale import scale_width
@@ -53,13 +53,13 @@ def take(target: Target, seconds: float) -> dict[str, Medians]:
     taken: dict[str, list[list[float]]] = {name: [] for name in runs}
     reference = bench.company.reference
     for run in runs.values():
-        protocol.warm_up(run, reference)
+        stand.warm_up(run, reference)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for name, run in runs.items():
-            pair = protocol.milliseconds(run) + protocol.milliseconds(reference)
-            pairs = max(5, math.ceil(protocol.BLOCK_MILLISECONDS / pair))
-            times = [[protocol.milliseconds(run), protocol.milliseconds(reference)] for _ in range(pairs)]
+            pair = stand.milliseconds(run) + stand.milliseconds(reference)
+            pairs = max(5, math.ceil(stand.BLOCK_MILLISECONDS / pair))
+            times = [[stand.milliseconds(run), stand.milliseconds(reference)] for _ in range(pairs)]
             taken[name].append(list(np.median(times, axis=0)))
     return {name: np.array(blocks) for name, blocks in taken.items()}
 

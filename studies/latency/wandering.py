@@ -33,7 +33,7 @@ def record(seconds: float, out: Path) -> None:
     target = parse_target(TARGET)
     device.pin(target)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    from nas.latency import protocol
+    from nas.latency import stand
     from nas.latency.worker import Bench, build
 
     bench = Bench(target, SIZE)
@@ -42,14 +42,14 @@ def record(seconds: float, out: Path) -> None:
         network = build(scale_width(space.load(name), factor).to_yaml(), None, 11)
         runs[f"{name} x{factor}"] = bench.runtime.prepare(network, bench.image, target)
     for run in runs.values():
-        protocol.warm_up(run, reference)
+        stand.warm_up(run, reference)
     turns, begun = [], time.monotonic()
     while time.monotonic() - begun < seconds:
         turn = [time.monotonic() - begun]
         for run in runs.values():
             run()
             reference()
-            pairs = [(protocol.milliseconds(run), protocol.milliseconds(reference)) for _ in range(CALLS)]
+            pairs = [(stand.milliseconds(run), stand.milliseconds(reference)) for _ in range(CALLS)]
             turn += list(np.median(pairs, axis=0))
         turns.append(turn)
     whole = len(turns) // SMOOTHED

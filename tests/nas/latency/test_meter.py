@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -83,12 +84,15 @@ def test_a_dead_worker_is_told_and_replaced(meter: Meter) -> None:
     assert worker_id(meter) != first
 
 
+def children_of(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
 def child_of(process: int) -> int:
-    """The process that answers the present question, as soon as there is one."""
+    """The process of the network that is asked about, as soon as there is one."""
     for _ in range(200):
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-        if children:
-            return int(children[0])
+        if children := children_of(process):
+            return children[0]
         time.sleep(0.05)
     raise AssertionError("nobody answers")
 
@@ -133,11 +137,27 @@ def test_each_measurement_has_a_process_of_its_own(own_meter: Meter) -> None:
     """What was measured before leaves nothing behind, for small networks take longer in memory that others left."""
 
     def pages() -> int:
-        return int(Path(f"/proc/{worker_id(own_meter)}/statm").read_text().split()[1])
+        """That the process has written to; those of libraries come and go."""
+        _, resident, shared, *_ = Path(f"/proc/{worker_id(own_meter)}/statm").read_text().split()
+        return int(resident) - int(shared)
 
     before = pages()
     own_meter.measure(space.load("erfnet-encoder"), within=QUICK)
     assert abs(pages() - before) < 256  # a megabyte; the measurement takes some fifty
+
+
+def test_networks_that_take_turns_have_a_process_each(own_meter: Meter) -> None:
+    worker, seen = worker_id(own_meter), set[int]()
+    names = ["ndnet29-fcn32", "ndnet45-fcn32", "ndnet61-fcn32"]
+    with ThreadPoolExecutor(1) as pool, lane.training_step():  # so that all are prepared, and none is timed
+        measuring = pool.submit(own_meter.measure_together, [space.load(name) for name in names], within=QUICK)
+        while len(seen) < len(names) and not measuring.done():
+            seen = set(children_of(worker))
+            time.sleep(0.05)
+    latencies = measuring.result()
+    assert len(seen) == len(names)
+    assert all(latency.samples >= 5 for latency in latencies)
+    assert not children_of(worker)
 
 
 def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.latency import anchor, gpu, load, protocol, quiet
+from nas.latency import anchor, gpu, load, protocol, quiet, stand
+from nas.latency.stand import Beside, Company
 from space.errors import UserError
 from space.latency import Latency
 from space.target import Target
@@ -61,6 +62,7 @@ CLOCK = Clock()
 def invented_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "time", CLOCK)
     monkeypatch.setattr(anchor, "time", CLOCK)
+    monkeypatch.setattr(stand, "time", CLOCK)
 
 
 def waits(milliseconds: float) -> Callable[[], None]:
@@ -78,9 +80,14 @@ def kept_anchor() -> anchor.Anchor:
     )
 
 
-def company(reference: float = 1.0, canary: float = 0.2) -> protocol.Company:
+def company(reference: float = 1.0, canary: float = 0.2) -> Company:
     """Networks of known latency in milliseconds."""
-    return protocol.Company(reference=waits(reference), canary=waits(canary))
+    return Company(reference=waits(reference), canary=waits(canary))
+
+
+def stands(milliseconds: float) -> Beside:
+    """A candidate of known latency."""
+    return Beside(waits(milliseconds), company())
 
 
 NORMAL = protocol.Normal(reference_milliseconds=1.0, canary=0.2)
@@ -88,11 +95,10 @@ NORMAL = protocol.Normal(reference_milliseconds=1.0, canary=0.2)
 
 def conditions(
     threads: int = 1,
-    beside: protocol.Company | None = None,
     normal: protocol.Normal = NORMAL,
     within: float = protocol.WITHIN,
 ) -> protocol.Conditions:
-    return protocol.Conditions(company=beside or company(), normal=normal, threads=threads, within=within)
+    return protocol.Conditions(normal=normal, threads=threads, within=within)
 
 
 def test_drift_cancels_in_the_ratio() -> None:
@@ -164,25 +170,25 @@ def test_calls_alternate_and_pairs_are_added_until_the_interval_is_narrow() -> N
         order.append("reference")
         waits(0.5)()
 
-    beside = protocol.Company(reference=steady, canary=waits(0.1))
+    beside = Company(reference=steady, canary=waits(0.1))
     normal = protocol.Normal(reference_milliseconds=0.5, canary=0.2)
-    taken = protocol.take_pairs([noisy], conditions(beside=beside, normal=normal))[0]
+    taken = protocol.take_pairs([Beside(noisy, beside)], conditions(normal=normal))[0]
     assert taken.candidate.shape == (protocol.MOST_BLOCKS * protocol.BLOCKS, 25)
     assert order == ["candidate", "reference"] * (len(order) // 2)
     assert any("after 600 pairs" in reason for reason in taken.flagged)
 
 
 def test_the_ratio_of_known_waits_is_found() -> None:
-    taken = protocol.measure([waits(9.0)], conditions())[0]
+    taken = protocol.measure([stands(9.0)], conditions())[0]
     assert taken.candidate.shape == (protocol.BLOCKS, 10)  # of 10 ms each
     assert taken.ratio == pytest.approx(9.0)
 
 
 def test_less_is_taken_where_less_is_asked() -> None:
     begun = CLOCK.now
-    protocol.take_pairs([waits(1.5)], conditions())
+    protocol.take_pairs([stands(1.5)], conditions())
     thorough = CLOCK.now - begun
-    taken = protocol.take_pairs([waits(1.5)], conditions(within=0.03))[0]
+    taken = protocol.take_pairs([stands(1.5)], conditions(within=0.03))[0]
     assert len(taken.candidate) == protocol.BLOCKS // 2
     assert CLOCK.now - begun - thorough < thorough / 3
 
@@ -191,7 +197,7 @@ class Moved:
     """A machine whose cores share no cache for a while: the canary and the candidate take twice as long."""
 
     def __init__(self, blocks: float) -> None:
-        self.calls_left = blocks * (25 + protocol.WARM_PAIRS) + 1  # blocks of 25 pairs of 4 ms, chosen by one call
+        self.calls_left = blocks * (25 + stand.WARM_PAIRS) + 1  # blocks of 25 pairs of 4 ms, chosen by one call
 
     def candidate(self) -> None:
         self.calls_left -= 1
@@ -200,13 +206,13 @@ class Moved:
     def canary(self) -> None:
         waits(0.4 if self.calls_left >= 0 else 0.2)()
 
-    def company(self) -> protocol.Company:
-        return protocol.Company(reference=waits(1.0), canary=self.canary)
+    def stand(self) -> Beside:
+        return Beside(self.candidate, Company(reference=waits(1.0), canary=self.canary))
 
 
 def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
     machine = Moved(blocks=3)
-    taken = protocol.take_pairs([machine.candidate], conditions(threads=2, beside=machine.company()))[0]
+    taken = protocol.take_pairs([machine.stand()], conditions(threads=2))[0]
     assert taken.set_aside == 3 * 25
     assert taken.ratio == pytest.approx(1.5)
     assert not any("cores exchanged" in reason for reason in taken.disturbances)
@@ -216,15 +222,15 @@ def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
 def test_several_candidates_take_turns() -> None:
     order: list[str] = []
 
-    def named(name: str) -> Callable[[], None]:
+    def named(name: str) -> Beside:
         def run() -> None:
             order.append(name)
             waits(0.3)()
 
-        return run
+        return Beside(run, company(0.3, 0.1))
 
     normal = protocol.Normal(reference_milliseconds=0.3, canary=1 / 3)
-    taken = protocol.take_pairs([named("a"), named("b")], conditions(beside=company(0.3, 0.1), normal=normal))
+    taken = protocol.take_pairs([named("a"), named("b")], conditions(normal=normal))
     assert [len(one.candidate) for one in taken] == [protocol.BLOCKS] * 2
     turns = [name for name, before in zip(order, ["", *order], strict=False) if name != before]
     assert turns[:8] == ["a", "b"] * 4
@@ -232,7 +238,7 @@ def test_several_candidates_take_turns() -> None:
 
 def test_cores_that_stay_elsewhere_are_flagged() -> None:
     machine = Moved(blocks=1e9)
-    taken = protocol.take_pairs([machine.candidate], conditions(threads=2, beside=machine.company()))[0]
+    taken = protocol.take_pairs([machine.stand()], conditions(threads=2))[0]
     assert any("the cores exchanged data at" in reason for reason in taken.disturbances)
     assert (taken.out_of_patience, taken.better, taken.set_aside) == (True, False, 0)
     assert record(taken).flagged
@@ -240,21 +246,21 @@ def test_cores_that_stay_elsewhere_are_flagged() -> None:
 
 def test_out_of_patience_is_no_excuse_for_fewer_blocks() -> None:
     machine = Moved(blocks=1e9)
-    elsewhere = replace(conditions(threads=2, beside=machine.company()), patience_seconds=0.0)
-    for taken in protocol.take_pairs([machine.candidate, machine.candidate], elsewhere):
+    elsewhere = replace(conditions(threads=2), patience_seconds=0.0)
+    for taken in protocol.take_pairs([machine.stand(), machine.stand()], elsewhere):
         assert len(taken.candidate) == protocol.BLOCKS
         assert taken.out_of_patience
 
 
 def test_a_reference_far_from_its_anchor_is_flagged() -> None:
-    slow = protocol.take_pairs([waits(3.0)], conditions(beside=company(2.0, 0.4)))[0]
+    slow = protocol.take_pairs([Beside(waits(3.0), company(2.0, 0.4))], conditions())[0]
     assert any("of its anchored latency" in reason for reason in slow.disturbances)
     assert slow.ratio == pytest.approx(1.5)
 
 
 def test_one_thread_needs_no_other_core() -> None:
     machine = Moved(blocks=1e9)
-    taken = protocol.take_pairs([machine.candidate], conditions(beside=machine.company()))[0]
+    taken = protocol.take_pairs([machine.stand()], conditions())[0]
     assert (taken.set_aside, taken.out_of_patience) == (0, False)
     assert not any("cores exchanged" in reason for reason in taken.disturbances)
 
@@ -262,7 +268,7 @@ def test_one_thread_needs_no_other_core() -> None:
 def test_a_machine_better_than_its_anchor_is_anchored_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bad_spell = replace(kept_anchor(), milliseconds=5.0, canary=0.2)
-    taken = protocol.take_pairs([waits(1.5)], conditions(threads=2, normal=bad_spell.normal))[0]
+    taken = protocol.take_pairs([stands(1.5)], conditions(threads=2, normal=bad_spell.normal))[0]
     assert taken.better
     fresh = anchor.renew(company(), bad_spell, threads=2)
     assert fresh.milliseconds == pytest.approx(1.0)

@@ -1,0 +1,48 @@
+"""How processes of ours answer each other: a JSON object each, which is an answer, a refusal or a failure.
+
+{"latencies": [...]}                                  an answer
+{"refused": "<message>", "kind": "TargetError"}       for what a user can put right
+{"failed": "<traceback>"}                             for what nobody expected
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from space import errors
+from space.errors import UserError
+
+
+class WorkerError(RuntimeError):
+    """The measuring process died, hung or failed in a way that is not the user's; the message has its last words."""
+
+
+def answer(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` gives, or why it gave nothing."""
+    try:
+        return work()
+    except Exception as error:
+        return refusal(error)
+
+
+def refusal(error: Exception) -> dict[str, Any]:
+    """The reply that says what was raised."""
+    if isinstance(error, UserError):
+        return {"refused": str(error), "kind": type(error).__name__}
+    if isinstance(error, WorkerError):
+        return {"failed": str(error)}
+    return {"failed": "".join(traceback.format_exception(error))}
+
+
+def accept(reply: dict[str, Any]) -> dict[str, Any]:
+    """A reply that is an answer.
+
+    Raises: the UserError that was raised there, WorkerError for other failures.
+    """
+    if "refused" in reply:
+        raise getattr(errors, reply["kind"], UserError)(reply["refused"])
+    if "failed" in reply:
+        raise WorkerError(reply["failed"])
+    return reply
