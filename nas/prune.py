@@ -120,7 +120,7 @@ class Pruner:
             depth=depth,
         )
         for cut in some_cuts(cutter, TAUGHT, depth=depth):
-            self._estimates.learn(cut, self._quick(cut).milliseconds(budget.statistic))
+            self._learn_latency(cut, self._quick(cut), budget)
         teacher = network = network.to(self._device)
         start = before.milliseconds(budget.statistic)
         for step in range(1, plan.steps + 1):
@@ -221,8 +221,11 @@ class Pruner:
         return self._meter.measure(architecture, within=QUICK * self._within)
 
     def _learn(self, architecture: Architecture, budget: Budget) -> float:
-        milliseconds = self._latency(architecture).milliseconds(budget.statistic)
-        self._estimates.learn(architecture, milliseconds)
+        return self._learn_latency(architecture, self._latency(architecture), budget)
+
+    def _learn_latency(self, architecture: Architecture, latency: Latency, budget: Budget) -> float:
+        milliseconds = latency.milliseconds(budget.statistic)
+        self._estimates.learn(architecture, milliseconds, disturbed=bool(latency.flagged))
         return milliseconds
 
 

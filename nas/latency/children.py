@@ -153,15 +153,3 @@ def seats(makers: Sequence[Callable[[], Place]], at_once: int) -> Iterator[list[
     finally:
         for child in children:
             child.end()
-
-
-def once(work: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """What `work` gives in a child that ends with it.
-
-    Raises: what it raised there.
-    """
-    child = Child(lambda: lambda _: work())
-    try:
-        return child.prepared().ask({})
-    finally:
-        child.end()

@@ -24,14 +24,14 @@ class Estimates:
         self._num_classes = num_classes
         self._table = table
         self._works: dict[str, dict[str, float]] = {}
-        self._measured: dict[str, float] = {}
+        self._measured: dict[str, tuple[float, bool]] = {}  # milliseconds, and whether the machine was disturbed
         self._prices: Prices | None = None if table is None else table.prices
         self._fresh = True
 
-    def learn(self, architecture: Architecture, milliseconds: float) -> None:
-        """Take a measurement into account; the last one of an architecture counts."""
+    def learn(self, architecture: Architecture, milliseconds: float, *, disturbed: bool = False) -> None:
+        """Take a measurement into account, the last one of an architecture; that of a disturbed machine counts less."""
         self._works[architecture.key] = work_of(architecture, self._size, self._num_classes)
-        self._measured[architecture.key] = milliseconds
+        self._measured[architecture.key] = milliseconds, disturbed
         self._fresh = False
 
     def architecture(self, architecture: Architecture) -> float:
@@ -49,6 +49,8 @@ class Estimates:
     def _fitted(self) -> Prices | None:
         if not self._fresh:
             known = None if self._table is None else self._table.prices
-            self._prices = fit_prices(list(self._works.values()), list(self._measured.values()), known)
+            milliseconds, flags = zip(*self._measured.values(), strict=True)
+            disturbed = [place for place, flag in enumerate(flags) if flag]
+            self._prices = fit_prices(list(self._works.values()), milliseconds, known, disturbed)
             self._fresh = True
         return self._prices

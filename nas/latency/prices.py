@@ -13,7 +13,7 @@ together by little, single quantities by less.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from space.work import unit
 Vector = NDArray[np.float64]
 
 NOISE = 0.04  # of a latency, as a share of it: the model's own error included
+DISTURBED_NOISE = 0.15  # of one that was taken on a disturbed machine
 OUTLIER = 3.0  # times the noise, from which on an error counts less and less
 SPREAD = 0.5  # of log prices around their unit's
 WIDE_SPREAD = {"resized": 2.5, "moved": 2.5}  # ways to resize differ by factors of a hundred
@@ -37,17 +38,27 @@ LONGEST_STEP = 2.0  # of a log price in one round
 ENOUGH = 1e-5  # relative gain of a round, below which it is the last
 
 
-def fit_prices(works: Sequence[Mapping[str, float]], latencies: Sequence[float], known: Prices | None = None) -> Prices:
+def fit_prices(
+    works: Sequence[Mapping[str, float]],
+    latencies: Sequence[float],
+    known: Prices | None = None,
+    disturbed: Collection[int] = (),
+) -> Prices:
     """The most probable prices behind the latencies of networks that did such work (in the latencies' own unit, which
     is that of `known` prices too).
+
+    `disturbed`: the places of latencies that are less sure than others.
     """
     assert len(works) == len(latencies) > 0
+    noise = np.full(len(latencies), NOISE)
+    noise[list(disturbed)] = DISTURBED_NOISE
     quantities = sorted({quantity for work in works for quantity in work})
     units = sorted({unit(quantity) for quantity in quantities})
     amounts = np.array([[work.get(quantity, 0.0) for quantity in quantities] for work in works])
     problem = _Problem(
         amounts=amounts,
         log_latencies=np.log(np.asarray(latencies, dtype=np.float64)),
+        noise=noise,
         unit_of=np.array([units.index(unit(quantity)) for quantity in quantities]),
         spread=np.array([WIDE_SPREAD.get(unit(quantity), SPREAD) for quantity in quantities]),
         apart=np.zeros(len(quantities)),
@@ -70,6 +81,7 @@ class _Problem:
 
     amounts: NDArray[np.float64]  # (networks, quantities)
     log_latencies: Vector
+    noise: Vector  # of each network's latency
     unit_of: NDArray[np.int64]  # of each quantity
     spread: Vector  # of each quantity
     apart: Vector  # of each quantity: where its log price is expected beside its unit's
@@ -103,11 +115,11 @@ class _Problem:
         prices, unit_prices = unknowns[: self.quantities], unknowns[self.quantities :]
         parts = self.amounts * np.exp(prices)
         estimates = parts.sum(axis=1)
-        error = (np.log(estimates) - self.log_latencies) / NOISE
+        error = (np.log(estimates) - self.log_latencies) / self.noise
         trust = (1 + (error / OUTLIER) ** 2) ** -0.25  # the root of a weight
         networks = len(error)
         slope = np.zeros((networks + self.quantities + self.units, len(unknowns)))
-        slope[:networks, : self.quantities] = parts / estimates[:, None] / NOISE * trust[:, None]
+        slope[:networks, : self.quantities] = parts / estimates[:, None] * (trust / self.noise)[:, None]
         rows = np.arange(self.quantities)
         slope[networks + rows, rows] = 1 / self.spread
         slope[networks + rows, self.quantities + self.unit_of] = -1 / self.spread

@@ -17,6 +17,7 @@ import base64
 import contextlib
 import copy
 import functools
+import importlib
 import json
 import os
 import sys
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 SAME_LABELS = 0.999
 AS_EXACT = 2.0  # labels that differ from those of exact arithmetic, as a multiple of how many of PyTorch's do
 OPEN = 2.0  # standard deviations: most activations of an untrained network are positive, and below relu6's bound
+# Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.
+EARLY = ("nas.export", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
 TIES = {("fp32", "cpu"): 1e-4, ("fp32", "cuda"): 5e-3, ("fp16", "cuda"): 2e-2}
 
 
@@ -46,7 +49,7 @@ class Bench:
     """One target, one input size, and what stands beside every candidate of this process, prepared on it."""
 
     def __init__(self, target: Target, size: tuple[int, int]) -> None:
-        from nas.latency.reference import CANARY_SIZE, NAME, Canary, Reference
+        from nas.latency.reference import CANARY_SIZE, Canary, Reference
 
         self.target = target
         self.size = size
@@ -58,7 +61,7 @@ class Bench:
             reference=self.runtime.prepare(Reference().eval(), self.image, target),
             canary=self.runtime.prepare(Canary().eval(), _noise(CANARY_SIZE), target),
         )
-        self.environment = device.describe(target) | {"reference": NAME, "protocol": protocol.VERSION}
+        self.environment = _environment(target)
 
     def place(self, network: nn.Module) -> Spot:
         """The network prepared, beside the company.
@@ -92,6 +95,12 @@ class Bench:
                 f"{self.target} gives other labels than PyTorch on {1 - share:.2%} of the pixels, so its time would be "
                 "that of another network; choose another runtime or precision"
             )
+
+
+def _environment(target: Target) -> dict[str, str]:
+    from nas.latency.reference import NAME
+
+    return device.describe(target) | {"reference": NAME, "protocol": protocol.VERSION}
 
 
 def _noise(size: tuple[int, int]) -> Tensor:
@@ -184,14 +193,10 @@ def main(arguments: list[str]) -> int:
         if target.on_cuda:
             return {"ready": True, "environment": bench().environment}
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(target.thread_count()))
-        # Here, so that no child imports them again, nor torch; nor does this process, in which candidates are forked,
-        # change with what numpy loads only when it is used.
-        import numpy.ma
-        import numpy.random  # noqa: F401
-
-        import nas.export  # noqa: F401
-
-        return {"ready": True, "environment": children.once(lambda: bench().environment)}
+        for module in EARLY:
+            importlib.import_module(module)
+        runtimes.require(target)
+        return {"ready": True, "environment": _environment(target)}
 
     def place(asked: dict[str, Any]) -> Spot:
         return bench().place(build(asked["architecture"], asked["weights"], num_classes))

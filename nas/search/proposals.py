@@ -209,7 +209,8 @@ class Proposals:
         return fill(architecture, self._budget, measure, confirm, self._estimates.architecture)
 
     def _learn_latency(self, architecture: Architecture, latency: Latency) -> None:
-        self._estimates.learn(architecture, latency.milliseconds(self._budget.statistic))
+        milliseconds = latency.milliseconds(self._budget.statistic)
+        self._estimates.learn(architecture, milliseconds, disturbed=bool(latency.flagged))
 
 
 def measured_trial(

@@ -78,3 +78,14 @@ def test_a_few_measurements_correct_a_table(table: LatencyTable) -> None:
     for each in drawn(2, 8):
         without.learn(each, milliseconds(each))
     assert error(estimates, networks) < error(without, networks)
+
+
+def test_disturbed_measurements_mislead_less() -> None:
+    networks = drawn(3, 20)
+    trusting, wary = Estimates(SIZE, CLASSES), Estimates(SIZE, CLASSES)
+    for number, each in enumerate(drawn(2, 40)):
+        disturbed = number % 3 == 0
+        slower = (1.5 if disturbed else 1.0) * milliseconds(each)
+        trusting.learn(each, slower)
+        wary.learn(each, slower, disturbed=disturbed)
+    assert error(wary, networks) < 0.8 * error(trusting, networks)
