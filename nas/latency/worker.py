@@ -35,13 +35,13 @@ from space.target import Target
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+# Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.
+EARLY = ("nas.export", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
 # Least share of pixels on which a timed graph must agree with PyTorch in fp32, and what still counts as a tie between
 # two classes, as a share of the range of logits. PyTorch lets convolutions use TF32 (10 bits) for fp32 on a GPU.
 SAME_LABELS = 0.999
 AS_EXACT = 2.0  # labels that differ from those of exact arithmetic, as a multiple of how many of PyTorch's do
 OPEN = 2.0  # standard deviations: most activations of an untrained network are positive, and below relu6's bound
-# Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.
-EARLY = ("nas.export", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
 TIES = {("fp32", "cpu"): 1e-4, ("fp32", "cuda"): 5e-3, ("fp16", "cuda"): 2e-2}
 
 
