@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from space.latency import Latency
 
 EPILOG = """\
-All networks are timed untrained in one process: they take turns, and each alternates call by call with one frozen
-reference network; milliseconds are the median ratio times what the reference takes on this device. With --out a table
-(latency.csv; its column `flagged` says why a number is not to be trusted, and is empty otherwise), the medians of all
-blocks of calls that it rests on (blocks.csv) and a picture (latency.png) are left behind.
+All networks are timed untrained, on the CPU each in a process of its own: they take turns, and each alternates call by
+call with one frozen reference network; milliseconds are the median ratio times what the reference takes on this device.
+With --out a table (latency.csv; its column `flagged` says why a number is not to be trusted, and is empty otherwise),
+the medians of all blocks of calls that it rests on (blocks.csv) and a picture (latency.png) are left behind.
 
---calibrate measures random networks of the whole space instead (550 take some 25 minutes, once per device, input size
+--calibrate measures random networks of the whole space instead (550 take half an hour, once per device, input size
 and version of the libraries; it goes on where it was interrupted), fits a latency table to them, and prints how far its
 estimates of left-out networks are off. `nas profile` reads the table.
 
