@@ -66,8 +66,8 @@ def run(options: argparse.Namespace) -> None:
     if options.calibrate and options.within is not None:
         raise UserError("--calibrate measures many networks quickly; leave out --within, and give it more --networks")
     size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
-    names = dict.fromkeys(options.architectures or space.published())
-    architectures = {name: common.load_architecture(name) for name in names}
+    names = () if options.calibrate else options.architectures or space.published()
+    architectures = {name: common.load_architecture(name) for name in dict.fromkeys(names)}
     networks = calibration.NETWORKS if options.networks is None else options.networks
     if networks < calibration.FEWEST:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
