@@ -20,7 +20,7 @@ call with one frozen reference network; milliseconds are the median ratio times 
 With --out a table (latency.csv; its column `flagged` says why a number is not to be trusted, and is empty otherwise),
 the medians of all blocks of calls that it rests on (blocks.csv) and a picture (latency.png) are left behind.
 
---calibrate measures random networks of the whole space instead (550 take half an hour, once per device, input size
+--calibrate measures random networks of the whole space instead (550 take 35 to 45 minutes, once per device, input size
 and version of the libraries; it goes on where it was interrupted), fits a latency table to them, and prints how far its
 estimates of left-out networks are off. `nas profile` reads the table.
 

@@ -1,4 +1,4 @@
-"""Candidates in processes of their own, forked from one that has computed nothing: a process ages.
+"""Candidates in processes of their own, forked from one that runs no network: a process ages.
 
 Where networks were built, exported and run before, small ones take 3 to 9 % longer than in a new process, as one that
 is deployed is (their memory is what the others left). So each candidate has a process with its own reference network
@@ -33,7 +33,7 @@ class Child:
 
     def __init__(self, prepare: Prepare) -> None:
         requests, self._requests = os.pipe()
-        self._replies, replies = os.pipe()
+        heard, replies = os.pipe()
         self._process = os.fork()
         if not self._process:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -42,7 +42,7 @@ class Child:
             os._exit(0)  # nothing of the parent's is to be tidied up
         os.close(requests)
         os.close(replies)
-        self._heard = os.fdopen(self._replies)
+        self._heard = os.fdopen(heard)
         self._prepared = False
 
     def prepared(self) -> Child:

@@ -7,8 +7,8 @@ request
 
 is answered with {"latencies": [{...}, ...]}. It ends when its input does. What libraries print goes to standard error.
 
-On the CPU each network has a child process (`nas.latency.children`), and this one computes nothing. On a GPU this
-process prepares and times them all.
+On the CPU each network has a child process (`nas.latency.children`), and this one only gives them turns and writes the
+records. On a GPU it prepares and times them all itself.
 """
 
 from __future__ import annotations
