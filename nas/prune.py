@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from nas.data import Dataset, Loader, endless, make_loader
+from nas.latency import lane
 from nas.latency.estimates import Estimates
 from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
@@ -21,9 +22,11 @@ from nas.training import EpochReport, Recipe
 from pruning.allocation import FULL_ENOUGH, allocate, require_reachable
 from pruning.damage import Damage, assumed_damage, observed_damage
 from pruning.depth import removable_blocks, remove_blocks, without_blocks
-from pruning.importance import Scores, batch_norm_scale, fisher, magnitude, taylor
+from pruning.importance import Batch, Scores, batch_norm_scale, fisher, magnitude, taylor
 from pruning.surgery import Cutter
 from space import Architecture, UserError
+from space.channels import Widths
+from space.graph import Graph
 from space.latency import Budget, Latency
 from space.latency_table import LatencyTable
 
@@ -114,7 +117,7 @@ class Pruner:
         depth = plan.depth and self._dataset is not None  # without data nothing tells which blocks can go
         require_reachable(
             cutter,
-            estimate=self._estimates.graph,
+            estimate=self._estimate,
             measure=lambda architecture: self._learn(architecture, budget),
             budget_milliseconds=aim,
             depth=depth,
@@ -146,7 +149,7 @@ class Pruner:
             cutter,
             scores,
             damage,
-            estimate=self._estimates.graph,
+            estimate=self._estimate,
             measure=measure,
             budget_milliseconds=milliseconds,
             full_enough=FULL_ENOUGH / AIM if last else 0.9,
@@ -163,8 +166,9 @@ class Pruner:
             scores = score(cutter, network)
             return scores, assumed_damage(cutter, scores)
         scores = self._scores(cutter, network, plan.importance or "fisher")
-        images = next(endless(self._loader(self._dataset, OBSERVED_IMAGES)))[0]
-        damage = observed_damage(cutter, network, scores, [images])
+        with lane.training_step():
+            images = next(endless(self._loader(self._dataset, OBSERVED_IMAGES)))[0]
+        damage = observed_damage(cutter, network, scores, [images], guard=lane.training_step)
         return scores, damage if plan.depth else replace(damage, blocks={})
 
     def _scores(self, cutter: Cutter, network: Network, importance: Importance) -> Scores:
@@ -177,7 +181,7 @@ class Pruner:
             return batch_norm_scale(cutter, network)
         batches = itertools.islice(endless(self._loader(self._dataset, self._recipe.batch_size)), SCORING_BATCHES)
         score = fisher if importance == "fisher" else taylor
-        return score(cutter, network, batches, segmentation_loss)
+        return score(cutter, network, in_steps(batches), segmentation_loss)
 
     def _loader(self, dataset: Dataset, size: int) -> Loader:
         """Training images as they are."""
@@ -187,7 +191,6 @@ class Pruner:
 
     def _recovered(self, network: Network, teacher: Network, epochs: int) -> Network:
         """Fresh batch-norm statistics, then training with the whole network as the teacher."""
-        from nas.latency import lane
         from nas.training.normalisation import reestimate_batch_norm
         from nas.training.trainer import Trainer
 
@@ -210,6 +213,10 @@ class Pruner:
             self._said(_words(trainer.run_epoch()))
         network.load_state_dict(trainer.weights())
         return network
+
+    def _estimate(self, graph: Graph, sizes: Widths) -> float:
+        with lane.training_step():  # thousands of them keep a core busy for a minute
+            return self._estimates.graph(graph, sizes)
 
     def _latency(self, architecture: Architecture) -> Latency:
         """Measured once."""
@@ -244,6 +251,17 @@ def some_cuts(cutter: Cutter, number: int, *, depth: bool) -> Iterator[Architect
             counts[name] = int(np.clip(round(wanted / multiple) * multiple, 1, full))
         blocks = [block for block in possible if random.random() > math.sqrt(share)]
         yield without_blocks(cutter.narrowed(counts), blocks)
+
+
+def in_steps(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches, each fetched and worked on as a step of training: never while another process times a network."""
+    source = iter(batches)
+    while True:
+        with lane.training_step():
+            batch = next(source, None)
+            if batch is None:
+                return
+            yield batch
 
 
 def _pruned(network: Network, whole: Network, before: Latency, after: Latency) -> Pruned:

@@ -10,8 +10,8 @@ without training is not counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,18 +48,30 @@ def kept_first(cutter: Cutter, scores: Scores, name: str) -> NDArray[np.int64]:
     return present[np.argsort(-scores[present], kind="stable")]
 
 
-def observed_damage(cutter: Cutter, network: Network, scores: Scores, images: Sequence[Tensor]) -> Damage:
+def observed_damage(
+    cutter: Cutter,
+    network: Network,
+    scores: Scores,
+    images: Sequence[Tensor],
+    guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Damage:
     """Damage observed on `images`, batches (N, 3, H, W) on the network's device with N of 2 at least.
 
     It is the divergence (Kullback and Leibler's, mean over pixels) of the classes' probabilities from those of the
     whole network. Each group is observed at a few counts; in between it is shared out by the scores of the channels
-    that go. The network is left as it was.
+    that go. The network is left as it was. `guard()` is entered around every batch.
     """
     with _batch_statistics(network), _Gates(cutter, network) as gates, torch.no_grad():
-        whole = [functional.log_softmax(network(batch), dim=1) for batch in images]
+
+        def answers(observed: Network) -> Iterator[Tensor]:
+            for batch in images:
+                with guard():
+                    yield functional.log_softmax(observed(batch), dim=1)
+
+        whole = list(answers(network))
 
         def divergence(shorter: Network) -> float:
-            values = [_divergence(shorter(batch), wanted) for batch, wanted in zip(images, whole, strict=True)]
+            values = [_divergence(found, wanted) for found, wanted in zip(answers(shorter), whole, strict=True)]
             return sum(values) / len(values)
 
         groups = {}
@@ -109,8 +121,7 @@ def _curve(scores: Scores, observed: Mapping[int, float]) -> NDArray[np.float64]
     return curve
 
 
-def _divergence(logits: Tensor, wanted: Tensor) -> float:
-    found = functional.log_softmax(logits, dim=1)
+def _divergence(found: Tensor, wanted: Tensor) -> float:
     return max(0.0, float((wanted.exp() * (wanted - found)).sum(dim=1).mean()))
 
 

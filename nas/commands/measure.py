@@ -21,7 +21,7 @@ With --out a table (latency.csv; its column `flagged` says why a number is not t
 the medians of all blocks of calls that it rests on (blocks.csv) and a picture (latency.png) are left behind.
 
 --calibrate measures random networks of the whole space instead (550 take 35 to 45 minutes, once per device, input size
-and version of the libraries; it goes on where it was interrupted), fits a latency table to them, and prints how far its
+and version of the libraries; it goes on where it was interrupted, and measures again what was disturbed), fits a latency table to them, and prints how far its
 estimates of left-out networks are off. `nas profile` reads the table.
 
 examples:
@@ -91,7 +91,10 @@ def _calibrate(meter: Meter, networks: int, out: Path | None) -> None:
     print(f"\nfitted to {found.table.networks} networks; judged on {len(found.left_out)} that were left out of a fit\n")
     print(comparison(found.left_out))
     if found.flagged:
-        print(f"not used: {found.flagged} measurements, taken while the machine was disturbed")
+        print(
+            f"not used: {found.flagged} measurements, taken while the machine was disturbed; "
+            "the same command measures them again"
+        )
     if out:
         write_calibration(out, found)
         print(f"{out}: {ESTIMATES} {SCATTER}")

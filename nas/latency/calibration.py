@@ -2,9 +2,9 @@
 
 The networks are drawn from the whole space, not from a study's, and at widths from a twentieth of what was drawn to all
 of it, as a search tries them. What was measured is kept line by line beside the table, in
-$XDG_CACHE_HOME/framebudget/tables, so that an interrupted calibration goes on where it stood, and a longer one adds to
-a shorter one. Every fifth network is left out of the fit to judge the table by; the table that is kept is fitted to
-all of them.
+$XDG_CACHE_HOME/framebudget/tables, so that an interrupted calibration goes on where it stood, a longer one adds to a
+shorter one, and the next one measures again what was disturbed. Every fourth network is left out of the fit to judge
+the table by; the table that is kept is fitted to all of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TOGETHER = 4  # networks that take turns
 WITHIN = 0.03  # of each latency
 NARROWEST = 0.05  # width factor
 MOST_MULTIPLY_ADDS = 70_000  # per pixel of the image; ERFNet has 56,000
-LEFT_OUT = 5  # every fifth network
+LEFT_OUT = 4  # every fourth network
 
 Progress = Callable[[int, int], None]  # networks measured, and to measure
 
@@ -86,11 +86,11 @@ def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
 
 
 def measure_networks(meter: Meter, networks: int, progress: Progress) -> None:
-    """Measure the first `networks` draws that have not been measured on this device yet, and keep the results.
+    """Measure the first `networks` draws that have not been measured undisturbed on this device, and keep the results.
 
     Raises: UserError when the folder of tables cannot be written.
     """
-    known = {sample.index for sample in read_samples(meter)}
+    known = {sample.index for sample in read_samples(meter) if not sample.flagged}
     missing = [index for index in range(networks) if index not in known]
     file = _folder(meter) / "samples.jsonl"
     for start in range(0, len(missing), TOGETHER):
@@ -170,7 +170,7 @@ def kept_table(meter: Meter) -> LatencyTable | None:
 
 
 def read_samples(meter: Meter) -> list[Sample]:
-    """What was measured on this device so far; a line cut off by a crash is left out."""
+    """What was measured on this device so far, each network's last measurement; a line cut off by a crash is left out."""
     found: dict[int, Sample] = {}
     try:
         lines = (_folder(meter) / "samples.jsonl").read_text("utf-8").splitlines()

@@ -1,7 +1,8 @@
 """An exclusive lane on one machine: no training step runs while anything is timed.
 
-Every training step is entered through `training_step()`, every timing through `alone()`; processes need not know each
-other. Two files of the user's own folder under the temporary directory are locked with flock:
+Every training step is entered through `training_step()`, and so is what else computes for long (exporting a network to
+be timed, weighing channels); every timing through `alone()`. Processes need not know each other. Two files of the
+user's own folder under the temporary directory are locked with flock:
 
     turnstile   everybody passes it; whoever times keeps it shut, so that no new step starts and timing is not starved
     lane        held shared by steps and exclusively by a timing, which thus waits only for the steps under way

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nas.latency import anchor, children, device, device_cache, protocol, runtimes
+from nas.latency import anchor, children, device, device_cache, lane, protocol, runtimes
 from nas.latency.anchor import Anchor
 from nas.latency.referee import Place, Referee
 from nas.latency.replies import answer
@@ -199,7 +199,8 @@ def main(arguments: list[str]) -> int:
         return {"ready": True, "environment": _environment(target)}
 
     def place(asked: dict[str, Any]) -> Spot:
-        return bench().place(build(asked["architecture"], asked["weights"], num_classes))
+        with lane.training_step():  # preparing is no timing: it would disturb another's
+            return bench().place(build(asked["architecture"], asked["weights"], num_classes))
 
     def measure(request: dict[str, Any]) -> dict[str, Any]:
         makers = [functools.partial(place, asked) for asked in request["networks"]]

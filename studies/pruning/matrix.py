@@ -4,7 +4,8 @@
 
 trains each network on CamVid, cuts it by each method until its measured latency is inside the budget, fine-tunes,
 scores and measures again. What is done already is not done again: give the command again after an interruption, or with
-more networks, fractions or seeds. Leave the machine alone meanwhile.
+more networks, fractions or seeds. Leave the machine alone meanwhile. Two of these commands may run side by side, for
+different networks and with a thread each (`--threads 1`): nothing is trained while one of them times a network.
 
 Methods (all cut exactly the same groups of channels, found by `space.channels`; Torch-Pruning's own tracing loses the
 image that ERFNet and FPLNet concatenate):
@@ -26,6 +27,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +37,10 @@ from stock import group_magnitude, group_taylor
 import space
 from nas.data import Dataset, endless, load, make_loader
 from nas.data.dataset import DataSpec
-from nas.latency import Meter, parse_target
+from nas.latency import Meter, lane, parse_target
 from nas.latency.calibration import kept_table
-from nas.prune import AIM, Plan, Pruner
+from nas.latency.estimates import Estimates
+from nas.prune import AIM, Plan, Pruner, in_steps
 from nas.training import Recipe, load_recipe
 from nas.training.evaluation import evaluate
 from nas.training.loss import segmentation_loss
@@ -45,7 +48,7 @@ from nas.training.trainer import Trainer
 from nas.training.weights import load_weights, save_weights
 from pruning.allocation import allocate
 from pruning.damage import kept_first, observed_damage
-from pruning.importance import Scores, fisher
+from pruning.importance import Batch, Scores, fisher
 from pruning.surgery import Cutter
 from space import Architecture, BudgetError
 from space.count import graph_multiply_adds
@@ -61,6 +64,7 @@ SCORING_BATCHES = 16
 OBSERVED_IMAGES = 16
 MOST_MEASUREMENTS = 12
 FULL_ENOUGH = 0.97
+ESTIMATED_HALVINGS = 8
 COLUMNS = (
     "network", "method", "fraction", "seed", "parameters", "p50_milliseconds", "miou_before", "miou",
     "whole_milliseconds", "miou_untuned", "epochs", "blocks_gone", "flagged", "seconds",
@@ -92,8 +96,16 @@ class Bench:
     def cutter(self) -> Cutter:
         return Cutter(self.network.architecture, self.dataset.num_classes)
 
-    def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(self, size: int) -> Iterator[Batch]:
         return endless(make_loader(self.dataset, "train", batch_size=size, augmentation=None, seed=self.recipe.seed))
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        return Estimates(self.dataset.size, self.dataset.num_classes, kept_table(self.meter))
+
+    def scored_batches(self) -> Iterator[Batch]:
+        """What gradients are taken on."""
+        return in_steps(itertools.islice(self.batches(self.recipe.batch_size), SCORING_BATCHES))
 
 
 def train(
@@ -109,7 +121,15 @@ def train(
     network = architecture.build(dataset.num_classes)
     finished = folder / "weights.safetensors"
     if not finished.is_file():
-        trainer = Trainer(architecture, dataset, recipe, weights=weights, teacher=teacher, threads=2)
+        trainer = Trainer(
+            architecture,
+            dataset,
+            recipe,
+            weights=weights,
+            teacher=teacher,
+            threads=torch.get_num_threads(),
+            guard=lane.training_step,
+        )
         checkpoint = folder / "checkpoint.pt"
         folder.mkdir(parents=True, exist_ok=True)
         if checkpoint.is_file():
@@ -124,21 +144,29 @@ def train(
     return network.eval()
 
 
+def miou_of(network: Network, dataset: Dataset) -> float:
+    return evaluate(network, dataset, threads=torch.get_num_threads(), guard=lane.training_step).miou
+
+
 def fitted(bench: Bench, budget: float, cut: Callable[[float], Architecture]) -> float:
     """The smallest share of channels to remove whose measured latency is inside the budget.
+
+    Where to measure next is estimated, and every second time the middle of what is left.
 
     Raises: BudgetError when there is none.
     """
     low, high, found = 0.0, 1.0, None
     measured: dict[str, float] = {}
-    for _ in range(3 * MOST_MEASUREMENTS):
-        share = (low + high) / 2
+    correction = 1.0
+    for step in range(3 * MOST_MEASUREMENTS):
+        share = (low + high) / 2 if step % 2 else estimated(bench, AIM * budget / correction, low, high, cut)
         architecture = cut(share)
         if architecture.key not in measured:
             if len(measured) == MOST_MEASUREMENTS:
                 break
             measured[architecture.key] = bench.meter.measure(architecture).p50_milliseconds
         milliseconds = measured[architecture.key]
+        correction = milliseconds / bench.estimates.architecture(architecture)
         if milliseconds > budget:
             low = share
             continue
@@ -148,6 +176,20 @@ def fitted(bench: Bench, budget: float, cut: Callable[[float], Architecture]) ->
     if found is None:
         raise BudgetError(f"the lowest was {min(measured.values()):.2f} ms")
     return found
+
+
+def estimated(
+    bench: Bench, milliseconds: float, low: float, high: float, cut: Callable[[float], Architecture]
+) -> float:
+    """The share between `low` and `high` that is estimated to take that long."""
+    with lane.training_step():
+        for _ in range(ESTIMATED_HALVINGS):
+            middle = (low + high) / 2
+            if bench.estimates.architecture(cut(middle)) > milliseconds:
+                low = middle
+            else:
+                high = middle
+    return (low + high) / 2
 
 
 def uniform(bench: Bench, budget: float) -> Cut:
@@ -179,8 +221,7 @@ def one_threshold(bench: Bench, budget: float, scores: Scores) -> Cut:
 def stock_scores(bench: Bench, method: str) -> Scores:
     if method == "global":
         return group_magnitude(bench.cutter, bench.network)
-    batches = itertools.islice(bench.batches(bench.recipe.batch_size), SCORING_BATCHES)
-    return group_taylor(bench.cutter, bench.network, batches, segmentation_loss)
+    return group_taylor(bench.cutter, bench.network, bench.scored_batches(), segmentation_loss)
 
 
 def by_share(bench: Bench, budget: float, cutter: Cutter, keep: Callable[[float], np.ndarray]) -> Cut:
@@ -202,9 +243,9 @@ def kept(cutter: Cutter, scores: Scores, wanted: dict[str, float]) -> np.ndarray
 def flops(bench: Bench, budget: float) -> Cut:
     """Channels by damage per multiply-add."""
     cutter, network = bench.cutter, bench.network
-    batches = itertools.islice(bench.batches(bench.recipe.batch_size), SCORING_BATCHES)
-    scores = fisher(cutter, network, batches, segmentation_loss)
-    damage = observed_damage(cutter, network, scores, [next(bench.batches(OBSERVED_IMAGES))[0]])
+    scores = fisher(cutter, network, bench.scored_batches(), segmentation_loss)
+    images = next(bench.batches(OBSERVED_IMAGES))[0]
+    damage = observed_damage(cutter, network, scores, [images], guard=lane.training_step)
     found = allocate(
         cutter,
         scores,
@@ -245,7 +286,7 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
             architecture, cut = one_threshold(bench, AIM * budget, stock_scores(bench, method))
         else:
             architecture, cut = {"uniform": uniform, "flops": flops, "width": width}[method](bench, AIM * budget)
-        untuned = float("nan") if cut is None else evaluate(cut, bench.dataset).miou
+        untuned = float("nan") if cut is None else miou_of(cut, bench.dataset)
         recipe, weights = bench.tuning, None
         if cut is None:  # from scratch
             recipe = replace(bench.recipe, epochs=base_epochs + bench.epochs)
@@ -257,11 +298,20 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
     return {
         "parameters": space.parameters(tuned.architecture, bench.dataset.num_classes),
         "p50_milliseconds": f"{latency.p50_milliseconds:.4f}",
-        "miou": f"{evaluate(tuned, bench.dataset).miou:.4f}",
+        "miou": f"{miou_of(tuned, bench.dataset):.4f}",
         "miou_untuned": f"{untuned:.4f}",
         "blocks_gone": blocks,
         "flagged": "; ".join(latency.flagged),
     }
+
+
+def append(file: Path, found: dict[str, object]) -> None:
+    """One more row; another command may be adding its own."""
+    with file.open("a", newline="") as table:
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        if not table.tell():
+            writer.writeheader()
+        writer.writerow(found)
 
 
 def main() -> None:
@@ -280,8 +330,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="of ours, on the way to the budget")
     parser.add_argument("--size", nargs=2, type=int, default=(120, 160))
     parser.add_argument("--target", default="onnxruntime@cpu:1")
+    parser.add_argument("--threads", type=int, default=2, help="of training")
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     dataset = load(DataSpec(name="camvid", root=options.camvid, size=tuple(options.size)))
     rows = list(csv.DictReader(options.out.open())) if options.out.is_file() else []
     done = {(each["network"], each["method"], float(each["fraction"]), int(each["seed"])) for each in rows}
@@ -290,7 +341,7 @@ def main() -> None:
         folder = options.runs / f"{name}-{seed}"
         print(f"{name}, seed {seed}", flush=True)
         network = train(space.load(name), replace(recipe, epochs=options.base_epochs), dataset, folder / "whole")
-        before = evaluate(network, dataset).miou
+        before = miou_of(network, dataset)
         with Meter(parse_target(options.target), dataset.size, dataset.num_classes) as meter:
             known = [each for each in rows if (each["network"], int(each["seed"])) == (name, seed)]
             # Measured once: all methods and all calls of this command cut to shares of the same milliseconds.
@@ -322,11 +373,7 @@ def main() -> None:
                 found |= {"miou_before": f"{before:.4f}", "whole_milliseconds": f"{whole:.4f}"}
                 found |= {"epochs": options.epochs, "seconds": f"{time.monotonic() - begun:.0f}"}
                 print(f"    {found['p50_milliseconds']} ms, mIoU {found['miou']} {found['flagged']}", flush=True)
-                rows.append({key: str(found[key]) for key in COLUMNS})
-                with options.out.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(rows)
+                append(options.out, found)
 
 
 if __name__ == "__main__":

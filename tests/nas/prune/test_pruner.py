@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import space
 from nas.data import Dataset, DataSpec, load
+from nas.latency import lane
 from nas.latency.protocol import WITHIN
 from nas.prune import AIM, Plan, Pruner
 from nas.training import load_recipe
@@ -128,6 +134,42 @@ def test_a_network_inside_the_budget_is_given_back(network: Network, dataset: Da
     pruned = pruner(Invented(), dataset, []).prune(network, share_of(network, 1.01), Plan(epochs=4))
     assert pruned.network is network
     assert pruned.blocks_gone == 0
+
+
+def test_no_network_computes_outside_a_training_step(
+    network: Network, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scoring, observing, training and scoring again are kept off the machine while another process times there."""
+    inside, computed = 0, 0
+    real = lane.training_step
+
+    @contextlib.contextmanager
+    def step() -> Iterator[None]:
+        nonlocal inside
+        with real():
+            inside += 1
+            yield
+            inside -= 1
+
+    def hook(module: nn.Module, inputs: object) -> None:
+        nonlocal computed
+        if isinstance(module, Network):
+            assert inside == 1
+            computed += 1
+
+    class Alone(Invented):
+        def measure(self, *arguments: Any, **named: Any) -> Latency:
+            with lane.alone():  # never ends if a step is not over
+                return super().measure(*arguments, **named)
+
+    monkeypatch.setattr(lane, "training_step", step)
+    handle = register_module_forward_pre_hook(hook)
+    try:
+        pruner(Alone(), dataset, []).prune(network, share_of(network, 0.5), Plan(epochs=1, steps=1))
+    finally:
+        handle.remove()
+    assert computed > 100
+    assert inside == 0
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0, "epochs": 1}, {"epochs": -1}])
