@@ -21,8 +21,8 @@ With --out a table (latency.csv; its column `flagged` says why a number is not t
 the medians of all blocks of calls that it rests on (blocks.csv) and a picture (latency.png) are left behind.
 
 --calibrate measures random networks of the whole space instead (550 take 35 to 45 minutes, once per device, input size
-and version of the libraries; it goes on where it was interrupted, and measures again what was disturbed), fits a latency table to them, and prints how far its
-estimates of left-out networks are off. `nas profile` reads the table.
+and version of the libraries; it goes on where it was interrupted, and measures again what was disturbed), fits a
+latency table to them, and prints how far its estimates of left-out networks are off. `nas profile` reads the table.
 
 examples:
   nas measure                                                  all published networks

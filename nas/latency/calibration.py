@@ -170,7 +170,7 @@ def kept_table(meter: Meter) -> LatencyTable | None:
 
 
 def read_samples(meter: Meter) -> list[Sample]:
-    """What was measured on this device so far, each network's last measurement; a line cut off by a crash is left out."""
+    """Each network's last measurement on this device so far; a line cut off by a crash is left out."""
     found: dict[int, Sample] = {}
     try:
         lines = (_folder(meter) / "samples.jsonl").read_text("utf-8").splitlines()

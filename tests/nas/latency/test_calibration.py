@@ -70,12 +70,15 @@ def test_few_networks_still_scale() -> None:
 class InventedMeter:
     """Takes 1 ms and one more for every two million multiply-adds; refuses what it is told to."""
 
-    def __init__(self, refused: frozenset[str] = frozenset(), fails_after: int = 10**9) -> None:
+    def __init__(
+        self, refused: frozenset[str] = frozenset(), fails_after: int = 10**9, disturbed: frozenset[str] = frozenset()
+    ) -> None:
         self.target = Target.parse("torch@cpu:1")
         self.size = SIZE
         self.num_classes = 3
         self.environment = {"runtime": "torch", "precision": "fp32", "cpu": "invented"}
         self.refused = refused
+        self.disturbed = disturbed
         self.measured: list[str] = []
         self.left = fails_after
 
@@ -92,6 +95,7 @@ class InventedMeter:
             ci_low_milliseconds=2 * ratio, ci_high_milliseconds=2 * ratio, samples=20, ratio=ratio, ratio_low=ratio,
             ratio_high=ratio, reference_milliseconds=2.0, raw_p50_milliseconds=ratio, target=str(self.target),
             height=SIZE[0], width=SIZE[1], scope="an invented device",
+            flagged=("disturbed",) if architecture.key in self.disturbed else (),
         )  # fmt: skip
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float) -> list[Latency]:
@@ -119,10 +123,23 @@ def test_an_interrupted_calibration_goes_on_and_its_table_is_kept() -> None:
     calibration.measure_networks(meter, 40, nobody)
     assert len(meter.measured) == 24
     found = calibration.calibrate(meter)
-    assert (found.table.networks, len(found.left_out), found.flagged) == (40, 8, 0)
+    assert (found.table.networks, len(found.left_out), found.flagged) == (40, 10, 0)
     assert calibration.kept_table(meter) == found.table
     measured = meter.measure(space.load("ndnet45-ende"), within=0.03).p50_milliseconds
     assert found.table.estimate(space.load("ndnet45-ende"), 3) == pytest.approx(measured, rel=0.3)
+
+
+def test_what_was_disturbed_is_not_used_and_measured_again() -> None:
+    draws = [calibration.draw(index, SIZE, 3).key for index in range(24)]
+    meter = InventedMeter(disturbed=frozenset(draws[5:7]))
+    calibration.measure_networks(meter, 24, nobody)
+    found = calibration.calibrate(meter)
+    assert (found.table.networks, found.flagged) == (22, 2)
+    again = InventedMeter()
+    calibration.measure_networks(again, 24, nobody)
+    assert again.measured == draws[5:7]
+    found = calibration.calibrate(again)
+    assert (found.table.networks, found.flagged) == (24, 0)
 
 
 def test_another_device_has_another_table() -> None:
