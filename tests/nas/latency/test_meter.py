@@ -185,19 +185,19 @@ def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:
     assert done.is_set()
 
 
-def test_nothing_is_prepared_during_a_timing(own_meter: Meter) -> None:
+def test_nothing_is_prepared_during_a_timing() -> None:
     def seconds(process: int) -> float:
         user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
-    with ThreadPoolExecutor(1) as pool:
+    with Meter(parse_target("onnxruntime@cpu:1"), SIZE, 4) as meter, ThreadPoolExecutor(1) as pool:
         with lane.alone():
-            measuring = pool.submit(own_meter.measure, space.load("ndnet29-fcn32"), within=QUICK)
-            child = child_of(worker_id(own_meter))
-            time.sleep(2)
+            measuring = pool.submit(meter.measure, space.load("erfnet"), within=QUICK)
+            child = child_of(worker_id(meter))
+            time.sleep(3)
             computed = seconds(child)
         assert measuring.result().samples >= 5
-    assert computed < 0.5  # building and exporting take two
+    assert computed < 0.1
 
 
 def test_a_worker_that_does_not_answer_is_ended() -> None:
