@@ -5,7 +5,7 @@ neighbours behind a hypervisor), and no counter tells. What slows one call slows
 networks that alternate repeats where each of them does not. Hence
 
 1. an own process, pinned to as many cores as the target has threads, and on the CPU a new one for each candidate
-   (`nas.latency.children` tells why); nothing of ours trains meanwhile (`lane`),
+   (`nas.latency.children` tells why); nothing of ours trains, prunes or prepares meanwhile (`lane`),
 2. warm-up until stable,
 3. candidate, reference, candidate, reference, ... in blocks of a tenth of a second, and of 5 pairs at least and 25 at
    most. Every call thus finds the caches as another network left them. Blocks of one candidate begin at least a quarter
