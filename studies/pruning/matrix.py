@@ -64,6 +64,7 @@ SCORING_BATCHES = 16
 OBSERVED_IMAGES = 16
 MOST_MEASUREMENTS = 12
 FULL_ENOUGH = 0.97
+WITHIN = 0.03  # of latencies on the way to a cut; those that are reported are as sure as any
 ESTIMATED_HALVINGS = 8
 COLUMNS = (
     "network", "method", "fraction", "seed", "parameters", "p50_milliseconds", "miou_before", "miou",
@@ -102,6 +103,10 @@ class Bench:
     @cached_property
     def estimates(self) -> Estimates:
         return Estimates(self.dataset.size, self.dataset.num_classes, kept_table(self.meter))
+
+    def milliseconds(self, architecture: Architecture) -> float:
+        """Measured, on the way to a cut."""
+        return self.meter.measure(architecture, within=WITHIN).p50_milliseconds
 
     def scored_batches(self) -> Iterator[Batch]:
         """What gradients are taken on."""
@@ -164,7 +169,7 @@ def fitted(bench: Bench, budget: float, cut: Callable[[float], Architecture]) ->
         if architecture.key not in measured:
             if len(measured) == MOST_MEASUREMENTS:
                 break
-            measured[architecture.key] = bench.meter.measure(architecture).p50_milliseconds
+            measured[architecture.key] = bench.milliseconds(architecture)
         milliseconds = measured[architecture.key]
         correction = milliseconds / bench.estimates.architecture(architecture)
         if milliseconds > budget:
@@ -251,7 +256,7 @@ def flops(bench: Bench, budget: float) -> Cut:
         scores,
         replace(damage, blocks={}),
         estimate=lambda graph, sizes: float(graph_multiply_adds(graph, sizes, bench.dataset.size)),
-        measure=lambda architecture: bench.meter.measure(architecture).p50_milliseconds,
+        measure=lambda architecture: bench.milliseconds(architecture),
         budget_milliseconds=budget,
     )
     return found.architecture, cutter.cut(network, found.keep)
@@ -276,6 +281,7 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
             table=kept_table(bench.meter),
             dataset=bench.dataset,
             recipe=bench.tuning,
+            within=WITHIN,
             said=lambda words: print(f"    {words}", flush=True),
         )
         plan = Plan(epochs=bench.epochs, steps=1 if variant == "once" else bench.steps)
