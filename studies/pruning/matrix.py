@@ -256,7 +256,7 @@ def flops(bench: Bench, budget: float) -> Cut:
         scores,
         replace(damage, blocks={}),
         estimate=lambda graph, sizes: float(graph_multiply_adds(graph, sizes, bench.dataset.size)),
-        measure=lambda architecture: bench.milliseconds(architecture),
+        measure=bench.milliseconds,
         budget_milliseconds=budget,
     )
     return found.architecture, cutter.cut(network, found.keep)
