@@ -16,7 +16,7 @@ import numpy as np
 from nas.data import Dataset, Loader, endless, make_loader
 from nas.latency import lane
 from nas.latency.estimates import Estimates
-from nas.latency.meter import Measures
+from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
 from nas.training import EpochReport, Recipe
 from pruning.allocation import FULL_ENOUGH, allocate, require_reachable
@@ -79,7 +79,7 @@ class Pruner:
 
     def __init__(
         self,
-        meter: Measures,
+        meter: MeasuresOne,
         size: tuple[int, int],
         num_classes: int,
         *,

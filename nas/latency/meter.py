@@ -33,13 +33,17 @@ if TYPE_CHECKING:
 LIMIT_SECONDS = 900.0  # for one network, the wait for training steps to end included
 
 
-class Measures(Protocol):
-    """What times architectures, here or elsewhere."""
+class MeasuresOne(Protocol):
+    """What times an architecture, here or elsewhere."""
 
     def measure(
         self, architecture: Architecture, *, weights: Path | None = None, within: float = protocol.WITHIN
     ) -> Latency:
         """See `Meter.measure`."""
+
+
+class Measures(MeasuresOne, Protocol):
+    """What times architectures, alone and in turns."""
 
     def measure_together(
         self, architectures: Sequence[Architecture], *, within: float = protocol.WITHIN
