@@ -46,7 +46,6 @@ def _new(options: argparse.Namespace) -> RunFolder:
     from pathlib import Path
 
     from nas.run_folder import RunFolder
-    from nas.search.engine import resolve
     from nas.study import built_in_study, load_study
     from space.errors import UserError
 
@@ -59,7 +58,7 @@ def _new(options: argparse.Namespace) -> RunFolder:
         study = replace(study, target=options.target)
     name = Path(options.study).stem if options.study else "road_scenes"
     default = f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return RunFolder.create(Path(options.out or default), resolve(study))
+    return RunFolder.create(Path(options.out or default), study)
 
 
 def _resumed(options: argparse.Namespace) -> RunFolder:

@@ -44,9 +44,12 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
     """
     study = run.study()
     budget = Budget.parse(study.budget)
-    target = parse_target(study.target)
     dataset = load(study.data)
     check(dataset)
+    if not study.target:  # spelled out, so that the run's folder says where it was timed
+        study = replace(study, target=str(default_target()))
+        run.write_study(study)
+    target = parse_target(study.target)
     console = Console(run, study, budget)
     console.question(target)
     cluster = _cluster(study)
@@ -98,11 +101,6 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
         certificate = _certify(run, study, budget, target, dataset, meter_of, console)
     _report(run, certificate, console)
     return certificate
-
-
-def resolve(study: Study) -> Study:
-    """The study with its target spelled out, so that the run's folder says where it was timed."""
-    return replace(study, target=study.target or str(default_target()))
 
 
 def _require_reachable(budget: Budget, target: Target, measure: Measure) -> None:
