@@ -290,6 +290,27 @@ def width(bench: Bench, budget: float) -> Cut:
     return scale_width(architecture, max(1 - share, 0.01)), None
 
 
+def cut_by(method: str, bench: Bench, budget: float, folder: Path) -> Cut:
+    """What a method other than ours leaves inside the budget; what an interrupted command had cut is taken up again."""
+    described, weights = folder / "architecture.yaml", folder / "cut.safetensors"
+    if not described.is_file():
+        if method in ("global", "taylor"):
+            architecture, cut = one_threshold(bench, budget, stock_scores(bench, method))
+        else:
+            architecture, cut = {"uniform": uniform, "flops": flops, "width": width}[method](bench, budget)
+        folder.mkdir(parents=True, exist_ok=True)
+        if cut is not None:
+            save_weights(weights, cut.state_dict(), {"architecture": architecture.key})
+        described.write_text(architecture.to_yaml())
+        return architecture, cut
+    architecture = space.load(described)
+    if not weights.is_file():
+        return architecture, None
+    cut = architecture.build(bench.dataset.num_classes).eval()
+    cut.load_state_dict(load_weights(weights))
+    return architecture, cut
+
+
 def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: int) -> dict[str, object]:
     """Cut, fine-tune, score and measure."""
     budget, blocks = fraction * bench.whole_milliseconds, 0
@@ -308,11 +329,10 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
         plan = Plan(epochs=bench.epochs, steps=1 if variant == "once" else bench.steps)
         pruned = pruner.prune(bench.network, Budget(milliseconds=budget), plan)
         tuned, blocks, untuned = pruned.network, pruned.blocks_gone, float("nan")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "architecture.yaml").write_text(tuned.architecture.to_yaml())
     else:
-        if method in ("global", "taylor"):
-            architecture, cut = one_threshold(bench, AIM * budget, stock_scores(bench, method))
-        else:
-            architecture, cut = {"uniform": uniform, "flops": flops, "width": width}[method](bench, AIM * budget)
+        architecture, cut = cut_by(method, bench, AIM * budget, folder)
         untuned = float("nan") if cut is None else miou_of(cut, bench.dataset)
         recipe, weights = bench.tuning, None
         if cut is None:  # from scratch
@@ -322,8 +342,6 @@ def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: i
         teacher = bench.network if variant == "distilled" else None
         tuned = train(architecture, recipe, bench.dataset, folder, weights=weights, teacher=teacher)
     latency = bench.meter.measure(tuned.architecture)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "architecture.yaml").write_text(tuned.architecture.to_yaml())
     return {
         "parameters": space.parameters(tuned.architecture, bench.dataset.num_classes),
         "p50_milliseconds": f"{latency.p50_milliseconds:.4f}",
