@@ -2,10 +2,10 @@
 
     python studies/pruning/leaderboards.py --runs runs/pruning --out studies/pruning/leaderboard
 
-collects the architectures of the runs, gives those of each network to one `nas measure`, and prints a table: latency as
-a share of the whole network's, and mIoU, by method and fraction; brackets hold what is flagged. Without `--runs` those
-that are in `--out` already are measured: on another device, give it a copy of that folder. Leave the machine alone
-meanwhile.
+collects the architectures of the runs, gives those of each network to one `nas measure`, prints a table (latency as a
+share of the whole network's, and mIoU, by method and fraction; brackets hold what is flagged) and draws it. Without
+`--runs` those that are in `--out` already are measured: on another device, give it a copy of that folder. Leave the
+machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -15,13 +15,38 @@ import csv
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from nas.tables import table
 
 RESULTS = Path(__file__).parent / "results.csv"
 WITHIN = "2%"
+COLOURS = {
+    "ours": "#1f4e8c", "flops": "#c1661c", "taylor": "#3b8a4f", "global": "#8a5aa8", "uniform": "#999999",
+    "width": "#b03a48",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One cut: by which method, to which fraction, what it takes now, and what it scored."""
+
+    method: str
+    fraction: float
+    milliseconds: float
+    share: float
+    miou: float
+    flagged: bool
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A row of the table."""
+        share = f"({self.share:.1%})" if self.flagged else f"{self.share:.1%}"
+        return f"{self.fraction:.0%} {self.method}", f"{self.milliseconds:.3f}", share, f"{100 * self.miou:.1f}"
 
 
 def main() -> None:
@@ -32,22 +57,26 @@ def main() -> None:
     parser.add_argument("--size", default="120x160")
     parser.add_argument("--target", default="onnxruntime@cpu:1")
     options = parser.parse_args()
-    if options.runs:
-        collect(options.runs, options.out)
     with RESULTS.open() as lines:
-        results = {name_of(row): row for row in csv.DictReader(lines)}
+        results = list(csv.DictReader(lines))
+    if options.runs:
+        collect(results, options.runs, options.out)
+    boards = {}
     for folder in sorted(path for path in options.out.iterdir() if path.is_dir()):
         if not (folder / "latency.csv").exists():
             measure(folder, options.target, options.size)
-        print(f"\n{folder.name}\n\n{board(folder, results)}", flush=True)
+        boards[folder.name] = board(folder, results)
+        rows = [one.cells for one in sorted(boards[folder.name], key=lambda one: -one.share)]
+        print(f"\n{folder.name}\n\n{table(rows, ('cut', 'ms', 'of the whole', 'mIoU (%)'))}", flush=True)
+    draw(options.out / "pruning.png", boards)
 
 
-def collect(runs: Path, out: Path) -> None:
+def collect(results: Sequence[Mapping[str, str]], runs: Path, out: Path) -> None:
     """Copy the architectures: a folder for each network and seed, a file for each cut."""
-    for described in sorted(runs.glob("*/*/architecture.yaml")):
-        folder = out / described.parts[-3]
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(described, folder / f"{described.parts[-2]}.yaml")
+    for row in results:
+        (out / folder_of(row)).mkdir(parents=True, exist_ok=True)
+        described = runs / folder_of(row) / cut_of(row) / "architecture.yaml"
+        shutil.copyfile(described, out / folder_of(row) / f"{cut_of(row)}.yaml")
 
 
 def measure(folder: Path, target: str, size: str) -> None:
@@ -59,18 +88,38 @@ def measure(folder: Path, target: str, size: str) -> None:
     )
 
 
-def board(folder: Path, results: Mapping[str, Mapping[str, str]]) -> str:
-    """A table of one network's cuts."""
+def board(folder: Path, results: Sequence[Mapping[str, str]]) -> list[Measured]:
+    """One network's cuts, and the whole."""
     with (folder / "latency.csv").open() as lines:
-        measured = {row["network"].removesuffix(".yaml"): row for row in csv.DictReader(lines)}
-    whole = float(measured[whole_of(folder)]["p50_milliseconds"])
-    rows = []
-    for name, one in measured.items():
-        share = f"{float(one['p50_milliseconds']) / whole:.1%}"
-        result = results.get(f"{folder.name}/{name}")
-        miou = f"{100 * float(result['miou']):.1f}" if result else ""
-        rows.append((name, one["p50_milliseconds"], f"({share})" if one["flagged"] else share, miou))
-    return table(rows, ("cut", "ms", "of the whole", "mIoU (%)"))
+        latencies = {row["network"].removesuffix(".yaml"): row for row in csv.DictReader(lines)}
+    whole = latencies.pop(whole_of(folder))
+    scored = {cut_of(row): row for row in results if folder_of(row) == folder.name}
+    before = next(iter(scored.values()))["miou_before"]
+    rows = [Measured("whole", 1.0, float(whole["p50_milliseconds"]), 1.0, float(before), bool(whole["flagged"]))]
+    for name, row in latencies.items():
+        fraction, _, method = name.partition("-")
+        milliseconds = float(row["p50_milliseconds"])
+        share, miou = milliseconds / rows[0].milliseconds, float(scored[name]["miou"])
+        rows.append(Measured(method, float(fraction), milliseconds, share, miou, bool(row["flagged"])))
+    return rows
+
+
+def draw(path: Path, boards: Mapping[str, Sequence[Measured]]) -> None:
+    """A picture (PNG): a panel for each network, mIoU over the share of its latency, a line for each method."""
+    figure = Figure(figsize=(10, 7.5), layout="constrained", dpi=110)
+    panels = figure.subplots(-(-len(boards) // 2), 2, squeeze=False).flat
+    for axes, (name, rows) in zip(panels, boards.items(), strict=False):
+        axes.axhline(100 * rows[0].miou, color="#888888", linewidth=1, linestyle=":")
+        for method, color in COLOURS.items():
+            cuts = sorted((one for one in rows if one.method == method), key=lambda one: one.share)
+            shares, miou = [100 * one.share for one in cuts], [100 * one.miou for one in cuts]
+            bold = 2.2 if method == "ours" else 1.2
+            axes.plot(shares, miou, color=color, linewidth=bold, marker="o", markersize=2 + 2 * bold, label=method)
+        axes.set_title(f"{name.rpartition('-')[0]}, {rows[0].milliseconds:.3g} ms", fontsize=10)
+        axes.set(xlabel="measured latency, % of the whole network's", ylabel="mIoU, %", ylim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False, fontsize=9)
+    figure.savefig(path)
 
 
 def whole_of(folder: Path) -> str:
@@ -78,9 +127,14 @@ def whole_of(folder: Path) -> str:
     return folder.name.rpartition("-")[0]
 
 
-def name_of(row: Mapping[str, str]) -> str:
-    """Where the cut of a row of `results.csv` is kept."""
-    return f"{row['network']}-{row['seed']}/{float(row['fraction'])}-{row['method']}"
+def folder_of(row: Mapping[str, str]) -> str:
+    """The folder of a network and seed, of a row of `results.csv`."""
+    return f"{row['network']}-{row['seed']}"
+
+
+def cut_of(row: Mapping[str, str]) -> str:
+    """What a row's cut is called in it."""
+    return f"{float(row['fraction'])}-{row['method']}"
 
 
 if __name__ == "__main__":
