@@ -109,16 +109,17 @@ def draw(path: Path, boards: Mapping[str, Sequence[Measured]]) -> None:
     figure = Figure(figsize=(10, 7.5), layout="constrained", dpi=110)
     panels = figure.subplots(-(-len(boards) // 2), 2, squeeze=False).flat
     for axes, (name, rows) in zip(panels, boards.items(), strict=False):
-        axes.axhline(100 * rows[0].miou, color="#888888", linewidth=1, linestyle=":")
+        axes.axhline(100 * rows[0].miou, color="#888888", linewidth=1, linestyle=":", label="the whole network")
         for method, color in COLOURS.items():
             cuts = sorted((one for one in rows if one.method == method), key=lambda one: one.share)
             shares, miou = [100 * one.share for one in cuts], [100 * one.miou for one in cuts]
             bold = 2.2 if method == "ours" else 1.2
             axes.plot(shares, miou, color=color, linewidth=bold, marker="o", markersize=2 + 2 * bold, label=method)
         axes.set_title(f"{name.rpartition('-')[0]}, {rows[0].milliseconds:.3g} ms", fontsize=10)
-        axes.set(xlabel="measured latency, % of the whole network's", ylabel="mIoU, %", ylim=(0, None))
+        axes.set(xlabel="measured latency, % of the whole network's", ylabel="mIoU, %", xlim=(15, 85))
+        axes.set_ylim(100 * min(one.miou for one in rows) - 3, 100 * max(one.miou for one in rows) + 3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False, fontsize=9)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
     figure.savefig(path)
 
 
