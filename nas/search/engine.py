@@ -44,12 +44,13 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
     """
     study = run.study()
     budget = Budget.parse(study.budget)
+    target = parse_target(study.target) if study.target else None
     dataset = load(study.data)
     check(dataset)
-    if not study.target:  # spelled out, so that the run's folder says where it was timed
-        study = replace(study, target=str(default_target()))
+    if target is None:
+        target = default_target()
+        study = replace(study, target=str(target))  # spelled out, so that the run's folder says where it was timed
         run.write_study(study)
-    target = parse_target(study.target)
     console = Console(run, study, budget)
     console.question(target)
     cluster = _cluster(study)

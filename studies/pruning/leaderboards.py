@@ -63,7 +63,7 @@ def main() -> None:
         collect(results, options.runs, options.out)
     boards = {}
     for folder in sorted(path for path in options.out.iterdir() if path.is_dir()):
-        if not (folder / "latency.csv").exists():
+        if set(latencies_of(folder)) != {whole_of(folder), *cuts_of(folder)}:
             measure(folder, options.target, options.size)
         boards[folder.name] = board(folder, results)
         rows = [one.cells for one in sorted(boards[folder.name], key=lambda one: -one.share)]
@@ -74,6 +74,8 @@ def main() -> None:
 def collect(results: Sequence[Mapping[str, str]], runs: Path, out: Path) -> None:
     """Copy the architectures: a folder for each network and seed, a file for each cut."""
     for row in results:
+        if not row["miou"]:  # not reached
+            continue
         (out / folder_of(row)).mkdir(parents=True, exist_ok=True)
         described = runs / folder_of(row) / cut_of(row) / "architecture.yaml"
         shutil.copyfile(described, out / folder_of(row) / f"{cut_of(row)}.yaml")
@@ -81,22 +83,21 @@ def collect(results: Sequence[Mapping[str, str]], runs: Path, out: Path) -> None
 
 def measure(folder: Path, target: str, size: str) -> None:
     """The whole network and its cuts."""
-    cuts = sorted(path.name for path in folder.glob("*.yaml"))
     words = ["--target", target, "--input", size, "--within", WITHIN, "--out", "."]
     subprocess.run(
-        [sys.executable, "-m", "nas.cli", "measure", whole_of(folder), *cuts, *words], check=True, cwd=folder
+        [sys.executable, "-m", "nas.cli", "measure", whole_of(folder), *cuts_of(folder), *words], check=True, cwd=folder
     )
 
 
 def board(folder: Path, results: Sequence[Mapping[str, str]]) -> list[Measured]:
     """One network's cuts, and the whole."""
-    with (folder / "latency.csv").open() as lines:
-        latencies = {row["network"].removesuffix(".yaml"): row for row in csv.DictReader(lines)}
+    latencies = latencies_of(folder)
     whole = latencies.pop(whole_of(folder))
     scored = {cut_of(row): row for row in results if folder_of(row) == folder.name}
     before = next(iter(scored.values()))["miou_before"]
     rows = [Measured("whole", 1.0, float(whole["p50_milliseconds"]), 1.0, float(before), bool(whole["flagged"]))]
-    for name, row in latencies.items():
+    for file, row in latencies.items():
+        name = file.removesuffix(".yaml")
         fraction, _, method = name.partition("-")
         milliseconds = float(row["p50_milliseconds"])
         share, miou = milliseconds / rows[0].milliseconds, float(scored[name]["miou"])
@@ -121,6 +122,20 @@ def draw(path: Path, boards: Mapping[str, Sequence[Measured]]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
     figure.savefig(path)
+
+
+def latencies_of(folder: Path) -> dict[str, dict[str, str]]:
+    """What was measured, by the names that it was given."""
+    file = folder / "latency.csv"
+    if not file.is_file():
+        return {}
+    with file.open() as lines:
+        return {row["network"]: row for row in csv.DictReader(lines)}
+
+
+def cuts_of(folder: Path) -> list[str]:
+    """The files of the architectures."""
+    return sorted(path.name for path in folder.glob("*.yaml"))
 
 
 def whole_of(folder: Path) -> str:

@@ -74,15 +74,19 @@ def test_a_run_is_not_asked_something_else(capsys: pytest.CaptureFixture[str], t
     assert "leave out target" in refused(capsys, "--resume", str(tmp_path), "--target", "torch@cpu")
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_folder_that_holds_a_run_is_not_overwritten(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # nothing is known here, and nothing is timed
     (tmp_path / "study.yaml").write_text(STUDY)
     said = refused(capsys, str(tmp_path / "study.yaml"), "--out", str(tmp_path))
     assert f"--resume {tmp_path}" in said
 
 
 def test_a_truncated_picture_is_named_before_anything_is_timed(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     scenes = load(DataSpec(size=(48, 64), train_images=12, validation_images=4))
     for split, pairs in (("train", scenes.train), ("val", scenes.validation)):
         for kind, files in (("images", pairs.images), ("labels", pairs.labels)):
