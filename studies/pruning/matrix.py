@@ -36,6 +36,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from stock import group_magnitude, group_taylor
+from training import CUT, DESCRIBED, TRAINED, WHOLE, Effort, Place, recipe_of
 
 import space
 from nas.data import Dataset, endless, load, make_loader
@@ -45,10 +46,8 @@ from nas.latency.calibration import kept_table
 from nas.latency.estimates import Estimates
 from nas.latency.protocol import WITHIN as SURE
 from nas.prune import AIM, Plan, Pruner, in_steps
-from nas.training import Recipe, load_recipe
-from nas.training.evaluation import evaluate
+from nas.training import Recipe
 from nas.training.loss import segmentation_loss
-from nas.training.trainer import Trainer
 from nas.training.weights import load_weights, save_weights
 from pruning.allocation import allocate
 from pruning.damage import kept_first, observed_damage
@@ -102,28 +101,32 @@ class Patient:
 class Bench:
     """What all methods work with, for one network and seed."""
 
-    dataset: Dataset
+    place: Place
     meter: Patient
     table: LatencyTable | None
     recipe: Recipe
-    rate: float
-    epochs: int
     steps: int
     network: Network
     whole_milliseconds: float
 
     @property
-    def tuning(self) -> Recipe:
-        """How a cut network is fine-tuned."""
-        rate = self.rate * self.recipe.learning_rate
-        return replace(self.recipe, epochs=self.epochs, learning_rate=rate)
+    def dataset(self) -> Dataset:
+        return self.place.dataset
 
     @property
     def cutter(self) -> Cutter:
         return Cutter(self.network.architecture, self.dataset.num_classes)
 
     def batches(self, size: int) -> Iterator[Batch]:
-        return endless(make_loader(self.dataset, "train", batch_size=size, augmentation=None, seed=self.recipe.seed))
+        loader = make_loader(
+            self.dataset,
+            "train",
+            batch_size=size,
+            augmentation=None,
+            seed=self.recipe.seed,
+            device=self.place.device,
+        )
+        return endless(loader)
 
     @cached_property
     def estimates(self) -> Estimates:
@@ -136,46 +139,6 @@ class Bench:
     def scored_batches(self) -> Iterator[Batch]:
         """What gradients are taken on."""
         return in_steps(itertools.islice(self.batches(self.recipe.batch_size), SCORING_BATCHES))
-
-
-def train(
-    architecture: Architecture,
-    recipe: Recipe,
-    dataset: Dataset,
-    folder: Path,
-    *,
-    weights: dict[str, torch.Tensor] | None = None,
-    teacher: Network | None = None,
-) -> Network:
-    """Train or go on training; the network at the end."""
-    network = architecture.build(dataset.num_classes)
-    finished = folder / "weights.safetensors"
-    if not finished.is_file():
-        trainer = Trainer(
-            architecture,
-            dataset,
-            recipe,
-            weights=weights,
-            teacher=teacher,
-            threads=torch.get_num_threads(),
-            guard=lane.training_step,
-        )
-        checkpoint = folder / "checkpoint.pt"
-        folder.mkdir(parents=True, exist_ok=True)
-        if checkpoint.is_file():
-            trainer.restore(checkpoint)
-        while not trainer.finished:
-            report = trainer.run_epoch()
-            trainer.save(checkpoint)
-            print(f"    epoch {report.epoch}/{report.epochs} mIoU {100 * report.scores.miou:.1f} %", flush=True)
-        save_weights(finished, trainer.weights(), {"architecture": architecture.key})
-        checkpoint.unlink()
-    network.load_state_dict(load_weights(finished))
-    return network.eval()
-
-
-def miou_of(network: Network, dataset: Dataset) -> float:
-    return evaluate(network, dataset, threads=torch.get_num_threads(), guard=lane.training_step).miou
 
 
 def fitted(bench: Bench, budget: float, cut: Callable[[float], Architecture]) -> float:
@@ -297,63 +260,69 @@ def width(bench: Bench, budget: float) -> Cut:
     return scale_width(architecture, max(1 - share, 0.01)), None
 
 
-def cut_by(method: str, bench: Bench, budget: float, folder: Path) -> Cut:
-    """What a method other than ours leaves inside the budget; what an interrupted command had cut is taken up again."""
-    described, weights = folder / "architecture.yaml", folder / "cut.safetensors"
-    if not described.is_file():
-        if method in ("global", "taylor"):
-            architecture, cut = one_threshold(bench, budget, stock_scores(bench, method))
-        else:
-            architecture, cut = {"uniform": uniform, "flops": flops, "width": width}[method](bench, budget)
-        folder.mkdir(parents=True, exist_ok=True)
-        if cut is not None:
-            save_weights(weights, cut.state_dict(), {"architecture": architecture.key})
-        described.write_text(architecture.to_yaml())
-        return architecture, cut
-    architecture = space.load(described)
-    if not weights.is_file():
-        return architecture, None
-    cut = architecture.build(bench.dataset.num_classes).eval()
-    cut.load_state_dict(load_weights(weights))
-    return architecture, cut
+def cut_by(method: str, bench: Bench, budget: float, folder: Path) -> None:
+    """Leave in `folder` what a method other than ours cuts to the budget, if an earlier command did not."""
+    if (folder / DESCRIBED).is_file():
+        return
+    if method in ("global", "taylor"):
+        architecture, cut = one_threshold(bench, budget, stock_scores(bench, method))
+    else:
+        architecture, cut = {"uniform": uniform, "flops": flops, "width": width}[method](bench, budget)
+    folder.mkdir(parents=True, exist_ok=True)
+    if cut is not None:
+        save_weights(folder / CUT, cut.state_dict(), {"architecture": architecture.key})
+    (folder / DESCRIBED).write_text(architecture.to_yaml())
 
 
-def row(bench: Bench, method: str, fraction: float, folder: Path, base_epochs: int) -> dict[str, object]:
-    """Cut, fine-tune, score and measure."""
+def ours(bench: Bench, budget: float, folder: Path, steps: int) -> tuple[Network, int]:
+    """As `nas prune` does it; the network, and how many blocks went."""
+    pruner = Pruner(
+        bench.meter,
+        bench.dataset.size,
+        bench.dataset.num_classes,
+        table=bench.table,
+        dataset=bench.dataset,
+        recipe=bench.place.effort.tuning(bench.recipe),
+        device=bench.place.device,
+        within=WITHIN,
+        said=lambda words: print(f"    {words}", flush=True),
+    )
+    pruned = pruner.prune(
+        bench.network, Budget(milliseconds=budget), Plan(epochs=bench.place.effort.epochs, steps=steps)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIBED).write_text(pruned.network.architecture.to_yaml())
+    return pruned.network, pruned.blocks_gone
+
+
+def untuned_miou(bench: Bench, folder: Path) -> float:
+    """Of a cut before its fine-tuning; nan for what is trained from scratch."""
+    if not (folder / CUT).is_file():
+        return math.nan
+    cut = space.load(folder / DESCRIBED).build(bench.dataset.num_classes).eval()
+    cut.load_state_dict(load_weights(folder / CUT))
+    return bench.place.miou(cut)
+
+
+def row(bench: Bench, method: str, fraction: float, folder: Path, *, cut_only: bool) -> dict[str, object] | None:
+    """Cut, fine-tune, score and measure; nothing when what is cut is to be trained by another command."""
     budget, blocks = fraction * bench.whole_milliseconds, 0
     method, _, variant = method.partition("-")
     if method == "ours":
-        pruner = Pruner(
-            bench.meter,
-            bench.dataset.size,
-            bench.dataset.num_classes,
-            table=bench.table,
-            dataset=bench.dataset,
-            recipe=bench.tuning,
-            within=WITHIN,
-            said=lambda words: print(f"    {words}", flush=True),
-        )
-        plan = Plan(epochs=bench.epochs, steps=1 if variant == "once" else bench.steps)
-        pruned = pruner.prune(bench.network, Budget(milliseconds=budget), plan)
-        tuned, blocks, untuned = pruned.network, pruned.blocks_gone, float("nan")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "architecture.yaml").write_text(tuned.architecture.to_yaml())
+        tuned, blocks = ours(bench, budget, folder, 1 if variant == "once" else bench.steps)
+        untuned = math.nan
     else:
-        architecture, cut = cut_by(method, bench, AIM * budget, folder)
-        untuned = float("nan") if cut is None else miou_of(cut, bench.dataset)
-        recipe, weights = bench.tuning, None
-        if cut is None:  # from scratch
-            recipe = replace(bench.recipe, epochs=base_epochs + bench.epochs)
-        else:
-            weights = cut.state_dict()
-        teacher = bench.network if variant == "distilled" else None
-        tuned = train(architecture, recipe, bench.dataset, folder, weights=weights, teacher=teacher)
+        cut_by(method, bench, AIM * budget, folder)
+        if cut_only and not (folder / TRAINED).is_file():
+            return None
+        untuned = untuned_miou(bench, folder)
+        tuned = bench.place.cut(bench.recipe, folder)
     latency = bench.meter.measure(tuned.architecture)
     over = [OVER] if latency.p50_milliseconds > (1 + SURE) * budget else []
     return {
         "parameters": space.parameters(tuned.architecture, bench.dataset.num_classes),
         "p50_milliseconds": f"{latency.p50_milliseconds:.4f}",
-        "miou": f"{miou_of(tuned, bench.dataset):.4f}",
+        "miou": f"{bench.place.miou(tuned):.4f}",
         "miou_untuned": f"{untuned:.4f}",
         "blocks_gone": blocks,
         "flagged": "; ".join([*over, *latency.flagged]),
@@ -385,19 +354,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="of ours, on the way to the budget")
     parser.add_argument("--size", nargs=2, type=int, default=(120, 160))
     parser.add_argument("--target", default="onnxruntime@cpu:1")
+    parser.add_argument("--device", default="cpu", help="that trains")
     parser.add_argument("--threads", type=int, default=2, help="of training")
+    parser.add_argument("--cut-only", action="store_true", help="leave the training of others' cuts to training.py")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    dataset = load(DataSpec(name="camvid", root=options.camvid, size=tuple(options.size)))
+    place = Place(
+        dataset=load(DataSpec(name="camvid", root=options.camvid, size=tuple(options.size))),
+        effort=Effort(base_epochs=options.base_epochs, epochs=options.epochs, rate=options.rate),
+        device=options.device,
+    )
     rows = list(csv.DictReader(options.out.open())) if options.out.is_file() else []
     done = {(each["network"], each["method"], float(each["fraction"]), int(each["seed"])) for each in rows}
     for name, seed in itertools.product(options.networks, options.seeds):
-        recipe = replace(load_recipe("quick"), seed=seed)
-        folder = options.runs / f"{name}-{seed}"
+        recipe, folder = recipe_of(seed), options.runs / f"{name}-{seed}"
         print(f"{name}, seed {seed}", flush=True)
-        network = train(space.load(name), replace(recipe, epochs=options.base_epochs), dataset, folder / "whole")
-        before = miou_of(network, dataset)
-        with Meter(parse_target(options.target), dataset.size, dataset.num_classes) as own:
+        network = place.whole(name, recipe, folder / WHOLE).to(place.device)
+        before = place.miou(network)
+        with Meter(parse_target(options.target), place.dataset.size, place.dataset.num_classes) as own:
             meter = Patient(own)
             print(f"  whole: mIoU {100 * before:.1f} %", flush=True)
             for fraction, method in itertools.product(options.fractions, options.methods):
@@ -407,12 +381,10 @@ def main() -> None:
                 whole = meter.measure(network.architecture).p50_milliseconds
                 print(f"  {fraction:.0%} of {whole:.2f} ms by {method}", flush=True)
                 bench = Bench(
-                    dataset=dataset,
+                    place=place,
                     meter=meter,
                     table=kept_table(own),
                     recipe=recipe,
-                    rate=options.rate,
-                    epochs=options.epochs,
                     steps=options.steps,
                     network=network,
                     whole_milliseconds=whole,
@@ -420,7 +392,10 @@ def main() -> None:
                 begun = time.monotonic()
                 found: dict[str, object] = dict.fromkeys(COLUMNS, "")
                 try:
-                    found |= row(bench, method, fraction, folder / f"{fraction}-{method}", options.base_epochs)
+                    measured = row(bench, method, fraction, folder / f"{fraction}-{method}", cut_only=options.cut_only)
+                    if measured is None:
+                        continue
+                    found |= measured
                 except BudgetError as error:
                     found["flagged"] = f"not reached: {error}"
                 found |= {"network": name, "method": method, "fraction": fraction, "seed": seed}
