@@ -1,6 +1,9 @@
 """What slowed a GPU down while we measured on it, and who else computed there: by NVML, without root.
 
 NVML is read through nvidia-ml-py (`pip install nvidia-ml-py`). Without it nothing is seen, and nothing is flagged.
+
+NVML tells who has the GPU open, which trainers do that stand still while we time. Whoever launches work needs processor
+time for it, so only processes that use some while we time are said to compute.
 """
 
 from __future__ import annotations
@@ -8,7 +11,9 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 # https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html; idle and set clocks are no slowdown
@@ -21,12 +26,18 @@ SLOWDOWNS = {
 }
 
 
+LAUNCHING_SHARE = 0.05  # of the time: less is housekeeping
+SLACK_SECONDS = 0.02  # two ticks of the kernel's clock
+
+
 @dataclass(frozen=True, kw_only=True)
 class GpuState:
-    """At one moment: the mask of reasons why clocks are held down, and how many other processes compute there."""
+    """At one moment: the mask of reasons why clocks are held down, and what processor time, in seconds, each other
+    process has used so far that has the GPU open.
+    """
 
     reasons: int = 0
-    strangers: int = 0
+    others: Mapping[int, float] = field(default_factory=dict)
 
 
 UNSEEN = GpuState()
@@ -41,20 +52,39 @@ def read(device: str) -> GpuState:
 
     try:
         reasons = int(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
-        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        there = {int(process.pid) for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
     except pynvml.NVMLError:  # a slice of a GPU, or a driver that does not tell
         return UNSEEN
-    return GpuState(reasons=reasons, strangers=sum(process.pid != os.getpid() for process in processes))
+    if os.getpid() not in there:  # a container's numbers of processes are not those that the driver knows
+        return GpuState(reasons=reasons)
+    used = {process: processor_seconds(process) for process in there - {os.getpid()}}
+    return GpuState(reasons=reasons, others={process: seconds for process, seconds in used.items() if seconds >= 0})
 
 
-def slowdowns(states: list[GpuState]) -> tuple[str, ...]:
-    """Reasons to distrust what was timed while a GPU was in these states."""
-    seen = functools.reduce(lambda mask, state: mask | state.reasons, states, 0)
+def slowdowns(spans: Sequence[tuple[GpuState, GpuState]], seconds: float) -> tuple[str, ...]:
+    """Reasons to distrust what was timed between these pairs of states, `seconds` in all."""
+    seen = functools.reduce(lambda mask, span: mask | span[1].reasons, spans, 0)
     found = [f"{why} held the GPU's clocks down" for bit, why in SLOWDOWNS.items() if seen & bit]
-    strangers = max((state.strangers for state in states), default=0)
+    used: dict[int, float] = {}
+    for before, after in spans:
+        for process in before.others.keys() & after.others.keys():
+            used[process] = used.get(process, 0.0) + after.others[process] - before.others[process]
+    strangers = sum(each > LAUNCHING_SHARE * seconds + SLACK_SECONDS for each in used.values())
     if strangers:
         found.append(f"other processes computed on the GPU: {strangers}")
     return tuple(found)
+
+
+def processor_seconds(process: int) -> float:
+    """Processor time that a process has used; less than 0 when there is no such process (any more).
+
+    Source: proc_pid_stat(5), fields 14 and 15, counted after the name in brackets, which may hold anything.
+    """
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return -1.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @functools.cache

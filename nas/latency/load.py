@@ -106,7 +106,7 @@ def disturbances(spans: Sequence[Span], threads: int) -> tuple[str, ...]:
     hot = (f"heat slowed the cores timed on down {throttles} times",) if throttles else ()
     return (
         hot
-        + gpu.slowdowns([after.gpu for _, after in spans])
+        + gpu.slowdowns([(before.gpu, after.gpu) for before, after in spans], wall)
         + tuple(
             text.format(share=seconds / of)
             for seconds, of, allowed, text in found

@@ -299,10 +299,9 @@ def test_what_others_do_is_told_from_what_we_do() -> None:
     assert load.disturbances([(before, quiet)] * 5 + [(before, shared)], threads=1) == ()  # 5 % of it all
     hot = replace(quiet, throttles=2)
     assert load.disturbances([(before, hot)], threads=1) == ("heat slowed the cores timed on down 2 times",)
-    cooking = replace(quiet, gpu=gpu.GpuState(reasons=0x20 | 0x1, strangers=1))
+    cooking = replace(quiet, gpu=gpu.GpuState(reasons=0x20 | 0x1))
     assert load.disturbances([(before, quiet), (before, cooking), (before, quiet)], threads=1) == (
         "heat held the GPU's clocks down",
-        "other processes computed on the GPU: 1",
     )
     stolen = replace(quiet, pinned_stolen=0.1)
     assert "hypervisor took 10%" in load.disturbances([(before, stolen)], threads=1)[0]
