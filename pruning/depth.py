@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -71,8 +72,20 @@ class Shortened:
 
     def widths(self, keep: Mask) -> Widths:
         """Channel counts of all nodes when the channels in `keep`, of the whole network, stay."""
-        kept = keep[self.channel_of_atom]
-        return Widths(given=tuple(int(kept[node.channels].sum()) for node in self.graph.nodes))
+        counts = np.add.reduceat(keep[self._channels], self._starts, dtype=np.int64)
+        return Widths(given=tuple(counts.tolist()))
+
+    @cached_property
+    def _channels(self) -> NDArray[np.int64]:
+        """The channels of all nodes, one node after the other."""
+        return self.channel_of_atom[np.concatenate([node.channels for node in self.graph.nodes])]
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """Where each node's channels begin among them."""
+        sizes = [len(node.channels) for node in self.graph.nodes]
+        assert min(sizes) > 0, "a sum over nothing would be the next node's first channel"
+        return np.array([0, *sizes[:-1]], dtype=np.int64).cumsum()
 
     def narrowed(self, keep: Mask) -> Architecture:
         """The architecture with that many channels left in each of its own groups."""

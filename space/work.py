@@ -13,6 +13,7 @@ it, a channel count that does not divide leaves the fast layout. So each layer i
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -79,11 +80,7 @@ class _Walk:
 
     def run(self) -> None:
         nodes = self.graph.nodes
-        self.pixels = [math.prod(output_size(node, self.size)) for node in nodes]
-        self.readers: list[list[Node]] = [[] for _ in nodes]
-        for node in nodes:
-            for index in node.inputs:
-                self.readers[index].append(node)
+        self.pixels, self.readers = _surroundings(self.graph, self.size)
         steps = {
             "conv": self.conv, "deconv": self.deconv, "norm": self.norm, "act": self.act, "add": self.add,
             "cat": self.cat, "resize": self.resize, "max_pool": self.pool, "average_pool": self.pool,
@@ -259,6 +256,16 @@ class _Walk:
         while node.kind in ("norm", "dropout"):
             node = self.graph.nodes[node.inputs[0]]
         return node
+
+
+@functools.lru_cache(maxsize=8)  # a graph is asked for at many widths in a row
+def _surroundings(graph: Graph, size: tuple[int, int]) -> tuple[list[int], list[list[Node]]]:
+    """Pixels of every node's output, and the nodes that read it."""
+    readers: list[list[Node]] = [[] for _ in graph.nodes]
+    for node in graph.nodes:
+        for index in node.inputs:
+            readers[index].append(node)
+    return [math.prod(output_size(node, size)) for node in graph.nodes], readers
 
 
 def _padded(channels: int) -> int:
