@@ -85,7 +85,8 @@ class Shortened:
         """Where each node's channels begin among them."""
         sizes = [len(node.channels) for node in self.graph.nodes]
         assert min(sizes) > 0, "a sum over nothing would be the next node's first channel"
-        return np.array([0, *sizes[:-1]], dtype=np.int64).cumsum()
+        starts: NDArray[np.int64] = np.cumsum([0, *sizes[:-1]])
+        return starts
 
     def narrowed(self, keep: Mask) -> Architecture:
         """The architecture with that many channels left in each of its own groups."""
