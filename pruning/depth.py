@@ -78,15 +78,16 @@ class Shortened:
     @cached_property
     def _channels(self) -> NDArray[np.int64]:
         """The channels of all nodes, one node after the other."""
-        return self.channel_of_atom[np.concatenate([node.channels for node in self.graph.nodes])]
+        atoms: NDArray[np.int64] = np.concatenate([node.channels for node in self.graph.nodes])
+        channels: NDArray[np.int64] = self.channel_of_atom[atoms]
+        return channels
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
         """Where each node's channels begin among them."""
         sizes = [len(node.channels) for node in self.graph.nodes]
         assert min(sizes) > 0, "a sum over nothing would be the next node's first channel"
-        starts: NDArray[np.int64] = np.cumsum([0, *sizes[:-1]])
-        return starts
+        return np.cumsum([0, *sizes[:-1]])
 
     def narrowed(self, keep: Mask) -> Architecture:
         """The architecture with that many channels left in each of its own groups."""
