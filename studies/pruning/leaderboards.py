@@ -2,10 +2,10 @@
 
     python studies/pruning/leaderboards.py --runs runs/pruning --out studies/pruning/leaderboard
 
-collects the architectures of the runs, gives those of each network to one `nas measure`, prints a table (latency as a
-share of the whole network's, and mIoU, by method and fraction; brackets hold what is flagged) and draws it. Without
-`--runs` those that are in `--out` already are measured: on another device, give it a copy of that folder. Leave the
-machine alone meanwhile.
+collects the architectures of the runs, gives those of each network and seed to one `nas measure`, prints what came out
+(latency as a share of the whole network's, and mIoU, by method and fraction; brackets hold what is flagged), then a
+table for each fraction, and draws the networks. Without `--runs` those that are in `--out` already are measured: on
+another device, give it a copy of that folder. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from nas.tables import table
 
 RESULTS = Path(__file__).parent / "results.csv"
-WITHIN = "2%"
+WITHIN = 0.02
 COLOURS = {
     "ours": "#1f4e8c", "flops": "#c1661c", "taylor": "#3b8a4f", "global": "#8a5aa8", "uniform": "#999999",
     "width": "#b03a48",
@@ -68,7 +68,9 @@ def main() -> None:
         boards[folder.name] = board(folder, results)
         rows = [one.cells for one in sorted(boards[folder.name], key=lambda one: -one.share)]
         print(f"\n{folder.name}\n\n{table(rows, ('cut', 'ms', 'of the whole', 'mIoU (%)'))}", flush=True)
-    draw(options.out / "pruning.png", boards)
+    for fraction in sorted({one.fraction for rows in boards.values() for one in rows[1:]}, reverse=True):
+        print(f"\n{fraction:.0%}\n\n{compared(by_network(boards), fraction)}")
+    draw(options.out / "pruning.png", by_network(boards))
 
 
 def collect(results: Sequence[Mapping[str, str]], runs: Path, out: Path) -> None:
@@ -83,7 +85,7 @@ def collect(results: Sequence[Mapping[str, str]], runs: Path, out: Path) -> None
 
 def measure(folder: Path, target: str, size: str) -> None:
     """The whole network and its cuts."""
-    words = ["--target", target, "--input", size, "--within", WITHIN, "--out", "."]
+    words = ["--target", target, "--input", size, "--within", f"{WITHIN:.0%}", "--out", "."]
     subprocess.run(
         [sys.executable, "-m", "nas.cli", "measure", whole_of(folder), *cuts_of(folder), *words], check=True, cwd=folder
     )
@@ -105,23 +107,59 @@ def board(folder: Path, results: Sequence[Mapping[str, str]]) -> list[Measured]:
     return rows
 
 
-def draw(path: Path, boards: Mapping[str, Sequence[Measured]]) -> None:
-    """A picture (PNG): a panel for each network, mIoU over the share of its latency, a line for each method."""
+def by_network(boards: Mapping[str, list[Measured]]) -> dict[str, list[list[Measured]]]:
+    """The boards of all seeds of each network."""
+    found: dict[str, list[list[Measured]]] = {}
+    for name, rows in boards.items():
+        found.setdefault(name.rpartition("-")[0], []).append(rows)
+    return found
+
+
+def compared(networks: Mapping[str, Sequence[Sequence[Measured]]], fraction: float) -> str:
+    """Markdown: a line for each method, a column for each network, in it mIoU of each seed, and each share of the whole
+    network's latency, with a star where it is over.
+    """
+
+    def cell(boards: Sequence[Sequence[Measured]], method: str) -> str:
+        found = [one for rows in boards for one in rows if (one.method, one.fraction) == (method, fraction)]
+        shares = [f"{one.share:.0%}{'*' * (one.share > (1 + WITHIN) * fraction)}" for one in found]
+        return f"{', '.join(f'{100 * one.miou:.1f}' for one in found)} ({', '.join(shares)})" if found else ""
+
+    wholes = [", ".join(f"{100 * rows[0].miou:.1f}" for rows in boards) for boards in networks.values()]
+    heads = [f"{name}, whole {whole} %" for name, whole in zip(networks, wholes, strict=True)]
+    lines = [["method", *heads], ["---"] * (1 + len(heads))]
+    lines += [[method, *(cell(boards, method) for boards in networks.values())] for method in COLOURS]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def draw(path: Path, networks: Mapping[str, Sequence[Sequence[Measured]]]) -> None:
+    """A picture (PNG): a panel for each network, mIoU over the share of its latency, a line for each method, and for
+    each further seed its points.
+    """
     figure = Figure(figsize=(10, 7.5), layout="constrained", dpi=110)
-    panels = figure.subplots(-(-len(boards) // 2), 2, squeeze=False).flat
-    for axes, (name, rows) in zip(panels, boards.items(), strict=False):
-        axes.axhline(100 * rows[0].miou, color="#888888", linewidth=1, linestyle=":", label="the whole network")
+    panels = figure.subplots(-(-len(networks) // 2), 2, squeeze=False).flat
+    for axes, (name, boards) in zip(panels, networks.items(), strict=False):
+        first = boards[0]
+        axes.axhline(100 * first[0].miou, color="#888888", linewidth=1, linestyle=":", label="the whole network")
         for method, color in COLOURS.items():
-            cuts = sorted((one for one in rows if one.method == method), key=lambda one: one.share)
-            shares, miou = [100 * one.share for one in cuts], [100 * one.miou for one in cuts]
             bold = 2.2 if method == "ours" else 1.2
-            axes.plot(shares, miou, color=color, linewidth=bold, marker="o", markersize=2 + 2 * bold, label=method)
-        axes.set_title(f"{name.rpartition('-')[0]}, {rows[0].milliseconds:.3g} ms", fontsize=10)
+            style = {"color": color, "marker": "o", "markersize": 2 + 2 * bold}
+            axes.plot(*points(first, method), linewidth=bold, label=method, **style)
+            for rows in boards[1:]:
+                axes.plot(*points(rows, method), linewidth=0, markerfacecolor="none", **style)
+        axes.set_title(f"{name}, {first[0].milliseconds:.3g} ms", fontsize=10)
         axes.set(xlabel="measured latency, % of the whole network's", ylabel="mIoU, %", xlim=(15, 85))
-        axes.set_ylim(100 * min(one.miou for one in rows) - 3, 100 * max(one.miou for one in rows) + 3)
+        scores = [100 * one.miou for rows in boards for one in rows]
+        axes.set_ylim(min(scores) - 3, max(scores) + 3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
     figure.savefig(path)
+
+
+def points(rows: Sequence[Measured], method: str) -> tuple[list[float], list[float]]:
+    """Shares of the latency and mIoU, both in per cent, of a method's cuts."""
+    cuts = sorted((one for one in rows if one.method == method), key=lambda one: one.share)
+    return [100 * one.share for one in cuts], [100 * one.miou for one in cuts]
 
 
 def latencies_of(folder: Path) -> dict[str, dict[str, str]]:
