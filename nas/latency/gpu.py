@@ -24,8 +24,6 @@ SLOWDOWNS = {
     0x40: "heat (hardware)",
     0x80: "the power brake",
 }
-
-
 LAUNCHING_SHARE = 0.05  # of the time: less is housekeeping
 SLACK_SECONDS = 0.02  # two ticks of the kernel's clock
 
@@ -58,7 +56,8 @@ def read(device: str) -> GpuState:
     if os.getpid() not in there:  # a container's numbers of processes are not those that the driver knows
         return GpuState(reasons=reasons)
     used = {process: processor_seconds(process) for process in there - {os.getpid()}}
-    return GpuState(reasons=reasons, others={process: seconds for process, seconds in used.items() if seconds >= 0})
+    others = {process: seconds for process, seconds in used.items() if seconds is not None}
+    return GpuState(reasons=reasons, others=others)
 
 
 def slowdowns(spans: Sequence[tuple[GpuState, GpuState]], seconds: float) -> tuple[str, ...]:
@@ -75,15 +74,15 @@ def slowdowns(spans: Sequence[tuple[GpuState, GpuState]], seconds: float) -> tup
     return tuple(found)
 
 
-def processor_seconds(process: int) -> float:
-    """Processor time that a process has used; less than 0 when there is no such process (any more).
+def processor_seconds(process: int) -> float | None:
+    """Processor time that a process has used; None when there is no such process, or no more.
 
     Source: proc_pid_stat(5), fields 14 and 15, counted after the name in brackets, which may hold anything.
     """
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return -1.0
+        return None
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -14,6 +14,12 @@ BUSY = "import os; print(flush=True)\nwhile os.getppid() > 1: pass"
 IDLE = "import sys; print(flush=True); sys.stdin.read()"
 
 
+def state_of(*processes: subprocess.Popen[bytes]) -> GpuState:
+    """The state of a GPU that these have open."""
+    used = {each.pid: processor_seconds(each.pid) for each in processes}
+    return GpuState(others={process: seconds for process, seconds in used.items() if seconds is not None})
+
+
 def test_a_process_that_stands_still_while_we_time_is_no_stranger() -> None:
     with (
         subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as busy,
@@ -24,12 +30,12 @@ def test_a_process_that_stands_still_while_we_time_is_no_stranger() -> None:
             started.stdout.readline()
         seconds, states = time.monotonic(), []
         for _ in range(2):
-            states.append(GpuState(others={each.pid: processor_seconds(each.pid) for each in (busy, idle)}))
+            states.append(state_of(busy, idle))
             time.sleep(0.5)
         seconds = time.monotonic() - seconds
         busy.kill()
         assert slowdowns([(states[0], states[1])], seconds) == ("other processes computed on the GPU: 1",)
-        still = GpuState(others={idle.pid: processor_seconds(idle.pid)})
+        still = state_of(idle)
         assert slowdowns([(still, still)], seconds) == ()
 
 
@@ -39,7 +45,7 @@ def test_processor_time_is_what_the_process_itself_reads() -> None:
         assert process.stdout is not None
         itself = float(process.stdout.readline())
         assert processor_seconds(process.pid) == pytest.approx(itself, abs=0.05)
-    assert processor_seconds(process.pid) < 0  # it has ended
+    assert processor_seconds(process.pid) is None  # it has ended
 
 
 def test_a_slowdown_counts_wherever_it_was_seen() -> None:
