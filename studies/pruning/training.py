@@ -1,9 +1,11 @@
 """How the matrix's networks are trained; and on a GPU, many side by side, what `matrix.py --cut-only` has left.
 
-    python studies/pruning/training.py --camvid ../shared/camvid --runs runs/pruning --seeds 0 1 2 --jobs 12
+    python studies/pruning/training.py --camvid ../shared/camvid --runs runs/pruning --seeds 1 --rate 0.5 \\
+        --whole erfnet fplnet ndnet45-ende swiftnet-rn18
 
-trains whole networks that are asked for by `--whole`, and every cut below `--runs` that has no weights yet. It is the
-same trainer with the same recipe and random numbers, also in float32; what was trained is not trained again.
+trains whole networks that are asked for by `--whole`, and every cut below `--runs` that has no weights yet; give it the
+`--rate`, `--epochs` and `--base-epochs` of `matrix.py`. It is the same trainer with the same recipe and random numbers,
+also in float32; what was trained is not trained again.
 """
 
 from __future__ import annotations

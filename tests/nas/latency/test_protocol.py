@@ -303,6 +303,9 @@ def test_what_others_do_is_told_from_what_we_do() -> None:
     assert load.disturbances([(before, quiet), (before, cooking), (before, quiet)], threads=1) == (
         "heat held the GPU's clocks down",
     )
+    idle, busy = (replace(state, gpu=gpu.GpuState(others={7: used})) for state, used in ((before, 0.0), (quiet, 0.9)))
+    assert load.disturbances([(idle, busy)], threads=1) == ("other processes computed on the GPU: 1",)
+    assert load.disturbances([(idle, busy), *[(before, quiet)] * 20], threads=1) == ()  # 4 % of it all
     stolen = replace(quiet, pinned_stolen=0.1)
     assert "hypervisor took 10%" in load.disturbances([(before, stolen)], threads=1)[0]
 
