@@ -19,12 +19,12 @@ from nas.latency.estimates import Estimates
 from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
 from nas.training import EpochReport, Recipe
-from pruning.allocation import FULL_ENOUGH, allocate, require_reachable
+from pruning.allocation import FULL_ENOUGH, Allocation, allocate, require_reachable
 from pruning.damage import Damage, assumed_damage, observed_damage
 from pruning.depth import removable_blocks, remove_blocks, without_blocks
 from pruning.importance import Batch, Scores, batch_norm_scale, fisher, magnitude, taylor
 from pruning.surgery import Cutter
-from space import Architecture, UserError
+from space import Architecture, BudgetError, UserError
 from space.channels import Widths
 from space.graph import Graph
 from space.latency import Budget, Latency
@@ -39,6 +39,10 @@ SCORING_BATCHES = 16
 OBSERVED_IMAGES = 16  # on which damage is observed; their statistics stand for the data's
 STATISTICS_BATCHES = 32  # that give batch norms fresh statistics when nothing is trained
 AIM = 0.985  # of the budget: repeated measurements differ by one to two per cent
+ROUGHLY_FULL = 0.9  # of what a cut on the way aims at
+CONFIRMATIONS = 3  # of last cuts, each lower than the one before
+TRIMS = 2  # at most, of what is over the budget when it is finished,
+TRIM_SHARE = 0.25  # each followed by so much of the epochs
 QUICK = 2.0  # times as unsure are the latencies of cuts that only teach what cuts cost
 TAUGHT = 10  # such cuts
 NARROWEST = 0.15  # share of channels that they keep
@@ -106,6 +110,9 @@ class Pruner:
     def prune(self, network: Network, budget: Budget, plan: Plan) -> Pruned:
         """The most accurate network that can be cut out of `network` inside `budget`.
 
+        Of the cuts that are measured one is taken that came out inside, which it may owe to its measurement: before its
+        training it is measured once more, and what is over then is cut lower.
+
         Raises: BudgetError with the lowest latency reached, before anything is trained, when no cut is enough.
         """
         before = self._latency(network.architecture)
@@ -130,13 +137,66 @@ class Pruner:
             wanted = start * math.pow(aim / start, step / plan.steps)
             network = self._cut(network, wanted, budget, plan, last=step == plan.steps)
             after = self._latency(network.architecture)
-            self._said(f"cut     {after}")
             network = self._recovered(network, teacher, _share(plan.epochs, step, plan.steps))
         return _pruned(network.cpu(), teacher, before, after)
 
+    def finish(
+        self, pruned: Pruned, whole: Network, budget: Budget, plan: Plan, certify: Callable[[Network], Latency]
+    ) -> Pruned:
+        """`pruned`, finished: `certify` writes a network and measures what was written. What is over the budget then is
+        cut lower, trained for a share of the plan's epochs, with the `whole` network as the teacher, and certified
+        again; the last one certified is given back, and may still be over.
+
+        Raises: BudgetError with the lowest latency reached when no cut is enough.
+        """
+        latency = certify(pruned.network)
+        for _ in range(TRIMS):
+            if budget.admits(latency):
+                break
+            self._said(f"over    {latency} when finished")
+            self._latencies[pruned.network.architecture.key] = latency
+            aim = _lower(pruned.after.milliseconds(budget.statistic), latency, budget)
+            network = self._cut(pruned.network.to(self._device), aim, budget, plan, last=True)
+            after = self._latency(network.architecture)
+            network = self._recovered(network, whole.to(self._device), math.ceil(TRIM_SHARE * plan.epochs))
+            pruned = _pruned(network.cpu(), whole, pruned.before, after)
+            latency = certify(pruned.network)
+        return pruned
+
     def _cut(self, network: Network, milliseconds: float, budget: Budget, plan: Plan, *, last: bool) -> Network:
+        """`network` cut to `milliseconds`; the `last` cut is confirmed."""
         cutter = Cutter(network.architecture, self._num_classes)
         scores, damage = self._weighed(cutter, network, plan)
+
+        def allocated(milliseconds: float) -> Allocation:
+            full_enough = FULL_ENOUGH / AIM if last else ROUGHLY_FULL
+            allocation = self._allocated(cutter, scores, damage, milliseconds, budget, full_enough)
+            self._said(f"cut     {self._latency(allocation.architecture)}")
+            return allocation
+
+        allocation = allocated(milliseconds)
+        for _ in range(CONFIRMATIONS if last else 0):
+            latency = self._latency(allocation.architecture, anew=True)
+            self._said(f"again   {latency}")
+            if budget.admits(latency):
+                break
+            try:
+                allocation = allocated(_lower(allocation.milliseconds, latency, budget))
+            except BudgetError:  # this one is as low as it goes, and may be inside when it is finished
+                break
+        cut = remove_blocks(cutter.cut(network, allocation.keep), allocation.blocks)
+        assert cut.architecture == allocation.architecture, "what was cut is what was measured"
+        return cut
+
+    def _allocated(
+        self,
+        cutter: Cutter,
+        scores: Scores,
+        damage: Damage,
+        milliseconds: float,
+        budget: Budget,
+        full_enough: float,
+    ) -> Allocation:
         taught: list[Architecture] = []
 
         def measure(architecture: Architecture) -> float:
@@ -152,13 +212,11 @@ class Pruner:
             estimate=self._estimate,
             measure=measure,
             budget_milliseconds=milliseconds,
-            full_enough=FULL_ENOUGH / AIM if last else 0.9,
+            full_enough=full_enough,
         )
         for architecture in taught:  # not sooner: the allocation corrects the estimates that it began with
             self._learn(architecture, budget)
-        cut = remove_blocks(cutter.cut(network, allocation.keep), allocation.blocks)
-        assert cut.architecture == allocation.architecture, "what was cut is what was measured"
-        return cut
+        return allocation
 
     def _weighed(self, cutter: Cutter, network: Network, plan: Plan) -> tuple[Scores, Damage]:
         if self._dataset is None:
@@ -218,9 +276,9 @@ class Pruner:
         with lane.training_step():  # thousands of them keep a core busy for a minute
             return self._estimates.graph(graph, sizes)
 
-    def _latency(self, architecture: Architecture) -> Latency:
-        """Measured once."""
-        if architecture.key not in self._latencies:
+    def _latency(self, architecture: Architecture, *, anew: bool = False) -> Latency:
+        """The last one measured."""
+        if anew or architecture.key not in self._latencies:
             self._latencies[architecture.key] = self._meter.measure(architecture, within=self._within)
         return self._latencies[architecture.key]
 
@@ -234,6 +292,13 @@ class Pruner:
         milliseconds = latency.milliseconds(budget.statistic)
         self._estimates.learn(architecture, milliseconds, disturbed=bool(latency.flagged))
         return milliseconds
+
+
+def _lower(before: float, latency: Latency, budget: Budget) -> float:
+    """The milliseconds to aim at, on the scale on which what took `latency`, over the budget, took `before`."""
+    over = latency.milliseconds(budget.statistic) / budget.milliseconds
+    assert over > 1, "what is inside the budget is left as it is"
+    return AIM * min(budget.milliseconds, before / over)
 
 
 def some_cuts(cutter: Cutter, number: int, *, depth: bool) -> Iterator[Architecture]:

@@ -143,8 +143,9 @@ def allocate(
 
 def _unreachable(budget_milliseconds: float, lowest: float) -> BudgetError:
     return BudgetError(
-        f"expected a budget that pruning can reach, got {budget_milliseconds:g} ms; cut as far as it goes the network "
-        f"takes {lowest:.4g} ms; raise the budget, lower the input size or start from a smaller network"
+        f"expected a budget that pruning can reach, this one leaves it {budget_milliseconds:.4g} ms; cut as far as "
+        f"it goes the network takes {lowest:.4g} ms; raise the budget, lower the input size or start from a smaller "
+        "network"
     )
 
 

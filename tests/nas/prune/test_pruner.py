@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 import space
 from nas.data import Dataset, DataSpec, load
 from nas.latency import lane
+from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
 from nas.prune import AIM, Plan, Pruner
 from nas.training import load_recipe
@@ -35,12 +36,13 @@ class Invented:
     """A target whose layers take a while to start, then a while per multiply-add."""
 
     measured: list[str] = field(default_factory=list)
+    slowness: float = 1.0
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         self.measured.append(architecture.key)
         graph = architecture.graph(11)
         layers = len(layer_work(graph, widths(graph, architecture.channels), SIZE))
-        milliseconds = 0.02 * layers + space.multiply_adds(architecture, SIZE, 11) / 1e7
+        milliseconds = self.slowness * (0.02 * layers + space.multiply_adds(architecture, SIZE, 11) / 1e7)
         return Latency(
             p50_milliseconds=milliseconds,
             p90_milliseconds=milliseconds,
@@ -60,6 +62,24 @@ class Invented:
         )
 
 
+class Tiring(Invented):
+    """From the first repetition on all takes ten times as long."""
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        if architecture.key in self.measured:
+            self.slowness = 10.0
+        return super().measure(architecture, weights=weights, within=within)
+
+
+class Flattering(Invented):
+    """Whatever is new to it, but for the whole network, seems to take 4 % less than it does."""
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        new = bool(self.measured) and architecture.key not in self.measured
+        latency = super().measure(architecture, weights=weights, within=within)
+        return replace(latency, p50_milliseconds=0.96 * latency.p50_milliseconds) if new else latency
+
+
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     return load(DataSpec(size=SIZE, train_images=16, validation_images=4))
@@ -76,7 +96,7 @@ def network() -> Network:
     return replace(whole, stages=stages, decoder=decoder).build(11).eval()
 
 
-def pruner(target: Invented, dataset: Dataset | None, said: list[str]) -> Pruner:
+def pruner(target: MeasuresOne, dataset: Dataset | None, said: list[str]) -> Pruner:
     return Pruner(target, SIZE, 11, table=None, dataset=dataset, recipe=load_recipe("quick"), said=said.append)
 
 
@@ -100,6 +120,64 @@ def test_the_budget_is_filled_and_the_epochs_are_shared_out(steps: int, network:
     assert len([words for words in said if words.startswith("cut")]) == steps
     assert len([words for words in said if words.startswith("epoch")]) == 4
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_cut_that_only_seemed_to_fit_is_cut_lower(network: Network) -> None:
+    said: list[str] = []
+    budget = share_of(network, 0.75)
+    pruned = pruner(Flattering(), None, said).prune(network, budget, Plan(epochs=0))
+    assert 0.9 * budget.milliseconds <= pruned.after.p50_milliseconds <= budget.milliseconds
+    assert pruned.after == Invented().measure(pruned.network.architecture)
+    assert [words.split()[0] for words in said].count("again") >= 2
+
+
+def test_a_cut_that_finds_none_lower_is_kept(network: Network) -> None:
+    """Its certificate will tell: the training before it is not thrown away for one measurement."""
+    budget = share_of(network, 0.75)
+    pruned = pruner(Tiring(), None, []).prune(network, budget, Plan(epochs=0))
+    assert not budget.admits(pruned.after)
+    assert budget.admits(Invented().measure(pruned.network.architecture))
+
+
+def test_what_is_over_the_budget_when_it_is_finished_is_cut_lower(network: Network, dataset: Dataset) -> None:
+    said: list[str] = []
+    budget = share_of(network, 0.7)
+    room = pruner(Invented(), dataset, said)
+    pruned = room.prune(network, budget, Plan(epochs=0))
+    slower = Invented(slowness=1.03 * budget.milliseconds / pruned.after.p50_milliseconds)
+    certified: list[Latency] = []
+
+    def certify(finished: Network) -> Latency:
+        certified.append(slower.measure(finished.architecture))
+        return certified[-1]
+
+    finished = room.finish(pruned, network, budget, Plan(epochs=6), certify)
+    over, inside = (latency.p50_milliseconds / budget.milliseconds for latency in certified)
+    assert 0.9 < inside <= AIM < over
+    assert certified[-1] == slower.measure(finished.network.architecture)
+    assert finished.before == pruned.before
+    assert finished.blocks == 7
+    assert [words.split()[1] for words in said if words.startswith("epoch")] == ["1/2", "2/2"]
+
+
+@pytest.mark.parametrize(("growth", "certificates"), [(1.0, 1), (1.1, 3)])
+def test_one_inside_is_left_as_it_is_and_one_that_stays_over_is_given_up(
+    growth: float, certificates: int, network: Network
+) -> None:
+    """`growth`: how many times as long everything takes at each certificate as before."""
+    budget = share_of(network, 0.75)
+    room = pruner(Invented(), None, [])
+    pruned = room.prune(network, budget, Plan(epochs=0))
+    certified: list[Architecture] = []
+
+    def certify(finished: Network) -> Latency:
+        certified.append(finished.architecture)
+        return Invented(slowness=growth ** len(certified)).measure(finished.architecture)
+
+    finished = room.finish(pruned, network, budget, Plan(epochs=0), certify)
+    assert len(set(certified)) == len(certified) == certificates
+    assert certified[0] == pruned.network.architecture
+    assert certified[-1] == finished.network.architecture
 
 
 def test_channels_alone(network: Network, dataset: Dataset) -> None:
