@@ -153,7 +153,8 @@ class Pruner:
         for _ in range(TRIMS):
             if budget.admits(latency):
                 break
-            self._said(f"over    {latency} when finished")
+            over = latency.milliseconds(budget.statistic) / budget.milliseconds - 1
+            self._said(f"over    {latency}: {100 * over:.1f} % too long when it was finished")
             self._latencies[pruned.network.architecture.key] = latency
             aim = _lower(pruned.after.milliseconds(budget.statistic), latency, budget)
             network = self._cut(pruned.network.to(self._device), aim, budget, plan, last=True)

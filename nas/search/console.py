@@ -49,7 +49,7 @@ class Console:
         """A candidate was measured."""
         if self._first_candidate is None:
             self._first_candidate = time.monotonic()
-        verdict = "" if trial.feasible else "  over at any width: not trained"
+        verdict = "" if trial.feasible else "  over the budget: not trained"
         sizes = f"{trial.parameters / 1e3:8.1f} k parameters {trial.multiply_adds / 1e9:6.3f} GMAC"
         print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {sizes}{verdict}", flush=True)
         if not trial.feasible:

@@ -25,7 +25,7 @@ def prune_over_budget(
     found = []
     for parent in over[: study.search.pruned]:
         trial = _known(run, parent, budget) or _cut(run, study, budget, pruner, num_classes, console, parent)
-        if trial is not None:
+        if trial is not None and budget.admits(trial.latency):
             found.append(trial)
     return found
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import space
+from nas.latency.protocol import WITHIN
+from nas.prune import Pruner
 from nas.report import summarize
-from nas.run_folder import RunFolder
-from nas.training.weights import load_weights
-from space.latency import Budget
+from nas.run_folder import Epoch, RunFolder, Trial, append_epoch
+from nas.search.console import Console
+from nas.search.cutting import prune_over_budget
+from nas.search.proposals import measured_trial
+from nas.study import load_study
+from nas.trained import WEIGHTS
+from nas.training import Scores
+from nas.training.weights import load_weights, save_weights
+from space import Architecture
+from space.latency import Budget, Latency
+from space.scale import scale_width
 
 STUDY = """
 data: {name: road_scenes, size: [48, 64], train_images: 16, validation_images: 4}
@@ -32,6 +43,49 @@ def search(*arguments: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+class Tiring:
+    """A device on which all takes `slowness` times as long from the first repetition on."""
+
+    def __init__(self, invented: Callable[[float], Latency], slowness: float) -> None:
+        self._invented = invented
+        self._tired = slowness
+        self._measured: list[str] = []
+        self._slowness = 1.0
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        if architecture.key in self._measured:
+            self._slowness = self._tired
+        self._measured.append(architecture.key)
+        return self._invented(self._slowness * space.multiply_adds(architecture, (48, 64), 11) / 1e7)
+
+
+@pytest.mark.parametrize("tires", [False, True])
+def test_a_cut_that_is_over_when_measured_again_does_not_compete(
+    tires: bool, invented: Callable[[float], Latency], tmp_path: Path
+) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    study = load_study(tmp_path / "study.yaml")
+    run = RunFolder.create(tmp_path / "run", study)
+    whole = scale_width(space.load("swiftnet-rn18"), 0.25)
+    latency = Tiring(invented, 1.0).measure(whole)
+    budget = Budget(milliseconds=0.8 * latency.p50_milliseconds)
+    parent = measured_trial(1, "swiftnet", "company", whole, latency, budget, study, 11, parent="swiftnet")
+    run.write_trial(parent)
+    save_weights(run.phase_path(parent, "search") / WEIGHTS, whole.build(11).state_dict(), {})
+    scores = Scores(miou=0.3, class_iou=(0.3,) * 11, pixel_accuracy=0.3)
+    append_epoch(run.phase_path(parent, "search"), Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
+    meter = Tiring(invented, 10.0 if tires else 1.0)
+    pruner = Pruner(meter, (48, 64), 11, table=None, dataset=None, recipe=study.recipe)
+
+    def cuts() -> list[Trial]:
+        return prune_over_budget(run, study, budget, pruner, 11, Console(run, study, budget))
+
+    assert [cut.name for cut in cuts()] == ([] if tires else ["swiftnet, pruned"])
+    (recorded,) = [trial for trial in run.trials() if trial.origin == "pruned"]
+    assert budget.admits(recorded.latency) != tires
+    assert [cut.name for cut in cuts()] == ([] if tires else ["swiftnet, pruned"])  # as it is known
 
 
 @pytest.mark.slow
