@@ -180,6 +180,19 @@ def test_one_inside_is_left_as_it_is_and_one_that_stays_over_is_given_up(
     assert certified[-1] == finished.network.architecture
 
 
+def test_a_network_given_back_that_is_over_after_all_is_cut(network: Network) -> None:
+    budget = share_of(network, 1.01)
+    room = pruner(Invented(), None, [])
+    pruned = room.prune(network, budget, Plan(epochs=0))
+    assert pruned.network is network
+
+    def certify(finished: Network) -> Latency:
+        return Invented(slowness=1.03).measure(finished.architecture)
+
+    finished = room.finish(pruned, network, budget, Plan(epochs=0), certify)
+    assert budget.admits(certify(finished.network))
+
+
 def test_channels_alone(network: Network, dataset: Dataset) -> None:
     budget = share_of(network, 0.75)  # layers take two thirds of the time to start, whatever their width
     pruned = pruner(Invented(), dataset, []).prune(network, budget, Plan(epochs=0, depth=False))
