@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,16 +92,16 @@ def take(company: Company, device: Mapping[str, str], threads: int) -> Anchor:
     that are nearly as good as the lower quartile, in both networks, are the machine itself, and the anchor is the
     quiet median of their medians.
     """
-    warm_up(company.reference, company.canary)
+    warm_up(company.reference, company.canary, company.watch)
     attempts = []
     for _ in range(2):
         spans, medians, canaries = [], [], []
         for _ in range(BLOCKS):
             if threads > 1:
-                time.sleep(PAUSE_SECONDS)
-            before = load.snapshot()
+                company.watch.sleep(PAUSE_SECONDS)
+            before = company.watch.snapshot("cpu")
             median, canary = _block(company)
-            spans.append((before, load.snapshot()))
+            spans.append((before, company.watch.snapshot("cpu")))
             medians.append(median)
             canaries.append(canary)
         alike = best_state(np.asarray(medians), np.asarray(canaries))
@@ -127,9 +126,9 @@ def take(company: Company, device: Mapping[str, str], threads: int) -> Anchor:
 
 
 def _disturbed_now(company: Company, threads: int) -> bool:
-    before = load.snapshot()
+    before = company.watch.snapshot("cpu")
     _block(company)
-    return bool(load.disturbances([(before, load.snapshot())], threads))
+    return bool(load.disturbances([(before, company.watch.snapshot("cpu"))], threads))
 
 
 def best_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -168,8 +167,8 @@ def write(path: Path, anchor: Anchor) -> None:
 def _block(company: Company) -> tuple[float, float]:
     """Median of the reference in milliseconds, and the canary's ratio to it."""
     times: list[float] = []
-    end = time.perf_counter() + BLOCK_SECONDS
-    while len(times) < BLOCK_CALLS or time.perf_counter() < end:
-        times.append(milliseconds(company.reference))
+    end = company.watch.seconds() + BLOCK_SECONDS
+    while len(times) < BLOCK_CALLS or company.watch.seconds() < end:
+        times.append(milliseconds(company.reference, company.watch))
     reference = float(np.median(times))
     return reference, canary_milliseconds(company) / reference

@@ -43,7 +43,6 @@ With 40 pairs a p99 is little more than the largest value seen.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -52,6 +51,7 @@ import numpy as np
 from nas.latency import load
 from nas.latency.quiet import Times, interval, quiet_blocks, quiet_median, quiet_ratio
 from nas.latency.stand import Block, Stand
+from nas.latency.watch import THIS_MACHINE, Watch
 from space.errors import UserError
 from space.latency import Latency
 from space.target import Target
@@ -94,6 +94,7 @@ class Conditions:
     threads: int
     within: float = WITHIN  # half of the ratio's 95 % interval, as a share of it
     patience_seconds: float = PATIENCE_SECONDS
+    watch: Watch = THIS_MACHINE  # that tells whose turn it is
 
     @property
     def blocks(self) -> int:
@@ -175,9 +176,10 @@ def take_pairs(stands: Sequence[Stand], conditions: Conditions) -> list[Pairs]:
     waited, better = 0.0, 0
     most_waiting = conditions.patience_seconds * conditions.ease * len(trays)
     pause, longest = PAUSE_SECONDS
+    watch = conditions.watch
     while waiting := [tray for tray in trays if not (tray.enough() if waited > most_waiting else tray.full())]:
         for tray in waiting:
-            start = time.perf_counter()
+            start = watch.seconds()
             block = tray.take_block()
             unusual, slower = _unusual(block, conditions)
             if not unusual:
@@ -187,9 +189,9 @@ def take_pairs(stands: Sequence[Stand], conditions: Conditions) -> list[Pairs]:
             tray.reason = unusual
             better += not slower
             if waited <= most_waiting:
-                time.sleep(pause)
+                watch.sleep(pause)
                 pause = min(2 * pause, longest)
-            waited += time.perf_counter() - start
+            waited += watch.seconds() - start
         if better >= BETTER_BLOCKS:
             break
     return [tray.taken(better=better >= BETTER_BLOCKS) for tray in trays]
@@ -209,10 +211,11 @@ class _Tray:
 
     def take_block(self) -> Block:
         """One more, not before its turn."""
-        time.sleep(max(0.0, self.next_turn - time.perf_counter()))
-        start = time.perf_counter()
+        watch = self.conditions.watch
+        watch.sleep(max(0.0, self.next_turn - watch.seconds()))
+        start = watch.seconds()
         block = self.stand.take_block()
-        self.seconds += time.perf_counter() - start
+        self.seconds += watch.seconds() - start
         self.next_turn = start + PERIOD_SECONDS * self.conditions.ease
         return block
 

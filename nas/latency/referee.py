@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from nas.latency import lane, protocol
+from nas.latency import lane, protocol, runtimes
 from nas.latency.anchor import Anchor
 from nas.latency.stand import Stand
 from space.latency import Latency
@@ -59,5 +59,6 @@ class Referee:
             threads=self._target.thread_count(),
             within=within,
             patience_seconds=self._patience_seconds,
+            watch=runtimes.watch(runtimes.load(self._target)),
         )
         return protocol.measure(places, conditions)

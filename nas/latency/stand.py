@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.latency import load
+from nas.latency.watch import THIS_MACHINE, Watch
 
 Run = Callable[[], object]
 
@@ -33,6 +33,7 @@ class Company:
 
     reference: Run
     canary: Run
+    watch: Watch = THIS_MACHINE  # that tells how long they take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,20 +84,20 @@ class Beside:
 
     def warm_up(self) -> None:
         """See `Stand`."""
-        warm_up(self._candidate, self._company.reference)
+        warm_up(self._candidate, self._company.reference, self._company.watch)
 
     def take_block(self) -> Block:
         """See `Stand`."""
-        candidate, reference = self._candidate, self._company.reference
-        self._pairs = self._pairs or _pairs_of_a_block(candidate, reference)
+        candidate, reference, watch = self._candidate, self._company.reference, self._company.watch
+        self._pairs = self._pairs or _pairs_of_a_block(candidate, reference, watch)
         for _ in range(WARM_PAIRS):
             candidate()
             reference()
         with _no_collection():
-            before = load.snapshot(self._device)
-            times = [[milliseconds(candidate), milliseconds(reference)] for _ in range(self._pairs)]
+            before = watch.snapshot(self._device)
+            times = [[milliseconds(candidate, watch), milliseconds(reference, watch)] for _ in range(self._pairs)]
             canary = canary_milliseconds(self._company)
-            span = before, load.snapshot(self._device)
+            span = before, watch.snapshot(self._device)
         return Block(times=np.asarray(times), canary_milliseconds=canary, span=span)
 
 
@@ -111,32 +112,32 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def milliseconds(run: Run) -> float:
+def milliseconds(run: Run, watch: Watch) -> float:
     """Duration of one call."""
-    start = time.perf_counter_ns()
+    start = watch.nanoseconds()
     run()
-    return (time.perf_counter_ns() - start) / 1e6
+    return (watch.nanoseconds() - start) / 1e6
 
 
 def canary_milliseconds(company: Company) -> float:
     """What the canary takes now, undisturbed by another network."""
-    return float(np.median([milliseconds(company.canary) for _ in range(CANARIES)][1:]))
+    return float(np.median([milliseconds(company.canary, company.watch) for _ in range(CANARIES)][1:]))
 
 
-def warm_up(candidate: Run, reference: Run) -> None:
+def warm_up(candidate: Run, reference: Run, watch: Watch) -> None:
     """Alternate until the ratio has settled."""
     fewest, most = WARM_UP_CALLS
     ratios: list[float] = []
-    end = time.perf_counter() + WARM_UP_SECONDS
+    end = watch.seconds() + WARM_UP_SECONDS
     while len(ratios) < most:
-        ratios.append(milliseconds(candidate) / milliseconds(reference))
-        if len(ratios) >= max(fewest, 10) and time.perf_counter() >= end:
+        ratios.append(milliseconds(candidate, watch) / milliseconds(reference, watch))
+        if len(ratios) >= max(fewest, 10) and watch.seconds() >= end:
             before, now = np.median(ratios[-10:-5]), np.median(ratios[-5:])
             if abs(now / before - 1) <= WARM_UP_STABLE:
                 return
 
 
-def _pairs_of_a_block(candidate: Run, reference: Run) -> int:
+def _pairs_of_a_block(candidate: Run, reference: Run, watch: Watch) -> int:
     fewest, most = BLOCK_PAIRS
-    pair = milliseconds(candidate) + milliseconds(reference)
+    pair = milliseconds(candidate, watch) + milliseconds(reference, watch)
     return min(most, max(fewest, math.ceil(BLOCK_MILLISECONDS / pair)))

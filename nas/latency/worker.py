@@ -60,6 +60,7 @@ class Bench:
         self.company = Company(
             reference=self.runtime.prepare(Reference().eval(), self.image, target),
             canary=self.runtime.prepare(Canary().eval(), _noise(CANARY_SIZE), target),
+            watch=runtimes.watch(self.runtime),
         )
         self.environment = _environment(target)
 

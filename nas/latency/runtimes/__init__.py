@@ -7,6 +7,7 @@ A runtime is a module with
     versions() -> dict[str, str]               versions of the libraries that do the work
     settle(target)                             what a process that only measures does first, once
     prepare(network, image, target) -> run     run() -> labels (1, H, W); one call is what is timed
+    WATCH: Watch (optional)                    how time passes on it, where that is not the time of this machine
 
 `prepare` holds `image` (1, 3, H, W) statically, includes upsampling and arg-max, and `run` returns only when the labels
 exist (it synchronises with the device). No file here imports its heavy library before it is called.
@@ -19,6 +20,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
 
+from nas.latency.watch import THIS_MACHINE, Watch
 from space.errors import TargetError, nearest
 from space.target import Target
 
@@ -79,3 +81,9 @@ def require(target: Target) -> Runtime:
         raise TargetError(f"{target} cannot be timed here: {missing}")
     target.thread_count()
     return runtime
+
+
+def watch(runtime: Runtime) -> Watch:
+    """What tells how long a runtime's calls take."""
+    found: Watch = getattr(runtime, "WATCH", THIS_MACHINE)
+    return found

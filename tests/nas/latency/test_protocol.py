@@ -12,6 +12,7 @@ import pytest
 
 from nas.latency import anchor, gpu, load, protocol, quiet, stand
 from nas.latency.stand import Beside, Company
+from nas.latency.watch import Watch
 from space.errors import UserError
 from space.latency import Latency
 from space.target import Target
@@ -40,15 +41,12 @@ def drifting(ratio: float, blocks: int = 12) -> protocol.Pairs:
 
 
 class Clock:
-    """Time that passes only when somebody waits; stands in for the module `time`."""
+    """Time that passes only when somebody waits."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
-    def perf_counter(self) -> float:
-        return self.now
-
-    def perf_counter_ns(self) -> int:
+    def nanoseconds(self) -> int:
         return round(self.now * 1e9)
 
     def sleep(self, seconds: float) -> None:
@@ -56,13 +54,7 @@ class Clock:
 
 
 CLOCK = Clock()
-
-
-@pytest.fixture(autouse=True)
-def invented_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "time", CLOCK)
-    monkeypatch.setattr(anchor, "time", CLOCK)
-    monkeypatch.setattr(stand, "time", CLOCK)
+WATCH = Watch(nanoseconds=CLOCK.nanoseconds, sleep=CLOCK.sleep, snapshot=load.snapshot)
 
 
 def waits(milliseconds: float) -> Callable[[], None]:
@@ -82,7 +74,7 @@ def kept_anchor() -> anchor.Anchor:
 
 def company(reference: float = 1.0, canary: float = 0.2) -> Company:
     """Networks of known latency in milliseconds."""
-    return Company(reference=waits(reference), canary=waits(canary))
+    return Company(reference=waits(reference), canary=waits(canary), watch=WATCH)
 
 
 def stands(milliseconds: float) -> Beside:
@@ -98,7 +90,7 @@ def conditions(
     normal: protocol.Normal = NORMAL,
     within: float = protocol.WITHIN,
 ) -> protocol.Conditions:
-    return protocol.Conditions(normal=normal, threads=threads, within=within)
+    return protocol.Conditions(normal=normal, threads=threads, within=within, watch=WATCH)
 
 
 def test_drift_cancels_in_the_ratio() -> None:
@@ -170,7 +162,7 @@ def test_calls_alternate_and_pairs_are_added_until_the_interval_is_narrow() -> N
         order.append("reference")
         waits(0.5)()
 
-    beside = Company(reference=steady, canary=waits(0.1))
+    beside = Company(reference=steady, canary=waits(0.1), watch=WATCH)
     normal = protocol.Normal(reference_milliseconds=0.5, canary=0.2)
     taken = protocol.take_pairs([Beside(noisy, beside)], conditions(normal=normal))[0]
     assert taken.candidate.shape == (protocol.MOST_BLOCKS * protocol.BLOCKS, 25)
@@ -207,7 +199,7 @@ class Moved:
         waits(0.4 if self.calls_left >= 0 else 0.2)()
 
     def stand(self) -> Beside:
-        return Beside(self.candidate, Company(reference=waits(1.0), canary=self.canary))
+        return Beside(self.candidate, Company(reference=waits(1.0), canary=self.canary, watch=WATCH))
 
 
 def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:

@@ -1,0 +1,91 @@
+"""A device that does not exist: latencies follow from multiply-adds, time passes only when a network runs.
+
+For tests and for trying a study out: the same network has the same latency everywhere, to the last digit, whatever the
+machine does meanwhile, and timing it takes no time. Everything else is as on a real device: its own process, the
+protocol, the anchor, the records.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nas.latency.load import Snapshot
+from nas.latency.watch import Watch
+from space.target import Target
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = {"cpu": ("fp32",)}
+MULTIPLY_ADDS_PER_SECOND = 20_000_000_000  # of one thread
+CALL_NANOSECONDS = 50_000
+
+
+@dataclass(kw_only=True)
+class _Clock:
+    """The device's own time."""
+
+    now: int = field(default=0)  # nanoseconds
+
+    def nanoseconds(self) -> int:
+        return self.now
+
+    def wait(self, nanoseconds: int) -> None:
+        self.now += nanoseconds
+
+    def sleep(self, seconds: float) -> None:
+        self.wait(round(seconds * 1e9))
+
+    def snapshot(self, device: str) -> Snapshot:
+        """A machine that does nothing else."""
+        seconds = self.now / 1e9
+        return Snapshot(
+            wall=seconds,
+            own=seconds,
+            waiting=0.0,
+            pinned_busy=seconds,
+            pinned_stolen=0.0,
+            machine_busy=seconds,
+            machine_cores=1,
+            pinned_cores=1,
+        )
+
+
+_CLOCK = _Clock()  # as a process has one clock, so has it one of this device
+WATCH = Watch(nanoseconds=_CLOCK.nanoseconds, sleep=_CLOCK.sleep, snapshot=_CLOCK.snapshot)
+
+
+def available(target: Target) -> str | None:
+    return None if importlib.util.find_spec("torch") else "pip install torch"
+
+
+def versions() -> dict[str, str]:
+    import torch
+
+    return {"torch": str(torch.__version__)}
+
+
+def settle(target: Target) -> None:
+    """Nothing: no library is asked to be quick."""
+
+
+def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        labels: torch.Tensor = network(image).argmax(1)
+    threads = target.threads or 1
+    multiply_adds = counter.get_total_flops() // 2
+    nanoseconds = CALL_NANOSECONDS + math.ceil(multiply_adds * 1_000_000_000 / (MULTIPLY_ADDS_PER_SECOND * threads))
+    return functools.partial(_run, labels, nanoseconds)
+
+
+def _run(labels: torch.Tensor, nanoseconds: int) -> torch.Tensor:
+    _CLOCK.wait(nanoseconds)
+    return labels

@@ -1,0 +1,28 @@
+"""How a timing process tells the time and sees what else the machine does: a value, so that a machine can be simulated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nas.latency import load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """A machine's clock and counters."""
+
+    nanoseconds: Callable[[], int]
+    """A clock that only goes forward."""
+    sleep: Callable[[float], None]
+    """Wait that many seconds."""
+    snapshot: Callable[[str], load.Snapshot]
+    """What the machine has done so far; the argument is the device, as in `load.snapshot`."""
+
+    def seconds(self) -> float:
+        """The clock in seconds."""
+        return self.nanoseconds() / 1e9
+
+
+THIS_MACHINE = Watch(nanoseconds=time.perf_counter_ns, sleep=time.sleep, snapshot=load.snapshot)
