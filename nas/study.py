@@ -9,12 +9,12 @@ from typing import Literal
 
 from nas.data import DataSpec
 from nas.latency.protocol import WITHIN, check_within
+from nas.latency.record import Budget
+from nas.latency.target import Target
 from nas.training import Recipe, load_recipe
 from space import Space, UserError, published, strict
 from space.axes import SEARCHED
 from space.errors import nearest
-from space.latency import Budget
-from space.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

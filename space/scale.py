@@ -15,7 +15,6 @@ from space.architecture import (
     Stage,
 )
 from space.errors import ArchitectureError
-from space.work import BLOCK
 
 ROOM = 8  # multiples that rounding may add to a width
 STEP = 4  # fpl joins four branches, sep divides by its expansion
@@ -73,12 +72,13 @@ def parts(architecture: Architecture) -> int:
     return len(architecture.stages) + (architecture.decoder is not None) + bool(architecture.head.width)
 
 
-def notches(architecture: Architecture, part: int) -> tuple[int, ...]:
-    """By how many notches a part's width is worth changing: one down, none, one up, and up to the next two whole blocks
-    of channels. A notch is the smallest change: `STEP` channels, or the least multiple of it that the part allows.
+def notches(architecture: Architecture, part: int, *, vector: int) -> tuple[int, ...]:
+    """By how many notches a part's width is worth changing: one down, none, one up, and up to the next two whole
+    multiples of `vector`, the channels that the hardware computes with at a time. A notch is the smallest change:
+    `STEP` channels, or the least multiple of it that the part allows.
     """
     width, notch = _width_and_notch(architecture, part)
-    blocks = (BLOCK * (width // BLOCK + count) for count in (1, 2))
+    blocks = (vector * (width // vector + count) for count in (1, 2))
     return tuple(sorted({-1, 0, 1, *(math.ceil((whole - width) / notch) for whole in blocks)}))
 
 

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nas.data import Dataset, DataSpec
-    from nas.trained import Labelling, Trained
+    from nas.latency.target import Target
+    from nas.runs.trained import Labelling, Trained
     from space import Architecture
-    from space.target import Target
 
 DEFAULT_DATA = "road_scenes"
 DEFAULT_INPUT = "180x240"
@@ -159,7 +159,7 @@ def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:
     """
     from dataclasses import replace
 
-    from nas.trained import Labelling
+    from nas.runs.trained import Labelling
 
     if trained.labelling is None or options.data is not None:
         return Labelling.of(data_of(options, trained))
@@ -235,7 +235,7 @@ def output_folder(text: str | Path) -> Path:
 
 def load_architecture(name_or_path: str) -> Architecture:
     """A published network, a YAML file, or the architecture in a winner's folder."""
-    from nas import trained
+    from nas.runs import trained
 
     return trained.load_architecture(name_or_path)
 

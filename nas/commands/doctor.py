@@ -102,8 +102,8 @@ def _dali() -> str:
 
 def _runtimes() -> list[tuple[str, str]]:
     from nas.latency import default, runtimes
+    from nas.latency.target import PRECISIONS, Target
     from space.errors import TargetError
-    from space.target import PRECISIONS, Target
 
     lines = []
     for name, device, precision in itertools.product(runtimes.names(), ("cpu", "cuda:0"), PRECISIONS):

@@ -27,9 +27,9 @@ def run(options: argparse.Namespace) -> None:
     """
     import os
 
-    from nas.latency import lane
-    from nas.tables import class_table
-    from nas.trained import load_trained
+    from nas.latency.machine import lane
+    from nas.runs.trained import load_trained
+    from nas.terminal import class_table
     from nas.training.evaluation import evaluate
 
     trained = load_trained(options.architecture, options.weights)

@@ -34,10 +34,10 @@ def run(options: argparse.Namespace) -> None:
 
     import torch
 
-    from nas.checked_export import export_checked
     from nas.data import MEAN, STD
-    from nas.files import write_atomically
-    from nas.trained import load_trained
+    from nas.runs.checked_export import export_checked
+    from nas.runs.trained import load_trained
+    from nas.storage.files import write_atomically
 
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)

@@ -11,8 +11,8 @@ from nas.commands import common
 
 if TYPE_CHECKING:
     from nas.latency import Meter
+    from nas.latency.record import Latency
     from space.architecture import Architecture
-    from space.latency import Latency
 
 EPILOG = """\
 All networks are timed untrained, on the CPU each in a process of its own: they take turns, and each alternates call by
@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> None:
     Raises: UserError for unknown architectures, and targets that cannot be timed here.
     """
     import space
-    from nas.latency import Meter, calibration
+    from nas.latency import Meter
+    from nas.latency.estimates import calibration
     from space.errors import UserError
 
     if options.calibrate and options.architectures:
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _calibrate(meter: Meter, networks: int, out: Path | None) -> None:
-    from nas.latency import calibration
+    from nas.latency.estimates import calibration
     from nas.report.calibration import ESTIMATES, comparison, write_calibration
     from nas.report.calibration import PICTURE as SCATTER
 
@@ -124,7 +125,7 @@ def write_leaderboard(path: Path, latencies: Mapping[str, Latency]) -> None:
     import csv
     import io
 
-    from nas.files import write_text
+    from nas.storage.files import write_text
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -139,7 +140,7 @@ def write_leaderboard(path: Path, latencies: Mapping[str, Latency]) -> None:
 
 def write_blocks(path: Path, latencies: Mapping[str, Latency]) -> None:
     """Write what each block of calls gave, by the machine's own clock."""
-    from nas.files import write_text
+    from nas.storage.files import write_text
 
     lines = ["network,block,candidate_milliseconds,reference_milliseconds"]
     for name, one in latencies.items():
@@ -151,7 +152,7 @@ def draw(path: Path, latencies: Mapping[str, Latency]) -> None:
     """A picture (PNG): a bar each with the 95 % interval of the median; pale bars are not to be trusted."""
     from matplotlib.figure import Figure
 
-    from nas.files import write_atomically
+    from nas.storage.files import write_atomically
 
     some = next(iter(latencies.values()))
     figure = Figure(figsize=(8, 1.4 + 0.34 * len(latencies)), layout="constrained", dpi=120)
@@ -195,7 +196,7 @@ def _sorted(latencies: Mapping[str, Latency]) -> dict[str, Latency]:
 def _table(
     latencies: Mapping[str, Latency], architectures: Mapping[str, Architecture], size: tuple[int, int], classes: int
 ) -> str:
-    from nas.tables import table
+    from nas.terminal import table
     from space import multiply_adds, parameters
 
     rows = []

@@ -41,8 +41,8 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.data import read_image
     from nas.data.pictures import overlay
-    from nas.files import write_atomically
-    from nas.trained import load_trained
+    from nas.runs.trained import load_trained
+    from nas.storage.files import write_atomically
 
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)

@@ -9,9 +9,9 @@ from nas.commands import common
 
 if TYPE_CHECKING:
     from nas.latency import Meter
-    from nas.reachability import Reachability
+    from nas.latency.estimates.table import LatencyTable
+    from nas.search.reachability import Reachability
     from nas.study import Study
-    from space.latency_table import LatencyTable
 
 EPILOG = """\
 Networks are estimated from the device's latency table. Where there is none for this input size yet, one is made first:
@@ -45,10 +45,11 @@ def run(options: argparse.Namespace) -> None:
     Raises: BudgetError with the lowest or highest latency reached when the budget is outside of what the space reaches.
     """
     from nas.data import load
-    from nas.latency import Meter, calibration, default_target, parse_target
-    from nas.reachability import explore
+    from nas.latency import Meter, default_target, parse_target
+    from nas.latency.estimates import calibration
+    from nas.latency.record import Budget
+    from nas.search.reachability import explore
     from space.errors import UserError
-    from space.latency import Budget
 
     if options.samples < 1:
         raise UserError(f"--samples: expected at least 1, got {options.samples}")
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _make_table(meter: Meter, networks: int) -> LatencyTable:
-    from nas.latency import calibration
+    from nas.latency.estimates import calibration
 
     print(f"no latency table of this device at this size yet: measuring {networks} random networks", flush=True)
     calibration.measure_networks(meter, networks, common.progress)
@@ -102,7 +103,7 @@ def _study(options: argparse.Namespace) -> Study:
 
 
 def _published_table(reachability: Reachability) -> str:
-    from nas.tables import table
+    from nas.terminal import table
 
     budget = reachability.budget.milliseconds
     rows = [
@@ -112,8 +113,8 @@ def _published_table(reachability: Reachability) -> str:
 
 
 def _draws(reachability: Reachability) -> str:
-    from nas.reachability import extremes
-    from nas.tables import table
+    from nas.search.reachability import extremes
+    from nas.terminal import table
 
     rows = []
     for name, values in (
@@ -134,8 +135,8 @@ def _draws(reachability: Reachability) -> str:
 
 
 def _knobs(reachability: Reachability) -> str:
-    from nas.reachability import knobs
-    from nas.tables import table
+    from nas.search.reachability import knobs
+    from nas.terminal import table
 
     found = knobs(reachability.draws)[:MOST_KNOBS]
     if not found:
@@ -157,8 +158,8 @@ def _forecast(
 
     import torch
 
-    from nas.reachability import forecast_seconds, training_step_seconds
-    from nas.tables import duration
+    from nas.search.reachability import forecast_seconds, training_step_seconds
+    from nas.terminal import duration
 
     wanted = math.log(reachability.budget.milliseconds)
     closest = min(reachability.every, key=lambda each: abs(math.log(each.own) - wanted))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nas.commands import common
 
 if TYPE_CHECKING:
-    from space.latency import Latency
+    from nas.latency.record import Latency
     from space.network import Network
 
 DEFAULT_EPOCHS = 10
@@ -58,13 +58,13 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.data import check
     from nas.latency import Meter
-    from nas.latency.calibration import kept_table
-    from nas.prune import Plan, Pruner
-    from nas.trained import load_trained
+    from nas.latency.estimates.calibration import kept_table
+    from nas.latency.record import Budget
+    from nas.prune.pruner import Plan, Pruner
+    from nas.runs.trained import load_trained
+    from nas.runs.winner import read_certificate, write_winner
     from nas.training import load_recipe
-    from nas.winner import read_certificate, write_winner
     from space import parameters
-    from space.latency import Budget
 
     budget, within = Budget.parse(options.budget), common.within(options)
     plan = Plan(epochs=_epochs(options), steps=options.steps, importance=options.importance, depth=options.depth)

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.report.sections import effort_words
     from nas.report.summary import headline
     from nas.report.terminal import leaderboard_table
-    from nas.run_folder import RunFolder
+    from nas.runs.folder import RunFolder
 
     folder = RunFolder.open(Path(options.run_folder))
     summary = summarize(folder)

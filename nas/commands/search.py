@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nas.run_folder import RunFolder
+    from nas.runs.folder import RunFolder
 
 EXAMPLES = """examples:
   nas search --budget 10ms                        the built-in road scenes on this machine
@@ -45,7 +45,7 @@ def _new(options: argparse.Namespace) -> RunFolder:
     from datetime import datetime
     from pathlib import Path
 
-    from nas.run_folder import RunFolder
+    from nas.runs.folder import RunFolder
     from nas.study import built_in_study, load_study
     from space.errors import UserError
 
@@ -65,7 +65,7 @@ def _resumed(options: argparse.Namespace) -> RunFolder:
     from dataclasses import replace
     from pathlib import Path
 
-    from nas.run_folder import RunFolder
+    from nas.runs.folder import RunFolder
     from space.errors import UserError
 
     for name in ("study", "target", "out"):

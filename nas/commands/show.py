@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from nas.commands import common
 
 if TYPE_CHECKING:
+    from nas.latency.target import Target
     from space.architecture import Architecture
     from space.count import Layer
-    from space.target import Target
 
 EPILOG = """\
 Multiply-adds are those of convolutions. Shares of time under --latency come from PyTorch, layer by layer and not fused
@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _times(architecture: Architecture, size: tuple[int, int], classes: int, target: Target) -> tuple[float, ...]:
+    from nas.latency.layers import layer_milliseconds
     from nas.latency.runtimes import require
-    from nas.layer_times import layer_milliseconds
     from space.errors import TargetError
 
     if target.host:
@@ -90,7 +90,7 @@ def _print_latency(
 
 
 def _table(found: Sequence[Layer], times: Sequence[float] | None, *, every: bool) -> str:
-    from nas.tables import percent, table
+    from nas.terminal import percent, table
 
     work = sum(layer.multiply_adds for layer in found)
     whole = sum(times or ())

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     from pathlib import Path
 
     from nas.data import check, load
-    from nas.latency import lane
+    from nas.latency.machine import lane
     from space import UserError
 
     architecture = common.load_architecture(options.architecture)
@@ -94,8 +94,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _train(trainer: Trainer, out: Path) -> None:
-    from nas.run_folder import Epoch, append_epoch
-    from nas.tables import duration, percent
+    from nas.runs.folder import Epoch, append_epoch
+    from nas.terminal import duration, percent
 
     width = len(str(trainer.recipe.epochs))
     seconds: list[float] = []
@@ -117,10 +117,10 @@ def _train(trainer: Trainer, out: Path) -> None:
 
 
 def _finish(trainer: Trainer, out: Path) -> None:
-    from nas.files import write_text
-    from nas.run_folder import read_progress
-    from nas.tables import class_table
-    from nas.trained import ARCHITECTURE, Labelling, ScoreCard, metadata
+    from nas.runs.folder import read_progress
+    from nas.runs.trained import ARCHITECTURE, Labelling, ScoreCard, metadata
+    from nas.storage.files import write_text
+    from nas.terminal import class_table
     from nas.training.weights import save_weights
     from space import strict
 

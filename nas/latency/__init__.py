@@ -3,7 +3,7 @@
     with Meter(parse_target("onnxruntime@cpu"), size=(180, 240), num_classes=11) as meter:
         latency = meter.measure(architecture)
 
-How and why is told in `nas.latency.protocol`. Importing this loads neither torch nor a runtime.
+How and why is told in `nas.latency.protocol.alternation`. Importing this loads neither torch nor a runtime.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from nas.latency import runtimes
 from nas.latency.default import default_target
 from nas.latency.meter import Meter, MeterOf
-from nas.latency.replies import WorkerError
-from space.target import Target
+from nas.latency.target import Target
+from nas.latency.worker.replies import WorkerError
 
 __all__ = ["Meter", "MeterOf", "WorkerError", "default_target", "parse_target"]
 

@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import space
-from nas.files import write_text
-from nas.latency import device, device_cache, runtimes
+from nas.latency import runtimes
+from nas.latency.machine import device_cache
 from nas.latency.meter import Meter
+from nas.latency.target import Target
+from nas.storage.files import write_text
 from space import strict
 from space.errors import UserError
-from space.target import Target
 
 DEPLOYMENT = (  # by kind of device, the better one first; of runtimes that are as fast as each other the first
     ("tensorrt:fp16@cuda:0", "cudagraph:fp16@cuda:0"),
@@ -68,7 +69,7 @@ def _missing(target: Target) -> str | None:
 
 
 def _fastest(targets: Sequence[Target], measure: Measure) -> Choice:
-    keys = [device_cache.name_of(device_cache.key_of(device.describe(target), SIZE)) for target in targets]
+    keys = [device_cache.name_of(device_cache.key_of(runtimes.environment(target), SIZE)) for target in targets]
     name = hashlib.sha256(" ".join(keys).encode()).hexdigest()[:12]
     file = device_cache.folder("defaults") / f"{name}.yaml"
     try:

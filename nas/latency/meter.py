@@ -21,11 +21,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from nas.latency import protocol, runtimes
-from nas.latency.replies import WorkerError, accept
+from nas.latency import runtimes
+from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
+from nas.latency.target import Target
+from nas.latency.worker.replies import WorkerError, accept
 from space.errors import TargetError, UserError
-from space.latency import Latency
-from space.target import Target
 
 if TYPE_CHECKING:
     from space.architecture import Architecture
@@ -36,18 +37,14 @@ LIMIT_SECONDS = 900.0  # for one network, the wait for training steps to end inc
 class MeasuresOne(Protocol):
     """What times an architecture, here or elsewhere."""
 
-    def measure(
-        self, architecture: Architecture, *, weights: Path | None = None, within: float = protocol.WITHIN
-    ) -> Latency:
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         """See `Meter.measure`."""
 
 
 class Measures(MeasuresOne, Protocol):
     """What times architectures, alone and in turns."""
 
-    def measure_together(
-        self, architectures: Sequence[Architecture], *, within: float = protocol.WITHIN
-    ) -> list[Latency]:
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """See `Meter.measure_together`."""
 
 
@@ -82,21 +79,17 @@ class Meter:
     ) -> None:
         self._stop()
 
-    def measure(
-        self, architecture: Architecture, *, weights: Path | None = None, within: float = protocol.WITHIN
-    ) -> Latency:
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         """Latency of `architecture` with its trained `weights` (safetensors), or with untrained ones.
 
         `within` is the half of its 95 % interval, as a share of it, that is asked for. Nothing of ours trains on this
-        machine meanwhile (`nas.latency.lane`): do not call it inside a training step.
+        machine meanwhile (`nas.latency.machine.lane`): do not call it inside a training step.
 
         Raises: UserError for what the user can put right, WorkerError when the process died or failed.
         """
         return self._ask([(architecture, weights)], within)[0]
 
-    def measure_together(
-        self, architectures: Sequence[Architecture], *, within: float = protocol.WITHIN
-    ) -> list[Latency]:
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """Latencies of untrained networks that take turns, so that each meets the machine in the same states.
 
         Raises: as `measure`.

@@ -8,10 +8,10 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from nas.files import write_atomically, write_text
-from nas.latency.calibration import Calibration, Estimate, error_of
+from nas.latency.estimates.calibration import Calibration, Estimate, error_of
 from nas.report.agreement import kendall_tau
-from nas.tables import table
+from nas.storage.files import write_atomically, write_text
+from nas.terminal import table
 
 ESTIMATES = "calibration.csv"
 PICTURE = "calibration.png"

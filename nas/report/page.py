@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas.files import write_text
 from nas.report import sections
 from nas.report.curves import curves
 from nas.report.markup import Html, element, joined
@@ -12,7 +11,8 @@ from nas.report.pareto import pareto
 from nas.report.samples import Samples, draw_samples
 from nas.report.style import STYLE
 from nas.report.summary import Summary, Winner, headline, summarize
-from nas.run_folder import RunFolder
+from nas.runs.folder import RunFolder
+from nas.storage.files import write_text
 from space import strict
 
 PAGE = "report.html"

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.run_folder import RunFolder
-from nas.trained import load_trained
+from nas.runs.folder import RunFolder
+from nas.runs.trained import load_trained
 from space import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def draw_samples(run: RunFolder) -> Samples:
     A data set that is not here, or weights that are damaged, leave a report without pictures that says so.
     """
     from nas.data import load
-    from nas.latency import lane
+    from nas.latency.machine import lane
 
     colours: Mapping[str, str] = {}
     try:

@@ -9,7 +9,7 @@ from nas.report.agreement import FEWEST_POINTS, Agreement
 from nas.report.markup import Html, element, joined
 from nas.report.samples import Samples
 from nas.report.summary import Candidate, Effort, Standing, Summary, Timing, Winner
-from nas.tables import percent
+from nas.terminal import percent
 from space import strict
 
 NUMBER = {"class": "n"}

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nas.latency.record import Budget, Latency, Statistic
 from nas.report.agreement import Agreement, agreement
 from nas.report.words import describe
-from nas.run_folder import Certificate, Origin, Progress, RunFolder, Trial
-from nas.trained import load_architecture
-from nas.winner import CERTIFICATE, read_certificate
+from nas.runs.folder import Certificate, Origin, Progress, RunFolder, Trial
+from nas.runs.trained import load_architecture
+from nas.runs.winner import CERTIFICATE, read_certificate
 from space import UserError
-from space.latency import Budget, Latency, Statistic
 
 Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]
 Place = Literal[

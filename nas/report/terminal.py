@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nas.report.summary import Summary, summarize
-from nas.run_folder import RunFolder
-from nas.tables import percent, table
+from nas.runs.folder import RunFolder
+from nas.terminal import percent, table
 
 
 def leaderboard_text(run: RunFolder) -> str:

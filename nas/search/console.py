@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from nas.run_folder import Certificate, Phase, RunFolder, Trial
+from nas.latency.record import Budget
+from nas.latency.target import Target
+from nas.runs.folder import Certificate, Phase, RunFolder, Trial
 from nas.study import Study
-from space.latency import Budget
-from space.target import Target
 
 PHASES = {"search": "train", "finish": "finish"}
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from nas.prune import Plan, Pruner
-from nas.run_folder import RunFolder, Trial
+from nas.latency.record import Budget
+from nas.prune.pruner import Plan, Pruner
+from nas.runs.folder import RunFolder, Trial
+from nas.runs.trained import WEIGHTS
 from nas.search.console import Console
 from nas.search.proposals import measured_trial
 from nas.study import Study
-from nas.trained import WEIGHTS
 from nas.training.weights import load_weights, save_weights
 from space.errors import BudgetError
-from space.latency import Budget
 from space.network import Network
 
 

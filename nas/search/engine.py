@@ -14,10 +14,12 @@ from dataclasses import replace
 import space
 from nas.data import Dataset, check, load
 from nas.latency import Meter, MeterOf, default_target, parse_target
-from nas.latency.calibration import kept_table
+from nas.latency.estimates.calibration import kept_table
 from nas.latency.protocol import WITHIN
-from nas.prune import Pruner
-from nas.run_folder import Certificate, Phase, RunFolder, Trial
+from nas.latency.record import Budget, Latency
+from nas.latency.target import Target
+from nas.prune.pruner import Pruner
+from nas.runs.folder import Certificate, Phase, RunFolder, Trial
 from nas.search.console import Console
 from nas.search.cutting import prune_over_budget
 from nas.search.fill import Measure
@@ -27,9 +29,7 @@ from nas.search.tuning import Cluster, Events, Job, ray_session, recipe_of, run_
 from nas.study import Study
 from space.architecture import Architecture
 from space.errors import BudgetError, UserError
-from space.latency import Budget, Latency
 from space.scale import scale_width
-from space.target import Target
 
 QUICK = 2.0  # times as unsure are latencies on the way to a candidate's width as those that confirm it
 SMALLEST = 0.03  # width factor of the networks that tell whether a budget can be reached at all
@@ -248,9 +248,9 @@ def _write(
 ) -> Certificate:
     import torch
 
-    from nas.trained import Labelling
+    from nas.runs.trained import Labelling
+    from nas.runs.winner import write_winner
     from nas.training.weights import load_weights
-    from nas.winner import write_winner
 
     weights = load_weights(run.weights_path(trial))
     device = "cuda" if torch.cuda.is_available() else "cpu"  # for the scores; the target may be another machine's

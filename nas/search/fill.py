@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nas.latency.estimates.work import BLOCK
+from nas.latency.record import Budget, Latency
 from space import Architecture, ArchitectureError
-from space.latency import Budget, Latency
 from space.scale import notches, parts, scale_width, with_part
 
 NARROWEST, WIDEST = 0.03, 16.0
@@ -230,7 +231,7 @@ def _adjusted(architecture: Architecture, estimate: Estimate, milliseconds: floa
     choices: list[list[tuple[int, float]]] = []  # of each part: notches, and the milliseconds that they add
     for part in range(parts(architecture)):
         found = []
-        for count in notches(architecture, part):
+        for count in notches(architecture, part, vector=BLOCK):
             with contextlib.suppress(ArchitectureError):  # the layers around forbid it
                 found.append((count, estimate(with_part(architecture, part, count)) - now))
         choices.append(found)

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import space
-from nas.latency.estimates import Estimates
-from nas.run_folder import Origin, RunFolder, Trial
+from nas.latency.estimates.estimator import Estimates
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.record import Budget, Latency
+from nas.runs.folder import Origin, RunFolder, Trial
 from nas.search.console import Console
 from nas.search.fill import Confirm, Filled, Measure, fill
 from nas.search.sampler import Sampler
@@ -16,8 +18,6 @@ from nas.study import Study
 from space.architecture import Architecture
 from space.axes import Genotype
 from space.errors import BudgetError
-from space.latency import Budget, Latency
-from space.latency_table import LatencyTable
 
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
 

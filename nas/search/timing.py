@@ -4,7 +4,7 @@
 
 One unit of it is one measuring process, so that no two timings share the device; a node without processors of its own
 (`--num-cpus 0`) gets no training, and on one with processors the lane keeps training steps off while something is
-timed (`nas.latency.lane`). A cluster without the resource times on the machine that searches.
+timed (`nas.latency.machine.lane`). A cluster without the resource times on the machine that searches.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 from nas.latency import Meter, MeterOf
 from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
+from nas.latency.target import Target
 from nas.search.settled_ray import ray
 from space import errors
 from space.architecture import Architecture
 from space.errors import UserError
-from space.latency import Latency
-from space.target import Target
 
 RESOURCE = "timing"
 

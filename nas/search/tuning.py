@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from nas.data import load
-from nas.run_folder import Epoch, Phase, RunFolder, Trial, append_epoch, read_progress
+from nas.runs.folder import Epoch, Phase, RunFolder, Trial, append_epoch, read_progress
+from nas.runs.trained import WEIGHTS, Labelling, metadata
 from nas.search.cutting import parent_network
 from nas.search.settled_ray import ASHAScheduler, FIFOScheduler, Searcher, TrialScheduler, ray, tune
 from nas.study import Study
-from nas.trained import WEIGHTS, Labelling, metadata
 from nas.training import Recipe
 from space.errors import UserError
 
@@ -162,7 +162,7 @@ class TrialRunner(tune.Trainable):
     """Trains one job, an epoch per step, in a worker process that serves one job after the other."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        from nas.latency import lane
+        from nas.latency.machine import lane
         from nas.training.trainer import Trainer
 
         run = RunFolder.open(Path(config["run"]))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.files import write_atomically
+from nas.storage.files import write_atomically
 from space.errors import UserError
 
 FORMAT = 1

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from nas.files import write_atomically
+from nas.storage.files import write_atomically
 from space.errors import UserError, nearest
 
 

@@ -19,13 +19,14 @@ import sys
 from pathlib import Path
 
 import space
-from nas.export import onnx_bytes
-from nas.latency import device, parse_target, stand
-from nas.latency.protocol import WITHIN
-from nas.latency.referee import Referee
-from nas.latency.worker import Bench, build
+from nas.export.onnx import onnx_bytes
+from nas.latency import parse_target
+from nas.latency.machine import device
+from nas.latency.protocol import WITHIN, stand
+from nas.latency.protocol.referee import Referee
+from nas.latency.target import Target
+from nas.latency.worker.__main__ import Bench, build
 from space.scale import scale_width
-from space.target import Target
 
 SIZE = (180, 240)
 CLASSES = 11

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from nas.tables import table
+from nas.terminal import table
 
 RUNTIMES = ("onnxruntime", "openvino", "torch", "torch-compile")
 WITHIN = "3%"

@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 
 import space
-from nas.latency import device, stand, worker
-from space.target import Target
+from nas.latency import worker
+from nas.latency.machine import device
+from nas.latency.protocol import stand
+from nas.latency.target import Target
 
 PAIRS = 10  # of a block
 COLUMNS = ("seconds", "ratio", "canary", "reference_milliseconds")

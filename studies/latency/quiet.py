@@ -24,11 +24,13 @@ from pathlib import Path
 import numpy as np
 
 import space
-from nas.latency import device, parse_target, stand
-from nas.latency.quiet import quiet_blocks
-from nas.latency.worker import Bench, build
+from nas.latency import parse_target
+from nas.latency.machine import device
+from nas.latency.protocol import stand
+from nas.latency.protocol.quiet import quiet_blocks
+from nas.latency.target import Target
+from nas.latency.worker.__main__ import Bench, build
 from space.scale import scale_width
-from space.target import Target
 
 SIZE = (180, 240)
 NETWORKS = (

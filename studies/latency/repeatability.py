@@ -21,7 +21,7 @@ from pathlib import Path
 
 import space
 from nas.latency import Meter, parse_target
-from space.latency import Latency
+from nas.latency.record import Latency
 
 COLUMNS = (
     "network", "target", "load", "repeat", "ratio", "ratio_low", "ratio_high", "p50_milliseconds",

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 import space
-from nas.latency import device, parse_target
+from nas.latency import parse_target
+from nas.latency.machine import device
 from space.scale import scale_width
 
 TARGET = "onnxruntime@cpu:1"
@@ -33,8 +34,8 @@ def record(seconds: float, out: Path) -> None:
     target = parse_target(TARGET)
     device.pin(target)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    from nas.latency import stand
-    from nas.latency.worker import Bench, build
+    from nas.latency.protocol import stand
+    from nas.latency.worker.__main__ import Bench, build
 
     bench = Bench(target, SIZE)
     reference, runs = bench.company.reference, {}

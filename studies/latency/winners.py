@@ -21,8 +21,8 @@ from pathlib import Path
 
 import space
 from nas.latency import Meter, parse_target
-from nas.winner import read_certificate
-from space.latency import Budget
+from nas.latency.record import Budget
+from nas.runs.winner import read_certificate
 
 STUDY = """\
 data: {{name: road_scenes, size: [180, 240], train_images: 24, validation_images: 8}}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from nas.tables import table
+from nas.terminal import table
 
 RESULTS = Path(__file__).parent / "results.csv"
 WITHIN = 0.02

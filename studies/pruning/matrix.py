@@ -41,11 +41,14 @@ from training import CUT, DESCRIBED, TRAINED, WHOLE, Effort, Place, recipe_of
 import space
 from nas.data import Dataset, endless, load, make_loader
 from nas.data.dataset import DataSpec
-from nas.latency import Meter, lane, parse_target
-from nas.latency.calibration import kept_table
-from nas.latency.estimates import Estimates
-from nas.latency.protocol import WITHIN as SURE
-from nas.prune import AIM, Plan, Pruner, in_steps
+from nas.latency import Meter, parse_target
+from nas.latency.estimates.calibration import kept_table
+from nas.latency.estimates.estimator import Estimates
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.machine import lane
+from nas.latency.protocol.alternation import WITHIN as SURE
+from nas.latency.record import Budget, Latency
+from nas.prune.pruner import AIM, Plan, Pruner, in_steps
 from nas.training import Recipe
 from nas.training.loss import segmentation_loss
 from nas.training.weights import load_weights, save_weights
@@ -55,8 +58,6 @@ from pruning.importance import Batch, Scores, fisher
 from pruning.surgery import Cutter
 from space import Architecture, BudgetError
 from space.count import graph_multiply_adds
-from space.latency import Budget, Latency
-from space.latency_table import LatencyTable
 from space.network import Network
 from space.scale import scale_width
 

@@ -23,7 +23,7 @@ import torch
 import space
 from nas.data import Dataset, load
 from nas.data.dataset import DataSpec
-from nas.latency import lane
+from nas.latency.machine import lane
 from nas.training import Recipe, load_recipe
 from nas.training.evaluation import evaluate
 from nas.training.trainer import Trainer

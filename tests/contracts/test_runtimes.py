@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 import space
-from nas.export import logits_of, same_labels
+from nas.export.onnx import logits_of, same_labels
 from nas.latency import runtimes
-from nas.latency.reference import CLASSES, Canary, Reference
-from nas.latency.worker import build
+from nas.latency.protocol.reference import CLASSES, Canary, Reference
+from nas.latency.target import PRECISIONS, Target
+from nas.latency.worker.__main__ import build
 from space.errors import TargetError
-from space.target import PRECISIONS, Target
 
 SIZES = ((64, 96), (45, 84))
 SLOW = ("torch-compile",)  # to prepare: it calls a C++ compiler

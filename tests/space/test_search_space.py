@@ -324,7 +324,7 @@ def test_single_parts_change_by_notches_and_nothing_else_does() -> None:
     for seed in range(60):
         architecture = Space(ranges=SEARCHED, size=(180, 240)).sample(random.Random(seed))
         for part in range(parts(architecture)):
-            counts = notches(architecture, part)
+            counts = notches(architecture, part, vector=16)
             assert counts[:3] == (-1, 0, 1)
             assert with_part(architecture, part, 0) == architecture
             for count in counts[2:]:

@@ -37,8 +37,8 @@ target: null@cpu:1
 recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 2, batch_size: 4}
 space: {stages: [2], stage.depth: [1, 2]}
 search:
-  {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2, company: [erfnet-encoder],
-   pruned: 1, stop_weak: false, concurrent: 1}
+  {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2,
+   company: [erfnet-encoder], pruned: 1, stop_weak: false, concurrent: 1}
 """
 PRUNED = "erfnet-encoder, pruned"
 
@@ -78,8 +78,8 @@ def answers(name: str, architecture: Architecture) -> tuple[str, ...]:
 
 def search(folder: Path, *, prune: bool = True) -> Iterator[tuple[str, ...]]:
     """A search with a fixed seed on the device that does not exist: every trial, and the winner."""
-    from nas.run_folder import RunFolder
-    from nas.winner import read_certificate
+    from nas.runs.folder import RunFolder
+    from nas.runs.winner import read_certificate
 
     (folder / "study.yaml").write_text(STUDY if prune else STUDY.replace("pruned: 1", "pruned: 0"))
     command = [sys.executable, "-m", "nas.cli", "search", str(folder / "study.yaml"), "--out", str(folder / "run")]

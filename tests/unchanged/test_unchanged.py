@@ -36,7 +36,7 @@ def test_networks_with_fixed_weights_give_their_answers() -> None:
 
 @pytest.mark.parametrize("prune", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_search_with_a_fixed_seed_ends_where_it_did(prune: bool, tmp_path: Path) -> None:
-    """Latencies are those of the simulated device and exact; training rounds differently from processor to processor."""
+    """Latencies are the simulated device's, and exact; training rounds differently from processor to processor."""
     found = list(record.search(tmp_path, prune=prune))
     expected = [row for row in record.read("search.csv") if prune or row[0] != record.PRUNED]
     assert [row[:4] for row in found] == [row[:4] for row in expected]

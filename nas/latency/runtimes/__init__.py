@@ -20,9 +20,10 @@ import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
 
-from nas.latency.watch import THIS_MACHINE, Watch
+from nas.latency.machine import device
+from nas.latency.machine.watch import THIS_MACHINE, Watch
+from nas.latency.target import Target
 from space.errors import TargetError, nearest
-from space.target import Target
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -81,6 +82,11 @@ def require(target: Target) -> Runtime:
         raise TargetError(f"{target} cannot be timed here: {missing}")
     target.thread_count()
     return runtime
+
+
+def environment(target: Target) -> dict[str, str]:
+    """What a latency on `target` hangs on: the device, precision and threads, and the versions of the runtime."""
+    return device.describe(target) | load(target).versions()
 
 
 def watch(runtime: Runtime) -> Watch:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nas.latency.runtimes import torch as eager
-from space.target import Target
+from nas.latency.target import Target
 
 if TYPE_CHECKING:
     import torch

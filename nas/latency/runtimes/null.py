@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nas.latency.load import Snapshot
-from nas.latency.watch import Watch
-from space.target import Target
+from nas.latency.machine.load import Snapshot
+from nas.latency.machine.watch import Watch
+from nas.latency.target import Target
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from space.target import Target
+from nas.latency.target import Target
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
     import onnxruntime
     import torch
 
-    from nas.export import INPUT_NAME, onnx_bytes
+    from nas.export.onnx import INPUT_NAME, onnx_bytes
 
     height, width = image.shape[-2:]
     graph = onnx_bytes(network, (height, width), labels=True)

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from space.target import Target
+from nas.latency.target import Target
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
     import openvino
     import torch
 
-    from nas.export import onnx_bytes
+    from nas.export.onnx import onnx_bytes
 
     core = openvino.Core()
     height, width = image.shape[-2:]

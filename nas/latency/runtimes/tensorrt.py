@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nas.latency.runtimes import torch as eager
-from space.target import Target
+from nas.latency.target import Target
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
     import tensorrt
     import torch
 
-    from nas.export import INPUT_NAME, onnx_bytes
+    from nas.export.onnx import INPUT_NAME, onnx_bytes
 
     height, width = image.shape[-2:]
     with torch.cuda.device(target.device):

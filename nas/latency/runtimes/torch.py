@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from space.target import Target
+from nas.latency.target import Target
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from nas.trained import load_trained
+from nas.runs.trained import load_trained
 
 
 def outputs(file, image):

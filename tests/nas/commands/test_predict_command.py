@@ -9,7 +9,7 @@ from PIL import Image
 from nas.commands.predict import predict
 from nas.data import MEAN, STD, read_image
 from nas.data.pictures import overlay
-from nas.trained import load_trained
+from nas.runs.trained import load_trained
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nas.tables import class_table, duration, percent, table
+from nas.terminal import class_table, duration, percent, table
 from nas.training.scores import Scores
 
 

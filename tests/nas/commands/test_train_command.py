@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import space
-from nas.trained import load_trained
+from nas.runs.trained import load_trained
 from nas.training.weights import load_weights
 
 

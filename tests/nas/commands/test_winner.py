@@ -16,19 +16,19 @@ import torch
 from safetensors.torch import load_file
 
 import space
-from nas.checked_export import OnnxCheck
 from nas.data import MEAN, STD, DataSpec, load
-from nas.files import replace_folder
 from nas.latency import parse_target
-from nas.run_folder import Certificate
-from nas.trained import Labelling, load_winner
+from nas.latency.record import Budget
+from nas.runs.checked_export import OnnxCheck
+from nas.runs.folder import Certificate
+from nas.runs.trained import Labelling, load_winner
+from nas.runs.winner import certify, read_certificate, write_winner
+from nas.storage.files import replace_folder
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
 from nas.training.weights import load_weights, read_metadata
-from nas.winner import certify, read_certificate, write_winner
 from space import UserError, strict
 from space.errors import TargetError
-from space.latency import Budget
 
 TARGET = "onnxruntime@cpu:1"
 FILES = {"architecture.yaml", "weights.safetensors", "model.onnx", "certificate.yaml"}
@@ -181,10 +181,10 @@ import sys
 from pathlib import Path
 from nas.data import DataSpec, load
 from nas.latency import parse_target
-from nas.run_folder import Certificate
-from nas.trained import Labelling, load_winner
+from nas.runs.folder import Certificate
+from nas.runs.trained import Labelling, load_winner
 from nas.training.weights import load_weights
-from nas.winner import write_winner
+from nas.runs.winner import write_winner
 folder, trained, pictures = sys.argv[1:]
 architecture, weights = load_winner(Path(trained))
 dataset = load(DataSpec(name="folder", root=pictures, size=(64, 96)))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import space
-from nas.latency import calibration
-from nas.latency.prices import fit_prices
+from nas.latency.estimates import calibration
+from nas.latency.estimates.prices import fit_prices
+from nas.latency.record import Latency
+from nas.latency.target import Target
 from space.architecture import Architecture
 from space.errors import TargetError, UserError
-from space.latency import Latency
-from space.target import Target
 
 SIZE = (64, 96)
 

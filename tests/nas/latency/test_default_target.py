@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nas.latency import default, runtimes
-from space.target import Target
+from nas.latency.target import Target
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ import statistics
 import pytest
 
 import space
-from nas.latency.estimates import Estimates
+from nas.latency.estimates.estimator import Estimates
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.estimates.work import unit, work_of
 from space import Architecture, Space
-from space.latency_table import LatencyTable
-from space.work import unit, work_of
 
 SIZE, CLASSES = (60, 80), 5
 UNITS = {"multiply_adds": 2e-8, "count": 4e-3, "weights": 1e-7}

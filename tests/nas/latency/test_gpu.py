@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from nas.latency.gpu import GpuState, processor_seconds, slowdowns
+from nas.latency.machine.gpu import GpuState, processor_seconds, slowdowns
 
 BUSY = "import os; print(flush=True)\nwhile os.getppid() > 1: pass"
 IDLE = "import sys; print(flush=True); sys.stdin.read()"

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from nas.latency import lane
+from nas.latency.machine import lane
 
 # On a line of input enters `kind` `count` times, holds it for `hold` seconds and prints when it was in.
 VISITOR = """
 import sys, time
-from nas.latency import lane
+from nas.latency.machine import lane
 kind, count, hold = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 print("ready", flush=True)
 input()

@@ -16,10 +16,12 @@ import pytest
 from safetensors.torch import save_file
 
 import space
-from nas.latency import Meter, WorkerError, anchor, device_cache, lane, parse_target
-from nas.latency.device import pin
+from nas.latency import Meter, WorkerError, parse_target
+from nas.latency.machine import device_cache, lane
+from nas.latency.machine.device import pin
+from nas.latency.protocol import anchor
+from nas.latency.record import Latency
 from space.errors import TargetError, UserError
-from space.latency import Latency
 
 SIZE = (64, 96)
 QUICK = 0.12  # of a latency: half of the interval that is asked for
@@ -274,7 +276,7 @@ def test_a_target_that_cannot_be_timed_here_is_refused() -> None:
 
 def test_the_worker_keeps_replies_apart_from_chatter() -> None:
     code = (
-        "import os, sys; from nas.latency.worker import _own_stdout; replies = _own_stdout();"
+        "import os, sys; from nas.latency.worker.__main__ import _own_stdout; replies = _own_stdout();"
         "print('python'); os.write(1, b'c\\n'); replies.write('reply\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 import space
-from nas.export import INPUT_NAME, compare_onnx, onnx_bytes, same_labels
+from nas.export.onnx import INPUT_NAME, compare_onnx, onnx_bytes, same_labels
 from space.errors import UserError
 
 

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.latency import anchor, gpu, load, protocol, quiet, stand
-from nas.latency.stand import Beside, Company
-from nas.latency.watch import Watch
+from nas.latency.machine import gpu, load
+from nas.latency.machine.watch import Watch
+from nas.latency.protocol import WITHIN, alternation, anchor, quiet, stand
+from nas.latency.protocol.stand import Beside, Company
+from nas.latency.record import Latency
+from nas.latency.target import Target
 from space.errors import UserError
-from space.latency import Latency
-from space.target import Target
 
 TARGET = Target.parse("torch@cpu:1")
 
 
-def record(pairs: protocol.Pairs, anchored: float = 10.0, reasons: tuple[str, ...] = ()) -> Latency:
-    return protocol.summarise(
+def record(pairs: alternation.Pairs, anchored: float = 10.0, reasons: tuple[str, ...] = ()) -> Latency:
+    return alternation.summarise(
         pairs,
         anchor_milliseconds=anchored,
         anchor_flagged=reasons,
@@ -31,13 +32,13 @@ def record(pairs: protocol.Pairs, anchored: float = 10.0, reasons: tuple[str, ..
     )
 
 
-def drifting(ratio: float, blocks: int = 12) -> protocol.Pairs:
+def drifting(ratio: float, blocks: int = 12) -> alternation.Pairs:
     """A machine whose speed halves meanwhile, and jitters by 1 %."""
     random = np.random.default_rng(5)
     slower = np.linspace(10.0, 20.0, blocks * 5).reshape(blocks, 5)
     reference = slower * random.normal(1, 0.01, slower.shape)
     candidate = ratio * slower * random.normal(1, 0.01, slower.shape)
-    return protocol.Pairs(candidate=candidate, reference=reference, disturbances=())
+    return alternation.Pairs(candidate=candidate, reference=reference, disturbances=())
 
 
 class Clock:
@@ -82,15 +83,15 @@ def stands(milliseconds: float) -> Beside:
     return Beside(waits(milliseconds), company())
 
 
-NORMAL = protocol.Normal(reference_milliseconds=1.0, canary=0.2)
+NORMAL = alternation.Normal(reference_milliseconds=1.0, canary=0.2)
 
 
 def conditions(
     threads: int = 1,
-    normal: protocol.Normal = NORMAL,
-    within: float = protocol.WITHIN,
-) -> protocol.Conditions:
-    return protocol.Conditions(normal=normal, threads=threads, within=within, watch=WATCH)
+    normal: alternation.Normal = NORMAL,
+    within: float = WITHIN,
+) -> alternation.Conditions:
+    return alternation.Conditions(normal=normal, threads=threads, within=within, watch=WATCH)
 
 
 def test_drift_cancels_in_the_ratio() -> None:
@@ -109,7 +110,7 @@ def test_neighbours_change_the_tail_and_not_the_median() -> None:
     candidate, reference = random.normal(3, 0.01, (8, 5)), random.normal(2, 0.01, (8, 5))
     candidate[:5] *= 1.5
     reference[:5] *= 1.2
-    measured = record(protocol.Pairs(candidate=candidate, reference=reference, disturbances=()))
+    measured = record(alternation.Pairs(candidate=candidate, reference=reference, disturbances=()))
     assert measured.ratio == pytest.approx(1.5, rel=0.01)
     assert measured.ratio_low <= 1.5 <= measured.ratio_high
     assert measured.p90_milliseconds == pytest.approx(10 * 1.5 * 1.5 / 1.2, rel=0.03)
@@ -163,25 +164,25 @@ def test_calls_alternate_and_pairs_are_added_until_the_interval_is_narrow() -> N
         waits(0.5)()
 
     beside = Company(reference=steady, canary=waits(0.1), watch=WATCH)
-    normal = protocol.Normal(reference_milliseconds=0.5, canary=0.2)
-    taken = protocol.take_pairs([Beside(noisy, beside)], conditions(normal=normal))[0]
-    assert taken.candidate.shape == (protocol.MOST_BLOCKS * protocol.BLOCKS, 25)
+    normal = alternation.Normal(reference_milliseconds=0.5, canary=0.2)
+    taken = alternation.take_pairs([Beside(noisy, beside)], conditions(normal=normal))[0]
+    assert taken.candidate.shape == (alternation.MOST_BLOCKS * alternation.BLOCKS, 25)
     assert order == ["candidate", "reference"] * (len(order) // 2)
     assert any("after 600 pairs" in reason for reason in taken.flagged)
 
 
 def test_the_ratio_of_known_waits_is_found() -> None:
-    taken = protocol.measure([stands(9.0)], conditions())[0]
-    assert taken.candidate.shape == (protocol.BLOCKS, 10)  # of 10 ms each
+    taken = alternation.measure([stands(9.0)], conditions())[0]
+    assert taken.candidate.shape == (alternation.BLOCKS, 10)  # of 10 ms each
     assert taken.ratio == pytest.approx(9.0)
 
 
 def test_less_is_taken_where_less_is_asked() -> None:
     begun = CLOCK.now
-    protocol.take_pairs([stands(1.5)], conditions())
+    alternation.take_pairs([stands(1.5)], conditions())
     thorough = CLOCK.now - begun
-    taken = protocol.take_pairs([stands(1.5)], conditions(within=0.03))[0]
-    assert len(taken.candidate) == protocol.BLOCKS // 2
+    taken = alternation.take_pairs([stands(1.5)], conditions(within=0.03))[0]
+    assert len(taken.candidate) == alternation.BLOCKS // 2
     assert CLOCK.now - begun - thorough < thorough / 3
 
 
@@ -204,7 +205,7 @@ class Moved:
 
 def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
     machine = Moved(blocks=3)
-    taken = protocol.take_pairs([machine.stand()], conditions(threads=2))[0]
+    taken = alternation.take_pairs([machine.stand()], conditions(threads=2))[0]
     assert taken.set_aside == 3 * 25
     assert taken.ratio == pytest.approx(1.5)
     assert not any("cores exchanged" in reason for reason in taken.disturbances)
@@ -221,16 +222,16 @@ def test_several_candidates_take_turns() -> None:
 
         return Beside(run, company(0.3, 0.1))
 
-    normal = protocol.Normal(reference_milliseconds=0.3, canary=1 / 3)
-    taken = protocol.take_pairs([named("a"), named("b")], conditions(normal=normal))
-    assert [len(one.candidate) for one in taken] == [protocol.BLOCKS] * 2
+    normal = alternation.Normal(reference_milliseconds=0.3, canary=1 / 3)
+    taken = alternation.take_pairs([named("a"), named("b")], conditions(normal=normal))
+    assert [len(one.candidate) for one in taken] == [alternation.BLOCKS] * 2
     turns = [name for name, before in zip(order, ["", *order], strict=False) if name != before]
     assert turns[:8] == ["a", "b"] * 4
 
 
 def test_cores_that_stay_elsewhere_are_flagged() -> None:
     machine = Moved(blocks=1e9)
-    taken = protocol.take_pairs([machine.stand()], conditions(threads=2))[0]
+    taken = alternation.take_pairs([machine.stand()], conditions(threads=2))[0]
     assert any("the cores exchanged data at" in reason for reason in taken.disturbances)
     assert (taken.out_of_patience, taken.better, taken.set_aside) == (True, False, 0)
     assert record(taken).flagged
@@ -239,20 +240,20 @@ def test_cores_that_stay_elsewhere_are_flagged() -> None:
 def test_out_of_patience_is_no_excuse_for_fewer_blocks() -> None:
     machine = Moved(blocks=1e9)
     elsewhere = replace(conditions(threads=2), patience_seconds=0.0)
-    for taken in protocol.take_pairs([machine.stand(), machine.stand()], elsewhere):
-        assert len(taken.candidate) == protocol.BLOCKS
+    for taken in alternation.take_pairs([machine.stand(), machine.stand()], elsewhere):
+        assert len(taken.candidate) == alternation.BLOCKS
         assert taken.out_of_patience
 
 
 def test_a_reference_far_from_its_anchor_is_flagged() -> None:
-    slow = protocol.take_pairs([Beside(waits(3.0), company(2.0, 0.4))], conditions())[0]
+    slow = alternation.take_pairs([Beside(waits(3.0), company(2.0, 0.4))], conditions())[0]
     assert any("of its anchored latency" in reason for reason in slow.disturbances)
     assert slow.ratio == pytest.approx(1.5)
 
 
 def test_one_thread_needs_no_other_core() -> None:
     machine = Moved(blocks=1e9)
-    taken = protocol.take_pairs([machine.stand()], conditions())[0]
+    taken = alternation.take_pairs([machine.stand()], conditions())[0]
     assert (taken.set_aside, taken.out_of_patience) == (0, False)
     assert not any("cores exchanged" in reason for reason in taken.disturbances)
 
@@ -260,7 +261,7 @@ def test_one_thread_needs_no_other_core() -> None:
 def test_a_machine_better_than_its_anchor_is_anchored_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bad_spell = replace(kept_anchor(), milliseconds=5.0, canary=0.2)
-    taken = protocol.take_pairs([stands(1.5)], conditions(threads=2, normal=bad_spell.normal))[0]
+    taken = alternation.take_pairs([stands(1.5)], conditions(threads=2, normal=bad_spell.normal))[0]
     assert taken.better
     fresh = anchor.renew(company(), bad_spell, threads=2)
     assert fresh.milliseconds == pytest.approx(1.0)

@@ -15,18 +15,18 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 import space
 from nas.data import Dataset, DataSpec, load
-from nas.latency import lane
+from nas.latency.estimates.work import layer_work
+from nas.latency.machine import lane
 from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
-from nas.prune import AIM, Plan, Pruner
+from nas.latency.record import Budget, Latency
+from nas.prune.pruner import AIM, Plan, Pruner
 from nas.training import load_recipe
 from space import Architecture, BudgetError, UserError
 from space.architecture import DeconvDecoder
 from space.channels import widths
-from space.latency import Budget, Latency
 from space.network import Network
 from space.scale import scale_width
-from space.work import layer_work
 
 SIZE = (48, 64)
 

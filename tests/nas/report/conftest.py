@@ -12,14 +12,14 @@ from PIL import Image
 
 import space
 from nas.data import DataSpec, load
-from nas.files import write_text
-from nas.run_folder import Certificate, Epoch, Origin, Phase, Progress, RunFolder, Trial
+from nas.latency.record import Latency
+from nas.runs.folder import Certificate, Epoch, Origin, Phase, Progress, RunFolder, Trial
+from nas.runs.trained import Labelling, metadata
+from nas.storage.files import write_text
 from nas.study import SearchPlan, Study
-from nas.trained import Labelling, metadata
 from nas.training import Scores, load_recipe
 from nas.training.weights import save_weights
 from space import Architecture, strict
-from space.latency import Latency
 from space.scale import scale_width
 
 SIZE = (64, 96)

@@ -12,7 +12,7 @@ import pytest
 from nas.cli import main
 from nas.report import Summary, write_report
 from nas.report.markup import Html, element
-from nas.run_folder import RunFolder
+from nas.runs.folder import RunFolder
 from space import strict
 
 EMPTY = {"meta", "img", "br"}

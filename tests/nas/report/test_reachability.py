@@ -11,12 +11,12 @@ import pytest
 
 import space
 from nas.cli import main
-from nas.reachability import Reach, Reachability, explore, forecast_seconds, knobs
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.record import Budget
 from nas.search.fill import NARROWEST
+from nas.search.reachability import Reach, Reachability, explore, forecast_seconds, knobs
 from nas.study import Study
 from space import BudgetError
-from space.latency import Budget
-from space.latency_table import LatencyTable
 from space.scale import scale_width
 
 TINY_SPACE: dict[str, tuple[Any, ...]] = {

@@ -11,7 +11,7 @@ import pytest
 from nas.report import Summary, leaderboard_text, summarize
 from nas.report.pareto import pareto
 from nas.report.summary import headline
-from nas.run_folder import RunFolder
+from nas.runs.folder import RunFolder
 from space import Architecture, strict
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from space.latency import Latency
+from nas.latency.record import Latency
 
 
 @pytest.fixture

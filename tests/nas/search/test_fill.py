@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 import space
+from nas.latency.record import Budget, Latency
 from nas.search.fill import (
     FULL_ENOUGH,
     MOST_CONFIRMATIONS,
@@ -22,7 +23,6 @@ from nas.search.fill import (
     fill,
 )  # fmt: skip
 from space import Architecture
-from space.latency import Budget, Latency
 from space.scale import scale_width
 
 SIZE = (180, 240)

@@ -11,7 +11,8 @@ import pytest
 
 import space
 from nas.data import DataSpec
-from nas.run_folder import Epoch, RunFolder, Trial, append_epoch
+from nas.latency.record import Budget, Latency
+from nas.runs.folder import Epoch, RunFolder, Trial, append_epoch
 from nas.search.console import Console
 from nas.search.proposals import Proposals
 from nas.search.sampler import Sampler
@@ -19,7 +20,6 @@ from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
 from space import Architecture, BudgetError
 from space.axes import SEARCHED
-from space.latency import Budget, Latency
 from space.search_space import Space
 
 SIZE = (180, 240)

@@ -11,18 +11,18 @@ import pytest
 
 import space
 from nas.latency.protocol import WITHIN
-from nas.prune import Pruner
+from nas.latency.record import Budget, Latency
+from nas.prune.pruner import Pruner
 from nas.report import summarize
-from nas.run_folder import Epoch, RunFolder, Trial, append_epoch
+from nas.runs.folder import Epoch, RunFolder, Trial, append_epoch
+from nas.runs.trained import WEIGHTS
 from nas.search.console import Console
 from nas.search.cutting import prune_over_budget
 from nas.search.proposals import measured_trial
 from nas.study import load_study
-from nas.trained import WEIGHTS
 from nas.training import Scores
 from nas.training.weights import load_weights, save_weights
 from space import Architecture
-from space.latency import Budget, Latency
 from space.scale import scale_width
 
 STUDY = """

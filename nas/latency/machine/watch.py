@@ -1,4 +1,4 @@
-"""How a timing process tells the time and sees what else the machine does: a value, so that a machine can be simulated."""
+"""How a timing process tells the time and sees what else the machine does; a value, so that it can be simulated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nas.latency import load
+from nas.latency.machine import load
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import space
-from nas.files import write_text
-from nas.latency import device_cache
+from nas.latency.estimates.prices import fit_prices
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.estimates.work import work_of
+from nas.latency.machine import device_cache
 from nas.latency.meter import Meter
-from nas.latency.prices import fit_prices
+from nas.latency.record import Latency
+from nas.storage.files import write_text
 from space import strict
 from space.architecture import Architecture
 from space.errors import TargetError, UserError
-from space.latency import Latency
-from space.latency_table import LatencyTable
 from space.scale import scale_width
 from space.search_space import Space
-from space.work import work_of
 
 NETWORKS = 550
 FEWEST = 20  # to fit anything to

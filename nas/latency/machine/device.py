@@ -6,8 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from nas.latency import runtimes
-from space.target import Target
+from nas.latency.target import Target
 
 
 def pin(target: Target) -> None:
@@ -20,7 +19,7 @@ def pin(target: Target) -> None:
 
 
 def describe(target: Target) -> dict[str, str]:
-    """Device, runtime with its versions, precision and threads."""
+    """Device, precision and threads of a target; `nas.latency.runtimes.environment` adds the versions."""
     description = {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()}",
@@ -34,7 +33,7 @@ def describe(target: Target) -> dict[str, str]:
         description |= _gpu(target.device)
     else:
         description["threads"] = str(target.thread_count())
-    return description | runtimes.load(target).versions()
+    return description
 
 
 def _choose_cores(count: int) -> set[int]:

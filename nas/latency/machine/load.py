@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.latency import gpu
-from nas.latency.gpu import UNSEEN, GpuState
+from nas.latency.machine import gpu
+from nas.latency.machine.gpu import UNSEEN, GpuState
 
 # What is borne, as a share of the time
 FOREIGN_SHARE = 0.10  # of the cores that this process is pinned to

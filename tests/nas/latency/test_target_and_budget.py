@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
+from nas.latency.record import Budget, Latency
+from nas.latency.target import Target
 from space import strict
 from space.errors import BudgetError, TargetError, UserError
-from space.latency import Budget, Latency
-from space.target import Target
 
 
 def latency(**changes: object) -> Latency:
@@ -216,6 +216,6 @@ def test_a_latency_prints_its_number_and_its_flags() -> None:
 
 
 def test_the_nouns_do_not_load_torch() -> None:
-    code = "import sys, space.target, space.latency, nas.latency; print('torch' in sys.modules)"
+    code = "import sys, nas.latency.target, nas.latency.record, nas.latency; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

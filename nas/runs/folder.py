@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from nas.files import write_text
+from nas.latency.record import Latency
+from nas.runs.trained import WEIGHTS
+from nas.storage.files import write_text
 from nas.study import Study, load_study
-from nas.trained import WEIGHTS
 from nas.training.scores import Scores
 from space import Architecture, UserError, strict
-from space.latency import Latency
 
 Origin = Literal["seed", "random", "guided", "company", "pruned"]
 Phase = Literal["search", "finish"]

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from space.latency_table import Prices
-from space.work import unit
+from nas.latency.estimates.table import Prices
+from nas.latency.estimates.work import unit
 
 Vector = NDArray[np.float64]
 

@@ -1,7 +1,8 @@
 """Budget and Latency: what a network may take, and what it was measured to take. Never a bare float.
 
 A Latency holds the ratio to a frozen reference network as well as milliseconds. The ratio is what was observed; the
-milliseconds are that ratio times what the reference took when the device was anchored (`nas.latency.protocol`).
+milliseconds are that ratio times what the reference took when the device was anchored
+(`nas.latency.protocol.alternation`).
 """
 
 from __future__ import annotations

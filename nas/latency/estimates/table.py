@@ -3,8 +3,9 @@
 A row of a look-up table would be one layer's shape (kind, channels, kernel, stride, dilation, groups, height, width).
 Timed by itself such a row says little: the same shape repeats to within 10 % only, and the sum of rows misses what
 happens between layers (`studies/latency` has the numbers). So the table holds the price of each kind of work that
-layers do (`space.work`), found from whole networks that were measured on the device, and a row is what a layer's work
-costs. Steps of the hardware are in the work: channels come in blocks, and counts that do not divide are slower.
+layers do (`nas.latency.estimates.work`), found from whole networks that were measured on the device, and a row is what
+a layer's work costs. Steps of the hardware are in the work: channels come in blocks, and counts that do not divide are
+slower.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nas.latency.estimates.work import layer_work, total, unit
 from space.channels import Widths, widths
 from space.errors import UserError
 from space.graph import Graph
-from space.work import layer_work, total, unit
 
 if TYPE_CHECKING:
     from space.architecture import Architecture

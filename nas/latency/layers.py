@@ -12,7 +12,7 @@ import time
 import torch
 from torch import Tensor
 
-from nas.latency import lane
+from nas.latency.machine import lane
 from space import Architecture
 from space.graph import Node
 from space.network import Network

@@ -16,10 +16,10 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from nas.latency.anchor import Anchor
-from nas.latency.referee import Place
-from nas.latency.replies import accept, answer, refusal
-from nas.latency.stand import Block
+from nas.latency.protocol.anchor import Anchor
+from nas.latency.protocol.referee import Place
+from nas.latency.protocol.stand import Block
+from nas.latency.worker.replies import accept, answer, refusal
 from space import strict
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -48,7 +48,7 @@ class Child:
     def prepared(self) -> Child:
         """This, when it has prepared.
 
-        Raises: what its preparing raised (see `nas.latency.replies`).
+        Raises: what its preparing raised (see `nas.latency.worker.replies`).
         """
         if not self._prepared:
             self._hear()
@@ -58,7 +58,7 @@ class Child:
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Its answer.
 
-        Raises: what its answering raised (see `nas.latency.replies`).
+        Raises: what its answering raised (see `nas.latency.worker.replies`).
         """
         with contextlib.suppress(BrokenPipeError):  # it has died; hearing from it will tell
             os.write(self._requests, f"{json.dumps(request)}\n".encode())
@@ -103,15 +103,15 @@ class Seat:
         self._child = child
 
     def warm_up(self) -> None:
-        """See `nas.latency.stand.Stand`."""
+        """See `nas.latency.protocol.stand.Stand`."""
         self._child.ask({"do": "warm up"})
 
     def take_block(self) -> Block:
-        """See `nas.latency.stand.Stand`."""
+        """See `nas.latency.protocol.stand.Stand`."""
         return Block.from_dict(self._child.ask({"do": "take a block"}))
 
     def anchored(self, instead_of: Anchor | None) -> Anchor:
-        """See `nas.latency.referee.Place`."""
+        """See `nas.latency.protocol.referee.Place`."""
         text = None if instead_of is None else strict.dump(instead_of)
         reply = self._child.ask({"do": "anchor", "instead of": text})
         return strict.parse(reply["anchor"], Anchor, "a measuring process")

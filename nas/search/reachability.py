@@ -1,7 +1,7 @@
 """Is a budget within reach of a space on a target, by how much of it, and how long would the search take?
 
-Answered from a latency table (`space.latency_table`): a thousand networks are estimated in seconds. What is said about
-single networks is an estimate; the table's error goes with it.
+Answered from a latency table (`nas.latency.estimates.table`): a thousand networks are estimated in seconds. What is
+said about single networks is an estimate; the table's error goes with it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 
 import space
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.record import Budget
 from nas.search.fill import NARROWEST, WIDEST
 from nas.study import Study
 from nas.training import Recipe
 from space import Architecture
 from space.axes import Choice, Genotype
 from space.errors import BudgetError
-from space.latency import Budget
-from space.latency_table import LatencyTable
 from space.scale import scale_width
 
 MEASUREMENTS_PER_CANDIDATE = 8  # on average, to solve its width for the budget and confirm it
@@ -197,7 +197,7 @@ def training_step_seconds(
     import torch
     import torch.nn.functional as F
 
-    from nas.latency import lane
+    from nas.latency.machine import lane
 
     height, width = (min(crop, length) for crop, length in zip(recipe.crop or size, size, strict=True))
     network = architecture.build(num_classes).to(device)

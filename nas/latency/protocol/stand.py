@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.latency import load
-from nas.latency.watch import THIS_MACHINE, Watch
+from nas.latency.machine import load
+from nas.latency.machine.watch import THIS_MACHINE, Watch
 
 Run = Callable[[], object]
 
@@ -29,7 +29,7 @@ WARM_PAIRS = 1  # not counted, at the beginning of each block
 
 @dataclass(frozen=True, kw_only=True)
 class Company:
-    """What runs beside every candidate (see `nas.latency.reference`)."""
+    """What runs beside every candidate (see `nas.latency.protocol.reference`)."""
 
     reference: Run
     canary: Run
@@ -64,7 +64,7 @@ class Block:
 
 
 class Stand(Protocol):
-    """A candidate ready to be timed, in this process (`Beside`) or in one of its own (`nas.latency.children`)."""
+    """A candidate ready to be timed, in this process (`Beside`) or in one of its own (`nas.latency.worker.children`)."""
 
     def warm_up(self) -> None:
         """Alternate until the ratio has settled: caches, allocators, clocks and thread pools."""

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.data import MEAN, STD, Dataset
-from nas.files import replace_folder
 from nas.latency import Meter, MeterOf
 from nas.latency.protocol import WITHIN
-from nas.run_folder import Certificate
-from nas.trained import ARCHITECTURE, WEIGHTS, Labelling, metadata
+from nas.latency.record import Budget, Latency
+from nas.latency.target import Target
+from nas.runs.folder import Certificate
+from nas.runs.trained import ARCHITECTURE, WEIGHTS, Labelling, metadata
+from nas.storage.files import replace_folder
 from nas.training.scores import Scores
 from space import Architecture, UserError, multiply_adds, parameters, strict
-from space.latency import Budget, Latency
-from space.target import Target
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nas.checked_export import OnnxCheck
+    from nas.runs.checked_export import OnnxCheck
 
 MODEL = "model.onnx"
 CERTIFICATE = "certificate.yaml"
@@ -66,13 +66,13 @@ def write_winner(
     that share of it (by what `meter_of` gives: a search on a cluster times on another node). The data set's validation
     images are scored in float32 on `device`; without a data set the certificate has no scores, and ONNX is compared
     with PyTorch on noise. A network over its budget is written too, and its certificate says so.
-    Do not call it inside a training step (`nas.latency.lane`).
+    Do not call it inside a training step (`nas.latency.machine.lane`).
 
     Raises: UserError when the weights do not fit, ONNX differs from PyTorch, or the target cannot be timed here;
     `nas.latency.WorkerError` when the measuring process broke.
     """
-    from nas.checked_export import export_checked
-    from nas.latency import lane
+    from nas.latency.machine import lane
+    from nas.runs.checked_export import export_checked
     from nas.training.evaluation import evaluate
     from nas.training.weights import load_into, save_weights
 

@@ -1,9 +1,9 @@
 """The anchor: what the reference network takes on this device, measured once and kept.
 
-It turns ratios into milliseconds, and says what the machine is like when it is itself (see `nas.latency.protocol` for
-what both mean). One small YAML file per device,
-runtime and its versions, precision, threads and input size lies in $XDG_CACHE_HOME/framebudget/anchors. Removing a file
-makes the next measurement anchor anew.
+It turns ratios into milliseconds, and says what the machine is like when it is itself (see
+`nas.latency.protocol.alternation` for what both mean). One small YAML file per device, runtime and its versions,
+precision, threads and input size lies in $XDG_CACHE_HOME/framebudget/anchors. Removing a file makes the next
+measurement anchor anew.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.latency import device_cache, load, protocol
-from nas.latency.quiet import quiet_median
-from nas.latency.stand import Company, canary_milliseconds, milliseconds, warm_up
+from nas.latency.machine import device_cache, load
+from nas.latency.protocol import alternation
+from nas.latency.protocol.quiet import quiet_median
+from nas.latency.protocol.stand import Company, canary_milliseconds, milliseconds, warm_up
 from space import strict
 from space.errors import UserError
 
@@ -44,9 +45,9 @@ class Anchor:
     flagged: tuple[str, ...] = field(default=())
 
     @property
-    def normal(self) -> protocol.Normal:
+    def normal(self) -> alternation.Normal:
         """The machine as it was."""
-        return protocol.Normal(reference_milliseconds=self.milliseconds, canary=self.canary)
+        return alternation.Normal(reference_milliseconds=self.milliseconds, canary=self.canary)
 
 
 def path_of(device: Mapping[str, str]) -> Path:
@@ -133,10 +134,10 @@ def _disturbed_now(company: Company, threads: int) -> bool:
 
 def best_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which blocks are within the protocol's bounds of the lower quartile, of both networks."""
-    swift = medians <= protocol.FAR_FROM_ANCHOR * np.quantile(medians, 0.25)
+    swift = medians <= alternation.FAR_FROM_ANCHOR * np.quantile(medians, 0.25)
     usual = float(np.quantile(canaries[swift], 0.25))
     best: NDArray[np.bool_] = (
-        swift & (usual / protocol.FAR_CANARY <= canaries) & (canaries <= usual * protocol.FAR_CANARY)
+        swift & (usual / alternation.FAR_CANARY <= canaries) & (canaries <= usual * alternation.FAR_CANARY)
     )
     return best
 

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from nas.data import Dataset, Loader, endless, make_loader
-from nas.latency import lane
-from nas.latency.estimates import Estimates
+from nas.latency.estimates.estimator import Estimates
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.machine import lane
 from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
+from nas.latency.record import Budget, Latency
 from nas.training import EpochReport, Recipe
 from pruning.allocation import FULL_ENOUGH, Allocation, allocate, require_reachable
 from pruning.damage import Damage, assumed_damage, observed_damage
@@ -27,8 +29,6 @@ from pruning.surgery import Cutter
 from space import Architecture, BudgetError, UserError
 from space.channels import Widths
 from space.graph import Graph
-from space.latency import Budget, Latency
-from space.latency_table import LatencyTable
 
 if TYPE_CHECKING:
     from space.network import Network

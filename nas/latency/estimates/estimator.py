@@ -5,13 +5,13 @@ Without a table, prices are found from the measurements alone; before there are 
 
 from __future__ import annotations
 
-from nas.latency.prices import fit_prices
+from nas.latency.estimates.prices import fit_prices
+from nas.latency.estimates.table import LatencyTable, Prices
+from nas.latency.estimates.work import layer_work, total, work_of
 from space.architecture import Architecture
 from space.channels import Widths, widths
 from space.count import graph_multiply_adds
 from space.graph import Graph
-from space.latency_table import LatencyTable, Prices
-from space.work import layer_work, total, work_of
 
 UNKNOWN_DEVICE = 1e8  # multiply-adds per millisecond, before anything was measured
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from nas.latency import lane, protocol, runtimes
-from nas.latency.anchor import Anchor
-from nas.latency.stand import Stand
-from space.latency import Latency
-from space.target import Target
+from nas.latency import runtimes
+from nas.latency.machine import lane
+from nas.latency.protocol import alternation
+from nas.latency.protocol.anchor import Anchor
+from nas.latency.protocol.stand import Stand
+from nas.latency.record import Latency
+from nas.latency.target import Target
 
 
 class Place(Stand, Protocol):
@@ -27,7 +29,7 @@ class Referee:
         self._size = size
         self._environment = environment
         self._anchor: Anchor | None = None  # one for all, so that all milliseconds compare
-        self._patience_seconds = protocol.PATIENCE_SECONDS  # for a machine that is not as it was anchored
+        self._patience_seconds = alternation.PATIENCE_SECONDS  # for a machine that is not as it was anchored
 
     def measure(self, places: Sequence[Place], within: float) -> list[Latency]:
         """The latency of each candidate at batch 1, to `within` that share of it; they take turns."""
@@ -40,9 +42,9 @@ class Referee:
         self._anchor = anchored
         # A machine that stays away is not waited for each time as long; one that came back is, little by little.
         away = any(one.out_of_patience for one in taken)
-        self._patience_seconds = min(self._patience_seconds * (0.5 if away else 2.0), protocol.PATIENCE_SECONDS)
+        self._patience_seconds = min(self._patience_seconds * (0.5 if away else 2.0), alternation.PATIENCE_SECONDS)
         return [
-            protocol.summarise(
+            alternation.summarise(
                 one,
                 anchor_milliseconds=anchored.milliseconds,
                 anchor_flagged=anchored.flagged,
@@ -53,12 +55,12 @@ class Referee:
             for one in taken
         ]
 
-    def _take(self, places: Sequence[Place], anchored: Anchor, within: float) -> list[protocol.Pairs]:
-        conditions = protocol.Conditions(
+    def _take(self, places: Sequence[Place], anchored: Anchor, within: float) -> list[alternation.Pairs]:
+        conditions = alternation.Conditions(
             normal=anchored.normal,
             threads=self._target.thread_count(),
             within=within,
             patience_seconds=self._patience_seconds,
             watch=runtimes.watch(runtimes.load(self._target)),
         )
-        return protocol.measure(places, conditions)
+        return alternation.measure(places, conditions)

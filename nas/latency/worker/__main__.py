@@ -1,14 +1,14 @@
 """The process that measures: `python -m nas.latency.worker TARGET HEIGHT WIDTH CLASSES`, driven by `nas.latency.Meter`.
 
-It speaks JSON, one line each way (`nas.latency.replies`). On start it says {"ready": true, "environment": {...}}. A
-request
+It speaks JSON, one line each way (`nas.latency.worker.replies`). On start it says {"ready": true, "environment":
+{...}}. A request
 
     {"networks": [{"architecture": "<yaml>", "weights": "<safetensors in base64>" or null}, ...], "within": 0.015}
 
 is answered with {"latencies": [{...}, ...]}. It ends when its input does. What libraries print goes to standard error.
 
-On the CPU each network has a child process (`nas.latency.children`), and this one only gives them turns and writes the
-records. On a GPU it prepares and times them all itself.
+On the CPU each network has a child process (`nas.latency.worker.children`), and this one only gives them turns and
+writes the records. On a GPU it prepares and times them all itself.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nas.latency import anchor, children, device, device_cache, lane, protocol, runtimes
-from nas.latency.anchor import Anchor
-from nas.latency.referee import Place, Referee
-from nas.latency.replies import answer
-from nas.latency.stand import Beside, Company, Run
+from nas.latency import runtimes
+from nas.latency.machine import device, device_cache, lane
+from nas.latency.protocol import VERSION, anchor
+from nas.latency.protocol.anchor import Anchor
+from nas.latency.protocol.referee import Place, Referee
+from nas.latency.protocol.stand import Beside, Company, Run
+from nas.latency.target import Target
+from nas.latency.worker import children
+from nas.latency.worker.replies import answer
 from space.errors import TargetError, UserError
-from space.target import Target
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.
-EARLY = ("nas.export", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
+EARLY = ("nas.export.onnx", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
 # Least share of pixels on which a timed graph must agree with PyTorch in fp32, and what still counts as a tie between
 # two classes, as a share of the range of logits. PyTorch lets convolutions use TF32 (10 bits) for fp32 on a GPU.
 SAME_LABELS = 0.999
@@ -49,7 +52,7 @@ class Bench:
     """One target, one input size, and what stands beside every candidate of this process, prepared on it."""
 
     def __init__(self, target: Target, size: tuple[int, int]) -> None:
-        from nas.latency.reference import CANARY_SIZE, Canary, Reference
+        from nas.latency.protocol.reference import CANARY_SIZE, Canary, Reference
 
         self.target = target
         self.size = size
@@ -80,7 +83,7 @@ class Bench:
         return anchor.obtain(self.company, device_cache.key_of(self.environment, self.size), self.threads)
 
     def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
-        from nas.export import logits_of, same_labels
+        from nas.export.onnx import logits_of, same_labels
 
         kind = self.target.device.partition(":")[0]
         tie = TIES[self.target.precision, kind]
@@ -99,9 +102,9 @@ class Bench:
 
 
 def _environment(target: Target) -> dict[str, str]:
-    from nas.latency.reference import NAME
+    from nas.latency.protocol.reference import NAME
 
-    return device.describe(target) | {"reference": NAME, "protocol": protocol.VERSION}
+    return runtimes.environment(target) | {"reference": NAME, "protocol": VERSION}
 
 
 def _noise(size: tuple[int, int]) -> Tensor:
@@ -118,7 +121,7 @@ class Spot(Beside):
         self._bench = bench
 
     def anchored(self, instead_of: Anchor | None) -> Anchor:
-        """See `nas.latency.referee.Place`."""
+        """See `nas.latency.protocol.referee.Place`."""
         return self._bench.anchored(instead_of)
 
 

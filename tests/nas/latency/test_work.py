@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 
 import space
-from nas.export import onnx_bytes
+from nas.export.onnx import onnx_bytes
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.estimates.work import LayerWork, layer_work, total, unit
 from space.channels import widths
-from space.latency_table import LatencyTable
-from space.work import LayerWork, layer_work, total, unit
 
 SIZE = (64, 96)
 

@@ -1,0 +1,1 @@
+"""Pruning a trained network into a measured budget. `pruning` decides what goes; here it meets data and the target."""
