@@ -18,9 +18,9 @@ from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
 from torch import Tensor
 
+from nas.data.augmentation import Augmentation
 from nas.data.dataset import IGNORE, ILLEGAL, Dataset
 from nas.data.files import Encoded
-from nas.data.loader import Augmentation
 from nas.data.plan import Plan
 from nas.data.windows import PADDING, Window
 

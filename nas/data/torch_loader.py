@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from nas.data.augmentation import Augmentation
 from nas.data.dataset import IGNORE, ILLEGAL, Dataset
 from nas.data.files import decode_image, decode_label, nearest_indices
-from nas.data.loader import Augmentation
 from nas.data.plan import Plan
 from nas.data.windows import PADDING, Window
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.data.augmentation import Augmentation
 from nas.data.dataset import MEAN, STD
-from nas.data.loader import Augmentation
 
 _ORDER, _WINDOW = 0, 1
 """First words of the two kinds of random streams, so that they never coincide."""
