@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +20,10 @@ from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import learning_rate, make_optimizer
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
+from nas.training.steps import Guard, guarded
 from nas.training.weights import load_into
 from space import Architecture, strict
 from space.errors import UserError
-
-Guard = Callable[[], AbstractContextManager[object]]
 
 
 class Trainer:
@@ -137,18 +136,13 @@ class Trainer:
     def _train_epoch(self) -> float:
         """Mean loss over the steps."""
         self.network.train()
-        batches = iter(self._train.epoch(self.epoch))
         total, step = 0.0, 0
-        while True:
-            # The batch is fetched inside the guard: decoding images disturbs a latency measurement as well.
-            with self._guard():
-                batch = next(batches, None)
-                if batch is None:
-                    break
-                loss = self._step(batch[0].to(self.device), batch[1].to(self.device), step)
-            if not math.isfinite(loss):
-                raise self._diverged(step + 1, f"a loss of {loss}")
-            total, step = total + loss, step + 1
+        with closing(guarded(self._train.epoch(self.epoch), self._guard)) as steps:
+            for images, labels in steps:
+                loss = self._step(images.to(self.device), labels.to(self.device), step)
+                if not math.isfinite(loss):
+                    raise self._diverged(step + 1, f"a loss of {loss}")
+                total, step = total + loss, step + 1
         assert step > 0, "a loader of the training split gives at least one batch"
         if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
             raise self._diverged(step, "weights that are not")  # only the last step's gradient can do this

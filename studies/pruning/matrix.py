@@ -45,9 +45,10 @@ from nas.latency import Meter, lane, parse_target
 from nas.latency.calibration import kept_table
 from nas.latency.estimates import Estimates
 from nas.latency.protocol import WITHIN as SURE
-from nas.prune import AIM, Plan, Pruner, in_steps
+from nas.prune import AIM, Plan, Pruner
 from nas.training import Recipe
 from nas.training.loss import segmentation_loss
+from nas.training.steps import guarded
 from nas.training.weights import load_weights, save_weights
 from pruning.allocation import allocate
 from pruning.damage import kept_first, observed_damage
@@ -138,7 +139,8 @@ class Bench:
 
     def scored_batches(self) -> Iterator[Batch]:
         """What gradients are taken on."""
-        return in_steps(itertools.islice(self.batches(self.recipe.batch_size), SCORING_BATCHES))
+        batches = itertools.islice(self.batches(self.recipe.batch_size), SCORING_BATCHES)
+        return guarded(batches, lane.training_step)
 
 
 def fitted(bench: Bench, budget: float, cut: Callable[[float], Architecture]) -> float:
