@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from nas.commands import common
+from nas.trained import ARCHITECTURE, CHECKPOINT, SCORES, WEIGHTS, Labelling, ScoreCard, metadata
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from nas.training.recipe import Recipe
     from nas.training.trainer import Trainer
 
-CHECKPOINT, WEIGHTS, SCORES = "checkpoint.pt", "weights.safetensors", "scores.yaml"
 EPILOG = """\
 examples:
   nas train erfnet --out runs/erfnet
@@ -120,7 +120,6 @@ def _finish(trainer: Trainer, out: Path) -> None:
     from nas.files import write_text
     from nas.run_folder import read_progress
     from nas.tables import class_table
-    from nas.trained import ARCHITECTURE, Labelling, ScoreCard, metadata
     from nas.training.weights import save_weights
     from space import strict
 
