@@ -9,7 +9,6 @@ makes the next measurement anchor anew.
 from __future__ import annotations
 
 import datetime
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.files import write_text
 from nas.latency import device_cache, load, protocol
 from nas.latency.quiet import quiet_median
 from nas.latency.stand import Company, canary_milliseconds, milliseconds, warm_up
@@ -145,19 +145,19 @@ def best_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> N
 def read(path: Path) -> Anchor | None:
     """The anchor in a file, or None when there is none that can be used."""
     try:
-        anchor = strict.parse(path.read_text(), Anchor, str(path))
+        anchor = strict.parse(path.read_text("utf-8"), Anchor, str(path))
     except (OSError, UserError, UnicodeDecodeError):  # a cache: what cannot be read is made again
         return None
     return anchor if anchor.milliseconds > 0 else None
 
 
 def write(path: Path, anchor: Anchor) -> None:
-    """Keep an anchor, whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    """Keep an anchor, whole or not at all.
+
+    Raises: UserError when the folder cannot be written.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(strict.dump(anchor))
-        partial.replace(path)
+        write_text(path, strict.dump(anchor))
     except OSError as error:
         raise UserError(
             f"cannot keep the device's anchor in {path.parent} ({error.strerror}); free space there, or set "

@@ -9,13 +9,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
-import os
 import shutil
 from pathlib import Path
 
 from nas.data.dataset import Dataset, DataSpec, label_map
 from nas.data.pairing import pair_folders
 from nas.data.sets.camvid import CLASSES, PALETTE, VOID
+from nas.storage.cache import cache_folder
 from space.errors import DataError
 
 GENERATOR = 1
@@ -45,12 +45,6 @@ def load(spec: DataSpec) -> Dataset:
         validation=pair_folders(folder / "val" / "images", folder / "val" / "labels"),
         size=spec.size,
     )
-
-
-def cache_folder() -> Path:
-    """Where drawn pictures are kept."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "framebudget"
 
 
 def _drawn(spec: DataSpec) -> Path:
