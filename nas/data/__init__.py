@@ -6,7 +6,7 @@
     for images, labels in loader.epoch(0):      # (N, 3, h, w) float32, (N, h, w) int64 with IGNORE for void
         ...
 
-Importing this package costs nothing; NumPy, Pillow, PyTorch and DALI are loaded by what needs them.
+Importing this package costs little: Pillow, PyTorch and DALI are loaded by what needs them.
 """
 
 from __future__ import annotations

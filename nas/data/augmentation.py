@@ -9,7 +9,10 @@ from space.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How training pictures are varied. Pixels are those at which networks see the pictures (Dataset.size)."""
+    """How training pictures are varied. Pixels are those at which networks see the pictures (Dataset.size).
+
+    Raises: DataError for numbers out of range.
+    """
 
     crop: tuple[int, int] | None = None
     """Height and width of what a network is shown; None is the data set's size."""

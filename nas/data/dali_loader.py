@@ -29,7 +29,7 @@ _PARAMETERS = ("start", "shape", "label_start", "label_end", "flip", "mean", "st
 
 
 class DaliLoader:
-    """See nas.data.loader.Loader."""
+    """A nas.data.loader.Loader on DALI."""
 
     backend: Literal["dali"] = "dali"
 
@@ -51,6 +51,7 @@ class DaliLoader:
         return len(self._plan)
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See nas.data.loader.Loader."""
         for indices in self._plan.epoch(number):
             samples = [self._plan.sample(number, index) for index in indices]
             _feed(self._pipeline, samples, self._plan.output)

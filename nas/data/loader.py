@@ -30,8 +30,7 @@ class Loader(Protocol):
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images float32 (N, 3, h, w), normalised, and labels int64 (N, h, w) with IGNORE for void, on the device.
 
-        Raises:
-            DataError: a file that is missing, unreadable or contradicts its partner.
+        Raises: DataError when a file is missing, unreadable or contradicts its partner.
         """
 
 
@@ -55,8 +54,8 @@ def make_loader(
 
     `backend` "auto" is DALI where it can be imported, else PyTorch with Pillow; both give the same batches.
 
-    Raises:
-        DataError: batch_size, threads or seed out of range, an empty split, or DALI was asked for and is missing.
+    Raises: DataError when batch_size, threads or seed is out of range, the split is empty, or DALI was asked for and is
+    missing.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("threads", threads, 1), ("seed", seed, 0)):
         if value < least:

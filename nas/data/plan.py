@@ -36,6 +36,7 @@ class Plan:
 
     @property
     def largest_batch(self) -> int:
+        """Samples in the largest batch of an epoch."""
         return max(len(batch) for batch in batches(range(len(self.samples)), self._batch_size, join_last=self._train))
 
     def epoch(self, number: int) -> Iterator[list[int]]:
@@ -55,8 +56,7 @@ class Plan:
     def explain(self, indices: list[int]) -> None:
         """Reads the samples of a batch that went wrong one by one.
 
-        Raises:
-            DataError: naming the file at fault, if one of them is.
+        Raises: DataError naming the file at fault, if one of them is.
         """
         for index in indices:
             image, label = self.samples.paths(index)

@@ -20,7 +20,7 @@ from nas.data.windows import PADDING, Window
 
 
 class TorchLoader:
-    """See nas.data.loader.Loader."""
+    """A nas.data.loader.Loader on Pillow and PyTorch."""
 
     backend: Literal["torch"] = "torch"
 
@@ -43,6 +43,7 @@ class TorchLoader:
         return len(self._plan)
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See nas.data.loader.Loader."""
         with ThreadPoolExecutor(max_workers=self._threads) as pool:
             for indices in self._plan.epoch(number):
                 drawn = list(pool.map(lambda index: self._one(number, index), indices))

@@ -42,6 +42,7 @@ class Window:
 
     @property
     def std(self) -> tuple[float, ...]:
+        """What to divide by after subtracting `mean`."""
         return tuple(255 * std / self.gain for std in STD)
 
 

@@ -26,13 +26,12 @@ def evaluate(
     threads: int = 1,
     guard: Guard = nullcontext,
 ) -> Scores:
-    """Scores of `network` on every image of a split, in float32; it is moved to `device` and its mode is
-    kept.
+    """Scores of `network` on every image of a split, in float32; it is moved to `device` and its mode is kept.
 
-    Images enter at `dataset.size`; logits are resized (bilinear) to the labels if those are larger or
-    smaller. `guard()` is entered around every batch.
+    Images enter at `dataset.size`; logits are resized (bilinear) to the labels if those are larger or smaller.
+    `guard()` is entered around every batch.
 
-    Raises: DataError when the split holds no labelled pixel.
+    Raises: DataError when the split holds no labelled pixel, or a file of it cannot be read.
     """
     loader = make_loader(dataset, split, batch_size=batch_size, augmentation=None, device=str(device), threads=threads)
     return evaluate_batches(network.to(device), loader.epoch(0), dataset.num_classes, guard)
@@ -44,7 +43,10 @@ def evaluate_batches(
     num_classes: int,
     guard: Guard = nullcontext,
 ) -> Scores:
-    """Scores of `network` on batches of images (N, 3, H, W) and labels (N, h, w)."""
+    """Scores of `network` on batches of images (N, 3, H, W) and labels (N, h, w); its mode is kept.
+
+    Raises: DataError when the batches hold no labelled pixel, or a label that is no class.
+    """
     device = next(network.parameters()).device
     matrix = ConfusionMatrix(num_classes)
     training = network.training

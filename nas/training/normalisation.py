@@ -21,16 +21,13 @@ def reestimate_batch_norm(
     epoch: int = 0,
     guard: Guard = nullcontext,
 ) -> int:
-    """Replace the running mean and variance of every batch norm by their plain average over up to `batches`
-    batches.
+    """Replace the running mean and variance of every batch norm by their plain average over up to `batches` batches.
 
-    Running averages mix the statistics of past weights, and in a short training still those of the first
-    steps. Here images of `loader.epoch(epoch)` pass through the weights as they are now, with dropout off
-    ("precise BN", arXiv 2105.07576). Weights are not touched and the network's mode is kept. `guard()` is
-    entered around every batch.
+    Running averages mix the statistics of past weights, and in a short training still those of the first steps. Here
+    images of `loader.epoch(epoch)` pass through the weights as they are now, with dropout off ("precise BN", arXiv
+    2105.07576). Weights are not touched and the network's mode is kept. `guard()` is entered around every batch.
 
-    Returns the number of batches used: fewer than `batches` when there are no more; with none nothing
-    changes.
+    Returns the number of batches used: fewer than `batches` when there are no more; with none nothing changes.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]

@@ -29,9 +29,9 @@ from space.errors import UserError
 class Trainer:
     """One training: `while not trainer.finished: report = trainer.run_epoch()`.
 
-    On the CPU, with the same number of threads, a training that is saved and restored between any two epochs
-    ends with the same bits as one that was not, also in another process. Nothing is drawn from, or left in,
-    torch's global random state.
+    On the CPU, with the same number of threads, a training that is saved and restored between any two epochs ends with
+    the same bits as one that was not, also in another process. Nothing is drawn from, or left in, torch's global random
+    state.
     """
 
     def __init__(
@@ -48,10 +48,9 @@ class Trainer:
     ) -> None:
         """Build the network and everything around it; nothing is trained yet.
 
-        `weights`: inference weights to start from; auxiliary heads start fresh. `threads`: of torch (for the
-        whole process) and of the loader. `teacher`: a trained network whose logits are imitated beside the
-        labels; moved to `device`. `guard()` is entered around every training step, every scored batch, and
-        the class count.
+        `weights`: inference weights to start from; auxiliary heads start fresh. `threads`: of torch (for the whole
+        process) and of the loader. `teacher`: a trained network whose logits are imitated beside the labels; moved to
+        `device`. `guard()` is entered around every training step, every scored batch, and the class count.
 
         Raises: UserError when the device is not there or the weights do not fit.
         """
@@ -70,8 +69,8 @@ class Trainer:
         if weights is not None:
             load_into(inference, weights, f"starting weights of {architecture.key}")
             network.load_state_dict(inference.state_dict(), strict=False)
-        # torch's annotations leave out memory_format
         self._layout = _layout(network, self.device)
+        # torch's annotations leave memory_format out.
         self.network = network.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
         self._teacher = None if teacher is None else teacher.to(self.device).eval()
         self._optimizer = make_optimizer(self.network, recipe)
@@ -164,7 +163,7 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         images = images.contiguous(memory_format=self._layout)
         loss = self._loss(images, labels)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         if self.recipe.gradient_clip is not None:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)

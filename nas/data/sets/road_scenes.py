@@ -26,10 +26,9 @@ VALIDATION_IMAGES = 60
 
 
 def load(spec: DataSpec) -> Dataset:
-    """Draws the pictures if this machine does not have them yet.
+    """The data set, drawn first if this machine does not have it yet.
 
-    Raises:
-        DataError: a root was given, or the cache folder cannot be written.
+    Raises: DataError when a root is given, or the cache folder cannot be written.
     """
     if spec.root is not None:
         raise DataError(
