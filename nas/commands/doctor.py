@@ -150,7 +150,7 @@ def _memory() -> str:
 
 
 def _cache() -> str:
-    from nas.data.sets.road_scenes import cache_folder
+    from nas.storage.cache import cache_folder
 
     folder = cache_folder()
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())

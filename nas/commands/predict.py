@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
 EPILOG = """\
@@ -43,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.data.pictures import overlay
     from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
+    from nas.training.prediction import predict
 
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
@@ -53,28 +53,6 @@ def run(options: argparse.Namespace) -> None:
         picture = Image.fromarray(overlay(image, label, labelling.palette))
         write_atomically(overlay_path, lambda file, picture=picture: picture.save(file, format="PNG"))  # type: ignore[misc]
         print(f"{overlay_path}: {_shares(label, labelling.classes)}", flush=True)
-
-
-def predict(network: torch.nn.Module, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Labels (H, W) of a picture (H, W, 3) of any size, which the network sees resized to `size`."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    from nas.data import MEAN, STD
-
-    height, width = image.shape[:2]
-    resized = Image.fromarray(image)
-    if (height, width) != size:
-        resized = resized.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    pixels = (np.asarray(resized, dtype=np.float32) / 255 - MEAN) / STD
-    batch = torch.from_numpy(pixels.astype(np.float32).transpose(2, 0, 1)).unsqueeze(0)  # (1, 3, h, w)
-    with torch.inference_mode():
-        logits = network.eval()(batch.to(next(network.parameters()).device))
-    label = Image.fromarray(logits[0].argmax(0).to(torch.uint8).cpu().numpy())
-    if (height, width) != size:
-        label = label.resize((width, height), Image.Resampling.NEAREST)
-    return np.array(label)
 
 
 def _destinations(images: Sequence[str], out: Path) -> list[tuple[Path, Path]]:

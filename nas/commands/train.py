@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from nas.commands import common
+from nas.runs.trained import ARCHITECTURE, CHECKPOINT, SCORES, WEIGHTS, Labelling, ScoreCard, metadata
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from nas.training.recipe import Recipe
     from nas.training.trainer import Trainer
 
-CHECKPOINT, WEIGHTS, SCORES = "checkpoint.pt", "weights.safetensors", "scores.yaml"
 EPILOG = """\
 examples:
   nas train erfnet --out runs/erfnet
@@ -118,7 +118,6 @@ def _train(trainer: Trainer, out: Path) -> None:
 
 def _finish(trainer: Trainer, out: Path) -> None:
     from nas.runs.folder import read_progress
-    from nas.runs.trained import ARCHITECTURE, Labelling, ScoreCard, metadata
     from nas.storage.files import write_text
     from nas.terminal import class_table
     from nas.training.weights import save_weights

@@ -6,7 +6,7 @@
     for images, labels in loader.epoch(0):      # (N, 3, h, w) float32, (N, h, w) int64 with IGNORE for void
         ...
 
-Importing this package costs nothing; NumPy, Pillow, PyTorch and DALI are loaded by what needs them.
+Importing this package costs little: Pillow, PyTorch and DALI are loaded by what needs them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nas.data.augmentation import Augmentation
 from nas.data.dataset import IGNORE, MEAN, STD, Dataset, DataSpec, Split, data_sets, load
-from nas.data.loader import Augmentation, Loader, endless, make_loader
+from nas.data.loader import Loader, endless, make_loader
 
 if TYPE_CHECKING:
     from nas.data.files import check, class_shares, read_image, read_label

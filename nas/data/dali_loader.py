@@ -18,9 +18,9 @@ from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
 from torch import Tensor
 
+from nas.data.augmentation import Augmentation
 from nas.data.dataset import IGNORE, ILLEGAL, Dataset
 from nas.data.files import Encoded
-from nas.data.loader import Augmentation
 from nas.data.plan import Plan
 from nas.data.windows import PADDING, Window
 
@@ -29,7 +29,7 @@ _PARAMETERS = ("start", "shape", "label_start", "label_end", "flip", "mean", "st
 
 
 class DaliLoader:
-    """See nas.data.loader.Loader."""
+    """A nas.data.loader.Loader on DALI."""
 
     backend: Literal["dali"] = "dali"
 
@@ -51,6 +51,7 @@ class DaliLoader:
         return len(self._plan)
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See nas.data.loader.Loader."""
         for indices in self._plan.epoch(number):
             samples = [self._plan.sample(number, index) for index in indices]
             _feed(self._pipeline, samples, self._plan.output)

@@ -22,7 +22,10 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """Which pictures a study works on. Made from a study file or from flags; `load` turns it into a Dataset."""
+    """Which pictures a study works on. Made from a study file or from flags; `load` turns it into a Dataset.
+
+    Raises: DataError for an unknown name and for numbers out of range.
+    """
 
     name: str = "road_scenes"
     """A file of nas/data/sets: road_scenes (drawn, needs nothing), camvid, cityscapes or folder."""
@@ -85,6 +88,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
+        """How many classes a network tells apart; void is none of them."""
         return len(self.classes)
 
     def split(self, name: str) -> Split:
@@ -101,8 +105,7 @@ def data_sets() -> tuple[str, ...]:
 def load(spec: DataSpec) -> Dataset:
     """The data set that `spec` asks for: finds and pairs its files, opens none of the pictures (see `check`).
 
-    Raises:
-        DataError: a missing folder, an image without label or the reverse, an empty split.
+    Raises: DataError when a folder is missing, an image has no label or the reverse, or a split is empty.
     """
     dataset = importlib.import_module(f"nas.data.sets.{spec.name}").load(spec)
     assert isinstance(dataset, Dataset)

@@ -43,8 +43,7 @@ class Encoded:
 def read_image(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     """The picture at height and width `size` (bilinear, antialiased; None keeps its own), uint8 (H, W, 3).
 
-    Raises:
-        DataError: the file is missing, unreadable or truncated.
+    Raises: DataError when the file is missing, unreadable or truncated.
     """
     image = Image.fromarray(decode_image(_bytes(path), path))
     if size is not None and image.size != (size[1], size[0]):
@@ -55,8 +54,7 @@ def read_image(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
 def read_label(dataset: Dataset, path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     """The classes at height and width `size` (nearest; None keeps the label's own), uint8 (H, W), void = IGNORE.
 
-    Raises:
-        DataError: the file is missing, unreadable or truncated, or holds values that are no class.
+    Raises: DataError when the file is missing, unreadable or truncated, or holds values that are no class.
     """
     raw = decode_label(_bytes(path), path)
     mapped = np.asarray(dataset.label_map, dtype=np.int16)[raw]
@@ -80,9 +78,8 @@ def nearest_indices(source: int, target: int) -> NDArray[np.intp]:
 def check(dataset: Dataset) -> None:
     """Opens and decodes every image and label.
 
-    Raises:
-        DataError: naming the first file that is missing, unreadable, truncated, not of its partner's size, or that
-            holds a label value that is no class; or an empty split.
+    Raises: DataError naming the first file that is missing, unreadable, truncated, not of its partner's size, or that
+    holds a label value that is no class; and when a split is empty.
     """
     for name in ("train", "validation"):
         split = dataset.split(name)
@@ -99,8 +96,7 @@ def check(dataset: Dataset) -> None:
 def class_shares(dataset: Dataset) -> NDArray[np.float64]:
     """Share of each class in the labelled pixels of the train split, (C,); void counts neither above nor below.
 
-    Raises:
-        DataError: a bad label file, or labels that are void everywhere.
+    Raises: DataError when a label file is bad, or labels are void everywhere.
     """
 
     def count(path: Path) -> NDArray[np.int64]:
@@ -113,7 +109,10 @@ def class_shares(dataset: Dataset) -> NDArray[np.float64]:
 
 
 class Samples:
-    """The encoded files of one split by index, kept in memory while they fit into CACHE_BYTES."""
+    """The encoded files of one split by index, kept in memory while they fit into CACHE_BYTES.
+
+    Asking for one raises DataError when a file is missing or unreadable, or the two differ in size.
+    """
 
     def __init__(self, split: Split) -> None:
         self._split = split
@@ -139,7 +138,10 @@ class Samples:
 
 
 def decode_image(data: bytes, path: Path) -> NDArray[np.uint8]:
-    """The pixels of an encoded picture, uint8 (H, W, 3)."""
+    """The pixels of an encoded picture, uint8 (H, W, 3); `path` is for messages.
+
+    Raises: DataError when it is unreadable, truncated or has more than 8 bits per colour.
+    """
     image = _open(data, path)
     if image.mode.startswith(("I", "F")):
         raise DataError(f"{path}: expected 8 bits per colour, got mode {image.mode}; save it as 8-bit RGB")
@@ -147,7 +149,10 @@ def decode_image(data: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def decode_label(data: bytes, path: Path) -> NDArray[np.uint8]:
-    """The raw values of an encoded label, uint8 (H, W)."""
+    """The raw values of an encoded label, uint8 (H, W); `path` is for messages.
+
+    Raises: DataError when it is unreadable, truncated, in colours or holds values above 255.
+    """
     label = _open(data, path)
     if label.mode not in ("1", "L", "P") and not label.mode.startswith("I"):
         raise DataError(

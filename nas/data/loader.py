@@ -1,4 +1,4 @@
-"""Batches of pictures and labels: the settings, the protocol, and the choice between DALI and PyTorch."""
+"""Batches of pictures and labels: the protocol, and the choice between DALI and PyTorch."""
 
 from __future__ import annotations
 
@@ -6,44 +6,15 @@ import functools
 import importlib.util
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from nas.data.augmentation import Augmentation
 from nas.data.dataset import Dataset
 from space.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """How training pictures are varied. Pixels are those at which networks see the pictures (Dataset.size)."""
-
-    crop: tuple[int, int] | None = None
-    """Height and width of what a network is shown; None is the data set's size."""
-    scale: tuple[float, float] = (1.0, 1.0)
-    """Smallest and largest magnification, drawn log-uniformly."""
-    flip: bool = True
-    """Mirror half of the pictures left to right."""
-    shift_pixels: int = 0
-    """Move by up to so many pixels, also over the edge."""
-    brightness: float = 0.0
-    """Multiply by 1 +- up to this."""
-    contrast: float = 0.0
-    """Multiply the distance from the mean colour by 1 +- up to this."""
-
-    def __post_init__(self) -> None:
-        if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 8):
-            raise DataError(f"crop: expected height and width of at least 8 pixels, got {self.crop}")
-        if len(self.scale) != 2 or not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
-            raise DataError(f"scale: expected smallest and largest between 0.1 and 10, got {self.scale}")
-        if self.shift_pixels < 0:
-            raise DataError(f"shift_pixels: expected 0 or more, got {self.shift_pixels}")
-        for name, value in (("brightness", self.brightness), ("contrast", self.contrast)):
-            if not 0 <= value < 1:
-                raise DataError(f"{name}: expected a number from 0 to below 1, got {value}")
 
 
 class Loader(Protocol):
@@ -59,8 +30,7 @@ class Loader(Protocol):
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images float32 (N, 3, h, w), normalised, and labels int64 (N, h, w) with IGNORE for void, on the device.
 
-        Raises:
-            DataError: a file that is missing, unreadable or contradicts its partner.
+        Raises: DataError when a file is missing, unreadable or contradicts its partner.
         """
 
 
@@ -84,8 +54,8 @@ def make_loader(
 
     `backend` "auto" is DALI where it can be imported, else PyTorch with Pillow; both give the same batches.
 
-    Raises:
-        DataError: batch_size, threads or seed out of range, an empty split, or DALI was asked for and is missing.
+    Raises: DataError when batch_size, threads or seed is out of range, the split is empty, or DALI was asked for and is
+    missing.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("threads", threads, 1), ("seed", seed, 0)):
         if value < least:
@@ -106,14 +76,6 @@ def make_loader(
 def endless(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch after the other, without end."""
     return itertools.chain.from_iterable(loader.epoch(number) for number in itertools.count())
-
-
-def batches(order: Sequence[int], batch_size: int, *, join_last: bool) -> list[list[int]]:
-    """The samples of each batch; with `join_last` a last batch of a single sample joins the one before it."""
-    parts = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
-    if join_last and batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [parts[-2] + parts[-1]]
-    return parts
 
 
 def _dali_is_installed() -> bool:

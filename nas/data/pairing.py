@@ -14,8 +14,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 def root_of(spec: DataSpec, layout: str) -> Path:
     """The folder of a data set that lies on disk; `layout` says in a few words what must be in it.
 
-    Raises:
-        DataError: no root given, or it is not a folder.
+    Raises: DataError when no root is given, it is not a folder, or a seed is given.
     """
     if spec.seed:
         raise DataError(f"data.seed: only road_scenes is drawn from a seed, got {spec.seed} for {spec.name}; remove it")
@@ -30,8 +29,7 @@ def root_of(spec: DataSpec, layout: str) -> Path:
 def pair_folders(images: Path, labels: Path) -> Split:
     """Pairs images/NAME.jpg or .png with labels/NAME.png by name, sorted by name.
 
-    Raises:
-        DataError: a missing folder, a name that has only one of the two, no pair at all.
+    Raises: DataError when a folder is missing, a name has only one of the two, or there is no pair at all.
     """
     for folder in (images, labels):
         if not folder.is_dir():
@@ -42,8 +40,7 @@ def pair_folders(images: Path, labels: Path) -> Split:
 def by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """The files of a folder with one of the suffixes, by name without suffix; hidden files are left out.
 
-    Raises:
-        DataError: two files differ in the suffix only.
+    Raises: DataError when two files differ in the suffix only.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -58,8 +55,7 @@ def by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 def pair(images: dict[str, Path], labels: dict[str, Path], image_root: Path, label_root: Path) -> Split:
     """Joins images and labels that share a key, sorted by key.
 
-    Raises:
-        DataError: a key that has only one of the two, no pair at all.
+    Raises: DataError when a key has only one of the two, or there is no pair at all.
     """
     for name in sorted(images.keys() - labels.keys()):
         raise DataError(f"{images[name]} has no label in {label_root}; add the label '{name}' or remove the image")

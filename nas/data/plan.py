@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from nas.data.augmentation import Augmentation
 from nas.data.dataset import Dataset
 from nas.data.files import Encoded, Samples, decode_image, read_label
-from nas.data.loader import Augmentation, batches
 from nas.data.windows import Window, draw, order, whole
 from space.errors import DataError
 
@@ -36,6 +36,7 @@ class Plan:
 
     @property
     def largest_batch(self) -> int:
+        """Samples in the largest batch of an epoch."""
         return max(len(batch) for batch in batches(range(len(self.samples)), self._batch_size, join_last=self._train))
 
     def epoch(self, number: int) -> Iterator[list[int]]:
@@ -55,8 +56,7 @@ class Plan:
     def explain(self, indices: list[int]) -> None:
         """Reads the samples of a batch that went wrong one by one.
 
-        Raises:
-            DataError: naming the file at fault, if one of them is.
+        Raises: DataError naming the file at fault, if one of them is.
         """
         for index in indices:
             image, label = self.samples.paths(index)
@@ -65,3 +65,11 @@ class Plan:
                 read_label(self.dataset, label, None)
             except DataError as error:
                 raise error from None
+
+
+def batches(order: Sequence[int], batch_size: int, *, join_last: bool) -> list[list[int]]:
+    """The samples of each batch; with `join_last` a last batch of a single sample joins the one before it."""
+    parts = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+    if join_last and batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [parts[-2] + parts[-1]]
+    return parts

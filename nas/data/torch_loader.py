@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from nas.data.augmentation import Augmentation
 from nas.data.dataset import IGNORE, ILLEGAL, Dataset
 from nas.data.files import decode_image, decode_label, nearest_indices
-from nas.data.loader import Augmentation
 from nas.data.plan import Plan
 from nas.data.windows import PADDING, Window
 
 
 class TorchLoader:
-    """See nas.data.loader.Loader."""
+    """A nas.data.loader.Loader on Pillow and PyTorch."""
 
     backend: Literal["torch"] = "torch"
 
@@ -43,6 +43,7 @@ class TorchLoader:
         return len(self._plan)
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See nas.data.loader.Loader."""
         with ThreadPoolExecutor(max_workers=self._threads) as pool:
             for indices in self._plan.epoch(number):
                 drawn = list(pool.map(lambda index: self._one(number, index), indices))

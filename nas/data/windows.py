@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.data.augmentation import Augmentation
 from nas.data.dataset import MEAN, STD
-from nas.data.loader import Augmentation
 
 _ORDER, _WINDOW = 0, 1
 """First words of the two kinds of random streams, so that they never coincide."""
@@ -42,6 +42,7 @@ class Window:
 
     @property
     def std(self) -> tuple[float, ...]:
+        """What to divide by after subtracting `mean`."""
         return tuple(255 * std / self.gain for std in STD)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -21,10 +22,11 @@ from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Budget, Latency
 from nas.training import EpochReport, Recipe
+from nas.training.steps import guarded
 from pruning.allocation import FULL_ENOUGH, Allocation, allocate, require_reachable
 from pruning.damage import Damage, assumed_damage, observed_damage
 from pruning.depth import removable_blocks, remove_blocks, without_blocks
-from pruning.importance import Batch, Scores, batch_norm_scale, fisher, magnitude, taylor
+from pruning.importance import Scores, batch_norm_scale, fisher, magnitude, taylor
 from pruning.surgery import Cutter
 from space import Architecture, BudgetError, UserError
 from space.channels import Widths
@@ -240,7 +242,8 @@ class Pruner:
             return batch_norm_scale(cutter, network)
         batches = itertools.islice(endless(self._loader(self._dataset, self._recipe.batch_size)), SCORING_BATCHES)
         score = fisher if importance == "fisher" else taylor
-        return score(cutter, network, in_steps(batches), segmentation_loss)
+        with closing(guarded(batches, lane.training_step)) as steps:
+            return score(cutter, network, steps, segmentation_loss)
 
     def _loader(self, dataset: Dataset, size: int) -> Loader:
         """Training images as they are."""
@@ -317,17 +320,6 @@ def some_cuts(cutter: Cutter, number: int, *, depth: bool) -> Iterator[Architect
             counts[name] = int(np.clip(round(wanted / multiple) * multiple, 1, full))
         blocks = [block for block in possible if random.random() > math.sqrt(share)]
         yield without_blocks(cutter.narrowed(counts), blocks)
-
-
-def in_steps(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches, each fetched and worked on as a step of training: never while another process times a network."""
-    source = iter(batches)
-    while True:
-        with lane.training_step():
-            batch = next(source, None)
-            if batch is None:
-                return
-            yield batch
 
 
 def _pruned(network: Network, whole: Network, before: Latency, after: Latency) -> Pruned:

@@ -83,6 +83,7 @@ def _one_thread() -> Iterator[None]:
 def _sample(network: nn.Module, dataset: Dataset, index: int) -> Sample:
     from nas.data import read_image, read_label
     from nas.data.pictures import overlay
+    from nas.training.prediction import predict
 
     image_path, label_path = dataset.validation.images[index], dataset.validation.labels[index]
     image = read_image(image_path, dataset.size)
@@ -91,22 +92,8 @@ def _sample(network: nn.Module, dataset: Dataset, index: int) -> Sample:
         name=image_path.name,
         image=_data_uri(image),
         label=_data_uri(overlay(image, label, dataset.palette, 0.75)),
-        prediction=_data_uri(overlay(image, _predict(network, image), dataset.palette, 0.75)),
+        prediction=_data_uri(overlay(image, predict(network, image, dataset.size), dataset.palette, 0.75)),
     )
-
-
-def _predict(network: nn.Module, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Labels (H, W) of an image (H, W, 3)."""
-    import numpy as np
-    import torch
-
-    from nas.data import MEAN, STD
-
-    normal = (image.astype(np.float32) / 255 - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)  # (H, W, 3)
-    with torch.inference_mode():
-        logits = network(torch.from_numpy(normal).permute(2, 0, 1)[None].contiguous())  # (1, C, H, W)
-    labels: NDArray[np.uint8] = logits.argmax(1)[0].to(torch.uint8).numpy()
-    return labels
 
 
 def _data_uri(picture: NDArray[np.uint8]) -> str:

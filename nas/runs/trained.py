@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "architecture.yaml"
 WEIGHTS = "weights.safetensors"
+SCORES = "scores.yaml"
+CHECKPOINT = "checkpoint.pt"
+"""Of a training that can go on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from nas.data import load
 from nas.runs.folder import Epoch, Phase, RunFolder, Trial, append_epoch, read_progress
-from nas.runs.trained import WEIGHTS, Labelling, metadata
+from nas.runs.trained import CHECKPOINT, WEIGHTS, Labelling, metadata
 from nas.search.cutting import parent_network
 from nas.search.settled_ray import ASHAScheduler, FIFOScheduler, Searcher, TrialScheduler, ray, tune
 from nas.study import Study
@@ -169,7 +169,7 @@ class TrialRunner(tune.Trainable):
         study = run.study()
         trial = run.read_trial(run.root / config["trial"])
         self._folder = run.phase_path(trial, config["phase"])
-        self._checkpoint = self._folder / "checkpoint.pt"
+        self._checkpoint = self._folder / CHECKPOINT
         dataset = load(study.data)
         self._trainer = Trainer(
             trial.architecture,

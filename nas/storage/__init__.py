@@ -1,1 +1,1 @@
-"""Files on disk: replaced whole or not at all, and the one cache folder."""
+"""Files on disk: written whole or not at all, and the cache of what can be made again."""

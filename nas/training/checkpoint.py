@@ -22,14 +22,15 @@ DAMAGE = (RuntimeError, OSError, EOFError, LookupError, TypeError, pickle.Unpick
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A training after `epoch` finished epochs.
+    """A training between two epochs.
 
     Nothing random is stored: what an epoch draws depends on the recipe's seed and the epoch's number only.
-    `identity` holds texts (architecture, recipe, data) that must be the same in the training that goes on.
     """
 
     epoch: int
+    """How many epochs are finished."""
     identity: Mapping[str, str]
+    """Texts (architecture, recipe, data set) that must be the same in the training that goes on."""
     network: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
     scaler: Mapping[str, Any]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
+from contextlib import closing, nullcontext
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas.data import Dataset, make_loader
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
+from nas.training.steps import Guard, guarded
 
 
 def evaluate(
@@ -23,15 +24,14 @@ def evaluate(
     batch_size: int = 4,
     split: Literal["train", "validation"] = "validation",
     threads: int = 1,
-    guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+    guard: Guard = nullcontext,
 ) -> Scores:
-    """Scores of `network` on every image of a split, in float32; it is moved to `device` and its mode is
-    kept.
+    """Scores of `network` on every image of a split, in float32; it is moved to `device` and its mode is kept.
 
-    Images enter at `dataset.size`; logits are resized (bilinear) to the labels if those are larger or
-    smaller. `guard()` is entered around every batch.
+    Images enter at `dataset.size`; logits are resized (bilinear) to the labels if those are larger or smaller.
+    `guard()` is entered around every batch.
 
-    Raises: DataError when the split holds no labelled pixel.
+    Raises: DataError when the split holds no labelled pixel, or a file of it cannot be read.
     """
     loader = make_loader(dataset, split, batch_size=batch_size, augmentation=None, device=str(device), threads=threads)
     return evaluate_batches(network.to(device), loader.epoch(0), dataset.num_classes, guard)
@@ -41,25 +41,23 @@ def evaluate_batches(
     network: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     num_classes: int,
-    guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+    guard: Guard = nullcontext,
 ) -> Scores:
-    """Scores of `network` on batches of images (N, 3, H, W) and labels (N, h, w)."""
+    """Scores of `network` on batches of images (N, 3, H, W) and labels (N, h, w); its mode is kept.
+
+    Raises: DataError when the batches hold no labelled pixel, or a label that is no class.
+    """
     device = next(network.parameters()).device
     matrix = ConfusionMatrix(num_classes)
     training = network.training
     network.eval()
-    source = iter(batches)
     try:
-        with torch.inference_mode():
-            while True:
-                with guard():  # fetching is inside: decoding images disturbs a latency measurement as well
-                    batch = next(source, None)
-                    if batch is None:
-                        return matrix.scores()
-                    images, labels = batch[0].to(device), batch[1].to(device)
-                    logits = network(images)
-                    if logits.shape[-2:] != labels.shape[-2:]:
-                        logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
-                    matrix.update(logits.argmax(1), labels)  # bincount waits for the device
+        with torch.inference_mode(), closing(guarded(batches, guard)) as steps:
+            for images, labels in steps:
+                logits, expected = network(images.to(device)), labels.to(device)
+                if logits.shape[-2:] != expected.shape[-2:]:
+                    logits = F.interpolate(logits, expected.shape[-2:], mode="bilinear", align_corners=False)
+                matrix.update(logits.argmax(1), expected)  # bincount waits for the device
     finally:
         network.train(training)
+    return matrix.scores()

@@ -13,8 +13,7 @@ from nas.data import IGNORE
 
 
 def class_weights(shares: Sequence[float], c: float) -> Tensor:
-    """Weights 1 / ln(c + p) for the pixel shares p of the classes (ENet, arXiv 1606.02147, section 5.1).  #
-    (C,)
+    """Weights (C,) of the classes, 1 / ln(c + p) for pixel shares p (ENet, arXiv 1606.02147, section 5.1).
 
     c bounds them: a class that never occurs weighs 1 / ln(c), one that is everywhere 1 / ln(c + 1).
     """

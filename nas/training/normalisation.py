@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import closing, nullcontext
 from itertools import islice
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas.data import Loader
+from nas.training.steps import Guard, guarded
 
 
 def reestimate_batch_norm(
@@ -19,43 +19,36 @@ def reestimate_batch_norm(
     batches: int,
     *,
     epoch: int = 0,
-    guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+    guard: Guard = nullcontext,
 ) -> int:
-    """Replace the running mean and variance of every batch norm by their plain average over up to `batches`
-    batches.
+    """Replace the running mean and variance of every batch norm by their plain average over up to `batches` batches.
 
-    Running averages mix the statistics of past weights, and in a short training still those of the first
-    steps. Here images of `loader.epoch(epoch)` pass through the weights as they are now, with dropout off
-    ("precise BN", arXiv 2105.07576). Weights are not touched and the network's mode is kept. `guard()` is
-    entered around every batch.
+    Running averages mix the statistics of past weights, and in a short training still those of the first steps. Here
+    images of `loader.epoch(epoch)` pass through the weights as they are now, with dropout off ("precise BN", arXiv
+    2105.07576). Weights are not touched and the network's mode is kept. `guard()` is entered around every batch.
 
-    Returns the number of batches used: fewer than `batches` when there are no more; with none nothing
-    changes.
+    Returns the number of batches used: fewer than `batches` when there are no more; with none nothing changes.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     training = network.training
     device = next(network.parameters()).device
-    source = iter(islice(loader.epoch(epoch), batches))
     used = 0
     network.eval()
     try:
-        with torch.no_grad():
-            while True:
-                with guard():
-                    batch = next(source, None)
-                    if batch is None:
-                        return used
-                    if used == 0:
-                        _start(norms)
-                    network(batch[0].to(device))
-                    used += 1
-                    if device.type == "cuda":
-                        torch.cuda.synchronize(device)  # what is queued on the GPU must not outlive the guard
+        with torch.no_grad(), closing(guarded(islice(loader.epoch(epoch), batches), guard)) as steps:
+            for images, _ in steps:
+                if used == 0:
+                    _start(norms)
+                network(images.to(device))
+                used += 1
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)  # what is queued on the GPU must not outlive the guard
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         network.train(training)
+    return used
 
 
 def _start(norms: list[_BatchNorm]) -> None:

@@ -13,8 +13,8 @@ from nas.training.recipe import Recipe
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser. Its first group decays (weights of convolutions), its second does not.
 
-    Batch norms, PReLU slopes and biases are the parameters with one axis; decaying them only removes the
-    freedom they are there for.
+    Batch norms, PReLU slopes and biases are the parameters with one axis; decaying them only removes the freedom they
+    are there for.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
@@ -28,9 +28,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate of optimiser step `step` (from 0) out of `steps`: a pure function, so resuming needs no
-    state.
-    """
+    """Learning rate of optimiser step `step` (from 0) out of `steps`: a pure function, so resuming needs no state."""
     assert 0 <= step < steps, (step, steps)
     warmup = min(recipe.warmup_steps, steps // 4)
     if step < warmup:

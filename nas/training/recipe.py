@@ -14,7 +14,10 @@ PUBLISHED = Path(__file__).parent / "published"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One training, from the first step to the last. Steps are optimiser steps; one step sees one batch."""
+    """One training, from the first step to the last. Steps are optimiser steps; one step sees one batch.
+
+    Raises: UserError for a value that makes no sense, or one that does not go with another.
+    """
 
     optimizer: Literal["sgd", "adam", "adamw"]
     learning_rate: float
@@ -22,9 +25,7 @@ class Recipe:
     batch_size: int
 
     weight_decay: float = 0.0
-    """On weights of convolutions only: never on batch norms, PReLU slopes or biases. Decoupled for adamw
-    only.
-    """
+    """On weights of convolutions only: never on batch norms, PReLU slopes or biases. Decoupled for adamw only."""
     momentum: float = 0.9
     """SGD's momentum; the first beta of adam and adamw."""
     second_momentum: float = 0.999
@@ -59,9 +60,7 @@ class Recipe:
     """Largest relative change of brightness and contrast."""
 
     class_weighting: float | None = None
-    """c of the class weights 1 / ln(c + p), p the class's share of labelled training pixels; None = equal
-    weights.
-    """
+    """c of the class weights 1 / ln(c + p), p the class's share of labelled training pixels; None: equal weights."""
     distillation_weight: float = 1.0
     """Of the divergence from the teacher; without a teacher it is not used."""
     distillation_temperature: float = 2.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -20,19 +20,18 @@ from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import learning_rate, make_optimizer
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
+from nas.training.steps import Guard, guarded
 from nas.training.weights import load_into
 from space import Architecture, strict
 from space.errors import UserError
-
-Guard = Callable[[], AbstractContextManager[object]]
 
 
 class Trainer:
     """One training: `while not trainer.finished: report = trainer.run_epoch()`.
 
-    On the CPU, with the same number of threads, a training that is saved and restored between any two epochs
-    ends with the same bits as one that was not, also in another process. Nothing is drawn from, or left in,
-    torch's global random state.
+    On the CPU, with the same number of threads, a training that is saved and restored between any two epochs ends with
+    the same bits as one that was not, also in another process. Nothing is drawn from, or left in, torch's global random
+    state.
     """
 
     def __init__(
@@ -49,10 +48,9 @@ class Trainer:
     ) -> None:
         """Build the network and everything around it; nothing is trained yet.
 
-        `weights`: inference weights to start from; auxiliary heads start fresh. `threads`: of torch (for the
-        whole process) and of the loader. `teacher`: a trained network whose logits are imitated beside the
-        labels; moved to `device`. `guard()` is entered around every training step, every scored batch, and
-        the class count.
+        `weights`: inference weights to start from; auxiliary heads start fresh. `threads`: of torch (for the whole
+        process) and of the loader. `teacher`: a trained network whose logits are imitated beside the labels; moved to
+        `device`. `guard()` is entered around every training step, every scored batch, and the class count.
 
         Raises: UserError when the device is not there or the weights do not fit.
         """
@@ -71,8 +69,8 @@ class Trainer:
         if weights is not None:
             load_into(inference, weights, f"starting weights of {architecture.key}")
             network.load_state_dict(inference.state_dict(), strict=False)
-        # torch's annotations leave out memory_format
         self._layout = _layout(network, self.device)
+        # torch's annotations leave memory_format out.
         self.network = network.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
         self._teacher = None if teacher is None else teacher.to(self.device).eval()
         self._optimizer = make_optimizer(self.network, recipe)
@@ -137,18 +135,13 @@ class Trainer:
     def _train_epoch(self) -> float:
         """Mean loss over the steps."""
         self.network.train()
-        batches = iter(self._train.epoch(self.epoch))
         total, step = 0.0, 0
-        while True:
-            # The batch is fetched inside the guard: decoding images disturbs a latency measurement as well.
-            with self._guard():
-                batch = next(batches, None)
-                if batch is None:
-                    break
-                loss = self._step(batch[0].to(self.device), batch[1].to(self.device), step)
-            if not math.isfinite(loss):
-                raise self._diverged(step + 1, f"a loss of {loss}")
-            total, step = total + loss, step + 1
+        with closing(guarded(self._train.epoch(self.epoch), self._guard)) as steps:
+            for images, labels in steps:
+                loss = self._step(images.to(self.device), labels.to(self.device), step)
+                if not math.isfinite(loss):
+                    raise self._diverged(step + 1, f"a loss of {loss}")
+                total, step = total + loss, step + 1
         assert step > 0, "a loader of the training split gives at least one batch"
         if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
             raise self._diverged(step, "weights that are not")  # only the last step's gradient can do this
@@ -170,7 +163,7 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         images = images.contiguous(memory_format=self._layout)
         loss = self._loss(images, labels)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         if self.recipe.gradient_clip is not None:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)

@@ -1,6 +1,4 @@
-"""Weights of a network: safetensors files, and loading them into a network with an answer when they do not
-fit.
-"""
+"""Weights of a network: safetensors files, and loading them into a network with an answer when they do not fit."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from space.errors import UserError, nearest
 
 
 def save_weights(path: str | Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write weights and a few words about them (architecture key, data set, ...) to a safetensors file,
-    atomically.
-    """
+    """Write weights and a few words about them (architecture key, data set, ...) to a safetensors file, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     data = save(tensors, dict(metadata))  # its `save_file` makes files that nobody else may read
     write_atomically(Path(path), lambda temporary: temporary.write_bytes(data))
@@ -50,8 +46,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def load_into(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy weights into a network of the same architecture and number of classes; `source` names them in
-    errors.
+    """Copy weights into a network of the same architecture and number of classes; `source` names them in errors.
 
     Counters of batch norms (`num_batches_tracked`) may be missing, as in files of 2017.
 

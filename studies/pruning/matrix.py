@@ -44,13 +44,12 @@ from nas.data.dataset import DataSpec
 from nas.latency import Meter, parse_target
 from nas.latency.estimates.calibration import kept_table
 from nas.latency.estimates.estimator import Estimates
-from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
-from nas.latency.protocol.alternation import WITHIN as SURE
-from nas.latency.record import Budget, Latency
-from nas.prune.pruner import AIM, Plan, Pruner, in_steps
+from nas.latency.protocol import WITHIN as SURE
+from nas.prune.pruner import AIM, Plan, Pruner
 from nas.training import Recipe
 from nas.training.loss import segmentation_loss
+from nas.training.steps import guarded
 from nas.training.weights import load_weights, save_weights
 from pruning.allocation import allocate
 from pruning.damage import kept_first, observed_damage
@@ -139,7 +138,8 @@ class Bench:
 
     def scored_batches(self) -> Iterator[Batch]:
         """What gradients are taken on."""
-        return in_steps(itertools.islice(self.batches(self.recipe.batch_size), SCORING_BATCHES))
+        batches = itertools.islice(self.batches(self.recipe.batch_size), SCORING_BATCHES)
+        return guarded(batches, lane.training_step)
 
 
 def fitted(bench: Bench, budget: float, cut: Callable[[float], Architecture]) -> float:

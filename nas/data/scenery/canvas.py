@@ -42,9 +42,12 @@ class Camera:
 class Surface:
     """The visible points of an upright rectangle."""
 
-    along: Floats  # (1, w) metres from its first end
-    up: Floats  # (h, w) metres above the ground
-    distance: Floats  # (1, w) metres ahead of the camera
+    along: Floats
+    """(1, w) metres from its first end."""
+    up: Floats
+    """(h, w) metres above the ground."""
+    distance: Floats
+    """(1, w) metres ahead of the camera."""
     length: float
     grain: Grain
 
@@ -56,12 +59,16 @@ class Surface:
 
 @dataclass(frozen=True, kw_only=True)
 class Paint:
-    """What a pattern answers. `shape` is where the thing is (its label), `cover` where its colour hides others."""
+    """What a pattern answers."""
 
-    colour: Floats  # (h, w, 3), 0..1
-    shape: NDArray[np.bool_]  # (h, w)
-    cover: NDArray[np.bool_] | None = None  # (h, w); None is `shape`
-    glow: Floats | None = None  # (h, w, 3) light of its own
+    colour: Floats
+    """(h, w, 3), 0..1."""
+    shape: NDArray[np.bool_]
+    """(h, w): where the thing is, and thus its label."""
+    cover: NDArray[np.bool_] | None = None
+    """(h, w): where its colour hides others; None is `shape`."""
+    glow: Floats | None = None
+    """(h, w, 3) light of its own."""
 
 
 Pattern = Callable[[Surface], Paint]

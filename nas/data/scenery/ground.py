@@ -63,6 +63,7 @@ class Shadows:
 
 
 def paint_ground(canvas: Canvas, ground: Ground, shadows: Shadows) -> None:
+    """Road, pavements and what lies beyond them, with the houses' shadows on them."""
     camera = canvas.camera
     first = max(int(np.ceil(camera.horizon_pixels + camera.focal_pixels * camera.eye / DEPTH_METRES)), 0)
     if first >= camera.height_pixels:

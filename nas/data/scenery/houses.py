@@ -37,11 +37,14 @@ def brickwork(surface: Surface, colour: Colour) -> Floats:
 
 
 def plaster(surface: Surface, colour: Colour) -> Floats:
+    """A smooth wall with stains, (h, w, 3)."""
     stains = surface.grain.at(surface.along, surface.up * 0.3, 5.0)
     return tint(colour, 0.8 + 0.22 * stains + 0.1 * surface.grain.at(surface.along, surface.up, 45.0))
 
 
 def building(facade: Facade) -> Pattern:
+    """A front with its windows, shop and roof edge; some windows shine where the facade is lit."""
+
     def pattern(surface: Surface) -> Paint:
         along, up = surface.along + facade.seed, surface.up
         colour = (brickwork if facade.brick else plaster)(surface, facade.colour)
@@ -84,6 +87,8 @@ def garden_wall(colour: Colour) -> Pattern:
 
 
 def rendered_wall(colour: Colour) -> Pattern:
+    """A low wall, plastered as some houses are."""
+
     def pattern(surface: Surface) -> Paint:
         return Paint(colour=plaster(surface, colour), shape=np.ones(surface.up.shape, dtype=bool))
 

@@ -12,6 +12,8 @@ from nas.data.scenery.canvas import FAR, Camera, Canvas, Colour, Floats
 
 @dataclass(frozen=True, kw_only=True)
 class Weather:
+    """What the sky, the light and the air of a picture are like."""
+
     night: bool
     sun_side: int
     """Side the sun shines from: -1 left, 1 right, 0 behind clouds."""
@@ -29,6 +31,7 @@ class Weather:
 
 
 def draw_weather(rng: np.random.Generator) -> Weather:
+    """Clear, cloudy, dusk or night."""
     kind = rng.choice(["clear", "cloudy", "dusk", "night"], p=[0.38, 0.32, 0.14, 0.16])
     grey = float(rng.uniform(0.55, 0.9))
     top, bottom = {
@@ -52,6 +55,7 @@ def draw_weather(rng: np.random.Generator) -> Weather:
 
 
 def paint_sky(canvas: Canvas, weather: Weather, rng: np.random.Generator) -> None:
+    """The sky and its clouds, down to a little below the horizon."""
     camera = canvas.camera
     rows = min(int(camera.horizon_pixels) + 8, camera.height_pixels)
     ys = np.arange(rows, dtype=np.float32)[:, None]

@@ -75,6 +75,7 @@ class Street:
         *,
         solid: bool = True,
     ) -> None:
+        """Puts up an upright rectangle; see Item."""
         self.items.append(
             Item(ends=ends, height=height, pattern=pattern, label=label, brightness=brightness, solid=solid)
         )

@@ -25,6 +25,8 @@ def plain(colour: Colour) -> Pattern:
 
 
 def lamp_head(colour: Colour, night: bool) -> Pattern:
+    """The box of a street lamp, shining at night."""
+
     def pattern(surface: Surface) -> Paint:
         shape = np.ones(surface.up.shape, dtype=bool)
         light = tint((1.0, 0.85, 0.55), np.full(surface.up.shape, 1.2, dtype=np.float32)) if night else None
@@ -90,6 +92,8 @@ def crown(colour: Colour, bottom: float, height: float, density: float, seed: fl
 
 
 def hedge(colour: Colour, height: float) -> Pattern:
+    """Leaves up to a ragged edge around `height`, in metres."""
+
     def pattern(surface: Surface) -> Paint:
         clumps = surface.grain.at(surface.along, surface.up, 22.0)
         top = height * (0.82 + 0.36 * (surface.grain.at(surface.along, np.zeros_like(surface.along), 7.0) - 0.5))

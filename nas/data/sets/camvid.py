@@ -21,6 +21,10 @@ PALETTE = (
 
 
 def load(spec: DataSpec) -> Dataset:
+    """The data set in one of the two layouts.
+
+    Raises: DataError when root is missing or holds neither layout, or a picture has no label or the reverse.
+    """
     root = root_of(spec, "CamVid: train/images, train/labels, val/images and val/labels, or train, trainannot, ...")
     if (root / "trainannot").is_dir():
         train = pair_folders(root / "train", root / "trainannot")

@@ -29,6 +29,10 @@ LAST_LABEL_ID = 33
 
 
 def load(spec: DataSpec) -> Dataset:
+    """The data set in the official tree.
+
+    Raises: DataError when root is missing or holds another tree, or a picture has no label or the reverse.
+    """
     root = root_of(spec, "Cityscapes: leftImg8bit/{train,val} and gtFine/{train,val}")
     folders = [root / kind / split for kind in ("leftImg8bit", "gtFine") for split in ("train", "val")]
     for folder in folders:

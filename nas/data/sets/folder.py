@@ -25,7 +25,10 @@ GOLDEN_RATIO = 0.618033988749895
 
 @dataclass(frozen=True, kw_only=True)
 class ClassList:
-    """What classes.yaml says."""
+    """What classes.yaml says.
+
+    Raises: DataError when its parts contradict each other or are out of range.
+    """
 
     classes: tuple[str, ...]
     void: int = IGNORE
@@ -51,6 +54,7 @@ class ClassList:
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """One RGB colour (0..255) per class."""
         if self.colours is None:
             return tuple(_distinct_colour(index) for index in range(len(self.classes)))
         channels = [bytes.fromhex(colour[1:]) for colour in self.colours]
@@ -58,6 +62,11 @@ class ClassList:
 
 
 def load(spec: DataSpec) -> Dataset:
+    """The data set as its class list and folders say.
+
+    Raises: DataError when root, a folder or the class list is missing, or a picture has no label or the reverse;
+    UserError when classes.yaml has keys or types that it should not.
+    """
     root = root_of(spec, "classes.txt, train/images, train/labels, val/images and val/labels")
     listed = _read_classes(root)
     return Dataset(

@@ -9,13 +9,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
-import os
 import shutil
 from pathlib import Path
 
 from nas.data.dataset import Dataset, DataSpec, label_map
 from nas.data.pairing import pair_folders
 from nas.data.sets.camvid import CLASSES, PALETTE, VOID
+from nas.storage.cache import cache_folder
 from space.errors import DataError
 
 GENERATOR = 1
@@ -26,10 +26,9 @@ VALIDATION_IMAGES = 60
 
 
 def load(spec: DataSpec) -> Dataset:
-    """Draws the pictures if this machine does not have them yet.
+    """The data set, drawn first if this machine does not have it yet.
 
-    Raises:
-        DataError: a root was given, or the cache folder cannot be written.
+    Raises: DataError when a root is given, or the cache folder cannot be written.
     """
     if spec.root is not None:
         raise DataError(
@@ -45,12 +44,6 @@ def load(spec: DataSpec) -> Dataset:
         validation=pair_folders(folder / "val" / "images", folder / "val" / "labels"),
         size=spec.size,
     )
-
-
-def cache_folder() -> Path:
-    """Where drawn pictures are kept."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "framebudget"
 
 
 def _drawn(spec: DataSpec) -> Path:

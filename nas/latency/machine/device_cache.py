@@ -1,18 +1,18 @@
-"""Where what was once measured on a device is kept: $XDG_CACHE_HOME/framebudget, under a name for the device."""
+"""Where what was once measured on a device is kept: the cache folder, under a name for the device."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from nas.storage.cache import cache_folder
+
 
 def folder(kind: str) -> Path:
-    """The folder of "anchors" or "tables"."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "framebudget" / kind
+    """The folder of "anchors", "tables" or "defaults"."""
+    return cache_folder() / kind
 
 
 def key_of(environment: Mapping[str, str], size: tuple[int, int]) -> dict[str, str]:

@@ -9,7 +9,6 @@ measurement anchor anew.
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from nas.latency.machine import device_cache, load
 from nas.latency.protocol import alternation
 from nas.latency.protocol.quiet import quiet_median
 from nas.latency.protocol.stand import Company, canary_milliseconds, milliseconds, warm_up
+from nas.storage.files import write_text
 from space import strict
 from space.errors import UserError
 
@@ -145,19 +145,19 @@ def best_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> N
 def read(path: Path) -> Anchor | None:
     """The anchor in a file, or None when there is none that can be used."""
     try:
-        anchor = strict.parse(path.read_text(), Anchor, str(path))
+        anchor = strict.parse(path.read_text("utf-8"), Anchor, str(path))
     except (OSError, UserError, UnicodeDecodeError):  # a cache: what cannot be read is made again
         return None
     return anchor if anchor.milliseconds > 0 else None
 
 
 def write(path: Path, anchor: Anchor) -> None:
-    """Keep an anchor, whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    """Keep an anchor, whole or not at all.
+
+    Raises: UserError when the folder cannot be written.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(strict.dump(anchor))
-        partial.replace(path)
+        write_text(path, strict.dump(anchor))
     except OSError as error:
         raise UserError(
             f"cannot keep the device's anchor in {path.parent} ({error.strerror}); free space there, or set "

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.commands.predict import predict
-from nas.data import MEAN, STD, read_image
+from nas.data import read_image
 from nas.data.pictures import overlay
 from nas.runs.trained import load_trained
+from nas.training.prediction import predict
 
 
 @pytest.fixture
@@ -36,21 +36,6 @@ def test_every_image_becomes_an_overlay_of_its_own_size(nas, trained, pictures, 
         written = np.asarray(Image.open(tmp_path / "out" / f"{name}.overlay.png"))
         assert written.shape == pixels.shape
         np.testing.assert_array_equal(written, overlay(pixels, label, usable.labelling.palette))
-
-
-def test_predicted_labels_are_the_networks_own_brought_to_the_images_size_by_nearest(trained, pictures, large):
-    import torch
-
-    network = load_trained(str(trained), None).network(3)
-    pixels = read_image(large, None)  # (130, 250, 3)
-    resized = np.asarray(Image.fromarray(pixels).resize((96, 64), Image.Resampling.BILINEAR))
-    batch = torch.tensor((resized / 255 - np.array(MEAN)) / np.array(STD), dtype=torch.float32)
-    with torch.no_grad():
-        expected = network(batch.permute(2, 0, 1)[None])[0].argmax(0).numpy()  # (64, 96)
-    label = predict(network, pixels, (64, 96))
-    rows = (np.arange(130) + 0.5) * 64 // 130
-    columns = (np.arange(250) + 0.5) * 96 // 250
-    np.testing.assert_array_equal(label, expected[np.ix_(rows.astype(int), columns.astype(int))])
 
 
 def test_shares_of_the_classes_are_printed(nas, trained, pictures, tmp_path):

@@ -60,16 +60,6 @@ def test_impossible_specs_are_refused(wrong: dict[str, object]) -> None:
         DataSpec(**wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["camvid", "cityscapes", "folder"])
-def test_a_missing_root_is_said(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data.root.*needs the folder"):
-        load(DataSpec(name=name))
-    with pytest.raises(DataError, match="is not a folder"):
-        load(DataSpec(name=name, root=str(tmp_path / "nowhere")))
-    with pytest.raises(DataError, match="is missing"):
-        load(DataSpec(name=name, root=str(tmp_path)))
-
-
 @pytest.mark.parametrize(
     ("train", "labels", "val", "val_labels"),
     [("train/images", "train/labels", "val/images", "val/labels"), ("train", "trainannot", "val", "valannot")],

@@ -11,7 +11,6 @@ import pytest
 
 from nas.data import DataSpec, check, class_shares, load, read_image, read_label
 from nas.data.scenery import draw_scene
-from nas.data.sets import road_scenes
 from space.errors import DataError
 
 SIZE = (60, 80)
@@ -118,8 +117,3 @@ def test_a_root_and_an_unwritable_cache_are_answered(tmp_path: Path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(DataError, match="XDG_CACHE_HOME"):
         load(spec())
-
-
-def test_without_an_environment_the_cache_is_in_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert road_scenes.cache_folder() == Path.home() / ".cache" / "framebudget"

@@ -218,19 +218,26 @@ def test_a_teacher_pulls_the_student_towards_it(straight, architecture, dataset)
 
 
 def test_the_guard_is_open_whenever_the_device_works(architecture, dataset) -> None:
-    entered = []
+    entered, inside, worked = [], [], []
 
     @contextmanager
     def guard():
         entered.append(1)
+        inside.append(1)
         yield
+        inside.pop()
 
     trainer = Trainer(architecture, dataset, RECIPE, threads=1, guard=guard)
     created = len(entered)
+    assert created == 1
+    for layer in trainer.network.modules():
+        layer.register_forward_hook(lambda *_: worked.append(len(inside)))
     trainer.run_epoch()
     steps, normalised, scored = 2, 2, 1
-    assert created == 1
     assert len(entered) - created == steps + normalised + scored + 3
+    assert worked
+    assert set(worked) == {1}
+    assert not inside
 
 
 def test_a_training_that_explodes_is_an_error(architecture, dataset) -> None:

@@ -1,0 +1,39 @@
+"""How training pictures are varied: the settings. What is drawn from them is in nas.data.windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from space.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How training pictures are varied. Pixels are those at which networks see the pictures (Dataset.size).
+
+    Raises: DataError for numbers out of range.
+    """
+
+    crop: tuple[int, int] | None = None
+    """Height and width of what a network is shown; None is the data set's size."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest magnification, drawn log-uniformly."""
+    flip: bool = True
+    """Mirror half of the pictures left to right."""
+    shift_pixels: int = 0
+    """Move by up to so many pixels, also over the edge."""
+    brightness: float = 0.0
+    """Multiply by 1 +- up to this."""
+    contrast: float = 0.0
+    """Multiply the distance from the mean colour by 1 +- up to this."""
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 8):
+            raise DataError(f"crop: expected height and width of at least 8 pixels, got {self.crop}")
+        if len(self.scale) != 2 or not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
+            raise DataError(f"scale: expected smallest and largest between 0.1 and 10, got {self.scale}")
+        if self.shift_pixels < 0:
+            raise DataError(f"shift_pixels: expected 0 or more, got {self.shift_pixels}")
+        for name, value in (("brightness", self.brightness), ("contrast", self.contrast)):
+            if not 0 <= value < 1:
+                raise DataError(f"{name}: expected a number from 0 to below 1, got {value}")

@@ -1,0 +1,32 @@
+"""The one loop over batches: never at work while another process times a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+Batch = TypeVar("Batch")
+
+Guard = Callable[[], AbstractContextManager[object]]
+"""Gives the context in which one batch is fetched and worked on, such as `nas.latency.machine.lane.training_step`."""
+
+
+def guarded(batches: Iterable[Batch], guard: Guard) -> Generator[Batch, None, None]:
+    """The batches, each inside a `guard()` of its own from before it is fetched until the next one is asked for.
+
+    Fetching is inside because decoding images disturbs a latency measurement as well. A loop that ends early, by a
+    `break` or an error, leaves the guard entered until this generator is closed, so use it as
+
+        with contextlib.closing(guarded(batches, guard)) as steps:
+            for batch in steps:
+                ...
+    """
+    source = iter(batches)
+    while True:
+        with guard():
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            yield batch

@@ -1,0 +1,43 @@
+"""Everything that can be made again lies in one folder of the user's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nas.latency import anchor, device_cache
+from nas.storage.cache import cache_folder
+from space.errors import UserError
+
+
+def test_the_environment_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "framebudget"
+    assert device_cache.folder("anchors") == tmp_path / "framebudget" / "anchors"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_an_environment_the_cache_is_in_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == Path.home() / ".cache" / "framebudget"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_folder() == Path.home() / ".cache" / "framebudget"
+
+
+def test_an_anchor_is_kept_whole_or_refused_with_a_way_out(tmp_path: Path) -> None:
+    taken = anchor.Anchor(
+        milliseconds=2.5,
+        canary=0.4,
+        blocks_milliseconds=(2.5,),
+        blocks_canary=(0.4,),
+        taken="2024-05-01T12:00:00+00:00",
+        device={"cpu": "Prozessor für Tests"},
+    )
+    kept = tmp_path / "anchors" / "one.yaml"
+    anchor.write(kept, taken)
+    assert anchor.read(kept) == taken
+    assert list(kept.parent.iterdir()) == [kept]
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot keep the device's anchor in .*file.* set XDG_CACHE_HOME"):
+        anchor.write(tmp_path / "file" / "one.yaml", taken)
