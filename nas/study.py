@@ -13,7 +13,7 @@ from nas.latency.record import Budget
 from nas.latency.target import Target
 from nas.training import Recipe, load_recipe
 from space import Space, UserError, published, strict
-from space.axes import SEARCHED
+from space.axes import searched
 from space.errors import nearest
 
 
@@ -58,9 +58,9 @@ class SearchPlan:
 class Study:
     """Data, budget, target, space, recipe and effort of a search.
 
-    `space` narrows axes of `space.RANGES`; axes it does not mention are searched as `space.SEARCHED` says. An empty
-    `target` is the fastest deployment runtime of the machine. `latency_within`: half of the 95 % interval of
-    candidates' latencies, as a share of them; the winner's certificate is never less sure than the default.
+    `space` narrows axes of `space.axes.ranges`; those that it does not mention are searched as `space.axes.searched`
+    says. An empty `target` is the fastest deployment runtime of the machine. `latency_within`: half of the 95 %
+    interval of candidates' latencies, as a share of them; the winner's certificate is never less sure than the default.
     """
 
     data: DataSpec
@@ -80,7 +80,7 @@ class Study:
 
     def architectures(self) -> Space:
         """The space that is searched."""
-        return Space(ranges={**SEARCHED, **self.space}, size=self.data.size)
+        return Space(ranges={**searched(), **self.space}, size=self.data.size)
 
     def to_yaml(self) -> str:
         """YAML text with every number explicit."""

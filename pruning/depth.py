@@ -9,27 +9,27 @@ not free even where all that it adds is zero.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pruning.surgery import Mask
-from space.architecture import BRANCHES, Architecture, DecoderStep, DeconvDecoder, Stage
+from space.architecture import Architecture
 from space.channels import ChannelMap, Widths, channel_map, parametric
 from space.errors import ArchitectureError, nearest
 from space.graph import Graph
 from space.network import Network
+from space.stage import DecoderStep, Stage
 
-AnyStage = TypeVar("AnyStage", Stage, DecoderStep)
+Row = Stage | DecoderStep
 
 
 def removable_blocks(architecture: Architecture) -> tuple[str, ...]:
     """Names of the blocks that can go, in order of computation ("stage1.block3", "decoder.step0.block1")."""
-    return tuple(f"{name}.block{index}" for name, stage in _stages(architecture) for index in _removable(stage))
+    return tuple(f"{name}.block{index}" for name, row in architecture.rows().items() for index in row.removable)
 
 
 def without_blocks(architecture: Architecture, blocks: Collection[str]) -> Architecture:
@@ -115,57 +115,25 @@ def shorten(architecture: Architecture, blocks: Collection[str], whole: ChannelM
     return Shortened(architecture=shorter, graph=graph, channel_of_atom=channel_of_atom)
 
 
-def _stages(architecture: Architecture) -> Iterator[tuple[str, Stage | DecoderStep]]:
-    for index, stage in enumerate(architecture.stages):
-        yield f"stage{index}", stage
-    if isinstance(architecture.decoder, DeconvDecoder):
-        for index, step in enumerate(architecture.decoder.steps):
-            yield f"decoder.step{index}", step
-
-
-def _removable(stage: Stage | DecoderStep) -> range:
-    """Blocks that neither stride nor widen: all but one that opens its stage."""
-    opened = isinstance(stage, Stage) and stage.down == "block"
-    return range(1 if opened else 0, stage.depth)
-
-
-def _kept(name: str, stage: Stage | DecoderStep, blocks: Collection[str]) -> list[int]:
-    return [index for index in range(stage.depth) if f"{name}.block{index}" not in blocks]
+def _kept(name: str, row: Row, blocks: Collection[str]) -> list[int]:
+    return [index for index in range(row.depth) if f"{name}.block{index}" not in blocks]
 
 
 def _shorter(architecture: Architecture, blocks: Collection[str]) -> Architecture:
-    stages = tuple(
-        _shorter_stage(stage, _kept(f"stage{index}", stage, blocks)) for index, stage in enumerate(architecture.stages)
-    )
-    decoder = architecture.decoder
-    if isinstance(decoder, DeconvDecoder):
-        steps = tuple(
-            _shorter_stage(step, _kept(f"decoder.step{index}", step, blocks))
-            for index, step in enumerate(decoder.steps)
-        )
-        decoder = replace(decoder, steps=steps)
-    return replace(architecture, stages=stages, decoder=decoder)
-
-
-def _shorter_stage(stage: AnyStage, kept: list[int]) -> AnyStage:
-    if len(kept) == stage.depth:
-        return stage
-    rates = stage.rates
-    if stage.block not in BRANCHES:  # the blocks use the rates in turn: each keeps its own
-        rates = tuple(rates[index % len(rates)] for index in kept) or rates[:1]
-    return replace(stage, depth=len(kept), rates=rates)
+    rows = {name: row.kept(_kept(name, row, blocks)) for name, row in architecture.rows().items()}
+    return architecture.with_rows(rows)
 
 
 def _places_before(architecture: Architecture, blocks: Collection[str]) -> Mapping[str, str]:
     """Where each block that stays stood before the named ones went."""
     return {
         f"{name}.block{now}": f"{name}.block{index}"
-        for name, stage in _stages(architecture)
-        for now, index in enumerate(_kept(name, stage, blocks))
+        for name, row in architecture.rows().items()
+        for now, index in enumerate(_kept(name, row, blocks))
     }
 
 
 def _name_before(name: str, before: Mapping[str, str]) -> str:
     """What a layer or a weight was called before blocks went."""
-    place = re.match(r"(?:stage|decoder\.step)\d+\.block\d+(?=\.)", name)
+    place = re.match(r".+?\.block\d+(?=\.)", name)
     return name if place is None else before[place[0]] + name[place.end() :]

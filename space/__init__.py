@@ -1,8 +1,7 @@
 """What can be built: one value, `Architecture`, one builder, and the space of all of them."""
 
 from space.architecture import Architecture
-from space.channels import groups
-from space.count import layers, multiply_adds, parameters
+from space.count import groups, layers, multiply_adds, parameters
 from space.errors import ArchitectureError, BudgetError, DataError, TargetError, UserError
 from space.library import load, published
 from space.search_space import Space

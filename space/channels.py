@@ -13,16 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from space.errors import ArchitectureError, nearest
 from space.graph import PARAMETRIC, Graph, Node
-
-if TYPE_CHECKING:
-    from space.architecture import Architecture
 
 FIXED = -1
 
@@ -152,14 +148,6 @@ def _name(graph: Graph, node_index: int, taken: list[str]) -> str:
         number += 1
         name = f"{base}/{number}"
     return name
-
-
-def groups(architecture: Architecture) -> dict[str, int]:
-    """Name and count of every group of channels that must be cut together, as the architecture stands."""
-    mapping = channel_map(architecture.graph(1))
-    return {
-        name: architecture.channels.get(name, count) for name, count in zip(mapping.names, mapping.counts, strict=True)
-    }
 
 
 def check_channels(graph: Graph, channels: Mapping[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and the list of layers of an architecture, without building it.
+"""Parameters, multiply-adds, layers and groups of channels of an architecture, without building it.
 
 A multiply-add is one multiplication and one addition of a convolution; bias, normalisation, activation, pooling and
 resizing are not counted (what networks' papers mean by GMAC, and some of them by "GFLOPs").
@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from space.channels import Widths, parametric, widths
+from space.architecture import Architecture
+from space.channels import Widths, channel_map, parametric, widths
 from space.graph import Graph, Node, output_size
-
-if TYPE_CHECKING:
-    from space.architecture import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +86,14 @@ def layers(architecture: Architecture, size: tuple[int, int], num_classes: int) 
             )
         )
     return tuple(rows)
+
+
+def groups(architecture: Architecture) -> dict[str, int]:
+    """Name and count of every group of channels that must be cut together, as the architecture stands."""
+    mapping = channel_map(architecture.graph(1))
+    return {
+        name: architecture.channels.get(name, count) for name, count in zip(mapping.names, mapping.counts, strict=True)
+    }
 
 
 def _read(node: Node, given: tuple[int, ...]) -> int:

@@ -1,19 +1,17 @@
-"""The `nn.Module` of an architecture: its graph's layers, executed in order."""
+"""The `nn.Module` of a graph: its layers, executed in order."""
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from space.channels import Widths, parametric, widths
-from space.graph import Node
-
-if TYPE_CHECKING:
-    from space.architecture import Architecture
+from space.channels import Widths, parametric
+from space.graph import Graph, Node
 
 Operation = Callable[..., Tensor]
 
@@ -25,18 +23,31 @@ class Network(nn.Module):
     the architecture's layers (`stage0.block1.reduce.weight`), and stay so from one version to the next.
     """
 
-    def __init__(self, architecture: Architecture, num_classes: int, *, auxiliary: bool = False) -> None:
+    architecture: Any
+    """The `space.Architecture` that it was built from, which is the value above this one and not known here."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        sizes: Widths,
+        *,
+        architecture: Any,
+        num_classes: int,
+        norm_epsilon: float,
+        auxiliary_weights: tuple[float, ...] = (),
+    ) -> None:
+        """Use `Architecture.build`. `sizes`: channels of the graph's nodes after narrowing; `auxiliary_weights`: of the
+        loss of each head that only training sees.
+        """
         super().__init__()
-        graph = architecture.graph(num_classes, auxiliary=auxiliary)
-        sizes = widths(graph, architecture.channels)
         for node in parametric(graph):
-            self._register(node.name, _layer(node, sizes, architecture))
+            self._register(node.name, _layer(node, sizes, norm_epsilon))
         self.architecture = architecture
         self.num_classes = num_classes
-        self.auxiliary_weights = tuple(each.weight for each in architecture.auxiliary) if auxiliary else ()
+        self.auxiliary_weights = auxiliary_weights
         self._nodes = tuple(graph.nodes)
         self._outputs = tuple(node.index for node in graph.outputs)
-        self._align_corners = architecture.align_corners
+        self._align_corners = graph.align_corners
         self._last_use = _last_uses(graph.nodes, self._outputs)
         self.reset_parameters()
 
@@ -67,28 +78,32 @@ class Network(nn.Module):
         return self.get_submodule(name)
 
     def _run(self, node: Node, inputs: list[Tensor], image: Tensor, size: tuple[int, int]) -> Tensor:
-        if node.kind == "image":
-            return image
-        x = inputs[0]
-        if node.kind in ("conv", "norm", "act"):
-            operation: Operation = self.layer(node.name) if node.name else _ACTIVATIONS[node.mode]
-            return operation(x)
-        if node.kind == "deconv":
-            return _upsample(self.layer(node.name), x, _size_at(size, node.stride))
-        if node.kind == "add":
-            return sum(inputs[1:], start=x)
-        if node.kind == "cat":
-            return torch.cat(inputs, dim=1)
-        if node.kind == "max_pool":
-            padding = node.kernel[0] // 2 if node.kernel[0] % 2 else 0
-            return functional.max_pool2d(x, node.kernel, 2, padding, ceil_mode=node.kernel[0] % 2 == 0)
-        if node.kind == "average_pool":
-            return functional.avg_pool2d(x, 3, stride=2, padding=1)
-        if node.kind == "grid_pool":
-            return functional.adaptive_avg_pool2d(x, grid_size(node.grid, int(x.shape[-2]), int(x.shape[-1])))
-        if node.kind == "dropout":
-            return functional.dropout2d(x, node.probability, self.training)
-        return _resize(x, _size_at(size, node.stride), node.mode, self._align_corners)
+        match node.kind:
+            case "image":
+                return image
+            case "conv" | "norm" | "act":
+                operation: Operation = self.layer(node.name) if node.name else _ACTIVATIONS[node.mode]
+                return operation(inputs[0])
+            case "deconv":
+                return _upsample(self.layer(node.name), inputs[0], _size_at(size, node.stride))
+            case "add":
+                return sum(inputs[1:], start=inputs[0])
+            case "cat":
+                return torch.cat(inputs, dim=1)
+            case "max_pool":
+                padding = node.kernel[0] // 2 if node.kernel[0] % 2 else 0
+                return functional.max_pool2d(inputs[0], node.kernel, 2, padding, ceil_mode=node.kernel[0] % 2 == 0)
+            case "average_pool":
+                return functional.avg_pool2d(inputs[0], 3, stride=2, padding=1)
+            case "grid_pool":
+                height, width = (int(length) for length in inputs[0].shape[-2:])
+                return functional.adaptive_avg_pool2d(inputs[0], grid_size(node.grid, height, width))
+            case "dropout":
+                return functional.dropout2d(inputs[0], node.probability, self.training)
+            case "resize":
+                return _resize(inputs[0], _size_at(size, node.stride), node.mode, self._align_corners)
+            case unknown:
+                typing.assert_never(unknown)
 
     def _register(self, path: str, layer: nn.Module) -> None:
         *parents, last = path.split(".")
@@ -103,10 +118,10 @@ class Network(nn.Module):
 _ACTIVATIONS: dict[str, Operation] = {"relu": functional.relu, "relu6": functional.relu6}
 
 
-def _layer(node: Node, sizes: Widths, architecture: Architecture) -> nn.Module:
+def _layer(node: Node, sizes: Widths, norm_epsilon: float) -> nn.Module:
     width = sizes.out(node)
     if node.kind == "norm":
-        return nn.BatchNorm2d(width, eps=architecture.norm_epsilon, momentum=0.1)
+        return nn.BatchNorm2d(width, eps=norm_epsilon, momentum=0.1)
     if node.kind == "act":
         return nn.PReLU(width)
     if node.kind == "deconv":

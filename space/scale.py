@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
-from space.architecture import (
-    WIDEST,
-    Architecture,
-    CatDecoder,
-    DeconvDecoder,
-    LadderDecoder,
-    Stage,
-)
+from space.architecture import Architecture
 from space.errors import ArchitectureError
+from space.rules import WIDEST
+from space.stage import Stage
 
 ROOM = 8  # multiples that rounding may add to a width
-STEP = 4  # fpl joins four branches, sep divides by its expansion
+STEP = 4  # channels, the smallest change of a width
+NARROWEST_STEM = 4  # channels: one more than the image has
 
 
 def scale_width(architecture: Architecture, factor: float, *, multiple: int = STEP) -> Architecture:
@@ -43,27 +38,22 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
         target = max(width * factor, least)
         return max(-(-least // multiple) * multiple, round(target / multiple) * multiple, multiple)
 
-    stem = replace(architecture.stem, width=scaled(architecture.stem.width, 4))
+    stem = replace(architecture.stem, width=scaled(architecture.stem.width, NARROWEST_STEM))
     stages: list[Stage] = []
     incoming = stem.out_width
     for stage in architecture.stages:
-        unit = {"sep": stage.expansion, "fpl": 4}.get(stage.block, 1)
-        least = incoming + 1 if stage.down == "cat" else 8 if stage.block == "esp" else 1
-        width = scaled(stage.width, least)
+        least = max(stage.narrowest, incoming + 1 if stage.down == "cat" else 1)
+        width, unit = scaled(stage.width, least), stage.width_unit
         stages.append(replace(stage, width=-(-width // unit) * unit))
         incoming = stages[-1].out_width
-    context = architecture.context
-    if context is not None:
-        bottleneck = scaled(context.bottleneck)
-        context = replace(context, bottleneck=bottleneck, level_width=max(1, round(context.level_width * factor)))
-    head = replace(architecture.head, width=scaled(architecture.head.width))
+    context, decoder = architecture.context, architecture.decoder
     return replace(
         architecture,
         stem=stem,
         stages=tuple(stages),
-        context=context,
-        decoder=_scaled_decoder(architecture, scaled),
-        head=head,
+        context=None if context is None else context.scaled(scaled, factor),
+        decoder=None if decoder is None else decoder.scaled(scaled),
+        head=architecture.head.scaled(scaled),
     )
 
 
@@ -78,8 +68,8 @@ def notches(architecture: Architecture, part: int, *, vector: int) -> tuple[int,
     `STEP` channels, or the least multiple of it that the part allows.
     """
     width, notch = _width_and_notch(architecture, part)
-    blocks = (vector * (width // vector + count) for count in (1, 2))
-    return tuple(sorted({-1, 0, 1, *(math.ceil((whole - width) / notch) for whole in blocks)}))
+    whole = (vector * (width // vector + count) for count in (1, 2))
+    return tuple(sorted({-1, 0, 1, *(math.ceil((channels - width) / notch) for channels in whole)}))
 
 
 def with_part(architecture: Architecture, part: int, count: int) -> Architecture:
@@ -89,54 +79,34 @@ def with_part(architecture: Architecture, part: int, count: int) -> Architecture
     """
     if architecture.channels:
         raise ArchitectureError("cannot widen a pruned architecture; widen what it was cut from and prune again")
+    _, notch = _width_and_notch(architecture, part)
 
-    def moved(width: int, notch: int) -> int:
+    def moved(width: int) -> int:
         return width if count == 0 else max(notch, (width // notch + count) * notch)
 
-    _, notch = _width_and_notch(architecture, part)
     stages, decoder = architecture.stages, architecture.decoder
     if part < len(stages):
-        wider = replace(stages[part], width=moved(stages[part].width, notch))
+        wider = replace(stages[part], width=moved(stages[part].width))
         return replace(architecture, stages=(*stages[:part], wider, *stages[part + 1 :]))
     if part > len(stages) or decoder is None:
-        head = architecture.head
-        return replace(architecture, head=replace(head, width=moved(head.width, notch)))
-    if isinstance(decoder, DeconvDecoder):
-        steps = tuple(replace(step, width=moved(step.width, notch)) for step in decoder.steps)
-        return replace(architecture, decoder=replace(decoder, steps=steps))
-    return replace(architecture, decoder=replace(decoder, width=moved(decoder.width, notch)))
+        return replace(architecture, head=architecture.head.scaled(moved))
+    return replace(architecture, decoder=decoder.with_widths(moved))
 
 
 def _width_and_notch(architecture: Architecture, part: int) -> tuple[int, int]:
     """Of a decoder with several widths, the first."""
     stages, decoder = architecture.stages, architecture.decoder
     if part < len(stages):
-        stage = stages[part]
-        return stage.width, math.lcm(STEP, {"sep": stage.expansion, "fpl": 4}.get(stage.block, 1))
+        return stages[part].width, math.lcm(STEP, stages[part].width_unit)
     if part > len(stages) or decoder is None:
         return architecture.head.width, STEP
-    return decoder.steps[0].width if isinstance(decoder, DeconvDecoder) else decoder.width, STEP
+    return decoder.first_width(), STEP
 
 
 def _largest_width(architecture: Architecture) -> int:
     widths = [architecture.stem.width, *(stage.width for stage in architecture.stages), architecture.head.width]
-    decoder, context = architecture.decoder, architecture.context
-    if isinstance(decoder, DeconvDecoder):
-        widths += [decoder.projection, *(step.width for step in decoder.steps)]
-    elif decoder is not None:
-        widths.append(decoder.width)
-    if context is not None:
-        widths += [context.bottleneck, context.level_width]
+    if architecture.decoder is not None:
+        widths.append(architecture.decoder.largest_width())
+    if architecture.context is not None:
+        widths.append(architecture.context.largest_width())
     return max(widths)
-
-
-def _scaled_decoder(
-    architecture: Architecture, scaled: Callable[[int], int]
-) -> DeconvDecoder | CatDecoder | LadderDecoder | None:
-    decoder = architecture.decoder
-    if isinstance(decoder, DeconvDecoder):
-        steps = tuple(replace(step, width=-(-scaled(step.width) // 4) * 4) for step in decoder.steps)
-        return replace(decoder, projection=scaled(decoder.projection), steps=steps)
-    if isinstance(decoder, (CatDecoder, LadderDecoder)):
-        return replace(decoder, width=scaled(decoder.width))
-    return None

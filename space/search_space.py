@@ -13,17 +13,18 @@ from dataclasses import dataclass, field
 
 from space.answers import answers_of
 from space.architecture import Architecture
-from space.axes import RANGES, Ask, Choice, check_text
+from space.axes import check_text, ranges
+from space.choices import Ask, Choice, Questioner
 from space.errors import ArchitectureError, nearest
-from space.questions import Questions
+from space.questions import ask as ask_questions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
     """A set of architectures.
 
-    `ranges` narrows or replaces the options of some axes (names and defaults in `RANGES`); `size` is the (height,
-    width) that networks work at: dilation rates and pooling grids larger than a feature map are not offered.
+    `ranges` narrows or replaces the options of some axes (names and defaults: `space.axes.ranges`); `size` is the
+    (height, width) that networks work at: dilation rates and pooling grids larger than a feature map are not offered.
 
     Raises: ArchitectureError for an unknown axis, an empty range, or an option that the axis cannot have.
     """
@@ -32,15 +33,16 @@ class Space:
     size: tuple[int, int] = (360, 480)
 
     def __post_init__(self) -> None:
+        known = ranges()
         for name, options in self.ranges.items():
-            if name not in RANGES:
-                raise ArchitectureError(f"space: no axis is called '{name}'; {nearest(name, RANGES)}")
+            if name not in known:
+                raise ArchitectureError(f"space: no axis is called '{name}'; {nearest(name, known)}")
             if not options:
                 raise ArchitectureError(f"space.{name}: expected at least one option, got none")
             for option in options:
-                kinds = {type(known) for known in RANGES[name]}
+                kinds = {type(each) for each in known[name]}
                 if type(option) not in kinds:
-                    expected = RANGES[name][0]
+                    expected = known[name][0]
                     raise ArchitectureError(f"space.{name}: expected values like {expected!r}, got {option!r}")
                 check_text(name, option)
         if min(self.size) < 1:
@@ -48,14 +50,14 @@ class Space:
 
     def options(self, axis: str) -> tuple[Choice, ...]:
         """What an axis ranges over."""
-        return tuple(self.ranges.get(axis, RANGES[axis]))
+        return tuple(self.ranges[axis] if axis in self.ranges else ranges()[axis])
 
     def choose(self, ask: Ask) -> Architecture:
         """The architecture that the answers of `ask(name, options)` lead to.
 
         Raises: ArchitectureError when the ranges leave no option for an axis.
         """
-        return Questions(self.options, self.size, ask).architecture()
+        return ask_questions(Questioner(self.options, self.size, ask))
 
     def sample(self, rng: random.Random) -> Architecture:
         """One at random, every option of every question equally likely."""

@@ -12,8 +12,9 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
 
@@ -31,6 +32,22 @@ SCALARS = {
     float: "tag:yaml.org,2002:float",
     str: "tag:yaml.org,2002:str",
 }
+LEFT_OUT_WHEN_EMPTY = {"left_out_when_empty": True}
+"""Metadata of a field that is not written while it holds nothing: one that came later, so that old texts stay."""
+
+
+@dataclass(frozen=True, kw_only=False)
+class OneOf:
+    """Annotation of text that is one of several names, known only when it is read: `Annotated[str, OneOf(names)]`."""
+
+    names: Callable[[], tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=False)
+class Kinds:
+    """Annotation of one of several dataclasses, known only when it is read, whose field `kind` says which."""
+
+    classes: Callable[[], Mapping[str, type]]
 
 
 def parse(text: str, cls: type[T], source: str) -> T:
@@ -64,12 +81,17 @@ def dump(value: Any) -> str:
 def plain(value: Any) -> Any:
     """The value as nested dicts, lists and scalars (what YAML and JSON can hold)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        written = [field.name for field in dataclasses.fields(value) if _is_written(field, value)]
+        return {name: plain(getattr(value, name)) for name in written}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def _is_written(field: dataclasses.Field[Any], value: Any) -> bool:
+    return not field.metadata.get("left_out_when_empty") or bool(getattr(value, field.name))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -102,6 +124,8 @@ def _refuse_hostile(text: str, source: str) -> None:
 
 def _convert(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return _annotated(node, arguments[0], arguments[1], key, source)
     if origin in (Union, types.UnionType):
         return _union(node, arguments, key, source)
     if origin is Literal:
@@ -129,6 +153,16 @@ def _is_null(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 
 
+def _annotated(node: yaml.Node, kind: Any, meaning: Any, key: str, source: str) -> Any:
+    if isinstance(meaning, OneOf):
+        return _literal(node, meaning.names(), key, source)
+    assert isinstance(meaning, Kinds), f"{key}: {meaning} is not part of the grammar"
+    if _is_null(node) and type(None) in typing.get_args(kind):
+        return None
+    classes = meaning.classes()
+    return _convert(node, classes[_kind_of(node, tuple(classes), key, source)], key, source)
+
+
 def _union(node: yaml.Node, options: tuple[Any, ...], key: str, source: str) -> Any:
     if _is_null(node) and type(None) in options:
         return None
@@ -149,9 +183,14 @@ def _any_scalar(node: yaml.Node, kinds: list[Any], key: str, source: str) -> Any
 def _of_kind(node: yaml.Node, options: list[Any], key: str, source: str) -> Any:
     """Which of several dataclasses a mapping means: each has a `kind` field with one literal value."""
     kinds = {typing.get_args(typing.get_type_hints(option)["kind"])[0]: option for option in options}
+    return kinds[_kind_of(node, tuple(kinds), key, source)]
+
+
+def _kind_of(node: yaml.Node, kinds: tuple[str, ...], key: str, source: str) -> str:
+    """What the `kind` of a mapping says, one of `kinds`."""
     for name, _, item in _pairs(node, key, source):
         if name == "kind":
-            return kinds[_literal(item, tuple(kinds), f"{key}.kind", source)]
+            return str(_literal(item, kinds, f"{key}.kind", source))
     raise UserError(f"{_where(node, key, source)}: missing kind; give one of {', '.join(kinds)}")
 
 
@@ -197,7 +236,7 @@ def _mapping(node: yaml.Node, arguments: tuple[Any, ...], key: str, source: str)
 
 
 def _dataclass(node: yaml.Node, cls: Any, key: str, source: str) -> Any:
-    kinds = typing.get_type_hints(cls)
+    kinds = typing.get_type_hints(cls, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     values = {}
     for name, name_node, item in _pairs(node, key, source):

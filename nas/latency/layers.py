@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nas.latency.machine import lane
 from space import Architecture
+from space.channels import widths
 from space.graph import Node
 from space.network import Network
 
@@ -30,7 +31,7 @@ def layer_milliseconds(
     threads: int | None = None,
 ) -> tuple[float, ...]:
     """Median milliseconds of every layer of `space.layers`, in its order: eager, float32, one image, unfused."""
-    network = _Timed(architecture, num_classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = _timed(architecture, num_classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval()
     image = torch.randn(1, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
     if threads is not None:
@@ -42,6 +43,17 @@ def layer_milliseconds(
             network(image)
             passes.append(network.milliseconds)
     return tuple(statistics.median(times) for times in zip(*passes[WARM_UP_PASSES:], strict=True))
+
+
+def _timed(architecture: Architecture, num_classes: int) -> _Timed:
+    graph = architecture.graph(num_classes)
+    return _Timed(
+        graph,
+        widths(graph, architecture.channels),
+        architecture=architecture,
+        num_classes=num_classes,
+        norm_epsilon=architecture.norm_epsilon,
+    )
 
 
 class _Timed(Network):

@@ -16,7 +16,7 @@ from nas.search.fill import Confirm, Filled, Measure, fill
 from nas.search.sampler import Sampler
 from nas.study import Study
 from space.architecture import Architecture
-from space.axes import Genotype
+from space.choices import Genotype
 from space.errors import BudgetError
 
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already

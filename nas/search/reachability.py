@@ -22,7 +22,7 @@ from nas.search.fill import NARROWEST, WIDEST
 from nas.study import Study
 from nas.training import Recipe
 from space import Architecture
-from space.axes import Choice, Genotype
+from space.choices import Choice, Genotype
 from space.errors import BudgetError
 from space.scale import scale_width
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from space import Architecture, Space
-from space.axes import Choice, Genotype
+from space.choices import Choice, Genotype
 
 if TYPE_CHECKING:
     import optuna

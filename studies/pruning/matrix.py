@@ -44,8 +44,10 @@ from nas.data.dataset import DataSpec
 from nas.latency import Meter, parse_target
 from nas.latency.estimates.calibration import kept_table
 from nas.latency.estimates.estimator import Estimates
+from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
 from nas.latency.protocol import WITHIN as SURE
+from nas.latency.record import Budget, Latency
 from nas.prune.pruner import AIM, Plan, Pruner
 from nas.training import Recipe
 from nas.training.loss import segmentation_loss

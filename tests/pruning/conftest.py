@@ -13,18 +13,15 @@ from torch import Tensor, nn
 import space
 from pruning.surgery import Cutter, Mask
 from space import Architecture
-from space.architecture import (
-    CatDecoder,
-    DecoderStep,
-    DeconvDecoder,
-    Head,
-    LadderDecoder,
-    SpatialPyramid,
-    Stage,
-    Stem,
-)
 from space.channels import FIXED, parametric
+from space.context import SpatialPyramid
+from space.decoders.cat import CatDecoder
+from space.decoders.deconv import DeconvDecoder
+from space.decoders.ladder import LadderDecoder
+from space.head import Head
 from space.network import Network
+from space.stage import DecoderStep, Stage
+from space.stem import Stem
 
 CLASSES = 5
 SIZE = (44, 60)  # divisible by 4 and no more: every deeper layer rounds up

@@ -19,8 +19,8 @@ from torch.nn.functional import cross_entropy
 import space
 from pruning.surgery import Cutter
 from space import Architecture
-from space.architecture import LadderDecoder
 from space.channels import FIXED, parametric
+from space.decoders.ladder import LadderDecoder
 from space.graph import Node
 from space.network import Network
 

@@ -16,8 +16,8 @@ import space
 from pruning.depth import removable_blocks, remove_blocks, shorten, without_blocks
 from pruning.surgery import Cutter
 from space import Architecture, ArchitectureError, Space, parameters
-from space.architecture import LadderDecoder
 from space.channels import widths
+from space.decoders.ladder import LadderDecoder
 from space.network import Network
 
 

@@ -10,17 +10,13 @@ import pytest
 
 import space
 from space import Architecture, ArchitectureError
-from space.architecture import (
-    Auxiliary,
-    CatDecoder,
-    DecoderStep,
-    DeconvDecoder,
-    Head,
-    LadderDecoder,
-    SpatialPyramid,
-    Stage,
-    Stem,
-)
+from space.context import SpatialPyramid
+from space.decoders.cat import CatDecoder
+from space.decoders.deconv import DeconvDecoder
+from space.decoders.ladder import LadderDecoder
+from space.head import Auxiliary, Head
+from space.stage import DecoderStep, Stage
+from space.stem import Stem
 
 
 def stage(**changes: Any) -> Stage:

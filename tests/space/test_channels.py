@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 import space
 from space import Architecture, ArchitectureError
-from space.architecture import Head, LadderDecoder, Stage, Stem
+from space.decoders.ladder import LadderDecoder
+from space.head import Head
+from space.stage import Stage
+from space.stem import Stem
 
 CLASSES = 5
 

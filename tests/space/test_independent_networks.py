@@ -15,15 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import space
-from space.architecture import (
-    Architecture,
-    Auxiliary,
-    CatDecoder,
-    DecoderStep,
-    DeconvDecoder,
-    Head,
-    PairwiseFusion,
-)
+from space.architecture import Architecture
+from space.block import PairwiseFusion
+from space.decoders.cat import CatDecoder
+from space.decoders.deconv import DeconvDecoder
+from space.head import Auxiliary, Head
+from space.stage import DecoderStep
 
 CLASSES = 5
 Compare = Callable[[Architecture, nn.Module, tuple[int, int]], None]

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import space
-from space.architecture import Architecture, Head, LadderDecoder, SpatialPyramid, Stage, Stem
+from space.architecture import Architecture
+from space.context import SpatialPyramid
+from space.decoders.ladder import LadderDecoder
+from space.head import Head
+from space.stage import Stage
+from space.stem import Stem
 
 CLASSES = 5
 Compare = Callable[[Architecture, nn.Module, tuple[int, int]], None]

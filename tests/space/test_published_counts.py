@@ -13,8 +13,14 @@ from dataclasses import replace
 import pytest
 
 import space
-from space.architecture import Architecture, CatDecoder, Fuse, Head, LadderDecoder, SpatialPyramid, Stem
+from space.architecture import Architecture
+from space.context import SpatialPyramid
 from space.count import Layer
+from space.decoders.cat import CatDecoder
+from space.decoders.ladder import LadderDecoder
+from space.fusion import Fuse
+from space.head import Head
+from space.stem import Stem
 
 
 def in_stages(architecture: Architecture, **changes: object) -> Architecture:

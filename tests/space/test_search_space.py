@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import space
 from space import Architecture, ArchitectureError, Space
-from space.architecture import DeconvDecoder
-from space.axes import RANGES, SEARCHED, Choice
+from space.axes import ranges, searched
+from space.choices import Choice
+from space.decoders.deconv import DeconvDecoder
 from space.scale import notches, parts, scale_width, with_part
 
 quiet = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -67,7 +68,7 @@ def test_draws_hold_every_option_of_every_discrete_trait(draws: list[Architectur
         "activation": kinds([draw.activation for draw in draws]),
     }
     for axis, counts in seen.items():
-        assert set(counts) == set(RANGES[axis]), axis
+        assert set(counts) == set(ranges()[axis]), axis
         assert min(counts.values()) >= 30, axis
 
 
@@ -127,8 +128,8 @@ def answers_on(axis: str, genotype: dict[str, Choice]) -> list[Choice]:
 @quiet
 @given(data=st.data())
 def test_narrowing_a_range_binds(data: st.DataObject) -> None:
-    axis = data.draw(st.sampled_from(sorted(RANGES)))
-    options = tuple(data.draw(st.lists(st.sampled_from(RANGES[axis]), min_size=1, max_size=2, unique=True)))
+    axis = data.draw(st.sampled_from(sorted(ranges())))
+    options = tuple(data.draw(st.lists(st.sampled_from(ranges()[axis]), min_size=1, max_size=2, unique=True)))
     narrow = Space(ranges={axis: options})
     rng = random.Random(data.draw(st.integers(0, 1000)))
     drawn = 0
@@ -149,12 +150,12 @@ def test_narrowing_a_range_binds(data: st.DataObject) -> None:
 
 
 def test_the_searched_ranges_are_a_part_of_all_ranges() -> None:
-    for axis, options in SEARCHED.items():
-        assert set(options) <= set(RANGES[axis])
-    searched = Space(ranges=SEARCHED)
+    for axis, options in searched().items():
+        assert set(options) <= set(ranges()[axis])
+    narrowed = Space(ranges=searched())
     rng = random.Random(1)
     for _ in range(300):
-        draw = searched.sample(rng)
+        draw = narrowed.sample(rng)
         assert draw.levels == 1
         assert draw.auxiliary == ()
         assert draw.stages[0].block in ("nonbt", "fpl", "sep")
@@ -191,7 +192,7 @@ AXES_THAT_CAN_BE_FIXED = ("block", "down", "fuse", "stem.kind", "stages", "stage
 
 @pytest.mark.parametrize("axis", AXES_THAT_CAN_BE_FIXED)
 def test_fixing_one_axis_always_leaves_something_to_build(axis: str) -> None:
-    for option in RANGES[axis]:
+    for option in ranges()[axis]:
         assert len(draw_many(Space(ranges={axis: (option,)}), 15)) == 15
 
 
@@ -322,7 +323,7 @@ def test_very_large_factors_end_at_the_widest_architecture() -> None:
 def test_single_parts_change_by_notches_and_nothing_else_does() -> None:
     changed = 0
     for seed in range(60):
-        architecture = Space(ranges=SEARCHED, size=(180, 240)).sample(random.Random(seed))
+        architecture = Space(ranges=searched(), size=(180, 240)).sample(random.Random(seed))
         for part in range(parts(architecture)):
             counts = notches(architecture, part, vector=16)
             assert counts[:3] == (-1, 0, 1)

@@ -17,17 +17,13 @@ from hypothesis import strategies as st
 
 import space
 from space import Architecture, ArchitectureError, UserError
-from space.architecture import (
-    Auxiliary,
-    CatDecoder,
-    DecoderStep,
-    DeconvDecoder,
-    Head,
-    LadderDecoder,
-    SpatialPyramid,
-    Stage,
-    Stem,
-)
+from space.context import SpatialPyramid
+from space.decoders.cat import CatDecoder
+from space.decoders.deconv import DeconvDecoder
+from space.decoders.ladder import LadderDecoder
+from space.head import Auxiliary, Head
+from space.stage import DecoderStep, Stage
+from space.stem import Stem
 
 ERFNET = space.load("erfnet").to_yaml()
 
@@ -225,6 +221,8 @@ def test_the_variants_above_cover_every_field() -> None:
                 continue  # one is the sum of its DecoderStep variants, the other has a single value
             if (cls.__name__, field.name) == ("LadderDecoder", "kind"):
                 continue
+            if field.name == "block_options":
+                continue  # no kind of ours has any; tests/contracts take one that has from YAML and back
             assert f"{cls.__name__}.{field.name}" in VARIANTS
 
 

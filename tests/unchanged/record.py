@@ -18,7 +18,7 @@ import torch
 
 import space
 from space import Architecture, Space
-from space.axes import SEARCHED
+from space.axes import searched
 from space.scale import scale_width
 
 FOLDER = Path(__file__).parent
@@ -47,7 +47,7 @@ def architectures() -> Iterator[tuple[str, Architecture]]:
     """The published networks, and draws of the whole space and of what a search looks at, in turns."""
     for name in space.published():
         yield name, space.load(name)
-    spaces = (Space(size=(360, 480)), Space(ranges=SEARCHED, size=(180, 240)))
+    spaces = (Space(size=(360, 480)), Space(ranges=searched(), size=(180, 240)))
     for index in range(DRAWN):
         yield f"draw {index}", spaces[index % 2].sample(random.Random(index))
 

@@ -23,8 +23,8 @@ from nas.latency.record import Budget, Latency
 from nas.prune.pruner import AIM, Plan, Pruner
 from nas.training import load_recipe
 from space import Architecture, BudgetError, UserError
-from space.architecture import DeconvDecoder
 from space.channels import widths
+from space.decoders.deconv import DeconvDecoder
 from space.network import Network
 from space.scale import scale_width
 

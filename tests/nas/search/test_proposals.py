@@ -19,7 +19,7 @@ from nas.search.sampler import Sampler
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
 from space import Architecture, BudgetError
-from space.axes import SEARCHED
+from space.axes import searched
 from space.search_space import Space
 
 SIZE = (180, 240)
@@ -134,21 +134,21 @@ def shares(sampler: Sampler, draws: int = 40) -> float:
 
 
 def test_the_sampler_learns_what_violates_the_budget() -> None:
-    searched = Space(ranges=SEARCHED, size=SIZE)
-    sampler = Sampler(searched, kind="tpe", startup=1, seed=0)
+    narrowed = Space(ranges=searched(), size=SIZE)
+    sampler = Sampler(narrowed, kind="tpe", startup=1, seed=0)
     for index in range(60):
-        architecture = searched.sample(random.Random(index))
+        architecture = narrowed.sample(random.Random(index))
         slow = architecture.stages[0].block == "fpl"
-        sampler.learn(searched.genotype(architecture), miou=None if slow else 0.4, violation=2.0 if slow else -0.1)
+        sampler.learn(narrowed.genotype(architecture), miou=None if slow else 0.4, violation=2.0 if slow else -0.1)
     assert shares(sampler) < 0.15, "a third of random draws are FPL"
 
 
 def test_the_sampler_prefers_what_scored_well() -> None:
-    searched = Space(ranges=SEARCHED, size=SIZE)
-    sampler = Sampler(searched, kind="tpe", startup=1, seed=0)
+    narrowed = Space(ranges=searched(), size=SIZE)
+    sampler = Sampler(narrowed, kind="tpe", startup=1, seed=0)
     for index in range(60):
-        architecture = searched.sample(random.Random(index))
+        architecture = narrowed.sample(random.Random(index))
         good = architecture.stages[0].block == "fpl"
-        sampler.learn(searched.genotype(architecture), miou=0.6 if good else 0.2, violation=-0.1)
+        sampler.learn(narrowed.genotype(architecture), miou=0.6 if good else 0.2, violation=-0.1)
     blocks = [sampler.propose()[1].stages[0].block for _ in range(20)]
     assert blocks.count("fpl") > 12, "a third of random draws are FPL"

@@ -1,0 +1,45 @@
+"""NDNet's narrow bottleneck (Yang 2019)."""
+
+from __future__ import annotations
+
+from space.block import Block, Output, Unit
+from space.graph import Graph, Node
+from space.rules import require
+
+
+def add(graph: Graph, x: Node, unit: Unit) -> Output:
+    """NDNet's narrow bottleneck: two depthwise-separable convolutions, the inner one `width / expansion` wide.
+
+    A stage's first block projects its shortcut also when only the dilation changes, as NDNet does.
+    """
+    rate = unit.rates[0]
+    y = graph.depthwise(x, "1_depthwise", step=unit.step, dilation=rate)
+    y = graph.norm_act(graph.conv(y, unit.width // unit.expansion, 1, "1_pointwise"), "1_")
+    y = graph.depthwise(y, "2_depthwise", dilation=rate)
+    y = graph.norm(graph.conv(y, unit.width, 1, "2_pointwise"), "2_norm")
+    shortcut = x
+    if (unit.opening and (unit.step > 1 or rate > 1)) or len(x.channels) != unit.width:
+        shortcut = graph.depthwise(x, "projection_depthwise", step=unit.step, dilation=rate)
+        shortcut = graph.norm(graph.conv(shortcut, unit.width, 1, "projection_pointwise"), "projection_norm")
+    total = graph.add(y, shortcut)
+    return Output(out=graph.act(total, "act"), before_activation=total)
+
+
+def check(unit: Unit) -> None:
+    """Raises: ArchitectureError unless the inner width is a whole number."""
+    require(
+        unit.width % unit.expansion == 0,
+        f"width: sep needs a multiple of expansion (={unit.expansion}), got {unit.width}",
+    )
+
+
+BLOCK = Block(
+    add=add,
+    words="separable bottleneck",
+    position=3,
+    shared=("expansion",),
+    width_unit=lambda unit: unit.expansion,
+    check=check,
+    in_decoders=True,
+    searched=True,
+)

@@ -1,0 +1,58 @@
+"""What a question of the space is: a name, options to choose from, and an answer.
+
+A choice is a scalar. Lists of numbers are text, so that samplers and YAML see a scalar: "2-4-8-16".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from space.errors import ArchitectureError
+
+Choice = str | int | float | bool
+Ask = Callable[[str, Sequence[Choice]], Choice]
+Genotype = Mapping[str, Choice]
+Axes = Mapping[str, tuple[Choice, ...]]
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """ "2-4-8" as (2, 4, 8)."""
+    return tuple(int(part) for part in text.split("-"))
+
+
+def text_of(values: Sequence[int]) -> str:
+    """(2, 4, 8) as "2-4-8"."""
+    return "-".join(str(value) for value in values)
+
+
+class Questioner:
+    """Asks for one value after the other, each from the options of an axis that can still lead to an architecture.
+
+    `options` are those of an axis; `size` is the (height, width) of the input.
+    """
+
+    def __init__(self, options: Callable[[str], tuple[Choice, ...]], size: tuple[int, int], ask: Ask) -> None:
+        self.options = options
+        self.size = size
+        self.ask = ask
+
+    def pick(self, name: str, axis: str, allowed: Callable[[Choice], bool] = lambda option: True) -> Choice:
+        """Ask for `name` among the options of `axis` that are allowed here; a single option is no question.
+
+        Raises: ArchitectureError when no option is.
+        """
+        options = [option for option in self.options(axis) if allowed(option)]
+        if not options:
+            raise ArchitectureError(
+                f"space.{axis}: none of {list(self.options(axis))} is possible for {name} after the choices "
+                f"before it; add an option"
+            )
+        return self.ask(name, options)
+
+    def integer(self, name: str, axis: str, allowed: Callable[[int], bool] = lambda option: True) -> int:
+        """`pick` of whole numbers."""
+        return int(self.pick(name, axis, lambda option: allowed(int(option))))
+
+    def text(self, name: str, axis: str, allowed: Callable[[str], bool] = lambda option: True) -> str:
+        """`pick` of words."""
+        return str(self.pick(name, axis, lambda option: allowed(str(option))))

@@ -1,0 +1,108 @@
+"""What a decoder is. Each kind is a file in `space/decoders/`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from space.block import LAST, Output
+from space.choices import Axes, Choice, Questioner
+from space.context import SpatialPyramid
+from space.encoder import Encoder
+from space.graph import Graph, Node
+from space.stage import DecoderStep
+
+WIDTHS: Axes = {"decoder.width": (16, 32, 48, 64, 96, 128, 256)}  # that all kinds ask from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """What a decoder works with."""
+
+    levels: tuple[tuple[Output, ...], ...]
+    """Of each level of the image pyramid (one, unless a network has one), the outputs of its stages."""
+    encoder: Encoder
+    context: SpatialPyramid | None
+    bias: bool
+
+    @property
+    def last(self) -> Node:
+        """The output of the last stage, on the first level."""
+        return self.levels[0][-1].out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder(ABC):
+    """The numbers of a decoder, and all that is known of its kind.
+
+    A kind is a frozen dataclass with a field `kind: Literal["its name"] = "its name"` in front of its numbers. Their
+    own rules stand in its `__post_init__`, those that depend on the encoder in `check`.
+    """
+
+    kind: str
+
+    position: ClassVar[int] = LAST
+    """Where it stands among the options of the axis `decoder`. Seeds and samplers count places: new kinds come last."""
+    axes: ClassVar[Axes] = {}
+    """Its own axes, and what each ranges over; `decoder.width` is there for all."""
+    searched: ClassVar[Axes] = {}
+    """Narrower ranges of its axes, for a search that is not told otherwise."""
+    head: ClassVar[str] = ""
+    """The one kind of head that it ends in; empty where heads of all other kinds fit."""
+    takes_context: ClassVar[bool] = False
+    """Whether a context module may stand at its start."""
+    takes_image_pyramid: ClassVar[bool] = False
+    """Whether it joins the levels of an image pyramid."""
+
+    @classmethod
+    def possible(cls, encoder: Encoder) -> bool:
+        """Whether it can follow an encoder at all."""
+        return True
+
+    @classmethod
+    @abstractmethod
+    def ask(cls, questions: Questioner, encoder: Encoder) -> Self:
+        """The decoder that the answers lead to. Names of questions begin with `decoder.`."""
+
+    @abstractmethod
+    def answers(self) -> dict[str, Choice]:
+        """What each of its questions would have to be answered."""
+
+    @abstractmethod
+    def check(self, encoder: Encoder) -> None:
+        """Raises: ArchitectureError when it cannot follow this encoder."""
+
+    @abstractmethod
+    def add(self, graph: Graph, features: Features) -> Node:
+        """Add its layers, inside `graph.scope("decoder")`; the last of them."""
+
+    @abstractmethod
+    def first_width(self) -> int:
+        """Its width, or that of its first step."""
+
+    def largest_width(self) -> int:
+        """Of its layers."""
+        return self.first_width()
+
+    @abstractmethod
+    def with_widths(self, change: Callable[[int], int]) -> Self:
+        """Every width changed, that of a projection in front of it left alone."""
+
+    def scaled(self, scale: Callable[[int], int]) -> Self:
+        """At other widths: `scale` gives one for each."""
+        return self.with_widths(scale)
+
+    @abstractmethod
+    def words(self) -> str:
+        """For people."""
+
+    def rows(self) -> Mapping[str, DecoderStep]:
+        """The rows of blocks in it, by the scope of their layers."""
+        return {}
+
+    def with_rows(self, rows: Mapping[str, DecoderStep]) -> Self:
+        """With other rows of blocks under the same names."""
+        assert not rows, f"{self.kind} has no rows of blocks"
+        return self

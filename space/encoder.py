@@ -1,0 +1,63 @@
+"""A stem and stages together, and what they give to whatever comes behind them."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from itertools import accumulate
+
+from space.block import Output
+from space.graph import Graph
+from space.rules import require
+from space.stage import Stage
+from space.stem import Stem
+
+FINEST_TAP = 4  # the stride from which on a ladder taps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """The part of a network that becomes coarser.
+
+    Raises: ArchitectureError when a stage cannot follow what comes before it.
+    """
+
+    stem: Stem
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        width = self.stem.out_width
+        for index, stage in enumerate(self.stages):
+            require(
+                stage.down != "cat" or stage.width > width,
+                f"stages[{index}].width: cat adds to the {width} channels that come in, so it must be larger; "
+                f"got {stage.width}",
+            )
+            width = stage.out_width
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of each stage's output against the image."""
+        return tuple(accumulate((stage.stride for stage in self.stages), operator.mul, initial=self.stem.stride))[1:]
+
+    @property
+    def output_stride(self) -> int:
+        """Stride of its output against the image."""
+        return self.strides[-1] if self.stages else self.stem.stride
+
+    @property
+    def tap_strides(self) -> dict[int, int]:
+        """Stride to index of the last stage that has it, finest first: what a ladder taps, from stride 4 on."""
+        return {stride: index for index, stride in enumerate(self.strides) if stride >= FINEST_TAP}
+
+    def add(self, graph: Graph, level: int, bias: bool) -> tuple[Output, ...]:
+        """Add it on one level of the image pyramid: each stage's output and what a ladder may tap."""
+        graph.level = level
+        image = graph.resize(graph.image, (2**level, 2**level), mode="bicubic")
+        x = self.stem.add(graph, image, bias)
+        outputs = []
+        for index, stage in enumerate(self.stages):
+            with graph.scope(f"stage{index}"):
+                outputs.append(stage.add(graph, x, bias))
+            x = outputs[-1].out
+        return tuple(outputs)

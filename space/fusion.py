@@ -1,0 +1,77 @@
+"""What is joined at a stage's end: its features, those of its downsampler, and the image (FPLNet, Table VIII).
+
+A fusion is an entry of `FUSIONS`; all that is known of it stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from space.graph import Graph, Node, Pair
+from space.rules import IMAGE_CHANNELS
+
+Fuse = Literal["none", "add", "concat", "image", "image_add", "image_concat", "fir"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """A way to join features."""
+
+    join: Callable[[Graph, Node, Node], list[Node]]
+    """What is concatenated, of shallow and deep features."""
+    widths: int
+    """How many times the stage's width `join` gives, in channels."""
+    image: bool = False
+    """Whether the image, made as small, is concatenated too."""
+
+    def out_width(self, width: int) -> int:
+        """Channels behind it, of a stage of `width` channels."""
+        return self.widths * width + (IMAGE_CHANNELS if self.image else 0)
+
+    def add(self, graph: Graph, shallow: Node, deep: Node) -> Node:
+        """Add its layers: normalisation and activation behind what is joined."""
+        parts = self.join(graph, shallow, deep)
+        if self.image:
+            parts.append(_image_at(graph, deep.stride))
+        return graph.norm_act(parts[0] if len(parts) == 1 else graph.cat(parts), "fuse_")
+
+
+def _image_at(graph: Graph, stride: Pair) -> Node:
+    """The input image average-pooled to a stride (ESPNet's and FPLNet's image insertion)."""
+    image = graph.image
+    while image.stride != stride:
+        image = graph.average_pool(image)
+    return image
+
+
+def _deep(graph: Graph, shallow: Node, deep: Node) -> list[Node]:
+    return [deep]
+
+
+def _sum(graph: Graph, shallow: Node, deep: Node) -> list[Node]:
+    return [graph.add(deep, shallow)]
+
+
+def _both(graph: Graph, shallow: Node, deep: Node) -> list[Node]:
+    return [deep, shallow]
+
+
+def _residual_and_deep(graph: Graph, shallow: Node, deep: Node) -> list[Node]:
+    return [graph.add(shallow, deep), deep]
+
+
+FUSIONS: Mapping[str, Fusion] = {
+    "add": Fusion(join=_sum, widths=1),
+    "concat": Fusion(join=_both, widths=2),
+    "image": Fusion(join=_deep, widths=1, image=True),
+    "image_add": Fusion(join=_sum, widths=1, image=True),
+    "image_concat": Fusion(join=_both, widths=2, image=True),
+    "fir": Fusion(join=_residual_and_deep, widths=2, image=True),
+}
+
+
+def out_width(width: int, fuse: str) -> int:
+    """Channels of a stage's output, of `width` channels before the fusion; "none" leaves them."""
+    return width if fuse == "none" else FUSIONS[fuse].out_width(width)

@@ -1,0 +1,109 @@
+"""From features to logits: the head, and heads that only training sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from space.choices import Axes, Choice, Questioner
+from space.graph import Graph, Node
+from space.layers import separable
+from space.rules import WIDEST, require, require_range
+
+HeadKind = Literal["linear", "linear_nobias", "sep", "preact", "deconv2"]
+
+AUXILIARY_WEIGHT = 0.4  # NDNet's
+AUXILIARY_WIDTH = 128  # of a separable one
+WORDS: Mapping[HeadKind, str] = {
+    "linear": "1x1 convolution",
+    "linear_nobias": "1x1 convolution without bias",
+    "sep": "separable convolution, then 1x1",
+    "preact": "normalise, activate, 1x1 convolution",
+    "deconv2": "transposed 2x2 convolution to full size",
+}
+AXES: Axes = {
+    "head": ("linear", "linear_nobias", "sep", "preact"),
+    "head.width": (32, 64),
+    "auxiliary": ("none", "linear", "sep"),
+}
+SEARCHED: Axes = {"auxiliary": ("none",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """From features to logits. `sep`: a separable convolution to `width` first; `preact`: normalise and activate
+    first; `deconv2`: a transposed 2x2 convolution to full size; `width` is 0 where there is none to choose.
+    """
+
+    kind: HeadKind
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind == "sep":
+            require_range("head.width", self.width, 1, WIDEST)
+        else:
+            require(self.width == 0, f"head.width: {self.kind} has no width of its own; expected 0, got {self.width}")
+
+    def add(self, graph: Graph, x: Node, num_classes: int) -> Node:
+        """Add its layers behind `x`; the logits."""
+        with graph.scope("head"):
+            if self.kind == "sep":
+                x = separable(graph, x, self.width)
+            if self.kind == "preact":
+                x = graph.norm_act(x, per_level=False)
+            if self.kind == "deconv2":
+                return graph.deconv(x, num_classes, 2, "logits", fixed=True)
+            return graph.conv(x, num_classes, 1, "logits", bias=self.kind != "linear_nobias", fixed=True)
+
+    def scaled(self, scale: Callable[[int], int]) -> Self:
+        """At another width; none stays none."""
+        return replace(self, width=scale(self.width))
+
+    def answers(self) -> dict[str, Choice]:
+        """What each of its questions would have to be answered."""
+        return {"head": self.kind, "head.width": self.width}
+
+    def words(self) -> str:
+        """For people."""
+        return WORDS[self.kind] + (f", {self.width} channels" if self.width else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auxiliary:
+    """A head on a stage's output that only training sees: a separable convolution to `width` (0: none), then 1x1."""
+
+    stage: int
+    width: int
+    weight: float
+
+    def __post_init__(self) -> None:
+        require_range("auxiliary.width", self.width, 0, WIDEST)
+        object.__setattr__(self, "weight", float(self.weight))
+        require_range("auxiliary.weight", self.weight, 0.0, 10.0)
+
+    def add(self, graph: Graph, x: Node, num_classes: int, name: str) -> Node:
+        """Add its layers behind `x`, under a name; the logits."""
+        with graph.scope(name):
+            if self.width:
+                x = separable(graph, x, self.width)
+            return graph.conv(x, num_classes, 1, "logits", bias=True, fixed=True)
+
+    def answers(self) -> dict[str, Choice]:
+        """What each of its questions would have to be answered."""
+        return {"auxiliary": "sep" if self.width else "linear", "auxiliary.stage": self.stage}
+
+
+def ask(questions: Questioner, only: str) -> Head:
+    """The head that the answers lead to; `only`: the one kind that a decoder ends in, if there is one."""
+    kind: HeadKind = only or questions.text("head", "head")  # type: ignore[assignment]  # options are of the axis
+    return Head(kind=kind, width=questions.integer("head.width", "head.width") if kind == "sep" else 0)
+
+
+def ask_auxiliary(questions: Questioner, stages: int) -> tuple[Auxiliary, ...]:
+    """The head of training that the answers lead to, if any."""
+    kind = questions.text("auxiliary", "auxiliary")
+    if kind == "none":
+        return ()
+    stage = int(questions.ask("auxiliary.stage", range(stages)))
+    return (Auxiliary(stage=stage, width=AUXILIARY_WIDTH if kind == "sep" else 0, weight=AUXILIARY_WEIGHT),)

@@ -1,0 +1,26 @@
+"""Small compositions of layers that several parts of a network use."""
+
+from __future__ import annotations
+
+from space.graph import Graph, Node
+
+
+def cat_downsampler(graph: Graph, x: Node, width: int, bias: bool) -> Node:
+    """ENet's and ERFNet's downsampler: a strided 3x3 convolution beside a max pool, concatenated."""
+    y = graph.conv(x, width - len(x.channels), 3, "conv", step=2, bias=bias)
+    return graph.norm_act(graph.cat([y, graph.max_pool(x, 2)]))
+
+
+def preactivated(graph: Graph, x: Node, width: int, kernel: int, name: str) -> Node:
+    """Normalise, activate, convolve (SwiftNet's unit). Outside the encoder, so one for all pyramid levels."""
+    return graph.conv(graph.norm_act(x, f"{name}_", per_level=False), width, kernel, name)
+
+
+def separable(graph: Graph, x: Node, width: int) -> Node:
+    """A depthwise 3x3 convolution, a 1x1 one to `width`, normalisation and activation."""
+    return graph.norm_act(graph.conv(graph.depthwise(x, "depthwise"), width, 1, "pointwise"))
+
+
+def total(graph: Graph, terms: list[Node]) -> Node:
+    """The sum of one or more terms."""
+    return terms[0] if len(terms) == 1 else graph.add(*terms)

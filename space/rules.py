@@ -1,0 +1,20 @@
+"""Limits of every network, and how a broken rule is said."""
+
+from __future__ import annotations
+
+from space.errors import ArchitectureError
+
+WIDEST = 4096  # channels of one layer
+DEEPEST = 64  # blocks of one stage
+IMAGE_CHANNELS = 3
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises: ArchitectureError with `message` unless the condition holds."""
+    if not condition:
+        raise ArchitectureError(message)
+
+
+def require_range(name: str, value: float, low: float, high: float) -> None:
+    """Raises: ArchitectureError unless `value`, called `name`, lies in `low` to `high`."""
+    require(low <= value <= high, f"{name}: expected {low} to {high}, got {value}")

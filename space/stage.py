@@ -1,0 +1,265 @@
+"""Stages: blocks at one resolution, with how they open and what is joined at their end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Self
+
+from space import blocks, fusion, strict
+from space.block import Factorization, Opening, Output, PairwiseFusion, Unit
+from space.choices import Axes, Choice, text_of
+from space.fusion import FUSIONS, Fuse
+from space.graph import Graph, Node
+from space.layers import cat_downsampler
+from space.rules import DEEPEST, require, require_range
+
+BlockName = Annotated[str, strict.OneOf(blocks.names)]
+
+OPENINGS: Mapping[Opening, str] = {
+    "cat": "opened by a strided convolution beside a max pool",
+    "module": "opened by a strided block",
+    "block": "its first block sets the stride",
+}
+FACTORIZATIONS: Mapping[Factorization, str] = {
+    "none": "3x3 convolutions",
+    "composite": "dilated convolutions split into 3x1 and 1x3",
+    "all": "every convolution split into 3x1 and 1x3",
+}
+AXES: Axes = {
+    "stages": (2, 3, 4, 5, 6, 7),
+    "factorization": tuple(FACTORIZATIONS),
+    "down": tuple(OPENINGS),
+    "fuse": ("none", *FUSIONS),
+    "pairwise_fusion": ("pairs", "stage1", "pairs_partial"),
+    "stage.width": (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512, 1024),
+    "stage.depth": tuple(range(1, 17)),
+    "stage.stride": (1, 2),
+    "stage.rates": ("1", "2", "4", "2-4-8-16", "1-2-4-8", "1-2-3-4", "1-2-4-8-16"),
+    "stage.dropout": (0.0, 0.03, 0.1, 0.3),
+    "stage.expansion": (1, 4, 6),
+}
+SEARCHED: Axes = {
+    "stages": (2, 3, 4),
+    "pairwise_fusion": ("pairs",),
+    "stage.width": (16, 24, 32, 48, 64, 96, 128, 192, 256, 384),
+    "stage.depth": (1, 2, 3, 4, 6, 8, 12),
+    "stage.dropout": (0.0,),
+    "stage.expansion": (4,),
+}
+
+
+def decoder_blocks() -> tuple[str, ...]:
+    """Kinds of blocks that a decoder step may have."""
+    return tuple(name for name, kind in blocks.kinds().items() if kind.in_decoders)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Blocks at one resolution.
+
+    `down`: how the stage opens. `cat` (ERFNet's downsampler) and `module` (a strided block, FPLNet) stand before the
+    `depth` blocks; with `block` the first of them strides. `rates`: kinds with branches (`fpl`, `esp`) use all of them
+    in every block; the others use them in turn. `fuse`: what is joined at the end (FPLNet, Table VIII). `expansion`:
+    the bottleneck ratio of `sep` and the widening of `inverted`. `pairwise_fusion`: how FPL's branches are summed, open
+    in the paper. `block_options`: the numbers that only this kind of block has. Width after a fusion is derived: see
+    `out_width`.
+
+    Raises: ArchitectureError for numbers that do not go together.
+    """
+
+    block: BlockName
+    width: int
+    depth: int
+    stride: int
+    rates: tuple[int, ...] = (1,)
+    factorization: Factorization = "none"
+    down: Opening = "block"
+    fuse: Fuse = "none"
+    dropout: float = 0.0
+    expansion: int = 4
+    pairwise_fusion: PairwiseFusion = "pairs"
+    block_options: Mapping[str, Choice] = field(default_factory=dict, metadata=strict.LEFT_OUT_WHEN_EMPTY)
+
+    def __post_init__(self) -> None:
+        _complete(self)
+        require_range("depth", self.depth, 1 if self.down == "block" else 0, DEEPEST)
+        require(self.stride in (1, 2), f"stride: expected 1 or 2, got {self.stride}")
+        require(self.down == "block" or self.stride == 2, f"down: {self.down} halves the size, so stride must be 2")
+        openings = blocks.kind(self.block).openings
+        others = " or ".join(opening for opening in ("module", "cat", "block") if opening in openings)
+        if self.down == "module":
+            able = " or ".join(name for name, kind in blocks.kinds().items() if "module" in kind.openings)
+            require("module" in openings, f"down: module is a strided {able} block; for {self.block} use {others}")
+        if self.down == "block":
+            require("block" in openings, f"down: {self.block} has no shortcut to project; use {others}")
+            require(
+                self.factorization != "all",
+                "down: block cannot stride a 3x1/1x3 pair; use factorization none or composite, or down cat",
+            )
+        require(self.down in openings, f"down: {self.block} cannot follow {self.down}; use {others}")
+        require(
+            self.fuse == "none" or self.down != "block",
+            f"fuse: {self.fuse} needs a downsampler's output to join; use down cat or module",
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.block, self.width, self.depth, self.rates, self.down, self.fuse))
+
+    @property
+    def out_width(self) -> int:
+        """Channels of the stage's output, after its fusion."""
+        return fusion.out_width(self.width, self.fuse)
+
+    @property
+    def removable(self) -> range:
+        """Blocks that neither stride nor widen: all but one that opens the stage."""
+        return range(1 if self.down == "block" else 0, self.depth)
+
+    @property
+    def narrowest(self) -> int:
+        """The fewest channels that its kind of block can have."""
+        return blocks.kind(self.block).narrowest
+
+    @property
+    def width_unit(self) -> int:
+        """What the width has to be a multiple of."""
+        return blocks.kind(self.block).width_unit(_unit(self, 0))
+
+    def kept(self, indices: Sequence[int]) -> Self:
+        """The stage with these of its blocks."""
+        return replace(self, depth=len(indices), rates=_kept_rates(self, indices))
+
+    def add(self, graph: Graph, x: Node, bias: bool) -> Output:
+        """Add its layers behind `x`."""
+        block = blocks.kind(self.block)
+        shallow = None
+        if self.down == "cat":
+            with graph.scope("down"):
+                x = shallow = cat_downsampler(graph, x, self.width, bias)
+        elif self.down == "module":
+            with graph.scope("down"):
+                x = shallow = block.add(graph, x, _unit(self, 0, bias=bias, step=self.stride)).out
+        result = Output(out=x, before_activation=x)
+        for index in range(self.depth):
+            opening = index == 0 and self.down == "block"
+            numbers = _unit(self, index, bias=bias, step=self.stride if opening else 1, opening=opening)
+            with graph.scope(f"block{index}"):
+                result = block.add(graph, result.out, numbers)
+        if self.fuse == "none":
+            return result
+        assert shallow is not None, "a fusion needs the output of a downsampler"
+        fused = FUSIONS[self.fuse].add(graph, shallow, result.out)
+        return Output(out=fused, before_activation=fused)
+
+    def answers(self, name: str) -> dict[str, Choice]:
+        """What each question about the stage called `name` would have to be answered."""
+        own = {f"{name}.{each}": getattr(self, each) for each in ("width", "depth", "stride", "dropout", "expansion")}
+        return (
+            own
+            | {f"{name}.rates": text_of(self.rates)}
+            | {f"{name}.{option}": value for option, value in self.block_options.items()}
+        )
+
+    def words(self) -> str:
+        """For people."""
+        block = blocks.kind(self.block)
+        rates = text_of(self.rates)
+        if block.branches:
+            dilation = f"branches dilated {rates}"
+        else:
+            dilation = "undilated" if set(self.rates) == {1} else f"dilated {rates} in turn"
+        words = [
+            f"{self.depth} {block.words} block{'' if self.depth == 1 else 's'} of {self.width} channels",
+            f"stride {self.stride}",
+            OPENINGS[self.down],
+            dilation,
+        ]
+        if "factorization" in block.shared:
+            words.append(FACTORIZATIONS[self.factorization])
+        if "expansion" in block.shared:
+            words.append(f"expansion {self.expansion}")
+        words += [f"{option} {value}" for option, value in self.block_options.items()]
+        if self.fuse != "none":
+            words.append(f"fusion {self.fuse}")
+        if self.dropout:
+            words.append(f"dropout {self.dropout:g}")
+        return "; ".join(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderStep:
+    """One transposed convolution that doubles the size, and `depth` blocks after it.
+
+    Raises: ArchitectureError for numbers that do not go together.
+    """
+
+    width: int
+    depth: int
+    block: Annotated[str, strict.OneOf(decoder_blocks)]
+    rates: tuple[int, ...] = (1,)
+    factorization: Factorization = "none"
+    dropout: float = 0.0
+    expansion: int = 4
+    pairwise_fusion: PairwiseFusion = "pairs"
+    block_options: Mapping[str, Choice] = field(default_factory=dict, metadata=strict.LEFT_OUT_WHEN_EMPTY)
+
+    def __post_init__(self) -> None:
+        require(
+            self.block in decoder_blocks(),
+            f"block: expected one of {', '.join(decoder_blocks())} in a decoder, got {self.block!r}",
+        )
+        _complete(self)
+        require_range("depth", self.depth, 0, DEEPEST)
+
+    def __hash__(self) -> int:
+        return hash((self.width, self.depth, self.block, self.rates))
+
+    @property
+    def removable(self) -> range:
+        """Blocks that neither stride nor widen: all."""
+        return range(self.depth)
+
+    def kept(self, indices: Sequence[int]) -> Self:
+        """The step with these of its blocks."""
+        return replace(self, depth=len(indices), rates=_kept_rates(self, indices))
+
+    def add(self, graph: Graph, x: Node, bias: bool) -> Node:
+        """Add its layers behind `x`; the last of them."""
+        x = graph.norm_act(graph.deconv(x, self.width, 3, "up"), "up_")
+        for index in range(self.depth):
+            with graph.scope(f"block{index}"):
+                x = blocks.kind(self.block).add(graph, x, _unit(self, index, bias=bias)).out
+        return x
+
+
+def _complete(row: Stage | DecoderStep) -> None:
+    """Write every number of the row's blocks out, and check them."""
+    block = blocks.kind(row.block)
+    object.__setattr__(row, "dropout", float(row.dropout))  # 0 is 0.0: one value, one text, one key
+    object.__setattr__(row, "block_options", block.all_options(row.block, row.block_options))
+    block.check_unit(row.block, replace(_unit(row, 0), rates=row.rates))
+
+
+def _unit(row: Stage | DecoderStep, index: int, *, bias: bool = False, step: int = 1, opening: bool = False) -> Unit:
+    """The numbers of block `index`; kinds with branches take all rates at once, the others one after the other."""
+    branches = blocks.kind(row.block).branches
+    return Unit(
+        width=row.width,
+        rates=row.rates if branches or not row.rates else (row.rates[index % len(row.rates)],),
+        factorization=row.factorization,
+        step=step,
+        opening=opening,
+        bias=bias,
+        dropout=row.dropout,
+        expansion=row.expansion,
+        pairwise_fusion=row.pairwise_fusion,
+        options=row.block_options,
+    )
+
+
+def _kept_rates(row: Stage | DecoderStep, indices: Sequence[int]) -> tuple[int, ...]:
+    """The rates with which the blocks at `indices` keep their own."""
+    if blocks.kind(row.block).branches or len(indices) == row.depth:
+        return row.rates
+    return tuple(row.rates[index % len(row.rates)] for index in indices) or row.rates[:1]
