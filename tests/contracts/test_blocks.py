@@ -1,0 +1,197 @@
+"""What every kind of block must do; a file in space/blocks, and a kind of another package, is tested by being there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import space
+from nas.export.onnx import compare_onnx, onnx_bytes
+from nas.latency.estimates.table import LatencyTable
+from nas.report.words import describe
+from pruning.depth import removable_blocks, remove_blocks
+from pruning.surgery import Cutter
+from space import Architecture, ArchitectureError, blocks
+from space.axes import ranges
+from space.block import LAST, Unit
+from space.channels import widths
+from space.scale import notches, parts, scale_width, with_part
+from space.stage import Stage
+
+KINDS = blocks.names()
+OPENINGS = ("cat", "module", "block")
+TABLE = LatencyTable(
+    target="null@cpu:1",
+    height=64,
+    width=96,
+    milliseconds={},
+    unit_milliseconds={"multiply_adds": 1e-6, "count": 1e-3},
+    networks=0,
+    seconds=0.0,
+    error=0.0,
+    environment={},
+)
+
+
+def stage_of(kind: str) -> Stage:
+    """A stage with as many rates as the kind has branches."""
+    block = blocks.kind(kind)
+    rates = tuple(range(1, block.branches + 1)) or (1, 2)
+    width = 48 * block.width_unit(block_numbers(kind))
+    return Stage(block=kind, width=width, depth=2, stride=2, rates=rates, down=block.openings[0])
+
+
+def block_numbers(kind: str) -> Unit:
+    """One block of the kind, all its numbers at their defaults."""
+    return Unit(width=48, rates=(1,), options=blocks.kind(kind).all_options(kind, {}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_space_draws_it_and_what_is_drawn_can_be_built(kind, draws) -> None:
+    assert kind in ranges()["block"]
+    for architecture in draws({"block": kind}):
+        assert {stage.block for stage in architecture.stages} == {kind}
+        network = architecture.build(5).train()
+        logits = network(torch.rand(2, 3, 37, 54))
+        assert logits.shape == (2, 5, 37, 54)
+        logits.square().mean().backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_the_same_after_yaml_and_after_its_answers(kind, draws, small_space) -> None:
+    for architecture in draws({"block": kind}):
+        assert Architecture.from_yaml(architecture.to_yaml()) == architecture
+        within = small_space({"block": kind})
+        answers = within.genotype(architecture)
+        assert within.choose(lambda name, options, answers=answers: answers[name]) == architecture
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_counted_as_pytorch_counts(kind, draws) -> None:
+    for architecture in draws({"block": kind}):
+        network = architecture.build(5).eval()
+        assert space.parameters(architecture, 5) == sum(each.numel() for each in network.parameters())
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 3, 64, 96))
+        assert space.multiply_adds(architecture, (64, 96), 5) == counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_scaled_to_widths_that_it_can_have(kind, draws) -> None:
+    for architecture in draws({"block": kind}):
+        sizes = []
+        for factor in (0.05, 0.4, 1.0, 2.5):
+            scaled = scale_width(architecture, factor)
+            assert all(stage.width % stage.width_unit == 0 for stage in scaled.stages)
+            sizes.append(space.parameters(scaled, 5))
+        assert scale_width(architecture, 1.0) == architecture
+        assert sizes == sorted(sizes)
+        part = parts(architecture) - 1
+        count = notches(architecture, part, vector=16)[-1]
+        assert space.parameters(with_part(architecture, part, count), 5) > space.parameters(architecture, 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_estimated_layer_by_layer(kind, draws) -> None:
+    for architecture in draws({"block": kind}):
+        milliseconds = TABLE.estimate(architecture, 5)
+        assert milliseconds > 0
+        assert TABLE.estimate(scale_width(architecture, 4.0), 5) > milliseconds
+        graph = architecture.graph(5)
+        sizes = widths(graph, {})
+        assert sum(TABLE.layer_milliseconds(graph, sizes)) == pytest.approx(milliseconds)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cutting_its_channels_is_exact(kind, draws, lively, image, some_kept, unread) -> None:
+    for architecture in draws({"block": kind}):
+        cutter, network = Cutter(architecture, 5), lively(architecture)
+        keep = some_kept(cutter)
+        cut = cutter.cut(network, keep)
+        expected = unread(cutter, network, keep, image)
+        with torch.no_grad():
+            torch.testing.assert_close(cut(image), expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+        assert sum(space.groups(cut.architecture).values()) < sum(space.groups(architecture).values())
+        rebuilt = Architecture.from_yaml(cut.architecture.to_yaml()).build(5)
+        assert {name: value.shape for name, value in rebuilt.state_dict().items()} == {
+            name: value.shape for name, value in cut.state_dict().items()
+        }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_of_it_can_go_and_the_others_keep_their_weights(kind, draws, lively, image) -> None:
+    removed = 0
+    for architecture in draws({"block": kind, "stage.depth": 2}):
+        network = lively(architecture)
+        for name in removable_blocks(architecture)[:1]:
+            shorter = remove_blocks(network, [name])
+            removed += 1
+            assert sum(stage.depth for stage in shorter.architecture.stages) == (
+                sum(stage.depth for stage in architecture.stages) - 1
+            )
+            values = {float(value.flatten()[0]) for value in network.state_dict().values()}
+            assert {float(value.flatten()[0]) for value in shorter.state_dict().values()} <= values
+            assert torch.isfinite(shorter(image)).all()
+    assert removed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_exported_and_the_graph_answers_as_pytorch_does(kind, draws, lively) -> None:
+    for architecture in draws({"block": kind}, 1):
+        network = lively(architecture).float()
+        image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+        agreement = compare_onnx(network, onnx_bytes(network, (64, 96), labels=False), image)
+        assert agreement.same_labels >= 0.999
+        assert agreement.max_abs_difference < 1e-3 * float(network(image).detach().abs().max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_described(kind, draws) -> None:
+    for architecture in draws({"block": kind}):
+        words = describe(architecture)["Stage 1"]
+        assert blocks.kind(kind).words in words
+        assert str(architecture.stages[0].width) in words
+        assert all(option in words for option in blocks.kind(kind).options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_opens_in_the_ways_that_it_says_and_in_no_other(kind) -> None:
+    stage = stage_of(kind)
+    for down in OPENINGS:
+        if down in blocks.kind(kind).openings:
+            assert replace(stage, down=down).down == down
+        else:
+            with pytest.raises(ArchitectureError, match="down: "):
+                replace(stage, down=down)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_it_cannot_have_is_refused(kind) -> None:
+    stage, block = stage_of(kind), blocks.kind(kind)
+    with pytest.raises(ArchitectureError, match="block_options: .* has no 'nonsense'"):
+        replace(stage, block_options={"nonsense": 1})
+    for option in block.options:
+        with pytest.raises(ArchitectureError, match=f"block_options.{option}: expected a value like"):
+            replace(stage, block_options={option: [1]})
+    with pytest.raises(ArchitectureError, match="width"):
+        replace(stage, width=block.narrowest - 1)
+    if block.branches:
+        with pytest.raises(ArchitectureError, match=f"rates: {kind} has {block.branches} branches"):
+            replace(stage, rates=(1,))
+    if "factorization" not in block.shared:
+        with pytest.raises(ArchitectureError, match=f"factorization: {kind} has none"):
+            replace(stage, factorization="composite", down=block.openings[0])
+
+
+def test_kinds_of_ours_have_places_of_their_own() -> None:
+    places = [blocks.kind(name).position for name in KINDS if blocks.kind(name).position < LAST]
+    assert places == sorted(set(places))
+
+
+def test_an_unknown_kind_names_the_known_ones() -> None:
+    with pytest.raises(ArchitectureError, match="block: expected one of nonbt, fpl, .*; got 'nonbtt'.*'nonbt'"):
+        Stage(block="nonbtt", width=16, depth=1, stride=2)

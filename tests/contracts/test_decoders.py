@@ -1,0 +1,174 @@
+"""What every kind of decoder must do; a file in space/decoders, and one of another package, is tested by being there."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import fields, is_dataclass, replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import space
+from nas.export.onnx import compare_onnx, onnx_bytes
+from nas.latency.estimates.table import LatencyTable
+from nas.report.words import describe
+from pruning.surgery import Cutter
+from space import Architecture, ArchitectureError, UserError, decoders
+from space.axes import ranges
+from space.block import LAST
+from space.scale import parts, scale_width, with_part
+
+KINDS = tuple(decoders.kinds())
+TABLE = LatencyTable(
+    target="null@cpu:1",
+    height=64,
+    width=96,
+    milliseconds={},
+    unit_milliseconds={"multiply_adds": 1e-6, "count": 1e-3},
+    networks=0,
+    seconds=0.0,
+    error=0.0,
+    environment={},
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_value_is_a_frozen_dataclass_that_says_its_kind(kind) -> None:
+    value = decoders.kinds()[kind]
+    assert is_dataclass(value)
+    assert value.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert fields(value)[0].name == "kind"
+    assert typing.get_args(typing.get_type_hints(value)["kind"]) == (kind,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_space_draws_it_and_what_is_drawn_can_be_built(kind, draws) -> None:
+    assert kind in ranges()["decoder"]
+    assert set(decoders.kinds()[kind].axes) <= set(ranges())
+    for architecture in draws({"decoder": kind}):
+        assert architecture.decoder is not None
+        assert architecture.decoder.kind == kind
+        network = architecture.build(5).train()
+        logits = network(torch.rand(2, 3, 37, 54))
+        assert logits.shape == (2, 5, 37, 54)
+        logits.square().mean().backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_the_same_after_yaml_and_after_its_answers(kind, draws, small_space) -> None:
+    for architecture in draws({"decoder": kind}):
+        assert Architecture.from_yaml(architecture.to_yaml()) == architecture
+        within = small_space({"decoder": kind})
+        answers = within.genotype(architecture)
+        assert within.choose(lambda name, options, answers=answers: answers[name]) == architecture
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_counted_as_pytorch_counts(kind, draws) -> None:
+    for architecture in draws({"decoder": kind}):
+        network = architecture.build(5).eval()
+        assert space.parameters(architecture, 5) == sum(each.numel() for each in network.parameters())
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 3, 64, 96))
+        assert space.multiply_adds(architecture, (64, 96), 5) == counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_widths_follow_a_factor_and_change_alone(kind, draws) -> None:
+    for architecture in draws({"decoder": kind}):
+        decoder = architecture.decoder
+        assert scale_width(architecture, 1.0).decoder == decoder
+        wider = scale_width(architecture, 2.0).decoder
+        assert wider.first_width() == 2 * decoder.first_width()
+        assert wider.largest_width() >= decoder.largest_width() >= decoder.first_width()
+        part = len(architecture.stages)
+        assert parts(architecture) > part
+        changed = with_part(architecture, part, 1)
+        assert changed.decoder.first_width() == decoder.first_width() + 4
+        assert replace(changed, decoder=decoder) == architecture
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_estimated(kind, draws) -> None:
+    for architecture in draws({"decoder": kind}):
+        milliseconds = TABLE.estimate(architecture, 5)
+        assert 0 < milliseconds < TABLE.estimate(scale_width(architecture, 4.0), 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cutting_its_channels_is_exact(kind, draws, lively, image, some_kept, unread) -> None:
+    for architecture in draws({"decoder": kind}):
+        cutter, network = Cutter(architecture, 5), lively(architecture)
+        keep = some_kept(cutter)
+        cut = cutter.cut(network, keep)
+        expected = unread(cutter, network, keep, image)
+        with torch.no_grad():
+            torch.testing.assert_close(cut(image), expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+        rebuilt = Architecture.from_yaml(cut.architecture.to_yaml()).build(5)
+        assert {name: value.shape for name, value in rebuilt.state_dict().items()} == {
+            name: value.shape for name, value in cut.state_dict().items()
+        }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_layers_are_found_under_its_scope(kind, draws) -> None:
+    for architecture in draws({"decoder": kind}, 2):
+        names = {name for name, _ in architecture.build(5).named_parameters()}
+        without = {name for name in names if name.startswith(("stem.", "stage", "head."))}
+        assert names - without
+        assert all(name.startswith("decoder.") for name in names - without)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_rows_of_blocks_can_be_exchanged(kind, draws) -> None:
+    for architecture in draws({"decoder": kind}):
+        rows = architecture.rows()
+        assert architecture.with_rows(rows) == architecture
+        assert set(rows) >= {f"stage{index}" for index in range(len(architecture.stages))}
+        for name, row in rows.items():
+            if row.removable:
+                kept = [index for index in range(row.depth) if index != row.removable[-1]]
+                shorter = architecture.with_rows({**rows, name: row.kept(kept)})
+                assert shorter.rows()[name].depth == row.depth - 1
+                assert {each: shorter.rows()[each] for each in rows if each != name} == {
+                    each: rows[each] for each in rows if each != name
+                }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_exported_and_the_graph_answers_as_pytorch_does(kind, draws, lively) -> None:
+    for architecture in draws({"decoder": kind}, 1):
+        network = lively(architecture).float()
+        image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+        agreement = compare_onnx(network, onnx_bytes(network, (64, 96), labels=False), image)
+        assert agreement.same_labels >= 0.999
+        assert agreement.max_abs_difference < 1e-3 * float(network(image).detach().abs().max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_described(kind, draws) -> None:
+    for architecture in draws({"decoder": kind}):
+        words = describe(architecture)["Decoder"]
+        assert str(architecture.decoder.first_width()) in words
+        assert words != describe(replace(scale_width(architecture, 2.0)))["Decoder"]
+
+
+def test_kinds_of_ours_have_places_of_their_own() -> None:
+    places = [kind.position for kind in decoders.kinds().values() if kind.position < LAST]
+    assert places == sorted(set(places))
+
+
+def test_an_unknown_kind_names_the_known_ones() -> None:
+    text = space.load("swiftnet-rn18").to_yaml().replace("kind: ladder", "kind: laddder")
+    with pytest.raises(
+        UserError, match=r"decoder.kind: expected one of .*ladder; got 'laddder'; did you mean 'ladder'"
+    ):
+        Architecture.from_yaml(text)
+
+
+def test_an_image_pyramid_needs_a_decoder_that_joins_it() -> None:
+    pyramid = space.load("swiftnet-rn18-pyramid")
+    with pytest.raises(ArchitectureError, match="levels: an image pyramid needs"):
+        replace(pyramid, decoder=None)

@@ -1,0 +1,51 @@
+"""What every fusion must do; an entry of `space.fusion.FUSIONS` is tested by being there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import space
+from pruning.surgery import Cutter
+from space.axes import ranges
+from space.fusion import FUSIONS
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_the_width_that_it_says_is_the_width_that_comes_out(name, draws) -> None:
+    assert name in ranges()["fuse"]
+    for architecture in draws({"fuse": name, "down": "cat"}):
+        graph = architecture.graph(5)
+        activations = {node.name: node for node in graph.nodes if node.name.endswith("fuse_norm")}
+        for index, stage in enumerate(architecture.stages):
+            assert stage.fuse == name
+            assert len(activations[f"stage{index}.fuse_norm"].channels) == stage.out_width
+            assert stage.out_width == FUSIONS[name].out_width(stage.width)
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_the_image_is_joined_where_it_says_so(name, draws) -> None:
+    for architecture in draws({"fuse": name, "down": "cat"}, 2):
+        pools = [node for node in architecture.graph(5).nodes if node.kind == "average_pool"]
+        assert bool(pools) == FUSIONS[name].image
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_cutting_through_it_is_exact(name, draws, lively, image, some_kept, unread) -> None:
+    for architecture in draws({"fuse": name, "down": "cat"}, 3):
+        cutter, network = Cutter(architecture, 5), lively(architecture)
+        keep = some_kept(cutter)
+        expected = unread(cutter, network, keep, image)
+        with torch.no_grad():
+            found = cutter.cut(network, keep)(image)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_it_is_another_network_than_without(name) -> None:
+    fplnet = space.load("fplnet-encoder")
+    fused = replace(fplnet, stages=tuple(replace(stage, fuse=name) for stage in fplnet.stages))
+    plain = replace(fplnet, stages=tuple(replace(stage, fuse="none") for stage in fplnet.stages))
+    assert space.parameters(fused, 5) > space.parameters(plain, 5)

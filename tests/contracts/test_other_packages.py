@@ -1,0 +1,130 @@
+"""A block and a decoder of other packages, each one file, go all the way by being installed: nothing else is told.
+
+The file is put beside an `entry_points.txt`, as an installation would, and the contract suites and the command line run
+with it in a process of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOYS = Path(__file__).parent / "toys"
+ROOT = Path(__file__).parents[2]
+
+# The stations of the way, each a test of the suite that every kind of ours has to pass too.
+STATIONS = {
+    "block": {
+        "drawn and built": "test_the_space_draws_it_and_what_is_drawn_can_be_built",
+        "written and read": "test_it_is_the_same_after_yaml_and_after_its_answers",
+        "counted": "test_it_is_counted_as_pytorch_counts",
+        "scaled": "test_it_is_scaled_to_widths_that_it_can_have",
+        "estimated": "test_it_is_estimated_layer_by_layer",
+        "pruned": "test_cutting_its_channels_is_exact",
+        "shortened": "test_blocks_of_it_can_go_and_the_others_keep_their_weights",
+        "exported": "test_it_is_exported_and_the_graph_answers_as_pytorch_does",
+        "described": "test_it_is_described",
+        "checked": "test_what_it_cannot_have_is_refused",
+    },
+    "decoder": {
+        "drawn and built": "test_the_space_draws_it_and_what_is_drawn_can_be_built",
+        "written and read": "test_it_is_the_same_after_yaml_and_after_its_answers",
+        "counted": "test_it_is_counted_as_pytorch_counts",
+        "scaled": "test_its_widths_follow_a_factor_and_change_alone",
+        "estimated": "test_it_is_estimated",
+        "pruned": "test_cutting_its_channels_is_exact",
+        "exported": "test_it_is_exported_and_the_graph_answers_as_pytorch_does",
+        "described": "test_it_is_described",
+    },
+}
+STUDY = """
+data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
+budget: 50ms
+target: null@cpu:1
+recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}
+space: {block: [toy], decoder: [toy-sum], stages: [2], stage.depth: [1]}
+search: {seeds: [], random_trials: 1, guided_trials: 0, finalists: 1, finish_epochs: 0, concurrent: 1}
+"""
+
+
+def install(folder: Path, group: str, name: str, module: str) -> dict[str, str]:
+    """A package that consists of one of the toys; the environment in which it is installed."""
+    shutil.copy(TOYS / f"{module}.py", folder)
+    metadata = folder / f"{module}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[framebudget.{group}]\n{name} = {module}\n")
+    path = os.pathsep.join([str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"PYTHONPATH": path}
+
+
+def run(environment: dict[str, str], *arguments: str) -> str:
+    """What a command prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True, cwd=ROOT, timeout=900
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("part", "group", "name", "module"),
+    [("block", "blocks", "toy", "toy_block"), ("decoder", "decoders", "toy-sum", "toy_decoder")],
+)
+def test_it_is_carried_by_the_suite_of_our_own(part, group, name, module, tmp_path) -> None:
+    environment = install(tmp_path, group, name, module)
+    suite = f"tests/contracts/test_{group}.py"
+    told = run(environment, "pytest", suite, "-k", f"[{name}]", "-vv", "-p", "no:cacheprovider")
+    for station, test in STATIONS[part].items():
+        assert re.search(rf"{test}\[{name}\] PASSED", told), f"{station}: {told}"
+
+
+def test_a_search_finds_trains_measures_certifies_and_describes_them(tmp_path) -> None:
+    install(tmp_path, "blocks", "toy", "toy_block")
+    environment = install(tmp_path, "decoders", "toy-sum", "toy_decoder")
+    (tmp_path / "study.yaml").write_text(STUDY)
+    told = run(environment, "nas.cli", "search", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run"))
+    winner = tmp_path / "run" / "winner"
+    assert (winner / "model.onnx").is_file(), told
+    architecture = (winner / "architecture.yaml").read_text()
+    assert "block: toy" in architecture
+    assert "block_options:\n    repeats: " in architecture
+    assert "kind: toy-sum" in architecture
+    assert "passed: true" in (winner / "certificate.yaml").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "repeated convolution block" in page
+    assert "sum of " in page
+
+
+def test_without_its_package_the_yaml_is_refused_by_name(tmp_path) -> None:
+    environment = install(tmp_path, "blocks", "toy", "toy_block")
+    draw = (
+        "import random; from space import Space;"
+        "print(Space(ranges={'block': ('toy',)}).sample(random.Random(0)).to_yaml())"
+    )
+    text = subprocess.run([sys.executable, "-c", draw], env=environment, capture_output=True, text=True, check=True)
+    (tmp_path / "toy.yaml").write_text(text.stdout)
+    assert "toy.yaml: " in (told := run(environment, "nas.cli", "show", str(tmp_path / "toy.yaml")))
+    assert "repeats" not in told
+    refused = run(dict(os.environ), "nas.cli", "show", str(tmp_path / "toy.yaml"))
+    assert re.search(r"stages\[0\]\.block: expected one of nonbt, fpl, esp, sep, inverted; got 'toy'", refused)
+
+
+def test_a_name_that_is_taken_is_refused(tmp_path) -> None:
+    environment = install(tmp_path, "blocks", "nonbt", "toy_block")
+    told = run(environment, "nas.cli", "show", "erfnet")
+    assert "expected one 'nonbt' in framebudget.blocks" in told
+    assert "uninstall one" in told
+
+
+def test_what_is_no_block_is_refused(tmp_path) -> None:
+    environment = install(tmp_path, "blocks", "broken", "toy_block")
+    (tmp_path / "toy_block.py").write_text("BLOCK = 'nothing of the kind'\n")
+    told = run(environment, "nas.cli", "show", "erfnet")
+    assert "expected BLOCK, a space.block.Block, in the module of 'broken', got 'nothing of the kind'" in told
+    assert "Traceback" not in told
