@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import IdentityTransform
 
-from nas.report.drawing import DISC, as_svg, css, draw_percent_axis, framed, hover, look
+from nas.report.drawing import DISC, draw_leader, draw_name, draw_percent_axis, framed, look
 from nas.report.labels import LINE_PIXELS, shortened, spread
 from nas.report.palette import LIGHT
 from nas.report.summary import Candidate, Summary
+from nas.report.svg import as_svg, css, hover
 
 WIDTH, HEIGHT = 1000, 310
 MARGINS = (52, 42, 190, 26)  # left, bottom, right, where names are, and top
@@ -55,8 +55,6 @@ def _draw_curve(axes: Axes, candidate: Candidate, is_winner: bool) -> None:
         linewidth=2.2 if bold else 1.1,
         alpha=None if bold else 0.7,
         marker=DISC,
-        markersize=5,
-        markeredgewidth=0,
         markevery=marks,
         gid=hover(candidate.name),
     )
@@ -68,10 +66,9 @@ def _draw_names(axes: Axes, trained: Sequence[Candidate], winner: str | None) ->
     order = sorted(trained, key=lambda each: (each.key != winner, -(each.miou or 0.0)))
     named = [each for each in order if each.epochs == longest or each.key == winner][:MOST_NAMES]
     ends = [axes.transData.transform((each.epochs, each.miou or 0.0)) for each in named]
-    frame, pixels = axes.bbox, IdentityTransform()
+    frame = axes.bbox
     heights = spread([y for _, y in ends], LINE_PIXELS, frame.y0, frame.y1)
     for each, (x, y), height in zip(named, ends, heights, strict=True):
-        leader = (x + 5, frame.x1 + 8, frame.x1 + 20), (y, y, height)
-        axes.plot(*leader, transform=pixels, color=LIGHT["soft"], linewidth=0.7, alpha=0.5)
-        words, kind = shortened(each.name, LONGEST_NAME), "winner-name" if each.key == winner else "name"
-        axes.text(frame.x1 + 24, height - 4, words, transform=pixels, gid=css(kind))
+        draw_leader(axes, (x + 5, frame.x1 + 8, frame.x1 + 20), (y, y, height))
+        words, bold = shortened(each.name, LONGEST_NAME), each.key == winner
+        draw_name(axes, words, frame.x1 + 24, height - 4, bold=bold, align="left")

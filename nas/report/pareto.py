@@ -10,12 +10,12 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.path import Path
 from matplotlib.ticker import NullLocator
-from matplotlib.transforms import Bbox, IdentityTransform
 
-from nas.report.drawing import DISC, as_svg, css, draw_percent_axis, framed, hover, look, ticks_within
+from nas.report.drawing import DISC, draw_leader, draw_name, draw_percent_axis, draw_words, framed, look, ticks_within
 from nas.report.labels import Point, place_label, shortened
 from nas.report.palette import LIGHT
 from nas.report.summary import Candidate, Summary, Timing, Winner
+from nas.report.svg import as_svg, css, hover
 from nas.run_folder import Origin
 
 WIDTH, HEIGHT = 1000, 500
@@ -174,20 +174,12 @@ def _draw_axes(axes: Axes, view: _View, below: str) -> None:
     axes.set_xlabel(below, gid=css("heading"))
     draw_percent_axis(axes, low, high)
     axes.axhline(low, color=LIGHT["soft"], linewidth=0.8)
-    for words, base in (("not", 18), ("trained", 5)):
-        axes.annotate(
-            words,
-            (0, 0),
-            (-4, base),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            horizontalalignment="right",
-            color=LIGHT["soft"],
-        )
+    draw_words(axes, "not", (0, 0), (-4, 18), align="right")
+    draw_words(axes, "trained", (0, 0), (-4, 5), align="right")
 
 
 def round_values(low: float, high: float, most: int) -> list[float]:
-    """Round values within a range, apart by ratio so that `most` would fill it, the roundest first to be kept.
+    """Round values within a range, by ratio at least a share of 1 / `most` of it apart; the roundest are kept first.
 
     matplotlib's own ticks for a logarithmic axis are whole decades, of which a picture of latencies seldom has two.
     """
@@ -204,18 +196,12 @@ def round_values(low: float, high: float, most: int) -> list[float]:
 def _draw_budget(axes: Axes, view: _View) -> None:
     budget, (fastest, slowest) = view.summary.budget_milliseconds, view.milliseconds
     axes.axvspan(budget, slowest, color=LIGHT["bad"], alpha=0.06, linewidth=0, zorder=0)
-    axes.axvline(budget, ymax=1.03, color=LIGHT["bad"], linewidth=1.5, linestyle=(0, (5, 3)))
-    has_room_at_right = math.log(slowest / budget) > 0.25 * math.log(slowest / fastest)
-    axes.annotate(
-        f"budget {view.summary.budget}",
-        (budget, 1),
-        (6 if has_room_at_right else -6, 4),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        horizontalalignment="left" if has_room_at_right else "right",
-        color=LIGHT["bad"],
-        gid=css("budget"),
-    )
+    axes.axvline(budget, ymax=1.03, color=LIGHT["bad"], linestyle=(0, (5, 3)))
+    words, place = f"budget {view.summary.budget}", (budget, 1)
+    if math.log(slowest / budget) > 0.25 * math.log(slowest / fastest):
+        draw_words(axes, words, place, (6, 4), across="data", colour="bad", kind="budget")
+    else:
+        draw_words(axes, words, place, (-6, 4), across="data", align="right", colour="bad", kind="budget")
 
 
 def _draw_front(axes: Axes, view: _View) -> None:
@@ -229,7 +215,7 @@ def _draw_front(axes: Axes, view: _View) -> None:
             steps.append((milliseconds, miou))
     if steps:
         x, y = zip(*steps, (view.milliseconds[1], steps[-1][1]), strict=True)
-        axes.step(x, y, where="post", color=LIGHT["soft"], linewidth=1.5, alpha=0.45, gid=css("front"))
+        axes.step(x, y, where="post", color=LIGHT["soft"], alpha=0.45, gid=css("front"))
 
 
 def _draw_cuts(axes: Axes, view: _View) -> None:
@@ -243,7 +229,7 @@ def _draw_cuts(axes: Axes, view: _View) -> None:
         cuts += [(view.place(each), star) for each in view.trained if each.key == winner.key]
     for ends in cuts:
         x, y = zip(*ends, strict=True)
-        axes.plot(x, y, color=LIGHT["winner"], linewidth=1.5, linestyle=(0, (2, 3)), gid=css("cut"))
+        axes.plot(x, y, color=LIGHT["winner"], linestyle=(0, (2, 3)), gid=css("cut"))
 
 
 def _draw_gains(axes: Axes, view: _View) -> None:
@@ -255,18 +241,8 @@ def _draw_gains(axes: Axes, view: _View) -> None:
         x, after = view.place(each)
         if winner is not None and not winner.pruned and each.key == winner.key:
             x, after = winner.timing.milliseconds, winner.miou
-        axes.plot(
-            (x, x),
-            (each.search_miou, after),
-            color=LIGHT[each.origin],
-            linewidth=1.2,
-            alpha=0.7,
-            marker=DISC,
-            markersize=5,
-            markeredgewidth=0,
-            markevery=[0],
-            gid=css("gain"),
-        )
+        (line,) = axes.plot((x, x), (each.search_miou, after), color=LIGHT[each.origin], linewidth=1.2, alpha=0.7)
+        line.set(marker=DISC, markevery=[0], gid=css("gain"))
 
 
 def _draw_intervals(axes: Axes, view: _View) -> None:
@@ -277,44 +253,40 @@ def _draw_intervals(axes: Axes, view: _View) -> None:
     for each in view.marked:
         if each.miou is not None:
             ends = max(fastest, each.timing.ci_low_milliseconds), min(slowest, each.timing.ci_high_milliseconds)
-            axes.plot(ends, (each.miou, each.miou), color=LIGHT[each.origin], linewidth=1.5, gid=css("interval"))
+            axes.plot(ends, (each.miou, each.miou), color=LIGHT[each.origin], gid=css("interval"))
 
 
 def _draw_candidate(axes: Axes, view: _View, candidate: Candidate) -> None:
     """Its shape, hollow where there is more to come; a stroke for what was timed and left."""
     miou = "" if candidate.miou is None else f", {candidate.miou:.1%} mIoU"
     words = f"{candidate.name}: {candidate.timing.milliseconds:.2f} ms{miou} ({candidate.status})"
-    kind, colour = KINDS[candidate.origin], LIGHT[candidate.origin]
-    marker, size, face, edge, width = kind.marker, kind.size, colour, LIGHT["ground"], 1.0
+    place, kind = view.place(candidate), KINDS[candidate.origin]
     if candidate.miou is None and candidate.origin != "company":
-        marker, size, edge, width = "|", 18.0, colour, 2.0
-    elif candidate.miou is None or candidate.status in ("stopped", "failed", "unfinished"):
-        face, edge, width = LIGHT["ground"], colour, 1.6
-    x, y = view.place(candidate)
-    axes.plot(
-        x,
-        y,
-        marker=marker,
-        markersize=size,
-        markerfacecolor=face,
-        markeredgecolor=edge,
-        markeredgewidth=width,
-        linestyle="none",
-        gid=hover(words),
-    )
+        _draw_marker(axes, place, "|", 18, candidate.origin, words, hollow=True)
+    else:
+        hollow = candidate.miou is None or candidate.status in ("stopped", "failed", "unfinished")
+        _draw_marker(axes, place, kind.marker, kind.size, candidate.origin, words, hollow=hollow)
 
 
 def _draw_star(axes: Axes, winner: Winner) -> None:
     """The finished artefact."""
+    place, words = (winner.timing.milliseconds, winner.miou), f"{winner.name}: {winner.timing.milliseconds:.2f} ms"
+    _draw_marker(axes, place, "*", 22, "winner", words, hollow=False)
+
+
+def _draw_marker(
+    axes: Axes, place: Point, marker: str | Path, pixels: float, colour: str, words: str, *, hollow: bool
+) -> None:
+    inside, edge, width = ("ground", colour, 1.6) if hollow else (colour, "ground", 1.0)
     axes.plot(
-        winner.timing.milliseconds,
-        winner.miou,
-        marker="*",
-        markersize=22,
-        markerfacecolor=LIGHT["winner"],
-        markeredgecolor=LIGHT["ground"],
+        *place,
         linestyle="none",
-        gid=hover(f"{winner.name}: {winner.timing.milliseconds:.2f} ms"),
+        marker=marker,
+        markersize=pixels,
+        markerfacecolor=LIGHT[inside],
+        markeredgecolor=LIGHT[edge],
+        markeredgewidth=width,
+        gid=hover(words),
     )
 
 
@@ -323,17 +295,16 @@ def _draw_names(axes: Axes, view: _View) -> None:
 
     They cover no marker, interval or other name, nor the budget's line, and a gain only where there is no other room.
     """
-    names = [(each.name, view.place(each), "name") for each in _worth_naming(view)]
+    names = [(each.name, view.place(each), False) for each in _worth_naming(view)]
     if view.winner is not None:
-        names.insert(0, (view.winner.name, (view.winner.timing.milliseconds, view.winner.miou), "winner-name"))
+        names.insert(0, (view.winner.name, (view.winner.timing.milliseconds, view.winner.miou), True))
     gains = [each.get_window_extent() for each in axes.lines if each.get_gid() == css("gain")]
     free_to_cover = (css("gain"), css("front"), css("cut"))
     taken = [each.get_window_extent().padded(1.5) for each in axes.lines if each.get_gid() not in free_to_cover]
-    frame, pixels = axes.bbox, IdentityTransform()
-    bounds = Bbox.from_extents(frame.x0 + 2, frame.y0 + 2, frame.x1, frame.y1)
-    for name, place, kind in names:
+    bounds = axes.bbox.padded(-2)
+    for name, place, bold in names:
         x, y = axes.transData.transform(place)
-        words, bold = shortened(name, LONGEST_NAME), kind == "winner-name"
+        words = shortened(name, LONGEST_NAME)
         box = place_label(words, (x, y), taken + gains, bounds, bold=bold)
         if box is None:
             box = place_label(words, (x, y), taken, bounds, bold=bold)
@@ -342,9 +313,8 @@ def _draw_names(axes: Axes, view: _View) -> None:
         taken.append(box)
         near_x, near_y = min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)
         if math.hypot(x - near_x, y - near_y) > LEADER_PIXELS:
-            axes.plot((x, near_x), (y, near_y), transform=pixels, color=LIGHT["soft"], linewidth=0.7, alpha=0.5)
-        middle = (box.x0 + box.x1) / 2
-        axes.text(middle, box.y0 + 3, words, transform=pixels, horizontalalignment="center", gid=css(kind))
+            draw_leader(axes, (x, near_x), (y, near_y))
+        draw_name(axes, words, (box.x0 + box.x1) / 2, box.y0 + 3, bold=bold, align="center")
 
 
 def _worth_naming(view: _View) -> Iterable[Candidate]:
