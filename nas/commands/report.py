@@ -24,8 +24,7 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.report import summarize
     from nas.report.page import FIGURES, write_summary
-    from nas.report.sections import effort_words
-    from nas.report.summary import headline
+    from nas.report.summary import effort_words, headline
     from nas.report.terminal import leaderboard_table
     from nas.runs.folder import RunFolder
 

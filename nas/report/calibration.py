@@ -8,8 +8,13 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
 from nas.latency.estimates.calibration import Calibration, Estimate, error_of
 from nas.report.agreement import kendall_tau
+from nas.report.drawing import look
+from nas.report.palette import LIGHT
 from nas.storage.files import write_atomically, write_text
 from nas.terminal import table
 
@@ -49,31 +54,32 @@ def _tau(left_out: Sequence[Estimate], proxy: Callable[[Estimate], float]) -> st
 
 
 def _draw(path: Path, calibration: Calibration) -> None:
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
     measured = [each.measured_milliseconds for each in calibration.left_out]
-    figure = Figure(figsize=(10, 4.6), layout="constrained", dpi=120)
-    left, right = figure.subplots(1, 2)
-    ends = (0.8 * min(measured), 1.25 * max(measured))
-    left.plot(ends, ends, color="#888888", linewidth=1)
-    left.fill_between(ends, [0.9 * end for end in ends], [1.1 * end for end in ends], color="#888888", alpha=0.15)
-    left.scatter(measured, [each.estimated_milliseconds for each in calibration.left_out], s=14, color="#3b6ea5")
-    left.set_ylabel("estimated by the latency table, milliseconds")
-    left.set_title(f"mean absolute error {calibration.table.error:.1%} (band: 10 %)", fontsize=10)
-    right.scatter(measured, [each.multiply_adds / 1e9 for each in calibration.left_out], s=14, color="#b5651d")
-    right.set_ylabel("multiply-adds, 10^9")
-    right.set_title("what a FLOPs proxy sees", fontsize=10)
-    for axes in (left, right):
-        axes.set(xscale="log", yscale="log", xlabel="measured, milliseconds")
-        axes.spines[["top", "right"]].set_visible(False)
-    for axis in (left.xaxis, left.yaxis, right.xaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
-    figure.suptitle(
-        f"{len(measured)} random networks left out of the fit: {calibration.table.target}, "
-        f"{calibration.table.height}x{calibration.table.width}",
-        fontsize=11,
-    )
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    with look():
+        figure = Figure(figsize=(12, 5.52), layout="constrained", dpi=100, facecolor=LIGHT["ground"], frameon=True)
+        left, right = figure.subplots(1, 2)
+        ends = (0.8 * min(measured), 1.25 * max(measured))
+        left.plot(ends, ends, color=LIGHT["soft"], linewidth=1)
+        band = [[share * end for end in ends] for share in (0.9, 1.1)]
+        left.fill_between(ends, *band, color=LIGHT["soft"], alpha=0.12, linewidth=0)
+        estimated = [each.estimated_milliseconds for each in calibration.left_out]
+        left.scatter(measured, estimated, s=14, color=LIGHT["guided"])
+        left.set_ylabel("estimated by the latency table, milliseconds")
+        left.set_title(f"mean absolute error {calibration.table.error:.1%} (band: 10 %)")
+        right.scatter(
+            measured, [each.multiply_adds / 1e9 for each in calibration.left_out], s=14, color=LIGHT["company"]
+        )
+        right.set_ylabel("multiply-adds, 10^9")
+        right.set_title("what a FLOPs proxy sees")
+        for axes in (left, right):
+            axes.set(xscale="log", yscale="log", xlabel="measured, milliseconds")
+            axes.spines.left.set_visible(True)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axis.set_minor_formatter(NullFormatter())
+        figure.suptitle(
+            f"{len(measured)} random networks left out of the fit: {calibration.table.target}, "
+            f"{calibration.table.height}x{calibration.table.width}"
+        )
+        write_atomically(path, lambda file: figure.savefig(file, format="png"))

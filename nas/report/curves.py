@@ -1,69 +1,74 @@
-"""Learning curves: mIoU after every epoch of every trained candidate, as inline SVG."""
+"""Learning curves: mIoU after every epoch of every trained candidate."""
 
 from __future__ import annotations
 
-from nas.report.axes import LINE_PIXELS, Box, Scale, even_ticks, linear, percent_axis, spread, text
-from nas.report.markup import Html, element, joined
+from collections.abc import Sequence
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from nas.report.drawing import DISC, draw_leader, draw_name, draw_percent_axis, framed, look
+from nas.report.labels import LINE_PIXELS, shortened, spread
+from nas.report.palette import LIGHT
 from nas.report.summary import Candidate, Summary
+from nas.report.svg import as_svg, css, hover
 
-WIDTH, HEIGHT = 960, 300
-FRAME = Box(left=58, top=26, right=WIDTH - 190, bottom=HEIGHT - 40)
+WIDTH, HEIGHT = 1000, 310
+MARGINS = (52, 42, 190, 26)  # left, bottom, right, where names are, and top
 MOST_NAMES = 14
+LONGEST_NAME = 24
 
 
-def curves(summary: Summary) -> Html:
-    """One line per candidate; a dot where its finish phase begins, and a name where it ends."""
+def curves(summary: Summary) -> Markup | None:
+    """One line per candidate; a dot where its finish phase begins, and a name where it ends. None if none trained."""
     trained = [each for each in summary.measured if each.epochs]
     if not trained:
-        return element("p", {"class": "muted"}, "No epoch has been trained yet.")
+        return None
     values = [value for each in trained for value in (*each.search, *each.finish)]
-    longest = max(2, max(each.epochs for each in trained))
-    low, high = max(0.0, min(values) - 0.02), min(1.0, max(values) + 0.02)
-    x = linear(1, longest, FRAME.left + 8, FRAME.right)
-    y = linear(low, high, FRAME.bottom, FRAME.top)
-    parts = [element("title", {}, "mIoU after every epoch"), percent_axis(FRAME, y, low, high)]
-    for tick in even_ticks(1, longest, 10):
-        if tick == round(tick):
-            parts.append(text(x(tick), FRAME.bottom + 18, f"{tick:g}", "tick", "middle"))
-    parts.append(text((FRAME.left + FRAME.right) / 2, HEIGHT - 4, "epoch", "title", "middle"))
-    parts.append(text(FRAME.left - 44, FRAME.top - 10, "mIoU (%)", "title"))
     winner = None if summary.winner is None else summary.winner.key
-    for each in sorted(trained, key=lambda each: (each.key == winner, len(each.finish))):
-        parts.append(_curve(each, x, y, each.key == winner))
-    parts.append(_names(trained, x, y, winner))
-    attributes = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "class": "chart", "role": "img", "aria-label": "Learning curves"}
-    return element("svg", attributes, *parts)
+    with look():
+        figure, axes = framed(WIDTH, HEIGHT, *MARGINS)
+        longest = max(2, max(each.epochs for each in trained))
+        axes.set_xlim(1 - 0.01 * (longest - 1), longest)
+        low, high = max(0.0, min(values) - 0.02), min(1.0, max(values) + 0.02)
+        axes.set_ylim(low, high)
+        axes.set_xlabel("epoch", gid=css("heading"))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True))
+        axes.tick_params(axis="x", length=0)
+        axes.spines.bottom.set_visible(False)
+        draw_percent_axis(axes, low, high)
+        for each in sorted(trained, key=lambda each: (each.key == winner, len(each.finish))):
+            _draw_curve(axes, each, each.key == winner)
+        _draw_names(axes, trained, winner)
+        return as_svg(figure, "Learning curves", "mIoU after every epoch")
 
 
-def _curve(candidate: Candidate, x: Scale, y: Scale, is_winner: bool) -> Html:
+def _draw_curve(axes: Axes, candidate: Candidate, is_winner: bool) -> None:
     values = (*candidate.search, *candidate.finish)
-    points = [(x(epoch), y(value)) for epoch, value in enumerate(values, 1)]
-    colour = "winner" if is_winner else candidate.origin
-    weight = "bold" if candidate.finish or is_winner else "thin"
-    name = element("title", {}, candidate.name)
-    path = "M" + "L".join(f"{across:.2f},{down:.2f}" for across, down in points)
-    parts = [element("path", {"d": path, "class": f"curve {weight} stroke-{colour}"}, name)]
-    marks = [points[-1]] + ([points[len(candidate.search)]] if candidate.search and candidate.finish else [])
-    for across, down in marks:
-        parts.append(element("circle", {"cx": across, "cy": down, "r": 2.5, "class": f"fill-{colour}"}))
-    return joined(parts)
+    marks = [len(values) - 1] + ([len(candidate.search)] if candidate.search and candidate.finish else [])
+    bold = bool(candidate.finish) or is_winner
+    axes.plot(
+        range(1, len(values) + 1),
+        values,
+        color=LIGHT["winner" if is_winner else candidate.origin],
+        linewidth=2.2 if bold else 1.1,
+        alpha=None if bold else 0.7,
+        marker=DISC,
+        markevery=marks,
+        gid=hover(candidate.name),
+    )
 
 
-def _names(trained: list[Candidate], x: Scale, y: Scale, winner: str | None) -> Html:
+def _draw_names(axes: Axes, trained: Sequence[Candidate], winner: str | None) -> None:
     """Names of those who trained longest, at the right edge, best first; a thin line leads to the curve's end."""
     longest = max(each.epochs for each in trained)
     order = sorted(trained, key=lambda each: (each.key != winner, -(each.miou or 0.0)))
     named = [each for each in order if each.epochs == longest or each.key == winner][:MOST_NAMES]
-    ends = [y(each.miou or 0.0) for each in named]
-    heights = spread(ends, LINE_PIXELS, FRAME.top, FRAME.bottom)
-    parts = []
-    for each, end, height in zip(named, ends, heights, strict=True):
-        words = each.name if len(each.name) <= 24 else each.name[:23] + "…"
-        kind = "name winner-name" if each.key == winner else "name"
-        start = x(each.epochs) + 5
-        path = f"M{start:.2f},{end:.2f}L{FRAME.right + 8:.2f},{end:.2f}L{FRAME.right + 20:.2f},{height:.2f}"
-        parts += [
-            element("path", {"d": path, "class": "leader"}),
-            text(FRAME.right + 24, height + 4, words, kind),
-        ]
-    return joined(parts)
+    ends = [axes.transData.transform((each.epochs, each.miou or 0.0)) for each in named]
+    frame = axes.bbox
+    heights = spread([y for _, y in ends], LINE_PIXELS, frame.y0, frame.y1)
+    for each, (x, y), height in zip(named, ends, heights, strict=True):
+        draw_leader(axes, (x + 5, frame.x1 + 8, frame.x1 + 20), (y, y, height))
+        words, bold = shortened(each.name, LONGEST_NAME), each.key == winner
+        draw_name(axes, words, frame.x1 + 24, height - 4, bold=bold, align="left")

@@ -1,97 +1,126 @@
-"""The Pareto picture: mIoU over latency, with the budget as a line, as inline SVG."""
+"""The Pareto picture: mIoU over latency, with the budget as a line."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nas.report.axes import (
-    CHARACTER_PIXELS,
-    Box,
-    Scale,
-    even_ticks,
-    label,
-    line,
-    linear,
-    logarithmic,
-    percent_axis,
-    place_label,
-    ratio_ticks,
-    text,
-)
-from nas.report.markup import Html, element, joined
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.path import Path
+from matplotlib.ticker import NullLocator
+
+from nas.report.drawing import DISC, draw_leader, draw_name, draw_percent_axis, draw_words, framed, look, ticks_within
+from nas.report.labels import Point, place_label, shortened
+from nas.report.palette import LIGHT
 from nas.report.summary import Candidate, Summary, Timing, Winner
+from nas.report.svg import as_svg, css, hover
 from nas.runs.folder import Origin
 
-WIDTH, HEIGHT = 960, 520
-WHOLE = Box(left=58, top=46, right=WIDTH - 12, bottom=HEIGHT - 88)
-LEFT = Box(left=58, top=46, right=500, bottom=HEIGHT - 88)
-RIGHT = Box(left=516, top=46, right=WIDTH - 12, bottom=HEIGHT - 88)
-RUG = HEIGHT - 66.0  # y of what was timed but not trained
-BOTTOM = RUG + 14
-
+WIDTH, HEIGHT = 1000, 500
+MARGINS = (52, 42, 14, 34)  # left, bottom, right, top
+STRIP = 0.09  # of the frame's height, below the rest: what was timed but not trained
 LONGEST_NAME = 32
+LEADER_PIXELS = 11.0
 
 CLOSE = (0.9, 1.02)  # times the budget: where candidates that were made to fill it crowd
 CROWD = 4
 CLOSE_SHARE = 0.4  # of the picture's width; a crowd that has as much room already needs no close-up
 
-LEGEND = (
-    ("winner", "winner", ""),
-    ("company", "published", ""),
-    ("seed", "published, scaled", ""),
-    ("pruned", "pruned", ""),
-    ("random", "random", ""),
-    ("guided", "guided", ""),
-    ("guided", "stopped early", "hollow"),
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """How candidates of an origin look: matplotlib's marker, its size in pixels, and the same shape as a character."""
+
+    marker: str | Path
+    size: float
+    glyph: str
+    words: str
+    most_names: int
+
+
+# A shape for each, so that colours are not needed to tell them apart. The first get a name first, and are on top.
+KINDS: Mapping[Origin, Kind] = {
+    "company": Kind(marker="D", size=9, glyph="◆", words="published", most_names=12),
+    "pruned": Kind(marker="v", size=10.5, glyph="▼", words="pruned", most_names=12),
+    "seed": Kind(marker="^", size=10.5, glyph="▲", words="published, scaled", most_names=12),
+    "guided": Kind(marker="s", size=9, glyph="■", words="guided", most_names=1),
+    "random": Kind(marker=DISC, size=9, glyph="●", words="random", most_names=1),
+}
+LEGEND = (  # glyph, colour, words
+    ("★", "winner", "winner"),
+    *((kind.glyph, origin, kind.words) for origin, kind in KINDS.items()),
+    ("□", "guided", "stopped early"),
+    ("|", "random", "not trained"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Panel:
-    """A frame with its scales, what lies in its range of milliseconds, and whose names are written."""
+class _View:
+    """What one picture shows: a range of milliseconds, and names of some origins."""
 
-    frame: Box
-    x: Scale
-    y: Scale
+    summary: Summary
     milliseconds: tuple[float, float]
     miou: tuple[float, float]
-    candidates: tuple[Candidate, ...]
-    winner: Winner | None
-    named: tuple[tuple[Origin, int], ...]
+    named: tuple[Origin, ...]
+
+    def holds(self, timing: Timing) -> bool:
+        """Whether a latency is in the picture."""
+        return self.milliseconds[0] <= timing.milliseconds <= self.milliseconds[1]
+
+    @property
+    def winner(self) -> Winner | None:
+        """The winner if it is in the picture."""
+        winner = self.summary.winner
+        return winner if winner is not None and self.holds(winner.timing) else None
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Who is in the picture."""
+        return [each for each in self.summary.measured if self.holds(each.timing)]
+
+    @property
+    def trained(self) -> list[Candidate]:
+        """Those of them with a mIoU."""
+        return [each for each in self.candidates if each.miou is not None]
+
+    @property
+    def marked(self) -> list[Candidate]:
+        """Those with a marker of their own, last what is on top. The star is the winner's, unless that was pruned."""
+        itself = self.winner.key if self.winner is not None and not self.winner.pruned else None
+        shown = [each for each in self.candidates if each.miou is None or each.key != itself]
+        return sorted(shown, key=_rank, reverse=True)
+
+    def place(self, candidate: Candidate) -> Point:
+        """Milliseconds and mIoU, or the middle of the strip below."""
+        low, high = self.miou
+        miou = low - STRIP / 2 * (high - low) if candidate.miou is None else candidate.miou
+        return candidate.timing.milliseconds, miou
 
 
-def pareto(summary: Summary) -> Html:
-    """Candidates by latency (logarithmic) and mIoU, trained ones in the frame and untrained ones below it.
+def pareto(summary: Summary) -> tuple[Markup, ...]:
+    """Candidates by latency (logarithmic) and mIoU, trained ones in the frame and untrained ones in a strip below it.
 
-    Where many crowd below the budget, a second panel shows them close up.
+    Where many crowd below the budget, a second picture shows them close up.
     """
-    low, high = _miou_range(summary)
     fastest, slowest = _latency_range(summary)
     near, far = (share * summary.budget_milliseconds for share in CLOSE)
     crowd = sum(near <= each.timing.milliseconds <= far for each in summary.measured)
-    others: tuple[tuple[Origin, int], ...] = (("seed", 12), ("pruned", 12), ("guided", 1), ("random", 1))
-    if crowd < CROWD or math.log(far / near) >= CLOSE_SHARE * math.log(slowest / fastest):
-        panels = [_panel(summary, WHOLE, (fastest, slowest), (low, high), (("company", 12), *others))]
-    else:
-        panels = [
-            _panel(summary, LEFT, (fastest, slowest), (low, high), (("company", 12),)),
-            _panel(summary, RIGHT, (near, far), (low, high), others),
-        ]
-    where = f"{summary.target}, {summary.input_size[0]}x{summary.input_size[1]}"
     statistic = "" if summary.statistic == "p50" else f" {summary.statistic}"
-    parts = [
-        element("title", {}, f"mIoU over latency against the budget of {summary.budget}"),
-        _legend(),
-        text(WHOLE.left - 44, WHOLE.top - 10, "mIoU (%)", "title"),
-        text((WHOLE.left + WHOLE.right) / 2, HEIGHT - 6, f"latency{statistic} (ms) on {where}", "title", "middle"),
-        *(_drawn(panel, summary) for panel in panels),
-    ]
-    if len(panels) > 1:
-        parts.append(text(RIGHT.right, RIGHT.top - 10, "close to the budget", "title", "end"))
-    attributes = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "class": "chart", "role": "img", "aria-label": "Pareto picture"}
-    return element("svg", attributes, *parts)
+    size = f"{summary.input_size[0]}x{summary.input_size[1]}"
+    below = f"latency{statistic} (ms) on {summary.target}, {size}"
+    miou = _miou_range(summary)
+    first, *others = KINDS
+    if crowd < CROWD or math.log(far / near) >= CLOSE_SHARE * math.log(slowest / fastest):
+        whole = _View(summary=summary, milliseconds=(fastest, slowest), miou=miou, named=(first, *others))
+        return (_drawn(whole, WIDTH, below),)
+    whole = _View(summary=summary, milliseconds=(fastest, slowest), miou=miou, named=(first,))
+    close = _View(summary=summary, milliseconds=(near, far), miou=miou, named=tuple(others))
+    return (
+        _drawn(whole, WIDTH // 2, below),
+        _drawn(close, WIDTH // 2, f"latency{statistic} (ms), close to the budget"),
+    )
 
 
 def _latency_range(summary: Summary) -> tuple[float, float]:
@@ -110,247 +139,187 @@ def _miou_range(summary: Summary) -> tuple[float, float]:
     return max(0.0, low - margin), min(1.0, high + margin)
 
 
-def _panel(
-    summary: Summary,
-    frame: Box,
-    milliseconds: tuple[float, float],
-    miou: tuple[float, float],
-    named: tuple[tuple[Origin, int], ...],
-) -> _Panel:
-    def inside(timing: Timing) -> bool:
-        return milliseconds[0] <= timing.milliseconds <= milliseconds[1]
-
-    winner = summary.winner
-    return _Panel(
-        frame=frame,
-        x=logarithmic(*milliseconds, frame.left, frame.right),
-        y=linear(*miou, frame.bottom, frame.top),
-        milliseconds=milliseconds,
-        miou=miou,
-        candidates=tuple(each for each in summary.measured if inside(each.timing)),
-        winner=winner if winner is not None and inside(winner.timing) else None,
-        named=named,
-    )
-
-
-def _drawn(panel: _Panel, summary: Summary) -> Html:
-    trained = [each for each in panel.candidates if each.miou is not None]
-    # The star stands for the winner's candidate, unless it was pruned into another network.
-    itself = panel.winner.key if panel.winner is not None and not panel.winner.pruned else None
-    shown = [each for each in trained if each.key != itself]
-    untrained = [each for each in panel.candidates if each.miou is None]
-    parts = [
-        _axes(panel, summary),
-        _front(trained, panel),
-        *(_cut(each, panel) for each in trained if each.origin == "pruned"),
-        *(_finish_gain(each, panel) for each in shown),
-        *(_interval(each, panel, summary) for each in shown),
-        *(_untrained(each, panel) for each in untrained),
-        *(_point(each, panel) for each in sorted(shown, key=_rank, reverse=True)),
-    ]
-    if panel.winner is not None:
-        parts.append(_star(panel.winner, trained, panel))
-    parts.append(_labels(shown, untrained, panel, summary))
-    return joined(parts)
-
-
-def _axes(panel: _Panel, summary: Summary) -> Html:
-    frame = panel.frame
-    budget = panel.x(summary.budget_milliseconds)
-    height = BOTTOM - frame.top
-    over = {"x": budget, "y": frame.top, "width": frame.right - budget, "height": height, "class": "over"}
-    leftmost = frame.left == WHOLE.left
-    parts = [
-        element("rect", over),
-        percent_axis(frame, panel.y, *panel.miou, written=leftmost),
-        line(frame.left, frame.bottom, frame.right, frame.bottom, "axis"),
-        line(frame.left, BOTTOM, frame.right, BOTTOM, "axis"),
-    ]
-    if leftmost:
-        parts.append(text(frame.left + 4, RUG + 4, "not trained", "tick"))
-    fastest, slowest = panel.milliseconds
-    ticks = ratio_ticks(fastest, slowest, panel.x)
-    if len(ticks) < 4:
-        ticks = even_ticks(fastest, slowest)
-    for tick in ticks:
-        parts.append(line(panel.x(tick), BOTTOM, panel.x(tick), BOTTOM + 5, "axis"))
-        parts.append(text(panel.x(tick), BOTTOM + 18, f"{tick:g}", "tick", "middle"))
-    parts.append(line(budget, frame.top - 8, budget, BOTTOM, "budget"))
-    if leftmost:
-        parts.append(text(budget + 6, frame.top - 2, f"budget {summary.budget}", "budget-name"))
-    return joined(parts)
-
-
-def _front(trained: Sequence[Candidate], panel: _Panel) -> Html:
-    """Steps through what nothing faster beats."""
-    points = [(each.timing.milliseconds, each.miou or 0.0) for each in trained]
-    if panel.winner is not None:
-        points.append((panel.winner.timing.milliseconds, panel.winner.miou))
-    path: list[str] = []
-    best = -1.0
-    for milliseconds, miou in sorted(points, key=lambda point: (point[0], -point[1])):
-        if miou > best:
-            x, y = panel.x(milliseconds), panel.y(miou)
-            path.append(f"H{x:.2f}V{y:.2f}" if path else f"M{x:.2f},{y:.2f}")
-            best = miou
-    if not path:
-        return Html()
-    return element("path", {"d": "".join(path) + f"H{panel.frame.right}", "class": "front"})
-
-
-def _finish_gain(candidate: Candidate, panel: _Panel) -> Html:
-    """From where the search phase ended to where the finish did."""
-    if candidate.search_miou is None or candidate.finish_miou is None:
-        return Html()
-    return _gain(panel.x(candidate.timing.milliseconds), candidate.search_miou, candidate.finish_miou, candidate, panel)
-
-
-def _cut(candidate: Candidate, panel: _Panel) -> Html:
-    """From the published network to what was cut out of it, where both are in the panel."""
-    for each in panel.candidates:
-        if each.origin == "company" and each.name == candidate.parent and each.miou is not None:
-            return line(*_place(each, panel), *_place(candidate, panel), "cut")
-    return Html()
-
-
-def _gain(x: float, before: float, after: float, candidate: Candidate, panel: _Panel) -> Html:
-    dot = element("circle", {"cx": x, "cy": panel.y(before), "r": 2.5, "class": f"fill-{candidate.origin}"})
-    return joined((line(x, panel.y(before), x, panel.y(after), f"gain stroke-{candidate.origin}"), dot))
-
-
-def _interval(candidate: Candidate, panel: _Panel, summary: Summary) -> Html:
-    """The 95 % interval of the median, where the median is what the axis shows."""
-    if summary.statistic != "p50":
-        return Html()
-    y = panel.y(candidate.miou or 0.0)
-    low, high = panel.x(candidate.timing.ci_low_milliseconds), panel.x(candidate.timing.ci_high_milliseconds)
-    return line(low, y, high, y, f"interval stroke-{candidate.origin}")
-
-
-def _point(candidate: Candidate, panel: _Panel) -> Html:
-    x, y = _place(candidate, panel)
-    hollow = "hollow" if candidate.status in ("stopped", "failed", "unfinished") else ""
-    return _marker(candidate.origin, x, y, hollow, _tooltip(candidate))
-
-
-def _tooltip(candidate: Candidate) -> str:
-    miou = "" if candidate.miou is None else f", {candidate.miou:.1%} mIoU"
-    return f"{candidate.name}: {candidate.timing.milliseconds:.2f} ms{miou} ({candidate.status})"
-
-
-def _marker(kind: str, x: float, y: float, hollow: str = "", tooltip: str = "") -> Html:
-    """A shape of its own for every origin, so that colours are not needed to tell them apart."""
-    paint: dict[str, object] = {"class": f"{hollow} fill-{kind} stroke-{kind} marker".strip()}
-    inside = element("title", {}, tooltip) if tooltip else Html()
-    if kind == "random":
-        return element("circle", {"cx": x, "cy": y, "r": 4.5} | paint, inside)
-    corners = {
-        "seed": ((0, -6), (5.5, 4.5), (-5.5, 4.5)),
-        "pruned": ((0, 6), (5.5, -4.5), (-5.5, -4.5)),
-        "guided": ((-4.5, -4.5), (4.5, -4.5), (4.5, 4.5), (-4.5, 4.5)),
-        "company": ((0, -6.5), (6.5, 0), (0, 6.5), (-6.5, 0)),
-        "winner": (
-            (0, -11), (2.9, -4), (10.5, -3.4), (4.7, 1.5), (6.5, 8.9), (0, 4.9), (-6.5, 8.9), (-4.7, 1.5),
-            (-10.5, -3.4), (-2.9, -4),
-        ),
-    }[kind]  # fmt: skip
-    points = " ".join(f"{x + across:.2f},{y + down:.2f}" for across, down in corners)
-    return element("polygon", {"points": points} | paint, inside)
-
-
-def _untrained(candidate: Candidate, panel: _Panel) -> Html:
-    """A tick on the axis for what was measured and left; published networks keep their shape."""
-    x = panel.x(candidate.timing.milliseconds)
-    if candidate.origin == "company":
-        return _marker("company", x, RUG, "hollow", _tooltip(candidate))
-    kind = f"rug stroke-{candidate.origin}"
-    return element(
-        "line",
-        {"x1": x, "y1": RUG - 9, "x2": x, "y2": RUG + 9, "class": kind},
-        element("title", {}, _tooltip(candidate)),
-    )
-
-
-def _star(winner: Winner, trained: Sequence[Candidate], panel: _Panel) -> Html:
-    """The finished artefact, and what joins it to the candidate that it was cut from or that was trained on."""
-    x, y = panel.x(winner.timing.milliseconds), panel.y(winner.miou)
-    source = next((each for each in trained if each.key == winner.key), None)
-    joint = Html()
-    if source is not None and winner.pruned:
-        joint = line(*_place(source, panel), x, y, "cut")
-    elif source is not None and source.search_miou is not None and source.finish:
-        joint = _gain(x, source.search_miou, winner.miou, source, panel)
-    return joined((joint, _marker("winner", x, y, tooltip=f"{winner.name}: {winner.timing.milliseconds:.2f} ms")))
-
-
 def _rank(candidate: Candidate) -> tuple[int, float]:
-    """Who gets a label first, and is drawn on top."""
-    order = {"company": 0, "pruned": 1, "seed": 2, "guided": 3, "random": 4}
-    return order[candidate.origin], -(candidate.miou or 0.0)
+    """Who gets a name first, and is drawn on top."""
+    return list(KINDS).index(candidate.origin), -(candidate.miou or 0.0)
 
 
-def _labels(shown: Sequence[Candidate], untrained: Sequence[Candidate], panel: _Panel, summary: Summary) -> Html:
-    """Names of the winner, the published networks and the best of the others, where there is room for them."""
-    named = [(each.name, _place(each, panel), "name") for each in _worth_naming(shown, untrained, panel)]
-    taken = _obstacles(shown, untrained, panel, summary)
-    if panel.winner is not None:
-        star = (panel.x(panel.winner.timing.milliseconds), panel.y(panel.winner.miou))
-        taken.append(_around(star, 11))
-        named.insert(0, (panel.winner.name, star, "name winner-name"))
-    bounds = Box(left=panel.frame.left + 2, top=panel.frame.top, right=panel.frame.right, bottom=RUG + 12)
-    parts = []
-    for name, point, kind in named:
-        words = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-        box = place_label(words, point, taken, bounds)
-        if box is not None:
-            taken.append(box)
-            parts.append(label(words, box, point, kind))
-    return joined(parts)
+def _drawn(view: _View, width: int, below: str) -> Markup:
+    with look():
+        figure, axes = framed(width, HEIGHT, *MARGINS)
+        _draw_axes(axes, view, below)
+        _draw_budget(axes, view)
+        _draw_front(axes, view)
+        _draw_cuts(axes, view)
+        _draw_gains(axes, view)
+        _draw_intervals(axes, view)
+        for each in view.marked:
+            _draw_candidate(axes, view, each)
+        if view.winner is not None:
+            _draw_star(axes, view.winner)
+        _draw_names(axes, view)
+        return as_svg(figure, "Pareto picture", f"mIoU over latency against the budget of {view.summary.budget}")
 
 
-def _obstacles(
-    shown: Sequence[Candidate], untrained: Sequence[Candidate], panel: _Panel, summary: Summary
-) -> list[Box]:
-    """What a name must not cover: markers, intervals, gains, the budget line, the words in the corner."""
-    budget = panel.x(summary.budget_milliseconds)
-    boxes = [
-        Box(left=budget - 1, top=panel.frame.top, right=budget + 1, bottom=BOTTOM),
-        Box(left=WHOLE.left, top=RUG - 8, right=WHOLE.left + 80, bottom=RUG + 8),
-    ]
-    for each in (*shown, *untrained):
-        x, y = _place(each, panel)
-        boxes.append(_around((x, y), 7))
-        if summary.statistic == "p50" and each.miou is not None:
-            low, high = panel.x(each.timing.ci_low_milliseconds), panel.x(each.timing.ci_high_milliseconds)
-            boxes.append(Box(left=low, top=y - 1, right=high, bottom=y + 1))
-        if each.search_miou is not None and each.finish:
-            heights = sorted((y, panel.y(each.search_miou)))
-            boxes.append(Box(left=x - 2, top=heights[0], right=x + 2, bottom=heights[1] + 2))
-    return boxes
+def _draw_axes(axes: Axes, view: _View, below: str) -> None:
+    low, high = view.miou
+    axes.set_xscale("log")
+    axes.set_xlim(view.milliseconds)
+    axes.set_ylim(low - STRIP * (high - low), high)
+    ticks = round_values(*view.milliseconds, most=round(axes.bbox.width / 44))
+    if len(ticks) < 4:
+        ticks = ticks_within(*view.milliseconds)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(below, gid=css("heading"))
+    draw_percent_axis(axes, low, high)
+    axes.axhline(low, color=LIGHT["soft"], linewidth=0.8)
+    draw_words(axes, "not", (0, 0), (-4, 18), align="right")
+    draw_words(axes, "trained", (0, 0), (-4, 5), align="right")
 
 
-def _worth_naming(shown: Sequence[Candidate], untrained: Sequence[Candidate], panel: _Panel) -> Iterable[Candidate]:
-    for origin, most in panel.named:
-        yield from sorted((each for each in shown if each.origin == origin), key=_rank)[:most]
+def round_values(low: float, high: float, most: int) -> list[float]:
+    """Round values within a range, by ratio at least a share of 1 / `most` of it apart; the roundest are kept first.
+
+    matplotlib's own ticks for a logarithmic axis are whole decades, of which a picture of latencies seldom has two.
+    """
+    apart = math.log(high / low) / most
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    kept: list[float] = []
+    for mantissas in ((1.0,), (5.0, 2.0), (3.0, 7.0), (1.5, 4.0), (6.0, 8.0), (2.5, 9.0), (1.2,)):
+        for value in (mantissa * 10.0**power for power in powers for mantissa in mantissas):
+            if low <= value <= high and all(abs(math.log(value / other)) >= apart for other in kept):
+                kept.append(value)
+    return sorted(kept)
+
+
+def _draw_budget(axes: Axes, view: _View) -> None:
+    budget, (fastest, slowest) = view.summary.budget_milliseconds, view.milliseconds
+    axes.axvspan(budget, slowest, color=LIGHT["bad"], alpha=0.06, linewidth=0, zorder=0)
+    axes.axvline(budget, ymax=1.03, color=LIGHT["bad"], linestyle=(0, (5, 3)))
+    words, place = f"budget {view.summary.budget}", (budget, 1)
+    if math.log(slowest / budget) > 0.25 * math.log(slowest / fastest):
+        draw_words(axes, words, place, (6, 4), across="data", colour="bad", kind="budget")
+    else:
+        draw_words(axes, words, place, (-6, 4), across="data", align="right", colour="bad", kind="budget")
+
+
+def _draw_front(axes: Axes, view: _View) -> None:
+    """Steps through what nothing faster beats."""
+    points = [view.place(each) for each in view.trained]
+    if view.winner is not None:
+        points.append((view.winner.timing.milliseconds, view.winner.miou))
+    steps: list[Point] = []
+    for milliseconds, miou in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not steps or miou > steps[-1][1]:
+            steps.append((milliseconds, miou))
+    if steps:
+        x, y = zip(*steps, (view.milliseconds[1], steps[-1][1]), strict=True)
+        axes.step(x, y, where="post", color=LIGHT["soft"], alpha=0.45, gid=css("front"))
+
+
+def _draw_cuts(axes: Axes, view: _View) -> None:
+    """From a network to what was cut out of it, where both are in the picture."""
+    published = {each.name: view.place(each) for each in view.trained if each.origin == "company"}
+    pruned = [each for each in view.trained if each.origin == "pruned" and each.parent in published]
+    cuts = [(published[each.parent], view.place(each)) for each in pruned]
+    winner = view.winner
+    if winner is not None and winner.pruned:
+        star = winner.timing.milliseconds, winner.miou
+        cuts += [(view.place(each), star) for each in view.trained if each.key == winner.key]
+    for ends in cuts:
+        x, y = zip(*ends, strict=True)
+        axes.plot(x, y, color=LIGHT["winner"], linestyle=(0, (2, 3)), gid=css("cut"))
+
+
+def _draw_gains(axes: Axes, view: _View) -> None:
+    """From the mIoU after the search phase (a dot) to that after the finish; the winner's leads to its star."""
+    winner = view.winner
+    for each in view.trained:
+        if each.search_miou is None or not each.finish:
+            continue
+        x, after = view.place(each)
+        if winner is not None and not winner.pruned and each.key == winner.key:
+            x, after = winner.timing.milliseconds, winner.miou
+        (line,) = axes.plot((x, x), (each.search_miou, after), color=LIGHT[each.origin], linewidth=1.2, alpha=0.7)
+        line.set(marker=DISC, markevery=[0], gid=css("gain"))
+
+
+def _draw_intervals(axes: Axes, view: _View) -> None:
+    """The 95 % interval of the median as far as it is in the picture, where the median is what the axis shows."""
+    if view.summary.statistic != "p50":
+        return
+    fastest, slowest = view.milliseconds
+    for each in view.marked:
+        if each.miou is not None:
+            ends = max(fastest, each.timing.ci_low_milliseconds), min(slowest, each.timing.ci_high_milliseconds)
+            axes.plot(ends, (each.miou, each.miou), color=LIGHT[each.origin], gid=css("interval"))
+
+
+def _draw_candidate(axes: Axes, view: _View, candidate: Candidate) -> None:
+    """Its shape, hollow where there is more to come; a stroke for what was timed and left."""
+    miou = "" if candidate.miou is None else f", {candidate.miou:.1%} mIoU"
+    words = f"{candidate.name}: {candidate.timing.milliseconds:.2f} ms{miou} ({candidate.status})"
+    place, kind = view.place(candidate), KINDS[candidate.origin]
+    if candidate.miou is None and candidate.origin != "company":
+        _draw_marker(axes, place, "|", 18, candidate.origin, words, hollow=True)
+    else:
+        hollow = candidate.miou is None or candidate.status in ("stopped", "failed", "unfinished")
+        _draw_marker(axes, place, kind.marker, kind.size, candidate.origin, words, hollow=hollow)
+
+
+def _draw_star(axes: Axes, winner: Winner) -> None:
+    """The finished artefact."""
+    place, words = (winner.timing.milliseconds, winner.miou), f"{winner.name}: {winner.timing.milliseconds:.2f} ms"
+    _draw_marker(axes, place, "*", 22, "winner", words, hollow=False)
+
+
+def _draw_marker(
+    axes: Axes, place: Point, marker: str | Path, pixels: float, colour: str, words: str, *, hollow: bool
+) -> None:
+    inside, edge, width = ("ground", colour, 1.6) if hollow else (colour, "ground", 1.0)
+    axes.plot(
+        *place,
+        linestyle="none",
+        marker=marker,
+        markersize=pixels,
+        markerfacecolor=LIGHT[inside],
+        markeredgecolor=LIGHT[edge],
+        markeredgewidth=width,
+        gid=hover(words),
+    )
+
+
+def _draw_names(axes: Axes, view: _View) -> None:
+    """Names of the winner, the published networks and the best of the others, where there is room for them.
+
+    They cover no marker, interval or other name, nor the budget's line, and a gain only where there is no other room.
+    """
+    names = [(each.name, view.place(each), False) for each in _worth_naming(view)]
+    if view.winner is not None:
+        names.insert(0, (view.winner.name, (view.winner.timing.milliseconds, view.winner.miou), True))
+    gains = [each.get_window_extent() for each in axes.lines if each.get_gid() == css("gain")]
+    free_to_cover = (css("gain"), css("front"), css("cut"))
+    taken = [each.get_window_extent().padded(1.5) for each in axes.lines if each.get_gid() not in free_to_cover]
+    bounds = axes.bbox.padded(-2)
+    for name, place, bold in names:
+        x, y = axes.transData.transform(place)
+        words = shortened(name, LONGEST_NAME)
+        box = place_label(words, (x, y), taken + gains, bounds, bold=bold)
+        if box is None:
+            box = place_label(words, (x, y), taken, bounds, bold=bold)
+        if box is None:
+            continue
+        taken.append(box)
+        near_x, near_y = min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)
+        if math.hypot(x - near_x, y - near_y) > LEADER_PIXELS:
+            draw_leader(axes, (x, near_x), (y, near_y))
+        draw_name(axes, words, (box.x0 + box.x1) / 2, box.y0 + 3, bold=bold, align="center")
+
+
+def _worth_naming(view: _View) -> Iterable[Candidate]:
+    for origin in view.named:
+        alike = [each for each in reversed(view.marked) if each.origin == origin]
+        yield from [each for each in alike if each.miou is not None][: KINDS[origin].most_names]
         if origin == "company":
-            yield from (each for each in untrained if each.origin == "company")
-
-
-def _place(candidate: Candidate, panel: _Panel) -> tuple[float, float]:
-    """Where a candidate is in the picture; what was not trained is below the frame."""
-    y = RUG if candidate.miou is None else panel.y(candidate.miou)
-    return panel.x(candidate.timing.milliseconds), y
-
-
-def _around(point: tuple[float, float], pixels: float) -> Box:
-    x, y = point
-    return Box(left=x - pixels, top=y - pixels, right=x + pixels, bottom=y + pixels)
-
-
-def _legend() -> Html:
-    parts, x = [], WHOLE.left + 84.0
-    for kind, words, hollow in LEGEND:
-        parts += [_marker(kind, x, 14, hollow), text(x + 13, 18, words, "tick")]
-        x += 13 + len(words) * CHARACTER_PIXELS + 24
-    parts += [line(x, 7, x, 21, "rug stroke-random"), text(x + 8, 18, "not trained", "tick")]
-    return joined(parts)
+            yield from (each for each in alike if each.miou is None)

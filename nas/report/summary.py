@@ -12,6 +12,7 @@ from nas.report.words import describe
 from nas.runs.folder import Certificate, Origin, Progress, RunFolder, Trial
 from nas.runs.trained import load_architecture
 from nas.runs.winner import CERTIFICATE, read_certificate
+from nas.terminal import percent
 from space import UserError
 
 Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]
@@ -185,6 +186,21 @@ def headline(summary: Summary) -> str:
         f"{timing.ci_low_milliseconds:.2f} to {timing.ci_high_milliseconds:.2f} ms){statistic} on {where}; budget "
         f"{certificate.budget}: {'passed' if certificate.passed else 'FAILED'}; {certificate.parameters:,} parameters, "
         f"{certificate.multiply_adds / 1e9:.2f} G multiply-adds."
+    )
+
+
+def effort_words(effort: Effort) -> str:
+    """What the sampler's guidance was worth, in a sentence or two."""
+    found = f"{effort.random_trials} random and {effort.guided_trials} guided candidates were trained."
+    if effort.compared == 0:
+        return f"{found} Guided and random search cannot be compared without some of both."
+    random, guided = (
+        "none" if miou is None else f"{percent(miou)} %" for miou in (effort.best_random_miou, effort.best_guided_miou)
+    )
+    return (
+        f"{found} Among the first {effort.compared} of each, the best mIoU inside the budget after the search phase is "
+        f"{random} of the random and {guided} of the guided ones. "
+        "Guided candidates were proposed knowing the results of those before them."
     )
 
 

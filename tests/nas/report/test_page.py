@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,8 @@ import pytest
 
 from nas.cli import main
 from nas.report import Summary, write_report
-from nas.report.markup import Html, element
 from nas.runs.folder import RunFolder
-from space import strict
+from space import Architecture, strict
 
 EMPTY = {"meta", "img", "br"}
 
@@ -26,6 +27,7 @@ class Reader(HTMLParser):
         self.open: list[str] = []
         self.tags: list[str] = []
         self.sources: list[str] = []
+        self.alternatives: list[str] = []
         self.words: list[str] = []
         self.feed(page)
         self.close()
@@ -34,6 +36,7 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "xlink:href")]
+        self.alternatives += [value or "" for name, value in attrs if name == "alt"]
         if tag not in EMPTY:
             self.open.append(tag)
 
@@ -69,6 +72,30 @@ def test_names_are_words_and_never_markup(page: str) -> None:
     assert "wall <b>" in reader.text
     assert "run <i>1" in reader.text
     assert "a noisy & busy host" in reader.text
+
+
+def test_text_in_attributes_is_text(full: RunFolder, tiny_data: Path) -> None:
+    for kind in ("images", "labels"):
+        (tiny_data / "val" / kind / "0.png").rename(tiny_data / "val" / kind / '"<&>.png')
+    assert '"<&>.png: prediction' in Reader(write_report(full).read_text("utf-8")).alternatives
+
+
+def test_names_may_hold_what_charts_give_a_meaning_to(made: Any, architecture: Callable[[float], Architecture]) -> None:
+    made.trial(1, "cost $x_1$ 漢字 \a", "random", architecture(0.1), 9.0, (0.1, 0.2, 0.3))
+    reader = Reader(write_report(made.run).read_text("utf-8"))
+    assert "cost $x_1$ 漢字 \ufffd: 9.00 ms, 30.0% mIoU (finished)" in reader.text
+
+
+def test_colours_of_charts_are_those_of_the_readers_theme(page: str) -> None:
+    charts = re.findall("<svg.*?</svg>", page, re.S)
+    light, dark, printed = re.findall(r":root \{ (--.*?) \}", page)
+    assert len(charts) == 3
+    assert not [chart for chart in charts if "#" in chart]
+    used = set(re.findall(r"var\((--[a-z-]+)\)", page))
+    assert used >= {"--winner", "--seed", "--ground", "--ink"}
+    for theme in (light, dark, printed):
+        assert used <= {each.partition(":")[0].strip() for each in theme.split(";")}
+    assert "prefers-color-scheme: dark" in page
 
 
 def test_it_tells_the_winners_figures(page: str, full: RunFolder) -> None:
@@ -134,10 +161,6 @@ def test_an_interrupted_run_shows_what_there_is(full: RunFolder) -> None:
 
 def test_a_run_that_has_just_begun_has_a_report(made: Any) -> None:
     assert "0 candidates were proposed" in Reader(write_report(made.run).read_text("utf-8")).text
-
-
-def test_markup_escapes_all_but_itself() -> None:
-    assert element("p", {"title": '"<&'}, "<&", Html("<br>"), 3) == '<p title="&quot;&lt;&amp;">&lt;&amp;<br>3</p>'
 
 
 def test_the_command_prints_headline_leaderboard_and_page(full: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,7 @@ def test_a_pruned_candidate_that_wins_is_shown_beside_what_it_was_cut_from(
     assert summary.winner is not None
     assert (summary.winner.name, summary.winner.number) == ("erfnet, pruned", 2)
     assert [row.place for row in summary.leaderboard] == ["winner", "published, own width", "best guided"]
-    assert 'class="cut"' in str(pareto(summary))
+    assert 'class="cut"' in "".join(pareto(summary))
 
 
 def test_the_figures_can_be_read_back(full: RunFolder) -> None:

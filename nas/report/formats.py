@@ -1,0 +1,87 @@
+"""Figures and judgements as the page words them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nas.report.agreement import FEWEST_POINTS, Agreement
+from nas.report.summary import Candidate, Summary, Timing
+from nas.runs.folder import Certificate
+from space import strict
+
+
+def quantity(count: int) -> str:
+    """A number of parameters: `2.06 M` or `12.3 k`."""
+    return f"{count / 1e6:.2f} M" if count >= 1_000_000 else f"{count / 1e3:.1f} k"
+
+
+def giga(count: int) -> str:
+    """A number of multiply-adds, in 10^9."""
+    return f"{count / 1e9:.2f}"
+
+
+def half_interval(timing: Timing) -> str:
+    """Half the 95 % interval of the median, in milliseconds."""
+    return f"{(timing.ci_high_milliseconds - timing.ci_low_milliseconds) / 2:.2f}"
+
+
+def latency(timing: Timing, summary: Summary) -> str:
+    """Median and half its interval, and the statistic that the budget bounds if that is another one."""
+    words = f"{timing.p50_milliseconds:.2f} ±{half_interval(timing)}"
+    return words if summary.statistic == "p50" else f"{words}, {summary.statistic} {timing.milliseconds:.2f}"
+
+
+def times_over(timing: Timing, summary: Summary) -> str:
+    """How many times the budget a latency over it is."""
+    times = timing.milliseconds / summary.budget_milliseconds
+    return f"{times:.1f}x" if times >= 1.1 else f"{times:.2f}x"
+
+
+def remarks(candidate: Candidate) -> list[str]:
+    """Why it failed and why not to trust its latency."""
+    failed = [f"{candidate.name}: failed: {candidate.failed}"] if candidate.failed else []
+    flags = "; ".join(candidate.timing.flagged)
+    return failed + ([f"{candidate.name}: latency flagged: {flags}"] if flags else [])
+
+
+def judgement(found: Agreement) -> str:
+    """What a proxy's tau means."""
+    if found.points < FEWEST_POINTS:
+        return f"too few: {FEWEST_POINTS} are needed"
+    if found.tau is None:
+        return "all the same"
+    agreeing = f"puts about {(1 + found.tau) / 2:.0%} of pairs in the right order"
+    return agreeing + ("; few candidates" if found.points < 10 else "")
+
+
+def certified(certificate: Certificate) -> dict[str, dict[str, str]]:
+    """Every field of a certificate, its latency and its environment, but IoU of classes and files."""
+    plain: Mapping[str, Any] = strict.plain(certificate)
+    latency = plain["latency"]
+    return {
+        "certificate": _readable({name: value for name, value in plain.items() if not isinstance(value, dict)}),
+        "latency": _readable({name: value for name, value in latency.items() if name != "environment"}),
+        "environment": _readable(latency["environment"]),
+    }
+
+
+def _readable(values: Mapping[str, Any]) -> dict[str, str]:
+    return {_label(name): _value(value) for name, value in values.items()}
+
+
+def _label(name: str) -> str:
+    words = name.removesuffix("_milliseconds").replace("_", " ")
+    return f"{words} (ms)" if name.endswith("_milliseconds") else words
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(_value(item) for item in value) or "none"
+    return "none" if value is None else str(value)

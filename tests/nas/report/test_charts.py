@@ -1,0 +1,124 @@
+"""The charts: what is drawn of whom, how it looks, and what it says under the pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from markupsafe import Markup
+
+from nas.report import Summary, summarize
+from nas.report.curves import curves
+from nas.report.drawing import framed, look
+from nas.report.pareto import pareto, round_values
+from nas.report.svg import as_svg
+from nas.runs.folder import RunFolder
+from space import Architecture
+
+
+def elements(picture: Markup, kind: str) -> list[ElementTree.Element]:
+    """The groups of a class."""
+    return [each for each in ElementTree.fromstring(picture).iter("g") if each.get("class") == kind]
+
+
+def styles(picture: Markup) -> dict[str, str]:
+    """The styles of what shows words under the pointer, by those words."""
+    found = {}
+    for group in ElementTree.fromstring(picture).iter("g"):
+        words = group.findtext("title")
+        if words is not None:
+            found[words] = " ".join(path.get("style", "") for path in group.iter("path"))
+    return found
+
+
+def written(picture: Markup) -> set[str]:
+    """The words of a picture."""
+    return {each.text or "" for each in ElementTree.fromstring(picture).iter("text")}
+
+
+@pytest.fixture
+def summary(full: RunFolder) -> Summary:
+    return summarize(full)
+
+
+def test_whoever_is_in_a_picture_is_told_under_the_pointer(summary: Summary) -> None:
+    whole, close = pareto(summary)
+    assert set(styles(whole)) == {
+        "guided 1: 9.77 ms",
+        "seed <script>alert(1)</script>: 9.50 ms, 55.0% mIoU (finished)",
+        "random 1: 9.00 ms, 33.0% mIoU (finished)",
+        "random 2: 9.10 ms, 25.0% mIoU (stopped)",
+        "random 3: 25.00 ms (infeasible)",
+        "guided 2: 9.70 ms, 20.0% mIoU (failed)",
+        "guided 3: 9.60 ms, 30.0% mIoU (unfinished)",
+        "erfnet: 30.00 ms, 50.0% mIoU (finished)",
+    }
+    far = {each for each in styles(whole) if each.startswith(("random 3", "erfnet"))}
+    assert set(styles(close)) == set(styles(whole)) - far
+
+
+def test_what_is_not_finished_is_hollow(summary: Summary) -> None:
+    whole, _ = pareto(summary)
+    trained = {words: style for words, style in styles(whole).items() if "mIoU" in words}
+    hollow = {words.partition(":")[0] for words, style in trained.items() if "fill: var(--ground)" in style}
+    assert hollow == {"random 2", "guided 2", "guided 3"}
+
+
+def test_it_shows_intervals_what_the_finish_gained_and_the_front(summary: Summary) -> None:
+    whole, close = pareto(summary)
+    assert [len(elements(each, "interval")) for each in (whole, close)] == [6, 5]  # of all trained but the winner
+    assert [len(elements(each, "gain")) for each in (whole, close)] == [3, 2]  # seed, guided 1, and erfnet
+    assert [len(elements(each, "front")) for each in (whole, close)] == [1, 1]
+    assert [len(elements(each, "budget")) for each in (whole, close)] == [1, 1]
+
+
+def test_an_interval_is_that_of_the_median_only(full: RunFolder) -> None:
+    full.write_study(replace(full.study(), budget="10ms p90"))
+    assert [len(elements(each, "interval")) for each in pareto(summarize(full))] == [0]
+
+
+def test_names_are_written_where_they_have_room(summary: Summary) -> None:
+    whole, close = pareto(summary)
+    assert {"guided 1", "erfnet", "budget 10ms"} <= written(whole)
+    assert {"guided 1", "seed <script>alert(1)</script>", "random 1", "guided 3"} <= written(close)
+    assert "erfnet" not in written(close)
+    assert [len(elements(each, "winner-name")) for each in (whole, close)] == [1, 1]
+
+
+def test_one_picture_is_enough_without_a_crowd(made: Any, architecture: Callable[[float], Architecture]) -> None:
+    made.trial(1, "random 1", "random", architecture(0.1), 5.0, (0.1, 0.2, 0.3))
+    (whole,) = pareto(summarize(made.run))
+    assert "random 1" in written(whole)
+
+
+def test_every_trained_candidate_has_a_curve_and_the_longest_a_name(summary: Summary) -> None:
+    picture = curves(summary)
+    assert picture is not None
+    assert set(styles(picture)) == {each.name for each in summary.measured if each.epochs}
+    assert "var(--winner)" in styles(picture)["guided 1"]
+    assert {"guided 1", "erfnet", "seed <script>alert(1)</…"} <= written(picture)
+    assert "random 2" not in written(picture)
+
+
+def test_without_an_epoch_there_are_no_curves(made: Any) -> None:
+    assert curves(summarize(made.run)) is None
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.6, 53.0), (8.0, 12.5), (0.03, 900.0)])
+def test_round_values_are_apart_by_ratio(low: float, high: float) -> None:
+    values = round_values(low, high, most=10)
+    assert all(low <= value <= high for value in values)
+    assert all(after / before >= (high / low) ** (1 / 10) for before, after in pairwise(values))
+    assert 10.0 in values
+
+
+def test_a_colour_without_a_name_is_refused() -> None:
+    with look():
+        figure, axes = framed(100, 100, 10, 10, 10, 10)
+        axes.plot((0, 1), (0, 1), color="#123456")
+        with pytest.raises(KeyError):
+            as_svg(figure, "name", "title")
