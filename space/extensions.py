@@ -20,14 +20,14 @@ from space.errors import UserError, nearest
 
 
 @functools.cache
-def modules(package: str, group: str) -> dict[str, str]:
+def modules(package: str, group: str, separator: str = "-") -> dict[str, str]:
     """Name of every kind to the module that holds it: the files in the folder of `package`, in alphabetical order, then
-    the entry points of `group`. The file a_b.py is the kind a-b.
+    the entry points of `group`. The file a_b.py is the kind a-b, or has another `separator` in its name.
 
     Raises: UserError when two are called the same.
     """
     folder = importlib.import_module(package).__path__
-    found = {each.name.replace("_", "-"): f"{package}.{each.name}" for each in pkgutil.iter_modules(folder)}
+    found = {each.name.replace("_", separator): f"{package}.{each.name}" for each in pkgutil.iter_modules(folder)}
     found = dict(sorted(found.items()))
     for point in sorted(metadata.entry_points(group=group), key=lambda point: point.name):
         if point.name in found:
@@ -39,12 +39,12 @@ def modules(package: str, group: str) -> dict[str, str]:
     return found
 
 
-def load(package: str, group: str, name: str) -> ModuleType:
+def load(package: str, group: str, name: str, separator: str = "-") -> ModuleType:
     """The module that holds the kind `name`.
 
     Raises: UserError when there is none, with the nearest known name, or when another package's cannot be imported.
     """
-    known = modules(package, group)
+    known = modules(package, group, separator)
     if name not in known:
         raise UserError(f"expected one of {', '.join(known)}; got {name!r}; {nearest(name, known)}")
     try:

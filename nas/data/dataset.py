@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from space import extensions
 from space.errors import DataError, nearest
+
+SETS, GROUP = "nas.data.sets", "framebudget.data_sets"
 
 IGNORE = 255
 """The label of void pixels after loading; they count neither in a loss nor in a score."""
@@ -98,8 +99,8 @@ class Dataset:
 
 
 def data_sets() -> tuple[str, ...]:
-    """Names of all data sets: the files in nas/data/sets."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "sets")])))
+    """Names of all data sets: the files in nas/data/sets, and those of other packages (see `space.extensions`)."""
+    return tuple(extensions.modules(SETS, GROUP, separator="_"))
 
 
 def load(spec: DataSpec) -> Dataset:
@@ -107,7 +108,7 @@ def load(spec: DataSpec) -> Dataset:
 
     Raises: DataError when a folder is missing, an image has no label or the reverse, or a split is empty.
     """
-    dataset = importlib.import_module(f"nas.data.sets.{spec.name}").load(spec)
+    dataset = extensions.load(SETS, GROUP, spec.name, separator="_").load(spec)
     assert isinstance(dataset, Dataset)
     return dataset
 

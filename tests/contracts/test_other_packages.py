@@ -128,3 +128,14 @@ def test_what_is_no_block_is_refused(tmp_path) -> None:
     told = run(environment, "nas.cli", "show", "erfnet")
     assert "expected BLOCK, a space.block.Block, in the module of 'broken', got 'nothing of the kind'" in told
     assert "Traceback" not in told
+
+
+def test_a_data_set_of_another_package_is_loaded_by_its_name(tmp_path) -> None:
+    environment = install(tmp_path, "data_sets", "toy_set", "toy_data_set")
+    ask = (
+        "from nas.data import DataSpec, data_sets, load;"
+        "found = load(DataSpec(name='toy_set', size=(48, 64), train_images=3, validation_images=2));"
+        "print('toy_set' in data_sets(), found.name, found.classes, len(found.train), len(found.validation))"
+    )
+    told = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "True toy_set ('road', 'anything else') 3 2"
