@@ -62,6 +62,7 @@ def _no_rule(unit: Unit) -> None:
 
 
 def _any_width(unit: Unit) -> int:
+    """Every width is a multiple of it."""
     return 1
 
 

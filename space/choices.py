@@ -16,7 +16,7 @@ Axes = Mapping[str, tuple[Choice, ...]]
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """ "2-4-8" as (2, 4, 8)."""
+    """Turn "2-4-8" into (2, 4, 8)."""
     return tuple(int(part) for part in text.split("-"))
 
 

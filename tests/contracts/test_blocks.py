@@ -172,7 +172,7 @@ def test_it_opens_in_the_ways_that_it_says_and_in_no_other(kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_it_cannot_have_is_refused(kind) -> None:
     stage, block = stage_of(kind), blocks.kind(kind)
-    with pytest.raises(ArchitectureError, match="block_options: .* has no 'nonsense'"):
+    with pytest.raises(ArchitectureError, match=r"block_options: .* has no 'nonsense'"):
         replace(stage, block_options={"nonsense": 1})
     for option in block.options:
         with pytest.raises(ArchitectureError, match=f"block_options.{option}: expected a value like"):
@@ -193,5 +193,5 @@ def test_kinds_of_ours_have_places_of_their_own() -> None:
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(ArchitectureError, match="block: expected one of nonbt, fpl, .*; got 'nonbtt'.*'nonbt'"):
+    with pytest.raises(ArchitectureError, match=r"block: expected one of nonbt, fpl, .*; got 'nonbtt'.*'nonbt'"):
         Stage(block="nonbtt", width=16, depth=1, stride=2)

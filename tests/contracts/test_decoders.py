@@ -1,4 +1,4 @@
-"""What every kind of decoder must do; a file in space/decoders, and one of another package, is tested by being there."""
+"""What every kind of decoder must do; a file in space/decoders, or one of another package, is tested by being there."""
 
 from __future__ import annotations
 
