@@ -1,4 +1,4 @@
-"""How the matrix's networks are trained; and on a GPU, many side by side, what `matrix.py --cut-only` has left.
+r"""How the matrix's networks are trained; and on a GPU, many side by side, what `matrix.py --cut-only` has left.
 
     python studies/pruning/training.py --camvid ../shared/camvid --runs runs/pruning --seeds 1 --rate 0.5 \\
         --whole erfnet fplnet ndnet45-ende swiftnet-rn18
