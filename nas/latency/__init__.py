@@ -3,7 +3,7 @@
     with Meter(parse_target("onnxruntime@cpu"), size=(180, 240), num_classes=11) as meter:
         latency = meter.measure(architecture)
 
-How and why is told in `nas.latency.protocol.alternation`. Importing this loads neither torch nor a runtime.
+How and why is said in `nas.latency.protocol`. Importing this loads neither torch nor a runtime.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A Latency holds the ratio to a frozen reference network as well as milliseconds. The ratio is what was observed; the
 milliseconds are that ratio times what the reference took when the device was anchored
-(`nas.latency.protocol.alternation`).
+(`nas.latency.protocol`).
 """
 
 from __future__ import annotations

@@ -8,20 +8,20 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from nas.latency.estimates.calibration import Calibration, Estimate, error_of
+from nas.latency.estimates.calibration import Calibration, LeftOut, error_of
 from nas.report.agreement import kendall_tau
 from nas.storage.files import write_atomically, write_text
 from nas.terminal import table
 
 ESTIMATES = "calibration.csv"
 PICTURE = "calibration.png"
-PROXIES: Mapping[str, Callable[[Estimate], float]] = {  # what others use in its place
+PROXIES: Mapping[str, Callable[[LeftOut], float]] = {  # what others use in its place
     "multiply-adds": lambda each: each.multiply_adds,
     "parameters": lambda each: each.parameters,
 }
 
 
-def comparison(left_out: Sequence[Estimate]) -> str:
+def comparison(left_out: Sequence[LeftOut]) -> str:
     """Mean absolute error and Kendall's tau of the table's estimates, and of proxies times the best common factor."""
     rows = [("latency table", f"{error_of(left_out):.1%}", _tau(left_out, lambda each: each.estimated_milliseconds))]
     for name, proxy in PROXIES.items():
@@ -43,7 +43,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
     _draw(folder / PICTURE, calibration)
 
 
-def _tau(left_out: Sequence[Estimate], proxy: Callable[[Estimate], float]) -> str:
+def _tau(left_out: Sequence[LeftOut], proxy: Callable[[LeftOut], float]) -> str:
     tau = kendall_tau([(proxy(each), each.measured_milliseconds) for each in left_out])
     return "-" if tau is None else f"{tau:.3f}"
 

@@ -46,7 +46,7 @@ from nas.latency.estimates.calibration import kept_table
 from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
-from nas.latency.protocol.alternation import WITHIN as SURE
+from nas.latency.protocol import WITHIN as SURE
 from nas.latency.record import Budget, Latency
 from nas.prune.pruner import AIM, Plan, Pruner, in_steps
 from nas.training import Recipe
