@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from nas.latency.record import Budget, Latency
+from nas.latency.budget import Budget
+from nas.latency.record import Latency
 from nas.latency.target import Target
 from space import strict
 from space.errors import BudgetError, TargetError, UserError
