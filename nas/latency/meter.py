@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -26,6 +27,7 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept
+from space import strict
 from space.errors import TargetError, UserError
 
 if TYPE_CHECKING:
@@ -111,7 +113,8 @@ class Meter:
         except BaseException:  # interrupted: its answer would be taken for that of the next question
             self._stop()
             raise
-        return [Latency.from_dict(latency | {"target": str(self.target)}) for latency in accept(reply)["latencies"]]
+        latencies = [strict.parse(text, Latency, "the measuring process") for text in accept(reply)["latencies"]]
+        return [replace(latency, target=str(self.target)) for latency in latencies]  # there it is called without a host
 
     def _start(self) -> _Worker:
         size = [str(length) for length in self.size]

@@ -46,7 +46,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One measured network: the draw that it is, and what came out."""
+    """One measured network: the draw that it is, and what came out.
+
+    Raises: UserError when the ratio or the anchor is not positive.
+    """
 
     index: int
     """Of the draw."""
@@ -60,6 +63,12 @@ class Sample:
     """That measuring it took."""
     flagged: bool
     """Whether the machine was disturbed."""
+
+    def __post_init__(self) -> None:
+        if not min(self.ratio, self.reference_milliseconds) > 0:
+            raise UserError(
+                f"expected positive latencies, got {self.ratio} x {self.reference_milliseconds} ms; measure again"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +113,7 @@ def measure_networks(meter: Meter, networks: int, progress: Progress) -> None:
     for start in range(0, len(missing), TOGETHER):
         progress(networks - len(missing) + start, networks)
         indices = missing[start : start + TOGETHER]
-        lines = [json.dumps(vars(sample)) for sample in _measure(meter, indices)]
+        lines = [json.dumps(strict.plain(sample)) for sample in _measure(meter, indices)]
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a", encoding="utf-8") as kept:
@@ -178,16 +187,17 @@ def kept_table(meter: Meter) -> LatencyTable | None:
 
 
 def read_samples(meter: Meter) -> list[Sample]:
-    """Each network's last measurement on this device so far; a line cut off by a crash is left out."""
+    """Each network's last measurement on this device so far; lines that are no whole sample are left out."""
     found: dict[int, Sample] = {}
+    file = _folder(meter) / "samples.jsonl"
     try:
-        lines = (_folder(meter) / "samples.jsonl").read_text("utf-8").splitlines()
-    except OSError:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
         return []
     for line in lines:
         try:
-            sample = Sample(**json.loads(line))
-        except (ValueError, TypeError):
+            sample = strict.parse(line, Sample, str(file))  # JSON is YAML
+        except UserError:
             continue
         found[sample.index] = sample
     return [found[index] for index in sorted(found)]

@@ -5,7 +5,8 @@ It speaks JSON, one line each way (`nas.latency.worker.replies`). On start it sa
 
     {"networks": [{"architecture": "<yaml>", "weights": "<safetensors in base64>" or null}, ...], "within": 0.015}
 
-is answered with {"latencies": [{...}, ...]}. It ends when its input does. What libraries print goes to standard error.
+is answered with {"latencies": ["<yaml>", ...]}. It ends when its input does. What libraries print goes to standard
+error.
 
 On the CPU each network has a child process (`nas.latency.worker.children`), and this one only gives them turns and
 writes the records. On a GPU it prepares and times them all itself.
@@ -30,6 +31,7 @@ from nas.latency.target import Target
 from nas.latency.worker import children
 from nas.latency.worker.replies import answer
 from nas.latency.worker.session import Session, build, environment
+from space import strict
 
 # Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.
 EARLY = ("nas.export.onnx", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
@@ -70,7 +72,7 @@ def main(arguments: list[str]) -> int:
                 candidates = [make() for make in makers]
             else:
                 candidates = stack.enter_context(children.start(makers, at_once=target.thread_count()))
-            return {"latencies": [latency.to_dict() for latency in timer.measure(candidates, request["within"])]}
+            return {"latencies": [strict.dump(latency) for latency in timer.measure(candidates, request["within"])]}
 
     target = Target.parse(target_text)
     session = functools.cache(lambda: Session(target, size))  # of this process: each child makes its own
