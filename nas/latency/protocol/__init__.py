@@ -61,7 +61,7 @@ SCOPE = "network, upsampling to the input size, arg-max to labels; no copy of th
 def check_within(within: float, name: str) -> float:
     """`within`, if that is a share of a latency that can be asked for.
 
-    Raises: UserError that begins with `name` otherwise.
+    Raises: UserError when it cannot be; the message begins with `name`.
     """
     low, high = WITHIN_LIMITS
     if not low <= within <= high:

@@ -52,7 +52,7 @@ class Child:
     def prepared(self) -> Child:
         """This, when it has prepared.
 
-        Raises: what its preparing raised (see `nas.latency.worker.replies`).
+        Raises: UserError or WorkerError when its preparing failed (`nas.latency.worker.replies`).
         """
         if not self._prepared:
             self._hear()
@@ -62,7 +62,7 @@ class Child:
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Its answer.
 
-        Raises: what its answering raised (see `nas.latency.worker.replies`).
+        Raises: UserError or WorkerError when its answering failed (`nas.latency.worker.replies`).
         """
         with contextlib.suppress(BrokenPipeError):  # it has died; hearing from it will tell
             os.write(self._requests, f"{json.dumps(request)}\n".encode())
@@ -158,7 +158,7 @@ def _block_of(values: Mapping[str, Any]) -> Block:
 def start(makers: Sequence[Callable[[], Candidate]], at_once: int) -> Iterator[list[RemoteCandidate]]:
     """A child process for each candidate, `at_once` of which are prepared at a time; they end with the context.
 
-    Raises: what preparing raised there (see `nas.latency.worker.replies`).
+    Raises: UserError or WorkerError when a preparing failed (`nas.latency.worker.replies`).
     """
     children: list[Child] = []
     try:
