@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from nas.data import DataSpec
+from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN, check_within
-from nas.latency.record import Budget
 from nas.latency.target import Target
 from nas.training import Recipe, load_recipe
 from space import Space, UserError, published, strict

@@ -46,8 +46,8 @@ def run(options: argparse.Namespace) -> None:
     """
     from nas.data import load
     from nas.latency import Meter, default_target, parse_target
+    from nas.latency.budget import Budget
     from nas.latency.estimates import calibration
-    from nas.latency.record import Budget
     from nas.search.reachability import explore
     from space.errors import UserError
 

@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.data import check
     from nas.latency import Meter
+    from nas.latency.budget import Budget
     from nas.latency.estimates.calibration import kept_table
-    from nas.latency.record import Budget
     from nas.prune.pruner import Plan, Pruner
     from nas.runs.trained import load_trained
     from nas.runs.winner import read_certificate, write_winner

@@ -3,7 +3,40 @@
     with Meter(parse_target("onnxruntime@cpu"), size=(180, 240), num_classes=11) as meter:
         latency = meter.measure(architecture)
 
-How and why is told in `nas.latency.protocol.alternation`. Importing this loads neither torch nor a runtime.
+How and why is said in `nas.latency.protocol`. Importing this loads neither torch nor a runtime.
+
+Terms:
+
+    target      a runtime at a precision on a device, such as `onnxruntime@cpu:1`
+    runtime     what executes a network; a file in `runtimes`, or a module of another package
+    candidate   a network that is prepared on the target, to be timed
+    reference   the frozen network that every candidate is timed against; the `ratio` is candidate over reference
+    canary      a second frozen network, which shows how far apart a virtual machine's cores are
+    controls    reference and canary, prepared on the target
+    pair        a call of the candidate and a call of the reference, one after the other
+    block       some pairs in a row, about a tenth of a second; `quiet` when nothing disturbed the reference meanwhile
+    anchor      what the reference takes on the undisturbed device, measured once and kept; a ratio times it is
+                milliseconds
+    flagged     reasons not to trust a number; empty when it was measured on an undisturbed machine
+    worker      the process that measures; what it has prepared is a `Session`
+    meter       what others measure by: it starts a worker and asks it
+    budget      the most milliseconds that a network may take
+    work        what the layers of a network ask of the hardware; a `LatencyTable` holds the prices of work on a device
+
+Measuring touches the hardware, estimating reads a table. Each part uses only parts above it:
+
+    record, target
+    budget          record
+    machine         target
+    runtimes        machine, target
+    protocol        machine, record, target
+    worker          protocol, runtimes, machine, target
+    meter           worker, protocol, runtimes, record, target
+    estimates       meter, machine, record
+    default         meter, runtimes, machine, target
+    layers          machine
+
+Of `nas` they use `nas.storage` and `nas.export`, and of the rest `space`.
 """
 
 from __future__ import annotations
@@ -20,7 +53,7 @@ __all__ = ["Meter", "MeterOf", "WorkerError", "default_target", "parse_target"]
 def parse_target(text: str) -> Target:
     """The target that `text` names, of a runtime that exists (it may still have to be installed).
 
-    Raises: TargetError with the nearest known name.
+    Raises: TargetError when it names none; the message has the nearest known name.
     """
     target = Target.parse(text)
     runtimes.load(target)

@@ -1,8 +1,8 @@
-"""The default target: the fastest deployment runtime of this machine, by timing published networks on each, once.
+"""The default target: the fastest deployment runtime of this machine, found once by timing published networks on each.
 
-Which runtime is faster hangs on the device and on the kind of network; so one network of each family is timed, and the
-geometric mean decides. The answer is kept under the device's name in $XDG_CACHE_HOME/framebudget/defaults; another
-version of a runtime, or another runtime installed, asks anew.
+Which runtime is faster depends on the device and on the kind of network; so one network of each family is timed, and
+the geometric mean decides. The answer is kept under the device's name in the folder `defaults` of the cache; with
+another version of a runtime, or another runtime installed, it is found anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import space
 from nas.latency import runtimes
-from nas.latency.machine import device_cache
+from nas.latency.machine import device_key
 from nas.latency.meter import Meter
 from nas.latency.target import Target
 from nas.storage.files import write_text
@@ -31,14 +31,15 @@ LAST_RESORT = "torch@cpu"
 NETWORKS = ("erfnet-encoder", "fplnet-encoder", "ndnet45-ende", "swiftnet-mnv2")
 SIZE = (180, 240)
 CLASSES = 11
-WITHIN = 0.06  # of each latency
+DEFAULT_WITHIN = 0.06  # of each latency
 TIE = 0.03
 
-Measure = Callable[[Target], float]  # geometric mean of the networks' milliseconds
+MeasureTarget = Callable[[Target], float]
+"""Geometric mean of the networks' milliseconds on a target."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class DefaultTarget:
     """A target, and why it is the default here."""
 
     target: str
@@ -50,7 +51,7 @@ def default_target() -> Target:
     return Target.parse(choose().target)
 
 
-def choose(measure: Measure | None = None) -> Choice:
+def choose(measure: MeasureTarget | None = None) -> DefaultTarget:
     """The default target with its reason: kept from last time, or found by timing."""
     for texts in DEPLOYMENT:
         ready = [target for target in map(Target.parse, texts) if _missing(target) is None]
@@ -58,22 +59,24 @@ def choose(measure: Measure | None = None) -> Choice:
             others = [
                 f"{text} is not ready ({_missing(Target.parse(text))})" for text in texts if text != str(ready[0])
             ]
-            return Choice(target=str(ready[0]), reason=f"the only one ready for this device; {', '.join(others)}")
+            return DefaultTarget(
+                target=str(ready[0]), reason=f"the only one ready for this device; {', '.join(others)}"
+            )
         if ready:
             return _fastest(ready, measure or _geometric_mean)
-    return Choice(target=LAST_RESORT, reason="no deployment runtime is ready")
+    return DefaultTarget(target=LAST_RESORT, reason="no deployment runtime is ready")
 
 
 def _missing(target: Target) -> str | None:
     return runtimes.load(target).available(target)
 
 
-def _fastest(targets: Sequence[Target], measure: Measure) -> Choice:
-    keys = [device_cache.name_of(device_cache.key_of(runtimes.environment(target), SIZE)) for target in targets]
+def _fastest(targets: Sequence[Target], measure: MeasureTarget) -> DefaultTarget:
+    keys = [device_key.name_of(device_key.key_of(runtimes.environment(target), SIZE)) for target in targets]
     name = hashlib.sha256(" ".join(keys).encode()).hexdigest()[:12]
-    file = device_cache.folder("defaults") / f"{name}.yaml"
+    file = device_key.folder("defaults") / f"{name}.yaml"
     try:
-        return strict.parse(file.read_text("utf-8"), Choice, str(file))
+        return strict.parse(file.read_text("utf-8"), DefaultTarget, str(file))
     except (OSError, UserError, UnicodeDecodeError):  # a cache: what cannot be read is made again
         pass
     print(f"timing which of {', '.join(map(str, targets))} is the fastest here (once per device)", file=sys.stderr)
@@ -82,12 +85,12 @@ def _fastest(targets: Sequence[Target], measure: Measure) -> Choice:
     return choice
 
 
-def judge(milliseconds: Mapping[str, float]) -> Choice:
+def judge(milliseconds: Mapping[str, float]) -> DefaultTarget:
     """The fastest target; of those as fast as it, the first."""
     least = min(milliseconds.values())
     target = next(name for name, value in milliseconds.items() if value <= (1 + TIE) * least)
     others = ", ".join(f"{name} {value:.2f} ms" for name, value in milliseconds.items() if name != target)
-    return Choice(
+    return DefaultTarget(
         target=target,
         reason=f"{milliseconds[target]:.2f} ms, {others}: geometric mean of {len(NETWORKS)} published networks at "
         f"{SIZE[0]}x{SIZE[1]}",
@@ -97,5 +100,5 @@ def judge(milliseconds: Mapping[str, float]) -> Choice:
 def _geometric_mean(target: Target) -> float:
     networks = [space.load(name) for name in NETWORKS]
     with Meter(target, SIZE, CLASSES) as meter:
-        latencies = meter.measure_together(networks, within=WITHIN)
+        latencies = meter.measure_together(networks, within=DEFAULT_WITHIN)
     return math.exp(statistics.fmean(math.log(latency.p50_milliseconds) for latency in latencies))

@@ -1,9 +1,9 @@
 """Meter: measures architectures on one target in a process of its own.
 
-The process is not ours so that a candidate is timed with the target's cores and thread pools and nothing else in
-it, and so that a runtime that crashes takes only itself down. The same process can run on another host: ssh starts it
-there and carries its lines. That host needs this package; where its `python3` is not the one that has it, set
-FRAMEBUDGET_PYTHON there (in `~/.ssh/environment`, or by `SetEnv` in the ssh configuration here).
+In a process of its own a candidate is timed with the target's cores and thread pools and nothing else, and a runtime
+that crashes ends only that process. The same process can run on another host: ssh starts it there and carries its
+lines. That host needs this package; where its `python3` is not the one that has it, set FRAMEBUDGET_PYTHON there (in
+`~/.ssh/environment`, or by `SetEnv` in the ssh configuration here).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -26,6 +27,7 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept
+from space import strict
 from space.errors import TargetError, UserError
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Measures(MeasuresOne, Protocol):
 
 
 MeterOf = Callable[[Target, tuple[int, int], int], contextlib.AbstractContextManager[Measures]]
+"""Makes a meter for a target, an input size (H, W) and a number of classes."""
 
 
 class Meter:
@@ -56,7 +59,7 @@ class Meter:
 
     A worker that died is replaced at the next measurement. Not for use by several threads at once.
 
-    Raises (on entering): TargetError when the target cannot be timed here, saying what to install or change.
+    Raises: TargetError when it is entered and the target cannot be timed here; the message says what to change.
     """
 
     def __init__(
@@ -85,14 +88,14 @@ class Meter:
         `within` is the half of its 95 % interval, as a share of it, that is asked for. Nothing of ours trains on this
         machine meanwhile (`nas.latency.machine.lane`): do not call it inside a training step.
 
-        Raises: UserError for what the user can put right, WorkerError when the process died or failed.
+        Raises: UserError when the user can put it right, WorkerError when the process died or failed.
         """
         return self._ask([(architecture, weights)], within)[0]
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """Latencies of untrained networks that take turns, so that each meets the machine in the same states.
 
-        Raises: as `measure`.
+        Raises: UserError when the user can put it right, WorkerError when the process died or failed.
         """
         return self._ask([(architecture, None) for architecture in architectures], within)
 
@@ -111,7 +114,8 @@ class Meter:
         except BaseException:  # interrupted: its answer would be taken for that of the next question
             self._stop()
             raise
-        return [Latency.from_dict(latency | {"target": str(self.target)}) for latency in accept(reply)["latencies"]]
+        latencies = [strict.parse(text, Latency, "the measuring process") for text in accept(reply)["latencies"]]
+        return [replace(latency, target=str(self.target)) for latency in latencies]  # there it is called without a host
 
     def _start(self) -> _Worker:
         size = [str(length) for length in self.size]
@@ -167,7 +171,10 @@ class _Worker:
         self._replies: IO[bytes] = self._process.stdout
 
     def say(self, request: dict[str, Any]) -> None:
-        """Ask. Raises WorkerError when nobody is there any more."""
+        """Ask.
+
+        Raises: WorkerError when the process has died.
+        """
         try:
             self._requests.write(json.dumps(request).encode() + b"\n")
             self._requests.flush()
@@ -175,7 +182,10 @@ class _Worker:
             raise self._died() from None
 
     def hear(self, limit_seconds: float) -> dict[str, Any]:
-        """The reply. Raises WorkerError when the process died, or gave none in time and was therefore ended."""
+        """The reply.
+
+        Raises: WorkerError when the process died, or gave none within `limit_seconds` and was therefore ended.
+        """
         ready, _, _ = select.select([self._replies], [], [], limit_seconds)
         if not ready:
             self._process.kill()
@@ -187,7 +197,7 @@ class _Worker:
         return reply
 
     def stop(self) -> None:
-        """Let it end, or end it."""
+        """Close its requests, on which it ends; end it when it does not."""
         with contextlib.suppress(BrokenPipeError):  # it is gone, and a request was still on its way
             self._requests.close()
         try:

@@ -1,68 +1,22 @@
-"""Budget and Latency: what a network may take, and what it was measured to take. Never a bare float.
+"""Latency: what a network was measured to take, and how. Never a bare number.
 
 A Latency holds the ratio to a frozen reference network as well as milliseconds. The ratio is what was observed; the
-milliseconds are that ratio times what the reference took when the device was anchored
-(`nas.latency.protocol.alternation`).
+milliseconds are that ratio times what the reference took when the device was anchored (`nas.latency.protocol`).
+
+Wherever a Latency is kept or sent, it is the YAML of `space.strict`: in a trial, a certificate, a worker's reply.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from space.errors import BudgetError, UserError, nearest
+from space.errors import UserError
 
 Statistic = Literal["p50", "p90", "p99"]
 STATISTICS: tuple[str, ...] = get_args(Statistic)
-
-_AMOUNT = re.compile(
-    r"(?P<number>\d+\.?\d*|\.\d+)(?P<exponent>e[+-]?\d+)?\s*(?P<unit>ms|fps)(\s+(?P<statistic>\w+))?", re.I
-)
-_ACCEPTED = "a positive time or rate such as 10ms, 0.5ms or 100fps (10ms p90 to bound the 90th percentile)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """The most milliseconds that a statistic of the latency may take.
-
-    Raises: BudgetError unless `milliseconds` is positive and finite and the statistic is p50, p90 or p99.
-    """
-
-    milliseconds: float
-    statistic: Statistic = "p50"
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.milliseconds) and self.milliseconds > 0):
-            raise BudgetError(f"a budget of {self.milliseconds} ms cannot be met; give {_ACCEPTED}")
-        if self.statistic not in STATISTICS:
-            raise BudgetError(
-                f"expected a statistic of {', '.join(STATISTICS)}, got {self.statistic!r}; "
-                f"{nearest(self.statistic, STATISTICS)}"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """The budget that `10ms`, `10 ms`, `100fps` or `10ms p90` names.
-
-        Raises: BudgetError telling what is accepted.
-        """
-        found = _AMOUNT.fullmatch(text.strip())
-        number = float(found["number"] + (found["exponent"] or "")) if found else math.nan
-        if found is None or not (math.isfinite(number) and number > 0):
-            raise BudgetError(f"cannot read {text!r} as a budget; give {_ACCEPTED}")
-        statistic: Any = (found["statistic"] or "p50").lower()
-        return cls(milliseconds=number if found["unit"].lower() == "ms" else 1000 / number, statistic=statistic)
-
-    def __str__(self) -> str:
-        number = repr(float(self.milliseconds)).removesuffix(".0")
-        return f"{number}ms" if self.statistic == "p50" else f"{number}ms {self.statistic}"
-
-    def admits(self, latency: Latency) -> bool:
-        """Whether the statistic of `latency` is within the budget."""
-        return latency.milliseconds(self.statistic) <= self.milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,26 +26,39 @@ class Latency:
     Raises: UserError when a number is not positive and finite, or the quantiles are out of order.
     """
 
-    p50_milliseconds: float  # ratio * reference_milliseconds, as are the next four
+    p50_milliseconds: float
+    """The median: `ratio * reference_milliseconds`. All milliseconds but the raw ones are ratios times that."""
     p90_milliseconds: float
     p99_milliseconds: float
-    ci_low_milliseconds: float  # 95 % interval of the median
+    ci_low_milliseconds: float
+    """95 % interval of the median."""
     ci_high_milliseconds: float
-    samples: int  # pairs of (candidate, reference) calls behind every number here
-    ratio: float  # median of the paired ratios candidate / reference
-    ratio_low: float  # 95 % interval of that median
+    samples: int
+    """Pairs of (candidate, reference) calls behind every number here."""
+    ratio: float
+    """Candidate over reference, of the median calls in undisturbed blocks."""
+    ratio_low: float
+    """95 % interval of the ratio."""
     ratio_high: float
-    reference_milliseconds: float  # the anchor: what the frozen reference takes on this device
-    raw_p50_milliseconds: float  # median of the candidate's own clock, as the machine happened to run
-    target: str  # parses as a Target
+    reference_milliseconds: float
+    """The anchor: what the frozen reference takes on this device."""
+    raw_p50_milliseconds: float
+    """Median of the candidate by the machine's clock, whatever state the machine was in."""
+    target: str
+    """Parses as a `Target`."""
     height: int
     width: int
-    scope: str  # what is inside the timed call
+    scope: str
+    """What is inside the timed call."""
     batch: int = 1
-    set_aside: int = 0  # pairs not counted, taken while the machine was not as when it was anchored
-    blocks: tuple[tuple[float, float], ...] = ()  # (candidate, reference): median milliseconds of each block of calls
-    flagged: tuple[str, ...] = ()  # why not to trust it; empty for a quiet measurement
-    environment: Mapping[str, str] = field(default_factory=dict)  # device, versions, threads
+    set_aside: int = 0
+    """Pairs not counted, taken while the machine was not as it was when it was anchored."""
+    blocks: tuple[tuple[float, float], ...] = ()
+    """Median milliseconds (candidate, reference) of each block of calls. Records of protocol 1 have none."""
+    flagged: tuple[str, ...] = ()
+    """Why not to trust it; empty for a quiet measurement."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Device, versions, threads."""
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -120,29 +87,3 @@ class Latency:
         noisy = f" (flagged: {'; '.join(self.flagged)})" if self.flagged else ""
         size = f"{self.height}x{self.width}"
         return f"{self.p50_milliseconds:.2f} ms +-{half:.2f} on {self.target} at {size}{noisy}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dicts, as YAML and JSON hold them."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        blocks = [list(block) for block in self.blocks]
-        return values | {"flagged": list(self.flagged), "blocks": blocks, "environment": dict(self.environment)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Latency:
-        """The latency that `to_dict` wrote.
-
-        Raises: UserError for keys that are unknown or missing, or numbers that are none.
-        """
-        known = {item.name: item.type for item in fields(cls)}
-        values = {"blocks": (), **values}  # records of protocol 1 have none
-        unknown = [key for key in values if key not in known]
-        missing = [key for key in known if key not in values]
-        if unknown or missing:
-            raise UserError(f"not the record of a latency: unknown {unknown}, missing {missing}; measure again")
-        wanted: dict[Any, Any] = {"int": int, "float": (int, float), "str": str}
-        for key, kind in known.items():
-            if kind in wanted and (isinstance(values[key], bool) or not isinstance(values[key], wanted[kind])):
-                raise UserError(f"expected {key} of a latency to be {kind}, got {values[key]!r}; measure again")
-        if not isinstance(values["flagged"], (list, tuple)) or not isinstance(values["environment"], Mapping):
-            raise UserError("expected flagged to be a list and environment a mapping in a latency; measure again")
-        return cls(**values)

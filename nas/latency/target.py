@@ -6,9 +6,8 @@
     onnxruntime@ssh:jetson   all cores of another host, reached over ssh
     cudagraph:fp16@ssh:me@box/cuda:0
 
-The grammar is `runtime[:precision]@[ssh:host/]device`: the precision is `fp32` unless given, and a host alone stands
-for its `cpu`. What a *name* of a runtime means, and whether it is installed, is known to whoever measures
-(`nas.latency`); `space` knows the language only.
+The grammar is `runtime[:precision]@[ssh:host/]device`: the precision is `fp32` unless given, and a host alone means its
+`cpu`. Here is the grammar only: which runtimes there are, and which are installed, is known to `nas.latency.runtimes`.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")  # as ssh takes it; never wh
 class Target:
     """A runtime at a precision on a device.
 
-    `device` is `cpu` or `cuda:N`. `threads` counts for the CPU only; None means every core that the process may use.
-    `host` is empty for this machine, or what ssh calls another one.
-
-    Raises: TargetError when a part is not in the language.
+    Raises: TargetError when a part is not in the grammar.
     """
 
     runtime: str
     precision: str = "fp32"
     device: str = "cpu"
+    """`cpu` or `cuda:N`."""
     threads: int | None = None
+    """Of the CPU; None means every core that the process may use."""
     host: str = ""
+    """What ssh calls another machine; empty for this one."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.runtime):
@@ -67,7 +66,7 @@ class Target:
     def parse(cls, text: str) -> Target:
         """The target that `text` names.
 
-        Raises: TargetError for anything but `runtime[:precision]@[ssh:host/]device`.
+        Raises: TargetError when it is anything but `runtime[:precision]@[ssh:host/]device`.
         """
         left, at, right = text.strip().partition("@")
         runtime, colon, precision = left.partition(":")

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from nas.data import Dataset, Loader, endless, make_loader
+from nas.latency.budget import Budget
 from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
 from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
-from nas.latency.record import Budget, Latency
+from nas.latency.record import Latency
 from nas.training import EpochReport, Recipe
 from nas.training.steps import guarded
 from pruning.allocation import FULL_ENOUGH, Allocation, allocate, require_reachable

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from nas.latency.estimates.calibration import Calibration, Estimate, error_of
+from nas.latency.estimates.calibration import Calibration, LeftOut, error_of
 from nas.report.agreement import kendall_tau
 from nas.report.drawing import look
 from nas.report.palette import LIGHT
@@ -20,13 +20,13 @@ from nas.terminal import table
 
 ESTIMATES = "calibration.csv"
 PICTURE = "calibration.png"
-PROXIES: Mapping[str, Callable[[Estimate], float]] = {  # what others use in its place
+PROXIES: Mapping[str, Callable[[LeftOut], float]] = {  # what others use in its place
     "multiply-adds": lambda each: each.multiply_adds,
     "parameters": lambda each: each.parameters,
 }
 
 
-def comparison(left_out: Sequence[Estimate]) -> str:
+def comparison(left_out: Sequence[LeftOut]) -> str:
     """Mean absolute error and Kendall's tau of the table's estimates, and of proxies times the best common factor."""
     rows = [("latency table", f"{error_of(left_out):.1%}", _tau(left_out, lambda each: each.estimated_milliseconds))]
     for name, proxy in PROXIES.items():
@@ -48,7 +48,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
     _draw(folder / PICTURE, calibration)
 
 
-def _tau(left_out: Sequence[Estimate], proxy: Callable[[Estimate], float]) -> str:
+def _tau(left_out: Sequence[LeftOut], proxy: Callable[[LeftOut], float]) -> str:
     tau = kendall_tau([(proxy(each), each.measured_milliseconds) for each in left_out])
     return "-" if tau is None else f"{tau:.3f}"
 

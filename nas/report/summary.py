@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nas.latency.record import Budget, Latency, Statistic
+from nas.latency.budget import Budget
+from nas.latency.record import Latency, Statistic
 from nas.report.agreement import Agreement, agreement
 from nas.report.words import describe
 from nas.runs.folder import Certificate, Origin, Progress, RunFolder, Trial

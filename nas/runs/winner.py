@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from nas.data import MEAN, STD, Dataset
 from nas.latency import Meter, MeterOf
+from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN
-from nas.latency.record import Budget, Latency
+from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.folder import Certificate
 from nas.runs.trained import ARCHITECTURE, WEIGHTS, Labelling, metadata

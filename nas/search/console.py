@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from nas.latency.record import Budget
+from nas.latency.budget import Budget
 from nas.latency.target import Target
 from nas.runs.folder import Certificate, Phase, RunFolder, Trial
 from nas.study import Study

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.latency.record import Budget
+from nas.latency.budget import Budget
 from nas.prune.pruner import Plan, Pruner
 from nas.runs.folder import RunFolder, Trial
 from nas.runs.trained import WEIGHTS

@@ -14,9 +14,10 @@ from dataclasses import replace
 import space
 from nas.data import Dataset, check, load
 from nas.latency import Meter, MeterOf, default_target, parse_target
+from nas.latency.budget import Budget
 from nas.latency.estimates.calibration import kept_table
 from nas.latency.protocol import WITHIN
-from nas.latency.record import Budget, Latency
+from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.prune.pruner import Pruner
 from nas.runs.folder import Certificate, Phase, RunFolder, Trial

@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nas.latency.budget import Budget
 from nas.latency.estimates.work import BLOCK
-from nas.latency.record import Budget, Latency
+from nas.latency.record import Latency
 from space import Architecture, ArchitectureError
 from space.scale import notches, parts, scale_width, with_part
 

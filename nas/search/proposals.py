@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import space
+from nas.latency.budget import Budget
 from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
-from nas.latency.record import Budget, Latency
+from nas.latency.record import Latency
 from nas.runs.folder import Origin, RunFolder, Trial
 from nas.search.console import Console
 from nas.search.fill import Confirm, Filled, Measure, fill

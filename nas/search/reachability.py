@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import space
+from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
-from nas.latency.record import Budget
 from nas.search.fill import NARROWEST, WIDEST
 from nas.study import Study
 from nas.training import Recipe

@@ -22,10 +22,11 @@ import space
 from nas.export.onnx import onnx_bytes
 from nas.latency import parse_target
 from nas.latency.machine import device
-from nas.latency.protocol import WITHIN, stand
-from nas.latency.protocol.referee import Referee
+from nas.latency.protocol import WITHIN
+from nas.latency.protocol.controls import warm_up
+from nas.latency.protocol.timer import InterleavedTimer
 from nas.latency.target import Target
-from nas.latency.worker.__main__ import Bench, build
+from nas.latency.worker.session import Session, build
 from space.scale import scale_width
 
 SIZE = (180, 240)
@@ -35,18 +36,18 @@ MEANWHILE = ("nothing", "build", "export", "run")
 COLUMNS = ("meanwhile", "network", "new", "after", "after_over_new")
 
 
-def times(bench: Bench) -> dict[str, float]:
+def times(session: Session) -> dict[str, float]:
     """Ratio to the reference of each network, in a new session."""
     found = {}
-    referee = Referee(bench.target, SIZE, bench.environment)
+    timer = InterleavedTimer(session.target, SIZE, session.environment, session.controls.watch)
     for name, factor in NETWORKS:
         network = build(scale_width(space.load(name), factor).to_yaml(), None, CLASSES)
-        latency = referee.measure([bench.place(network)], WITHIN)[0]
+        latency = timer.measure([session.candidate(network)], WITHIN)[0]
         found[f"{name} x{factor}"] = latency.ratio
     return found
 
 
-def spend(bench: Bench, target: Target, how: str) -> None:
+def spend(session: Session, target: Target, how: str) -> None:
     """What other networks do to a process."""
     if how == "nothing":
         return
@@ -55,8 +56,8 @@ def spend(bench: Bench, target: Target, how: str) -> None:
         for network in networks:
             onnx_bytes(network, SIZE, labels=True)
     if how == "run":
-        for run in [bench.runtime.prepare(network, bench.image, target) for network in networks]:
-            stand.warm_up(run, bench.company.reference)
+        for call in [session.runtime.prepare(network, session.image, target) for network in networks]:
+            warm_up(call, session.controls.reference, session.controls.watch)
     del networks
     gc.collect()
 
@@ -65,10 +66,10 @@ def one(target: Target, how: str) -> None:
     """One process: rows to standard output."""
     device.pin(target)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(target.thread_count()))
-    bench = Bench(target, SIZE)
-    new = times(bench)
-    spend(bench, target, how)
-    after = times(bench)
+    session = Session(target, SIZE)
+    new = times(session)
+    spend(session, target, how)
+    after = times(session)
     for name in new:
         print(",".join([how, name, f"{new[name]:.4f}", f"{after[name]:.4f}", f"{after[name] / new[name]:.4f}"]))
 

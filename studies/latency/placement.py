@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 import space
-from nas.latency import worker
 from nas.latency.machine import device
-from nas.latency.protocol import stand
+from nas.latency.protocol.controls import canary_milliseconds, milliseconds, warm_up
 from nas.latency.target import Target
+from nas.latency.worker.session import Session, build
 
 PAIRS = 10  # of a block
 COLUMNS = ("seconds", "ratio", "canary", "reference_milliseconds")
@@ -37,21 +37,21 @@ def main() -> None:
     options = parser.parse_args()
     target = Target.parse(options.target)
     device.pin(target)
-    bench = worker.Bench(target, (180, 240))
-    network = worker.build(space.load(options.network).to_yaml(), None, 11)
-    run = bench.runtime.prepare(network, bench.image, target)
-    stand.warm_up(run, bench.company.reference)
+    session = Session(target, (180, 240))
+    reference, watch = session.controls.reference, session.controls.watch
+    network = build(space.load(options.network).to_yaml(), None, 11)
+    call = session.runtime.prepare(network, session.image, target)
+    warm_up(call, reference, watch)
     pauses = random.Random(0)
     start = time.monotonic()
     rows = []
     while time.monotonic() - start < options.seconds:
-        run()
-        bench.company.reference()
-        pairs = [(stand.milliseconds(run), stand.milliseconds(bench.company.reference)) for _ in range(PAIRS)]
-        canary = stand.canary_milliseconds(bench.company)
-        candidate, reference = np.asarray(pairs).T
-        middle = float(np.median(reference))
-        rows.append((time.monotonic() - start, float(np.median(candidate / reference)), canary / middle, middle))
+        call()
+        reference()
+        pairs = np.asarray([(milliseconds(call, watch), milliseconds(reference, watch)) for _ in range(PAIRS)])
+        canary = canary_milliseconds(session.controls)
+        ratio, middle = float(np.median(pairs[:, 0] / pairs[:, 1])), float(np.median(pairs[:, 1]))
+        rows.append((time.monotonic() - start, ratio, canary / middle, middle))
         time.sleep(pauses.choice((0.0, 0.05, 0.3, 0.8)))
     with (options.out / "placement.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

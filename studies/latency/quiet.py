@@ -26,10 +26,11 @@ import numpy as np
 import space
 from nas.latency import parse_target
 from nas.latency.machine import device
-from nas.latency.protocol import stand
+from nas.latency.protocol.candidate import BLOCK_MILLISECONDS
+from nas.latency.protocol.controls import milliseconds, warm_up
 from nas.latency.protocol.quiet import quiet_blocks
 from nas.latency.target import Target
-from nas.latency.worker.__main__ import Bench, build
+from nas.latency.worker.session import Session, build
 from space.scale import scale_width
 
 SIZE = (180, 240)
@@ -46,22 +47,22 @@ def take(target: Target, seconds: float) -> dict[str, Medians]:
     """Medians of blocks of each network, in turns."""
     device.pin(target)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(target.thread_count()))
-    bench = Bench(target, SIZE)
-    runs = {}
+    session = Session(target, SIZE)
+    calls = {}
     for name, factor in NETWORKS:
         architecture = scale_width(space.load(name), factor)
         network = build(architecture.to_yaml(), None, 11)
-        runs[name if factor == 1 else f"{name} x{factor}"] = bench.runtime.prepare(network, bench.image, target)
-    taken: dict[str, list[list[float]]] = {name: [] for name in runs}
-    reference = bench.company.reference
-    for run in runs.values():
-        stand.warm_up(run, reference)
+        calls[name if factor == 1 else f"{name} x{factor}"] = session.runtime.prepare(network, session.image, target)
+    taken: dict[str, list[list[float]]] = {name: [] for name in calls}
+    reference, watch = session.controls.reference, session.controls.watch
+    for call in calls.values():
+        warm_up(call, reference, watch)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for name, run in runs.items():
-            pair = stand.milliseconds(run) + stand.milliseconds(reference)
-            pairs = max(5, math.ceil(stand.BLOCK_MILLISECONDS / pair))
-            times = [[stand.milliseconds(run), stand.milliseconds(reference)] for _ in range(pairs)]
+        for name, call in calls.items():
+            pair = milliseconds(call, watch) + milliseconds(reference, watch)
+            pairs = max(5, math.ceil(BLOCK_MILLISECONDS / pair))
+            times = [[milliseconds(call, watch), milliseconds(reference, watch)] for _ in range(pairs)]
             taken[name].append(list(np.median(times, axis=0)))
     return {name: np.array(blocks) for name, blocks in taken.items()}
 

@@ -34,30 +34,31 @@ def record(seconds: float, out: Path) -> None:
     target = parse_target(TARGET)
     device.pin(target)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    from nas.latency.protocol import stand
-    from nas.latency.worker.__main__ import Bench, build
+    from nas.latency.protocol.controls import milliseconds, warm_up
+    from nas.latency.worker.session import Session, build
 
-    bench = Bench(target, SIZE)
-    reference, runs = bench.company.reference, {}
+    session = Session(target, SIZE)
+    reference, watch = session.controls.reference, session.controls.watch
+    calls = {}
     for name, factor in NETWORKS:
         network = build(scale_width(space.load(name), factor).to_yaml(), None, 11)
-        runs[f"{name} x{factor}"] = bench.runtime.prepare(network, bench.image, target)
-    for run in runs.values():
-        stand.warm_up(run, reference)
+        calls[f"{name} x{factor}"] = session.runtime.prepare(network, session.image, target)
+    for call in calls.values():
+        warm_up(call, reference, watch)
     turns, begun = [], time.monotonic()
     while time.monotonic() - begun < seconds:
         turn = [time.monotonic() - begun]
-        for run in runs.values():
-            run()
+        for call in calls.values():
+            call()
             reference()
-            pairs = [(stand.milliseconds(run), stand.milliseconds(reference)) for _ in range(CALLS)]
+            pairs = [(milliseconds(call, watch), milliseconds(reference, watch)) for _ in range(CALLS)]
             turn += list(np.median(pairs, axis=0))
         turns.append(turn)
     whole = len(turns) // SMOOTHED
     medians = np.median(np.reshape(turns[: whole * SMOOTHED], (whole, SMOOTHED, -1)), axis=1)
     with out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["seconds", *(f"{name}{what}" for name in runs for what in ("", ", its reference"))])
+        writer.writerow(["seconds", *(f"{name}{what}" for name in calls for what in ("", ", its reference"))])
         writer.writerows([[f"{value:.4f}" for value in row] for row in medians])
 
 

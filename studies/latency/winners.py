@@ -21,7 +21,7 @@ from pathlib import Path
 
 import space
 from nas.latency import Meter, parse_target
-from nas.latency.record import Budget
+from nas.latency.budget import Budget
 from nas.runs.winner import read_certificate
 
 STUDY = """\

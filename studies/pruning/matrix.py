@@ -42,12 +42,13 @@ import space
 from nas.data import Dataset, endless, load, make_loader
 from nas.data.dataset import DataSpec
 from nas.latency import Meter, parse_target
+from nas.latency.budget import Budget
 from nas.latency.estimates.calibration import kept_table
 from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
 from nas.latency.protocol import WITHIN as SURE
-from nas.latency.record import Budget, Latency
+from nas.latency.record import Latency
 from nas.prune.pruner import AIM, Plan, Pruner
 from nas.training import Recipe
 from nas.training.loss import segmentation_loss

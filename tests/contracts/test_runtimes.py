@@ -14,7 +14,7 @@ from nas.export.onnx import logits_of, same_labels
 from nas.latency import runtimes
 from nas.latency.protocol.reference import CLASSES, Canary, Reference
 from nas.latency.target import PRECISIONS, Target
-from nas.latency.worker.__main__ import build
+from nas.latency.worker.session import build
 from space.errors import TargetError
 
 SIZES = ((64, 96), (45, 84))

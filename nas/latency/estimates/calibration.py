@@ -1,10 +1,10 @@
 """Calibration: a `LatencyTable` of a device from random networks measured on it, and how well it estimates others.
 
 The networks are drawn from the whole space, not from a study's, and at widths from a twentieth of what was drawn to all
-of it, as a search tries them. What was measured is kept line by line beside the table, in
-$XDG_CACHE_HOME/framebudget/tables, so that an interrupted calibration goes on where it stood, a longer one adds to a
-shorter one, and the next one measures again what was disturbed. Every fourth network is left out of the fit to judge
-the table by; the table that is kept is fitted to all of them.
+of it, as a search tries them. What was measured is kept line by line beside the table, in the folder `tables` of the
+cache, so that an interrupted calibration goes on where it was, a longer one adds to a shorter one, and the next one
+measures again what was disturbed. Every fourth network is left out of the fit to judge the table by; the table that is
+kept is fitted to all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import space
 from nas.latency.estimates.prices import fit_prices
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.estimates.work import work_of
-from nas.latency.machine import device_cache
+from nas.latency.machine import device_key
 from nas.latency.meter import Meter
 from nas.latency.record import Latency
 from nas.storage.files import write_text
@@ -35,29 +35,45 @@ from space.search_space import Space
 NETWORKS = 550
 FEWEST = 20  # to fit anything to
 TOGETHER = 4  # networks that take turns
-WITHIN = 0.03  # of each latency
+SAMPLES_WITHIN = 0.03  # of each latency
 NARROWEST = 0.05  # width factor
 MOST_MULTIPLY_ADDS = 70_000  # per pixel of the image; ERFNet has 56,000
-LEFT_OUT = 4  # every fourth network
+LEFT_OUT_EVERY = 4  # every fourth network is left out of the fit
 
-Progress = Callable[[int, int], None]  # networks measured, and to measure
+Progress = Callable[[int, int], None]
+"""Is told how many networks have been measured, and how many are to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One measured network: the draw that it is, and what came out."""
+    """One measured network: the draw that it is, and what came out.
+
+    Raises: UserError when the ratio or the anchor is not positive.
+    """
 
     index: int
-    key: str  # of the architecture: a draw that has changed since is not used
-    ratio: float  # to the reference network
+    """Of the draw."""
+    key: str
+    """Of the architecture: a draw that has changed since is not used."""
+    ratio: float
+    """Of its latency to the reference network's."""
     reference_milliseconds: float
-    seconds: float  # that measuring it took
+    """The anchor."""
+    seconds: float
+    """That measuring it took."""
     flagged: bool
+    """Whether the machine was disturbed."""
+
+    def __post_init__(self) -> None:
+        if not min(self.ratio, self.reference_milliseconds) > 0:
+            raise UserError(
+                f"expected positive latencies, got {self.ratio} x {self.reference_milliseconds} ms; measure again"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A network that was left out of the fit."""
+class LeftOut:
+    """A network that was left out of the fit, and what a table fitted to the others estimates for it."""
 
     name: str
     measured_milliseconds: float
@@ -71,8 +87,9 @@ class Calibration:
     """A table fitted to all networks, and estimates of left-out ones by a table fitted to the others."""
 
     table: LatencyTable
-    left_out: tuple[Estimate, ...]
-    flagged: int  # measurements not used, since the machine was disturbed
+    left_out: tuple[LeftOut, ...]
+    flagged: int
+    """Measurements that were not used, since the machine was disturbed."""
 
 
 def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
@@ -96,7 +113,7 @@ def measure_networks(meter: Meter, networks: int, progress: Progress) -> None:
     for start in range(0, len(missing), TOGETHER):
         progress(networks - len(missing) + start, networks)
         indices = missing[start : start + TOGETHER]
-        lines = [json.dumps(vars(sample)) for sample in _measure(meter, indices)]
+        lines = [json.dumps(strict.plain(sample)) for sample in _measure(meter, indices)]
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a", encoding="utf-8") as kept:
@@ -125,11 +142,11 @@ def calibrate(meter: Meter) -> Calibration:
         )
     works = [work_of(architecture, meter.size, meter.num_classes) for _, architecture in used]
     ratios = [sample.ratio for sample, _ in used]
-    inside = [place for place in range(len(used)) if place % LEFT_OUT]
+    inside = [place for place in range(len(used)) if place % LEFT_OUT_EVERY]
     judge = fit_prices([works[place] for place in inside], [ratios[place] for place in inside])
     anchored = used[-1][0].reference_milliseconds
     left_out = tuple(
-        Estimate(
+        LeftOut(
             name=f"draw {sample.index}",
             measured_milliseconds=sample.ratio * anchored,
             estimated_milliseconds=judge.sum(works[place]) * anchored,
@@ -137,7 +154,7 @@ def calibrate(meter: Meter) -> Calibration:
             parameters=space.parameters(architecture, meter.num_classes),
         )
         for place, (sample, architecture) in enumerate(used)
-        if place % LEFT_OUT == 0
+        if place % LEFT_OUT_EVERY == 0
     )
     prices = fit_prices(works, ratios)
     table = LatencyTable(
@@ -155,7 +172,7 @@ def calibrate(meter: Meter) -> Calibration:
     return Calibration(table=table, left_out=left_out, flagged=flagged)
 
 
-def error_of(estimates: Sequence[Estimate]) -> float:
+def error_of(estimates: Sequence[LeftOut]) -> float:
     """Mean absolute error of estimated milliseconds, as a share of the measured ones."""
     return statistics.fmean(abs(each.estimated_milliseconds / each.measured_milliseconds - 1) for each in estimates)
 
@@ -170,16 +187,17 @@ def kept_table(meter: Meter) -> LatencyTable | None:
 
 
 def read_samples(meter: Meter) -> list[Sample]:
-    """Each network's last measurement on this device so far; a line cut off by a crash is left out."""
+    """Each network's last measurement on this device so far; lines that are no whole sample are left out."""
     found: dict[int, Sample] = {}
+    file = _folder(meter) / "samples.jsonl"
     try:
-        lines = (_folder(meter) / "samples.jsonl").read_text("utf-8").splitlines()
-    except OSError:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
         return []
     for line in lines:
         try:
-            sample = Sample(**json.loads(line))
-        except (ValueError, TypeError):
+            sample = strict.parse(line, Sample, str(file))  # JSON is YAML
+        except UserError:
             continue
         found[sample.index] = sample
     return [found[index] for index in sorted(found)]
@@ -189,7 +207,7 @@ def _measure(meter: Meter, indices: Sequence[int]) -> list[Sample]:
     drawn = {index: draw(index, meter.size, meter.num_classes) for index in indices}
     begun = time.monotonic()
     try:
-        latencies: list[Latency | None] = list(meter.measure_together(list(drawn.values()), within=WITHIN))
+        latencies: list[Latency | None] = list(meter.measure_together(list(drawn.values()), within=SAMPLES_WITHIN))
     except TargetError:  # one of them is not the same network on this target
         latencies = [_measure_one(meter, architecture) for architecture in drawn.values()]
     seconds = (time.monotonic() - begun) / len(drawn)
@@ -209,11 +227,11 @@ def _measure(meter: Meter, indices: Sequence[int]) -> list[Sample]:
 
 def _measure_one(meter: Meter, architecture: Architecture) -> Latency | None:
     try:
-        return meter.measure(architecture, within=WITHIN)
+        return meter.measure(architecture, within=SAMPLES_WITHIN)
     except TargetError:
         return None
 
 
 def _folder(meter: Meter) -> Path:
-    key = device_cache.key_of(meter.environment, meter.size)
-    return device_cache.folder("tables") / device_cache.name_of(key)
+    key = device_key.key_of(meter.environment, meter.size)
+    return device_key.folder("tables") / device_key.name_of(key)

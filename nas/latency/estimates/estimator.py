@@ -1,6 +1,6 @@
 """Milliseconds without measuring: from the device's latency table, corrected by what was measured since.
 
-Without a table, prices are found from the measurements alone; before there are any, multiply-adds stand in.
+Without a table, prices are found from the measurements alone; before there are any, multiply-adds take their place.
 """
 
 from __future__ import annotations

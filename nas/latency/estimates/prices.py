@@ -44,10 +44,10 @@ def fit_prices(
     known: Prices | None = None,
     disturbed: Collection[int] = (),
 ) -> Prices:
-    """The most probable prices behind the latencies of networks that did such work (in the latencies' own unit, which
-    is that of `known` prices too).
+    """The most probable prices, given the latencies of networks that did such work.
 
-    `disturbed`: the places of latencies that are less sure than others.
+    Prices are in the unit of the latencies, as `known` ones have to be. `disturbed` are the indices of latencies that
+    are less sure than others.
     """
     assert len(works) == len(latencies) > 0
     noise = np.full(len(latencies), NOISE)
@@ -79,13 +79,19 @@ def fit_prices(
 class _Problem:
     """Unknowns are the log prices of quantities, then those of units."""
 
-    amounts: NDArray[np.float64]  # (networks, quantities)
+    amounts: NDArray[np.float64]
+    """(networks, quantities)."""
     log_latencies: Vector
-    noise: Vector  # of each network's latency
-    unit_of: NDArray[np.int64]  # of each quantity
-    spread: Vector  # of each quantity
-    apart: Vector  # of each quantity: where its log price is expected beside its unit's
+    noise: Vector
+    """Of each network's latency."""
+    unit_of: NDArray[np.int64]
+    """Index of each quantity's unit."""
+    spread: Vector
+    """Of each quantity's log price."""
+    apart: Vector
+    """Of each quantity: how far its log price is expected from its unit's."""
     unit_spread: Vector
+    """Of each unit's log price."""
 
     def __post_init__(self) -> None:
         self.quantities = self.amounts.shape[1]

@@ -1,4 +1,4 @@
-"""LatencyTable: what every layer takes on one device, estimated; a network takes the sum.
+"""LatencyTable: estimates of what every layer takes on one device. A network takes the sum.
 
 A row of a look-up table would be one layer's shape (kind, channels, kernel, stride, dilation, groups, height, width).
 Timed by itself such a row says little: the same shape repeats to within 10 % only, and the sum of rows misses what
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What a unit of each quantity of work costs, and of each unit for quantities that were never seen."""
+    """What work costs."""
 
     of_quantity: Mapping[str, float]
+    """Price of one unit of each quantity of work, such as "conv 3x3 multiply_adds"."""
     of_unit: Mapping[str, float]
+    """The same of quantities that no measured network had, by their unit, such as "multiply_adds"."""
 
     def sum(self, amounts: Mapping[str, float]) -> float:
         """What some work costs."""
@@ -47,15 +49,22 @@ class LatencyTable:
     Raises: UserError when a price is negative, or the input size is not two positive lengths.
     """
 
-    target: str  # parses as a Target
+    target: str
+    """Parses as a `Target`."""
     height: int
     width: int
-    milliseconds: Mapping[str, float]  # per unit of each quantity of work
-    unit_milliseconds: Mapping[str, float]  # for quantities that no measured network had, by their unit
-    networks: int  # measured, that the prices were found from
-    seconds: float  # that measuring one of them took
-    error: float  # mean absolute error of networks left out of it, as a share of their latency
-    environment: Mapping[str, str]  # device, versions, threads
+    milliseconds: Mapping[str, float]
+    """Price of one unit of each quantity of work (`Prices.of_quantity`)."""
+    unit_milliseconds: Mapping[str, float]
+    """The same of quantities that no measured network had, by their unit (`Prices.of_unit`)."""
+    networks: int
+    """How many networks were measured to find the prices."""
+    seconds: float
+    """That measuring one of them took."""
+    error: float
+    """Mean absolute error of estimates for networks left out of a fit, as a share of their latency."""
+    environment: Mapping[str, str]
+    """Device, versions, threads."""
 
     def __post_init__(self) -> None:
         for prices in (self.milliseconds, self.unit_milliseconds):

@@ -35,7 +35,8 @@ FAR_BYTES = (500_000, 2_000_000)  # what exceeds them has left a core's own cach
 class LayerWork:
     """The work of one layer: amounts by quantity, such as "conv 3x3 multiply_adds"; the last word is its unit."""
 
-    index: int  # of the layer's node in its graph
+    index: int
+    """Of the layer's node in its graph."""
     amounts: Mapping[str, float]
 
 
@@ -74,8 +75,10 @@ class _Walk:
     given: tuple[int, ...]
     size: tuple[int, int]
     blocked: list[bool] = field(default_factory=list)
+    """Of every value so far, whether it lies in blocks."""
     folded_sums: set[int] = field(default_factory=set)
-    reordered: set[tuple[int, bool]] = field(default_factory=set)  # (value, into blocks) done for an earlier reader
+    reordered: set[tuple[int, bool]] = field(default_factory=set)
+    """(value, into blocks): changes of the layout that an earlier reader has asked for."""
     amounts: list[dict[str, float]] = field(default_factory=list)
 
     def run(self) -> None:

@@ -2,8 +2,8 @@
 
 NVML is read through nvidia-ml-py (`pip install nvidia-ml-py`). Without it nothing is seen, and nothing is flagged.
 
-NVML tells who has the GPU open, which trainers do that stand still while we time. Whoever launches work needs processor
-time for it, so only processes that use some while we time are said to compute.
+NVML tells which processes have the GPU open; a training that waits while we time has it open too. To launch work takes
+processor time, so only processes that use some while we time are said to compute.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ SLACK_SECONDS = 0.02  # two ticks of the kernel's clock
 
 @dataclass(frozen=True, kw_only=True)
 class GpuState:
-    """At one moment: the mask of reasons why clocks are held down, and what processor time, in seconds, each other
-    process has used so far that has the GPU open.
-    """
+    """What NVML tells of a GPU at one moment."""
 
     reasons: int = 0
+    """Why clocks are held down: bits, those of `SLOWDOWNS` among them."""
     others: Mapping[int, float] = field(default_factory=dict)
+    """Processor time in seconds that each other process has used so far, by its number, that has the GPU open."""
 
 
 UNSEEN = GpuState()

@@ -54,7 +54,10 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
 
 
 def _folder() -> Path:
-    """This user's folder of locks. Raises PermissionError when somebody else has put something in its place."""
+    """This user's folder of locks.
+
+    Raises: PermissionError when somebody else has put something in its place.
+    """
     folder = Path(tempfile.gettempdir()) / f"framebudget-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()

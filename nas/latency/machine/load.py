@@ -15,7 +15,7 @@ from pathlib import Path
 from nas.latency.machine import gpu
 from nas.latency.machine.gpu import UNSEEN, GpuState
 
-# What is borne, as a share of the time
+# What is tolerated, as a share of the time
 FOREIGN_SHARE = 0.10  # of the cores that this process is pinned to
 NEIGHBOUR_SHARE = 0.25  # of all cores: they share memory bandwidth and the power that sets the clock
 WAITING_SHARE = 0.05  # of our threads
@@ -25,27 +25,28 @@ SLACK_SECONDS = 0.04  # four steps of the kernel's clock
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Counters at one moment, in seconds."""
+    """Counters at one moment; times are in seconds."""
 
     wall: float
-    own: float  # CPU time of this process
-    waiting: float  # of this process's threads for a core
-    pinned_busy: float  # of the cores that this process is pinned to
+    own: float
+    """CPU time of this process."""
+    waiting: float
+    """Time that threads of this process waited for a core."""
+    pinned_busy: float
+    """Time that the cores were busy which this process is pinned to."""
     pinned_stolen: float
+    """Time that a hypervisor took from them."""
     machine_busy: float
+    """Time that all cores were busy."""
     machine_cores: int
     pinned_cores: int
-    throttles: int = 0  # times that heat slowed the cores down that this process is pinned to
+    throttles: int = 0
+    """How often heat slowed the cores down which this process is pinned to."""
     gpu: GpuState = UNSEEN
 
-    def to_dict(self) -> dict[str, float]:
-        """The counters but those of a GPU, which only the process itself reads."""
-        counters = dict(vars(self))
-        del counters["gpu"]
-        return counters
 
-
-Span = tuple[Snapshot, Snapshot]  # before and after a spell of timing
+Span = tuple[Snapshot, Snapshot]
+"""Before and after some timing."""
 
 
 def snapshot(device: str = "cpu") -> Snapshot:

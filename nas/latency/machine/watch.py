@@ -1,4 +1,6 @@
-"""How a timing process tells the time and sees what else the machine does; a value, so that it can be simulated."""
+"""The clock that calls are timed by, and the counters of what else the machine does: a value, so that both can be
+simulated.
+"""
 
 from __future__ import annotations
 

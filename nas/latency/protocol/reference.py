@@ -1,4 +1,4 @@
-"""The two frozen networks that stand beside every candidate: the reference it is timed against, and the canary.
+"""The two frozen networks that run beside every candidate: the reference it is timed against, and the canary.
 
 FROZEN: a ratio to the reference is comparable only with ratios to the same network. Never change what this file builds;
 a better reference is a second file with another NAME, and its own anchors. It depends on nothing else of the toolkit

@@ -1,7 +1,7 @@
-"""A device that does not exist: latencies follow from multiply-adds, time passes only when a network runs.
+"""A simulated device: latencies are computed from multiply-adds, and its clock advances only when a network runs.
 
 For tests and for trying a study out: the same network has the same latency everywhere, to the last digit, whatever the
-machine does meanwhile, and timing it takes no time. Everything else is as on a real device: its own process, the
+machine does meanwhile, and no time is spent on calls. Everything else is as on a real device: the process, the
 protocol, the anchor, the records.
 """
 
@@ -11,7 +11,7 @@ import functools
 import importlib.util
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas.latency.machine.load import Snapshot
@@ -30,7 +30,8 @@ CALL_NANOSECONDS = 50_000
 class _Clock:
     """The device's own time."""
 
-    now: int = field(default=0)  # nanoseconds
+    now: int = 0
+    """Nanoseconds."""
 
     def nanoseconds(self) -> int:
         return self.now
@@ -56,7 +57,7 @@ class _Clock:
         )
 
 
-_CLOCK = _Clock()  # as a process has one clock, so has it one of this device
+_CLOCK = _Clock()  # one for all calls of a process, as the machine has one
 WATCH = Watch(nanoseconds=_CLOCK.nanoseconds, sleep=_CLOCK.sleep, snapshot=_CLOCK.snapshot)
 
 

@@ -1,8 +1,8 @@
-"""Candidates in processes of their own, forked from one that runs no network: a process ages.
+"""Candidates in processes of their own, forked from one that runs no network.
 
-Where networks were built, exported and run before, small ones take 3 to 9 % longer than in a new process, as one that
-is deployed is (their memory is what the others left). So each candidate has a process with its own reference network
-and canary, also where several take turns: all wait but the one whose turn it is.
+In a process that has built, exported and run other networks, small ones take 3 to 9 % longer than in a new process, as
+one that is deployed is: they get the memory that the others left. So each candidate has a process with its own
+reference network and canary, also where several take turns: all wait but the one whose turn it is.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ import functools
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from nas.latency.machine.load import Snapshot
 from nas.latency.protocol.anchor import Anchor
-from nas.latency.protocol.referee import Place
-from nas.latency.protocol.stand import Block
+from nas.latency.protocol.candidate import Block, Candidate
 from nas.latency.worker.replies import accept, answer, refusal
 from space import strict
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 Answers = Callable[[dict[str, Any]], dict[str, Any]]
-Prepare = Callable[[], Answers]  # what answers requests, once everything is prepared
+"""From a request to its reply."""
+Prepare = Callable[[], Answers]
+"""Prepares everything, and gives what then answers requests."""
 
 
 class Child:
-    """A forked process that prepares, and then answers requests. As it dies, so do we, and it with us."""
+    """A forked process that prepares, and then answers requests. Neither process outlives the other."""
 
     def __init__(self, prepare: Prepare) -> None:
         requests, self._requests = os.pipe()
@@ -48,7 +52,7 @@ class Child:
     def prepared(self) -> Child:
         """This, when it has prepared.
 
-        Raises: what its preparing raised (see `nas.latency.worker.replies`).
+        Raises: UserError or WorkerError when its preparing failed (`nas.latency.worker.replies`).
         """
         if not self._prepared:
             self._hear()
@@ -58,7 +62,7 @@ class Child:
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Its answer.
 
-        Raises: what its answering raised (see `nas.latency.worker.replies`).
+        Raises: UserError or WorkerError when its answering failed (`nas.latency.worker.replies`).
         """
         with contextlib.suppress(BrokenPipeError):  # it has died; hearing from it will tell
             os.write(self._requests, f"{json.dumps(request)}\n".encode())
@@ -96,60 +100,73 @@ def _serve(prepare: Prepare, requests: int, replies: int) -> None:
             say(answer(functools.partial(respond, json.loads(line))))
 
 
-class Seat:
-    """A place in a child, spoken to from outside."""
+class RemoteCandidate:
+    """A candidate in a child process, spoken to from outside."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
 
     def warm_up(self) -> None:
-        """See `nas.latency.protocol.stand.Stand`."""
+        """See `nas.latency.protocol.candidate.Candidate`."""
         self._child.ask({"do": "warm up"})
 
     def take_block(self) -> Block:
-        """See `nas.latency.protocol.stand.Stand`."""
-        return Block.from_dict(self._child.ask({"do": "take a block"}))
+        """See `nas.latency.protocol.candidate.Candidate`."""
+        return _block_of(self._child.ask({"do": "take a block"}))
 
     def anchored(self, instead_of: Anchor | None) -> Anchor:
-        """See `nas.latency.protocol.referee.Place`."""
+        """See `nas.latency.protocol.candidate.Candidate`."""
         text = None if instead_of is None else strict.dump(instead_of)
         reply = self._child.ask({"do": "anchor", "instead of": text})
         return strict.parse(reply["anchor"], Anchor, "a measuring process")
 
 
-def _speak_for(make: Callable[[], Place]) -> Answers:
-    """The other end of `Seat`."""
-    place = make()
+def _answers_for(make: Callable[[], Candidate]) -> Answers:
+    """The other end of `RemoteCandidate`."""
+    candidate = make()
 
     def respond(request: dict[str, Any]) -> dict[str, Any]:
         match request["do"]:
             case "warm up":
-                place.warm_up()
+                candidate.warm_up()
                 return {}
             case "take a block":
-                return place.take_block().to_dict()
+                return _values_of(candidate.take_block())
             case wanted:
                 assert wanted == "anchor"
                 text = request["instead of"]
                 instead_of = None if text is None else strict.parse(text, Anchor, "the measuring process")
-                return {"anchor": strict.dump(place.anchored(instead_of))}
+                return {"anchor": strict.dump(candidate.anchored(instead_of))}
 
     return respond
 
 
-@contextlib.contextmanager
-def seats(makers: Sequence[Callable[[], Place]], at_once: int) -> Iterator[list[Seat]]:
-    """A child for each place, of which so many are prepared at once; they end with the context.
+def _values_of(block: Block) -> dict[str, Any]:
+    """Plain values of a block, to be sent. GPUs are left out: on one, candidates have no processes of their own."""
+    span = [{name: value for name, value in vars(each).items() if name != "gpu"} for each in block.span]
+    return {"times": block.times.tolist(), "canary_milliseconds": block.canary_milliseconds, "span": span}
 
-    Raises: what preparing raised there.
+
+def _block_of(values: Mapping[str, Any]) -> Block:
+    """The block whose `_values_of` were sent."""
+    before, after = (Snapshot(**counters) for counters in values["span"])
+    times = np.asarray(values["times"])
+    return Block(times=times, canary_milliseconds=values["canary_milliseconds"], span=(before, after))
+
+
+@contextlib.contextmanager
+def start(makers: Sequence[Callable[[], Candidate]], at_once: int) -> Iterator[list[RemoteCandidate]]:
+    """A child process for each candidate, `at_once` of which are prepared at a time; they end with the context.
+
+    Raises: UserError or WorkerError when a preparing failed (`nas.latency.worker.replies`).
     """
     children: list[Child] = []
     try:
         for number, make in enumerate(makers):
             if number >= at_once:
                 children[number - at_once].prepared()
-            children.append(Child(functools.partial(_speak_for, make)))
-        yield [Seat(child.prepared()) for child in children]
+            children.append(Child(functools.partial(_answers_for, make)))
+        yield [RemoteCandidate(child.prepared()) for child in children]
     finally:
         for child in children:
             child.end()

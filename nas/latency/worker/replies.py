@@ -1,6 +1,6 @@
-"""How processes of ours answer each other: a JSON object each, which is an answer, a refusal or a failure.
+"""How processes of ours answer each other: with one JSON object, which is an answer, a refusal or a failure.
 
-{"latencies": [...]}                                  an answer
+{"latencies": ["<yaml>", ...]}                        an answer
 {"refused": "<message>", "kind": "TargetError"}       for what a user can put right
 {"failed": "<traceback>"}                             for what nobody expected
 """
@@ -39,7 +39,7 @@ def refusal(error: Exception) -> dict[str, Any]:
 def accept(reply: dict[str, Any]) -> dict[str, Any]:
     """A reply that is an answer.
 
-    Raises: the UserError that was raised there, WorkerError for other failures.
+    Raises: UserError when one was raised there, of the same kind; WorkerError when something else failed.
     """
     if "refused" in reply:
         raise getattr(errors, reply["kind"], UserError)(reply["refused"])

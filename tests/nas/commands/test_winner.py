@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import space
 from nas.data import MEAN, STD, DataSpec, load
 from nas.latency import parse_target
-from nas.latency.record import Budget
+from nas.latency.budget import Budget
 from nas.runs.checked_export import OnnxCheck
 from nas.runs.folder import Certificate
 from nas.runs.trained import Labelling, load_winner

@@ -164,7 +164,19 @@ def test_a_line_cut_off_by_a_crash_is_measured_again(tmp_path: Path) -> None:
     calibration.measure_networks(meter, 8, nobody)
     (file,) = tmp_path.rglob("samples.jsonl")
     file.write_text(file.read_text()[:-20])
-    assert len(calibration.read_samples(meter)) == 7
+    assert [sample.index for sample in calibration.read_samples(meter)] == list(range(7))
+
+
+def test_a_line_that_is_no_sample_is_not_used(tmp_path: Path) -> None:
+    meter = InventedMeter()
+    calibration.measure_networks(meter, 8, nobody)
+    (file,) = tmp_path.rglob("samples.jsonl")
+    lines = file.read_text().splitlines()
+    lines[1] = lines[1].replace('"flagged": false', '"flagged": "no"')
+    lines[3] = lines[3].replace('"ratio": ', '"ratio": -')
+    lines[5] = lines[5].replace('"index": ', '"number": ')
+    file.write_text("\n".join(lines))
+    assert [sample.index for sample in calibration.read_samples(meter)] == [0, 2, 4, 6, 7]
 
 
 def test_draws_repeat_and_spread() -> None:

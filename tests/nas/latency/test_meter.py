@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 import space
 from nas.latency import Meter, WorkerError, parse_target
-from nas.latency.machine import device_cache, lane
+from nas.latency.machine import device_key, lane
 from nas.latency.machine.device import pin
 from nas.latency.protocol import anchor
 from nas.latency.record import Latency
@@ -48,7 +48,7 @@ def worker_id(meter: Meter) -> int:
 def test_a_network_is_measured_with_and_without_weights(meter: Meter, tmp_path: Path) -> None:
     def measured_at(latency: Latency) -> tuple[float, float]:
         """In its record and on the disk: a machine that turns out better meanwhile is anchored anew."""
-        kept = anchor.read(anchor.path_of(device_cache.key_of(meter.environment, SIZE)))
+        kept = anchor.read(anchor.path_of(device_key.key_of(meter.environment, SIZE)))
         assert kept is not None
         return latency.reference_milliseconds, kept.milliseconds
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import pytest
 
 from nas.latency.machine import gpu, load
 from nas.latency.machine.watch import Watch
-from nas.latency.protocol import WITHIN, alternation, anchor, quiet, stand
-from nas.latency.protocol.stand import Beside, Company
+from nas.latency.protocol import WITHIN, anchor, candidate, interleaving, quiet
+from nas.latency.protocol.candidate import LocalCandidate
+from nas.latency.protocol.controls import Controls
+from nas.latency.protocol.pairs import Pairs, summarise
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from space.errors import UserError
@@ -21,24 +23,18 @@ from space.errors import UserError
 TARGET = Target.parse("torch@cpu:1")
 
 
-def record(pairs: alternation.Pairs, anchored: float = 10.0, reasons: tuple[str, ...] = ()) -> Latency:
-    return alternation.summarise(
-        pairs,
-        anchor_milliseconds=anchored,
-        anchor_flagged=reasons,
-        target=TARGET,
-        size=(64, 96),
-        environment={"threads": "1"},
-    )
+def record(pairs: Pairs, anchored: float = 10.0, reasons: tuple[str, ...] = ()) -> Latency:
+    kept = replace(ANCHOR, milliseconds=anchored, flagged=reasons)
+    return summarise(pairs, kept, target=TARGET, size=(64, 96), environment={"threads": "1"})
 
 
-def drifting(ratio: float, blocks: int = 12) -> alternation.Pairs:
+def drifting(ratio: float, blocks: int = 12) -> Pairs:
     """A machine whose speed halves meanwhile, and jitters by 1 %."""
     random = np.random.default_rng(5)
     slower = np.linspace(10.0, 20.0, blocks * 5).reshape(blocks, 5)
     reference = slower * random.normal(1, 0.01, slower.shape)
     candidate = ratio * slower * random.normal(1, 0.01, slower.shape)
-    return alternation.Pairs(candidate=candidate, reference=reference, disturbances=())
+    return Pairs(candidate=candidate, reference=reference, disturbances=())
 
 
 class Clock:
@@ -62,36 +58,29 @@ def waits(milliseconds: float) -> Callable[[], None]:
     return lambda: CLOCK.sleep(milliseconds / 1e3)
 
 
-def kept_anchor() -> anchor.Anchor:
-    return anchor.Anchor(
-        milliseconds=7.5,
-        canary=0.1,
-        blocks_milliseconds=(7.4, 7.5),
-        blocks_canary=(0.1, 0.1),
-        taken="2020-01-01",
-        device={"runtime": "torch"},
-    )
+KEY = {"runtime": "torch"}
+ANCHOR = anchor.Anchor(
+    milliseconds=1.0,
+    canary=0.2,
+    blocks_milliseconds=(1.0, 1.1),
+    blocks_canary=(0.2, 0.2),
+    taken="2020-01-01",
+    device=KEY,
+)
 
 
-def company(reference: float = 1.0, canary: float = 0.2) -> Company:
+def controls(reference: float = 1.0, canary: float = 0.2, key: Mapping[str, str] = KEY, threads: int = 1) -> Controls:
     """Networks of known latency in milliseconds."""
-    return Company(reference=waits(reference), canary=waits(canary), watch=WATCH)
+    return Controls(reference=waits(reference), canary=waits(canary), key=key, threads=threads, watch=WATCH)
 
 
-def stands(milliseconds: float) -> Beside:
+def taking(milliseconds: float) -> LocalCandidate:
     """A candidate of known latency."""
-    return Beside(waits(milliseconds), company())
+    return LocalCandidate(waits(milliseconds), controls())
 
 
-NORMAL = alternation.Normal(reference_milliseconds=1.0, canary=0.2)
-
-
-def conditions(
-    threads: int = 1,
-    normal: alternation.Normal = NORMAL,
-    within: float = WITHIN,
-) -> alternation.Conditions:
-    return alternation.Conditions(normal=normal, threads=threads, within=within, watch=WATCH)
+def conditions(threads: int = 1, anchored: anchor.Anchor = ANCHOR, within: float = WITHIN) -> interleaving.Conditions:
+    return interleaving.Conditions(anchor=anchored, threads=threads, within=within, watch=WATCH)
 
 
 def test_drift_cancels_in_the_ratio() -> None:
@@ -110,7 +99,7 @@ def test_neighbours_change_the_tail_and_not_the_median() -> None:
     candidate, reference = random.normal(3, 0.01, (8, 5)), random.normal(2, 0.01, (8, 5))
     candidate[:5] *= 1.5
     reference[:5] *= 1.2
-    measured = record(alternation.Pairs(candidate=candidate, reference=reference, disturbances=()))
+    measured = record(Pairs(candidate=candidate, reference=reference, disturbances=()))
     assert measured.ratio == pytest.approx(1.5, rel=0.01)
     assert measured.ratio_low <= 1.5 <= measured.ratio_high
     assert measured.p90_milliseconds == pytest.approx(10 * 1.5 * 1.5 / 1.2, rel=0.03)
@@ -163,26 +152,26 @@ def test_calls_alternate_and_pairs_are_added_until_the_interval_is_narrow() -> N
         order.append("reference")
         waits(0.5)()
 
-    beside = Company(reference=steady, canary=waits(0.1), watch=WATCH)
-    normal = alternation.Normal(reference_milliseconds=0.5, canary=0.2)
-    taken = alternation.take_pairs([Beside(noisy, beside)], conditions(normal=normal))[0]
-    assert taken.candidate.shape == (alternation.MOST_BLOCKS * alternation.BLOCKS, 25)
+    beside = replace(controls(), reference=steady, canary=waits(0.1))
+    anchored = replace(ANCHOR, milliseconds=0.5, canary=0.2)
+    taken = interleaving.take_pairs([LocalCandidate(noisy, beside)], conditions(anchored=anchored))[0]
+    assert taken.candidate.shape == (interleaving.MOST_BLOCKS * interleaving.BLOCKS, 25)
     assert order == ["candidate", "reference"] * (len(order) // 2)
     assert any("after 600 pairs" in reason for reason in taken.flagged)
 
 
 def test_the_ratio_of_known_waits_is_found() -> None:
-    taken = alternation.measure([stands(9.0)], conditions())[0]
-    assert taken.candidate.shape == (alternation.BLOCKS, 10)  # of 10 ms each
+    taken = interleaving.measure([taking(9.0)], conditions())[0]
+    assert taken.candidate.shape == (interleaving.BLOCKS, 10)  # of 10 ms each
     assert taken.ratio == pytest.approx(9.0)
 
 
 def test_less_is_taken_where_less_is_asked() -> None:
     begun = CLOCK.now
-    alternation.take_pairs([stands(1.5)], conditions())
+    interleaving.take_pairs([taking(1.5)], conditions())
     thorough = CLOCK.now - begun
-    taken = alternation.take_pairs([stands(1.5)], conditions(within=0.03))[0]
-    assert len(taken.candidate) == alternation.BLOCKS // 2
+    taken = interleaving.take_pairs([taking(1.5)], conditions(within=0.03))[0]
+    assert len(taken.candidate) == interleaving.BLOCKS // 2
     assert CLOCK.now - begun - thorough < thorough / 3
 
 
@@ -190,22 +179,22 @@ class Moved:
     """A machine whose cores share no cache for a while: the canary and the candidate take twice as long."""
 
     def __init__(self, blocks: float) -> None:
-        self.calls_left = blocks * (25 + stand.WARM_PAIRS) + 1  # blocks of 25 pairs of 4 ms, chosen by one call
+        self.calls_left = blocks * (25 + candidate.WARM_PAIRS) + 1  # blocks of 25 pairs of 4 ms, chosen by one call
 
-    def candidate(self) -> None:
+    def call(self) -> None:
         self.calls_left -= 1
         waits(3.0 if self.calls_left >= 0 else 1.5)()
 
     def canary(self) -> None:
         waits(0.4 if self.calls_left >= 0 else 0.2)()
 
-    def stand(self) -> Beside:
-        return Beside(self.candidate, Company(reference=waits(1.0), canary=self.canary, watch=WATCH))
+    def network(self) -> LocalCandidate:
+        return LocalCandidate(self.call, replace(controls(), canary=self.canary))
 
 
 def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
     machine = Moved(blocks=3)
-    taken = alternation.take_pairs([machine.stand()], conditions(threads=2))[0]
+    taken = interleaving.take_pairs([machine.network()], conditions(threads=2))[0]
     assert taken.set_aside == 3 * 25
     assert taken.ratio == pytest.approx(1.5)
     assert not any("cores exchanged" in reason for reason in taken.disturbances)
@@ -215,23 +204,23 @@ def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
 def test_several_candidates_take_turns() -> None:
     order: list[str] = []
 
-    def named(name: str) -> Beside:
-        def run() -> None:
+    def named(name: str) -> LocalCandidate:
+        def call() -> None:
             order.append(name)
             waits(0.3)()
 
-        return Beside(run, company(0.3, 0.1))
+        return LocalCandidate(call, controls(0.3, 0.1))
 
-    normal = alternation.Normal(reference_milliseconds=0.3, canary=1 / 3)
-    taken = alternation.take_pairs([named("a"), named("b")], conditions(normal=normal))
-    assert [len(one.candidate) for one in taken] == [alternation.BLOCKS] * 2
+    anchored = replace(ANCHOR, milliseconds=0.3, canary=1 / 3)
+    taken = interleaving.take_pairs([named("a"), named("b")], conditions(anchored=anchored))
+    assert [len(one.candidate) for one in taken] == [interleaving.BLOCKS] * 2
     turns = [name for name, before in zip(order, ["", *order], strict=False) if name != before]
     assert turns[:8] == ["a", "b"] * 4
 
 
 def test_cores_that_stay_elsewhere_are_flagged() -> None:
     machine = Moved(blocks=1e9)
-    taken = alternation.take_pairs([machine.stand()], conditions(threads=2))[0]
+    taken = interleaving.take_pairs([machine.network()], conditions(threads=2))[0]
     assert any("the cores exchanged data at" in reason for reason in taken.disturbances)
     assert (taken.out_of_patience, taken.better, taken.set_aside) == (True, False, 0)
     assert record(taken).flagged
@@ -240,33 +229,33 @@ def test_cores_that_stay_elsewhere_are_flagged() -> None:
 def test_out_of_patience_is_no_excuse_for_fewer_blocks() -> None:
     machine = Moved(blocks=1e9)
     elsewhere = replace(conditions(threads=2), patience_seconds=0.0)
-    for taken in alternation.take_pairs([machine.stand(), machine.stand()], elsewhere):
-        assert len(taken.candidate) == alternation.BLOCKS
+    for taken in interleaving.take_pairs([machine.network(), machine.network()], elsewhere):
+        assert len(taken.candidate) == interleaving.BLOCKS
         assert taken.out_of_patience
 
 
 def test_a_reference_far_from_its_anchor_is_flagged() -> None:
-    slow = alternation.take_pairs([Beside(waits(3.0), company(2.0, 0.4))], conditions())[0]
+    slow = interleaving.take_pairs([LocalCandidate(waits(3.0), controls(2.0, 0.4))], conditions())[0]
     assert any("of its anchored latency" in reason for reason in slow.disturbances)
     assert slow.ratio == pytest.approx(1.5)
 
 
 def test_one_thread_needs_no_other_core() -> None:
     machine = Moved(blocks=1e9)
-    taken = alternation.take_pairs([machine.stand()], conditions())[0]
+    taken = interleaving.take_pairs([machine.network()], conditions())[0]
     assert (taken.set_aside, taken.out_of_patience) == (0, False)
     assert not any("cores exchanged" in reason for reason in taken.disturbances)
 
 
 def test_a_machine_better_than_its_anchor_is_anchored_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    bad_spell = replace(kept_anchor(), milliseconds=5.0, canary=0.2)
-    taken = alternation.take_pairs([stands(1.5)], conditions(threads=2, normal=bad_spell.normal))[0]
+    bad_spell = replace(ANCHOR, milliseconds=5.0, canary=0.2)
+    taken = interleaving.take_pairs([taking(1.5)], conditions(threads=2, anchored=bad_spell))[0]
     assert taken.better
-    fresh = anchor.renew(company(), bad_spell, threads=2)
+    fresh = anchor.renew(controls(threads=2), bad_spell)
     assert fresh.milliseconds == pytest.approx(1.0)
     assert anchor.read(anchor.path_of(bad_spell.device)) == fresh
-    assert anchor.renew(company(), fresh, threads=2) == fresh
+    assert anchor.renew(controls(threads=2), fresh) == fresh
 
 
 def test_the_best_state_of_a_machine_is_anchored() -> None:
@@ -318,9 +307,9 @@ def test_counters_of_this_machine_move() -> None:
 def test_an_anchor_is_taken_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     device = {"runtime": "torch", "precision": "fp32", "size": "64x96", "cpu": "a: 'strange' # one"}
-    kept = replace(kept_anchor(), device=device)
+    kept = replace(ANCHOR, milliseconds=7.5, device=device)
     anchor.write(anchor.path_of(device), kept)
-    assert anchor.obtain(company(), device, threads=1) == kept
+    assert anchor.obtain(controls(key=device)) == kept
     assert anchor.path_of(device).parent == tmp_path / "framebudget" / "anchors"
     assert anchor.path_of(device) != anchor.path_of(device | {"cpu": "another"})
     assert [path.suffix for path in (tmp_path / "framebudget" / "anchors").iterdir()] == [".yaml"]
@@ -332,10 +321,10 @@ def test_a_missing_or_damaged_anchor_is_taken_anew(tmp_path: Path, monkeypatch: 
     path = anchor.path_of(device)
     path.parent.mkdir(parents=True)
     path.write_text("milliseconds: [")
-    taken = anchor.obtain(company(2.0), device, threads=1)
+    taken = anchor.obtain(controls(2.0, key=device))
     assert 2.0 <= taken.milliseconds < 20
     assert anchor.read(path) == taken
-    assert len(taken.blocks_milliseconds) == anchor.BLOCKS
+    assert len(taken.blocks_milliseconds) == anchor.ANCHOR_BLOCKS
 
 
 def test_an_anchor_from_a_disturbed_machine_is_replaced_on_a_quiet_one(
@@ -343,20 +332,19 @@ def test_an_anchor_from_a_disturbed_machine_is_replaced_on_a_quiet_one(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(anchor, "FEWEST_ALIKE", 0)
-    device = {"runtime": "torch"}
-    marked = replace(kept_anchor(), milliseconds=9e9, device=device, flagged=("busy",))
-    anchor.write(anchor.path_of(device), marked)
+    marked = replace(ANCHOR, milliseconds=9e9, flagged=("busy",))
+    anchor.write(anchor.path_of(KEY), marked)
     monkeypatch.setattr(load, "disturbances", lambda *_: ("busy",))  # whether it is quiet here is not ours to decide
-    assert anchor.obtain(company(), device, threads=1) == marked
+    assert anchor.obtain(controls()) == marked
     monkeypatch.setattr(load, "disturbances", lambda *_: ())
-    fresh = anchor.obtain(company(), device, threads=1)
+    fresh = anchor.obtain(controls())
     assert fresh.milliseconds < 9e9
     assert fresh.flagged == ()
-    assert anchor.obtain(company(), device, threads=1) == fresh
+    assert anchor.obtain(controls()) == fresh
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(UserError, match="XDG_CACHE_HOME"):
-        anchor.write(anchor.path_of({}), kept_anchor())
+        anchor.write(anchor.path_of({}), ANCHOR)

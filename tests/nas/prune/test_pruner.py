@@ -15,11 +15,12 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 import space
 from nas.data import Dataset, DataSpec, load
+from nas.latency.budget import Budget
 from nas.latency.estimates.work import layer_work
 from nas.latency.machine import lane
 from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
-from nas.latency.record import Budget, Latency
+from nas.latency.record import Latency
 from nas.prune.pruner import AIM, Plan, Pruner
 from nas.training import load_recipe
 from space import Architecture, BudgetError, UserError

@@ -11,8 +11,8 @@ import pytest
 
 import space
 from nas.cli import main
+from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
-from nas.latency.record import Budget
 from nas.search.fill import NARROWEST
 from nas.search.reachability import Reach, Reachability, explore, forecast_seconds, knobs
 from nas.study import Study

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 import space
-from nas.latency.record import Budget, Latency
+from nas.latency.budget import Budget
+from nas.latency.record import Latency
 from nas.search.fill import (
     FULL_ENOUGH,
     MOST_CONFIRMATIONS,

@@ -11,7 +11,8 @@ import pytest
 
 import space
 from nas.data import DataSpec
-from nas.latency.record import Budget, Latency
+from nas.latency.budget import Budget
+from nas.latency.record import Latency
 from nas.runs.folder import Epoch, RunFolder, Trial, append_epoch
 from nas.search.console import Console
 from nas.search.proposals import Proposals

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import space
+from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN
-from nas.latency.record import Budget, Latency
+from nas.latency.record import Latency
 from nas.prune.pruner import Pruner
 from nas.report import summarize
 from nas.runs.folder import Epoch, RunFolder, Trial, append_epoch

@@ -1,0 +1,192 @@
+"""Blocks of several candidates in turns: how many are taken, and which of them count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from nas.latency.machine import load
+from nas.latency.machine.watch import THIS_MACHINE, Watch
+from nas.latency.protocol import WITHIN
+from nas.latency.protocol.anchor import FAR_CANARY, FAR_FROM_ANCHOR, Anchor
+from nas.latency.protocol.candidate import Block, Candidate
+from nas.latency.protocol.pairs import Pairs
+from nas.latency.protocol.quiet import quiet_median
+
+BLOCKS = 8  # least, to be sure within `WITHIN`; fewer when less is asked
+MOST_BLOCKS = 3  # times the least
+MORE_SECONDS = 15.0  # nothing is added after that long: the machine is not going to be quiet
+QUIET_BLOCKS = 3  # least; fewer when less is asked
+
+PERIOD_SECONDS = 0.25  # least, from one block of a candidate to its next; less where less is asked
+PATIENCE_SECONDS = 12.0  # per candidate, for a machine that is not as it was anchored
+PAUSE_SECONDS = (0.05, 1.0)  # first and longest
+BETTER_BLOCKS = 4  # after which the machine is called better than it was anchored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Under which pairs are taken: on what machine, with how many threads, how surely and how patiently."""
+
+    anchor: Anchor
+    """Says what the machine is like when nothing disturbs it."""
+    threads: int
+    """CPU threads that a call uses."""
+    within: float = WITHIN
+    """Half of the ratio's 95 % interval that is asked for, as a share of the ratio."""
+    patience_seconds: float = PATIENCE_SECONDS
+    """How long to wait, for each candidate, for a machine that is not as it was anchored."""
+    watch: Watch = THIS_MACHINE
+    """The clock that says whose turn it is."""
+
+    @property
+    def blocks(self) -> int:
+        """The least, of each candidate."""
+        return math.ceil(BLOCKS * self.ease)
+
+    @property
+    def quiet_blocks(self) -> int:
+        """The least that are undisturbed."""
+        return math.ceil(QUIET_BLOCKS * self.ease)
+
+    @property
+    def ease(self) -> float:
+        """The share of the full effort that is asked for."""
+        return min(1.0, WITHIN / self.within)
+
+
+def measure(candidates: Sequence[Candidate], conditions: Conditions) -> list[Pairs]:
+    """Warm up and take pairs; once more of those that something disturbed, and then the better of the two."""
+    for candidate in candidates:
+        candidate.warm_up()
+    taken = take_pairs(candidates, conditions)
+    again = [index for index, one in enumerate(taken) if one.repeatable]
+    if again:
+        second = take_pairs([candidates[index] for index in again], conditions)
+        for index, other in zip(again, second, strict=True):
+            taken[index] = min(taken[index], other, key=lambda one: (len(one.flagged), one.half_width))
+    return taken
+
+
+def take_pairs(candidates: Sequence[Candidate], conditions: Conditions) -> list[Pairs]:
+    """Blocks of calls until the intervals are narrow or a limit is reached.
+
+    Several candidates take turns block by block, so that each meets the machine in the same states.
+    """
+    every = [_Series(candidate=candidate, conditions=conditions) for candidate in candidates]
+    waited, better = 0.0, 0
+    most_waiting = conditions.patience_seconds * conditions.ease * len(every)
+    pause, longest = PAUSE_SECONDS
+    watch = conditions.watch
+    while unfinished := [one for one in every if not (one.enough() if waited > most_waiting else one.full())]:
+        for series in unfinished:
+            start = watch.seconds()
+            block = series.take_block()
+            unusual, slower = _unusual(block, conditions)
+            if not unusual:
+                series.counted.append(block)
+                continue
+            series.aside.append(block)
+            series.reason = unusual
+            better += not slower
+            if waited <= most_waiting:
+                watch.sleep(pause)
+                pause = min(2 * pause, longest)
+            waited += watch.seconds() - start
+        if better >= BETTER_BLOCKS:
+            break
+    return [series.taken(better=better >= BETTER_BLOCKS) for series in every]
+
+
+@dataclass(kw_only=True)
+class _Series:
+    """The blocks of one candidate so far."""
+
+    candidate: Candidate
+    conditions: Conditions
+    counted: list[Block] = field(default_factory=list)
+    aside: list[Block] = field(default_factory=list)
+    """Blocks that do not count, since the machine was not as it was anchored."""
+    reason: str = ""
+    """Why the last of them was set aside."""
+    seconds: float = 0.0
+    next_turn: float = 0.0
+
+    def take_block(self) -> Block:
+        """One more, not before its turn."""
+        watch = self.conditions.watch
+        watch.sleep(max(0.0, self.next_turn - watch.seconds()))
+        start = watch.seconds()
+        block = self.candidate.take_block()
+        self.seconds += watch.seconds() - start
+        self.next_turn = start + PERIOD_SECONDS * self.conditions.ease
+        return block
+
+    def enough(self) -> bool:
+        """Whether there are the fewest blocks, on whatever machine: what a measurement that waits no longer needs."""
+        return len(self.counted) + len(self.aside) >= self.conditions.blocks
+
+    def full(self) -> bool:
+        """Whether nothing is to be added."""
+        count, least = len(self.counted), self.conditions.blocks
+        if count < least:
+            return False
+        if count >= MOST_BLOCKS * least or self.seconds > MORE_SECONDS:
+            return True
+        taken = _pairs(self.counted)
+        return taken.quiet_blocks >= self.conditions.quiet_blocks and taken.half_width <= self.conditions.within
+
+    def taken(self, *, better: bool) -> Pairs:
+        """The pairs of the blocks that count; of all blocks where those are too few."""
+        conditions = self.conditions
+        short = len(self.counted) < conditions.blocks
+        used = self.counted + self.aside if short else self.counted
+        taken = _pairs(used)
+        far = _far_from_anchor(quiet_median(taken.reference), conditions.anchor)
+        reason = far or (self.reason if short else "")
+        seen = load.disturbances([block.span for block in used], conditions.threads)
+        return replace(
+            taken,
+            disturbances=(*seen, *filter(None, [reason])),
+            doubts=_doubts(taken, conditions),
+            set_aside=0 if short else sum(len(block.times) for block in self.aside),
+            better=better,
+            out_of_patience=short,
+        )
+
+
+def _pairs(blocks: Sequence[Block]) -> Pairs:
+    times = np.stack([block.times for block in blocks])
+    return Pairs(candidate=times[:, :, 0], reference=times[:, :, 1], disturbances=())
+
+
+def _unusual(block: Block, conditions: Conditions) -> tuple[str, bool]:
+    """How the machine differs from the anchored one (empty when it does not), and whether for the worse."""
+    anchor = conditions.anchor
+    milliseconds = float(np.median(block.times[:, 1]))
+    far = _far_from_anchor(milliseconds, anchor)
+    if far:
+        return far, milliseconds > anchor.milliseconds
+    canary = block.canary_milliseconds / milliseconds / anchor.canary
+    if conditions.threads > 1 and not 1 / FAR_CANARY <= canary <= FAR_CANARY:  # one thread needs no other core
+        return f"the cores exchanged data at {canary:.2f} of the anchored cost", canary > 1
+    return "", False
+
+
+def _far_from_anchor(reference_milliseconds: float, anchor: Anchor) -> str:
+    share = reference_milliseconds / anchor.milliseconds
+    if 1 / FAR_FROM_ANCHOR <= share <= FAR_FROM_ANCHOR:
+        return ""
+    return f"the machine ran the reference at {share:.2f} of its anchored latency"
+
+
+def _doubts(pairs: Pairs, conditions: Conditions) -> tuple[str, ...]:
+    reasons = []
+    if pairs.quiet_blocks < conditions.quiet_blocks:
+        reasons.append(f"only {pairs.quiet_blocks} of {len(pairs.candidate)} blocks were undisturbed")
+    if pairs.half_width > conditions.within:
+        reasons.append(f"the median is known to {pairs.half_width:.1%} only after {pairs.count} pairs")
+    return tuple(reasons)

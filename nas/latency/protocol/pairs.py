@@ -1,0 +1,101 @@
+"""Pairs of alternating calls of a candidate and the reference, and the latency record that they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.latency.protocol import SCOPE
+from nas.latency.protocol.anchor import Anchor
+from nas.latency.protocol.quiet import Times, interval, quiet_blocks, quiet_ratio
+from nas.latency.record import Latency
+from nas.latency.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """All pairs of one candidate that count, and what is known against them."""
+
+    candidate: Times
+    """Milliseconds (blocks, pairs of a block)."""
+    reference: Times
+    """The same of the reference."""
+    disturbances: tuple[str, ...]
+    """What disturbed the machine meanwhile."""
+    doubts: tuple[str, ...] = ()
+    """What is unsure after as many blocks as are ever taken."""
+    set_aside: int = 0
+    """Pairs that were taken and do not count."""
+    better: bool = False
+    """Whether the machine is better than it was when it was anchored."""
+    out_of_patience: bool = False
+    """Whether the machine was not as it was when it was anchored, and did not come back."""
+
+    @property
+    def flagged(self) -> tuple[str, ...]:
+        """All reasons to distrust the pairs."""
+        return self.disturbances + self.doubts
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether another try may find the machine undisturbed."""
+        return bool(self.disturbances) and not (self.better or self.out_of_patience)
+
+    @property
+    def count(self) -> int:
+        """How many pairs."""
+        return self.candidate.size
+
+    @property
+    def ratio(self) -> float:
+        """Candidate over reference, of the quiet medians."""
+        return quiet_ratio(self.candidate, self.reference)
+
+    @property
+    def half_width(self) -> float:
+        """Half of the ratio's 95 % interval, as a share of the ratio."""
+        low, high = interval(self.candidate, self.reference)
+        return (high - low) / 2 / self.ratio
+
+    @property
+    def quiet_blocks(self) -> int:
+        """How many blocks were undisturbed."""
+        return int(quiet_blocks(self.reference).sum())
+
+
+def summarise(
+    pairs: Pairs, anchor: Anchor, *, target: Target, size: tuple[int, int], environment: Mapping[str, str]
+) -> Latency:
+    """The record of a measurement at input `size` (H, W): ratios, and milliseconds through the anchor."""
+    ratio = pairs.ratio
+    p90, p99 = (max(ratio, float(value)) for value in np.quantile(pairs.candidate / pairs.reference, (0.9, 0.99)))
+    low, high = interval(pairs.candidate, pairs.reference)
+    flagged = list(pairs.flagged)
+    if anchor.flagged:
+        flagged.append(f"the reference was anchored on a disturbed machine ({'; '.join(anchor.flagged)})")
+    return Latency(
+        p50_milliseconds=ratio * anchor.milliseconds,
+        p90_milliseconds=p90 * anchor.milliseconds,
+        p99_milliseconds=p99 * anchor.milliseconds,
+        ci_low_milliseconds=low * anchor.milliseconds,
+        ci_high_milliseconds=high * anchor.milliseconds,
+        samples=pairs.count,
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        reference_milliseconds=anchor.milliseconds,
+        raw_p50_milliseconds=float(np.median(pairs.candidate)),
+        flagged=tuple(flagged),
+        set_aside=pairs.set_aside,
+        blocks=tuple(
+            (round(float(one), 4), round(float(other), 4))
+            for one, other in zip(np.median(pairs.candidate, 1), np.median(pairs.reference, 1), strict=True)
+        ),
+        environment=environment,
+        target=str(target),
+        height=size[0],
+        width=size[1],
+        scope=SCOPE,
+    )

@@ -1,0 +1,55 @@
+"""InterleavedTimer: times candidates in turns while no training step runs, and writes their records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nas.latency.machine import lane
+from nas.latency.machine.watch import Watch
+from nas.latency.protocol.anchor import Anchor
+from nas.latency.protocol.candidate import Candidate
+from nas.latency.protocol.interleaving import PATIENCE_SECONDS, Conditions, measure
+from nas.latency.protocol.pairs import Pairs, summarise
+from nas.latency.record import Latency
+from nas.latency.target import Target
+
+
+class InterleavedTimer:
+    """Of one target and input size (H, W). What it learns of the machine is kept for the next measurement."""
+
+    def __init__(self, target: Target, size: tuple[int, int], environment: Mapping[str, str], watch: Watch) -> None:
+        self._target = target
+        self._size = size
+        self._environment = environment
+        self._watch = watch
+        self._anchor: Anchor | None = None  # one for all, so that all milliseconds compare
+        self._patience_seconds = PATIENCE_SECONDS  # for a machine that is not as it was anchored
+
+    def measure(self, candidates: Sequence[Candidate], within: float) -> list[Latency]:
+        """The latency of each candidate at batch 1, to `within` that share of it; they take turns.
+
+        Raises: UserError when an anchor cannot be kept.
+        """
+        with lane.alone():
+            anchor = self._anchor or candidates[0].anchored(None)
+            taken = self._take(candidates, anchor, within)
+            if any(one.better for one in taken):
+                anchor = candidates[0].anchored(anchor)
+                taken = self._take(candidates, anchor, within)
+        self._anchor = anchor
+        # A machine that stays away is not waited for each time as long; one that came back is, little by little.
+        away = any(one.out_of_patience for one in taken)
+        self._patience_seconds = min(self._patience_seconds * (0.5 if away else 2.0), PATIENCE_SECONDS)
+        return [
+            summarise(one, anchor, target=self._target, size=self._size, environment=self._environment) for one in taken
+        ]
+
+    def _take(self, candidates: Sequence[Candidate], anchor: Anchor, within: float) -> list[Pairs]:
+        conditions = Conditions(
+            anchor=anchor,
+            threads=self._target.thread_count(),
+            within=within,
+            patience_seconds=self._patience_seconds,
+            watch=self._watch,
+        )
+        return measure(candidates, conditions)

@@ -1,0 +1,146 @@
+"""Session: what one measuring process times on, and the networks that it builds to be timed."""
+
+from __future__ import annotations
+
+import base64
+import copy
+from typing import TYPE_CHECKING
+
+from nas.latency import runtimes
+from nas.latency.machine import device_key
+from nas.latency.protocol import VERSION
+from nas.latency.protocol.candidate import LocalCandidate
+from nas.latency.protocol.controls import Controls
+from nas.latency.target import Target
+from space.errors import TargetError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Least share of pixels on which a timed graph must agree with PyTorch in fp32, and what still counts as a tie between
+# two classes, as a share of the range of logits. PyTorch lets convolutions use TF32 (10 bits) for fp32 on a GPU.
+SAME_LABELS = 0.999
+AS_EXACT = 2.0  # labels that differ from those of exact arithmetic, as a multiple of how many of PyTorch's do
+OPEN = 2.0  # standard deviations: most activations of an untrained network are positive, and below relu6's bound
+TIES = {("fp32", "cpu"): 1e-4, ("fp32", "cuda"): 5e-3, ("fp16", "cuda"): 2e-2}
+
+
+class Session:
+    """A target at an input size (H, W), with the controls prepared on it. A process has one.
+
+    Raises: TargetError when the target cannot be timed here.
+    """
+
+    def __init__(self, target: Target, size: tuple[int, int]) -> None:
+        from nas.latency.protocol.reference import CANARY_SIZE, Canary, Reference
+
+        self.target = target
+        self.runtime = runtimes.require(target)
+        self.runtime.settle(target)
+        self.image = _noise(size)
+        reference = self.runtime.prepare(Reference().eval(), self.image, target)
+        canary = self.runtime.prepare(Canary().eval(), _noise(CANARY_SIZE), target)
+        self.environment = environment(target)
+        self.controls = Controls(
+            reference=reference,
+            canary=canary,
+            key=device_key.key_of(self.environment, size),
+            threads=target.thread_count(),
+            device=target.device,
+            watch=runtimes.watch(self.runtime),
+        )
+
+    def candidate(self, network: nn.Module) -> LocalCandidate:
+        """The network prepared on the target.
+
+        Raises: TargetError when the runtime's labels are not PyTorch's.
+        """
+        call = self.runtime.prepare(network, self.image, self.target)
+        self._check_labels(network, call())
+        return LocalCandidate(call, self.controls)
+
+    def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
+        from nas.export.onnx import logits_of, same_labels
+
+        kind = self.target.device.partition(":")[0]
+        tie = TIES[self.target.precision, kind]
+        logits = logits_of(network, self.image)
+        share = same_labels(logits, labels.cpu(), tie)
+        if share >= SAME_LABELS:
+            return
+        # An untrained network may amplify rounding until it decides the labels, PyTorch's own too.
+        exact = logits_of(copy.deepcopy(network).double(), self.image.double())
+        of_pytorch, of_runtime = same_labels(exact, logits.argmax(1), tie), same_labels(exact, labels.cpu(), tie)
+        if not 1 - of_runtime <= max(1 - SAME_LABELS, AS_EXACT * (1 - of_pytorch)):
+            raise TargetError(
+                f"{self.target} gives other labels than PyTorch on {1 - share:.2%} of the pixels, so its time would be "
+                "that of another network; choose another runtime or precision"
+            )
+
+
+def environment(target: Target) -> dict[str, str]:
+    """What a latency on `target` hangs on: device, precision, threads, versions, the reference and the protocol."""
+    from nas.latency.protocol.reference import NAME
+
+    return runtimes.environment(target) | {"reference": NAME, "protocol": VERSION}
+
+
+def build(architecture_yaml: str, weights: str | None, num_classes: int) -> nn.Module:
+    """The network to time: with trained `weights` (safetensors in base64), or untrained with activations of a trained
+    one's magnitude.
+
+    Raises: UserError when the architecture or its weights cannot be read, or do not belong together.
+    """
+    import torch
+
+    from space.architecture import Architecture
+
+    torch.manual_seed(0)
+    network: nn.Module = Architecture.from_yaml(architecture_yaml, source="architecture").build(num_classes)
+    if weights is None:
+        _settle_norms(network)
+    else:
+        _load(network, weights)
+    return network.eval()
+
+
+def _load(network: nn.Module, weights: str) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        state = load(base64.b64decode(weights))
+    except SafetensorError as error:
+        raise UserError(f"expected weights as safetensors: {error}; train the network again") from None
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:300]
+        raise UserError(f"the weights belong to another architecture: {problem}") from None
+
+
+def _settle_norms(network: nn.Module) -> None:
+    """Give untrained batch norms the statistics of noise: without them activations of deep networks may leave fp16.
+
+    Their shift is set so that activations are mostly open. With zero shift each pair of normalisation and ReLU makes a
+    difference 1.2 times larger: after fifty of them PyTorch's own rounding decides the labels, and no runtime could be
+    told to agree with it.
+    """
+    import torch
+    from torch import nn
+
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+        nn.init.constant_(norm.bias, OPEN)
+    with torch.no_grad():
+        network.train()(torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)))
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+
+
+def _noise(size: tuple[int, int]) -> Tensor:
+    import torch
+
+    return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
