@@ -22,7 +22,7 @@ from nas.report.axes import (
 )
 from nas.report.markup import Html, element, joined
 from nas.report.summary import Candidate, Summary, Timing, Winner
-from nas.runs.folder import Origin
+from nas.runs.trial import Origin
 
 WIDTH, HEIGHT = 960, 520
 WHOLE = Box(left=58, top=46, right=WIDTH - 12, bottom=HEIGHT - 88)

@@ -9,9 +9,10 @@ from typing import Literal
 from nas.latency.record import Budget, Latency, Statistic
 from nas.report.agreement import Agreement, agreement
 from nas.report.words import describe
-from nas.runs.folder import Certificate, Origin, Progress, RunFolder, Trial
+from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
+from nas.runs.folder import RunFolder
 from nas.runs.trained import load_architecture
-from nas.runs.winner import CERTIFICATE, read_certificate
+from nas.runs.trial import Origin, Progress, Trial
 from space import UserError
 
 Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from nas.latency.record import Budget
 from nas.latency.target import Target
-from nas.runs.folder import Certificate, Phase, RunFolder, Trial
+from nas.runs.certificate import Certificate
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Phase, Trial
 from nas.study import Study
 
 PHASES = {"search": "train", "finish": "finish"}

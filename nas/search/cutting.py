@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from nas.latency.record import Budget
 from nas.prune.pruner import Plan, Pruner
-from nas.runs.folder import RunFolder, Trial
+from nas.runs.folder import RunFolder
 from nas.runs.trained import WEIGHTS
+from nas.runs.trial import Trial
 from nas.search.console import Console
 from nas.search.proposals import measured_trial
 from nas.study import Study

@@ -19,7 +19,9 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Budget, Latency
 from nas.latency.target import Target
 from nas.prune.pruner import Pruner
-from nas.runs.folder import Certificate, Phase, RunFolder, Trial
+from nas.runs.certificate import Certificate
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Phase, Trial
 from nas.search.console import Console
 from nas.search.cutting import prune_over_budget
 from nas.search.fill import Measure

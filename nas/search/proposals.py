@@ -10,7 +10,8 @@ import space
 from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.record import Budget, Latency
-from nas.runs.folder import Origin, RunFolder, Trial
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Origin, Trial
 from nas.search.console import Console
 from nas.search.fill import Confirm, Filled, Measure, fill
 from nas.search.sampler import Sampler

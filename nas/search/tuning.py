@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.data import load
-from nas.runs.folder import Epoch, Phase, RunFolder, Trial, append_epoch, read_progress
+from nas.runs.folder import RunFolder
 from nas.runs.trained import WEIGHTS, Labelling, metadata
+from nas.runs.trial import Epoch, Phase, Trial, append_epoch, read_progress
 from nas.search.cutting import parent_network
 from nas.search.settled_ray import ASHAScheduler, FIFOScheduler, Searcher, TrialScheduler, ray, tune
 from nas.study import Study

@@ -12,7 +12,8 @@ import pytest
 import space
 from nas.data import DataSpec
 from nas.latency.record import Budget, Latency
-from nas.runs.folder import Epoch, RunFolder, Trial, append_epoch
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.search.console import Console
 from nas.search.proposals import Proposals
 from nas.search.sampler import Sampler

@@ -14,8 +14,9 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Budget, Latency
 from nas.prune.pruner import Pruner
 from nas.report import summarize
-from nas.runs.folder import Epoch, RunFolder, Trial, append_epoch
+from nas.runs.folder import RunFolder
 from nas.runs.trained import WEIGHTS
+from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.search.console import Console
 from nas.search.cutting import prune_over_budget
 from nas.search.proposals import measured_trial
