@@ -42,9 +42,9 @@ HALVINGS = 10  # of the range of factors, on a logarithmic scale, to solve for a
 STEEPEST = 2.0  # a measured factor tells about others up to this power of what it missed the budget by,
 NEAR = 1.5  # and about those within this factor
 
-Estimate = Callable[[Architecture], float]  # milliseconds, without measuring
-Measure = Callable[[Sequence[Architecture]], list[Latency]]  # they take turns
-Confirm = Callable[[Architecture], Latency]
+EstimateMilliseconds = Callable[[Architecture], float]  # without measuring
+MeasureTogether = Callable[[Sequence[Architecture]], list[Latency]]  # quickly, and they take turns
+Confirm = Callable[[Architecture], Latency]  # as surely as the study asks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,13 @@ class Filled:
     adjusted: bool = False  # beyond the factor, in single parts
 
 
-def fill(architecture: Architecture, budget: Budget, measure: Measure, confirm: Confirm, estimate: Estimate) -> Filled:
+def fill(
+    architecture: Architecture,
+    budget: Budget,
+    measure: MeasureTogether,
+    confirm: Confirm,
+    estimate: EstimateMilliseconds,
+) -> Filled:
     """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
 
     `measure` is quick, `confirm` is sure. The result was confirmed. It is outside the budget when the narrowest width
@@ -90,7 +96,9 @@ def fill(architecture: Architecture, budget: Budget, measure: Measure, confirm: 
 class _Tries:
     """What was measured quickly on the way to an architecture's width, and what to measure next."""
 
-    def __init__(self, architecture: Architecture, budget: Budget, measure: Measure, estimate: Estimate) -> None:
+    def __init__(
+        self, architecture: Architecture, budget: Budget, measure: MeasureTogether, estimate: EstimateMilliseconds
+    ) -> None:
         self._waiting: list[Filled] = []  # not confirmed yet
         self._tried: list[Filled] = []
         self._architecture = architecture
@@ -222,7 +230,7 @@ class _Tries:
         return low
 
 
-def _adjusted(architecture: Architecture, estimate: Estimate, milliseconds: float) -> Architecture:
+def _adjusted(architecture: Architecture, estimate: EstimateMilliseconds, milliseconds: float) -> Architecture:
     """The widths of single parts changed so that the estimate comes near `milliseconds`, and stays below if it can.
 
     Each part's notches are estimated alone; sums of them tell which few of all combinations are worth an estimate.

@@ -19,7 +19,7 @@ from nas.search.fill import (
     REACHES,
     SAFE,
     WIDEST,
-    Measure,
+    MeasureTogether,
     fill,
 )  # fmt: skip
 from space import Architecture
@@ -35,7 +35,7 @@ def guess(architecture: Architecture) -> float:
     return space.multiply_adds(architecture, SIZE, 11) / 5e8
 
 
-def together(measure: One) -> Measure:
+def together(measure: One) -> MeasureTogether:
     """Several at a time."""
     return lambda architectures: [measure(architecture) for architecture in architectures]
 
