@@ -145,7 +145,8 @@ class _Tries:
             return
         now = self._estimate(best.architecture)
         left = self._wanted(correction * self._correction(best)) - now
-        self._try([_adjusted(best.architecture, self._estimate, now + share * left) for share in REACHES], best.factor)
+        wanted = [now + share * left for share in REACHES]
+        self._try(_adjusted(best.architecture, self._estimate, wanted), best.factor)
 
     def next(self, correction: float) -> Filled | None:
         """What to confirm first: the one that fills most of the budget without leaving it. Narrower ones are tried
@@ -230,31 +231,43 @@ class _Tries:
         return low
 
 
-def _adjusted(architecture: Architecture, estimate: EstimateMilliseconds, milliseconds: float) -> Architecture:
-    """The widths of single parts changed so that the estimate comes near `milliseconds`, and stays below if it can.
+def _adjusted(
+    architecture: Architecture, estimate: EstimateMilliseconds, wanted: Sequence[float]
+) -> list[Architecture]:
+    """For each of the `wanted` milliseconds: the widths of single parts changed so that the estimate comes near them,
+    and stays below if it can.
 
     Each part's notches are estimated alone; sums of them tell which few of all combinations are worth an estimate.
     """
     now = estimate(architecture)
-    choices: list[list[tuple[int, float]]] = []  # of each part: notches, and the milliseconds that they add
-    for part in range(parts(architecture)):
-        found = []
-        for count in notches(architecture, part, vector=BLOCK):
-            with contextlib.suppress(ArchitectureError):  # the layers around forbid it
-                found.append((count, estimate(with_part(architecture, part, count)) - now))
-        choices.append(found)
+    changes = [_changes(architecture, part, estimate, now) for part in range(parts(architecture))]
     combined = np.full(1, now)
-    for found in choices:
+    for found in changes:
         combined = np.add.outer(combined, [added for _, added in found]).ravel()
-    shape = [len(found) for found in choices]
-    best, missed = architecture, math.inf
-    for index in np.argsort(np.abs(combined - milliseconds), kind="stable")[:LIKELIEST]:
-        places = np.unravel_index(index, shape)
-        with contextlib.suppress(ArchitectureError):
-            tried = architecture
-            for part, (found, place) in enumerate(zip(choices, places, strict=True)):
-                tried = with_part(tried, part, found[place][0])
-            left = milliseconds - estimate(tried)
-            if (error := left if left >= 0 else OVER * -left) < missed:
-                best, missed = tried, error
-    return best
+    shape = [len(found) for found in changes]
+
+    def nearest(milliseconds: float) -> Architecture:
+        best, missed = architecture, math.inf
+        for index in np.argsort(np.abs(combined - milliseconds), kind="stable")[:LIKELIEST]:
+            places = np.unravel_index(index, shape)
+            with contextlib.suppress(ArchitectureError):
+                tried = architecture
+                for part, (found, place) in enumerate(zip(changes, places, strict=True)):
+                    tried = with_part(tried, part, found[place][0])
+                left = milliseconds - estimate(tried)
+                if (error := left if left >= 0 else OVER * -left) < missed:
+                    best, missed = tried, error
+        return best
+
+    return [nearest(milliseconds) for milliseconds in wanted]
+
+
+def _changes(
+    architecture: Architecture, part: int, estimate: EstimateMilliseconds, now: float
+) -> list[tuple[int, float]]:
+    """By how many notches a part can change, and the milliseconds that each change adds to `now`, as estimated."""
+    found = []
+    for count in notches(architecture, part, vector=BLOCK):
+        with contextlib.suppress(ArchitectureError):  # the layers around forbid it
+            found.append((count, estimate(with_part(architecture, part, count)) - now))
+    return found

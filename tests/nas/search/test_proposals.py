@@ -31,12 +31,13 @@ Propose = Callable[..., Proposals]
 
 
 def study(budget: str = "10ms", **plan: object) -> Study:
-    effort = SearchPlan(seeds=("erfnet", "ndnet45-ende"), random_trials=3, guided_trials=3)
+    effort = SearchPlan(seeds=("swiftnet-rn18", "ndnet29-fcn32"), random_trials=3, guided_trials=3)
     return Study(
         data=DataSpec(size=SIZE),
         budget=budget,
         target="onnxruntime@cpu:1",
         recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=2, batch_size=4),
+        space={"stages": (2,), "stage.depth": (1, 2)},  # small ones: every width is found by hundreds of estimates
         search=replace(effort, **plan),
     )
 
