@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> None:
 
     Raises: BudgetError with the lowest or highest latency reached when the budget is outside of what the space reaches.
     """
+    from functools import partial
+
     from nas.data import load
     from nas.latency import Meter, default_target, parse_target
     from nas.latency.budget import Budget
@@ -68,7 +70,8 @@ def run(options: argparse.Namespace) -> None:
         f"estimated from a latency table: fitted to {table.networks} measured networks, {table.error:.1%} off on "
         "average on networks left out of a fit"
     )
-    reachability = explore(study, budget, table, dataset.num_classes, samples=options.samples, seed=options.seed)
+    estimate = partial(table.estimate, num_classes=dataset.num_classes)
+    reachability = explore(study, estimate, samples=options.samples, seed=options.seed)
     print(f"\n{_published_table(reachability)}\n")
     print(_draws(reachability))
     reachability.require()

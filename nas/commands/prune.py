@@ -61,8 +61,9 @@ def run(options: argparse.Namespace) -> None:
     from nas.latency.budget import Budget
     from nas.latency.estimates.calibration import kept_table
     from nas.prune.pruner import Plan, Pruner
+    from nas.runs.certificate import read_certificate
     from nas.runs.trained import load_trained
-    from nas.runs.winner import read_certificate, write_winner
+    from nas.runs.winner import write_winner
     from nas.training import load_recipe
     from space import parameters
 

@@ -94,7 +94,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _train(trainer: Trainer, out: Path) -> None:
-    from nas.runs.folder import Epoch, append_epoch
+    from nas.runs.trial import Epoch, append_epoch
     from nas.terminal import duration, percent
 
     width = len(str(trainer.recipe.epochs))
@@ -117,7 +117,7 @@ def _train(trainer: Trainer, out: Path) -> None:
 
 
 def _finish(trainer: Trainer, out: Path) -> None:
-    from nas.runs.folder import read_progress
+    from nas.runs.trial import read_progress
     from nas.storage.files import write_text
     from nas.terminal import class_table
     from nas.training.weights import save_weights

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from nas.latency import runtimes
 from nas.latency.protocol import WITHIN
@@ -72,7 +72,7 @@ class Meter:
         self._worker: _Worker | None = None
         self.environment: dict[str, str] = {}  # device, versions and threads, known when the process runs
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Self:
         runtimes.load(self.target)  # a wrong name needs no process
         self._start()
         return self

@@ -7,7 +7,7 @@ from typing import Any
 
 from nas.report.agreement import FEWEST_POINTS, Agreement
 from nas.report.summary import Candidate, Summary, Timing
-from nas.runs.folder import Certificate
+from nas.runs.certificate import Certificate
 from space import strict
 
 

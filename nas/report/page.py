@@ -12,7 +12,8 @@ from nas.report.curves import curves
 from nas.report.pareto import KINDS, LEGEND, pareto
 from nas.report.samples import Samples, draw_samples
 from nas.report.summary import Summary, effort_words, headline, summarize
-from nas.runs.folder import Origin, RunFolder
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Origin
 from nas.storage.files import write_text
 from nas.terminal import percent
 from space import strict

@@ -16,7 +16,7 @@ from nas.report.labels import Point, place_label, shortened
 from nas.report.palette import LIGHT
 from nas.report.summary import Candidate, Summary, Timing, Winner
 from nas.report.svg import as_svg, css, hover
-from nas.runs.folder import Origin
+from nas.runs.trial import Origin
 
 WIDTH, HEIGHT = 1000, 500
 MARGINS = (52, 42, 14, 34)  # left, bottom, right, top

@@ -10,9 +10,10 @@ from nas.latency.budget import Budget
 from nas.latency.record import Latency, Statistic
 from nas.report.agreement import Agreement, agreement
 from nas.report.words import describe
-from nas.runs.folder import Certificate, Origin, Progress, RunFolder, Trial
+from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
+from nas.runs.folder import RunFolder
 from nas.runs.trained import load_architecture
-from nas.runs.winner import CERTIFICATE, read_certificate
+from nas.runs.trial import Origin, Progress, Trial
 from nas.terminal import percent
 from space import UserError
 

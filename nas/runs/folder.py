@@ -10,108 +10,13 @@ report.html report.yaml
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
-from nas.latency.record import Latency
 from nas.runs.trained import WEIGHTS
+from nas.runs.trial import Phase, Progress, Trial, read_progress
 from nas.storage.files import write_text
 from nas.study import Study, load_study
-from nas.training.scores import Scores
-from space import Architecture, UserError, strict
-
-Origin = Literal["seed", "random", "guided", "company", "pruned"]
-Phase = Literal["search", "finish"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One candidate as it was proposed: an architecture, where it came from and what it measured.
-
-    `name` is for people (`erfnet x0.53`, `random 3`); `number` the order of proposal. `genotype` is what the sampler
-    answered before the width was solved for `budget_milliseconds`. `parent`: the published network it is a scaling
-    of, or was cut from. `stopped`: ended early as weak. `failed`: why its training broke, or empty.
-    """
-
-    number: int
-    name: str
-    origin: Origin
-    architecture: Architecture
-    latency: Latency
-    feasible: bool
-    budget_milliseconds: float
-    parameters: int
-    multiply_adds: int
-    genotype: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    parent: str = ""
-    stopped: bool = False
-    failed: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """One finished epoch of a trial."""
-
-    epoch: int
-    epochs: int
-    loss: float
-    seconds: float
-    scores: Scores
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """The epochs of one phase of a trial."""
-
-    history: tuple[Epoch, ...] = ()
-
-    @property
-    def miou(self) -> float | None:
-        """mIoU (0..1) after the last epoch; None before the first."""
-        return self.history[-1].scores.miou if self.history else None
-
-    @property
-    def done(self) -> bool:
-        """Whether every epoch of the phase is there."""
-        return bool(self.history) and self.history[-1].epoch == self.history[-1].epochs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """What was measured of a finished artefact, under which protocol, against which budget.
-
-    `latency` says what was timed (`scope`, input size, batch), on what (`environment`), how often and how surely;
-    `protocol` how. `budget` and `passed` are None where nothing was asked for, scores where there was no data.
-    Scores are fractions over the validation images. `onnx_*` compare model.onnx with PyTorch on `onnx_images` of them:
-    the largest difference of logits, how much was allowed, and the share of pixels with the same label.
-    """
-
-    architecture: str  # its key
-    certified: str  # date and time, UTC
-    version: str  # of framebudget
-    budget: str | None
-    passed: bool | None
-    latency: Latency
-    precision: str
-    protocol: str
-    miou: float | None
-    pixel_accuracy: float | None
-    class_iou: Mapping[str, float | None]
-    scored: str  # how the scores were computed
-    data: str
-    validation_images: int
-    num_classes: int
-    input_mean: tuple[float, float, float]  # images reach the network as (value - mean) / std, RGB values in 0..1
-    input_std: tuple[float, float, float]
-    parameters: int
-    multiply_adds: int
-    onnx_images: int
-    onnx_max_abs_difference: float
-    onnx_tolerance: float
-    onnx_same_labels: float
-    sha256: Mapping[str, str]  # of the files beside it
+from space import UserError, strict
 
 
 class RunFolder:
@@ -199,17 +104,3 @@ class RunFolder:
         """mIoU at the end of the longest training a trial has had."""
         finish = self.progress(trial, "finish").miou
         return self.progress(trial, "search").miou if finish is None else finish
-
-
-def read_progress(folder: Path) -> Progress:
-    """The finished epochs recorded in a phase's folder."""
-    file = folder / "progress.yaml"
-    if not file.is_file():
-        return Progress()
-    return strict.parse(file.read_text("utf-8"), Progress, str(file))
-
-
-def append_epoch(folder: Path, epoch: Epoch) -> None:
-    """Record a finished epoch, and forget any that a resumed training is doing again."""
-    before = [each for each in read_progress(folder).history if each.epoch < epoch.epoch]
-    write_text(folder / "progress.yaml", strict.dump(replace(Progress(), history=(*before, epoch))))

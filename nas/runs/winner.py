@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.data import MEAN, STD, Dataset
+from nas.data import Dataset
 from nas.latency import Meter, MeterOf
 from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN
-from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.runs.folder import Certificate
+from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, certify
 from nas.runs.trained import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.storage.files import replace_folder
-from nas.training.scores import Scores
-from space import Architecture, UserError, multiply_adds, parameters, strict
+from space import Architecture, strict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nas.runs.checked_export import OnnxCheck
-
-MODEL = "model.onnx"
-CERTIFICATE = "certificate.yaml"
 COMPARED_IMAGES = 2  # of the validation split, on which ONNX is compared with PyTorch
 
 USAGE = """\
@@ -105,19 +96,6 @@ def write_winner(
     return certificate
 
 
-def read_certificate(folder: Path) -> Certificate:
-    """The certificate in a winner's folder.
-
-    Raises: UserError when there is none, or it cannot be read.
-    """
-    file = folder / CERTIFICATE
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"expected a winner's folder with {CERTIFICATE}, cannot read {file}: {error}") from None
-    return strict.parse(text, Certificate, str(file))
-
-
 def validation_images(dataset: Dataset, count: int) -> Tensor:
     """The first validation images as the network sees them, float32 (at most `count`, 3, H, W)."""
     from nas.data import make_loader
@@ -133,63 +111,6 @@ def _noise(size: tuple[int, int]) -> Tensor:
     return torch.randn(COMPARED_IMAGES, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
-def certify(
-    architecture: Architecture,
-    labelling: Labelling,
-    *,
-    validation_images: int,
-    budget: Budget | None,
-    latency: Latency,
-    scores: Scores | None,
-    scored_on: str,
-    check: OnnxCheck,
-    files: Path,
-) -> Certificate:
-    """The certificate of the finished `files` of a network that was timed, scored on `scored_on` and compared."""
-    height, width = labelling.size
-    num_classes = len(labelling.classes)
-    class_iou = () if scores is None else zip(labelling.classes, scores.class_iou, strict=True)
-    scored = f"validation images at {height}x{width}, by PyTorch in float32 on {scored_on}"
-    return Certificate(
-        architecture=architecture.key,
-        certified=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        version=_version(),
-        budget=None if budget is None else str(budget),
-        passed=None if budget is None else budget.admits(latency),
-        latency=latency,
-        precision=Target.parse(latency.target).precision,
-        protocol=_protocol(latency),
-        miou=None if scores is None else scores.miou,
-        pixel_accuracy=None if scores is None else scores.pixel_accuracy,
-        class_iou=dict(class_iou),
-        scored="not scored: there was no data set" if scores is None else scored,
-        data=labelling.data,
-        validation_images=validation_images,
-        num_classes=num_classes,
-        input_mean=MEAN,
-        input_std=STD,
-        parameters=parameters(architecture, num_classes),
-        multiply_adds=multiply_adds(architecture, labelling.size, num_classes),
-        onnx_images=check.images,
-        onnx_max_abs_difference=check.max_abs_difference,
-        onnx_tolerance=check.tolerance,
-        onnx_same_labels=check.same_labels,
-        sha256={
-            name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in (ARCHITECTURE, WEIGHTS, MODEL)
-        },
-    )
-
-
-def _protocol(latency: Latency) -> str:
-    reference = latency.environment.get("reference", "reference")
-    return (
-        f"a process of its own and nothing of ours training; warm-up, then {latency.samples} pairs of calls in "
-        f"{len(latency.blocks)} blocks, alternating with the frozen network {reference}; "
-        "p50 is the ratio of their medians in undisturbed blocks times what the reference takes on this device, with a "
-        "95 % interval; p90 and p99 are of all pairs"
-    )
-
-
 def _usage(labelling: Labelling) -> str:
     height, width = labelling.size
     return USAGE.format(
@@ -201,10 +122,3 @@ def _usage(labelling: Labelling) -> str:
         num_classes=len(labelling.classes),
         classes=", ".join(" ".join(name.split()) for name in labelling.classes),
     )
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("framebudget")
-    except importlib.metadata.PackageNotFoundError:  # run from its source, not installed
-        return "source"

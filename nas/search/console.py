@@ -7,7 +7,10 @@ from pathlib import Path
 
 from nas.latency.budget import Budget
 from nas.latency.target import Target
-from nas.runs.folder import Certificate, Phase, RunFolder, Trial
+from nas.runs.certificate import Certificate
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Trial
+from nas.search.job import Job, recipe_of
 from nas.study import Study
 
 PHASES = {"search": "train", "finish": "finish"}
@@ -16,13 +19,13 @@ PHASES = {"search": "train", "finish": "finish"}
 class Console:
     """Prints a run's events with the time left, which it forecasts from the epochs seen."""
 
-    def __init__(self, run: RunFolder, study: Study, budget: Budget) -> None:
+    def __init__(self, run: RunFolder, study: Study) -> None:
         plan = study.search
         self._run = run
         self._study = study
-        self._budget = budget
+        self._budget = Budget.parse(study.budget)
         self._start = time.monotonic()
-        self._first_candidate: float | None = None  # the company is timed before, once, and is no part of a forecast
+        self._first_candidate: float | None = None  # timing published networks before it is no part of a forecast
         self._epochs_left = float(
             (len(plan.seeds) + plan.random_trials + plan.guided_trials + len(plan.company)) * study.recipe.epochs
             + (plan.finalists + len(plan.company) + min(plan.pruned, len(plan.company))) * plan.finish_epochs
@@ -40,7 +43,7 @@ class Console:
         """A part of the way begins."""
         print(f"{self._clock()}  {text}", flush=True)
 
-    def company(self, trial: Trial) -> None:
+    def published(self, trial: Trial) -> None:
         """A published network was timed at its own width."""
         verdict = "inside" if trial.feasible else "over"
         print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {verdict}", flush=True)
@@ -55,28 +58,29 @@ class Console:
         if not trial.feasible:
             self._epochs_left -= self._study.recipe.epochs
 
-    def epoch(self, trial: Trial, phase: Phase, epoch: int, epochs: int, miou: float) -> None:
-        """A candidate finished an epoch."""
+    def epoch(self, job: Job, epoch: int, miou: float) -> None:
+        """A training finished an epoch."""
         self._epochs_done += 1
         self._epochs_left = max(0.0, self._epochs_left - 1)
         begin = self._start if self._first_candidate is None else self._first_candidate
         left = (time.monotonic() - begin) / self._epochs_done * self._epochs_left
         print(
-            f"{self._clock()}  {PHASES[phase]:7} {trial.name:24} epoch {epoch}/{epochs}  mIoU {100 * miou:5.1f} %"
-            f"  {self._latency(trial)}  {_duration(left)} left",
+            f"{self._clock()}  {PHASES[job.phase]:7} {job.trial.name:24} epoch {epoch}/{self._epochs(job)}  "
+            f"mIoU {100 * miou:5.1f} %  {self._latency(job.trial)}  {_duration(left)} left",
             flush=True,
         )
 
-    def ended(self, trial: Trial, phase: Phase, epoch: int, epochs: int, error: str) -> None:
+    def ended(self, job: Job, epoch: int, error: str) -> None:
         """A training ended; only worth a line when it did not run to its end."""
+        epochs = self._epochs(job)
         if error:
-            print(f"{self._clock()}  failed  {trial.name:24} {error}", flush=True)
+            print(f"{self._clock()}  failed  {job.trial.name:24} {error}", flush=True)
         elif epoch < epochs:
-            print(f"{self._clock()}  stop    {trial.name:24} weak after epoch {epoch}/{epochs}", flush=True)
+            print(f"{self._clock()}  stop    {job.trial.name:24} weak after epoch {epoch}/{epochs}", flush=True)
         self._epochs_left = max(0.0, self._epochs_left - (epochs - epoch))
 
     def answer(self, table: str, certificate: Certificate, page: Path) -> None:
-        """The winner beside its company, its certificate, and where the files are."""
+        """The winner beside published networks, its certificate, and where the files are."""
         latency = certificate.latency
         print(f"\n{table}\n")
         print(f"certificate: {'PASS' if certificate.passed else 'FAIL'}  {latency} against {certificate.budget}")
@@ -85,6 +89,9 @@ class Console:
         )
         print(f"  timed: {latency.scope}")
         print(f"\nwinner  {self._run.winner}\nreport  {page}", flush=True)
+
+    def _epochs(self, job: Job) -> int:
+        return recipe_of(self._study, job.phase).epochs
 
     def _latency(self, trial: Trial) -> str:
         noisy = "?" if trial.latency.flagged else " "

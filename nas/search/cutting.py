@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from nas.latency.budget import Budget
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.meter import Measures
 from nas.prune.pruner import Plan, Pruner
-from nas.runs.folder import RunFolder, Trial
+from nas.runs.folder import RunFolder
 from nas.runs.trained import WEIGHTS
-from nas.search.console import Console
-from nas.search.proposals import measured_trial
-from nas.study import Study
+from nas.runs.trial import Trial
+from nas.search.search import Candidate, Search
 from nas.training.weights import load_weights, save_weights
 from space.errors import BudgetError
 from space.network import Network
 
 
-def prune_over_budget(
-    run: RunFolder, study: Study, budget: Budget, pruner: Pruner, num_classes: int, console: Console
-) -> list[Trial]:
+def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pruner:
+    """What prunes for a search, on the device that `meter` times on and whose latency table is `table`."""
+    study = search.study
+    return Pruner(
+        meter,
+        study.data.size,
+        search.num_classes,
+        table=table,
+        dataset=search.dataset,
+        recipe=study.recipe,
+        device=search.workers.device,
+        within=study.latency_within,
+        said=search.console.step,
+    )
+
+
+def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:
     """The best `study.search.pruned` of the company over the budget, cut down into it: trials with weights from which
     their fine-tuning begins. What was cut already is not cut again; what no cut brings inside is left out.
     """
+    run, budget = search.run, search.budget
     over = [each for each in run.company() if not budget.admits(each.latency) and run.best_miou(each) is not None]
     over.sort(key=lambda each: run.best_miou(each) or 0.0, reverse=True)
     found = []
-    for parent in over[: study.search.pruned]:
-        trial = _known(run, parent, budget) or _cut(run, study, budget, pruner, num_classes, console, parent)
+    for parent in over[: search.study.search.pruned]:
+        trial = _known(search, parent) or _cut(search, pruner, parent)
         if trial is not None and budget.admits(trial.latency):
             found.append(trial)
     return found
@@ -41,38 +56,27 @@ def _trained(run: RunFolder, trial: Trial, num_classes: int) -> Network:
     return network.eval()
 
 
-def _known(run: RunFolder, parent: Trial, budget: Budget) -> Trial | None:
-    cuts = [each for each in run.trials() if each.origin == "pruned" and each.parent == parent.name]
-    return next((each for each in cuts if each.budget_milliseconds == budget.milliseconds), None)
+def _known(search: Search, parent: Trial) -> Trial | None:
+    cuts = [each for each in search.run.trials() if each.origin == "pruned" and each.parent == parent.name]
+    return next((each for each in cuts if each.budget_milliseconds == search.budget.milliseconds), None)
 
 
-def _cut(
-    run: RunFolder,
-    study: Study,
-    budget: Budget,
-    pruner: Pruner,
-    num_classes: int,
-    console: Console,
-    parent: Trial,
-) -> Trial | None:
+def _cut(search: Search, pruner: Pruner, parent: Trial) -> Trial | None:
+    run, console = search.run, search.console
     console.step(f"prune   {parent.name}")
     number = max((each.number for each in run.trials()), default=0) + 1
     try:
-        pruned = pruner.prune(_trained(run, parent, num_classes), budget, Plan(epochs=0))
+        pruned = pruner.prune(_trained(run, parent, search.num_classes), search.budget, Plan(epochs=0))
     except BudgetError as error:
         console.step(f"        left out: {error}")
         return None
-    trial = measured_trial(
-        number,
-        f"{parent.name}, pruned",
-        "pruned",
-        pruned.network.architecture,
-        pruned.after,
-        budget,
-        study,
-        num_classes,
+    candidate = Candidate(
+        name=f"{parent.name}, pruned",
+        origin="pruned",
+        architecture=pruned.network.architecture,
         parent=parent.name,
     )
+    trial = search.trial(number, candidate, pruned.after)
     # Weights before the trial: one that is there can be trained.
     save_weights(
         run.phase_path(trial, "search") / WEIGHTS,

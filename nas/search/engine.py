@@ -8,31 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import space
-from nas.data import Dataset, check, load
-from nas.latency import Meter, MeterOf, default_target, parse_target
-from nas.latency.budget import Budget
-from nas.latency.estimates.calibration import kept_table
-from nas.latency.protocol import WITHIN
-from nas.latency.record import Latency
-from nas.latency.target import Target
-from nas.prune.pruner import Pruner
-from nas.runs.folder import Certificate, Phase, RunFolder, Trial
+from nas.data import check, load
+from nas.latency import default_target, parse_target
+from nas.latency.meter import Measures
+from nas.runs.certificate import Certificate
+from nas.runs.folder import RunFolder
+from nas.search.cluster_timing import timing_of_cluster
 from nas.search.console import Console
-from nas.search.cutting import prune_over_budget
-from nas.search.fill import Measure
-from nas.search.proposals import Proposals, measured_trial
-from nas.search.timing import meter_of_cluster
-from nas.search.tuning import Cluster, Events, Job, ray_session, recipe_of, run_jobs
+from nas.search.finishing import certify_best, finish
+from nas.search.proposals import Proposals
+from nas.search.search import Candidate, Search, Workers
+from nas.search.timing import LocalTiming, TimingOf
+from nas.search.training import train_candidates
+from nas.search.tuning import ray_session
 from nas.study import Study
-from space.architecture import Architecture
-from space.errors import BudgetError, UserError
+from space.errors import BudgetError
 from space.scale import scale_width
 
-QUICK = 2.0  # times as unsure are latencies on the way to a candidate's width as those that confirm it
 SMALLEST = 0.03  # width factor of the networks that tell whether a budget can be reached at all
 
 
@@ -43,235 +38,92 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
 
     Raises: BudgetError when nothing reaches the budget; UserError when no candidate finished its training.
     """
-    study = run.study()
-    budget = Budget.parse(study.budget)
-    target = parse_target(study.target) if study.target else None
-    dataset = load(study.data)
-    check(dataset)
-    if target is None:
-        target = default_target()
-        study = replace(study, target=str(target))  # spelled out, so that the run's folder says where it was timed
-        run.write_study(study)
-    console = Console(run, study, budget)
-    console.question(target)
-    cluster = _cluster(study)
+    asked = _opened(run)
+    concurrent = asked.workers.concurrent
     with contextlib.ExitStack() as session:
-        meter_of: MeterOf = Meter
+        timing_of: TimingOf = LocalTiming
         if address:  # the cluster may have a node that times
-            session.enter_context(ray_session(address, cluster.concurrent))
-            meter_of = meter_of_cluster()
-        with meter_of(target, study.data.size, dataset.num_classes) as meter:
-
-            def measure(architectures: Sequence[Architecture]) -> list[Latency]:
-                return meter.measure_together(architectures, within=QUICK * study.latency_within)
-
-            def confirm(architecture: Architecture) -> Latency:
-                return meter.measure(architecture, within=study.latency_within)
-
+            session.enter_context(ray_session(address, concurrent))
+            timing_of = timing_of_cluster()
+        with timing_of(asked.target, asked.study.data.size, asked.num_classes) as timing:
             if not run.trials():
-                _require_reachable(budget, target, measure)
-            _measure_company(run, study, budget, measure, dataset.num_classes, console)
-            table = kept_table(meter) if isinstance(meter, Meter) else None
-            proposals = Proposals(
-                run,
-                study,
-                budget,
-                dataset.num_classes,
-                console,
-                measure=measure,
-                confirm=confirm,
-                table=table,
-            )
+                _require_reachable(asked, timing)
+            _measure_published(asked, timing)
+            table = timing.kept_table()
+            proposals = Proposals(asked, timing, table)
             if not address:  # a Ray of our own would only disturb the timings above
-                session.enter_context(ray_session(None, cluster.concurrent))
-            _search_phase(run, study, proposals, cluster, console)
-            _finish_phase(run, study, budget, cluster, console)
-            if study.search.finish_epochs:
-                pruner = Pruner(
-                    meter,
-                    study.data.size,
-                    dataset.num_classes,
-                    table=table,
-                    dataset=dataset,
-                    recipe=study.recipe,
-                    device=cluster.device,
-                    within=study.latency_within,
-                    said=console.step,
-                )
-                pruned = prune_over_budget(run, study, budget, pruner, dataset.num_classes, console)
-                _run_all(run, study, pruned, "finish", cluster, console)
-        certificate = _certify(run, study, budget, target, dataset, meter_of, console)
-    _report(run, certificate, console)
+                session.enter_context(ray_session(None, concurrent))
+            train_candidates(asked, proposals)
+            finish(asked, timing, table)
+        certificate = certify_best(asked, timing_of)
+    _report(asked, certificate)
     return certificate
 
 
-def _require_reachable(budget: Budget, target: Target, measure: Measure) -> None:
-    """Say that a budget cannot be met before anything is trained.
-
-    Raises: BudgetError with the lowest latency reached.
-    """
-    smallest = [
-        scale_width(space.load(name), SMALLEST) for name in ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
-    ]
-    lowest = min(latency.milliseconds(budget.statistic) for latency in measure(smallest))
-    if lowest > budget.milliseconds:
-        raise BudgetError(
-            f"expected a budget that {target} can meet, got {budget}; the narrowest networks of the space take "
-            f"{lowest:.2f} ms here; raise the budget or lower the input size"
-        )
-
-
-def _measure_company(
-    run: RunFolder, study: Study, budget: Budget, measure: Measure, num_classes: int, console: Console
-) -> None:
-    """Time every published network at its own width, once per run; they take turns."""
-    known = {trial.name: trial.latency for trial in run.company()}
-    missing = [name for name in space.published() if name not in known]
-    if missing:
-        console.step(f"time    {len(missing)} published networks, in turns")
-        known |= dict(zip(missing, measure([space.load(name) for name in missing]), strict=True))
-    for number, name in enumerate(space.published(), 1):
-        architecture, latency = space.load(name), known[name]
-        trial = measured_trial(number, name, "company", architecture, latency, budget, study, num_classes, parent=name)
-        run.write_trial(trial)
-        if name in missing:
-            console.company(trial)
+def _opened(run: RunFolder) -> Search:
+    """What the run is asked, with its target spelled out, so that the run's folder says where it was timed."""
+    study = run.study()
+    if study.target:
+        parse_target(study.target)  # a misspelt runtime is told before data are read
+    dataset = load(study.data)
+    check(dataset)
+    if not study.target:
+        study = replace(study, target=str(default_target()))
+        run.write_study(study)
+    asked = Search(run=run, study=study, dataset=dataset, workers=_workers(study), console=Console(run, study))
+    asked.console.question(asked.target)
+    return asked
 
 
-def _cluster(study: Study) -> Cluster:
+def _workers(study: Study) -> Workers:
     import torch
 
     if torch.cuda.is_available():
         concurrent = study.search.concurrent or torch.cuda.device_count()
-        return Cluster(concurrent=concurrent, threads=max(1, (os.cpu_count() or 1) // concurrent), device="cuda")
+        return Workers(concurrent=concurrent, threads=max(1, (os.cpu_count() or 1) // concurrent), device="cuda")
     cores = len(os.sched_getaffinity(0))
     concurrent = min(study.search.concurrent or cores, cores)
-    return Cluster(concurrent=concurrent, threads=max(1, cores // concurrent), device="cpu")
+    return Workers(concurrent=concurrent, threads=max(1, cores // concurrent), device="cpu")
 
 
-def _search_phase(run: RunFolder, study: Study, proposals: Proposals, cluster: Cluster, console: Console) -> None:
-    """Train candidates as they are proposed; weak ones stop early."""
+def _require_reachable(search: Search, meter: Measures) -> None:
+    """Say that a budget cannot be met before anything is trained.
 
-    def next_job() -> Job | None:
-        trial = proposals.next()
-        return None if trial is None else Job(trial=trial, phase="search")
-
-    def end(job: Job, epoch: int, miou: float | None, error: str) -> None:
-        epochs = study.recipe.epochs
-        proposals.finished(job.trial, miou, stopped=not error and epoch < epochs, failed=error)
-        console.ended(job.trial, "search", epoch, epochs, error)
-
-    events = Events(epoch=_epoch_event(study, console), end=end)
-    run_jobs(run, next_job, events, cluster, stop_weak=study.search.stop_weak, epochs=study.recipe.epochs)
-
-
-def _finish_phase(run: RunFolder, study: Study, budget: Budget, cluster: Cluster, console: Console) -> None:
-    """Train the finalists to the end, and the company that the study asks for as long as a finalist."""
-    company = [trial for trial in run.company() if trial.name in study.search.company]
-    _run_all(run, study, company, "search", cluster, console)
-    if study.search.finish_epochs:
-        _run_all(run, study, [*finalists(run, study, budget), *company], "finish", cluster, console)
-
-
-def _run_all(
-    run: RunFolder, study: Study, trials: Sequence[Trial], phase: Phase, cluster: Cluster, console: Console
-) -> None:
-    waiting = [trial for trial in trials if not trial.failed and not run.progress(trial, phase).done]
-    if not waiting:
-        return
-    jobs = iter([Job(trial=trial, phase=phase) for trial in waiting])
-    epochs = recipe_of(study, phase).epochs
-
-    def end(job: Job, epoch: int, miou: float | None, error: str) -> None:
-        if error:
-            run.write_trial(replace(job.trial, failed=error))
-        console.ended(job.trial, phase, epoch, epochs, error)
-
-    events = Events(epoch=_epoch_event(study, console), end=end)
-    run_jobs(run, lambda: next(jobs, None), events, cluster, stop_weak=False, epochs=epochs)
-
-
-def _epoch_event(study: Study, console: Console) -> Callable[[Job, int, float], None]:
-    def epoch(job: Job, epoch: int, miou: float) -> None:
-        console.epoch(job.trial, job.phase, epoch, recipe_of(study, job.phase).epochs, miou)
-
-    return epoch
-
-
-def finalists(run: RunFolder, study: Study, budget: Budget) -> list[Trial]:
-    """The best of the candidates inside the budget that were trained through the search phase, best first.
-
-    Raises: UserError when there is none.
+    Raises: BudgetError with the lowest latency reached.
     """
-    finished = [
-        trial
-        for trial in run.trials()
-        if budget.admits(trial.latency) and not trial.failed and run.progress(trial, "search").done
+    budget = search.budget
+    smallest = [
+        scale_width(space.load(name), SMALLEST) for name in ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
     ]
-    if not finished:
-        raise UserError(
-            f"expected a candidate inside {budget} whose training finished, got none of {len(run.trials())}; "
-            f"see {run.root}/trials, then give the search more trials or a larger budget"
+    latencies = meter.measure_together(smallest, within=search.quick)
+    lowest = min(latency.milliseconds(budget.statistic) for latency in latencies)
+    if lowest > budget.milliseconds:
+        raise BudgetError(
+            f"expected a budget that {search.target} can meet, got {budget}; the narrowest networks of the space take "
+            f"{lowest:.2f} ms here; raise the budget or lower the input size"
         )
-    finished.sort(key=lambda trial: run.progress(trial, "search").miou or 0.0, reverse=True)
-    return finished[: study.search.finalists]
 
 
-def _pruned(run: RunFolder, budget: Budget) -> list[Trial]:
-    """Cuts inside the budget whose fine-tuning is done."""
-    inside = [each for each in run.trials() if each.origin == "pruned" and budget.admits(each.latency)]
-    return [each for each in inside if not each.failed and run.progress(each, "finish").done]
+def _measure_published(search: Search, meter: Measures) -> None:
+    """Time every published network at its own width, once per run; they take turns."""
+    run, console = search.run, search.console
+    known = {trial.name: trial.latency for trial in run.company()}
+    missing = [name for name in space.published() if name not in known]
+    if missing:
+        console.step(f"time    {len(missing)} published networks, in turns")
+        latencies = meter.measure_together([space.load(name) for name in missing], within=search.quick)
+        known |= dict(zip(missing, latencies, strict=True))
+    for number, name in enumerate(space.published(), 1):
+        candidate = Candidate(name=name, origin="company", architecture=space.load(name), parent=name)
+        trial = search.trial(number, candidate, known[name])
+        run.write_trial(trial)
+        if name in missing:
+            console.published(trial)
 
 
-def _certify(
-    run: RunFolder,
-    study: Study,
-    budget: Budget,
-    target: Target,
-    dataset: Dataset,
-    meter_of: MeterOf,
-    console: Console,
-) -> Certificate:
-    """Measure the finished artefacts again, best first, until one passes; failing all, the best says that it fails."""
-    competing = [*finalists(run, study, budget), *_pruned(run, budget)]
-    ranked = sorted(competing, key=lambda trial: run.best_miou(trial) or 0.0, reverse=True)
-    for trial in ranked:
-        console.step(f"certify {trial.name}")
-        certificate = _write(run, study, trial, budget, target, dataset, meter_of)
-        if certificate.passed:
-            return certificate
-        console.step(f"        {certificate.latency} is over {budget}")
-    return _write(run, study, ranked[0], budget, target, dataset, meter_of)
-
-
-def _write(
-    run: RunFolder, study: Study, trial: Trial, budget: Budget, target: Target, dataset: Dataset, meter_of: MeterOf
-) -> Certificate:
-    import torch
-
-    from nas.runs.trained import Labelling
-    from nas.runs.winner import write_winner
-    from nas.training.weights import load_weights
-
-    weights = load_weights(run.weights_path(trial))
-    device = "cuda" if torch.cuda.is_available() else "cpu"  # for the scores; the target may be another machine's
-    return write_winner(
-        run.winner,
-        trial.architecture,
-        weights,
-        Labelling.of(dataset),
-        dataset=dataset,
-        target=target,
-        budget=budget,
-        device=device,
-        within=min(study.latency_within, WITHIN),
-        meter_of=meter_of,
-    )
-
-
-def _report(run: RunFolder, certificate: Certificate, console: Console) -> None:
+def _report(search: Search, certificate: Certificate) -> None:
     from nas.report import summarize, write_report
     from nas.report.terminal import leaderboard_table
 
-    page = write_report(run)
-    console.answer(leaderboard_table(summarize(run)), certificate, page)
+    page = write_report(search.run)
+    search.console.answer(leaderboard_table(summarize(search.run)), certificate, page)

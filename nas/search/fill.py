@@ -43,9 +43,9 @@ HALVINGS = 10  # of the range of factors, on a logarithmic scale, to solve for a
 STEEPEST = 2.0  # a measured factor tells about others up to this power of what it missed the budget by,
 NEAR = 1.5  # and about those within this factor
 
-Estimate = Callable[[Architecture], float]  # milliseconds, without measuring
-Measure = Callable[[Sequence[Architecture]], list[Latency]]  # they take turns
-Confirm = Callable[[Architecture], Latency]
+EstimateMilliseconds = Callable[[Architecture], float]  # without measuring
+MeasureTogether = Callable[[Sequence[Architecture]], list[Latency]]  # quickly, and they take turns
+Confirm = Callable[[Architecture], Latency]  # as surely as the study asks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,13 @@ class Filled:
     adjusted: bool = False  # beyond the factor, in single parts
 
 
-def fill(architecture: Architecture, budget: Budget, measure: Measure, confirm: Confirm, estimate: Estimate) -> Filled:
+def fill(
+    architecture: Architecture,
+    budget: Budget,
+    measure: MeasureTogether,
+    confirm: Confirm,
+    estimate: EstimateMilliseconds,
+) -> Filled:
     """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
 
     `measure` is quick, `confirm` is sure. The result was confirmed. It is outside the budget when the narrowest width
@@ -91,7 +97,9 @@ def fill(architecture: Architecture, budget: Budget, measure: Measure, confirm: 
 class _Tries:
     """What was measured quickly on the way to an architecture's width, and what to measure next."""
 
-    def __init__(self, architecture: Architecture, budget: Budget, measure: Measure, estimate: Estimate) -> None:
+    def __init__(
+        self, architecture: Architecture, budget: Budget, measure: MeasureTogether, estimate: EstimateMilliseconds
+    ) -> None:
         self._waiting: list[Filled] = []  # not confirmed yet
         self._tried: list[Filled] = []
         self._architecture = architecture
@@ -138,7 +146,8 @@ class _Tries:
             return
         now = self._estimate(best.architecture)
         left = self._wanted(correction * self._correction(best)) - now
-        self._try([_adjusted(best.architecture, self._estimate, now + share * left) for share in REACHES], best.factor)
+        wanted = [now + share * left for share in REACHES]
+        self._try(_adjusted(best.architecture, self._estimate, wanted), best.factor)
 
     def next(self, correction: float) -> Filled | None:
         """What to confirm first: the one that fills most of the budget without leaving it. Narrower ones are tried
@@ -223,31 +232,43 @@ class _Tries:
         return low
 
 
-def _adjusted(architecture: Architecture, estimate: Estimate, milliseconds: float) -> Architecture:
-    """The widths of single parts changed so that the estimate comes near `milliseconds`, and stays below if it can.
+def _adjusted(
+    architecture: Architecture, estimate: EstimateMilliseconds, wanted: Sequence[float]
+) -> list[Architecture]:
+    """For each of the `wanted` milliseconds: the widths of single parts changed so that the estimate comes near them,
+    and stays below if it can.
 
     Each part's notches are estimated alone; sums of them tell which few of all combinations are worth an estimate.
     """
     now = estimate(architecture)
-    choices: list[list[tuple[int, float]]] = []  # of each part: notches, and the milliseconds that they add
-    for part in range(parts(architecture)):
-        found = []
-        for count in notches(architecture, part, vector=BLOCK):
-            with contextlib.suppress(ArchitectureError):  # the layers around forbid it
-                found.append((count, estimate(with_part(architecture, part, count)) - now))
-        choices.append(found)
+    changes = [_changes(architecture, part, estimate, now) for part in range(parts(architecture))]
     combined = np.full(1, now)
-    for found in choices:
+    for found in changes:
         combined = np.add.outer(combined, [added for _, added in found]).ravel()
-    shape = [len(found) for found in choices]
-    best, missed = architecture, math.inf
-    for index in np.argsort(np.abs(combined - milliseconds), kind="stable")[:LIKELIEST]:
-        places = np.unravel_index(index, shape)
-        with contextlib.suppress(ArchitectureError):
-            tried = architecture
-            for part, (found, place) in enumerate(zip(choices, places, strict=True)):
-                tried = with_part(tried, part, found[place][0])
-            left = milliseconds - estimate(tried)
-            if (error := left if left >= 0 else OVER * -left) < missed:
-                best, missed = tried, error
-    return best
+    shape = [len(found) for found in changes]
+
+    def nearest(milliseconds: float) -> Architecture:
+        best, missed = architecture, math.inf
+        for index in np.argsort(np.abs(combined - milliseconds), kind="stable")[:LIKELIEST]:
+            places = np.unravel_index(index, shape)
+            with contextlib.suppress(ArchitectureError):
+                tried = architecture
+                for part, (found, place) in enumerate(zip(changes, places, strict=True)):
+                    tried = with_part(tried, part, found[place][0])
+                left = milliseconds - estimate(tried)
+                if (error := left if left >= 0 else OVER * -left) < missed:
+                    best, missed = tried, error
+        return best
+
+    return [nearest(milliseconds) for milliseconds in wanted]
+
+
+def _changes(
+    architecture: Architecture, part: int, estimate: EstimateMilliseconds, now: float
+) -> list[tuple[int, float]]:
+    """By how many notches a part can change, and the milliseconds that each change adds to `now`, as estimated."""
+    found = []
+    for count in notches(architecture, part, vector=BLOCK):
+        with contextlib.suppress(ArchitectureError):  # the layers around forbid it
+            found.append((count, estimate(with_part(architecture, part, count)) - now))
+    return found

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import space
-from nas.latency.budget import Budget
 from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
+from nas.latency.meter import Measures
 from nas.latency.record import Latency
-from nas.runs.folder import Origin, RunFolder, Trial
-from nas.search.console import Console
-from nas.search.fill import Confirm, Filled, Measure, fill
+from nas.runs.trial import Origin, Trial
+from nas.search.fill import Filled, fill
 from nas.search.sampler import Sampler
-from nas.study import Study
+from nas.search.search import Candidate, Search
 from space.architecture import Architecture
 from space.choices import Genotype
 from space.errors import BudgetError
 
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """An architecture before its width is solved, and the number to tell the sampler about it under, if it is its."""
+
+    architecture: Architecture
+    genotype: Genotype
+    number: int | None = None
 
 
 class Proposals:
@@ -30,33 +38,21 @@ class Proposals:
     inside the budget is written, told to the sampler, and not given out. Known architectures are not given out twice.
     """
 
-    def __init__(
-        self,
-        run: RunFolder,
-        study: Study,
-        budget: Budget,
-        num_classes: int,
-        console: Console,
-        *,
-        measure: Measure,
-        confirm: Confirm,
-        table: LatencyTable | None = None,
-    ) -> None:
-        plan = study.search
-        self._run = run
-        self._study = study
-        self._budget = budget
-        self._measure = measure
-        self._confirm = confirm
-        self._num_classes = num_classes
-        self._console = console
-        self._space = study.architectures()
+    def __init__(self, search: Search, meter: Measures, table: LatencyTable | None) -> None:
+        """`table`: the latency table of the device that `meter` times on, if there is one."""
+        plan = search.study.search
+        self._search = search
+        self._meter = meter
+        self._run = search.run
+        self._plan = plan
+        self._budget = search.budget
+        self._space = search.study.architectures()
         startup = len(plan.seeds) + plan.random_trials
         self._sampler = Sampler(self._space, kind=plan.sampler, startup=startup, seed=plan.seed)
-        self._asked: dict[str, int] = {}
-        self._estimates = Estimates(study.data.size, num_classes, table)
-        self._trials = {trial.architecture.key: self._judged(trial) for trial in run.trials()}
-        for trial in (*run.company(), *self._trials.values()):
+        self._asked: dict[str, int] = {}  # the sampler's numbers of its proposals that are in training, by key
+        self._estimates = Estimates(search.study.data.size, search.num_classes, table)
+        self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
+        for trial in (*search.run.company(), *self._trials.values()):
             self._learn_latency(trial.architecture, trial.latency)
         for trial in self._trials.values():
             if self._settled(trial) and trial.origin != "pruned":  # no sampler proposed it
@@ -70,16 +66,15 @@ class Proposals:
         """
         if self._unfinished:
             return self._unfinished.pop(0)
-        plan = self._study.search
-        for name in plan.seeds:
+        for name in self._plan.seeds:
             if not any(trial.parent == name for trial in self._ours("seed")):
                 trial = self._seed(name)
                 if trial is not None:
                     return trial
-        if len(self._ours("random")) < plan.random_trials:
-            return self._drawn("random")
-        if len(self._ours("guided")) < plan.guided_trials:
-            return self._drawn("guided")
+        if len(self._ours("random")) < self._plan.random_trials:
+            return self._new("random", self._random)
+        if len(self._ours("guided")) < self._plan.guided_trials:
+            return self._new("guided", self._guided)
         return None
 
     def finished(self, trial: Trial, miou: float | None, *, stopped: bool, failed: str) -> None:
@@ -107,30 +102,31 @@ class Proposals:
         filled = self._fill(published)
         title = f"{name} x{filled.factor:.2f}{'+' if filled.adjusted else ''}"
         genotype = self._space.closest_genotype(published)
-        return self._admit(title, "seed", filled.architecture, filled.latency, genotype, parent=name)
+        return self._admit(
+            Candidate(name=title, origin="seed", architecture=filled.architecture, genotype=genotype, parent=name),
+            filled.latency,
+        )
 
-    def _drawn(self, origin: Origin) -> Trial:
-        index = len(self._ours(origin)) + 1
+    def _new(self, origin: Origin, draw: Callable[[int], _Drawn]) -> Trial:
+        """The first draw that is not known yet and can be brought inside the budget. `draw` is given the attempt."""
+        name = f"{origin} {len(self._ours(origin)) + 1}"
         lowest = float("inf")
         for attempt in range(MOST_ATTEMPTS):
-            number = None
-            if origin == "guided":
-                number, drawn, genotype = self._sampler.propose()
-            else:
-                rng = random.Random(f"{self._study.search.seed}/{len(self._trials)}/{attempt}")
-                drawn = self._space.sample(rng)
-                genotype = self._space.genotype(drawn)
-            filled = self._fill(drawn)
+            drawn = draw(attempt)
+            filled = self._fill(drawn.architecture)
             lowest = min(lowest, filled.latency.milliseconds(self._budget.statistic))
             known = self._trials.get(filled.architecture.key)
             if known is not None:
-                if number is not None:
+                if drawn.number is not None:
                     miou = self._run.progress(known, "search").miou
-                    self._sampler.tell(number, miou=miou, violation=self._violation(known.latency))
+                    self._sampler.tell(drawn.number, miou=miou, violation=self._violation(known.latency))
                 continue
-            if number is not None:
-                self._asked[filled.architecture.key] = number
-            trial = self._admit(f"{origin} {index}", origin, filled.architecture, filled.latency, genotype)
+            if drawn.number is not None:
+                self._asked[filled.architecture.key] = drawn.number
+            trial = self._admit(
+                Candidate(name=name, origin=origin, architecture=filled.architecture, genotype=drawn.genotype),
+                filled.latency,
+            )
             if trial is not None:
                 return trial
         raise BudgetError(
@@ -138,31 +134,19 @@ class Proposals:
             f"or known already; the lowest took {lowest:.2f} ms; raise the budget or widen the study's space"
         )
 
-    def _admit(
-        self,
-        name: str,
-        origin: Origin,
-        architecture: Architecture,
-        latency: Latency,
-        genotype: Genotype,
-        *,
-        parent: str = "",
-    ) -> Trial | None:
+    def _random(self, attempt: int) -> _Drawn:
+        drawn = self._space.sample(random.Random(f"{self._plan.seed}/{len(self._trials)}/{attempt}"))
+        return _Drawn(architecture=drawn, genotype=self._space.genotype(drawn))
+
+    def _guided(self, attempt: int) -> _Drawn:
+        number, drawn, genotype = self._sampler.propose()
+        return _Drawn(architecture=drawn, genotype=genotype, number=number)
+
+    def _admit(self, candidate: Candidate, latency: Latency) -> Trial | None:
         """Write a measured candidate down; give it back if it is inside the budget, else tell the sampler."""
-        trial = measured_trial(
-            len(self._trials) + 1,
-            name,
-            origin,
-            architecture,
-            latency,
-            self._budget,
-            self._study,
-            self._num_classes,
-            genotype=genotype,
-            parent=parent,
-        )
+        trial = self._search.trial(len(self._trials) + 1, candidate, latency)
         self._record(trial)
-        self._console.proposed(trial)
+        self._search.console.proposed(trial)
         if trial.feasible:
             return trial
         self.finished(trial, None, stopped=False, failed="")
@@ -197,13 +181,13 @@ class Proposals:
         """The width that fills the budget, found by estimates from what was measured so far."""
 
         def measure(scaled: Sequence[Architecture]) -> list[Latency]:
-            latencies = self._measure(scaled)
+            latencies = self._meter.measure_together(scaled, within=self._search.quick)
             for one, latency in zip(scaled, latencies, strict=True):
                 self._learn_latency(one, latency)
             return latencies
 
         def confirm(scaled: Architecture) -> Latency:
-            latency = self._confirm(scaled)
+            latency = self._meter.measure(scaled, within=self._search.study.latency_within)
             self._learn_latency(scaled, latency)
             return latency
 
@@ -212,32 +196,3 @@ class Proposals:
     def _learn_latency(self, architecture: Architecture, latency: Latency) -> None:
         milliseconds = latency.milliseconds(self._budget.statistic)
         self._estimates.learn(architecture, milliseconds, disturbed=bool(latency.flagged))
-
-
-def measured_trial(
-    number: int,
-    name: str,
-    origin: Origin,
-    architecture: Architecture,
-    latency: Latency,
-    budget: Budget,
-    study: Study,
-    num_classes: int,
-    *,
-    genotype: Genotype | None = None,
-    parent: str = "",
-) -> Trial:
-    """A candidate with its measurement and sizes."""
-    return Trial(
-        number=number,
-        name=name,
-        origin=origin,
-        parent=parent,
-        architecture=architecture,
-        latency=latency,
-        feasible=budget.admits(latency),
-        budget_milliseconds=budget.milliseconds,
-        parameters=space.parameters(architecture, num_classes),
-        multiply_adds=space.multiply_adds(architecture, study.data.size, num_classes),
-        genotype=genotype or {},
-    )

@@ -17,8 +17,7 @@ import numpy as np
 
 import space
 from nas.latency.budget import Budget
-from nas.latency.estimates.table import LatencyTable
-from nas.search.fill import NARROWEST, WIDEST
+from nas.search.fill import NARROWEST, WIDEST, EstimateMilliseconds
 from nas.study import Study
 from nas.training import Recipe
 from space import Architecture
@@ -110,10 +109,9 @@ class Reachability:
             )
 
 
-def explore(
-    study: Study, budget: Budget, table: LatencyTable, num_classes: int, *, samples: int, seed: int
-) -> Reachability:
-    """Estimate the study's published networks and `samples` random draws of its space."""
+def explore(study: Study, estimate: EstimateMilliseconds, *, samples: int, seed: int) -> Reachability:
+    """Estimate the study's published networks and `samples` random draws of its space, against the study's budget."""
+    budget = Budget.parse(study.budget)
     names = dict.fromkeys((*study.search.seeds, *study.search.company))
     drawing = random.Random(seed)
     searched = study.architectures()
@@ -125,23 +123,23 @@ def explore(
             answers[name] = drawing.choice(options)
             return answers[name]
 
-        draws.append(_reach(f"draw {index + 1}", searched.choose(ask), answers, budget, table, num_classes))
-    published = [_reach(name, space.load(name), {}, budget, table, num_classes) for name in names]
+        draws.append(_reach(f"draw {index + 1}", searched.choose(ask), answers, budget, estimate))
+    published = [_reach(name, space.load(name), {}, budget, estimate) for name in names]
     return Reachability(budget=budget, published=tuple(published), draws=tuple(draws))
 
 
 def _reach(
-    name: str, architecture: Architecture, genotype: Genotype, budget: Budget, table: LatencyTable, num_classes: int
+    name: str, architecture: Architecture, genotype: Genotype, budget: Budget, estimate: EstimateMilliseconds
 ) -> Reach:
-    own = table.estimate(architecture, num_classes)
+    own = estimate(architecture)
     # Only where the own width does not tell already on which side of the budget the widest is.
-    wide = own if own >= budget.milliseconds else table.estimate(scale_width(architecture, WIDEST), num_classes)
+    wide = own if own >= budget.milliseconds else estimate(scale_width(architecture, WIDEST))
     return Reach(
         name=name,
         architecture=architecture,
         genotype=genotype,
         own=own,
-        narrowest=table.estimate(scale_width(architecture, NARROWEST), num_classes),
+        narrowest=estimate(scale_width(architecture, NARROWEST)),
         widest=wide,
     )
 

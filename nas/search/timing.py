@@ -1,115 +1,34 @@
-"""Where a search on a cluster times its candidates: on the node that carries the Ray resource `timing`.
+"""What a search times with: a meter that also gives the latency table kept for its device, if there is one.
 
-    ray start --address HEAD --num-cpus 0 --resources '{"timing": 1}'        # on a quiet machine of the target's type
-
-One unit of it is one measuring process, so that no two timings share the device; a node without processors of its own
-(`--num-cpus 0`) gets no training, and on one with processors the lane keeps training steps off while something is
-timed (`nas.latency.machine.lane`). A cluster without the resource times on the machine that searches.
+On a cluster both come from the node that times (`nas.search.cluster_timing`), else from this machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from types import TracebackType
-from typing import Any
+import contextlib
+from collections.abc import Callable
+from typing import Protocol
 
-from nas.latency import Meter, MeterOf
-from nas.latency.protocol import WITHIN
-from nas.latency.record import Latency
+from nas.latency import Meter
+from nas.latency.estimates import calibration
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.meter import Measures
 from nas.latency.target import Target
-from nas.search.settled_ray import ray
-from space import errors
-from space.architecture import Architecture
-from space.errors import UserError
-
-RESOURCE = "timing"
-
-Answer = tuple[object, str, str]  # or the kind and the words of an error
 
 
-class ClusterMeter:
-    """A `Meter` on the cluster's timing node: the same questions, the same answers. Needs a connected Ray.
+class Timing(Measures, Protocol):
+    """What times architectures on one device, and knows its latency table."""
 
-    Weights are read by the node under the path that they have here. The records say which node it was
-    (`environment["node"]`).
-
-    Raises (on entering): TargetError when the target cannot be timed there, saying what to install or change.
-    """
-
-    def __init__(self, target: Target, size: tuple[int, int], num_classes: int) -> None:
-        self._arguments = (target, size, num_classes)
-
-    def __enter__(self) -> ClusterMeter:
-        self._actor: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_Timing).remote()
-        try:
-            self._ask("start", *self._arguments)
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        ray.get(self._actor.stop.remote())
-        self._end()
-
-    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
-        """As `Meter.measure`."""
-        latency: Latency = self._ask("measure", architecture, weights, within)
-        return latency
-
-    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
-        """As `Meter.measure_together`."""
-        latencies: list[Latency] = self._ask("measure_together", architectures, within)
-        return latencies
-
-    def _end(self) -> None:
-        actor, self._actor = self._actor, None
-        ray.kill(actor)
-
-    def _ask(self, question: str, *arguments: Any) -> Any:
-        answer, kind, message = ray.get(getattr(self._actor, question).remote(*arguments))
-        if kind:
-            raise getattr(errors, kind, UserError)(message)
-        return answer
+    def kept_table(self) -> LatencyTable | None:
+        """The table that the machine which times keeps of the device, or None when it has none that can be used."""
 
 
-def meter_of_cluster() -> MeterOf:
-    """What times on the connected cluster: its timing node if it has one, else this machine."""
-    return ClusterMeter if RESOURCE in ray.cluster_resources() else Meter  # type: ignore[no-untyped-call]
+TimingOf = Callable[[Target, tuple[int, int], int], contextlib.AbstractContextManager[Timing]]
 
 
-class _Timing:
-    """The meter on its node. What a user can put right travels as text: Ray would wrap it in a traceback."""
+class LocalTiming(Meter):
+    """A `Meter`, and the table that this machine keeps of its device."""
 
-    def start(self, target: Target, size: tuple[int, int], num_classes: int) -> Answer:
-        self._meter = Meter(target, size, num_classes)
-
-        def enter() -> None:
-            self._meter.__enter__()
-
-        return self._answer(enter)
-
-    def measure(self, architecture: Architecture, weights: Path | None, within: float) -> Answer:
-        return self._answer(lambda: self._placed(self._meter.measure(architecture, weights=weights, within=within)))
-
-    def measure_together(self, architectures: Sequence[Architecture], within: float) -> Answer:
-        return self._answer(
-            lambda: [self._placed(each) for each in self._meter.measure_together(architectures, within=within)]
-        )
-
-    def stop(self) -> None:
-        self._meter.__exit__(None, None, None)
-
-    def _placed(self, latency: Latency) -> Latency:
-        node = {"node": ray.get_runtime_context().get_node_id()}
-        return replace(latency, environment={**latency.environment, **node})
-
-    def _answer(self, work: Callable[[], object]) -> Answer:
-        try:
-            return work(), "", ""
-        except UserError as error:
-            return None, type(error).__name__, str(error)
+    def kept_table(self) -> LatencyTable | None:
+        """See `Timing.kept_table`."""
+        return calibration.kept_table(self)

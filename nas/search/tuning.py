@@ -12,45 +12,31 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nas.data import load
-from nas.runs.folder import Epoch, Phase, RunFolder, Trial, append_epoch, read_progress
+from nas.runs.folder import RunFolder
 from nas.runs.trained import CHECKPOINT, WEIGHTS, Labelling, metadata
+from nas.runs.trial import Epoch, Phase, Trial, append_epoch, read_progress
+from nas.search.configured_ray import ASHAScheduler, FIFOScheduler, Searcher, TrialScheduler, ray, tune
 from nas.search.cutting import parent_network
-from nas.search.settled_ray import ASHAScheduler, FIFOScheduler, Searcher, TrialScheduler, ray, tune
-from nas.study import Study
-from nas.training import Recipe
+from nas.search.job import Job, recipe_of
+from nas.search.search import Search
 from space.errors import UserError
 
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One training: a phase of a trial."""
-
-    trial: Trial
-    phase: Phase
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Where trainings run: how many at a time, and what each gets."""
-
-    concurrent: int
-    threads: int
-    device: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Events:
-    """What the caller wants to hear: a finished epoch, and the end of a job (`error` is empty unless it broke)."""
+    """What the caller wants to hear."""
 
     epoch: Callable[[Job, int, float], None]
+    """A job finished an epoch: which one, with which mIoU (0..1)."""
     end: Callable[[Job, int, float | None, str], None]
+    """A job ended: after which epoch, with which mIoU (None before the first), and why it broke, or empty."""
 
 
 @contextlib.contextmanager
@@ -73,15 +59,11 @@ def ray_session(address: str | None, concurrent: int) -> Iterator[None]:
 
 
 def run_jobs(
-    run: RunFolder,
-    next_job: Callable[[], Job | None],
-    events: Events,
-    cluster: Cluster,
-    *,
-    stop_weak: bool,
-    epochs: int,
+    search: Search, next_job: Callable[[], Job | None], events: Events, *, epochs: int, stop_weak: bool
 ) -> None:
-    """Train the jobs that `next_job` gives until it gives None; with `stop_weak`, by asynchronous halving."""
+    """Train the jobs of `epochs` epochs that `next_job` gives until it gives None; with `stop_weak`, by asynchronous
+    halving: Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020.
+    """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scheduler: TrialScheduler = FIFOScheduler()  # type: ignore[no-untyped-call]
     if stop_weak and epochs > 1:
@@ -91,11 +73,11 @@ def run_jobs(
             TrialRunner,
             metric="miou",
             mode="max",
-            search_alg=Feed(run, next_job, events, cluster),
+            search_alg=Feed(search, next_job, events),
             scheduler=scheduler,
             num_samples=-1,
-            resources_per_trial={"cpu": cluster.threads, "gpu": 1 if cluster.device == "cuda" else 0},
-            max_concurrent_trials=cluster.concurrent,
+            resources_per_trial={"cpu": search.workers.threads, "gpu": int(search.workers.device == "cuda")},
+            max_concurrent_trials=search.workers.concurrent,
             storage_path=scratch,
             name="tune",
             trial_dirname_creator=_short_name,
@@ -113,12 +95,12 @@ def _short_name(trial: Any) -> str:
 class Feed(Searcher):
     """Hands our jobs to Ray as configurations, and its results to us. Its state is the run's folder."""
 
-    def __init__(self, run: RunFolder, next_job: Callable[[], Job | None], events: Events, cluster: Cluster) -> None:
+    def __init__(self, search: Search, next_job: Callable[[], Job | None], events: Events) -> None:
         super().__init__(metric="miou", mode="max")
-        self._run = run
+        self._run = search.run
+        self._workers = search.workers
         self._next_job = next_job
         self._events = events
-        self._cluster = cluster
         self._jobs: dict[str, Job] = {}
         self._last: dict[str, tuple[int, float]] = {}
         self._failed: dict[str, str] = {}
@@ -132,8 +114,8 @@ class Feed(Searcher):
             "run": str(self._run.root.resolve()),
             "trial": str(self._run.trial_path(job.trial).relative_to(self._run.root)),
             "phase": job.phase,
-            "device": self._cluster.device,
-            "threads": self._cluster.threads,
+            "device": self._workers.device,
+            "threads": self._workers.threads,
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -218,11 +200,6 @@ class TrialRunner(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         return  # `setup` went on from the run's folder
-
-
-def recipe_of(study: Study, phase: Phase) -> Recipe:
-    """The recipe of a phase: finalists get a fresh schedule of their own length."""
-    return study.recipe if phase == "search" else replace(study.recipe, epochs=study.search.finish_epochs)
 
 
 def _starting_weights(run: RunFolder, trial: Trial, phase: Phase) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from pathlib import Path
 import space
 from nas.latency import Meter, parse_target
 from nas.latency.budget import Budget
-from nas.runs.winner import read_certificate
+from nas.runs.certificate import read_certificate
 
 STUDY = """\
 data: {{name: road_scenes, size: [180, 240], train_images: 24, validation_images: 8}}

@@ -78,8 +78,8 @@ def answers(name: str, architecture: Architecture) -> tuple[str, ...]:
 
 def search(folder: Path, *, prune: bool = True) -> Iterator[tuple[str, ...]]:
     """A search with a fixed seed on the device that does not exist: every trial, and the winner."""
+    from nas.runs.certificate import read_certificate
     from nas.runs.folder import RunFolder
-    from nas.runs.winner import read_certificate
 
     (folder / "study.yaml").write_text(STUDY if prune else STUDY.replace("pruned: 1", "pruned: 0"))
     command = [sys.executable, "-m", "nas.cli", "search", str(folder / "study.yaml"), "--out", str(folder / "run")]

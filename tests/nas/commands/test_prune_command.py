@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 import space
+from nas.runs.certificate import read_certificate
 from nas.runs.trained import load_trained
-from nas.runs.winner import read_certificate
 from space.scale import scale_width
 
 TARGET = ("--target", "onnxruntime@cpu:1", "--within", "10%")

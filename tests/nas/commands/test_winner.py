@@ -19,10 +19,10 @@ import space
 from nas.data import MEAN, STD, DataSpec, load
 from nas.latency import parse_target
 from nas.latency.budget import Budget
+from nas.runs.certificate import Certificate, certify, read_certificate
 from nas.runs.checked_export import OnnxCheck
-from nas.runs.folder import Certificate
 from nas.runs.trained import Labelling, load_winner
-from nas.runs.winner import certify, read_certificate, write_winner
+from nas.runs.winner import write_winner
 from nas.storage.files import replace_folder
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
@@ -181,7 +181,7 @@ import sys
 from pathlib import Path
 from nas.data import DataSpec, load
 from nas.latency import parse_target
-from nas.runs.folder import Certificate
+from nas.runs.certificate import Certificate
 from nas.runs.trained import Labelling, load_winner
 from nas.training.weights import load_weights
 from nas.runs.winner import write_winner

@@ -4,13 +4,39 @@ from collections.abc import Callable
 
 import pytest
 
+from nas.data import Dataset, Split
+from nas.data.dataset import label_map
 from nas.latency.record import Latency
+from nas.runs.folder import RunFolder
+from nas.search.console import Console
+from nas.search.search import Search, Workers
 
 
 @pytest.fixture
 def invented() -> Callable[[float], Latency]:
     """The record of an invented measurement at 180x240."""
     return _invented
+
+
+@pytest.fixture
+def search_of() -> Callable[[RunFolder], Search]:
+    """The search that a run's folder asks for, on data of eleven classes that are not there."""
+    return _search_of
+
+
+def _search_of(run: RunFolder) -> Search:
+    study, nothing = run.study(), Split(images=(), labels=())
+    data = Dataset(
+        name=study.data.name,
+        classes=tuple(f"class {index}" for index in range(11)),
+        palette=((0, 0, 0),) * 11,
+        label_map=label_map(11),
+        train=nothing,
+        validation=nothing,
+        size=study.data.size,
+    )
+    workers = Workers(concurrent=1, threads=1, device="cpu")
+    return Search(run=run, study=study, dataset=data, workers=workers, console=Console(run, study))
 
 
 def _invented(milliseconds: float) -> Latency:

@@ -20,7 +20,7 @@ from nas.search.fill import (
     REACHES,
     SAFE,
     WIDEST,
-    Measure,
+    MeasureTogether,
     fill,
 )  # fmt: skip
 from space import Architecture
@@ -36,7 +36,7 @@ def guess(architecture: Architecture) -> float:
     return space.multiply_adds(architecture, SIZE, 11) / 5e8
 
 
-def together(measure: One) -> Measure:
+def together(measure: One) -> MeasureTogether:
     """Several at a time."""
     return lambda architectures: [measure(architecture) for architecture in architectures]
 

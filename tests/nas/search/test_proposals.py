@@ -11,12 +11,13 @@ import pytest
 
 import space
 from nas.data import DataSpec
-from nas.latency.budget import Budget
+from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
-from nas.runs.folder import Epoch, RunFolder, Trial, append_epoch
-from nas.search.console import Console
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.search.proposals import Proposals
 from nas.search.sampler import Sampler
+from nas.search.search import Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
 from space import Architecture, BudgetError
@@ -25,36 +26,43 @@ from space.search_space import Space
 
 SIZE = (180, 240)
 CLASSES = 11
-Measure = Callable[[Architecture], Latency]
+Invented = Callable[[float], Latency]
 Propose = Callable[..., Proposals]
 
 
 def study(budget: str = "10ms", **plan: object) -> Study:
-    effort = SearchPlan(seeds=("erfnet", "ndnet45-ende"), random_trials=3, guided_trials=3)
+    effort = SearchPlan(seeds=("swiftnet-rn18", "ndnet29-fcn32"), random_trials=3, guided_trials=3)
     return Study(
         data=DataSpec(size=SIZE),
         budget=budget,
         target="onnxruntime@cpu:1",
         recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=2, batch_size=4),
+        space={"stages": (2,), "stage.depth": (1, 2)},  # small ones: every width is found by hundreds of estimates
         search=replace(effort, **plan),
     )
 
 
-@pytest.fixture
-def proposals(invented: Callable[[float], Latency]) -> Propose:
-    """Proposals for a run on a device where FPL's many branches cost ten times what their arithmetic says."""
+class SlowBranches:
+    """A device where FPL's many branches cost ten times what their arithmetic says."""
 
-    def confirm(architecture: Architecture) -> Latency:
+    def __init__(self, invented: Invented) -> None:
+        self._invented = invented
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         slow = 10 if architecture.stages[0].block == "fpl" else 1
-        return invented(0.1 + slow * space.multiply_adds(architecture, SIZE, CLASSES) / 1e8)
+        return self._invented(0.1 + slow * space.multiply_adds(architecture, SIZE, CLASSES) / 1e8)
 
-    def measure(architectures: Sequence[Architecture]) -> list[Latency]:
-        return [confirm(architecture) for architecture in architectures]
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        return [self.measure(architecture) for architecture in architectures]
+
+
+@pytest.fixture
+def proposals(invented: Invented, search_of: Callable[[RunFolder], Search]) -> Propose:
+    """Proposals for a run that is asked for a budget, with some effort."""
 
     def propose(run: RunFolder, budget: str = "10ms", **plan: object) -> Proposals:
-        question = study(budget, **plan)
-        limit = Budget.parse(budget)
-        return Proposals(run, question, limit, CLASSES, Console(run, question, limit), measure=measure, confirm=confirm)
+        run.write_study(study(budget, **plan))
+        return Proposals(search_of(run), SlowBranches(invented), None)
 
     return propose
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,11 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.prune.pruner import Pruner
 from nas.report import summarize
-from nas.runs.folder import Epoch, RunFolder, Trial, append_epoch
+from nas.runs.folder import RunFolder
 from nas.runs.trained import WEIGHTS
-from nas.search.console import Console
+from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.search.cutting import prune_over_budget
-from nas.search.proposals import measured_trial
+from nas.search.search import Candidate, Search
 from nas.study import load_study
 from nas.training import Scores
 from nas.training.weights import load_weights, save_weights
@@ -38,7 +39,7 @@ search:
 """
 
 
-def search(*arguments: str) -> str:
+def nas_search(*arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "nas.cli", "search", *arguments], capture_output=True, text=True, timeout=600
     )
@@ -64,15 +65,17 @@ class Tiring:
 
 @pytest.mark.parametrize("tires", [False, True])
 def test_a_cut_that_is_over_when_measured_again_does_not_compete(
-    tires: bool, invented: Callable[[float], Latency], tmp_path: Path
+    tires: bool, invented: Callable[[float], Latency], search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
-    study = load_study(tmp_path / "study.yaml")
-    run = RunFolder.create(tmp_path / "run", study)
     whole = scale_width(space.load("swiftnet-rn18"), 0.25)
     latency = Tiring(invented, 1.0).measure(whole)
     budget = Budget(milliseconds=0.8 * latency.p50_milliseconds)
-    parent = measured_trial(1, "swiftnet", "company", whole, latency, budget, study, 11, parent="swiftnet")
+    study = replace(load_study(tmp_path / "study.yaml"), budget=str(budget))
+    run = RunFolder.create(tmp_path / "run", study)
+    search = search_of(run)
+    company = Candidate(name="swiftnet", origin="company", architecture=whole, parent="swiftnet")
+    parent = search.trial(1, company, latency)
     run.write_trial(parent)
     save_weights(run.phase_path(parent, "search") / WEIGHTS, whole.build(11).state_dict(), {})
     scores = Scores(miou=0.3, class_iou=(0.3,) * 11, pixel_accuracy=0.3)
@@ -81,7 +84,7 @@ def test_a_cut_that_is_over_when_measured_again_does_not_compete(
     pruner = Pruner(meter, (48, 64), 11, table=None, dataset=None, recipe=study.recipe)
 
     def cuts() -> list[Trial]:
-        return prune_over_budget(run, study, budget, pruner, 11, Console(run, study, budget))
+        return prune_over_budget(search, pruner)
 
     assert [cut.name for cut in cuts()] == ([] if tires else ["swiftnet, pruned"])
     (recorded,) = [trial for trial in run.trials() if trial.origin == "pruned"]
@@ -92,7 +95,7 @@ def test_a_cut_that_is_over_when_measured_again_does_not_compete(
 @pytest.mark.slow
 def test_a_cut_competes_and_is_not_made_twice(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
-    output = search(str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run"))
+    output = nas_search(str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run"))
     run = RunFolder.open(tmp_path / "run")
     (cut,) = [trial for trial in run.trials() if trial.origin == "pruned"]
     assert (cut.name, cut.parent) == ("erfnet, pruned", "erfnet")
@@ -110,5 +113,5 @@ def test_a_cut_competes_and_is_not_made_twice(tmp_path: Path) -> None:
     assert "prune   erfnet" in output
 
     before = {trial.architecture.key for trial in run.trials()}
-    assert "prune   erfnet" not in search("--resume", str(tmp_path / "run"))
+    assert "prune   erfnet" not in nas_search("--resume", str(tmp_path / "run"))
     assert {trial.architecture.key for trial in run.trials()} == before

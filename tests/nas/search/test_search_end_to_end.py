@@ -14,8 +14,8 @@ import pytest
 
 import space
 from nas import cli
+from nas.runs.certificate import read_certificate
 from nas.runs.folder import RunFolder
-from nas.runs.winner import read_certificate
 
 STUDY = """
 data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.latency import anchor, device_cache
+from nas.latency.machine import device_key
+from nas.latency.protocol import anchor
 from nas.storage.cache import cache_folder
 from space.errors import UserError
 
@@ -14,7 +15,7 @@ from space.errors import UserError
 def test_the_environment_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "framebudget"
-    assert device_cache.folder("anchors") == tmp_path / "framebudget" / "anchors"
+    assert device_key.folder("anchors") == tmp_path / "framebudget" / "anchors"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 
 import space
 from nas.cli import main
-from nas.latency.budget import Budget
+from nas.data import DataSpec
 from nas.latency.estimates.table import LatencyTable
 from nas.search.fill import NARROWEST
 from nas.search.reachability import Reach, Reachability, explore, forecast_seconds, knobs
-from nas.study import Study
+from nas.study import SearchPlan, Study
+from nas.training import load_recipe
 from space import BudgetError
 from space.scale import scale_width
 
@@ -31,10 +33,16 @@ TINY_SPACE: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.fixture
-def tiny(study: Study) -> Study:
+def tiny() -> Study:
     """A question about a space of tiny networks."""
-    search = replace(study.search, seeds=("ndnet29-fcn32",), company=())
-    return replace(study, space=TINY_SPACE, target="torch@cpu:1", search=search)
+    return Study(
+        data=DataSpec(size=(64, 96), train_images=8, validation_images=4),
+        budget="10ms",
+        recipe=load_recipe("quick"),
+        target="torch@cpu:1",
+        space=TINY_SPACE,
+        search=SearchPlan(seeds=("ndnet29-fcn32",)),
+    )
 
 
 @pytest.fixture
@@ -47,7 +55,8 @@ def table() -> LatencyTable:
 
 
 def reachability_of(study: Study, budget: str, table: LatencyTable, samples: int) -> Reachability:
-    return explore(study, Budget.parse(budget), table, 3, samples=samples, seed=0)
+    estimate = partial(table.estimate, num_classes=3)
+    return explore(replace(study, budget=budget), estimate, samples=samples, seed=0)
 
 
 def test_each_network_is_estimated_at_its_width_and_at_the_ends(tiny: Study, table: LatencyTable) -> None:
@@ -118,7 +127,7 @@ def test_the_command_makes_a_table_where_there_is_none_and_reads_it_after(
     command = ["profile", str(file), "--budget", "10ms", "--samples", "50", "--networks", "40"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "torch@cpu:1 at 64x96, 3 classes" in printed
+    assert "torch@cpu:1 at 64x96, 11 classes" in printed
     assert "no latency table of this device at this size yet: measuring 40 random networks" in printed
     assert re.search(r"ndnet29-fcn32 +\d+\.\d\d +\d+\.\d\d +inside", printed)
     assert re.search(r"narrowest +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d +100%", printed)

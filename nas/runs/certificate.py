@@ -1,0 +1,144 @@
+"""The certificate of a finished network: what was measured and scored, how, and whether it keeps its budget."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.data import MEAN, STD
+from nas.latency.budget import Budget
+from nas.latency.record import Latency
+from nas.latency.target import Target
+from nas.runs.trained import ARCHITECTURE, WEIGHTS, Labelling
+from nas.training.scores import Scores
+from space import Architecture, UserError, multiply_adds, parameters, strict
+
+if TYPE_CHECKING:
+    from nas.runs.checked_export import OnnxCheck
+
+MODEL = "model.onnx"
+CERTIFICATE = "certificate.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What was measured of a finished network, under which protocol, against which budget."""
+
+    architecture: str
+    """Its key."""
+    certified: str
+    """Date and time, UTC."""
+    version: str
+    """Of framebudget."""
+    budget: str | None
+    """None where nothing was asked for; `passed` is None then too."""
+    passed: bool | None
+    latency: Latency
+    """Says what was timed (`scope`, input size, batch), on what (`environment`), how often and how surely."""
+    precision: str
+    protocol: str
+    """How it was timed, in words."""
+    miou: float | None
+    """Scores are fractions over the validation images; None where there was no data set."""
+    pixel_accuracy: float | None
+    class_iou: Mapping[str, float | None]
+    scored: str
+    """How the scores were computed, in words."""
+    data: str
+    validation_images: int
+    num_classes: int
+    input_mean: tuple[float, float, float]
+    """Images reach the network as (value - mean) / std, RGB values in 0..1."""
+    input_std: tuple[float, float, float]
+    parameters: int
+    multiply_adds: int
+    onnx_images: int
+    """Of the validation split, on which model.onnx was compared with PyTorch: largest difference of logits, how much
+    was allowed, and the share of pixels with the same label."""
+    onnx_max_abs_difference: float
+    onnx_tolerance: float
+    onnx_same_labels: float
+    sha256: Mapping[str, str]
+    """Of the files beside it."""
+
+
+def read_certificate(folder: Path) -> Certificate:
+    """The certificate in a winner's folder.
+
+    Raises: UserError when there is none, or it cannot be read.
+    """
+    file = folder / CERTIFICATE
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"expected a winner's folder with {CERTIFICATE}, cannot read {file}: {error}") from None
+    return strict.parse(text, Certificate, str(file))
+
+
+def certify(
+    architecture: Architecture,
+    labelling: Labelling,
+    *,
+    validation_images: int,
+    budget: Budget | None,
+    latency: Latency,
+    scores: Scores | None,
+    scored_on: str,
+    check: OnnxCheck,
+    files: Path,
+) -> Certificate:
+    """The certificate of the finished `files` of a network that was timed, scored on `scored_on` and compared."""
+    height, width = labelling.size
+    num_classes = len(labelling.classes)
+    class_iou = () if scores is None else zip(labelling.classes, scores.class_iou, strict=True)
+    scored = f"validation images at {height}x{width}, by PyTorch in float32 on {scored_on}"
+    return Certificate(
+        architecture=architecture.key,
+        certified=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        version=_version(),
+        budget=None if budget is None else str(budget),
+        passed=None if budget is None else budget.admits(latency),
+        latency=latency,
+        precision=Target.parse(latency.target).precision,
+        protocol=_protocol(latency),
+        miou=None if scores is None else scores.miou,
+        pixel_accuracy=None if scores is None else scores.pixel_accuracy,
+        class_iou=dict(class_iou),
+        scored="not scored: there was no data set" if scores is None else scored,
+        data=labelling.data,
+        validation_images=validation_images,
+        num_classes=num_classes,
+        input_mean=MEAN,
+        input_std=STD,
+        parameters=parameters(architecture, num_classes),
+        multiply_adds=multiply_adds(architecture, labelling.size, num_classes),
+        onnx_images=check.images,
+        onnx_max_abs_difference=check.max_abs_difference,
+        onnx_tolerance=check.tolerance,
+        onnx_same_labels=check.same_labels,
+        sha256={
+            name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in (ARCHITECTURE, WEIGHTS, MODEL)
+        },
+    )
+
+
+def _protocol(latency: Latency) -> str:
+    reference = latency.environment.get("reference", "reference")
+    return (
+        f"a process of its own and nothing of ours training; warm-up, then {latency.samples} pairs of calls in "
+        f"{len(latency.blocks)} blocks, alternating with the frozen network {reference}; "
+        "p50 is the ratio of their medians in undisturbed blocks times what the reference takes on this device, with a "
+        "95 % interval; p90 and p99 are of all pairs"
+    )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("framebudget")
+    except importlib.metadata.PackageNotFoundError:  # run from its source, not installed
+        return "source"

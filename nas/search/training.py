@@ -1,0 +1,45 @@
+"""Who is trained in which phase of a search, and what is recorded when a training ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nas.runs.trial import Phase, Trial
+from nas.search.job import Job, recipe_of
+from nas.search.proposals import Proposals
+from nas.search.search import Search
+from nas.search.tuning import Events, run_jobs
+
+
+def train_candidates(search: Search, proposals: Proposals) -> None:
+    """Train candidates as they are proposed; weak ones stop early where the study says so."""
+    epochs = search.study.recipe.epochs
+
+    def next_job() -> Job | None:
+        trial = proposals.next()
+        return None if trial is None else Job(trial=trial, phase="search")
+
+    def end(job: Job, epoch: int, miou: float | None, error: str) -> None:
+        proposals.finished(job.trial, miou, stopped=not error and epoch < epochs, failed=error)
+        search.console.ended(job, epoch, error)
+
+    events = Events(epoch=search.console.epoch, end=end)
+    run_jobs(search, next_job, events, epochs=epochs, stop_weak=search.study.search.stop_weak)
+
+
+def train_all(search: Search, trials: Sequence[Trial], phase: Phase) -> None:
+    """Train those of `trials` to the end of a phase that are not there yet."""
+    waiting = [trial for trial in trials if not trial.failed and not search.run.progress(trial, phase).done]
+    if not waiting:
+        return
+    jobs = iter([Job(trial=trial, phase=phase) for trial in waiting])
+
+    def end(job: Job, epoch: int, miou: float | None, error: str) -> None:
+        if error:
+            search.run.write_trial(replace(job.trial, failed=error))
+        search.console.ended(job, epoch, error)
+
+    events = Events(epoch=search.console.epoch, end=end)
+    epochs = recipe_of(search.study, phase).epochs
+    run_jobs(search, lambda: next(jobs, None), events, epochs=epochs, stop_weak=False)
