@@ -6,7 +6,6 @@ import argparse
 import importlib
 import importlib.metadata
 import importlib.util
-import itertools
 import os
 import platform
 import shutil
@@ -102,18 +101,20 @@ def _dali() -> str:
 
 def _runtimes() -> list[tuple[str, str]]:
     from nas.latency import default, runtimes
-    from nas.latency.target import PRECISIONS, Target
-    from space.errors import TargetError
+    from space.errors import UserError
 
     lines = []
-    for name, device, precision in itertools.product(runtimes.names(), ("cpu", "cuda:0"), PRECISIONS):
-        target = Target(runtime=name, precision=precision, device=device)
+    for name in runtimes.names():
         try:
-            runtime = runtimes.load(target)
-        except TargetError:  # this runtime does not know that precision on that device
+            targets = runtimes.targets(name)
+        except UserError as error:  # another package's, which cannot be loaded
+            lines.append((name, f"not here: {error}"))
             continue
-        missing = runtime.available(target)
-        lines.append((str(target), "ready" if missing is None else f"not here: {missing}"))
+        for target in targets:
+            runtime = runtimes.load(target)
+            missing, note = runtime.available(target), runtimes.note(runtime)
+            ready = f"ready: {note}" if note else "ready"
+            lines.append((str(target), ready if missing is None else f"not here: {missing}"))
     chosen = default.choose()
     return [*lines, ("default target", f"{chosen.target}: {chosen.reason}")]
 

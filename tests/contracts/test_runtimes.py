@@ -1,9 +1,14 @@
-"""What every runtime in nas/latency/runtimes must do; a new file there is tested by being there."""
+"""What every runtime must do, those in nas/latency/runtimes and those of other packages; a new one is tested by being
+there.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,39 +16,28 @@ from torch import nn
 
 import space
 from nas.export.onnx import logits_of, same_labels
-from nas.latency import runtimes
+from nas.latency import Meter, runtimes
+from nas.latency.protocol import anchor
 from nas.latency.protocol.reference import CLASSES, Canary, Reference
-from nas.latency.target import PRECISIONS, Target
+from nas.latency.record import Latency
+from nas.latency.target import Target
 from nas.latency.worker.session import build
 from space.errors import TargetError
 
 SIZES = ((64, 96), (45, 84))
 SLOW = ("torch-compile",)  # to prepare: it calls a C++ compiler
+NULL = Target(runtime="null", threads=1)
 
 
 def targets() -> list[object]:
     """Every runtime at every precision on every device that it names."""
     found = []
     for name in runtimes.names():
-        module = runtimes.load(_any_target(name))
-        for kind, precisions in module.PRECISIONS.items():
-            for precision in precisions:
-                target = Target.parse(f"{name}:{precision}@{kind}" + (":1" if kind == "cpu" else ":0"))
-                marks = [pytest.mark.gpu] * target.on_cuda + [pytest.mark.slow] * (name in SLOW)
-                found.append(pytest.param(target, id=str(target), marks=marks))
+        for offered in runtimes.targets(name):
+            target = offered if offered.on_cuda else replace(offered, threads=1)
+            marks = [pytest.mark.gpu] * target.on_cuda + [pytest.mark.slow] * (name in SLOW)
+            found.append(pytest.param(target, id=str(target), marks=marks))
     return found
-
-
-def _any_target(name: str) -> Target:
-    for device in ("cpu", "cuda:0"):
-        for precision in PRECISIONS:
-            target = Target(runtime=name, precision=precision, device=device)
-            try:
-                runtimes.load(target)
-            except TargetError:
-                continue
-            return target
-    raise AssertionError(f"{name} runs at no precision on no device")
 
 
 def ready(target: Target) -> runtimes.Runtime:
@@ -61,8 +55,8 @@ def test_labels_are_those_of_pytorch(target: Target, size: tuple[int, int], name
     runtime = ready(target)
     network = build(space.load(name).to_yaml(), None, 7)  # float16 cannot hold what a plain untrained one computes
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    run = runtime.prepare(network, image, target)
-    first, second = run().clone(), run()
+    call = runtime.prepare(network, image, target)
+    first, second = call().clone(), call()
     assert first.shape == (1, *size)
     assert torch.equal(first, second)
     tie = 2e-2 if target.on_cuda else 1e-4
@@ -86,7 +80,7 @@ def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Tar
 
 @pytest.mark.parametrize("name", runtimes.names())
 def test_a_runtime_tells_its_versions_or_what_to_install(name: str) -> None:
-    target = _any_target(name)
+    target = runtimes.targets(name)[0]
     runtime = runtimes.load(target)
     missing = runtime.available(target)
     if missing is None:
@@ -101,12 +95,36 @@ def test_a_runtime_tells_its_versions_or_what_to_install(name: str) -> None:
 @pytest.mark.parametrize("name", runtimes.names())
 def test_finding_a_runtime_loads_no_heavy_library(name: str) -> None:
     code = (
-        "import sys; from nas.latency import runtimes; import importlib;"
-        f"importlib.import_module('nas.latency.runtimes.{name.replace('-', '_')}');"
+        f"import sys; from nas.latency import runtimes; runtimes.targets('{name}');"
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'openvino', 'tensorrt') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_null_gives_the_same_record_in_every_process_and_goes_through_the_whole_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(cache: Path) -> tuple[Latency, list[int]]:
+        """With an anchor of its own, and the processes that were ours while it was measured."""
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+        with Meter(NULL, (64, 96), 4) as meter:
+            latency = meter.measure(space.load("ndnet29-fcn32"))
+            own = os.getpid()
+            return latency, [int(each) for each in Path(f"/proc/{own}/task/{own}/children").read_text().split()]
+
+    one, its_processes = measured(tmp_path / "one")
+    other, others_processes = measured(tmp_path / "other")
+    assert one == other
+    assert set(its_processes) - set(others_processes)
+    assert set(others_processes) - set(its_processes)
+    assert (one.flagged, one.set_aside) == ((), 0)
+    assert len(one.blocks) >= 8
+    assert one.samples >= 5 * len(one.blocks)
+    assert len(set(one.blocks)) == 1
+    assert one.ratio_low == one.ratio == one.ratio_high
+    kept = [anchor.read(next((tmp_path / cache).rglob("anchors/*.yaml"))) for cache in ("one", "other")]
+    assert [each.milliseconds for each in kept if each is not None] == [one.reference_milliseconds] * 2
 
 
 @pytest.mark.parametrize(
@@ -114,7 +132,7 @@ def test_finding_a_runtime_loads_no_heavy_library(name: str) -> None:
     [(Reference(), 209_003, (1, CLASSES, 32, 32), 3779.2224), (Canary(), 7_296, (1, 64, 8, 8), 5692.9243)],
     ids=["reference", "canary"],
 )
-def test_what_stands_beside_every_candidate_is_frozen(
+def test_the_networks_beside_every_candidate_are_frozen(
     network: nn.Module, parameters: int, shape: tuple[int, ...], total: float
 ) -> None:
     """Anchors and ratios of every published result hang on it: if this fails, restore the file."""

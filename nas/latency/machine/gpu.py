@@ -1,6 +1,6 @@
 """What slowed a GPU down while we measured on it, and who else computed there: by NVML, without root.
 
-NVML is read through nvidia-ml-py (`pip install nvidia-ml-py`). Without it nothing is seen, and nothing is flagged.
+NVML is part of NVIDIA's driver. Where there is none, or it does not tell, nothing is seen and nothing is flagged.
 
 NVML tells which processes have the GPU open; a training that waits while we time has it open too. To launch work takes
 processor time, so only processes that use some while we time are said to compute.
@@ -9,7 +9,6 @@ processor time, so only processes that use some while we time are said to comput
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,12 +41,12 @@ UNSEEN = GpuState()
 
 
 def read(device: str) -> GpuState:
-    """The state of `cuda:N`, counted as torch counts; nothing seen where NVML is missing."""
+    """The state of `cuda:N`, counted as torch counts; `UNSEEN` where NVML is missing."""
+    import pynvml
+
     handle = _handle(device)
     if handle is None:
         return UNSEEN
-    import pynvml
-
     try:
         reasons = int(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
         there = {int(process.pid) for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
@@ -88,8 +87,6 @@ def processor_seconds(process: int) -> float | None:
 
 @functools.cache
 def _handle(device: str) -> Any:
-    if importlib.util.find_spec("pynvml") is None:
-        return None
     import pynvml
     import torch
 

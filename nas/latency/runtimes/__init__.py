@@ -1,36 +1,40 @@
 """Runtimes: one file each, found by its name. A new runtime is a new file here, nothing else.
 
-A runtime is a module with
+Another package can bring one too: a module of it, named by an entry point of the group `framebudget.runtimes`
+(`space.extensions`). A runtime is a module with
 
     PRECISIONS: dict[str, tuple[str, ...]]     kind of device ("cpu", "cuda") -> precisions it runs there
     available(target) -> str | None            None when it can run here, else what to install or change
     versions() -> dict[str, str]               versions of the libraries that do the work
     settle(target)                             what a process that only measures does first, once
-    prepare(network, image, target) -> run     run() -> labels (1, H, W); one call is what is timed
+    prepare(network, image, target) -> call    call() -> labels (1, H, W); one call is what is timed
     WATCH: Watch (optional)                    how time passes on it, where that is not the time of this machine
+    NOTE: str (optional)                       what else to know of it, in a few words
 
-`prepare` holds `image` (1, 3, H, W) statically, includes upsampling and arg-max, and `run` returns only when the labels
-exist (it synchronises with the device). No file here imports its heavy library before it is called.
+`prepare` holds `image` (1, 3, H, W) statically, includes upsampling and arg-max, and `call` returns only when the
+labels exist (it synchronises with the device). No runtime imports its heavy library before it is called.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
 
 from nas.latency.machine import device
 from nas.latency.machine.watch import THIS_MACHINE, Watch
 from nas.latency.target import Target
+from space import extensions
 from space.errors import TargetError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+GROUP = "framebudget.runtimes"
+FIRST = {"cpu": "cpu", "cuda": "cuda:0"}  # device of each kind
+
 
 class Runtime(Protocol):
-    """What every file in this folder offers."""
+    """What every runtime offers."""
 
     PRECISIONS: dict[str, tuple[str, ...]]
 
@@ -48,20 +52,28 @@ class Runtime(Protocol):
 
 
 def names() -> tuple[str, ...]:
-    """Every runtime in this folder, installed or not; the file a_b.py is the runtime a-b."""
-    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
+    """Every runtime that could be asked for, its library installed or not; the file a_b.py is the runtime a-b."""
+    return tuple(extensions.modules(__name__, GROUP))
+
+
+def targets(name: str) -> tuple[Target, ...]:
+    """Every precision of a runtime, on the first device of each kind that it knows; they need not be there.
+
+    Raises: UserError when there is no such runtime, or another package's cannot be imported.
+    """
+    offers = _module(name).PRECISIONS.items()
+    return tuple(
+        Target(runtime=name, precision=each, device=FIRST[kind]) for kind, precisions in offers for each in precisions
+    )
 
 
 def load(target: Target) -> Runtime:
     """The runtime of `target`, which may still be missing its library (see `available`).
 
-    Raises: TargetError when no file here has its name, or it does not run at that precision on that device.
+    Raises: TargetError when there is no such runtime, or it does not run at that precision on that device; UserError
+    when another package's cannot be imported.
     """
-    if target.runtime not in names():
-        raise TargetError(
-            f"expected a runtime of {', '.join(names())}, got {target.runtime!r}; {nearest(target.runtime, names())}"
-        )
-    runtime = cast(Runtime, importlib.import_module(f"{__name__}.{target.runtime.replace('-', '_')}"))
+    runtime = _module(target.runtime)
     kind = target.device.partition(":")[0]
     if target.precision not in runtime.PRECISIONS.get(kind, ()):
         offers = [f"{target.runtime}:{p}@{device}" for device, ps in runtime.PRECISIONS.items() for p in ps]
@@ -71,10 +83,16 @@ def load(target: Target) -> Runtime:
     return runtime
 
 
+def _module(name: str) -> Runtime:
+    if name not in names():
+        raise TargetError(f"expected a runtime of {', '.join(names())}, got {name!r}; {nearest(name, names())}")
+    return cast(Runtime, extensions.load(__name__, GROUP, name))
+
+
 def require(target: Target) -> Runtime:
     """The runtime of `target`, ready to run here.
 
-    Raises: TargetError when it is unknown, not installed, or the device is absent: with what to do about it.
+    Raises: TargetError when it is unknown or not installed, or the device is absent; the message says what to do.
     """
     runtime = load(target)
     missing = runtime.available(target)
@@ -92,4 +110,10 @@ def environment(target: Target) -> dict[str, str]:
 def watch(runtime: Runtime) -> Watch:
     """What tells how long a runtime's calls take."""
     found: Watch = getattr(runtime, "WATCH", THIS_MACHINE)
+    return found
+
+
+def note(runtime: Runtime) -> str:
+    """What else there is to know of a runtime; mostly nothing."""
+    found: str = getattr(runtime, "NOTE", "")
     return found

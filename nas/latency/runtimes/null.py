@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = {"cpu": ("fp32",)}
+NOTE = "simulated, for tests"
 MULTIPLY_ADDS_PER_SECOND = 20_000_000_000  # of one thread
 CALL_NANOSECONDS = 50_000
 

@@ -30,6 +30,7 @@ def test_it_tells_what_is_here(nas, cache):
     assert {"dali", "ray", "optuna", "torch-pruning"} <= set(lines)
     assert all(any(line.startswith(name) for line in lines) for name in runtimes.names())
     assert lines["onnxruntime@cpu"].endswith("ready")
+    assert lines["null@cpu"].endswith("ready: simulated, for tests")
     assert onnxruntime.__version__  # which is why it is ready
 
 

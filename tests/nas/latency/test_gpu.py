@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 
+import pynvml
 import pytest
 
-from nas.latency.machine.gpu import GpuState, processor_seconds, slowdowns
+from nas.latency.machine.gpu import UNSEEN, GpuState, processor_seconds, read, slowdowns
 
 BUSY = "import os; print(flush=True)\nwhile os.getppid() > 1: pass"
 IDLE = "import sys; print(flush=True); sys.stdin.read()"
@@ -52,3 +53,12 @@ def test_a_slowdown_counts_wherever_it_was_seen() -> None:
         "its power cap held the GPU's clocks down",
     )
     assert slowdowns([(quiet, quiet)], 1.0) == ()
+
+
+def test_without_a_driver_nothing_is_seen() -> None:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        assert read("cuda:0") == UNSEEN
+    else:
+        pytest.skip("there is a driver here")
