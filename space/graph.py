@@ -22,6 +22,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from space.rules import IMAGE_CHANNELS
+
 Atoms = NDArray[np.int64]
 Pair = tuple[int, int]
 Kind = Literal[
@@ -65,7 +67,9 @@ class Graph:
         self._atoms = 0
         self._scopes: list[str] = []
         self._made: dict[str, tuple[Atoms, Atoms]] = {}
-        self.image = self._add("image", (), self._new_atoms(3, fixed=True), (1, 1))
+        self.image = self._add(
+            Node(index=0, kind="image", inputs=(), channels=self._new_atoms(IMAGE_CHANNELS, fixed=True), stride=(1, 1))
+        )
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -88,39 +92,51 @@ class Graph:
     ) -> Node:
         """Convolution with padding that keeps ceil(size / step). A name used before shares its weights."""
         kernel, step = _pair(kernel), _pair(step)
-        out = self._weights(name, x, width, fixed)
         return self._add(
-            "conv",
-            (x,),
-            out,
-            (x.stride[0] * step[0], x.stride[1] * step[1]),
-            name=self._path(name),
-            kernel=kernel,
-            step=step,
-            dilation=(dilation if kernel[0] > 1 else 1, dilation if kernel[1] > 1 else 1),
-            bias=bias,
+            Node(
+                index=self._next,
+                kind="conv",
+                inputs=(x.index,),
+                channels=self._weights(name, x, width, fixed),
+                stride=(x.stride[0] * step[0], x.stride[1] * step[1]),
+                name=self._path(name),
+                kernel=kernel,
+                step=step,
+                dilation=(dilation if kernel[0] > 1 else 1, dilation if kernel[1] > 1 else 1),
+                bias=bias,
+                grid=x.grid,
+            )
         )
 
     def depthwise(self, x: Node, name: str, *, step: int = 1, dilation: int = 1) -> Node:
         """3x3 convolution of each channel by itself, no bias."""
         return self._add(
-            "conv",
-            (x,),
-            x.channels,
-            (x.stride[0] * step, x.stride[1] * step),
-            name=self._path(name),
-            kernel=(3, 3),
-            step=(step, step),
-            dilation=(dilation, dilation),
-            depthwise=True,
+            replace(
+                self._behind(x, "conv"),
+                stride=(x.stride[0] * step, x.stride[1] * step),
+                name=self._path(name),
+                kernel=(3, 3),
+                step=(step, step),
+                dilation=(dilation, dilation),
+                depthwise=True,
+                grid=x.grid,
+            )
         )
 
     def deconv(self, x: Node, width: int, kernel: int, name: str, *, fixed: bool = False) -> Node:
         """Transposed convolution that halves the stride, with bias (ERFNet's upsampler)."""
-        out = self._weights(name, x, width, fixed)
-        stride = (x.stride[0] // 2, x.stride[1] // 2)
         return self._add(
-            "deconv", (x,), out, stride, name=self._path(name), kernel=(kernel, kernel), step=(2, 2), bias=True
+            Node(
+                index=self._next,
+                kind="deconv",
+                inputs=(x.index,),
+                channels=self._weights(name, x, width, fixed),
+                stride=(x.stride[0] // 2, x.stride[1] // 2),
+                name=self._path(name),
+                kernel=(kernel, kernel),
+                step=(2, 2),
+                bias=True,
+            )
         )
 
     def norm(self, x: Node, name: str, *, per_level: bool = True) -> Node:
@@ -128,12 +144,12 @@ class Graph:
         path = self._path(name)
         if self.levels > 1 and per_level:
             path += f"_level{self.level}"
-        return self._add("norm", (x,), x.channels, x.stride, name=path, grid=x.grid)
+        return self._add(replace(self._behind(x, "norm"), name=path, grid=x.grid))
 
     def act(self, x: Node, name: str) -> Node:
         """The architecture's activation; PReLU has a slope per channel."""
         path = self._path(name) if self.activation == "prelu" else ""
-        return self._add("act", (x,), x.channels, x.stride, name=path, mode=self.activation, grid=x.grid)
+        return self._add(replace(self._behind(x, "act"), name=path, mode=self.activation, grid=x.grid))
 
     def norm_act(self, x: Node, name: str = "", *, per_level: bool = True) -> Node:
         """Batch normalisation, then activation."""
@@ -143,31 +159,34 @@ class Graph:
         """Dropout of whole channels; nothing at probability 0."""
         if probability == 0:
             return x
-        return self._add("dropout", (x,), x.channels, x.stride, probability=probability)
+        return self._add(replace(self._behind(x, "dropout"), probability=probability))
 
     def max_pool(self, x: Node, kernel: int) -> Node:
         """Max pooling by 2."""
-        return self._add("max_pool", (x,), x.channels, _half(x), kernel=(kernel, kernel), step=(2, 2))
+        halved = replace(self._behind(x, "max_pool"), stride=_half(x), step=(2, 2))
+        return self._add(replace(halved, kernel=(kernel, kernel)))
 
     def average_pool(self, x: Node) -> Node:
         """3x3 average pooling by 2."""
-        return self._add("average_pool", (x,), x.channels, _half(x), kernel=(3, 3), step=(2, 2))
+        halved = replace(self._behind(x, "average_pool"), stride=_half(x), step=(2, 2))
+        return self._add(replace(halved, kernel=(3, 3)))
 
     def grid_pool(self, x: Node, grid: int) -> Node:
         """Average over `grid` rows and as many columns as keep the cells square."""
-        return self._add("grid_pool", (x,), x.channels, x.stride, grid=grid)
+        return self._add(replace(self._behind(x, "grid_pool"), grid=grid))
 
     def resize(self, x: Node, stride: Pair, *, mode: str = "bilinear") -> Node:
         """Interpolation to the size that tensors of `stride` have; the node itself when it has it already."""
         if x.stride == stride and not x.grid:
             return x
-        return self._add("resize", (x,), x.channels, stride, mode=mode)
+        return self._add(replace(self._behind(x, "resize"), stride=stride, mode=mode))
 
     def cat(self, parts: Sequence[Node]) -> Node:
         """Concatenation of channels."""
         assert len({part.stride for part in parts}) == 1, "concatenated tensors share a stride"
         channels = np.concatenate([part.channels for part in parts])
-        return self._add("cat", tuple(parts), channels, parts[0].stride)
+        inputs = tuple(part.index for part in parts)
+        return self._add(Node(index=self._next, kind="cat", inputs=inputs, channels=channels, stride=parts[0].stride))
 
     def add(self, *terms: Node) -> Node:
         """Sum; its terms' channels are tied to each other."""
@@ -175,7 +194,7 @@ class Graph:
         for term in terms[1:]:
             assert term.stride == first.stride, "summed tensors share a stride"
             self._tie(first.channels, term.channels)
-        return self._add("add", terms, first.channels, first.stride)
+        return self._add(replace(self._behind(first, "add"), inputs=tuple(term.index for term in terms)))
 
     def drop_unused(self) -> None:
         """Forget layers that no output depends on, such as an activation after the last tap of a ladder."""
@@ -224,39 +243,17 @@ class Graph:
     def _path(self, name: str) -> str:
         return ".".join([*self._scopes, name])
 
-    def _add(
-        self,
-        kind: Kind,
-        inputs: Sequence[Node],
-        channels: Atoms,
-        stride: Pair,
-        *,
-        name: str = "",
-        kernel: Pair = (1, 1),
-        step: Pair = (1, 1),
-        dilation: Pair = (1, 1),
-        depthwise: bool = False,
-        bias: bool = False,
-        mode: str = "",
-        probability: float = 0.0,
-        grid: int = 0,
-    ) -> Node:
-        node = Node(
-            index=len(self.nodes),
-            kind=kind,
-            inputs=tuple(each.index for each in inputs),
-            channels=channels,
-            stride=stride,
-            name=name,
-            kernel=kernel,
-            step=step,
-            dilation=dilation,
-            depthwise=depthwise,
-            bias=bias,
-            mode=mode,
-            probability=probability,
-            grid=grid or (inputs[0].grid if kind == "conv" and inputs else 0),
-        )
+    @property
+    def _next(self) -> int:
+        """The index of the layer that is added next."""
+        return len(self.nodes)
+
+    def _behind(self, x: Node, kind: Kind) -> Node:
+        """A layer that reads one tensor and keeps its channels and size."""
+        return Node(index=self._next, kind=kind, inputs=(x.index,), channels=x.channels, stride=x.stride)
+
+    def _add(self, node: Node) -> Node:
+        assert node.index == self._next, "layers are added in the order of computation"
         self.nodes.append(node)
         return node
 

@@ -1,4 +1,4 @@
-"""What the pages say is so: paths exist, commands and their options too, Python runs and gives what is written beside it."""
+"""What the pages say is so: paths and commands exist, Python runs and gives what is written beside it."""
 
 from __future__ import annotations
 
