@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 import space
-from nas.export.onnx import INPUT_NAME, compare_onnx, onnx_bytes, same_labels
+from nas.export.comparison import compare_onnx, same_labels
+from nas.export.graph import INPUT_NAME, onnx_bytes
 from space.errors import UserError
 
 
@@ -31,12 +32,12 @@ def settled(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", space.published())
 def test_every_published_network_exports_at_an_odd_size(name: str) -> None:
     network = settled(space.load(name).build(11))
-    agreement = compare_onnx(network, onnx_bytes(network, (45, 84), labels=False), noise((45, 84)))
+    comparison = compare_onnx(network, onnx_bytes(network, (45, 84), labels=False), noise((45, 84)))
     with torch.no_grad():
         largest = float(network(noise((45, 84))).abs().max())
-    assert agreement.max_abs_difference is not None
-    assert agreement.max_abs_difference < 1e-4 * largest
-    assert agreement.same_labels == 1.0
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-4 * largest
+    assert comparison.same_labels == 1.0
 
 
 @pytest.mark.parametrize("size", [(180, 240), (122, 162)])
@@ -47,9 +48,9 @@ def test_the_labels_are_in_the_graph(size: tuple[int, int]) -> None:
     assert [value.name for value in (*graph.input, *graph.output)] == [INPUT_NAME, "labels"]
     shape = [length.dim_value for length in graph.output[0].type.tensor_type.shape.dim]
     assert shape == [1, *size]
-    agreement = compare_onnx(network, data, noise(size))
-    assert agreement.max_abs_difference is None
-    assert agreement.same_labels > 0.9999
+    comparison = compare_onnx(network, data, noise(size))
+    assert comparison.max_abs_difference is None
+    assert comparison.same_labels > 0.9999
 
 
 def test_adaptive_pooling_to_grids_that_do_not_divide_is_exact() -> None:
@@ -60,9 +61,9 @@ def test_adaptive_pooling_to_grids_that_do_not_divide_is_exact() -> None:
             return torch.cat([functional.interpolate(grid, size=size, mode="nearest") for grid in grids], 1)
 
     data = onnx_bytes(Pooled(), (13, 23), labels=False)
-    agreement = compare_onnx(Pooled(), data, noise((13, 23)))
-    assert agreement.max_abs_difference is not None
-    assert agreement.max_abs_difference < 1e-5
+    comparison = compare_onnx(Pooled(), data, noise((13, 23)))
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-5
 
 
 def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:
@@ -71,9 +72,9 @@ def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:
         network[1].weight.copy_(torch.tensor([-0.5, 0.0, 0.01, 0.25, 1.0, 1.5, -2.0, 3.0]))
     data = onnx_bytes(network, (32, 48), labels=False)
     assert "PRelu" not in {node.op_type for node in onnx.load_from_string(data).graph.node}
-    agreement = compare_onnx(network, data, noise((32, 48)))
-    assert agreement.max_abs_difference is not None
-    assert agreement.max_abs_difference < 1e-5
+    comparison = compare_onnx(network, data, noise((32, 48)))
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -94,9 +95,9 @@ def test_shrinking_is_pooling_or_a_product_in_the_graph(
 
     network = Shrunk()
     data = onnx_bytes(network, (48, 96), labels=False)
-    agreement = compare_onnx(network, data, noise((48, 96)))
-    assert agreement.max_abs_difference is not None
-    assert agreement.max_abs_difference < 1e-4
+    comparison = compare_onnx(network, data, noise((48, 96)))
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-4
     assert ("Resize" in {node.op_type for node in onnx.load_from_string(data).graph.node}) == resized
 
 
@@ -106,9 +107,9 @@ def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
             return functional.interpolate(image, size=(16, 24), mode="bicubic", antialias=True)
 
     data = onnx_bytes(Antialiased(), (32, 48), labels=False)
-    agreement = compare_onnx(Antialiased(), data, noise((32, 48)))
-    assert agreement.max_abs_difference is not None
-    assert agreement.max_abs_difference < 1e-4
+    comparison = compare_onnx(Antialiased(), data, noise((32, 48)))
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-4
 
 
 def test_what_onnx_cannot_express_is_refused() -> None:
@@ -137,7 +138,7 @@ def test_another_networks_graph_is_told_apart() -> None:
     assert compare_onnx(one, data, noise((64, 96))).same_labels < 0.9
 
 
-def test_a_tie_is_no_disagreement_but_a_margin_is() -> None:
+def test_a_tie_is_no_discomparison_but_a_margin_is() -> None:
     logits = torch.tensor([1.0, 1.0 - 1e-6, 0.0]).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)
     labels = torch.tensor([[[0, 1], [0, 2]]])
     assert same_labels(logits, labels) == 0.75
