@@ -1,1 +1,1 @@
-"""A network as an ONNX graph, compared with PyTorch."""
+"""A network as an ONNX graph (`graph`, with the `rewrites` of some operations), and its `comparison` with PyTorch."""

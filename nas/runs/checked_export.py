@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas.export.onnx import SAME_LABELS, compare_onnx, logits_of, onnx_bytes
+from nas.export.comparison import SAME_LABELS, compare_onnx, logits_of
+from nas.export.graph import onnx_bytes
 from space.errors import UserError
 
 LOGITS = 1e-3  # largest difference of logits that is allowed, as a share of their range; rounding gives some 1e-6

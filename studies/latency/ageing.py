@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import space
-from nas.export.onnx import onnx_bytes
+from nas.export.graph import onnx_bytes
 from nas.latency import parse_target
 from nas.latency.machine import device
 from nas.latency.protocol import WITHIN

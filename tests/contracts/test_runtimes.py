@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import space
-from nas.export.onnx import logits_of, same_labels
+from nas.export.comparison import logits_of, same_labels
 from nas.latency import Meter, runtimes
 from nas.latency.protocol import anchor
 from nas.latency.protocol.reference import CLASSES, Canary, Reference

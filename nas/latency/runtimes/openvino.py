@@ -34,7 +34,7 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
     import openvino
     import torch
 
-    from nas.export.onnx import onnx_bytes
+    from nas.export.graph import onnx_bytes
 
     core = openvino.Core()
     height, width = image.shape[-2:]

@@ -44,7 +44,7 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
     import tensorrt
     import torch
 
-    from nas.export.onnx import INPUT_NAME, onnx_bytes
+    from nas.export.graph import INPUT_NAME, onnx_bytes
 
     height, width = image.shape[-2:]
     with torch.cuda.device(target.device):

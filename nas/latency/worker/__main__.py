@@ -34,7 +34,7 @@ from nas.latency.worker.session import Session, build, environment
 from space import strict
 
 # Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.
-EARLY = ("nas.export.onnx", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
+EARLY = ("nas.export.comparison", "nas.export.graph", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
 
 
 def main(arguments: list[str]) -> int:

@@ -17,12 +17,11 @@ from space.errors import TargetError, UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# Least share of pixels on which a timed graph must agree with PyTorch in fp32, and what still counts as a tie between
-# two classes, as a share of the range of logits. PyTorch lets convolutions use TF32 (10 bits) for fp32 on a GPU.
-SAME_LABELS = 0.999
+# What counts as a tie between two classes when a timed network's labels are compared with PyTorch's in fp32, as a share
+# of the range of logits. PyTorch lets convolutions use TF32 (10 bits) for fp32 on a GPU.
+TIES = {("fp32", "cpu"): 1e-4, ("fp32", "cuda"): 5e-3, ("fp16", "cuda"): 2e-2}
 AS_EXACT = 2.0  # labels that differ from those of exact arithmetic, as a multiple of how many of PyTorch's do
 OPEN = 2.0  # standard deviations: most activations of an untrained network are positive, and below relu6's bound
-TIES = {("fp32", "cpu"): 1e-4, ("fp32", "cuda"): 5e-3, ("fp16", "cuda"): 2e-2}
 
 
 class Session:
@@ -60,7 +59,7 @@ class Session:
         return LocalCandidate(call, self.controls)
 
     def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
-        from nas.export.onnx import logits_of, same_labels
+        from nas.export.comparison import SAME_LABELS, logits_of, same_labels
 
         kind = self.target.device.partition(":")[0]
         tie = TIES[self.target.precision, kind]

@@ -20,7 +20,6 @@ from nas.latency import Meter, WorkerError, parse_target
 from nas.latency.machine import device_key, lane
 from nas.latency.machine.device import pin
 from nas.latency.protocol import anchor
-from nas.latency.record import Latency
 from space.errors import TargetError, UserError
 
 SIZE = (64, 96)
@@ -41,34 +40,31 @@ def meter(own_cache: None) -> Iterator[Meter]:
 
 
 def worker_id(meter: Meter) -> int:
-    assert meter._worker is not None
-    return meter._worker._process.pid
+    return meter._worker._process.pid  # type: ignore[union-attr]
 
 
 def test_a_network_is_measured_with_and_without_weights(meter: Meter, tmp_path: Path) -> None:
-    def measured_at(latency: Latency) -> tuple[float, float]:
-        """In its record and on the disk: a machine that turns out better meanwhile is anchored anew."""
-        kept = anchor.read(anchor.path_of(device_key.key_of(meter.environment, SIZE)))
-        assert kept is not None
-        return latency.reference_milliseconds, kept.milliseconds
+    def kept_anchor() -> anchor.Anchor | None:
+        """Asked for after each: a machine that turns out better meanwhile is anchored anew."""
+        return anchor.read(anchor.path_of(device_key.key_of(meter.environment, SIZE)))
 
     architecture = space.load("ndnet29-fcn32")
     untrained = meter.measure(architecture)
-    anchors = [measured_at(untrained)]
+    anchors = [kept_anchor()]
     weights = tmp_path / "weights.safetensors"
     save_file(architecture.build(4).state_dict(), weights)
     trained = meter.measure(architecture, weights=weights, within=QUICK)
-    anchors.append(measured_at(trained))
+    anchors.append(kept_anchor())
     assert untrained.samples >= 40
     assert trained.samples >= 5
-    for latency in (untrained, trained):
+    for latency, kept in zip((untrained, trained), anchors, strict=True):
+        assert kept is not None
+        assert latency.reference_milliseconds == pytest.approx(kept.milliseconds)
         assert latency.ratio_low <= latency.ratio <= latency.ratio_high
         assert latency.p50_milliseconds == pytest.approx(latency.ratio * latency.reference_milliseconds)
         assert (latency.target, latency.height, latency.width, latency.batch) == ("torch@cpu:1", 64, 96, 1)
         assert latency.environment["threads"] == "1"
         assert {"cpu", "cores", "torch", "reference"} <= set(latency.environment)
-    for of_record, kept in anchors:
-        assert of_record == pytest.approx(kept)
 
 
 def test_the_users_mistakes_are_refused_and_the_worker_lives_on(meter: Meter, tmp_path: Path) -> None:
@@ -106,7 +102,7 @@ def child_of(process: int) -> int:
         if children := children_of(process):
             return children[0]
         time.sleep(0.05)
-    raise AssertionError("nobody answers")
+    raise TimeoutError("no child process was started")
 
 
 def runs(process: int) -> bool:
@@ -125,24 +121,16 @@ def own_meter() -> Iterator[Meter]:
 
 @pytest.mark.parametrize("killed", ["the worker", "its child"])
 def test_neither_outlives_the_other(own_meter: Meter, killed: str) -> None:
-    errors: list[str] = []
-
-    def measure() -> None:
-        with pytest.raises(WorkerError) as raised:
-            own_meter.measure(space.load("ndnet29-fcn32"))
-        errors.append(str(raised.value))
-
     worker = worker_id(own_meter)
-    measuring = threading.Thread(target=measure)
-    with lane.training_step():  # so that it waits, and can be killed meanwhile
-        measuring.start()
+    with ThreadPoolExecutor(1) as pool, lane.training_step():  # so that it waits, and can be killed meanwhile
+        measuring = pool.submit(own_meter.measure, space.load("ndnet29-fcn32"))
         child = child_of(worker)
         os.kill(worker if killed == "the worker" else child, signal.SIGKILL)
-        measuring.join(timeout=60)
+        with pytest.raises(WorkerError, match="killed by signal 9"):
+            measuring.result(timeout=60)
         time.sleep(0.2)
         assert not runs(child)
     assert not runs(worker)
-    assert "killed by signal 9" in errors[0]
 
 
 def test_each_measurement_has_a_process_of_its_own(own_meter: Meter) -> None:

@@ -127,12 +127,16 @@ def test_a_disturbed_anchor_is_flagged() -> None:
 
 
 def test_the_interval_covers_the_ratio_as_often_as_it_says() -> None:
+    """Of a candidate that scatters from block to block as well as from call to call. Of the same 200 draws intervals of
+    90 % cover 0.94, those of 99 % 0.99; 0.94 where only blocks were drawn anew, and 0.69 where only calls were.
+    """
     random = np.random.default_rng(11)
-    inside = 0
+    shape, inside = (16, 10), 0
     for _ in range(200):
-        low, high = quiet.interval(random.lognormal(0.0, 0.02, (8, 5)), random.lognormal(0.0, 0.02, (8, 5)))
+        candidate = random.lognormal(0.0, 0.02, shape) * random.lognormal(0.0, 0.02, (shape[0], 1))
+        low, high = quiet.interval(candidate, random.lognormal(0.0, 0.02, shape))
         inside += low <= 1.0 <= high
-    assert inside / 200 >= 0.9
+    assert 0.95 <= inside / 200 <= 0.98
 
 
 def test_the_same_times_give_the_same_interval() -> None:

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 import space
-from nas.export.onnx import onnx_bytes
+from nas.export.graph import onnx_bytes
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.estimates.work import LayerWork, layer_work, total, unit
 from space.channels import widths

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 import space
-from nas.export.onnx import INPUT_NAME, compare_onnx, onnx_bytes, same_labels
+from nas.export.comparison import compare_onnx, same_labels
+from nas.export.graph import INPUT_NAME, onnx_bytes
 from space.errors import UserError
 
 
@@ -22,23 +23,21 @@ def settled(network: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.running_mean, module.weight, module.bias, module.running_var):
-                assert tensor is not None
-                tensor.data.uniform_(0.1, 0.4)
-            assert module.running_var is not None
-            module.running_var.data.add_(1)
+            for name in ("running_mean", "weight", "bias", "running_var"):
+                getattr(module, name).data.uniform_(0.1, 0.4)
+            module.get_buffer("running_var").add_(1)
     return network.eval()
 
 
 @pytest.mark.parametrize("name", space.published())
 def test_every_published_network_exports_at_an_odd_size(name: str) -> None:
     network = settled(space.load(name).build(11))
-    agreement = compare_onnx(network, onnx_bytes(network, (45, 84), labels=False), noise((45, 84)))
+    comparison = compare_onnx(network, onnx_bytes(network, (45, 84), labels=False), noise((45, 84)))
     with torch.no_grad():
         largest = float(network(noise((45, 84))).abs().max())
-    assert agreement.max_abs_difference is not None
-    assert agreement.max_abs_difference < 1e-4 * largest
-    assert agreement.same_labels == 1.0
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-4 * largest
+    assert comparison.same_labels == 1.0
 
 
 @pytest.mark.parametrize("size", [(180, 240), (122, 162)])
@@ -49,9 +48,9 @@ def test_the_labels_are_in_the_graph(size: tuple[int, int]) -> None:
     assert [value.name for value in (*graph.input, *graph.output)] == [INPUT_NAME, "labels"]
     shape = [length.dim_value for length in graph.output[0].type.tensor_type.shape.dim]
     assert shape == [1, *size]
-    agreement = compare_onnx(network, data, noise(size))
-    assert agreement.max_abs_difference is None
-    assert agreement.same_labels > 0.9999
+    comparison = compare_onnx(network, data, noise(size))
+    assert comparison.max_abs_difference is None
+    assert comparison.same_labels > 0.9999
 
 
 def test_adaptive_pooling_to_grids_that_do_not_divide_is_exact() -> None:
@@ -62,9 +61,9 @@ def test_adaptive_pooling_to_grids_that_do_not_divide_is_exact() -> None:
             return torch.cat([functional.interpolate(grid, size=size, mode="nearest") for grid in grids], 1)
 
     data = onnx_bytes(Pooled(), (13, 23), labels=False)
-    agreement = compare_onnx(Pooled(), data, noise((13, 23)))
-    assert agreement.max_abs_difference is not None
-    assert agreement.max_abs_difference < 1e-5
+    comparison = compare_onnx(Pooled(), data, noise((13, 23)))
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-5
 
 
 def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:
@@ -73,32 +72,33 @@ def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:
         network[1].weight.copy_(torch.tensor([-0.5, 0.0, 0.01, 0.25, 1.0, 1.5, -2.0, 3.0]))
     data = onnx_bytes(network, (32, 48), labels=False)
     assert "PRelu" not in {node.op_type for node in onnx.load_from_string(data).graph.node}
-    agreement = compare_onnx(network, data, noise((32, 48)))
-    assert agreement.max_abs_difference is not None
-    assert agreement.max_abs_difference < 1e-5
+    comparison = compare_onnx(network, data, noise((32, 48)))
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-5
 
 
-def test_shrinking_is_pooling_or_a_product_in_the_graph() -> None:
+@pytest.mark.parametrize(
+    ("size", "align_corners", "resized"),
+    [
+        *[(size, False, False) for size in ((24, 48), (12, 24), (4, 8), (16, 32), (24, 24), (7, 95))],
+        *[(size, True, False) for size in ((24, 48), (16, 32), (5, 7))],
+        ((96, 192), False, True),
+        ((24, 192), True, True),
+    ],
+)
+def test_shrinking_is_pooling_or_a_product_in_the_graph(
+    size: tuple[int, int], align_corners: bool, resized: bool
+) -> None:
     class Shrunk(nn.Module):
-        def __init__(self, size: tuple[int, int], align_corners: bool) -> None:
-            super().__init__()
-            self.size, self.align_corners = size, align_corners
-
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return functional.interpolate(image, size=self.size, mode="bilinear", align_corners=self.align_corners)
+            return functional.interpolate(image, size=size, mode="bilinear", align_corners=align_corners)
 
-    def resized(size: tuple[int, int], align_corners: bool = False) -> bool:
-        network = Shrunk(size, align_corners)
-        data = onnx_bytes(network, (48, 96), labels=False)
-        agreement = compare_onnx(network, data, noise((48, 96)))
-        assert agreement.max_abs_difference is not None
-        assert agreement.max_abs_difference < 1e-4
-        return "Resize" in {node.op_type for node in onnx.load_from_string(data).graph.node}
-
-    assert not any(resized(size) for size in ((24, 48), (12, 24), (4, 8), (16, 32), (24, 24), (7, 95)))
-    assert not any(resized(size, align_corners=True) for size in ((24, 48), (16, 32), (5, 7)))
-    assert resized((96, 192))
-    assert resized((24, 192), align_corners=True)
+    network = Shrunk()
+    data = onnx_bytes(network, (48, 96), labels=False)
+    comparison = compare_onnx(network, data, noise((48, 96)))
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-4
+    assert ("Resize" in {node.op_type for node in onnx.load_from_string(data).graph.node}) == resized
 
 
 def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
@@ -107,9 +107,9 @@ def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
             return functional.interpolate(image, size=(16, 24), mode="bicubic", antialias=True)
 
     data = onnx_bytes(Antialiased(), (32, 48), labels=False)
-    agreement = compare_onnx(Antialiased(), data, noise((32, 48)))
-    assert agreement.max_abs_difference is not None
-    assert agreement.max_abs_difference < 1e-4
+    comparison = compare_onnx(Antialiased(), data, noise((32, 48)))
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-4
 
 
 def test_what_onnx_cannot_express_is_refused() -> None:
@@ -138,7 +138,7 @@ def test_another_networks_graph_is_told_apart() -> None:
     assert compare_onnx(one, data, noise((64, 96))).same_labels < 0.9
 
 
-def test_a_tie_is_no_disagreement_but_a_margin_is() -> None:
+def test_a_tie_is_no_discomparison_but_a_margin_is() -> None:
     logits = torch.tensor([1.0, 1.0 - 1e-6, 0.0]).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)
     labels = torch.tensor([[[0, 1], [0, 2]]])
     assert same_labels(logits, labels) == 0.75
