@@ -9,7 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import space
-from nas.export.onnx import compare_onnx, onnx_bytes
+from nas.export.comparison import compare_onnx
+from nas.export.graph import onnx_bytes
 from nas.latency.estimates.table import LatencyTable
 from nas.report.words import describe
 from pruning.depth import removable_blocks, remove_blocks
