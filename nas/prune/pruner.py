@@ -21,6 +21,7 @@ from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Budget, Latency
 from nas.training import EpochReport, Recipe
+from pruning import check
 from pruning.allocation import FULL_ENOUGH, Allocation, allocate, require_reachable
 from pruning.damage import Damage, assumed_damage, observed_damage
 from pruning.depth import removable_blocks, remove_blocks, without_blocks
@@ -131,6 +132,9 @@ class Pruner:
         )
         for cut in some_cuts(cutter, TAUGHT, depth=depth):
             self._learn_latency(cut, self._quick(cut), budget)
+        with lane.training_step():
+            differing = check.differing_groups(cutter, network)
+        assert not differing, f"torch-pruning finds other channels in {', '.join(differing)}"
         teacher = network = network.to(self._device)
         start = before.milliseconds(budget.statistic)
         for step in range(1, plan.steps + 1):
