@@ -1,6 +1,8 @@
 """A narrower architecture with its weights, for a latency budget.
 
-Which channels belong together is known to `space.channels`; which matter is scored in `pruning.importance`; what it
-does to leave out some of a group, or a whole block, is observed in `pruning.damage`; what stays is decided in
-`pruning.allocation` against measured latencies; `pruning.surgery` cuts channels and `pruning.depth` removes blocks.
+Which channels belong together is known to `space.channels`; which matter is scored by an importance, a file in
+`pruning.importances`; what it does to leave out some of a group, or a whole block, is observed in `pruning.damage`;
+what stays is decided in `pruning.allocation` against measured latencies; `pruning.surgery` cuts channels and
+`pruning.depth` removes blocks, by building the smaller network and loading what is left of the weights.
+`pruning.check` compares the groups with torch-pruning's.
 """

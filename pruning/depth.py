@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning.surgery import Mask
+from pruning.surgery import Mask, rebuilt
 from space.architecture import Architecture
 from space.channels import ChannelMap, Widths, channel_map, parametric
 from space.errors import ArchitectureError, nearest
@@ -54,12 +54,8 @@ def remove_blocks(network: Network, blocks: Collection[str]) -> Network:
     """
     shorter = without_blocks(network.architecture, blocks)
     before = _places_before(network.architecture, blocks)
-    like = next(network.parameters())
-    result = shorter.build(network.num_classes, auxiliary=bool(network.auxiliary_weights))
-    result = result.to(device=like.device, dtype=like.dtype).train(network.training)
     weights = network.state_dict()
-    result.load_state_dict({name: weights[_name_before(name, before)] for name in result.state_dict()})
-    return result
+    return rebuilt(network, shorter, lambda name: weights[_name_before(name, before)])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,23 +1,27 @@
 """Cutting channels out of a network, exactly.
 
 Which slices of which layers belong to a channel comes from the architecture's own graph (`space.channels`), which
-knows concatenated raw images, chains of concatenations and shared weights. The slicing itself is torch-pruning's.
+knows concatenated raw images, chains of concatenations and shared weights. A network is cut by building the smaller one
+and giving it what is left of the tensors: whatever does not fit is refused by the loading.
 """
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch_pruning as tp
 from numpy.typing import NDArray
-from torch import nn
 
 from space.architecture import Architecture
 from space.channels import FIXED, ChannelMap, channel_map, parametric
 from space.graph import Graph, Node
-from space.network import Network
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from space.network import Network
 
 Mask = NDArray[np.bool_]
 
@@ -37,8 +41,7 @@ class Cutter:
 
     def positions(self, node: Node) -> NDArray[np.int64]:
         """The channels of a node's output as it stands, in order."""
-        channels = self.map.channels(node)
-        return channels[self.everything[channels]]
+        return _present(self.map.channels(node), self.everything)
 
     def read_positions(self, node: Node) -> NDArray[np.int64]:
         """The channels of what a layer reads as it stands, in order."""
@@ -58,21 +61,35 @@ class Cutter:
         )
 
     def cut(self, network: Network, keep: Mask) -> Network:
-        """A copy of `network` that only has the channels in `keep`, with the architecture that rebuilds it.
+        """A network that only has the channels in `keep`, with the architecture that rebuilds it.
 
-        Nothing but the selection changes: every weight that is left has its value.
+        Nothing but the selection changes: every weight that is left has its value, and `network` is left as it was.
+
+        Raises: ArchitectureError when nothing is left of a group.
         """
         assert network.architecture == self.architecture, "the network is not of this cutter's architecture"
         assert bool((keep <= self.everything).all()), "cannot keep channels that are gone"
         assert bool(keep[~self._free].all()), "the image's and the logits' channels are fixed"
-        cut = copy.deepcopy(network)
-        for node in parametric(self.graph):
-            _cut_layer(cut.layer(node.name), node, ~keep[self.read_positions(node)], ~keep[self.positions(node)])
-        cut.architecture = self.narrowed(self.counts(keep))
-        achieved = {name: value.shape for name, value in cut.state_dict().items()}
-        expected = cut.architecture.build(self.num_classes).state_dict()
-        assert achieved == {name: value.shape for name, value in expected.items()}, "the cut missed a layer"
-        return cut
+        left = self._slices(network, keep)
+        return rebuilt(network, self.narrowed(self.counts(keep)), left.__getitem__)
+
+    def _slices(self, network: Network, keep: Mask) -> dict[str, Tensor]:
+        """What is left of every tensor of the network."""
+        graph = self.architecture.graph(self.num_classes, auxiliary=bool(network.auxiliary_weights))
+        # The channels that only auxiliary heads have are numbered behind all others, and stay.
+        channel_of_atom = channel_map(graph).channel_of_atom
+        beyond = np.ones(int(channel_of_atom.max()) + 1 - len(keep), dtype=bool)
+        before, after = (np.concatenate([mask, beyond]) for mask in (self.everything, keep))
+
+        def kept(node: Node) -> NDArray[np.int64]:
+            return np.flatnonzero(after[_present(channel_of_atom[node.channels], before)])
+
+        left = {}
+        for node in parametric(graph):
+            out, read = kept(node), kept(graph.nodes[node.inputs[0]])
+            for name, tensor in network.layer(node.name).state_dict(prefix=f"{node.name}.").items():
+                left[name] = _sliced(tensor, node, out, read)
+        return left
 
     @property
     def _free(self) -> Mask:
@@ -80,17 +97,33 @@ class Cutter:
         return free
 
 
-def _cut_layer(layer: nn.Module, node: Node, read: Mask, out: Mask) -> None:
-    """Remove the marked input and output channels of one layer, in place."""
-    inputs, outputs = np.flatnonzero(read).tolist(), np.flatnonzero(out).tolist()
-    if node.kind == "norm":
-        tp.prune_batchnorm_out_channels(layer, outputs)
-    elif node.kind == "act":
-        tp.prune_prelu_out_channels(layer, outputs)
-    elif node.depthwise:
-        tp.prune_depthwise_conv_out_channels(layer, outputs)
-    else:
-        if outputs:
-            tp.prune_conv_out_channels(layer, outputs)
-        if inputs:
-            tp.prune_conv_in_channels(layer, inputs)
+def rebuilt(network: Network, architecture: Architecture, tensor_of: Callable[[str], Tensor]) -> Network:
+    """A network of `architecture` whose weights and statistics are copies of `tensor_of` their names.
+
+    It has the classes and the mode of `network`, and auxiliary heads if that has them; its tensors have the type and
+    device of what they are copied from, and the default memory layout.
+    """
+    import torch
+
+    result = architecture.build(network.num_classes, auxiliary=bool(network.auxiliary_weights))
+    weights = {name: tensor_of(name).clone(memory_format=torch.contiguous_format) for name in result.state_dict()}
+    result.load_state_dict(weights, strict=True, assign=True)
+    return result.train(network.training)
+
+
+def _present(channels: NDArray[np.int64], mask: Mask) -> NDArray[np.int64]:
+    return channels[mask[channels]]
+
+
+def _sliced(tensor: Tensor, node: Node, out: NDArray[np.int64], read: NDArray[np.int64]) -> Tensor:
+    """A layer's tensor at the given places of its output and of what it reads."""
+    import torch
+
+    if tensor.dim() == 0:  # how many batches were seen
+        return tensor
+    sides = [read, out] if node.kind == "deconv" else [out, read]
+    if tensor.dim() == 1 or node.depthwise:
+        sides = [out]
+    for dimension, places in enumerate(sides):
+        tensor = tensor.index_select(dimension, torch.from_numpy(places).to(tensor.device))
+    return tensor

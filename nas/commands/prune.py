@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from nas.commands import common
+from pruning import importances
 
 if TYPE_CHECKING:
     from nas.latency.record import Latency
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="quick", metavar="NAME", help="of fine-tuning (default: quick)")
     parser.add_argument(
         "--importance",
-        choices=("fisher", "taylor", "batch-norm", "magnitude"),
+        choices=tuple(importances.kinds()),
         help="what decides which channels of a group go (default: fisher with --data, else magnitude)",
     )
     parser.add_argument(
@@ -123,10 +124,10 @@ def run(options: argparse.Namespace) -> None:
 def _epochs(options: argparse.Namespace) -> int:
     from space.errors import UserError
 
-    if options.importance in ("fisher", "taylor") and not options.data:
+    if options.importance and importances.kind(options.importance).needs_data and not options.data:
         raise UserError(
             f"--importance {options.importance}: expected --data to compute gradients on, got none; "
-            "give --data, or choose magnitude or batch-norm"
+            f"give --data, or choose {' or '.join(importances.without_data())}"
         )
     epochs: int = options.epochs if options.epochs is not None else DEFAULT_EPOCHS if options.data else 0
     if epochs < 0 or (epochs and not options.data):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,10 +24,11 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.training import EpochReport, Recipe
 from nas.training.steps import guarded
+from pruning import check, importances
 from pruning.allocation import FULL_ENOUGH, Allocation, allocate, require_reachable
 from pruning.damage import Damage, assumed_damage, observed_damage
 from pruning.depth import removable_blocks, remove_blocks, without_blocks
-from pruning.importance import Scores, batch_norm_scale, fisher, magnitude, taylor
+from pruning.importance import LabelledData, Scores
 from pruning.surgery import Cutter
 from space import Architecture, BudgetError, UserError
 from space.channels import Widths
@@ -35,8 +36,6 @@ from space.graph import Graph
 
 if TYPE_CHECKING:
     from space.network import Network
-
-Importance = Literal["fisher", "taylor", "batch-norm", "magnitude"]  # as `pruning.importance` has them
 
 SCORING_BATCHES = 16
 OBSERVED_IMAGES = 16  # on which damage is observed; their statistics stand for the data's
@@ -66,12 +65,12 @@ class Pruned:
 class Plan:
     """How to prune. `steps`: cuts on the way to the budget, each weighed anew and followed by its share of `epochs`.
 
-    Raises: UserError for less than one step or fewer than no epochs.
+    Raises: UserError for less than one step, fewer than no epochs, or an importance that is not known.
     """
 
     epochs: int
     steps: int = 2
-    importance: Importance | None = None  # None: Fisher with data, magnitude without
+    importance: str | None = None  # of `pruning.importances`; None: Fisher with data, magnitude without
     depth: bool = True  # blocks may go, not only channels
 
     def __post_init__(self) -> None:
@@ -79,6 +78,8 @@ class Plan:
             raise UserError(f"steps: expected at least 1, got {self.steps}")
         if self.epochs < 0:
             raise UserError(f"epochs: expected 0 or more, got {self.epochs}")
+        if self.importance is not None:
+            importances.kind(self.importance)
 
 
 class Pruner:
@@ -134,6 +135,9 @@ class Pruner:
         )
         for cut in some_cuts(cutter, TAUGHT, depth=depth):
             self._learn_latency(cut, self._quick(cut), budget)
+        with lane.training_step():
+            differing = check.differing_groups(cutter, network)
+        assert not differing, f"torch-pruning finds other channels in {', '.join(differing)}"
         teacher = network = network.to(self._device)
         start = before.milliseconds(budget.statistic)
         for step in range(1, plan.steps + 1):
@@ -223,28 +227,23 @@ class Pruner:
         return allocation
 
     def _weighed(self, cutter: Cutter, network: Network, plan: Plan) -> tuple[Scores, Damage]:
+        scores = self._scores(cutter, network, plan.importance)
         if self._dataset is None:
-            score = batch_norm_scale if plan.importance == "batch-norm" else magnitude
-            scores = score(cutter, network)
             return scores, assumed_damage(cutter, scores)
-        scores = self._scores(cutter, network, plan.importance or "fisher")
         with lane.training_step():
             images = next(endless(self._loader(self._dataset, OBSERVED_IMAGES)))[0]
         damage = observed_damage(cutter, network, scores, [images], guard=lane.training_step)
         return scores, damage if plan.depth else replace(damage, blocks={})
 
-    def _scores(self, cutter: Cutter, network: Network, importance: Importance) -> Scores:
+    def _scores(self, cutter: Cutter, network: Network, name: str | None) -> Scores:
         from nas.training.loss import segmentation_loss
 
-        assert self._dataset is not None
-        if importance == "magnitude":
-            return magnitude(cutter, network)
-        if importance == "batch-norm":
-            return batch_norm_scale(cutter, network)
+        importance = importances.kind(name or importances.default(with_data=self._dataset is not None))
+        if self._dataset is None or not importance.needs_data:
+            return importance.scores(cutter, network)
         batches = itertools.islice(endless(self._loader(self._dataset, self._recipe.batch_size)), SCORING_BATCHES)
-        score = fisher if importance == "fisher" else taylor
         with closing(guarded(batches, lane.training_step)) as steps:
-            return score(cutter, network, steps, segmentation_loss)
+            return importance.scores(cutter, network, LabelledData(batches=steps, loss=segmentation_loss))
 
     def _loader(self, dataset: Dataset, size: int) -> Loader:
         """Training images as they are."""

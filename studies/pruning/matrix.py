@@ -56,7 +56,8 @@ from nas.training.steps import guarded
 from nas.training.weights import load_weights, save_weights
 from pruning.allocation import allocate
 from pruning.damage import kept_first, observed_damage
-from pruning.importance import Batch, Scores, fisher
+from pruning.importance import Batch, LabelledData, Scores
+from pruning.importances.fisher import fisher
 from pruning.surgery import Cutter
 from space import Architecture, BudgetError
 from space.count import graph_multiply_adds
@@ -238,7 +239,7 @@ def kept(cutter: Cutter, scores: Scores, wanted: dict[str, float]) -> np.ndarray
 def flops(bench: Bench, budget: float) -> Cut:
     """Channels by damage per multiply-add."""
     cutter, network = bench.cutter, bench.network
-    scores = fisher(cutter, network, bench.scored_batches(), segmentation_loss)
+    scores = fisher(cutter, network, LabelledData(batches=bench.scored_batches(), loss=segmentation_loss))
     images = next(bench.batches(OBSERVED_IMAGES))[0]
     damage = observed_damage(cutter, network, scores, [images], guard=lane.training_step)
     try:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from pruning.importance import Batch, Loss, Scores, sum_over_parameters
+from pruning.importance import Batch, Loss, Scores
+from pruning.scores import sum_over_parameters
 from pruning.surgery import Cutter
 from space.network import Network
 

@@ -1,9 +1,10 @@
-"""torch-pruning traces the module and finds the groups by itself; where it can, it agrees with ours."""
+"""torch-pruning traces the module and finds the groups by itself; it agrees with ours."""
 
 from __future__ import annotations
 
 import copy
 import importlib.util
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,122 +14,139 @@ import numpy as np
 import pytest
 import torch
 import torch_pruning as tp
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 import space
+from pruning.check import MOST_PLACES, Traced, comparable, differing_groups, places_at, places_of_channels, producers
 from pruning.surgery import Cutter
 from space import Architecture
-from space.channels import FIXED, parametric
-from space.decoders.ladder import LadderDecoder
-from space.graph import Node
+from space.graph import Graph
 from space.network import Network
 
-Members = set[tuple[str, str, int]]
-SAMPLES = 3  # channels compared per layer, beside its first and its last
+SAMPLES = 2  # channels compared per layer, beside its first and its last
 
-
-def _without_image(architecture: Architecture) -> Architecture:
-    """The same with a plain first layer, no image joined later, and a ladder that reads activated features.
-
-    torch-pruning does not see an image that is concatenated, and does not see layers that no output depends on: with
-    taps before the last activation, that activation and its normalisation are such.
-    """
-    stem, decoder = architecture.stem, architecture.decoder
-    stem = replace(stem, kind="convs") if stem.kind == "cat" else replace(stem, image=False)
-    fuse = {"image": "none", "image_add": "add", "image_concat": "concat", "fir": "none"}
-    stages = tuple(replace(stage, fuse=fuse.get(stage.fuse, stage.fuse)) for stage in architecture.stages)
-    if isinstance(decoder, LadderDecoder):
-        decoder = replace(decoder, taps="relu")
-    return replace(architecture, stem=stem, stages=stages, decoder=decoder)
-
-
-TRACEABLE = (
-    "swiftnet-rn18",
-    "swiftnet-mnv2",
-    "ndnet45-fcn32",
-    "ndnet45-ende",
-    "erfnet",
-    "fplnet-encoder",
+PUBLISHED = ("erfnet", "fplnet-encoder", "ndnet45-ende", "swiftnet-rn18", "swiftnet-mnv2", "swiftnet-rn18-pyramid")
+CROSSINGS = (
     "fpl encoder under a ladder",
     "nonbt, conv_pool stem, cat decoder",
+    "raw image through two cats, deconv decoder",
     "esp, all cats",
     "esp modules with image_concat, cat decoder",
+    "fir and cat down with fpl",
     "fpl under sums of its first convolution",
+    "fpl, cats of cats, all fusions of pairs",
     "image pyramid of two levels",
+    "narrow sep with image stem",
     "inverted with cats, relu6",
+    "blocks of all families in a row",
 )
 
 
-# Where channels of several layers are concatenated, torch-pruning's scores leave out layers whose place it cannot tell.
-WITHOUT_CONCATENATIONS = (
-    "swiftnet-rn18",
-    "swiftnet-mnv2",
-    "ndnet45-fcn32",
-    "ndnet45-ende",
-    "fplnet-encoder",
-    "fpl encoder under a ladder",
-    "esp modules with image_concat, cat decoder",
-)
+@pytest.fixture
+def network_of(randomised: Callable[..., Network], crossings: dict[str, Architecture]) -> Callable[[str], Network]:
+    return lambda name: randomised(crossings[name] if name in crossings else space.load(name))
 
 
-@pytest.fixture(params=TRACEABLE)
-def network(request: pytest.FixtureRequest, randomised: Callable, crossings: dict[str, Architecture]) -> Network:
-    name = request.param
-    return randomised(_without_image(crossings[name] if name in crossings else space.load(name)))
+@pytest.fixture(params=[*PUBLISHED, *CROSSINGS])
+def network(request: pytest.FixtureRequest, network_of: Callable[[str], Network]) -> Network:
+    return network_of(request.param)
 
 
-def producers(cutter: Cutter) -> list[Node]:
-    """Layers that make channels which can go."""
-    dense = [node for node in parametric(cutter.graph) if node.kind in ("conv", "deconv") and not node.depthwise]
-    return [node for node in dense if cutter.map.group_of_channel[cutter.positions(node)[0]] != FIXED]
+def test_every_crossing_is_compared(crossings: dict[str, Architecture]) -> None:
+    assert set(CROSSINGS) == set(crossings)
 
 
-def ours(cutter: Cutter) -> dict[int, Members]:
-    """Channel to all (layer, side, index) that belong to it."""
-    members: dict[int, Members] = {}
-    for node in parametric(cutter.graph):
-        for index, channel in enumerate(cutter.positions(node)):
-            members.setdefault(int(channel), set()).add((node.name, "out", index))
-        if node.kind in ("conv", "deconv") and not node.depthwise:
-            for index, channel in enumerate(cutter.read_positions(node)):
-                members.setdefault(int(channel), set()).add((node.name, "in", index))
-    return members
-
-
-def traced(network: Network, image: torch.Tensor) -> tp.DependencyGraph:
-    graph = tp.DependencyGraph().build_dependency(network, example_inputs=image)
-    network.eval()
-    return graph
-
-
-def out_group(graph: tp.DependencyGraph, layer: nn.Module, indices: list[int]) -> tp.Group:
-    return graph.get_pruning_group(layer, tp.prune_conv_out_channels, idxs=indices)
-
-
-def theirs(graph: tp.DependencyGraph, network: Network, group: tp.Group) -> Members:
-    names = {module: name for name, module in network.named_modules()}
-    members: Members = set()
-    for dependency, indices in group:
-        layer = dependency.layer
-        if layer not in names:  # torch-pruning's own stand-ins for cat, add and the like
-            continue
-        one_sided = isinstance(layer, (nn.BatchNorm2d, nn.PReLU)) or getattr(layer, "groups", 1) > 1
-        outwards = one_sided or graph.is_out_channel_pruning_fn(dependency.pruning_fn)
-        members |= {(names[layer], "out" if outwards else "in", index) for index in indices}
-    return members
-
-
-def test_groups_are_the_same(network: Network, image: Callable, classes: int) -> None:
+def test_groups_are_the_same(network: Network, classes: int) -> None:
     cutter = Cutter(network.architecture, classes)
-    expected, graph = ours(cutter), traced(network, image())
-    rng = np.random.default_rng(0)
+    assert comparable(cutter)
+    places, traced = places_of_channels(cutter), Traced(network)
+    rng, compared = np.random.default_rng(0), 0
     for node in producers(cutter):
-        channels = cutter.positions(node)
-        some = {0, len(channels) - 1, *rng.integers(len(channels), size=SAMPLES).tolist()}
-        for index in sorted(some):
-            group = out_group(graph, network.layer(node.name), [index])
-            assert theirs(graph, network, group) == expected[int(channels[index])], f"{node.name} channel {index}"
+        count = len(cutter.positions(node))
+        for index in sorted({0, count - 1, *rng.integers(count, size=SAMPLES).tolist()}):
+            ours = places_at(cutter, places, node, [index])
+            if len(ours) <= MOST_PLACES:
+                assert traced.places(node.name, [index]) == ours, f"{node.name} channel {index}"
+                compared += 1
+    assert compared >= 10
+
+
+def test_the_check_of_a_run_finds_them_the_same(published: Architecture, classes: int) -> None:
+    cutter = Cutter(published, classes)
+    assert comparable(cutter)
+    assert differing_groups(cutter, published.build(classes)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100))
+def test_the_check_of_a_run_on_random_networks(
+    seed: int, narrow_space: space.Space, random_keep: Callable[..., np.ndarray], classes: int
+) -> None:
+    whole = Cutter(narrow_space.sample(random.Random(seed)), classes)
+    for share in (1.0, 0.6):
+        architecture = whole.narrowed(whole.counts(random_keep(whole, seed=seed, share=share)))
+        assert differing_groups(Cutter(architecture, classes), architecture.build(classes)) == []
+
+
+def test_groups_that_are_wrong_are_found(
+    crossings: dict[str, Architecture], classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the ties of sums, each term would be cut by itself."""
+    architecture = crossings["raw image through two cats, deconv decoder"]
+    network = architecture.build(classes)
+    monkeypatch.setattr(Graph, "_tie", lambda *terms: None)
+    assert "stage0.block0.2_1x3" in differing_groups(Cutter(architecture, classes), network)
+
+
+@pytest.mark.parametrize("name", ["nonbt, conv_pool stem, cat decoder", "narrow sep with image stem"])
+def test_single_channels_that_torch_pruning_mistakes_are_not_compared(
+    name: str, crossings: dict[str, Architecture], classes: int
+) -> None:
+    """A PReLU of one channel, a depthwise convolution of one channel."""
+    whole = Cutter(crossings[name], classes)
+    architecture = whole.narrowed(dict.fromkeys(whole.map.names, 1))
+    cutter = Cutter(architecture, classes)
+    assert comparable(whole)
+    assert not comparable(cutter)
+    assert differing_groups(cutter, architecture.build(classes)) == []
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_checking_leaves_the_network_as_it_was(
+    training: bool, crossings: dict[str, Architecture], classes: int
+) -> None:
+    network = crossings["fpl encoder under a ladder"].build(classes).train(training)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    random_before = torch.random.get_rng_state()
+    with torch.no_grad():
+        assert differing_groups(Cutter(network.architecture, classes), network) == []
+    assert all(module.training is training for module in network.modules())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())
+    assert torch.equal(torch.random.get_rng_state(), random_before)
+
+
+def test_cuts_are_the_same(
+    network: Network, image: Callable[..., torch.Tensor], random_keep: Callable[..., np.ndarray], classes: int
+) -> None:
+    cutter, picture = Cutter(network.architecture, classes), image()
+    keep = random_keep(cutter, seed=1, share=0.7)
+    expected = cutter.cut(network, keep)
+    achieved, gone = copy.deepcopy(network), set()
+    traced = Traced(achieved)
+    for node in producers(cutter):
+        left = [int(channel) for channel in cutter.positions(node) if int(channel) not in gone]
+        indices = [index for index, channel in enumerate(left) if not keep[channel]]
+        if indices:
+            traced.group(node.name, indices).prune()
+            gone |= {left[index] for index in indices}
+    assert gone == set(np.flatnonzero(~keep).tolist())
+    weights = achieved.state_dict()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    with torch.no_grad():
+        assert torch.equal(expected(picture), achieved(picture))
 
 
 @pytest.fixture
@@ -143,14 +161,33 @@ def stock() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("network", WITHOUT_CONCATENATIONS, indirect=True)
+# Where channels of several layers are concatenated, torch-pruning's scores leave out layers whose place it cannot tell.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "swiftnet-rn18",
+        "swiftnet-mnv2",
+        "ndnet45-fcn32",
+        "ndnet45-ende",
+        "fplnet-encoder",
+        "fpl encoder under a ladder",
+        "esp modules with image_concat, cat decoder",
+    ],
+)
 @pytest.mark.parametrize("importance", ["magnitude", "taylor"])
 def test_the_importances_of_the_study_are_theirs(
-    importance: str, network: Network, image: Callable, classes: int, stock: ModuleType
+    importance: str,
+    name: str,
+    network_of: Callable[[str], Network],
+    randomised: Callable[..., Network],
+    image: Callable[..., torch.Tensor],
+    classes: int,
+    stock: ModuleType,
 ) -> None:
+    network = randomised(_without_image(network_of(name).architecture))
     cutter, picture = Cutter(network.architecture, classes), image()
     labels = torch.randint(classes, (len(picture), *picture.shape[-2:]), generator=torch.Generator().manual_seed(0))
-    graph = traced(network, picture)
+    traced = Traced(network)
     if importance == "magnitude":
         scores, scorer = stock.group_magnitude(cutter, network), tp.importance.GroupMagnitudeImportance()
     else:
@@ -162,27 +199,13 @@ def test_the_importances_of_the_study_are_theirs(
         cross_entropy(network(picture), labels).backward()
     for node in producers(cutter):
         channels = cutter.positions(node)
-        group = out_group(graph, network.layer(node.name), list(range(len(channels))))
-        expected = scorer(group).double().numpy()
+        expected = scorer(traced.group(node.name, range(len(channels)))).double().numpy()
         found = scores[channels] / scores[channels].mean()
         np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=node.name)
 
 
-def test_cuts_are_the_same(network: Network, image: Callable, random_keep: Callable, classes: int) -> None:
-    cutter, picture = Cutter(network.architecture, classes), image()
-    keep = random_keep(cutter, seed=1)
-    expected = cutter.cut(network, keep)
-    achieved, gone = copy.deepcopy(network), set()
-    graph = traced(achieved, picture)
-    for node in producers(cutter):
-        left = [int(channel) for channel in cutter.positions(node) if int(channel) not in gone]
-        indices = [index for index, channel in enumerate(left) if not keep[channel]]
-        if indices:
-            out_group(graph, achieved.layer(node.name), indices).prune()
-            gone |= {left[index] for index in indices}
-    assert gone == set(np.flatnonzero(~keep).tolist())
-    weights = achieved.state_dict()
-    for name, value in expected.state_dict().items():
-        assert torch.equal(value, weights[name]), name
-    with torch.no_grad():
-        assert torch.equal(expected(picture), achieved(picture))
+def _without_image(architecture: Architecture) -> Architecture:
+    """The same where no image is joined later."""
+    fuse = {"image_concat": "concat", "fir": "none"}
+    stages = tuple(replace(stage, fuse=fuse.get(stage.fuse, stage.fuse)) for stage in architecture.stages)
+    return replace(architecture, stem=replace(architecture.stem, image=False), stages=stages)

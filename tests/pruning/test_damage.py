@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pruning.damage import SHARES, assumed_damage, kept_first, observed_damage
 from pruning.depth import removable_blocks, remove_blocks
-from pruning.importance import magnitude
+from pruning.importances.magnitude import magnitude
 from pruning.surgery import Cutter
 from space import Architecture
 from space.network import Network

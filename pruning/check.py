@@ -1,0 +1,143 @@
+"""Our groups of channels against torch-pruning's, which finds them by tracing the network itself.
+
+Two ways to the same answer: ours reads the architecture's graph (`space.channels`), torch-pruning's follows autograd
+through the `nn.Module` that was built of it. Where they differ, one of the two would cut wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from pruning.surgery import Cutter
+from space.channels import parametric
+from space.graph import Node
+
+if TYPE_CHECKING:
+    from space.network import Network
+
+Place = tuple[str, Literal["out", "in"], int]  # layer, its output or what it reads, index
+
+SIZE = (64, 64)  # of the image that is traced
+MOST_PLACES = 64  # of a channel that is looked up; torch-pruning's effort grows with their square
+
+
+def differing_groups(cutter: Cutter, network: Network) -> list[str]:
+    """The groups whose first and last channel do not stand where torch-pruning finds them: none, unless we are wrong.
+
+    Takes some tenths of a second. Nothing is compared where `comparable` says no, nor channels that stand in more than
+    MOST_PLACES places. The network is left as it was.
+    """
+    if not comparable(cutter):
+        return []
+    places, traced = places_of_channels(cutter), Traced(network)
+    differing = []
+    for name, (node, indices) in _ends(cutter).items():
+        ours = places_at(cutter, places, node, indices)
+        if len(ours) <= MOST_PLACES and traced.places(node.name, indices) != ours:
+            differing.append(name)
+    return differing
+
+
+def comparable(cutter: Cutter) -> bool:
+    """Whether torch-pruning finds the groups of such a network.
+
+    It takes a PReLU of one channel for one whose slope all channels share, and a depthwise convolution of one channel
+    for a dense one.
+    """
+    mistaken = (node for node in parametric(cutter.graph) if node.kind == "act" or node.depthwise)
+    return all(len(cutter.positions(node)) > 1 for node in mistaken)
+
+
+def places_of_channels(cutter: Cutter) -> dict[int, set[Place]]:
+    """By channel, all that goes when it goes, as our graph has it."""
+    places: dict[int, set[Place]] = {}
+    for node in parametric(cutter.graph):
+        for index, channel in enumerate(cutter.positions(node).tolist()):
+            places.setdefault(channel, set()).add((node.name, "out", index))
+        if _dense(node):
+            for index, channel in enumerate(cutter.read_positions(node).tolist()):
+                places.setdefault(channel, set()).add((node.name, "in", index))
+    return places
+
+
+def places_at(cutter: Cutter, places: dict[int, set[Place]], node: Node, indices: Iterable[int]) -> set[Place]:
+    """All that goes when these outputs of a layer go, of what `places_of_channels` found."""
+    channels = cutter.positions(node)
+    return set().union(*(places[int(channels[index])] for index in indices))
+
+
+def producers(cutter: Cutter) -> list[Node]:
+    """The layers that make channels which can go."""
+    free = set().union(*(cutter.map.members(name).tolist() for name in cutter.map.names))
+    return [node for node in parametric(cutter.graph) if _dense(node) and int(cutter.positions(node)[0]) in free]
+
+
+class Traced:
+    """A network as torch-pruning sees it.
+
+    It is traced behind a convolution: an image that comes from nowhere is invisible to torch-pruning, and the places of
+    all that is concatenated with it are wrong.
+    """
+
+    def __init__(self, network: Network) -> None:
+        import torch
+        import torch_pruning
+        from torch import nn
+
+        like = next(network.parameters())
+        with torch.random.fork_rng(devices=[]):  # its weights draw from no stream of ours
+            source = nn.Conv2d(3, 3, 1).to(device=like.device, dtype=like.dtype)
+        image = torch.zeros((1, 3, *SIZE), device=like.device, dtype=like.dtype)
+        self._network = network
+        was_training = network.training
+        try:
+            with torch.enable_grad():
+                self._graph = torch_pruning.DependencyGraph().build_dependency(
+                    nn.Sequential(source, network),
+                    example_inputs=image,
+                    forward_fn=lambda model, image: model(image),
+                    verbose=False,
+                )
+        finally:
+            network.train(was_training)  # tracing leaves it in evaluation mode
+        self._names = {module: name for name, module in network.named_modules()}
+
+    def group(self, layer: str, indices: Iterable[int]) -> Any:
+        """torch-pruning's group of these outputs of a convolution."""
+        import torch_pruning
+
+        convolution = self._network.layer(layer)
+        return self._graph.get_pruning_group(convolution, torch_pruning.prune_conv_out_channels, idxs=list(indices))
+
+    def places(self, layer: str, indices: Iterable[int]) -> set[Place]:
+        """All that goes when these outputs of a convolution go."""
+        from torch import nn
+
+        places: set[Place] = set()
+        for dependency, at in self.group(layer, indices):
+            name = self._names.get(dependency.layer)
+            if name is None:  # torch-pruning's own stand-ins for cat, add and the like
+                continue
+            one_sided = isinstance(dependency.layer, (nn.BatchNorm2d, nn.PReLU)) or dependency.layer.groups > 1
+            outwards = one_sided or self._graph.is_out_channel_pruning_fn(dependency.pruning_fn)
+            places |= {(name, "out" if outwards else "in", int(index)) for index in at}
+        return places
+
+
+def _dense(node: Node) -> bool:
+    return node.kind in ("conv", "deconv") and not node.depthwise
+
+
+def _ends(cutter: Cutter) -> dict[str, tuple[Node, list[int]]]:
+    """By group, a layer that makes its channels, and where it makes the first and the last of them."""
+    found: dict[str, tuple[Node, list[int]]] = {}
+    for node in producers(cutter):
+        channels = cutter.positions(node)
+        groups = cutter.map.group_of_channel[channels]
+        for group in dict.fromkeys(groups.tolist()):
+            name = cutter.map.names[group]
+            if name not in found:
+                places = (groups == group).nonzero()[0]
+                found[name] = (node, sorted({int(places[0]), int(places[-1])}))
+    return found

@@ -1,0 +1,29 @@
+"""First-order Taylor expansion of the loss (Molchanov 2017)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pruning.importance import Importance, LabelledData, Scores
+from pruning.scores import gate_derivatives, mean
+from pruning.surgery import Cutter
+
+if TYPE_CHECKING:
+    from space.network import Network
+
+
+def taylor(cutter: Cutter, network: Network, data: LabelledData) -> Scores:
+    """First-order estimate of how much the loss changes without a channel: the absolute derivative by its gate,
+    averaged over batches (Molchanov 2017, eq. 2; over everything that reads the channel).
+
+    Returns one score per channel of the unpruned architecture.
+
+    Raises: UserError when the loss is not finite.
+    """
+    derivatives = gate_derivatives(cutter, network, data.batches, data.loss)
+    return mean(np.abs(derivative) for derivative in derivatives)
+
+
+IMPORTANCE = Importance(of_loss=taylor)

@@ -1,0 +1,96 @@
+"""The arithmetic that importances share: amounts and derivatives of weights, summed over what belongs to a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pruning.importance import Batch, Loss, Scores
+from pruning.surgery import Cutter
+from space.channels import parametric
+from space.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from space.network import Network
+
+
+def mean(terms: Iterable[Scores]) -> Scores:
+    """Of one term at least."""
+    total, count = np.zeros(1), 0
+    for term in terms:
+        total, count = total + term, count + 1
+    assert count, "importance needs at least one batch"
+    return total / count
+
+
+def gate_derivatives(cutter: Cutter, network: Network, batches: Iterable[Batch], loss: Loss) -> Iterator[Scores]:
+    """For each batch, the derivative of its loss by a factor on all that reads a channel, one per channel.
+
+    A channel that goes is one that nothing reads any more, so its gate is on everything that reads it, and the
+    derivative by the gate is the sum of weight times gradient over the slices that read the channel. The network is
+    left as it was.
+
+    Raises: UserError when the loss is not finite.
+    """
+    import torch
+
+    was_training, gradients = network.training, [parameter.grad for parameter in network.parameters()]
+    network.eval()  # statistics stay, and dropout is off
+    try:
+        for number, (images, labels) in enumerate(batches):
+            network.zero_grad(set_to_none=True)
+            value = loss(network(images), labels)
+            if not bool(torch.isfinite(value)):
+                raise UserError(
+                    f"expected a finite loss to score channels by, got {float(value.detach())} on batch {number}; "
+                    "check the network's weights and that the batch has labels that are not void"
+                )
+            torch.autograd.backward(value)
+            yield _read_weight_times_gradient(cutter, network)
+    finally:
+        for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        network.train(was_training)
+
+
+def sum_over_parameters(cutter: Cutter, network: Network, amount_of: Callable[[nn.Parameter], Tensor]) -> Scores:
+    """Sum of an amount of each parameter (of its shape) over all parameters that go when a channel goes: its filters,
+    the slices that read it, its scales and slopes.
+    """
+    scores = np.zeros(len(cutter.everything))
+    for node in parametric(cutter.graph):
+        outputs = cutter.positions(node)
+        for parameter in network.layer(node.name).parameters():
+            amount = amount_of(parameter).double()
+            if amount.dim() == 1 or node.depthwise:
+                np.add.at(scores, outputs, amount.reshape(len(outputs), -1).sum(dim=1).cpu().numpy())
+                continue
+            if node.kind == "deconv":
+                amount = amount.transpose(0, 1)
+            filters = amount.flatten(2).sum(dim=2).cpu().numpy()  # (out, in)
+            inputs = cutter.read_positions(node)
+            np.add.at(scores, outputs, filters.sum(axis=1))
+            np.add.at(scores, inputs, filters.sum(axis=0))
+            # Where a layer reads and gives the same channel (residual streams), its own weight was counted twice.
+            both = np.nonzero(outputs[:, None] == inputs[None, :])
+            np.subtract.at(scores, outputs[both[0]], filters[both])
+    return scores
+
+
+def _read_weight_times_gradient(cutter: Cutter, network: Network) -> Scores:
+    """Sum of weight times gradient over the slices that read each channel."""
+    sums = np.zeros(len(cutter.everything))
+    for node in parametric(cutter.graph):
+        if node.kind not in ("conv", "deconv") or node.depthwise:
+            continue
+        weight = network.layer(node.name).get_parameter("weight")
+        if weight.grad is None:  # no output depends on the layer
+            continue
+        reads = 0 if node.kind == "deconv" else 1
+        amounts = (weight.detach() * weight.grad).double().transpose(0, reads).flatten(1).sum(dim=1)
+        np.add.at(sums, cutter.read_positions(node), amounts.cpu().numpy())
+    return sums
