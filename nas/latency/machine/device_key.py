@@ -16,7 +16,7 @@ def folder(kind: str) -> Path:
 
 
 def key_of(environment: Mapping[str, str], size: tuple[int, int]) -> dict[str, str]:
-    """Everything that a latency of a given network hangs on: device, versions, precision, threads, input size."""
+    """Everything that a latency of a given network depends on: device, versions, precision, threads, input size."""
     key = {name: text for name, text in environment.items() if name not in ("python", "system")}
     return key | {"size": f"{size[0]}x{size[1]}"}
 

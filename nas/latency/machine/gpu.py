@@ -29,7 +29,7 @@ SLACK_SECONDS = 0.02  # two ticks of the kernel's clock
 
 @dataclass(frozen=True, kw_only=True)
 class GpuState:
-    """What NVML tells of a GPU at one moment."""
+    """What NVML says of a GPU at one moment."""
 
     reasons: int = 0
     """Why clocks are held down: bits, those of `SLOWDOWNS` among them."""
@@ -67,9 +67,9 @@ def slowdowns(spans: Sequence[tuple[GpuState, GpuState]], seconds: float) -> tup
     for before, after in spans:
         for process in before.others.keys() & after.others.keys():
             used[process] = used.get(process, 0.0) + after.others[process] - before.others[process]
-    strangers = sum(each > LAUNCHING_SHARE * seconds + SLACK_SECONDS for each in used.values())
-    if strangers:
-        found.append(f"other processes computed on the GPU: {strangers}")
+    launching = sum(each > LAUNCHING_SHARE * seconds + SLACK_SECONDS for each in used.values())
+    if launching:
+        found.append(f"other processes computed on the GPU: {launching}")
     return tuple(found)
 
 

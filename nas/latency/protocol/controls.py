@@ -25,7 +25,7 @@ class Controls:
     reference: Call
     canary: Call
     key: Mapping[str, str]
-    """What their latency hangs on; their anchor is kept under it (`nas.latency.machine.device_key`)."""
+    """What their latency depends on; their anchor is kept under it (`nas.latency.machine.device_key`)."""
     threads: int = 1
     """CPU threads that a call uses."""
     device: str = "cpu"

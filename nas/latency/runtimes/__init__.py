@@ -103,17 +103,17 @@ def require(target: Target) -> Runtime:
 
 
 def environment(target: Target) -> dict[str, str]:
-    """What a latency on `target` hangs on: the device, precision and threads, and the versions of the runtime."""
+    """What a latency on `target` depends on: the device, precision and threads, and the versions of the runtime."""
     return device.describe(target) | load(target).versions()
 
 
 def watch(runtime: Runtime) -> Watch:
-    """What tells how long a runtime's calls take."""
+    """The clock and counters of a runtime: those of this machine, unless it has its own."""
     found: Watch = getattr(runtime, "WATCH", THIS_MACHINE)
     return found
 
 
 def note(runtime: Runtime) -> str:
-    """What else there is to know of a runtime; mostly nothing."""
+    """What a runtime says of itself; empty when it says nothing."""
     found: str = getattr(runtime, "NOTE", "")
     return found

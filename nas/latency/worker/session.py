@@ -78,7 +78,7 @@ class Session:
 
 
 def environment(target: Target) -> dict[str, str]:
-    """What a latency on `target` hangs on: device, precision, threads, versions, the reference and the protocol."""
+    """What a latency on `target` depends on: device, precision, threads, versions, the reference and the protocol."""
     from nas.latency.protocol.reference import NAME
 
     return runtimes.environment(target) | {"reference": NAME, "protocol": VERSION}
