@@ -17,9 +17,9 @@ COLUMNS = (
 def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(nas, small, tmp_path):
     board = tmp_path / "board"
     networks = ("ndnet29-fcn32", small)
-    answer = nas("measure", *networks, "--target", "torch@cpu:1", "--input", "64x96", "--classes", "3", "--out", board)
+    answer = nas("measure", *networks, "--target", "null@cpu:1", "--input", "64x96", "--classes", "3", "--out", board)
     assert answer.code == 0, answer.err
-    assert "2 networks on torch@cpu:1 at 64x96, batch 1, 3 classes" in answer.out
+    assert "2 networks on null@cpu:1 at 64x96, batch 1, 3 classes" in answer.out
     assert "timed: network, upsampling" in answer.out
 
     text = (board / "latency.csv").read_text()
@@ -32,7 +32,7 @@ def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(n
         numbers = {name: float(row[name]) for name in row if name.endswith("_milliseconds")}
         assert numbers["p50_milliseconds"] <= numbers["p90_milliseconds"] <= numbers["p99_milliseconds"]
         assert numbers["ci_low_milliseconds"] <= numbers["p50_milliseconds"] <= numbers["ci_high_milliseconds"]
-        assert (row["target"], row["height"], row["width"], row["threads"]) == ("torch@cpu:1", "64", "96", "1")
+        assert (row["target"], row["height"], row["width"], row["threads"]) == ("null@cpu:1", "64", "96", "1")
         assert int(row["samples"]) >= 40
         assert re.search(rf"^{re.escape(row['network'])} +{numbers['p50_milliseconds']:.2f} ", answer.out, re.M)
         assert (f"! {row['network']}: " in answer.out) == bool(row["flagged"])

@@ -15,7 +15,7 @@ from nas.runs.certificate import read_certificate
 from nas.runs.trained import load_trained
 from space.scale import scale_width
 
-TARGET = ("--target", "onnxruntime@cpu:1", "--within", "10%")
+TARGET = ("--target", "null@cpu:1")
 INPUT = ("--input", "64x96")
 
 
@@ -51,7 +51,8 @@ def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_p
     assert with_data or architecture.without_channels() == whole  # blocks go only where their worth is seen
     assert 0 < space.parameters(architecture, 3) < space.parameters(whole, 3)
     assert certificate.parameters == space.parameters(architecture, 3)
-    assert certificate.passed == (certificate.latency.p50_milliseconds <= 0.6 * milliseconds + 0.001)
+    assert certificate.passed
+    assert certificate.latency.p50_milliseconds <= 0.6 * milliseconds + 0.001
     assert (certificate.miou is None) == (not with_data)
     assert ("epoch 1/1" in answer.out) == with_data
     assert re.search(r"whole .* ms.*\npruned .* ms", answer.out)
