@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas.latency.record import Budget
-from nas.prune.pruner import Plan, Pruner
+from nas.prune.pruner import Pruner
 from nas.runs.folder import RunFolder, Trial
 from nas.runs.trained import WEIGHTS
 from nas.search.console import Console
@@ -58,7 +58,7 @@ def _cut(
     console.step(f"prune   {parent.name}")
     number = max((each.number for each in run.trials()), default=0) + 1
     try:
-        pruned = pruner.prune(_trained(run, parent, num_classes), budget, Plan(epochs=0))
+        pruned = pruner.prune(_trained(run, parent, num_classes))
     except BudgetError as error:
         console.step(f"        left out: {error}")
         return None

@@ -18,7 +18,10 @@ from nas.latency.estimates.calibration import kept_table
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Budget, Latency
 from nas.latency.target import Target
+from nas.prune.judge import Judge
+from nas.prune.plan import Plan
 from nas.prune.pruner import Pruner
+from nas.prune.tuning import FineTuning
 from nas.runs.folder import Certificate, Phase, RunFolder, Trial
 from nas.search.console import Console
 from nas.search.cutting import prune_over_budget
@@ -86,15 +89,12 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             _search_phase(run, study, proposals, cluster, console)
             _finish_phase(run, study, budget, cluster, console)
             if study.search.finish_epochs:
+                size, within = study.data.size, study.latency_within
                 pruner = Pruner(
-                    meter,
-                    study.data.size,
-                    dataset.num_classes,
-                    table=table,
-                    dataset=dataset,
-                    recipe=study.recipe,
-                    device=cluster.device,
-                    within=study.latency_within,
+                    judge=Judge(meter, size, dataset.num_classes, table=table, within=within),
+                    budget=budget,
+                    plan=Plan(epochs=0),
+                    tuning=FineTuning(dataset=dataset, recipe=study.recipe, device=cluster.device),
                     said=console.step,
                 )
                 pruned = prune_over_budget(run, study, budget, pruner, dataset.num_classes, console)
