@@ -61,7 +61,10 @@ def run(options: argparse.Namespace) -> None:
     from nas.latency import Meter
     from nas.latency.budget import Budget
     from nas.latency.estimates.calibration import kept_table
-    from nas.prune.pruner import Plan, Pruner
+    from nas.prune.judge import Judge
+    from nas.prune.plan import Plan
+    from nas.prune.pruner import Pruner
+    from nas.prune.tuning import FineTuning
     from nas.runs.certificate import read_certificate
     from nas.runs.trained import load_trained
     from nas.runs.winner import write_winner
@@ -96,18 +99,13 @@ def run(options: argparse.Namespace) -> None:
 
     with Meter(target, labelling.size, num_classes) as meter:
         pruner = Pruner(
-            meter,
-            labelling.size,
-            num_classes,
-            table=kept_table(meter),
-            dataset=dataset,
-            recipe=recipe,
-            device=device,
-            within=within,
+            judge=Judge(meter, labelling.size, num_classes, table=kept_table(meter), within=within),
+            budget=budget,
+            plan=plan,
+            tuning=None if dataset is None else FineTuning(dataset=dataset, recipe=recipe, device=device),
             said=_say,
         )
-        pruned = pruner.prune(network, budget, plan)
-        pruned = pruner.finish(pruned, network, budget, plan, certify)
+        pruned = pruner.finish(pruner.prune(network), network, certify)
     certificate = read_certificate(out)
     for word, each, latency in (
         ("whole", network, pruned.before),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
-from nas.prune.pruner import Plan, Pruner
+from nas.prune.judge import Judge
+from nas.prune.plan import Plan
+from nas.prune.pruner import Pruner
+from nas.prune.tuning import FineTuning
 from nas.runs.folder import RunFolder
 from nas.runs.trained import WEIGHTS
 from nas.runs.trial import Trial
@@ -17,15 +20,12 @@ from space.network import Network
 def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pruner:
     """What prunes for a search, on the device that `meter` times on and whose latency table is `table`."""
     study = search.study
+    judge = Judge(meter, study.data.size, search.num_classes, table=table, within=study.latency_within)
     return Pruner(
-        meter,
-        study.data.size,
-        search.num_classes,
-        table=table,
-        dataset=search.dataset,
-        recipe=study.recipe,
-        device=search.workers.device,
-        within=study.latency_within,
+        judge=judge,
+        budget=search.budget,
+        plan=Plan(epochs=0),
+        tuning=FineTuning(dataset=search.dataset, recipe=study.recipe, device=search.workers.device),
         said=search.console.step,
     )
 
@@ -66,7 +66,7 @@ def _cut(search: Search, pruner: Pruner, parent: Trial) -> Trial | None:
     console.step(f"prune   {parent.name}")
     number = max((each.number for each in run.trials()), default=0) + 1
     try:
-        pruned = pruner.prune(_trained(run, parent, search.num_classes), search.budget, Plan(epochs=0))
+        pruned = pruner.prune(_trained(run, parent, search.num_classes))
     except BudgetError as error:
         console.step(f"        left out: {error}")
         return None

@@ -49,7 +49,10 @@ from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
 from nas.latency.protocol import WITHIN as SURE
 from nas.latency.record import Latency
-from nas.prune.pruner import AIM, Plan, Pruner
+from nas.prune.judge import Judge
+from nas.prune.plan import Plan
+from nas.prune.pruner import AIM, Pruner
+from nas.prune.tuning import FineTuning
 from nas.training import Recipe
 from nas.training.loss import segmentation_loss
 from nas.training.steps import guarded
@@ -281,20 +284,15 @@ def cut_by(method: str, bench: Bench, budget: float, folder: Path) -> None:
 
 def ours(bench: Bench, budget: float, folder: Path, steps: int) -> tuple[Network, int]:
     """As `nas prune` does it; the network, and how many blocks went."""
+    dataset, place = bench.dataset, bench.place
     pruner = Pruner(
-        bench.meter,
-        bench.dataset.size,
-        bench.dataset.num_classes,
-        table=bench.table,
-        dataset=bench.dataset,
-        recipe=bench.place.effort.tuning(bench.recipe),
-        device=bench.place.device,
-        within=WITHIN,
+        judge=Judge(bench.meter, dataset.size, dataset.num_classes, table=bench.table, within=WITHIN),
+        budget=Budget(milliseconds=budget),
+        plan=Plan(epochs=place.effort.epochs, steps=steps),
+        tuning=FineTuning(dataset=dataset, recipe=place.effort.tuning(bench.recipe), device=place.device),
         said=lambda words: print(f"    {words}", flush=True),
     )
-    pruned = pruner.prune(
-        bench.network, Budget(milliseconds=budget), Plan(epochs=bench.place.effort.epochs, steps=steps)
-    )
+    pruned = pruner.prune(bench.network)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIBED).write_text(pruned.network.architecture.to_yaml())
     return pruned.network, pruned.blocks_gone

@@ -21,7 +21,10 @@ from nas.latency.machine import lane
 from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
-from nas.prune.pruner import AIM, Plan, Pruner
+from nas.prune.judge import Judge
+from nas.prune.plan import Plan
+from nas.prune.pruner import AIM, Pruner
+from nas.prune.tuning import FineTuning
 from nas.training import load_recipe
 from space import Architecture, BudgetError, UserError
 from space.channels import widths
@@ -97,8 +100,16 @@ def network() -> Network:
     return replace(whole, stages=stages, decoder=decoder).build(11).eval()
 
 
-def pruner(target: MeasuresOne, dataset: Dataset | None, said: list[str]) -> Pruner:
-    return Pruner(target, SIZE, 11, table=None, dataset=dataset, recipe=load_recipe("quick"), said=said.append)
+def pruner(
+    target: MeasuresOne, dataset: Dataset | None, said: list[str], budget: Budget, plan: Plan | None = None
+) -> Pruner:
+    return Pruner(
+        judge=Judge(target, SIZE, 11),
+        budget=budget,
+        plan=plan or Plan(epochs=0),
+        tuning=None if dataset is None else FineTuning(dataset=dataset, recipe=load_recipe("quick")),
+        said=said.append,
+    )
 
 
 def share_of(network: Network, share: float) -> Budget:
@@ -110,7 +121,7 @@ def test_the_budget_is_filled_and_the_epochs_are_shared_out(steps: int, network:
     said: list[str] = []
     before = {name: value.clone() for name, value in network.state_dict().items()}
     budget = share_of(network, 0.5)
-    pruned = pruner(Invented(), dataset, said).prune(network, budget, Plan(epochs=4, steps=steps))
+    pruned = pruner(Invented(), dataset, said, budget, Plan(epochs=4, steps=steps)).prune(network)
     # Of a network that has learnt nothing blocks go first, and no part of one can be given back.
     assert 0.9 * budget.milliseconds <= pruned.after.p50_milliseconds <= AIM * budget.milliseconds
     assert pruned.blocks == 7
@@ -126,7 +137,7 @@ def test_the_budget_is_filled_and_the_epochs_are_shared_out(steps: int, network:
 def test_a_cut_that_only_seemed_to_fit_is_cut_lower(network: Network) -> None:
     said: list[str] = []
     budget = share_of(network, 0.75)
-    pruned = pruner(Flattering(), None, said).prune(network, budget, Plan(epochs=0))
+    pruned = pruner(Flattering(), None, said, budget).prune(network)
     assert 0.9 * budget.milliseconds <= pruned.after.p50_milliseconds <= budget.milliseconds
     assert pruned.after == Invented().measure(pruned.network.architecture)
     assert [words.split()[0] for words in said].count("again") >= 2
@@ -135,7 +146,7 @@ def test_a_cut_that_only_seemed_to_fit_is_cut_lower(network: Network) -> None:
 def test_a_cut_that_finds_none_lower_is_kept(network: Network) -> None:
     """Its certificate will tell: the training before it is not thrown away for one measurement."""
     budget = share_of(network, 0.75)
-    pruned = pruner(Tiring(), None, []).prune(network, budget, Plan(epochs=0))
+    pruned = pruner(Tiring(), None, [], budget).prune(network)
     assert not budget.admits(pruned.after)
     assert budget.admits(Invented().measure(pruned.network.architecture))
 
@@ -143,8 +154,8 @@ def test_a_cut_that_finds_none_lower_is_kept(network: Network) -> None:
 def test_what_is_over_the_budget_when_it_is_finished_is_cut_lower(network: Network, dataset: Dataset) -> None:
     said: list[str] = []
     budget = share_of(network, 0.7)
-    room = pruner(Invented(), dataset, said)
-    pruned = room.prune(network, budget, Plan(epochs=0))
+    untrained = pruner(Invented(), dataset, said, budget)
+    pruned = untrained.prune(network)
     slower = Invented(slowness=1.03 * budget.milliseconds / pruned.after.p50_milliseconds)
     certified: list[Latency] = []
 
@@ -152,7 +163,7 @@ def test_what_is_over_the_budget_when_it_is_finished_is_cut_lower(network: Netwo
         certified.append(slower.measure(finished.architecture))
         return certified[-1]
 
-    finished = room.finish(pruned, network, budget, Plan(epochs=6), certify)
+    finished = replace(untrained, plan=Plan(epochs=6)).finish(pruned, network, certify)
     over, inside = (latency.p50_milliseconds / budget.milliseconds for latency in certified)
     assert 0.9 < inside <= AIM < over
     assert certified[-1] == slower.measure(finished.network.architecture)
@@ -167,15 +178,15 @@ def test_one_inside_is_left_as_it_is_and_one_that_stays_over_is_given_up(
 ) -> None:
     """`growth`: how many times as long everything takes at each certificate as before."""
     budget = share_of(network, 0.75)
-    room = pruner(Invented(), None, [])
-    pruned = room.prune(network, budget, Plan(epochs=0))
+    pruning = pruner(Invented(), None, [], budget)
+    pruned = pruning.prune(network)
     certified: list[Architecture] = []
 
     def certify(finished: Network) -> Latency:
         certified.append(finished.architecture)
         return Invented(slowness=growth ** len(certified)).measure(finished.architecture)
 
-    finished = room.finish(pruned, network, budget, Plan(epochs=0), certify)
+    finished = pruning.finish(pruned, network, certify)
     assert len(set(certified)) == len(certified) == certificates
     assert certified[0] == pruned.network.architecture
     assert certified[-1] == finished.network.architecture
@@ -183,20 +194,20 @@ def test_one_inside_is_left_as_it_is_and_one_that_stays_over_is_given_up(
 
 def test_a_network_given_back_that_is_over_after_all_is_cut(network: Network) -> None:
     budget = share_of(network, 1.01)
-    room = pruner(Invented(), None, [])
-    pruned = room.prune(network, budget, Plan(epochs=0))
+    pruning = pruner(Invented(), None, [], budget)
+    pruned = pruning.prune(network)
     assert pruned.network is network
 
     def certify(finished: Network) -> Latency:
         return Invented(slowness=1.03).measure(finished.architecture)
 
-    finished = room.finish(pruned, network, budget, Plan(epochs=0), certify)
+    finished = pruning.finish(pruned, network, certify)
     assert budget.admits(certify(finished.network))
 
 
 def test_channels_alone(network: Network, dataset: Dataset) -> None:
     budget = share_of(network, 0.75)  # layers take two thirds of the time to start, whatever their width
-    pruned = pruner(Invented(), dataset, []).prune(network, budget, Plan(epochs=0, depth=False))
+    pruned = pruner(Invented(), dataset, [], budget, Plan(epochs=0, depth=False)).prune(network)
     assert pruned.blocks_gone == 0
     assert budget.admits(pruned.after)
     fresh = pruned.network.state_dict()["stage0.down.norm.running_mean"]
@@ -207,7 +218,7 @@ def test_channels_alone(network: Network, dataset: Dataset) -> None:
 
 def test_without_data_blocks_and_statistics_stay(network: Network) -> None:
     budget = share_of(network, 0.75)
-    pruned = pruner(Invented(), None, []).prune(network, budget, Plan(epochs=0)).network
+    pruned = pruner(Invented(), None, [], budget).prune(network).network
     assert budget.admits(Invented().measure(pruned.architecture))
     assert pruned.architecture.without_channels() == network.architecture
     assert pruned.state_dict()["stage0.down.norm.running_mean"].abs().max() == 0
@@ -217,13 +228,13 @@ def test_a_budget_below_what_is_reached_is_said_before_anything_else(network: Ne
     said: list[str] = []
     target = Invented()
     with pytest.raises(BudgetError, match="cut as far as it goes the network takes"):
-        pruner(target, dataset, said).prune(network, Budget(milliseconds=0.05), Plan(epochs=4))
+        pruner(target, dataset, said, Budget(milliseconds=0.05), Plan(epochs=4)).prune(network)
     assert len(target.measured) == 4  # the whole network, and the smallest three that it can become
     assert not said
 
 
 def test_a_network_inside_the_budget_is_given_back(network: Network, dataset: Dataset) -> None:
-    pruned = pruner(Invented(), dataset, []).prune(network, share_of(network, 1.01), Plan(epochs=4))
+    pruned = pruner(Invented(), dataset, [], share_of(network, 1.01), Plan(epochs=4)).prune(network)
     assert pruned.network is network
     assert pruned.blocks_gone == 0
 
@@ -257,14 +268,30 @@ def test_no_network_computes_outside_a_training_step(
     monkeypatch.setattr(lane, "training_step", step)
     handle = register_module_forward_pre_hook(hook)
     try:
-        pruner(Alone(), dataset, []).prune(network, share_of(network, 0.5), Plan(epochs=1, steps=1))
+        pruner(Alone(), dataset, [], share_of(network, 0.5), Plan(epochs=1, steps=1)).prune(network)
     finally:
         handle.remove()
     assert computed > 100
     assert inside == 0
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0, "epochs": 1}, {"epochs": -1}])
-def test_a_plan_that_makes_no_sense_is_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize("wrong", [{"steps": 0, "epochs": 1}, {"epochs": -1}, {"epochs": 1, "importance": "fischer"}])
+def test_a_plan_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="expected"):
         Plan(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "shares"), [(4, 1, [4]), (4, 2, [1, 3]), (10, 3, [1, 1, 8]), (0, 2, [0, 0])]
+)
+def test_how_epochs_are_shared_out(epochs: int, steps: int, shares: list[int]) -> None:
+    plan = Plan(epochs=epochs, steps=steps)
+    assert [plan.epochs_after(step) for step in range(1, steps + 1)] == shares
+    assert plan.epochs_of_trim == (epochs + 3) // 4
+
+
+def test_an_importance_that_needs_data_is_refused_without(network: Network, dataset: Dataset) -> None:
+    plan, budget = Plan(epochs=0, importance="taylor"), share_of(network, 0.5)
+    with pytest.raises(UserError, match=r"taylor expected data.*choose magnitude or batch-norm"):
+        pruner(Invented(), None, [], budget, plan)
+    assert pruner(Invented(), dataset, [], budget, plan).plan == plan

@@ -1,0 +1,87 @@
+"""What a target takes: latencies measured, estimated, and learnt from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from nas.latency.budget import Budget
+from nas.latency.estimates.estimator import Estimates
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.machine import lane
+from nas.latency.meter import MeasuresOne
+from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
+from pruning.depth import removable_blocks, without_blocks
+from pruning.surgery import Cutter
+from space.architecture import Architecture
+from space.channels import Widths
+from space.graph import Graph
+
+QUICK = 2.0  # times as unsure are the latencies of cuts that only teach what cuts cost
+TAUGHT = 10  # such cuts
+NARROWEST = 0.15  # share of channels that they keep
+
+
+class Judge:
+    """Measures and estimates on one target, and keeps what it learnt; for as many networks as there are to prune."""
+
+    def __init__(
+        self,
+        meter: MeasuresOne,
+        size: tuple[int, int],
+        num_classes: int,
+        *,
+        table: LatencyTable | None = None,
+        within: float = WITHIN,
+    ) -> None:
+        """`size`: height and width that `meter` times at, and `within`: how sure (see `Meter.measure`)."""
+        self._meter = meter
+        self._within = within
+        self._estimates = Estimates(size, num_classes, table)
+        self._latencies: dict[str, Latency] = {}
+
+    def latency(self, architecture: Architecture, *, anew: bool = False) -> Latency:
+        """The last one measured, or a new one."""
+        if anew or architecture.key not in self._latencies:
+            self._latencies[architecture.key] = self._meter.measure(architecture, within=self._within)
+        return self._latencies[architecture.key]
+
+    def correct(self, architecture: Architecture, latency: Latency) -> None:
+        """Take a latency that was measured elsewhere for the last one."""
+        self._latencies[architecture.key] = latency
+
+    def estimate(self, graph: Graph, widths: Widths) -> float:
+        """Milliseconds of a graph whose nodes have the given widths."""
+        with lane.training_step():  # thousands of them keep a core busy for a minute
+            return self._estimates.graph(graph, widths)
+
+    def learn(self, architecture: Architecture, budget: Budget) -> float:
+        """Let estimates take the measured latency into account; it, in milliseconds of the budget's statistic."""
+        return self._learn(architecture, self.latency(architecture), budget)
+
+    def learn_from_cuts(self, cutter: Cutter, budget: Budget, *, depth: bool) -> None:
+        """Measure some cuts, less surely than others, to learn what cutting this network brings."""
+        for cut in some_cuts(cutter, TAUGHT, depth=depth):
+            self._learn(cut, self._meter.measure(cut, within=QUICK * self._within), budget)
+
+    def _learn(self, architecture: Architecture, latency: Latency, budget: Budget) -> float:
+        milliseconds = latency.milliseconds(budget.statistic)
+        self._estimates.learn(architecture, milliseconds, disturbed=bool(latency.flagged))
+        return milliseconds
+
+
+def some_cuts(cutter: Cutter, number: int, *, depth: bool) -> Iterator[Architecture]:
+    """Cuts of all sizes, at random. `depth`: blocks go too, the more the narrower the cut."""
+    random = np.random.default_rng(0)
+    possible = removable_blocks(cutter.architecture) if depth else ()
+    for share in np.geomspace(1.0, NARROWEST, number):
+        counts = {}
+        for name, full in cutter.counts(cutter.everything).items():
+            wanted = full * min(1.0, share * math.exp(random.uniform(-0.4, 0.4)))
+            multiple = int(random.choice([1, 4, 16]))
+            counts[name] = int(np.clip(round(wanted / multiple) * multiple, 1, full))
+        blocks = [block for block in possible if random.random() > math.sqrt(share)]
+        yield without_blocks(cutter.narrowed(counts), blocks)

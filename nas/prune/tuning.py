@@ -1,0 +1,32 @@
+"""What a network is weighed and fine-tuned on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from nas.data import Dataset, Loader, endless, make_loader
+from nas.latency.machine import lane
+from nas.training import Recipe
+from nas.training.steps import guarded
+from pruning.importance import Batch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FineTuning:
+    """Data, a recipe, and the device that works on them."""
+
+    dataset: Dataset
+    recipe: Recipe
+    device: str = "cpu"
+
+    def loader(self, batch_size: int) -> Loader:
+        """Training images as they are."""
+        return make_loader(
+            self.dataset, "train", batch_size=batch_size, augmentation=None, seed=self.recipe.seed, device=self.device
+        )
+
+    def batches(self, count: int) -> Generator[Batch, None, None]:
+        """Images and labels, each batch fetched and worked on as a step of training; to be closed after its use."""
+        return guarded(itertools.islice(endless(self.loader(self.recipe.batch_size)), count), lane.training_step)

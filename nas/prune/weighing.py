@@ -1,0 +1,45 @@
+"""What matters in a network, and what cuts do to its answers: on data where there are any, else by its weights."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from nas.data import endless
+from nas.latency.machine import lane
+from nas.prune.plan import Plan
+from nas.prune.tuning import FineTuning
+from nas.training.loss import segmentation_loss
+from pruning import importances
+from pruning.damage import Damage, assumed_damage, observed_damage
+from pruning.importance import LabelledData, Scores
+from pruning.surgery import Cutter
+from space.network import Network
+
+SCORING_BATCHES = 16
+OBSERVED_IMAGES = 16  # on which damage is observed; their statistics stand for the data's
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weighed:
+    """A network's channels, with their scores and the damage of cutting them."""
+
+    cutter: Cutter
+    scores: Scores
+    damage: Damage
+
+
+def weighed(network: Network, plan: Plan, tuning: FineTuning | None) -> Weighed:
+    """Score the channels of `network`, and observe what cuts do; without `tuning`, assume it from the scores."""
+    cutter = Cutter(network.architecture, network.num_classes)
+    importance = importances.kind(plan.importance or importances.default(with_data=tuning is not None))
+    if tuning is None:
+        scores = importance.scores(cutter, network)
+        return Weighed(cutter=cutter, scores=scores, damage=assumed_damage(cutter, scores))
+    with closing(tuning.batches(SCORING_BATCHES)) as batches:
+        data = LabelledData(batches=batches, loss=segmentation_loss) if importance.needs_data else None
+        scores = importance.scores(cutter, network, data)
+    with lane.training_step():
+        images = next(endless(tuning.loader(OBSERVED_IMAGES)))[0]
+    damage = observed_damage(cutter, network, scores, [images], guard=lane.training_step)
+    return Weighed(cutter=cutter, scores=scores, damage=damage if plan.depth else replace(damage, blocks={}))
