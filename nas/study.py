@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
+from nas import samplers
 from nas.data import DataSpec
 from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN, check_within
@@ -36,7 +37,7 @@ class SearchPlan:
     finish_epochs: int = 20
     company: tuple[str, ...] = ()
     pruned: int = 2
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Annotated[str, strict.OneOf(samplers.names)] = "tpe"
     stop_weak: bool = True
     concurrent: int = 0
     seed: int = 0
@@ -49,6 +50,11 @@ class SearchPlan:
             raise UserError(f"search.finalists: expected at least 1, got {self.finalists}")
         if not (self.seeds or self.random_trials or self.guided_trials):
             raise UserError("search: expected seeds, random_trials or guided_trials, got none; nothing would be tried")
+        if self.sampler not in samplers.names():
+            known = samplers.names()
+            raise UserError(
+                f"search.sampler: expected one of {', '.join(known)}; got {self.sampler!r}; {nearest(self.sampler, known)}"
+            )
         for name in (*self.seeds, *self.company):
             if name not in published():
                 raise UserError(f"search: no published network is called '{name}'; {nearest(name, published())}")

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("space", "pruning", "nas")
 # Each room may import those before it. Inside nas/latency, likewise.
 ROOMS = (
-    "space", "pruning", "nas.storage", "nas.export", "nas.data", "nas.training", "nas.terminal", "nas.latency",
+    "space", "pruning", "nas.storage", "nas.export", "nas.data", "nas.training", "nas.terminal", "nas.samplers",
+    "nas.latency",
     "nas.study", "nas.runs", "nas.prune", "nas.report", "nas.search", "nas.commands", "nas.cli",
 )  # fmt: skip
 LATENCY_ROOMS = (

@@ -50,16 +50,20 @@ class RunFolder:
 
     @property
     def study_path(self) -> Path:
+        """Where the study is, without which a folder holds no run."""
         return self.root / "study.yaml"
 
     @property
     def winner(self) -> Path:
+        """Where the finished network goes."""
         return self.root / "winner"
 
     def study(self) -> Study:
+        """What the run was asked."""
         return load_study(self.study_path)
 
     def write_study(self, study: Study) -> None:
+        """Ask something else, or spell out what was left open."""
         write_text(self.study_path, study.to_yaml())
 
     def trial_path(self, trial: Trial) -> Path:
@@ -72,6 +76,7 @@ class RunFolder:
         return self.trial_path(trial) / phase
 
     def write_trial(self, trial: Trial) -> None:
+        """Record a candidate in its folder."""
         write_text(self.trial_path(trial) / "trial.yaml", strict.dump(trial))
 
     def trials(self) -> tuple[Trial, ...]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nas import samplers
 from space import Architecture, Space
 from space.choices import Choice, Genotype
 
@@ -28,12 +29,7 @@ class Sampler:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
-        sampler: optuna.samplers.BaseSampler
-        if kind == "random":
-            sampler = optuna.samplers.RandomSampler(seed=seed)
-        else:
-            sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(1, startup))
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._study = optuna.create_study(direction="maximize", sampler=samplers.make(kind, seed=seed, startup=startup))
         self._running: dict[int, optuna.trial.Trial] = {}
 
     def propose(self) -> tuple[int, Architecture, Genotype]:

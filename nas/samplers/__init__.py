@@ -1,0 +1,37 @@
+"""Samplers: one file each, found by its name. A new one is a new file here, or an entry point.
+
+Each file offers `make(seed, startup)`: an Optuna sampler that draws from `seed` and, if it learns, draws at random until it
+was told of `startup` candidates. Other packages bring samplers through the entry points `framebudget.samplers` (see
+`space.extensions`). No file here imports Optuna before it is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+from space import extensions
+
+if TYPE_CHECKING:
+    import optuna
+
+GROUP = "framebudget.samplers"
+
+
+class Kind(Protocol):
+    """What every file in this folder offers."""
+
+    def make(self, seed: int, startup: int) -> optuna.samplers.BaseSampler:
+        """A new sampler."""
+
+
+def names() -> tuple[str, ...]:
+    """Every sampler, by its name."""
+    return tuple(extensions.modules(__name__, GROUP))
+
+
+def make(name: str, *, seed: int, startup: int) -> optuna.samplers.BaseSampler:
+    """A sampler of the kind `name`.
+
+    Raises: UserError when there is none, with the nearest known name.
+    """
+    return cast(Kind, extensions.load(__name__, GROUP, name)).make(seed, startup)

@@ -1,0 +1,73 @@
+"""What every sampler must do; a file in nas/samplers, and one of another package, is tested by being there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from nas import samplers
+from nas.search.sampler import Sampler
+from nas.study import SearchPlan
+from space import Space, UserError
+from space.axes import searched
+
+SPACE = Space(ranges={**searched(), "stages": (2,), "stage.depth": (1, 2)}, size=(180, 240))
+every_sampler = pytest.mark.parametrize("name", samplers.names())
+
+
+def conversation(name: str, seed: int) -> list[str]:
+    """The keys that a sampler proposes while it is told of successes, failures and candidates over the budget."""
+    sampler = Sampler(SPACE, kind=name, startup=3, seed=seed)
+    keys = []
+    for step in range(9):
+        number, architecture, genotype = sampler.propose()
+        keys.append(architecture.key)
+        outcome = {0: (0.1 + step / 100, -0.05), 1: (None, 0.4), 2: (None, -0.1)}[step % 3]
+        sampler.tell(number, miou=outcome[0], violation=outcome[1])
+        if step == 4:
+            sampler.learn(genotype, miou=0.5, violation=-0.02)
+    return keys
+
+
+@every_sampler
+def test_what_it_proposes_is_a_point_of_the_space_with_its_answers(name: str) -> None:
+    sampler = Sampler(SPACE, kind=name, startup=2, seed=0)
+    for step in range(6):
+        number, architecture, genotype = sampler.propose()
+        assert SPACE.genotype(architecture) == genotype
+        assert architecture.build(3) is not None
+        sampler.tell(number, miou=0.1 * step, violation=-0.1)
+
+
+@every_sampler
+def test_the_same_seed_and_the_same_outcomes_propose_the_same(name: str) -> None:
+    assert conversation(name, seed=3) == conversation(name, seed=3)
+    assert conversation(name, seed=3) != conversation(name, seed=4)
+
+
+@every_sampler
+def test_it_takes_more_outcomes_than_it_wants_to_start_with_and_none(name: str) -> None:
+    for startup in (0, 50):
+        sampler = Sampler(SPACE, kind=name, startup=startup, seed=0)
+        number, architecture, _ = sampler.propose()
+        sampler.tell(number, miou=0.2, violation=0.0)
+        assert sampler.propose()[1].key != architecture.key
+
+
+@every_sampler
+def test_a_study_can_ask_for_it(name: str) -> None:
+    assert SearchPlan(sampler=name).sampler == name
+
+
+def test_an_unknown_one_names_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"search.sampler: expected one of random, tpe; got 'tpee'; did you mean 'tpe'"):
+        SearchPlan(sampler="tpee")
+
+
+@every_sampler
+def test_finding_it_loads_no_optuna(name: str) -> None:
+    code = f"import sys; from nas import samplers; print('{name}' in samplers.names(), 'optuna' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
