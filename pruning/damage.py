@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,8 +38,10 @@ class Damage:
     All in one unit; nothing removed is no damage, and more removed is never less.
     """
 
-    groups: Mapping[str, NDArray[np.float64]]  # (channels + 1,)
+    groups: Mapping[str, NDArray[np.float64]]
+    """By group, (channels + 1,): at each count."""
     blocks: Mapping[str, float]
+    """Of each block that may go."""
 
 
 def kept_first(cutter: Cutter, scores: Scores, name: str) -> NDArray[np.int64]:
@@ -172,8 +175,8 @@ class _Gates:
         yield
         self._gone.clear()
 
-    def _hook_of(self, name: str):  # type: ignore[no-untyped-def]
-        def hook(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+    def _hook_of(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Tensor] | None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:
             gone = self._gone.get(name)
             return None if gone is None else (inputs[0].index_fill(1, gone, 0.0),)
 

@@ -1,0 +1,240 @@
+"""The least damage for an estimated latency: which channels and blocks to give up.
+
+Latency is no sum over groups (a convolution costs by what it reads times what it gives), it has steps, and fewer
+channels can take longer. So the knapsack is filled by moves whose price is estimated with everything else as it stands:
+groups narrowed or blocks removed, cheapest damage per millisecond first, until the latency is met; then groups widened
+and blocks put back where there is room. Going some way below the latency and coming back up, a few times, finds
+exchanges that one way alone does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pruning.damage import Damage, kept_first
+from pruning.depth import Shortened, shorten
+from pruning.importance import Scores
+from pruning.surgery import Cutter, Mask
+from space.architecture import Architecture
+from space.channels import Widths
+from space.graph import Graph
+
+FLOOR = 8  # a group keeps at least 1/FLOOR of its channels unless the budget cannot be met otherwise
+DETOURS = (0.1, 0.05, 0.02)  # how far below the latency to go before coming back up
+NO_DAMAGE = 1e-12
+EXCHANGED = 3  # blocks that are tried in exchange for channels
+GREED = 0.25  # of all moves, and of what is still to be saved, in one round: moves shift each other's estimates
+MULTIPLES = ((1, 1), (4, 2), (16, 2))  # counts that are tried: (multiple, how many of them); hardware rewards some
+SMALL = 8  # channels, up to which single ones are worth a try
+
+EstimateGraph = Callable[[Graph, Widths], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Channels left in each group, and the blocks that are gone."""
+
+    counts: Mapping[str, int]
+    blocks: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from others."""
+        return tuple(self.counts.values()), self.blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Move:
+    """One group at another count, or one block gone or back, and what that does."""
+
+    name: str
+    """Of the group or block."""
+    count: int | None
+    """Of the group's channels; None for a block."""
+    damage: float
+    milliseconds: float
+
+    def applied(self, cut: Cut) -> Cut:
+        """The cut with this one change."""
+        if self.count is None:
+            return replace(cut, blocks=cut.blocks ^ {self.name})
+        return replace(cut, counts={**cut.counts, self.name: self.count})
+
+    @property
+    def price_down(self) -> float:
+        """Damage per millisecond saved."""
+        return self.damage / -self.milliseconds
+
+    @property
+    def price_up(self) -> float:
+        """Milliseconds per damage undone; what undoes none comes last, and is still better kept than given up."""
+        return max(self.milliseconds, 0.0) / max(-self.damage, NO_DAMAGE)
+
+
+class Knapsack:
+    """Cuts with their estimated latency and damage, and moves between them."""
+
+    def __init__(self, cutter: Cutter, damage: Damage, estimate: EstimateGraph) -> None:
+        self._cutter = cutter
+        self._damage = damage
+        self._estimate = estimate
+        self._shortened: dict[frozenset[str], Shortened] = {}
+        self._milliseconds: dict[tuple[object, ...], float] = {}
+        self.full = cutter.counts(cutter.everything)
+        self._floor = {name: -(-count // FLOOR) for name, count in self.full.items()}
+
+    def whole(self) -> Cut:
+        """Nothing given up."""
+        return Cut(counts=self.full)
+
+    def everywhere(self, count: int, blocks: frozenset[str]) -> Cut:
+        """At most `count` channels in every group, without the blocks."""
+        return Cut(counts={name: min(count, full) for name, full in self.full.items()}, blocks=blocks)
+
+    def milliseconds(self, cut: Cut) -> float:
+        """Estimated."""
+        if cut.key not in self._milliseconds:
+            shortened = self._without(cut.blocks)
+            keep = self._cutter.map.keep_first(cut.counts)
+            self._milliseconds[cut.key] = self._estimate(shortened.graph, shortened.widths(keep))
+        return self._milliseconds[cut.key]
+
+    def damage(self, cut: Cut) -> float:
+        """Of all that is given up; what a removed block had inside it counts no more."""
+        lost = sum(self._damage.blocks[name] for name in cut.blocks)
+        return lost + sum(
+            float(self._damage.groups[name][count])
+            for name, count in cut.counts.items()
+            if count < self.full[name] and not _inside(name, cut.blocks)
+        )
+
+    def architecture(self, cut: Cut) -> Architecture:
+        """What is left."""
+        if not cut.blocks:
+            return self._cutter.narrowed(dict(cut.counts))
+        return self._without(cut.blocks).narrowed(self._cutter.map.keep_first(cut.counts))
+
+    def mask(self, cut: Cut, scores: Scores) -> Mask:
+        """The channels that stay, the best of each group."""
+        keep = self._cutter.everything.copy()
+        for name, count in cut.counts.items():
+            keep[kept_first(self._cutter, scores, name)[count:]] = False
+        return keep
+
+    def fill(self, start: Cut, milliseconds: float) -> Cut:
+        """The least damage found whose estimate is at most `milliseconds`; the least estimate when there is none."""
+        best = self._raised(self._lowered(start, milliseconds), milliseconds)
+        for detour in DETOURS:
+            best = self._better(best, self._lowered(best, milliseconds * (1 - detour)), milliseconds)
+        dearest = sorted(best.blocks, key=lambda name: -self._damage.blocks[name])[:EXCHANGED]
+        for block in dearest:  # it comes back, and channels make room for it
+            back = replace(best, blocks=best.blocks - {block})
+            best = self._better(best, self._lowered(back, milliseconds, blocks=False), milliseconds)
+        return best
+
+    def _better(self, best: Cut, other: Cut, milliseconds: float) -> Cut:
+        """The other one, widened where there is room, if it fits and does less damage."""
+        other = self._raised(other, milliseconds)
+        over, over_before = (self.milliseconds(cut) > milliseconds for cut in (other, best))
+        return other if (over, self.damage(other)) < (over_before, self.damage(best)) else best
+
+    def _lowered(self, cut: Cut, milliseconds: float, *, blocks: bool = True) -> Cut:
+        """Moves down, least damage per saved millisecond first, until the estimate is met or no move saves any."""
+        for floor in (self._floor, dict.fromkeys(self.full, 1)):
+            while self.milliseconds(cut) > milliseconds:
+                wanted = max(milliseconds, _between(self.milliseconds(cut), milliseconds, GREED))
+                before = cut
+                moves = self._moves_down(cut, floor, blocks=blocks)
+                for move in moves[: math.ceil(GREED * len(moves))]:
+                    after = move.applied(cut)
+                    if self.milliseconds(after) < self.milliseconds(cut):
+                        cut = after
+                    if self.milliseconds(cut) <= wanted:
+                        break
+                if cut is before:
+                    break
+        return cut
+
+    def _raised(self, cut: Cut, milliseconds: float) -> Cut:
+        """Moves up, most damage undone per millisecond first, as long as the estimate is met."""
+        while True:
+            before = cut
+            for move in self._moves_up(cut):
+                after = move.applied(cut)
+                if self.milliseconds(after) <= milliseconds and self.damage(after) <= self.damage(cut):
+                    cut = after
+            if cut is before:
+                return cut
+
+    def _moves_down(self, cut: Cut, floor: Mapping[str, int], *, blocks: bool) -> list[_Move]:
+        """The best narrower count of each group and, with `blocks`, each block that can go, cheapest first."""
+        best: dict[str, _Move] = {}
+        for name, count in self._changes(cut):
+            if count is None and (name in cut.blocks or not blocks):
+                continue
+            if count is not None and not floor[name] <= count < cut.counts[name]:
+                continue
+            move = self._move(cut, name, count)
+            if move.milliseconds < 0 and (name not in best or move.price_down < best[name].price_down):
+                best[name] = move
+        return sorted(best.values(), key=lambda move: move.price_down)
+
+    def _moves_up(self, cut: Cut) -> list[_Move]:
+        """The best wider count of each group and each block that can come back, cheapest first."""
+        best: dict[str, _Move] = {}
+        for name, count in self._changes(cut):
+            if count is None and name not in cut.blocks:
+                continue
+            if count is not None and count <= cut.counts[name]:
+                continue
+            move = self._move(cut, name, count)
+            gains = move.damage < 0 or (count is not None and move.damage == 0)
+            if gains and (name not in best or move.price_up < best[name].price_up):
+                best[name] = move
+        return sorted(best.values(), key=lambda move: move.price_up)
+
+    def _changes(self, cut: Cut) -> Iterator[tuple[str, int | None]]:
+        """Other counts of groups, by name, and blocks."""
+        for name, count in cut.counts.items():
+            if not _inside(name, cut.blocks):
+                for other in _counts_around(count, self.full[name]):
+                    yield name, other
+        for name in self._damage.blocks:
+            yield name, None
+
+    def _move(self, cut: Cut, name: str, count: int | None) -> _Move:
+        after = _Move(name=name, count=count, damage=0.0, milliseconds=0.0).applied(cut)
+        return _Move(
+            name=name,
+            count=count,
+            damage=self.damage(after) - self.damage(cut),
+            milliseconds=self.milliseconds(after) - self.milliseconds(cut),
+        )
+
+    def _without(self, blocks: frozenset[str]) -> Shortened:
+        if blocks not in self._shortened:
+            cutter = self._cutter
+            self._shortened[blocks] = shorten(cutter.architecture, blocks, cutter.map, cutter.num_classes)
+        return self._shortened[blocks]
+
+
+def _between(high: float, low: float, share: float) -> float:
+    return high - share * (high - low)
+
+
+def _inside(group: str, blocks: frozenset[str]) -> bool:
+    return any(group.startswith(f"{block}.") for block in blocks)
+
+
+def _counts_around(count: int, full: int) -> list[int]:
+    """Counts worth trying beside `count`, from 1 to `full`: the nearest multiples of what hardware rewards."""
+    found = {full}
+    for multiple, tries in MULTIPLES:
+        if multiple == 1 and count > SMALL:
+            continue
+        below, above = (count - 1) // multiple, count // multiple + 1
+        found.update(multiple * step for step in range(below - tries + 1, below + 1))
+        found.update(multiple * step for step in range(above, above + tries))
+    return sorted(other for other in found if 1 <= other <= full and other != count)
