@@ -52,9 +52,8 @@ class SearchPlan:
             raise UserError("search: expected seeds, random_trials or guided_trials, got none; nothing would be tried")
         if self.sampler not in samplers.names():
             known = samplers.names()
-            raise UserError(
-                f"search.sampler: expected one of {', '.join(known)}; got {self.sampler!r}; {nearest(self.sampler, known)}"
-            )
+            hint = nearest(self.sampler, known)
+            raise UserError(f"search.sampler: expected one of {', '.join(known)}; got {self.sampler!r}; {hint}")
         for name in (*self.seeds, *self.company):
             if name not in published():
                 raise UserError(f"search: no published network is called '{name}'; {nearest(name, published())}")
