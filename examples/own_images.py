@@ -1,0 +1,31 @@
+"""A study on one's own images: `python examples/own_images.py FOLDER [TARGET]`.
+
+FOLDER holds `train/images`, `train/labels`, `val/images`, `val/labels` and `classes.txt` (docs/search.md). The sizes here
+are small, so that it ends soon; `nas search` does the same with a study's YAML file.
+"""
+
+import sys
+from pathlib import Path
+
+from nas.data import DataSpec
+from nas.runs.folder import RunFolder
+from nas.search.engine import search
+from nas.study import SearchPlan, Study
+from nas.training import Recipe
+
+study = Study(
+    data=DataSpec(name="folder", root=sys.argv[1], size=(90, 120)),
+    budget="5ms",
+    target=sys.argv[2] if len(sys.argv) > 2 else "onnxruntime@cpu:1",
+    recipe=Recipe(optimizer="adamw", learning_rate=0.006, epochs=2, batch_size=4),
+    space={"stages": (2,), "stage.depth": (1, 2)},  # narrows the search
+    search=SearchPlan(
+        seeds=("ndnet45-fcn32",), random_trials=1, guided_trials=1, finalists=1, finish_epochs=2, pruned=0
+    ),
+)
+
+if __name__ == "__main__":  # trainings are processes of their own
+    run = RunFolder.create(Path("runs/own-images"), study)
+    certificate = search(run)
+    print(f"{certificate.latency} against {certificate.budget}: {'kept' if certificate.passed else 'not kept'}")
+    print(f"the network, its weights and its certificate are in {run.winner}")

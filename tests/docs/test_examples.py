@@ -1,0 +1,68 @@
+"""The examples run as they stand, on the simulated device."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import space
+from nas.data import DataSpec, load
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(example: str, *arguments: str, cwd: Path) -> str:
+    """What an example prints."""
+    paths = [str(EXAMPLES.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / example), *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run_here() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"prune_and_export.py", "own_images.py"}
+
+
+def test_a_network_is_pruned_and_exported(tmp_path: Path) -> None:
+    told = run("prune_and_export.py", "null@cpu:1", cwd=tmp_path)
+    whole, pruned = (float(ms) for ms in re.findall(r"^(?:whole|pruned): +(\d+\.\d+) ms", told, re.M))
+    assert 0.6 * whole < pruned <= 0.7 * whole
+    architecture = space.load(tmp_path / "pruned.yaml")
+    assert architecture.channels
+    assert f"{space.parameters(architecture, 11):,} parameters" in told
+    assert (tmp_path / "pruned.onnx").stat().st_size > 10_000
+    assert "100.000 % of the labels are the same" in told
+
+
+@pytest.fixture
+def own_images(tmp_path: Path) -> Path:
+    """A folder as the data set `folder` wants it: some drawn scenes under a list of classes."""
+    scenes = load(DataSpec(size=(48, 64), train_images=8, validation_images=4))
+    for split, files in (("train", scenes.train), ("val", scenes.validation)):
+        for kind, paths in (("images", files.images), ("labels", files.labels)):
+            (tmp_path / "own" / split / kind).mkdir(parents=True)
+            for path in paths:
+                (tmp_path / "own" / split / kind / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "own" / "classes.yaml").write_text(f"classes: [{', '.join(scenes.classes)}]\nvoid: 11\n")
+    return tmp_path / "own"
+
+
+def test_a_study_on_own_images(own_images: Path, tmp_path: Path) -> None:
+    told = run("own_images.py", str(own_images), "null@cpu:1", cwd=tmp_path)
+    assert "against 5ms: kept" in told
+    winner = tmp_path / "runs" / "own-images" / "winner"
+    assert {path.name for path in winner.iterdir()} == {
+        "architecture.yaml", "weights.safetensors", "model.onnx", "certificate.yaml",
+    }  # fmt: skip
