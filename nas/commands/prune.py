@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.prune.tuning import FineTuning
     from nas.runs.certificate import read_certificate
     from nas.runs.trained import load_trained
-    from nas.runs.winner import write_winner
+    from nas.runs.winner import Finished, Judging, write_winner
     from nas.training import load_recipe
     from space import parameters
 
@@ -86,14 +86,10 @@ def run(options: argparse.Namespace) -> None:
     def certify(network: Network) -> Latency:
         certificate = write_winner(
             out,
-            network.architecture,
-            network.state_dict(),
-            labelling,
-            dataset=dataset,
-            target=target,
-            budget=budget,
-            device=device,
-            within=within,
+            Finished(
+                architecture=network.architecture, weights=network.state_dict(), labelling=labelling, dataset=dataset
+            ),
+            Judging(target=target, budget=budget, device=device, within=within),
         )
         return certificate.latency
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas import __version__
 from nas.data import MEAN, STD
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
@@ -80,27 +80,41 @@ def read_certificate(folder: Path) -> Certificate:
     return strict.parse(text, Certificate, str(file))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """How well a network segments validation images, how many, and where that was computed."""
+
+    scores: Scores
+    images: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was found out about a finished network."""
+
+    latency: Latency
+    scored: Scored | None
+    """None where there was no data set."""
+    check: OnnxCheck
+
+
 def certify(
-    architecture: Architecture,
-    labelling: Labelling,
-    *,
-    validation_images: int,
-    budget: Budget | None,
-    latency: Latency,
-    scores: Scores | None,
-    scored_on: str,
-    check: OnnxCheck,
-    files: Path,
+    architecture: Architecture, labelling: Labelling, budget: Budget | None, evidence: Evidence, files: Path
 ) -> Certificate:
-    """The certificate of the finished `files` of a network that was timed, scored on `scored_on` and compared."""
+    """The certificate of the finished `files` of a network."""
+    latency, scored, check = evidence.latency, evidence.scored, evidence.check
     height, width = labelling.size
     num_classes = len(labelling.classes)
+    scores = None if scored is None else scored.scores
     class_iou = () if scores is None else zip(labelling.classes, scores.class_iou, strict=True)
-    scored = f"validation images at {height}x{width}, by PyTorch in float32 on {scored_on}"
+    words = "not scored: there was no data set"
+    if scored is not None:
+        words = f"validation images at {height}x{width}, by PyTorch in float32 on {scored.device}"
     return Certificate(
         architecture=architecture.key,
         certified=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        version=_version(),
+        version=__version__,
         budget=None if budget is None else str(budget),
         passed=None if budget is None else budget.admits(latency),
         latency=latency,
@@ -109,9 +123,9 @@ def certify(
         miou=None if scores is None else scores.miou,
         pixel_accuracy=None if scores is None else scores.pixel_accuracy,
         class_iou=dict(class_iou),
-        scored="not scored: there was no data set" if scores is None else scored,
+        scored=words,
         data=labelling.data,
-        validation_images=validation_images,
+        validation_images=0 if scored is None else scored.images,
         num_classes=num_classes,
         input_mean=MEAN,
         input_std=STD,
@@ -135,10 +149,3 @@ def _protocol(latency: Latency) -> str:
         "p50 is the ratio of their medians in undisturbed blocks times what the reference takes on this device, with a "
         "95 % interval; p90 and p99 are of all pairs"
     )
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("framebudget")
-    except importlib.metadata.PackageNotFoundError:  # run from its source, not installed
-        return "source"

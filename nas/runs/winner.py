@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from nas.latency import Meter, MeterOf
 from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN
 from nas.latency.target import Target
-from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, certify
+from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, Evidence, Scored, certify
 from nas.runs.trained import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.storage.files import replace_folder
 from space import Architecture, strict
@@ -39,25 +40,37 @@ USAGE = """\
 """
 
 
-def write_winner(
-    folder: Path,
-    architecture: Architecture,
-    weights: Mapping[str, Tensor],
-    labelling: Labelling,
-    *,
-    dataset: Dataset | None,
-    target: Target,
-    budget: Budget | None,
-    device: str = "cpu",
-    within: float = WITHIN,
-    meter_of: MeterOf = Meter,
-) -> Certificate:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finished:
+    """A network whose training is over."""
+
+    architecture: Architecture
+    weights: Mapping[str, Tensor]
+    labelling: Labelling
+    dataset: Dataset | None
+    """Whose validation images it is scored on; None: not at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How a finished network is timed and scored."""
+
+    target: Target
+    budget: Budget | None
+    within: float = WITHIN
+    """How sure its latency is to be: half of the 95 % interval, as a share of it."""
+    meter_of: MeterOf = Meter
+    """What times it: a search on a cluster times on another node."""
+    device: str = "cpu"
+    """Where it is scored."""
+
+
+def write_winner(folder: Path, finished: Finished, judging: Judging) -> Certificate:
     """Write, measure and score a finished network; `folder` is replaced only when all of it is done.
 
-    Latency is measured again, of the finished weights, in a new process on `target` at `labelling.size`, to `within`
-    that share of it (by what `meter_of` gives: a search on a cluster times on another node). The data set's validation
-    images are scored in float32 on `device`; without a data set the certificate has no scores, and ONNX is compared
-    with PyTorch on noise. A network over its budget is written too, and its certificate says so.
+    Latency is measured again, of the finished weights, in a new process, at the labelling's size. Validation images are
+    scored in float32; without a data set the certificate has no scores, and ONNX is compared with PyTorch on noise. A
+    network over its budget is written too, and its certificate says so.
     Do not call it inside a training step (`nas.latency.machine.lane`).
 
     Raises: UserError when the weights do not fit, ONNX differs from PyTorch, or the target cannot be timed here;
@@ -68,9 +81,10 @@ def write_winner(
     from nas.training.evaluation import evaluate
     from nas.training.weights import load_into, save_weights
 
+    architecture, labelling, dataset = finished.architecture, finished.labelling, finished.dataset
     num_classes = len(labelling.classes)
     network = architecture.build(num_classes)
-    load_into(network, weights, f"weights of {architecture.key}")
+    load_into(network, finished.weights, f"weights of {architecture.key}")
     network.eval()
     with replace_folder(folder) as unfinished:
         (unfinished / ARCHITECTURE).write_text(architecture.to_yaml(), "utf-8")
@@ -78,20 +92,14 @@ def write_winner(
         with lane.training_step():  # so that it disturbs nobody's timing
             images = _noise(labelling.size) if dataset is None else validation_images(dataset, COMPARED_IMAGES)
             check = export_checked(network, unfinished / MODEL, images, labels=True)
-        with meter_of(target, labelling.size, num_classes) as meter:
-            latency = meter.measure(architecture, weights=unfinished / WEIGHTS, within=within)
-        scores = None if dataset is None else evaluate(network, dataset, device=device, guard=lane.training_step)
-        certificate = certify(
-            architecture,
-            labelling,
-            validation_images=0 if dataset is None else len(dataset.validation),
-            budget=budget,
-            latency=latency,
-            scores=scores,
-            scored_on=device,
-            check=check,
-            files=unfinished,
-        )
+        with judging.meter_of(judging.target, labelling.size, num_classes) as meter:
+            latency = meter.measure(architecture, weights=unfinished / WEIGHTS, within=judging.within)
+        scored = None
+        if dataset is not None:
+            scores = evaluate(network, dataset, device=judging.device, guard=lane.training_step)
+            scored = Scored(scores=scores, images=len(dataset.validation), device=judging.device)
+        evidence = Evidence(latency=latency, scored=scored, check=check)
+        certificate = certify(architecture, labelling, judging.budget, evidence, unfinished)
         (unfinished / CERTIFICATE).write_text(_usage(labelling) + strict.dump(certificate), "utf-8")
     return certificate
 

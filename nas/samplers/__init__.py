@@ -1,8 +1,8 @@
 """Samplers: one file each, found by its name. A new one is a new file here, or an entry point.
 
-Each file offers `make(seed, startup)`: an Optuna sampler that draws from `seed` and, if it learns, draws at random until
-it was told of `startup` candidates. Other packages bring samplers through the entry points `framebudget.samplers` (see
-`space.extensions`). No file here imports Optuna before it is called.
+Each file offers `make(seed, startup)`: an Optuna sampler that draws from `seed` and, if it learns, draws at random
+until it was told of `startup` candidates. Other packages bring samplers through the entry points
+`framebudget.samplers` (see `space.extensions`). No file here imports Optuna before it is called.
 """
 
 from __future__ import annotations

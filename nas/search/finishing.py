@@ -70,18 +70,22 @@ def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
     import torch
 
     from nas.runs.trained import Labelling
-    from nas.runs.winner import write_winner
+    from nas.runs.winner import Finished, Judging, write_winner
     from nas.training.weights import load_weights
 
     return write_winner(
         search.run.winner,
-        trial.architecture,
-        load_weights(search.run.weights_path(trial)),
-        Labelling.of(search.dataset),
-        dataset=search.dataset,
-        target=search.target,
-        budget=search.budget,
-        device="cuda" if torch.cuda.is_available() else "cpu",  # for the scores; the target may be another machine's
-        within=min(search.study.latency_within, WITHIN),
-        meter_of=meter_of,
+        Finished(
+            architecture=trial.architecture,
+            weights=load_weights(search.run.weights_path(trial)),
+            labelling=Labelling.of(search.dataset),
+            dataset=search.dataset,
+        ),
+        Judging(
+            target=search.target,
+            budget=search.budget,
+            device="cuda" if torch.cuda.is_available() else "cpu",  # the target may be another machine's
+            within=min(search.study.latency_within, WITHIN),
+            meter_of=meter_of,
+        ),
     )

@@ -19,10 +19,10 @@ import space
 from nas.data import MEAN, STD, DataSpec, load
 from nas.latency import parse_target
 from nas.latency.budget import Budget
-from nas.runs.certificate import Certificate, certify, read_certificate
+from nas.runs.certificate import Certificate, Evidence, Scored, certify, read_certificate
 from nas.runs.checked_export import OnnxCheck
 from nas.runs.trained import Labelling, load_winner
-from nas.runs.winner import write_winner
+from nas.runs.winner import Finished, Judging, write_winner
 from nas.storage.files import replace_folder
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
@@ -49,12 +49,13 @@ def winner(trained, pictures, single_core, tmp_path_factory):
     with single_core():
         write_winner(
             folder,
-            space.load(trained / "architecture.yaml"),
-            load_weights(trained / "weights.safetensors"),
-            Labelling.of(data),
-            dataset=data,
-            target=parse_target(TARGET),
-            budget=Budget.parse("1000ms p90"),
+            Finished(
+                architecture=space.load(trained / "architecture.yaml"),
+                weights=load_weights(trained / "weights.safetensors"),
+                labelling=Labelling.of(data),
+                dataset=data,
+            ),
+            Judging(target=parse_target(TARGET), budget=Budget.parse("1000ms p90")),
         )
     return folder
 
@@ -127,17 +128,13 @@ def test_the_usage_written_into_the_certificate_works(winner, monkeypatch):
 def test_the_certificate_says_whether_the_budget_is_met(winner, dataset, budget, text, passed):
     known = read_certificate(winner)
     scores = Scores(miou=0.5, class_iou=(0.5, 0.5, None), pixel_accuracy=0.75)
-    certificate = certify(
-        load_winner(winner)[0],
-        Labelling.of(dataset),
-        validation_images=2,
-        budget=None if budget is None else Budget.parse(budget),
+    evidence = Evidence(
         latency=known.latency,
-        scores=scores,
-        scored_on="cpu",
+        scored=Scored(scores=scores, images=2, device="cpu"),
         check=OnnxCheck(images=1, max_abs_difference=0.0, tolerance=1.0, same_labels=1.0),
-        files=winner,
     )
+    wanted = None if budget is None else Budget.parse(budget)
+    certificate = certify(load_winner(winner)[0], Labelling.of(dataset), wanted, evidence, winner)
     assert (certificate.budget, certificate.passed) == (text, passed)
     assert certificate.class_iou == {"ground": 0.5, "box": 0.5, "sky": None}
     assert strict.parse(strict.dump(certificate), Certificate, "certificate") == certificate
@@ -151,12 +148,13 @@ def test_a_measurement_that_fails_leaves_what_was_there(trained, dataset, tmp_pa
     with pytest.raises(TargetError, match="cuda:99"):
         write_winner(
             tmp_path / "winner",
-            architecture,
-            load_weights(weights),
-            Labelling.of(dataset),
-            dataset=dataset,
-            target=nowhere,
-            budget=None,
+            Finished(
+                architecture=architecture,
+                weights=load_weights(weights),
+                labelling=Labelling.of(dataset),
+                dataset=dataset,
+            ),
+            Judging(target=nowhere, budget=None),
         )
     assert [file.name for file in tmp_path.iterdir()] == ["winner"]
     assert (tmp_path / "winner" / "certificate.yaml").read_text() == "the old one"
@@ -166,12 +164,13 @@ def test_weights_that_do_not_fit_leave_no_winner(trained, dataset, tmp_path):
     with pytest.raises(UserError, match="weights of"):
         write_winner(
             tmp_path / "winner",
-            space.load("erfnet"),
-            load_weights(trained / "weights.safetensors"),
-            Labelling.of(dataset),
-            dataset=dataset,
-            target=parse_target(TARGET),
-            budget=None,
+            Finished(
+                architecture=space.load("erfnet"),
+                weights=load_weights(trained / "weights.safetensors"),
+                labelling=Labelling.of(dataset),
+                dataset=dataset,
+            ),
+            Judging(target=parse_target(TARGET), budget=None),
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -184,13 +183,14 @@ from nas.latency import parse_target
 from nas.runs.certificate import Certificate
 from nas.runs.trained import Labelling, load_winner
 from nas.training.weights import load_weights
-from nas.runs.winner import write_winner
+from nas.runs.winner import Finished, Judging, write_winner
 folder, trained, pictures = sys.argv[1:]
 architecture, weights = load_winner(Path(trained))
 dataset = load(DataSpec(name="folder", root=pictures, size=(64, 96)))
 target = parse_target("onnxruntime@cpu:1")
 labels = Labelling.of(dataset)
-write_winner(Path(folder), architecture, load_weights(weights), labels, dataset=dataset, target=target, budget=None)
+finished = Finished(architecture=architecture, weights=load_weights(weights), labelling=labels, dataset=dataset)
+write_winner(Path(folder), finished, Judging(target=target, budget=None))
 """
 
 
