@@ -110,11 +110,11 @@ def take(controls: Controls) -> Anchor:
             medians.append(median)
             canaries.append(canary)
         alike = best_state(np.asarray(medians), np.asarray(canaries))
-        state = np.asarray(medians)[alike]
         flagged = load.disturbances(spans, threads)
         if alike.sum() < FEWEST_ALIKE:
             flagged += (f"only {alike.sum()} of {ANCHOR_BLOCKS} blocks were alike",)
-        anchored = quiet_median(state[:, None]), float(np.median(np.asarray(canaries)[alike]))
+        used = alike if alike.any() else np.ones_like(alike)
+        anchored = quiet_median(np.asarray(medians)[used, None]), float(np.median(np.asarray(canaries)[used]))
         attempts.append((len(flagged), anchored, medians, canaries, flagged))
         if not flagged:
             break
@@ -140,6 +140,7 @@ def best_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> N
     """Which blocks are near the lower quartile, of both networks: within `FAR_FROM_ANCHOR` and `FAR_CANARY`.
 
     `medians` (blocks) of the reference in milliseconds, `canaries` (blocks) as ratios to it; the answer is (blocks).
+    It may be none of them, where the lower quartile lies between two states of the machine.
     """
     swift = medians <= FAR_FROM_ANCHOR * np.quantile(medians, 0.25)
     usual = float(np.quantile(canaries[swift], 0.25))

@@ -14,7 +14,7 @@ from nas.latency.machine import gpu, load
 from nas.latency.machine.watch import Watch
 from nas.latency.protocol import WITHIN, anchor, candidate, interleaving, quiet
 from nas.latency.protocol.candidate import LocalCandidate
-from nas.latency.protocol.controls import Controls
+from nas.latency.protocol.controls import CANARY_CALLS, Controls
 from nas.latency.protocol.pairs import Pairs, summarise
 from nas.latency.record import Latency
 from nas.latency.target import Target
@@ -267,6 +267,31 @@ def test_the_best_state_of_a_machine_is_anchored() -> None:
     milliseconds = np.array([3.1, 3.1, 3.0, 3.2, 3.1, 5.3, 2.9, 3.0, 3.3, 3.0, 3.1, 3.2])
     canaries = np.array([0.2, 0.21, 0.19, 0.2, 0.1, 0.09, 0.11, 0.2, 0.12, 0.1, 0.2, 0.21])
     assert anchor.best_state(milliseconds, canaries).nonzero()[0].tolist() == [4, 6, 8, 9]
+
+
+class Scattered:
+    """A machine that is in one of two states in each block, and once in none of them."""
+
+    def __init__(self) -> None:
+        self.blocks = 0
+        self.canaries = 0  # in a row
+
+    def reference(self) -> None:
+        self.canaries = 0
+        waits(2.0 if self.blocks % anchor.ANCHOR_BLOCKS == 0 else 1.0)()
+
+    def canary(self) -> None:
+        waits(0.1 if self.blocks % anchor.ANCHOR_BLOCKS in (1, 2, 3) else 0.3)()
+        self.canaries += 1
+        self.blocks += self.canaries == CANARY_CALLS
+
+
+def test_where_no_state_is_found_all_blocks_are_anchored_and_flagged() -> None:
+    machine = Scattered()
+    taken = anchor.take(replace(controls(threads=2), reference=machine.reference, canary=machine.canary))
+    assert machine.blocks == 2 * anchor.ANCHOR_BLOCKS  # it was tried twice
+    assert "only 0 of 12 blocks were alike" in taken.flagged
+    assert (taken.milliseconds, taken.canary) == (pytest.approx(1.0), pytest.approx(0.3))
 
 
 def test_what_others_do_is_told_from_what_we_do() -> None:
