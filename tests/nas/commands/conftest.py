@@ -1,21 +1,17 @@
-"""The command line in this process, on tiny real pictures and a tiny network."""
+"""Tiny real pictures, a tiny network, and what is trained of it; every command runs as on a machine with one core."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import space
-from nas.cli import main
 from space.scale import scale_width
 
 HEIGHT, WIDTH = 64, 96
@@ -23,72 +19,10 @@ CLASSES = ("ground", "box", "sky")
 COLOURS = np.array([[70, 90, 60], [200, 40, 40], [150, 190, 240]])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a command printed and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def refusal(self) -> str:
-        """The one line of a user's mistake."""
-        assert self.code == 2, self.out + self.err
-        lines = self.err.splitlines()
-        assert len(lines) == 1, self.err
-        assert "Traceback" not in self.err
-        return lines[0]
-
-
-Nas = Callable[..., Answer]
-
-
-@contextlib.contextmanager
-def one_core(cache: Path) -> Iterator[None]:
-    """As on a machine with one core (several threads on cores that others use crawl), with a cache of its own."""
-    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(cache))
-        os.sched_setaffinity(0, {max(cores)})
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(0, cores)
-            torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def single_core(cache: Path) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """`one_core`, for work that is not a command."""
-    return lambda: one_core(cache)
-
-
 @pytest.fixture(autouse=True)
-def on_one_core(cache: Path) -> Iterator[None]:
-    with one_core(cache):
+def on_one_core(single_core: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
+    with single_core():
         yield
-
-
-@pytest.fixture(scope="session")
-def nas(cache: Path) -> Nas:
-    """`nas(words...)` runs one command and gives its answer."""
-
-    def run(*words: str | Path) -> Answer:
-        out, err = io.StringIO(), io.StringIO()
-        with one_core(cache), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                code = main([str(word) for word in words])
-            except SystemExit as end:  # argparse: --help, or words that it does not know
-                code = int(end.code or 0)
-        return Answer(code=code, out=out.getvalue(), err=err.getvalue())
-
-    return run
 
 
 def draw(folder: Path, split: str, index: int) -> None:
@@ -135,9 +69,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(nas: Nas, small: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(nas: Callable[..., Any], small: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `nas train` leaves after one epoch. Not to be changed."""
     out = tmp_path_factory.mktemp("trained") / "out"
-    answer = nas("train", small, "--data", f"folder:{pictures}", "--input", "64x96", "--epochs", "1", "--out", out)
-    assert answer.code == 0, answer.err
+    nas("train", small, "--data", f"folder:{pictures}", "--input", "64x96", "--epochs", "1", "--out", out).done()
     return out

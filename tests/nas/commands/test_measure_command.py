@@ -65,8 +65,7 @@ def test_what_cannot_be_measured_is_answered_in_one_line(nas, given, expected):
 
 
 @pytest.mark.slow
-def test_a_calibration_says_how_well_it_estimates(nas, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_a_calibration_says_how_well_it_estimates(nas, tmp_path):
     out = tmp_path / "out"
     answer = nas(
         "measure", "--calibrate", "--networks", "40", "--target", "torch@cpu:1", "--input", "64x96", "--out", out

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nas import cli
 from nas.data import DataSpec, load
 
 STUDY = """
@@ -14,28 +15,19 @@ data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4
 budget: 10ms
 recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}
 """
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    code = cli.main(["search", *arguments])
-    out, err = capsys.readouterr()
-    assert code == 2, out + err
-    lines = err.strip().splitlines()
-    assert len(lines) == 1, err
-    assert lines[0].startswith("nas search: ")
-    return lines[0]
+Nas = Callable[..., Any]
 
 
 @pytest.mark.parametrize("budget", ["0ms", "-3ms", "10 parsecs", "nan", "10", "", "1e999ms"])
-def test_budgets_that_are_none(budget: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    said = refused(capsys, "--budget", budget, "--out", str(tmp_path / "run"))
+def test_budgets_that_are_none(budget: str, nas: Nas, tmp_path: Path) -> None:
+    said = nas("search", "--budget", budget, "--out", str(tmp_path / "run")).refusal()
     assert "10ms" in said
     assert "100fps" in said
     assert not (tmp_path / "run").exists()
 
 
-def test_no_question_at_all(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "nas search --budget 10ms" in refused(capsys)
+def test_no_question_at_all(nas: Nas) -> None:
+    assert "nas search --budget 10ms" in nas("search").refusal()
 
 
 @pytest.mark.parametrize(
@@ -53,40 +45,34 @@ def test_no_question_at_all(capsys: pytest.CaptureFixture[str]) -> None:
         ("search: {finalists: many}", "whole number"),
     ],
 )
-def test_studies_that_do_not_fit(wrong: str, expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_studies_that_do_not_fit(wrong: str, expected: str, nas: Nas, tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(STUDY + wrong)
-    said = refused(capsys, str(file), "--out", str(tmp_path / "run"))
+    said = nas("search", str(file), "--out", str(tmp_path / "run")).refusal()
     assert expected in said
     assert str(file) in said
     assert not (tmp_path / "run").exists()
 
 
-def test_a_study_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "missing.yaml" in refused(capsys, str(tmp_path / "missing.yaml"))
+def test_a_study_that_is_not_there(nas: Nas, tmp_path: Path) -> None:
+    assert "missing.yaml" in nas("search", str(tmp_path / "missing.yaml")).refusal()
 
 
-def test_a_run_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "study.yaml" in refused(capsys, "--resume", str(tmp_path / "nothing"))
+def test_a_run_that_is_not_there(nas: Nas, tmp_path: Path) -> None:
+    assert "study.yaml" in nas("search", "--resume", str(tmp_path / "nothing")).refusal()
 
 
-def test_a_run_is_not_asked_something_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "leave out target" in refused(capsys, "--resume", str(tmp_path), "--target", "torch@cpu")
+def test_a_run_is_not_asked_something_else(nas: Nas, tmp_path: Path) -> None:
+    assert "leave out target" in nas("search", "--resume", str(tmp_path), "--target", "torch@cpu").refusal()
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # nothing is known here, and nothing is timed
+def test_a_folder_that_holds_a_run_is_not_overwritten(nas: Nas, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
-    said = refused(capsys, str(tmp_path / "study.yaml"), "--out", str(tmp_path))
+    said = nas("search", str(tmp_path / "study.yaml"), "--out", str(tmp_path)).refusal()
     assert f"--resume {tmp_path}" in said
 
 
-def test_a_truncated_picture_is_named_before_anything_is_timed(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_a_truncated_picture_is_named_before_anything_is_timed(nas: Nas, tmp_path: Path) -> None:
     scenes = load(DataSpec(size=(48, 64), train_images=12, validation_images=4))
     for split, pairs in (("train", scenes.train), ("val", scenes.validation)):
         for kind, files in (("images", pairs.images), ("labels", pairs.labels)):
@@ -103,5 +89,5 @@ def test_a_truncated_picture_is_named_before_anything_is_timed(
             ", train_images: 12, validation_images: 4", ""
         )
     )
-    said = refused(capsys, str(file), "--target", "torch@cpu:1", "--out", str(tmp_path / "run"))
+    said = nas("search", str(file), "--target", "torch@cpu:1", "--out", str(tmp_path / "run")).refusal()
     assert str(broken) in said

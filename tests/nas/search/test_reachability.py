@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 
 import space
-from nas.cli import main
 from nas.data import DataSpec
 from nas.latency.estimates.table import LatencyTable
 from nas.search.fill import NARROWEST
@@ -119,21 +119,22 @@ def test_the_forecast_counts_every_epoch_that_is_planned(tiny: Study) -> None:
 
 @pytest.mark.slow
 def test_the_command_makes_a_table_where_there_is_none_and_reads_it_after(
-    tiny: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: Study, tmp_path: Path, nas: Callable[..., Any]
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = tmp_path / "study.yaml"
     file.write_text(tiny.to_yaml())
-    command = ["profile", str(file), "--budget", "10ms", "--samples", "50", "--networks", "40"]
-    assert main(command) == 0
-    printed = capsys.readouterr().out
+    command = ("profile", file, "--budget", "10ms", "--samples", "50", "--networks", "40")
+    answer = nas(*command)
+    assert answer.code == 0, answer.err
+    printed = answer.out
     assert "torch@cpu:1 at 64x96, 11 classes" in printed
     assert "no latency table of this device at this size yet: measuring 40 random networks" in printed
     assert re.search(r"ndnet29-fcn32 +\d+\.\d\d +\d+\.\d\d +inside", printed)
     assert re.search(r"narrowest +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d +100%", printed)
     assert "forecast of the search" in printed
-    assert main(command) == 0
-    assert "no latency table" not in capsys.readouterr().out
+    again = nas(*command)
+    assert again.code == 0, again.err
+    assert "no latency table" not in again.out
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,5 @@ def test_the_command_makes_a_table_where_there_is_none_and_reads_it_after(
         (["--budget", "10ms", "--target", "toaster@cpu"], "toaster"),
     ],
 )
-def test_bad_input_is_answered(arguments: list[str], answer: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["profile", *arguments]) == 2
-    assert answer in capsys.readouterr().err
+def test_bad_input_is_answered(arguments: list[str], answer: str, nas: Callable[..., Any]) -> None:
+    assert answer in nas("profile", *arguments).refusal()

@@ -1,11 +1,12 @@
-"""`--address`: the same search on a Ray cluster with a second node."""
+"""`--address`: the same search on a Ray cluster with a second node, and a third one that may time."""
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,14 +16,14 @@ from nas.runs.folder import RunFolder
 STUDY = """
 data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
 budget: 1.5ms
-target: onnxruntime@cpu:1
+target: null@cpu:1
 recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}
 space: {stages: [2], stage.depth: [1, 2], block: [nonbt, sep]}
 search: {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 0, finalists: 1, finish_epochs: 1}
 """
 
 # The head has no processor to give away, so that every training runs on the second node; a third one may time.
-CLUSTER = """
+SEARCH = """
 import os, subprocess, sys
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import ray
@@ -40,19 +41,76 @@ cluster.shutdown()
 sys.exit(code)
 """
 
+# The timing node keeps what it knows in a folder of its own, as on another machine; a table is made there first.
+TABLE = """
+import json, os, sys
+there, here = sys.argv[1:]
+from nas.latency import parse_target
+from nas.latency.estimates import calibration
+from nas.search.timing import LocalTiming
+from space import strict
+from space.errors import TargetError
+asked = (parse_target("null@cpu:1"), (48, 64), 3)
 
-def searched(folder: Path, kind: str) -> tuple[RunFolder, str]:
+def kept(timing):
+    table = timing.kept_table()
+    return None if table is None else strict.plain(table)
+
+os.environ["XDG_CACHE_HOME"] = there
+with LocalTiming(*asked) as timing:
+    calibration.measure_networks(timing, 20, lambda done, total: None)
+    made = strict.plain(calibration.calibrate(timing).table)
+os.environ["XDG_CACHE_HOME"] = here
+with LocalTiming(*asked) as timing:
+    of_this_machine = kept(timing)
+
+from nas.search.configured_ray import ray
+from ray.cluster_utils import Cluster
+from nas.search.cluster_timing import timing_of_cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+os.environ["XDG_CACHE_HOME"] = there
+cluster.add_node(num_cpus=0, resources={"timing": 1})
+os.environ["XDG_CACHE_HOME"] = here
+cluster.wait_for_nodes()
+ray.init(address=cluster.address, log_to_driver=False)
+timing_of = timing_of_cluster()
+with timing_of(*asked) as timing:
+    of_the_node = kept(timing)
+try:
+    with timing_of(parse_target("null@cpu:99"), (48, 64), 3):
+        refused = "nothing"
+except TargetError as error:
+    refused = str(error)
+ray.shutdown()
+cluster.shutdown()
+print(json.dumps({"made": made, "of this machine": of_this_machine, "of the node": of_the_node, "refused": refused}))
+"""
+
+
+def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
+
+
+def searched(folder: Path, kind: str) -> subprocess.CompletedProcess[str]:
     (folder / "study.yaml").write_text(STUDY)
-    command = [sys.executable, "-c", CLUSTER, kind, str(folder / "study.yaml"), "--out", str(folder / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
+    return python(SEARCH, kind, folder / "study.yaml", "--out", folder / "run")
+
+
+def test_a_latency_table_is_the_one_that_the_timing_node_keeps(tmp_path: Path) -> None:
+    done = python(TABLE, tmp_path / "node", tmp_path / "driver")
     assert done.returncode == 0, done.stdout + done.stderr
-    nodes = next(line for line in done.stdout.splitlines() if line.startswith("timing on"))
-    return RunFolder.open(folder / "run"), nodes.removeprefix("timing on").strip()
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert found["made"]["networks"] == 20
+    assert found["of the node"] == found["made"]
+    assert found["of this machine"] is None
+    assert "asks for 99 threads" in found["refused"]
 
 
 @pytest.mark.slow
 def test_trainings_run_on_the_second_node(tmp_path: Path) -> None:
-    run, _ = searched(tmp_path, "none")
+    done = searched(tmp_path, "none")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = RunFolder.open(tmp_path / "run")
     trained = [trial for trial in run.trials() if trial.feasible]
     assert len(trained) == 2
     assert all(run.progress(trial, "search").done for trial in trained)
@@ -61,7 +119,10 @@ def test_trainings_run_on_the_second_node(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_everything_is_timed_on_the_node_that_carries_the_resource(tmp_path: Path) -> None:
-    run, node = searched(tmp_path, "timing")
+    done = searched(tmp_path, "timing")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (node,) = [line.removeprefix("timing on ") for line in done.stdout.splitlines() if line.startswith("timing on ")]
+    run = RunFolder.open(tmp_path / "run")
     timed = [trial.latency for trial in (*run.trials(), *run.company())]
     timed.append(read_certificate(run.winner).latency)
     assert len(timed) > 13

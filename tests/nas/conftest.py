@@ -1,0 +1,92 @@
+"""The command line in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.cli import main
+
+
+class WrongAnswerError(Exception):
+    """A command did not end as a test relies on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def refusal(self) -> str:
+        """The one line that answers a user's mistake.
+
+        Raises: WrongAnswerError when it ended otherwise.
+        """
+        lines = self.err.splitlines()
+        if self.code != 2 or len(lines) != 1 or not lines[0].startswith("nas "):
+            raise WrongAnswerError(f"expected one line and code 2, got {self.code}:\n{self.out}{self.err}")
+        return lines[0]
+
+    def done(self) -> Answer:
+        """This, when it did what was asked.
+
+        Raises: WrongAnswerError when it ended otherwise.
+        """
+        if self.code != 0:
+            raise WrongAnswerError(f"expected code 0, got {self.code}:\n{self.out}{self.err}")
+        return self
+
+
+Nas = Callable[..., Answer]
+
+
+@contextlib.contextmanager
+def one_core(cache: Path) -> Iterator[None]:
+    """As on a machine with one core (several threads on cores that others use crawl), with a cache of its own."""
+    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        os.sched_setaffinity(0, {max(cores)})
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, cores)
+            torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def single_core(cache: Path) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """`one_core`, for work that is not a command."""
+    return lambda: one_core(cache)
+
+
+@pytest.fixture(scope="session")
+def nas(cache: Path) -> Nas:
+    """`nas(words...)` runs one command and gives its answer."""
+
+    def run(*words: str | Path) -> Answer:
+        out, err = io.StringIO(), io.StringIO()
+        with one_core(cache), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main([str(word) for word in words])
+            except SystemExit as end:  # argparse: --help, or words that it does not know
+                code = int(end.code or 0)
+        return Answer(code=code, out=out.getvalue(), err=err.getvalue())
+
+    return run
