@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,8 @@ import space
 from pruning.surgery import Cutter, Mask
 from space import Architecture, Space
 
+EXACT = 1e-10  # of the largest logit, in double precision
+SEEN = 1e-7
 SETS = 3
 FINE_SETS = 24
 SINGLES = ("ndnet29-fcn32", "ndnet45-fcn32", "ndnet45-ende", "ndnet61-fcn32", "fplnet-encoder")
@@ -21,31 +24,50 @@ SMALL = (20, 28)
 
 
 @pytest.fixture
-def bench(randomised, image, exact, without, partition, random_keep, classes) -> SimpleNamespace:
+def bench(randomised, image, compared, without, partition, random_keep, classes) -> SimpleNamespace:
     """The tools of `conftest.py` in one hand."""
     return SimpleNamespace(**locals())
 
 
-def assert_partition_is_exact(architecture: Architecture, bench: SimpleNamespace, sets: int, *, seed: int = 0) -> None:
-    """Remove every removable channel once, in `sets` random sets."""
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What came of removing channels in several sets."""
+
+    error: float
+    """The largest of all sets."""
+    effect: float
+    """The smallest of all sets, but of those so small that ReLU may have silenced all their channels anyway."""
+    not_once: list[str]
+    """Groups of whose channels one was not removed, or more than once; a group of one channel has to keep it."""
+
+
+def removed_in_sets(architecture: Architecture, bench: SimpleNamespace, sets: int, *, seed: int = 0) -> Removed:
+    """Remove every removable channel once, in random sets."""
     cutter, network = Cutter(architecture, bench.classes), bench.randomised(architecture, seed=seed)
-    removed = np.zeros(len(cutter.everything), dtype=int)
+    removed, errors, effects = np.zeros(len(cutter.everything), dtype=int), [], [1.0]
     for keep in bench.partition(cutter, sets, seed=seed):
-        few = int((~keep).sum()) < 10  # which ReLU may have silenced anyway
-        bench.exact(cutter, network, keep, bench.image(), dead=few)
+        found = bench.compared(cutter, network, keep, bench.image())
+        errors.append(found.error)
+        if int((~keep).sum()) >= 10:
+            effects.append(found.effect)
         removed += ~keep
-    for name, count in zip(cutter.map.names, cutter.map.counts, strict=True):
-        assert (removed[cutter.map.members(name)] == (count > 1)).all(), f"{name} is not covered"
+    groups = zip(cutter.map.names, cutter.map.counts, strict=True)
+    not_once = [name for name, count in groups if (removed[cutter.map.members(name)] != (count > 1)).any()]
+    return Removed(error=max(errors), effect=min(effects), not_once=not_once)
 
 
-def assert_singles_are_exact(architecture: Architecture, bench: SimpleNamespace, channels: Callable) -> None:
-    """Remove channels one by one."""
+def errors_of_singles(
+    architecture: Architecture, bench: SimpleNamespace, some: Callable[[list[int]], Sequence[int]]
+) -> list[float]:
+    """Remove some of the removable channels, one by one."""
     cutter, network = Cutter(architecture, bench.classes), bench.randomised(architecture)
     removable = [name for name, count in zip(cutter.map.names, cutter.map.counts, strict=True) if count > 1]
-    for channel in channels([channel for name in removable for channel in cutter.map.members(name)]):
+    errors = []
+    for channel in some([int(channel) for name in removable for channel in cutter.map.members(name)]):
         keep = cutter.everything.copy()
         keep[channel] = False
-        bench.exact(cutter, network, keep, bench.image(size=SMALL), dead=True)
+        errors.append(bench.compared(cutter, network, keep, bench.image(size=SMALL)).error)
+    return errors
 
 
 def combined(cutter: Cutter, first: Mask, again: Cutter, second: Mask) -> Mask:
@@ -58,49 +80,63 @@ def combined(cutter: Cutter, first: Mask, again: Cutter, second: Mask) -> Mask:
 
 
 def test_every_channel_of_published_networks(published: Architecture, bench: SimpleNamespace) -> None:
-    assert_partition_is_exact(published, bench, SETS)
+    found = removed_in_sets(published, bench, SETS)
+    assert found.not_once == []
+    assert found.error <= EXACT
+    assert found.effect > SEEN
 
 
 def test_every_channel_of_crossings(crossing: Architecture, bench: SimpleNamespace) -> None:
-    assert_partition_is_exact(crossing, bench, SETS)
+    found = removed_in_sets(crossing, bench, SETS)
+    assert found.not_once == []
+    assert found.error <= EXACT
+    assert found.effect > SEEN
 
 
 def test_single_channels_of_published_networks(published: Architecture, bench: SimpleNamespace) -> None:
-    assert_singles_are_exact(published, bench, lambda channels: random.Random(0).sample(channels, 2))
+    errors = errors_of_singles(published, bench, lambda channels: random.Random(0).sample(channels, 2))
+    assert len(errors) == 2
+    assert max(errors) <= EXACT
 
 
 @pytest.mark.parametrize("seed", range(15))
 def test_random_architectures(seed: int, narrow_space: Space, bench: SimpleNamespace) -> None:
     architecture = narrow_space.sample(random.Random(seed))
-    cutter = Cutter(architecture, bench.classes)
-    bench.exact(cutter, bench.randomised(architecture), bench.random_keep(cutter, seed=seed), bench.image())
+    cutter, network = Cutter(architecture, bench.classes), bench.randomised(architecture)
+    found = bench.compared(cutter, network, bench.random_keep(cutter, seed=seed), bench.image())
+    assert found.error <= EXACT
+    assert found.effect > SEEN
 
 
 def test_all_but_one_channel_of_each_group(crossing: Architecture, bench: SimpleNamespace) -> None:
     cutter = Cutter(crossing, bench.classes)
-    cut = bench.exact(cutter, bench.randomised(crossing), bench.random_keep(cutter, seed=0, share=0.0), bench.image())
-    assert set(space.groups(cut.architecture).values()) == {1}
+    keep = bench.random_keep(cutter, seed=0, share=0.0)
+    found = bench.compared(cutter, bench.randomised(crossing), keep, bench.image())
+    assert found.error <= EXACT
+    assert found.effect > SEEN
+    assert set(space.groups(found.cut.architecture).values()) == {1}
 
 
-def assert_cutting_twice_is_exact(architecture: Architecture, bench: SimpleNamespace, seed: int) -> None:
-    """A cut network can be cut again, and that equals one cut of the uncut network."""
+def errors_of_cutting_twice(architecture: Architecture, bench: SimpleNamespace, seed: int) -> tuple[float, float]:
+    """Of a cut of a cut network: against that network, and against one cut of the uncut network."""
     cutter, network, image = Cutter(architecture, bench.classes), bench.randomised(architecture), bench.image()
     first = bench.random_keep(cutter, seed=seed, share=0.7)
     once = cutter.cut(network, first)
     again = Cutter(once.architecture, bench.classes)
     second = bench.random_keep(again, seed=seed + 1, share=0.7)
-    twice = bench.exact(again, once, second, image)
+    twice = bench.compared(again, once, second, image)
     expected = bench.without(cutter, network, combined(cutter, first, again, second), image)
     with torch.no_grad():
-        assert float((twice(image) - expected).abs().max()) <= 1e-10 * float(expected.abs().max())
+        error = float((twice.cut(image) - expected).abs().max()) / float(expected.abs().max())
+    return twice.error, error
 
 
 def test_cutting_published_networks_twice(published: Architecture, bench: SimpleNamespace) -> None:
-    assert_cutting_twice_is_exact(published, bench, seed=1)
+    assert max(errors_of_cutting_twice(published, bench, seed=1)) <= EXACT
 
 
 def test_cutting_crossings_twice(crossing: Architecture, bench: SimpleNamespace) -> None:
-    assert_cutting_twice_is_exact(crossing, bench, seed=1)
+    assert max(errors_of_cutting_twice(crossing, bench, seed=1)) <= EXACT
 
 
 def test_nothing_but_the_selection_changes(crossing: Architecture, bench: SimpleNamespace) -> None:
@@ -133,28 +169,37 @@ def test_masks_that_cannot_be_are_refused(crossings: dict[str, Architecture], be
 
 @pytest.mark.slow
 def test_every_channel_of_published_networks_in_many_sets(published: Architecture, bench: SimpleNamespace) -> None:
-    assert_partition_is_exact(published, bench, FINE_SETS, seed=1)
+    found = removed_in_sets(published, bench, FINE_SETS, seed=1)
+    assert found.not_once == []
+    assert found.error <= EXACT
+    assert found.effect > SEEN
 
 
 @pytest.mark.slow
 def test_every_channel_of_crossings_in_many_sets(crossing: Architecture, bench: SimpleNamespace) -> None:
-    assert_partition_is_exact(crossing, bench, FINE_SETS, seed=1)
+    found = removed_in_sets(crossing, bench, FINE_SETS, seed=1)
+    assert found.not_once == []
+    assert found.error <= EXACT
+    assert found.effect > SEEN
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SINGLES)
 def test_every_single_channel(name: str, bench: SimpleNamespace) -> None:
-    assert_singles_are_exact(space.load(name), bench, lambda channels: channels)
+    assert max(errors_of_singles(space.load(name), bench, lambda channels: channels)) <= EXACT
 
 
 @pytest.mark.slow
 def test_sampled_single_channels(published: Architecture, bench: SimpleNamespace) -> None:
-    assert_singles_are_exact(published, bench, lambda channels: random.Random(3).sample(channels, 150))
+    assert max(errors_of_singles(published, bench, lambda channels: random.Random(3).sample(channels, 150))) <= EXACT
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 300))
 def test_many_random_architectures(seed: int, narrow_space: Space, bench: SimpleNamespace) -> None:
     architecture = narrow_space.sample(random.Random(seed))
-    assert_partition_is_exact(architecture, bench, 2, seed=seed)
-    assert_cutting_twice_is_exact(architecture, bench, seed=seed)
+    found = removed_in_sets(architecture, bench, 2, seed=seed)
+    assert found.not_once == []
+    assert found.error <= EXACT
+    assert found.effect > SEEN
+    assert max(errors_of_cutting_twice(architecture, bench, seed=seed)) <= EXACT
