@@ -28,13 +28,6 @@ examples:
   nas measure                                                  all published networks
   nas measure erfnet runs/night/winner --target onnxruntime@cpu:1 --input 512x1024 --out board
   nas measure --calibrate --input 360x480                      a latency table of this device"""
-COLUMNS = (
-    "network", "target", "height", "width", "threads", "p50_milliseconds", "p90_milliseconds", "p99_milliseconds",
-    "ci_low_milliseconds", "ci_high_milliseconds", "samples", "flagged",
-)  # fmt: skip
-LEADERBOARD = "latency.csv"
-SAMPLES = "blocks.csv"
-PICTURE = "latency.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_input(parser)
     common.add_classes(parser)
     common.add_within(parser)
-    parser.add_argument("--out", metavar="DIR", help=f"leave {LEADERBOARD}, {SAMPLES} and {PICTURE} there")
+    parser.add_argument("--out", metavar="DIR", help="leave latency.csv, blocks.csv and latency.png there")
     parser.add_argument("--calibrate", action="store_true", help="fit a latency table to random networks")
     parser.add_argument("--networks", type=int, metavar="N", help="with --calibrate: how many (default 550)")
 
@@ -102,6 +95,8 @@ def _calibrate(meter: Meter, networks: int, out: Path | None) -> None:
 
 
 def _leaderboard(meter: Meter, architectures: Mapping[str, Architecture], within: float, out: Path | None) -> None:
+    from nas.report.leaderboard import BLOCKS, PICTURE, TABLE, write_leaderboard
+
     (height, width), classes = meter.size, meter.num_classes
     number = f"{len(architectures)} networks" if len(architectures) > 1 else "1 network"
     print(f"{number} on {meter.target} at {height}x{width}, batch 1, {classes} classes", flush=True)
@@ -114,79 +109,8 @@ def _leaderboard(meter: Meter, architectures: Mapping[str, Architecture], within
         if latency.flagged:
             print(f"! {name}: {'; '.join(latency.flagged)}")
     if out:
-        write_leaderboard(out / LEADERBOARD, latencies)
-        write_blocks(out / SAMPLES, latencies)
-        draw(out / PICTURE, latencies)
-        print(f"{out}: {LEADERBOARD} {SAMPLES} {PICTURE}")
-
-
-def write_leaderboard(path: Path, latencies: Mapping[str, Latency]) -> None:
-    """Write latencies as CSV, in the order given."""
-    import csv
-    import io
-
-    from nas.storage.files import write_text
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for name, one in latencies.items():
-        numbers = (getattr(one, column) for column in COLUMNS if column.endswith("_milliseconds"))
-        shape = (one.height, one.width, one.environment.get("threads", ""))
-        milliseconds = (f"{number:.4f}" for number in numbers)
-        writer.writerow((name, one.target, *shape, *milliseconds, one.samples, "; ".join(one.flagged)))
-    write_text(path, text.getvalue())
-
-
-def write_blocks(path: Path, latencies: Mapping[str, Latency]) -> None:
-    """Write what each block of calls gave, by the machine's own clock."""
-    from nas.storage.files import write_text
-
-    lines = ["network,block,candidate_milliseconds,reference_milliseconds"]
-    for name, one in latencies.items():
-        lines += [f"{name},{index},{times[0]:.4f},{times[1]:.4f}" for index, times in enumerate(one.blocks)]
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def draw(path: Path, latencies: Mapping[str, Latency]) -> None:
-    """A picture (PNG): a bar each with the 95 % interval of the median; pale bars are not to be trusted."""
-    from matplotlib.figure import Figure
-
-    from nas.storage.files import write_atomically
-
-    some = next(iter(latencies.values()))
-    figure = Figure(figsize=(8, 1.4 + 0.34 * len(latencies)), layout="constrained", dpi=120)
-    axes = figure.add_subplot()
-    for row, one in enumerate(latencies.values()):
-        below = one.p50_milliseconds - one.ci_low_milliseconds
-        above = one.ci_high_milliseconds - one.p50_milliseconds
-        axes.barh(
-            row,
-            one.p50_milliseconds,
-            xerr=[[max(below, 0)], [max(above, 0)]],
-            color="#3b6ea5",
-            alpha=0.45 if one.flagged else 1,
-            error_kw={"ecolor": "#222222", "capsize": 3, "linewidth": 1},
-        )
-        text = f" {one.p50_milliseconds:.3g} ms"
-        axes.text(one.ci_high_milliseconds, row, text, va="center", fontsize=8)
-    axes.set_yticks(range(len(latencies)), list(latencies))
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("median latency, milliseconds, with 95 % interval")
-    axes.set_title(f"{some.target}, {some.height}x{some.width}, batch {some.batch}", fontsize=10)
-    if any(one.flagged for one in latencies.values()):
-        axes.annotate(
-            "pale: disturbed while it was measured",
-            (0.99, 0.97),
-            xycoords="axes fraction",
-            ha="right",
-            va="top",
-            fontsize=8,
-        )
-    axes.spines[["top", "right"]].set_visible(False)
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+        write_leaderboard(out, latencies)
+        print(f"{out}: {TABLE} {BLOCKS} {PICTURE}")
 
 
 def _sorted(latencies: Mapping[str, Latency]) -> dict[str, Latency]:

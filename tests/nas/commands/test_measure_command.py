@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 
 import pytest
 from PIL import Image
+
+from nas.latency.record import Latency
+from nas.report.leaderboard import write_leaderboard
 
 COLUMNS = (
     "network,target,height,width,threads,p50_milliseconds,p90_milliseconds,p99_milliseconds,"
@@ -42,6 +46,25 @@ def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(n
     with Image.open(board / "latency.png") as picture:
         assert picture.format == "PNG"
         assert len(set(picture.convert("RGB").getdata())) > 10  # something is drawn
+
+
+def test_why_a_latency_is_not_to_be_trusted_is_in_the_table(tmp_path):
+    quiet = Latency(
+        p50_milliseconds=2.0, p90_milliseconds=3.0, p99_milliseconds=4.0, ci_low_milliseconds=1.9,
+        ci_high_milliseconds=2.1, samples=40, ratio=0.5, ratio_low=0.4, ratio_high=0.6, reference_milliseconds=4.0,
+        raw_p50_milliseconds=2.2, target="torch@cpu:1", height=64, width=96, scope="network", blocks=((2.0, 4.0),),
+        environment={"threads": "1"},
+    )  # fmt: skip
+    write_leaderboard(tmp_path, {"one": quiet, "other": replace(quiet, flagged=("a neighbour", "few blocks"))})
+    assert (tmp_path / "latency.csv").read_text().splitlines()[1:] == [
+        "one,torch@cpu:1,64,96,1,2.0000,3.0000,4.0000,1.9000,2.1000,40,",
+        "other,torch@cpu:1,64,96,1,2.0000,3.0000,4.0000,1.9000,2.1000,40,a neighbour; few blocks",
+    ]
+    assert (tmp_path / "blocks.csv").read_text().splitlines()[1:] == ["one,0,2.0000,4.0000", "other,0,2.0000,4.0000"]
+    with Image.open(tmp_path / "latency.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(picture.width * picture.height)}
+    assert (59, 110, 165) in colours
+    assert any(max(abs(a - b) for a, b in zip(colour, (167, 190, 214), strict=True)) <= 1 for colour in colours)  # pale
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""What `nas measure` leaves behind: latencies of networks as tables and as a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from nas.latency.record import Latency
+from nas.storage.files import write_atomically, write_text
+
+TABLE = "latency.csv"
+BLOCKS = "blocks.csv"
+PICTURE = "latency.png"
+COLUMNS = (
+    "network", "target", "height", "width", "threads", "p50_milliseconds", "p90_milliseconds", "p99_milliseconds",
+    "ci_low_milliseconds", "ci_high_milliseconds", "samples", "flagged",
+)  # fmt: skip
+
+
+def write_leaderboard(folder: Path, latencies: Mapping[str, Latency]) -> None:
+    """Leave the latencies of networks by name as CSV, what every block of calls gave, and a picture, in the order
+    given.
+    """
+    _write_table(folder / TABLE, latencies)
+    _write_blocks(folder / BLOCKS, latencies)
+    _draw(folder / PICTURE, latencies)
+
+
+def _write_table(path: Path, latencies: Mapping[str, Latency]) -> None:
+    """Write latencies as CSV, in the order given."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, one in latencies.items():
+        numbers = (getattr(one, column) for column in COLUMNS if column.endswith("_milliseconds"))
+        shape = (one.height, one.width, one.environment.get("threads", ""))
+        milliseconds = (f"{number:.4f}" for number in numbers)
+        writer.writerow((name, one.target, *shape, *milliseconds, one.samples, "; ".join(one.flagged)))
+    write_text(path, text.getvalue())
+
+
+def _write_blocks(path: Path, latencies: Mapping[str, Latency]) -> None:
+    """Write what each block of calls gave, by the machine's own clock."""
+    lines = ["network,block,candidate_milliseconds,reference_milliseconds"]
+    for name, one in latencies.items():
+        lines += [f"{name},{index},{times[0]:.4f},{times[1]:.4f}" for index, times in enumerate(one.blocks)]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _draw(path: Path, latencies: Mapping[str, Latency]) -> None:
+    """A picture (PNG): a bar each with the 95 % interval of the median; pale bars are not to be trusted."""
+    from matplotlib.figure import Figure
+
+    some = next(iter(latencies.values()))
+    figure = Figure(figsize=(8, 1.4 + 0.34 * len(latencies)), layout="constrained", dpi=120)
+    axes = figure.add_subplot()
+    for row, one in enumerate(latencies.values()):
+        below = one.p50_milliseconds - one.ci_low_milliseconds
+        above = one.ci_high_milliseconds - one.p50_milliseconds
+        axes.barh(
+            row,
+            one.p50_milliseconds,
+            xerr=[[max(below, 0)], [max(above, 0)]],
+            color="#3b6ea5",
+            alpha=0.45 if one.flagged else 1,
+            error_kw={"ecolor": "#222222", "capsize": 3, "linewidth": 1},
+        )
+        text = f" {one.p50_milliseconds:.3g} ms"
+        axes.text(one.ci_high_milliseconds, row, text, va="center", fontsize=8)
+    axes.set_yticks(range(len(latencies)), list(latencies))
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("median latency, milliseconds, with 95 % interval")
+    axes.set_title(f"{some.target}, {some.height}x{some.width}, batch {some.batch}", fontsize=10)
+    if any(one.flagged for one in latencies.values()):
+        axes.annotate(
+            "pale: disturbed while it was measured",
+            (0.99, 0.97),
+            xycoords="axes fraction",
+            ha="right",
+            va="top",
+            fontsize=8,
+        )
+    axes.spines[["top", "right"]].set_visible(False)
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
