@@ -80,7 +80,7 @@ class RunFolder:
         write_text(self.trial_path(trial) / "trial.yaml", strict.dump(trial))
 
     def trials(self) -> tuple[Trial, ...]:
-        """Every candidate, in the order of proposal; company is not among them."""
+        """Every candidate, in the order of proposal; published networks at their own width are not among them."""
         return self._read("trials")
 
     def company(self) -> tuple[Trial, ...]:

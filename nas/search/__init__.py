@@ -1,5 +1,7 @@
 """The search: propose, measure, train, finish, certify.
 
-`engine` is the way through; `sampler` is the room of Optuna, `tuning` that of Ray; `fill` solves a width for the
-budget.
+`engine` is the way through, and `search.Search` the value that its steps share. `proposals` decides what is trained
+next: `sampler` proposes it with Optuna, `fill` solves its width for the budget. `timing` measures, here or on a cluster
+(`cluster_timing`). `training` and `tuning` train, with Ray; `finishing` trains the best to the end, `cutting` prunes
+what is over the budget into it. `console` says what happens. `reachability` tells before a search what it can find.
 """

@@ -1,4 +1,4 @@
-"""Ray, imported when its settings are in the environment: it reads some of them then."""
+"""Ray and what is used of it. Its settings are put into the environment first: some are read when it is imported."""
 
 from __future__ import annotations
 

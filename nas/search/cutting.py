@@ -31,8 +31,9 @@ def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pr
 
 
 def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:
-    """The best `study.search.pruned` of the company over the budget, cut down into it: trials with weights from which
-    their fine-tuning begins. What was cut already is not cut again; what no cut brings inside is left out.
+    """The most accurate published networks over the budget, `study.search.pruned` of them, cut down into it: trials
+    with weights from which their fine-tuning begins. What was cut already is not cut again; what no cut brings inside
+    is left out.
     """
     run, budget = search.run, search.budget
     over = [each for each in run.company() if not budget.admits(each.latency) and run.best_miou(each) is not None]

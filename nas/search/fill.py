@@ -1,16 +1,16 @@
-"""The width is solved, not left to luck, so that the measured latency fills the budget: one factor on every width, then
-single parts.
+"""The width at which the measured latency of a network fills the budget: one factor on every width, then single parts.
 
-Hardware has steps: 16 channels cost what 9 do, and 20 what 32 do. Where one factor ends below the budget, since the
-next step of all layers together is above it, stages and decoders are widened, and some narrowed, one by one.
+Latency rises in steps: where channels are padded, 16 cost what 9 do, and 20 what 32 do. Where one factor ends below the
+budget, since the next step of all layers together is above it, stages and decoders are changed one by one.
 
-An estimate says where to look, a measurement whether that is it. Estimates may be far off: measurements correct them
-for the widths around and between, and the search for the factor stays between what was measured inside and outside, and
-near the last one: an estimate that knows little of a network's kind may say that sixteen times its width fits. Then go
-rounds of such changes, some that should fill what is left of the budget and some that are estimated to fill less or
-more than that; they take turns, so that they compare. These measurements are quick, of few blocks, and err by a few per
-cent, all of a round alike; so what they end at is confirmed by one as sure as a certificate's, and if that says
-otherwise, what it says of the others decides which is next.
+1. *The factor.* An estimate says which one to try, a quick measurement whether it fits. Measurements correct estimates
+   for the factors around and between. The next one lies between what was measured inside and outside, and near the
+   last one: an estimate that knows little of a kind of network may say that sixteen times its width fits.
+2. *Single parts.* Rounds of networks with wider and narrower parts: one that should fill what is left of the budget,
+   others that are estimated to fill less or more of it. Those of a round take turns, so that they compare.
+3. *Confirmation.* Quick measurements are of few blocks and err by a few per cent, all of a round alike. So the best is
+   measured as surely as the study asks. What that says of the error holds for the others too, and decides which is
+   confirmed next.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Filled:
     architecture: Architecture
     latency: Latency
     factor: float
-    adjusted: bool = False  # beyond the factor, in single parts
+    """On every width of what was to be scaled."""
+    adjusted: bool = False
+    """Whether widths of single parts were changed beyond the factor."""
 
 
 def fill(

@@ -38,9 +38,12 @@ class Reach:
     name: str
     architecture: Architecture
     genotype: Genotype
+    """The answers that led to it; empty for a published network."""
     own: float
     narrowest: float
+    """At `nas.search.fill.NARROWEST` times its width."""
     widest: float
+    """At `nas.search.fill.WIDEST` times its width, or at its own where that is over the budget already."""
 
     def verdict(self, milliseconds: float) -> str:
         """Where it stands against a budget."""
@@ -53,10 +56,12 @@ class Reach:
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
-    """What an axis does to latency, all other axes being equal: (value, factor on latency, draws with it)."""
+    """What an axis does to latency, all other axes being equal."""
 
     axis: str
-    factors: tuple[tuple[str, float, int], ...]  # fastest first; their draws' average is 1
+    factors: tuple[tuple[str, float, int], ...]
+    """Of each value: its name, what it multiplies latency by, and how many draws have it; the fastest first. The
+    factors' average over the draws is 1."""
 
     @property
     def spread(self) -> float:

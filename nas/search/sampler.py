@@ -1,4 +1,4 @@
-"""Optuna's answers to `Space.choose`: the room where Optuna lives.
+"""Optuna's answers to `Space.choose`.
 
 Every axis is a parameter of the study. Ordered numbers are searched on a logarithmic scale and answered with the
 nearest option that is possible at that point; a choice whose options depend on earlier answers is a parameter of

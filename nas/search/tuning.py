@@ -1,4 +1,4 @@
-"""Ray Tune as the executor of trainings: the room where Ray lives.
+"""Ray Tune as the executor of trainings.
 
 Ray runs what it is fed, on one machine or a cluster, and stops weak trials. It keeps no state of ours: every trial
 writes its epochs and checkpoints into the run's folder (on a cluster, a folder that all nodes see), and an
