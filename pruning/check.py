@@ -16,25 +16,25 @@ from space.graph import Node
 if TYPE_CHECKING:
     from space.network import Network
 
-Place = tuple[str, Literal["out", "in"], int]  # layer, its output or what it reads, index
+Slice = tuple[str, Literal["out", "in"], int]  # layer, its output or what it reads, index
 
 SIZE = (64, 64)  # of the image that is traced
-MOST_PLACES = 64  # of a channel that is looked up; torch-pruning's effort grows with their square
+MOST_SLICES = 64  # of a channel that is looked up; torch-pruning's effort grows with their square
 
 
 def differing_groups(cutter: Cutter, network: Network) -> list[str]:
     """The groups whose first and last channel do not stand where torch-pruning finds them: none, unless we are wrong.
 
     Takes some tenths of a second. Nothing is compared where `comparable` says no, nor channels that stand in more than
-    MOST_PLACES places. The network is left as it was.
+    MOST_SLICES slices. The network is left as it was.
     """
     if not comparable(cutter):
         return []
-    places, traced = places_of_channels(cutter), Traced(network)
+    slices, traced = slices_of_channels(cutter), Traced(network)
     differing = []
     for name, (node, indices) in _ends(cutter).items():
-        ours = places_at(cutter, places, node, indices)
-        if len(ours) <= MOST_PLACES and traced.places(node.name, indices) != ours:
+        ours = slices_at(cutter, slices, node, indices)
+        if len(ours) <= MOST_SLICES and traced.slices(node.name, indices) != ours:
             differing.append(name)
     return differing
 
@@ -49,22 +49,22 @@ def comparable(cutter: Cutter) -> bool:
     return all(len(cutter.positions(node)) > 1 for node in mistaken)
 
 
-def places_of_channels(cutter: Cutter) -> dict[int, set[Place]]:
+def slices_of_channels(cutter: Cutter) -> dict[int, set[Slice]]:
     """By channel, all that goes when it goes, as our graph has it."""
-    places: dict[int, set[Place]] = {}
+    slices: dict[int, set[Slice]] = {}
     for node in parametric(cutter.graph):
         for index, channel in enumerate(cutter.positions(node).tolist()):
-            places.setdefault(channel, set()).add((node.name, "out", index))
+            slices.setdefault(channel, set()).add((node.name, "out", index))
         if _dense(node):
             for index, channel in enumerate(cutter.read_positions(node).tolist()):
-                places.setdefault(channel, set()).add((node.name, "in", index))
-    return places
+                slices.setdefault(channel, set()).add((node.name, "in", index))
+    return slices
 
 
-def places_at(cutter: Cutter, places: dict[int, set[Place]], node: Node, indices: Iterable[int]) -> set[Place]:
-    """All that goes when these outputs of a layer go, of what `places_of_channels` found."""
+def slices_at(cutter: Cutter, slices: dict[int, set[Slice]], node: Node, indices: Iterable[int]) -> set[Slice]:
+    """All that goes when these outputs of a layer go, of what `slices_of_channels` found."""
     channels = cutter.positions(node)
-    return set().union(*(places[int(channels[index])] for index in indices))
+    return set().union(*(slices[int(channels[index])] for index in indices))
 
 
 def producers(cutter: Cutter) -> list[Node]:
@@ -76,7 +76,7 @@ def producers(cutter: Cutter) -> list[Node]:
 class Traced:
     """A network as torch-pruning sees it.
 
-    It is traced behind a convolution: an image that comes from nowhere is invisible to torch-pruning, and the places of
+    It is traced behind a convolution: an image that comes from nowhere is invisible to torch-pruning, and the slices of
     all that is concatenated with it are wrong.
     """
 
@@ -110,19 +110,19 @@ class Traced:
         convolution = self._network.layer(layer)
         return self._graph.get_pruning_group(convolution, torch_pruning.prune_conv_out_channels, idxs=list(indices))
 
-    def places(self, layer: str, indices: Iterable[int]) -> set[Place]:
+    def slices(self, layer: str, indices: Iterable[int]) -> set[Slice]:
         """All that goes when these outputs of a convolution go."""
         from torch import nn
 
-        places: set[Place] = set()
+        slices: set[Slice] = set()
         for dependency, at in self.group(layer, indices):
             name = self._names.get(dependency.layer)
             if name is None:  # torch-pruning's own stand-ins for cat, add and the like
                 continue
             one_sided = isinstance(dependency.layer, (nn.BatchNorm2d, nn.PReLU)) or dependency.layer.groups > 1
             outwards = one_sided or self._graph.is_out_channel_pruning_fn(dependency.pruning_fn)
-            places |= {(name, "out" if outwards else "in", int(index)) for index in at}
-        return places
+            slices |= {(name, "out" if outwards else "in", int(index)) for index in at}
+        return slices
 
 
 def _dense(node: Node) -> bool:
@@ -138,6 +138,6 @@ def _ends(cutter: Cutter) -> dict[str, tuple[Node, list[int]]]:
         for group in dict.fromkeys(groups.tolist()):
             name = cutter.map.names[group]
             if name not in found:
-                places = (groups == group).nonzero()[0]
-                found[name] = (node, sorted({int(places[0]), int(places[-1])}))
+                slices = (groups == group).nonzero()[0]
+                found[name] = (node, sorted({int(slices[0]), int(slices[-1])}))
     return found

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from space import blocks, decoders, strict
 from space.channels import check_channels, widths
@@ -21,17 +21,19 @@ from space.encoder import Encoder
 from space.errors import UserError
 from space.graph import Graph, Pair
 from space.head import Auxiliary, Head
-from space.rules import require, require_range
+from space.rules import require, require_one_of, require_range
 from space.stage import DecoderStep, Stage
 from space.stem import Stem
 
 if TYPE_CHECKING:
     from space.network import Network
 
+Activation = Literal["relu", "prelu", "relu6"]
+
 FULL_SIZE: Pair = (1, 1)
 AXES: Axes = {
     "levels": (1, 2, 3),
-    "activation": ("relu", "prelu", "relu6"),
+    "activation": get_args(Activation),
     "norm_epsilon": (1e-5, 1e-3),
     "bias": (False, True),
     "align_corners": (False, True),
@@ -60,7 +62,7 @@ class Architecture:
     context: SpatialPyramid | None
     decoder: Annotated[Decoder | None, strict.Kinds(decoders.kinds)]
     head: Head
-    activation: Literal["relu", "prelu", "relu6"]
+    activation: Activation
     levels: int
     norm_epsilon: float
     bias: bool
@@ -73,6 +75,7 @@ class Architecture:
         require_range("stages", len(self.stages), 1, 12)
         require_range("norm_epsilon", self.norm_epsilon, 1e-8, 0.1)
         require_range("levels", self.levels, 1, 4)
+        require_one_of("activation", self.activation, get_args(Activation))
         encoder = self.encoder  # checks that each stage can follow the one before
         self._check_image_pyramid()
         self._check_decoder(encoder)
@@ -103,11 +106,10 @@ class Architecture:
             "context: spatial pyramid pooling starts a ladder; give decoder kind ladder, or context null",
         )
         wanted = "" if decoder is None else decoder.head
-        of_decoders = {kind.head: name for name, kind in decoders.kinds().items() if kind.head}
-        for kind, name in of_decoders.items():
+        for name, kind in decoders.kinds().items():
             require(
-                (head.kind == kind) == (wanted == kind),
-                f"head: a {name} decoder ends in a {kind} head, and only that does",
+                not kind.head or (head.kind == kind.head) == (wanted == kind.head),
+                f"head: a {name} decoder ends in a {kind.head} head, and only that does",
             )
         if decoder is not None:
             decoder.check(encoder)

@@ -10,14 +10,17 @@ import re
 
 from space import architecture, blocks, context, decoder, decoders, head, stage, stem
 from space.choices import Axes, Choice
-from space.errors import ArchitectureError, nearest
+from space.errors import ArchitectureError, UserError, nearest
 
 NUMBER_LISTS = ("stage.rates", "context.grids")
 
 
 @functools.cache
 def ranges() -> Axes:
-    """Every axis and all that it can be."""
+    """Every axis and all that it can be.
+
+    Raises: UserError when decoders disagree about an axis.
+    """
     found: dict[str, tuple[Choice, ...]] = {
         **stem.AXES,
         "block": blocks.names(),
@@ -28,8 +31,13 @@ def ranges() -> Axes:
         **head.AXES,
         **architecture.AXES,
     }
-    for kind in decoders.kinds().values():
-        found |= kind.axes
+    for decoder_name, kind in decoders.kinds().items():
+        for axis, options in kind.axes.items():
+            if found.setdefault(axis, options) != options:
+                raise UserError(
+                    f"expected one meaning of the axis '{axis}', got another one from the decoder {decoder_name}; it "
+                    "needs a name of its own"
+                )
     for name, block in blocks.kinds().items():
         found |= {f"{name}.{option}": about.range for option, about in block.options.items()}
     return found
@@ -40,6 +48,7 @@ def searched() -> Axes:
     """Narrower ranges for what a search needs to look at: no choices that leave both accuracy and latency alone."""
     found: dict[str, tuple[Choice, ...]] = {
         "block": tuple(name for name, block in blocks.kinds().items() if block.searched),
+        "decoder": ("none", *(name for name, kind in decoders.kinds().items() if kind.in_searches)),
         **stage.SEARCHED,
         **head.SEARCHED,
         **architecture.SEARCHED,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from space.choices import Choice
-from space.errors import ArchitectureError, nearest
+from space.errors import ArchitectureError, UserError, nearest
 from space.graph import Graph, Node
 from space.rules import WIDEST, require, require_range
 
@@ -17,6 +17,7 @@ Opening = Literal["cat", "module", "block"]
 Shared = Literal["factorization", "pairwise_fusion", "dropout", "expansion"]
 
 LAST = 1000
+ASKED_OF_STAGES = frozenset({"width", "depth", "stride", "rates", "dropout", "expansion"})
 WORST_RATE = 64
 
 
@@ -75,7 +76,7 @@ class Block:
     words: str
     """What people call it, in front of the word "block"."""
     position: int = LAST
-    """Where it stands among the options of the axis `block`. Seeds and samplers count places: new kinds come last."""
+    """Where it stands among the options of the axis `block`: samplers count places, so new kinds come last."""
     openings: tuple[Opening, ...] = ("cat", "block")
     """How a stage of it can open. `module`: as a strided block without a shortcut; `block`: its first block strides."""
     branches: int = 0
@@ -85,17 +86,28 @@ class Block:
     options: Mapping[str, Option] = field(default_factory=dict)
     """Numbers that only this kind has: `block_options` of a stage, axes called `KIND.NAME`."""
     width_unit: Callable[[Unit], int] = _any_width
-    """What its width has to be a multiple of."""
+    """What its width has to be a multiple of. A search, and whoever scales, offers only such widths."""
+    width_reason: str = ""
+    """Why, in brackets behind the unit when a width is refused."""
     narrowest: int = 1
     """The fewest channels."""
     check: Callable[[Unit], None] = _no_rule
-    """Further rules. Raises: ArchitectureError that names the number to change."""
+    """Further rules, on its own numbers. Raises: ArchitectureError that names the number to change."""
     in_decoders: bool = False
     """Whether a decoder of transposed convolutions may use it."""
     in_image_pyramids: bool = False
     """Whether it keeps a batch normalisation for each level of an image pyramid."""
     searched: bool = False
     """Whether a search looks at it unless told otherwise."""
+
+    def __post_init__(self) -> None:
+        taken = sorted(set(self.options) & ASKED_OF_STAGES)
+        if taken:
+            raise UserError(f"expected names of a block's own numbers that stages have not, got {', '.join(taken)}")
+
+    def has_width(self, width: int, unit: Unit) -> bool:
+        """Whether a block whose other numbers are those of `unit` can be so wide."""
+        return width >= self.narrowest and width % self.width_unit(unit) == 0
 
     def check_unit(self, name: str, unit: Unit) -> None:
         """Rules that its numbers keep wherever it stands; `name` is what it is called.
@@ -120,6 +132,9 @@ class Block:
         )
         enough = unit.width >= self.narrowest
         require(enough, f"width: {name} needs at least {self.narrowest} channels, got {unit.width}")
+        multiple = self.width_unit(unit)
+        reason = f" ({self.width_reason})" if self.width_reason else ""
+        require(unit.width % multiple == 0, f"width: {name} needs a multiple of {multiple}{reason}, got {unit.width}")
         self.check(unit)
 
     def all_options(self, name: str, given: Mapping[str, Choice]) -> dict[str, Choice]:

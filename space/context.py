@@ -37,7 +37,7 @@ class SpatialPyramid:
             require_range("context.grids", grid, 1, 64)
 
     def largest_width(self) -> int:
-        """Of its layers."""
+        """The width of its widest layer."""
         return max(self.bottleneck, self.level_width)
 
     def add(self, graph: Graph, x: Node, width: int) -> Node:

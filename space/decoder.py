@@ -44,11 +44,13 @@ class Decoder(ABC):
     kind: str
 
     position: ClassVar[int] = LAST
-    """Where it stands among the options of the axis `decoder`. Seeds and samplers count places: new kinds come last."""
+    """Where it stands among the options of the axis `decoder`: samplers count places, so new kinds come last."""
     axes: ClassVar[Axes] = {}
     """Its own axes, and what each ranges over; `decoder.width` is there for all."""
     searched: ClassVar[Axes] = {}
     """Narrower ranges of its axes, for a search that is not told otherwise."""
+    in_searches: ClassVar[bool] = False
+    """Whether a search looks at it unless told otherwise."""
     head: ClassVar[str] = ""
     """The one kind of head that it ends in; empty where heads of all other kinds fit."""
     takes_context: ClassVar[bool] = False
@@ -82,8 +84,12 @@ class Decoder(ABC):
     def first_width(self) -> int:
         """Its width, or that of its first step."""
 
+    def width_unit(self) -> int:
+        """What its width has to be a multiple of."""
+        return 1
+
     def largest_width(self) -> int:
-        """Of its layers."""
+        """The width of its widest layer."""
         return self.first_width()
 
     @abstractmethod

@@ -32,24 +32,29 @@ def modules(package: str, group: str, separator: str = "-") -> dict[str, str]:
     for point in sorted(metadata.entry_points(group=group), key=lambda point: point.name):
         if point.name in found:
             raise UserError(
-                f"expected one '{point.name}' in {group}, got {found[point.name]} and {point.value}; uninstall one of "
+                f"expected one '{point.name}' in {group}, got {found[point.name]} and {point.module}; uninstall one of "
                 "the packages that bring them"
             )
-        found[point.name] = point.value
+        found[point.name] = point.module
     return found
 
 
-def load(package: str, group: str, name: str, separator: str = "-") -> ModuleType:
-    """The module that holds the kind `name`.
+def load(package: str, group: str, name: str, separator: str = "-", *, needs: tuple[str, ...] = ()) -> ModuleType:
+    """The module that holds the kind `name`, and offers all that it `needs`.
 
-    Raises: UserError when there is none, with the nearest known name, or when another package's cannot be imported.
+    Raises: UserError when there is none, with the nearest known name, or when another package's cannot be imported or
+    lacks something.
     """
     known = modules(package, group, separator)
     if name not in known:
         raise UserError(f"expected one of {', '.join(known)}; got {name!r}; {nearest(name, known)}")
     try:
-        return importlib.import_module(known[name])
+        module = importlib.import_module(known[name])
     except ImportError as error:
         if known[name].startswith(f"{package}."):
             raise
         raise UserError(f"{group}: '{name}' cannot be loaded from {known[name]} ({error}); install it again") from None
+    missing = [each for each in needs if not hasattr(module, each)]
+    if missing:
+        raise UserError(f"{group}: expected {', '.join(needs)} in {known[name]}, got none of {', '.join(missing)}")
+    return module

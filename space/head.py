@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from space.choices import Axes, Choice, Questioner
 from space.graph import Graph, Node
 from space.layers import separable
-from space.rules import WIDEST, require, require_range
+from space.rules import WIDEST, require, require_one_of, require_range
 
 HeadKind = Literal["linear", "linear_nobias", "sep", "preact", "deconv2"]
 
@@ -40,6 +40,7 @@ class Head:
     width: int = 0
 
     def __post_init__(self) -> None:
+        require_one_of("head.kind", self.kind, get_args(HeadKind))
         if self.kind == "sep":
             require_range("head.width", self.width, 1, WIDEST)
         else:

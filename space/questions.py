@@ -77,7 +77,7 @@ class _Stages:
         down = ask.text("down", "down", lambda kind: self._opens(kind, block, count))
         fuse = "none"
         if down != "block":
-            fuse = ask.text("fuse", "fuse", lambda kind: self._chain(stem.out_width, count, down, kind))
+            fuse = ask.text("fuse", "fuse", lambda kind: self._chain(block, stem.out_width, count, down, kind))
         factorization = "none"
         if "factorization" in block.shared:
             factorization = ask.text("factorization", "factorization", lambda kind: kind != "all" or down != "block")
@@ -90,7 +90,7 @@ class _Stages:
             scope = f"stage{index}"
             step = self._step(scope, stride, down, index, count)
             stride *= step
-            stage_width = self._stage_width(scope, width, before, count - index, down, fuse)
+            stage_width = self._stage_width(scope, block, (width, before), count - index, (down, fuse))
             stage = Stage(
                 block=name,
                 width=stage_width,
@@ -129,35 +129,52 @@ class _Stages:
             return False
         if down == "module":
             return True
-        return any(self._chain(self._stem.out_width, count, down, str(fuse)) for fuse in options("fuse"))
+        return any(self._chain(block, self._stem.out_width, count, down, str(fuse)) for fuse in options("fuse"))
 
     def _fits(self, name: str, count: int) -> bool:
         """Whether some opening exists for the block, and some rates for its branches."""
         block = blocks.kind(name)
         options = self._questions.options
         coarsest = self._stem.stride * 2**count if block.branches else 1
+        if not self._widths(block):
+            return False
         return any(self._opens(str(down), block, count) for down in options("down")) and any(
             self._rates_fit(str(rates), block, min(coarsest, COARSEST_STRIDE)) for rates in options("stage.rates")
         )
 
-    def _chain(self, width: int, remaining: int, down: str, fuse: str) -> bool:
+    def _widths(self, block: Block) -> list[int]:
+        """Widths that a stage of `block` can have; where they hang on its expansion, that is asked for later."""
+        widths = [int(option) for option in self._questions.options("stage.width")]
+        if "expansion" in block.shared:
+            return [width for width in widths if width >= block.narrowest]
+        return [width for width in widths if block.has_width(width, Unit(width=width, rates=(1,)))]
+
+    def _chain(self, block: Block, width: int, remaining: int, down: str, fuse: str) -> bool:
         """Whether `remaining` stages after `width` channels find the ever larger widths that `cat` needs."""
         if down != "cat":
             return True
         for _ in range(remaining):
-            larger = [int(option) for option in self._questions.options("stage.width") if int(option) > width]
+            larger = [option for option in self._widths(block) if option > width]
             if not larger:
                 return False
             width = fusion.out_width(min(larger), fuse)
         return True
 
-    def _stage_width(self, scope: str, incoming: int, before: int, remaining: int, down: str, fuse: str) -> int:
-        """Widths never shrink from stage to stage, and leave room for the stages to come."""
+    def _stage_width(
+        self, scope: str, block: Block, before: tuple[int, int], remaining: int, ends: tuple[str, str]
+    ) -> int:
+        """Widths never shrink from stage to stage, and leave room for the stages to come.
+
+        `before`: channels that come in, and the width of the stage before; `ends`: how stages open and what they fuse.
+        """
+        possible = self._widths(block)
+        (incoming, narrowest), (down, fuse) = before, ends
 
         def allowed(width: int) -> bool:
-            if down == "cat" and width <= incoming:
+            if width not in possible or (down == "cat" and width <= incoming):
                 return False
-            return width >= before and self._chain(fusion.out_width(width, fuse), remaining - 1, down, fuse)
+            after = fusion.out_width(width, fuse)
+            return width >= narrowest and self._chain(block, after, remaining - 1, down, fuse)
 
         return self._questions.integer(f"{scope}.width", "stage.width", allowed)
 

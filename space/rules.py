@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from space.errors import ArchitectureError
+from collections.abc import Sequence
+
+from space.errors import ArchitectureError, nearest
 
 WIDEST = 4096  # channels of one layer
 DEEPEST = 64  # blocks of one stage
@@ -18,3 +20,9 @@ def require(condition: bool, message: str) -> None:
 def require_range(name: str, value: float, low: float, high: float) -> None:
     """Raises: ArchitectureError unless `value`, called `name`, lies in `low` to `high`."""
     require(low <= value <= high, f"{name}: expected {low} to {high}, got {value}")
+
+
+def require_one_of(name: str, value: str, known: Sequence[str]) -> None:
+    """Raises: ArchitectureError, with the nearest known one, unless `value`, called `name`, is one of `known`."""
+    if value not in known:
+        raise ArchitectureError(f"{name}: expected one of {', '.join(known)}; got {value!r}; {nearest(value, known)}")

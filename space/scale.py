@@ -100,7 +100,7 @@ def _width_and_notch(architecture: Architecture, part: int) -> tuple[int, int]:
         return stages[part].width, math.lcm(STEP, stages[part].width_unit)
     if part > len(stages) or decoder is None:
         return architecture.head.width, STEP
-    return decoder.first_width(), STEP
+    return decoder.first_width(), math.lcm(STEP, decoder.width_unit())
 
 
 def _largest_width(architecture: Architecture) -> int:

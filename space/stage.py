@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Self
+from typing import Annotated, Self, get_args
 
 from space import blocks, fusion, strict
 from space.block import Factorization, Opening, Output, PairwiseFusion, Unit
@@ -12,7 +12,7 @@ from space.choices import Axes, Choice, text_of
 from space.fusion import FUSIONS, Fuse
 from space.graph import Graph, Node
 from space.layers import cat_downsampler
-from space.rules import DEEPEST, require, require_range
+from space.rules import DEEPEST, require, require_one_of, require_range
 
 BlockName = Annotated[str, strict.OneOf(blocks.names)]
 
@@ -31,7 +31,7 @@ AXES: Axes = {
     "factorization": tuple(FACTORIZATIONS),
     "down": tuple(OPENINGS),
     "fuse": ("none", *FUSIONS),
-    "pairwise_fusion": ("pairs", "stage1", "pairs_partial"),
+    "pairwise_fusion": get_args(PairwiseFusion),
     "stage.width": (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512, 1024),
     "stage.depth": tuple(range(1, 17)),
     "stage.stride": (1, 2),
@@ -82,6 +82,8 @@ class Stage:
     block_options: Mapping[str, Choice] = field(default_factory=dict, metadata=strict.LEFT_OUT_WHEN_EMPTY)
 
     def __post_init__(self) -> None:
+        require_one_of("down", self.down, tuple(OPENINGS))
+        require_one_of("fuse", self.fuse, ("none", *FUSIONS))
         _complete(self)
         require_range("depth", self.depth, 1 if self.down == "block" else 0, DEEPEST)
         require(self.stride in (1, 2), f"stride: expected 1 or 2, got {self.stride}")
@@ -216,6 +218,11 @@ class DecoderStep:
         return hash((self.width, self.depth, self.block, self.rates))
 
     @property
+    def width_unit(self) -> int:
+        """What the width has to be a multiple of."""
+        return blocks.kind(self.block).width_unit(_unit(self, 0))
+
+    @property
     def removable(self) -> range:
         """Blocks that neither stride nor widen: all."""
         return range(self.depth)
@@ -236,6 +243,8 @@ class DecoderStep:
 def _complete(row: Stage | DecoderStep) -> None:
     """Write every number of the row's blocks out, and check them."""
     block = blocks.kind(row.block)
+    require_one_of("factorization", row.factorization, tuple(FACTORIZATIONS))
+    require_one_of("pairwise_fusion", row.pairwise_fusion, get_args(PairwiseFusion))
     object.__setattr__(row, "dropout", float(row.dropout))  # 0 is 0.0: one value, one text, one key
     object.__setattr__(row, "block_options", block.all_options(row.block, row.block_options))
     block.check_unit(row.block, replace(_unit(row, 0), rates=row.rates))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from space.choices import Axes, Choice, Questioner
 from space.graph import Graph, Node
 from space.layers import cat_downsampler
-from space.rules import IMAGE_CHANNELS, WIDEST, require, require_range
+from space.rules import IMAGE_CHANNELS, WIDEST, require, require_one_of, require_range
+
+StemKind = Literal["cat", "convs", "conv_pool"]
 
 AXES: Axes = {
-    "stem.kind": ("cat", "convs", "conv_pool"),
+    "stem.kind": get_args(StemKind),
     "stem.width": (8, 16, 24, 32, 48, 64),
     "stem.kernel": (3, 7),
     "stem.convolutions": (1, 2, 3),
@@ -27,13 +29,14 @@ class Stem:
     `image` joins the half-size image to the output (FPLNet).
     """
 
-    kind: Literal["cat", "convs", "conv_pool"]
+    kind: StemKind
     width: int
     kernel: int = 3
     convolutions: int = 1
     image: bool = False
 
     def __post_init__(self) -> None:
+        require_one_of("stem.kind", self.kind, get_args(StemKind))
         require_range("stem.width", self.width, 1, WIDEST)
         require(self.kernel in (3, 5, 7), f"stem.kernel: expected 3, 5 or 7, got {self.kernel}")
         require_range("stem.convolutions", self.convolutions, 1, 8)

@@ -27,10 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print what is here, one line each. Something missing is an answer, not an error."""
+    from nas.latency.machine.device import cpu_model
+
     lines = [
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
-        ("cores", f"{len(os.sched_getaffinity(0))} for this process, {os.cpu_count()} in all; {_cpu_model()}"),
+        ("cores", f"{len(os.sched_getaffinity(0))} for this process, {os.cpu_count()} in all; {cpu_model()}"),
         ("memory", _memory()),
         *_torch(),
         ("dali", _dali()),
@@ -129,15 +131,6 @@ def _version(package: str) -> str:
 def _library(package: str) -> str:
     version = _version(package)
     return f"{version}; pip install {package}" if version == MISSING else version
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return names[0] if names else platform.machine()
 
 
 def _memory() -> str:

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.prune.tuning import FineTuning
     from nas.runs.certificate import read_certificate
     from nas.runs.trained import load_trained
-    from nas.runs.winner import Finished, Judging, write_winner
+    from nas.runs.winner import Certification, Finished, write_winner
     from nas.training import load_recipe
     from space import parameters
 
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
             Finished(
                 architecture=network.architecture, weights=network.state_dict(), labelling=labelling, dataset=dataset
             ),
-            Judging(target=target, budget=budget, device=device, within=within),
+            Certification(target=target, budget=budget, device=device, within=within),
         )
         return certificate.latency
 

@@ -108,7 +108,7 @@ def load(spec: DataSpec) -> Dataset:
 
     Raises: DataError when a folder is missing, an image has no label or the reverse, or a split is empty.
     """
-    dataset = extensions.load(SETS, GROUP, spec.name, separator="_").load(spec)
+    dataset = extensions.load(SETS, GROUP, spec.name, separator="_", needs=("load",)).load(spec)
     assert isinstance(dataset, Dataset)
     return dataset
 

@@ -41,7 +41,7 @@ class Pruned:
 
 
 def _silence(words: str) -> None:
-    """Nobody listens."""
+    """Do nothing: for callers who want no words."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,6 +117,7 @@ class Pruner:
         Raises: BudgetError with the lowest latency reached when no cut is inside.
         """
         cutter = Cutter(network.architecture, network.num_classes)
+        self._compare_groups(cutter, network)
         self.judge.learn(network.architecture, self.budget)
         depth = self.plan.depth and self.tuning is not None  # without data nothing tells which blocks can go
         require_reachable(
@@ -127,9 +128,23 @@ class Pruner:
             depth=depth,
         )
         self.judge.learn_from_cuts(cutter, self.budget, depth=depth)
-        with lane.training_step():
-            differing = differing_groups(cutter, network)
-        assert not differing, f"torch-pruning finds other channels in {', '.join(differing)}"
+
+    def _compare_groups(self, cutter: Cutter, network: Network) -> None:
+        """A second opinion on which channels belong together, where torch-pruning can give one.
+
+        Raises: UserError when it differs from ours.
+        """
+        try:
+            with lane.training_step():
+                differing = differing_groups(cutter, network)
+        except Exception as error:  # whatever another library raises on a network that it cannot follow
+            self.said(f"check   torch-pruning cannot follow this network ({error}); its groups are not compared")
+            return
+        if differing:
+            raise UserError(
+                f"expected the groups of channels that torch-pruning finds, got others in {', '.join(differing)}; "
+                "please report this with the architecture's YAML"
+            )
 
     def _cut(self, network: Network, milliseconds: float, *, last: bool) -> Network:
         """`network` cut to `milliseconds`; the `last` cut is confirmed."""

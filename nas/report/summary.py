@@ -18,9 +18,7 @@ from nas.terminal import percent
 from space import UserError
 
 Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]
-Place = Literal[
-    "winner", "published, own width", "published, scaled", "published, pruned", "best random", "best guided"
-]
+Role = Literal["winner", "published, own width", "published, scaled", "published, pruned", "best random", "best guided"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +93,7 @@ class Winner:
 class Standing:
     """One row of the leaderboard. `search_miou` compares equal training, `miou` is after all `epochs`."""
 
-    place: Place
+    place: Role
     name: str
     timing: Timing
     search_miou: float | None
@@ -279,7 +277,7 @@ def _leaderboard(
     winner: Winner | None, trials: Sequence[Candidate], company: Sequence[Candidate]
 ) -> tuple[Standing, ...]:
     """The winner, then published networks and the best of each way of proposing, best mIoU first."""
-    places: list[tuple[Place, Candidate]] = [("published, own width", each) for each in company]
+    places: list[tuple[Role, Candidate]] = [("published, own width", each) for each in company]
     places += [("published, scaled", each) for each in trials if each.origin == "seed"]
     places += [("published, pruned", each) for each in trials if each.origin == "pruned"]
     for place, origin in (("best random", "random"), ("best guided", "guided")):
@@ -305,7 +303,7 @@ def _leaderboard(
     return (first, *others)
 
 
-def _standing(place: Place, candidate: Candidate) -> Standing:
+def _standing(place: Role, candidate: Candidate) -> Standing:
     return Standing(
         place=place,
         name=candidate.name,

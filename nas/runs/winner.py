@@ -52,7 +52,7 @@ class Finished:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging:
+class Certification:
     """How a finished network is timed and scored."""
 
     target: Target
@@ -65,7 +65,7 @@ class Judging:
     """Where it is scored."""
 
 
-def write_winner(folder: Path, finished: Finished, judging: Judging) -> Certificate:
+def write_winner(folder: Path, finished: Finished, certification: Certification) -> Certificate:
     """Write, measure and score a finished network; `folder` is replaced only when all of it is done.
 
     Latency is measured again, of the finished weights, in a new process, at the labelling's size. Validation images are
@@ -92,14 +92,14 @@ def write_winner(folder: Path, finished: Finished, judging: Judging) -> Certific
         with lane.training_step():  # so that it disturbs nobody's timing
             images = _noise(labelling.size) if dataset is None else validation_images(dataset, COMPARED_IMAGES)
             check = export_checked(network, unfinished / MODEL, images, labels=True)
-        with judging.meter_of(judging.target, labelling.size, num_classes) as meter:
-            latency = meter.measure(architecture, weights=unfinished / WEIGHTS, within=judging.within)
+        with certification.meter_of(certification.target, labelling.size, num_classes) as meter:
+            latency = meter.measure(architecture, weights=unfinished / WEIGHTS, within=certification.within)
         scored = None
         if dataset is not None:
-            scores = evaluate(network, dataset, device=judging.device, guard=lane.training_step)
-            scored = Scored(scores=scores, images=len(dataset.validation), device=judging.device)
+            scores = evaluate(network, dataset, device=certification.device, guard=lane.training_step)
+            scored = Scored(scores=scores, images=len(dataset.validation), device=certification.device)
         evidence = Evidence(latency=latency, scored=scored, check=check)
-        certificate = certify(architecture, labelling, judging.budget, evidence, unfinished)
+        certificate = certify(architecture, labelling, certification.budget, evidence, unfinished)
         (unfinished / CERTIFICATE).write_text(_usage(labelling) + strict.dump(certificate), "utf-8")
     return certificate
 

@@ -34,4 +34,4 @@ def make(name: str, *, seed: int, startup: int) -> optuna.samplers.BaseSampler:
 
     Raises: UserError when there is none, with the nearest known name.
     """
-    return cast(Kind, extensions.load(__name__, GROUP, name)).make(seed, startup)
+    return cast(Kind, extensions.load(__name__, GROUP, name, needs=("make",))).make(seed, startup)

@@ -70,7 +70,7 @@ def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
     import torch
 
     from nas.runs.trained import Labelling
-    from nas.runs.winner import Finished, Judging, write_winner
+    from nas.runs.winner import Certification, Finished, write_winner
     from nas.training.weights import load_weights
 
     return write_winner(
@@ -81,7 +81,7 @@ def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
             labelling=Labelling.of(search.dataset),
             dataset=search.dataset,
         ),
-        Judging(
+        Certification(
             target=search.target,
             budget=search.budget,
             device="cuda" if torch.cuda.is_available() else "cpu",  # the target may be another machine's

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from space.block import Block, Factorization, Output, PairwiseFusion, Unit
 from space.graph import Graph, Node
-from space.rules import require
 
 BRANCHES = 4
 
@@ -43,14 +42,6 @@ def _pairwise_fusion(graph: Graph, stage1: Node, branches: list[Node], kind: Pai
     return [a, graph.add(a, b), graph.add(c, d), d]
 
 
-def check(unit: Unit) -> None:
-    """Raises: ArchitectureError unless the branches can share the width equally."""
-    require(
-        unit.width % BRANCHES == 0,
-        f"width: fpl joins {BRANCHES} branches of equal width; {unit.width} is no multiple of {BRANCHES}",
-    )
-
-
 BLOCK = Block(
     add=add,
     words="factorized pyramid (FPL)",
@@ -59,7 +50,7 @@ BLOCK = Block(
     branches=BRANCHES,
     shared=("factorization", "pairwise_fusion"),
     width_unit=lambda unit: BRANCHES,
-    check=check,
+    width_reason=f"its {BRANCHES} branches are equally wide",
     in_decoders=True,
     searched=True,
 )

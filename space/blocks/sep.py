@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from space.block import Block, Output, Unit
 from space.graph import Graph, Node
-from space.rules import require
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
@@ -25,21 +24,13 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     return Output(out=graph.act(total, "act"), before_activation=total)
 
 
-def check(unit: Unit) -> None:
-    """Raises: ArchitectureError unless the inner width is a whole number."""
-    require(
-        unit.width % unit.expansion == 0,
-        f"width: sep needs a multiple of expansion (={unit.expansion}), got {unit.width}",
-    )
-
-
 BLOCK = Block(
     add=add,
     words="separable bottleneck",
     position=3,
     shared=("expansion",),
     width_unit=lambda unit: unit.expansion,
-    check=check,
+    width_reason="its expansion",
     in_decoders=True,
     searched=True,
 )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import ClassVar, Literal, Self
 
 from space import blocks
+from space.block import Unit
 from space.choices import Axes, Choice, Questioner
 from space.decoder import Decoder, Features
 from space.encoder import Encoder
@@ -17,7 +16,7 @@ from space.graph import Graph, Node
 from space.rules import WIDEST, require, require_range
 from space.stage import DecoderStep
 
-UNIT = 4  # widths of its steps are multiples of it when they are scaled: every kind of block in a step divides them
+UNIT = 4  # channels: widths of its steps are multiples of it when they are scaled, or of what their blocks need
 DEFAULT_BLOCK = "nonbt"  # where the encoder's cannot be in a decoder
 
 
@@ -31,6 +30,7 @@ class DeconvDecoder(Decoder):
 
     position: ClassVar[int] = 1
     axes: ClassVar[Axes] = {"decoder.depth": (0, 1, 2, 3), "decoder.projection": (0, 32, 64)}
+    in_searches: ClassVar[bool] = True
     head: ClassVar[str] = "deconv2"
 
     def __post_init__(self) -> None:
@@ -47,7 +47,11 @@ class DeconvDecoder(Decoder):
         steps: list[DecoderStep] = []
         for index in range(encoder.output_stride.bit_length() - 2):
             widest = steps[-1].width if steps else math.inf
-            width = questions.integer(f"decoder.step{index}.width", "decoder.width", partial(operator.ge, widest))
+
+            def allowed(width: int, widest: float = widest) -> bool:
+                return width <= widest and blocks.kind(block).has_width(width, Unit(width=width, rates=(1,)))
+
+            width = questions.integer(f"decoder.step{index}.width", "decoder.width", allowed)
             steps.append(
                 DecoderStep(
                     width=width,
@@ -86,6 +90,9 @@ class DeconvDecoder(Decoder):
     def first_width(self) -> int:
         return self.steps[0].width
 
+    def width_unit(self) -> int:
+        return math.lcm(*(step.width_unit for step in self.steps))
+
     def largest_width(self) -> int:
         return max(self.projection, *(step.width for step in self.steps))
 
@@ -93,7 +100,8 @@ class DeconvDecoder(Decoder):
         return replace(self, steps=tuple(replace(step, width=change(step.width)) for step in self.steps))
 
     def scaled(self, scale: Callable[[int], int]) -> Self:
-        wider = self.with_widths(lambda width: -(-scale(width) // UNIT) * UNIT)
+        unit = math.lcm(UNIT, self.width_unit())
+        wider = self.with_widths(lambda width: -(-scale(width) // unit) * unit)
         return replace(wider, projection=scale(self.projection))
 
     def words(self) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, get_args
 
 from space.choices import Axes, Choice, Questioner
 from space.decoder import Decoder, Features
 from space.encoder import Encoder
 from space.graph import Graph, Node
 from space.layers import preactivated, total
-from space.rules import WIDEST, require, require_range
+from space.rules import WIDEST, require, require_one_of, require_range
 
 Taps = Literal["relu", "sum"]
 
@@ -30,11 +30,13 @@ class LadderDecoder(Decoder):
 
     position: ClassVar[int] = 3
     axes: ClassVar[Axes] = {"decoder.taps": ("sum", "relu")}
+    in_searches: ClassVar[bool] = True
     searched: ClassVar[Axes] = {"decoder.taps": ("sum",)}
     takes_context: ClassVar[bool] = True
     takes_image_pyramid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        require_one_of("decoder.taps", self.taps, get_args(Taps))
         require_range("decoder.width", self.width, 1, WIDEST)
 
     @classmethod

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.latency.estimates.table import LatencyTable
 from pruning.surgery import Cutter, Mask
 from space import Architecture, Space
 from space.channels import FIXED, parametric
@@ -48,6 +49,22 @@ def draws(small_space: Callable[..., Space]) -> Callable[..., list[Architecture]
         return [small_space(fixed).sample(rng) for _ in range(count)]
 
     return drawn
+
+
+@pytest.fixture
+def table() -> LatencyTable:
+    """Invented prices of work."""
+    return LatencyTable(
+        target="null@cpu:1",
+        height=64,
+        width=96,
+        milliseconds={},
+        unit_milliseconds={"multiply_adds": 1e-6, "count": 1e-3},
+        networks=0,
+        seconds=0.0,
+        error=0.0,
+        environment={},
+    )
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import space
 from nas.export.comparison import compare_onnx
 from nas.export.graph import onnx_bytes
-from nas.latency.estimates.table import LatencyTable
 from nas.report.words import describe
 from pruning.depth import removable_blocks, remove_blocks
 from pruning.surgery import Cutter
@@ -24,17 +23,6 @@ from space.stage import Stage
 
 KINDS = blocks.names()
 OPENINGS = ("cat", "module", "block")
-TABLE = LatencyTable(
-    target="null@cpu:1",
-    height=64,
-    width=96,
-    milliseconds={},
-    unit_milliseconds={"multiply_adds": 1e-6, "count": 1e-3},
-    networks=0,
-    seconds=0.0,
-    error=0.0,
-    environment={},
-)
 
 
 def stage_of(kind: str) -> Stage:
@@ -97,14 +85,14 @@ def test_it_is_scaled_to_widths_that_it_can_have(kind, draws) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_estimated_layer_by_layer(kind, draws) -> None:
+def test_it_is_estimated_layer_by_layer(kind, draws, table) -> None:
     for architecture in draws({"block": kind}):
-        milliseconds = TABLE.estimate(architecture, 5)
+        milliseconds = table.estimate(architecture, 5)
         assert milliseconds > 0
-        assert TABLE.estimate(scale_width(architecture, 4.0), 5) > milliseconds
+        assert table.estimate(scale_width(architecture, 4.0), 5) > milliseconds
         graph = architecture.graph(5)
         sizes = widths(graph, {})
-        assert sum(TABLE.layer_milliseconds(graph, sizes)) == pytest.approx(milliseconds)
+        assert sum(table.layer_milliseconds(graph, sizes)) == pytest.approx(milliseconds)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import space
 from nas.export.comparison import compare_onnx
 from nas.export.graph import onnx_bytes
-from nas.latency.estimates.table import LatencyTable
 from nas.report.words import describe
 from pruning.surgery import Cutter
 from space import Architecture, ArchitectureError, UserError, decoders
@@ -21,17 +20,6 @@ from space.block import LAST
 from space.scale import parts, scale_width, with_part
 
 KINDS = tuple(decoders.kinds())
-TABLE = LatencyTable(
-    target="null@cpu:1",
-    height=64,
-    width=96,
-    milliseconds={},
-    unit_milliseconds={"multiply_adds": 1e-6, "count": 1e-3},
-    networks=0,
-    seconds=0.0,
-    error=0.0,
-    environment={},
-)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,10 +80,10 @@ def test_its_widths_follow_a_factor_and_change_alone(kind, draws) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_estimated(kind, draws) -> None:
+def test_it_is_estimated(kind, draws, table) -> None:
     for architecture in draws({"decoder": kind}):
-        milliseconds = TABLE.estimate(architecture, 5)
-        assert 0 < milliseconds < TABLE.estimate(scale_width(architecture, 4.0), 5)
+        milliseconds = table.estimate(architecture, 5)
+        assert 0 < milliseconds < table.estimate(scale_width(architecture, 4.0), 5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -21,7 +21,7 @@ from nas.latency.protocol import anchor
 from nas.latency.protocol.reference import CLASSES, Canary, Reference
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.latency.worker.session import build
+from nas.latency.worker.session import build, tie_of
 from space.errors import TargetError
 
 SIZES = ((64, 96), (45, 84))
@@ -59,8 +59,7 @@ def test_labels_are_those_of_pytorch(target: Target, size: tuple[int, int], name
     first, second = call().clone(), call()
     assert first.shape == (1, *size)
     assert torch.equal(first, second)
-    tie = 2e-2 if target.on_cuda else 1e-4
-    assert same_labels(logits_of(network, image), first.cpu(), tie) >= 0.999
+    assert same_labels(logits_of(network, image), first.cpu(), tie_of(target)) >= 0.999
 
 
 @pytest.mark.parametrize("target", targets())

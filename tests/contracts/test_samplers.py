@@ -62,8 +62,10 @@ def test_a_study_can_ask_for_it(name: str) -> None:
 
 
 def test_an_unknown_one_names_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"search.sampler: expected one of random, tpe; got 'tpee'; did you mean 'tpe'"):
+    with pytest.raises(UserError) as refused:
         SearchPlan(sampler="tpee")
+    known = ", ".join(samplers.names())
+    assert str(refused.value) == f"search.sampler: expected one of {known}; got 'tpee'; did you mean 'tpe'?"
 
 
 @every_sampler

@@ -17,6 +17,7 @@ from nas.study import load_study
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted((ROOT / "studies").glob("**/README.md"))
 IN_CHECKOUT = ("space/", "pruning/", "nas/", "tests/", "studies/", "docs/", "examples/", ".ci/")
 PLACEHOLDERS = ("NAME", "a_b")
 

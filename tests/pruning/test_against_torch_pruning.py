@@ -17,7 +17,7 @@ import torch_pruning as tp
 from torch.nn.functional import cross_entropy
 
 import space
-from pruning.check import MOST_PLACES, Traced, comparable, differing_groups, places_at, places_of_channels, producers
+from pruning.check import MOST_SLICES, Traced, comparable, differing_groups, producers, slices_at, slices_of_channels
 from pruning.surgery import Cutter
 from space import Architecture
 from space.graph import Graph
@@ -59,14 +59,14 @@ def test_every_crossing_is_compared(crossings: dict[str, Architecture]) -> None:
 def test_groups_are_the_same(network: Network, classes: int) -> None:
     cutter = Cutter(network.architecture, classes)
     assert comparable(cutter)
-    places, traced = places_of_channels(cutter), Traced(network)
+    places, traced = slices_of_channels(cutter), Traced(network)
     rng, compared = np.random.default_rng(0), 0
     for node in producers(cutter):
         count = len(cutter.positions(node))
         for index in sorted({0, count - 1, *rng.integers(count, size=SAMPLES).tolist()}):
-            ours = places_at(cutter, places, node, [index])
-            if len(ours) <= MOST_PLACES:
-                assert traced.places(node.name, [index]) == ours, f"{node.name} channel {index}"
+            ours = slices_at(cutter, places, node, [index])
+            if len(ours) <= MOST_SLICES:
+                assert traced.slices(node.name, [index]) == ours, f"{node.name} channel {index}"
                 compared += 1
     assert compared >= 10
 

@@ -36,9 +36,15 @@ CONTEXT = SpatialPyramid(bottleneck=32, level_width=8, grids=(2, 1))
 STEP = DecoderStep(width=16, depth=1, block="nonbt")
 
 REFUSED: list[tuple[str, Callable[[], object]]] = [
-    ("width: fpl joins 4 branches", lambda: stage(block="fpl", width=30, rates=(2, 4, 8, 16), down="module")),
-    ("width: fpl joins 4 branches", lambda: DecoderStep(width=18, depth=1, block="fpl", rates=(2, 4, 8, 16))),
-    ("width: sep needs a multiple of expansion", lambda: stage(block="sep", width=30)),
+    (
+        "width: fpl needs a multiple of 4 (its 4 branches",
+        lambda: stage(block="fpl", width=30, rates=(2, 4, 8, 16), down="module"),
+    ),
+    (
+        "width: fpl needs a multiple of 4 (its 4 branches",
+        lambda: DecoderStep(width=18, depth=1, block="fpl", rates=(2, 4, 8, 16)),
+    ),
+    ("width: sep needs a multiple of 4 (its expansion)", lambda: stage(block="sep", width=30)),
     ("width: esp needs", lambda: stage(block="esp", width=4, rates=(1, 2, 4, 8, 16), down="module")),
     ("width: expected 1 to", lambda: stage(width=0)),
     ("width: expected 1 to", lambda: stage(width=100_000)),

@@ -23,6 +23,10 @@ from space.scale import scale_width
 
 FOLDER = Path(__file__).parent
 DRAWN = 1000
+# The kinds that there were when it was recorded: with another one, a seed draws other architectures.
+BLOCKS = ("nonbt", "fpl", "esp", "sep", "inverted")
+SEARCHED = ("nonbt", "fpl", "sep")
+DECODERS = ("none", "deconv", "cat", "ladder")
 COMPUTED_EVERY = 25  # of the drawn architectures, these are also built and run
 CLASSES = 19
 SIZE = (64, 96)
@@ -47,7 +51,8 @@ def architectures() -> Iterator[tuple[str, Architecture]]:
     """The published networks, and draws of the whole space and of what a search looks at, in turns."""
     for name in space.published():
         yield name, space.load(name)
-    spaces = (Space(size=(360, 480)), Space(ranges=searched(), size=(180, 240)))
+    whole, part = {"block": BLOCKS, "decoder": DECODERS}, {**searched(), "block": SEARCHED, "decoder": DECODERS}
+    spaces = (Space(ranges=whole, size=(360, 480)), Space(ranges=part, size=(180, 240)))
     for index in range(DRAWN):
         yield f"draw {index}", spaces[index % 2].sample(random.Random(index))
 

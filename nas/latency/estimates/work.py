@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 
 from space.channels import Widths, widths
 from space.graph import Graph, Node, output_size
+from space.rules import IMAGE_CHANNELS
 
 if TYPE_CHECKING:
     from space.architecture import Architecture
 
 BLOCK = 16
 ALIGNED = 4
-IMAGE_CHANNELS = 3
 FAR_BYTES = (500_000, 2_000_000)  # what exceeds them has left a core's own caches
 
 

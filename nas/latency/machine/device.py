@@ -23,7 +23,7 @@ def describe(target: Target) -> dict[str, str]:
     description = {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()}",
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
         "runtime": target.runtime,
@@ -48,7 +48,8 @@ def _choose_cores(count: int) -> set[int]:
     return {core for _, _, core in sorted(ranked)[:count]}
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """What the processor is called."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

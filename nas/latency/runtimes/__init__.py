@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 GROUP = "framebudget.runtimes"
+NEEDS = ("PRECISIONS", "available", "versions", "settle", "prepare")
 FIRST = {"cpu": "cpu", "cuda": "cuda:0"}  # device of each kind
 
 
@@ -86,7 +87,7 @@ def load(target: Target) -> Runtime:
 def _module(name: str) -> Runtime:
     if name not in names():
         raise TargetError(f"expected a runtime of {', '.join(names())}, got {name!r}; {nearest(name, names())}")
-    return cast(Runtime, extensions.load(__name__, GROUP, name))
+    return cast(Runtime, extensions.load(__name__, GROUP, name, needs=NEEDS))
 
 
 def require(target: Target) -> Runtime:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 # What counts as a tie between two classes when a timed network's labels are compared with PyTorch's in fp32, as a share
 # of the range of logits. PyTorch lets convolutions use TF32 (10 bits) for fp32 on a GPU.
-TIES = {("fp32", "cpu"): 1e-4, ("fp32", "cuda"): 5e-3, ("fp16", "cuda"): 2e-2}
+EXACT_TIE = 1e-4  # fp32 on the CPU
+TF32_TIE = 5e-3  # fp32 on a GPU
+COARSE_TIE = 2e-2  # every lower precision
 AS_EXACT = 2.0  # labels that differ from those of exact arithmetic, as a multiple of how many of PyTorch's do
 OPEN = 2.0  # standard deviations: most activations of an untrained network are positive, and below relu6's bound
 
@@ -61,8 +63,7 @@ class Session:
     def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
         from nas.export.comparison import SAME_LABELS, logits_of, same_labels
 
-        kind = self.target.device.partition(":")[0]
-        tie = TIES[self.target.precision, kind]
+        tie = tie_of(self.target)
         logits = logits_of(network, self.image)
         share = same_labels(logits, labels.cpu(), tie)
         if share >= SAME_LABELS:
@@ -82,6 +83,13 @@ def environment(target: Target) -> dict[str, str]:
     from nas.latency.protocol.reference import NAME
 
     return runtimes.environment(target) | {"reference": NAME, "protocol": VERSION}
+
+
+def tie_of(target: Target) -> float:
+    """Which share of the range of logits two classes may differ by and still be a tie on `target`."""
+    if target.precision != "fp32":
+        return COARSE_TIE
+    return TF32_TIE if target.on_cuda else EXACT_TIE
 
 
 def build(architecture_yaml: str, weights: str | None, num_classes: int) -> nn.Module:

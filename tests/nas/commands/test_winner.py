@@ -22,7 +22,7 @@ from nas.latency.budget import Budget
 from nas.runs.certificate import Certificate, Evidence, Scored, certify, read_certificate
 from nas.runs.checked_export import OnnxCheck
 from nas.runs.trained import Labelling, load_winner
-from nas.runs.winner import Finished, Judging, write_winner
+from nas.runs.winner import Certification, Finished, write_winner
 from nas.storage.files import replace_folder
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
@@ -55,7 +55,7 @@ def winner(trained, pictures, single_core, tmp_path_factory):
                 labelling=Labelling.of(data),
                 dataset=data,
             ),
-            Judging(target=parse_target(TARGET), budget=Budget.parse("1000ms p90")),
+            Certification(target=parse_target(TARGET), budget=Budget.parse("1000ms p90")),
         )
     return folder
 
@@ -154,7 +154,7 @@ def test_a_measurement_that_fails_leaves_what_was_there(trained, dataset, tmp_pa
                 labelling=Labelling.of(dataset),
                 dataset=dataset,
             ),
-            Judging(target=nowhere, budget=None),
+            Certification(target=nowhere, budget=None),
         )
     assert [file.name for file in tmp_path.iterdir()] == ["winner"]
     assert (tmp_path / "winner" / "certificate.yaml").read_text() == "the old one"
@@ -170,7 +170,7 @@ def test_weights_that_do_not_fit_leave_no_winner(trained, dataset, tmp_path):
                 labelling=Labelling.of(dataset),
                 dataset=dataset,
             ),
-            Judging(target=parse_target(TARGET), budget=None),
+            Certification(target=parse_target(TARGET), budget=None),
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -183,14 +183,14 @@ from nas.latency import parse_target
 from nas.runs.certificate import Certificate
 from nas.runs.trained import Labelling, load_winner
 from nas.training.weights import load_weights
-from nas.runs.winner import Finished, Judging, write_winner
+from nas.runs.winner import Finished, Certification, write_winner
 folder, trained, pictures = sys.argv[1:]
 architecture, weights = load_winner(Path(trained))
 dataset = load(DataSpec(name="folder", root=pictures, size=(64, 96)))
 target = parse_target("onnxruntime@cpu:1")
 labels = Labelling.of(dataset)
 finished = Finished(architecture=architecture, weights=load_weights(weights), labelling=labels, dataset=dataset)
-write_winner(Path(folder), finished, Judging(target=target, budget=None))
+write_winner(Path(folder), finished, Certification(target=target, budget=None))
 """
 
 
