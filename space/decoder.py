@@ -59,8 +59,8 @@ class Decoder(ABC):
     """Whether it joins the levels of an image pyramid."""
 
     @classmethod
-    def possible(cls, encoder: Encoder) -> bool:
-        """Whether it can follow an encoder at all."""
+    def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
+        """Whether it can follow an encoder at all, with the options that there are."""
         return True
 
     @classmethod

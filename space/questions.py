@@ -52,7 +52,7 @@ def ask(questions: Questioner) -> Architecture:
 
 def _decoder(questions: Questioner, encoder: Encoder) -> Decoder | None:
     kinds = decoders.kinds()
-    name = questions.text("decoder", "decoder", lambda name: name == "none" or kinds[name].possible(encoder))
+    name = questions.text("decoder", "decoder", lambda name: name == "none" or kinds[name].possible(questions, encoder))
     return None if name == "none" else kinds[name].ask(questions, encoder)
 
 

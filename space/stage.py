@@ -218,6 +218,11 @@ class DecoderStep:
         return hash((self.width, self.depth, self.block, self.rates))
 
     @property
+    def narrowest(self) -> int:
+        """The fewest channels that its kind of block can have."""
+        return blocks.kind(self.block).narrowest
+
+    @property
     def width_unit(self) -> int:
         """What the width has to be a multiple of."""
         return blocks.kind(self.block).width_unit(_unit(self, 0))

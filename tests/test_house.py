@@ -278,7 +278,7 @@ def public_parts() -> list[object]:
 
 
 def test_the_public_parts_of_space_are_documented() -> None:
-    undocumented = [repr(part) for part in public_parts() if not (getattr(part, "__doc__", "") or "").strip()]
+    undocumented = [repr(part) for part in public_parts() if not (inspect.getdoc(part) or "").strip()]
     assert undocumented == []
 
 

@@ -28,7 +28,7 @@ class CatDecoder(Decoder):
         require_range("decoder.width", self.width, 1, WIDEST)
 
     @classmethod
-    def possible(cls, encoder: Encoder) -> bool:
+    def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
         return len(encoder.stages) > 1
 
     @classmethod

@@ -38,9 +38,13 @@ class DeconvDecoder(Decoder):
         require(len(self.steps) > 0, "decoder.steps: expected at least one step that doubles the size")
 
     @classmethod
+    def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
+        block = _block_behind(encoder)
+        return any(_has_width(block, int(option)) for option in questions.options("decoder.width"))
+
+    @classmethod
     def ask(cls, questions: Questioner, encoder: Encoder) -> Self:
-        last = encoder.stages[-1]
-        block = last.block if blocks.kind(last.block).in_decoders else DEFAULT_BLOCK
+        last, block = encoder.stages[-1], _block_behind(encoder)
         same = block == last.block
         projection = questions.integer("decoder.projection", "decoder.projection")
         depth = questions.integer("decoder.depth", "decoder.depth")
@@ -49,7 +53,7 @@ class DeconvDecoder(Decoder):
             widest = steps[-1].width if steps else math.inf
 
             def allowed(width: int, widest: float = widest) -> bool:
-                return width <= widest and blocks.kind(block).has_width(width, Unit(width=width, rates=(1,)))
+                return width <= widest and _has_width(block, width)
 
             width = questions.integer(f"decoder.step{index}.width", "decoder.width", allowed)
             steps.append(
@@ -100,8 +104,8 @@ class DeconvDecoder(Decoder):
         return replace(self, steps=tuple(replace(step, width=change(step.width)) for step in self.steps))
 
     def scaled(self, scale: Callable[[int], int]) -> Self:
-        unit = math.lcm(UNIT, self.width_unit())
-        wider = self.with_widths(lambda width: -(-scale(width) // unit) * unit)
+        unit, narrowest = math.lcm(UNIT, self.width_unit()), max(step.narrowest for step in self.steps)
+        wider = self.with_widths(lambda width: -(-max(scale(width), narrowest) // unit) * unit)
         return replace(wider, projection=scale(self.projection))
 
     def words(self) -> str:
@@ -114,6 +118,16 @@ class DeconvDecoder(Decoder):
 
     def with_rows(self, rows: Mapping[str, DecoderStep]) -> Self:
         return replace(self, steps=tuple(rows[name] for name in self.rows()))
+
+
+def _block_behind(encoder: Encoder) -> str:
+    """The kind of block behind an encoder: its last stage's, where that can be in a decoder."""
+    last = encoder.stages[-1].block
+    return last if blocks.kind(last).in_decoders else DEFAULT_BLOCK
+
+
+def _has_width(block: str, width: int) -> bool:
+    return blocks.kind(block).has_width(width, Unit(width=width, rates=(1,)))
 
 
 def _step_words(step: DecoderStep) -> str:

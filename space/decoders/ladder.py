@@ -40,7 +40,7 @@ class LadderDecoder(Decoder):
         require_range("decoder.width", self.width, 1, WIDEST)
 
     @classmethod
-    def possible(cls, encoder: Encoder) -> bool:
+    def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
         return len(encoder.tap_strides) > 1
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from nas.export.graph import onnx_bytes
 from nas.report.words import describe
 from pruning.depth import removable_blocks, remove_blocks
 from pruning.surgery import Cutter
-from space import Architecture, ArchitectureError, blocks
+from space import Architecture, ArchitectureError, Space, blocks
 from space.axes import ranges
 from space.block import LAST, Unit
 from space.channels import widths
@@ -82,6 +83,24 @@ def test_it_is_scaled_to_widths_that_it_can_have(kind, draws) -> None:
         part = parts(architecture) - 1
         count = notches(architecture, part, vector=16)[-1]
         assert space.parameters(with_part(architecture, part, count), 5) > space.parameters(architecture, 5)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if blocks.kind(kind).in_decoders])
+def test_a_decoder_of_it_is_drawn_and_scaled(kind) -> None:
+    wide = {
+        "block": (kind,),
+        "decoder": ("deconv",),
+        "decoder.width": (48, 64, 96),
+        "decoder.depth": (1,),
+        "stages": (2,),
+    }
+    for seed in range(4):
+        architecture = Space(ranges=wide).sample(random.Random(seed))
+        assert {step.block for step in architecture.decoder.steps} == {kind}
+        for factor in (0.05, 0.4, 3.0):
+            scaled = scale_width(architecture, factor)
+            assert all(step.width % step.width_unit == 0 for step in scaled.decoder.steps)
+            assert all(step.width >= step.narrowest for step in scaled.decoder.steps)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -177,7 +177,7 @@ def draw_many(narrow: Space, count: int = 50) -> list[Architecture]:
         ({"decoder": ("ladder",), "block": ("sep",), "stages": (1,), "stem.kind": ("convs",)}, "space.decoder"),
         ({"decoder": ("cat",), "stages": (1,), "stem.kind": ("conv_pool",)}, "space.decoder"),
         ({"block": ("sep",), "stage.expansion": (6,), "stage.width": (16,)}, "space.stage.expansion"),
-        ({"decoder.width": (18,), "block": ("fpl",), "decoder": ("deconv",)}, "space.decoder.width"),
+        ({"decoder.width": (18,), "block": ("fpl",), "decoder": ("deconv",)}, "space.decoder"),
         ({"stage.width": (-16,)}, "stage"),
         ({"stages": (99,), "down": ("block",)}, "stages"),
     ],

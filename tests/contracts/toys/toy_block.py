@@ -6,7 +6,7 @@ from space.block import Block, Option, Output, Unit
 from space.graph import Graph, Node
 from space.rules import require_range
 
-WIDTH_UNIT = 8
+WIDTH_UNIT, NARROWEST = 8, 40
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
@@ -31,6 +31,7 @@ BLOCK = Block(
     words="repeated convolution",
     options={"repeats": Option(default=2, range=(1, 2, 3))},
     width_unit=lambda unit: WIDTH_UNIT,
+    narrowest=NARROWEST,
     check=check,
     in_decoders=True,
 )
