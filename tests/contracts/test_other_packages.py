@@ -86,6 +86,7 @@ def test_it_is_carried_by_the_suite_of_our_own(part, group, name, module, tmp_pa
         assert re.search(rf"{test}\[{name}\] PASSED", told), f"{station}: {told}"
 
 
+@pytest.mark.slow
 def test_a_search_finds_trains_measures_certifies_and_describes_them(tmp_path) -> None:
     install(tmp_path, "blocks", "toy", "toy_block")
     environment = install(tmp_path, "decoders", "toy-sum", "toy_decoder")
