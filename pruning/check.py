@@ -6,7 +6,8 @@ through the `nn.Module` that was built of it. Where they differ, one of the two 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from pruning.surgery import Cutter
@@ -27,6 +28,8 @@ def differing_groups(cutter: Cutter, network: Network) -> list[str]:
 
     Takes some tenths of a second. Nothing is compared where `comparable` says no, nor channels that stand in more than
     MOST_SLICES slices. The network is left as it was.
+
+    Raises: UntraceableError when torch-pruning cannot follow the network.
     """
     if not comparable(cutter):
         return []
@@ -73,11 +76,17 @@ def producers(cutter: Cutter) -> list[Node]:
     return [node for node in parametric(cutter.graph) if _dense(node) and int(cutter.positions(node)[0]) in free]
 
 
+class UntraceableError(RuntimeError):
+    """torch-pruning cannot follow a network; the message has what it raised."""
+
+
 class Traced:
     """A network as torch-pruning sees it.
 
     It is traced behind a convolution: an image that comes from nowhere is invisible to torch-pruning, and the slices of
     all that is concatenated with it are wrong.
+
+    Raises: UntraceableError when torch-pruning cannot follow it, here or in `group`.
     """
 
     def __init__(self, network: Network) -> None:
@@ -92,7 +101,7 @@ class Traced:
         self._network = network
         was_training = network.training
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), _forgiving():
                 self._graph = torch_pruning.DependencyGraph().build_dependency(
                     nn.Sequential(source, network),
                     example_inputs=image,
@@ -107,8 +116,9 @@ class Traced:
         """torch-pruning's group of these outputs of a convolution."""
         import torch_pruning
 
-        convolution = self._network.layer(layer)
-        return self._graph.get_pruning_group(convolution, torch_pruning.prune_conv_out_channels, idxs=list(indices))
+        convolution, wanted = self._network.layer(layer), list(indices)
+        with _forgiving():
+            return self._graph.get_pruning_group(convolution, torch_pruning.prune_conv_out_channels, idxs=wanted)
 
     def slices(self, layer: str, indices: Iterable[int]) -> set[Slice]:
         """All that goes when these outputs of a convolution go."""
@@ -123,6 +133,15 @@ class Traced:
             outwards = one_sided or self._graph.is_out_channel_pruning_fn(dependency.pruning_fn)
             slices |= {(name, "out" if outwards else "in", int(index)) for index in at}
         return slices
+
+
+@contextlib.contextmanager
+def _forgiving() -> Iterator[None]:
+    """Whatever the library raises inside is one kind of error; it has none of its own."""
+    try:
+        yield
+    except Exception as error:
+        raise UntraceableError(f"{type(error).__name__}: {error}") from error
 
 
 def _dense(node: Node) -> bool:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from nas.data import Dataset, DataSpec
     from nas.latency.target import Target
     from nas.runs.trained import Labelling, Trained
-    from space import Architecture
 
 DEFAULT_DATA = "road_scenes"
 DEFAULT_INPUT = "180x240"
@@ -231,13 +230,6 @@ def output_folder(text: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"--out: cannot make the folder {folder} ({error.strerror}); give another one") from None
     return folder
-
-
-def load_architecture(name_or_path: str) -> Architecture:
-    """A published network, a YAML file, or the architecture in a winner's folder."""
-    from nas.runs import trained
-
-    return trained.load_architecture(name_or_path)
 
 
 def _data_spec(text: str, size: tuple[int, int]) -> DataSpec:

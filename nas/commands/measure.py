@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> None:
     import space
     from nas.latency import Meter
     from nas.latency.estimates import calibration
+    from nas.runs.trained import load_architecture
     from space.errors import UserError
 
     if options.calibrate and options.architectures:
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("--calibrate measures many networks quickly; leave out --within, and give it more --networks")
     size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
     names = () if options.calibrate else options.architectures or space.published()
-    architectures = {name: common.load_architecture(name) for name in dict.fromkeys(names)}
+    architectures = {name: load_architecture(name) for name in dict.fromkeys(names)}
     networks = calibration.NETWORKS if options.networks is None else options.networks
     if networks < calibration.FEWEST:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")

@@ -42,9 +42,10 @@ def run(options: argparse.Namespace) -> None:
 
     Raises: UserError for an unknown architecture, size or target.
     """
+    from nas.runs.trained import load_architecture
     from space import UserError, layers
 
-    architecture = common.load_architecture(options.architecture)
+    architecture = load_architecture(options.architecture)
     size, classes = common.input_size(options.input), common.class_count(options)
     if (options.target or options.within) and not options.latency:
         raise UserError("--target and --within: nothing is measured without --latency; add it, or leave them out")

@@ -47,9 +47,10 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.data import check, load
     from nas.latency.machine import lane
+    from nas.runs.trained import load_architecture
     from space import UserError
 
-    architecture = common.load_architecture(options.architecture)
+    architecture = load_architecture(options.architecture)
     recipe = _recipe(options)
     device = common.device(options)
     out = Path(options.out or f"runs/train-{Path(options.architecture).stem}")

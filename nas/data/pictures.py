@@ -28,12 +28,3 @@ def overlay(
     mixed = (1 - opacity) * image + opacity * colours(label, palette)
     known = (label < len(palette))[..., None]
     return np.where(known, np.rint(mixed), image).astype(np.uint8)
-
-
-def side_by_side(pictures: Sequence[NDArray[np.uint8]], gap_pixels: int = 4) -> NDArray[np.uint8]:
-    """Pictures of one height, (H, W, 3) each, in a row with white gaps between them, uint8 (H, sum of W, 3)."""
-    assert pictures
-    assert len({picture.shape[0] for picture in pictures}) == 1
-    gap = np.full((pictures[0].shape[0], gap_pixels, 3), 255, dtype=np.uint8)
-    row = [part for picture in pictures for part in (gap, picture)][1:]
-    return np.concatenate(row, axis=1)

@@ -12,7 +12,7 @@ from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
 from nas.latency.meter import MeasuresOne
-from nas.latency.protocol import WITHIN
+from nas.latency.protocol import QUICK, WITHIN
 from nas.latency.record import Latency
 from pruning.depth import removable_blocks, without_blocks
 from pruning.surgery import Cutter
@@ -20,7 +20,6 @@ from space.architecture import Architecture
 from space.channels import Widths
 from space.graph import Graph
 
-QUICK = 2.0  # times as unsure are the latencies of cuts that only teach what cuts cost
 TAUGHT = 10  # such cuts
 NARROWEST = 0.15  # share of channels that they keep
 

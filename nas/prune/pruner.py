@@ -16,7 +16,7 @@ from nas.prune.tuning import FineTuning
 from nas.prune.weighing import Weighed, weighed
 from pruning import importances
 from pruning.allocation import FULL_ENOUGH, Allocation, allocate, require_reachable
-from pruning.check import differing_groups
+from pruning.check import UntraceableError, differing_groups
 from pruning.depth import removable_blocks, remove_blocks
 from pruning.surgery import Cutter
 from space.architecture import Architecture
@@ -137,7 +137,7 @@ class Pruner:
         try:
             with lane.training_step():
                 differing = differing_groups(cutter, network)
-        except Exception as error:  # whatever another library raises on a network that it cannot follow
+        except UntraceableError as error:
             self.said(f"check   torch-pruning cannot follow this network ({error}); its groups are not compared")
             return
         if differing:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import space
 from nas.data import Dataset
 from nas.latency.budget import Budget
+from nas.latency.protocol import QUICK
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.folder import RunFolder
@@ -15,8 +16,6 @@ from nas.search.console import Console
 from nas.study import Study
 from space.architecture import Architecture
 from space.choices import Genotype
-
-QUICK = 2.0  # times as unsure are latencies on the way to a candidate's width as those that confirm it
 
 
 @dataclass(frozen=True, kw_only=True)

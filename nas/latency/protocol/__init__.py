@@ -53,6 +53,7 @@ from space.errors import UserError
 VERSION = "4"
 
 WITHIN = 0.015  # of the ratio: half of its 95 % interval, unless asked otherwise
+QUICK = 2.0  # times as unsure are latencies that only lead to another one
 WITHIN_LIMITS = (0.001, 0.2)  # that can be asked for
 
 SCOPE = "network, upsampling to the input size, arg-max to labels; no copy of the image in or the labels out"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.data.pictures import colours, overlay, side_by_side
+from nas.data.pictures import colours, overlay
 
 PALETTE = ((255, 0, 0), (0, 0, 200))
 IMAGE = np.full((2, 2, 3), 100, dtype=np.uint8)
@@ -25,9 +25,3 @@ def test_an_overlay_mixes_and_leaves_void_as_it_is() -> None:
 def test_opacity_goes_from_the_image_to_the_colours() -> None:
     assert (overlay(IMAGE, LABEL, PALETTE, opacity=0.0) == IMAGE).all()
     assert overlay(IMAGE, LABEL, PALETTE, opacity=1.0)[0, 1].tolist() == [0, 0, 200]
-
-
-def test_pictures_stand_side_by_side_with_a_gap() -> None:
-    row = side_by_side([IMAGE, IMAGE * 2], gap_pixels=3)
-    assert row.shape == (2, 7, 3)
-    assert row[0, :, 0].tolist() == [100, 100, 255, 255, 255, 200, 200]
