@@ -23,26 +23,26 @@ ROOT = Path(__file__).parents[2]
 # The stations of the way, each a test of the suite that every kind of ours has to pass too.
 STATIONS = {
     "block": {
-        "drawn and built": "test_the_space_draws_it_and_what_is_drawn_can_be_built",
-        "written and read": "test_it_is_the_same_after_yaml_and_after_its_answers",
-        "counted": "test_it_is_counted_as_pytorch_counts",
-        "scaled": "test_it_is_scaled_to_widths_that_it_can_have",
-        "estimated": "test_it_is_estimated_layer_by_layer",
-        "pruned": "test_cutting_its_channels_is_exact",
-        "shortened": "test_blocks_of_it_can_go_and_the_others_keep_their_weights",
-        "exported": "test_it_is_exported_and_the_graph_answers_as_pytorch_does",
-        "described": "test_it_is_described",
-        "checked": "test_what_it_cannot_have_is_refused",
+        "drawn and built": "test_blocks.py::test_the_space_draws_it_and_what_is_drawn_can_be_built",
+        "written and read": "test_parts.py::test_it_is_the_same_after_yaml_and_after_its_answers",
+        "counted": "test_parts.py::test_it_is_counted_as_pytorch_counts",
+        "scaled": "test_blocks.py::test_it_is_scaled_to_widths_that_it_can_have",
+        "estimated": "test_blocks.py::test_it_is_estimated_layer_by_layer",
+        "pruned": "test_parts.py::test_cutting_its_channels_is_exact",
+        "shortened": "test_blocks.py::test_blocks_of_it_can_go_and_the_others_keep_their_weights",
+        "exported": "test_parts.py::test_it_is_exported_and_the_graph_answers_as_pytorch_does",
+        "described": "test_blocks.py::test_it_is_described",
+        "checked": "test_blocks.py::test_what_it_cannot_have_is_refused",
     },
     "decoder": {
-        "drawn and built": "test_the_space_draws_it_and_what_is_drawn_can_be_built",
-        "written and read": "test_it_is_the_same_after_yaml_and_after_its_answers",
-        "counted": "test_it_is_counted_as_pytorch_counts",
-        "scaled": "test_its_widths_follow_a_factor_and_change_alone",
-        "estimated": "test_it_is_estimated",
-        "pruned": "test_cutting_its_channels_is_exact",
-        "exported": "test_it_is_exported_and_the_graph_answers_as_pytorch_does",
-        "described": "test_it_is_described",
+        "drawn and built": "test_decoders.py::test_the_space_draws_it_and_what_is_drawn_can_be_built",
+        "written and read": "test_parts.py::test_it_is_the_same_after_yaml_and_after_its_answers",
+        "counted": "test_parts.py::test_it_is_counted_as_pytorch_counts",
+        "scaled": "test_decoders.py::test_its_widths_follow_a_factor_and_change_alone",
+        "estimated": "test_decoders.py::test_it_is_estimated",
+        "pruned": "test_parts.py::test_cutting_its_channels_is_exact",
+        "exported": "test_parts.py::test_it_is_exported_and_the_graph_answers_as_pytorch_does",
+        "described": "test_decoders.py::test_it_is_described",
     },
 }
 STUDY = """
@@ -80,10 +80,10 @@ def run(environment: dict[str, str], *arguments: str) -> str:
 )
 def test_it_is_carried_by_the_suite_of_our_own(part, group, name, module, tmp_path) -> None:
     environment = install(tmp_path, group, name, module)
-    suite = f"tests/contracts/test_{group}.py"
-    told = run(environment, "pytest", suite, "-k", f"[{name}]", "-vv", "-p", "no:cacheprovider")
+    suites = ("tests/contracts/test_parts.py", f"tests/contracts/test_{group}.py")
+    told = run(environment, "pytest", *suites, "-k", f"{name}]", "-vv", "-p", "no:cacheprovider")
     for station, test in STATIONS[part].items():
-        assert re.search(rf"{test}\[{name}\] PASSED", told), f"{station}: {told}"
+        assert re.search(rf"{re.escape(test)}\[({part}-)?{name}\] PASSED", told), f"{station}: {told}"
 
 
 @pytest.mark.slow

@@ -17,7 +17,16 @@ import torch_pruning as tp
 from torch.nn.functional import cross_entropy
 
 import space
-from pruning.check import MOST_SLICES, Traced, comparable, differing_groups, producers, slices_at, slices_of_channels
+from pruning.check import (
+    MOST_SLICES,
+    Traced,
+    UntraceableError,
+    comparable,
+    differing_groups,
+    producers,
+    slices_at,
+    slices_of_channels,
+)
 from pruning.surgery import Cutter
 from space import Architecture
 from space.graph import Graph
@@ -209,3 +218,15 @@ def _without_image(architecture: Architecture) -> Architecture:
     fuse = {"image_concat": "concat", "fir": "none"}
     stages = tuple(replace(stage, fuse=fuse.get(stage.fuse, stage.fuse)) for stage in architecture.stages)
     return replace(architecture, stem=replace(architecture.stem, image=False), stages=stages)
+
+
+def test_what_torch_pruning_cannot_follow_is_one_kind_of_error() -> None:
+    network = space.load("ndnet45-ende").build(3)
+
+    def broken(image: torch.Tensor) -> torch.Tensor:
+        raise KeyError("nobody traces this")
+
+    network.forward = broken  # type: ignore[method-assign]
+    with pytest.raises(UntraceableError, match="KeyError: 'nobody traces this'"):
+        differing_groups(Cutter(network.architecture, 3), network)
+    assert network.training

@@ -1,0 +1,61 @@
+"""What kinds of blocks and of decoders have in common, each on small architectures that hold it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import space
+from nas.export.comparison import compare_onnx
+from nas.export.graph import onnx_bytes
+from pruning.surgery import Cutter
+from space import Architecture, blocks, decoders
+
+FIXED = [{"block": name} for name in blocks.names()] + [{"decoder": name} for name in decoders.kinds()]
+every_kind = pytest.mark.parametrize("fixed", FIXED, ids=["-".join(*each.items()) for each in FIXED])
+
+
+@every_kind
+def test_it_is_the_same_after_yaml_and_after_its_answers(fixed, draws, small_space) -> None:
+    for architecture in draws(fixed):
+        assert Architecture.from_yaml(architecture.to_yaml()) == architecture
+        within = small_space(fixed)
+        answers = within.genotype(architecture)
+        assert within.choose(lambda name, options, answers=answers: answers[name]) == architecture
+
+
+@every_kind
+def test_it_is_counted_as_pytorch_counts(fixed, draws) -> None:
+    for architecture in draws(fixed):
+        network = architecture.build(5).eval()
+        assert space.parameters(architecture, 5) == sum(each.numel() for each in network.parameters())
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 3, 64, 96))
+        assert space.multiply_adds(architecture, (64, 96), 5) == counter.get_total_flops() // 2
+
+
+@every_kind
+def test_cutting_its_channels_is_exact(fixed, draws, lively, image, some_kept, unread) -> None:
+    for architecture in draws(fixed):
+        cutter, network = Cutter(architecture, 5), lively(architecture)
+        keep = some_kept(cutter)
+        cut = cutter.cut(network, keep)
+        expected = unread(cutter, network, keep, image)
+        with torch.no_grad():
+            torch.testing.assert_close(cut(image), expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+        assert sum(space.groups(cut.architecture).values()) < sum(space.groups(architecture).values())
+        rebuilt = Architecture.from_yaml(cut.architecture.to_yaml()).build(5)
+        assert {name: value.shape for name, value in rebuilt.state_dict().items()} == {
+            name: value.shape for name, value in cut.state_dict().items()
+        }
+
+
+@every_kind
+def test_it_is_exported_and_the_graph_answers_as_pytorch_does(fixed, draws, lively) -> None:
+    for architecture in draws(fixed, 1):
+        network = lively(architecture).float()
+        image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+        agreement = compare_onnx(network, onnx_bytes(network, (64, 96), labels=False), image)
+        assert agreement.same_labels >= 0.999
+        assert agreement.max_abs_difference < 1e-3 * float(network(image).detach().abs().max())
