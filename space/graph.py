@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,14 @@ class Node:
     mode: str = ""
     probability: float = 0.0
     grid: int = 0
+
+
+class _Behind(TypedDict):
+    """What a layer that reads one tensor, and keeps its channels, knows by that."""
+
+    index: int
+    inputs: tuple[int, ...]
+    channels: Atoms
 
 
 class Graph:
@@ -111,8 +119,9 @@ class Graph:
     def depthwise(self, x: Node, name: str, *, step: int = 1, dilation: int = 1) -> Node:
         """3x3 convolution of each channel by itself, no bias."""
         return self._add(
-            replace(
-                self._behind(x, "conv"),
+            Node(
+                **self._behind(x),
+                kind="conv",
                 stride=(x.stride[0] * step, x.stride[1] * step),
                 name=self._path(name),
                 kernel=(3, 3),
@@ -144,12 +153,14 @@ class Graph:
         path = self._path(name)
         if self.levels > 1 and per_level:
             path += f"_level{self.level}"
-        return self._add(replace(self._behind(x, "norm"), name=path, grid=x.grid))
+        return self._add(Node(**self._behind(x), kind="norm", stride=x.stride, name=path, grid=x.grid))
 
     def act(self, x: Node, name: str) -> Node:
         """The architecture's activation; PReLU has a slope per channel."""
         path = self._path(name) if self.activation == "prelu" else ""
-        return self._add(replace(self._behind(x, "act"), name=path, mode=self.activation, grid=x.grid))
+        return self._add(
+            Node(**self._behind(x), kind="act", stride=x.stride, name=path, mode=self.activation, grid=x.grid)
+        )
 
     def norm_act(self, x: Node, name: str = "", *, per_level: bool = True) -> Node:
         """Batch normalisation, then activation."""
@@ -159,27 +170,27 @@ class Graph:
         """Dropout of whole channels; nothing at probability 0."""
         if probability == 0:
             return x
-        return self._add(replace(self._behind(x, "dropout"), probability=probability))
+        return self._add(Node(**self._behind(x), kind="dropout", stride=x.stride, probability=probability))
 
     def max_pool(self, x: Node, kernel: int) -> Node:
         """Max pooling by 2."""
-        halved = replace(self._behind(x, "max_pool"), stride=_half(x), step=(2, 2))
-        return self._add(replace(halved, kernel=(kernel, kernel)))
+        return self._add(
+            Node(**self._behind(x), kind="max_pool", stride=_half(x), kernel=(kernel, kernel), step=(2, 2))
+        )
 
     def average_pool(self, x: Node) -> Node:
         """3x3 average pooling by 2."""
-        halved = replace(self._behind(x, "average_pool"), stride=_half(x), step=(2, 2))
-        return self._add(replace(halved, kernel=(3, 3)))
+        return self._add(Node(**self._behind(x), kind="average_pool", stride=_half(x), kernel=(3, 3), step=(2, 2)))
 
     def grid_pool(self, x: Node, grid: int) -> Node:
         """Average over `grid` rows and as many columns as keep the cells square."""
-        return self._add(replace(self._behind(x, "grid_pool"), grid=grid))
+        return self._add(Node(**self._behind(x), kind="grid_pool", stride=x.stride, grid=grid))
 
     def resize(self, x: Node, stride: Pair, *, mode: str = "bilinear") -> Node:
         """Interpolation to the size that tensors of `stride` have; the node itself when it has it already."""
         if x.stride == stride and not x.grid:
             return x
-        return self._add(replace(self._behind(x, "resize"), stride=stride, mode=mode))
+        return self._add(Node(**self._behind(x), kind="resize", stride=stride, mode=mode))
 
     def cat(self, parts: Sequence[Node]) -> Node:
         """Concatenation of channels."""
@@ -194,7 +205,10 @@ class Graph:
         for term in terms[1:]:
             assert term.stride == first.stride, "summed tensors share a stride"
             self._tie(first.channels, term.channels)
-        return self._add(replace(self._behind(first, "add"), inputs=tuple(term.index for term in terms)))
+        inputs = tuple(term.index for term in terms)
+        return self._add(
+            Node(index=self._next, kind="add", inputs=inputs, channels=first.channels, stride=first.stride)
+        )
 
     def drop_unused(self) -> None:
         """Forget layers that no output depends on, such as an activation after the last tap of a ladder."""
@@ -248,9 +262,8 @@ class Graph:
         """The index of the layer that is added next."""
         return len(self.nodes)
 
-    def _behind(self, x: Node, kind: Kind) -> Node:
-        """A layer that reads one tensor and keeps its channels and size."""
-        return Node(index=self._next, kind=kind, inputs=(x.index,), channels=x.channels, stride=x.stride)
+    def _behind(self, x: Node) -> _Behind:
+        return {"index": self._next, "inputs": (x.index,), "channels": x.channels}
 
     def _add(self, node: Node) -> Node:
         assert node.index == self._next, "layers are added in the order of computation"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from space import blocks, decoders, fusion, stem
@@ -60,6 +61,15 @@ def _context(questions: Questioner, encoder: Encoder, levels: int) -> SpatialPyr
     return contexts.ask(questions, encoder.output_stride) if levels == 1 else None
 
 
+@functools.lru_cache(maxsize=256)
+def _widths(name: str, options: tuple[Choice, ...]) -> tuple[int, ...]:
+    """Widths that a stage of this kind can have; where they hang on its expansion, that is asked for later."""
+    block, widths = blocks.kind(name), [int(option) for option in options]
+    if "expansion" in block.shared:
+        return tuple(width for width in widths if width >= block.narrowest)
+    return tuple(width for width in widths if block.has_width(width, Unit(width=width, rates=(1,))))
+
+
 class _Stages:
     """The questions about the stages behind a stem; all stages have the same kind of block, opening and fusion."""
 
@@ -74,10 +84,11 @@ class _Stages:
         count = ask.integer("stages", "stages", lambda n: any(self._fits(kind, n) for kind in kinds))
         name = ask.text("block", "block", lambda kind: self._fits(kind, count))
         block = blocks.kind(name)
-        down = ask.text("down", "down", lambda kind: self._opens(kind, block, count))
+        down = ask.text("down", "down", lambda kind: self._opens(kind, name, count))
+        widths = self._widths(name)
         fuse = "none"
         if down != "block":
-            fuse = ask.text("fuse", "fuse", lambda kind: self._chain(block, stem.out_width, count, down, kind))
+            fuse = ask.text("fuse", "fuse", lambda kind: self._chain(widths, stem.out_width, count, down, kind))
         factorization = "none"
         if "factorization" in block.shared:
             factorization = ask.text("factorization", "factorization", lambda kind: kind != "all" or down != "block")
@@ -90,7 +101,7 @@ class _Stages:
             scope = f"stage{index}"
             step = self._step(scope, stride, down, index, count)
             stride *= step
-            stage_width = self._stage_width(scope, block, (width, before), count - index, (down, fuse))
+            stage_width = self._stage_width(scope, widths, (width, before), count - index, (down, fuse))
             stage = Stage(
                 block=name,
                 width=stage_width,
@@ -118,8 +129,9 @@ class _Stages:
             f"{scope}.stride", "stage.stride", lambda s: (s == 2 and can) or (s == 1 and not must)
         )
 
-    def _opens(self, down: str, block: Block, count: int) -> bool:
-        """Whether stages of `block` can open this way, and as many as `count` of them halve the size."""
+    def _opens(self, down: str, name: str, count: int) -> bool:
+        """Whether stages of the block `name` can open this way, and as many as `count` of them halve the size."""
+        block = blocks.kind(name)
         if down not in block.openings:
             return False
         options = self._questions.options
@@ -129,52 +141,48 @@ class _Stages:
             return False
         if down == "module":
             return True
-        return any(self._chain(block, self._stem.out_width, count, down, str(fuse)) for fuse in options("fuse"))
+        widths = self._widths(name)
+        return any(self._chain(widths, self._stem.out_width, count, down, str(fuse)) for fuse in options("fuse"))
 
     def _fits(self, name: str, count: int) -> bool:
         """Whether some opening exists for the block, and some rates for its branches."""
         block = blocks.kind(name)
         options = self._questions.options
         coarsest = self._stem.stride * 2**count if block.branches else 1
-        if not self._widths(block):
+        if not self._widths(name):
             return False
-        return any(self._opens(str(down), block, count) for down in options("down")) and any(
+        return any(self._opens(str(down), name, count) for down in options("down")) and any(
             self._rates_fit(str(rates), block, min(coarsest, COARSEST_STRIDE)) for rates in options("stage.rates")
         )
 
-    def _widths(self, block: Block) -> list[int]:
-        """Widths that a stage of `block` can have; where they hang on its expansion, that is asked for later."""
-        widths = [int(option) for option in self._questions.options("stage.width")]
-        if "expansion" in block.shared:
-            return [width for width in widths if width >= block.narrowest]
-        return [width for width in widths if block.has_width(width, Unit(width=width, rates=(1,)))]
+    def _widths(self, name: str) -> tuple[int, ...]:
+        return _widths(name, self._questions.options("stage.width"))
 
-    def _chain(self, block: Block, width: int, remaining: int, down: str, fuse: str) -> bool:
-        """Whether `remaining` stages after `width` channels find the ever larger widths that `cat` needs."""
+    def _chain(self, widths: Sequence[int], width: int, remaining: int, down: str, fuse: str) -> bool:
+        """Whether `remaining` stages after `width` channels find the ever larger `widths` that `cat` needs."""
         if down != "cat":
             return True
         for _ in range(remaining):
-            larger = [option for option in self._widths(block) if option > width]
+            larger = [option for option in widths if option > width]
             if not larger:
                 return False
             width = fusion.out_width(min(larger), fuse)
         return True
 
     def _stage_width(
-        self, scope: str, block: Block, before: tuple[int, int], remaining: int, ends: tuple[str, str]
+        self, scope: str, widths: Sequence[int], before: tuple[int, int], remaining: int, ends: tuple[str, str]
     ) -> int:
-        """Widths never shrink from stage to stage, and leave room for the stages to come.
+        """One of `widths`; they never shrink from stage to stage, and leave room for the stages to come.
 
         `before`: channels that come in, and the width of the stage before; `ends`: how stages open and what they fuse.
         """
-        possible = self._widths(block)
         (incoming, narrowest), (down, fuse) = before, ends
 
         def allowed(width: int) -> bool:
-            if width not in possible or (down == "cat" and width <= incoming):
+            if width not in widths or (down == "cat" and width <= incoming):
                 return False
             after = fusion.out_width(width, fuse)
-            return width >= narrowest and self._chain(block, after, remaining - 1, down, fuse)
+            return width >= narrowest and self._chain(widths, after, remaining - 1, down, fuse)
 
         return self._questions.integer(f"{scope}.width", "stage.width", allowed)
 

@@ -126,7 +126,7 @@ class Stage:
     @property
     def width_unit(self) -> int:
         """What the width has to be a multiple of."""
-        return blocks.kind(self.block).width_unit(_unit(self, 0))
+        return blocks.kind(self.block).width_unit(_unit(self, _rates(self, 0)))
 
     def kept(self, indices: Sequence[int]) -> Self:
         """The stage with these of its blocks."""
@@ -141,11 +141,11 @@ class Stage:
                 x = shallow = cat_downsampler(graph, x, self.width, bias)
         elif self.down == "module":
             with graph.scope("down"):
-                x = shallow = block.add(graph, x, _unit(self, 0, bias=bias, step=self.stride)).out
+                x = shallow = block.add(graph, x, _unit(self, _rates(self, 0), bias=bias, step=self.stride)).out
         result = Output(out=x, before_activation=x)
         for index in range(self.depth):
             opening = index == 0 and self.down == "block"
-            numbers = _unit(self, index, bias=bias, step=self.stride if opening else 1, opening=opening)
+            numbers = _unit(self, _rates(self, index), bias=bias, step=self.stride if opening else 1, opening=opening)
             with graph.scope(f"block{index}"):
                 result = block.add(graph, result.out, numbers)
         if self.fuse == "none":
@@ -225,7 +225,7 @@ class DecoderStep:
     @property
     def width_unit(self) -> int:
         """What the width has to be a multiple of."""
-        return blocks.kind(self.block).width_unit(_unit(self, 0))
+        return blocks.kind(self.block).width_unit(_unit(self, _rates(self, 0)))
 
     @property
     def removable(self) -> range:
@@ -241,7 +241,7 @@ class DecoderStep:
         x = graph.norm_act(graph.deconv(x, self.width, 3, "up"), "up_")
         for index in range(self.depth):
             with graph.scope(f"block{index}"):
-                x = blocks.kind(self.block).add(graph, x, _unit(self, index, bias=bias)).out
+                x = blocks.kind(self.block).add(graph, x, _unit(self, _rates(self, index), bias=bias)).out
         return x
 
 
@@ -252,15 +252,15 @@ def _complete(row: Stage | DecoderStep) -> None:
     require_one_of("pairwise_fusion", row.pairwise_fusion, get_args(PairwiseFusion))
     object.__setattr__(row, "dropout", float(row.dropout))  # 0 is 0.0: one value, one text, one key
     object.__setattr__(row, "block_options", block.all_options(row.block, row.block_options))
-    block.check_unit(row.block, replace(_unit(row, 0), rates=row.rates))
+    block.check_unit(row.block, _unit(row, row.rates))
 
 
-def _unit(row: Stage | DecoderStep, index: int, *, bias: bool = False, step: int = 1, opening: bool = False) -> Unit:
-    """The numbers of block `index`; kinds with branches take all rates at once, the others one after the other."""
-    branches = blocks.kind(row.block).branches
+def _unit(
+    row: Stage | DecoderStep, rates: tuple[int, ...], *, bias: bool = False, step: int = 1, opening: bool = False
+) -> Unit:
     return Unit(
         width=row.width,
-        rates=row.rates if branches or not row.rates else (row.rates[index % len(row.rates)],),
+        rates=rates,
         factorization=row.factorization,
         step=step,
         opening=opening,
@@ -270,6 +270,11 @@ def _unit(row: Stage | DecoderStep, index: int, *, bias: bool = False, step: int
         pairwise_fusion=row.pairwise_fusion,
         options=row.block_options,
     )
+
+
+def _rates(row: Stage | DecoderStep, index: int) -> tuple[int, ...]:
+    """The rates of block `index`; kinds with branches take all at once, the others one after the other."""
+    return row.rates if blocks.kind(row.block).branches else (row.rates[index % len(row.rates)],)
 
 
 def _kept_rates(row: Stage | DecoderStep, indices: Sequence[int]) -> tuple[int, ...]:
