@@ -13,7 +13,7 @@ import space
 from nas.latency import Meter, parse_target
 from nas.latency.budget import Budget
 from nas.prune.judge import Judge
-from nas.prune.plan import Plan
+from nas.prune.plan import PruningPlan
 from nas.prune.pruner import Pruner
 from nas.runs.checked_export import export_checked
 
@@ -27,7 +27,7 @@ with Meter(target, SIZE, CLASSES) as meter:
     whole = meter.measure(architecture)
     print(f"whole:  {whole}, {space.parameters(architecture, CLASSES):,} parameters")
     budget = Budget(milliseconds=0.7 * whole.p50_milliseconds)
-    pruner = Pruner(judge=Judge(meter, SIZE, CLASSES), budget=budget, plan=Plan(epochs=0, steps=1))
+    pruner = Pruner(judge=Judge(meter, SIZE, CLASSES), budget=budget, plan=PruningPlan(epochs=0, steps=1))
     pruned = pruner.prune(network)
 print(f"pruned: {pruned.after}, {space.parameters(pruned.network.architecture, CLASSES):,} parameters")
 

@@ -20,27 +20,30 @@ from space.errors import nearest
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """How much is tried.
-
-    `seeds`: published networks that enter scaled to the budget. `random_trials`: drawn at random; `guided_trials`:
-    proposed by the sampler from everything seen. Each of them trains `Recipe.epochs` unless stopped early; the best
-    `finalists` go on for `finish_epochs` with a fresh schedule. `company`: published networks trained at their own
-    width with the same effort as a finalist, to compare with. `concurrent`: trials at a time; 0 for one per core, or
-    one per GPU. `pruned`: that many of the company over the budget, the most accurate ones, are pruned into it and
-    fine-tuned for `finish_epochs`; they compete with the finalists.
-    """
+    """How much is tried. Each candidate trains for the epochs of the study's recipe, unless it is stopped early."""
 
     seeds: tuple[str, ...] = ("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18")
+    """Published networks that are scaled to the budget; they are the first candidates."""
     random_trials: int = 4
+    """Candidates drawn at random."""
     guided_trials: int = 8
+    """Candidates proposed by the sampler from everything seen."""
     finalists: int = 2
+    """How many of the best candidates are trained on."""
     finish_epochs: int = 20
+    """For how long, with a fresh schedule."""
     company: tuple[str, ...] = ()
+    """Published networks trained at their own width with the same effort as a finalist, to compare with."""
     pruned: int = 2
+    """How many of `company` over the budget, the most accurate ones, are pruned into it and fine-tuned for
+    `finish_epochs`; they compete with the finalists."""
     sampler: Annotated[str, strict.OneOf(samplers.names)] = "tpe"
     stop_weak: bool = True
+    """Whether the weaker half of the candidates is stopped at early epochs."""
     concurrent: int = 0
+    """Trainings at a time; 0 is one per core, or one per GPU."""
     seed: int = 0
+    """Of random draws and of the sampler."""
 
     def __post_init__(self) -> None:
         for name in ("random_trials", "guided_trials", "finish_epochs", "pruned", "concurrent", "seed"):
@@ -61,19 +64,20 @@ class SearchPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Data, budget, target, space, recipe and effort of a search.
-
-    `space` narrows axes of `space.axes.ranges`; those that it does not mention are searched as `space.axes.searched`
-    says. An empty `target` is the fastest deployment runtime of the machine. `latency_within`: half of the 95 %
-    interval of candidates' latencies, as a share of them; the winner's certificate is never less sure than the default.
-    """
+    """Data, budget, target, space, recipe and effort of a search."""
 
     data: DataSpec
     budget: str
+    """As `nas.latency.budget.Budget` reads it: 10ms, 100fps, 10ms p90."""
     recipe: Recipe
+    """By which candidates are trained."""
     target: str = ""
+    """As `nas.latency.target.Target` reads it; empty for the fastest deployment runtime of the machine."""
     latency_within: float = WITHIN
+    """Half of the 95 % interval of candidates' latencies, as a share of them. The winner's certificate is never less
+    sure than the default."""
     space: Mapping[str, tuple[str | int | float | bool, ...]] = field(default_factory=dict)
+    """Narrows axes of `space.axes.ranges`; others are searched as `space.axes.searched` says."""
     search: SearchPlan = SearchPlan()
 
     def __post_init__(self) -> None:

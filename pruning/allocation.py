@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pruning.damage import Damage
 from pruning.depth import removable_blocks
-from pruning.importance import Scores
+from pruning.importance import ChannelScores
 from pruning.knapsack import EstimateGraph, Knapsack
 from pruning.surgery import Cutter, Mask
 from space.architecture import Architecture
@@ -70,7 +70,7 @@ def require_reachable(
 
 def allocate(
     cutter: Cutter,
-    scores: Scores,
+    scores: ChannelScores,
     damage: Damage,
     *,
     estimate: EstimateGraph,

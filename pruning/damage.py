@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning.depth import removable_blocks, remove_blocks
-from pruning.importance import Scores
+from pruning.importance import ChannelScores
 from pruning.surgery import Cutter, Mask
 from space.channels import parametric
 from space.network import Network
@@ -44,7 +44,7 @@ class Damage:
     """Of each block that may go."""
 
 
-def kept_first(cutter: Cutter, scores: Scores, name: str) -> NDArray[np.int64]:
+def kept_first(cutter: Cutter, scores: ChannelScores, name: str) -> NDArray[np.int64]:
     """The channels of a group that are there, in the order in which they are kept: highest score first."""
     members = cutter.map.members(name)
     present = members[cutter.everything[members]]
@@ -54,7 +54,7 @@ def kept_first(cutter: Cutter, scores: Scores, name: str) -> NDArray[np.int64]:
 def observed_damage(
     cutter: Cutter,
     network: Network,
-    scores: Scores,
+    scores: ChannelScores,
     images: Sequence[Tensor],
     guard: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Damage:
@@ -95,7 +95,7 @@ def observed_damage(
     return Damage(groups=groups, blocks=blocks)
 
 
-def assumed_damage(cutter: Cutter, scores: Scores) -> Damage:
+def assumed_damage(cutter: Cutter, scores: ChannelScores) -> Damage:
     """Damage that scores alone let one expect, where there are no images: each group counts by its channels, and a
     group that loses nearly all of its score, nearly without limit. Blocks are not removed on an assumption.
     """
@@ -108,7 +108,7 @@ def assumed_damage(cutter: Cutter, scores: Scores) -> Damage:
     return Damage(groups=groups, blocks={})
 
 
-def _curve(scores: Scores, observed: Mapping[int, float]) -> NDArray[np.float64]:
+def _curve(scores: ChannelScores, observed: Mapping[int, float]) -> NDArray[np.float64]:
     """Damage at every count from what was observed at some; `scores` are the channels', best first."""
     total = len(scores)
     removed = np.concatenate([np.cumsum(np.maximum(scores, 0)[::-1])[::-1], [0.0]])  # at each count

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from space.network import Network
 
-Scores = NDArray[np.float64]
+ChannelScores = NDArray[np.float64]
 Batch = tuple["Tensor", "Tensor"]
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]
 
@@ -41,8 +41,8 @@ class Importance:
     network has the same scores, and is left as it was: weights, statistics, mode and gradients.
     """
 
-    of_weights: Callable[[Cutter, Network], Scores] | None = None
-    of_loss: Callable[[Cutter, Network, LabelledData], Scores] | None = None
+    of_weights: Callable[[Cutter, Network], ChannelScores] | None = None
+    of_loss: Callable[[Cutter, Network, LabelledData], ChannelScores] | None = None
 
     def __post_init__(self) -> None:
         assert (self.of_weights is None) != (self.of_loss is None), "give of_weights or of_loss"
@@ -52,7 +52,7 @@ class Importance:
         """Whether labelled data have to be there."""
         return self.of_loss is not None
 
-    def scores(self, cutter: Cutter, network: Network, data: LabelledData | None = None) -> Scores:
+    def scores(self, cutter: Cutter, network: Network, data: LabelledData | None = None) -> ChannelScores:
         """One score per channel of the unpruned architecture; `network` is of the cutter's architecture.
 
         Raises: UserError when it needs data and gets none, or when the loss is not finite.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from pruning.damage import Damage, kept_first
 from pruning.depth import Shortened, shorten
-from pruning.importance import Scores
+from pruning.importance import ChannelScores
 from pruning.surgery import Cutter, Mask
 from space.architecture import Architecture
 from space.channels import Widths
@@ -116,7 +116,7 @@ class Knapsack:
             return self._cutter.narrowed(dict(cut.counts))
         return self._without(cut.blocks).narrowed(self._cutter.map.keep_first(cut.counts))
 
-    def mask(self, cut: Cut, scores: Scores) -> Mask:
+    def mask(self, cut: Cut, scores: ChannelScores) -> Mask:
         """The channels that stay, the best of each group."""
         keep = self._cutter.everything.copy()
         for name, count in cut.counts.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pruning.importance import Batch, Loss, Scores
+from pruning.importance import Batch, ChannelScores, Loss
 from pruning.surgery import Cutter
 from space.channels import parametric
 from space.errors import UserError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from space.network import Network
 
 
-def mean(terms: Iterable[Scores]) -> Scores:
+def mean(terms: Iterable[ChannelScores]) -> ChannelScores:
     """Of one term at least."""
     total, count = np.zeros(1), 0
     for term in terms:
@@ -27,7 +27,7 @@ def mean(terms: Iterable[Scores]) -> Scores:
     return total / count
 
 
-def gate_derivatives(cutter: Cutter, network: Network, batches: Iterable[Batch], loss: Loss) -> Iterator[Scores]:
+def gate_derivatives(cutter: Cutter, network: Network, batches: Iterable[Batch], loss: Loss) -> Iterator[ChannelScores]:
     """For each batch, the derivative of its loss by a factor on all that reads a channel, one per channel.
 
     A channel that goes is one that nothing reads any more, so its gate is on everything that reads it, and the
@@ -57,7 +57,7 @@ def gate_derivatives(cutter: Cutter, network: Network, batches: Iterable[Batch],
         network.train(was_training)
 
 
-def sum_over_parameters(cutter: Cutter, network: Network, amount_of: Callable[[nn.Parameter], Tensor]) -> Scores:
+def sum_over_parameters(cutter: Cutter, network: Network, amount_of: Callable[[nn.Parameter], Tensor]) -> ChannelScores:
     """Sum of an amount of each parameter (of its shape) over all parameters that go when a channel goes: its filters,
     the slices that read it, its scales and slopes.
     """
@@ -81,7 +81,7 @@ def sum_over_parameters(cutter: Cutter, network: Network, amount_of: Callable[[n
     return scores
 
 
-def _read_weight_times_gradient(cutter: Cutter, network: Network) -> Scores:
+def _read_weight_times_gradient(cutter: Cutter, network: Network) -> ChannelScores:
     """Sum of weight times gradient over the slices that read each channel."""
     sums = np.zeros(len(cutter.everything))
     for node in parametric(cutter.graph):

@@ -26,7 +26,7 @@ from space.rules import IMAGE_CHANNELS
 
 Atoms = NDArray[np.int64]
 Pair = tuple[int, int]
-Kind = Literal[
+LayerKind = Literal[
     "image", "conv", "deconv", "norm", "act", "dropout", "max_pool", "average_pool", "grid_pool", "resize", "cat", "add"
 ]
 PARAMETRIC = ("conv", "deconv", "norm", "act")
@@ -37,7 +37,7 @@ class Node:
     """One layer: what it does, what it reads (indices of earlier nodes) and the channels it gives out."""
 
     index: int
-    kind: Kind
+    kind: LayerKind
     inputs: tuple[int, ...]
     channels: Atoms
     stride: Pair

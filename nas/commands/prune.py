@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.latency.budget import Budget
     from nas.latency.estimates.calibration import kept_table
     from nas.prune.judge import Judge
-    from nas.prune.plan import Plan
+    from nas.prune.plan import PruningPlan
     from nas.prune.pruner import Pruner
     from nas.prune.tuning import FineTuning
     from nas.runs.certificate import read_certificate
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     from space import parameters
 
     budget, within = Budget.parse(options.budget), common.within(options)
-    plan = Plan(epochs=_epochs(options), steps=options.steps, importance=options.importance, depth=options.depth)
+    plan = PruningPlan(epochs=_epochs(options), steps=options.steps, importance=options.importance, depth=options.depth)
     recipe = load_recipe(options.recipe)
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)

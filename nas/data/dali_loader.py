@@ -21,7 +21,7 @@ from torch import Tensor
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import IGNORE, ILLEGAL, Dataset
 from nas.data.files import Encoded
-from nas.data.plan import Plan
+from nas.data.plan import EpochPlan
 from nas.data.windows import PADDING, Window
 
 _BYTES = ("image", "label")
@@ -43,7 +43,7 @@ class DaliLoader:
         device: str,
         threads: int,
     ) -> None:
-        self._plan = Plan(dataset, split, batch_size, augmentation, seed)
+        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed)
         self._device = torch.device(device)
         self._pipeline = _pipeline(self._plan, self._device, threads)
 
@@ -71,7 +71,7 @@ class DaliLoader:
             yield image_batch, label_batch
 
 
-def _pipeline(plan: Plan, device: torch.device, threads: int) -> Pipeline:
+def _pipeline(plan: EpochPlan, device: torch.device, threads: int) -> Pipeline:
     on_gpu = device.type == "cuda"
     pipeline = Pipeline(
         batch_size=plan.largest_batch,
@@ -102,7 +102,7 @@ def _show_image(image: Any, given: dict[str, Any], size: tuple[int, int]) -> Any
     )
 
 
-def _show_label(label: Any, given: dict[str, Any], plan: Plan, on_gpu: bool) -> Any:
+def _show_label(label: Any, given: dict[str, Any], plan: EpochPlan, on_gpu: bool) -> Any:
     """Decoded label (H, W, 1) -> classes, int64 (h, w)."""
     cut = fn.slice(label, given["start"], given["shape"], axes=(0, 1), out_of_bounds_policy="pad", fill_values=IGNORE)
     region = {"roi_start": given["label_start"], "roi_end": given["label_end"]}

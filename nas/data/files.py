@@ -108,7 +108,7 @@ def class_shares(dataset: Dataset) -> NDArray[np.float64]:
     return np.asarray(pixels / pixels.sum(), dtype=np.float64)
 
 
-class Samples:
+class SampleFiles:
     """The encoded files of one split by index, kept in memory while they fit into CACHE_BYTES.
 
     Asking for one raises DataError when a file is missing or unreadable, or the two differ in size.

@@ -7,12 +7,12 @@ from typing import Literal
 
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import Dataset
-from nas.data.files import Encoded, Samples, decode_image, read_label
+from nas.data.files import Encoded, SampleFiles, decode_image, read_label
 from nas.data.windows import Window, draw, order, whole
 from space.errors import DataError
 
 
-class Plan:
+class EpochPlan:
     """The samples of one split and the order and windows of every epoch."""
 
     def __init__(
@@ -24,7 +24,7 @@ class Plan:
         seed: int,
     ) -> None:
         self.dataset = dataset
-        self.samples = Samples(dataset.split(split))
+        self.samples = SampleFiles(dataset.split(split))
         self.output = augmentation.crop if augmentation and augmentation.crop else dataset.size
         self._augmentation = augmentation
         self._batch_size = batch_size

@@ -15,7 +15,7 @@ from torch.nn import functional
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import IGNORE, ILLEGAL, Dataset
 from nas.data.files import decode_image, decode_label, nearest_indices
-from nas.data.plan import Plan
+from nas.data.plan import EpochPlan
 from nas.data.windows import PADDING, Window
 
 
@@ -34,7 +34,7 @@ class TorchLoader:
         device: str,
         threads: int,
     ) -> None:
-        self._plan = Plan(dataset, split, batch_size, augmentation, seed)
+        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed)
         self._label_map = np.asarray(dataset.label_map, dtype=np.int64)
         self._device = torch.device(device)
         self._threads = threads

@@ -12,7 +12,7 @@ TRIM_SHARE = 0.25  # of the epochs, after what is over the budget when it is fin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PruningPlan:
     """How to prune.
 
     Raises: UserError for less than one step, fewer than no epochs, or an importance that is not known.

@@ -10,7 +10,7 @@ from nas.latency.budget import Budget
 from nas.latency.machine import lane
 from nas.latency.record import Latency
 from nas.prune.judge import Judge
-from nas.prune.plan import Plan
+from nas.prune.plan import PruningPlan
 from nas.prune.recovery import recover
 from nas.prune.tuning import FineTuning
 from nas.prune.weighing import Weighed, weighed
@@ -53,7 +53,7 @@ class Pruner:
 
     judge: Judge
     budget: Budget
-    plan: Plan
+    plan: PruningPlan
     tuning: FineTuning | None = None
     """Without it nothing is trained, weights decide, and no block goes."""
     said: Callable[[str], None] = _silence

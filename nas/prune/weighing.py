@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from nas.data import endless
 from nas.latency.machine import lane
-from nas.prune.plan import Plan
+from nas.prune.plan import PruningPlan
 from nas.prune.tuning import FineTuning
 from nas.training.loss import segmentation_loss
 from pruning import importances
 from pruning.damage import Damage, assumed_damage, observed_damage
-from pruning.importance import LabelledData, Scores
+from pruning.importance import ChannelScores, LabelledData
 from pruning.surgery import Cutter
 from space.network import Network
 
@@ -25,11 +25,11 @@ class Weighed:
     """A network's channels, with their scores and the damage of cutting them."""
 
     cutter: Cutter
-    scores: Scores
+    scores: ChannelScores
     damage: Damage
 
 
-def weighed(network: Network, plan: Plan, tuning: FineTuning | None) -> Weighed:
+def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None) -> Weighed:
     """Score the channels of `network`, and observe what cuts do; without `tuning`, assume it from the scores."""
     cutter = Cutter(network.architecture, network.num_classes)
     importance = importances.kind(plan.importance or importances.default(with_data=tuning is not None))

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from nas.report.drawing import DISC, draw_leader, draw_name, draw_percent_axis, framed, look
 from nas.report.labels import LINE_PIXELS, shortened, spread
 from nas.report.palette import LIGHT
-from nas.report.summary import Candidate, Summary
+from nas.report.summary import Summary, TrialSummary
 from nas.report.svg import as_svg, css, hover
 
 WIDTH, HEIGHT = 1000, 310
@@ -44,7 +44,7 @@ def curves(summary: Summary) -> Markup | None:
         return as_svg(figure, "Learning curves", "mIoU after every epoch")
 
 
-def _draw_curve(axes: Axes, candidate: Candidate, is_winner: bool) -> None:
+def _draw_curve(axes: Axes, candidate: TrialSummary, is_winner: bool) -> None:
     values = (*candidate.search, *candidate.finish)
     marks = [len(values) - 1] + ([len(candidate.search)] if candidate.search and candidate.finish else [])
     bold = bool(candidate.finish) or is_winner
@@ -60,7 +60,7 @@ def _draw_curve(axes: Axes, candidate: Candidate, is_winner: bool) -> None:
     )
 
 
-def _draw_names(axes: Axes, trained: Sequence[Candidate], winner: str | None) -> None:
+def _draw_names(axes: Axes, trained: Sequence[TrialSummary], winner: str | None) -> None:
     """Names of those who trained longest, at the right edge, best first; a thin line leads to the curve's end."""
     longest = max(each.epochs for each in trained)
     order = sorted(trained, key=lambda each: (each.key != winner, -(each.miou or 0.0)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.report.agreement import FEWEST_POINTS, Agreement
-from nas.report.summary import Candidate, Summary, Timing
+from nas.report.summary import LatencySummary, Summary, TrialSummary
 from nas.runs.certificate import Certificate
 from space import strict
 
@@ -21,24 +21,24 @@ def giga(count: int) -> str:
     return f"{count / 1e9:.2f}"
 
 
-def half_interval(timing: Timing) -> str:
+def half_interval(timing: LatencySummary) -> str:
     """Half the 95 % interval of the median, in milliseconds."""
     return f"{(timing.ci_high_milliseconds - timing.ci_low_milliseconds) / 2:.2f}"
 
 
-def latency(timing: Timing, summary: Summary) -> str:
+def latency(timing: LatencySummary, summary: Summary) -> str:
     """Median and half its interval, and the statistic that the budget bounds if that is another one."""
     words = f"{timing.p50_milliseconds:.2f} ±{half_interval(timing)}"
     return words if summary.statistic == "p50" else f"{words}, {summary.statistic} {timing.milliseconds:.2f}"
 
 
-def times_over(timing: Timing, summary: Summary) -> str:
+def times_over(timing: LatencySummary, summary: Summary) -> str:
     """How many times the budget a latency over it is."""
     times = timing.milliseconds / summary.budget_milliseconds
     return f"{times:.1f}x" if times >= 1.1 else f"{times:.2f}x"
 
 
-def remarks(candidate: Candidate) -> list[str]:
+def remarks(candidate: TrialSummary) -> list[str]:
     """Why it failed and why not to trust its latency."""
     failed = [f"{candidate.name}: failed: {candidate.failed}"] if candidate.failed else []
     flags = "; ".join(candidate.timing.flagged)

@@ -14,7 +14,7 @@ from matplotlib.ticker import NullLocator
 from nas.report.drawing import DISC, draw_leader, draw_name, draw_percent_axis, draw_words, framed, look, ticks_within
 from nas.report.labels import Point, place_label, shortened
 from nas.report.palette import LIGHT
-from nas.report.summary import Candidate, Summary, Timing, Winner
+from nas.report.summary import LatencySummary, Summary, TrialSummary, Winner
 from nas.report.svg import as_svg, css, hover
 from nas.runs.trial import Origin
 
@@ -30,7 +30,7 @@ CLOSE_SHARE = 0.4  # of the picture's width; a crowd that has as much room alrea
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class Mark:
     """How candidates of an origin look: matplotlib's marker, its size in pixels, and the same shape as a character."""
 
     marker: str | Path
@@ -41,12 +41,12 @@ class Kind:
 
 
 # A shape for each, so that colours are not needed to tell them apart. The first get a name first, and are on top.
-KINDS: Mapping[Origin, Kind] = {
-    "company": Kind(marker="D", size=9, glyph="◆", words="published", most_names=12),
-    "pruned": Kind(marker="v", size=10.5, glyph="▼", words="pruned", most_names=12),
-    "seed": Kind(marker="^", size=10.5, glyph="▲", words="published, scaled", most_names=12),
-    "guided": Kind(marker="s", size=9, glyph="■", words="guided", most_names=1),
-    "random": Kind(marker=DISC, size=9, glyph="●", words="random", most_names=1),
+KINDS: Mapping[Origin, Mark] = {
+    "company": Mark(marker="D", size=9, glyph="◆", words="published", most_names=12),
+    "pruned": Mark(marker="v", size=10.5, glyph="▼", words="pruned", most_names=12),
+    "seed": Mark(marker="^", size=10.5, glyph="▲", words="published, scaled", most_names=12),
+    "guided": Mark(marker="s", size=9, glyph="■", words="guided", most_names=1),
+    "random": Mark(marker=DISC, size=9, glyph="●", words="random", most_names=1),
 }
 LEGEND = (  # glyph, colour, words
     ("★", "winner", "winner"),
@@ -65,7 +65,7 @@ class _View:
     miou: tuple[float, float]
     named: tuple[Origin, ...]
 
-    def holds(self, timing: Timing) -> bool:
+    def holds(self, timing: LatencySummary) -> bool:
         """Whether a latency is in the picture."""
         return self.milliseconds[0] <= timing.milliseconds <= self.milliseconds[1]
 
@@ -76,23 +76,23 @@ class _View:
         return winner if winner is not None and self.holds(winner.timing) else None
 
     @property
-    def candidates(self) -> list[Candidate]:
+    def candidates(self) -> list[TrialSummary]:
         """Who is in the picture."""
         return [each for each in self.summary.measured if self.holds(each.timing)]
 
     @property
-    def trained(self) -> list[Candidate]:
+    def trained(self) -> list[TrialSummary]:
         """Those of them with a mIoU."""
         return [each for each in self.candidates if each.miou is not None]
 
     @property
-    def marked(self) -> list[Candidate]:
+    def marked(self) -> list[TrialSummary]:
         """Those with a marker of their own, last what is on top. The star is the winner's, unless that was pruned."""
         itself = self.winner.key if self.winner is not None and not self.winner.pruned else None
         shown = [each for each in self.candidates if each.miou is None or each.key != itself]
         return sorted(shown, key=_rank, reverse=True)
 
-    def place(self, candidate: Candidate) -> Point:
+    def place(self, candidate: TrialSummary) -> Point:
         """Milliseconds and mIoU, or the middle of the strip below."""
         low, high = self.miou
         miou = low - STRIP / 2 * (high - low) if candidate.miou is None else candidate.miou
@@ -139,7 +139,7 @@ def _miou_range(summary: Summary) -> tuple[float, float]:
     return max(0.0, low - margin), min(1.0, high + margin)
 
 
-def _rank(candidate: Candidate) -> tuple[int, float]:
+def _rank(candidate: TrialSummary) -> tuple[int, float]:
     """Who gets a name first, and is drawn on top."""
     return list(KINDS).index(candidate.origin), -(candidate.miou or 0.0)
 
@@ -256,7 +256,7 @@ def _draw_intervals(axes: Axes, view: _View) -> None:
             axes.plot(ends, (each.miou, each.miou), color=LIGHT[each.origin], gid=css("interval"))
 
 
-def _draw_candidate(axes: Axes, view: _View, candidate: Candidate) -> None:
+def _draw_candidate(axes: Axes, view: _View, candidate: TrialSummary) -> None:
     """Its shape, hollow where there is more to come; a stroke for what was timed and left."""
     miou = "" if candidate.miou is None else f", {candidate.miou:.1%} mIoU"
     words = f"{candidate.name}: {candidate.timing.milliseconds:.2f} ms{miou} ({candidate.status})"
@@ -317,7 +317,7 @@ def _draw_names(axes: Axes, view: _View) -> None:
         draw_name(axes, words, (box.x0 + box.x1) / 2, box.y0 + 3, bold=bold, align="center")
 
 
-def _worth_naming(view: _View) -> Iterable[Candidate]:
+def _worth_naming(view: _View) -> Iterable[TrialSummary]:
     for origin in view.named:
         alike = [each for each in reversed(view.marked) if each.origin == origin]
         yield from [each for each in alike if each.miou is not None][: KINDS[origin].most_names]

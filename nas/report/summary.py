@@ -22,7 +22,7 @@ Role = Literal["winner", "published, own width", "published, scaled", "published
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timing:
+class LatencySummary:
     """A latency against the run's budget. `milliseconds` is the statistic that the budget bounds."""
 
     milliseconds: float
@@ -34,7 +34,7 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class TrialSummary:
     """A trial, or a published network at its own width, with its mIoU (0..1) after each epoch of both phases.
 
     `status`: `infeasible` is over the budget and was not trained; `unfinished` has epochs of its phase to come.
@@ -46,7 +46,7 @@ class Candidate:
     origin: Origin
     status: Status
     failed: str
-    timing: Timing
+    timing: LatencySummary
     parameters: int
     multiply_adds: int
     search: tuple[float, ...]
@@ -82,7 +82,7 @@ class Winner:
     number: int | None
     key: str | None
     pruned: bool
-    timing: Timing
+    timing: LatencySummary
     miou: float
     description: Mapping[str, str]
     genotype: Mapping[str, str | int | float | bool]
@@ -95,7 +95,7 @@ class Standing:
 
     place: Role
     name: str
-    timing: Timing
+    timing: LatencySummary
     search_miou: float | None
     miou: float | None
     epochs: int
@@ -129,12 +129,12 @@ class Summary:
     leaderboard: tuple[Standing, ...]
     effort: Effort
     agreements: tuple[Agreement, ...]
-    trials: tuple[Candidate, ...]
-    company: tuple[Candidate, ...]
+    trials: tuple[TrialSummary, ...]
+    company: tuple[TrialSummary, ...]
     notes: tuple[str, ...]
 
     @property
-    def measured(self) -> tuple[Candidate, ...]:
+    def measured(self) -> tuple[TrialSummary, ...]:
         """All candidates: trials and company."""
         return (*self.trials, *self.company)
 
@@ -204,10 +204,10 @@ def effort_words(effort: Effort) -> str:
     )
 
 
-def _candidate(run: RunFolder, trial: Trial, budget: Budget) -> Candidate:
+def _candidate(run: RunFolder, trial: Trial, budget: Budget) -> TrialSummary:
     search, finish = run.progress(trial, "search"), run.progress(trial, "finish")
     timing = _timing(trial.latency, budget)
-    return Candidate(
+    return TrialSummary(
         number=trial.number,
         name=trial.name,
         key=trial.architecture.key,
@@ -223,7 +223,7 @@ def _candidate(run: RunFolder, trial: Trial, budget: Budget) -> Candidate:
     )
 
 
-def _status(trial: Trial, timing: Timing, search: Progress, finish: Progress) -> Status:
+def _status(trial: Trial, timing: LatencySummary, search: Progress, finish: Progress) -> Status:
     if trial.failed:
         return "failed"
     if not (timing.within_budget or search.history or finish.history):
@@ -234,9 +234,9 @@ def _status(trial: Trial, timing: Timing, search: Progress, finish: Progress) ->
     return "finished" if longest.done else "unfinished"
 
 
-def _timing(latency: Latency, budget: Budget) -> Timing:
+def _timing(latency: Latency, budget: Budget) -> LatencySummary:
     # The run may go on with another budget than the one its trials were proposed for: what counts is today's.
-    return Timing(
+    return LatencySummary(
         milliseconds=latency.milliseconds(budget.statistic),
         p50_milliseconds=latency.p50_milliseconds,
         ci_low_milliseconds=latency.ci_low_milliseconds,
@@ -274,10 +274,10 @@ def _winner(run: RunFolder, candidates: Sequence[Trial], budget: Budget) -> Winn
 
 
 def _leaderboard(
-    winner: Winner | None, trials: Sequence[Candidate], company: Sequence[Candidate]
+    winner: Winner | None, trials: Sequence[TrialSummary], company: Sequence[TrialSummary]
 ) -> tuple[Standing, ...]:
     """The winner, then published networks and the best of each way of proposing, best mIoU first."""
-    places: list[tuple[Role, Candidate]] = [("published, own width", each) for each in company]
+    places: list[tuple[Role, TrialSummary]] = [("published, own width", each) for each in company]
     places += [("published, scaled", each) for each in trials if each.origin == "seed"]
     places += [("published, pruned", each) for each in trials if each.origin == "pruned"]
     for place, origin in (("best random", "random"), ("best guided", "guided")):
@@ -303,7 +303,7 @@ def _leaderboard(
     return (first, *others)
 
 
-def _standing(place: Role, candidate: Candidate) -> Standing:
+def _standing(place: Role, candidate: TrialSummary) -> Standing:
     return Standing(
         place=place,
         name=candidate.name,
@@ -316,19 +316,19 @@ def _standing(place: Role, candidate: Candidate) -> Standing:
     )
 
 
-def _best(candidates: Sequence[Candidate]) -> Candidate | None:
+def _best(candidates: Sequence[TrialSummary]) -> TrialSummary | None:
     """The highest mIoU inside the budget."""
     eligible = [each for each in candidates if each.miou is not None and each.timing.within_budget]
     return max(eligible, key=lambda each: each.miou or 0.0, default=None)
 
 
-def _effort(trials: Sequence[Candidate]) -> Effort:
+def _effort(trials: Sequence[TrialSummary]) -> Effort:
     trained = [each for each in trials if each.search]
     random = [each for each in trained if each.origin == "random"]
     guided = [each for each in trained if each.origin == "guided"]
     compared = min(len(random), len(guided))
 
-    def best(candidates: Sequence[Candidate]) -> float | None:
+    def best(candidates: Sequence[TrialSummary]) -> float | None:
         inside = [each.search[-1] for each in candidates[:compared] if each.timing.within_budget]
         return max(inside, default=None)
 
@@ -341,7 +341,7 @@ def _effort(trials: Sequence[Candidate]) -> Effort:
     )
 
 
-def _agreements(candidates: Sequence[Candidate]) -> tuple[Agreement, ...]:
+def _agreements(candidates: Sequence[TrialSummary]) -> tuple[Agreement, ...]:
     both = [
         (each.search[-1], each.finish[-1])
         for each in candidates

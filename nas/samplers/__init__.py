@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GROUP = "framebudget.samplers"
 
 
-class Kind(Protocol):
+class SamplerModule(Protocol):
     """What every file in this folder offers."""
 
     def make(self, seed: int, startup: int) -> optuna.samplers.BaseSampler:
@@ -34,4 +34,4 @@ def make(name: str, *, seed: int, startup: int) -> optuna.samplers.BaseSampler:
 
     Raises: UserError when there is none, with the nearest known name.
     """
-    return cast(Kind, extensions.load(__name__, GROUP, name, needs=("make",))).make(seed, startup)
+    return cast(SamplerModule, extensions.load(__name__, GROUP, name, needs=("make",))).make(seed, startup)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.prune.judge import Judge
-from nas.prune.plan import Plan
+from nas.prune.plan import PruningPlan
 from nas.prune.pruner import Pruner
 from nas.prune.tuning import FineTuning
 from nas.runs.folder import RunFolder
@@ -24,7 +24,7 @@ def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pr
     return Pruner(
         judge=judge,
         budget=search.budget,
-        plan=Plan(epochs=0),
+        plan=PruningPlan(epochs=0),
         tuning=FineTuning(dataset=search.dataset, recipe=study.recipe, device=search.workers.device),
         said=search.console.step,
     )

@@ -6,13 +6,13 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-Batch = TypeVar("Batch")
+Item = TypeVar("Item")
 
 Guard = Callable[[], AbstractContextManager[object]]
 """Gives the context in which one batch is fetched and worked on, such as `nas.latency.machine.lane.training_step`."""
 
 
-def guarded(batches: Iterable[Batch], guard: Guard) -> Generator[Batch, None, None]:
+def guarded(batches: Iterable[Item], guard: Guard) -> Generator[Item, None, None]:
     """The batches, each inside a `guard()` of its own from before it is fetched until the next one is asked for.
 
     Fetching is inside because decoding images disturbs a latency measurement as well. A loop that ends early, by a

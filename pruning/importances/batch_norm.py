@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pruning.importance import Importance, Scores
+from pruning.importance import ChannelScores, Importance
 from pruning.importances.magnitude import magnitude
 from pruning.surgery import Cutter
 from space.channels import parametric
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from space.network import Network
 
 
-def batch_norm_scale(cutter: Cutter, network: Network) -> Scores:
+def batch_norm_scale(cutter: Cutter, network: Network) -> ChannelScores:
     """Absolute scale of a channel's batch norms, averaged over them.
 
     Channels that no batch norm scales get their relative magnitude, times the mean scale of all others. Returns one

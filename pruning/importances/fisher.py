@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pruning.importance import Importance, LabelledData, Scores
+from pruning.importance import ChannelScores, Importance, LabelledData
 from pruning.scores import gate_derivatives, mean
 from pruning.surgery import Cutter
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from space.network import Network
 
 
-def fisher(cutter: Cutter, network: Network, data: LabelledData) -> Scores:
+def fisher(cutter: Cutter, network: Network, data: LabelledData) -> ChannelScores:
     """Second-order estimate of how much the loss rises without a channel, with the Fisher information as the Hessian:
     half the squared derivative by its gate, averaged over images (Theis 2018, eq. 8; over everything that reads it).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pruning.importance import Importance, Scores
+from pruning.importance import ChannelScores, Importance
 from pruning.scores import sum_over_parameters
 from pruning.surgery import Cutter
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from space.network import Network
 
 
-def magnitude(cutter: Cutter, network: Network) -> Scores:
+def magnitude(cutter: Cutter, network: Network) -> ChannelScores:
     """Squared L2 norm of all weights of a channel, those that produce it and those that read it, relative to its
     group's mean (groups differ in fan-in, not in worth).
 

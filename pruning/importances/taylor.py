@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pruning.importance import Importance, LabelledData, Scores
+from pruning.importance import ChannelScores, Importance, LabelledData
 from pruning.scores import gate_derivatives, mean
 from pruning.surgery import Cutter
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from space.network import Network
 
 
-def taylor(cutter: Cutter, network: Network, data: LabelledData) -> Scores:
+def taylor(cutter: Cutter, network: Network, data: LabelledData) -> ChannelScores:
     """First-order estimate of how much the loss changes without a channel: the absolute derivative by its gate,
     averaged over batches (Molchanov 2017, eq. 2; over everything that reads the channel).
 

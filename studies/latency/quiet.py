@@ -26,9 +26,9 @@ import numpy as np
 import space
 from nas.latency import parse_target
 from nas.latency.machine import device
-from nas.latency.protocol.candidate import BLOCK_MILLISECONDS
 from nas.latency.protocol.controls import milliseconds, warm_up
 from nas.latency.protocol.quiet import quiet_blocks
+from nas.latency.protocol.ready import BLOCK_MILLISECONDS
 from nas.latency.target import Target
 from nas.latency.worker.session import Session, build
 from space.scale import scale_width

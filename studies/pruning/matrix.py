@@ -50,7 +50,7 @@ from nas.latency.machine import lane
 from nas.latency.protocol import WITHIN as SURE
 from nas.latency.record import Latency
 from nas.prune.judge import Judge
-from nas.prune.plan import Plan
+from nas.prune.plan import PruningPlan
 from nas.prune.pruner import AIM, Pruner
 from nas.prune.tuning import FineTuning
 from nas.training import Recipe
@@ -59,7 +59,7 @@ from nas.training.steps import guarded
 from nas.training.weights import load_weights, save_weights
 from pruning.allocation import allocate
 from pruning.damage import kept_first, observed_damage
-from pruning.importance import Batch, LabelledData, Scores
+from pruning.importance import Batch, ChannelScores, LabelledData
 from pruning.importances.fisher import fisher
 from pruning.surgery import Cutter
 from space import Architecture, BudgetError
@@ -204,7 +204,7 @@ def uniform(bench: Bench, budget: float) -> Cut:
     return by_share(bench, budget, cutter, keep)
 
 
-def one_threshold(bench: Bench, budget: float, scores: Scores) -> Cut:
+def one_threshold(bench: Bench, budget: float, scores: ChannelScores) -> Cut:
     """The same threshold on scores for all groups."""
     cutter = bench.cutter
     free = np.flatnonzero([group >= 0 for group in cutter.map.group_of_channel])
@@ -217,7 +217,7 @@ def one_threshold(bench: Bench, budget: float, scores: Scores) -> Cut:
     return by_share(bench, budget, cutter, keep)
 
 
-def stock_scores(bench: Bench, method: str) -> Scores:
+def stock_scores(bench: Bench, method: str) -> ChannelScores:
     if method == "global":
         return group_magnitude(bench.cutter, bench.network)
     return group_taylor(bench.cutter, bench.network, bench.scored_batches(), segmentation_loss)
@@ -229,7 +229,7 @@ def by_share(bench: Bench, budget: float, cutter: Cutter, keep: Callable[[float]
     return cut.architecture, cut
 
 
-def kept(cutter: Cutter, scores: Scores, wanted: dict[str, float]) -> np.ndarray:
+def kept(cutter: Cutter, scores: ChannelScores, wanted: dict[str, float]) -> np.ndarray:
     """The best of each group, as many as wanted, rounded as Torch-Pruning rounds; at least one."""
     mask = cutter.everything.copy()
     for name, count in wanted.items():
@@ -288,7 +288,7 @@ def ours(bench: Bench, budget: float, folder: Path, steps: int) -> tuple[Network
     pruner = Pruner(
         judge=Judge(bench.meter, dataset.size, dataset.num_classes, table=bench.table, within=WITHIN),
         budget=Budget(milliseconds=budget),
-        plan=Plan(epochs=place.effort.epochs, steps=steps),
+        plan=PruningPlan(epochs=place.effort.epochs, steps=steps),
         tuning=FineTuning(dataset=dataset, recipe=place.effort.tuning(bench.recipe), device=place.device),
         said=lambda words: print(f"    {words}", flush=True),
     )

@@ -13,20 +13,20 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from pruning.importance import Batch, Loss, Scores
+from pruning.importance import Batch, ChannelScores, Loss
 from pruning.scores import sum_over_parameters
 from pruning.surgery import Cutter
 from space.network import Network
 
 
-def group_magnitude(cutter: Cutter, network: Network) -> Scores:
+def group_magnitude(cutter: Cutter, network: Network) -> ChannelScores:
     """`GroupMagnitudeImportance`: squared L2 norm."""
     counted = _dense(network)
     counted |= {id(module.weight) for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
     return _relative(cutter, network, counted, lambda parameter: parameter.detach() ** 2)
 
 
-def group_taylor(cutter: Cutter, network: Network, batches: Iterable[Batch], loss: Loss) -> Scores:
+def group_taylor(cutter: Cutter, network: Network, batches: Iterable[Batch], loss: Loss) -> ChannelScores:
     """`GroupTaylorImportance`: summed |weight x gradient|, with gradients of the mean loss of all batches."""
     network.zero_grad()
     batches = list(batches)
@@ -50,7 +50,7 @@ def _dense(network: Network) -> set[int]:
 
 def _relative(
     cutter: Cutter, network: Network, counted: set[int], amount_of: Callable[[nn.Parameter], Tensor]
-) -> Scores:
+) -> ChannelScores:
     def amount(parameter: nn.Parameter) -> Tensor:
         return amount_of(parameter) if id(parameter) in counted else torch.zeros_like(parameter)
 

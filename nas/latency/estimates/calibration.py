@@ -40,12 +40,12 @@ NARROWEST = 0.05  # width factor
 MOST_MULTIPLY_ADDS = 70_000  # per pixel of the image; ERFNet has 56,000
 LEFT_OUT_EVERY = 4  # every fourth network is left out of the fit
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Is told how many networks have been measured, and how many are to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class MeasuredNetwork:
     """One measured network: the draw that it is, and what came out.
 
     Raises: UserError when the ratio or the anchor is not positive.
@@ -102,7 +102,7 @@ def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
     return architecture
 
 
-def measure_networks(meter: Meter, networks: int, progress: Progress) -> None:
+def measure_networks(meter: Meter, networks: int, progress: OnProgress) -> None:
     """Measure the first `networks` draws that have not been measured undisturbed on this device, and keep the results.
 
     Raises: UserError when the folder of tables cannot be written.
@@ -186,9 +186,9 @@ def kept_table(meter: Meter) -> LatencyTable | None:
         return None
 
 
-def read_samples(meter: Meter) -> list[Sample]:
+def read_samples(meter: Meter) -> list[MeasuredNetwork]:
     """Each network's last measurement on this device so far; lines that are no whole sample are left out."""
-    found: dict[int, Sample] = {}
+    found: dict[int, MeasuredNetwork] = {}
     file = _folder(meter) / "samples.jsonl"
     try:
         lines = file.read_text("utf-8").splitlines()
@@ -196,14 +196,14 @@ def read_samples(meter: Meter) -> list[Sample]:
         return []
     for line in lines:
         try:
-            sample = strict.parse(line, Sample, str(file))  # JSON is YAML
+            sample = strict.parse(line, MeasuredNetwork, str(file))  # JSON is YAML
         except UserError:
             continue
         found[sample.index] = sample
     return [found[index] for index in sorted(found)]
 
 
-def _measure(meter: Meter, indices: Sequence[int]) -> list[Sample]:
+def _measure(meter: Meter, indices: Sequence[int]) -> list[MeasuredNetwork]:
     drawn = {index: draw(index, meter.size, meter.num_classes) for index in indices}
     begun = time.monotonic()
     try:
@@ -212,7 +212,7 @@ def _measure(meter: Meter, indices: Sequence[int]) -> list[Sample]:
         latencies = [_measure_one(meter, architecture) for architecture in drawn.values()]
     seconds = (time.monotonic() - begun) / len(drawn)
     return [
-        Sample(
+        MeasuredNetwork(
             index=index,
             key=architecture.key,
             ratio=latency.ratio,

@@ -12,9 +12,9 @@ from nas.latency.machine import load
 from nas.latency.machine.watch import THIS_MACHINE, Watch
 from nas.latency.protocol import WITHIN
 from nas.latency.protocol.anchor import FAR_CANARY, FAR_FROM_ANCHOR, Anchor
-from nas.latency.protocol.candidate import Block, Candidate
 from nas.latency.protocol.pairs import Pairs
 from nas.latency.protocol.quiet import quiet_median
+from nas.latency.protocol.ready import ReadyNetwork, TimedBlock
 
 BLOCKS = 8  # least, to be sure within `WITHIN`; fewer when less is asked
 MOST_BLOCKS = 3  # times the least
@@ -58,7 +58,7 @@ class Conditions:
         return min(1.0, WITHIN / self.within)
 
 
-def measure(candidates: Sequence[Candidate], conditions: Conditions) -> list[Pairs]:
+def measure(candidates: Sequence[ReadyNetwork], conditions: Conditions) -> list[Pairs]:
     """Warm up and take pairs; once more of those that something disturbed, and then the better of the two."""
     for candidate in candidates:
         candidate.warm_up()
@@ -71,7 +71,7 @@ def measure(candidates: Sequence[Candidate], conditions: Conditions) -> list[Pai
     return taken
 
 
-def take_pairs(candidates: Sequence[Candidate], conditions: Conditions) -> list[Pairs]:
+def take_pairs(candidates: Sequence[ReadyNetwork], conditions: Conditions) -> list[Pairs]:
     """Blocks of calls until the intervals are narrow or a limit is reached.
 
     Several candidates take turns block by block, so that each meets the machine in the same states.
@@ -105,17 +105,17 @@ def take_pairs(candidates: Sequence[Candidate], conditions: Conditions) -> list[
 class _Series:
     """The blocks of one candidate so far."""
 
-    candidate: Candidate
+    candidate: ReadyNetwork
     conditions: Conditions
-    counted: list[Block] = field(default_factory=list)
-    aside: list[Block] = field(default_factory=list)
+    counted: list[TimedBlock] = field(default_factory=list)
+    aside: list[TimedBlock] = field(default_factory=list)
     """Blocks that do not count, since the machine was not as it was anchored."""
     reason: str = ""
     """Why the last of them was set aside."""
     seconds: float = 0.0
     next_turn: float = 0.0
 
-    def take_block(self) -> Block:
+    def take_block(self) -> TimedBlock:
         """One more, not before its turn."""
         watch = self.conditions.watch
         watch.sleep(max(0.0, self.next_turn - watch.seconds()))
@@ -158,12 +158,12 @@ class _Series:
         )
 
 
-def _pairs(blocks: Sequence[Block]) -> Pairs:
+def _pairs(blocks: Sequence[TimedBlock]) -> Pairs:
     times = np.stack([block.times for block in blocks])
     return Pairs(candidate=times[:, :, 0], reference=times[:, :, 1], disturbances=())
 
 
-def _unusual(block: Block, conditions: Conditions) -> tuple[str, bool]:
+def _unusual(block: TimedBlock, conditions: Conditions) -> tuple[str, bool]:
     """How the machine differs from the anchored one (empty when it does not), and whether for the worse."""
     anchor = conditions.anchor
     milliseconds = float(np.median(block.times[:, 1]))

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from nas.latency.machine import lane
 from nas.latency.machine.watch import Watch
 from nas.latency.protocol.anchor import Anchor
-from nas.latency.protocol.candidate import Candidate
 from nas.latency.protocol.interleaving import PATIENCE_SECONDS, Conditions, measure
 from nas.latency.protocol.pairs import Pairs, summarise
+from nas.latency.protocol.ready import ReadyNetwork
 from nas.latency.record import Latency
 from nas.latency.target import Target
 
@@ -25,7 +25,7 @@ class InterleavedTimer:
         self._anchor: Anchor | None = None  # one for all, so that all milliseconds compare
         self._patience_seconds = PATIENCE_SECONDS  # for a machine that is not as it was anchored
 
-    def measure(self, candidates: Sequence[Candidate], within: float) -> list[Latency]:
+    def measure(self, candidates: Sequence[ReadyNetwork], within: float) -> list[Latency]:
         """The latency of each candidate at batch 1, to `within` that share of it; they take turns.
 
         Raises: UserError when an anchor cannot be kept.
@@ -44,7 +44,7 @@ class InterleavedTimer:
             summarise(one, anchor, target=self._target, size=self._size, environment=self._environment) for one in taken
         ]
 
-    def _take(self, candidates: Sequence[Candidate], anchor: Anchor, within: float) -> list[Pairs]:
+    def _take(self, candidates: Sequence[ReadyNetwork], anchor: Anchor, within: float) -> list[Pairs]:
         conditions = Conditions(
             anchor=anchor,
             threads=self._target.thread_count(),

@@ -25,7 +25,7 @@ from typing import Any, TextIO
 
 from nas.latency import runtimes
 from nas.latency.machine import device, lane
-from nas.latency.protocol.candidate import Candidate, LocalCandidate
+from nas.latency.protocol.ready import LocalNetwork, ReadyNetwork
 from nas.latency.protocol.timer import InterleavedTimer
 from nas.latency.target import Target
 from nas.latency.worker import children
@@ -60,14 +60,14 @@ def main(arguments: list[str]) -> int:
         runtimes.require(target)
         return {"ready": True, "environment": environment(target)}
 
-    def prepare(asked: dict[str, Any]) -> LocalCandidate:
+    def prepare(asked: dict[str, Any]) -> LocalNetwork:
         with lane.training_step():  # preparing is no timing: it would disturb another's
             return session().candidate(build(asked["architecture"], asked["weights"], num_classes))
 
     def measure(request: dict[str, Any]) -> dict[str, Any]:
         makers = [functools.partial(prepare, asked) for asked in request["networks"]]
         with contextlib.ExitStack() as stack:
-            candidates: Sequence[Candidate]
+            candidates: Sequence[ReadyNetwork]
             if target.on_cuda:
                 candidates = [make() for make in makers]
             else:

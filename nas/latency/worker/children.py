@@ -20,7 +20,7 @@ import numpy as np
 
 from nas.latency.machine.load import Snapshot
 from nas.latency.protocol.anchor import Anchor
-from nas.latency.protocol.candidate import Block, Candidate
+from nas.latency.protocol.ready import ReadyNetwork, TimedBlock
 from nas.latency.worker.replies import accept, answer, refusal
 from space import strict
 
@@ -100,29 +100,29 @@ def _serve(prepare: Prepare, requests: int, replies: int) -> None:
             say(answer(functools.partial(respond, json.loads(line))))
 
 
-class RemoteCandidate:
+class RemoteNetwork:
     """A candidate in a child process, spoken to from outside."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
 
     def warm_up(self) -> None:
-        """See `nas.latency.protocol.candidate.Candidate`."""
+        """See `nas.latency.protocol.ready.ReadyNetwork`."""
         self._child.ask({"do": "warm up"})
 
-    def take_block(self) -> Block:
-        """See `nas.latency.protocol.candidate.Candidate`."""
+    def take_block(self) -> TimedBlock:
+        """See `nas.latency.protocol.ready.ReadyNetwork`."""
         return _block_of(self._child.ask({"do": "take a block"}))
 
     def anchored(self, instead_of: Anchor | None) -> Anchor:
-        """See `nas.latency.protocol.candidate.Candidate`."""
+        """See `nas.latency.protocol.ready.ReadyNetwork`."""
         text = None if instead_of is None else strict.dump(instead_of)
         reply = self._child.ask({"do": "anchor", "instead of": text})
         return strict.parse(reply["anchor"], Anchor, "a measuring process")
 
 
-def _answers_for(make: Callable[[], Candidate]) -> Answers:
-    """The other end of `RemoteCandidate`."""
+def _answers_for(make: Callable[[], ReadyNetwork]) -> Answers:
+    """The other end of `RemoteNetwork`."""
     candidate = make()
 
     def respond(request: dict[str, Any]) -> dict[str, Any]:
@@ -141,21 +141,21 @@ def _answers_for(make: Callable[[], Candidate]) -> Answers:
     return respond
 
 
-def _values_of(block: Block) -> dict[str, Any]:
+def _values_of(block: TimedBlock) -> dict[str, Any]:
     """Plain values of a block, to be sent. GPUs are left out: on one, candidates have no processes of their own."""
     span = [{name: value for name, value in vars(each).items() if name != "gpu"} for each in block.span]
     return {"times": block.times.tolist(), "canary_milliseconds": block.canary_milliseconds, "span": span}
 
 
-def _block_of(values: Mapping[str, Any]) -> Block:
+def _block_of(values: Mapping[str, Any]) -> TimedBlock:
     """The block whose `_values_of` were sent."""
     before, after = (Snapshot(**counters) for counters in values["span"])
     times = np.asarray(values["times"])
-    return Block(times=times, canary_milliseconds=values["canary_milliseconds"], span=(before, after))
+    return TimedBlock(times=times, canary_milliseconds=values["canary_milliseconds"], span=(before, after))
 
 
 @contextlib.contextmanager
-def start(makers: Sequence[Callable[[], Candidate]], at_once: int) -> Iterator[list[RemoteCandidate]]:
+def start(makers: Sequence[Callable[[], ReadyNetwork]], at_once: int) -> Iterator[list[RemoteNetwork]]:
     """A child process for each candidate, `at_once` of which are prepared at a time; they end with the context.
 
     Raises: UserError or WorkerError when a preparing failed (`nas.latency.worker.replies`).
@@ -166,7 +166,7 @@ def start(makers: Sequence[Callable[[], Candidate]], at_once: int) -> Iterator[l
             if number >= at_once:
                 children[number - at_once].prepared()
             children.append(Child(functools.partial(_answers_for, make)))
-        yield [RemoteCandidate(child.prepared()) for child in children]
+        yield [RemoteNetwork(child.prepared()) for child in children]
     finally:
         for child in children:
             child.end()

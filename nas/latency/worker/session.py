@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from nas.latency import runtimes
 from nas.latency.machine import device_key
 from nas.latency.protocol import VERSION
-from nas.latency.protocol.candidate import LocalCandidate
 from nas.latency.protocol.controls import Controls
+from nas.latency.protocol.ready import LocalNetwork
 from nas.latency.target import Target
 from space.errors import TargetError, UserError
 
@@ -51,14 +51,14 @@ class Session:
             watch=runtimes.watch(self.runtime),
         )
 
-    def candidate(self, network: nn.Module) -> LocalCandidate:
+    def candidate(self, network: nn.Module) -> LocalNetwork:
         """The network prepared on the target.
 
         Raises: TargetError when the runtime's labels are not PyTorch's.
         """
         call = self.runtime.prepare(network, self.image, self.target)
         self._check_labels(network, call())
-        return LocalCandidate(call, self.controls)
+        return LocalNetwork(call, self.controls)
 
     def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
         from nas.export.comparison import SAME_LABELS, logits_of, same_labels

@@ -13,9 +13,9 @@ import pytest
 from nas.latency.machine import gpu, load
 from nas.latency.machine.watch import Watch
 from nas.latency.protocol import WITHIN, anchor, candidate, interleaving, quiet
-from nas.latency.protocol.candidate import LocalCandidate
 from nas.latency.protocol.controls import CANARY_CALLS, Controls
 from nas.latency.protocol.pairs import Pairs, summarise
+from nas.latency.protocol.ready import LocalNetwork
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from space.errors import UserError
@@ -74,9 +74,9 @@ def controls(reference: float = 1.0, canary: float = 0.2, key: Mapping[str, str]
     return Controls(reference=waits(reference), canary=waits(canary), key=key, threads=threads, watch=WATCH)
 
 
-def taking(milliseconds: float) -> LocalCandidate:
+def taking(milliseconds: float) -> LocalNetwork:
     """A candidate of known latency."""
-    return LocalCandidate(waits(milliseconds), controls())
+    return LocalNetwork(waits(milliseconds), controls())
 
 
 def conditions(threads: int = 1, anchored: anchor.Anchor = ANCHOR, within: float = WITHIN) -> interleaving.Conditions:
@@ -158,7 +158,7 @@ def test_calls_alternate_and_pairs_are_added_until_the_interval_is_narrow() -> N
 
     beside = replace(controls(), reference=steady, canary=waits(0.1))
     anchored = replace(ANCHOR, milliseconds=0.5, canary=0.2)
-    taken = interleaving.take_pairs([LocalCandidate(noisy, beside)], conditions(anchored=anchored))[0]
+    taken = interleaving.take_pairs([LocalNetwork(noisy, beside)], conditions(anchored=anchored))[0]
     assert taken.candidate.shape == (interleaving.MOST_BLOCKS * interleaving.BLOCKS, 25)
     assert order == ["candidate", "reference"] * (len(order) // 2)
     assert any("after 600 pairs" in reason for reason in taken.flagged)
@@ -192,8 +192,8 @@ class Moved:
     def canary(self) -> None:
         waits(0.4 if self.calls_left >= 0 else 0.2)()
 
-    def network(self) -> LocalCandidate:
-        return LocalCandidate(self.call, replace(controls(), canary=self.canary))
+    def network(self) -> LocalNetwork:
+        return LocalNetwork(self.call, replace(controls(), canary=self.canary))
 
 
 def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
@@ -208,12 +208,12 @@ def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
 def test_several_candidates_take_turns() -> None:
     order: list[str] = []
 
-    def named(name: str) -> LocalCandidate:
+    def named(name: str) -> LocalNetwork:
         def call() -> None:
             order.append(name)
             waits(0.3)()
 
-        return LocalCandidate(call, controls(0.3, 0.1))
+        return LocalNetwork(call, controls(0.3, 0.1))
 
     anchored = replace(ANCHOR, milliseconds=0.3, canary=1 / 3)
     taken = interleaving.take_pairs([named("a"), named("b")], conditions(anchored=anchored))
@@ -239,7 +239,7 @@ def test_out_of_patience_is_no_excuse_for_fewer_blocks() -> None:
 
 
 def test_a_reference_far_from_its_anchor_is_flagged() -> None:
-    slow = interleaving.take_pairs([LocalCandidate(waits(3.0), controls(2.0, 0.4))], conditions())[0]
+    slow = interleaving.take_pairs([LocalNetwork(waits(3.0), controls(2.0, 0.4))], conditions())[0]
     assert any("of its anchored latency" in reason for reason in slow.disturbances)
     assert slow.ratio == pytest.approx(1.5)
 

@@ -22,7 +22,7 @@ from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.prune.judge import Judge
-from nas.prune.plan import Plan
+from nas.prune.plan import PruningPlan
 from nas.prune.pruner import AIM, Pruner
 from nas.prune.tuning import FineTuning
 from nas.training import load_recipe
@@ -101,12 +101,12 @@ def network() -> Network:
 
 
 def pruner(
-    target: MeasuresOne, dataset: Dataset | None, said: list[str], budget: Budget, plan: Plan | None = None
+    target: MeasuresOne, dataset: Dataset | None, said: list[str], budget: Budget, plan: PruningPlan | None = None
 ) -> Pruner:
     return Pruner(
         judge=Judge(target, SIZE, 11),
         budget=budget,
-        plan=plan or Plan(epochs=0),
+        plan=plan or PruningPlan(epochs=0),
         tuning=None if dataset is None else FineTuning(dataset=dataset, recipe=load_recipe("quick")),
         said=said.append,
     )
@@ -121,7 +121,7 @@ def test_the_budget_is_filled_and_the_epochs_are_shared_out(steps: int, network:
     said: list[str] = []
     before = {name: value.clone() for name, value in network.state_dict().items()}
     budget = share_of(network, 0.5)
-    pruned = pruner(Invented(), dataset, said, budget, Plan(epochs=4, steps=steps)).prune(network)
+    pruned = pruner(Invented(), dataset, said, budget, PruningPlan(epochs=4, steps=steps)).prune(network)
     # Of a network that has learnt nothing blocks go first, and no part of one can be given back.
     assert 0.9 * budget.milliseconds <= pruned.after.p50_milliseconds <= AIM * budget.milliseconds
     assert pruned.blocks == 7
@@ -163,7 +163,7 @@ def test_what_is_over_the_budget_when_it_is_finished_is_cut_lower(network: Netwo
         certified.append(slower.measure(finished.architecture))
         return certified[-1]
 
-    finished = replace(untrained, plan=Plan(epochs=6)).finish(pruned, network, certify)
+    finished = replace(untrained, plan=PruningPlan(epochs=6)).finish(pruned, network, certify)
     over, inside = (latency.p50_milliseconds / budget.milliseconds for latency in certified)
     assert 0.9 < inside <= AIM < over
     assert certified[-1] == slower.measure(finished.network.architecture)
@@ -207,7 +207,7 @@ def test_a_network_given_back_that_is_over_after_all_is_cut(network: Network) ->
 
 def test_channels_alone(network: Network, dataset: Dataset) -> None:
     budget = share_of(network, 0.75)  # layers take two thirds of the time to start, whatever their width
-    pruned = pruner(Invented(), dataset, [], budget, Plan(epochs=0, depth=False)).prune(network)
+    pruned = pruner(Invented(), dataset, [], budget, PruningPlan(epochs=0, depth=False)).prune(network)
     assert pruned.blocks_gone == 0
     assert budget.admits(pruned.after)
     fresh = pruned.network.state_dict()["stage0.down.norm.running_mean"]
@@ -228,13 +228,13 @@ def test_a_budget_below_what_is_reached_is_said_before_anything_else(network: Ne
     said: list[str] = []
     target = Invented()
     with pytest.raises(BudgetError, match="cut as far as it goes the network takes"):
-        pruner(target, dataset, said, Budget(milliseconds=0.05), Plan(epochs=4)).prune(network)
+        pruner(target, dataset, said, Budget(milliseconds=0.05), PruningPlan(epochs=4)).prune(network)
     assert len(target.measured) == 4  # the whole network, and the smallest three that it can become
     assert not said
 
 
 def test_a_network_inside_the_budget_is_given_back(network: Network, dataset: Dataset) -> None:
-    pruned = pruner(Invented(), dataset, [], share_of(network, 1.01), Plan(epochs=4)).prune(network)
+    pruned = pruner(Invented(), dataset, [], share_of(network, 1.01), PruningPlan(epochs=4)).prune(network)
     assert pruned.network is network
     assert pruned.blocks_gone == 0
 
@@ -266,7 +266,7 @@ def test_no_network_computes_outside_a_training_step(
     monkeypatch.setattr(lane, "training_step", step)
     handle = register_module_forward_pre_hook(hook)
     try:
-        pruner(Alone(), dataset, [], share_of(network, 0.5), Plan(epochs=1, steps=1)).prune(network)
+        pruner(Alone(), dataset, [], share_of(network, 0.5), PruningPlan(epochs=1, steps=1)).prune(network)
     finally:
         handle.remove()
     assert len(computed) > 100
@@ -277,20 +277,20 @@ def test_no_network_computes_outside_a_training_step(
 @pytest.mark.parametrize("wrong", [{"steps": 0, "epochs": 1}, {"epochs": -1}, {"epochs": 1, "importance": "fischer"}])
 def test_a_plan_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="expected"):
-        Plan(**wrong)
+        PruningPlan(**wrong)
 
 
 @pytest.mark.parametrize(
     ("epochs", "steps", "shares"), [(4, 1, [4]), (4, 2, [1, 3]), (10, 3, [1, 1, 8]), (0, 2, [0, 0])]
 )
 def test_how_epochs_are_shared_out(epochs: int, steps: int, shares: list[int]) -> None:
-    plan = Plan(epochs=epochs, steps=steps)
+    plan = PruningPlan(epochs=epochs, steps=steps)
     assert [plan.epochs_after(step) for step in range(1, steps + 1)] == shares
     assert plan.epochs_of_trim == (epochs + 3) // 4
 
 
 def test_an_importance_that_needs_data_is_refused_without(network: Network, dataset: Dataset) -> None:
-    plan, budget = Plan(epochs=0, importance="taylor"), share_of(network, 0.5)
+    plan, budget = PruningPlan(epochs=0, importance="taylor"), share_of(network, 0.5)
     with pytest.raises(UserError, match=r"taylor expected data.*choose magnitude or batch-norm"):
         pruner(Invented(), None, [], budget, plan)
     assert pruner(Invented(), dataset, [], budget, plan).plan == plan

@@ -15,7 +15,7 @@ from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.prune.judge import Judge
-from nas.prune.plan import Plan
+from nas.prune.plan import PruningPlan
 from nas.prune.pruner import Pruner
 from nas.report import summarize
 from nas.runs.folder import RunFolder
@@ -81,7 +81,7 @@ def test_a_cut_that_is_over_when_measured_again_does_not_compete(
     scores = Scores(miou=0.3, class_iou=(0.3,) * 11, pixel_accuracy=0.3)
     append_epoch(run.phase_path(parent, "search"), Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
     meter = Tiring(invented, 10.0 if tires else 1.0)
-    pruner = Pruner(judge=Judge(meter, (48, 64), 11), budget=budget, plan=Plan(epochs=0))
+    pruner = Pruner(judge=Judge(meter, (48, 64), 11), budget=budget, plan=PruningPlan(epochs=0))
 
     def cuts() -> list[Trial]:
         return prune_over_budget(search, pruner)

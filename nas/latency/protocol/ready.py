@@ -24,7 +24,7 @@ WARM_PAIRS = 1  # not counted, at the beginning of each block
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class TimedBlock:
     """Some pairs of calls, one after the other, and what the machine did meanwhile."""
 
     times: NDArray[np.float64]
@@ -33,13 +33,13 @@ class Block:
     span: load.Span
 
 
-class Candidate(Protocol):
-    """A network ready to be timed, in this process (`LocalCandidate`) or in one of its own (`RemoteCandidate`)."""
+class ReadyNetwork(Protocol):
+    """A network ready to be timed, in this process (`LocalNetwork`) or in one of its own (`RemoteNetwork`)."""
 
     def warm_up(self) -> None:
         """Call it and the reference in turns until caches, allocators, clocks and thread pools have settled."""
 
-    def take_block(self) -> Block:
+    def take_block(self) -> TimedBlock:
         """Time a block of calls. It lasts about `BLOCK_MILLISECONDS`; all blocks of a candidate have as many pairs."""
 
     def anchored(self, instead_of: Anchor | None) -> Anchor:
@@ -49,7 +49,7 @@ class Candidate(Protocol):
         """
 
 
-class LocalCandidate:
+class LocalNetwork:
     """A candidate in the process of its controls."""
 
     def __init__(self, call: Call, controls: Controls) -> None:
@@ -58,11 +58,11 @@ class LocalCandidate:
         self._pairs = 0  # of a block; 0 until the first one
 
     def warm_up(self) -> None:
-        """See `Candidate`."""
+        """See `ReadyNetwork`."""
         warm_up(self._call, self._controls.reference, self._controls.watch)
 
-    def take_block(self) -> Block:
-        """See `Candidate`."""
+    def take_block(self) -> TimedBlock:
+        """See `ReadyNetwork`."""
         call, reference, watch = self._call, self._controls.reference, self._controls.watch
         self._pairs = self._pairs or _pairs_of_a_block(call, reference, watch)
         for _ in range(WARM_PAIRS):
@@ -73,10 +73,10 @@ class LocalCandidate:
             times = [[milliseconds(call, watch), milliseconds(reference, watch)] for _ in range(self._pairs)]
             canary = canary_milliseconds(self._controls)
             span = before, watch.snapshot(self._controls.device)
-        return Block(times=np.asarray(times), canary_milliseconds=canary, span=span)
+        return TimedBlock(times=np.asarray(times), canary_milliseconds=canary, span=span)
 
     def anchored(self, instead_of: Anchor | None) -> Anchor:
-        """See `Candidate`."""
+        """See `ReadyNetwork`."""
         if instead_of is None:
             return anchor.obtain(self._controls)
         return anchor.renew(self._controls, instead_of)
