@@ -13,7 +13,6 @@ layers round up and all upsampling aims at a stride, so that any input size work
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -281,7 +280,7 @@ def _half(x: Node) -> Pair:
 
 def output_size(node: Node, size: tuple[int, int]) -> tuple[int, int]:
     """Height and width of a node's output when the image has `size` (height, width)."""
-    height, width = (math.ceil(length / stride) for length, stride in zip(size, node.stride, strict=True))
+    height, width = -(-size[0] // node.stride[0]), -(-size[1] // node.stride[1])
     if node.grid:
         return node.grid, max(1, round(node.grid * width / height))
     return height, width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
@@ -29,11 +30,15 @@ def work(graph: Graph, sizes: Widths) -> float:
     return graph_multiply_adds(graph, sizes, SIZE) / 1e6
 
 
+@functools.lru_cache(maxsize=64)
+def pixels_of(graph: Graph) -> list[int]:
+    return [math.prod(output_size(node, SIZE)) for node in graph.nodes]
+
+
 def lanes(graph: Graph, sizes: Widths) -> float:
     """A target that computes eight channels at a time, and moves memory."""
     total = 0.0
-    for node in graph.nodes:
-        pixels = math.prod(output_size(node, SIZE))
+    for node, pixels in zip(graph.nodes, pixels_of(graph), strict=True):
         total += 4 * pixels * sizes.out(node)
         if node.kind in ("conv", "deconv"):
             read = 1 if node.depthwise else math.ceil(sizes.read(node) / 8) * 8
@@ -44,11 +49,10 @@ def lanes(graph: Graph, sizes: Widths) -> float:
 def odd_is_slow(graph: Graph, sizes: Widths) -> float:
     """A target where fewer channels can take longer, and every layer takes a while to start."""
     total = 0.0
-    for node in graph.nodes:
+    for node, pixels in zip(graph.nodes, pixels_of(graph), strict=True):
         if node.kind in ("conv", "deconv"):
             out = sizes.out(node)
             penalty = 1.0 if out % 8 == 0 else 1.2 if out % 2 == 0 else 1.4
-            pixels = math.prod(output_size(node, SIZE))
             total += 5e4 + penalty * math.prod(node.kernel) * out * pixels * (1 if node.depthwise else sizes.read(node))
     return total / 1e6
 
