@@ -1,6 +1,6 @@
 """Small searches through the command line: a worker is killed, Ctrl-C comes, the run goes on and ends.
 
-On the simulated device, whose latencies are the same everywhere; one more runs on a real one from its start to its end.
+On the simulated device, whose latencies are the same everywhere; `tests/docs/test_examples.py` searches on a real one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
-import onnxruntime
 import pytest
 import yaml
 
@@ -30,14 +29,6 @@ target: null@cpu:1
 recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 4, batch_size: 4}
 space: {stages: [2], stage.depth: [1, 2], block: [nonbt, sep]}
 search: {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 1, finalists: 2, finish_epochs: 2, stop_weak: false}
-"""
-REAL = """
-data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
-budget: 1.5ms
-target: onnxruntime@cpu:1
-latency_within: 0.1
-recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}
-search: {seeds: [ndnet29-fcn32], random_trials: 0, guided_trials: 0, finalists: 1, finish_epochs: 0, concurrent: 1}
 """
 
 
@@ -216,23 +207,6 @@ def test_the_winner_draws_its_predictions(
     code = cli.main(["predict", str(folder / "winner"), *map(str, images), "--out", str(tmp_path)])
     assert code == 0, capsys.readouterr().err
     assert len(list(tmp_path.glob("*.png"))) == 2
-
-
-def test_a_whole_search_on_a_real_runtime(tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text(REAL)
-    process = nas("search", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run"))
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    run = RunFolder.open(tmp_path / "run")
-    (seed,) = run.trials()
-    certificate = read_certificate(run.winner)
-    assert [epoch.epoch for epoch in run.progress(seed, "search").history] == [1]
-    assert seed.feasible
-    assert certificate.architecture == seed.architecture.key
-    assert certificate.passed == (certificate.latency.p50_milliseconds <= 1.5)
-    for latency in (certificate.latency, *(trial.latency for trial in (seed, *run.company()))):
-        assert latency.target == "onnxruntime@cpu:1"
-        assert latency.environment["onnxruntime"] == onnxruntime.__version__
 
 
 @pytest.mark.slow
