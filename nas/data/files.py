@@ -83,9 +83,11 @@ def classes_of(dataset: Dataset, raw: RawLabel, path: Path) -> NDArray[np.uint8]
     occurring = np.flatnonzero(np.bincount(raw.values.ravel(), minlength=256))
     illegal = [int(value) for value in occurring if mapped[value] == ILLEGAL]
     if illegal:
+        advice = f"correct the label, or the class list of {dataset.name}"
+        if illegal == [dataset.num_classes] and mapped[0] == 0:
+            advice += ", where 0 may stand for void (void: 0 in classes.yaml)"
         raise DataError(
-            f"{path}: expected label values {_expected(dataset)}, got {', '.join(map(str, illegal[:5]))}; "
-            f"correct the label, or the class list of {dataset.name}"
+            f"{path}: expected label values {_expected(dataset)}, got {', '.join(map(str, illegal[:5]))}; {advice}"
         )
     known = {colour: value for value, colour in enumerate(dataset.label_colours)}
     for value, colour in raw.palette:

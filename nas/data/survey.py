@@ -225,8 +225,9 @@ def _odd_labels(samples: Sequence[Sample]) -> Iterable[str]:
             before, path = seen.setdefault(value, (colour, sample.label_path))
             if before != colour:
                 yield (
-                    f"label value {value} is #{bytes(before).hex()} in the palette of {path} and #{bytes(colour).hex()} "
-                    f"in that of {sample.label_path}: values count, not colours; did a program choose the palettes?"
+                    f"label value {value} has another colour in the palette of {path} (#{bytes(before).hex()}) than in "
+                    f"that of {sample.label_path} (#{bytes(colour).hex()}): values count, not colours; did a program "
+                    "choose the palettes?"
                 )
                 return
 
