@@ -16,6 +16,7 @@ COMMANDS = {
     "measure": "time networks under one protocol",
     "train": "train one network",
     "evaluate": "per-class IoU of a trained network",
+    "data": "what a data set holds, and what is odd about it",
     "predict": "colour overlays to look at",
     "show": "a network's layers, parameters and multiply-adds",
     "export": "ONNX, checked against PyTorch",

@@ -12,6 +12,7 @@ from nas.data import DataSpec
 from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN, check_within
 from nas.latency.target import Target
+from nas.storage.files import expanded
 from nas.training import Recipe, load_recipe
 from space import Space, UserError, published, strict
 from space.axes import searched
@@ -97,18 +98,18 @@ class Study:
 
 
 def load_study(path: str | Path) -> Study:
-    """A study from its YAML file. A relative `data.root` counts from the file's folder.
+    """A study from its YAML file. A relative `data.root` counts from the file's folder, one with `~` from a home.
 
     Raises: UserError with line and key of what does not fit.
     """
-    file = Path(path)
+    file = expanded(path)
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"expected a study's YAML file, cannot read {path}: {error}") from None
     study = strict.parse(text, Study, str(path))
     root = study.data.root
-    if root is not None and not Path(root).is_absolute():
+    if root is not None and not expanded(root).is_absolute():
         study = replace(study, data=replace(study.data, root=str((file.parent / root).resolve())))
     return study
 

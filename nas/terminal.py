@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nas.data import Findings
+    from nas.data.survey import Found
     from nas.training.scores import Scores
 
+MOST_SIZES = 3  # of images, in a line
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?%)?|-|", re.I)
 
 
@@ -45,3 +48,39 @@ def class_table(classes: Sequence[str], scores: Scores) -> str:
     rows = [(name, percent(iou)) for name, iou in zip(classes, scores.class_iou, strict=True)]
     rows += [("mean (mIoU)", percent(scores.miou)), ("pixel accuracy", percent(scores.pixel_accuracy))]
     return table(rows, ("class", "IoU %"))
+
+
+def data_table(findings: Findings) -> str:
+    """What a data set holds: images, their sizes, each class with its share of the labelled pixels and the images that
+    hold it, void, and in sentences what is odd.
+    """
+    dataset, splits = findings.dataset, findings.splits
+    lines = [
+        f"{name:10}  {found.images} images of {_sizes(found)}; labels {_conventions(found)}" for name, found in splits
+    ]
+    header = ["value", "class", *(word for name, _ in splits for word in (f"{name} %", "images"))]
+    rows = []
+    for index, class_name in enumerate(dataset.classes):
+        values = [str(value) for value, label in enumerate(dataset.label_map) if label == index]
+        shown = ", ".join(values) if len(values) < 4 else f"{values[0]}, ..., {values[-1]}"
+        cells = [(found.class_pixels[index], found.labelled_pixels, found.class_images[index]) for _, found in splits]
+        told = [word for pixels, labelled, images in cells for word in (percent(pixels / labelled), str(images))]
+        rows.append([shown, class_name, *told])
+    void = [
+        word
+        for _, found in splits
+        for word in (percent(found.void_pixels / (found.void_pixels + found.labelled_pixels)), "")
+    ]
+    rows.append(["", "void, of all pixels", *void])
+    notes = [f"note: {note}" for note in findings.notes]
+    return "\n".join([*lines, "", table(rows, header), *([""] if notes else []), *notes])
+
+
+def _sizes(found: Found) -> str:
+    shown = [f"{height}x{width}" for (height, width), _ in found.sizes[:MOST_SIZES]]
+    more = len(found.sizes) - MOST_SIZES
+    return f"{', '.join(shown)}{f' and {more} more sizes' if more > 0 else ''} (HxW)"
+
+
+def _conventions(found: Found) -> str:
+    return ", ".join(name if len(found.conventions) == 1 else f"{name} ({count})" for name, count in found.conventions)

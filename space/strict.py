@@ -167,6 +167,11 @@ def _union(node: yaml.Node, options: tuple[Any, ...], key: str, source: str) -> 
     if _is_null(node) and type(None) in options:
         return None
     rest = [option for option in options if option is not type(None)]
+    lists = [option for option in rest if typing.get_origin(option) is tuple]
+    if lists and len(rest) > 1:  # a list of them, or one alone
+        if isinstance(node, yaml.SequenceNode):
+            return _tuple(node, typing.get_args(lists[0]), key, source)
+        rest = [option for option in rest if option not in lists]
     if all(option in SCALARS for option in rest) and len(rest) > 1:
         return _any_scalar(node, rest, key, source)
     return _convert(node, rest[0] if len(rest) == 1 else _of_kind(node, rest, key, source), key, source)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nas.data import Dataset, DataSpec
+    from nas.data import Dataset, DataSpec, Findings
     from nas.latency.target import Target
     from nas.runs.trained import Labelling, Trained
 
@@ -20,15 +20,24 @@ INPUT_LIMITS = (16, 8192)  # pixels
 ARCH = "a published name (erfnet), a YAML file, or a folder of `nas train` or `nas search`"
 
 
+def path(text: str) -> str:
+    """A path as an argument's `type`: `~` means a home also where the shell left it, as in `--out=~/runs`."""
+    from nas.storage.files import expanded
+
+    return str(expanded(text)) if text.startswith("~") else text
+
+
 def add_architecture(parser: argparse.ArgumentParser) -> None:
     """ARCH."""
-    parser.add_argument("architecture", metavar="ARCH", help=ARCH)
+    parser.add_argument("architecture", metavar="ARCH", type=path, help=ARCH)
 
 
 def add_trained(parser: argparse.ArgumentParser) -> None:
     """ARCH and --weights."""
     add_architecture(parser)
-    parser.add_argument("--weights", metavar="FILE", help="weights.safetensors; a folder given as ARCH brings its own")
+    parser.add_argument(
+        "--weights", metavar="FILE", type=path, help="weights.safetensors; a folder given as ARCH brings its own"
+    )
 
 
 def add_data(parser: argparse.ArgumentParser, default: str | None = DEFAULT_DATA) -> None:
@@ -111,12 +120,12 @@ def class_count(options: argparse.Namespace) -> int:
     return count
 
 
-def data_spec(options: argparse.Namespace) -> DataSpec:
-    """The data set that --data and --input name.
+def data_spec(data: str, size: str) -> DataSpec:
+    """The data set that the texts of --data and --input name.
 
     Raises: DataError for an unknown one.
     """
-    return _data_spec(options.data, input_size(options.input))
+    return _data_spec(data, input_size(size))
 
 
 def data_of(options: argparse.Namespace, trained: Trained) -> Dataset:
@@ -127,16 +136,21 @@ def data_of(options: argparse.Namespace, trained: Trained) -> Dataset:
     from dataclasses import replace
 
     from nas.data import load
-    from nas.study import load_study
+    from nas.runs.folder import RunFolder
+    from nas.storage.files import expanded
     from space.errors import UserError
 
     known = trained.labelling
     size = input_size(options.input) if options.input else known.size if known else input_size(DEFAULT_INPUT)
     run = next((folder for folder in trained.weights.parents[1:4] if (folder / "study.yaml").is_file()), None)
-    study = None if run is None else load_study(run / "study.yaml").data
+    study = None if run is None else RunFolder(run).study().data
     if options.data is not None:
         spec = _data_spec(options.data, size)
     elif study is not None and known is not None and study.name == known.data:
+        if study.root is not None and not expanded(study.root).is_dir():
+            raise UserError(
+                f"--data: expected the data of {run}, but {study.root} is not a folder here; give {_data_hint(known)}"
+            )
         spec = replace(study, size=size)
     elif known is not None and known.data == DEFAULT_DATA:
         spec = _data_spec(DEFAULT_DATA, size)
@@ -149,6 +163,12 @@ def data_of(options: argparse.Namespace, trained: Trained) -> Dataset:
             f"{dataset.name} ({', '.join(dataset.classes)}); give {_data_hint(known)}"
         )
     return dataset
+
+
+def say_notes(findings: Findings) -> None:
+    """Print what is odd about a data set."""
+    for note in findings.notes:
+        print(f"note: {note}", flush=True)
 
 
 def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:
@@ -233,10 +253,13 @@ def output_folder(text: str | Path) -> Path:
 
 
 def _data_spec(text: str, size: tuple[int, int]) -> DataSpec:
-    from nas.data import DataSpec
+    from nas.data import DataSpec, data_sets
+    from nas.storage.files import expanded
     from space.errors import DataError
 
     name, colon, root = text.partition(":")
+    if name not in data_sets() and expanded(text).is_dir():
+        raise DataError(f"--data: expected SET:DIR, got a folder alone; give folder:{text}, or another of its readers")
     known = DataSpec(name=name)  # refuses an unknown name
     if known.name != DEFAULT_DATA and not root:
         raise DataError(f"--data: expected {name}:DIR with the folder that holds it, got {text!r}")

@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> None:
     """
     import os
 
+    from nas.data import check
     from nas.latency.machine import lane
     from nas.runs.trained import load_trained
     from nas.terminal import class_table
@@ -34,6 +35,7 @@ def run(options: argparse.Namespace) -> None:
 
     trained = load_trained(options.architecture, options.weights)
     dataset = common.data_of(options, trained)
+    common.say_notes(check(dataset, ("validation",)))
     device = common.device(options)
     network = trained.network(dataset.num_classes)
     height, width = dataset.size

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     common.add_trained(parser)
     common.add_data(parser, default=None)
-    parser.add_argument("--out", metavar="FILE", default="model.onnx", help="the file to write (default: model.onnx)")
+    parser.add_argument(
+        "--out", metavar="FILE", type=common.path, default="model.onnx", help="the file to write (default: model.onnx)"
+    )
     parser.add_argument("--logits", action="store_true", help="logits instead of labels")
 
 

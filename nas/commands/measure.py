@@ -33,12 +33,16 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas measure`."""
     parser.epilog = EPILOG
-    parser.add_argument("architectures", metavar="ARCH", nargs="*", help=f"{common.ARCH} (default: all published)")
+    parser.add_argument(
+        "architectures", metavar="ARCH", nargs="*", type=common.path, help=f"{common.ARCH} (default: all published)"
+    )
     common.add_target(parser)
     common.add_input(parser)
     common.add_classes(parser)
     common.add_within(parser)
-    parser.add_argument("--out", metavar="DIR", help="leave latency.csv, blocks.csv and latency.png there")
+    parser.add_argument(
+        "--out", metavar="DIR", type=common.path, help="leave latency.csv, blocks.csv and latency.png there"
+    )
     parser.add_argument("--calibrate", action="store_true", help="fit a latency table to random networks")
     parser.add_argument("--networks", type=int, metavar="N", help="with --calibrate: how many (default 550)")
 

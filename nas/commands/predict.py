@@ -25,8 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas predict`."""
     parser.epilog = EPILOG
     common.add_trained(parser)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="JPEG or PNG files of any size")
-    parser.add_argument("--out", metavar="DIR", default="predictions", help="where overlays go (default: predictions)")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=common.path, help="JPEG or PNG files of any size")
+    parser.add_argument(
+        "--out", metavar="DIR", type=common.path, default="predictions", help="where overlays go (default: predictions)"
+    )
     common.add_data(parser, default=None)
     common.add_device(parser)
 

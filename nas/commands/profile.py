@@ -28,7 +28,13 @@ MOST_KNOBS = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("study", nargs="?", metavar="STUDY", help="a study's YAML file (default: built-in road scenes)")
+    parser.add_argument(
+        "study",
+        nargs="?",
+        metavar="STUDY",
+        type=common.path,
+        help="a study's YAML file (default: built-in road scenes)",
+    )
     parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90'; overrides the study's")
     common.add_target(parser)
     parser.add_argument("--input", metavar="HxW", help="size that networks work at; overrides the study's")

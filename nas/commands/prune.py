@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epochs", type=int, metavar="N", help=f"of fine-tuning (default: {DEFAULT_EPOCHS} with --data, else 0)"
     )
-    parser.add_argument("--recipe", default="quick", metavar="NAME", help="of fine-tuning (default: quick)")
+    parser.add_argument(
+        "--recipe", default="quick", metavar="NAME", type=common.path, help="of fine-tuning (default: quick)"
+    )
     parser.add_argument(
         "--importance",
         choices=tuple(importances.kinds()),
@@ -45,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps", type=int, default=2, metavar="N", help="cuts on the way to the budget, each trained (default: 2)"
     )
     parser.add_argument("--channels-only", dest="depth", action="store_false", help="keep every block")
-    parser.add_argument("--out", metavar="DIR", default="pruned", help="where the network goes (default: pruned)")
+    parser.add_argument(
+        "--out", metavar="DIR", type=common.path, default="pruned", help="where the network goes (default: pruned)"
+    )
     common.add_device(parser)
 
 
@@ -78,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     labelling = common.labelling_of(options, trained)
     dataset = common.data_of(options, trained) if options.data else None
     if dataset is not None:
-        check(dataset)
+        common.say_notes(check(dataset))
     num_classes = len(labelling.classes)
     network = trained.network(num_classes)
     target, device, out = common.target(options), common.device(options), Path(options.out)

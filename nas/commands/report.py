@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from nas.commands import common
+
 EPILOG = """\
 example:
   nas report runs/night"""
@@ -12,7 +14,7 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("run_folder", metavar="RUN", help="a run's folder, finished or not")
+    parser.add_argument("run_folder", metavar="RUN", type=common.path, help="a run's folder, finished or not")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -5,23 +5,33 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from nas.commands import common
+
 if TYPE_CHECKING:
     from nas.runs.folder import RunFolder
 
 EXAMPLES = """examples:
   nas search --budget 10ms                        the built-in road scenes on this machine
   nas search studies/camvid/study.yaml            a study of your own
-  nas search --resume runs/night --budget 8ms     go on, also with another budget"""
+  nas search --resume runs/night --budget 8ms     go on, also with another budget
+  nas search --resume runs/night --data /new/place    go on after the data were moved"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas search`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("study", nargs="?", metavar="STUDY", help="a study's YAML file (default: built-in road scenes)")
+    parser.add_argument(
+        "study",
+        nargs="?",
+        metavar="STUDY",
+        type=common.path,
+        help="a study's YAML file (default: built-in road scenes)",
+    )
     parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90'; overrides the study's")
     parser.add_argument("--target", metavar="TARGET", help="where latency counts, such as onnxruntime@cpu:1")
-    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: a new one in runs/)")
-    parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument("--out", metavar="DIR", type=common.path, help="the run's folder (default: a new one in runs/)")
+    parser.add_argument("--resume", metavar="RUN", type=common.path, help="go on with the run in this folder")
+    parser.add_argument("--data", metavar="DIR", type=common.path, help="with --resume: where the run's data are now")
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
 
 
@@ -49,6 +59,10 @@ def _new(options: argparse.Namespace) -> RunFolder:
     from nas.study import built_in_study, load_study
     from space.errors import UserError
 
+    if options.data:
+        raise UserError(
+            "--data goes with --resume, for data that were moved; a new search's study names its data itself"
+        )
     if options.study is None and options.budget is None:
         raise UserError("expected a study or a budget, got neither; try: nas search --budget 10ms")
     study = built_in_study(options.budget) if options.study is None else load_study(options.study)
@@ -66,12 +80,39 @@ def _resumed(options: argparse.Namespace) -> RunFolder:
     from pathlib import Path
 
     from nas.runs.folder import RunFolder
+    from nas.storage.files import expanded
     from space.errors import UserError
 
     for name in ("study", "target", "out"):
         if getattr(options, name):
             raise UserError(f"--resume goes on with a run as it was asked; leave out {name}, or start a new run")
     folder = RunFolder.open(Path(options.resume))
+    study = folder.study()
+    if options.data:
+        if study.data.root is None:
+            raise UserError(f"--data: the data of this run, {study.data.name}, are drawn and lie nowhere; leave it out")
+        study = replace(study, data=replace(study.data, root=_moved(options.data, study.data.name)))
+    elif study.data.root is not None and not expanded(study.data.root).is_dir():
+        raise UserError(
+            f"{study.data.root}, where the data of this run were, is not a folder here; go on with: "
+            f"nas search --resume {folder.root} --data DIR"
+        )
     if options.budget:
-        folder.write_study(replace(folder.study(), budget=options.budget))
+        study = replace(study, budget=options.budget)
+    if study != folder.study():
+        folder.write_study(study)
     return folder
+
+
+def _moved(data: str, name: str) -> str:
+    """The folder in `DIR`, or in `SET:DIR` as other commands take it.
+
+    Raises: UserError when it is none.
+    """
+    from nas.storage.files import expanded
+    from space.errors import UserError
+
+    folder = expanded(data.removeprefix(f"{name}:"))
+    if not folder.is_dir():
+        raise UserError(f"--data: expected the folder that holds the run's data now, got {data}; check the path")
+    return str(folder.absolute())

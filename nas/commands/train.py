@@ -30,12 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         default="quick",
         metavar="NAME",
+        type=common.path,
         help="erfnet, fplnet, ndnet, swiftnet, quick or a YAML file (default: quick)",
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the recipe's")
     parser.add_argument("--batch-size", type=int, metavar="N", help="instead of the recipe's")
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the recipe's")
-    parser.add_argument("--out", metavar="DIR", help="where weights go (default: runs/train-ARCH)")
+    parser.add_argument("--out", metavar="DIR", type=common.path, help="where weights go (default: runs/train-ARCH)")
     parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch in --out")
     common.add_device(parser)
 
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.data import check, load
     from nas.latency.machine import lane
+    from nas.runs.data_seen import hold_to_data
     from nas.runs.trained import load_architecture
     from space import UserError
 
@@ -56,9 +58,12 @@ def run(options: argparse.Namespace) -> None:
     out = Path(options.out or f"runs/train-{Path(options.architecture).stem}")
     if not options.resume and ((out / CHECKPOINT).exists() or (out / WEIGHTS).exists()):
         raise UserError(f"--out: {out} holds a training already; go on with --resume, or give another --out")
-    dataset = load(common.data_spec(options))
-    check(dataset)
+    spec = common.data_spec(options.data, options.input)
+    dataset = load(spec)
+    findings = check(dataset)
+    common.say_notes(findings)
     common.output_folder(out)
+    hold_to_data(out, findings.fingerprint, root=spec.root, begun=options.resume and (out / CHECKPOINT).is_file())
 
     from nas.training.trainer import Trainer
 

@@ -16,20 +16,28 @@ from typing import TYPE_CHECKING, Any
 
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import IGNORE, MEAN, STD, Dataset, DataSpec, Split, data_sets, load
+from nas.data.fingerprint import Fingerprint
 from nas.data.loader import Loader, endless, make_loader
 
 if TYPE_CHECKING:
-    from nas.data.files import check, class_shares, read_image, read_label
+    from nas.data.files import read_image, read_label
+    from nas.data.survey import Findings, check, class_shares
 
 __all__ = [
-    "IGNORE", "MEAN", "STD", "Augmentation", "DataSpec", "Dataset", "Loader", "Split",
+    "IGNORE", "MEAN", "STD", "Augmentation", "DataSpec", "Dataset", "Findings", "Fingerprint", "Loader", "Split",
     "check", "class_shares", "data_sets", "endless", "load", "make_loader", "read_image", "read_label",
 ]  # fmt: skip
 
-_NEEDS_PILLOW = ("check", "class_shares", "read_image", "read_label")
+_NEEDS_PILLOW = {
+    "read_image": "nas.data.files",
+    "read_label": "nas.data.files",
+    "check": "nas.data.survey",
+    "class_shares": "nas.data.survey",
+    "Findings": "nas.data.survey",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _NEEDS_PILLOW:
-        return getattr(importlib.import_module("nas.data.files"), name)
+        return getattr(importlib.import_module(_NEEDS_PILLOW[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

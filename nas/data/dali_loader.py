@@ -45,6 +45,7 @@ class DaliLoader:
     ) -> None:
         self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed)
         self._device = torch.device(device)
+        self._threads = threads
         self._pipeline = _pipeline(self._plan, self._device, threads)
 
     def __len__(self) -> int:
@@ -53,13 +54,14 @@ class DaliLoader:
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See nas.data.loader.Loader."""
         for indices in self._plan.epoch(number):
-            samples = [self._plan.sample(number, index) for index in indices]
-            _feed(self._pipeline, samples, self._plan.output)
             try:
-                images, labels = self._pipeline.run()
+                images, labels = self._run(number, indices)
             except RuntimeError:
-                self._plan.explain(indices)
-                raise
+                # What the check reads is what counts: the pictures come from its decoder, if that can read them. A
+                # pipeline that has failed runs no more.
+                self._plan.decode(indices)
+                self._pipeline = _pipeline(self._plan, self._device, self._threads)
+                images, labels = self._run(number, indices)
             # DALI reuses its buffers, so the batch is copied out.
             image_batch = torch.empty((len(indices), 3, *self._plan.output), device=self._device)
             label_batch = torch.empty((len(indices), *self._plan.output), dtype=torch.int64, device=self._device)
@@ -69,6 +71,12 @@ class DaliLoader:
             if (label_batch == ILLEGAL).any():
                 self._plan.explain(indices)
             yield image_batch, label_batch
+
+    def _run(self, epoch: int, indices: list[int]) -> tuple[Any, Any]:
+        """Images and labels of a batch, in DALI's buffers."""
+        _feed(self._pipeline, [self._plan.sample(epoch, index) for index in indices], self._plan.output)
+        images, labels = self._pipeline.run()
+        return images, labels
 
 
 def _pipeline(plan: EpochPlan, device: torch.device, threads: int) -> Pipeline:
@@ -84,7 +92,7 @@ def _pipeline(plan: EpochPlan, device: torch.device, threads: int) -> Pipeline:
     with pipeline:
         data = {name: fn.external_source(name=name, dtype=types.UINT8, ndim=1) for name in _BYTES}
         given = {name: fn.external_source(name=name) for name in _PARAMETERS}
-        # Pillow knows neither EXIF turning nor plain chroma upsampling; both loaders must see the same pixels.
+        # Pictures come upright. Pillow knows no plain chroma upsampling, and both loaders must see the same pixels.
         decoder = {"adjust_orientation": False, "jpeg_fancy_upsampling": True}
         image = fn.decoders.image(data["image"], device="mixed" if on_gpu else "cpu", output_type=types.RGB, **decoder)
         label = fn.decoders.image(data["label"], device="cpu", output_type=types.GRAY, **decoder)

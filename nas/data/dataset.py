@@ -21,6 +21,10 @@ STD = (0.229, 0.224, 0.225)
 """RGB statistics of ImageNet, for values in 0..1. Images reach a network as (value - MEAN) / STD."""
 
 
+LARGEST_SIDE = 8192
+"""Pixels: as high and as wide as a network can be asked to see."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """Which pictures a study works on. Made from a study file or from flags; `load` turns it into a Dataset.
@@ -46,6 +50,8 @@ class DataSpec:
             raise DataError(f"data.name: there is no data set '{self.name}'; {nearest(self.name, data_sets())}")
         if len(self.size) != 2 or min(self.size) < 8:
             raise DataError(f"data.size: expected height and width of at least 8 pixels, got {self.size}")
+        if max(self.size) > LARGEST_SIDE:
+            raise DataError(f"data.size: expected height and width of at most {LARGEST_SIDE} pixels, got {self.size}")
         for key, count in (("train_images", self.train_images), ("validation_images", self.validation_images)):
             if count is not None and count < 1:
                 raise DataError(f"data.{key}: expected at least 1 image, got {count}")
@@ -81,6 +87,10 @@ class Dataset:
     validation: Split
     size: tuple[int, int]
     """Height and width in pixels at which networks see the pictures."""
+    label_colours: tuple[tuple[int, int, int], ...] = ()
+    """RGB colours of the raw label values 0, 1, ... in labels that are colour masks; empty where there are none."""
+    notes: tuple[str, ...] = ()
+    """What was left out or understood when it was loaded, and why: one sentence each, to be shown to people."""
 
     def __post_init__(self) -> None:
         assert len(self.palette) == len(self.classes) <= IGNORE

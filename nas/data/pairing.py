@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 
 from nas.data.dataset import DataSpec, Split
+from nas.storage.files import expanded
 from space.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
+LABEL_SUFFIXES = (".png",)
+OTHER_PICTURES = (
+    ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".pbm", ".pgm", ".ppm", ".pnm",
+    ".tga", ".npy", ".mat", ".exr", ".hdr", ".dng", ".raw",
+)  # fmt: skip
+"""Suffixes of files that are likely pictures or labels, and are not read."""
+MOST_NAMED = 3  # files in a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The pictures of one folder and its sub-folders."""
+
+    files: dict[str, Path]
+    """By path inside the folder, without suffix; composed and decomposed accents are the same name."""
+    others: dict[str, Path]
+    """Files that look like pictures and are of kinds that are not read, in the same way."""
 
 
 def root_of(spec: DataSpec, layout: str) -> Path:
@@ -20,36 +41,46 @@ def root_of(spec: DataSpec, layout: str) -> Path:
         raise DataError(f"data.seed: only road_scenes is drawn from a seed, got {spec.seed} for {spec.name}; remove it")
     if spec.root is None:
         raise DataError(f"data.root: {spec.name} needs the folder that holds {layout}; set data.root to it")
-    root = Path(spec.root).expanduser()
+    root = expanded(spec.root)
     if not root.is_dir():
         raise DataError(f"data.root: {root} is not a folder; expected one that holds {layout}")
     return root
 
 
-def pair_folders(images: Path, labels: Path) -> Split:
-    """Pairs images/NAME.jpg or .png with labels/NAME.png by name, sorted by name.
+def pair_folders(images: Path, labels: Path) -> tuple[Split, tuple[str, ...]]:
+    """Pairs images/NAME.jpg or .png with labels/NAME.png by name, sorted by name, in sub-folders too; and what was left
+    out, in sentences.
 
     Raises: DataError when a folder is missing, a name has only one of the two, or there is no pair at all.
     """
     for folder in (images, labels):
         if not folder.is_dir():
-            raise DataError(f"{folder} is missing; expected images in {images} and their labels in {labels}")
-    return pair(by_stem(images, IMAGE_SUFFIXES), by_stem(labels, (".png",)), images, labels)
+            raise DataError(
+                f"{folder} is missing; expected images in {images} and their labels in {labels}{_beside(folder)}"
+            )
+    found, labelled = find(images, IMAGE_SUFFIXES), find(labels, LABEL_SUFFIXES)
+    _explain_unread(found, labelled)
+    split = pair(found.files, labelled.files, images, labels)
+    return split, tuple(filter(None, (_left_out(images, found), _left_out(labels, labelled))))
 
 
-def by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """The files of a folder with one of the suffixes, by name without suffix; hidden files are left out.
+def find(folder: Path, suffixes: tuple[str, ...]) -> Found:
+    """The pictures of a folder and its sub-folders with one of the suffixes; hidden files and folders are left out.
 
-    Raises: DataError when two files differ in the suffix only.
+    Raises: DataError when two files differ in the suffix only, or a folder cannot be read.
     """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in found:
-            raise DataError(f"{path} and {found[path.stem].name} have the same name; remove one of them")
-        found[path.stem] = path
-    return found
+    files: dict[str, Path] = {}
+    others: dict[str, Path] = {}
+    for path in _walk(folder):
+        suffix = path.suffix.lower()
+        name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+        if suffix in suffixes:
+            if name in files:
+                raise DataError(f"{path} and {files[name].name} have the same name; remove one of them")
+            files[name] = path
+        elif suffix in IMAGE_SUFFIXES or suffix in OTHER_PICTURES:
+            others[name] = path
+    return Found(files=files, others=others)
 
 
 def pair(images: dict[str, Path], labels: dict[str, Path], image_root: Path, label_root: Path) -> Split:
@@ -58,9 +89,15 @@ def pair(images: dict[str, Path], labels: dict[str, Path], image_root: Path, lab
     Raises: DataError when a key has only one of the two, or there is no pair at all.
     """
     for name in sorted(images.keys() - labels.keys()):
-        raise DataError(f"{images[name]} has no label in {label_root}; add the label '{name}' or remove the image")
+        hint = _nearly(name, labels)
+        raise DataError(
+            f"{images[name]} has no label in {label_root}; add the label '{name}' or remove the image{hint}"
+        )
     for name in sorted(labels.keys() - images.keys()):
-        raise DataError(f"{labels[name]} has no image in {image_root}; add the image '{name}' or remove the label")
+        hint = _nearly(name, images)
+        raise DataError(
+            f"{labels[name]} has no image in {image_root}; add the image '{name}' or remove the label{hint}"
+        )
     if not images:
         raise DataError(f"{image_root} holds no images ({', '.join(IMAGE_SUFFIXES)}); expected at least one")
     names = sorted(images)
@@ -77,3 +114,72 @@ def thin(split: Split, count: int | None) -> Split:
 
 def _pick(paths: tuple[Path, ...], chosen: Iterable[int]) -> tuple[Path, ...]:
     return tuple(paths[index] for index in chosen)
+
+
+def _walk(folder: Path) -> list[Path]:
+    """All files, sorted by path, without what is hidden (`.DS_Store`, `._a.png`) or a Mac's archive adds."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror}); check the folder and its permissions")
+
+    found = []
+    seen = set()
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link that leads back to where it is
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [each for each in folders if not each.startswith(".") and each != "__MACOSX"]
+        found += [Path(place, each) for each in files if not each.startswith(".")]
+        # A folder called a.png would otherwise be looked into and never be spoken of.
+        found += [Path(place, each) for each in folders if each.lower().endswith(IMAGE_SUFFIXES)]
+    return sorted(found)
+
+
+def _explain_unread(images: Found, labels: Found) -> None:
+    """Say why a file that has a partner cannot be that.
+
+    Raises: DataError.
+    """
+    for name in sorted(labels.others.keys() & images.files.keys() - labels.files.keys()):
+        path = labels.others[name]
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            raise DataError(
+                f"{path}: expected a label as PNG, got a JPEG, whose compression mixes the values of neighbouring "
+                "classes; export the label again as PNG (converting this file would keep the damage)"
+            )
+        raise DataError(f"{path}: expected a label as PNG, got {path.suffix}, which is not read; convert it")
+    for name in sorted(images.others.keys() & labels.files.keys() - images.files.keys()):
+        path = images.others[name]
+        raise DataError(f"{path}: expected an image as JPEG or PNG, got {path.suffix}, which is not read; convert it")
+
+
+def _left_out(folder: Path, found: Found) -> str:
+    """What was not read, in a sentence, or nothing."""
+    if not found.others:
+        return ""
+    names = sorted(path.relative_to(folder).as_posix() for path in found.others.values())
+    kinds = ", ".join(sorted({path.suffix.lower() for path in found.others.values()}))
+    more = "" if len(names) <= MOST_NAMED else f" and {len(names) - MOST_NAMED} more"
+    return f"{folder}: {len(names)} files are not read ({kinds}): {', '.join(names[:MOST_NAMED])}{more}; convert them"
+
+
+def _nearly(name: str, others: dict[str, Path]) -> str:
+    """A name that was likely meant, as the end of a sentence."""
+    by_case = [path for other, path in others.items() if other.lower() == name.lower()]
+    if by_case:
+        return f" (there is {by_case[0].name}: the names differ in capitals)"
+    last = PurePath(name).name
+    by_place = [path for other, path in others.items() if PurePath(other).name == last]
+    if by_place:
+        return f" (there is {by_place[0]}: both must lie in the same sub-folder)"
+    by_start = [path for other, path in others.items() if other.startswith(name) or name.startswith(other)]
+    return f" (there is {by_start[0].name}: rename it)" if by_start else ""
+
+
+def _beside(folder: Path) -> str:
+    """The folders that are there in the place of a missing one, as the end of a sentence."""
+    place = next(parent for parent in folder.parents if parent.is_dir())
+    names = sorted(each.name for each in place.iterdir() if each.is_dir() and not each.name.startswith("."))
+    return f"; {place} holds the folders {', '.join(names[:6])}" if names else ""

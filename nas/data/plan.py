@@ -7,7 +7,8 @@ from typing import Literal
 
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import Dataset
-from nas.data.files import Encoded, SampleFiles, decode_image, read_label
+from nas.data.decoding import decode_picture
+from nas.data.files import Encoded, SampleFiles, read_label
 from nas.data.windows import Window, draw, order, whole
 from space.errors import DataError
 
@@ -24,7 +25,7 @@ class EpochPlan:
         seed: int,
     ) -> None:
         self.dataset = dataset
-        self.samples = SampleFiles(dataset.split(split))
+        self.samples = SampleFiles(dataset, split)
         self.output = augmentation.crop if augmentation and augmentation.crop else dataset.size
         self._augmentation = augmentation
         self._batch_size = batch_size
@@ -53,6 +54,14 @@ class EpochPlan:
         size, seed = self.dataset.size, self._seed
         return encoded, draw(self._augmentation, encoded.size, size, seed=seed, epoch=epoch, index=index)
 
+    def decode(self, indices: list[int]) -> None:
+        """Let our decoder read the samples of a batch that another one could not read.
+
+        Raises: DataError naming the file at fault, if ours cannot either.
+        """
+        for index in indices:
+            self.samples.decode(index)
+
     def explain(self, indices: list[int]) -> None:
         """Reads the samples of a batch that went wrong one by one.
 
@@ -61,7 +70,7 @@ class EpochPlan:
         for index in indices:
             image, label = self.samples.paths(index)
             try:
-                decode_image(self.samples[index].image, image)
+                decode_picture(self.samples[index].image, image)
                 read_label(self.dataset, label, None)
             except DataError as error:
                 raise error from None

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import IGNORE, ILLEGAL, Dataset
-from nas.data.files import decode_image, decode_label, nearest_indices
+from nas.data.decoding import decode_label, decode_picture
+from nas.data.files import nearest_indices
 from nas.data.plan import EpochPlan
 from nas.data.windows import PADDING, Window
 
@@ -54,8 +55,8 @@ class TorchLoader:
     def _one(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
         encoded, window = self._plan.sample(epoch, index)
         image_path, label_path = self._plan.samples.paths(index)
-        image = _image(decode_image(encoded.image, image_path), window, self._plan.output)
-        label = self._label_map[_label(decode_label(encoded.label, label_path), window, self._plan.output)]
+        image = _image(decode_picture(encoded.image, image_path).pixels, window, self._plan.output)
+        label = self._label_map[_label(decode_label(encoded.label, label_path).values, window, self._plan.output)]
         if (label == ILLEGAL).any():
             self._plan.explain([index])
         return image, torch.from_numpy(label)

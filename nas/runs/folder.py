@@ -1,6 +1,7 @@
 """A run's folder: everything a search knows, in files that are replaced whole, so that it can be killed anywhere.
 
 study.yaml                        the resolved question
+data.yaml                         which data it was begun on (`nas.runs.data_seen`)
 trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
 trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.pt, weights.safetensors
 company/KEY/...                   the same for published networks at their own width
@@ -10,8 +11,10 @@ report.html report.yaml
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from nas.runs.data_seen import data_root
 from nas.runs.trained import WEIGHTS
 from nas.runs.trial import Phase, Progress, Trial, read_progress
 from nas.storage.files import write_text
@@ -59,8 +62,9 @@ class RunFolder:
         return self.root / "winner"
 
     def study(self) -> Study:
-        """What the run was asked."""
-        return load_study(self.study_path)
+        """What the run was asked. Data that were moved together with the run are found again."""
+        study = load_study(self.study_path)
+        return replace(study, data=replace(study.data, root=data_root(self.root, study.data.root)))
 
     def write_study(self, study: Study) -> None:
         """Ask something else, or spell out what was left open."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from nas.data import Findings
 from nas.latency.budget import Budget
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate
@@ -12,6 +13,7 @@ from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
 from nas.search.job import Job, recipe_of
 from nas.study import Study
+from nas.terminal import data_table
 
 PHASES = {"search": "train", "finish": "finish"}
 
@@ -32,12 +34,12 @@ class Console:
         )
         self._epochs_done = 0
 
-    def question(self, target: Target) -> None:
-        """What is asked."""
+    def question(self, target: Target, data: Findings) -> None:
+        """What is asked, and on which data."""
         height, width = self._study.data.size
         images = self._study.data.name
         print(f"Which network is the most accurate that {target} runs within {self._budget} at {height}x{width}?")
-        print(f"data {images}, run {self._run.root}\n", flush=True)
+        print(f"data {images}, run {self._run.root}\n\n{data_table(data)}\n", flush=True)
 
     def step(self, text: str) -> None:
         """A part of the way begins."""

@@ -15,6 +15,7 @@ from nas.data import check, load
 from nas.latency import default_target, parse_target
 from nas.latency.meter import Measures
 from nas.runs.certificate import Certificate
+from nas.runs.data_seen import hold_to_data
 from nas.runs.folder import RunFolder
 from nas.search.cluster_timing import timing_of_cluster
 from nas.search.console import Console
@@ -66,12 +67,13 @@ def _opened(run: RunFolder) -> Search:
     if study.target:
         parse_target(study.target)  # a misspelt runtime is told before data are read
     dataset = load(study.data)
-    check(dataset)
+    findings = check(dataset)
+    hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
     if not study.target:
         study = replace(study, target=str(default_target()))
         run.write_study(study)
     asked = Search(run=run, study=study, dataset=dataset, workers=_workers(study), console=Console(run, study))
-    asked.console.question(asked.target)
+    asked.console.question(asked.target, findings)
     return asked
 
 

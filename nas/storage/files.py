@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
+def expanded(path: str | Path) -> Path:
+    """A path that a user gave, with `~` and `~name` as a shell reads them; one of an unknown user stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary neighbour of `path`, then put it in the place of `path` in one move.
 

@@ -16,7 +16,7 @@ from nas.data import Augmentation, Dataset, Loader, class_shares, make_loader
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.evaluation import evaluate_batches
 from nas.training.loss import class_weights, distillation_loss, total_loss
-from nas.training.normalisation import reestimate_batch_norm
+from nas.training.normalisation import lone_values_kept, reestimate_batch_norm
 from nas.training.optimisation import learning_rate, make_optimizer
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
@@ -136,7 +136,8 @@ class Trainer:
         """Mean loss over the steps."""
         self.network.train()
         total, step = 0.0, 0
-        with closing(guarded(self._train.epoch(self.epoch), self._guard)) as steps:
+        images_of = closing(guarded(self._train.epoch(self.epoch), self._guard))
+        with lone_values_kept(self.network), images_of as steps:
             for images, labels in steps:
                 loss = self._step(images.to(self.device), labels.to(self.device), step)
                 if not math.isfinite(loss):

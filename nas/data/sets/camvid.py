@@ -27,11 +27,11 @@ def load(spec: DataSpec) -> Dataset:
     """
     root = root_of(spec, "CamVid: train/images, train/labels, val/images and val/labels, or train, trainannot, ...")
     if (root / "trainannot").is_dir():
-        train = pair_folders(root / "train", root / "trainannot")
-        validation = pair_folders(root / "val", root / "valannot")
+        train, left_out = pair_folders(root / "train", root / "trainannot")
+        validation, also_left_out = pair_folders(root / "val", root / "valannot")
     else:
-        train = pair_folders(root / "train" / "images", root / "train" / "labels")
-        validation = pair_folders(root / "val" / "images", root / "val" / "labels")
+        train, left_out = pair_folders(root / "train" / "images", root / "train" / "labels")
+        validation, also_left_out = pair_folders(root / "val" / "images", root / "val" / "labels")
     return Dataset(
         name=spec.name,
         classes=CLASSES,
@@ -40,4 +40,5 @@ def load(spec: DataSpec) -> Dataset:
         train=thin(train, spec.train_images),
         validation=thin(validation, spec.validation_images),
         size=spec.size,
+        notes=left_out + also_left_out,
     )

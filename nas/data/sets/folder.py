@@ -2,63 +2,17 @@
 
     classes.txt                 one class name per line, in the order of the label values 0, 1, 2, ...
     classes.yaml                or this: classes: [road, car]; optionally void: 9 and colours: ["#804080", "#00008e"]
-    train/images  train/labels  NAME.jpg or NAME.png, and NAME.png of 8-bit grey or palette values
+    train/images  train/labels  NAME.jpg or NAME.png, and NAME.png of 8-bit grey or palette values; sub-folders are read
     val/images    val/labels
 
-The label value 255 is void, and so is the one that classes.yaml names.
+The label value 255 is void, and so are the values and classes that classes.yaml says; docs/data.md has all of it.
 """
 
 from __future__ import annotations
 
-import colorsys
-import re
-from dataclasses import dataclass
-from pathlib import Path
-
-from nas.data.dataset import IGNORE, Dataset, DataSpec, label_map
+from nas.data.class_list import read_classes
+from nas.data.dataset import Dataset, DataSpec
 from nas.data.pairing import pair_folders, root_of, thin
-from space import strict
-from space.errors import DataError
-
-GOLDEN_RATIO = 0.618033988749895
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassList:
-    """What classes.yaml says.
-
-    Raises: DataError when its parts contradict each other or are out of range.
-    """
-
-    classes: tuple[str, ...]
-    void: int = IGNORE
-    colours: tuple[str, ...] | None = None
-    """One "#rrggbb" per class; None gives every class a colour of its own."""
-
-    def __post_init__(self) -> None:
-        count = len(self.classes)
-        if not 2 <= count <= IGNORE:
-            raise DataError(f"classes: expected 2 to {IGNORE} names, got {count}")
-        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
-        if repeated:
-            raise DataError(f"classes: expected different names, got '{repeated[0]}' more than once")
-        if not count <= self.void <= IGNORE:
-            raise DataError(
-                f"void: expected a value from {count} to {IGNORE} (0 to {count - 1} are classes), got {self.void}"
-            )
-        if self.colours is not None and len(self.colours) != count:
-            raise DataError(f"colours: expected one for each of the {count} classes, got {len(self.colours)}")
-        for colour in self.colours or ():
-            if not re.fullmatch("#[0-9a-fA-F]{6}", colour):
-                raise DataError(f'colours: expected "#rrggbb", got "{colour}"')
-
-    @property
-    def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """One RGB colour (0..255) per class."""
-        if self.colours is None:
-            return tuple(_distinct_colour(index) for index in range(len(self.classes)))
-        channels = [bytes.fromhex(colour[1:]) for colour in self.colours]
-        return tuple((red, green, blue) for red, green, blue in channels)
 
 
 def load(spec: DataSpec) -> Dataset:
@@ -68,41 +22,17 @@ def load(spec: DataSpec) -> Dataset:
     UserError when classes.yaml has keys or types that it should not.
     """
     root = root_of(spec, "classes.txt, train/images, train/labels, val/images and val/labels")
-    listed = _read_classes(root)
+    listed, understood = read_classes(root)
+    train, left_out = pair_folders(root / "train" / "images", root / "train" / "labels")
+    validation, also_left_out = pair_folders(root / "val" / "images", root / "val" / "labels")
     return Dataset(
         name=spec.name,
-        classes=listed.classes,
+        classes=listed.names,
         palette=listed.palette,
-        label_map=label_map(len(listed.classes), void=(listed.void,)),
-        train=thin(pair_folders(root / "train" / "images", root / "train" / "labels"), spec.train_images),
-        validation=thin(pair_folders(root / "val" / "images", root / "val" / "labels"), spec.validation_images),
+        label_map=listed.label_map,
+        train=thin(train, spec.train_images),
+        validation=thin(validation, spec.validation_images),
         size=spec.size,
+        label_colours=listed.label_colours,
+        notes=understood + left_out + also_left_out,
     )
-
-
-def _read_classes(root: Path) -> ClassList:
-    as_yaml, as_text = root / "classes.yaml", root / "classes.txt"
-    if as_yaml.is_file() and as_text.is_file():
-        raise DataError(f"{as_yaml} and {as_text.name} both list the classes; remove one of them")
-    if as_yaml.is_file():
-        return strict.parse(_text(as_yaml), ClassList, str(as_yaml))
-    if not as_text.is_file():
-        raise DataError(f"{as_text} is missing; list the class names in it, one per line, in the order of label values")
-    names = tuple(line.strip() for line in _text(as_text).splitlines() if line.strip())
-    try:
-        return ClassList(classes=names)
-    except DataError as error:
-        raise DataError(f"{as_text}: {error}") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from error
-
-
-def _distinct_colour(index: int) -> tuple[int, int, int]:
-    hue, value = (index * GOLDEN_RATIO) % 1.0, (0.9, 0.65, 0.45)[index % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
-    return round(red * 255), round(green * 255), round(blue * 255)

@@ -40,8 +40,8 @@ def load(spec: DataSpec) -> Dataset:
         classes=CLASSES,
         palette=PALETTE,
         label_map=label_map(len(CLASSES), void=(VOID,)),
-        train=pair_folders(folder / "train" / "images", folder / "train" / "labels"),
-        validation=pair_folders(folder / "val" / "images", folder / "val" / "labels"),
+        train=pair_folders(folder / "train" / "images", folder / "train" / "labels")[0],
+        validation=pair_folders(folder / "val" / "images", folder / "val" / "labels")[0],
         size=spec.size,
     )
 

@@ -119,10 +119,11 @@ def test_labels_agree_where_pixel_centres_fall_between_pixels(tmp_path: Path) ->
 
 @with_dali
 def test_odd_files_look_the_same_in_both_backends(tiny_root: Path, load_tiny: Callable[..., Dataset]) -> None:
-    """Chroma subsampling, grey, palette and transparent pictures; palette, 16-bit and 1-bit labels."""
+    """Turned, chroma subsampled, grey, palette and transparent pictures; palette, 16-bit, 1-bit and RGB labels."""
     images, labels = tiny_root / "train" / "images", tiny_root / "train" / "labels"
     first = Image.open(images / "0.jpg").copy()
-    first.save(images / "0.jpg", subsampling="4:2:0", exif=_turned())
+    on_its_side = first.transpose(Image.Transpose.ROTATE_90)
+    on_its_side.save(images / "0.jpg", subsampling="4:2:0", exif=_turned())
     first.convert("L").save(images / "1.jpg")
     for index, mode in ((2, "P"), (3, "RGBA")):
         (images / f"{index}.jpg").unlink()
@@ -133,14 +134,18 @@ def test_odd_files_look_the_same_in_both_backends(tiny_root: Path, load_tiny: Ca
     indexed.save(labels / "0.png")
     Image.fromarray(values.astype(np.uint16)).save(labels / "1.png")
     Image.fromarray(values > 1).save(labels / "2.png")
+    Image.fromarray(np.stack([values.astype(np.uint8)] * 3, axis=2)).save(labels / "3.png")
     dataset = load_tiny()
     check(dataset)
     ours, our_labels = whole_epoch(dataset, "torch")
     theirs, their_labels = whole_epoch(dataset, "dali")
     assert torch.equal(our_labels, their_labels)
     torch.testing.assert_close(pictures(ours), pictures(theirs), atol=1.01, rtol=0)
-    position = order(5, seed=0, epoch=0).tolist().index(0)
-    assert (our_labels[position].numpy() == values).all()
+    shown = order(5, seed=0, epoch=0).tolist()
+    for index in (0, 3):
+        assert (our_labels[shown.index(index)].numpy() == values).all()
+    upright = torch.from_numpy(np.array(first)).permute(2, 0, 1).float()
+    assert (pictures(ours)[shown.index(0)] - upright).abs().mean() < 8
 
 
 def _turned() -> Image.Exif:

@@ -120,6 +120,9 @@ def test_classes_yaml_names_void_and_colours(tiny_root: Path) -> None:
         ("classes: [a]\n", "2 to 255 names"),
         ("classes: [a, a]\n", "different names"),
         ("classes: [a, b]\nvoid: 1\n", "void"),
+        ("classes: [a, b, c]\nvoid: d\n", "void"),
+        ("classes: [a, b, c]\nvoid: [a, b]\n", "2 to 255 names that are not void"),
+        ("classes: [a, b]\ncolours: ['#000000', '#000000']\n", "different one"),
         ("classes: [a, b]\ncolours: ['#000000']\n", "colours"),
         ("classes: [a, b]\ncolours: ['red', 'blue']\n", "#rrggbb"),
         ("clases: [a, b]\n", "classes"),
@@ -160,7 +163,7 @@ DAMAGES = {
     "label of another size": ("labels/1.png", resave(np.zeros((64, 95), np.uint8)), "expected the size"),
     "value that is no class": ("labels/1.png", resave(np.full((64, 96), 4, np.uint8)), "got 4"),
     "16-bit value": ("labels/1.png", resave(np.full((64, 96), 700, np.uint16)), "got 700"),
-    "colours as label": ("labels/1.png", resave(np.zeros((64, 96, 3), np.uint8)), "grey or palette"),
+    "colours as label": ("labels/1.png", resave(np.full((64, 96, 3), (9, 0, 0), np.uint8)), "grey or palette"),
 }
 
 

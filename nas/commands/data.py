@@ -1,0 +1,49 @@
+"""`nas data`: what a data set holds, and what is odd about it."""
+
+from __future__ import annotations
+
+import argparse
+
+from nas.commands import common
+
+EPILOG = """\
+Every file is decoded as for a training; what could not be trained on is refused by name, what is odd is said.
+
+examples:
+  nas data folder:~/my-images --input 360x480
+  nas data studies/camvid/study.yaml                           the data of a study"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `nas data`."""
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "data", metavar="DATA", type=common.path, help="camvid:DIR, cityscapes:DIR, folder:DIR, road_scenes or a study"
+    )
+    parser.add_argument(
+        "--input", metavar="HxW", help="size that networks see (default: the study's, or that of the images)"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print images, sizes, classes with their shares, void, and what was left out.
+
+    Raises: UserError or DataError for data that cannot be trained on.
+    """
+    from dataclasses import replace
+    from pathlib import Path
+
+    from nas.data import check, load, read_image
+    from nas.study import load_study
+    from nas.terminal import data_table
+
+    if Path(options.data).is_file():
+        spec = load_study(options.data).data
+        dataset = load(replace(spec, size=common.input_size(options.input)) if options.input else spec)
+    elif options.input or options.data == common.DEFAULT_DATA:
+        dataset = load(common.data_spec(options.data, options.input or common.DEFAULT_INPUT))
+    else:  # as large as they are, so that nothing is said about how networks see them
+        dataset = load(common.data_spec(options.data, common.DEFAULT_INPUT))
+        height, width, _ = read_image(dataset.train.images[0], None).shape
+        dataset = replace(dataset, size=(height, width))
+    print(data_table(check(dataset)))

@@ -1,0 +1,302 @@
+"""What a data set holds: every file decoded once, what is wrong refused by name, what is odd said in a sentence.
+
+What is decoded here is what both loaders decode (`nas.data.decoding`): whatever passes can be trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.data.dataset import IGNORE, Dataset
+from nas.data.decoding import Convention, decode_label, decode_picture
+from nas.data.files import check_same_size, classes_of, read_bytes, read_label
+from nas.data.fingerprint import Fingerprint
+from space.errors import DataError
+
+SplitName = Literal["train", "validation"]
+BOTH: tuple[SplitName, ...] = ("train", "validation")
+STRETCHED = 1.5
+"""A picture whose sides are squeezed this much more one way than the other is likely not meant so."""
+MOSTLY_VOID = 0.5
+MOST_NAMED = 5  # classes or files in a sentence
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image with its label, as they were decoded."""
+
+    label_path: Path
+    size: tuple[int, int]
+    """Height and width of the upright image, in pixels."""
+    orientation: int
+    convention: Convention
+    palette: tuple[tuple[int, tuple[int, int, int]], ...]
+    pixels: NDArray[np.int64]
+    """Labelled pixels of each class, (C,)."""
+    values: tuple[int, ...]
+    """Label values that occur, as they are stored."""
+    image_digest: str
+    label_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What one split holds."""
+
+    images: int
+    sizes: tuple[tuple[tuple[int, int], int], ...]
+    """Heights and widths in pixels, and how many images have them, the most frequent first."""
+    class_pixels: tuple[int, ...]
+    class_images: tuple[int, ...]
+    """In how many images each class occurs."""
+    void_pixels: int
+    conventions: tuple[tuple[Convention, int], ...]
+    """How label files hold their values, and how many do."""
+
+    @property
+    def labelled_pixels(self) -> int:
+        """Those of a class."""
+        return sum(self.class_pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a data set holds, and what is odd about it."""
+
+    dataset: Dataset
+    splits: tuple[tuple[SplitName, Found], ...]
+    notes: tuple[str, ...]
+    """What was left out when it was loaded, and what is odd: sentences for people."""
+    fingerprint: Fingerprint
+
+
+def check(dataset: Dataset, splits: Sequence[SplitName] = BOTH) -> Findings:
+    """Opens and decodes every image and label of the splits, and tells what they hold.
+
+    Raises: DataError naming the first file that is missing, unreadable, truncated, not of its partner's size, or that
+    holds a label value that is no class; when a split is empty or holds no labelled pixel; when there are not two
+    classes to tell apart; and when labels are held in ways that contradict each other.
+    """
+    samples = {name: _samples(dataset, name) for name in splits}
+    found = tuple((name, _found(dataset, each)) for name, each in samples.items())
+    everything = [sample for each in samples.values() for sample in each]
+    _require_labels(dataset, found, everything)
+    _require_one_convention(everything)
+    notes = (
+        *dataset.notes,
+        *_odd_classes(dataset, found, everything),
+        *_odd_labels(everything),
+        *_odd_images(dataset, everything),
+        *_shared(samples),
+    )
+    return Findings(dataset=dataset, splits=found, notes=notes, fingerprint=_fingerprint(dataset, samples))
+
+
+def class_shares(dataset: Dataset) -> NDArray[np.float64]:
+    """Share of each class in the labelled pixels of the train split, (C,); void counts neither above nor below.
+
+    Raises: DataError when a label file is bad, or labels are void everywhere.
+    """
+
+    def count(path: Path) -> NDArray[np.int64]:
+        return np.bincount(read_label(dataset, path, None).ravel(), minlength=256)[: dataset.num_classes]
+
+    pixels = np.sum(_in_threads(count, dataset.train.labels), axis=0)
+    if not pixels.sum():
+        raise DataError(f"{dataset.name}: every label of the train split is void everywhere; expected some classes")
+    return np.asarray(pixels / pixels.sum(), dtype=np.float64)
+
+
+def _samples(dataset: Dataset, name: SplitName) -> list[Sample]:
+    split = dataset.split(name)
+    if not len(split):
+        raise DataError(f"{dataset.name}: the {name} split is empty; expected at least one image with its label")
+
+    def decode(pair: tuple[Path, Path]) -> Sample:
+        image_data, label_data = read_bytes(pair[0]), read_bytes(pair[1])
+        picture, raw = decode_picture(image_data, pair[0]), decode_label(label_data, pair[1], dataset.label_colours)
+        size = picture.pixels.shape[0], picture.pixels.shape[1]
+        label = classes_of(dataset, raw, pair[1])
+        check_same_size(pair, size, label.shape, picture.orientation)
+        return Sample(
+            label_path=pair[1],
+            size=size,
+            orientation=picture.orientation,
+            convention=raw.convention,
+            palette=raw.palette,
+            pixels=np.bincount(label.ravel(), minlength=256)[: dataset.num_classes],
+            values=tuple(np.flatnonzero(np.bincount(raw.values.ravel(), minlength=256)).tolist()),
+            image_digest=_digest([image_data]),
+            label_digest=_digest([str(label.shape).encode(), label.tobytes()]),
+        )
+
+    return _in_threads(decode, zip(split.images, split.labels, strict=True))
+
+
+def _found(dataset: Dataset, samples: Sequence[Sample]) -> Found:
+    pixels = np.array([sample.pixels for sample in samples])  # (images, C)
+    everything = sum(sample.size[0] * sample.size[1] for sample in samples)
+    return Found(
+        images=len(samples),
+        sizes=tuple(Counter(sample.size for sample in samples).most_common()),
+        class_pixels=tuple(pixels.sum(axis=0).tolist()),
+        class_images=tuple((pixels > 0).sum(axis=0).tolist()),
+        void_pixels=everything - int(pixels.sum()),
+        conventions=tuple(Counter(sample.convention for sample in samples).most_common()),
+    )
+
+
+def _require_labels(dataset: Dataset, found: Iterable[tuple[SplitName, Found]], samples: Sequence[Sample]) -> None:
+    values = sorted({value for sample in samples for value in sample.values})
+    occurring: set[int] = set()
+    for name, split in found:
+        if not split.labelled_pixels:
+            raise DataError(
+                f"{dataset.name}: every label of the {name} split is void everywhere; expected some classes, "
+                f"got the label values {_listed(values)}"
+            )
+        occurring |= {index for index, count in enumerate(split.class_pixels) if count}
+        if name == "train" and len({index for index, count in enumerate(split.class_pixels) if count}) < 2:
+            break
+    else:
+        if len(occurring) >= 2:
+            return
+    only = dataset.classes[min(occurring)]
+    hint = "; 255 means void: save what it stands for as the number of its class" if IGNORE in values else ""
+    raise DataError(
+        f"{dataset.name}: expected at least two classes in the labels, got '{only}' alone (label values "
+        f"{_listed(values)}), which any network gets right{hint or '; check the labels and the class list'}"
+    )
+
+
+def _require_one_convention(samples: Sequence[Sample]) -> None:
+    """Grey values that were saved as RGB, in one file, and colours of classes in another, are two ways to read both."""
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        first.setdefault(sample.convention, sample)
+    if {"colours", "grey as RGB"} <= first.keys():
+        raise DataError(
+            f"{first['grey as RGB'].label_path}: expected the colours of the class list as in "
+            f"{first['colours'].label_path}, got grey values that are none of them; save all labels in one way"
+        )
+
+
+def _odd_classes(
+    dataset: Dataset, found: Sequence[tuple[SplitName, Found]], samples: Sequence[Sample]
+) -> Iterable[str]:
+    values = sorted({value for sample in samples for value in sample.values})
+    missing = {name: {index for index, pixels in enumerate(split.class_pixels) if not pixels} for name, split in found}
+    everywhere = set.intersection(*missing.values())
+    if everywhere:
+        hint = "; 255 is void: if it stands for one of them, save that as its number" if IGNORE in values else ""
+        yield (
+            f"no label holds {_names(dataset, everywhere)}; the label values found are {_listed(values)}: "
+            f"are the names in their order, from 0 on?{hint}"
+        )
+    for name, indices in missing.items():
+        if indices - everywhere:
+            consequence = "it cannot be learnt" if name == "train" else "it is not scored"
+            yield f"no label of the {name} split holds {_names(dataset, indices - everywhere)}: {consequence}"
+    for name, split in found:
+        share = split.void_pixels / (split.void_pixels + split.labelled_pixels)
+        if share > MOSTLY_VOID:
+            yield f"{100 * share:.0f} % of the {name} labels are void, and count neither in training nor in scores"
+
+
+def _odd_labels(samples: Sequence[Sample]) -> Iterable[str]:
+    void = [sample for sample in samples if not sample.pixels.any()]
+    if void:
+        yield f"{len(void)} labels are void everywhere, such as {void[0].label_path}"
+    seen: dict[int, tuple[tuple[int, int, int], Path]] = {}
+    for sample in samples:
+        for value, colour in sample.palette:
+            before, path = seen.setdefault(value, (colour, sample.label_path))
+            if before != colour:
+                yield (
+                    f"label value {value} has another colour in the palette of {path} (#{bytes(before).hex()}) than in "
+                    f"that of {sample.label_path} (#{bytes(colour).hex()}): values count, not colours; did a program "
+                    "choose the palettes?"
+                )
+                return
+
+
+def _odd_images(dataset: Dataset, samples: Sequence[Sample]) -> Iterable[str]:
+    turned = Counter(sample.orientation for sample in samples if sample.orientation != 1)
+    if turned:
+        kinds = ", ".join(f"{count} of orientation {value}" for value, count in sorted(turned.items()))
+        yield (
+            f"{sum(turned.values())} images are turned as their EXIF asks ({kinds}); labels are expected to fit what "
+            "viewers show"
+        )
+    size, count = Counter(sample.size for sample in samples).most_common(1)[0]
+    wanted = dataset.size
+    ratio = (size[0] / size[1]) / (wanted[0] / wanted[1])
+    if max(ratio, 1 / ratio) > STRETCHED:
+        swapped = (size[0] - size[1]) * (wanted[0] - wanted[1]) < 0
+        advice = (
+            f"are height and width swapped? they come as HxW: {wanted[1]}x{wanted[0]}" if swapped else "is that meant?"
+        )
+        yield (
+            f"{count} images are {size[0]}x{size[1]} (HxW), networks see them at {wanted[0]}x{wanted[1]}, stretched "
+            f"by {max(ratio, 1 / ratio):.1f}; {advice}"
+        )
+
+
+def _shared(samples: dict[SplitName, list[Sample]]) -> Iterable[str]:
+    if len(samples) < 2:
+        return
+    digests = {name: [sample.image_digest for sample in each] for name, each in samples.items()}
+    again = len({*digests["train"]} & {*digests["validation"]})
+    if again:
+        yield f"{again} validation images are training images too: scores on them say little"
+
+
+def _fingerprint(dataset: Dataset, samples: dict[SplitName, list[Sample]]) -> Fingerprint:
+    def digest(name: SplitName, kind: str) -> str:
+        return _digest(getattr(sample, kind).encode() for sample in samples.get(name, ()))
+
+    return Fingerprint(
+        classes=dataset.classes,
+        train_images=digest("train", "image_digest"),
+        train_labels=digest("train", "label_digest"),
+        validation_images=digest("validation", "image_digest"),
+        validation_labels=digest("validation", "label_digest"),
+    )
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    hashed = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        hashed.update(part)
+    return hashed.hexdigest()
+
+
+def _names(dataset: Dataset, indices: Iterable[int]) -> str:
+    return _listed([f"'{dataset.classes[index]}'" for index in sorted(indices)])
+
+
+def _listed(items: Sequence[object]) -> str:
+    more = "" if len(items) <= MOST_NAMED else f" and {len(items) - MOST_NAMED} more"
+    return ", ".join(map(str, items[:MOST_NAMED])) + more
+
+
+def _in_threads(work: Callable[..., Result], items: Iterable[object]) -> list[Result]:
+    """Results in order; the first failure in that order is raised. Pillow decodes outside Python's lock."""
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        try:
+            return list(pool.map(work, items))
+        except BaseException:  # Ctrl-C does not wait for the rest either
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
