@@ -70,6 +70,15 @@ def add_within(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_patience(parser: argparse.ArgumentParser) -> None:
+    """--patience."""
+    parser.add_argument(
+        "--patience",
+        metavar="TIME",
+        help="how long to wait, for each network, on a busy machine for quiet moments: 90s, 5min (default: 12s)",
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device."""
     parser.add_argument(
@@ -190,6 +199,22 @@ def within(options: argparse.Namespace) -> float:
     if found is None:
         raise UserError(f"--within: expected a percentage such as 1.5%, got {options.within!r}")
     return check_within(float(found[1]) / 100, "--within")
+
+
+def patience(options: argparse.Namespace) -> float:
+    """The seconds that --patience gives, or the protocol's.
+
+    Raises: UserError for anything else, and for a longer wait than a measurement may take.
+    """
+    from nas.latency.protocol import PATIENCE_SECONDS, check_patience
+    from space.errors import UserError
+
+    if options.patience is None:
+        return PATIENCE_SECONDS
+    found = re.fullmatch(r"(\d{1,5}(\.\d{1,3})?) ?(s|min|h)", options.patience.strip())
+    if found is None:
+        raise UserError(f"--patience: expected a time such as 90s or 5min, got {options.patience!r}")
+    return check_patience(float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[3]], "--patience")
 
 
 def device(options: argparse.Namespace) -> str:

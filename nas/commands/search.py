@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from nas.commands import common
+
 if TYPE_CHECKING:
+    from nas.latency.budget import Verdict
     from nas.runs.folder import RunFolder
 
 EXAMPLES = """examples:
@@ -22,11 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="TARGET", help="where latency counts, such as onnxruntime@cpu:1")
     parser.add_argument("--out", metavar="DIR", help="the run's folder (default: a new one in runs/)")
     parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
+    common.add_patience(parser)
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Search.
+def run(options: argparse.Namespace) -> Verdict | None:
+    """Search; what the winner's certificate says.
 
     Raises: UserError for options, studies and budgets that do not fit.
     """
@@ -34,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.search.engine import search
 
     try:
-        search(folder, address=options.address)
+        return search(folder, address=options.address).verdict
     except KeyboardInterrupt:
         print(f"\nnothing finished is lost; go on with: nas search --resume {folder.root}", flush=True)
         raise
@@ -56,6 +60,8 @@ def _new(options: argparse.Namespace) -> RunFolder:
         study = replace(study, budget=options.budget)
     if options.target:
         study = replace(study, target=options.target)
+    if options.patience:
+        study = replace(study, patience_seconds=common.patience(options))
     name = Path(options.study).stem if options.study else "road_scenes"
     default = f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}"
     return RunFolder.create(Path(options.out or default), study)
@@ -74,4 +80,6 @@ def _resumed(options: argparse.Namespace) -> RunFolder:
     folder = RunFolder.open(Path(options.resume))
     if options.budget:
         folder.write_study(replace(folder.study(), budget=options.budget))
+    if options.patience:
+        folder.write_study(replace(folder.study(), patience_seconds=common.patience(options)))
     return folder

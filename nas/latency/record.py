@@ -82,6 +82,15 @@ class Latency:
         """The given statistic in milliseconds."""
         return {"p50": self.p50_milliseconds, "p90": self.p90_milliseconds, "p99": self.p99_milliseconds}[statistic]
 
+    def interval(self, statistic: Statistic = "p50") -> tuple[float, float]:
+        """Between which milliseconds the given statistic surely is: the 95 % interval of the median; of a high
+        percentile, whose own is not recorded, as large a share of it.
+        """
+        middle = self.p50_milliseconds
+        low, high = min(self.ci_low_milliseconds, middle), max(self.ci_high_milliseconds, middle)
+        share = self.milliseconds(statistic) / middle
+        return share * low, share * high
+
     def __str__(self) -> str:
         half = (self.ci_high_milliseconds - self.ci_low_milliseconds) / 2
         noisy = f" (flagged: {'; '.join(self.flagged)})" if self.flagged else ""
