@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from nas.data import Dataset, DataSpec
     from nas.latency.target import Target
-    from nas.runs.trained import Labelling, Trained
+    from nas.runs.labelling import Labelling
+    from nas.runs.trained import Trained
 
 DEFAULT_DATA = "road_scenes"
 DEFAULT_INPUT = "180x240"
@@ -161,16 +162,19 @@ def data_of(options: argparse.Namespace, trained: Trained) -> Dataset:
 
 
 def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:
-    """What the outputs of a network mean, and the size it works at: from its weights, --data and --input.
+    """What the outputs of a network mean, and the size it works at: from its weights, --data and --input. Weights that
+    do not say it are of as many classes as their last layer tells apart.
 
-    Raises: UserError when neither the weights nor --data tell the classes.
+    Raises: UserError when the weights have no such layer.
     """
     from dataclasses import replace
 
-    from nas.runs.trained import Labelling
+    from nas.runs.labelling import Labelling
 
-    if trained.labelling is None or options.data is not None:
+    if options.data is not None:
         return Labelling.of(data_of(options, trained))
+    if trained.labelling is None:
+        return Labelling.unnamed(trained.head_classes(), input_size(options.input or DEFAULT_INPUT))
     size = input_size(options.input) if options.input else trained.labelling.size
     return replace(trained.labelling, size=size)
 

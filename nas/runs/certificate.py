@@ -14,7 +14,7 @@ from nas.data import MEAN, STD
 from nas.latency.budget import Budget, Verdict, settling
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.runs.trained import ARCHITECTURE, WEIGHTS, Labelling
+from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling
 from nas.training.scores import Scores
 from space import Architecture, UserError, multiply_adds, parameters, strict
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas.runs.trained import WEIGHTS
+from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Phase, Progress, Trial, read_progress
 from nas.storage.files import write_text
 from nas.study import Study, load_study

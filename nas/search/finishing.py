@@ -79,7 +79,7 @@ def _pruned(search: Search) -> list[Trial]:
 def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
     import torch
 
-    from nas.runs.trained import Labelling
+    from nas.runs.labelling import Labelling
     from nas.runs.winner import Certification, Finished, write_winner
     from nas.training.weights import load_weights
 

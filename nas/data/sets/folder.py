@@ -10,17 +10,15 @@ The label value 255 is void, and so is the one that classes.yaml names.
 
 from __future__ import annotations
 
-import colorsys
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.dataset import IGNORE, Dataset, DataSpec, label_map
 from nas.data.pairing import pair_folders, root_of, thin
+from nas.data.pictures import distinct_colours
 from space import strict
 from space.errors import DataError
-
-GOLDEN_RATIO = 0.618033988749895
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +54,7 @@ class ClassList:
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """One RGB colour (0..255) per class."""
         if self.colours is None:
-            return tuple(_distinct_colour(index) for index in range(len(self.classes)))
+            return distinct_colours(len(self.classes))
         channels = [bytes.fromhex(colour[1:]) for colour in self.colours]
         return tuple((red, green, blue) for red, green, blue in channels)
 
@@ -100,9 +98,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from error
-
-
-def _distinct_colour(index: int) -> tuple[int, int, int]:
-    hue, value = (index * GOLDEN_RATIO) % 1.0, (0.9, 0.65, 0.45)[index % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
-    return round(red * 255), round(green * 255), round(blue * 255)

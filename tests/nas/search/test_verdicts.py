@@ -103,9 +103,9 @@ def test_a_machine_that_is_quiet_again_is_heard(asked: Search, invented: Invente
 @pytest.mark.parametrize(
     ("intervals", "winner", "verdict"),
     [
-        (((9.0, 12.0), (8.0, 9.0), (7.0, 8.0)), 1, "PASS"),  # the best may be over: the second surely is not
-        (((11.0, 12.0), (9.0, 11.0), (10.5, 11.0)), 1, "UNSURE"),
-        (((11.0, 12.0), (10.5, 11.0), (10.1, 11.0)), 0, "FAIL"),
+        (((9.0, 12.0), (8.0, 9.0)), 1, "PASS"),  # the best may be over: the second surely is not
+        (((11.0, 12.0), (9.0, 11.0)), 1, "UNSURE"),
+        (((11.0, 12.0), (10.5, 11.0)), 0, "FAIL"),
     ],
 )
 def test_a_finalist_that_passes_is_preferred(
@@ -120,7 +120,7 @@ def test_a_finalist_that_passes_is_preferred(
 
     asked = replace(asked, dataset=load(asked.study.data))
     machine = Machine([])
-    architectures = [scale_width(space.load("ndnet29-fcn32"), factor) for factor in (0.10, 0.15, 0.20)]
+    architectures = [scale_width(space.load("ndnet29-fcn32"), factor) for factor in (0.10, 0.15)]
     for number, (architecture, (low, high)) in enumerate(zip(architectures, intervals, strict=True)):
         trial = asked.trial(number + 1, Candidate(name="", origin="random", architecture=architecture), invented(9.5))
         asked.run.write_trial(trial)
