@@ -71,6 +71,12 @@ class Certificate:
     """Why the verdict is UNSURE, and what would settle it."""
 
     def __post_init__(self) -> None:
+        for name in ("num_classes", "parameters", "multiply_adds", "onnx_images"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}; write the certificate again")
+        shares = [self.miou, self.pixel_accuracy, self.onnx_same_labels, *self.class_iou.values()]
+        if not all(share is None or 0 <= share <= 1 for share in shares):
+            raise UserError("expected scores and shares of 0 to 1; write the certificate again")
         verdict = self.verdict
         if verdict is None and self.passed is not None:
             raise UserError("passed: expected null, since there is no budget; write the certificate again")

@@ -78,7 +78,7 @@ def read_labelling(words: Mapping[str, str], source: Path) -> Labelling | None:
             raise ValueError("colours are numbers of 0 to 255")
         size = (int(found[1]), int(found[2])) if found else (0, 0)
         if not SIZE_LIMITS[0] <= min(size) <= max(size) <= SIZE_LIMITS[1]:
-            raise ValueError(f"the size is {words['size']!r}")
+            raise ValueError(f"the size is {words['size'][:20]!r}")
         colours = tuple((red, green, blue) for red, green, blue in palette)
         return Labelling(classes=tuple(classes), palette=colours, size=size, data=words["data"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
