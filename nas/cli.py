@@ -25,11 +25,15 @@ COMMANDS = {
 }
 
 EXIT_USER_ERROR = 2
+EXIT_OF_VERDICT = {"FAIL": 3, "UNSURE": 4}
+"""A command that judges a budget did all that it was asked, but nothing that is surely inside came of it."""
 EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0, 2 for the user's mistakes, 130 after Ctrl-C."""
+    """Run one command; its exit code: 0, 2 for the user's mistakes, 3 for a budget that is not kept and 4 for one that
+    is not known to be, 130 after Ctrl-C.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="nas",
@@ -68,7 +72,7 @@ def _answer(options: argparse.Namespace) -> int:
     from space.errors import UserError
 
     try:
-        options.run(options)
+        verdict = options.run(options)
     except UserError as error:
         print(f"nas {options.command}: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -81,7 +85,7 @@ def _answer(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\nnas {options.command}: interrupted; what was finished is kept", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return 0
+    return EXIT_OF_VERDICT.get(verdict, 0)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Annotated
 from nas import samplers
 from nas.data import DataSpec
 from nas.latency.budget import Budget
-from nas.latency.protocol import WITHIN, check_within
+from nas.latency.protocol import PATIENCE_SECONDS, WITHIN, check_patience, check_within
 from nas.latency.target import Target
 from nas.storage.files import expanded
 from nas.training import Recipe, load_recipe
@@ -77,6 +77,8 @@ class Study:
     latency_within: float = WITHIN
     """Half of the 95 % interval of candidates' latencies, as a share of them. The winner's certificate is never less
     sure than the default."""
+    patience_seconds: float = PATIENCE_SECONDS
+    """How long to wait, for each network that is timed, on a busy machine for quiet moments."""
     space: Mapping[str, tuple[str | int | float | bool, ...]] = field(default_factory=dict)
     """Narrows axes of `space.axes.ranges`; others are searched as `space.axes.searched` says."""
     search: SearchPlan = SearchPlan()
@@ -86,6 +88,7 @@ class Study:
         if self.target:
             Target.parse(self.target)
         check_within(self.latency_within, "latency_within")
+        check_patience(self.patience_seconds, "patience_seconds")
         self.architectures()
 
     def architectures(self) -> Space:

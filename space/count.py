@@ -13,6 +13,8 @@ from space.architecture import Architecture
 from space.channels import Widths, channel_map, parametric, widths
 from space.graph import Graph, Node, output_size
 
+FLOAT_BYTES = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
@@ -86,6 +88,43 @@ def layers(architecture: Architecture, size: tuple[int, int], num_classes: int) 
             )
         )
     return tuple(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """How many numbers a network holds, at a given input size: no estimate of what a library takes beside them."""
+
+    parameters: int
+    """Trainable ones."""
+    outputs: int
+    """Of all layers for one image: what a training step keeps until it goes back through them."""
+    alive: int
+    """The most of them that one image needs at a time where each is dropped after its last use."""
+
+    def inference_bytes(self, batch: int = 1) -> int:
+        """In float32, for a batch of images."""
+        return FLOAT_BYTES * (self.parameters + batch * self.alive)
+
+    def training_bytes(self, batch: int) -> int:
+        """In float32: weights, gradients, two moments, and for a batch of images the outputs of all layers and the
+        gradients that are alive.
+        """
+        return FLOAT_BYTES * (4 * self.parameters + batch * (self.outputs + self.alive))
+
+
+def memory(architecture: Architecture, size: tuple[int, int], num_classes: int) -> Memory:
+    """What the network holds for images of `size` (height, width), counted without building it."""
+    graph = architecture.graph(num_classes)
+    sizes = widths(graph, architecture.channels)
+    elements = [sizes.given[node.index] * math.prod(output_size(node, size)) for node in graph.nodes]
+    last = {index: node.index for node in graph.nodes for index in node.inputs}
+    now = most = 0
+    for node in graph.nodes:
+        now += elements[node.index]
+        most = max(most, now)
+        now -= sum(elements[index] for index in set(node.inputs) if last[index] == node.index)
+    parameters = sum(_parameters(node, _read(node, sizes.given), sizes.out(node)) for node in parametric(graph))
+    return Memory(parameters=parameters, outputs=sum(elements), alive=most)
 
 
 def groups(architecture: Architecture) -> dict[str, int]:

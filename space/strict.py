@@ -25,6 +25,7 @@ T = TypeVar("T")
 LONGEST_DOCUMENT_BYTES = 1_000_000
 DEEPEST_NESTING = 20
 MOST_NODES = 50_000
+LARGEST = 2**63 - 1  # whole number: what libraries take
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same grammar, ten times as fast where libyaml is there
 SCALARS = {
     bool: "tag:yaml.org,2002:bool",
@@ -32,6 +33,7 @@ SCALARS = {
     float: "tag:yaml.org,2002:float",
     str: "tag:yaml.org,2002:str",
 }
+LONGEST_NAME = 60  # characters of a document that a message repeats
 LEFT_OUT_WHEN_EMPTY = {"left_out_when_empty": True}
 """Metadata of a field that is not written while it holds nothing: one that came later, so that old texts stay."""
 
@@ -140,12 +142,17 @@ def _convert(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
 
 
 def _where(node: yaml.Node, key: str, source: str) -> str:
-    return f"{source}:{node.start_mark.line + 1}: {key}"
+    return f"{source}:{node.start_mark.line + 1}: {_shown(key)}"
+
+
+def _shown(name: str) -> str:
+    """A name from a document as far as a message has room for it."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
 def _came(node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
-        return repr(node.value) if len(node.value) <= 60 else repr(node.value[:60]) + "..."
+        return repr(node.value) if len(node.value) <= LONGEST_NAME else repr(node.value[:LONGEST_NAME]) + "..."
     return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
 
 
@@ -204,7 +211,8 @@ def _literal(node: yaml.Node, options: tuple[Any, ...], key: str, source: str) -
     if value not in options:
         hint = nearest(str(value), [str(option) for option in options])
         expected = ", ".join(str(option) for option in options)
-        raise UserError(f"{_where(node, key, source)}: expected one of {expected}; got {value!r}; {hint}")
+        came = repr(_shown(value) if isinstance(value, str) else value)
+        raise UserError(f"{_where(node, key, source)}: expected one of {expected}; got {came}; {hint}")
     return value
 
 
@@ -230,7 +238,7 @@ def _pairs(node: yaml.Node, key: str, source: str) -> list[tuple[str, yaml.Node,
             raise UserError(f"{_where(name_node, key, source)}: expected a key, got {_came(name_node)}")
         name = name_node.value
         if name in found:
-            raise UserError(f"{_where(name_node, key, source)}: key '{name}' is given twice; keep one")
+            raise UserError(f"{_where(name_node, key, source)}: key '{_shown(name)}' is given twice; keep one")
         found[name] = (name, name_node, item)
     return list(found.values())
 
@@ -246,7 +254,7 @@ def _dataclass(node: yaml.Node, cls: Any, key: str, source: str) -> Any:
     values = {}
     for name, name_node, item in _pairs(node, key, source):
         if name not in fields:
-            raise UserError(f"{_where(name_node, key, source)}: unknown key '{name}'; {nearest(name, fields)}")
+            raise UserError(f"{_where(name_node, key, source)}: unknown key '{_shown(name)}'; {nearest(name, fields)}")
         values[name] = _convert(item, kinds[name], f"{key}.{name}", source)
     missing = [
         name
@@ -268,6 +276,8 @@ def _scalar(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
         try:
             value = yaml.constructor.SafeConstructor().construct_object(node)
         except (ValueError, yaml.YAMLError):
+            value = None
+        if type(value) is int and abs(value) > LARGEST:
             value = None
         if kind is float and isinstance(value, str):
             value = _float_without_dot(value)

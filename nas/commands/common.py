@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from nas.data import Dataset, DataSpec, Findings
     from nas.latency.target import Target
-    from nas.runs.trained import Labelling, Trained
+    from nas.runs.labelling import Labelling
+    from nas.runs.trained import Trained
 
 DEFAULT_DATA = "road_scenes"
 DEFAULT_INPUT = "180x240"
@@ -76,6 +77,15 @@ def add_within(parser: argparse.ArgumentParser) -> None:
         "--within",
         metavar="PERCENT",
         help="how sure latencies are to be: half of their 95 %% interval; more takes less time (default: 1.5%%)",
+    )
+
+
+def add_patience(parser: argparse.ArgumentParser) -> None:
+    """--patience."""
+    parser.add_argument(
+        "--patience",
+        metavar="TIME",
+        help="how long to wait, for each network, on a busy machine for quiet moments: 90s, 5min (default: 12s)",
     )
 
 
@@ -172,16 +182,19 @@ def say_notes(findings: Findings) -> None:
 
 
 def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:
-    """What the outputs of a network mean, and the size it works at: from its weights, --data and --input.
+    """What the outputs of a network mean, and the size it works at: from its weights, --data and --input. Weights that
+    do not say it are of as many classes as their last layer tells apart.
 
-    Raises: UserError when neither the weights nor --data tell the classes.
+    Raises: UserError when the weights have no such layer.
     """
     from dataclasses import replace
 
-    from nas.runs.trained import Labelling
+    from nas.runs.labelling import Labelling
 
-    if trained.labelling is None or options.data is not None:
+    if options.data is not None:
         return Labelling.of(data_of(options, trained))
+    if trained.labelling is None:
+        return Labelling.unnamed(trained.head_classes(), input_size(options.input or DEFAULT_INPUT))
     size = input_size(options.input) if options.input else trained.labelling.size
     return replace(trained.labelling, size=size)
 
@@ -210,6 +223,22 @@ def within(options: argparse.Namespace) -> float:
     if found is None:
         raise UserError(f"--within: expected a percentage such as 1.5%, got {options.within!r}")
     return check_within(float(found[1]) / 100, "--within")
+
+
+def patience(options: argparse.Namespace) -> float:
+    """The seconds that --patience gives, or the protocol's.
+
+    Raises: UserError for anything else, and for a longer wait than a measurement may take.
+    """
+    from nas.latency.protocol import PATIENCE_SECONDS, check_patience
+    from space.errors import UserError
+
+    if options.patience is None:
+        return PATIENCE_SECONDS
+    found = re.fullmatch(r"(\d{1,5}(\.\d{1,3})?) ?(s|min|h)", options.patience.strip())
+    if found is None:
+        raise UserError(f"--patience: expected a time such as 90s or 5min, got {options.patience!r}")
+    return check_patience(float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[3]], "--patience")
 
 
 def device(options: argparse.Namespace) -> str:

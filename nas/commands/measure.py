@@ -11,6 +11,7 @@ from nas.commands import common
 
 if TYPE_CHECKING:
     from nas.latency import Meter
+    from nas.latency.budget import Budget, Verdict
     from nas.latency.record import Latency
     from space.architecture import Architecture
 
@@ -40,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_input(parser)
     common.add_classes(parser)
     common.add_within(parser)
+    common.add_patience(parser)
+    parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90': say which networks keep it")
     parser.add_argument(
         "--out", metavar="DIR", type=common.path, help="leave latency.csv, blocks.csv and latency.png there"
     )
@@ -47,13 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--networks", type=int, metavar="N", help="with --calibrate: how many (default 550)")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Measure the networks in turns, and print them from the fastest to the slowest; or calibrate.
+def run(options: argparse.Namespace) -> Verdict | None:
+    """Measure the networks in turns, and print them from the fastest to the slowest; or calibrate. What is said of a
+    budget, if there is one: PASS if all networks are inside, FAIL if one is over, else UNSURE.
 
     Raises: UserError for unknown architectures, and targets that cannot be timed here.
     """
     import space
     from nas.latency import Meter
+    from nas.latency.budget import Budget
     from nas.latency.estimates import calibration
     from nas.runs.trained import load_architecture
     from space.errors import UserError
@@ -65,6 +70,9 @@ def run(options: argparse.Namespace) -> None:
     if options.calibrate and options.within is not None:
         raise UserError("--calibrate measures many networks quickly; leave out --within, and give it more --networks")
     size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
+    if options.calibrate and options.budget is not None:
+        raise UserError("--calibrate judges no network; leave out --budget")
+    budget = None if options.budget is None else Budget.parse(options.budget)
     names = () if options.calibrate else options.architectures or space.published()
     architectures = {name: load_architecture(name) for name in dict.fromkeys(names)}
     networks = calibration.NETWORKS if options.networks is None else options.networks
@@ -72,11 +80,11 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
     out = common.output_folder(options.out) if options.out else None
     target = common.target(options)  # last, for it may have to be found by timing
-    with Meter(target, size, classes) as meter:
+    with Meter(target, size, classes, patience_seconds=common.patience(options)) as meter:
         if options.calibrate:
             _calibrate(meter, networks, out)
-        else:
-            _leaderboard(meter, architectures, within, out)
+            return None
+        return _leaderboard(meter, architectures, within, out, budget)
 
 
 def _calibrate(meter: Meter, networks: int, out: Path | None) -> None:
@@ -99,7 +107,9 @@ def _calibrate(meter: Meter, networks: int, out: Path | None) -> None:
         print(f"{out}: {ESTIMATES} {SCATTER}")
 
 
-def _leaderboard(meter: Meter, architectures: Mapping[str, Architecture], within: float, out: Path | None) -> None:
+def _leaderboard(
+    meter: Meter, architectures: Mapping[str, Architecture], within: float, out: Path | None, budget: Budget | None
+) -> Verdict | None:
     from nas.report.leaderboard import BLOCKS, PICTURE, TABLE, write_leaderboard
 
     (height, width), classes = meter.size, meter.num_classes
@@ -107,7 +117,7 @@ def _leaderboard(meter: Meter, architectures: Mapping[str, Architecture], within
     print(f"{number} on {meter.target} at {height}x{width}, batch 1, {classes} classes", flush=True)
     measured = meter.measure_together(list(architectures.values()), within=within)
     latencies = _sorted(dict(zip(architectures, measured, strict=True)))
-    print(f"\n{_table(latencies, architectures, meter.size, classes)}\n")
+    print(f"\n{_table(latencies, architectures, meter.size, classes, budget)}\n")
     some = next(iter(latencies.values()))
     print(f"timed: {some.scope}")
     for name, latency in latencies.items():
@@ -116,6 +126,19 @@ def _leaderboard(meter: Meter, architectures: Mapping[str, Architecture], within
     if out:
         write_leaderboard(out, latencies)
         print(f"{out}: {TABLE} {BLOCKS} {PICTURE}")
+    return None if budget is None else judged(latencies, budget)
+
+
+def judged(latencies: Mapping[str, Latency], budget: Budget) -> Verdict:
+    """The worst of the verdicts; what would settle those that are unsure is printed."""
+    from nas.latency.budget import settling
+
+    verdicts = {name: budget.verdict(latency) for name, latency in latencies.items()}
+    for name, latency in latencies.items():
+        if verdicts[name] == "UNSURE":
+            print(f"? {name}: {settling(latency, budget).replace('FOLDER', name)}")
+    found = set(verdicts.values())
+    return "FAIL" if "FAIL" in found else "UNSURE" if "UNSURE" in found else "PASS"
 
 
 def _sorted(latencies: Mapping[str, Latency]) -> dict[str, Latency]:
@@ -123,7 +146,11 @@ def _sorted(latencies: Mapping[str, Latency]) -> dict[str, Latency]:
 
 
 def _table(
-    latencies: Mapping[str, Latency], architectures: Mapping[str, Architecture], size: tuple[int, int], classes: int
+    latencies: Mapping[str, Latency],
+    architectures: Mapping[str, Architecture],
+    size: tuple[int, int],
+    classes: int,
+    budget: Budget | None,
 ) -> str:
     from nas.terminal import table
     from space import multiply_adds, parameters
@@ -143,7 +170,8 @@ def _table(
                 f"{parameters(architectures[name], classes):,}",
                 f"{multiply_adds(architectures[name], size, classes) / 1e9:.2f}",
                 "!" if one.flagged else "",
+                *(() if budget is None else (budget.verdict(one),)),
             )
         )
     header = ("network", "p50 ms", "+-", "p90 ms", "p99 ms", "fps", "ratio", "parameters", "G mult-adds", "flagged")
-    return table(rows, header)
+    return table(rows, header if budget is None else (*header, str(budget)))

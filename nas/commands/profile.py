@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90'; overrides the study's")
     common.add_target(parser)
+    common.add_patience(parser)
     parser.add_argument("--input", metavar="HxW", help="size that networks work at; overrides the study's")
     parser.add_argument("--samples", type=int, default=1000, metavar="N", help="random draws (default 1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
     print(
         f"{budget} on {target} at {study.data.size[0]}x{study.data.size[1]}, {dataset.num_classes} classes", flush=True
     )
-    with Meter(target, study.data.size, dataset.num_classes) as meter:
+    with Meter(target, study.data.size, dataset.num_classes, patience_seconds=common.patience(options)) as meter:
         table = calibration.kept_table(meter) or _make_table(meter, options.networks)
     print(
         f"estimated from a latency table: fitted to {table.networks} measured networks, {table.error:.1%} off on "

@@ -9,6 +9,7 @@ from nas.commands import common
 from pruning import importances
 
 if TYPE_CHECKING:
+    from nas.latency.budget import Verdict
     from nas.latency.record import Latency
     from space.network import Network
 
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_input(parser, None)
     common.add_target(parser)
     common.add_within(parser)
+    common.add_patience(parser)
     parser.add_argument(
         "--epochs", type=int, metavar="N", help=f"of fine-tuning (default: {DEFAULT_EPOCHS} with --data, else 0)"
     )
@@ -53,12 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_device(parser)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Prune, fine-tune, certify; cut a little more and do so again where the certificate finds it over the budget.
+def run(options: argparse.Namespace) -> Verdict | None:
+    """Prune, fine-tune, certify; cut a little more and do so again where the certificate finds it over the budget. What
+    the certificate says in the end.
 
     Raises: UserError for weights that do not fit and options that contradict each other; BudgetError with the lowest
     latency reached for a budget that no cut can meet.
     """
+    from functools import partial
     from pathlib import Path
 
     from nas.data import check
@@ -76,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
     from space import parameters
 
     budget, within = Budget.parse(options.budget), common.within(options)
+    meter_of = partial(Meter, patience_seconds=common.patience(options))
     plan = PruningPlan(epochs=_epochs(options), steps=options.steps, importance=options.importance, depth=options.depth)
     recipe = load_recipe(options.recipe)
     trained = load_trained(options.architecture, options.weights)
@@ -93,11 +98,11 @@ def run(options: argparse.Namespace) -> None:
             Finished(
                 architecture=network.architecture, weights=network.state_dict(), labelling=labelling, dataset=dataset
             ),
-            Certification(target=target, budget=budget, device=device, within=within),
+            Certification(target=target, budget=budget, device=device, within=within, meter_of=meter_of),
         )
         return certificate.latency
 
-    with Meter(target, labelling.size, num_classes) as meter:
+    with meter_of(target, labelling.size, num_classes) as meter:
         pruner = Pruner(
             judge=Judge(meter, labelling.size, num_classes, table=kept_table(meter), within=within),
             budget=budget,
@@ -115,8 +120,11 @@ def run(options: argparse.Namespace) -> None:
     if pruned.blocks_gone:
         print(f"without {pruned.blocks_gone} of {pruned.blocks} residual blocks that can go")
     score = "" if certificate.miou is None else f", mIoU {100 * certificate.miou:.1f} %"
-    print(f"certificate: {'PASS' if certificate.passed else 'FAIL'}  {certificate.latency} against {budget}{score}")
+    print(f"certificate: {certificate.verdict}  {certificate.latency} against {budget}{score}")
+    if certificate.verdict == "UNSURE":
+        print(f"  {certificate.unsure.replace('FOLDER', str(out))}")
     print(f"compact network in {out}")
+    return certificate.verdict
 
 
 def _epochs(options: argparse.Namespace) -> int:

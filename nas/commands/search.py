@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nas.commands import common
 
 if TYPE_CHECKING:
+    from nas.latency.budget import Verdict
     from nas.runs.folder import RunFolder
 
 EXAMPLES = """examples:
@@ -32,11 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=common.path, help="the run's folder (default: a new one in runs/)")
     parser.add_argument("--resume", metavar="RUN", type=common.path, help="go on with the run in this folder")
     parser.add_argument("--data", metavar="DIR", type=common.path, help="with --resume: where the run's data are now")
+    common.add_patience(parser)
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Search.
+def run(options: argparse.Namespace) -> Verdict | None:
+    """Search; what the winner's certificate says.
 
     Raises: UserError for options, studies and budgets that do not fit.
     """
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.search.engine import search
 
     try:
-        search(folder, address=options.address)
+        return search(folder, address=options.address).verdict
     except KeyboardInterrupt:
         print(f"\nnothing finished is lost; go on with: nas search --resume {folder.root}", flush=True)
         raise
@@ -70,6 +72,8 @@ def _new(options: argparse.Namespace) -> RunFolder:
         study = replace(study, budget=options.budget)
     if options.target:
         study = replace(study, target=options.target)
+    if options.patience:
+        study = replace(study, patience_seconds=common.patience(options))
     name = Path(options.study).stem if options.study else "road_scenes"
     default = f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}"
     return RunFolder.create(Path(options.out or default), study)
@@ -99,6 +103,8 @@ def _resumed(options: argparse.Namespace) -> RunFolder:
         )
     if options.budget:
         study = replace(study, budget=options.budget)
+    if options.patience:
+        study = replace(study, patience_seconds=common.patience(options))
     if study != folder.study():
         folder.write_study(study)
     return folder

@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from nas.commands import common
-from nas.runs.trained import ARCHITECTURE, CHECKPOINT, SCORES, WEIGHTS, Labelling, ScoreCard, metadata
+from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
+from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
 
 if TYPE_CHECKING:
     from pathlib import Path

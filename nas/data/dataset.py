@@ -19,10 +19,8 @@ ILLEGAL = -1
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """RGB statistics of ImageNet, for values in 0..1. Images reach a network as (value - MEAN) / STD."""
-
-
-LARGEST_SIDE = 8192
-"""Pixels: as high and as wide as a network can be asked to see."""
+SIZE_LIMITS = (8, 8192)
+"""Of a height or a width in pixels at which networks see pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +46,11 @@ class DataSpec:
     def __post_init__(self) -> None:
         if self.name not in data_sets():
             raise DataError(f"data.name: there is no data set '{self.name}'; {nearest(self.name, data_sets())}")
-        if len(self.size) != 2 or min(self.size) < 8:
-            raise DataError(f"data.size: expected height and width of at least 8 pixels, got {self.size}")
-        if max(self.size) > LARGEST_SIDE:
-            raise DataError(f"data.size: expected height and width of at most {LARGEST_SIDE} pixels, got {self.size}")
+        low, high = SIZE_LIMITS
+        if len(self.size) != 2 or min(self.size) < low:
+            raise DataError(f"data.size: expected height and width of at least {low} pixels, got {self.size}")
+        if max(self.size) > high:
+            raise DataError(f"data.size: expected height and width of at most {high} pixels, got {self.size}")
         for key, count in (("train_images", self.train_images), ("validation_images", self.validation_images)):
             if count is not None and count < 1:
                 raise DataError(f"data.{key}: expected at least 1 image, got {count}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,12 @@ from numpy.typing import NDArray
 Palette = Sequence[tuple[int, int, int]]
 
 VOID_COLOUR = (0, 0, 0)
+GOLDEN_RATIO = 0.618033988749895
+
+
+def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
+    """RGB colours (0..255) that people tell apart."""
+    return tuple(_distinct_colour(index) for index in range(count))
 
 
 def colours(label: NDArray[np.uint8], palette: Palette) -> NDArray[np.uint8]:
@@ -28,3 +35,9 @@ def overlay(
     mixed = (1 - opacity) * image + opacity * colours(label, palette)
     known = (label < len(palette))[..., None]
     return np.where(known, np.rint(mixed), image).astype(np.uint8)
+
+
+def _distinct_colour(index: int) -> tuple[int, int, int]:
+    hue, value = (index * GOLDEN_RATIO) % 1.0, (0.9, 0.65, 0.45)[index % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
+    return round(red * 255), round(green * 255), round(blue * 255)

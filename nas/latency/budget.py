@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from nas.latency.record import STATISTICS, Latency, Statistic
+from nas.latency.target import Target
 from space.errors import BudgetError, nearest
+
+Verdict = Literal["PASS", "FAIL", "UNSURE"]
+"""Of a latency against a budget: surely inside, surely over, or not told by what was measured."""
+
+SETTLING = (0.001, 0.015)  # how sure a latency is to be that settles a verdict, at the most and the least
 
 _AMOUNT = re.compile(
     r"(?P<number>\d+\.?\d*|\.\d+)(?P<exponent>e[+-]?\d+)?\s*(?P<unit>ms|fps)(\s+(?P<statistic>\w+))?", re.I
@@ -54,5 +60,59 @@ class Budget:
         return f"{number}ms" if self.statistic == "p50" else f"{number}ms {self.statistic}"
 
     def admits(self, latency: Latency) -> bool:
-        """Whether the statistic of `latency` is within the budget."""
+        """Whether the statistic of `latency` is within the budget, as far as was measured: what is worth a training.
+        What is said of a network is its `verdict`.
+        """
         return latency.milliseconds(self.statistic) <= self.milliseconds
+
+    def verdict(self, latency: Latency) -> Verdict:
+        """PASS where the whole 95 % interval is inside the budget, FAIL where all of it is over, else UNSURE."""
+        low, high = latency.interval(self.statistic)
+        if high <= self.milliseconds:
+            return "PASS"
+        return "FAIL" if low > self.milliseconds else "UNSURE"
+
+    def refutes(self, latency: Latency) -> bool:
+        """Whether `latency` proves that a network is over: a FAIL that nothing disturbed. What disturbs a machine makes
+        calls slower, so a flagged FAIL may be a network inside.
+        """
+        return self.verdict(latency) == "FAIL" and not latency.flagged
+
+
+def unsettled(latency: Latency) -> str:
+    """Why a latency may not tell which side of a budget a network is on, and how to go on; empty where nothing is known
+    against it.
+    """
+    if not latency.flagged:
+        return ""
+    low, high = latency.interval()
+    return (
+        f"the machine was busy ({'; '.join(latency.flagged)}), so that {latency.p50_milliseconds:.2f} ms may be "
+        f"anything from {low:.2f} to {high:.2f} ms, or less; {quieter(latency)}"
+    )
+
+
+def quieter(latency: Latency) -> str:
+    """How to get a latency that can be trusted where the machine was busy."""
+    target = Target.parse(latency.target)
+    waiting = "wait until nothing else computes there, or longer for quiet moments (--patience 5min)"
+    if target.on_cuda or target.threads == 1:
+        return waiting
+    return f"{waiting}, or time with fewer threads (--target {replace(target, threads=1)})"
+
+
+def settling(latency: Latency, budget: Budget) -> str:
+    """Why a latency does not tell whether a network is inside a budget, and the command that would; FOLDER stands for
+    the network's.
+    """
+    low, high = latency.interval(budget.statistic)
+    gap = abs(budget.milliseconds / latency.milliseconds(budget.statistic) - 1)
+    within = min(max(gap / 2, SETTLING[0]), SETTLING[1])
+    why, how = "", ""
+    if latency.flagged:
+        why, how = ", since the machine was busy", f" ({quieter(latency)})"
+    return (
+        f"{budget} is between {low:.2f} and {high:.2f} ms{why}. To settle it: nas measure FOLDER --target "
+        f"{latency.target} --input {latency.height}x{latency.width} --budget '{budget}' --within {100 * within:.1f}% "
+        f"--patience 5min{how}"
+    )

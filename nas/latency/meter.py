@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from nas.latency import runtimes
-from nas.latency.protocol import WITHIN
+from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept
@@ -33,6 +33,7 @@ from space.errors import TargetError, UserError
 if TYPE_CHECKING:
     from space.architecture import Architecture
 
+MOST_STRETCHED = 4.0  # times what is waited, for the blocks and repetitions that patience allows
 LIMIT_SECONDS = 900.0  # for one network, the wait for training steps to end included
 
 
@@ -57,18 +58,27 @@ MeterOf = Callable[[Target, tuple[int, int], int], contextlib.AbstractContextMan
 class Meter:
     """Measures architectures on `target` at input `size` (H, W). A context manager that owns one worker process.
 
+    `patience_seconds`: how long to wait, for each network, for a machine that is disturbed.
+
     A worker that died is replaced at the next measurement. Not for use by several threads at once.
 
     Raises: TargetError when it is entered and the target cannot be timed here; the message says what to change.
     """
 
     def __init__(
-        self, target: Target, size: tuple[int, int], num_classes: int, *, limit_seconds: float = LIMIT_SECONDS
+        self,
+        target: Target,
+        size: tuple[int, int],
+        num_classes: int,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        limit_seconds: float = LIMIT_SECONDS,
     ) -> None:
         self.target = target
         self.size = size
         self.num_classes = num_classes
-        self._limit_seconds = limit_seconds
+        self._patience_seconds = patience_seconds
+        self._limit_seconds = limit_seconds + MOST_STRETCHED * max(0.0, patience_seconds - PATIENCE_SECONDS)
         self._worker: _Worker | None = None
         self.environment: dict[str, str] = {}  # device, versions and threads, known when the process runs
 
@@ -119,7 +129,7 @@ class Meter:
 
     def _start(self) -> _Worker:
         size = [str(length) for length in self.size]
-        self._worker = _Worker(self.target, [*size, str(self.num_classes)])
+        self._worker = _Worker(self.target, [*size, str(self.num_classes), str(self._patience_seconds)])
         try:
             self.environment = dict(accept(self._worker.hear(self._limit_seconds))["environment"])
         except WorkerError as error:

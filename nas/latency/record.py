@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
+from nas.latency.target import Target
 from space.errors import UserError
 
 Statistic = Literal["p50", "p90", "p99"]
@@ -66,6 +67,9 @@ class Latency:
             least_excluded = -1 if item.name == "set_aside" else 0
             if isinstance(value, (int, float)) and not (math.isfinite(value) and value > least_excluded):
                 raise UserError(f"expected {item.name} of a latency to be positive, got {value}; measure again")
+        Target.parse(self.target)
+        if not (self.ci_low_milliseconds <= self.ci_high_milliseconds and self.ratio_low <= self.ratio_high):
+            raise UserError("expected intervals of a latency from their lower to their upper end; measure again")
         if not self.p50_milliseconds <= self.p90_milliseconds <= self.p99_milliseconds:
             raise UserError(
                 "expected p50 <= p90 <= p99 of a latency, got "
@@ -81,6 +85,15 @@ class Latency:
     def milliseconds(self, statistic: Statistic = "p50") -> float:
         """The given statistic in milliseconds."""
         return {"p50": self.p50_milliseconds, "p90": self.p90_milliseconds, "p99": self.p99_milliseconds}[statistic]
+
+    def interval(self, statistic: Statistic = "p50") -> tuple[float, float]:
+        """Between which milliseconds the given statistic surely is: the 95 % interval of the median; of a high
+        percentile, whose own is not recorded, as large a share of it.
+        """
+        middle = self.p50_milliseconds
+        low, high = min(self.ci_low_milliseconds, middle), max(self.ci_high_milliseconds, middle)
+        share = self.milliseconds(statistic) / middle
+        return share * low, share * high
 
     def __str__(self) -> str:
         half = (self.ci_high_milliseconds - self.ci_low_milliseconds) / 2

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nas.latency.budget import Budget
+from nas.latency.budget import Budget, Verdict, settling
 from nas.latency.record import Latency, Statistic
 from nas.report.agreement import Agreement, agreement
 from nas.report.words import describe
@@ -18,6 +18,7 @@ from nas.terminal import percent
 from space import UserError
 
 Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]
+VERDICTS: Mapping[Verdict | None, str] = {"PASS": "passed", "FAIL": "FAILED", "UNSURE": "unsure", None: "none"}
 Role = Literal["winner", "published, own width", "published, scaled", "published, pruned", "best random", "best guided"]
 
 
@@ -30,6 +31,9 @@ class LatencySummary:
     ci_low_milliseconds: float
     ci_high_milliseconds: float
     within_budget: bool
+    """Whether `milliseconds` is inside the budget, whatever the interval."""
+    verdict: Verdict
+    """Whether the whole interval is inside it."""
     flagged: tuple[str, ...]
 
 
@@ -165,7 +169,7 @@ def summarize(run: RunFolder) -> Summary:
         agreements=_agreements((*trials, *company)),
         trials=trials,
         company=company,
-        notes=_notes(winner, latencies, budget),
+        notes=_notes(run, winner, latencies, budget),
     )
 
 
@@ -184,7 +188,7 @@ def headline(summary: Summary) -> str:
     return (
         f"{winner.name}: {winner.miou:.1%} mIoU in {timing.p50_milliseconds:.2f} ms (95 % interval "
         f"{timing.ci_low_milliseconds:.2f} to {timing.ci_high_milliseconds:.2f} ms){statistic} on {where}; budget "
-        f"{certificate.budget}: {'passed' if certificate.passed else 'FAILED'}; {certificate.parameters:,} parameters, "
+        f"{certificate.budget}: {VERDICTS[certificate.verdict]}; {certificate.parameters:,} parameters, "
         f"{certificate.multiply_adds / 1e9:.2f} G multiply-adds."
     )
 
@@ -242,6 +246,7 @@ def _timing(latency: Latency, budget: Budget) -> LatencySummary:
         ci_low_milliseconds=latency.ci_low_milliseconds,
         ci_high_milliseconds=latency.ci_high_milliseconds,
         within_budget=budget.admits(latency),
+        verdict=budget.verdict(latency),
         flagged=latency.flagged,
     )
 
@@ -354,11 +359,20 @@ def _agreements(candidates: Sequence[TrialSummary]) -> tuple[Agreement, ...]:
     )
 
 
-def _notes(winner: Winner | None, latencies: Sequence[Latency], budget: Budget) -> tuple[str, ...]:
+def _settling(certificate: Certificate, run: RunFolder) -> str:
+    """What would settle an unsure verdict; older certificates do not say so themselves."""
+    assert certificate.budget is not None, "only a budget has a verdict"
+    words = certificate.unsure or settling(certificate.latency, Budget.parse(certificate.budget))
+    return words.replace("FOLDER", str(run.root))
+
+
+def _notes(run: RunFolder, winner: Winner | None, latencies: Sequence[Latency], budget: Budget) -> tuple[str, ...]:
     notes = []
     certified = None if winner is None else winner.certificate.budget
     if certified is not None and Budget.parse(certified) != budget:
         notes.append(f"The winner was certified for {certified}; the study now asks for {budget}: not answered yet.")
+    if winner is not None and winner.certificate.verdict == "UNSURE":
+        notes.append(f"Whether the winner keeps its budget is not settled: {_settling(winner.certificate, run)}.")
     if winner is not None and winner.certificate.latency.flagged:
         notes.append(f"The winner's latency is flagged: {'; '.join(winner.certificate.latency.flagged)}.")
     flagged = sum(bool(latency.flagged) for latency in latencies)

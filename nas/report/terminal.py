@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.report.summary import Summary, summarize
+from nas.report.summary import Standing, Summary, summarize
 from nas.runs.folder import RunFolder
 from nas.terminal import percent, table
 
@@ -24,7 +24,7 @@ def leaderboard_table(summary: Summary) -> str:
             row.place,
             row.name,
             f"{row.timing.milliseconds:.2f}",
-            "inside" if row.timing.within_budget else f"{row.timing.milliseconds / summary.budget_milliseconds:.2f}x",
+            _budget(row, summary),
             percent(row.search_miou),
             percent(row.miou),
             str(row.epochs or "-"),
@@ -34,3 +34,9 @@ def leaderboard_table(summary: Summary) -> str:
         for row in summary.leaderboard
     ]
     return table(rows, header)
+
+
+def _budget(row: Standing, summary: Summary) -> str:
+    """Where it stands against the budget: inside it, so many times as long, or one of them perhaps."""
+    words = "inside" if row.timing.within_budget else f"{row.timing.milliseconds / summary.budget_milliseconds:.2f}x"
+    return f"{words}?" if row.timing.verdict == "UNSURE" else words

@@ -5,16 +5,16 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas import __version__
 from nas.data import MEAN, STD
-from nas.latency.budget import Budget
+from nas.latency.budget import Budget, Verdict, settling
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.runs.trained import ARCHITECTURE, WEIGHTS, Labelling
+from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling
 from nas.training.scores import Scores
 from space import Architecture, UserError, multiply_adds, parameters, strict
 
@@ -38,6 +38,8 @@ class Certificate:
     budget: str | None
     """None where nothing was asked for; `passed` is None then too."""
     passed: bool | None
+    """Whether the budget is kept: true where the whole 95 % interval is inside it, false where all of it is over, null
+    where that is unsure. `verdict` tells these apart from no budget."""
     latency: Latency
     """Says what was timed (`scope`, input size, batch), on what (`environment`), how often and how surely."""
     precision: str
@@ -65,6 +67,31 @@ class Certificate:
     onnx_same_labels: float
     sha256: Mapping[str, str]
     """Of the files beside it."""
+    unsure: str = field(default="", metadata=strict.LEFT_OUT_WHEN_EMPTY)
+    """Why the verdict is UNSURE, and what would settle it."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "parameters", "multiply_adds", "onnx_images"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}; write the certificate again")
+        shares = [self.miou, self.pixel_accuracy, self.onnx_same_labels, *self.class_iou.values()]
+        if not all(share is None or 0 <= share <= 1 for share in shares):
+            raise UserError("expected scores and shares of 0 to 1; write the certificate again")
+        verdict = self.verdict
+        if verdict is None and self.passed is not None:
+            raise UserError("passed: expected null, since there is no budget; write the certificate again")
+        if (verdict, self.passed) in (("PASS", False), ("FAIL", True)):
+            raise UserError(
+                f"passed: expected what its latency says of {self.budget}, {verdict}, got {str(self.passed).lower()}; "
+                "write the certificate again"
+            )
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the latency says of the budget; None where there is none. (Until 0.1.0 `passed` was said of the median
+        alone.)
+        """
+        return None if self.budget is None else Budget.parse(self.budget).verdict(self.latency)
 
 
 def read_certificate(folder: Path) -> Certificate:
@@ -108,6 +135,7 @@ def certify(
     num_classes = len(labelling.classes)
     scores = None if scored is None else scored.scores
     class_iou = () if scores is None else zip(labelling.classes, scores.class_iou, strict=True)
+    verdict = None if budget is None else budget.verdict(latency)
     words = "not scored: there was no data set"
     if scored is not None:
         words = f"validation images at {height}x{width}, by PyTorch in float32 on {scored.device}"
@@ -116,7 +144,7 @@ def certify(
         certified=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         version=__version__,
         budget=None if budget is None else str(budget),
-        passed=None if budget is None else budget.admits(latency),
+        passed={"PASS": True, "FAIL": False}.get(verdict or ""),
         latency=latency,
         precision=Target.parse(latency.target).precision,
         protocol=_protocol(latency),
@@ -138,6 +166,7 @@ def certify(
         sha256={
             name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in (ARCHITECTURE, WEIGHTS, MODEL)
         },
+        unsure=settling(latency, budget) if budget is not None and verdict == "UNSURE" else "",
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nas.runs.data_seen import data_root
-from nas.runs.trained import WEIGHTS
+from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Phase, Progress, Trial, read_progress
 from nas.storage.files import write_text
 from nas.study import Study, load_study

@@ -1,20 +1,19 @@
 """Trained networks as files: an architecture, its weights, and what they tell apart.
 
-What `nas train` and `nas search` leave can be used without naming the data set again: the classes, their colours and
-the input size are in the metadata of the weights file.
+A folder with a certificate is used only while its files are those that were certified.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import space
-from nas.data import MEAN, STD
+from nas.runs.certificate import CERTIFICATE, read_certificate
+from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, read_labelling
 from nas.training.recipe import Recipe
 from nas.training.scores import Scores
 from space import Architecture, UserError
@@ -23,26 +22,9 @@ if TYPE_CHECKING:
     from nas.data import Dataset
     from space.network import Network
 
-ARCHITECTURE = "architecture.yaml"
-WEIGHTS = "weights.safetensors"
 SCORES = "scores.yaml"
 CHECKPOINT = "checkpoint.pt"
 """Of a training that can go on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labelling:
-    """What a network's outputs mean: class names, one RGB colour each, the size it was trained at, on which data."""
-
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    size: tuple[int, int]
-    data: str
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> Labelling:
-        """The labelling of a data set."""
-        return cls(classes=dataset.classes, palette=dataset.palette, size=dataset.size, data=dataset.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +52,25 @@ class Trained:
                 f"has the same shapes but other numbers; use the {ARCHITECTURE} that was saved with them"
             )
         return network.eval()
+
+    def head_classes(self) -> int:
+        """How many classes the weights tell apart: the channels that the network's last layer gives.
+
+        Raises: UserError when the weights have no such layer.
+        """
+        from nas.training.weights import read_shapes
+
+        graph = self.architecture.graph(2)
+        node = graph.outputs[0]
+        while node.kind not in ("conv", "deconv"):
+            node = graph.nodes[node.inputs[0]]
+        shape = read_shapes(self.weights).get(f"{node.name}.weight", ())
+        if len(shape) != 4:
+            raise UserError(
+                f"{self.weights}: expected {node.name}.weight, the last layer of {self.name}, got no such weight; use "
+                "the weights that were saved with this architecture"
+            )
+        return shape[0] if node.kind == "conv" else shape[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,19 +105,6 @@ class ScoreCard:
         )
 
 
-def metadata(architecture: Architecture, labelling: Labelling) -> dict[str, str]:
-    """What is written into a weights file beside the weights."""
-    return {
-        "architecture": architecture.key,
-        "data": labelling.data,
-        "classes": json.dumps(labelling.classes),
-        "palette": json.dumps(labelling.palette),
-        "size": f"{labelling.size[0]}x{labelling.size[1]}",
-        "mean": json.dumps(MEAN),
-        "std": json.dumps(STD),
-    }
-
-
 def load_winner(folder: Path) -> tuple[Architecture, Path]:
     """The architecture and the weights file in a winner's folder, in a run's, or in what `nas train` left.
 
@@ -128,7 +116,8 @@ def load_winner(folder: Path) -> tuple[Architecture, Path]:
     weights = found / WEIGHTS
     if not weights.is_file():
         raise UserError(f"{folder}: expected {WEIGHTS} beside {ARCHITECTURE}, got none; give --weights")
-    return space.load(found / ARCHITECTURE), weights
+    require_certified(weights)
+    return _certified_architecture(found), weights
 
 
 def folder_of(path: Path) -> Path | None:
@@ -150,8 +139,9 @@ def load_trained(name_or_path: str, weights: str | None) -> Trained:
         raise UserError(f"'{name_or_path}' is an architecture without weights; give --weights FILE.safetensors")
     else:
         architecture, file = load_architecture(name_or_path), Path(weights)
+        require_certified(file)
     return Trained(
-        name=name_or_path, architecture=architecture, weights=file, labelling=_labelling(read_metadata(file), file)
+        name=name_or_path, architecture=architecture, weights=file, labelling=read_labelling(read_metadata(file), file)
     )
 
 
@@ -166,26 +156,30 @@ def load_architecture(name_or_path: str) -> Architecture:
     folder = folder_of(path)
     if folder is None:
         raise UserError(f"{path}: expected a folder with {ARCHITECTURE}, got one without; check the path")
-    return space.load(folder / ARCHITECTURE)
+    return _certified_architecture(folder)
 
 
-def _labelling(words: Mapping[str, str], source: Path) -> Labelling | None:
-    if "classes" not in words:
-        return None
-    try:
-        classes: list[Any] = json.loads(words["classes"])
-        palette: list[Any] = json.loads(words["palette"])
-        size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", words["size"])
-        if size is None or len(classes) != len(palette) or not all(isinstance(name, str) for name in classes):
-            raise ValueError("they contradict each other")
-        return Labelling(
-            classes=tuple(classes),
-            palette=tuple((int(red), int(green), int(blue)) for red, green, blue in palette),
-            size=(int(size[1]), int(size[2])),
-            data=words["data"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
+def require_certified(file: Path) -> None:
+    """Refuse a file that is not the one which the certificate beside it speaks of; without a certificate, or one that
+    does not name it, there is nothing to hold it to.
+
+    Raises: UserError.
+    """
+    if not (file.is_file() and (file.parent / CERTIFICATE).is_file()):
+        return
+    certified = read_certificate(file.parent).sha256.get(file.name)
+    if certified is None:
+        return
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != certified:
         raise UserError(
-            f"{source}: expected metadata with classes, palette, size and data as `nas train` writes them ({error}); "
-            "write the weights again"
-        ) from None
+            f"{file}: expected the file that {CERTIFICATE} beside it certifies (SHA-256 {certified[:12]}...), got "
+            f"another or a changed one ({digest[:12]}...); bring the certified file back, or remove the certificate, "
+            "which says nothing of this one"
+        )
+
+
+def _certified_architecture(folder: Path) -> Architecture:
+    require_certified(folder / ARCHITECTURE)
+    return space.load(folder / ARCHITECTURE)

@@ -10,7 +10,7 @@ from typing import Literal
 from nas.latency.record import Latency
 from nas.storage.files import write_text
 from nas.training.scores import Scores
-from space import Architecture, strict
+from space import Architecture, UserError, strict
 
 Origin = Literal["seed", "random", "guided", "company", "pruned"]
 Phase = Literal["search", "finish"]
@@ -43,6 +43,13 @@ class Trial:
     failed: str = ""
     """Why its training broke, or empty."""
 
+    def __post_init__(self) -> None:
+        if not self.budget_milliseconds > 0:
+            raise UserError(f"budget_milliseconds: expected more than 0, got {self.budget_milliseconds}")
+        for name in ("number", "parameters", "multiply_adds"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
@@ -55,6 +62,12 @@ class Epoch:
     loss: float
     seconds: float
     scores: Scores
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.epoch <= self.epochs:
+            raise UserError(f"expected an epoch of 1 to {self.epochs}, got {self.epoch}")
+        if self.seconds < 0:
+            raise UserError(f"seconds: expected 0 or more, got {self.seconds}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN
 from nas.latency.target import Target
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, Evidence, Scored, certify
-from nas.runs.trained import ARCHITECTURE, WEIGHTS, Labelling, metadata
+from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.storage.files import replace_folder
 from space import Architecture, strict
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from nas.latency.estimates.table import LatencyTable
-from nas.latency.protocol import WITHIN
+from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.search.configured_ray import ray
@@ -41,8 +41,15 @@ class ClusterTiming:
     Raises (on entering): TargetError when the target cannot be timed there, saying what to install or change.
     """
 
-    def __init__(self, target: Target, size: tuple[int, int], num_classes: int) -> None:
-        self._arguments = (target, size, num_classes)
+    def __init__(
+        self,
+        target: Target,
+        size: tuple[int, int],
+        num_classes: int,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._arguments = (target, size, num_classes, patience_seconds)
 
     def __enter__(self) -> ClusterTiming:
         self._actor: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_TimingNode).remote()
@@ -93,8 +100,8 @@ def timing_of_cluster() -> TimingOf:
 class _TimingNode:
     """What times, on its node. What a user can put right travels as text: Ray would wrap it in a traceback."""
 
-    def start(self, target: Target, size: tuple[int, int], num_classes: int) -> Answer:
-        self._timing = LocalTiming(target, size, num_classes)
+    def start(self, target: Target, size: tuple[int, int], num_classes: int, patience_seconds: float) -> Answer:
+        self._timing = LocalTiming(target, size, num_classes, patience_seconds=patience_seconds)
 
         def enter() -> None:
             self._timing.__enter__()

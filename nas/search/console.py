@@ -48,6 +48,8 @@ class Console:
     def published(self, trial: Trial) -> None:
         """A published network was timed at its own width."""
         verdict = "inside" if trial.feasible else "over"
+        if self._budget.verdict(trial.latency) == "UNSURE":
+            verdict = f"unsure, perhaps {verdict}"
         print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {verdict}", flush=True)
 
     def proposed(self, trial: Trial) -> None:
@@ -85,7 +87,12 @@ class Console:
         """The winner beside published networks, its certificate, and where the files are."""
         latency = certificate.latency
         print(f"\n{table}\n")
-        print(f"certificate: {'PASS' if certificate.passed else 'FAIL'}  {latency} against {certificate.budget}")
+        print(f"certificate: {certificate.verdict}  {latency} against {certificate.budget}")
+        if certificate.verdict == "UNSURE":
+            print(f"  {certificate.unsure.replace('FOLDER', str(self._run.root))}")
+            print(
+                f"  or, when the machine is quiet, certify again: nas search --resume {self._run.root} --patience 5min"
+            )
         print(
             f"  p90 {latency.p90_milliseconds:.2f} ms, p99 {latency.p99_milliseconds:.2f} ms, {latency.samples} pairs"
         )

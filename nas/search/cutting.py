@@ -9,7 +9,7 @@ from nas.prune.plan import PruningPlan
 from nas.prune.pruner import Pruner
 from nas.prune.tuning import FineTuning
 from nas.runs.folder import RunFolder
-from nas.runs.trained import WEIGHTS
+from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Trial
 from nas.search.search import Candidate, Search
 from nas.training.weights import load_weights, save_weights

@@ -7,12 +7,14 @@ again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from dataclasses import replace
 
 import space
 from nas.data import check, load
 from nas.latency import default_target, parse_target
+from nas.latency.budget import unsettled
 from nas.latency.meter import Measures
 from nas.runs.certificate import Certificate
 from nas.runs.data_seen import hold_to_data
@@ -46,6 +48,7 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
         if address:  # the cluster may have a node that times
             session.enter_context(ray_session(address, concurrent))
             timing_of = timing_of_cluster()
+        timing_of = functools.partial(timing_of, patience_seconds=asked.study.patience_seconds)
         with timing_of(asked.target, asked.study.data.size, asked.num_classes) as timing:
             if not run.trials():
                 _require_reachable(asked, timing)
@@ -89,7 +92,8 @@ def _workers(study: Study) -> Workers:
 
 
 def _require_reachable(search: Search, meter: Measures) -> None:
-    """Say that a budget cannot be met before anything is trained.
+    """Say that a budget cannot be met before anything is trained. Latencies that a busy machine gave say no such thing:
+    they are taken once more, and if that does not help it is the machine that is refused, not the budget.
 
     Raises: BudgetError with the lowest latency reached.
     """
@@ -97,13 +101,22 @@ def _require_reachable(search: Search, meter: Measures) -> None:
     smallest = [
         scale_width(space.load(name), SMALLEST) for name in ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
     ]
-    latencies = meter.measure_together(smallest, within=search.quick)
-    lowest = min(latency.milliseconds(budget.statistic) for latency in latencies)
-    if lowest > budget.milliseconds:
-        raise BudgetError(
-            f"expected a budget that {search.target} can meet, got {budget}; the narrowest networks of the space take "
-            f"{lowest:.2f} ms here; raise the budget or lower the input size"
-        )
+    for _ in range(2):
+        latencies = meter.measure_together(smallest, within=search.quick)
+        lowest = min(latencies, key=lambda latency: latency.milliseconds(budget.statistic))
+        milliseconds = lowest.milliseconds(budget.statistic)
+        if all(budget.refutes(latency) for latency in latencies):
+            raise BudgetError(
+                f"expected a budget that {search.target} can meet, got {budget}; the narrowest networks of the space "
+                f"take {milliseconds:.2f} ms here; raise the budget or lower the input size"
+            )
+        if any(budget.verdict(each) != "FAIL" and (budget.admits(each) or not each.flagged) for each in latencies):
+            return
+    disturbed = lowest if lowest.flagged else next(latency for latency in latencies if latency.flagged)
+    raise BudgetError(
+        f"expected a machine quiet enough to tell whether {search.target} can meet {budget}; the narrowest networks of "
+        f"the space took {milliseconds:.2f} ms, but {unsettled(disturbed)}"
+    )
 
 
 def _measure_published(search: Search, meter: Measures) -> None:

@@ -47,16 +47,26 @@ def finalists(search: Search) -> list[Trial]:
 
 
 def certify_best(search: Search, meter_of: MeterOf) -> Certificate:
-    """Measure the finished networks again, best first, until one passes; failing all, the best says that it fails."""
+    """Measure the finished networks again, best first, until one passes. Failing all, the best of those that may be
+    inside the budget is certified as unsure, or else the best of all as over it.
+    """
     competing = [*finalists(search), *_pruned(search)]
     ranked = sorted(competing, key=lambda trial: search.run.best_miou(trial) or 0.0, reverse=True)
+    certificate, unsure = None, None
     for trial in ranked:
         search.console.step(f"certify {trial.name}")
         certificate = _write(search, trial, meter_of)
-        if certificate.passed:
+        if certificate.verdict == "PASS":
             return certificate
-        search.console.step(f"        {certificate.latency} is over {search.budget}")
-    return _write(search, ranked[0], meter_of)
+        if certificate.verdict == "UNSURE":
+            unsure = unsure or trial
+            search.console.step(f"        {certificate.latency} may be inside {search.budget}, or over it")
+        else:
+            search.console.step(f"        {certificate.latency} is over {search.budget}")
+    chosen = unsure or ranked[0]
+    if certificate is not None and chosen is ranked[-1]:  # the last one written
+        return certificate
+    return _write(search, chosen, meter_of)
 
 
 def _pruned(search: Search) -> list[Trial]:
@@ -69,7 +79,7 @@ def _pruned(search: Search) -> list[Trial]:
 def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
     import torch
 
-    from nas.runs.trained import Labelling
+    from nas.runs.labelling import Labelling
     from nas.runs.winner import Certification, Finished, write_winner
     from nas.training.weights import load_weights
 

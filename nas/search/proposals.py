@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import space
+from nas.latency.budget import unsettled
 from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
@@ -110,11 +111,12 @@ class Proposals:
     def _new(self, origin: Origin, draw: Callable[[int], _Drawn]) -> Trial:
         """The first draw that is not known yet and can be brought inside the budget. `draw` is given the attempt."""
         name = f"{origin} {len(self._ours(origin)) + 1}"
-        lowest = float("inf")
+        lowest: Latency | None = None
         for attempt in range(MOST_ATTEMPTS):
             drawn = draw(attempt)
             filled = self._fill(drawn.architecture)
-            lowest = min(lowest, filled.latency.milliseconds(self._budget.statistic))
+            if lowest is None or self._violation(filled.latency) < self._violation(lowest):
+                lowest = filled.latency
             known = self._trials.get(filled.architecture.key)
             if known is not None:
                 if drawn.number is not None:
@@ -129,9 +131,11 @@ class Proposals:
             )
             if trial is not None:
                 return trial
+        assert lowest is not None, "there is more than one attempt"
         raise BudgetError(
             f"expected candidates inside {self._budget}, but {MOST_ATTEMPTS} draws in a row were over it at any width "
-            f"or known already; the lowest took {lowest:.2f} ms; raise the budget or widen the study's space"
+            f"or known already; the lowest took {lowest.milliseconds(self._budget.statistic):.2f} ms; "
+            + (unsettled(lowest) or "raise the budget or widen the study's space")
         )
 
     def _random(self, attempt: int) -> _Drawn:

@@ -13,7 +13,6 @@ from nas.latency import Meter
 from nas.latency.estimates import calibration
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
-from nas.latency.target import Target
 
 
 class Timing(Measures, Protocol):
@@ -23,7 +22,8 @@ class Timing(Measures, Protocol):
         """The table that the machine which times keeps of the device, or None when it has none that can be used."""
 
 
-TimingOf = Callable[[Target, tuple[int, int], int], contextlib.AbstractContextManager[Timing]]
+TimingOf = Callable[..., contextlib.AbstractContextManager[Timing]]
+"""Makes a timing for a target, an input size (H, W), a number of classes and `patience_seconds`."""
 
 
 class LocalTiming(Meter):

@@ -18,7 +18,8 @@ from typing import Any
 
 from nas.data import load
 from nas.runs.folder import RunFolder
-from nas.runs.trained import CHECKPOINT, WEIGHTS, Labelling, metadata
+from nas.runs.labelling import WEIGHTS, Labelling, metadata
+from nas.runs.trained import CHECKPOINT
 from nas.runs.trial import Epoch, Phase, Trial, append_epoch, read_progress
 from nas.search.configured_ray import ASHAScheduler, FIFOScheduler, Searcher, TrialScheduler, ray, tune
 from nas.search.cutting import parent_network

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,6 @@ from nas.storage.files import write_atomically
 from space.errors import UserError
 
 FORMAT = 1
-DAMAGE = (RuntimeError, OSError, EOFError, LookupError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile)
-"""What reading a file raises that is cut short, overwritten or no checkpoint at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +60,9 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, str]) -> Checkpoint
                 "continue with the version that wrote it, or start anew"
             )
         checkpoint = Checkpoint(**{name: value for name, value in state.items() if name != "format"})
-    except DAMAGE as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever torch makes of a file that is cut short, overwritten or no checkpoint at all
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path}: expected a checkpoint, got another or a damaged file ({reason}); delete it and start anew"

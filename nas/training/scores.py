@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from space.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
@@ -19,6 +21,11 @@ class Scores:
     """One per class; None for a class that occurs in neither."""
     pixel_accuracy: float
     """The share of labelled pixels that are predicted right."""
+
+    def __post_init__(self) -> None:
+        shares = (self.miou, self.pixel_accuracy, *(iou for iou in self.class_iou if iou is not None))
+        if not 0 <= min(shares) <= max(shares) <= 1:
+            raise UserError(f"expected scores of 0 to 1, got {min(shares)} to {max(shares)}")
 
 
 @dataclass(frozen=True, kw_only=True)

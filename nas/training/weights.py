@@ -45,6 +45,19 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         raise _unreadable(Path(path), error) from None
 
 
+def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a safetensors file's tensors, which are not read.
+
+    Raises: UserError as `load_weights`.
+    """
+    _check_readable(Path(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(Path(path), error) from None
+
+
 def load_into(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Copy weights into a network of the same architecture and number of classes; `source` names them in errors.
 

@@ -54,6 +54,8 @@ VERSION = "4"
 
 WITHIN = 0.015  # of the ratio: half of its 95 % interval, unless asked otherwise
 QUICK = 2.0  # times as unsure are latencies that only lead to another one
+PATIENCE_SECONDS = 12.0  # per candidate, for a machine that is not as it was anchored, unless asked otherwise
+PATIENCE_LIMITS = (0.0, 3600.0)  # that can be asked for
 WITHIN_LIMITS = (0.001, 0.2)  # that can be asked for
 
 SCOPE = "network, upsampling to the input size, arg-max to labels; no copy of the image in or the labels out"
@@ -68,3 +70,14 @@ def check_within(within: float, name: str) -> float:
     if not low <= within <= high:
         raise UserError(f"{name}: expected {low:.1%} to {high:.0%} of a latency, got {within:.2%}")
     return within
+
+
+def check_patience(seconds: float, name: str) -> float:
+    """`seconds`, if a machine can be waited for that long.
+
+    Raises: UserError when it cannot be; the message begins with `name`.
+    """
+    low, high = PATIENCE_LIMITS
+    if not low <= seconds <= high:
+        raise UserError(f"{name}: expected {low:.0f} to {high:.0f} seconds, got {seconds:g}")
+    return seconds

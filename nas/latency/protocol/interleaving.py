@@ -10,7 +10,7 @@ import numpy as np
 
 from nas.latency.machine import load
 from nas.latency.machine.watch import THIS_MACHINE, Watch
-from nas.latency.protocol import WITHIN
+from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
 from nas.latency.protocol.anchor import FAR_CANARY, FAR_FROM_ANCHOR, Anchor
 from nas.latency.protocol.pairs import Pairs
 from nas.latency.protocol.quiet import quiet_median
@@ -22,7 +22,6 @@ MORE_SECONDS = 15.0  # nothing is added after that long: the machine is not goin
 QUIET_BLOCKS = 3  # least; fewer when less is asked
 
 PERIOD_SECONDS = 0.25  # least, from one block of a candidate to its next; less where less is asked
-PATIENCE_SECONDS = 12.0  # per candidate, for a machine that is not as it was anchored
 PAUSE_SECONDS = (0.05, 1.0)  # first and longest
 BETTER_BLOCKS = 4  # after which the machine is called better than it was anchored
 
@@ -38,7 +37,8 @@ class Conditions:
     within: float = WITHIN
     """Half of the ratio's 95 % interval that is asked for, as a share of the ratio."""
     patience_seconds: float = PATIENCE_SECONDS
-    """How long to wait, for each candidate, for a machine that is not as it was anchored."""
+    """How long to wait, for each candidate, for a machine that is not as it was anchored. More of it than usual also
+    allows as many times more blocks and repetitions."""
     watch: Watch = THIS_MACHINE
     """The clock that says whose turn it is."""
 
@@ -53,18 +53,29 @@ class Conditions:
         return math.ceil(QUIET_BLOCKS * self.ease)
 
     @property
+    def stretch(self) -> float:
+        """How many times the usual effort may be made until intervals are narrow and nothing disturbs."""
+        return max(1.0, self.patience_seconds / PATIENCE_SECONDS)
+
+    @property
     def ease(self) -> float:
         """The share of the full effort that is asked for."""
         return min(1.0, WITHIN / self.within)
 
 
 def measure(candidates: Sequence[ReadyNetwork], conditions: Conditions) -> list[Pairs]:
-    """Warm up and take pairs; once more of those that something disturbed, and then the better of the two."""
+    """Warm up and take pairs; once more of those that something disturbed, and then the better of the two. Who is more
+    patient than usual repeats that.
+    """
     for candidate in candidates:
         candidate.warm_up()
     taken = take_pairs(candidates, conditions)
-    again = [index for index, one in enumerate(taken) if one.repeatable]
-    if again:
+    deadline = conditions.watch.seconds() + conditions.patience_seconds - PATIENCE_SECONDS
+    repeated = False
+    while again := [index for index, one in enumerate(taken) if one.repeatable]:
+        if repeated and conditions.watch.seconds() >= deadline:
+            break
+        repeated = True
         second = take_pairs([candidates[index] for index in again], conditions)
         for index, other in zip(again, second, strict=True):
             taken[index] = min(taken[index], other, key=lambda one: (len(one.flagged), one.half_width))
@@ -134,7 +145,8 @@ class _Series:
         count, least = len(self.counted), self.conditions.blocks
         if count < least:
             return False
-        if count >= MOST_BLOCKS * least or self.seconds > MORE_SECONDS:
+        stretch = self.conditions.stretch
+        if count >= stretch * MOST_BLOCKS * least or self.seconds > stretch * MORE_SECONDS:
             return True
         taken = _pairs(self.counted)
         return taken.quiet_blocks >= self.conditions.quiet_blocks and taken.half_width <= self.conditions.within

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from nas.latency.machine import lane
 from nas.latency.machine.watch import Watch
+from nas.latency.protocol import PATIENCE_SECONDS
 from nas.latency.protocol.anchor import Anchor
-from nas.latency.protocol.interleaving import PATIENCE_SECONDS, Conditions, measure
+from nas.latency.protocol.interleaving import Conditions, measure
 from nas.latency.protocol.pairs import Pairs, summarise
 from nas.latency.protocol.ready import ReadyNetwork
 from nas.latency.record import Latency
@@ -17,13 +18,21 @@ from nas.latency.target import Target
 class InterleavedTimer:
     """Of one target and input size (H, W). What it learns of the machine is kept for the next measurement."""
 
-    def __init__(self, target: Target, size: tuple[int, int], environment: Mapping[str, str], watch: Watch) -> None:
+    def __init__(
+        self,
+        target: Target,
+        size: tuple[int, int],
+        environment: Mapping[str, str],
+        watch: Watch,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._target = target
         self._size = size
         self._environment = environment
         self._watch = watch
         self._anchor: Anchor | None = None  # one for all, so that all milliseconds compare
-        self._patience_seconds = PATIENCE_SECONDS  # for a machine that is not as it was anchored
+        self._most_patience_seconds = patience_seconds
+        self._patience_seconds = patience_seconds  # for a machine that is not as it was anchored
 
     def measure(self, candidates: Sequence[ReadyNetwork], within: float) -> list[Latency]:
         """The latency of each candidate at batch 1, to `within` that share of it; they take turns.
@@ -39,7 +48,7 @@ class InterleavedTimer:
         self._anchor = anchor
         # A machine that stays away is not waited for each time as long; one that came back is, little by little.
         away = any(one.out_of_patience for one in taken)
-        self._patience_seconds = min(self._patience_seconds * (0.5 if away else 2.0), PATIENCE_SECONDS)
+        self._patience_seconds = min(self._patience_seconds * (0.5 if away else 2.0), self._most_patience_seconds)
         return [
             summarise(one, anchor, target=self._target, size=self._size, environment=self._environment) for one in taken
         ]

@@ -1,4 +1,5 @@
-"""The process that measures: `python -m nas.latency.worker TARGET HEIGHT WIDTH CLASSES`, driven by `nas.latency.Meter`.
+"""The process that measures: `python -m nas.latency.worker TARGET HEIGHT WIDTH CLASSES [PATIENCE]`, driven by
+`nas.latency.Meter`. PATIENCE is in seconds.
 
 It speaks JSON, one line each way (`nas.latency.worker.replies`). On start it says {"ready": true, "environment":
 {...}}. A request
@@ -25,6 +26,7 @@ from typing import Any, TextIO
 
 from nas.latency import runtimes
 from nas.latency.machine import device, lane
+from nas.latency.protocol import PATIENCE_SECONDS
 from nas.latency.protocol.ready import LocalNetwork, ReadyNetwork
 from nas.latency.protocol.timer import InterleavedTimer
 from nas.latency.target import Target
@@ -40,7 +42,7 @@ EARLY = ("nas.export.comparison", "nas.export.graph", "torch.onnx", "onnx", "num
 def main(arguments: list[str]) -> int:
     """Serve requests until the input ends."""
     replies = _own_stdout()
-    target_text, height, width, classes = arguments
+    target_text, height, width, classes, *patience = arguments
     size, num_classes = (int(height), int(width)), int(classes)
 
     def say(reply: dict[str, Any]) -> bool:
@@ -79,7 +81,9 @@ def main(arguments: list[str]) -> int:
     started = answer(start)
     if not say(started):
         return 1
-    timer = InterleavedTimer(target, size, started["environment"], runtimes.watch(runtimes.load(target)))
+    watch = runtimes.watch(runtimes.load(target))
+    patience_seconds = float(patience[0]) if patience else PATIENCE_SECONDS
+    timer = InterleavedTimer(target, size, started["environment"], watch, patience_seconds)
     for line in sys.stdin:
         say(answer(functools.partial(measure, json.loads(line))))
     return 0

@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from nas.commands.measure import judged
+from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.report.leaderboard import write_leaderboard
 
@@ -46,6 +48,26 @@ def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(n
     with Image.open(board / "latency.png") as picture:
         assert picture.format == "PNG"
         assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 10  # something is drawn
+
+
+@pytest.mark.parametrize(("budget", "verdict", "code"), [("1000ms p99", "PASS", 0), ("0.001ms", "FAIL", 3)])
+def test_a_budget_is_judged(nas, budget, verdict, code):
+    answer = nas("measure", "ndnet29-fcn32", "--target", "null@cpu:1", "--input", "64x96", "--budget", budget)
+    assert answer.code == code, answer.err
+    assert re.search(rf" {budget}\n.*\nndnet29-fcn32 .* {verdict}\n", answer.out)
+
+
+def test_how_a_verdict_would_be_settled_is_a_command(capsys):
+    wide = Latency(
+        p50_milliseconds=2.39, p90_milliseconds=3.0, p99_milliseconds=4.0, ci_low_milliseconds=1.73,
+        ci_high_milliseconds=9.53, samples=40, ratio=0.5, ratio_low=0.4, ratio_high=2.0, reference_milliseconds=4.0,
+        raw_p50_milliseconds=2.2, target="torch@cpu:2", height=64, width=96, scope="network", flagged=("a neighbour",),
+    )  # fmt: skip
+    assert judged({"erfnet": wide}, Budget.parse("5ms")) == "UNSURE"
+    told = capsys.readouterr().out
+    assert "5ms is between 1.73 and 9.53 ms, since the machine was busy" in told
+    assert "nas measure erfnet --target torch@cpu:2 --input 64x96 --budget '5ms' --within 1.5% --patience 5min" in told
+    assert "--target torch@cpu:1" in told  # fewer threads
 
 
 def test_why_a_latency_is_not_to_be_trusted_is_in_the_table(tmp_path):

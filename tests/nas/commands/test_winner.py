@@ -21,7 +21,8 @@ from nas.latency import parse_target
 from nas.latency.budget import Budget
 from nas.runs.certificate import Certificate, Evidence, Scored, certify, read_certificate
 from nas.runs.checked_export import OnnxCheck
-from nas.runs.trained import Labelling, load_winner
+from nas.runs.labelling import Labelling
+from nas.runs.trained import load_winner
 from nas.runs.winner import Certification, Finished, write_winner
 from nas.storage.files import replace_folder
 from nas.training.evaluation import evaluate
@@ -181,7 +182,8 @@ from pathlib import Path
 from nas.data import DataSpec, load
 from nas.latency import parse_target
 from nas.runs.certificate import Certificate
-from nas.runs.trained import Labelling, load_winner
+from nas.runs.labelling import Labelling
+from nas.runs.trained import load_winner
 from nas.training.weights import load_weights
 from nas.runs.winner import Finished, Certification, write_winner
 folder, trained, pictures = sys.argv[1:]

@@ -12,7 +12,7 @@ import pytest
 
 from nas.latency.machine import gpu, load
 from nas.latency.machine.watch import Watch
-from nas.latency.protocol import WITHIN, anchor, candidate, interleaving, quiet
+from nas.latency.protocol import WITHIN, anchor, interleaving, quiet, ready
 from nas.latency.protocol.controls import CANARY_CALLS, Controls
 from nas.latency.protocol.pairs import Pairs, summarise
 from nas.latency.protocol.ready import LocalNetwork
@@ -183,7 +183,7 @@ class Moved:
     """A machine whose cores share no cache for a while: the canary and the candidate take twice as long."""
 
     def __init__(self, blocks: float) -> None:
-        self.calls_left = blocks * (25 + candidate.WARM_PAIRS) + 1  # blocks of 25 pairs of 4 ms, chosen by one call
+        self.calls_left = blocks * (25 + ready.WARM_PAIRS) + 1  # blocks of 25 pairs of 4 ms, chosen by one call
 
     def call(self) -> None:
         self.calls_left -= 1
@@ -242,6 +242,19 @@ def test_a_reference_far_from_its_anchor_is_flagged() -> None:
     slow = interleaving.take_pairs([LocalNetwork(waits(3.0), controls(2.0, 0.4))], conditions())[0]
     assert any("of its anchored latency" in reason for reason in slow.disturbances)
     assert slow.ratio == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(("patience_seconds", "rounds"), [(12.0, 2), (600.0, 5)])
+def test_who_is_patient_repeats_until_nothing_disturbs(
+    patience_seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine is busy for four rounds."""
+    told = iter([("other processes",)] * 4 + [()] * 2)
+    monkeypatch.setattr(load, "disturbances", lambda spans, threads: next(told))
+    patient = replace(conditions(), patience_seconds=patience_seconds)
+    taken = interleaving.measure([taking(2.0)], patient)[0]
+    assert bool(taken.flagged) == (rounds < 5)
+    assert len(list(told)) == 6 - rounds
 
 
 def test_one_thread_needs_no_other_core() -> None:

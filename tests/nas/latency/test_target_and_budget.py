@@ -180,6 +180,36 @@ def test_a_budget_admits_by_its_statistic() -> None:
     assert Budget.parse("12ms p99").admits(measured)
 
 
+@pytest.mark.parametrize(
+    ("budget", "low", "high", "verdict"),
+    [
+        ("10ms", 8.9, 9.9, "PASS"),
+        ("10ms", 8.9, 10.0, "PASS"),
+        ("10ms", 8.9, 10.1, "UNSURE"),
+        ("9ms", 8.9, 10.1, "UNSURE"),
+        ("8.9ms", 8.9, 10.1, "UNSURE"),
+        ("8.8ms", 8.9, 10.1, "FAIL"),
+        ("100fps", 8.9, 9.9, "PASS"),
+        ("10ms p90", 8.9, 9.2, "PASS"),  # p90 is 9.5 ms, as unsure as the median
+        ("10ms p90", 8.9, 9.5, "UNSURE"),
+        ("9.3ms p90", 8.9, 9.0, "FAIL"),
+        ("11ms p99", 8.0, 9.9, "UNSURE"),
+        ("8.5ms", 9.5, 9.9, "FAIL"),  # an interval beside its median: both count
+        ("9.2ms", 9.5, 9.9, "UNSURE"),
+    ],
+)
+def test_a_verdict_is_that_of_the_whole_interval(budget: str, low: float, high: float, verdict: str) -> None:
+    measured = latency(ci_low_milliseconds=low, ci_high_milliseconds=high, flagged=())
+    assert Budget.parse(budget).verdict(measured) == verdict
+    assert Budget.parse(budget).refutes(measured) == (verdict == "FAIL")
+
+
+def test_a_busy_machine_refutes_nothing() -> None:
+    measured = latency(flagged=("other processes used 69% of the cores timed on",))
+    assert Budget.parse("1ms").verdict(measured) == "FAIL"
+    assert not Budget.parse("1ms").refutes(measured)
+
+
 def test_a_latency_survives_its_yaml_to_the_last_bit() -> None:
     measured = latency(
         ratio=0.1 + 0.2, ratio_low=1e-7, ratio_high=1e22, blocks=((1 / 3, 6.0), (1e-5, 2.0)), flagged=("a: 'b' # c",)

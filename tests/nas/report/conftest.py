@@ -15,7 +15,7 @@ from nas.data import DataSpec, load
 from nas.latency.record import Latency
 from nas.runs.certificate import Certificate
 from nas.runs.folder import RunFolder
-from nas.runs.trained import Labelling, metadata
+from nas.runs.labelling import Labelling, metadata
 from nas.runs.trial import Epoch, Origin, Phase, Progress, Trial
 from nas.storage.files import write_text
 from nas.study import SearchPlan, Study

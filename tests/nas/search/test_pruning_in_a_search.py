@@ -19,7 +19,7 @@ from nas.prune.plan import PruningPlan
 from nas.prune.pruner import Pruner
 from nas.report import summarize
 from nas.runs.folder import RunFolder
-from nas.runs.trained import WEIGHTS
+from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.search.cutting import prune_over_budget
 from nas.search.search import Candidate, Search

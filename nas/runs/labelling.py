@@ -1,0 +1,88 @@
+"""What a network's outputs mean, and what a trained network's files are called.
+
+The classes, their colours and the input size are in the metadata of the weights file, so that what `nas train` and
+`nas search` leave can be used without naming the data set again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.data import IGNORE, MEAN, STD
+from nas.data.dataset import SIZE_LIMITS
+from nas.data.pictures import distinct_colours
+from space import Architecture, UserError
+
+if TYPE_CHECKING:
+    from nas.data import Dataset
+
+ARCHITECTURE = "architecture.yaml"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """What a network's outputs mean: class names, one RGB colour each, the size it was trained at, on which data."""
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    size: tuple[int, int]
+    data: str
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Labelling:
+        """The labelling of a data set."""
+        return cls(classes=dataset.classes, palette=dataset.palette, size=dataset.size, data=dataset.name)
+
+    @classmethod
+    def unnamed(cls, num_classes: int, size: tuple[int, int]) -> Labelling:
+        """What is left to say of weights that say nothing themselves: numbers as names."""
+        names = tuple(f"class {index}" for index in range(num_classes))
+        return cls(classes=names, palette=distinct_colours(num_classes), size=size, data="unknown")
+
+
+def metadata(architecture: Architecture, labelling: Labelling) -> dict[str, str]:
+    """What is written into a weights file beside the weights."""
+    return {
+        "architecture": architecture.key,
+        "data": labelling.data,
+        "classes": json.dumps(labelling.classes),
+        "palette": json.dumps(labelling.palette),
+        "size": f"{labelling.size[0]}x{labelling.size[1]}",
+        "mean": json.dumps(MEAN),
+        "std": json.dumps(STD),
+    }
+
+
+def read_labelling(words: Mapping[str, str], source: Path) -> Labelling | None:
+    """The labelling in the metadata of the weights file `source`; None where it says nothing.
+
+    Raises: UserError when it says half of it, or contradicts itself.
+    """
+    if "classes" not in words:
+        return None
+    try:
+        classes: Any = json.loads(words["classes"])
+        palette: Any = json.loads(words["palette"])
+        found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", words["size"])
+        if not (isinstance(classes, list) and isinstance(palette, list) and len(classes) == len(palette)):
+            raise ValueError("they contradict each other")
+        if not (1 <= len(classes) <= IGNORE and all(isinstance(name, str) for name in classes)):
+            raise ValueError(f"1 to {IGNORE} classes have names")
+        if not all(type(channel) is int and 0 <= channel <= 255 for colour in palette for channel in colour):
+            raise ValueError("colours are numbers of 0 to 255")
+        size = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not SIZE_LIMITS[0] <= min(size) <= max(size) <= SIZE_LIMITS[1]:
+            raise ValueError(f"the size is {words['size'][:20]!r}")
+        colours = tuple((red, green, blue) for red, green, blue in palette)
+        return Labelling(classes=tuple(classes), palette=colours, size=size, data=words["data"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{source}: expected metadata with classes, palette, size and data as `nas train` writes them ({error}); "
+            "write the weights again"
+        ) from None

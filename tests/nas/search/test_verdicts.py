@@ -1,0 +1,147 @@
+"""What a search says of a budget when its latencies do not tell: on an invented machine that may be busy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+import space
+from nas.data import DataSpec
+from nas.latency.meter import Measures
+from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
+from nas.latency.target import Target
+from nas.runs.certificate import read_certificate
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Epoch, append_epoch
+from nas.search.engine import _require_reachable
+from nas.search.finishing import certify_best
+from nas.search.search import Candidate, Search
+from nas.study import SearchPlan, Study
+from nas.training import Recipe, Scores
+from nas.training.weights import save_weights
+from space import Architecture, BudgetError
+from space.scale import scale_width
+
+BUSY = ("other processes used 69% of the cores timed on", "the median is known to 80% only after 25 pairs")
+Invented = Callable[[float], Latency]
+
+
+def between(latency: Latency, low: float, high: float, flagged: tuple[str, ...] = ()) -> Latency:
+    return replace(latency, ci_low_milliseconds=low, ci_high_milliseconds=high, flagged=flagged)
+
+
+@dataclass
+class Machine:
+    """Gives the answers that it was told to give, one a round, and the last one from then on."""
+
+    answers: list[Latency]
+    rounds: int = 0
+    certified: dict[str, Latency] = field(default_factory=dict)
+    """By the key of an architecture."""
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        return self.certified[architecture.key]
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        answer = self.answers[min(self.rounds, len(self.answers) - 1)]
+        self.rounds += 1
+        return [answer for _ in architectures]
+
+
+@pytest.fixture
+def asked(tmp_path: Path, search_of: Callable[[RunFolder], Search]) -> Search:
+    study = Study(
+        data=DataSpec(size=(32, 48), train_images=2, validation_images=2),
+        budget="10ms",
+        target="onnxruntime@cpu",
+        recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=1, batch_size=2),
+        search=SearchPlan(finish_epochs=0, finalists=3),
+    )
+    return search_of(RunFolder.create(tmp_path / "run", study))
+
+
+def test_a_budget_is_refused_by_what_surely_is_over_it(asked: Search, invented: Invented) -> None:
+    with pytest.raises(BudgetError, match=r"the narrowest networks of the space take 12.45 ms here; raise the budget"):
+        _require_reachable(asked, Machine([invented(12.45)]))
+
+
+def test_a_busy_machine_is_no_verdict_on_a_budget(asked: Search, invented: Invented) -> None:
+    machine = Machine([replace(between(invented(12.45), 4.15, 24.9, BUSY), target="onnxruntime@cpu")])
+    with pytest.raises(BudgetError, match="quiet enough to tell whether onnxruntime@cpu can meet 10ms") as told:
+        _require_reachable(asked, machine)
+    assert machine.rounds == 2
+    assert BUSY[0] in str(told.value)
+    assert "wait until" in str(told.value)
+    assert "--patience 5min" in str(told.value)
+    assert "--target onnxruntime@cpu:1" in str(told.value)
+    assert "raise the budget" not in str(told.value)
+
+
+def test_a_flag_is_enough_whatever_the_interval(asked: Search, invented: Invented) -> None:
+    with pytest.raises(BudgetError, match="machine was busy"):
+        _require_reachable(asked, Machine([replace(invented(12.45), flagged=BUSY)]))
+
+
+@pytest.mark.parametrize("low", [8.0, 9.9])
+def test_a_search_goes_on_where_something_may_be_inside(low: float, asked: Search, invented: Invented) -> None:
+    machine = Machine([between(invented(10.1), low, 11.0)])
+    _require_reachable(asked, machine)
+    assert machine.rounds == 1
+
+
+def test_a_machine_that_is_quiet_again_is_heard(asked: Search, invented: Invented) -> None:
+    machine = Machine([replace(invented(12.45), flagged=BUSY), invented(6.0)])
+    _require_reachable(asked, machine)
+    assert machine.rounds == 2
+
+
+@pytest.mark.parametrize(
+    ("intervals", "winner", "verdict"),
+    [
+        (((9.0, 12.0), (8.0, 9.0)), 1, "PASS"),  # the best may be over: the second surely is not
+        (((11.0, 12.0), (9.0, 11.0)), 1, "UNSURE"),
+        (((11.0, 12.0), (10.5, 11.0)), 0, "FAIL"),
+    ],
+)
+def test_a_finalist_that_passes_is_preferred(
+    intervals: Sequence[tuple[float, float]],
+    winner: int,
+    verdict: str,
+    asked: Search,
+    invented: Invented,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from nas.data import load
+
+    asked = replace(asked, dataset=load(asked.study.data))
+    machine = Machine([])
+    architectures = [scale_width(space.load("ndnet29-fcn32"), factor) for factor in (0.10, 0.15)]
+    for number, (architecture, (low, high)) in enumerate(zip(architectures, intervals, strict=True)):
+        trial = asked.trial(number + 1, Candidate(name="", origin="random", architecture=architecture), invented(9.5))
+        asked.run.write_trial(trial)
+        folder, scores = (
+            asked.run.phase_path(trial, "search"),
+            Scores(miou=0.5 - number / 10, pixel_accuracy=0.5, class_iou=()),
+        )
+        append_epoch(folder, Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
+        save_weights(folder / "weights.safetensors", architecture.build(asked.num_classes).state_dict(), {})
+        machine.certified[architecture.key] = between(invented((low + high) / 2), low, high)
+
+    @contextlib.contextmanager
+    def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[Measures]:
+        yield machine
+
+    certificate = certify_best(asked, meter_of)
+    assert (certificate.architecture, certificate.verdict) == (architectures[winner].key, verdict)
+    assert read_certificate(asked.run.winner) == certificate
+    assert certificate.passed == {"PASS": True, "FAIL": False, "UNSURE": None}[verdict]
+    assert bool(certificate.unsure) == (verdict == "UNSURE")
+    asked.console.answer("", certificate, Path("report.html"))
+    told = capsys.readouterr().out
+    assert f"certificate: {verdict}" in told
+    assert (f"nas measure {asked.run.root} --target onnxruntime@cpu:1" in told) == (verdict == "UNSURE")
