@@ -25,6 +25,7 @@ T = TypeVar("T")
 LONGEST_DOCUMENT_BYTES = 1_000_000
 DEEPEST_NESTING = 20
 MOST_NODES = 50_000
+LARGEST = 2**63 - 1  # whole number: what libraries take
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same grammar, ten times as fast where libyaml is there
 SCALARS = {
     bool: "tag:yaml.org,2002:bool",
@@ -263,6 +264,8 @@ def _scalar(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
         try:
             value = yaml.constructor.SafeConstructor().construct_object(node)
         except (ValueError, yaml.YAMLError):
+            value = None
+        if type(value) is int and abs(value) > LARGEST:
             value = None
         if kind is float and isinstance(value, str):
             value = _float_without_dot(value)

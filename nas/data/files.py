@@ -7,7 +7,6 @@ as the values that are stored, which Pillow would stretch to 0..255.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nas.cores import usable_cores
 from nas.data.dataset import IGNORE, ILLEGAL, Dataset, Split
 from space.errors import DataError
 
@@ -225,7 +225,7 @@ def _same_size(pair: tuple[Path, Path], image: tuple[int, ...], label: tuple[int
 
 def _in_threads(work: Callable[..., Result], items: Iterable[object]) -> list[Result]:
     """Results in order; the first failure in that order is raised. Pillow decodes outside Python's lock."""
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
         try:
             return list(pool.map(work, items))
         except DataError:
