@@ -45,21 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = f"nas {chosen}" if chosen in COMMANDS else "nas"
     heard: list[int] = []  # signals
     try:
+        if arguments is None:
+            _listen(heard, name)
         try:
-            if arguments is None:
-                _listen(heard, name)
             _run(given, chosen)
-            sys.stdout.flush()
-        except SystemExit:  # argparse has said everything
-            sys.stdout.flush()
-            raise
-    except SystemExit:
-        if not heard:
-            raise
-        return _interrupted(name, heard)
+        finally:
+            sys.stdout.flush()  # while what keeps it from being written can still be said
     except BaseException as error:
         if heard or isinstance(error, KeyboardInterrupt):
-            return _interrupted(name, heard)
+            code = _interrupted(name, heard)
+            if arguments is None:
+                os._exit(code)  # what libraries would do at the end is not fit for being half loaded
+            return code
+        if isinstance(error, SystemExit):  # argparse has said everything
+            raise
         return _answer(name, error)
     return 0
 
@@ -173,7 +172,8 @@ def _fault(error: BaseException) -> str:
     import tempfile
     import traceback
 
-    what = f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"
+    last = (str(error).strip().splitlines() or [""])[-1]  # of a message that is a traceback itself
+    what = f"{type(error).__name__}: {last[:300]}"
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="nas-fault-", suffix=".txt", delete=False, encoding="utf-8"

@@ -21,6 +21,7 @@ from nas.storage.scratch import scratch_folder
 from space.errors import UserError
 
 SOURCE = Path(__file__).parents[2]
+REFUSALS = (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError)  # what ray.init raises
 
 
 @contextlib.contextmanager
@@ -28,32 +29,35 @@ def own_ray(workers: Workers) -> Iterator[None]:
     """A Ray of our own on this machine, whatever other Ray runs on it. It listens on the loopback interface only, and
     ends with this process however that ends.
 
-    Raises: OSError when it cannot be started.
+    Raises: UserError when it cannot be started, for want of room under TMPDIR say.
     """
     variables = {
         # Ray turns 127.0.0.1 into the address that others reach, except where it makes no clusters. So we say that.
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
-        # Else Ray keeps a password in the home folder, which may not be there.
-        "RAY_AUTH_MODE": "token",
+        # The password that Ray lets nobody in without. Else it keeps one in the home folder, which may not be there.
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
     usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
-        with (
-            _environment(variables),
-            scratch_folder() as folder,
-            _connected(
-                address="local",
-                num_cpus=workers.concurrent * workers.threads,
-                num_gpus=workers.concurrent if workers.device == "cuda" else 0,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(folder),
-            ),
-        ):
-            yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = usual
+    with contextlib.ExitStack() as session:
+        session.callback(setattr, ray_constants, "ENABLE_RAY_CLUSTER", usual)
+        session.enter_context(_environment(variables))
+        folder = session.enter_context(scratch_folder())
+        ours = _connected(
+            address="local",
+            num_cpus=workers.concurrent * workers.threads,
+            num_gpus=workers.concurrent if workers.device == "cuda" else 0,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(folder),
+        )
+        try:
+            session.enter_context(ours)
+        except REFUSALS as error:
+            raise UserError(
+                f"Ray, which runs the trainings, does not start: {_words(error)}; make room in {folder.parent}, or set "
+                "TMPDIR to another folder"
+            ) from None
+        yield
 
 
 @contextlib.contextmanager
@@ -66,11 +70,10 @@ def joined_ray(address: str) -> Iterator[None]:
     with contextlib.ExitStack() as session:
         try:
             session.enter_context(_connected(address=found))
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            words = " ".join(str(error).split())[:200]
+        except REFUSALS as error:
             raise UserError(
-                f"--address: cannot join the Ray at {found}: {words}; this machine has to be a node of it, of the same "
-                "versions of Ray and Python: `ray start --address HOST:PORT`"
+                f"--address: cannot join the Ray at {found}: {_words(error)}; this machine has to be a node "
+                "of it, with the same versions of Ray and Python: `ray start --address HOST:PORT`"
             ) from None
         yield
 
@@ -93,6 +96,11 @@ def _connected(**options: Any) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _words(error: Exception) -> str:
+    """The beginning of what Ray says, which may go on with pages of logs."""
+    return " ".join(str(error).split())[:200]
 
 
 def _answer_again(handler: Any) -> None:
