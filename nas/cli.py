@@ -1,13 +1,18 @@
-"""The command line: one file per command in `nas/commands/`, one place where errors become one line."""
+"""The command line: one file per command in `nas/commands/`, one place where errors become one line.
+
+What is imported here is next to nothing: from the first line of `main` on, whatever happens is answered in one line,
+Ctrl-C while the libraries load too.
+"""
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import logging
 import os
 import sys
-from collections.abc import Sequence
+
+TYPE_CHECKING = False  # of `typing`, which would be imported before anything is answered
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
 
 COMMANDS = {
     "search": "find the most accurate network inside a frame budget",
@@ -16,32 +21,68 @@ COMMANDS = {
     "measure": "time networks under one protocol",
     "train": "train one network",
     "evaluate": "per-class IoU of a trained network",
-    "data": "what a data set holds, and what is odd about it",
     "predict": "colour overlays to look at",
     "show": "a network's layers, parameters and multiply-adds",
     "export": "ONNX, checked against PyTorch",
     "report": "a run as one HTML file and as data",
+    "data": "what a data set holds, and what is odd about it",
     "doctor": "what this machine can do, and what is missing",
 }
 
+EXIT_OUR_FAULT = 1
 EXIT_USER_ERROR = 2
 EXIT_OF_VERDICT = {"FAIL": 3, "UNSURE": 4}
 """A command that judges a budget did all that it was asked, but nothing that is surely inside came of it."""
-EXIT_INTERRUPTED = 130
+SIGNALS = {"SIGINT": "interrupted", "SIGTERM": "told to end", "SIGHUP": "its terminal was closed"}
+GRACE_SECONDS = 8.0  # for tidying up after a signal; `docker stop` kills after 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0, 2 for the user's mistakes, 3 for a budget that is not kept and 4 for one that
-    is not known to be, 130 after Ctrl-C.
+    """Run one command; its exit code: 0, 1 for faults of ours, 2 for what the user can put right, 3 for a budget that is
+    not kept and 4 for one that is not known to be, 128 + N after signal N.
+
+    With no `arguments` it is the program, which answers signals; they are left alone otherwise.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = next((word for word in given if not word.startswith("-")), "")
+    name = f"nas {chosen}" if chosen in COMMANDS else "nas"
+    heard: list[int] = []  # signals
+    try:
+        if arguments is None:
+            _listen(heard, name)
+        try:
+            verdict = _run(given, chosen)
+        finally:
+            sys.stdout.flush()  # while what keeps it from being written can still be said
+    except BaseException as error:
+        if heard or isinstance(error, KeyboardInterrupt):
+            code = _interrupted(name, heard)
+            if arguments is None:
+                os._exit(code)  # what libraries would do at the end is not fit for being half loaded
+            return code
+        if isinstance(error, SystemExit):  # argparse has said everything
+            raise
+        return _answer(name, error)
+    return EXIT_OF_VERDICT.get(verdict, 0)
+
+
+def _run(given: Sequence[str], chosen: str) -> str | None:
+    """The verdict of a command that judges a budget."""
+    import argparse
+    import importlib
+    import io
+    import logging
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding does not have is no reason to end.
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
         prog="nas",
         description="The most accurate real-time segmentation network that your device runs within your frame budget.",
         epilog="example: nas search --budget 10ms",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = next((word for word in given if not word.startswith("-")), "")
     for name, purpose in COMMANDS.items():
         subparser = commands.add_parser(
             name,
@@ -56,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(_attached(given))
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("nas").setLevel(logging.INFO)
-    return _answer(options)
+    verdict: str | None = options.run(options)
+    return verdict
 
 
 def _attached(given: Sequence[str]) -> list[str]:
@@ -68,25 +110,123 @@ def _attached(given: Sequence[str]) -> list[str]:
     return words
 
 
-def _answer(options: argparse.Namespace) -> int:
+def _listen(heard: list[int], name: str) -> None:
+    """Answer the signals that end programs by KeyboardInterrupt, once: whoever tidies up is not interrupted again.
+
+    Those that are ignored stay so (`nohup`). A library may swallow the exception, and tidying up may hang: after
+    GRACE_SECONDS the process ends in any case, and what it has started ends with it.
+    """
+    import signal
+    import threading
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not heard:
+            heard.append(number)
+            last = threading.Timer(GRACE_SECONDS, lambda: os._exit(_interrupted(name, heard)))
+            last.daemon = True
+            last.start()
+            raise KeyboardInterrupt
+
+    for each in SIGNALS:
+        number = getattr(signal, each)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def _interrupted(name: str, heard: Sequence[int]) -> int:
+    import signal
+
+    number = signal.Signals(heard[0] if heard else signal.SIGINT)
+    _say(f"\n{name}: {SIGNALS[number.name]}; what was finished is kept")
+    _quiet()
+    return 128 + number
+
+
+def _answer(name: str, error: BaseException) -> int:
     from space.errors import UserError
 
-    try:
-        verdict = options.run(options)
-    except UserError as error:
-        print(f"nas {options.command}: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError) and _nobody_reads():  # such as `head`, which has seen enough
+        _quiet()
         return 0
-    except OSError as error:  # a full disk, a folder that cannot be written
-        print(f"nas {options.command}: {error}; what was finished is kept", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print(f"\nnas {options.command}: interrupted; what was finished is kept", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return EXIT_OF_VERDICT.get(verdict, 0)
+    code = EXIT_USER_ERROR
+    if isinstance(error, UserError):
+        text = str(error)
+    elif isinstance(error, OSError):  # a full disk, a folder that cannot be written
+        text = f"{error}; what was finished is kept"
+    elif isinstance(error, MemoryError):
+        text = "there is not enough memory; ask for a smaller input or network; what was finished is kept"
+    elif _is_of_worker(error):
+        text = str(error)
+    else:
+        code, text = EXIT_OUR_FAULT, _fault(error)
+    _say(f"{name}: {' '.join(text.split())}")
+    _quiet()
+    return code
+
+
+def _is_of_worker(error: BaseException) -> bool:
+    """Whether the process that measures was ended from outside, by the kernel for want of memory say."""
+    from nas.latency.worker.replies import WorkerError
+
+    return isinstance(error, WorkerError) and error.ended
+
+
+def _fault(error: BaseException) -> str:
+    """What to say of an error that nobody expected; its traceback is left in a file."""
+    import tempfile
+    import traceback
+
+    last = (str(error).strip().splitlines() or [""])[-1]  # of a message that is a traceback itself
+    what = f"{type(error).__name__}: {last[:300]}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="nas-fault-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:
+        return f"this is a fault of the program ({what}); please report it; what was finished is kept"
+    return f"this is a fault of the program ({what}); please report it with {file.name}; what was finished is kept"
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # the terminal is gone
+        return
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose other end is closed."""
+    import select
+
+    try:
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in output.poll(0))
+    except (OSError, ValueError):  # it is no file at all
+        return False
+
+
+def _quiet() -> None:
+    """Let what cannot be written any more go: Python would complain of it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _leave_current_folder() -> None:
+    """`python -m` looks for modules in the current folder first, where a random.py of somebody's would be taken for
+    Python's own. What is left of it is where this program is.
+    """
+    source = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path.pop(0)
+    if source not in sys.path:
+        sys.path.insert(0, source)
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        _leave_current_folder()
     sys.exit(main())

@@ -244,14 +244,15 @@ def patience(options: argparse.Namespace) -> float:
 def device(options: argparse.Namespace) -> str:
     """The device that --device names, or a GPU if there is one, or the CPU.
 
-    Raises: UserError for one that is not here.
+    Raises: UserError for one that is not here, and when there is a GPU that torch cannot use.
     """
     import torch
 
+    from nas.latency.machine.gpu import training_device
     from space.errors import UserError
 
     if options.device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return training_device()
     name: str = options.device
     found = re.fullmatch(r"cpu|cuda(:(\d{1,3}))?", name)
     if found is None:

@@ -27,12 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print what is here, one line each. Something missing is an answer, not an error."""
+    from nas.cores import usable_cores
     from nas.latency.machine.device import cpu_model
 
     lines = [
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
-        ("cores", f"{len(os.sched_getaffinity(0))} for this process, {os.cpu_count()} in all; {cpu_model()}"),
+        ("cores", f"{usable_cores()} for this process, {os.cpu_count()} in all; {cpu_model()}"),
         ("memory", _memory()),
         *_torch(),
         ("dali", _dali()),

@@ -25,8 +25,7 @@ def run(options: argparse.Namespace) -> None:
 
     Raises: UserError or DataError for weights, data and devices that do not fit.
     """
-    import os
-
+    from nas.cores import usable_cores
     from nas.data import check
     from nas.latency.machine import lane
     from nas.runs.trained import load_trained
@@ -44,6 +43,6 @@ def run(options: argparse.Namespace) -> None:
         f"computed on {device}\n",
         flush=True,
     )
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     scores = evaluate(network, dataset, device=device, threads=threads, guard=lane.training_step)
     print(class_table(dataset.classes, scores))

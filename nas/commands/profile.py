@@ -166,14 +166,13 @@ def _forecast(
 ) -> str:
     import math
 
-    import torch
-
+    from nas.latency.machine.gpu import training_device
     from nas.search.reachability import forecast_seconds, training_step_seconds
     from nas.terminal import duration
 
     wanted = math.log(reachability.budget.milliseconds)
     closest = min(reachability.every, key=lambda each: abs(math.log(each.own) - wanted))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = training_device()
     step = training_step_seconds(closest.architecture, study.recipe, study.data.size, num_classes, device)
     training, measuring = forecast_seconds(study, training_images, step, table.seconds)
     return (

@@ -42,6 +42,12 @@ def run(options: argparse.Namespace) -> Verdict | None:
 
     Raises: UserError for options, studies and budgets that do not fit.
     """
+    from nas.search.address import address_of, require_short_folder
+
+    if options.address is None:
+        require_short_folder()
+    else:
+        address_of(options.address)
     folder = _resumed(options) if options.resume else _new(options)
     from nas.search.engine import search
 

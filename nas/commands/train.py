@@ -44,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train, or go on training, and write architecture, weights and scores."""
-    import os
     from pathlib import Path
 
+    from nas.cores import usable_cores
     from nas.data import check, load
     from nas.latency.machine import lane
     from nas.runs.data_seen import hold_to_data
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.training.trainer import Trainer
 
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     trainer = Trainer(architecture, dataset, recipe, device=device, threads=threads, guard=lane.training_step)
     if options.resume and (out / CHECKPOINT).is_file():
         trainer.restore(out / CHECKPOINT)

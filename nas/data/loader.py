@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import Dataset
+from nas.data.dataset import Dataset, Split, label_map
 from space.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def make_loader(
     Without an augmentation every picture is shown whole at the data set's size. Nothing runs between two batches
     on the CPU: whoever asks for the next one waits for it, so that no loader disturbs a timing.
 
-    `backend` "auto" is DALI where it can be imported, else PyTorch with Pillow; both give the same batches.
+    `backend` "auto" is DALI where it works on the device, else PyTorch with Pillow; both give the same batches.
 
     Raises: DataError when batch_size, threads or seed is out of range, the split is empty, or DALI was asked for and is
     missing.
@@ -62,7 +62,7 @@ def make_loader(
             raise DataError(f"{name}: expected {least} or more, got {value}")
     if not len(dataset.split(split)):
         raise DataError(f"{dataset.name}: the {split} split is empty; expected at least one image with its label")
-    if backend == "torch" or (backend == "auto" and not _dali_is_here()):
+    if backend == "torch" or (backend == "auto" and not dali_works(device)):
         from nas.data.torch_loader import TorchLoader
 
         return TorchLoader(dataset, split, batch_size, augmentation, seed, device, threads)
@@ -85,14 +85,44 @@ def _dali_is_installed() -> bool:
         return False
 
 
-@functools.cache  # so that it is said once
-def _dali_is_here() -> bool:
+@functools.cache  # so that it is tried and said once
+def dali_works(device: str) -> bool:
+    """Whether DALI reads a picture for `device` here, by letting it read one; what keeps it from doing so is said.
+
+    A library that is there may still not fit the driver, the device or torch, which shows only when it runs.
+    """
     if not _dali_is_installed():
         logging.getLogger("nas.data").warning("DALI is not installed; pictures are read by Pillow and PyTorch instead")
         return False
     try:
-        importlib.import_module("nvidia.dali")
-    except (ImportError, OSError) as error:
-        logging.getLogger("nas.data").warning("DALI cannot be loaded (%s); Pillow and PyTorch read instead", error)
+        _read_one_by_dali(device)
+    except (ImportError, OSError, RuntimeError, AssertionError) as error:
+        words = " ".join(str(error).split())[:200]
+        logging.getLogger("nas.data").warning(
+            "DALI does not work on %s (%s); Pillow and PyTorch read pictures instead", device, words
+        )
         return False
     return True
+
+
+def _read_one_by_dali(device: str) -> None:
+    from PIL import Image
+
+    from nas.data.dali_loader import DaliLoader
+    from nas.storage.scratch import scratch_folder
+
+    with scratch_folder() as folder:
+        image, label = folder / "image.jpg", folder / "label.png"
+        Image.new("RGB", (16, 16)).save(image)
+        Image.new("L", (16, 16)).save(label)
+        one = Split(images=(image,), labels=(label,))
+        dataset = Dataset(
+            name="one",
+            classes=("all",),
+            palette=((0, 0, 0),),
+            label_map=label_map(1),
+            train=one,
+            validation=one,
+            size=(16, 16),
+        )
+        next(DaliLoader(dataset, "validation", 1, None, 0, device, 1).epoch(0))

@@ -6,7 +6,6 @@ What is decoded here is what both loaders decode (`nas.data.decoding`): whatever
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.cores import usable_cores
 from nas.data.dataset import IGNORE, Dataset
 from nas.data.decoding import Convention, decode_label, decode_picture
 from nas.data.files import check_same_size, classes_of, read_bytes, read_label
@@ -294,7 +294,7 @@ def _listed(items: Sequence[object]) -> str:
 
 def _in_threads(work: Callable[..., Result], items: Iterable[object]) -> list[Result]:
     """Results in order; the first failure in that order is raised. Pillow decodes outside Python's lock."""
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
         try:
             return list(pool.map(work, items))
         except BaseException:  # Ctrl-C does not wait for the rest either

@@ -13,9 +13,9 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +120,7 @@ class Meter:
             reply = worker.hear(self._limit_seconds * len(networks))
         except WorkerError as error:
             self._stop()
-            raise WorkerError(f"the process measuring on {self.target} {error}") from None
+            raise WorkerError(f"the process measuring on {self.target} {error}", ended=error.ended) from None
         except BaseException:  # interrupted: its answer would be taken for that of the next question
             self._stop()
             raise
@@ -156,15 +156,17 @@ class _Worker:
     """The process and its pipes."""
 
     def __init__(self, target: Target, arguments: list[str]) -> None:
-        words = ["-m", "nas.latency.worker", str(target.on_its_host()), *arguments]
+        # -P: what lies about in the current folder is no module of ours (random.py, onnx.py)
+        words = ["-P", "-m", "nas.latency.worker", str(target.on_its_host()), *arguments]
         if target.host:
             # The words are joined by spaces and read by a shell over there; none of them needs quoting.
             command = ["ssh", "-o", "BatchMode=yes", target.host, "${FRAMEBUDGET_PYTHON:-python3}", *words]
         else:
             command = [sys.executable, *words]
         source = str(Path(__file__).parents[2])  # the worker runs this very code, however it was imported here
-        paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe nobody reads would block the worker)
+        # An empty entry is the current folder: PYTHONPATH=$PYTHONPATH:/more makes one by accident.
+        paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        self._words = os.fdopen(os.memfd_create("words"), "w+b")  # a pipe nobody reads would block the worker
         try:
             self._process = subprocess.Popen(
                 command,
@@ -172,6 +174,7 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=self._words,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                start_new_session=True,  # Ctrl-C is for us, who then end it
             )
         except FileNotFoundError:
             raise TargetError(f"{target} cannot be timed: there is no {command[0]} here; install it") from None
@@ -223,7 +226,7 @@ class _Worker:
         self._words.seek(0)
         last = self._words.read()[-2000:].decode(errors="replace").strip()
         how = how or (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
-        return WorkerError(f"{how}; its last words: {last or '(none)'}")
+        return WorkerError(f"{how}; its last words: {last or '(none)'}", ended=code == -signal.SIGKILL)
 
 
 def _text_of(weights: Path) -> str:

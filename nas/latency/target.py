@@ -12,10 +12,10 @@ The grammar is `runtime[:precision]@[ssh:host/]device`: the precision is `fp32` 
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, replace
 
+from nas.cores import usable_cores
 from space.errors import TargetError, nearest
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -115,7 +115,7 @@ class Target:
 
         Raises: TargetError when more are asked for than the process has cores; they would only wait for each other.
         """
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         if self.threads is not None and self.threads > cores:
             raise TargetError(
                 f"{self} asks for {self.threads} threads, but {cores} cores are available here; ask for at most {cores}"

@@ -9,25 +9,30 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import space
+from nas.cores import usable_cores
 from nas.data import check, load
+from nas.data.loader import dali_works
 from nas.latency import default_target, parse_target
 from nas.latency.budget import unsettled
+from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
 from nas.runs.certificate import Certificate
 from nas.runs.data_seen import hold_to_data
 from nas.runs.folder import RunFolder
+from nas.search.address import ADDRESS_VARIABLE
+from nas.search.cluster import Resources, require_nodes, resources_of_nodes, workers_of
 from nas.search.cluster_timing import timing_of_cluster
 from nas.search.console import Console
 from nas.search.finishing import certify_best, finish
 from nas.search.proposals import Proposals
-from nas.search.search import Candidate, Search, Workers
+from nas.search.ray_session import joined_ray, own_ray
+from nas.search.search import Candidate, Search
 from nas.search.timing import LocalTiming, TimingOf
 from nas.search.training import train_candidates
-from nas.search.tuning import ray_session
-from nas.study import Study
 from space.errors import BudgetError
 from space.scale import scale_width
 
@@ -41,13 +46,18 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
 
     Raises: BudgetError when nothing reaches the budget; UserError when no candidate finished its training.
     """
-    asked = _opened(run)
-    concurrent = asked.workers.concurrent
     with contextlib.ExitStack() as session:
         timing_of: TimingOf = LocalTiming
         if address:  # the cluster may have a node that times
-            session.enter_context(ray_session(address, concurrent))
+            session.enter_context(joined_ray(address))
             timing_of = timing_of_cluster()
+            asked = _opened(run, resources_of_nodes())
+            require_nodes(run, asked.dataset, asked.study.data.root)
+        else:
+            asked = _opened(run, [_resources_here()])
+            dali_works(asked.workers.device)  # before a trial needs it, and where its answer is seen
+            if elsewhere := os.environ.get(ADDRESS_VARIABLE):
+                asked.console.step(f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}")
         timing_of = functools.partial(timing_of, patience_seconds=asked.study.patience_seconds)
         with timing_of(asked.target, asked.study.data.size, asked.num_classes) as timing:
             if not run.trials():
@@ -56,7 +66,7 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             table = timing.kept_table()
             proposals = Proposals(asked, timing, table)
             if not address:  # a Ray of our own would only disturb the timings above
-                session.enter_context(ray_session(None, concurrent))
+                session.enter_context(own_ray(asked.workers))
             train_candidates(asked, proposals)
             finish(asked, timing, table)
         certificate = certify_best(asked, timing_of)
@@ -64,7 +74,7 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
     return certificate
 
 
-def _opened(run: RunFolder) -> Search:
+def _opened(run: RunFolder, nodes: Sequence[Resources]) -> Search:
     """What the run is asked, with its target spelled out, so that the run's folder says where it was timed."""
     study = run.study()
     if study.target:
@@ -75,20 +85,16 @@ def _opened(run: RunFolder) -> Search:
     if not study.target:
         study = replace(study, target=str(default_target()))
         run.write_study(study)
-    asked = Search(run=run, study=study, dataset=dataset, workers=_workers(study), console=Console(run, study))
+    workers = workers_of(nodes, study.search.concurrent)
+    asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=Console(run, study))
     asked.console.question(asked.target, findings)
     return asked
 
 
-def _workers(study: Study) -> Workers:
+def _resources_here() -> Resources:
     import torch
 
-    if torch.cuda.is_available():
-        concurrent = study.search.concurrent or torch.cuda.device_count()
-        return Workers(concurrent=concurrent, threads=max(1, (os.cpu_count() or 1) // concurrent), device="cuda")
-    cores = len(os.sched_getaffinity(0))
-    concurrent = min(study.search.concurrent or cores, cores)
-    return Workers(concurrent=concurrent, threads=max(1, cores // concurrent), device="cpu")
+    return {"CPU": usable_cores(), "GPU": torch.cuda.device_count() if training_device() == "cuda" else 0}
 
 
 def _require_reachable(search: Search, meter: Measures) -> None:

@@ -77,8 +77,7 @@ def _pruned(search: Search) -> list[Trial]:
 
 
 def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
-    import torch
-
+    from nas.latency.machine.gpu import training_device
     from nas.runs.labelling import Labelling
     from nas.runs.winner import Certification, Finished, write_winner
     from nas.training.weights import load_weights
@@ -94,7 +93,7 @@ def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
         Certification(
             target=search.target,
             budget=search.budget,
-            device="cuda" if torch.cuda.is_available() else "cpu",  # the target may be another machine's
+            device=training_device(),  # the target may be another machine's
             within=min(search.study.latency_within, WITHIN),
             meter_of=meter_of,
         ),

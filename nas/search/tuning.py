@@ -7,11 +7,8 @@ interrupted run is fed again from there.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,11 @@ from nas.runs.folder import RunFolder
 from nas.runs.labelling import WEIGHTS, Labelling, metadata
 from nas.runs.trained import CHECKPOINT
 from nas.runs.trial import Epoch, Phase, Trial, append_epoch, read_progress
-from nas.search.configured_ray import ASHAScheduler, FIFOScheduler, Searcher, TrialScheduler, ray, tune
+from nas.search.configured_ray import ASHAScheduler, FIFOScheduler, Searcher, TrialScheduler, tune
 from nas.search.cutting import parent_network
 from nas.search.job import Job, recipe_of
 from nas.search.search import Search
+from nas.storage.scratch import scratch_folder
 from space.errors import UserError
 
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
@@ -40,25 +38,6 @@ class Events:
     """A job ended: after which epoch, with which mIoU (None before the first), and why it broke, or empty."""
 
 
-@contextlib.contextmanager
-def ray_session(address: str | None, concurrent: int) -> Iterator[None]:
-    """A Ray of our own on this machine, reachable from it only, or the cluster at `address`."""
-    if address:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    else:
-        ray.init(
-            num_cpus=max(concurrent, os.cpu_count() or 1),
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def run_jobs(
     search: Search, next_job: Callable[[], Job | None], events: Events, *, epochs: int, stop_weak: bool
 ) -> None:
@@ -69,7 +48,7 @@ def run_jobs(
     scheduler: TrialScheduler = FIFOScheduler()  # type: ignore[no-untyped-call]
     if stop_weak and epochs > 1:
         scheduler = ASHAScheduler(time_attr="epoch", grace_period=max(1, epochs // 4), max_t=epochs, reduction_factor=2)
-    with tempfile.TemporaryDirectory(prefix="framebudget-ray-") as scratch:
+    with scratch_folder() as scratch:
         tune.run(
             TrialRunner,
             metric="miou",
@@ -79,7 +58,7 @@ def run_jobs(
             num_samples=-1,
             resources_per_trial={"cpu": search.workers.threads, "gpu": int(search.workers.device == "cuda")},
             max_concurrent_trials=search.workers.concurrent,
-            storage_path=scratch,
+            storage_path=str(scratch),
             name="tune",
             trial_dirname_creator=_short_name,
             reuse_actors=True,

@@ -5,8 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from space.errors import UserError
+
 
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/framebudget, or ~/.cache/framebudget where that is not set. It may not exist yet."""
+    """$XDG_CACHE_HOME/framebudget, or ~/.cache/framebudget where that is not set. It may not exist yet.
+
+    Raises: UserError when this user has no home folder either.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "framebudget"
+    if base:
+        return Path(base) / "framebudget"
+    try:
+        return Path.home() / ".cache" / "framebudget"
+    except RuntimeError:  # HOME is not set, and nobody knows the user's number
+        raise UserError(
+            "expected a home folder to keep pictures and latency tables in, got none: HOME is not set and the system "
+            f"does not know user {os.getuid()}; set XDG_CACHE_HOME to a folder that can be written"
+        ) from None

@@ -8,12 +8,15 @@ processor time, so only processes that use some while we time are said to comput
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from space.errors import TargetError
 
 # https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html; idle and set clocks are no slowdown
 SLOWDOWNS = {
@@ -23,6 +26,13 @@ SLOWDOWNS = {
     0x40: "heat (hardware)",
     0x80: "the power brake",
 }
+REASONS = (  # until driver 535 the first had the name of the second
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",
+)
+PROCESSES = ("nvmlDeviceGetComputeRunningProcesses",)
+DRIVER = Path("/proc/driver/nvidia/gpus")  # a folder for each
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 LAUNCHING_SHARE = 0.05  # of the time: less is housekeeping
 SLACK_SECONDS = 0.02  # two ticks of the kernel's clock
 
@@ -45,18 +55,82 @@ def read(device: str) -> GpuState:
     import pynvml
 
     handle = _handle(device)
-    if handle is None:
-        return UNSEEN
-    try:
-        reasons = int(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
-        there = {int(process.pid) for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
-    except pynvml.NVMLError:  # a slice of a GPU, or a driver that does not tell
-        return UNSEEN
+    return UNSEEN if handle is None else state_of(pynvml, handle)
+
+
+def state_of(nvml: Any, handle: Any) -> GpuState:
+    """What `nvml`, the module, tells of a device. A slice of a GPU and an older driver do not answer every question."""
+    reasons = _first_answer(nvml, handle, REASONS) or 0
+    processes = _first_answer(nvml, handle, PROCESSES) or ()
+    there = {int(process.pid) for process in processes}
     if os.getpid() not in there:  # a container's numbers of processes are not those that the driver knows
-        return GpuState(reasons=reasons)
+        return GpuState(reasons=int(reasons))
     used = {process: processor_seconds(process) for process in there - {os.getpid()}}
     others = {process: seconds for process, seconds in used.items() if seconds is not None}
-    return GpuState(reasons=reasons, others=others)
+    return GpuState(reasons=int(reasons), others=others)
+
+
+def _first_answer(nvml: Any, handle: Any, questions: Sequence[str]) -> Any:
+    """The answer to the first of the questions that the library and the driver know; None when they know none."""
+    for question in questions:
+        with contextlib.suppress(nvml.NVMLError, AttributeError):
+            return getattr(nvml, question)(handle)
+    return None
+
+
+def training_device() -> str:
+    """`cuda` where torch can compute on a GPU, `cpu` where there is none, or CUDA_VISIBLE_DEVICES hides them all.
+
+    Raises: TargetError when there is a GPU that torch cannot use: to train on the CPU instead takes a hundred times as
+    long, and nobody meant it. The message says which wheels to install.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if os.environ.get(VISIBLE, "unset") in ("", "-1", "NoDevFiles"):
+        return "cpu"
+    gpus, driver = _gpus_of_driver()
+    if not gpus:
+        return "cpu"
+    raise TargetError(
+        f"there is a GPU here, but torch {torch.__version__} cannot use it: "
+        f"{wheels(torch.version.cuda, driver)}; or set {VISIBLE}= to compute on the CPU"
+    )
+
+
+def wheels(build: str | None, driver: int | None) -> str:
+    """Why a torch built for CUDA `build` (None: a CPU build) finds no GPU, and what to install.
+
+    `driver` is the newest CUDA that the driver runs, as NVML counts: 12040 is 12.4; None when it does not tell.
+    """
+    if driver is None:
+        return "the driver does not answer; see what `nvidia-smi` says"
+    newest = f"{driver // 1000}.{driver % 1000 // 10}"
+    major = min(driver // 1000, 13)
+    if major < 11:
+        return f"its driver runs CUDA up to {newest}; install a newer driver (525 or later)"
+    index, extra = {11: ("cu118", "dali-cu12"), 12: ("cu126", "dali-cu12"), 13: ("cu130", "dali-cu13")}[major]
+    install = (
+        "pip install --force-reinstall 'torch>=2.6,<2.14' --index-url "
+        f"https://download.pytorch.org/whl/{index}, and the extra {extra}"
+    )
+    if build is None:
+        return f"it is a CPU build; {install}"
+    if int(build.partition(".")[0]) > driver // 1000:
+        return f"it is built for CUDA {build}, and the driver runs CUDA up to {newest}; {install}, or a newer driver"
+    return f"CUDA {build} does not start on a driver for {newest}; see what `nvidia-smi` says, and `nas doctor`"
+
+
+def _gpus_of_driver() -> tuple[int, int | None]:
+    """How many GPUs there are whatever torch says, and the newest CUDA of their driver if it tells."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetCount(), int(pynvml.nvmlSystemGetCudaDriverVersion())
+    except (pynvml.NVMLError, AttributeError):
+        return len(list(DRIVER.glob("*"))), None
 
 
 def slowdowns(spans: Sequence[tuple[GpuState, GpuState]], seconds: float) -> tuple[str, ...]:

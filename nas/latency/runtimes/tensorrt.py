@@ -7,7 +7,6 @@ deployment gets from the same file. (TensorRT 11 has strongly typed networks onl
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -26,14 +25,24 @@ def available(target: Target) -> str | None:
     for name in ("onnx", "tensorrt"):
         if importlib.util.find_spec(name) is None:
             return f"pip install '{name}{'<11' if name == 'tensorrt' else ''}'"
-    version = importlib.metadata.version("tensorrt")
-    if int(version.partition(".")[0]) != NEWEST:
+    try:
+        version = _version()
+    except (ImportError, OSError, AttributeError) as error:
+        return f"TensorRT cannot be loaded ({error}); pip install 'tensorrt<11' again"
+    if version.partition(".")[0] != str(NEWEST):
         return f"expected TensorRT {NEWEST}, got {version}; pip install 'tensorrt<11'"
     return eager.available(target)
 
 
 def versions() -> dict[str, str]:
-    return {"tensorrt": importlib.metadata.version("tensorrt"), **eager.versions()}
+    return {"tensorrt": _version(), **eager.versions()}
+
+
+def _version() -> str:
+    """As the module says it: what installed it may be called tensorrt, tensorrt-cu12 or nvidia-tensorrt."""
+    import tensorrt
+
+    return str(tensorrt.__version__)
 
 
 def settle(target: Target) -> None:

@@ -6,8 +6,8 @@ It speaks JSON, one line each way (`nas.latency.worker.replies`). On start it sa
 
     {"networks": [{"architecture": "<yaml>", "weights": "<safetensors in base64>" or null}, ...], "within": 0.015}
 
-is answered with {"latencies": ["<yaml>", ...]}. It ends when its input does. What libraries print goes to standard
-error.
+is answered with {"latencies": ["<yaml>", ...]}. It ends when its input does, whatever it is doing: nobody is left to
+ask, be it here or at the other end of a connection. What libraries print goes to standard error.
 
 On the CPU each network has a child process (`nas.latency.worker.children`), and this one only gives them turns and
 writes the records. On a GPU it prepares and times them all itself.
@@ -20,7 +20,9 @@ import functools
 import importlib
 import json
 import os
+import select
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -41,6 +43,7 @@ EARLY = ("nas.export.comparison", "nas.export.graph", "torch.onnx", "onnx", "num
 
 def main(arguments: list[str]) -> int:
     """Serve requests until the input ends."""
+    _end_with_the_input()
     replies = _own_stdout()
     target_text, height, width, classes, *patience = arguments
     size, num_classes = (int(height), int(width)), int(classes)
@@ -87,6 +90,22 @@ def main(arguments: list[str]) -> int:
     for line in sys.stdin:
         say(answer(functools.partial(measure, json.loads(line))))
     return 0
+
+
+def _end_with_the_input() -> None:
+    """End this process at once when the other end of its input is closed, as it is when its owner has been killed.
+
+    The kernel's signal of a parent's death would not do: it comes when the *thread* ends that started us, and not at
+    all over ssh.
+    """
+    asked = select.poll()
+    asked.register(sys.stdin.fileno(), 0)  # for nothing but its end, which is always told
+
+    def wait() -> None:
+        asked.poll()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _own_stdout() -> TextIO:

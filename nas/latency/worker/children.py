@@ -38,9 +38,12 @@ class Child:
     def __init__(self, prepare: Prepare) -> None:
         requests, self._requests = os.pipe()
         heard, replies = os.pipe()
+        parent = os.getpid()
         self._process = os.fork()
         if not self._process:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it was gone before we asked to go with it
+                os._exit(0)
             with contextlib.suppress(BaseException):
                 _serve(prepare, requests, replies)
             os._exit(0)  # nothing of the parent's is to be tidied up

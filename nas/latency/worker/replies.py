@@ -1,7 +1,7 @@
 """How processes of ours answer each other: with one JSON object, which is an answer, a refusal or a failure.
 
 {"latencies": ["<yaml>", ...]}                        an answer
-{"refused": "<message>", "kind": "TargetError"}       for what a user can put right
+{"refused": "<message>", "kind": "TargetError"}       for what a user can put right, or the world denies
 {"failed": "<traceback>"}                             for what nobody expected
 """
 
@@ -16,7 +16,14 @@ from space.errors import UserError
 
 
 class WorkerError(RuntimeError):
-    """The measuring process died, hung or failed in a way that is not the user's; the message has its last words."""
+    """The measuring process died, hung or failed in a way that is not the user's; the message has its last words.
+
+    `ended`: it died of something outside it, such as the kernel's want of memory or a `kill`.
+    """
+
+    def __init__(self, message: str, *, ended: bool = False) -> None:
+        super().__init__(message)
+        self.ended = ended
 
 
 def answer(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -31,6 +38,8 @@ def refusal(error: Exception) -> dict[str, Any]:
     """The reply that says what was raised."""
     if isinstance(error, UserError):
         return {"refused": str(error), "kind": type(error).__name__}
+    if isinstance(error, OSError):
+        return {"refused": str(error), "kind": OSError.__name__}
     if isinstance(error, WorkerError):
         return {"failed": str(error)}
     return {"failed": "".join(traceback.format_exception(error))}
@@ -39,8 +48,10 @@ def refusal(error: Exception) -> dict[str, Any]:
 def accept(reply: dict[str, Any]) -> dict[str, Any]:
     """A reply that is an answer.
 
-    Raises: UserError when one was raised there, of the same kind; WorkerError when something else failed.
+    Raises: UserError or OSError when one was raised there, of the same kind; WorkerError when something else failed.
     """
+    if reply.get("kind") == OSError.__name__:
+        raise OSError(reply["refused"])
     if "refused" in reply:
         raise getattr(errors, reply["kind"], UserError)(reply["refused"])
     if "failed" in reply:

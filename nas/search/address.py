@@ -1,0 +1,76 @@
+"""Where a search trains, checked before anything is timed and without loading Ray: the cluster's address, or a folder
+in which a Ray of our own can put its sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tempfile
+
+from nas.storage import scratch
+from space.errors import UserError
+
+AUTO = "auto"
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+EXAMPLES = "HOST:PORT such as 10.0.0.5:6379, as `ray start --head` prints it, or auto"
+CONNECT_SECONDS = 8.0  # to a cluster's port, and as long again for its first words
+LONGEST_SOCKET = 107  # bytes of a path; unix(7)
+SOCKETS = len("/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store")  # below Ray's own folder
+
+# HTTP/2 (RFC 9113, section 3.4): what a client says first, with empty settings, and the type of the frame that answers
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+SETTINGS_FRAME = 4
+
+
+def require_short_folder() -> None:
+    """Make sure that a Ray of our own can put its sockets under TMPDIR.
+
+    Raises: UserError when that name is too long for them.
+    """
+    folder = tempfile.gettempdir()
+    most = LONGEST_SOCKET - SOCKETS - scratch.LENGTH
+    length = len(os.fsencode(folder))
+    if length > most:
+        raise UserError(
+            f"expected a folder for temporary files with a name of at most {most} bytes, for Ray's sockets lie there, "
+            f"got {length}: {folder}; set TMPDIR to a shorter one, such as TMPDIR=/tmp"
+        )
+
+
+def address_of(text: str) -> str:
+    """The address `host:port` that a user's `--address` means, or `auto` for a Ray that this machine belongs to.
+
+    `auto` is what RAY_ADDRESS says where it is set, as for Ray itself.
+
+    Raises: UserError when it is none, or nothing of Ray's answers there.
+    """
+    name, address = "--address", text.strip()
+    if address == AUTO and os.environ.get(ADDRESS_VARIABLE):
+        name, address = ADDRESS_VARIABLE, os.environ[ADDRESS_VARIABLE].strip()
+    if address == AUTO:
+        return AUTO
+    if "://" in address:
+        raise UserError(
+            f"{name}: expected {EXAMPLES}, got {address!r}: a search runs on a machine of the cluster, not through "
+            "Ray's client or its dashboard; run it there, or make this machine a node: `ray start --address HOST:PORT`"
+        )
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})", address)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise UserError(f"{name}: expected {EXAMPLES}, got {address!r}")
+    _require_answer(name, address, found[1].strip("[]"), int(found[2]))
+    return address
+
+
+def _require_answer(name: str, address: str, host: str, port: int) -> None:
+    """Make sure that something at the address speaks Ray's protocol: Ray itself would wait for minutes."""
+    advice = f"start Ray there with `ray start --head`, or leave out {name} to train on this machine alone"
+    try:
+        with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
+            connection.sendall(HELLO)
+            said = connection.recv(4)
+    except OSError as error:
+        raise UserError(f"{name}: no Ray answers at {address} ({error.strerror or error}); {advice}") from None
+    if len(said) < 4 or said[3] != SETTINGS_FRAME:
+        raise UserError(f"{name}: what answers at {address} is no Ray; {advice}")

@@ -1,0 +1,102 @@
+"""Who trains, read from Ray's nodes, and whether each of these nodes can: this program, the run's folder, the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nas
+from nas.data import Dataset
+from nas.runs.folder import RunFolder
+from nas.search.cluster_timing import RESOURCE
+from nas.search.configured_ray import NodeAffinitySchedulingStrategy, ray
+from nas.search.search import Workers
+from space.errors import UserError
+
+ANSWER_SECONDS = 120.0  # a node starts a process and imports Ray there
+
+Resources = Mapping[str, float]
+"""Of a node, as Ray names them: CPU, GPU and what else it was given."""
+
+
+def workers_of(nodes: Sequence[Resources], wanted: int) -> Workers:
+    """Who trains on these nodes: on GPUs if any has one, `wanted` trainings at a time (0: as many as there are GPUs or
+    processors), each with as many processors as all of them can have.
+
+    Raises: UserError when no node can train.
+    """
+    sizes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    on_gpus = any(gpus for _, gpus in sizes)
+
+    def room(threads: int) -> int:
+        """Trainings of that many threads at a time."""
+        return sum(min(cpus // threads, gpus if on_gpus else cpus) for cpus, gpus in sizes)
+
+    if not room(1):
+        what = "with a GPU has a processor" if on_gpus else "has a processor"
+        raise UserError(
+            f"expected a node that trains, but none of the cluster's {len(nodes)} {what} to give away; start one with "
+            "`ray start --address HOST:PORT --num-cpus N`"
+        )
+    concurrent = min(wanted or room(1), room(1))
+    threads = max(count for count in range(1, max(cpus for cpus, _ in sizes) + 1) if room(count) >= concurrent)
+    return Workers(concurrent=concurrent, threads=threads, device="cuda" if on_gpus else "cpu")
+
+
+def resources_of_nodes() -> list[Resources]:
+    """What each node of the connected cluster has."""
+    return [node["Resources"] for node in _alive()]
+
+
+def require_nodes(run: RunFolder, dataset: Dataset, root: str | None) -> None:
+    """Ask every node of the connected cluster that trains or times whether it can.
+
+    `root` is where the data are; None where each node draws its own.
+
+    Raises: UserError with what the first of them lacks.
+    """
+    files = [] if root is None else [str(split.images[-1]) for split in (dataset.train, dataset.validation)]
+    asked = {}
+    for node in _alive():
+        if node["Resources"].get("CPU", 0) >= 1 or RESOURCE in node["Resources"]:
+            pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            question = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=pinned)(_question())
+            path, study = run.study_path.resolve(), run.study_path.read_text("utf-8")
+            asked[question.remote(nas.__version__, str(path), study, files)] = node["NodeManagerAddress"]
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+    for reference in ready:
+        try:
+            problem = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            problem = f"cannot run a task: {' '.join(str(error).split())[-200:]}"
+        if problem:
+            raise UserError(f"the cluster's node {asked[reference]} {problem}")
+    for reference in late:
+        raise UserError(
+            f"the cluster's node {asked[reference]} gave no answer within {ANSWER_SECONDS:.0f} s; look at `ray status`"
+        )
+
+
+def _alive() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
+
+
+def _question() -> Any:
+    """The function that a node runs. It is made here so that Ray sends its code: over there may be none of ours."""
+
+    def lacks(version: str, run: str, study: str, files: list[str]) -> str:
+
+        try:
+            import nas
+        except ImportError:
+            return f"lacks this program; install framebudget {version} there"
+        if nas.__version__ != version:
+            return f"has framebudget {nas.__version__}, this is {version}; install the same there"
+        if not Path(run).is_file() or Path(run).read_text("utf-8") != study:
+            return f"does not see the run's {run}; give --out a folder on a disk that all nodes share"
+        missing = [file for file in files if not Path(file).is_file()]
+        return f"does not see the data, such as {missing[0]}; put them there under the same path" if missing else ""
+
+    return lacks
