@@ -17,7 +17,8 @@ os.environ.update(SETTINGS)
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
+from ray.tune.stopper import Stopper  # noqa: E402
 
-__all__ = ["ASHAScheduler", "FIFOScheduler", "Searcher", "TrialScheduler", "ray", "tune"]
+__all__ = ["FIFOScheduler", "Searcher", "Stopper", "TrialScheduler", "ray", "tune"]

@@ -19,13 +19,14 @@ from nas.runs.folder import RunFolder
 from nas.search.cluster_timing import timing_of_cluster
 from nas.search.console import Console
 from nas.search.finishing import certify_best, finish
+from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.search import Candidate, Search, Workers
 from nas.search.timing import LocalTiming, TimingOf
 from nas.search.training import train_candidates
 from nas.search.tuning import ray_session
 from nas.study import Study
-from space.errors import BudgetError
+from space.errors import BudgetError, UnmeasuredError
 from space.scale import scale_width
 
 SMALLEST = 0.03  # width factor of the networks that tell whether a budget can be reached at all
@@ -95,7 +96,11 @@ def _require_reachable(search: Search, meter: Measures) -> None:
     smallest = [
         scale_width(space.load(name), SMALLEST) for name in ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
     ]
-    latencies = meter.measure_together(smallest, within=search.quick)
+    latencies = [
+        each for each in time_each(meter, smallest, within=search.quick) if not isinstance(each, UnmeasuredError)
+    ]
+    if not latencies:
+        return  # candidates will tell
     lowest = min(latency.milliseconds(budget.statistic) for latency in latencies)
     if lowest > budget.milliseconds:
         raise BudgetError(
@@ -107,16 +112,26 @@ def _require_reachable(search: Search, meter: Measures) -> None:
 def _measure_published(search: Search, meter: Measures) -> None:
     """Time every published network at its own width, once per run; they take turns."""
     run, console = search.run, search.console
-    known = {trial.name: trial.latency for trial in run.company()}
+    known = {trial.name: trial for trial in run.company()}
     missing = [name for name in space.published() if name not in known]
     if missing:
         console.step(f"time    {len(missing)} published networks, in turns")
-        latencies = meter.measure_together([space.load(name) for name in missing], within=search.quick)
-        known |= dict(zip(missing, latencies, strict=True))
+    latencies = dict(zip(missing, time_each(meter, list(map(space.load, missing)), within=search.quick), strict=True))
     for number, name in enumerate(space.published(), 1):
         candidate = Candidate(name=name, origin="company", architecture=space.load(name), parent=name)
-        trial = search.trial(number, candidate, known[name])
-        run.write_trial(trial)
+        if name in known:
+            feasible = known[name].inside(search.budget)
+            trial = replace(
+                known[name], number=number, feasible=feasible, budget_milliseconds=search.budget.milliseconds
+            )
+        else:
+            latency = latencies[name]
+            failed = f"cannot be timed: {latency}" if isinstance(latency, UnmeasuredError) else ""
+            trial = search.trial(
+                number, candidate, None if isinstance(latency, UnmeasuredError) else latency, failed=failed
+            )
+        if trial != known.get(name):
+            run.write_trial(trial)
         if name in missing:
             console.published(trial)
 
