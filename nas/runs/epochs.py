@@ -21,19 +21,20 @@ def go_on(make: Callable[[], Trainer], folder: Path) -> Trainer:
 
     Raises: UserError when the checkpoint is of another architecture, recipe or data set.
     """
-    trainer, recorded = make(), len(read_progress(folder).history)
+    trainer, recorded = make(), {each.epoch: each for each in read_progress(folder).history}
     try:
         if (folder / CHECKPOINT).is_file():
             trainer.restore(folder / CHECKPOINT)
     except DamagedError:  # it may have been restored in part
         trainer = make()
-    reports = {report.epoch: report for report in trainer.history}
-    missing = range(recorded + 1, trainer.epoch + 1)
-    if not reports.keys() >= set(missing):  # a checkpoint of an earlier version, without a history
-        trainer, missing = make(), range(0)
+    history = recorded | {each.epoch: _epoch(each) for each in trainer.history}
+    if not history.keys() >= set(range(1, trainer.epoch + 1)):  # a checkpoint of an earlier version has no history
+        trainer = make()
     forget_epochs(folder, after=trainer.epoch)
-    for epoch in missing:
-        append_epoch(folder, _epoch(reports[epoch]))
+    for epoch in range(1, trainer.epoch + 1):
+        if recorded.get(epoch) != history[epoch]:
+            append_epoch(folder, history[epoch])
+            recorded = {}  # it forgets those after it
     return trainer
 
 

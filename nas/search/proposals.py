@@ -83,11 +83,21 @@ class Proposals:
         self._unfinished = [trial for key, trial in self._trials.items() if key not in self._over]
         self._guidance.repeat(self._in_order())
 
-    @property
     def waits(self) -> bool:
-        """Whether the next candidate has to wait for trainings under way."""
-        number = self._unfinished[0].number if self._unfinished else self._next_number()
-        return any(each.architecture.key not in self._over for each in before(self._in_order(), number, self._ahead))
+        """Whether the next candidate has to wait for trainings under way.
+
+        A training that was about to stop when its run was killed stops here.
+        """
+        while True:
+            number = self._unfinished[0].number if self._unfinished else self._next_number()
+            if any(each.architecture.key not in self._over for each in before(self._in_order(), number, self._ahead)):
+                return True
+            if not self._unfinished:
+                return False
+            curve = self._curve(self._unfinished[0])
+            if not curve or not self.is_weak(self._unfinished[0], len(curve), curve[-1]):
+                return False
+            self.finished(self._unfinished.pop(0), curve[-1], stopped=True, failed="")
 
     def next(self) -> Trial | None:
         """The next candidate to train; None when the plan is done.
@@ -225,11 +235,14 @@ class Proposals:
         return None if trial.failed else self._run.progress(trial, "search").miou
 
     def _curve(self, trial: Trial) -> tuple[float, ...]:
+        """mIoU after every epoch; of a training that is over it is read once."""
         key = trial.architecture.key
-        if key not in self._curves:
-            history = self._run.progress(trial, "search").history
-            self._curves[key] = tuple(epoch.scores.miou for epoch in history)
-        return self._curves[key]
+        if key in self._curves:
+            return self._curves[key]
+        curve = tuple(epoch.scores.miou for epoch in self._run.progress(trial, "search").history)
+        if key in self._over:
+            self._curves[key] = curve
+        return curve
 
     def _solve(self, architecture: Architecture) -> _Solved:
         """The width that fills the budget, found by estimates from what was measured so far."""

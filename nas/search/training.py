@@ -31,7 +31,7 @@ def train_candidates(search: Search, proposals: Proposals) -> None:
         next=next_job,
         epoch=search.console.epoch,
         end=end,
-        waits=lambda: proposals.waits,
+        waits=proposals.waits,
         is_weak=lambda job, epoch, miou: proposals.is_weak(job.trial, epoch, miou),
     )
     run_jobs(search, jobs)
