@@ -38,8 +38,8 @@ GRACE_SECONDS = 8.0  # for tidying up after a signal; `docker stop` kills after 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0, 1 for faults of ours, 2 for what the user can put right, 3 for a budget that is
-    not kept and 4 for one that is not known to be, 128 + N after signal N.
+    """Run one command; its exit code: 0, 1 for faults of ours, 2 for what the user can put right, 3 for a budget that
+    is not kept and 4 for one that is not known to be, 128 + N after signal N.
 
     With no `arguments` it is the program, which answers signals; they are left alone otherwise.
     """

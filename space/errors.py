@@ -29,6 +29,26 @@ class BudgetError(UserError):
     """A budget that is not a latency, or that nothing can reach."""
 
 
+class DamagedError(UserError):
+    """A file of ours that was cut short or overwritten."""
+
+
+class TrainingError(UserError):
+    """A training that its own network or recipe ends: trying it again would end the same way."""
+
+
+class HaltedError(UserError):
+    """Work that its surroundings broke off: a disk, memory, files, machines. Nothing finished is lost by it."""
+
+
+class ExportError(UserError):
+    """A network that cannot be written as a graph that gives what PyTorch gives."""
+
+
+class UnmeasuredError(UserError):
+    """A network that a target cannot time, although it times others."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A closing sentence that suggests the closest known name, or lists them when none is close."""
     names = sorted(known)

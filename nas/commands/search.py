@@ -10,6 +10,7 @@ from nas.commands import common
 if TYPE_CHECKING:
     from nas.latency.budget import Verdict
     from nas.runs.folder import RunFolder
+    from nas.study import Study
 
 EXAMPLES = """examples:
   nas search --budget 10ms                        the built-in road scenes on this machine
@@ -37,28 +38,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
 
 
-def run(options: argparse.Namespace) -> Verdict | None:
-    """Search; what the winner's certificate says.
+def run(options: argparse.Namespace) -> Verdict:
+    """Search, as the only one that works on the run's folder; what the winner's certificate says. A new run that is
+    refused leaves no folder.
 
-    Raises: UserError for options, studies and budgets that do not fit.
+    Raises: UserError for options, studies and budgets that do not fit, and when the run is in use; HaltedError when its
+    surroundings broke it off.
     """
     from nas.search.address import address_of, require_short_folder
+    from nas.search.engine import search
+    from nas.storage.ownership import owned
+    from space.errors import HaltedError, UserError
 
     if options.address is None:
         require_short_folder()
     else:
         address_of(options.address)
-    folder = _resumed(options) if options.resume else _new(options)
-    from nas.search.engine import search
+    folder, study = _resumed(options) if options.resume else _new(options)
+    with owned(folder.root):
+        before = _ask(folder, study, new=not options.resume)
+        try:
+            return search(folder, address=options.address).verdict
+        except KeyboardInterrupt:
+            print(f"\nnothing finished is lost; go on with: nas search --resume {folder.root}", flush=True)
+            raise
+        except HaltedError:
+            raise
+        except OSError as error:
+            raise HaltedError(
+                f"{error}; nothing finished is lost: make room on the disk, or put right what is said there, then go "
+                f"on with: nas search --resume {folder.root}"
+            ) from error
+        except UserError:
+            _take_back(folder, before, study)
+            raise
 
-    try:
-        return search(folder, address=options.address).verdict
-    except KeyboardInterrupt:
-        print(f"\nnothing finished is lost; go on with: nas search --resume {folder.root}", flush=True)
-        raise
+
+def _ask(folder: RunFolder, study: Study, *, new: bool) -> Study | None:
+    """Have the run's folder ask the study; what it asked before, if it did."""
+    from nas.runs.folder import RunFolder
+
+    if new:
+        RunFolder.create(folder.root, study)
+        return None
+    before = folder.study()
+    if before != study:
+        folder.write_study(study)
+    return before
 
 
-def _new(options: argparse.Namespace) -> RunFolder:
+def _take_back(folder: RunFolder, before: Study | None, study: Study) -> None:
+    """Undo what was asked and refused before anything was found out."""
+    from nas.latency.budget import Budget
+
+    if before is None:
+        folder.withdraw()
+    elif before.budget != study.budget and not any(
+        trial.budget_milliseconds == Budget.parse(study.budget).milliseconds for trial in folder.trials()
+    ):
+        folder.write_study(before)
+
+
+def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
+    """A folder for a new run, and what it is asked."""
     from dataclasses import replace
     from datetime import datetime
     from pathlib import Path
@@ -80,12 +122,14 @@ def _new(options: argparse.Namespace) -> RunFolder:
         study = replace(study, target=options.target)
     if options.patience:
         study = replace(study, patience_seconds=common.patience(options))
+    if options.out:
+        return RunFolder(Path(options.out)), study
     name = Path(options.study).stem if options.study else "road_scenes"
-    default = f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return RunFolder.create(Path(options.out or default), study)
+    return RunFolder.claim(Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"), study
 
 
-def _resumed(options: argparse.Namespace) -> RunFolder:
+def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
+    """The folder of a run that goes on, and what it is asked now."""
     from dataclasses import replace
     from pathlib import Path
 
@@ -111,9 +155,7 @@ def _resumed(options: argparse.Namespace) -> RunFolder:
         study = replace(study, budget=options.budget)
     if options.patience:
         study = replace(study, patience_seconds=common.patience(options))
-    if study != folder.study():
-        folder.write_study(study)
-    return folder
+    return folder, study
 
 
 def _moved(data: str, name: str) -> str:

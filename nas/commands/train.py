@@ -66,15 +66,20 @@ def run(options: argparse.Namespace) -> None:
     common.output_folder(out)
     hold_to_data(out, findings.fingerprint, root=spec.root, begun=options.resume and (out / CHECKPOINT).is_file())
 
+    from nas.runs.epochs import go_on
+    from nas.storage.ownership import owned
     from nas.training.trainer import Trainer
 
     threads = usable_cores()
-    trainer = Trainer(architecture, dataset, recipe, device=device, threads=threads, guard=lane.training_step)
-    if options.resume and (out / CHECKPOINT).is_file():
-        trainer.restore(out / CHECKPOINT)
-    _introduce(trainer, options)
-    _train(trainer, out)
-    _finish(trainer, out)
+
+    def trainer_of() -> Trainer:
+        return Trainer(architecture, dataset, recipe, device=device, threads=threads, guard=lane.training_step)
+
+    with owned(out):
+        trainer = go_on(trainer_of, out)
+        _introduce(trainer, options)
+        _train(trainer, out)
+        _finish(trainer, out)
 
 
 def _introduce(trainer: Trainer, options: argparse.Namespace) -> None:
@@ -101,7 +106,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _train(trainer: Trainer, out: Path) -> None:
-    from nas.runs.trial import Epoch, append_epoch
+    from nas.runs.epochs import commit_epoch
     from nas.terminal import duration, percent
 
     width = len(str(trainer.recipe.epochs))
@@ -109,11 +114,7 @@ def _train(trainer: Trainer, out: Path) -> None:
     while not trainer.finished:
         report = trainer.run_epoch()
         seconds.append(report.seconds)
-        epoch = Epoch(
-            epoch=report.epoch, epochs=report.epochs, loss=report.loss, seconds=report.seconds, scores=report.scores
-        )
-        append_epoch(out, epoch)  # before the checkpoint: an epoch that is done again is also recorded again
-        trainer.save(out / CHECKPOINT)
+        commit_epoch(out, trainer)
         left = sum(seconds) / len(seconds) * (report.epochs - report.epoch)
         ending = "" if trainer.finished else f", {duration(left)} left"
         print(

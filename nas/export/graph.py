@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from nas.export.rewrites import Rewritten
-from space.errors import UserError
+from space.errors import ExportError
 
 OPSET = 17
 INPUT_NAME = "image"
@@ -29,7 +29,7 @@ def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> by
     The input is `image` (1, 3, H, W) float32. The output is `labels` (1, H, W) int64, arg-max inside, or `logits`
     (1, C, H, W). The network is left as it came.
 
-    Raises: UserError when neither exporter can express the network.
+    Raises: ExportError when neither exporter can express the network.
     """
     import onnx
 
@@ -86,7 +86,7 @@ def _export(module: nn.Module, image: torch.Tensor, output: str) -> bytes:
         data: bytes = program.model_proto.SerializeToString()
         return data
     except (torch.onnx.errors.OnnxExporterError, ImportError) as refusal:
-        raise UserError(
+        raise ExportError(
             f"cannot be written as ONNX: {reason}; {str(refusal).partition(chr(10))[0]}; use operations that ONNX has"
         ) from None
 

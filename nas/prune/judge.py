@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from pruning.depth import removable_blocks, without_blocks
 from pruning.surgery import Cutter
 from space.architecture import Architecture
 from space.channels import Widths
+from space.errors import UnmeasuredError
 from space.graph import Graph
 
 TAUGHT = 10  # such cuts
@@ -64,7 +66,8 @@ class Judge:
     def learn_from_cuts(self, cutter: Cutter, budget: Budget, *, depth: bool) -> None:
         """Measure some cuts, less surely than others, to learn what cutting this network brings."""
         for cut in some_cuts(cutter, TAUGHT, depth=depth):
-            self._learn(cut, self._meter.measure(cut, within=QUICK * self._within), budget)
+            with contextlib.suppress(UnmeasuredError):  # others tell as much
+                self._learn(cut, self._meter.measure(cut, within=QUICK * self._within), budget)
 
     def _learn(self, architecture: Architecture, latency: Latency, budget: Budget) -> float:
         milliseconds = latency.milliseconds(budget.statistic)

@@ -151,10 +151,11 @@ def summarize(run: RunFolder) -> Summary:
     study = run.study()
     budget = Budget.parse(study.budget)
     proposed, accompanying = run.trials(), run.company()
-    trials = tuple(_candidate(run, trial, budget) for trial in proposed)
-    company = tuple(_candidate(run, trial, budget) for trial in accompanying)
+    trials = tuple(_candidate(run, trial, trial.latency, budget) for trial in proposed if trial.latency)
+    company = tuple(_candidate(run, trial, trial.latency, budget) for trial in accompanying if trial.latency)
     winner = _winner(run, (*proposed, *accompanying), budget)
-    latencies = [trial.latency for trial in (*proposed, *accompanying)]
+    latencies = [trial.latency for trial in (*proposed, *accompanying) if trial.latency]
+    unmeasured = [f"{trial.name} {trial.failed}." for trial in (*proposed, *accompanying) if not trial.latency]
     return Summary(
         run=run.root.resolve().name,
         budget=str(budget),
@@ -169,7 +170,7 @@ def summarize(run: RunFolder) -> Summary:
         agreements=_agreements((*trials, *company)),
         trials=trials,
         company=company,
-        notes=_notes(run, winner, latencies, budget),
+        notes=(*_notes(run, winner, latencies, budget), *unmeasured),
     )
 
 
@@ -208,9 +209,9 @@ def effort_words(effort: Effort) -> str:
     )
 
 
-def _candidate(run: RunFolder, trial: Trial, budget: Budget) -> TrialSummary:
+def _candidate(run: RunFolder, trial: Trial, latency: Latency, budget: Budget) -> TrialSummary:
     search, finish = run.progress(trial, "search"), run.progress(trial, "finish")
-    timing = _timing(trial.latency, budget)
+    timing = _timing(latency, budget)
     return TrialSummary(
         number=trial.number,
         name=trial.name,

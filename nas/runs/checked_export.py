@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nas.export.comparison import SAME_LABELS, compare_onnx, logits_of
 from nas.export.graph import onnx_bytes
-from space.errors import UserError
+from space.errors import ExportError
 
 LOGITS = 1e-3  # largest difference of logits that is allowed, as a share of their range; rounding gives some 1e-6
 
@@ -37,7 +37,7 @@ def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bo
     With `labels` the file gives labels (1, H, W), as they are timed; the logits are then compared through a second
     graph without the arg-max, which is not kept. Nothing is left at `path` when the graph differs.
 
-    Raises: UserError when the network cannot be expressed or the graph gives something else than PyTorch.
+    Raises: ExportError when the network cannot be expressed or the graph gives something else than PyTorch.
     """
     size = (int(images.shape[-2]), int(images.shape[-1]))
     graph = onnx_bytes(network, size, labels=False)
@@ -62,7 +62,7 @@ def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bo
 
 def _require(fits: bool, came: str, allowed: float) -> None:
     if not fits:
-        raise UserError(
+        raise ExportError(
             f"ONNX: expected PyTorch's logits to within {allowed:.2e} and the same labels, got {came}; nothing was "
             "written. Check that the weights are finite, and try another version of torch or onnxruntime"
         )

@@ -3,23 +3,32 @@
 study.yaml                        the resolved question
 data.yaml                         which data it was begun on (`nas.runs.data_seen`)
 trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
+trials/KEY/timed.yaml             what was measured on the way to its width, written before the trial (`Timed`)
 trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.pt, weights.safetensors
 company/KEY/...                   the same for published networks at their own width
+.owner                            the process that works on it (`nas.storage.ownership`)
 winner/                           architecture.yaml weights.safetensors model.onnx certificate.yaml
 report.html report.yaml
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from nas.runs.data_seen import data_root
 from nas.runs.labelling import WEIGHTS
-from nas.runs.trial import Phase, Progress, Trial, read_progress
-from nas.storage.files import write_text
+from nas.runs.trial import Phase, Progress, Timed, Trial, read_progress, read_trial
+from nas.storage.files import read_text, write_text
+from nas.storage.ownership import OWNER
 from nas.study import Study, load_study
-from space import UserError, strict
+from space import Architecture, UserError, strict
+
+TRIAL = "trial.yaml"
+TIMED = "timed.yaml"
 
 
 class RunFolder:
@@ -39,6 +48,30 @@ class RunFolder:
             raise UserError(f"{root} holds a run already; go on with --resume {root}, or give another --out")
         folder.write_study(study)
         return folder
+
+    @classmethod
+    def claim(cls, root: Path) -> RunFolder:
+        """A folder that was not there before, for a new run: `root`, or the first of `root`-2, `root`-3, ..."""
+        root.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = root if number == 1 else root.with_name(f"{root.name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return cls(folder)
+        raise AssertionError("there is no last number")
+
+    def withdraw(self) -> None:
+        """Undo what `create` did, unless something was found out since: the same folder can be asked again.
+
+        What else is in the folder stays, and so does the folder then.
+        """
+        if self.trials() or self.company():
+            return
+        self.study_path.unlink(missing_ok=True)
+        for kind in ("trials", "company"):
+            shutil.rmtree(self.root / kind, ignore_errors=True)
+        if [each.name for each in self.root.iterdir()] in ([], [OWNER]):
+            shutil.rmtree(self.root)
 
     @classmethod
     def open(cls, root: Path) -> RunFolder:
@@ -81,7 +114,7 @@ class RunFolder:
 
     def write_trial(self, trial: Trial) -> None:
         """Record a candidate in its folder."""
-        write_text(self.trial_path(trial) / "trial.yaml", strict.dump(trial))
+        write_text(self.trial_path(trial) / TRIAL, strict.dump(trial))
 
     def trials(self) -> tuple[Trial, ...]:
         """Every candidate, in the order of proposal; published networks at their own width are not among them."""
@@ -93,23 +126,50 @@ class RunFolder:
 
     def read_trial(self, folder: Path) -> Trial:
         """The candidate recorded in a trial's folder."""
-        file = folder / "trial.yaml"
-        return strict.parse(file.read_text("utf-8"), Trial, str(file))
+        return read_trial(folder / TRIAL)
 
     def _read(self, kind: str) -> tuple[Trial, ...]:
-        found = [self.read_trial(file.parent) for file in (self.root / kind).glob("*/trial.yaml")]
+        found = [self.read_trial(file.parent) for file in (self.root / kind).glob(f"*/{TRIAL}")]
         return tuple(sorted(found, key=lambda trial: trial.number))
+
+    def next_number(self) -> int:
+        """The number of the next candidate."""
+        return max((trial.number for trial in self.trials()), default=0) + 1
+
+    def write_timed(self, architecture: Architecture, timed: Timed) -> None:
+        """Record what was measured on the way to an architecture's width; before its trial, which makes it count."""
+        write_text(self.root / "trials" / architecture.key / TIMED, strict.dump(timed))
+
+    def timed(self, trial: Trial) -> Timed:
+        """What was measured on the way to a trial's width, in that order; nothing in runs of earlier versions."""
+        file = self.trial_path(trial) / TIMED
+        if not file.is_file():
+            return Timed()
+        return strict.parse(read_text(file, "what a search measured"), Timed, str(file))
 
     def progress(self, trial: Trial, phase: Phase) -> Progress:
         """The finished epochs of a phase; none when it has not begun."""
         return read_progress(self.phase_path(trial, phase))
 
+    def is_done(self, trial: Trial, phase: Phase) -> bool:
+        """Whether every epoch of a phase is done, and its weights are there and what they were when it ended."""
+        if not self.progress(trial, phase).done:
+            return False
+        from nas.training.weights import load_weights
+
+        try:
+            load_weights(self.phase_path(trial, phase) / WEIGHTS)
+        except UserError:
+            return False
+        return True
+
     def weights_path(self, trial: Trial) -> Path:
-        """The weights at the end of the longest training a trial has had."""
-        finish = self.phase_path(trial, "finish") / WEIGHTS
-        return finish if finish.is_file() else self.phase_path(trial, "search") / WEIGHTS
+        """The weights at the end of the longest training that a trial has behind it."""
+        return self.phase_path(trial, self._longest(trial)) / WEIGHTS
 
     def best_miou(self, trial: Trial) -> float | None:
-        """mIoU at the end of the longest training a trial has had."""
-        finish = self.progress(trial, "finish").miou
-        return self.progress(trial, "search").miou if finish is None else finish
+        """mIoU at the end of the longest training that a trial has behind it."""
+        return self.progress(trial, self._longest(trial)).miou
+
+    def _longest(self, trial: Trial) -> Phase:
+        return "finish" if self.progress(trial, "finish").done else "search"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from nas.latency.record import Latency
-from nas.storage.files import write_text
+from nas.latency.budget import Budget
+from nas.latency.record import Latency, Statistic
+from nas.storage.files import read_text, write_text
 from nas.training.scores import Scores
 from space import Architecture, UserError, strict
+
+PROGRESS = "progress.yaml"
+NO_VERDICT = re.compile(r"its process died \d+ times")
+"""What earlier versions wrote as the failure of a training whose disk was full, say: nothing about the candidate."""
 
 Origin = Literal["seed", "random", "guided", "company", "pruned"]
 Phase = Literal["search", "finish"]
@@ -26,7 +32,8 @@ class Trial:
     """For people: `erfnet x0.53`, `random 3`."""
     origin: Origin
     architecture: Architecture
-    latency: Latency
+    latency: Latency | None
+    """None where the target cannot time it; `failed` says why."""
     feasible: bool
     """Whether it is inside the run's budget."""
     budget_milliseconds: float
@@ -41,7 +48,30 @@ class Trial:
     stopped: bool = False
     """Its training ended early, as a weak one."""
     failed: str = ""
-    """Why its training broke, or empty."""
+    """Why its training broke, or why it cannot be timed; or empty."""
+
+    def inside(self, budget: Budget) -> bool:
+        """Whether it was timed, and within `budget`."""
+        return self.latency is not None and budget.admits(self.latency)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One measurement on the way to a candidate."""
+
+    architecture: Architecture
+    milliseconds: float
+    disturbed: bool
+    """Whether the machine was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """Measurements in their order."""
+
+    statistic: Statistic = "p50"
+    """Which one of the latencies the milliseconds are."""
+    measured: tuple[Measured, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.budget_milliseconds > 0:
@@ -87,15 +117,37 @@ class Progress:
         return bool(self.history) and self.history[-1].epoch == self.history[-1].epochs
 
 
+def read_trial(file: Path) -> Trial:
+    """The candidate recorded in a file. What earlier versions wrote of a training that broke for no reason of the
+    candidate's is forgotten: it is trained again.
+
+    Raises: UserError when it cannot be read; DamagedError when it is not UTF-8.
+    """
+    trial = strict.parse(read_text(file, "a trial of a search"), Trial, str(file))
+    return replace(trial, failed="") if NO_VERDICT.fullmatch(trial.failed) else trial
+
+
 def read_progress(folder: Path) -> Progress:
-    """The finished epochs recorded in a phase's folder."""
-    file = folder / "progress.yaml"
+    """The finished epochs recorded in a phase's folder; none where the record is damaged."""
+    file = folder / PROGRESS
     if not file.is_file():
         return Progress()
-    return strict.parse(file.read_text("utf-8"), Progress, str(file))
+    try:
+        progress = strict.parse(read_text(file, "the epochs of a training"), Progress, str(file))
+    except UserError:
+        return Progress()
+    numbers = [each.epoch for each in progress.history]
+    return progress if numbers == list(range(1, len(numbers) + 1)) else Progress()
 
 
 def append_epoch(folder: Path, epoch: Epoch) -> None:
     """Record a finished epoch, and forget any that a resumed training is doing again."""
     before = [each for each in read_progress(folder).history if each.epoch < epoch.epoch]
-    write_text(folder / "progress.yaml", strict.dump(Progress(history=(*before, epoch))))
+    write_text(folder / PROGRESS, strict.dump(Progress(history=(*before, epoch))))
+
+
+def forget_epochs(folder: Path, after: int) -> None:
+    """Forget the epochs after the given one: they are to be done again."""
+    history = read_progress(folder).history
+    if len(history) > after:
+        write_text(folder / PROGRESS, strict.dump(Progress(history=history[:after])))

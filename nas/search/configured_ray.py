@@ -18,11 +18,12 @@ os.environ.update(SETTINGS)
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
+from ray.tune.stopper import Stopper  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 __all__ = [
-    "ASHAScheduler", "FIFOScheduler", "NodeAffinitySchedulingStrategy", "Searcher", "TrialScheduler",
+    "FIFOScheduler", "NodeAffinitySchedulingStrategy", "Searcher", "Stopper", "TrialScheduler",
     "ray", "ray_constants", "tune",
 ]  # fmt: skip

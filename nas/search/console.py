@@ -47,16 +47,19 @@ class Console:
 
     def published(self, trial: Trial) -> None:
         """A published network was timed at its own width."""
-        verdict = "inside" if trial.feasible else "over"
-        if self._budget.verdict(trial.latency) == "UNSURE":
-            verdict = f"unsure, perhaps {verdict}"
+        if trial.latency is None:
+            verdict = trial.failed
+        else:
+            verdict = "inside" if trial.feasible else "over"
+            if self._budget.verdict(trial.latency) == "UNSURE":
+                verdict = f"unsure, perhaps {verdict}"
         print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {verdict}", flush=True)
 
     def proposed(self, trial: Trial) -> None:
         """A candidate was measured."""
         if self._first_candidate is None:
             self._first_candidate = time.monotonic()
-        verdict = "" if trial.feasible else "  over the budget: not trained"
+        verdict = "" if trial.feasible else f"  {trial.failed or 'over the budget'}: not trained"
         sizes = f"{trial.parameters / 1e3:8.1f} k parameters {trial.multiply_adds / 1e9:6.3f} GMAC"
         print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {sizes}{verdict}", flush=True)
         if not trial.feasible:
@@ -103,6 +106,8 @@ class Console:
         return recipe_of(self._study, job.phase).epochs
 
     def _latency(self, trial: Trial) -> str:
+        if trial.latency is None:
+            return f"      -  of {self._budget.milliseconds:g} ms"
         noisy = "?" if trial.latency.flagged else " "
         milliseconds = trial.latency.milliseconds(self._budget.statistic)
         return f"{milliseconds:7.2f}{noisy} of {self._budget.milliseconds:g} ms"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
+from nas.latency.record import Latency
 from nas.prune.judge import Judge
 from nas.prune.plan import PruningPlan
 from nas.prune.pruner import Pruner
@@ -11,16 +12,20 @@ from nas.prune.tuning import FineTuning
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Trial
+from nas.search.measuring import CarefulMeter
 from nas.search.search import Candidate, Search
 from nas.training.weights import load_weights, save_weights
-from space.errors import BudgetError
+from space.architecture import Architecture
+from space.errors import BudgetError, UnmeasuredError, UserError
 from space.network import Network
 
 
 def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pruner:
     """What prunes for a search, on the device that `meter` times on and whose latency table is `table`."""
     study = search.study
-    judge = Judge(meter, study.data.size, search.num_classes, table=table, within=study.latency_within)
+    judge = Judge(
+        CarefulMeter(meter=meter), study.data.size, search.num_classes, table=table, within=study.latency_within
+    )
     return Pruner(
         judge=judge,
         budget=search.budget,
@@ -32,16 +37,17 @@ def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pr
 
 def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:
     """The most accurate published networks over the budget, `study.search.pruned` of them, cut down into it: trials
-    with weights from which their fine-tuning begins. What was cut already is not cut again; what no cut brings inside
-    is left out.
+    with weights from which their fine-tuning begins. What was cut already is not cut again, unless its weights are
+    damaged; what no cut brings inside, or what the target cannot time, is left out.
     """
     run, budget = search.run, search.budget
-    over = [each for each in run.company() if not budget.admits(each.latency) and run.best_miou(each) is not None]
+    trained = [each for each in run.company() if not each.failed and run.progress(each, "search").done]
+    over = [each for each in trained if not each.inside(budget)]
     over.sort(key=lambda each: run.best_miou(each) or 0.0, reverse=True)
     found = []
     for parent in over[: search.study.search.pruned]:
         trial = _known(search, parent) or _cut(search, pruner, parent)
-        if trial is not None and budget.admits(trial.latency):
+        if trial is not None and trial.inside(budget):
             found.append(trial)
     return found
 
@@ -58,32 +64,49 @@ def _trained(run: RunFolder, trial: Trial, num_classes: int) -> Network:
 
 
 def _known(search: Search, parent: Trial) -> Trial | None:
-    cuts = [each for each in search.run.trials() if each.origin == "pruned" and each.parent == parent.name]
-    return next((each for each in cuts if each.budget_milliseconds == search.budget.milliseconds), None)
+    run = search.run
+    cuts = [each for each in run.trials() if each.origin == "pruned" and each.parent == parent.name]
+    cut = next((each for each in cuts if each.budget_milliseconds == search.budget.milliseconds), None)
+    if cut is None or cut.failed or run.is_done(cut, "finish"):
+        return cut
+    try:
+        load_weights(run.phase_path(cut, "search") / WEIGHTS)
+    except UserError:
+        return None
+    return cut
 
 
 def _cut(search: Search, pruner: Pruner, parent: Trial) -> Trial | None:
     run, console = search.run, search.console
     console.step(f"prune   {parent.name}")
-    number = max((each.number for each in run.trials()), default=0) + 1
     try:
         pruned = pruner.prune(_trained(run, parent, search.num_classes))
     except BudgetError as error:
         console.step(f"        left out: {error}")
         return None
-    candidate = Candidate(
-        name=f"{parent.name}, pruned",
-        origin="pruned",
-        architecture=pruned.network.architecture,
-        parent=parent.name,
-    )
-    trial = search.trial(number, candidate, pruned.after)
+    except UnmeasuredError as error:
+        console.step(f"        left out: {error}")
+        _record(search, parent, parent.architecture, parent.latency, f"cannot be timed: {error}")
+        return None
+    architecture = pruned.network.architecture
     # Weights before the trial: one that is there can be trained.
     save_weights(
-        run.phase_path(trial, "search") / WEIGHTS,
+        run.root / "trials" / architecture.key / "search" / WEIGHTS,
         pruned.network.state_dict(),
-        {"architecture": trial.architecture.key},
+        {"architecture": architecture.key},
     )
-    run.write_trial(trial)
+    trial = _record(search, parent, architecture, pruned.after)
     console.proposed(trial)
+    return trial
+
+
+def _record(
+    search: Search, parent: Trial, architecture: Architecture, latency: Latency | None, failed: str = ""
+) -> Trial:
+    """Write down what a parent was cut to, or that it could not be."""
+    candidate = Candidate(name=f"{parent.name}, pruned", origin="pruned", architecture=architecture, parent=parent.name)
+    known = next((each for each in search.run.trials() if each.architecture.key == architecture.key), None)
+    number = search.run.next_number() if known is None else known.number
+    trial = search.trial(number, candidate, latency, failed=failed)
+    search.run.write_trial(trial)
     return trial

@@ -28,12 +28,13 @@ from nas.search.cluster import Resources, require_nodes, resources_of_nodes, wor
 from nas.search.cluster_timing import timing_of_cluster
 from nas.search.console import Console
 from nas.search.finishing import certify_best, finish
+from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
 from nas.search.search import Candidate, Search
 from nas.search.timing import LocalTiming, TimingOf
 from nas.search.training import train_candidates
-from space.errors import BudgetError
+from space.errors import BudgetError, UnmeasuredError
 from space.scale import scale_width
 
 SMALLEST = 0.03  # width factor of the networks that tell whether a budget can be reached at all
@@ -108,7 +109,10 @@ def _require_reachable(search: Search, meter: Measures) -> None:
         scale_width(space.load(name), SMALLEST) for name in ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
     ]
     for _ in range(2):
-        latencies = meter.measure_together(smallest, within=search.quick)
+        found = time_each(meter, smallest, within=search.quick)
+        latencies = [each for each in found if not isinstance(each, UnmeasuredError)]
+        if not latencies:
+            return  # candidates will tell
         lowest = min(latencies, key=lambda latency: latency.milliseconds(budget.statistic))
         milliseconds = lowest.milliseconds(budget.statistic)
         if all(budget.refutes(latency) for latency in latencies):
@@ -128,16 +132,26 @@ def _require_reachable(search: Search, meter: Measures) -> None:
 def _measure_published(search: Search, meter: Measures) -> None:
     """Time every published network at its own width, once per run; they take turns."""
     run, console = search.run, search.console
-    known = {trial.name: trial.latency for trial in run.company()}
+    known = {trial.name: trial for trial in run.company()}
     missing = [name for name in space.published() if name not in known]
     if missing:
         console.step(f"time    {len(missing)} published networks, in turns")
-        latencies = meter.measure_together([space.load(name) for name in missing], within=search.quick)
-        known |= dict(zip(missing, latencies, strict=True))
+    latencies = dict(zip(missing, time_each(meter, list(map(space.load, missing)), within=search.quick), strict=True))
     for number, name in enumerate(space.published(), 1):
         candidate = Candidate(name=name, origin="company", architecture=space.load(name), parent=name)
-        trial = search.trial(number, candidate, known[name])
-        run.write_trial(trial)
+        if name in known:
+            feasible = known[name].inside(search.budget)
+            trial = replace(
+                known[name], number=number, feasible=feasible, budget_milliseconds=search.budget.milliseconds
+            )
+        else:
+            latency = latencies[name]
+            failed = f"cannot be timed: {latency}" if isinstance(latency, UnmeasuredError) else ""
+            trial = search.trial(
+                number, candidate, None if isinstance(latency, UnmeasuredError) else latency, failed=failed
+            )
+        if trial != known.get(name):
+            run.write_trial(trial)
         if name in missing:
             console.published(trial)
 

@@ -26,6 +26,7 @@ from nas.latency.budget import Budget
 from nas.latency.estimates.work import BLOCK
 from nas.latency.record import Latency
 from space import Architecture, ArchitectureError
+from space.errors import UnmeasuredError
 from space.scale import notches, parts, scale_width, with_part
 
 NARROWEST, WIDEST = 0.03, 16.0
@@ -44,8 +45,10 @@ STEEPEST = 2.0  # a measured factor tells about others up to this power of what 
 NEAR = 1.5  # and about those within this factor
 
 EstimateMilliseconds = Callable[[Architecture], float]  # without measuring
-MeasureTogether = Callable[[Sequence[Architecture]], list[Latency]]  # quickly, and they take turns
-Confirm = Callable[[Architecture], Latency]  # as surely as the study asks
+MeasureTogether = Callable[[Sequence[Architecture]], Sequence[Latency | None]]
+"""Quickly, and they take turns; None for what the target cannot time."""
+Confirm = Callable[[Architecture], Latency | None]
+"""As surely as the study asks; None for what the target cannot time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,8 @@ def fill(
 
     `measure` is quick, `confirm` is sure. The result was confirmed. It is outside the budget when the narrowest width
     is, or when all that were confirmed are.
+
+    Raises: UnmeasuredError when the target cannot time any width that was tried.
     """
     tries = _Tries(architecture, budget, measure, estimate)
     tries.solve_factor()
@@ -79,20 +84,25 @@ def fill(
     confirmed: list[Filled] = []
     best: Filled | None = None
     correction = 1.0  # of quick measurements
-    while len(confirmed) < MOST_CONFIRMATIONS:
+    for _ in range(MOST_CONFIRMATIONS):
         quick = tries.next(correction) if best is None else tries.fuller(best, correction)
         if quick is None:
             break
-        sure = replace(quick, latency=confirm(quick.architecture))
+        latency = confirm(quick.architecture)
+        if latency is None:
+            continue
+        sure = replace(quick, latency=latency)
         if sure.latency.flagged and tries.use(sure) > SAFE:  # what disturbs a machine makes calls slower, never faster
-            again = replace(quick, latency=confirm(quick.architecture))
-            sure = min(sure, again, key=tries.use)
+            again = confirm(quick.architecture)
+            sure = sure if again is None else min(sure, replace(quick, latency=again), key=tries.use)
         confirmed.append(sure)
         correction = tries.use(sure) / tries.use(quick)
         if tries.use(sure) <= SAFE:
             best = max(filter(None, (best, sure)), key=tries.use)
             if tries.use(best) >= FULL_ENOUGH or sure.latency.flagged:  # a disturbed machine tells no finer
                 break
+    if not confirmed:
+        raise UnmeasuredError(f"expected a width of {architecture.key} that the target can time, got none")
     return best or min(confirmed, key=tries.use)
 
 
@@ -104,6 +114,7 @@ class _Tries:
     ) -> None:
         self._waiting: list[Filled] = []  # not confirmed yet
         self._tried: list[Filled] = []
+        self._refused: set[str] = set()  # keys of what the target cannot time
         self._architecture = architecture
         self._budget = budget
         self._measure = measure
@@ -124,7 +135,10 @@ class _Tries:
                 factor = math.sqrt(lowest * highest)
                 tried = self._by_factor(factor)
             if tried is None:
-                break
+                if scale_width(self._architecture, factor).key not in self._refused:
+                    break
+                high = highest = factor  # what is wider asks for more memory, say
+                continue
             if self.use(tried) > SAFE:
                 high = factor
             else:
@@ -157,6 +171,8 @@ class _Tries:
 
         Measured latencies are to be multiplied by `correction`.
         """
+        if not self._tried:
+            return None
         if not self._likely(correction):
             self._narrow(correction)
         lowest = min(self._tried, key=self.use)
@@ -192,12 +208,14 @@ class _Tries:
     def _try(self, architectures: Sequence[Architecture], factor: float) -> list[Filled]:
         """Measure those that were not measured before."""
         plain = scale_width(self._architecture, factor)
-        seen = {each.architecture.key for each in self._tried}
+        seen = {each.architecture.key for each in self._tried} | self._refused
         new = {each.key: each for each in architectures if each.key not in seen}
         latencies = self._measure(list(new.values())) if new else []
+        self._refused |= {key for key, latency in zip(new, latencies, strict=True) if latency is None}
         tried = [
             Filled(architecture=each, latency=latency, factor=factor, adjusted=each != plain)
             for each, latency in zip(new.values(), latencies, strict=True)
+            if latency is not None
         ]
         self._tried += tried
         self._waiting += tried

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Iterator
+
 from nas.latency import MeterOf
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
+from nas.latency.target import Target
 from nas.runs.certificate import Certificate
 from nas.runs.trial import Trial
 from nas.search.cutting import prune_over_budget, pruner_of
+from nas.search.measuring import CarefulMeter
 from nas.search.search import Search
 from nas.search.training import train_all
-from space.errors import UserError
+from space.errors import ExportError, UnmeasuredError, UserError
 
 
 def finish(search: Search, meter: Measures, table: LatencyTable | None) -> None:
@@ -21,6 +27,7 @@ def finish(search: Search, meter: Measures, table: LatencyTable | None) -> None:
     plan = search.study.search
     company = [trial for trial in search.run.company() if trial.name in plan.company]
     train_all(search, company, "search")
+    train_all(search, finalists(search), "search")  # again, should the weights of one be damaged
     if plan.finish_epochs:
         train_all(search, [*finalists(search), *company], "finish")
         train_all(search, prune_over_budget(search, pruner_of(search, meter, table)), "finish")
@@ -35,11 +42,13 @@ def finalists(search: Search) -> list[Trial]:
     finished = [
         trial
         for trial in run.trials()
-        if budget.admits(trial.latency) and not trial.failed and run.progress(trial, "search").done
+        if trial.inside(budget) and not trial.failed and run.progress(trial, "search").done
     ]
     if not finished:
+        failed = next((trial for trial in run.trials() if trial.failed), None)
+        first = "" if failed is None else f" ({failed.name}: {failed.failed})"
         raise UserError(
-            f"expected a candidate inside {budget} whose training finished, got none of {len(run.trials())}; "
+            f"expected a candidate inside {budget} whose training finished, got none of {len(run.trials())}{first}; "
             f"see {run.root}/trials, then give the search more trials or a larger budget"
         )
     finished.sort(key=lambda trial: run.progress(trial, "search").miou or 0.0, reverse=True)
@@ -49,31 +58,49 @@ def finalists(search: Search) -> list[Trial]:
 def certify_best(search: Search, meter_of: MeterOf) -> Certificate:
     """Measure the finished networks again, best first, until one passes. Failing all, the best of those that may be
     inside the budget is certified as unsure, or else the best of all as over it.
+
+    One that cannot be exported or timed as it was trained is passed over. Raises: UserError when all are.
     """
     competing = [*finalists(search), *_pruned(search)]
     ranked = sorted(competing, key=lambda trial: search.run.best_miou(trial) or 0.0, reverse=True)
-    certificate, unsure = None, None
+    certificates: dict[str, Certificate] = {}
+    refused: UserError | None = None
     for trial in ranked:
         search.console.step(f"certify {trial.name}")
-        certificate = _write(search, trial, meter_of)
+        try:
+            certificate = _write(search, trial, meter_of)
+        except (ExportError, UnmeasuredError) as error:
+            search.console.step(f"        left out: {error}")
+            refused = refused or error
+            continue
         if certificate.verdict == "PASS":
             return certificate
-        if certificate.verdict == "UNSURE":
-            unsure = unsure or trial
-            search.console.step(f"        {certificate.latency} may be inside {search.budget}, or over it")
-        else:
-            search.console.step(f"        {certificate.latency} is over {search.budget}")
-    chosen = unsure or ranked[0]
-    if certificate is not None and chosen is ranked[-1]:  # the last one written
-        return certificate
+        certificates[trial.architecture.key] = certificate
+        maybe = certificate.verdict == "UNSURE"
+        words = f"may be inside {search.budget}, or over it" if maybe else f"is over {search.budget}"
+        search.console.step(f"        {certificate.latency} {words}")
+    judged = [trial for trial in ranked if trial.architecture.key in certificates]
+    if not judged:
+        assert refused is not None, "there is at least one finalist"
+        raise refused
+    unsure = (trial for trial in judged if certificates[trial.architecture.key].verdict == "UNSURE")
+    chosen = next(unsure, judged[0])
+    if chosen is judged[-1]:  # the last one written
+        return certificates[chosen.architecture.key]
     return _write(search, chosen, meter_of)
 
 
 def _pruned(search: Search) -> list[Trial]:
     """Cuts inside the budget whose fine-tuning is done."""
     run, budget = search.run, search.budget
-    inside = [each for each in run.trials() if each.origin == "pruned" and budget.admits(each.latency)]
+    inside = [each for each in run.trials() if each.origin == "pruned" and each.inside(budget)]
     return [each for each in inside if not each.failed and run.progress(each, "finish").done]
+
+
+@contextlib.contextmanager
+def _careful(meter_of: MeterOf, target: Target, size: tuple[int, int], num_classes: int) -> Iterator[CarefulMeter]:
+    with meter_of(target, size, num_classes) as meter:
+        yield CarefulMeter(meter=meter)
 
 
 def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
@@ -95,6 +122,6 @@ def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
             budget=search.budget,
             device=training_device(),  # the target may be another machine's
             within=min(search.study.latency_within, WITHIN),
-            meter_of=meter_of,
+            meter_of=functools.partial(_careful, meter_of),
         ),
     )

@@ -12,31 +12,49 @@ from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
-from nas.runs.trial import Origin, Trial
+from nas.runs.trial import Measured, Origin, Timed, Trial
 from nas.search.fill import Filled, fill
+from nas.search.guidance import Guidance, before
+from nas.search.halving import is_weak
+from nas.search.measuring import time_each, time_one
 from nas.search.sampler import Sampler
 from nas.search.search import Candidate, Search
 from space.architecture import Architecture
 from space.choices import Genotype
-from space.errors import BudgetError
+from space.errors import BudgetError, UnmeasuredError
 
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawn:
-    """An architecture before its width is solved, and the number to tell the sampler about it under, if it is its."""
+    """An architecture before its width is solved, and the number that the sampler knows it under, if it is its."""
 
     architecture: Architecture
     genotype: Genotype
     number: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Solved:
+    """A draw with its width, or one of its widths and why none of them can be timed, and what was measured for it."""
+
+    architecture: Architecture
+    latency: Latency | None
+    factor: float
+    adjusted: bool
+    reason: str
+    measured: tuple[Measured, ...]
+    estimates: Estimates
+
+
 class Proposals:
     """Candidates in their order: those a killed run left unfinished, seeds, random draws, guided ones.
 
     Every candidate is measured before it is given out, and written to the run's folder; one that no width brings
-    inside the budget is written, told to the sampler, and not given out. Known architectures are not given out twice.
+    inside the budget, or that the target cannot time, is written and not given out. Known architectures are not given
+    out twice. What is proposed depends on the trials before it, in their order, and on what they measured and scored:
+    a run that was interrupted proposes what one that was not would have (`nas.search.guidance`).
     """
 
     def __init__(self, search: Search, meter: Measures, table: LatencyTable | None) -> None:
@@ -48,17 +66,38 @@ class Proposals:
         self._plan = plan
         self._budget = search.budget
         self._space = search.study.architectures()
+        # A candidate may begin before those just before it are over, one or some more than train at a time: a fast
+        # training need not wait for a slow one.
+        self._ahead = search.workers.concurrent + search.workers.concurrent // 2 - 1
         startup = len(plan.seeds) + plan.random_trials
-        self._sampler = Sampler(self._space, kind=plan.sampler, startup=startup, seed=plan.seed)
-        self._asked: dict[str, int] = {}  # the sampler's numbers of its proposals that are in training, by key
+        sampler = Sampler(self._space, kind=plan.sampler, startup=startup, seed=plan.seed)
+        self._guidance = Guidance(sampler, self._budget, self._ahead, self._miou)
         self._estimates = Estimates(search.study.data.size, search.num_classes, table)
         self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
-        for trial in (*search.run.company(), *self._trials.values()):
-            self._learn_latency(trial.architecture, trial.latency)
+        self._over = {key for key, trial in self._trials.items() if self._settled(trial)}  # nothing is to be done
+        self._curves: dict[str, tuple[float, ...]] = {}  # mIoU after every epoch of those that are over, by key
+        for trial in search.run.company():
+            self._learn(trial)
         for trial in self._trials.values():
-            if self._settled(trial) and trial.origin != "pruned":  # no sampler proposed it
-                self._learn(trial)
-        self._unfinished = [trial for trial in self._trials.values() if not self._settled(trial)]
+            self._learn(trial)
+        self._unfinished = [trial for key, trial in self._trials.items() if key not in self._over]
+        self._guidance.repeat(self._in_order())
+
+    def waits(self) -> bool:
+        """Whether the next candidate has to wait for trainings under way.
+
+        A training that was about to stop when its run was killed stops here.
+        """
+        while True:
+            number = self._unfinished[0].number if self._unfinished else self._next_number()
+            if any(each.architecture.key not in self._over for each in before(self._in_order(), number, self._ahead)):
+                return True
+            if not self._unfinished:
+                return False
+            curve = self._curve(self._unfinished[0])
+            if not curve or not self.is_weak(self._unfinished[0], len(curve), curve[-1]):
+                return False
+            self.finished(self._unfinished.pop(0), curve[-1], stopped=True, failed="")
 
     def next(self) -> Trial | None:
         """The next candidate to train; None when the plan is done.
@@ -78,15 +117,27 @@ class Proposals:
             return self._new("guided", self._guided)
         return None
 
+    def is_weak(self, trial: Trial, epoch: int, miou: float) -> bool:
+        """Whether a training stops after this epoch with this mIoU."""
+        if not self._plan.stop_weak:
+            return False
+        earlier = [
+            self._curve(each)
+            for each in before(self._in_order(), trial.number, self._ahead)
+            if each.feasible and each.budget_milliseconds == trial.budget_milliseconds
+        ]
+        return is_weak(miou, epoch, self._search.study.recipe.epochs, earlier)
+
     def finished(self, trial: Trial, miou: float | None, *, stopped: bool, failed: str) -> None:
-        """Record how a candidate's training ended, and tell the sampler."""
-        trial = replace(trial, stopped=stopped, failed=failed)
-        self._record(trial)
-        number = self._asked.pop(trial.architecture.key, None)
-        if number is None:
-            self._learn(trial)
-        else:
-            self._sampler.tell(number, miou=None if failed else miou, violation=self._violation(trial.latency))
+        """Record how a candidate's training ended."""
+        self._record(replace(trial, stopped=stopped, failed=failed))
+        self._over.add(trial.architecture.key)
+
+    def _in_order(self) -> list[Trial]:
+        return sorted(self._trials.values(), key=lambda trial: trial.number)
+
+    def _next_number(self) -> int:
+        return max((trial.number for trial in self._trials.values()), default=0) + 1
 
     def _ours(self, origin: Origin) -> list[Trial]:
         """Candidates of an origin that count towards the plan: made for this budget, and seeds or inside it."""
@@ -100,60 +151,70 @@ class Proposals:
 
     def _seed(self, name: str) -> Trial | None:
         published = space.load(name)
-        filled = self._fill(published)
-        title = f"{name} x{filled.factor:.2f}{'+' if filled.adjusted else ''}"
-        genotype = self._space.closest_genotype(published)
-        return self._admit(
-            Candidate(name=title, origin="seed", architecture=filled.architecture, genotype=genotype, parent=name),
-            filled.latency,
+        solved = self._solve(published)
+        candidate = Candidate(
+            name=f"{name} x{solved.factor:.2f}{'+' if solved.adjusted else ''}",
+            origin="seed",
+            architecture=solved.architecture,
+            genotype=self._space.closest_genotype(published),
+            parent=name,
         )
+        return self._admit(candidate, solved)
 
     def _new(self, origin: Origin, draw: Callable[[int], _Drawn]) -> Trial:
-        """The first draw that is not known yet and can be brought inside the budget. `draw` is given the attempt."""
+        """The first draw that is not known yet and can be brought inside the budget. `draw` is given how many draws
+        before it led to what is known since the last candidate was recorded.
+        """
         name = f"{origin} {len(self._ours(origin)) + 1}"
         lowest: Latency | None = None
-        for attempt in range(MOST_ATTEMPTS):
-            drawn = draw(attempt)
-            filled = self._fill(drawn.architecture)
-            if lowest is None or self._violation(filled.latency) < self._violation(lowest):
-                lowest = filled.latency
-            known = self._trials.get(filled.architecture.key)
-            if known is not None:
+        repeats = 0
+        for _ in range(MOST_ATTEMPTS):
+            drawn = draw(repeats)
+            solved = self._solve(drawn.architecture)
+            timed = [each for each in (lowest, solved.latency) if each is not None]
+            lowest = min(timed, key=lambda latency: latency.milliseconds(self._budget.statistic), default=None)
+            if solved.architecture.key in self._trials:
+                repeats += 1
                 if drawn.number is not None:
-                    miou = self._run.progress(known, "search").miou
-                    self._sampler.tell(drawn.number, miou=miou, violation=self._violation(known.latency))
+                    self._guidance.repeats(drawn.number)
                 continue
-            if drawn.number is not None:
-                self._asked[filled.architecture.key] = drawn.number
+            repeats = 0
             trial = self._admit(
-                Candidate(name=name, origin=origin, architecture=filled.architecture, genotype=drawn.genotype),
-                filled.latency,
+                Candidate(name=name, origin=origin, architecture=solved.architecture, genotype=drawn.genotype),
+                solved,
+                drawn.number,
             )
             if trial is not None:
                 return trial
-        assert lowest is not None, "there is more than one attempt"
+        seen, advice = "none could be timed", ""
+        if lowest is not None:
+            seen = f"the lowest took {lowest.milliseconds(self._budget.statistic):.2f} ms"
+            advice = unsettled(lowest)
         raise BudgetError(
             f"expected candidates inside {self._budget}, but {MOST_ATTEMPTS} draws in a row were over it at any width "
-            f"or known already; the lowest took {lowest.milliseconds(self._budget.statistic):.2f} ms; "
-            + (unsettled(lowest) or "raise the budget or widen the study's space")
+            f"or known already; {seen}; {advice or 'raise the budget or widen the space of the study'}"
         )
 
-    def _random(self, attempt: int) -> _Drawn:
-        drawn = self._space.sample(random.Random(f"{self._plan.seed}/{len(self._trials)}/{attempt}"))
+    def _random(self, repeats: int) -> _Drawn:
+        drawn = self._space.sample(random.Random(f"{self._plan.seed}/{self._next_number() - 1}/{repeats}"))
         return _Drawn(architecture=drawn, genotype=self._space.genotype(drawn))
 
-    def _guided(self, attempt: int) -> _Drawn:
-        number, drawn, genotype = self._sampler.propose()
+    def _guided(self, repeats: int) -> _Drawn:
+        number, drawn, genotype = self._guidance.propose(self._in_order(), self._next_number())
         return _Drawn(architecture=drawn, genotype=genotype, number=number)
 
-    def _admit(self, candidate: Candidate, latency: Latency) -> Trial | None:
-        """Write a measured candidate down; give it back if it is inside the budget, else tell the sampler."""
-        trial = self._search.trial(len(self._trials) + 1, candidate, latency)
+    def _admit(self, candidate: Candidate, solved: _Solved, number: int | None = None) -> Trial | None:
+        """Write a candidate down; give it back if it is inside the budget. `number`: the sampler's of it."""
+        trial = self._search.trial(self._next_number(), candidate, solved.latency, failed=solved.reason)
+        self._run.write_timed(trial.architecture, Timed(statistic=self._budget.statistic, measured=solved.measured))
         self._record(trial)
+        self._estimates = solved.estimates
+        if number is not None:
+            self._guidance.becomes(number, trial)
         self._search.console.proposed(trial)
         if trial.feasible:
             return trial
-        self.finished(trial, None, stopped=False, failed="")
+        self._over.add(trial.architecture.key)
         return None
 
     def _record(self, trial: Trial) -> None:
@@ -162,41 +223,82 @@ class Proposals:
 
     def _judged(self, trial: Trial) -> Trial:
         """A trial under the run's present budget, which may not be the one that it was made for."""
-        feasible = self._budget.admits(trial.latency)
+        feasible = trial.inside(self._budget)
         if feasible != trial.feasible:
             trial = replace(trial, feasible=feasible)
             self._run.write_trial(trial)
         return trial
 
     def _settled(self, trial: Trial) -> bool:
-        if not trial.feasible or trial.stopped or trial.failed or trial.origin == "pruned":
+        if not trial.feasible or trial.failed or trial.origin == "pruned":
             return True
-        return self._run.progress(trial, "search").done
+        progress = self._run.progress(trial, "search")
+        return progress.done or (trial.stopped and bool(progress.history))
 
-    def _learn(self, trial: Trial) -> None:
-        miou = None if trial.failed else self._run.progress(trial, "search").miou
-        self._sampler.learn(trial.genotype, miou=miou, violation=self._violation(trial.latency))
+    def _miou(self, trial: Trial) -> float | None:
+        return None if trial.failed else self._run.progress(trial, "search").miou
 
-    def _violation(self, latency: Latency) -> float:
-        """Share of the budget that a latency is over it; 0 or less inside."""
-        return latency.milliseconds(self._budget.statistic) / self._budget.milliseconds - 1
+    def _curve(self, trial: Trial) -> tuple[float, ...]:
+        """mIoU after every epoch; of a training that is over it is read once."""
+        key = trial.architecture.key
+        if key in self._curves:
+            return self._curves[key]
+        curve = tuple(epoch.scores.miou for epoch in self._run.progress(trial, "search").history)
+        if key in self._over:
+            self._curves[key] = curve
+        return curve
 
-    def _fill(self, architecture: Architecture) -> Filled:
+    def _solve(self, architecture: Architecture) -> _Solved:
         """The width that fills the budget, found by estimates from what was measured so far."""
+        measured: list[Measured] = []
+        refused: list[tuple[Architecture, str]] = []
+        estimates = self._estimates.copy()
 
-        def measure(scaled: Sequence[Architecture]) -> list[Latency]:
-            latencies = self._meter.measure_together(scaled, within=self._search.quick)
-            for one, latency in zip(scaled, latencies, strict=True):
-                self._learn_latency(one, latency)
-            return latencies
-
-        def confirm(scaled: Architecture) -> Latency:
-            latency = self._meter.measure(scaled, within=self._search.study.latency_within)
-            self._learn_latency(scaled, latency)
+        def note(one: Architecture, latency: Latency | UnmeasuredError) -> Latency | None:
+            if isinstance(latency, UnmeasuredError):
+                refused.append((one, str(latency)))
+                return None
+            milliseconds, disturbed = latency.milliseconds(self._budget.statistic), bool(latency.flagged)
+            estimates.learn(one, milliseconds, disturbed=disturbed)
+            measured.append(Measured(architecture=one, milliseconds=milliseconds, disturbed=disturbed))
             return latency
 
-        return fill(architecture, self._budget, measure, confirm, self._estimates.architecture)
+        def measure(scaled: Sequence[Architecture]) -> list[Latency | None]:
+            latencies = time_each(self._meter, scaled, within=self._search.quick)
+            return [note(one, latency) for one, latency in zip(scaled, latencies, strict=True)]
 
-    def _learn_latency(self, architecture: Architecture, latency: Latency) -> None:
-        milliseconds = latency.milliseconds(self._budget.statistic)
-        self._estimates.learn(architecture, milliseconds, disturbed=bool(latency.flagged))
+        def confirm(scaled: Architecture) -> Latency | None:
+            try:
+                return note(scaled, time_one(self._meter, scaled, within=self._search.study.latency_within))
+            except UnmeasuredError as error:
+                return note(scaled, error)
+
+        def solved(one: Architecture, latency: Latency | None, filled: Filled | None, reason: str) -> _Solved:
+            return _Solved(
+                architecture=one,
+                latency=latency,
+                factor=1.0 if filled is None else filled.factor,
+                adjusted=filled is not None and filled.adjusted,
+                reason=reason,
+                measured=tuple(measured),
+                estimates=estimates,
+            )
+
+        try:
+            filled = fill(architecture, self._budget, measure, confirm, estimates.architecture)
+        except UnmeasuredError:
+            one, reason = refused[0]
+            return solved(one, None, None, f"cannot be timed: {reason}")
+        return solved(filled.architecture, filled.latency, filled, "")
+
+    def _learn(self, trial: Trial) -> None:
+        """Let estimates take into account what was measured for a trial."""
+        if trial.latency is None:
+            return
+        timed = self._run.timed(trial)
+        if timed.measured and timed.statistic == self._budget.statistic:
+            for each in timed.measured:
+                self._estimates.learn(each.architecture, each.milliseconds, disturbed=each.disturbed)
+            return
+        milliseconds = trial.latency.milliseconds(self._budget.statistic)
+        self._estimates.learn(trial.architecture, milliseconds, disturbed=bool(trial.latency.flagged))

@@ -74,8 +74,8 @@ class Search:
         """How sure a latency is that only leads to another: half of its 95 % interval, as a share of it."""
         return QUICK * self.study.latency_within
 
-    def trial(self, number: int, candidate: Candidate, latency: Latency) -> Trial:
-        """A measured candidate with its sizes, as it is written into the run's folder."""
+    def trial(self, number: int, candidate: Candidate, latency: Latency | None, failed: str = "") -> Trial:
+        """A candidate with its sizes, as it is written into the run's folder; `failed` says why it has no latency."""
         budget, architecture = self.budget, candidate.architecture
         return Trial(
             number=number,
@@ -84,9 +84,10 @@ class Search:
             parent=candidate.parent,
             architecture=architecture,
             latency=latency,
-            feasible=budget.admits(latency),
+            feasible=latency is not None and budget.admits(latency),
             budget_milliseconds=budget.milliseconds,
             parameters=space.parameters(architecture, self.num_classes),
             multiply_adds=space.multiply_adds(architecture, self.study.data.size, self.num_classes),
             genotype=candidate.genotype,
+            failed=failed,
         )

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nas.runs.trial import Phase, Trial
-from nas.search.job import Job, recipe_of
+from nas.search.job import Job
 from nas.search.proposals import Proposals
 from nas.search.search import Search
-from nas.search.tuning import Events, run_jobs
+from nas.search.tuning import Jobs, run_jobs
 
 
 def train_candidates(search: Search, proposals: Proposals) -> None:
-    """Train candidates as they are proposed; weak ones stop early where the study says so."""
+    """Train candidates as they are proposed; weak ones stop early where the study says so.
+
+    Raises: HaltedError when something but a candidate broke a training.
+    """
     epochs = search.study.recipe.epochs
 
     def next_job() -> Job | None:
@@ -24,13 +27,22 @@ def train_candidates(search: Search, proposals: Proposals) -> None:
         proposals.finished(job.trial, miou, stopped=not error and epoch < epochs, failed=error)
         search.console.ended(job, epoch, error)
 
-    events = Events(epoch=search.console.epoch, end=end)
-    run_jobs(search, next_job, events, epochs=epochs, stop_weak=search.study.search.stop_weak)
+    jobs = Jobs(
+        next=next_job,
+        epoch=search.console.epoch,
+        end=end,
+        waits=proposals.waits,
+        is_weak=lambda job, epoch, miou: proposals.is_weak(job.trial, epoch, miou),
+    )
+    run_jobs(search, jobs)
 
 
 def train_all(search: Search, trials: Sequence[Trial], phase: Phase) -> None:
-    """Train those of `trials` to the end of a phase that are not there yet."""
-    waiting = [trial for trial in trials if not trial.failed and not search.run.progress(trial, phase).done]
+    """Train those of `trials` to the end of a phase that are not there yet, or whose weights are damaged.
+
+    Raises: HaltedError when something but a candidate broke a training.
+    """
+    waiting = [trial for trial in trials if not trial.failed and not search.run.is_done(trial, phase)]
     if not waiting:
         return
     jobs = iter([Job(trial=trial, phase=phase) for trial in waiting])
@@ -40,6 +52,4 @@ def train_all(search: Search, trials: Sequence[Trial], phase: Phase) -> None:
             search.run.write_trial(replace(job.trial, failed=error))
         search.console.ended(job, epoch, error)
 
-    events = Events(epoch=search.console.epoch, end=end)
-    epochs = recipe_of(search.study, phase).epochs
-    run_jobs(search, lambda: next(jobs, None), events, epochs=epochs, stop_weak=False)
+    run_jobs(search, Jobs(next=lambda: next(jobs, None), epoch=search.console.epoch, end=end))

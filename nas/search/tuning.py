@@ -7,54 +7,64 @@ interrupted run is fed again from there.
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from nas.data import load
+from nas.runs.epochs import commit_epoch, go_on
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import WEIGHTS, Labelling, metadata
-from nas.runs.trained import CHECKPOINT
-from nas.runs.trial import Epoch, Phase, Trial, append_epoch, read_progress
-from nas.search.configured_ray import ASHAScheduler, FIFOScheduler, Searcher, TrialScheduler, tune
+from nas.runs.trial import Phase, Trial, read_progress
+from nas.search.causes import Cause, cause_of, cause_of_death
+from nas.search.configured_ray import FIFOScheduler, Searcher, Stopper, TrialScheduler, tune
 from nas.search.cutting import parent_network
 from nas.search.job import Job, recipe_of
 from nas.search.search import Search
+from nas.storage.ownership import owned
 from nas.storage.scratch import scratch_folder
-from space.errors import UserError
+from space.errors import HaltedError
 
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
+PATIENCE_SECONDS = 60.0  # for a process of an earlier driver to end that trains the same
+LAST_WORDS = ".last_words.tmp"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Events:
-    """What the caller wants to hear."""
+class Jobs:
+    """What is trained next, and who is told."""
 
+    next: Callable[[], Job | None]
+    """The next job; None when there is none left."""
     epoch: Callable[[Job, int, float], None]
     """A job finished an epoch: which one, with which mIoU (0..1)."""
     end: Callable[[Job, int, float | None, str], None]
     """A job ended: after which epoch, with which mIoU (None before the first), and why it broke, or empty."""
+    waits: Callable[[], bool] = lambda: False
+    """Whether the next job is known only when one under way has ended."""
+    is_weak: Callable[[Job, int, float], bool] = lambda job, epoch, miou: False
+    """Whether a job stops after an epoch with this mIoU."""
 
 
-def run_jobs(
-    search: Search, next_job: Callable[[], Job | None], events: Events, *, epochs: int, stop_weak: bool
-) -> None:
-    """Train the jobs of `epochs` epochs that `next_job` gives until it gives None; with `stop_weak`, by asynchronous
-    halving: Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020.
+def run_jobs(search: Search, jobs: Jobs) -> None:
+    """Train jobs until there are none left.
+
+    Raises: HaltedError when one broke for a reason of its surroundings; it has no verdict then, and is not finished.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    scheduler: TrialScheduler = FIFOScheduler()  # type: ignore[no-untyped-call]
-    if stop_weak and epochs > 1:
-        scheduler = ASHAScheduler(time_attr="epoch", grace_period=max(1, epochs // 4), max_t=epochs, reduction_factor=2)
+    feed = Feed(search, jobs)
     with scratch_folder() as scratch:
         tune.run(
             TrialRunner,
             metric="miou",
             mode="max",
-            search_alg=Feed(search, next_job, events),
-            scheduler=scheduler,
+            search_alg=feed,
+            scheduler=Judgement(feed),
+            stop=Halt(feed),
             num_samples=-1,
             resources_per_trial={"cpu": search.workers.threads, "gpu": int(search.workers.device == "cuda")},
             max_concurrent_trials=search.workers.concurrent,
@@ -66,6 +76,8 @@ def run_jobs(
             raise_on_failed_trial=False,
             verbose=0,
         )
+    if feed.broken is not None:
+        raise feed.broken
 
 
 def _short_name(trial: Any) -> str:
@@ -73,45 +85,92 @@ def _short_name(trial: Any) -> str:
 
 
 class Feed(Searcher):
-    """Hands our jobs to Ray as configurations, and its results to us. Its state is the run's folder."""
+    """Hands our jobs to Ray as configurations, and its results to us. Its state is the run's folder.
 
-    def __init__(self, search: Search, next_job: Callable[[], Job | None], events: Events) -> None:
+    Ray takes what is raised here for the failure of a training. So it is kept, and raised when Ray has ended.
+    """
+
+    def __init__(self, search: Search, jobs: Jobs) -> None:
         super().__init__(metric="miou", mode="max")
         self._run = search.run
         self._workers = search.workers
-        self._next_job = next_job
-        self._events = events
+        self._work = jobs
         self._jobs: dict[str, Job] = {}
         self._last: dict[str, tuple[int, float]] = {}
         self._failed: dict[str, str] = {}
+        self._told: dict[str, str] = {}  # by Ray of trainings whose processes died
+        self.broken: Exception | None = None
+        """Why nothing more is trained."""
 
     def suggest(self, trial_id: str) -> Any:
-        job = self._next_job()
-        if job is None:
-            return Searcher.FINISHED
-        self._jobs[trial_id] = job
-        return {
-            "run": str(self._run.root.resolve()),
-            "trial": str(self._run.trial_path(job.trial).relative_to(self._run.root)),
-            "phase": job.phase,
-            "device": self._workers.device,
-            "threads": self._workers.threads,
-        }
+        with self._kept():
+            if self._work.waits():
+                return None  # Ray asks again
+            job = self._work.next()
+            if job is not None:
+                self._jobs[trial_id] = job
+                return {
+                    "run": str(self._run.root.resolve()),
+                    "trial": str(self._run.trial_path(job.trial).relative_to(self._run.root)),
+                    "phase": job.phase,
+                    "device": self._workers.device,
+                    "threads": self._workers.threads,
+                }
+        return Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if result["failed"]:
-            self._failed[trial_id] = result["failed"]
-            return
-        self._last[trial_id] = (result["epoch"], result["miou"])
-        self._events.epoch(self._jobs[trial_id], *self._last[trial_id])
+        with self._kept():
+            if result["advice"]:
+                self._halt(self._jobs[trial_id], Cause(words=result["failed"], advice=result["advice"]))
+            elif result["failed"]:
+                self._failed[trial_id] = result["failed"]
+            else:
+                self._last[trial_id] = (result["epoch"], result["miou"])
+                self._work.epoch(self._jobs[trial_id], *self._last[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         told = self._last.get(trial_id, (0, None))[0]
         if result is not None and not error and (result.get("failed") or result.get("epoch", told) != told):
             self.on_trial_result(trial_id, result)  # Ray gives the last result of a trial here only
-        epoch, miou = self._last.pop(trial_id, (0, None))
-        failed = self._failed.pop(trial_id, f"its process died {MOST_RESTARTS + 1} times" if error else "")
-        self._events.end(self._jobs.pop(trial_id), epoch, miou, failed)
+        if self.broken is not None:
+            return  # what is not finished is trained when the run goes on
+        with self._kept():
+            job = self._jobs.pop(trial_id)
+            if error:
+                cause = self._cause_of_death(trial_id, job)
+                if cause.advice:
+                    self._halt(job, cause)
+                self._failed[trial_id] = cause.words
+            epoch, miou = self._last.pop(trial_id, (0, None))
+            self._work.end(job, epoch, miou, self._failed.pop(trial_id, ""))
+
+    def on_death(self, trial_id: str, told: str) -> None:
+        """A training's process died for the last time; `told` is what Ray says about it."""
+        self._told[trial_id] = told
+
+    def is_weak(self, trial_id: str, epoch: int, miou: float) -> bool:
+        """Whether a training stops after an epoch."""
+        with self._kept():
+            return self.broken is not None or self._work.is_weak(self._jobs[trial_id], epoch, miou)
+        return True
+
+    def _cause_of_death(self, trial_id: str, job: Job) -> Cause:
+        file = self._run.phase_path(job.trial, job.phase) / LAST_WORDS
+        last_words = file.read_text("utf-8", errors="replace") if file.is_file() else ""
+        return cause_of_death(self._told.pop(trial_id, ""), last_words, MOST_RESTARTS + 1)
+
+    def _halt(self, job: Job, cause: Cause) -> NoReturn:
+        raise HaltedError(
+            f"{job.trial.name} cannot be trained now: {cause.words}. That is no verdict on it, and nothing finished is "
+            f"lost: {cause.advice}, then go on with: nas search --resume {self._run.root}"
+        )
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.broken = self.broken or error
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).touch()
@@ -120,66 +179,137 @@ class Feed(Searcher):
         raise AssertionError("a run is continued from its folder, not from Ray's copy of it")
 
 
+class Judgement(FIFOScheduler):
+    """Ray's question whether a training goes on, handed to the feed."""
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._feed = feed
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Stop or go on."""
+        weak = self._feed.is_weak(trial.trial_id, result["epoch"], result["miou"])
+        return TrialScheduler.STOP if weak else TrialScheduler.CONTINUE
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Pass on what Ray wrote about it."""
+        file = Path(trial.error_file or "")
+        self._feed.on_death(trial.trial_id, file.read_text("utf-8", errors="replace") if file.is_file() else "")
+
+
+class Halt(Stopper):
+    """Ends all trainings once the feed is broken."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether to."""
+        return self._feed.broken is not None
+
+
 class TrialRunner(tune.Trainable):
-    """Trains one job, an epoch per step, in a worker process that serves one job after the other."""
+    """Trains one job, an epoch per step, in a worker process that serves one job after the other.
+
+    What breaks is told as a result: Ray would try all of it again, and forget what was raised.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
+        self._job = contextlib.ExitStack()
+        self._broken: Cause | None = None
+        try:
+            self._begin(config)
+        except Exception as error:
+            self._broken = cause_of(error)
+
+    def _begin(self, config: dict[str, Any]) -> None:
         from nas.latency.machine import lane
         from nas.training.trainer import Trainer
 
         run = RunFolder.open(Path(config["run"]))
         study = run.study()
         trial = run.read_trial(run.root / config["trial"])
-        self._folder = run.phase_path(trial, config["phase"])
-        self._checkpoint = self._folder / CHECKPOINT
+        phase: Phase = config["phase"]
+        self._folder = run.phase_path(trial, phase)
+        self._job.enter_context(owned(self._folder, patience_seconds=PATIENCE_SECONDS))
+        self._job.enter_context(_last_words(self._folder / LAST_WORDS))
         dataset = load(study.data)
-        self._trainer = Trainer(
-            trial.architecture,
-            dataset,
-            recipe_of(study, config["phase"]),
-            device=config["device"],
-            threads=config["threads"],
-            weights=_starting_weights(run, trial, config["phase"]),
-            teacher=parent_network(run, trial, dataset.num_classes) if trial.origin == "pruned" else None,
-            guard=lane.training_step,
-        )
-        if self._checkpoint.is_file():
-            self._trainer.restore(self._checkpoint)
+
+        def trainer() -> Trainer:
+            return Trainer(
+                trial.architecture,
+                dataset,
+                recipe_of(study, phase),
+                device=config["device"],
+                threads=config["threads"],
+                weights=_starting_weights(run, trial, phase),
+                teacher=parent_network(run, trial, dataset.num_classes) if trial.origin == "pruned" else None,
+                guard=lane.training_step,
+            )
+
+        self._trainer = go_on(trainer, self._folder)
+        if self._trainer.finished:  # its weights are damaged
+            self._save_weights()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.cleanup()
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
+        if self._broken is None:
+            try:
+                return self._train()
+            except Exception as error:
+                self._broken = cause_of(error)
+        self.cleanup()
+        return {"epoch": 0, "miou": 0.0, "failed": self._broken.words, "advice": self._broken.advice, "done": True}
+
+    def _train(self) -> dict[str, Any]:
+        if not self._trainer.finished:
+            self._trainer.run_epoch()
+            self._save_weights()  # before the epoch counts
+            commit_epoch(self._folder, self._trainer)
+        last = read_progress(self._folder).history[-1]
+        if self._trainer.finished:
+            self.cleanup()
+        return {
+            "epoch": last.epoch,
+            "miou": last.scores.miou,
+            "failed": "",
+            "advice": "",
+            "done": self._trainer.finished,
+        }
+
+    def _save_weights(self) -> None:
         from nas.training.weights import save_weights
 
-        if not self._trainer.finished:
-            try:
-                report = self._trainer.run_epoch()
-            except UserError as error:  # trying again would end the same way
-                return {"epoch": self._trainer.epoch, "miou": 0.0, "failed": str(error), "done": True}
-            append_epoch(
-                self._folder,
-                Epoch(
-                    epoch=report.epoch,
-                    epochs=report.epochs,
-                    loss=report.loss,
-                    seconds=report.seconds,
-                    scores=report.scores,
-                ),
-            )
-            # Weights before the checkpoint: a training that counts as finished has them.
-            words = metadata(self._trainer.architecture, Labelling.of(self._trainer.dataset))
-            save_weights(self._folder / WEIGHTS, self._trainer.weights(), words)
-            self._trainer.save(self._checkpoint)
-        last = read_progress(self._folder).history[-1]
-        return {"epoch": last.epoch, "miou": last.scores.miou, "failed": "", "done": self._trainer.finished}
+        words = metadata(self._trainer.architecture, Labelling.of(self._trainer.dataset))
+        save_weights(self._folder / WEIGHTS, self._trainer.weights(), words)
+
+    def cleanup(self) -> None:
+        self._job.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}  # the run's folder has it
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         return  # `setup` went on from the run's folder
+
+
+@contextlib.contextmanager
+def _last_words(file: Path) -> Iterator[None]:
+    """Have Python write into a file why this process crashes, if it does."""
+    with file.open("w", encoding="utf-8") as opened:
+        faulthandler.enable(opened, all_threads=False)
+        try:
+            yield
+        finally:
+            faulthandler.enable(all_threads=False)
+            file.unlink(missing_ok=True)
 
 
 def _starting_weights(run: RunFolder, trial: Trial, phase: Phase) -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from space.errors import DamagedError, UserError
+
 
 def expanded(path: str | Path) -> Path:
     """A path that a user gave, with `~` and `~name` as a shell reads them; one of an unknown user stays as it is."""
@@ -26,8 +28,39 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _settle(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """Have what was renamed in a folder on the disk before anything that is written after it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of files that they were writing in a folder and below. Nobody writes there."""
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def read_text(path: Path, expected: str) -> str:
+    """The text of a file (UTF-8), which is `expected` in words.
+
+    Raises: UserError when there is none or it cannot be read; DamagedError when it is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise DamagedError(
+            f"{path}: expected {expected}, got a damaged file that is not UTF-8 ({error.reason} at byte {error.start})"
+        ) from None
+    except OSError as error:
+        raise UserError(f"expected {expected}, cannot read {path}: {error.strerror or error}") from None
 
 
 def write_text(path: Path, text: str) -> None:

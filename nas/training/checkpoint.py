@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,16 @@ import torch
 from torch import Tensor
 
 from nas.storage.files import write_atomically
-from space.errors import UserError
+from nas.training.scores import EpochReport, Scores
+from space.errors import DamagedError, UserError
 
-FORMAT = 1
+FORMAT = 2
+TAIL = re.compile(rb"framebudget checkpoint (\d{1,9}) ([0-9a-f]{64})\Z")
+"""The comment at the end of a file, which `torch.save` writes as a ZIP archive: the format, and the SHA-256 of what is
+before the comment. Files of format 1 have none."""
+END = b"PK\x05\x06"
+"""How a ZIP archive's last record begins, the comment's length in its last two bytes."""
+END_BYTES = 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,51 +40,87 @@ class Checkpoint:
     network: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
     scaler: Mapping[str, Any]
+    history: Sequence[EpochReport] = field(default=())
+    """The reports of the finished epochs; none in files of format 1."""
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint, leaving the old file in place until the new one is complete."""
     state = {
-        "format": FORMAT,
         "epoch": checkpoint.epoch,
         "identity": dict(checkpoint.identity),
         "network": dict(checkpoint.network),
         "optimizer": dict(checkpoint.optimizer),
         "scaler": dict(checkpoint.scaler),
+        "history": [asdict(report) for report in checkpoint.history],
     }
-    write_atomically(Path(path), lambda temporary: torch.save(state, temporary))
+    buffer = io.BytesIO()  # not the file: `torch.save` makes a RuntimeError of a full disk
+    torch.save(state, buffer)
+    archive = buffer.getvalue()[:-2]
+    tail = f"framebudget checkpoint {FORMAT} {hashlib.sha256(archive).hexdigest()}".encode()
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(archive)
+            file.write(len(tail).to_bytes(2, "little"))
+            file.write(tail)
+
+    write_atomically(Path(path), write)
 
 
 def load_checkpoint(path: str | Path, identity: Mapping[str, str]) -> Checkpoint:
     """Read a checkpoint of the training that `identity` describes; its tensors are on the CPU.
 
-    Raises: UserError when the file is missing, damaged, or of another training, saying what differs.
+    Raises: DamagedError when the file is damaged; UserError when it is missing or of another training, saying what
+    differs.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: expected a checkpoint, got no such file; check the path or start the training anew")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["format"] != FORMAT:
-            raise UserError(
-                f"{path}: expected checkpoint format {FORMAT}, got {state['format']}; "
-                "continue with the version that wrote it, or start anew"
-            )
-        checkpoint = Checkpoint(**{name: value for name, value in state.items() if name != "format"})
-    except UserError:
-        raise
-    except Exception as error:  # whatever torch makes of a file that is cut short, overwritten or no checkpoint at all
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
         raise UserError(
-            f"{path}: expected a checkpoint, got another or a damaged file ({reason}); delete it and start anew"
+            f"{path}: expected a checkpoint, got no such file; check the path or start the training anew"
         ) from None
+    checkpoint = _parsed(data, path)
     for what, expected in identity.items():
-        came = checkpoint.identity.get(what, "")
+        came = str(checkpoint.identity.get(what, ""))
         if came != expected:
             raise UserError(
                 f"{path}: the checkpoint is of another {what}: {_difference(came, expected)}; "
                 f"continue with the {what} it was made with, or start a new training"
             )
     return checkpoint
+
+
+def _parsed(data: bytes, path: str | Path) -> Checkpoint:
+    """What the bytes of a file hold, once they are known to be those that were written."""
+    tail = TAIL.search(data[-200:])
+    if tail is None and not (data[-END_BYTES:].startswith(END) and data.endswith(b"\0\0")):
+        raise _damaged(path, "it ends otherwise")
+    if tail is not None and int(tail[1]) != FORMAT:
+        raise UserError(
+            f"{path}: expected checkpoint format {FORMAT}, got {int(tail[1])}; "
+            "continue with the version that wrote it, or start anew"
+        )
+    if tail is not None and hashlib.sha256(data[: -len(tail[0]) - 2]).hexdigest().encode() != tail[2]:
+        raise _damaged(path, "its checksum is another")
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        reports = [
+            EpochReport(**{**report, "scores": Scores(**report["scores"])}) for report in state.pop("history", [])
+        ]
+        state.pop("format", None)  # of format 1
+        return Checkpoint(history=reports, **state)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever torch makes of a damaged file of format 1
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _damaged(path, reason) from None
+
+
+def _damaged(path: str | Path, reason: str) -> DamagedError:
+    return DamagedError(
+        f"{path}: expected a checkpoint, got another or a damaged file ({reason}); delete it and start anew"
+    )
 
 
 def _difference(came: str, expected: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
+from space.errors import DataError, UserError
+
 Item = TypeVar("Item")
 
 Guard = Callable[[], AbstractContextManager[object]]
@@ -21,6 +23,8 @@ def guarded(batches: Iterable[Item], guard: Guard) -> Generator[Item, None, None
         with contextlib.closing(guarded(batches, guard)) as steps:
             for batch in steps:
                 ...
+
+    Raises: DataError when a batch cannot be fetched, whatever a loader makes of it: it says nothing about the network.
     """
     source = iter(batches)
     while True:
@@ -29,4 +33,9 @@ def guarded(batches: Iterable[Item], guard: Guard) -> Generator[Item, None, None
                 batch = next(source)
             except StopIteration:
                 return
+            except (UserError, OSError, MemoryError, AssertionError):
+                raise
+            except Exception as error:
+                words = " ".join(str(error).split())[-300:] or type(error).__name__
+                raise DataError(f"expected a batch of images and labels, but reading it broke: {words}") from error
             yield batch

@@ -23,7 +23,7 @@ from nas.training.scores import EpochReport, Scores
 from nas.training.steps import Guard, guarded
 from nas.training.weights import load_into
 from space import Architecture, strict
-from space.errors import UserError
+from space.errors import DamagedError, TrainingError, UserError
 
 
 class Trainer:
@@ -58,6 +58,7 @@ class Trainer:
         self.dataset = dataset
         self.recipe = recipe
         self.epoch = 0
+        self.history: tuple[EpochReport, ...] = ()
         self.device = _device(device)
         self._guard = guard
         if threads is not None:
@@ -88,7 +89,7 @@ class Trainer:
     def run_epoch(self) -> EpochReport:
         """Train one epoch and score the network on the validation images.
 
-        Raises: UserError when the loss is no longer a finite number.
+        Raises: TrainingError when the loss is no longer a finite number; DataError when a batch cannot be read.
         """
         assert not self.finished, "the training is finished; look at `finished` first"
         start = time.perf_counter()
@@ -96,13 +97,15 @@ class Trainer:
             loss = self._train_epoch()
         self.epoch += 1
         scores = self._score()
-        return EpochReport(
+        report = EpochReport(
             epoch=self.epoch,
             epochs=self.recipe.epochs,
             loss=loss,
             scores=scores,
             seconds=time.perf_counter() - start,
         )
+        self.history = (*self.history, report)
+        return report
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the weights for inference, on the CPU: those of `architecture.build(num_classes)`."""
@@ -117,20 +120,27 @@ class Trainer:
             network=self.network.state_dict(),
             optimizer=self._optimizer.state_dict(),
             scaler=self._scaler.state_dict(),
+            history=self.history,
         )
         save_checkpoint(path, checkpoint)
 
     def restore(self, path: str | Path) -> None:
         """Go on where the training that wrote `path` was saved.
 
-        Raises: UserError when the file is damaged or of another architecture, recipe or data set.
+        Raises: DamagedError when the file is damaged, and then this trainer is of no more use; UserError when it is of
+        another architecture, recipe or data set.
         """
         checkpoint = load_checkpoint(path, self._identity())
-        self.network.load_state_dict(checkpoint.network)
-        self._optimizer.load_state_dict(dict(checkpoint.optimizer))
-        if checkpoint.scaler:
-            self._scaler.load_state_dict(dict(checkpoint.scaler))
-        self.epoch = checkpoint.epoch
+        try:
+            self.network.load_state_dict(checkpoint.network)
+            self._optimizer.load_state_dict(dict(checkpoint.optimizer))
+            if checkpoint.scaler:
+                self._scaler.load_state_dict(dict(checkpoint.scaler))
+            self.epoch = int(checkpoint.epoch)
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DamagedError(f"{path}: expected the state of this training, got a damaged one ({reason})") from None
+        self.history = tuple(checkpoint.history)
 
     def _train_epoch(self) -> float:
         """Mean loss over the steps."""
@@ -148,8 +158,8 @@ class Trainer:
             raise self._diverged(step, "weights that are not")  # only the last step's gradient can do this
         return total / step
 
-    def _diverged(self, step: int, came: str) -> UserError:
-        return UserError(
+    def _diverged(self, step: int, came: str) -> TrainingError:
+        return TrainingError(
             f"epoch {self.epoch + 1}, step {step} of {self.architecture.key}: expected finite numbers, "
             f"got {came}; lower the learning rate ({self.recipe.learning_rate}), raise warmup_steps, "
             "set gradient_clip, or turn mixed_precision off"

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from nas.storage.files import write_atomically
-from space.errors import UserError, nearest
+from space.errors import DamagedError, UserError, nearest
+
+CHECKSUM = "sha256"
+"""The word of a file's metadata that tells whether its tensors and its other words are those that were written."""
 
 
 def save_weights(path: str | Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write weights and a few words about them (architecture key, data set, ...) to a safetensors file, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    data = save(tensors, dict(metadata))  # its `save_file` makes files that nobody else may read
+    data = save(
+        tensors, {**metadata, CHECKSUM: _checksum(tensors, metadata)}
+    )  # its `save_file` makes files that nobody else may read
     write_atomically(Path(path), lambda temporary: temporary.write_bytes(data))
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU.
 
-    Raises: UserError when there is no such file or it is of another kind or damaged.
+    Raises: UserError when there is no such file; DamagedError when it is of another kind or damaged.
     """
     _check_readable(Path(path))
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            words = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except (SafetensorError, OSError) as error:
         raise _unreadable(Path(path), error) from None
+    written = words.pop(CHECKSUM, None)
+    if written is not None and written != _checksum(tensors, words):  # files of others have none
+        raise _unreadable(Path(path), "its checksum is another")
+    return tensors
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -40,9 +54,20 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     _check_readable(Path(path))
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
+            words = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _unreadable(Path(path), error) from None
+    words.pop(CHECKSUM, None)
+    return words
+
+
+def _checksum(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
+    """Of names, types, shapes and bytes of tensors (on the CPU, contiguous), and of the words beside them."""
+    digest = hashlib.sha256(json.dumps(dict(sorted(words.items()))).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
@@ -93,8 +118,8 @@ def _check_readable(path: Path) -> None:
         raise UserError(f"{path}: expected a safetensors file with weights, got no such file; check the path")
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(
+def _unreadable(path: Path, error: Exception | str) -> DamagedError:
+    return DamagedError(
         f"{path}: expected a safetensors file, got something else or a damaged file ({error}); "
         "use a file written by `nas train`, or write it again"
     )

@@ -28,6 +28,13 @@ class Estimates:
         self._prices: Prices | None = None if table is None else table.prices
         self._fresh = True
 
+    def copy(self) -> Estimates:
+        """Estimates that know the same, and learn apart from these."""
+        other = Estimates(self._size, self._num_classes, self._table)
+        other._works, other._measured = dict(self._works), dict(self._measured)
+        other._prices, other._fresh = self._prices, self._fresh
+        return other
+
     def learn(self, architecture: Architecture, milliseconds: float, *, disturbed: bool = False) -> None:
         """Take a measurement into account, the last one of an architecture; that of a disturbed machine counts less."""
         self._works[architecture.key] = work_of(architecture, self._size, self._num_classes)

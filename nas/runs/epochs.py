@@ -1,0 +1,50 @@
+"""The epochs of a training on disk: what is there is finished, and what is finished stays.
+
+Of the files that an epoch writes, `progress.yaml` is the last: an epoch counts when it is there, and then weights and
+checkpoint are too. The checkpoint holds the same history, so that a process killed between the two loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nas.runs.trained import CHECKPOINT
+from nas.runs.trial import Epoch, append_epoch, forget_epochs, read_progress
+from nas.training.scores import EpochReport
+from nas.training.trainer import Trainer
+from space.errors import DamagedError
+
+
+def go_on(make: Callable[[], Trainer], folder: Path) -> Trainer:
+    """A trainer that `make` makes, at the last epoch finished in `folder`: at none where its files are damaged.
+
+    Raises: UserError when the checkpoint is of another architecture, recipe or data set.
+    """
+    trainer, recorded = make(), {each.epoch: each for each in read_progress(folder).history}
+    try:
+        if (folder / CHECKPOINT).is_file():
+            trainer.restore(folder / CHECKPOINT)
+    except DamagedError:  # it may have been restored in part
+        trainer = make()
+    history = recorded | {each.epoch: _epoch(each) for each in trainer.history}
+    if not history.keys() >= set(range(1, trainer.epoch + 1)):  # a checkpoint of an earlier version has no history
+        trainer = make()
+    forget_epochs(folder, after=trainer.epoch)
+    for epoch in range(1, trainer.epoch + 1):
+        if recorded.get(epoch) != history[epoch]:
+            append_epoch(folder, history[epoch])
+            recorded = {}  # it forgets those after it
+    return trainer
+
+
+def commit_epoch(folder: Path, trainer: Trainer) -> None:
+    """Write the checkpoint of a trainer after an epoch, and then that the epoch is finished."""
+    trainer.save(folder / CHECKPOINT)
+    append_epoch(folder, _epoch(trainer.history[-1]))
+
+
+def _epoch(report: EpochReport) -> Epoch:
+    return Epoch(
+        epoch=report.epoch, epochs=report.epochs, loss=report.loss, seconds=report.seconds, scores=report.scores
+    )

@@ -1,0 +1,106 @@
+"""Why a training broke: for a reason of its candidate's, which is a verdict, or of its surroundings', which is none.
+
+A loss that is no number, a layer that its batches do not fit and a need for more memory than the machine has are the
+candidate's: trying again ends the same way. A full disk, memory that others hold, a file that cannot be read, a node
+without the data and a process that was killed say nothing about it: the run halts, and tries again when it goes on.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+from space.errors import ArchitectureError, TrainingError, UserError
+
+LONGEST = 400
+MEMORY = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|unable to allocate|cublas_status_alloc_failed", re.I
+)
+SURROUNDINGS = re.compile(
+    r"CUDA error|CUDA driver|cuDNN error|NCCL|NVML|no kernel image|mmap|No space left|Too many open files|"
+    r"can't start new thread|Input/output error|No such file|file write failed|Permission denied|Connection",
+    re.I,
+)
+ASKED = re.compile(r"allocate ([\d.]+) ?(bytes|[KMGT]iB)", re.I)
+UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+CRASH = re.compile(r"Fatal Python error: (?!Bus error)(.+)")
+"""What `faulthandler` writes when a process breaks of itself. A bus error is a disk that filled under a mapped file."""
+ROOM = "make room on the disk, or put right what is said there"
+FREE = "free memory, or lower `search.concurrent` or the recipe's `batch_size` in the run's study.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Why a training broke."""
+
+    words: str
+    """The last line of the exception."""
+    advice: str = ""
+    """What to do before going on; empty where the candidate is the reason."""
+
+
+def cause_of(error: BaseException) -> Cause:
+    """The cause that an exception tells of."""
+    words = _last_line(error)
+    if isinstance(error, (TrainingError, ArchitectureError)):
+        return Cause(words=words)
+    if isinstance(error, MemoryError) or MEMORY.search(words):
+        return Cause(words=words) if _is_own_need(error, words) else Cause(words=words, advice=FREE)
+    if isinstance(error, UserError) or not isinstance(error, (RuntimeError, ValueError, ArithmeticError)):
+        return Cause(words=words, advice=ROOM)
+    return Cause(words=words, advice=ROOM if SURROUNDINGS.search(words) else "")
+
+
+def cause_of_death(told: str, last_words: str, deaths: int) -> Cause:
+    """Why a process of Ray's died so many times. `told`: what Ray says; `last_words`: what `faulthandler` wrote."""
+    crash = CRASH.search(last_words)
+    if crash:
+        return Cause(words=f"its process crashed {deaths} times: {crash[1]}")
+    if "OutOfMemory" in told:
+        return Cause(words="its process was ended since the machine ran out of memory", advice=FREE)
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    if not lines or re.search(r"(Actor|Worker|Node|Raylet)\w*(Died|Crashed|Unavailable)", told):
+        words = f"its process was killed {deaths} times, most often that is for want of memory"
+        return Cause(words=words, advice=FREE)
+    return Cause(words=lines[-1][-LONGEST:], advice=ROOM)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    words = lines[-1] if lines else ""
+    if isinstance(error, UserError):
+        return words[:LONGEST]
+    if MEMORY.search(str(error)):  # of several lines the first says so
+        words = next(line for line in lines if MEMORY.search(line))
+    return f"{type(error).__name__}: {words}"[:LONGEST]
+
+
+def _is_own_need(error: BaseException, words: str) -> bool:
+    """Whether this process alone would need more memory than there is."""
+    found = ASKED.search(words)
+    asked = float(found[1].rstrip(".")) * UNITS[found[2].lower()] if found else 0.0
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        _, total = torch.cuda.mem_get_info()
+        return torch.cuda.memory_allocated() + asked > 0.95 * total
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and _virtual_bytes() + asked > limit:
+        return True
+    return resident + asked > 0.95 * _memory_bytes()
+
+
+def _virtual_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+
+
+def _memory_bytes() -> float:
+    """What this machine, or the container that we are in, has."""
+    total = float(re.findall(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text("ascii"))[0]) * 1024
+    try:
+        return min(total, float(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
+    except (OSError, ValueError):  # no such limit
+        return total

@@ -1,0 +1,83 @@
+"""What guided proposals know: a function of the trials before them, in their order, and of nothing else.
+
+How trainings end depends on chance, on what else the machine does and on interruptions; what a proposal knows does not.
+It is told of the trials before it, in the order of their proposal, but for the last few of those that train: these may
+still be under way (`ahead`). A run that goes on asks the sampler again for the proposals that it has, so that the next
+ones are those of a run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nas.latency.budget import Budget
+from nas.runs.trial import Trial
+from nas.search.sampler import Sampler
+from space.architecture import Architecture
+from space.choices import Genotype
+
+MOST_REPEATS = 25  # draws of the sampler that led to what was known, before one that did not
+UNMEASURED = 1.0  # by what share of the budget a candidate counts as over it that cannot be timed
+
+
+def before(trials: Sequence[Trial], number: int, ahead: int) -> list[Trial]:
+    """Those of `trials` (in their order) that the candidate of this number may know of."""
+    earlier = [each for each in trials if each.number < number and each.origin in ("seed", "random", "guided")]
+    training = [each for each in earlier if each.feasible]
+    hidden = {each.architecture.key for each in training[max(0, len(training) - ahead) :]}
+    return [each for each in earlier if each.architecture.key not in hidden]
+
+
+class Guidance:
+    """A sampler, and what it was told."""
+
+    def __init__(self, sampler: Sampler, budget: Budget, ahead: int, miou: Callable[[Trial], float | None]) -> None:
+        """`miou`: what a candidate's training ended with; None where it was not trained to a score."""
+        self._sampler = sampler
+        self._budget = budget
+        self._ahead = ahead
+        self._miou = miou
+        self._told: set[str] = set()  # keys
+        self._numbers: dict[str, int] = {}  # of proposals that the sampler was not told the outcome of, by key
+
+    def repeat(self, trials: Sequence[Trial]) -> None:
+        """Have the sampler propose again what it proposed for this budget."""
+        for trial in trials:
+            if trial.origin != "guided" or trial.budget_milliseconds != self._budget.milliseconds:
+                continue
+            self._tell(before(trials, trial.number, self._ahead))
+            for _ in range(MOST_REPEATS):
+                number, _, genotype = self._sampler.propose()
+                if dict(genotype) == dict(trial.genotype):
+                    self._numbers[trial.architecture.key] = number
+                    break
+                self.repeats(number)
+
+    def propose(self, trials: Sequence[Trial], number: int) -> tuple[int, Architecture, Genotype]:
+        """A draw for the candidate of this number: the sampler's number of it, the architecture and its genotype."""
+        self._tell(before(trials, number, self._ahead))
+        return self._sampler.propose()
+
+    def becomes(self, number: int, trial: Trial) -> None:
+        """The draw of this sampler's number became a trial."""
+        self._numbers[trial.architecture.key] = number
+
+    def repeats(self, number: int) -> None:
+        """The draw of this sampler's number led to what is known."""
+        self._sampler.tell(number, miou=None, violation=0.0)
+
+    def _tell(self, trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            key = trial.architecture.key
+            if key in self._told:
+                continue
+            self._told.add(key)
+            miou = self._miou(trial)
+            violation = UNMEASURED
+            if trial.latency is not None:
+                violation = trial.latency.milliseconds(self._budget.statistic) / self._budget.milliseconds - 1
+            number = self._numbers.pop(key, None)
+            if number is None:
+                self._sampler.learn(trial.genotype, miou=miou, violation=violation)
+            else:
+                self._sampler.tell(number, miou=miou, violation=violation)

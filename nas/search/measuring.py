@@ -1,0 +1,101 @@
+"""Timing candidates of which some cannot be timed: labels that differ, a runtime's refusal, too much memory.
+
+One of them says nothing about the others, nor about the target. Whatever could not be timed is tried once more, alone.
+When that fails too, a network that every target can time tells whose fault it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import space
+from nas.latency import WorkerError
+from nas.latency.meter import Measures
+from nas.latency.protocol import QUICK, WITHIN
+from nas.latency.record import Latency
+from space.architecture import Architecture
+from space.errors import HaltedError, TargetError, UnmeasuredError
+from space.scale import scale_width
+
+FAULTS = (TargetError, WorkerError, MemoryError)
+"""What measuring raises that may be a candidate's fault."""
+CONTROL = "ndnet45-fcn32"  # narrowed: nothing that a search looks at asks less of a target
+CONTROL_WIDTH = 0.03
+LONGEST_REASON = 300
+
+T = TypeVar("T")
+
+
+def time_each(
+    meter: Measures, architectures: Sequence[Architecture], *, within: float
+) -> list[Latency | UnmeasuredError]:
+    """The latency of each of untrained networks that take turns, or why it cannot be timed.
+
+    Raises: TargetError or HaltedError when the target times nothing at all.
+    """
+    if not architectures:
+        return []
+    try:
+        return list(meter.measure_together(architectures, within=within))
+    except FAULTS:
+        pass
+    found: list[Latency | UnmeasuredError] = []
+    for each in architectures:
+        try:
+            found += _at_fault(meter, lambda each=each: meter.measure_together([each], within=within))  # type: ignore[misc]
+        except UnmeasuredError as error:
+            found.append(error)
+    return found
+
+
+def time_one(meter: Measures, architecture: Architecture, *, within: float, weights: Path | None = None) -> Latency:
+    """The latency of a network, as `Meter.measure` gives it.
+
+    Raises: UnmeasuredError when it cannot be timed although others can; TargetError or HaltedError when the target
+    times nothing at all.
+    """
+    try:
+        return meter.measure(architecture, weights=weights, within=within)
+    except FAULTS:
+        return _at_fault(meter, lambda: meter.measure(architecture, weights=weights, within=within))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarefulMeter:
+    """A meter that raises UnmeasuredError where a network is at fault; see `time_one`."""
+
+    meter: Measures
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        """As `Meter.measure`."""
+        return time_one(self.meter, architecture, within=within, weights=weights)
+
+
+def reason_of(error: BaseException) -> str:
+    """The last line of what an error says, which names it where the text is a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[-LONGEST_REASON:]
+
+
+def _at_fault(meter: Measures, again: Callable[[], T]) -> T:
+    """What `again` measures.
+
+    Raises: UnmeasuredError when it cannot, and the control can be timed; else TargetError or HaltedError.
+    """
+    try:
+        return again()
+    except FAULTS as error:
+        control = scale_width(space.load(CONTROL), CONTROL_WIDTH)
+        try:
+            meter.measure_together([control], within=QUICK * WITHIN)
+        except TargetError:
+            raise
+        except FAULTS as broken:
+            raise HaltedError(
+                f"expected a target that can be timed, but its process broke: {reason_of(broken)}; free memory and "
+                "disk space, see `nas doctor`, and go on with --resume"
+            ) from error
+        raise UnmeasuredError(reason_of(error)) from error

@@ -1,0 +1,136 @@
+"""One owner at a time for a folder that is written to; ownership ends with its process, however that ends.
+
+The owner holds a lock (flock) on a file in the folder, which the kernel drops when the process is gone; network file
+systems carry it to other hosts. Where they do not, the file tells too: it says who owns the folder, and its owner
+touches it every few seconds. Whoever finds the name of another host in it watches for a while whether it is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from nas.storage.files import clear_unfinished
+from space.errors import UserError
+
+OWNER = ".owner"
+TOUCHED_SECONDS = 2.0
+WATCHED_SECONDS = 3.5 * TOUCHED_SECONDS
+LOOK_SECONDS = 0.2
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system answers that knows no locks."""
+
+
+@contextlib.contextmanager
+def owned(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
+    """Own `folder`, which is made if it is not there, and clear away what a killed owner was writing in it.
+
+    Raises: UserError when another process owns it still after `patience_seconds`, saying which one; OSError when it
+    cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / OWNER
+    descriptor = _taken(file, time.monotonic() + patience_seconds)
+    ended = threading.Event()
+    touching = threading.Thread(target=_touch, args=(descriptor, ended), name="owner", daemon=True)
+    try:
+        touching.start()
+        clear_unfinished(folder)
+        yield
+    finally:
+        ended.set()
+        touching.join()
+        with contextlib.suppress(OSError):  # the folder was removed or renamed meanwhile
+            if os.path.samestat(os.fstat(descriptor), file.stat()):
+                file.unlink()
+        os.close(descriptor)
+
+
+def _touch(descriptor: int, ended: threading.Event) -> None:
+    while not ended.wait(TOUCHED_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
+
+
+def _taken(file: Path, deadline: float) -> int:
+    """The file, locked and with our name in it."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            locked = _lock(descriptor)
+            owner = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
+            if locked is not False and not _lives(file, owner, locked=locked is True):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{_name()}\n".encode(), 0)
+                if _ours(file, descriptor):
+                    return descriptor
+            elif time.monotonic() >= deadline:
+                who = owner.partition(" boot ")[0] or "another process"
+                raise UserError(
+                    f"{file.parent} is in use by {who}: one at a time; wait for it to end, or stop it, and try again"
+                )
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        time.sleep(LOOK_SECONDS)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Whether the lock was free and is ours now; None where there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None
+        raise
+    return True
+
+
+def _lives(file: Path, owner: str, *, locked: bool) -> bool:
+    """Whether the owner that the file names is there although the lock is free.
+
+    On the kernel that it ran on the lock is the truth. On another it is there as long as it touches the file.
+    """
+    if not owner or (locked and owner.endswith(_boot())):
+        return False
+    until, before = time.monotonic() + WATCHED_SECONDS, _touched(file)
+    while time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
+        if _touched(file) != before:
+            return True
+    return False
+
+
+def _touched(file: Path) -> int:
+    with contextlib.suppress(OSError), file.open("rb") as opened:  # opening asks the server anew
+        return os.fstat(opened.fileno()).st_mtime_ns
+    return 0
+
+
+def _ours(file: Path, descriptor: int) -> bool:
+    """Whether the file in the folder is still the one that was opened: its last owner removes it."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    return False
+
+
+def _name() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()} boot {_boot()}"
+
+
+def _boot() -> str:
+    """What tells a running kernel from all others."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return socket.gethostname()

@@ -1,0 +1,72 @@
+"""What is a verdict on a candidate, and what only says that the world around it was in the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import torch
+
+from nas.search.causes import cause_of, cause_of_death
+from space.errors import ArchitectureError, DamagedError, DataError, TrainingError
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights.safetensors")
+
+
+def of_torch(call: object) -> Exception:
+    """What PyTorch raises."""
+    with pytest.raises(RuntimeError) as raised:
+        call()  # type: ignore[operator]
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FULL,
+        PermissionError(errno.EACCES, os.strerror(errno.EACCES)),
+        DataError("a.png: expected a picture, got a damaged file"),
+        DamagedError("weights.safetensors: its checksum is another"),
+        MemoryError("Unable to allocate 16.0 KiB for an array"),
+        RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/0: file write failed"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("unable to mmap 100 bytes from file </dev/shm/x>: Cannot allocate memory (12)"),
+        ModuleNotFoundError("No module named 'nas.runs'"),
+        AssertionError("ours"),
+    ],
+    ids=str,
+)
+def test_a_cause_of_the_surroundings_is_no_verdict(error: Exception) -> None:
+    cause = cause_of(error)
+    assert cause.advice
+    assert str(error).splitlines()[-1] in cause.words
+
+
+def test_a_cause_of_the_candidate_is_its_exception_s_last_line() -> None:
+    diverged = TrainingError("epoch 1, step 2 of abc: expected finite numbers, got a loss of nan")
+    assert cause_of(diverged).words == str(diverged)
+    for error in (diverged, ArchitectureError("too deep"), ValueError("first\nExpected more than 1 value per channel")):
+        assert not cause_of(error).advice
+        assert cause_of(error).words.endswith(str(error).splitlines()[-1])
+
+
+def test_memory_is_the_candidate_s_where_it_alone_needs_more_than_there_is() -> None:
+    giant = of_torch(lambda: torch.empty(2**50, dtype=torch.uint8))
+    assert "allocate" in cause_of(giant).words
+    assert not cause_of(giant).advice
+    small = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to "
+                         "allocate 1024 bytes. Error code 12 (Cannot allocate memory)")  # fmt: skip
+    assert "free memory" in cause_of(small).advice
+
+
+def test_a_process_that_crashes_of_itself_is_a_verdict_and_one_that_was_killed_is_none() -> None:
+    died = "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task."
+    crash = cause_of_death(died, "Fatal Python error: Segmentation fault\n\nThread 0x1", 4)
+    assert crash.words == "its process crashed 4 times: Segmentation fault"
+    assert not crash.advice
+    for told, words in ((died, ""), (died, "Fatal Python error: Bus error"), ("", ""), ("OutOfMemoryError: x", "")):
+        assert cause_of_death(told, words, 4).advice
+    missing = cause_of_death("Traceback\nModuleNotFoundError: No module named 'nas'\n", "", 4)
+    assert missing.words == "ModuleNotFoundError: No module named 'nas'"
+    assert missing.advice

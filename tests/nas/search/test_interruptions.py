@@ -1,0 +1,146 @@
+"""What is proposed depends neither on interruptions nor on which training ends first. Trainings are pretended."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import space
+from nas.data import DataSpec
+from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Epoch, Trial, append_epoch
+from nas.search.halving import is_weak, milestones
+from nas.search.proposals import Proposals
+from nas.search.search import Search
+from nas.study import SearchPlan, Study
+from nas.training import Recipe, Scores
+from space import Architecture
+
+SIZE = (180, 240)
+EPOCHS = 8
+PLAN = SearchPlan(seeds=("ndnet29-fcn32", "swiftnet-rn18"), random_trials=2, guided_trials=3)
+STUDY = Study(
+    data=DataSpec(size=SIZE),
+    budget="3ms",
+    target="onnxruntime@cpu:1",
+    recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=EPOCHS, batch_size=4),
+    space={"stages": (2,), "stage.depth": (1, 2)},
+    search=PLAN,
+)
+Invented = Callable[[float], Latency]
+
+
+class SlowFpl:
+    """A device on which some kinds are never inside the budget; it counts what it is asked."""
+
+    def __init__(self, invented: Invented) -> None:
+        self._invented = invented
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        slow = 10 if architecture.stages[0].block == "fpl" else 1
+        return self._invented(slow * (0.4 + space.multiply_adds(architecture, SIZE, 11) / 1e8))
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        return [self.measure(architecture) for architecture in architectures]
+
+
+class InterruptedHereError(Exception):
+    """The driver was killed."""
+
+
+class Pretended:
+    """A search with two workers whose trainings advance in an order drawn from `seed`, killed now and then."""
+
+    def __init__(self, search: Search, invented: Invented, seed: int, lives: float) -> None:
+        self._search = replace(search, workers=replace(search.workers, concurrent=2))
+        self._meter = SlowFpl(invented)
+        self._draw = random.Random(seed)
+        self._dies = 1 / lives
+
+    def to_its_end(self) -> list[tuple[object, ...]]:
+        """Every candidate, once nothing is left to be done."""
+        while True:
+            try:
+                self._once()
+            except InterruptedHereError:
+                continue
+            run = self._search.run
+            return [
+                (each.number, each.name, each.architecture.key, each.stopped, len(run.progress(each, "search").history))
+                for each in run.trials()
+            ]
+
+    def _once(self) -> None:
+        source = Proposals(self._search, self._meter, None)
+        training: list[Trial] = []
+        ended = False
+        while training or not ended:
+            if self._draw.random() < self._dies:
+                raise InterruptedHereError
+            if not ended and len(training) < 2 and not source.waits():
+                trial = source.next()
+                ended = trial is None
+                training += [] if trial is None else [trial]
+            elif self._advance(source, chosen := self._draw.choice(training)):
+                training.remove(chosen)
+
+    def _advance(self, source: Proposals, trial: Trial) -> bool:
+        """One epoch more; whether it was the last."""
+        run = self._search.run
+        epoch = len(run.progress(trial, "search").history) + 1
+        miou = random.Random(f"{trial.architecture.key}/{epoch}").random()
+        if epoch <= EPOCHS:
+            scores = Scores(miou=miou, class_iou=(miou,) * 11, pixel_accuracy=miou)
+            append_epoch(
+                run.phase_path(trial, "search"),
+                Epoch(epoch=epoch, epochs=EPOCHS, loss=1.0, seconds=1.0, scores=scores),
+            )
+        weak = source.is_weak(trial, epoch, miou)
+        if weak or epoch >= EPOCHS:
+            if self._draw.random() < self._dies:
+                raise InterruptedHereError
+            source.finished(trial, miou, stopped=epoch < EPOCHS, failed="")
+        return weak or epoch >= EPOCHS
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> list[list[tuple[object, ...]]]:
+    """What the first test found, for the others to compare with."""
+    return []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_interrupted_run_proposes_and_stops_what_another_one_does(
+    seed: int,
+    uninterrupted: list[list[tuple[object, ...]]],
+    invented: Invented,
+    search_of: Callable[[RunFolder], Search],
+    tmp_path: Path,
+) -> None:
+    found = []
+    for name, lives in (("whole", 1e9), ("killed", 12.0)):
+        run = RunFolder.create(tmp_path / name, STUDY)
+        found.append(Pretended(search_of(run), invented, seed, lives).to_its_end())
+    assert found[0] == found[1]
+    assert sum(str(name).startswith("guided") for _, name, *_ in found[0]) >= PLAN.guided_trials
+    assert any(stopped for *_, stopped, _ in found[0]), "some are weak"
+    uninterrupted.append(found[0])
+    assert uninterrupted[0] == found[0], "the order in which trainings end does not matter"
+
+
+def test_the_weaker_half_of_those_before_stops() -> None:
+    assert milestones(16) == (4, 8)
+    assert milestones(2) == (1,)
+    earlier = [(0.1,) * 16, (0.2,) * 16, (0.3,) * 4]
+    assert is_weak(0.19, 4, 16, earlier)
+    assert not is_weak(0.2, 4, 16, earlier)
+    assert not is_weak(0.19, 8, 16, earlier[:1])
+    assert not is_weak(0.0, 5, 16, earlier)
+    assert not is_weak(0.0, 16, 16, earlier)
+    assert not is_weak(0.0, 4, 16, [])

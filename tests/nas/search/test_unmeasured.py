@@ -1,0 +1,130 @@
+"""A candidate that the target cannot time is recorded with its reason, and the search goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import space
+from nas.data import DataSpec
+from nas.latency import WorkerError
+from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
+from nas.report import summarize
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Trial
+from nas.search.engine import _measure_published
+from nas.search.measuring import time_each, time_one
+from nas.search.proposals import Proposals
+from nas.search.search import Search
+from nas.study import SearchPlan, Study
+from nas.training import Recipe
+from space import Architecture
+from space.errors import HaltedError, TargetError, UnmeasuredError
+
+SIZE = (180, 240)
+Invented = Callable[[float], Latency]
+REASON = "fp16 gives other labels than PyTorch on 3.00% of the pixels"
+
+
+def study() -> Study:
+    return Study(
+        data=DataSpec(size=SIZE),
+        budget="3ms",
+        target="onnxruntime@cpu:1",
+        recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=1, batch_size=4),
+        space={"stages": (2,), "stage.depth": (1,)},
+        search=SearchPlan(seeds=("swiftnet-rn18", "ndnet29-fcn32"), random_trials=3, guided_trials=2),
+    )
+
+
+class Refusing:
+    """A device that cannot time some networks, and then any that are asked for with them."""
+
+    def __init__(self, invented: Invented, refuses: Callable[[Architecture], bool], error: Exception) -> None:
+        self._invented = invented
+        self._refuses = refuses
+        self._error = error
+        self.asked: list[str] = []
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        return self.measure_together([architecture])[0]
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        self.asked += [each.key for each in architectures]
+        if any(self._refuses(each) for each in architectures):
+            raise self._error
+        return [self._invented(0.1 + space.multiply_adds(each, SIZE, 11) / 1e8) for each in architectures]
+
+
+def has_fpl(architecture: Architecture) -> bool:
+    return architecture.stages[0].block == "fpl"
+
+
+def is_wide(architecture: Architecture) -> bool:
+    return space.parameters(architecture, 11) > 300_000
+
+
+def proposed(source: Proposals) -> list[Trial]:
+    given = []
+    while (trial := source.next()) is not None:
+        given.append(trial)
+        source.finished(trial, None, stopped=False, failed="pretended")
+    return given
+
+
+def test_a_search_goes_on_past_what_cannot_be_timed(
+    invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
+) -> None:
+    error = WorkerError(f"Traceback ...\nRuntimeError: x\n{REASON}")
+    search = search_of(RunFolder.create(tmp_path / "run", study()))
+    given = proposed(Proposals(search, Refusing(invented, has_fpl, error), None))
+    assert [each.origin for each in given] == ["seed"] * 2 + ["random"] * 3 + ["guided"] * 2
+    refused = [each for each in search.run.trials() if each.latency is None]
+    assert refused, "a third of what is drawn has such blocks"
+    for each in refused:
+        assert has_fpl(each.architecture)
+        assert not each.feasible
+        assert each.failed == f"cannot be timed: {REASON}"
+    again = Refusing(invented, has_fpl, error)
+    assert proposed(Proposals(search, again, None)) == []
+    assert again.asked == [], "nothing is drawn again when the run goes on"
+    assert any(REASON in note for note in summarize(search.run).notes)
+
+
+def test_widths_that_cannot_be_timed_leave_the_others(
+    invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
+) -> None:
+    search = search_of(RunFolder.create(tmp_path / "run", study()))
+    given = proposed(Proposals(search, Refusing(invented, is_wide, TargetError("out of memory")), None))
+    assert len(given) == 7
+    assert all(each.latency is not None and not is_wide(each.architecture) for each in given)
+
+
+def test_company_that_cannot_be_timed_is_recorded(
+    invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
+) -> None:
+    search = search_of(RunFolder.create(tmp_path / "run", study()))
+    _measure_published(search, Refusing(invented, has_fpl, TargetError(REASON)))
+    company = {each.name: each for each in search.run.company()}
+    assert set(company) == set(space.published())
+    unmeasured = {name for name, each in company.items() if each.latency is None}
+    assert unmeasured == {"fplnet", "fplnet-encoder"}
+    assert all(REASON in company[name].failed for name in unmeasured)
+    again = Refusing(invented, has_fpl, TargetError(REASON))
+    _measure_published(search, again)
+    assert again.asked == []
+
+
+def test_a_target_that_times_nothing_is_no_fault_of_a_candidate(invented: Invented) -> None:
+    erfnet = space.load("erfnet")
+    broken = Refusing(invented, lambda _: True, WorkerError("was killed by signal 9; its last words: (none)"))
+    with pytest.raises(HaltedError, match="expected a target that can be timed"):
+        time_each(broken, [erfnet], within=WITHIN)
+    missing = Refusing(invented, lambda _: True, TargetError("TensorRT is not installed"))
+    with pytest.raises(TargetError, match="not installed"):
+        time_one(missing, erfnet, within=WITHIN)
+    with pytest.raises(UnmeasuredError, match="labels"):
+        time_one(Refusing(invented, lambda each: each == erfnet, TargetError("other labels")), erfnet, within=WITHIN)

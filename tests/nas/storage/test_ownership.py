@@ -1,0 +1,82 @@
+"""One owner at a time, gone with its process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nas.storage import ownership
+from nas.storage.ownership import OWNER, owned
+from space import UserError
+
+HOLD = "import sys, time; from pathlib import Path; from nas.storage.ownership import owned\n" + (
+    "with owned(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
+)
+
+
+@contextlib.contextmanager
+def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that owns a folder."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mine\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_owner_is_told_who_the_first_is_and_the_lock_goes_with_its_process(tmp_path: Path) -> None:
+    told = r"is in use by process \d+ on .*one at a time"
+    with holder(tmp_path) as process, pytest.raises(UserError, match=told) as refused, owned(tmp_path):
+        pass
+    assert f"process {process.pid} on" in str(refused.value)
+    with owned(tmp_path):
+        assert (tmp_path / OWNER).read_text().startswith(f"process {os.getpid()} on ")
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
+def test_one_with_patience_waits_for_the_first_to_end(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        ending = threading.Timer(0.5, process.kill)
+        ending.start()
+        with owned(tmp_path, patience_seconds=30):
+            assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_an_owner_on_another_host_lives_while_it_touches_the_file(
+    lives: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a shared disk that carries no locks. The other host is told by what the file says."""
+    monkeypatch.setattr(ownership, "WATCHED_SECONDS", 1.0)
+    (tmp_path / OWNER).write_text("process 7 on elsewhere boot 0000\n")
+    touch = "import os, sys, time\nwhile True: os.utime(sys.argv[1]); time.sleep(0.1)"
+    other = subprocess.Popen([sys.executable, "-c", touch if lives else "", str(tmp_path / OWNER)])
+    try:
+        time.sleep(0.5)
+        if lives:
+            with pytest.raises(UserError, match="in use by process 7 on elsewhere:"), owned(tmp_path):
+                pass
+        else:
+            with owned(tmp_path):
+                assert "process 7" not in (tmp_path / OWNER).read_text()
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_folder_can_be_owned_again_and_removed_while_it_is_owned(tmp_path: Path) -> None:
+    for _ in range(2):
+        with owned(tmp_path / "run"):
+            (tmp_path / "run" / OWNER).unlink()
+            (tmp_path / "run").rmdir()

@@ -1,0 +1,114 @@
+"""What a training leaves after every epoch, when its process is gone between any two writes, or a file is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.data import Dataset
+from nas.runs.epochs import commit_epoch, go_on
+from nas.runs.trained import CHECKPOINT, WEIGHTS
+from nas.runs.trial import PROGRESS, read_progress
+from nas.storage import files
+from nas.training import Recipe
+from nas.training.trainer import Trainer
+from nas.training.weights import load_weights, save_weights
+from space import Architecture
+
+EPOCHS = 2
+WRITES = 3  # of an epoch
+RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=EPOCHS, batch_size=4, crop=(32, 48))
+Make = Callable[[], Trainer]
+
+
+class Killed(BaseException):
+    """As if the process had ended here."""
+
+
+@pytest.fixture(scope="module")
+def make(dataset: Dataset, architecture: Architecture) -> Make:
+    return lambda: Trainer(architecture, dataset, RECIPE, threads=1)
+
+
+def train(make: Make, folder: Path) -> None:
+    """Go on to the end, as a search does."""
+    trainer = go_on(make, folder)
+    while not trainer.finished:
+        trainer.run_epoch()
+        save_weights(folder / WEIGHTS, trainer.weights(), {"architecture": trainer.architecture.key})
+        commit_epoch(folder, trainer)
+
+
+@pytest.fixture(scope="module")
+def whole(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(make, folder)
+    return folder
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same weights and the same epochs."""
+    left, right = load_weights(one / WEIGHTS), load_weights(other / WEIGHTS)
+    losses = [[(epoch.loss, epoch.scores) for epoch in read_progress(each).history] for each in (one, other)]
+    return losses[0] == losses[1] and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("write", range(EPOCHS * WRITES))
+def test_killed_around_any_write_a_training_ends_the_same(
+    write: int, after: bool, make: Make, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, count = files.os.replace, iter(range(100))
+
+    def until(source: Path, target: Path) -> None:
+        last = next(count) == write
+        if after or not last:
+            replace(source, target)
+        if last:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", until)
+        with pytest.raises(Killed):
+            train(make, tmp_path)
+    progress = read_progress(tmp_path)
+    assert len(progress.history) == (write + after) // WRITES
+    if progress.done:
+        assert same(tmp_path, whole), "what counts as finished is finished"
+    train(make, tmp_path)
+    assert same(tmp_path, whole)
+
+
+@pytest.mark.parametrize("file", [CHECKPOINT, PROGRESS])
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "one bit", "empty"])
+def test_a_damaged_file_means_starting_anew_and_the_same_end(
+    file: str, damage: str, make: Make, whole: Path, tmp_path: Path
+) -> None:
+    for each in whole.iterdir():
+        (tmp_path / each.name).write_bytes(each.read_bytes())
+    content = bytearray((tmp_path / file).read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 0x80 if damage == "one bit" else 0
+    changed = {"cut": content[:middle], "overwritten": b"\xff" * middle, "one bit": content, "empty": b""}[damage]
+    (tmp_path / file).write_bytes(changed)
+    train(make, tmp_path)
+    assert same(tmp_path, whole)
+
+
+def test_a_bit_that_turned_in_weights_is_noticed(whole: Path, tmp_path: Path) -> None:
+    content = bytearray((whole / WEIGHTS).read_bytes())
+    content[-100] ^= 1
+    (tmp_path / WEIGHTS).write_bytes(content)
+    with pytest.raises(files.DamagedError, match="its checksum is another"):
+        load_weights(tmp_path / WEIGHTS)
+
+
+def test_what_a_killed_process_was_writing_is_no_file(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "a" / "kept.yaml", "kept")
+    (tmp_path / "a" / ".kept.yaml.1.tmp").write_text("half")
+    files.clear_unfinished(tmp_path)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept.yaml"]
