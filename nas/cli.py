@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, SystemExit):  # argparse has said everything
             raise
         return _answer(name, error)
-    return EXIT_OF_VERDICT.get(verdict, 0)
+    return 0 if verdict is None else EXIT_OF_VERDICT.get(verdict, 0)
 
 
 def _run(given: Sequence[str], chosen: str) -> str | None:

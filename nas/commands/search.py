@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
 
 
-def run(options: argparse.Namespace) -> Verdict:
+def run(options: argparse.Namespace) -> Verdict | None:
     """Search, as the only one that works on the run's folder; what the winner's certificate says. A new run that is
     refused leaves no folder.
 

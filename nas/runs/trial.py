@@ -50,6 +50,13 @@ class Trial:
     failed: str = ""
     """Why its training broke, or why it cannot be timed; or empty."""
 
+    def __post_init__(self) -> None:
+        if not self.budget_milliseconds > 0:
+            raise UserError(f"budget_milliseconds: expected more than 0, got {self.budget_milliseconds}")
+        for name in ("number", "parameters", "multiply_adds"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+
     def inside(self, budget: Budget) -> bool:
         """Whether it was timed, and within `budget`."""
         return self.latency is not None and budget.admits(self.latency)
@@ -72,13 +79,6 @@ class Timed:
     statistic: Statistic = "p50"
     """Which one of the latencies the milliseconds are."""
     measured: tuple[Measured, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.budget_milliseconds > 0:
-            raise UserError(f"budget_milliseconds: expected more than 0, got {self.budget_milliseconds}")
-        for name in ("number", "parameters", "multiply_adds"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.data import Dataset
-from nas.latency import Meter, MeterOf
+from nas.latency import Meter
 from nas.latency.budget import Budget
+from nas.latency.meter import MeasuresOne
 from nas.latency.protocol import WITHIN
 from nas.latency.target import Target
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, Evidence, Scored, certify
@@ -59,7 +61,7 @@ class Certification:
     budget: Budget | None
     within: float = WITHIN
     """How sure its latency is to be: half of the 95 % interval, as a share of it."""
-    meter_of: MeterOf = Meter
+    meter_of: Callable[[Target, tuple[int, int], int], AbstractContextManager[MeasuresOne]] = Meter
     """What times it: a search on a cluster times on another node."""
     device: str = "cpu"
     """Where it is scored."""
