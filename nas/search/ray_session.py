@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nas.search import guard
 from nas.search.address import address_of
 from nas.search.configured_ray import ray, ray_constants
 from nas.search.search import Workers
@@ -42,6 +43,7 @@ def own_ray(workers: Workers) -> Iterator[None]:
         session.callback(setattr, ray_constants, "ENABLE_RAY_CLUSTER", usual)
         session.enter_context(_environment(variables))
         folder = session.enter_context(scratch_folder())
+        session.enter_context(guard.start(str(folder)))
         ours = _connected(
             address="local",
             num_cpus=workers.concurrent * workers.threads,

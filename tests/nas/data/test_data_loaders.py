@@ -259,10 +259,10 @@ def test_without_dali_pytorch_reads_and_says_so_once(
 ) -> None:
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     monkeypatch.setattr(loader_module, "_dali_is_installed", lambda: False)
-    loader_module._dali_is_here.cache_clear()
+    loader_module.dali_works.cache_clear()
     with caplog.at_level(logging.WARNING):
         loaders = [make_loader(load_tiny(), "train", batch_size=2, augmentation=None) for _ in range(2)]
-    loader_module._dali_is_here.cache_clear()
+    loader_module.dali_works.cache_clear()
     assert [loader.backend for loader in loaders] == ["torch", "torch"]
     assert caplog.text.count("DALI is not installed") == 1
     with pytest.raises(DataError, match="pip install"):
@@ -333,3 +333,14 @@ def test_contrast_turns_around_the_mean_colour() -> None:
     for window in windows(Augmentation(contrast=0.5), (60, 80), (60, 80))[:20]:
         kept = [(255 * mean - m) / s for mean, m, s in zip(MEAN, window.mean, window.std, strict=True)]
         assert kept == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+def test_a_dali_that_does_not_work_on_the_device_is_found_before_it_is_needed(caplog: pytest.LogCaptureFixture) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("DALI works on a GPU here")
+    loader_module.dali_works.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert loader_module.dali_works("cpu") == loader_module._dali_is_installed()
+        assert not loader_module.dali_works("cuda:0")
+    loader_module.dali_works.cache_clear()
+    assert "DALI does not work on cuda:0" in caplog.text or "DALI is not installed" in caplog.text

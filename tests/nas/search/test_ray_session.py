@@ -1,0 +1,103 @@
+"""The Ray of a search: out of reach for others, and gone with its process however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+LISTENING = "0A"  # include/net/tcp_states.h
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+OWN = """
+import os, sys
+from nas.search.configured_ray import ray
+from nas.search.ray_session import own_ray
+from nas.search.search import Workers
+with own_ray(Workers(concurrent=1, threads=1, device="cpu")):
+    def modules():
+        import nas, random
+        return nas.__file__, random.__file__, sys.path
+    print(os.environ.get("RAY_ADDRESS"), *ray.get(ray.remote(modules).remote()), flush=True)
+    input()
+"""
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path, str]]:
+    """A process with a Ray of its own, its folder for temporary files, and what a task of it says; it works where
+    somebody's own modules lie, and is told of a Ray that is not there.
+    """
+    for name in ("nas.py", "random.py"):
+        (tmp_path / name).write_text("raise SystemExit('this is not your module')")
+    with tempfile.TemporaryDirectory() as temporary:
+        environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1", "TMPDIR": temporary, "HOME": "/nowhere"}
+        environment["PYTHONPATH"] = str(Path(__file__).parents[3])
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", OWN],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert process.stdout is not None
+        yield process, Path(temporary), process.stdout.readline()
+        process.kill()
+        process.communicate()
+
+
+def descendants(process: int) -> list[int]:
+    found = [process]
+    for task in Path(f"/proc/{process}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += descendants(int(child))
+    return found
+
+
+def sockets_of(process: int) -> set[str]:
+    links = [os.readlink(link) for link in Path(f"/proc/{process}/fd").iterdir() if link.is_symlink()]
+    return {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:[")}
+
+
+def listening(processes: list[int]) -> list[str]:
+    """Addresses, as the kernel writes them, that these processes listen on."""
+    owned = set().union(*map(sockets_of, processes))
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    return [words[1].partition(":")[0] for words in lines if words[3] == LISTENING and words[9] in owned]
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_it_is_ours_alone_and_ends_with_a_killed_owner(session: tuple[subprocess.Popen[str], Path, str]) -> None:
+    owner, temporary, said = session
+    assert said.startswith("127.0.0.1:1 "), said  # the address in the environment led nowhere
+    nas, random = said.split()[1:3]
+    assert nas == str(Path(__file__).parents[3] / "nas" / "__init__.py")
+    assert not random.startswith(os.readlink(f"/proc/{owner.pid}/cwd"))
+    assert os.readlink(f"/proc/{owner.pid}/cwd") not in said
+    processes = descendants(owner.pid)
+    addresses = listening(processes)
+    assert len(processes) > 5
+    assert len(addresses) > 3
+    assert set(addresses) <= LOOPBACK
+    assert list(temporary.glob("fb*/session_*"))
+    owner.send_signal(signal.SIGKILL)
+    for _ in range(50):
+        if not any(map(alive, processes[1:])) and not list(temporary.iterdir()):
+            break
+        time.sleep(0.1)
+    assert [each for each in processes[1:] if alive(each)] == []
+    assert list(temporary.iterdir()) == []

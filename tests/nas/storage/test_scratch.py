@@ -1,0 +1,47 @@
+"""Folders that last as long as their process."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from nas.storage.scratch import PREFIX, scratch_folder
+
+OWNER = "from nas.storage.scratch import scratch_folder\nwith scratch_folder() as it: print(it, flush=True); input()"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def test_it_is_gone_at_the_end_with_all_that_is_in_it(temporary: Path) -> None:
+    with scratch_folder() as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").touch()
+        assert folder.parent == temporary
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_killed_processs_folder_is_removed_by_the_next_and_a_living_ones_is_not(temporary: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        folder = Path(owner.stdout.readline().strip())
+        (temporary / f"{PREFIX}12345678").mkdir()  # somebody else's, which only looks like one of ours
+        with scratch_folder():
+            assert folder.is_dir()
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    assert folder.is_dir()
+    with scratch_folder():
+        assert not folder.exists()
+    assert [each.name for each in temporary.iterdir()] == [f"{PREFIX}12345678"]
