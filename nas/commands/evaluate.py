@@ -29,12 +29,14 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.latency.machine import lane
     from nas.runs.trained import load_trained
+    from nas.storage.memory import require_inference
     from nas.terminal import class_table
     from nas.training.evaluation import evaluate
 
     trained = load_trained(options.architecture, options.weights)
     dataset = common.data_of(options, trained)
     device = common.device(options)
+    require_inference(trained.architecture, dataset.size, dataset.num_classes, device=device)
     network = trained.network(dataset.num_classes)
     height, width = dataset.size
     print(

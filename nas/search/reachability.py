@@ -18,6 +18,7 @@ import numpy as np
 import space
 from nas.latency.budget import Budget
 from nas.search.fill import NARROWEST, WIDEST, EstimateMilliseconds
+from nas.storage.memory import require_training
 from nas.study import Study
 from nas.training import Recipe
 from space import Architecture
@@ -203,6 +204,7 @@ def training_step_seconds(
     from nas.latency.machine import lane
 
     height, width = (min(crop, length) for crop, length in zip(recipe.crop or size, size, strict=True))
+    require_training(architecture, (height, width), num_classes, batch_size=recipe.batch_size, device=device)
     network = architecture.build(num_classes).to(device)
     images = torch.randn(recipe.batch_size, 3, height, width, device=device)
     labels = torch.randint(num_classes, (recipe.batch_size, height, width), device=device)
