@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.latency import Meter, default_target, parse_target
     from nas.latency.budget import Budget
     from nas.latency.estimates import calibration
+    from nas.search.limits import limits_of
     from nas.search.reachability import explore
     from space.errors import UserError
 
@@ -77,8 +78,9 @@ def run(options: argparse.Namespace) -> None:
         f"estimated from a latency table: fitted to {table.networks} measured networks, {table.error:.1%} off on "
         "average on networks left out of a fit"
     )
+    allows = limits_of(study, dataset.num_classes)
     estimate = partial(table.estimate, num_classes=dataset.num_classes)
-    reachability = explore(study, estimate, samples=options.samples, seed=options.seed)
+    reachability = explore(study, estimate, samples=options.samples, seed=options.seed, allows=allows)
     print(f"\n{_published_table(reachability)}\n")
     print(_draws(reachability))
     reachability.require()

@@ -20,7 +20,9 @@ from nas.runs.certificate import Certificate
 from nas.runs.folder import RunFolder
 from nas.search.cluster_timing import timing_of_cluster
 from nas.search.console import Console
+from nas.search.fill import NEARLY_FULL
 from nas.search.finishing import certify_best, finish
+from nas.search.limits import above_the_space, limits_of, widest
 from nas.search.proposals import Proposals
 from nas.search.search import Candidate, Search, Workers
 from nas.search.timing import LocalTiming, TimingOf
@@ -51,7 +53,10 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
         with timing_of(asked.target, asked.study.data.size, asked.num_classes) as timing:
             if not run.trials():
                 _require_reachable(asked, timing)
+            new = not run.trials()
             _measure_published(asked, timing)
+            if new:
+                _say_if_too_large(asked, timing)
             table = timing.kept_table()
             proposals = Proposals(asked, timing, table)
             if not address:  # a Ray of our own would only disturb the timings above
@@ -132,6 +137,19 @@ def _measure_published(search: Search, meter: Measures) -> None:
         run.write_trial(trial)
         if name in missing:
             console.published(trial)
+
+
+def _say_if_too_large(search: Search, meter: Measures) -> None:
+    """Say that a budget is more than the space can use. Looked at only where every published network is inside it."""
+    budget = search.budget
+    if not all(budget.admits(trial.latency) for trial in search.run.company()):
+        return
+    allows = limits_of(search.study, search.num_classes)
+    largest = [widest(space.load(name), allows) for name in search.study.search.seeds or space.published()]
+    latencies = meter.measure_together(largest, within=search.quick)
+    highest = max(latency.milliseconds(budget.statistic) for latency in latencies)
+    if highest < NEARLY_FULL * budget.milliseconds:
+        search.console.step(f"note    {above_the_space(budget, highest, search.study)}")
 
 
 def _report(search: Search, certificate: Certificate) -> None:

@@ -45,7 +45,13 @@ NEAR = 1.5  # and about those within this factor
 
 EstimateMilliseconds = Callable[[Architecture], float]  # without measuring
 MeasureTogether = Callable[[Sequence[Architecture]], list[Latency]]  # quickly, and they take turns
+Allows = Callable[[Architecture], bool]  # whether it is small enough to be looked at
 Confirm = Callable[[Architecture], Latency]  # as surely as the study asks
+
+
+def anything(architecture: Architecture) -> bool:
+    """No limit."""
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +72,15 @@ def fill(
     measure: MeasureTogether,
     confirm: Confirm,
     estimate: EstimateMilliseconds,
+    allows: Allows = anything,
 ) -> Filled:
     """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
 
-    `measure` is quick, `confirm` is sure. The result was confirmed. It is outside the budget when the narrowest width
+    What `allows` refuses is not tried, however much of the budget is left, but for the narrowest width. `measure` is
+    quick, `confirm` is sure. The result was confirmed. It is outside the budget when the narrowest width
     is, or when all that were confirmed are.
     """
-    tries = _Tries(architecture, budget, measure, estimate)
+    tries = _Tries(architecture, budget, measure, estimate, allows)
     tries.solve_factor()
     for _ in range(MOST_ROUNDS):
         tries.adjust(correction=1.0)
@@ -100,7 +108,12 @@ class _Tries:
     """What was measured quickly on the way to an architecture's width, and what to measure next."""
 
     def __init__(
-        self, architecture: Architecture, budget: Budget, measure: MeasureTogether, estimate: EstimateMilliseconds
+        self,
+        architecture: Architecture,
+        budget: Budget,
+        measure: MeasureTogether,
+        estimate: EstimateMilliseconds,
+        allows: Allows,
     ) -> None:
         self._waiting: list[Filled] = []  # not confirmed yet
         self._tried: list[Filled] = []
@@ -108,6 +121,7 @@ class _Tries:
         self._budget = budget
         self._measure = measure
         self._estimate = estimate
+        self._allows = allows
 
     def use(self, filled: Filled) -> float:
         """The share of the budget."""
@@ -194,6 +208,7 @@ class _Tries:
         plain = scale_width(self._architecture, factor)
         seen = {each.architecture.key for each in self._tried}
         new = {each.key: each for each in architectures if each.key not in seen}
+        new = {key: each for key, each in new.items() if factor == NARROWEST or self._allows(each)}
         latencies = self._measure(list(new.values())) if new else []
         tried = [
             Filled(architecture=each, latency=latency, factor=factor, adjusted=each != plain)
@@ -212,7 +227,7 @@ class _Tries:
         return WANTED * self._budget.milliseconds / correction
 
     def _solve(self, low: float, high: float, correction: float = 1.0) -> float:
-        """The largest factor from `low` to `high` that is estimated to fit; an end where none does.
+        """The largest factor from `low` to `high` that is allowed and estimated to fit; an end where none does.
 
         Estimates are corrected by what was measured at the factors around; measured latencies by `correction`.
         """
@@ -221,7 +236,8 @@ class _Tries:
 
         def fits(factor: float) -> bool:
             wanted = self._wanted(correction * float(np.interp(math.log(factor), factors, corrections)))
-            return self._estimate(scale_width(self._architecture, factor)) <= wanted
+            scaled = scale_width(self._architecture, factor)
+            return self._estimate(scaled) <= wanted and self._allows(scaled)
 
         if fits(high):
             return high

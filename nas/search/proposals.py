@@ -14,6 +14,7 @@ from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.trial import Origin, Trial
 from nas.search.fill import Filled, fill
+from nas.search.limits import limits_of
 from nas.search.sampler import Sampler
 from nas.search.search import Candidate, Search
 from space.architecture import Architecture
@@ -48,6 +49,7 @@ class Proposals:
         self._plan = plan
         self._budget = search.budget
         self._space = search.study.architectures()
+        self._allows = limits_of(search.study, search.num_classes)
         startup = len(plan.seeds) + plan.random_trials
         self._sampler = Sampler(self._space, kind=plan.sampler, startup=startup, seed=plan.seed)
         self._asked: dict[str, int] = {}  # the sampler's numbers of its proposals that are in training, by key
@@ -195,7 +197,7 @@ class Proposals:
             self._learn_latency(scaled, latency)
             return latency
 
-        return fill(architecture, self._budget, measure, confirm, self._estimates.architecture)
+        return fill(architecture, self._budget, measure, confirm, self._estimates.architecture, self._allows)
 
     def _learn_latency(self, architecture: Architecture, latency: Latency) -> None:
         milliseconds = latency.milliseconds(self._budget.statistic)

@@ -115,17 +115,17 @@ def _largest(architecture: Architecture, size: Size, fits: Callable[[Architectur
 
     smallest = min(1.0, SMALLEST_INPUT / min(size))
     if fits(architecture, scaled(smallest)):
-        height, width = scaled(_bisected(smallest, lambda factor: fits(architecture, scaled(factor))))
+        height, width = scaled(bisected(smallest, 1.0, lambda factor: fits(architecture, scaled(factor))))
         return f"an input of at most {height}x{width}"
     whole = replace(architecture, channels={})
     if fits(scale_width(whole, NARROWEST), size):
-        return f"at most {_bisected(NARROWEST, lambda factor: fits(scale_width(whole, factor), size)):.2f} of its width"
+        width = bisected(NARROWEST, 1.0, lambda factor: fits(scale_width(whole, factor), size))
+        return f"at most {width:.2f} of its width"
     return "a machine with more memory"
 
 
-def _bisected(low: float, fits: Callable[[float], bool]) -> float:
-    """The largest factor from `low`, which fits, to 1 that does."""
-    high = 1.0
+def bisected(low: float, high: float, fits: Callable[[float], bool]) -> float:
+    """About the largest factor from `low`, which fits, to `high`, which does not, that does."""
     for _ in range(HALVINGS):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if fits(middle) else (low, middle)
