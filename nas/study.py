@@ -38,6 +38,10 @@ class SearchPlan:
     pruned: int = 2
     """How many of `company` over the budget, the most accurate ones, are pruned into it and fine-tuned for
     `finish_epochs`; they compete with the finalists."""
+    most_parameters: int = 50_000_000
+    """Candidates are not widened beyond that many, however large the budget: four times SwiftNet-RN18."""
+    most_gigabytes: float = 24.0
+    """Nor beyond what that much memory trains: weights, gradients, moments, and all outputs for a batch of crops."""
     sampler: Annotated[str, strict.OneOf(samplers.names)] = "tpe"
     stop_weak: bool = True
     """Whether the weaker half of the candidates is stopped at early epochs."""
@@ -50,6 +54,9 @@ class SearchPlan:
         for name in ("random_trials", "guided_trials", "finish_epochs", "pruned", "concurrent", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"search.{name}: expected 0 or more, got {getattr(self, name)}")
+        for name in ("most_parameters", "most_gigabytes"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"search.{name}: expected more than 0, got {getattr(self, name)}")
         if self.finalists < 1:
             raise UserError(f"search.finalists: expected at least 1, got {self.finalists}")
         if not (self.seeds or self.random_trials or self.guided_trials):

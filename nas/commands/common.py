@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_DATA = "road_scenes"
 DEFAULT_INPUT = "180x240"
 INPUT_LIMITS = (16, 8192)  # pixels
+LARGEST_NUMBER = 1_000_000_000  # of what options count
 ARCH = "a published name (erfnet), a YAML file, or a folder of `nas train` or `nas search`"
 
 
@@ -26,6 +27,18 @@ def path(text: str) -> str:
     from nas.storage.files import expanded
 
     return str(expanded(text)) if text.startswith("~") else text
+
+
+def whole_number(text: str) -> int:
+    """A whole number as an argument's `type`, none that no library could take."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = LARGEST_NUMBER + 1
+    if abs(number) > LARGEST_NUMBER:
+        shown = text if len(text) <= 20 else f"{text[:20]}..."
+        raise argparse.ArgumentTypeError(f"expected a whole number of at most {LARGEST_NUMBER:,}, got {shown!r}")
+    return number
 
 
 def add_architecture(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +112,11 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_classes(parser: argparse.ArgumentParser) -> None:
     """--classes."""
     parser.add_argument(
-        "--classes", metavar="N", type=int, default=11, help="how many classes the network tells apart (default: 11)"
+        "--classes",
+        metavar="N",
+        type=whole_number,
+        default=11,
+        help="how many classes the network tells apart (default: 11)",
     )
 
 

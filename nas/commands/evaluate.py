@@ -29,6 +29,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.data import check
     from nas.latency.machine import lane
     from nas.runs.trained import load_trained
+    from nas.storage.memory import require_inference
     from nas.terminal import class_table
     from nas.training.evaluation import evaluate
 
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> None:
     dataset = common.data_of(options, trained)
     common.say_notes(check(dataset, ("validation",)))
     device = common.device(options)
+    require_inference(trained.architecture, dataset.size, dataset.num_classes, device=device)
     network = trained.network(dataset.num_classes)
     height, width = dataset.size
     print(

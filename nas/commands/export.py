@@ -40,9 +40,11 @@ def run(options: argparse.Namespace) -> None:
     from nas.runs.checked_export import export_checked
     from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
+    from nas.storage.memory import require_inference
 
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
+    require_inference(trained.architecture, labelling.size, len(labelling.classes))
     network = trained.network(len(labelling.classes))
     height, width = labelling.size
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))

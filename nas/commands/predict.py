@@ -44,10 +44,12 @@ def run(options: argparse.Namespace) -> None:
     from nas.data.pictures import overlay
     from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
+    from nas.storage.memory import require_inference
     from nas.training.prediction import predict
 
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
+    require_inference(trained.architecture, labelling.size, len(labelling.classes))
     network = trained.network(len(labelling.classes)).to(common.device(options))
     for image_path, overlay_path in _destinations(options.images, common.output_folder(options.out)):
         image = read_image(image_path, None)

@@ -39,10 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_target(parser)
     common.add_patience(parser)
     parser.add_argument("--input", metavar="HxW", help="size that networks work at; overrides the study's")
-    parser.add_argument("--samples", type=int, default=1000, metavar="N", help="random draws (default 1000)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
     parser.add_argument(
-        "--networks", type=int, default=NETWORKS, metavar="N", help=f"to measure where no table is (default {NETWORKS})"
+        "--samples", type=common.whole_number, default=1000, metavar="N", help="random draws (default 1000)"
+    )
+    parser.add_argument("--seed", type=common.whole_number, default=0, metavar="N", help="of the draws (default 0)")
+    parser.add_argument(
+        "--networks",
+        type=common.whole_number,
+        default=NETWORKS,
+        metavar="N",
+        help=f"to measure where no table is (default {NETWORKS})",
     )
 
 
@@ -57,6 +63,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.latency import Meter, default_target, parse_target
     from nas.latency.budget import Budget
     from nas.latency.estimates import calibration
+    from nas.search.limits import limits_of
     from nas.search.reachability import explore
     from space.errors import UserError
 
@@ -77,8 +84,9 @@ def run(options: argparse.Namespace) -> None:
         f"estimated from a latency table: fitted to {table.networks} measured networks, {table.error:.1%} off on "
         "average on networks left out of a fit"
     )
+    allows = limits_of(study, dataset.num_classes)
     estimate = partial(table.estimate, num_classes=dataset.num_classes)
-    reachability = explore(study, estimate, samples=options.samples, seed=options.seed)
+    reachability = explore(study, estimate, samples=options.samples, seed=options.seed, allows=allows)
     print(f"\n{_published_table(reachability)}\n")
     print(_draws(reachability))
     reachability.require()

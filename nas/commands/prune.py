@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_within(parser)
     common.add_patience(parser)
     parser.add_argument(
-        "--epochs", type=int, metavar="N", help=f"of fine-tuning (default: {DEFAULT_EPOCHS} with --data, else 0)"
+        "--epochs",
+        type=common.whole_number,
+        metavar="N",
+        help=f"of fine-tuning (default: {DEFAULT_EPOCHS} with --data, else 0)",
     )
     parser.add_argument(
         "--recipe", default="quick", metavar="NAME", type=common.path, help="of fine-tuning (default: quick)"
@@ -46,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what decides which channels of a group go (default: fisher with --data, else magnitude)",
     )
     parser.add_argument(
-        "--steps", type=int, default=2, metavar="N", help="cuts on the way to the budget, each trained (default: 2)"
+        "--steps",
+        type=common.whole_number,
+        default=2,
+        metavar="N",
+        help="cuts on the way to the budget, each trained (default: 2)",
     )
     parser.add_argument("--channels-only", dest="depth", action="store_false", help="keep every block")
     parser.add_argument(
@@ -76,6 +83,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.runs.certificate import read_certificate
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification, Finished, write_winner
+    from nas.storage.memory import require_inference
     from nas.training import load_recipe
     from space import parameters
 
@@ -89,6 +97,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     if dataset is not None:
         common.say_notes(check(dataset))
     num_classes = len(labelling.classes)
+    require_inference(trained.architecture, labelling.size, num_classes)
     network = trained.network(num_classes)
     target, device, out = common.target(options), common.device(options), Path(options.out)
 

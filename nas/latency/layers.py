@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nas.latency.machine import lane
+from nas.storage.memory import require_inference
 from space import Architecture
 from space.channels import widths
 from space.graph import Node
@@ -31,6 +32,7 @@ def layer_milliseconds(
     threads: int | None = None,
 ) -> tuple[float, ...]:
     """Median milliseconds of every layer of `space.layers`, in its order: eager, float32, one image, unfused."""
+    require_inference(architecture, size, num_classes, device=device)
     network = _timed(architecture, num_classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval()
     image = torch.randn(1, 3, *size, device=device).contiguous(memory_format=torch.channels_last)

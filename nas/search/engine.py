@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +28,9 @@ from nas.search.address import ADDRESS_VARIABLE
 from nas.search.cluster import Resources, require_nodes, resources_of_nodes, workers_of
 from nas.search.cluster_timing import timing_of_cluster
 from nas.search.console import Console
+from nas.search.fill import NEARLY_FULL
 from nas.search.finishing import certify_best, finish
+from nas.search.limits import above_the_space, limits_of, widest
 from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
@@ -61,9 +64,12 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
                 asked.console.step(f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}")
         timing_of = functools.partial(timing_of, patience_seconds=asked.study.patience_seconds)
         with timing_of(asked.target, asked.study.data.size, asked.num_classes) as timing:
-            if not run.trials():
+            new = not run.trials()
+            if new:
                 _require_reachable(asked, timing)
             _measure_published(asked, timing)
+            if new:
+                _say_if_too_large(asked, timing)
             table = timing.kept_table()
             proposals = Proposals(asked, timing, table)
             if not address:  # a Ray of our own would only disturb the timings above
@@ -154,6 +160,20 @@ def _measure_published(search: Search, meter: Measures) -> None:
             run.write_trial(trial)
         if name in missing:
             console.published(trial)
+
+
+def _say_if_too_large(search: Search, meter: Measures) -> None:
+    """Say that a budget is more than the space can use. Looked at only where every published network is inside it."""
+    budget = search.budget
+    if not all(trial.inside(budget) for trial in search.run.company()):
+        return
+    allows = limits_of(search.study, search.num_classes)
+    largest = [widest(space.load(name), allows) for name in search.study.search.seeds or space.published()]
+    found = time_each(meter, largest, within=search.quick)
+    milliseconds = [each.milliseconds(budget.statistic) for each in found if not isinstance(each, UnmeasuredError)]
+    highest = max(milliseconds, default=math.inf)
+    if highest < NEARLY_FULL * budget.milliseconds:
+        search.console.step(f"note    {above_the_space(budget, highest, search.study)}")
 
 
 def _report(search: Search, certificate: Certificate) -> None:

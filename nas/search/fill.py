@@ -49,6 +49,13 @@ MeasureTogether = Callable[[Sequence[Architecture]], Sequence[Latency | None]]
 """Quickly, and they take turns; None for what the target cannot time."""
 Confirm = Callable[[Architecture], Latency | None]
 """As surely as the study asks; None for what the target cannot time."""
+Allows = Callable[[Architecture], bool]
+"""Whether it is small enough to be looked at."""
+
+
+def anything(architecture: Architecture) -> bool:
+    """No limit."""
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +76,17 @@ def fill(
     measure: MeasureTogether,
     confirm: Confirm,
     estimate: EstimateMilliseconds,
+    allows: Allows = anything,
 ) -> Filled:
     """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
 
-    `measure` is quick, `confirm` is sure. The result was confirmed. It is outside the budget when the narrowest width
+    What `allows` refuses is not tried, however much of the budget is left, but for the narrowest width. `measure` is
+    quick, `confirm` is sure. The result was confirmed. It is outside the budget when the narrowest width
     is, or when all that were confirmed are.
 
     Raises: UnmeasuredError when the target cannot time any width that was tried.
     """
-    tries = _Tries(architecture, budget, measure, estimate)
+    tries = _Tries(architecture, budget, measure, estimate, allows)
     tries.solve_factor()
     for _ in range(MOST_ROUNDS):
         tries.adjust(correction=1.0)
@@ -110,7 +119,12 @@ class _Tries:
     """What was measured quickly on the way to an architecture's width, and what to measure next."""
 
     def __init__(
-        self, architecture: Architecture, budget: Budget, measure: MeasureTogether, estimate: EstimateMilliseconds
+        self,
+        architecture: Architecture,
+        budget: Budget,
+        measure: MeasureTogether,
+        estimate: EstimateMilliseconds,
+        allows: Allows,
     ) -> None:
         self._waiting: list[Filled] = []  # not confirmed yet
         self._tried: list[Filled] = []
@@ -119,6 +133,7 @@ class _Tries:
         self._budget = budget
         self._measure = measure
         self._estimate = estimate
+        self._allows = allows
 
     def use(self, filled: Filled) -> float:
         """The share of the budget."""
@@ -210,6 +225,7 @@ class _Tries:
         plain = scale_width(self._architecture, factor)
         seen = {each.architecture.key for each in self._tried} | self._refused
         new = {each.key: each for each in architectures if each.key not in seen}
+        new = {key: each for key, each in new.items() if factor == NARROWEST or self._allows(each)}
         latencies = self._measure(list(new.values())) if new else []
         self._refused |= {key for key, latency in zip(new, latencies, strict=True) if latency is None}
         tried = [
@@ -230,7 +246,7 @@ class _Tries:
         return WANTED * self._budget.milliseconds / correction
 
     def _solve(self, low: float, high: float, correction: float = 1.0) -> float:
-        """The largest factor from `low` to `high` that is estimated to fit; an end where none does.
+        """The largest factor from `low` to `high` that is allowed and estimated to fit; an end where none does.
 
         Estimates are corrected by what was measured at the factors around; measured latencies by `correction`.
         """
@@ -239,7 +255,8 @@ class _Tries:
 
         def fits(factor: float) -> bool:
             wanted = self._wanted(correction * float(np.interp(math.log(factor), factors, corrections)))
-            return self._estimate(scale_width(self._architecture, factor)) <= wanted
+            scaled = scale_width(self._architecture, factor)
+            return self._estimate(scaled) <= wanted and self._allows(scaled)
 
         if fits(high):
             return high

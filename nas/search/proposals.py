@@ -16,6 +16,7 @@ from nas.runs.trial import Measured, Origin, Timed, Trial
 from nas.search.fill import Filled, fill
 from nas.search.guidance import Guidance, before
 from nas.search.halving import is_weak
+from nas.search.limits import limits_of
 from nas.search.measuring import time_each, time_one
 from nas.search.sampler import Sampler
 from nas.search.search import Candidate, Search
@@ -66,6 +67,7 @@ class Proposals:
         self._plan = plan
         self._budget = search.budget
         self._space = search.study.architectures()
+        self._allows = limits_of(search.study, search.num_classes)
         # A candidate may begin before those just before it are over, one or some more than train at a time: a fast
         # training need not wait for a slow one.
         self._ahead = search.workers.concurrent + search.workers.concurrent // 2 - 1
@@ -285,7 +287,7 @@ class Proposals:
             )
 
         try:
-            filled = fill(architecture, self._budget, measure, confirm, estimates.architecture)
+            filled = fill(architecture, self._budget, measure, confirm, estimates.architecture, self._allows)
         except UnmeasuredError:
             one, reason = refused[0]
             return solved(one, None, None, f"cannot be timed: {reason}")

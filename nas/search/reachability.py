@@ -17,7 +17,9 @@ import numpy as np
 
 import space
 from nas.latency.budget import Budget
-from nas.search.fill import NARROWEST, WIDEST, EstimateMilliseconds
+from nas.search.fill import NARROWEST, Allows, EstimateMilliseconds, anything
+from nas.search.limits import above_the_space, widest
+from nas.storage.memory import require_training
 from nas.study import Study
 from nas.training import Recipe
 from space import Architecture
@@ -43,7 +45,7 @@ class Reach:
     narrowest: float
     """At `nas.search.fill.NARROWEST` times its width."""
     widest: float
-    """At `nas.search.fill.WIDEST` times its width, or at its own where that is over the budget already."""
+    """As wide as the study lets it become, or at its own width where that is over the budget already."""
 
     def verdict(self, milliseconds: float) -> str:
         """Where it stands against a budget."""
@@ -73,6 +75,8 @@ class Knob:
 class Reachability:
     """What was estimated, for a budget."""
 
+    study: Study
+    """The question; its budget is `budget`."""
     budget: Budget
     published: tuple[Reach, ...]
     draws: tuple[Reach, ...]
@@ -109,13 +113,17 @@ class Reachability:
         if highest.widest < self.budget.milliseconds:
             raise BudgetError(
                 f"expected a budget that networks can fill, got {self.budget}; of {len(self.every)} networks the "
-                f"slowest, {highest.name} at {WIDEST:g} times its width, is estimated at {highest.widest:.2f} ms; "
-                "raise the input size, or lower the budget and let the device do something else"
+                f"slowest, {highest.name} at the largest allowed width, is estimated at {highest.widest:.2f} ms; "
+                f"{above_the_space(self.budget, highest.widest, self.study)}"
             )
 
 
-def explore(study: Study, estimate: EstimateMilliseconds, *, samples: int, seed: int) -> Reachability:
-    """Estimate the study's published networks and `samples` random draws of its space, against the study's budget."""
+def explore(
+    study: Study, estimate: EstimateMilliseconds, *, samples: int, seed: int, allows: Allows = anything
+) -> Reachability:
+    """Estimate the study's published networks and `samples` random draws of its space, against the study's budget.
+    Nothing is widened beyond what `allows` lets through (`nas.search.limits`).
+    """
     budget = Budget.parse(study.budget)
     names = dict.fromkeys((*study.search.seeds, *study.search.company))
     drawing = random.Random(seed)
@@ -128,17 +136,22 @@ def explore(study: Study, estimate: EstimateMilliseconds, *, samples: int, seed:
             answers[name] = drawing.choice(options)
             return answers[name]
 
-        draws.append(_reach(f"draw {index + 1}", searched.choose(ask), answers, budget, estimate))
-    published = [_reach(name, space.load(name), {}, budget, estimate) for name in names]
-    return Reachability(budget=budget, published=tuple(published), draws=tuple(draws))
+        draws.append(_reach(f"draw {index + 1}", searched.choose(ask), answers, budget, estimate, allows))
+    published = [_reach(name, space.load(name), {}, budget, estimate, allows) for name in names]
+    return Reachability(study=study, budget=budget, published=tuple(published), draws=tuple(draws))
 
 
 def _reach(
-    name: str, architecture: Architecture, genotype: Genotype, budget: Budget, estimate: EstimateMilliseconds
+    name: str,
+    architecture: Architecture,
+    genotype: Genotype,
+    budget: Budget,
+    estimate: EstimateMilliseconds,
+    allows: Allows,
 ) -> Reach:
     own = estimate(architecture)
     # Only where the own width does not tell already on which side of the budget the widest is.
-    wide = own if own >= budget.milliseconds else estimate(scale_width(architecture, WIDEST))
+    wide = own if own >= budget.milliseconds else estimate(widest(architecture, allows))
     return Reach(
         name=name,
         architecture=architecture,
@@ -203,6 +216,7 @@ def training_step_seconds(
     from nas.latency.machine import lane
 
     height, width = (min(crop, length) for crop, length in zip(recipe.crop or size, size, strict=True))
+    require_training(architecture, (height, width), num_classes, batch_size=recipe.batch_size, device=device)
     network = architecture.build(num_classes).to(device)
     images = torch.randn(recipe.batch_size, 3, height, width, device=device)
     labels = torch.randint(num_classes, (recipe.batch_size, height, width), device=device)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data import Augmentation, Dataset, Loader, class_shares, make_loader
+from nas.storage.memory import require_training
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.evaluation import evaluate_batches
 from nas.training.loss import class_weights, distillation_loss, total_loss
@@ -52,7 +53,8 @@ class Trainer:
         process) and of the loader. `teacher`: a trained network whose logits are imitated beside the labels; moved to
         `device`. `guard()` is entered around every training step, every scored batch, and the class count.
 
-        Raises: UserError when the device is not there or the weights do not fit.
+        Raises: UserError when the device is not there or the weights do not fit; ArchitectureError when training needs
+        more memory than there is.
         """
         self.architecture = architecture
         self.dataset = dataset
@@ -61,6 +63,10 @@ class Trainer:
         self.history: tuple[EpochReport, ...] = ()
         self.device = _device(device)
         self._guard = guard
+        height, width = (min(crop, most) for crop, most in zip(recipe.crop or dataset.size, dataset.size, strict=True))
+        require_training(
+            architecture, (height, width), dataset.num_classes, batch_size=recipe.batch_size, device=str(self.device)
+        )
         if threads is not None:
             torch.set_num_threads(threads)
         with self._randomness(epoch=0):

@@ -35,7 +35,8 @@ from nas.latency.target import Target
 from nas.latency.worker import children
 from nas.latency.worker.replies import answer
 from nas.latency.worker.session import Session, build, environment
-from space import strict
+from nas.storage.memory import require_inference
+from space import Architecture, TargetError, strict
 
 # Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.
 EARLY = ("nas.export.comparison", "nas.export.graph", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
@@ -67,7 +68,9 @@ def main(arguments: list[str]) -> int:
 
     def prepare(asked: dict[str, Any]) -> LocalNetwork:
         with lane.training_step():  # preparing is no timing: it would disturb another's
-            return session().candidate(build(asked["architecture"], asked["weights"], num_classes))
+            architecture = Architecture.from_yaml(asked["architecture"], source="architecture")
+            require_inference(architecture, size, num_classes, device=target.device, kind=TargetError)
+            return session().candidate(build(architecture, asked["weights"], num_classes))
 
     def measure(request: dict[str, Any]) -> dict[str, Any]:
         makers = [functools.partial(prepare, asked) for asked in request["networks"]]

@@ -17,6 +17,8 @@ from space.errors import TargetError, UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from space.architecture import Architecture
+
 # What counts as a tie between two classes when a timed network's labels are compared with PyTorch's in fp32, as a share
 # of the range of logits. PyTorch lets convolutions use TF32 (10 bits) for fp32 on a GPU.
 EXACT_TIE = 1e-4  # fp32 on the CPU
@@ -92,18 +94,16 @@ def tie_of(target: Target) -> float:
     return TF32_TIE if target.on_cuda else EXACT_TIE
 
 
-def build(architecture_yaml: str, weights: str | None, num_classes: int) -> nn.Module:
+def build(architecture: Architecture, weights: str | None, num_classes: int) -> nn.Module:
     """The network to time: with trained `weights` (safetensors in base64), or untrained with activations of a trained
     one's magnitude.
 
-    Raises: UserError when the architecture or its weights cannot be read, or do not belong together.
+    Raises: UserError when the weights cannot be read, or belong to another architecture.
     """
     import torch
 
-    from space.architecture import Architecture
-
     torch.manual_seed(0)
-    network: nn.Module = Architecture.from_yaml(architecture_yaml, source="architecture").build(num_classes)
+    network: nn.Module = architecture.build(num_classes)
     if weights is None:
         _settle_norms(network)
     else:

@@ -1,0 +1,43 @@
+"""How large the networks of a search may become, whatever its budget: a fast device would be filled by giants."""
+
+from __future__ import annotations
+
+from nas.latency.budget import Budget
+from nas.search.fill import NARROWEST, WIDEST, Allows
+from nas.storage.memory import bisected
+from nas.study import Study
+from space.architecture import Architecture
+from space.count import memory
+from space.scale import scale_width
+
+
+def limits_of(study: Study, num_classes: int) -> Allows:
+    """The limits of a study: parameters, and what training on a batch of its recipe's crops takes of memory."""
+    plan, recipe, size = study.search, study.recipe, study.data.size
+    height, width = (min(crop, most) for crop, most in zip(recipe.crop or size, size, strict=True))
+    most_bytes = plan.most_gigabytes * 1e9
+
+    def allows(architecture: Architecture) -> bool:
+        needed = memory(architecture, (height, width), num_classes)
+        return needed.parameters <= plan.most_parameters and needed.training_bytes(recipe.batch_size) <= most_bytes
+
+    return allows
+
+
+def widest(architecture: Architecture, allows: Allows) -> Architecture:
+    """The architecture at the largest factor on its width that is tried and allowed."""
+    if allows(scale_width(architecture, WIDEST)):
+        return scale_width(architecture, WIDEST)
+    return scale_width(
+        architecture, bisected(NARROWEST, WIDEST, lambda factor: allows(scale_width(architecture, factor)))
+    )
+
+
+def above_the_space(budget: Budget, highest: float, study: Study) -> str:
+    """That a budget is more than networks can use whose slowest takes `highest` milliseconds, and what to do."""
+    plan = study.search
+    return (
+        f"this budget is above what the space can use: as wide as the study lets them become ({plan.most_parameters:,} "
+        f"parameters, {plan.most_gigabytes:g} GB to train), networks take at most {highest:.2f} of {budget}; lower the "
+        "budget, raise the input size, or raise search.most_parameters and search.most_gigabytes"
+    )
