@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -26,3 +28,16 @@ def pytest_configure() -> None:
 def one_thread() -> None:
     """Networks of test size are slower with several threads than with one, and far slower beside another process."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def record() -> ModuleType:
+    """What is recorded of results that must not change, and how: `tests/unchanged/record.py`."""
+    specification = importlib.util.spec_from_file_location(
+        "unchanged_record", Path(__file__).parent / "unchanged" / "record.py"
+    )
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module

@@ -44,6 +44,7 @@ search:
   {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2,
    company: [erfnet-encoder], pruned: 1, stop_weak: false, concurrent: 1}
 """
+UNPRUNED = STUDY.replace("pruned: 1", "pruned: 0")
 PRUNED = "erfnet-encoder, pruned"
 
 
@@ -83,14 +84,19 @@ def answers(name: str, architecture: Architecture) -> tuple[str, ...]:
 
 def search(folder: Path, *, prune: bool = True) -> Iterator[tuple[str, ...]]:
     """A search with a fixed seed on the device that does not exist: every trial, and the winner."""
-    from nas.runs.certificate import read_certificate
-    from nas.runs.folder import RunFolder
-
-    (folder / "study.yaml").write_text(STUDY if prune else STUDY.replace("pruned: 1", "pruned: 0"))
+    (folder / "study.yaml").write_text(STUDY if prune else UNPRUNED)
     command = [sys.executable, "-m", "nas.cli", "search", str(folder / "study.yaml"), "--out", str(folder / "run")]
     done = subprocess.run(command, env=os.environ | {"XDG_CACHE_HOME": str(folder)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    run = RunFolder.open(folder / "run")
+    yield from trials(folder / "run")
+
+
+def trials(folder: Path) -> Iterator[tuple[str, ...]]:
+    """Every trial of a finished run, and its winner."""
+    from nas.runs.certificate import read_certificate
+    from nas.runs.folder import RunFolder
+
+    run = RunFolder.open(folder)
     for trial in (*run.company(), *run.trials()):
         epochs = (*run.progress(trial, "search").history, *run.progress(trial, "finish").history)
         yield (

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-FILE = Path(__file__).parent / "record.py"
-_SPECIFICATION = importlib.util.spec_from_file_location("unchanged_record", FILE)
-assert _SPECIFICATION is not None
-assert _SPECIFICATION.loader is not None
-record = importlib.util.module_from_spec(_SPECIFICATION)
-_SPECIFICATION.loader.exec_module(record)
-
 
 @pytest.mark.parametrize("part", range(4))
-def test_architectures_have_their_keys_and_sizes(part: int) -> None:
+def test_architectures_have_their_keys_and_sizes(part: int, record: ModuleType) -> None:
     expected = record.read("names.csv")
     assert len(expected) > record.DRAWN
     found = [record.names(*each) for each in islice(record.architectures(), part, None, 4)]
     assert found == expected[part::4]
 
 
-def test_networks_with_fixed_weights_give_their_answers() -> None:
+def test_networks_with_fixed_weights_give_their_answers(record: ModuleType) -> None:
     expected = record.read("answers.csv")
     found = [record.answers(*each) for each in record.computed()]
     assert [name for name, *_ in found] == [name for name, *_ in expected]
@@ -34,9 +27,13 @@ def test_networks_with_fixed_weights_give_their_answers() -> None:
         )
 
 
-@pytest.mark.parametrize("prune", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_search_with_a_fixed_seed_ends_where_it_did(prune: bool, tmp_path: Path) -> None:
-    """Latencies are the simulated device's, and exact; training rounds differently from processor to processor."""
+@pytest.mark.slow
+@pytest.mark.parametrize("prune", [False, True])
+def test_a_search_with_a_fixed_seed_ends_where_it_did(prune: bool, tmp_path: Path, record: ModuleType) -> None:
+    """By default it is the one in `tests/nas/search/test_search_end_to_end.py`, which is interrupted, that must.
+
+    Latencies are the simulated device's, and exact; training rounds differently from processor to processor.
+    """
     found = list(record.search(tmp_path, prune=prune))
     expected = [row for row in record.read("search.csv") if prune or row[0] != record.PRUNED]
     assert [row[:4] for row in found] == [row[:4] for row in expected]

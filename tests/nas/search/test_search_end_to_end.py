@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -21,15 +22,6 @@ import space
 from nas import cli
 from nas.runs.certificate import read_certificate
 from nas.runs.folder import RunFolder
-
-STUDY = """
-data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
-budget: 1.5ms
-target: null@cpu:1
-recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 4, batch_size: 4}
-space: {stages: [2], stage.depth: [1, 2], block: [nonbt, sep]}
-search: {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 1, finalists: 2, finish_epochs: 2, stop_weak: false}
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +89,10 @@ def trainers_of(session: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told]:
+def interrupted(tmp_path_factory: pytest.TempPathFactory, record: ModuleType) -> tuple[Path, Told]:
     """A run whose training process was killed after its first epoch, and which got Ctrl-C one epoch later."""
     folder = tmp_path_factory.mktemp("search")
-    (folder / "study.yaml").write_text(STUDY)
+    (folder / "study.yaml").write_text(record.UNPRUNED)
     process = nas("search", str(folder / "study.yaml"), "--out", str(folder / "run"))
     lines, epochs = [], 0
     for line in process.stdout or ():
@@ -141,7 +133,7 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(interrupted: tuple[Path, Told
 
 def test_progress_is_shown_and_ray_is_silent(interrupted: tuple[Path, Told]) -> None:
     _, told = interrupted
-    assert re.search(r"train +\S.* epoch 1/4 +mIoU +\d+\.\d % +\d\.\d\d +of 1\.5 ms +about \d+ \w+ left", told.output)
+    assert re.search(r"train +\S.* epoch 1/2 +mIoU +\d+\.\d % +\d\.\d\d +of 1\.5 ms +about \d+ \w+ left", told.output)
     assert "ray" not in told.output.lower().replace("array", "")
 
 
@@ -152,14 +144,26 @@ def test_the_killed_training_went_on_and_no_epoch_was_lost_or_counted_twice(
     assert told.code == 0, told.output
     run = RunFolder.open(folder)
     feasible = [trial for trial in run.trials() if trial.feasible]
-    assert len(feasible) == 3
+    assert [trial.origin for trial in feasible] == ["seed", "random", "guided", "guided"]
     for trial in feasible:
         assert not trial.failed
-        assert [epoch.epoch for epoch in run.progress(trial, "search").history] == [1, 2, 3, 4]
+        assert [epoch.epoch for epoch in run.progress(trial, "search").history] == [1, 2]
     for trial in run.trials():
         if trial.architecture.key in done:
             file = run.phase_path(trial, "search") / "progress.yaml"
             assert file.stat().st_mtime == done[trial.architecture.key], "a finished training was done again"
+
+
+def test_a_run_that_was_killed_and_interrupted_ends_where_one_that_was_not_did(
+    resumed: tuple[Path, Told, dict[str, float]], record: ModuleType
+) -> None:
+    """Latencies are the simulated device's, and exact; training rounds differently from processor to processor."""
+    found = list(record.trials(resumed[0]))
+    expected = [row for row in record.read("search.csv") if row[0] != record.PRUNED]
+    assert [row[:4] for row in found] == [row[:4] for row in expected]
+    for (name, *_, mious), (*_, wanted) in zip(found, expected, strict=True):
+        scores, wanted_scores = ([float(score) for score in text.split()] for text in (mious, wanted))
+        assert scores == pytest.approx(wanted_scores, abs=0.05), name
 
 
 def test_the_winner_is_certified_and_rebuilds(resumed: tuple[Path, Told, dict[str, float]]) -> None:
@@ -224,8 +228,8 @@ def test_the_run_goes_on_with_another_budget_and_reuses_its_trials(
     assert read_certificate(folder / "winner").budget == "2.5ms"
 
 
-def test_an_impossible_budget_is_said_before_any_training(tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text(STUDY.replace("1.5ms", "0.001ms"))
+def test_an_impossible_budget_is_said_before_any_training(tmp_path: Path, record: ModuleType) -> None:
+    (tmp_path / "study.yaml").write_text(record.UNPRUNED.replace("1.5ms", "0.001ms"))
     process = nas("search", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run"))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output
