@@ -26,7 +26,7 @@ from pruning.depth import removable_blocks, remove_blocks
 from pruning.importance import ChannelScores
 from pruning.surgery import Cutter, Mask
 from space.channels import parametric
-from space.network import Network
+from space.network import Network, lone_values_kept
 
 SHARES = (0.5, 0.25, 0.125)  # of a group's channels that are kept when its damage is observed
 
@@ -138,7 +138,8 @@ def _batch_statistics(network: nn.Module) -> Iterator[None]:
     try:
         for norm in norms:
             norm.training, norm.track_running_stats = True, False
-        yield
+        with lone_values_kept(network):
+            yield
     finally:
         for norm, track in zip(norms, tracked, strict=True):
             norm.track_running_stats = track

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from space.channels import Widths, parametric
 from space.graph import Graph, Node
@@ -169,3 +171,31 @@ def _last_uses(nodes: list[Node], outputs: tuple[int, ...]) -> dict[int, tuple[i
         if index not in outputs:
             drop.setdefault(user, []).append(index)
     return {user: tuple(indices) for user, indices in drop.items()}
+
+
+@contextmanager
+def lone_values_kept(network: nn.Module) -> Iterator[None]:
+    """Inside, batch norms in training use their running statistics where a channel has a single value.
+
+    A single value has no variance: behind a global pooling, a batch of one image would end a training with an error.
+    """
+    resting: set[nn.Module] = set()
+
+    def before(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if norm.training and inputs[0].numel() == inputs[0].shape[1]:
+            norm.training = False
+            resting.add(norm)
+
+    def after(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if norm in resting:
+            norm.training = True
+            resting.remove(norm)
+
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(before) for norm in norms]
+    hooks += [norm.register_forward_hook(after) for norm in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

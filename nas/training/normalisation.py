@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas.data import Loader
 from nas.training.steps import Guard, guarded
+from space.network import lone_values_kept
 
 
 def reestimate_batch_norm(
@@ -51,34 +51,6 @@ def reestimate_batch_norm(
             norm.momentum = momentum
         network.train(training)
     return used
-
-
-@contextmanager
-def lone_values_kept(network: nn.Module) -> Iterator[None]:
-    """Inside, batch norms in training use their running statistics where a channel has a single value.
-
-    A single value has no variance: behind a global pooling, a batch of one image would end a training with an error.
-    """
-    resting: set[nn.Module] = set()
-
-    def before(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if norm.training and inputs[0].numel() == inputs[0].shape[1]:
-            norm.training = False
-            resting.add(norm)
-
-    def after(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if norm in resting:
-            norm.training = True
-            resting.remove(norm)
-
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    hooks = [norm.register_forward_pre_hook(before) for norm in norms]
-    hooks += [norm.register_forward_hook(after) for norm in norms]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _start(norms: list[_BatchNorm]) -> None:

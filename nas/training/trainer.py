@@ -17,7 +17,7 @@ from nas.storage.memory import require_training
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.evaluation import evaluate_batches
 from nas.training.loss import class_weights, distillation_loss, total_loss
-from nas.training.normalisation import lone_values_kept, reestimate_batch_norm
+from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import learning_rate, make_optimizer
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
@@ -25,6 +25,7 @@ from nas.training.steps import Guard, guarded
 from nas.training.weights import load_into
 from space import Architecture, strict
 from space.errors import DamagedError, TrainingError, UserError
+from space.network import lone_values_kept
 
 
 class Trainer:
