@@ -80,8 +80,23 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_classes(parser: argparse.ArgumentParser) -> None:
     """--classes."""
     parser.add_argument(
-        "--classes", metavar="N", type=int, default=11, help="how many classes the network tells apart (default: 11)"
+        "--classes",
+        metavar="N",
+        type=whole_number,
+        default=11,
+        help="how many classes the network tells apart (default: 11)",
     )
+
+
+def whole_number(text: str) -> int:
+    """The number that a word is, for `argparse`.
+
+    Raises: ArgumentTypeError for anything but a whole number that libraries take.
+    """
+    if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) is None:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise argparse.ArgumentTypeError(f"expected a whole number of at most 18 digits, got {shown!r}")
+    return int(text)
 
 
 def input_size(text: str) -> tuple[int, int]:

@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_within(parser)
     parser.add_argument("--out", metavar="DIR", help="leave latency.csv, blocks.csv and latency.png there")
     parser.add_argument("--calibrate", action="store_true", help="fit a latency table to random networks")
-    parser.add_argument("--networks", type=int, metavar="N", help="with --calibrate: how many (default 550)")
+    parser.add_argument(
+        "--networks", type=common.whole_number, metavar="N", help="with --calibrate: how many (default 550)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

@@ -32,10 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90'; overrides the study's")
     common.add_target(parser)
     parser.add_argument("--input", metavar="HxW", help="size that networks work at; overrides the study's")
-    parser.add_argument("--samples", type=int, default=1000, metavar="N", help="random draws (default 1000)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
     parser.add_argument(
-        "--networks", type=int, default=NETWORKS, metavar="N", help=f"to measure where no table is (default {NETWORKS})"
+        "--samples", type=common.whole_number, default=1000, metavar="N", help="random draws (default 1000)"
+    )
+    parser.add_argument("--seed", type=common.whole_number, default=0, metavar="N", help="of the draws (default 0)")
+    parser.add_argument(
+        "--networks",
+        type=common.whole_number,
+        default=NETWORKS,
+        metavar="N",
+        help=f"to measure where no table is (default {NETWORKS})",
     )
 
 

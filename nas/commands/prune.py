@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_target(parser)
     common.add_within(parser)
     parser.add_argument(
-        "--epochs", type=int, metavar="N", help=f"of fine-tuning (default: {DEFAULT_EPOCHS} with --data, else 0)"
+        "--epochs",
+        type=common.whole_number,
+        metavar="N",
+        help=f"of fine-tuning (default: {DEFAULT_EPOCHS} with --data, else 0)",
     )
     parser.add_argument("--recipe", default="quick", metavar="NAME", help="of fine-tuning (default: quick)")
     parser.add_argument(
@@ -42,7 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what decides which channels of a group go (default: fisher with --data, else magnitude)",
     )
     parser.add_argument(
-        "--steps", type=int, default=2, metavar="N", help="cuts on the way to the budget, each trained (default: 2)"
+        "--steps",
+        type=common.whole_number,
+        default=2,
+        metavar="N",
+        help="cuts on the way to the budget, each trained (default: 2)",
     )
     parser.add_argument("--channels-only", dest="depth", action="store_false", help="keep every block")
     parser.add_argument("--out", metavar="DIR", default="pruned", help="where the network goes (default: pruned)")

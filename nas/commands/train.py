@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="erfnet, fplnet, ndnet, swiftnet, quick or a YAML file (default: quick)",
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="instead of the recipe's")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="instead of the recipe's")
-    parser.add_argument("--seed", type=int, metavar="N", help="instead of the recipe's")
+    parser.add_argument("--epochs", type=common.whole_number, metavar="N", help="instead of the recipe's")
+    parser.add_argument("--batch-size", type=common.whole_number, metavar="N", help="instead of the recipe's")
+    parser.add_argument("--seed", type=common.whole_number, metavar="N", help="instead of the recipe's")
     parser.add_argument("--out", metavar="DIR", help="where weights go (default: runs/train-ARCH)")
     parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch in --out")
     common.add_device(parser)

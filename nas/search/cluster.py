@@ -61,7 +61,7 @@ def require_nodes(run: RunFolder, dataset: Dataset, root: str | None) -> None:
     for node in _alive():
         if node["Resources"].get("CPU", 0) >= 1 or RESOURCE in node["Resources"]:
             pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            question = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=pinned)(_question())
+            question = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=pinned)(question_for_nodes())
             path, study = run.study_path.resolve(), run.study_path.read_text("utf-8")
             asked[question.remote(nas.__version__, str(path), study, files)] = node["NodeManagerAddress"]
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
@@ -83,7 +83,7 @@ def _alive() -> list[dict[str, Any]]:
     return [node for node in nodes if node["Alive"]]
 
 
-def _question() -> Any:
+def question_for_nodes() -> Any:
     """The function that a node runs. It is made here so that Ray sends its code: over there may be none of ours."""
 
     def lacks(version: str, run: str, study: str, files: list[str]) -> str:

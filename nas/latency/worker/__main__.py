@@ -1,7 +1,7 @@
 """The process that measures: `python -m nas.latency.worker TARGET HEIGHT WIDTH CLASSES`, driven by `nas.latency.Meter`.
 
-It speaks JSON, one line each way (`nas.latency.worker.replies`). On start it says {"ready": true, "environment":
-{...}}. A request
+It speaks JSON, one line each way (`nas.latency.worker.replies`). On start it says {"ready": true, "program":
+"<name and version>", "environment": {...}}. A request
 
     {"networks": [{"architecture": "<yaml>", "weights": "<safetensors in base64>" or null}, ...], "within": 0.015}
 
@@ -31,7 +31,7 @@ from nas.latency.protocol.ready import LocalNetwork, ReadyNetwork
 from nas.latency.protocol.timer import InterleavedTimer
 from nas.latency.target import Target
 from nas.latency.worker import children
-from nas.latency.worker.replies import answer
+from nas.latency.worker.replies import PROGRAM, answer
 from nas.latency.worker.session import Session, build, environment
 from space import strict
 
@@ -56,12 +56,12 @@ def main(arguments: list[str]) -> int:
         # thread for all that they start.
         device.pin(target)
         if target.on_cuda:
-            return {"ready": True, "environment": session().environment}
+            return {"ready": True, "program": PROGRAM, "environment": session().environment}
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(target.thread_count()))
         for module in EARLY:
             importlib.import_module(module)
         runtimes.require(target)
-        return {"ready": True, "environment": environment(target)}
+        return {"ready": True, "program": PROGRAM, "environment": environment(target)}
 
     def prepare(asked: dict[str, Any]) -> LocalNetwork:
         with lane.training_step():  # preparing is no timing: it would disturb another's
