@@ -120,6 +120,17 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def whole_number(text: str) -> int:
+    """The number that a word is, for `argparse`.
+
+    Raises: ArgumentTypeError for anything but a whole number that libraries take.
+    """
+    if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) is None:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise argparse.ArgumentTypeError(f"expected a whole number of at most 18 digits, got {shown!r}")
+    return int(text)
+
+
 def input_size(text: str) -> tuple[int, int]:
     """Height and width of `180x240`.
 

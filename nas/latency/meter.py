@@ -26,7 +26,7 @@ from nas.latency import runtimes
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.latency.worker.replies import WorkerError, accept
+from nas.latency.worker.replies import PROGRAM, WorkerError, accept
 from space import strict
 from space.errors import TargetError, UserError
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MOST_STRETCHED = 4.0  # times what is waited, for the blocks and repetitions that patience allows
 LIMIT_SECONDS = 900.0  # for one network, the wait for training steps to end included
+# No questions; a host that is not there is told after 10 s, and a connection that has dropped after 15 s.
+SSH_OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3")
 
 
 class MeasuresOne(Protocol):
@@ -131,7 +133,7 @@ class Meter:
         size = [str(length) for length in self.size]
         self._worker = _Worker(self.target, [*size, str(self.num_classes), str(self._patience_seconds)])
         try:
-            self.environment = dict(accept(self._worker.hear(self._limit_seconds))["environment"])
+            started = accept(self._worker.hear(self._limit_seconds))
         except WorkerError as error:
             self._stop()
             if not self.target.host:
@@ -144,6 +146,14 @@ class Meter:
         except BaseException:
             self._stop()
             raise
+        there = started.get("program", "an earlier version")
+        if there != PROGRAM:
+            self._stop()
+            raise TargetError(
+                f"{self.target} cannot be timed: {self.target.host} has {there}, this is {PROGRAM}, and their latencies "
+                "would not compare; install the same there"
+            )
+        self.environment = dict(started["environment"])
         return self._worker
 
     def _stop(self) -> None:
@@ -160,7 +170,8 @@ class _Worker:
         words = ["-P", "-m", "nas.latency.worker", str(target.on_its_host()), *arguments]
         if target.host:
             # The words are joined by spaces and read by a shell over there; none of them needs quoting.
-            command = ["ssh", "-o", "BatchMode=yes", target.host, "${FRAMEBUDGET_PYTHON:-python3}", *words]
+            options = [word for option in SSH_OPTIONS for word in ("-o", option)]
+            command = ["ssh", *options, target.host, "${FRAMEBUDGET_PYTHON:-python3}", *words]
         else:
             command = [sys.executable, *words]
         source = str(Path(__file__).parents[2])  # the worker runs this very code, however it was imported here

@@ -63,7 +63,7 @@ def require_nodes(run: RunFolder, dataset: Dataset, root: str | None) -> None:
             pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             question = ray.remote(  # type: ignore[call-overload]  # Ray's types forget this strategy
                 num_cpus=0, max_retries=0, scheduling_strategy=pinned
-            )(_question())
+            )(question_for_nodes())
             path, study = run.study_path.resolve(), run.study_path.read_text("utf-8")
             asked[question.remote(nas.__version__, str(path), study, files)] = node["NodeManagerAddress"]
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
@@ -85,7 +85,7 @@ def _alive() -> list[dict[str, Any]]:
     return [node for node in nodes if node["Alive"]]
 
 
-def _question() -> Any:
+def question_for_nodes() -> Any:
     """The function that a node runs. It is made here so that Ray sends its code: over there may be none of ours."""
 
     def lacks(version: str, run: str, study: str, files: list[str]) -> str:

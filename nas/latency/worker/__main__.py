@@ -1,8 +1,8 @@
 """The process that measures: `python -m nas.latency.worker TARGET HEIGHT WIDTH CLASSES [PATIENCE]`, driven by
 `nas.latency.Meter`. PATIENCE is in seconds.
 
-It speaks JSON, one line each way (`nas.latency.worker.replies`). On start it says {"ready": true, "environment":
-{...}}. A request
+It speaks JSON, one line each way (`nas.latency.worker.replies`). On start it says {"ready": true, "program":
+"<name and version>", "environment": {...}}. A request
 
     {"networks": [{"architecture": "<yaml>", "weights": "<safetensors in base64>" or null}, ...], "within": 0.015}
 
@@ -33,7 +33,7 @@ from nas.latency.protocol.ready import LocalNetwork, ReadyNetwork
 from nas.latency.protocol.timer import InterleavedTimer
 from nas.latency.target import Target
 from nas.latency.worker import children
-from nas.latency.worker.replies import answer
+from nas.latency.worker.replies import PROGRAM, answer
 from nas.latency.worker.session import Session, build, environment
 from nas.storage.memory import require_inference
 from space import Architecture, TargetError, strict
@@ -59,12 +59,12 @@ def main(arguments: list[str]) -> int:
         # thread for all that they start.
         device.pin(target)
         if target.on_cuda:
-            return {"ready": True, "environment": session().environment}
+            return {"ready": True, "program": PROGRAM, "environment": session().environment}
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(target.thread_count()))
         for module in EARLY:
             importlib.import_module(module)
         runtimes.require(target)
-        return {"ready": True, "environment": environment(target)}
+        return {"ready": True, "program": PROGRAM, "environment": environment(target)}
 
     def prepare(asked: dict[str, Any]) -> LocalNetwork:
         with lane.training_step():  # preparing is no timing: it would disturb another's

@@ -11,8 +11,13 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import nas
+from nas.latency.protocol import VERSION
 from space import errors
 from space.errors import UserError
+
+PROGRAM = f"framebudget {nas.__version__} (protocol {VERSION})"
+"""What both ends of a connection have to be."""
 
 
 class WorkerError(RuntimeError):

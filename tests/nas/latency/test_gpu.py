@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import time
 
 import pynvml
 import pytest
+import torch
 
+from nas.latency.machine import gpu
 from nas.latency.machine.gpu import UNSEEN, GpuState, processor_seconds, read, slowdowns
+from space.errors import TargetError
 
 BUSY = "import os; print(flush=True)\nwhile os.getppid() > 1: pass"
 IDLE = "import sys; print(flush=True); sys.stdin.read()"
 
 
-def state_of(*processes: subprocess.Popen[bytes]) -> GpuState:
+def state_with(*processes: subprocess.Popen[bytes]) -> GpuState:
     """The state of a GPU that these have open."""
     used = {each.pid: processor_seconds(each.pid) for each in processes}
     return GpuState(others={process: seconds for process, seconds in used.items() if seconds is not None})
@@ -31,7 +35,7 @@ def test_a_process_that_stands_still_while_we_time_is_no_stranger() -> None:
             started.stdout.readline()
         seconds, states = time.monotonic(), []
         for _ in range(2):
-            states.append(state_of(busy, idle))
+            states.append(state_with(busy, idle))
             time.sleep(0.5)
         seconds = time.monotonic() - seconds
         busy.kill()
@@ -62,3 +66,71 @@ def test_without_a_driver_nothing_is_seen() -> None:
         assert read("cuda:0") == UNSEEN
     else:
         pytest.skip("there is a driver here")
+
+
+class Nvml:
+    """The part of NVML that a driver knows."""
+
+    NVMLError = pynvml.NVMLError
+
+    def __init__(self, **answers: object) -> None:
+        for name, answer in answers.items():
+            setattr(self, name, functools.partial(self._answer, answer))
+
+    @staticmethod
+    def _answer(answer: object, handle: object) -> object:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+UNKNOWN = pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    ("driver", "reasons"),
+    [
+        (Nvml(nvmlDeviceGetCurrentClocksEventReasons=0x20, nvmlDeviceGetComputeRunningProcesses=[]), 0x20),
+        (Nvml(nvmlDeviceGetCurrentClocksEventReasons=0x20), 0x20),  # asked for processes, it has no such function
+        (Nvml(nvmlDeviceGetCurrentClocksEventReasons=0x20, nvmlDeviceGetComputeRunningProcesses=UNKNOWN), 0x20),
+        (Nvml(nvmlDeviceGetCurrentClocksThrottleReasons=0x8), 0x8),  # before driver 535
+        (
+            Nvml(nvmlDeviceGetCurrentClocksEventReasons=UNKNOWN, nvmlDeviceGetCurrentClocksThrottleReasons=0x8),
+            0x8,
+        ),
+        (Nvml(), 0),
+    ],
+)
+def test_what_a_driver_does_not_tell_hides_nothing_else(driver: Nvml, reasons: int) -> None:
+    assert gpu.state_of(driver, object()) == GpuState(reasons=reasons)
+
+
+@pytest.mark.parametrize(
+    ("build", "driver", "said"),
+    [
+        ("13.0", 12040, ["built for CUDA 13.0", "up to 12.4", "whl/cu126", "dali-cu12"]),
+        ("12.8", 11040, ["built for CUDA 12.8", "up to 11.4", "whl/cu118"]),
+        (None, 13000, ["CPU build", "whl/cu130", "dali-cu13"]),
+        (None, 12080, ["CPU build", "whl/cu126"]),
+        ("12.6", 12080, ["CUDA 12.6 does not start", "nvidia-smi"]),
+        ("13.0", 14010, ["does not start"]),
+        ("12.6", 10020, ["install a newer driver"]),
+        ("12.6", None, ["does not answer", "nvidia-smi"]),
+    ],
+)
+def test_wheels_that_fit_the_driver_are_named(build: str | None, driver: int | None, said: list[str]) -> None:
+    answer = gpu.wheels(build, driver)
+    assert all(each in answer for each in said), answer
+
+
+def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(gpu, "_gpus_of_driver", lambda: (1, 12040))
+    with pytest.raises(TargetError, match=r"there is a GPU here, but torch .* cannot use it"):
+        gpu.training_device()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose
+    assert gpu.training_device() == "cpu"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(gpu, "_gpus_of_driver", lambda: (0, None))
+    assert gpu.training_device() == "cpu"

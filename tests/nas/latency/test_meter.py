@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -221,7 +223,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ssh.write_text(
         f"""#!/bin/sh
 echo "$@" > {tmp_path}/arguments
-shift 2
+while test "$1" = -o; do shift 2; done
 test "$1" = nowhere && {{ echo "ssh: Could not resolve hostname nowhere" >&2; exit 255; }}
 shift
 exec env -i PATH="$PATH" XDG_CACHE_HOME="{tmp_path}/cache" FRAMEBUDGET_PYTHON="{sys.executable}" sh -c "$*"
@@ -240,8 +242,9 @@ def test_another_host_measures_over_ssh(host: Path, tmp_path: Path) -> None:
         latency = meter.measure(architecture, weights=weights, within=QUICK)
     assert (latency.target, latency.environment["threads"]) == ("torch@ssh:jetson/cpu:1", "1")
     options, _, rest = (host / "arguments").read_text().partition(" jetson ")
-    assert options == "-o BatchMode=yes"
-    assert rest.startswith("${FRAMEBUDGET_PYTHON:-python3} -m nas.latency.worker torch@cpu:1 ")
+    assert "-o BatchMode=yes" in options
+    assert {"ConnectTimeout", "ServerAliveInterval", "ServerAliveCountMax"} <= set(re.findall(r"\w+(?==)", options))
+    assert rest.startswith("${FRAMEBUDGET_PYTHON:-python3} -P -m nas.latency.worker torch@cpu:1 ")
     assert list((tmp_path / "cache" / "framebudget" / "anchors").iterdir())  # anchored where it was timed
 
 
@@ -249,6 +252,20 @@ def test_a_host_that_does_not_answer_is_the_users_to_put_right(host: Path) -> No
     with (
         pytest.raises(TargetError, match="Could not resolve hostname nowhere; check that `ssh nowhere"),
         Meter(parse_target("torch@ssh:nowhere"), SIZE, 4),
+    ):
+        pass
+
+
+def test_a_host_with_another_version_is_told(host: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    old = {"ready": True, "program": "framebudget 0.0.9 (protocol 3)", "environment": {}}
+    python.write_text(f"#!/bin/sh\necho '{json.dumps(old)}'\ncat\n")
+    python.chmod(0o755)
+    ssh = tmp_path / "ssh"
+    ssh.write_text(ssh.read_text().replace(f'FRAMEBUDGET_PYTHON="{sys.executable}"', f'FRAMEBUDGET_PYTHON="{python}"'))
+    with (
+        pytest.raises(TargetError, match=r"jetson has framebudget 0\.0\.9 .* install the same there"),
+        Meter(parse_target("torch@ssh:jetson/cpu:1"), SIZE, 4),
     ):
         pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,12 @@ def test_an_anchor_is_kept_whole_or_refused_with_a_way_out(tmp_path: Path) -> No
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot keep the device's anchor in .*file.* set XDG_CACHE_HOME"):
         anchor.write(tmp_path / "file" / "one.yaml", taken)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user's number /etc/passwd does not know."""
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME to a folder that can be written"):
+        cache_folder()

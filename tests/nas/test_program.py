@@ -1,0 +1,269 @@
+"""The program and the world around it: signals, closed pipes, full disks, odd terminals, homeless users, others' files.
+
+Whatever happens is answered in one line, and never by a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(**changes: str | None) -> dict[str, str]:
+    """What the program is told: this checkout, and the changes; None takes a variable away."""
+    told = {**os.environ, "PYTHONPATH": str(ROOT), **changes}
+    return {name: text for name, text in told.items() if text is not None}
+
+
+def nas(*words: str, folder: Path | None = None, **changes: str | None) -> subprocess.CompletedProcess[str]:
+    """What one command answered."""
+    return subprocess.run(
+        [sys.executable, "-m", "nas.cli", *words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(**changes),
+        timeout=120,
+        errors="replace",
+    )
+
+
+def refusal(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    """Its one line."""
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stdout + done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def measuring(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A command whose measuring processes are at work: `nas measure`, in a session of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "nas.cli", "measure", "--target", "torch@cpu:1", "--input", "64x96"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=environment(XDG_CACHE_HOME=str(tmp_path)),
+    ) as process:
+        for _ in range(600):
+            if len(family(process.pid)) > 2:  # it, the process that measures, a network's own
+                break
+            time.sleep(0.1)
+        yield process
+        process.kill()
+
+
+def family(process: int) -> list[int]:
+    """A process and all that descends from it."""
+    try:
+        tasks = [each.read_text().split() for each in Path(f"/proc/{process}/task").glob("*/children")]
+    except OSError:
+        return [process]
+    return [process, *(each for children in tasks for child in children for each in family(int(child)))]
+
+
+def living(processes: list[int]) -> list[int]:
+    def runs(process: int) -> bool:
+        try:
+            return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    return [each for each in processes if runs(each)]
+
+
+def gone(processes: list[int]) -> bool:
+    """Whether they end within five seconds."""
+    end = time.monotonic() + 5
+    while living(processes) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not living(processes)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGTERM, "told to end"),
+        pytest.param(signal.SIGINT, "interrupted", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, "its terminal was closed", marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_ends_it_with_clean_words_and_nothing_stays(
+    measuring: subprocess.Popen[str], number: int, words: str
+) -> None:
+    processes = family(measuring.pid)
+    assert len(processes) > 2
+    measuring.send_signal(number)
+    said, _ = measuring.communicate(timeout=30)
+    assert measuring.returncode == 128 + number, said
+    assert said.splitlines()[-1] == f"nas measure: {words}; what was finished is kept"
+    assert "Traceback" not in said
+    assert gone(processes)
+
+
+def test_what_measures_ends_with_a_killed_owner(measuring: subprocess.Popen[str]) -> None:
+    processes = family(measuring.pid)
+    assert len(processes) > 2
+    measuring.kill()
+    measuring.wait()
+    assert gone(processes)
+
+
+@pytest.mark.parametrize("module", ["nas.commands", "numpy", "torch._utils", "torch.nn"])
+def test_ctrl_c_while_libraries_load(module: str, tmp_path: Path) -> None:
+    """Before the program's first line it is Python that answers."""
+    with subprocess.Popen(
+        [sys.executable, "-v", "-m", "nas.cli", "train", "erfnet", "--out", str(tmp_path / "out")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if f"import '{module}'" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert "nas train: interrupted; what was finished is kept" in said.splitlines()
+    assert "Traceback" not in said
+
+
+def test_signals_that_are_ignored_stay_so() -> None:
+    """As under nohup."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); sys.argv[1:] = ['show', 'erfnet']\n"
+        "from nas.cli import main; main(); signal.raise_signal(signal.SIGHUP); print('still here')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=60
+    )
+    assert done.stdout.endswith("still here\n"), done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
+    for words in (["show", "erfnet"], ["--help"], ["show", "--help"]):
+        reads, writes = os.pipe()
+        os.close(reads)
+        done = subprocess.run(
+            [sys.executable, "-m", "nas.cli", *words],
+            stdout=writes,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=60,
+        )
+        os.close(writes)
+        assert (done.returncode, done.stderr) == (0, b""), words
+
+
+def test_output_that_cannot_be_written_is_told() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nas.cli", "show", "erfnet"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            timeout=60,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "nas show: [Errno 28] No space left on device; what was finished is kept\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_are_shown_on_every_terminal(encoding: str) -> None:
+    done = nas("show", "歩行者-Straße", PYTHONIOENCODING=encoding)
+    assert "expected a published network or a YAML file" in refusal(done)
+
+
+def test_a_fault_of_ours_is_one_line_and_a_file(tmp_path: Path) -> None:
+    code = (
+        "import sys, nas.commands.show as show\n"
+        "def broken(options): raise KeyError('of ours')\n"
+        "show.run = broken\nfrom nas.cli import main\nsys.exit(main(['show', 'erfnet']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(TMPDIR=str(tmp_path)),
+        timeout=60,
+    )
+    said = refusal(done, code=1)
+    (file,) = tmp_path.iterdir()
+    assert str(file) in said
+    assert "KeyError: 'of ours'" in said
+    assert "in broken" in file.read_text()
+
+
+def test_what_lies_in_the_current_folder_is_no_module_of_ours(tmp_path: Path) -> None:
+    for name in ("nas", "space", "random", "onnx", "torch", "typing", "argparse", "numpy"):
+        (tmp_path / f"{name}.py").write_text("print('somebody has run this')\nraise SystemExit(99)")
+    code = "import sys; from nas.cli import main; sys.exit(main())"  # what the installed script does
+    words = ["measure", "ndnet29-fcn32", "--target", "null@cpu:1", "--input", "64x96", "--within", "20%"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(XDG_CACHE_HOME=str(tmp_path / "cache")),
+        timeout=120,
+    )
+    assert "somebody" not in done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_run_as_a_module_it_leaves_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("raise SystemExit(99)")
+    assert nas("show", "erfnet", folder=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--address", "ray://127.0.0.1:10001"], "not through Ray's client or its dashboard"),
+        (["--address", "http://127.0.0.1:8265"], "not through Ray's client or its dashboard"),
+        (["--address", "jetson"], "expected HOST:PORT"),
+        (["--address", "127.0.0.1:99999"], "expected HOST:PORT"),
+        (["--address", "127.0.0.1:1"], "no Ray answers at 127.0.0.1:1"),
+        (["--address", "nosuch-host.invalid:6379"], "no Ray answers at nosuch-host.invalid:6379"),
+    ],
+)
+def test_an_address_that_is_no_cluster_is_told_before_anything_is_made(
+    tmp_path: Path, words: list[str], said: str
+) -> None:
+    done = nas("search", "--budget", "10ms", "--out", str(tmp_path / "run"), *words)
+    assert said in refusal(done)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_answers_otherwise_than_ray_is_no_cluster(tmp_path: Path) -> None:
+    server = "import http.server as s; h = s.HTTPServer(('127.0.0.1', 0), s.SimpleHTTPRequestHandler);"
+    server += "print(h.server_port, flush=True); h.serve_forever()"
+    with subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as web:
+        assert web.stdout is not None
+        address = f"127.0.0.1:{int(web.stdout.readline())}"
+        done = nas(
+            "search", "--budget", "10ms", "--out", str(tmp_path / "run"), "--address", "auto", RAY_ADDRESS=address
+        )
+        web.kill()
+    assert refusal(done).startswith(f"nas search: RAY_ADDRESS: what answers at {address} is no Ray")
+
+
+def test_a_long_folder_for_temporary_files_is_told_first(tmp_path: Path) -> None:
+    long = tmp_path / "slurm_jobdir" / "1355700" / "people" / "somebody"
+    long.mkdir(parents=True)
+    done = nas("search", "--budget", "10ms", "--out", str(tmp_path / "run"), TMPDIR=str(long))
+    assert "set TMPDIR to a shorter one" in refusal(done)
+    assert not (tmp_path / "run").exists()
