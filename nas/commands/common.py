@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.latency.target import Target
     from nas.runs.labelling import Labelling
     from nas.runs.trained import Trained
+    from nas.study import Study
 
 DEFAULT_DATA = "road_scenes"
 DEFAULT_INPUT = "180x240"
@@ -204,6 +205,19 @@ def target(options: argparse.Namespace) -> Target:
     from nas.latency import default_target, parse_target
 
     return parse_target(options.target) if options.target else default_target()
+
+
+def built_in_study(options: argparse.Namespace) -> Study:
+    """The built-in study for what --budget and --target give: another one where networks run on a GPU.
+
+    Raises: UserError for a target that is unknown, or a budget that is none.
+    """
+    from dataclasses import replace
+
+    from nas.study import built_in_study
+
+    where = target(options)
+    return replace(built_in_study(options.budget, on_gpu=where.on_cuda), target=str(where))
 
 
 def within(options: argparse.Namespace) -> float:
