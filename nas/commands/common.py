@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.latency.target import Target
     from nas.runs.labelling import Labelling
     from nas.runs.trained import Trained
+    from nas.study import Study
 
 DEFAULT_DATA = "road_scenes"
 DEFAULT_INPUT = "180x240"
@@ -120,17 +121,6 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def whole_number(text: str) -> int:
-    """The number that a word is, for `argparse`.
-
-    Raises: ArgumentTypeError for anything but a whole number that libraries take.
-    """
-    if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) is None:
-        shown = text if len(text) <= 40 else f"{text[:40]}..."
-        raise argparse.ArgumentTypeError(f"expected a whole number of at most 18 digits, got {shown!r}")
-    return int(text)
-
-
 def input_size(text: str) -> tuple[int, int]:
     """Height and width of `180x240`.
 
@@ -235,6 +225,19 @@ def target(options: argparse.Namespace) -> Target:
     from nas.latency import default_target, parse_target
 
     return parse_target(options.target) if options.target else default_target()
+
+
+def built_in_study(options: argparse.Namespace) -> Study:
+    """The built-in study for what --budget and --target give: another one where networks run on a GPU.
+
+    Raises: UserError for a target that is unknown, or a budget that is none.
+    """
+    from dataclasses import replace
+
+    from nas.study import built_in_study
+
+    where = target(options)
+    return replace(built_in_study(options.budget, on_gpu=where.on_cuda), target=str(where))
 
 
 def within(options: argparse.Namespace) -> float:

@@ -105,12 +105,12 @@ def _make_table(meter: Meter, networks: int) -> LatencyTable:
 def _study(options: argparse.Namespace) -> Study:
     from dataclasses import replace
 
-    from nas.study import built_in_study, load_study
+    from nas.study import load_study
     from space.errors import UserError
 
     if options.study is None and options.budget is None:
         raise UserError("expected a study or a budget, got neither; try: nas profile --budget 10ms")
-    study = built_in_study(options.budget) if options.study is None else load_study(options.study)
+    study = common.built_in_study(options) if options.study is None else load_study(options.study)
     if options.budget:
         study = replace(study, budget=options.budget)
     if options.target:

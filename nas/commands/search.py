@@ -106,7 +106,7 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     from pathlib import Path
 
     from nas.runs.folder import RunFolder
-    from nas.study import built_in_study, load_study
+    from nas.study import load_study
     from space.errors import UserError
 
     if options.data:
@@ -115,7 +115,7 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
         )
     if options.study is None and options.budget is None:
         raise UserError("expected a study or a budget, got neither; try: nas search --budget 10ms")
-    study = built_in_study(options.budget) if options.study is None else load_study(options.study)
+    study = common.built_in_study(options) if options.study is None else load_study(options.study)
     if options.budget:
         study = replace(study, budget=options.budget)
     if options.target:

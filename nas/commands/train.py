@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from nas.training.recipe import Recipe
     from nas.training.trainer import Trainer
+    from space.architecture import Architecture
 
+FEWEST_CLASSES = 2  # how many there are is not known before the data are
 EPILOG = """\
 examples:
   nas train erfnet --out runs/erfnet
@@ -60,6 +62,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.resume and ((out / CHECKPOINT).exists() or (out / WEIGHTS).exists()):
         raise UserError(f"--out: {out} holds a training already; go on with --resume, or give another --out")
     spec = common.data_spec(options.data, options.input)
+    _require_room(architecture, spec.size, recipe, device)
     dataset = load(spec)
     findings = check(dataset)
     common.say_notes(findings)
@@ -80,6 +83,17 @@ def run(options: argparse.Namespace) -> None:
         _introduce(trainer, options)
         _train(trainer, out)
         _finish(trainer, out)
+
+
+def _require_room(architecture: Architecture, size: tuple[int, int], recipe: Recipe, device: str) -> None:
+    """Refuse what cannot be trained here before pictures of that size are read or drawn.
+
+    Raises: UserError with what would do.
+    """
+    from nas.storage.memory import require_training
+
+    height, width = (min(crop, most) for crop, most in zip(recipe.crop or size, size, strict=True))
+    require_training(architecture, (height, width), FEWEST_CLASSES, batch_size=recipe.batch_size, device=device)
 
 
 def _introduce(trainer: Trainer, options: argparse.Namespace) -> None:

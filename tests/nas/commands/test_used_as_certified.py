@@ -1,0 +1,131 @@
+"""A certified file that was changed is refused wherever it is read; weights that say nothing of themselves are used."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import pytest
+import torch
+
+import space
+from nas.latency.record import Latency
+from nas.runs.certificate import Certificate
+from nas.runs.trained import load_architecture, load_trained
+from nas.training.weights import load_weights, read_metadata, save_weights
+from space import UserError, strict
+from space.scale import scale_width
+
+LATENCY = Latency(
+    p50_milliseconds=9.0, p90_milliseconds=9.1, p99_milliseconds=9.2, ci_low_milliseconds=8.9, ci_high_milliseconds=9.1,
+    samples=40, ratio=1.8, ratio_low=1.7, ratio_high=1.9, reference_milliseconds=5.0, raw_p50_milliseconds=9.0,
+    target="null@cpu:1", height=64, width=96, scope="all",
+)  # fmt: skip
+
+
+@pytest.fixture
+def certified(trained, tmp_path):
+    """A trained network with the certificate of its files, as a winner's folder has it."""
+    folder = tmp_path / "run" / "winner"
+    shutil.copytree(trained, folder)
+    files = ("architecture.yaml", "weights.safetensors")
+    certificate = Certificate(
+        architecture=space.load(folder / "architecture.yaml").key, certified="2020-01-01", version="0", budget="10ms",
+        passed=True, latency=LATENCY, precision="fp32", protocol="none", miou=0.5, pixel_accuracy=0.5,
+        class_iou={"ground": 0.5}, scored="no", data="folder", validation_images=3, num_classes=3,
+        input_mean=(0.0, 0.0, 0.0), input_std=(1.0, 1.0, 1.0), parameters=1, multiply_adds=1, onnx_images=1,
+        onnx_max_abs_difference=0.0, onnx_tolerance=1.0, onnx_same_labels=1.0,
+        sha256={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
+    )  # fmt: skip
+    (folder / "certificate.yaml").write_text(strict.dump(certificate))
+    return folder
+
+
+def change_weights(folder):
+    file = folder / "weights.safetensors"
+    weights = load_weights(file)
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    weights[name] = weights[name] + 1
+    save_weights(file, weights, read_metadata(file))
+
+
+def test_what_was_certified_is_used(certified):
+    assert load_trained(str(certified), None).architecture == load_architecture(str(certified.parent))
+
+
+def test_other_weights_are_refused_by_every_command(nas, certified, pictures, tmp_path):
+    change_weights(certified)
+    picture = next((pictures / "val" / "images").iterdir())
+    for command in (
+        ("predict", certified, picture, "--out", tmp_path / "out"),
+        ("export", certified.parent, "--out", tmp_path / "m.onnx"),
+        ("evaluate", certified, "--data", f"folder:{pictures}"),
+        ("prune", certified, "--budget", "1ms", "--target", "null@cpu:1", "--out", tmp_path / "pruned"),
+        ("predict", certified / "architecture.yaml", "--weights", certified / "weights.safetensors", picture),
+    ):
+        answer = nas(*command)
+        assert answer.code == 2, (command, answer.out)
+        assert "weights.safetensors: expected the file that certificate.yaml beside it certifies" in answer.err
+        assert "Traceback" not in answer.err
+    assert {path.name for path in tmp_path.iterdir()} <= {"run"}
+
+
+def test_another_architecture_is_refused_too(nas, certified):
+    file = certified / "architecture.yaml"
+    file.write_text(scale_width(space.load(file), 2.0).to_yaml())
+    answer = nas("measure", certified, "--target", "null@cpu:1", "--input", "64x96")
+    assert answer.code == 2
+    assert "architecture.yaml: expected the file that certificate.yaml beside it certifies" in answer.err
+    with pytest.raises(UserError, match="remove the certificate"):
+        load_trained(str(certified), None)
+
+
+def test_without_its_certificate_a_folder_is_what_it_is(certified):
+    change_weights(certified)
+    (certified / "certificate.yaml").unlink()
+    assert load_trained(str(certified), None).labelling.classes == ("ground", "box", "sky")
+
+
+@pytest.mark.parametrize("name", space.published())
+def test_the_head_of_weights_tells_the_classes(name, tmp_path):
+    architecture = scale_width(space.load(name), 0.1)
+    (tmp_path / "a.yaml").write_text(architecture.to_yaml())
+    save_weights(tmp_path / "w.safetensors", architecture.build(7).state_dict(), {})
+    trained = load_trained(str(tmp_path / "a.yaml"), str(tmp_path / "w.safetensors"))
+    assert trained.labelling is None
+    assert trained.head_classes() == 7
+
+
+def test_weights_without_words_need_no_data(nas, pictures, tmp_path):
+    torch.manual_seed(0)
+    architecture = scale_width(space.load("ndnet29-fcn32"), 0.25)
+    (tmp_path / "a.yaml").write_text(architecture.to_yaml())
+    save_weights(tmp_path / "w.safetensors", architecture.build(7).state_dict(), {})
+    network = (tmp_path / "a.yaml", "--weights", tmp_path / "w.safetensors", "--input", "64x96")
+    answer = nas("export", *network, "--out", tmp_path / "m.onnx")
+    assert answer.code == 0, answer.err
+    assert "classes: class 0, class 1, class 2, class 3, class 4, class 5, class 6" in answer.out
+    answer = nas("predict", *network, "--out", tmp_path / "out", next((pictures / "val" / "images").iterdir()))
+    assert answer.code == 0, answer.err
+    answer = nas(
+        "prune", *network, "--epochs", "0", "--budget", "9ms", "--target", "null@cpu:1", "--out", tmp_path / "pruned"
+    )
+    assert answer.code == 0, answer.err
+    assert "certificate: PASS" in answer.out
+    assert load_trained(str(tmp_path / "pruned"), None).head_classes() == 7
+
+
+def test_weights_of_another_network_have_no_such_head(nas, tmp_path):
+    save_weights(tmp_path / "w.safetensors", {"something": torch.zeros(3)}, {})
+    answer = nas("export", "erfnet", "--weights", tmp_path / "w.safetensors", "--out", tmp_path / "m.onnx")
+    assert answer.code == 2
+    assert "the last layer of erfnet, got no such weight" in answer.err
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch-size", "--seed"])
+@pytest.mark.parametrize("number", ["9" * 300, "-" + "9" * 5000, "1e3"], ids=["300 digits", "5000 digits", "1e3"])
+def test_numbers_that_nothing_takes_are_refused(nas, option, number):
+    answer = nas("train", "erfnet", f"{option}={number}")
+    assert answer.code == 2
+    assert "expected a whole number of at most 1,000,000,000" in answer.err
+    assert len(answer.err) < 1000

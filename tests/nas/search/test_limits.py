@@ -1,0 +1,142 @@
+"""How large networks become on devices that are faster than any budget asks, invented ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+import space
+from nas.data import DataSpec
+from nas.latency.estimates.estimator import Estimates
+from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
+from nas.runs.folder import RunFolder
+from nas.search.engine import _measure_published, _say_if_too_large
+from nas.search.fill import FULL_ENOUGH, SAFE, WIDEST, fill
+from nas.search.limits import limits_of, widest
+from nas.search.reachability import explore
+from nas.search.search import Search
+from nas.study import SearchPlan, Study, built_in_study
+from nas.training import load_recipe
+from space import Architecture, BudgetError, UserError
+from space.count import memory
+from space.scale import scale_width
+
+Invented = Callable[[float], Latency]
+CLASSES = 11
+
+
+@dataclass(frozen=True)
+class Fast:
+    """A device that does so many multiply-adds in a millisecond, and takes a while to start each network."""
+
+    invented: Invented
+    size: tuple[int, int]
+    multiply_adds: float
+
+    def milliseconds(self, architecture: Architecture) -> float:
+        return 0.2 + space.multiply_adds(architecture, self.size, CLASSES) / self.multiply_adds
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        return self.invented(self.milliseconds(architecture))
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        return [self.measure(each) for each in architectures]
+
+
+DATA_CENTRE = 3e10
+
+
+def filled(study: Study, name: str, device: Fast) -> tuple[Architecture, float]:
+    """A seed of the study at the width that fills its budget, and the share that it uses."""
+    from nas.latency.budget import Budget
+
+    found = fill(
+        space.load(name),
+        Budget.parse(study.budget),
+        device.measure_together,
+        device.measure,
+        Estimates(study.data.size, CLASSES).architecture,
+        limits_of(study, CLASSES),
+    )
+    return found.architecture, found.latency.p50_milliseconds / Budget.parse(study.budget).milliseconds
+
+
+@pytest.mark.parametrize("name", ["swiftnet-rn18", "ndnet45-ende"])
+def test_a_budget_that_no_network_needs_makes_no_giants(name: str, invented: Invented) -> None:
+    study = built_in_study("10ms")
+    architecture, use = filled(study, name, Fast(invented, study.data.size, DATA_CENTRE))
+    allows = limits_of(study, CLASSES)
+    most = space.parameters(widest(space.load(name), allows), CLASSES)
+    assert use < 0.5
+    assert 0.7 * most < space.parameters(architecture, CLASSES) <= study.search.most_parameters
+    assert allows(architecture)
+
+
+@pytest.mark.parametrize("name", ["swiftnet-rn18", "erfnet"])
+def test_the_built_in_study_of_a_gpu_binds(name: str, invented: Invented) -> None:
+    study = built_in_study("10ms", on_gpu=True)
+    architecture, use = filled(study, name, Fast(invented, study.data.size, DATA_CENTRE))
+    assert FULL_ENOUGH <= use <= SAFE
+    assert limits_of(study, CLASSES)(architecture)
+
+
+def test_memory_is_a_limit_too() -> None:
+    plan = SearchPlan(most_gigabytes=0.1)
+    study = replace(built_in_study("10ms"), search=plan)
+    allows = limits_of(study, CLASSES)
+    architecture = widest(space.load("erfnet"), allows)
+    crop = study.recipe.crop
+    assert crop is not None
+    needed = memory(architecture, crop, CLASSES).training_bytes(study.recipe.batch_size)
+    assert 0.07e9 < needed <= 0.1e9
+    assert space.parameters(architecture, CLASSES) < plan.most_parameters
+
+
+@pytest.mark.parametrize("name", ["most_parameters", "most_gigabytes"])
+def test_limits_are_positive(name: str) -> None:
+    with pytest.raises(UserError, match=rf"search.{name}: expected more than 0"):
+        SearchPlan(**{name: 0})
+
+
+@pytest.mark.parametrize(("speed", "said"), [(DATA_CENTRE, True), (DATA_CENTRE / 300, False)])
+def test_a_search_says_at_its_start_that_a_budget_is_above_its_space(
+    speed: float,
+    said: bool,
+    tmp_path: Path,
+    invented: Invented,
+    search_of: Callable[[RunFolder], Search],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study = replace(built_in_study("10ms"), target="onnxruntime@cpu:1")
+    asked = search_of(RunFolder.create(tmp_path / "run", study))
+    device = Fast(invented, study.data.size, speed)
+    _measure_published(asked, device)
+    _say_if_too_large(asked, device)
+    told = capsys.readouterr().out
+    assert ("this budget is above what the space can use" in told) == said
+    assert ("search.most_parameters" in told) == said
+
+
+def test_a_profile_says_so_too(invented: Invented) -> None:
+    study = Study(
+        data=DataSpec(size=(64, 96)),
+        budget="10ms",
+        recipe=load_recipe("quick"),
+        space={"stages": (2,), "stage.depth": (1, 2)},
+        search=SearchPlan(seeds=("ndnet29-fcn32",)),
+    )
+    device = Fast(invented, (64, 96), DATA_CENTRE)
+    found = explore(study, device.milliseconds, samples=3, seed=0, allows=limits_of(study, CLASSES))
+    for each in found.every:
+        assert each.widest == device.milliseconds(widest(each.architecture, limits_of(study, CLASSES)))
+    with pytest.raises(BudgetError, match="this budget is above what the space can use"):
+        found.require()
+
+
+def test_without_a_limit_the_widest_is_what_it_was() -> None:
+    architecture = space.load("ndnet45-ende")
+    assert widest(architecture, lambda wide: True) == scale_width(architecture, WIDEST)

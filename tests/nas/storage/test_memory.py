@@ -1,0 +1,108 @@
+"""What is refused before it is built because there is no memory for it, and what is proposed instead."""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import space
+from nas.latency import Meter, parse_target
+from nas.storage.memory import free_bytes, require_inference, require_training, whole_bytes
+from space import Architecture, ArchitectureError, TargetError
+from space.count import memory
+from space.scale import scale_width
+
+ROOM = 16_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def sixteen_gigabytes() -> Iterator[None]:
+    """That this process may take at most, whatever the machine has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def giant() -> Architecture:
+    """13 thousand million parameters."""
+    whole = space.load("erfnet")
+    last = replace(whole.stages[-1], width=4096, depth=64)
+    return replace(whole, stages=(*whole.stages[:-1], last))
+
+
+def test_what_is_counted_is_what_a_network_holds() -> None:
+    architecture, size = scale_width(space.load("swiftnet-rn18"), 0.25), (64, 96)
+    network = architecture.build(5)
+    outputs: list[int] = []
+    for layer in network.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(lambda layer, given, output: outputs.append(output.numel()))
+    network(torch.zeros(2, 3, *size))
+    counted = memory(architecture, size, 5)
+    assert counted.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert sum(outputs) / 2 <= counted.outputs <= 2 * sum(outputs) / 2  # with sums, resizing and the image
+    assert max(outputs) / 2 < counted.alive < counted.outputs
+    assert counted.inference_bytes(2) == 4 * (counted.parameters + 2 * counted.alive)
+    assert counted.training_bytes(2) == 4 * (4 * counted.parameters + 2 * (counted.outputs + counted.alive))
+
+
+def test_a_network_that_is_too_wide_is_told_how_wide_it_may_be(giant: Architecture) -> None:
+    with pytest.raises(
+        ArchitectureError, match=r"needs 51\.\d\d GB or more, .*use at most 0\.\d\d of its width"
+    ) as told:
+        require_inference(giant, (180, 240), 11)
+    share = float(re.findall(r"at most (0\.\d\d) of its width", str(told.value))[0])
+    require_inference(scale_width(giant, 0.95 * share), (180, 240), 11)
+
+
+def test_an_input_that_is_too_large_is_told_how_large_it_may_be() -> None:
+    with pytest.raises(ArchitectureError, match=r"at 100000x200000.*an input of at most \d+x\d+") as told:
+        require_inference(space.load("erfnet"), (100000, 200000), 11)
+    height, width = map(int, re.findall(r"at most (\d+)x(\d+)", str(told.value))[0])
+    assert width in (2 * height, 2 * height + 1)
+    require_inference(space.load("erfnet"), (int(0.95 * height), int(0.95 * width)), 11)
+
+
+def test_a_batch_that_is_too_large_is_told_how_large_it_may_be() -> None:
+    with pytest.raises(ArchitectureError, match=r"batches of at most \d+, or") as told:
+        require_training(space.load("erfnet"), (512, 1024), 11, batch_size=100_000)
+    fits = int(re.findall(r"batches of at most (\d+)", str(told.value))[0])
+    assert memory(space.load("erfnet"), (512, 1024), 11).training_bytes(fits) <= whole_bytes()
+
+
+def test_a_limit_of_the_process_counts() -> None:
+    """As a batch system sets it."""
+    program = "from nas.storage.memory import free_bytes, whole_bytes; print(free_bytes(), whole_bytes())"
+    limit = 3_000_000_000
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    run = subprocess.run(
+        [sys.executable, "-c", program], preexec_fn=limited, capture_output=True, text=True, timeout=60, check=True
+    )
+    free, whole = map(int, run.stdout.split())
+    assert whole <= limit
+    assert free < whole
+
+
+def test_free_is_what_is_left() -> None:
+    assert 0 < free_bytes() <= whole_bytes()
+
+
+def test_what_measures_refuses_too_and_goes_on(giant: Architecture) -> None:
+    with Meter(parse_target("null@cpu:1"), (64, 96), 4) as meter:
+        with pytest.raises(TargetError, match="expected a network that fits into memory"):
+            meter.measure(giant)
+        assert meter.measure(space.load("ndnet29-fcn32")).p50_milliseconds > 0
