@@ -1,6 +1,8 @@
-"""Put on the path of a search as `sitecustomize.py`: it breaks the n-th write into the run's folder, in whatever
-process that happens. `BREAK` says how: `kill` the process before what it wrote takes its place, or a `full` disk from
-there on. `BREAK_AT` counts from 1; all processes of a search count together, in the file `BREAK_COUNT`.
+"""Put on the path of a search as `sitecustomize.py`: it breaks writes into the run's folder.
+
+`BREAK` says how: `kill` the process that writes, before what it wrote takes its place, at write number `BREAK_AT` and
+at every `BREAK_EVERY`-th after it; or a `full` disk from that number on. All processes of a search count together, from 1,
+in the file `BREAK_COUNT`. Each kill is noted in the file `BREAK_KILLS`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 def _install() -> None:
     how, at = os.environ["BREAK"], int(os.environ["BREAK_AT"])
     run, counted = os.environ["BREAK_RUN"], Path(os.environ["BREAK_COUNT"])
+    every, kills = int(os.environ["BREAK_EVERY"]), Path(os.environ["BREAK_KILLS"])
     replace, rename = os.replace, os.rename
 
     def number() -> int:
@@ -28,7 +31,9 @@ def _install() -> None:
         if not str(target).startswith(run):
             return
         count = number()
-        if how == "kill" and count == at:
+        if how == "kill" and count >= at and (count - at) % every == 0:
+            with kills.open("a") as file:
+                file.write("x")
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "full" and count >= at:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))

@@ -45,6 +45,7 @@ search:
 LIMIT_SECONDS = 300
 MOST_LIVES = 80
 ORPHAN_SECONDS = 5
+BREAK_EVERY = 4  # writes: an epoch has three, so that a training whose process is killed gets on
 Outcome = dict[str, object]
 
 
@@ -65,6 +66,11 @@ class Campaign:
     counts: Counter[str] = field(default_factory=Counter)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
+    @property
+    def kills(self) -> Path:
+        """The file with a letter for each process that was killed when it wrote."""
+        return self.folder / "kills"
+
     def start(self, run: Path, **broken: str) -> subprocess.Popen[str]:
         """A search that begins, or goes on, in a process group of its own."""
         resumed = ["--resume", str(run)] if (run / "study.yaml").exists() else []
@@ -72,7 +78,13 @@ class Campaign:
         paths = [str(self.folder / "path"), *filter(None, [os.environ.get("PYTHONPATH")])]
         count = run.with_suffix(".count")
         count.unlink(missing_ok=True)
-        marks = {"CAMPAIGN": self.mark, "BREAK_RUN": str(run.resolve()), "BREAK_COUNT": str(count)}
+        marks = {
+            "CAMPAIGN": self.mark,
+            "BREAK_RUN": str(run.resolve()),
+            "BREAK_COUNT": str(count),
+            "BREAK_KILLS": str(self.kills),
+            "BREAK_EVERY": str(BREAK_EVERY),
+        }
         return subprocess.Popen(
             [sys.executable, "-m", "nas.cli", "search", *words],
             stdout=subprocess.PIPE,
@@ -170,19 +182,20 @@ def lost(campaign: Campaign, before: dict[str, int], run: Path) -> None:
     campaign.counts["finished work lost"] += sum(after.get(name) != when for name, when in before.items())
 
 
-def test_killed_between_every_two_writes(campaign: Campaign) -> None:
-    """Each life makes one write more than the last; the company is written in larger steps."""
-    run = campaign.folder / "aimed"
+@pytest.mark.parametrize("first", range(1, BREAK_EVERY + 1))
+def test_killed_between_two_writes(first: int, campaign: Campaign) -> None:
+    """Together they kill at every number of writes."""
+    run = campaign.folder / f"aimed{first}"
     for _ in range(MOST_LIVES):
-        begun = (run / "study.yaml").exists()
-        company = len(list(run.glob("company/*/trial.yaml")))
-        before = finished(run) if begun else {}
-        told = campaign.search(run, BREAK="kill", BREAK_AT="7" if begun and company < 12 else "2")
-        campaign.counts["aimed kills"] += told.code != 0 or "x" * 2 in run.with_suffix(".count").read_text()
-        lost(campaign, before, run)
+        before = finished(run) if (run / "study.yaml").exists() else {}
+        told = campaign.search(run, BREAK="kill", BREAK_AT=str(first))
+        if (run / "study.yaml").exists():
+            lost(campaign, before, run)
         if told.code == 0:
             break
         assert told.code in (-signal.SIGKILL, 2), told.output
+        first = BREAK_EVERY
+    campaign.counts["aimed kills"] = len(campaign.kills.read_text())
     campaign.check(run, told)
     assert campaign.counts["finished work lost"] == 0
 
@@ -201,7 +214,8 @@ def test_drivers_and_workers_killed_at_random(campaign: Campaign) -> None:
                 os.kill(victim, signal.SIGKILL)
                 kills += 1
         told = campaign.end(process)
-        lost(campaign, before, run) if (run / "study.yaml").exists() else None
+        if (run / "study.yaml").exists():
+            lost(campaign, before, run)
         if told.code == 0:
             break
     campaign.counts["random kills"] += kills
@@ -209,7 +223,7 @@ def test_drivers_and_workers_killed_at_random(campaign: Campaign) -> None:
     assert campaign.counts["finished work lost"] == 0
 
 
-@pytest.mark.parametrize("at", [16, 22, 34, 40, 41])
+@pytest.mark.parametrize("at", [16, 30, 52, 57, 58])
 def test_a_disk_that_fills_up_is_no_verdict(at: int, campaign: Campaign) -> None:
     """While proposing, training, finishing, certifying and reporting; then room is made."""
     run = campaign.folder / f"full{at}"
