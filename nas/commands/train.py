@@ -79,7 +79,10 @@ def run(options: argparse.Namespace) -> None:
         return Trainer(architecture, dataset, recipe, device=device, threads=threads, guard=lane.training_step)
 
     with owned(out):
+        kept = (out / CHECKPOINT).is_file()
         trainer = go_on(trainer_of, out)
+        if kept and not trainer.epoch:
+            print(f"{out / CHECKPOINT} is damaged: the training begins anew")
         _introduce(trainer, options)
         _train(trainer, out)
         _finish(trainer, out)

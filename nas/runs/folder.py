@@ -23,7 +23,6 @@ from nas.runs.data_seen import data_root
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Phase, Progress, Timed, Trial, read_progress, read_trial
 from nas.storage.files import read_text, write_text
-from nas.storage.ownership import OWNER
 from nas.study import Study, load_study
 from space import Architecture, UserError, strict
 
@@ -61,17 +60,12 @@ class RunFolder:
         raise AssertionError("there is no last number")
 
     def withdraw(self) -> None:
-        """Undo what `create` did, unless something was found out since: the same folder can be asked again.
-
-        What else is in the folder stays, and so does the folder then.
-        """
+        """Undo what `create` did, unless something was found out since: the same folder can be asked again."""
         if self.trials() or self.company():
             return
         self.study_path.unlink(missing_ok=True)
         for kind in ("trials", "company"):
             shutil.rmtree(self.root / kind, ignore_errors=True)
-        if [each.name for each in self.root.iterdir()] in ([], [OWNER]):
-            shutil.rmtree(self.root)
 
     @classmethod
     def open(cls, root: Path) -> RunFolder:

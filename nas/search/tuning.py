@@ -203,6 +203,9 @@ class Halt(Stopper):
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # for Ray's own record of the trainings, which nobody reads: a run is continued from its folder
+
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 

@@ -30,7 +30,8 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 @contextlib.contextmanager
 def owned(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
-    """Own `folder`, which is made if it is not there, and clear away what a killed owner was writing in it.
+    """Own `folder`, which is made if it is not there, and clear away what a killed owner was writing in it. One that
+    is empty at the end is removed.
 
     Raises: UserError when another process owns it still after `patience_seconds`, saying which one; OSError when it
     cannot be written to.
@@ -50,6 +51,7 @@ def owned(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
         with contextlib.suppress(OSError):  # the folder was removed or renamed meanwhile
             if os.path.samestat(os.fstat(descriptor), file.stat()):
                 file.unlink()
+                folder.rmdir()  # if nothing was written
         os.close(descriptor)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nas.data import DataSpec, load
+from nas.study import load_study
 
 STUDY = """
 data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
@@ -52,6 +53,29 @@ def test_studies_that_do_not_fit(wrong: str, expected: str, nas: Nas, tmp_path: 
     assert expected in said
     assert str(file) in said
     assert not (tmp_path / "run").exists()
+
+
+def test_what_was_refused_can_be_asked_again_corrected(nas: Nas, tmp_path: Path) -> None:
+    out, file = tmp_path / "runs" / "night", tmp_path / "study.yaml"
+    assert "onnxruntime" in nas("search", "--budget", "10ms", "--target", "onxruntime@cpu", "--out", out).refusal()
+    assert not out.exists()
+    file.write_text(
+        STUDY.replace("name: road_scenes,", "name: folder, root: nosuch,").replace(", train_images: 12", "")
+    )
+    assert "nosuch" in nas("search", file, "--out", out).refusal()
+    assert not out.exists()
+    file.write_text(STUDY)
+    over = ("--target", "null@cpu:1", "--budget", "0.001ms")
+    assert "the narrowest networks" in nas("search", file, "--out", out, *over).refusal()
+    assert not out.exists()
+
+
+def test_a_budget_that_was_refused_is_not_asked_again(nas: Nas, tmp_path: Path) -> None:
+    file = tmp_path / "run" / "study.yaml"
+    file.parent.mkdir()
+    file.write_text(STUDY + "target: null@cpu:1")
+    assert "the narrowest" in nas("search", "--resume", file.parent, "--budget", "0.001ms").refusal()
+    assert load_study(file).budget == "10ms"
 
 
 def test_a_study_that_is_not_there(nas: Nas, tmp_path: Path) -> None:

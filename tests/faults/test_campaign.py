@@ -1,0 +1,270 @@
+"""Searches that are killed, starved of disk space, started twice and damaged end where an undisturbed one does.
+
+    pytest -m slow tests/faults
+
+On the simulated device, so that latencies are the same everywhere. What happened is counted and printed (`-s` shows
+it): kills, finished work lost, wrong winners, tracebacks, processes left after five seconds, files left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from nas.runs.certificate import read_certificate
+from nas.runs.folder import RunFolder
+from nas.runs.trained import CHECKPOINT, WEIGHTS
+from nas.runs.trial import PROGRESS
+
+pytestmark = pytest.mark.slow
+
+STUDY = """
+data: {name: road_scenes, size: [48, 64], train_images: 8, validation_images: 4}
+budget: 1.5ms
+target: null@cpu:1
+recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 2, batch_size: 4}
+space: {stages: [2], stage.depth: [1], block: [nonbt, sep]}
+search:
+  {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2, pruned: 0,
+   concurrent: 2}
+"""
+LIMIT_SECONDS = 300
+MOST_LIVES = 80
+ORPHAN_SECONDS = 5
+BREAK_EVERY = 4  # writes: an epoch has three, so that a training whose process is killed gets on
+Outcome = dict[str, object]
+
+
+@dataclass
+class Told:
+    """What a search printed, and its exit code."""
+
+    code: int
+    output: str
+
+
+@dataclass
+class Campaign:
+    """A folder to work in, what an undisturbed search found, and what was counted."""
+
+    folder: Path
+    expected: Outcome = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def kills(self) -> Path:
+        """The file with a letter for each process that was killed when it wrote."""
+        return self.folder / "kills"
+
+    def start(self, run: Path, **broken: str) -> subprocess.Popen[str]:
+        """A search that begins, or goes on, in a process group of its own."""
+        resumed = ["--resume", str(run)] if (run / "study.yaml").exists() else []
+        words = resumed or [str(self.folder / "study.yaml"), "--out", str(run)]
+        paths = [str(self.folder / "path"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        count = run.with_suffix(".count")
+        count.unlink(missing_ok=True)
+        marks = {
+            "CAMPAIGN": self.mark,
+            "BREAK_RUN": str(run.resolve()),
+            "BREAK_COUNT": str(count),
+            "BREAK_KILLS": str(self.kills),
+            "BREAK_EVERY": str(BREAK_EVERY),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "nas.cli", "search", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"} | marks | broken,
+        )
+
+    def end(self, process: subprocess.Popen[str]) -> Told:
+        """Wait for it, and count what it left behind."""
+        output, _ = process.communicate(timeout=LIMIT_SECONDS)
+        self.counts["tracebacks"] += output.count("Traceback (most recent call last)")
+        if process.returncode != 0:
+            self.counts["orphans"] += len(self._orphans())
+        return Told(code=process.returncode, output=output)
+
+    def search(self, run: Path, **broken: str) -> Told:
+        """A search to its end, however it ends."""
+        return self.end(self.start(run, **broken))
+
+    def check(self, run: Path, told: Told) -> None:
+        """Compare what a run ended with."""
+        assert told.code == 0, told.output
+        found = outcome(run)
+        self.counts["wrong winners"] += found["winner"] != self.expected["winner"]
+        self.counts["files left"] += len([*run.rglob(".*.tmp"), *run.rglob(".owner"), *run.glob(".winner*")])
+        assert found == self.expected
+
+    def _orphans(self) -> list[int]:
+        deadline = time.monotonic() + ORPHAN_SECONDS
+        while (left := self.processes("")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return left
+
+    def processes(self, word: str) -> list[int]:
+        """Processes of this campaign whose command line has a word in it."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if self.mark.encode() in (folder / "environ").read_bytes():
+                    command = (folder / "cmdline").read_bytes()
+                    if command and word.encode() in command:
+                        found.append(int(folder.name))
+        return found
+
+
+def outcome(run: Path) -> Outcome:
+    """Everything that must not depend on what happened on the way."""
+    folder = RunFolder.open(run)
+    certificate = read_certificate(folder.winner)
+    return {
+        "winner": certificate.architecture,
+        "miou": certificate.miou,
+        "trials": {
+            (each.number, each.name, each.architecture.key): (
+                each.stopped,
+                each.failed,
+                [epoch.scores for epoch in folder.progress(each, "search").history],
+                [epoch.scores for epoch in folder.progress(each, "finish").history],
+            )
+            for each in folder.trials()
+        },
+    }
+
+
+def finished(run: Path) -> dict[str, int]:
+    """When each training that is done was recorded as done."""
+    folder = RunFolder.open(run)
+    return {
+        f"{each.architecture.key}/{phase}": (folder.phase_path(each, phase) / PROGRESS).stat().st_mtime_ns
+        for each in folder.trials()
+        for phase in ("search", "finish")
+        if folder.progress(each, phase).done  # type: ignore[arg-type]
+    }
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
+    folder = tmp_path_factory.mktemp("campaign")
+    (folder / "study.yaml").write_text(STUDY)
+    (folder / "path").mkdir()
+    shutil.copy(Path(__file__).with_name("breaking.py"), folder / "path" / "sitecustomize.py")
+    found = Campaign(folder)
+    told = found.search(folder / "undisturbed")
+    assert told.code == 0, told.output
+    found.expected = outcome(folder / "undisturbed")
+    yield found
+    print("\ncampaign: " + ", ".join(f"{count} {what}" for what, count in sorted(found.counts.items())))
+
+
+def lost(campaign: Campaign, before: dict[str, int], run: Path) -> None:
+    """Count what was finished before and is not any more, or was done again."""
+    after = finished(run)
+    campaign.counts["finished work lost"] += sum(after.get(name) != when for name, when in before.items())
+
+
+@pytest.mark.parametrize("first", range(1, BREAK_EVERY + 1))
+def test_killed_between_two_writes(first: int, campaign: Campaign) -> None:
+    """Together they kill at every number of writes."""
+    run = campaign.folder / f"aimed{first}"
+    for _ in range(MOST_LIVES):
+        before = finished(run) if (run / "study.yaml").exists() else {}
+        told = campaign.search(run, BREAK="kill", BREAK_AT=str(first))
+        if (run / "study.yaml").exists():
+            lost(campaign, before, run)
+        if told.code == 0:
+            break
+        assert told.code in (-signal.SIGKILL, 2), told.output
+        first = BREAK_EVERY
+    campaign.counts["aimed kills"] = len(campaign.kills.read_text())
+    campaign.check(run, told)
+    assert campaign.counts["finished work lost"] == 0
+
+
+def test_drivers_and_workers_killed_at_random(campaign: Campaign) -> None:
+    draw, run, kills = random.Random(0), campaign.folder / "random", 0
+    for _ in range(MOST_LIVES):
+        before = finished(run) if (run / "study.yaml").exists() else {}
+        process = campaign.start(run)
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while process.poll() is None and kills < 30 and time.monotonic() < deadline:
+            time.sleep(draw.uniform(0.5, 6.0))
+            workers = campaign.processes("ray::")
+            victim = process.pid if draw.random() < 0.3 or not workers else draw.choice(workers)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+                kills += 1
+        told = campaign.end(process)
+        if (run / "study.yaml").exists():
+            lost(campaign, before, run)
+        if told.code == 0:
+            break
+    campaign.counts["random kills"] += kills
+    campaign.check(run, told)
+    assert campaign.counts["finished work lost"] == 0
+
+
+@pytest.mark.parametrize("at", [16, 30, 52, 57, 58])
+def test_a_disk_that_fills_up_is_no_verdict(at: int, campaign: Campaign) -> None:
+    """While proposing, training, finishing, certifying and reporting; then room is made."""
+    run = campaign.folder / f"full{at}"
+    told = campaign.search(run, BREAK="full", BREAK_AT=str(at))
+    assert told.code == 2, told.output
+    assert "No space left on device" in told.output
+    assert f"nas search --resume {run}" in told.output
+    assert all(not each.failed for each in RunFolder.open(run).trials())
+    before = finished(run)
+    told = campaign.search(run)
+    lost(campaign, before, run)
+    campaign.check(run, told)
+
+
+def test_a_run_has_one_owner_and_a_terminated_one_goes_on(campaign: Campaign) -> None:
+    run = campaign.folder / "twice"
+    first = campaign.start(run)
+    while not list(run.glob(f"trials/*/search/{PROGRESS}")) and first.poll() is None:
+        time.sleep(0.2)
+    second = campaign.search(run)
+    assert second.code == 2, second.output
+    assert len(second.output.splitlines()) == 1
+    assert re.search(rf"in use by process {first.pid} on ", second.output)
+    first.send_signal(signal.SIGTERM)
+    told = campaign.end(first)
+    assert told.code not in (0, 1), told.output
+    campaign.check(run, campaign.search(run))
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT, PROGRESS, WEIGHTS])
+def test_damaged_files_are_made_again(name: str, campaign: Campaign) -> None:
+    run = campaign.folder / f"damaged-{name}"
+    shutil.copytree(campaign.folder / "undisturbed", run)
+    shutil.rmtree(run / "winner")
+    for file in [*run.glob(f"trials/*/*/{name}")]:
+        file.write_bytes(file.read_bytes()[:-300] if name != PROGRESS else b"\xff\xfe damaged")
+    told = campaign.search(run)
+    campaign.check(run, told)
+
+
+def test_nothing_was_lost_and_nothing_was_wrong(campaign: Campaign) -> None:
+    for what in ("finished work lost", "wrong winners", "tracebacks", "orphans", "files left"):
+        assert campaign.counts[what] == 0, campaign.counts
+    assert campaign.counts["aimed kills"] + campaign.counts["random kills"] >= 50
