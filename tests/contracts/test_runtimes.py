@@ -53,7 +53,7 @@ def ready(target: Target) -> runtimes.Runtime:
 @pytest.mark.parametrize("name", ["ndnet29-fcn32", "swiftnet-mnv2"])
 def test_labels_are_those_of_pytorch(target: Target, size: tuple[int, int], name: str) -> None:
     runtime = ready(target)
-    network = build(space.load(name).to_yaml(), None, 7)  # float16 cannot hold what a plain untrained one computes
+    network = build(space.load(name), None, 7)  # float16 cannot hold what a plain untrained one computes
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
     call = runtime.prepare(network, image, target)
     first, second = call().clone(), call()
