@@ -26,6 +26,10 @@ from space.errors import DataError
 
 MOST_PIXELS = 89_478_485
 """Pillow's own bound, above which a small file that unpacks to a huge picture is more likely than a photograph."""
+MOST_SCANS = 500
+"""Of a JPEG: more are a way to keep a decoder busy for minutes with a small file."""
+MOST_PIXELS_PER_BYTE = {"JPEG": 2000, "PNG": 8 * 1032}
+"""Files that promise more are cut short: JPEG has no shorter codes, and PNG's compression ends at 1032 to 1."""
 MOST_SHOWN = 3  # colours named in a message
 
 Convention = Literal["grey", "palette", "grey as RGB", "colours"]
@@ -80,7 +84,7 @@ def decode_picture(data: bytes, path: Path) -> Picture:
     if image.mode.startswith(("I", "F")):
         raise DataError(f"{path}: expected 8 bits per colour, got mode {image.mode}; save it as 8-bit RGB")
     orientation = _orientation(image)
-    pixels = image.convert("RGB")
+    pixels = image if image.mode == "RGB" else image.convert("RGB")
     if orientation in _TURNS:
         pixels = pixels.transpose(_TURNS[orientation])
     return Picture(pixels=np.array(pixels), orientation=orientation)
@@ -171,6 +175,10 @@ def _opened(data: bytes, path: Path) -> Image.Image:
         raise DataError(
             f"{path}: expected at most {MOST_PIXELS} pixels, got {image.height}x{image.width} (HxW); cut it up"
         )
+    if pixels > len(data) * MOST_PIXELS_PER_BYTE["PNG" if data.startswith(_PNG) else "JPEG"]:
+        raise _damaged(path, f"{len(data)} bytes cannot hold {image.height}x{image.width} pixels")
+    if data.startswith(_JPEG) and data.count(b"\xff\xda") > MOST_SCANS:
+        raise _damaged(path, f"it has more than {MOST_SCANS} scans")
     return image
 
 

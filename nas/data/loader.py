@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import itertools
 import logging
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -15,6 +16,11 @@ from space.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+BYTES_PER_PIXEL = 3 * 4 + 8
+"""Three colours as float32 and a label as int64."""
+COPIES = 2
 
 
 class Loader(Protocol):
@@ -54,14 +60,15 @@ def make_loader(
 
     `backend` "auto" is DALI where it works on the device, else PyTorch with Pillow; both give the same batches.
 
-    Raises: DataError when batch_size, threads or seed is out of range, the split is empty, or DALI was asked for and is
-    missing.
+    Raises: DataError when batch_size, threads or seed is out of range, a batch does not fit into memory, the split is
+    empty, or DALI was asked for and is missing.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("threads", threads, 1), ("seed", seed, 0)):
         if value < least:
             raise DataError(f"{name}: expected {least} or more, got {value}")
     if not len(dataset.split(split)):
         raise DataError(f"{dataset.name}: the {split} split is empty; expected at least one image with its label")
+    _require_memory(dataset, min(batch_size, len(dataset.split(split))), augmentation)
     if backend == "torch" or (backend == "auto" and not dali_works(device)):
         from nas.data.torch_loader import TorchLoader
 
@@ -76,6 +83,22 @@ def make_loader(
 def endless(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch after the other, without end."""
     return itertools.chain.from_iterable(loader.epoch(number) for number in itertools.count())
+
+
+def _require_memory(dataset: Dataset, batch_size: int, augmentation: Augmentation | None) -> None:
+    """That a batch and its copy on the way to the network fit into this machine.
+
+    Raises: DataError with the largest batch that does.
+    """
+    height, width = augmentation.crop if augmentation and augmentation.crop else dataset.size
+    one = COPIES * BYTES_PER_PIXEL * height * width
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // one
+    if batch_size > most:
+        advice = f"give a batch of {most} at most, or a smaller size" if most else "give a smaller size"
+        raise DataError(
+            f"batch_size: expected what fits into this machine's memory, got {batch_size} images of {height}x{width} "
+            f"(HxW) at a time, {batch_size * one / 2**30:.1f} GiB; {advice}"
+        )
 
 
 def _dali_is_installed() -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +289,13 @@ def test_a_gpu_shows_the_same_as_the_cpu(load_tiny: Callable[..., Dataset], back
 def test_impossible_loaders_are_refused(load_tiny: Callable[..., Dataset], wrong: dict[str, int]) -> None:
     with pytest.raises(DataError, match=next(iter(wrong))):
         make_loader(load_tiny(), "train", **{"batch_size": 2, "augmentation": None, **wrong})  # type: ignore[arg-type]
+
+
+def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(load_tiny: Callable[..., Dataset]) -> None:
+    side = math.isqrt(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 100)
+    for size, advice in (((side, side), "give a batch of 2 at most"), ((4 * side, 4 * side), "give a smaller size")):
+        with pytest.raises(DataError, match=rf"got 5 images of {size[0]}x{size[1]} .*{advice}"):
+            make_loader(replace(load_tiny(), size=size), "train", batch_size=8, augmentation=None)
 
 
 @pytest.mark.parametrize(

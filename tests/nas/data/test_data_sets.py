@@ -53,7 +53,14 @@ def test_an_unknown_data_set_is_answered_with_the_nearest_name() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"size": (4, 240)}, {"size": (180, 240, 3)}, {"train_images": 0}, {"validation_images": -1}, {"seed": -1}],
+    [
+        {"size": (4, 240)},
+        {"size": (64, 100_000)},
+        {"size": (180, 240, 3)},
+        {"train_images": 0},
+        {"validation_images": -1},
+        {"seed": -1},
+    ],
 )
 def test_impossible_specs_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(DataError, match=next(iter(wrong))):

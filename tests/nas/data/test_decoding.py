@@ -112,6 +112,26 @@ def test_huge_pictures_are_refused_before_they_are_decoded(size: tuple[int, int]
             decode(png_of_size(*size), HERE)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_files_too_short_for_what_they_promise_are_refused_before_they_are_decoded(kind: str) -> None:
+    data = bytearray(saved(np.zeros((8, 8), np.uint8), kind))
+    if kind == "PNG":
+        data = bytearray(png_of_size(8000, 8000))
+    else:
+        frame = data.index(b"\xff\xc0")
+        data[frame + 5 : frame + 9] = struct.pack(">HH", 8000, 8000)
+    for decode in (decode_picture, plain_image):
+        with pytest.raises(DataError, match="bytes cannot hold 8000x8000 pixels"):
+            decode(bytes(data), HERE)
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
+    data = saved(PIXELS, "JPEG", progressive=True)
+    scan = data.rindex(b"\xff\xda")
+    with pytest.raises(DataError, match="scans"):
+        decode_picture(data[:-2] + data[scan:-2] * 1000 + data[-2:], HERE)
+
+
 @pytest.mark.parametrize("part", [b"IHDR", b"IDAT", b"IEND"])
 def test_a_png_with_a_wrong_checksum_is_refused(part: bytes) -> None:
     data = bytearray(saved(PIXELS))
