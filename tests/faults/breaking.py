@@ -1,8 +1,8 @@
 """Put on the path of a search as `sitecustomize.py`: it breaks writes into the run's folder.
 
 `BREAK` says how: `kill` the process that writes, before what it wrote takes its place, at write number `BREAK_AT` and
-at every `BREAK_EVERY`-th after it; or a `full` disk from that number on. All processes of a search count together, from 1,
-in the file `BREAK_COUNT`. Each kill is noted in the file `BREAK_KILLS`.
+at every `BREAK_EVERY`-th after it; or a `full` disk from that number on. All processes of a search count together, from
+1, in the file `BREAK_COUNT`. Each kill is noted in the file `BREAK_KILLS`.
 """
 
 from __future__ import annotations
