@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 
 from nas.latency import MeterOf
@@ -122,6 +121,6 @@ def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
             budget=search.budget,
             device=training_device(),  # the target may be another machine's
             within=min(search.study.latency_within, WITHIN),
-            meter_of=functools.partial(_careful, meter_of),
+            meter_of=lambda target, size, num_classes: _careful(meter_of, target, size, num_classes),
         ),
     )

@@ -73,6 +73,15 @@ class CarefulMeter:
         """As `Meter.measure`."""
         return time_one(self.meter, architecture, within=within, weights=weights)
 
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        """As `Meter.measure_together`."""
+        found = []
+        for each in time_each(self.meter, architectures, within=within):
+            if isinstance(each, UnmeasuredError):
+                raise each
+            found.append(each)
+        return found
+
 
 def reason_of(error: BaseException) -> str:
     """The last line of what an error says, which names it where the text is a traceback."""

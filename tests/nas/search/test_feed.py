@@ -1,0 +1,110 @@
+"""What Ray is told and what it tells, without a Ray: a driver's or a worker's trouble becomes no verdict."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+import pytest
+
+import space
+from nas.latency.record import Latency
+from nas.runs.folder import RunFolder
+from nas.search.job import Job
+from nas.search.search import Candidate, Search
+from nas.search.tuning import Feed, Halt, Jobs
+from nas.study import built_in_study
+from space.errors import BudgetError, HaltedError
+
+Ended = list[tuple[str, int, float | None, str]]
+RESULT = {"epoch": 1, "miou": 0.2, "failed": "", "advice": ""}
+FULL = {"epoch": 0, "miou": 0.0, "failed": "OSError: [Errno 28] No space left on device", "advice": "make room"}
+DIVERGED = {"epoch": 0, "miou": 0.0, "failed": "expected finite numbers, got a loss of nan", "advice": ""}
+
+
+@pytest.fixture
+def search(search_of: Callable[[RunFolder], Search], tmp_path: object) -> Search:
+    return search_of(RunFolder.create(tmp_path / "run", built_in_study("10ms")))  # type: ignore[operator]
+
+
+@pytest.fixture
+def job(search: Search, invented: Callable[[float], Latency]) -> Job:
+    candidate = Candidate(name="erfnet x1.00", origin="seed", architecture=space.load("erfnet"), parent="erfnet")
+    return Job(trial=search.trial(1, candidate, invented(5.0)), phase="search")
+
+
+@pytest.fixture
+def feed_of(search: Search, job: Job) -> Callable[..., tuple[Feed, Ended]]:
+    """A feed that has handed out one job, and what it said about the end of it."""
+
+    def make(**changed: object) -> tuple[Feed, Ended]:
+        ended: Ended = []
+        jobs = {
+            "next": lambda: job,
+            "epoch": lambda *_: None,
+            "end": lambda job, epoch, miou, failed: ended.append((job.trial.name, epoch, miou, failed)),
+        }
+        feed = Feed(search, Jobs(**(jobs | changed)))  # type: ignore[arg-type]
+        feed.suggest("a")
+        return feed, ended
+
+    return make
+
+
+def test_a_full_disk_in_a_worker_halts_the_run_without_a_verdict(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
+    feed, ended = feed_of()
+    feed.on_trial_result("a", RESULT)
+    feed.on_trial_complete("a", FULL)
+    assert ended == []
+    assert isinstance(feed.broken, HaltedError)
+    for words in ("erfnet x1.00", "No space left on device", "no verdict", "make room", "nas search --resume"):
+        assert words in str(feed.broken)
+    assert "\n" not in str(feed.broken)
+    assert Halt(feed).stop_all()
+    assert feed.suggest("b") == Feed.FINISHED
+
+
+def test_a_loss_of_nan_is_the_verdict_it_was(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
+    feed, ended = feed_of()
+    feed.on_trial_complete("a", DIVERGED)
+    assert ended == [("erfnet x1.00", 0, None, DIVERGED["failed"])]
+    assert feed.broken is None
+
+
+def test_a_killed_process_is_no_verdict_and_a_crashed_one_is(
+    feed_of: Callable[..., tuple[Feed, Ended]], search: Search, job: Job
+) -> None:
+    feed, ended = feed_of()
+    feed.on_death("a", "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.")
+    feed.on_trial_complete("a", error=True)
+    assert ended == []
+    assert "its process was killed 4 times" in str(feed.broken)
+    words = search.run.phase_path(job.trial, "search") / ".last_words.tmp"
+    words.parent.mkdir(parents=True)
+    words.write_text("Fatal Python error: Segmentation fault\n")
+    feed, ended = feed_of()
+    feed.on_trial_complete("a", error=True)
+    assert ended == [("erfnet x1.00", 0, None, "its process crashed 4 times: Segmentation fault")]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), BudgetError("too small")])
+@pytest.mark.parametrize("where", ["next", "epoch", "end"])
+def test_what_breaks_in_the_driver_is_raised_as_it_is(
+    where: str, error: Exception, feed_of: Callable[..., tuple[Feed, Ended]]
+) -> None:
+    def breaks(*_: object) -> None:
+        raise error
+
+    feed, ended = feed_of(**{where: breaks})
+    if where != "next":
+        feed.on_trial_result("a", RESULT)
+        feed.on_trial_complete("a", RESULT)
+    assert feed.broken is error
+    assert ended == []
+
+
+def test_it_waits_while_it_is_told_to(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
+    feed, _ = feed_of(waits=lambda: True)
+    assert feed.suggest("b") is None
+    assert feed.broken is None
