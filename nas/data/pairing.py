@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def root_of(spec: DataSpec, layout: str) -> Path:
         raise DataError(f"data.seed: only road_scenes is drawn from a seed, got {spec.seed} for {spec.name}; remove it")
     if spec.root is None:
         raise DataError(f"data.root: {spec.name} needs the folder that holds {layout}; set data.root to it")
-    root = Path(spec.root).expanduser()
+    root = Path(os.path.expanduser(spec.root))  # no error without a home
     if not root.is_dir():
         raise DataError(f"data.root: {root} is not a folder; expected one that holds {layout}")
     return root

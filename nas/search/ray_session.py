@@ -82,7 +82,10 @@ def joined_ray(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _connected(**options: Any) -> Iterator[None]:
-    """`ray.init` with these options of it, and its end."""
+    """`ray.init` with these options of it, and its end.
+
+    Raises: OSError when it ends in the middle.
+    """
     before = signal.getsignal(signal.SIGTERM)
     try:
         # Ray's workers get the current folder as the first one that modules are looked for in.
@@ -96,6 +99,8 @@ def _connected(**options: Any) -> Iterator[None]:
         _answer_again(before)
     try:
         yield
+    except ray.exceptions.RayError as error:
+        raise OSError(f"Ray, which runs the trainings, is lost: {_words(error)}; was there enough memory?") from None
     finally:
         ray.shutdown()
 

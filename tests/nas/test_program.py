@@ -118,6 +118,15 @@ def test_what_measures_ends_with_a_killed_owner(measuring: subprocess.Popen[str]
     assert gone(processes)
 
 
+@pytest.mark.slow
+def test_a_killed_measuring_process_is_told(measuring: subprocess.Popen[str]) -> None:
+    os.kill(family(measuring.pid)[1], signal.SIGKILL)
+    said, _ = measuring.communicate(timeout=30)
+    assert measuring.returncode == 2, said
+    assert said.splitlines()[-1].startswith("nas measure: the process measuring on torch@cpu:1 was killed by signal 9;")
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("module", ["nas.commands", "numpy", "torch._utils", "torch.nn"])
 def test_ctrl_c_while_libraries_load(module: str, tmp_path: Path) -> None:
     """Before the program's first line it is Python that answers."""
