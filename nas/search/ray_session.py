@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from nas.search import guard
 from nas.search.address import address_of
 from nas.search.configured_ray import ray, ray_constants
 from nas.search.search import Workers
+from nas.storage.cache import cache_folder
 from nas.storage.scratch import scratch_folder
 from space.errors import UserError
 
@@ -37,6 +39,9 @@ def own_ray(workers: Workers) -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
         # The password that Ray lets nobody in without. Else it keeps one in the home folder, which may not be there.
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Trainings work in another folder than this process, and share its lane and its cache.
+        "TMPDIR": os.path.abspath(tempfile.gettempdir()),
+        "XDG_CACHE_HOME": str(cache_folder().absolute().parent),
     }
     usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     with contextlib.ExitStack() as session:
