@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nas.latency.estimates.table import LatencyTable
+from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
 from nas.prune.judge import Judge
 from nas.prune.plan import PruningPlan
@@ -19,13 +20,13 @@ from space.network import Network
 
 def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pruner:
     """What prunes for a search, on the device that `meter` times on and whose latency table is `table`."""
-    study = search.study
+    study = search.study  # weighed by this process: the workers' device may be another machine's
     judge = Judge(meter, study.data.size, search.num_classes, table=table, within=study.latency_within)
     return Pruner(
         judge=judge,
         budget=search.budget,
         plan=PruningPlan(epochs=0),
-        tuning=FineTuning(dataset=search.dataset, recipe=study.recipe, device=search.workers.device),
+        tuning=FineTuning(dataset=search.dataset, recipe=study.recipe, device=training_device()),
         said=search.console.step,
     )
 
