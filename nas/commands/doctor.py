@@ -10,7 +10,10 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from space.errors import UserError
 
 EPILOG = """\
 examples:
@@ -39,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
         ("dali", _dali()),
         *((name, _library(name)) for name in LIBRARIES),
         *_runtimes(),
-        ("cache", _cache()),
+        ("cache", _answer(_cache)),
     ]
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
@@ -61,6 +64,8 @@ def dali_advice(cuda: str | None, installed: frozenset[str]) -> str:
 
 
 def _torch() -> list[tuple[str, str]]:
+    from nas.latency.machine.gpu import training_device
+
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -73,15 +78,16 @@ def _torch() -> list[tuple[str, str]]:
         capability = f"{properties.major}.{properties.minor}"
         lines.append((f"cuda:{index}", f"{properties.name}, {memory:.0f} GiB, compute capability {capability}"))
     if not torch.cuda.device_count():
-        lines.append(("gpu", "none that torch can use" + ("" if torch.version.cuda else "; " + _gpu_advice())))
+        lines.append(("gpu", _answer(lambda: f"none; {training_device()} computes")))
     return lines
 
 
-def _gpu_advice() -> str:
-    driver = shutil.which("nvidia-smi")
-    return (
-        "there is an NVIDIA driver, so a CUDA build of torch may use it" if driver else "no NVIDIA driver found either"
-    )
+def _answer(work: Callable[[], str]) -> str:
+    """What `work` says, or why it cannot: here something missing is an answer."""
+    try:
+        return work()
+    except UserError as error:
+        return str(error)
 
 
 def _dali() -> str:
@@ -104,7 +110,6 @@ def _dali() -> str:
 
 def _runtimes() -> list[tuple[str, str]]:
     from nas.latency import default, runtimes
-    from space.errors import UserError
 
     lines = []
     for name in runtimes.names():
@@ -118,8 +123,12 @@ def _runtimes() -> list[tuple[str, str]]:
             missing, note = runtime.available(target), runtimes.note(runtime)
             ready = f"ready: {note}" if note else "ready"
             lines.append((str(target), ready if missing is None else f"not here: {missing}"))
-    chosen = default.choose()
-    return [*lines, ("default target", f"{chosen.target}: {chosen.reason}")]
+
+    def chosen() -> str:
+        found = default.choose()
+        return f"{found.target}: {found.reason}"
+
+    return [*lines, ("default target", _answer(chosen))]
 
 
 def _version(package: str) -> str:

@@ -150,8 +150,8 @@ class Meter:
         if there != PROGRAM:
             self._stop()
             raise TargetError(
-                f"{self.target} cannot be timed: {self.target.host} has {there}, this is {PROGRAM}, and their "
-                "latencies would not compare; install the same there"
+                f"{self.target} cannot be timed: {self.target.host} has {there}, this is {PROGRAM}, whose latencies do "
+                "not compare; install the same there"
             )
         self.environment = dict(started["environment"])
         return self._worker

@@ -2,6 +2,8 @@
 
 `engine` is the way through, and `search.Search` the value that its steps share. `proposals` decides what is trained
 next: `sampler` proposes it with Optuna, `fill` solves its width for the budget. `timing` measures, here or on a cluster
-(`cluster_timing`). `training` and `tuning` train, with Ray; `finishing` trains the best to the end, `cutting` prunes
-what is over the budget into it. `console` says what happens. `reachability` tells before a search what it can find.
+(`cluster_timing`). `address` checks where to train; `ray_session` connects to Ray, with a `guard` that ends what is
+left of it; `cluster` reads from its nodes who trains. `training` and `tuning` train, with Ray; `finishing` trains the
+best to the end, `cutting` prunes what is over the budget into it. `console` says what happens. `reachability` tells
+before a search what it can find.
 """

@@ -60,10 +60,8 @@ def require_nodes(run: RunFolder, dataset: Dataset, root: str | None) -> None:
     asked = {}
     for node in _alive():
         if node["Resources"].get("CPU", 0) >= 1 or RESOURCE in node["Resources"]:
-            pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            question = ray.remote(  # type: ignore[call-overload]  # Ray's types forget this strategy
-                num_cpus=0, max_retries=0, scheduling_strategy=pinned
-            )(question_for_nodes())
+            pinned: Any = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            question = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=pinned)(question_for_nodes())
             path, study = run.study_path.resolve(), run.study_path.read_text("utf-8")
             asked[question.remote(nas.__version__, str(path), study, files)] = node["NodeManagerAddress"]
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)

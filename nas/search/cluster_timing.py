@@ -20,15 +20,15 @@ from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
 from nas.latency.record import Latency
 from nas.latency.target import Target
+from nas.latency.worker.replies import WorkerError, accept, refusal
 from nas.search.configured_ray import ray
 from nas.search.timing import LocalTiming, TimingOf
-from space import errors
 from space.architecture import Architecture
 from space.errors import UserError
 
 RESOURCE = "timing"
 
-Answer = tuple[object, str, str]  # or the kind and the words of an error
+Answer = tuple[object, dict[str, Any]]  # and a reply (`nas.latency.worker.replies`) that says why there is none
 
 
 class ClusterTiming:
@@ -38,7 +38,8 @@ class ClusterTiming:
     Weights are read by the node under the path that they have here. The records say which node it was
     (`environment["node"]`).
 
-    Raises (on entering): TargetError when the target cannot be timed there, saying what to install or change.
+    Raises (on entering): TargetError when the target cannot be timed there, saying what to install or change; OSError
+    when the node is lost.
     """
 
     def __init__(
@@ -86,9 +87,12 @@ class ClusterTiming:
         ray.kill(actor)
 
     def _ask(self, question: str, *arguments: Any) -> Any:
-        answer, kind, message = ray.get(getattr(self._actor, question).remote(*arguments))
-        if kind:
-            raise getattr(errors, kind, UserError)(message)
+        try:
+            answer, refused = ray.get(getattr(self._actor, question).remote(*arguments))
+        except ray.exceptions.RayError as error:
+            words = " ".join(str(error).split())[:200]
+            raise OSError(f"the cluster's node that times is lost: {words}; look at `ray status`") from None
+        accept(refused)
         return answer
 
 
@@ -98,7 +102,7 @@ def timing_of_cluster() -> TimingOf:
 
 
 class _TimingNode:
-    """What times, on its node. What a user can put right travels as text: Ray would wrap it in a traceback."""
+    """What times, on its node. What went wrong travels as text: Ray would wrap it in a traceback."""
 
     def start(self, target: Target, size: tuple[int, int], num_classes: int, patience_seconds: float) -> Answer:
         self._timing = LocalTiming(target, size, num_classes, patience_seconds=patience_seconds)
@@ -128,6 +132,6 @@ class _TimingNode:
 
     def _answer(self, work: Callable[[], object]) -> Answer:
         try:
-            return work(), "", ""
-        except UserError as error:
-            return None, type(error).__name__, str(error)
+            return work(), {}
+        except (UserError, OSError, WorkerError) as error:
+            return None, refusal(error)

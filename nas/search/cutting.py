@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nas.latency.estimates.table import LatencyTable
+from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.prune.judge import Judge
@@ -22,7 +23,7 @@ from space.network import Network
 
 def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pruner:
     """What prunes for a search, on the device that `meter` times on and whose latency table is `table`."""
-    study = search.study
+    study = search.study  # weighed by this process: the workers' device may be another machine's
     judge = Judge(
         CarefulMeter(meter=meter), study.data.size, search.num_classes, table=table, within=study.latency_within
     )
@@ -30,7 +31,7 @@ def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pr
         judge=judge,
         budget=search.budget,
         plan=PruningPlan(epochs=0),
-        tuning=FineTuning(dataset=search.dataset, recipe=study.recipe, device=search.workers.device),
+        tuning=FineTuning(dataset=search.dataset, recipe=study.recipe, device=training_device()),
         said=search.console.step,
     )
 

@@ -1,11 +1,10 @@
 """A process that outlives a search by a moment, however that ends, and ends what is left of its Ray.
 
-    python -I -S guard.py FOLDER OWNER        with a pipe as its input, whose other end the search, process OWNER, holds
+    python -m nas.search.guard FOLDER OWNER        with a pipe as its input, whose other end the search, OWNER, holds
 
 Some of Ray's processes look only now and then whether their parent is alive, and then try to report that it is not.
 When the pipe's other end is closed (a killed process's is), all processes of this user but OWNER that work in FOLDER,
-which is Ray's own, are killed, and it is removed. This file is run by itself and imports nothing of ours, so that it is
-there at once.
+which is Ray's own, are killed; it is removed, and what else was abandoned. It imports next to nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +16,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+
+from nas.storage.scratch import clear_abandoned
 
 ROUNDS, PAUSE_SECONDS = 20, 0.1  # while one is ended another may be starting
 
@@ -24,10 +26,11 @@ ROUNDS, PAUSE_SECONDS = 20, 0.1  # while one is ended another may be starting
 def start(folder: str) -> subprocess.Popen[bytes]:
     """A guard of Ray's folder; it acts when its standard input is closed, and ends."""
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, folder, str(os.getpid())],
+        [sys.executable, "-P", "-m", __name__, folder, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         start_new_session=True,  # Ctrl-C is not for it
     )
 
@@ -48,6 +51,7 @@ def main(folder: str, owner: int) -> int:
             break
         time.sleep(PAUSE_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
+    clear_abandoned()
     return 0
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from nas.search import guard
 from nas.search.address import address_of
 from nas.search.configured_ray import ray, ray_constants
 from nas.search.search import Workers
+from nas.storage.cache import cache_folder
 from nas.storage.scratch import scratch_folder
 from space.errors import UserError
 
@@ -37,6 +39,9 @@ def own_ray(workers: Workers) -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
         # The password that Ray lets nobody in without. Else it keeps one in the home folder, which may not be there.
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Trainings work in another folder than this process, and share its lane and its cache.
+        "TMPDIR": os.path.abspath(tempfile.gettempdir()),
+        "XDG_CACHE_HOME": str(cache_folder().absolute().parent),
     }
     usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     with contextlib.ExitStack() as session:
@@ -82,7 +87,10 @@ def joined_ray(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _connected(**options: Any) -> Iterator[None]:
-    """`ray.init` with these options of it, and its end."""
+    """`ray.init` with these options of it, and its end.
+
+    Raises: OSError when it ends in the middle.
+    """
     before = signal.getsignal(signal.SIGTERM)
     try:
         # Ray's workers get the current folder as the first one that modules are looked for in.
@@ -96,6 +104,8 @@ def _connected(**options: Any) -> Iterator[None]:
         _answer_again(before)
     try:
         yield
+    except ray.exceptions.RayError as error:
+        raise OSError(f"Ray, which runs the trainings, is lost: {_words(error)}; was there enough memory?") from None
     finally:
         ray.shutdown()
 

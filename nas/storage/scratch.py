@@ -21,7 +21,7 @@ def scratch_folder() -> Iterator[Path]:
 
     Raises: OSError when no folder can be made, because the disk is full say.
     """
-    _clear_abandoned()
+    clear_abandoned()
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -31,7 +31,7 @@ def scratch_folder() -> Iterator[Path]:
         yield folder
 
 
-def _clear_abandoned() -> None:
+def clear_abandoned() -> None:
     """Remove the folders of processes that are gone: the kernel has dropped their locks."""
     for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}????????/{OWNER}"):
         with contextlib.suppress(OSError):  # another user's, or one that another process removes just now

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import importlib.util
+import os
 import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 PRECISIONS = {"cpu": ("fp32",)}
 
 versions = eager.versions
-settle = eager.settle
 
 
 def available(target: Target) -> str | None:
@@ -25,6 +26,14 @@ def available(target: Target) -> str | None:
     if not any(shutil.which(compiler) for compiler in ("g++", "clang++")):
         return "it compiles C++; install g++ (Debian: apt install g++)"
     return None
+
+
+def settle(target: Target) -> None:
+    eager.settle(target)
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # Inductor names its folder for the user, whom a container may not know
+        os.environ["USER"] = str(os.getuid())
 
 
 def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:

@@ -6,13 +6,16 @@ import functools
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pynvml
 import pytest
 import torch
 
+from nas.latency import parse_target
 from nas.latency.machine import gpu
 from nas.latency.machine.gpu import UNSEEN, GpuState, processor_seconds, read, slowdowns
+from nas.latency.runtimes import tensorrt
 from space.errors import TargetError
 
 BUSY = "import os; print(flush=True)\nwhile os.getppid() > 1: pass"
@@ -134,3 +137,26 @@ def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_cpu(monkeypatc
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(gpu, "_gpus_of_driver", lambda: (0, None))
     assert gpu.training_device() == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("__version__ = '10.9.0.34'", "CUDA devices"),  # what is missing then is a GPU
+        ("__version__ = '11.0.1'", "expected TensorRT 10, got 11.0.1"),
+        ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "cannot be loaded"),
+    ],
+)
+def test_tensorrt_says_its_version_itself(
+    module: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package that brings it may be called tensorrt-cu12."""
+    if torch.cuda.is_available():
+        pytest.skip("TensorRT may be here")
+    (tmp_path / "tensorrt.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    missing = tensorrt.available(parse_target("tensorrt:fp16@cuda:0"))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    assert missing is not None
+    assert said in missing

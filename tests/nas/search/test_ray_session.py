@@ -21,7 +21,8 @@ import os, sys
 from nas.search.configured_ray import ray
 from nas.search.ray_session import own_ray
 from nas.search.search import Workers
-with own_ray(Workers(concurrent=1, threads=1, device="cpu")):
+from nas.storage.scratch import scratch_folder
+with own_ray(Workers(concurrent=1, threads=1, device="cpu")), scratch_folder():
     def modules():
         import nas, random
         return nas.__file__, random.__file__, sys.path
