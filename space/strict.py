@@ -34,6 +34,7 @@ SCALARS = {
     str: "tag:yaml.org,2002:str",
 }
 LONGEST_NAME = 60  # characters of a document that a message repeats
+LONGEST_WORDS = 1500  # characters of what is said of a value
 LEFT_OUT_WHEN_EMPTY = {"left_out_when_empty": True}
 """Metadata of a field that is not written while it holds nothing: one that came later, so that old texts stay."""
 
@@ -266,7 +267,8 @@ def _dataclass(node: yaml.Node, cls: Any, key: str, source: str) -> Any:
     try:
         return cls(**values)
     except UserError as error:
-        raise type(error)(f"{_where(node, key, source)}: {error}") from None
+        words = str(error)  # which may repeat a value of any length
+        raise type(error)(f"{_where(node, key, source)}: {words[:LONGEST_WORDS]}") from None
 
 
 def _scalar(node: yaml.Node, kind: Any, key: str, source: str) -> Any:

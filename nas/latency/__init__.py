@@ -25,8 +25,9 @@ Terms:
 
 Measuring touches the hardware, estimating reads a table. Each part uses only parts above it:
 
-    record, target
-    budget          record
+    target
+    record          target
+    budget          record, target
     machine         target
     runtimes        machine, target
     protocol        machine, record, target

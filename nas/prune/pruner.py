@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nas.latency.budget import Budget, unsettled
@@ -136,10 +136,7 @@ class Pruner:
                 depth=depth,
             )
         except BudgetError as error:
-            doubt = next(filter(None, map(unsettled, tried)), "")
-            if not doubt:
-                raise
-            raise BudgetError(f"{error}; or not: {doubt}") from None
+            raise _doubted(error, tried) from None
         self.judge.learn_from_cuts(cutter, self.budget, depth=depth)
 
     def _compare_groups(self, cutter: Cutter, network: Network) -> None:
@@ -179,22 +176,27 @@ class Pruner:
     def _allocated(self, scales: Weighed, milliseconds: float, *, last: bool) -> Allocation:
         """What stays at `milliseconds`; a cut on the way need not use them all."""
         taught: list[Architecture] = []
+        tried: list[Latency] = []
 
         def measure(architecture: Architecture) -> float:
             taught.append(architecture)
             latency = self.judge.latency(architecture)
+            tried.append(latency)
             self.said(f"tried   {latency}")
             return latency.milliseconds(self.budget.statistic)
 
-        allocation = allocate(
-            scales.cutter,
-            scales.scores,
-            scales.damage,
-            estimate=self.judge.estimate,
-            measure=measure,
-            budget_milliseconds=milliseconds,
-            full_enough=FULL_ENOUGH / AIM if last else ROUGHLY_FULL,
-        )
+        try:
+            allocation = allocate(
+                scales.cutter,
+                scales.scores,
+                scales.damage,
+                estimate=self.judge.estimate,
+                measure=measure,
+                budget_milliseconds=milliseconds,
+                full_enough=FULL_ENOUGH / AIM if last else ROUGHLY_FULL,
+            )
+        except BudgetError as error:
+            raise _doubted(error, tried) from None
         for architecture in taught:  # not sooner: the allocation corrects the estimates that it began with
             self.judge.learn(architecture, self.budget)
         self.said(f"cut     {self.judge.latency(allocation.architecture)}")
@@ -223,6 +225,12 @@ class Pruner:
     def _placed(self, network: Network) -> Network:
         """The network where it is weighed and trained."""
         return network if self.tuning is None else network.to(self.tuning.device)
+
+
+def _doubted(error: BudgetError, tried: Sequence[Latency]) -> BudgetError:
+    """What to say where no cut came out inside the budget: that the machine was busy, if it was."""
+    doubt = next(filter(None, map(unsettled, tried)), "")
+    return BudgetError(f"{error}; but {doubt}") if doubt else error
 
 
 def _pruned(network: Network, whole: Network, before: Latency, after: Latency) -> Pruned:

@@ -19,6 +19,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.data_seen import data_root
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Phase, Progress, Timed, Trial, read_progress, read_trial
@@ -63,7 +64,8 @@ class RunFolder:
         """Undo what `create` did, unless something was found out since: the same folder can be asked again."""
         if self.trials() or self.company():
             return
-        self.study_path.unlink(missing_ok=True)
+        for file in (self.study_path, self.root / DATA_SEEN):
+            file.unlink(missing_ok=True)
         for kind in ("trials", "company"):
             shutil.rmtree(self.root / kind, ignore_errors=True)
 

@@ -119,8 +119,8 @@ def _largest(architecture: Architecture, size: Size, fits: Callable[[Architectur
         return f"an input of at most {height}x{width}"
     whole = replace(architecture, channels={})
     if fits(scale_width(whole, NARROWEST), size):
-        factor = bisected(NARROWEST, 1.0, lambda factor: fits(scale_width(whole, factor), size))
-        return f"at most {factor:.2f} of its width"
+        share = bisected(NARROWEST, 1.0, lambda factor: fits(scale_width(whole, factor), size))
+        return f"at most {share:.2f} of its width"
     return "a machine with more memory"
 
 

@@ -75,6 +75,22 @@ class Tiring(Invented):
         return super().measure(architecture, weights=weights, within=within)
 
 
+class Busy(Invented):
+    """Beside a neighbour."""
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        return replace(super().measure(architecture, weights=weights, within=within), flagged=("a neighbour",))
+
+
+class Unsure(Invented):
+    """Knows latencies to 3 %."""
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        latency = super().measure(architecture, weights=weights, within=within)
+        low, high = (share * latency.p50_milliseconds for share in (0.97, 1.03))
+        return replace(latency, ci_low_milliseconds=low, ci_high_milliseconds=high)
+
+
 class Flattering(Invented):
     """Whatever is new to it, but for the whole network, seems to take 4 % less than it does."""
 
@@ -231,6 +247,21 @@ def test_a_budget_below_what_is_reached_is_said_before_anything_else(network: Ne
         pruner(target, dataset, said, Budget(milliseconds=0.05), PruningPlan(epochs=4)).prune(network)
     assert len(target.measured) == 4  # the whole network, and the smallest three that it can become
     assert not said
+
+
+def test_a_busy_machine_does_not_say_that_a_budget_cannot_be_reached(network: Network) -> None:
+    with pytest.raises(
+        BudgetError, match=r"cut as far as it goes .*but the machine was busy \(a neighbour\).*--patience"
+    ):
+        pruner(Busy(), None, [], share_of(network, 0.001)).prune(network)
+
+
+def test_a_cut_whose_interval_leaves_the_budget_is_cut_lower(network: Network) -> None:
+    budget, unsure = share_of(network, 0.75), Unsure()
+    pruned = pruner(unsure, None, [], budget).prune(network)
+    assert budget.verdict(pruned.after) == "PASS"
+    assert budget.verdict(unsure.measure(pruned.network.architecture)) == "PASS"
+    assert pruned.after.p50_milliseconds > 0.9 * budget.milliseconds
 
 
 def test_a_network_inside_the_budget_is_given_back(network: Network, dataset: Dataset) -> None:
