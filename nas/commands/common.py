@@ -234,8 +234,10 @@ def built_in_study(options: argparse.Namespace) -> Study:
     """
     from dataclasses import replace
 
+    from nas.latency.budget import Budget
     from nas.study import built_in_study
 
+    Budget.parse(options.budget)  # before the default target, which may have to be found by timing
     where = target(options)
     return replace(built_in_study(options.budget, on_gpu=where.on_cuda), target=str(where))
 
