@@ -38,7 +38,7 @@ def session(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path, str]]
     """
     for name in ("nas.py", "random.py"):
         (tmp_path / name).write_text("raise SystemExit('this is not your module')")
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:  # short: the paths of sockets are at most 107 bytes long
         environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1", "TMPDIR": temporary, "HOME": "/nowhere"}
         environment["PYTHONPATH"] = str(Path(__file__).parents[3])
         process = subprocess.Popen(
