@@ -66,7 +66,7 @@ def _checksum(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(dict(sorted(words.items()))).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
