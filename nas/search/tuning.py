@@ -103,6 +103,8 @@ class Feed(Searcher):
         """Why nothing more is trained."""
 
     def suggest(self, trial_id: str) -> Any:
+        if self.broken is not None:
+            return Searcher.FINISHED
         with self._kept():
             if self._work.waits():
                 return None  # Ray asks again

@@ -36,13 +36,14 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_second_owner_is_told_who_the_first_is_and_the_lock_goes_with_its_process(tmp_path: Path) -> None:
+    run = tmp_path / "run"
     told = r"is in use by process \d+ on .*one at a time"
-    with holder(tmp_path) as process, pytest.raises(UserError, match=told) as refused, owned(tmp_path):
+    with holder(run) as process, pytest.raises(UserError, match=told) as refused, owned(run):
         pass
     assert f"process {process.pid} on" in str(refused.value)
-    with owned(tmp_path):
-        assert (tmp_path / OWNER).read_text().startswith(f"process {os.getpid()} on ")
-    assert not tmp_path.exists(), "nothing is left, an empty folder neither"
+    with owned(run):
+        assert (run / OWNER).read_text().startswith(f"process {os.getpid()} on ")
+    assert not run.exists(), "nothing is left"
 
 
 def test_one_with_patience_waits_for_the_first_to_end(tmp_path: Path) -> None:
