@@ -338,7 +338,6 @@ def test_mutated_class_lists_are_read_or_refused(name: str, count: int, tmp_path
         found = tried(lambda: load(DataSpec(name="folder", root=str(tmp_path))), tally)
         assert found is None or 2 <= found.num_classes <= 255  # type: ignore[attr-defined]
     assert tally.longest_seconds < MOST_SECONDS
-    assert tally.longest_words < 3000
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
