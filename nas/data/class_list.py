@@ -7,7 +7,6 @@ values (a blank line or a comment between two names, numbers that do not count f
 from __future__ import annotations
 
 import codecs
-import colorsys
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -15,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.dataset import IGNORE, ILLEGAL
+from nas.data.pictures import distinct_colours
 from space import strict
 from space.errors import DataError, nearest
 
-GOLDEN_RATIO = 0.618033988749895
 LABELME_IGNORE = "__ignore__"
 """The first line of labelme's own lists: its value is -1, which its label files hold as 255."""
 
@@ -83,7 +82,7 @@ class ClassList:
     def palette(self) -> tuple[Colour, ...]:
         """One RGB colour (0..255) for each of `names`."""
         if self.colours is None:
-            return tuple(_distinct_colour(index) for index in range(len(self.names)))
+            return distinct_colours(len(self.names))
         listed = zip(self.classes, self._rgb, strict=True)
         return tuple(colour for name, colour in listed if name not in self._voids)
 
@@ -233,9 +232,3 @@ def _text(path: Path) -> str:
         return data.decode("utf-16" if wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error}); save it as UTF-8") from error
-
-
-def _distinct_colour(index: int) -> Colour:
-    hue, value = (index * GOLDEN_RATIO) % 1.0, (0.9, 0.65, 0.45)[index % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
