@@ -25,5 +25,5 @@ study = Study(
 if __name__ == "__main__":  # trainings are processes of their own
     run = RunFolder.create(Path("runs/own-images"), study)
     certificate = search(run)
-    print(f"{certificate.latency} against {certificate.budget}: {'kept' if certificate.passed else 'not kept'}")
+    print(f"{certificate.latency} against {certificate.budget}: {certificate.verdict}")
     print(f"the network, its weights and its certificate are in {run.winner}")
