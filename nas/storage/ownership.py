@@ -36,7 +36,6 @@ def owned(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
     Raises: UserError when another process owns it still after `patience_seconds`, saying which one; OSError when it
     cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / OWNER
     descriptor = _taken(file, time.monotonic() + patience_seconds)
     ended = threading.Event()
@@ -64,7 +63,11 @@ def _touch(descriptor: int, ended: threading.Event) -> None:
 def _taken(file: Path, deadline: float) -> int:
     """The file, locked and with our name in it."""
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except FileNotFoundError:  # its last owner has just removed the folder, which was empty
+            continue
         try:
             locked = _lock(descriptor)
             owner = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()

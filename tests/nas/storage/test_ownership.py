@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,24 @@ def test_one_with_patience_waits_for_the_first_to_end(tmp_path: Path) -> None:
         ending.start()
         with owned(tmp_path, patience_seconds=30):
             assert process.wait() == -signal.SIGKILL
+
+
+def test_an_owner_that_leaves_nothing_does_not_take_the_folder_from_the_next(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    owns, ends = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with owned(run):
+            owns.set()
+            ends.wait(30)
+
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(first)
+        assert owns.wait(30)
+        threading.Timer(0.5, ends.set).start()
+        with owned(run, patience_seconds=30):
+            ending.result(30)
+            assert (run / OWNER).is_file()
 
 
 @pytest.mark.parametrize("lives", [True, False])
