@@ -234,12 +234,17 @@ def built_in_study(options: argparse.Namespace) -> Study:
     """
     from dataclasses import replace
 
+    from nas.latency import parse_target
     from nas.latency.budget import Budget
+    from nas.latency.default import is_on_cuda
     from nas.study import built_in_study
 
-    Budget.parse(options.budget)  # before the default target, which may have to be found by timing
-    where = target(options)
-    return replace(built_in_study(options.budget, on_gpu=where.on_cuda), target=str(where))
+    Budget.parse(options.budget)
+    if options.target:
+        where = parse_target(options.target)
+        return replace(built_in_study(options.budget, on_gpu=where.on_cuda), target=str(where))
+    # Which runtime is the default one may have to be found by timing: not before everything else that is asked is read.
+    return built_in_study(options.budget, on_gpu=is_on_cuda())
 
 
 def within(options: argparse.Namespace) -> float:

@@ -71,6 +71,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--samples: expected at least 1, got {options.samples}")
     if options.networks < calibration.FEWEST:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {options.networks}")
+    patience_seconds = common.patience(options)
     study = _study(options)
     budget = Budget.parse(study.budget)
     target = parse_target(study.target) if study.target else default_target()
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
     print(
         f"{budget} on {target} at {study.data.size[0]}x{study.data.size[1]}, {dataset.num_classes} classes", flush=True
     )
-    with Meter(target, study.data.size, dataset.num_classes, patience_seconds=common.patience(options)) as meter:
+    with Meter(target, study.data.size, dataset.num_classes, patience_seconds=patience_seconds) as meter:
         table = calibration.kept_table(meter) or _make_table(meter, options.networks)
     print(
         f"estimated from a latency table: fitted to {table.networks} measured networks, {table.error:.1%} off on "

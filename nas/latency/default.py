@@ -51,6 +51,12 @@ def default_target() -> Target:
     return Target.parse(choose().target)
 
 
+def is_on_cuda() -> bool:
+    """Whether the default target is a GPU's; nothing is timed for that."""
+    targets = [Target.parse(text) for texts in DEPLOYMENT for text in texts]
+    return any(target.on_cuda and _missing(target) is None for target in targets)
+
+
 def choose(measure: MeasureTarget | None = None) -> DefaultTarget:
     """The default target with its reason: kept from last time, or found by timing."""
     for texts in DEPLOYMENT:
