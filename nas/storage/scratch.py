@@ -12,6 +12,7 @@ from pathlib import Path
 
 PREFIX = "fb"  # short, since sockets with long names lie in it
 OWNER = "owner.lock"  # locked as long as its process lives
+UNLOCKED = "owner.new"
 LENGTH = len(PREFIX) + 9  # of a folder's name and the slash before it
 
 
@@ -25,9 +26,10 @@ def scratch_folder() -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        owner = os.open(folder / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        owner = os.open(folder / UNLOCKED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, owner)
         fcntl.flock(owner, fcntl.LOCK_EX)
+        (folder / UNLOCKED).rename(folder / OWNER)  # under this name it is locked, or its process is gone
         yield folder
 
 

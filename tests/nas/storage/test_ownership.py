@@ -100,3 +100,4 @@ def test_a_folder_can_be_owned_again_and_removed_while_it_is_owned(tmp_path: Pat
         with owned(tmp_path / "run"):
             (tmp_path / "run" / OWNER).unlink()
             (tmp_path / "run").rmdir()
+        assert not (tmp_path / "run").exists()

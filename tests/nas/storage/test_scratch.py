@@ -15,6 +15,16 @@ from nas.storage.scratch import PREFIX, scratch_folder
 OWNER = "from nas.storage.scratch import scratch_folder\nwith scratch_folder() as it: print(it, flush=True); input()"
 
 
+MANY = """
+from nas.storage.scratch import OWNER, scratch_folder
+lost = 0
+for _ in range(1500):
+    with scratch_folder() as it:
+        lost += not (it / OWNER).exists()
+print(lost)
+"""
+
+
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -45,3 +55,9 @@ def test_a_killed_processs_folder_is_removed_by_the_next_and_a_living_ones_is_no
     with scratch_folder():
         assert not folder.exists()
     assert [each.name for each in temporary.iterdir()] == [f"{PREFIX}12345678"]
+
+
+def test_processes_that_make_folders_at_once_do_not_remove_each_others(temporary: Path) -> None:
+    makers = [subprocess.Popen([sys.executable, "-c", MANY], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [maker.communicate(timeout=120)[0] for maker in makers] == ["0\n"] * 3
+    assert list(temporary.iterdir()) == []
