@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     folder, study = _resumed(options) if options.resume else _new(options)
     with owned(folder.root):
         before = _ask(folder, study, new=not options.resume)
+        known = _known(folder)
         try:
             return search(folder, address=options.address).verdict
         except KeyboardInterrupt:
@@ -70,7 +71,10 @@ def run(options: argparse.Namespace) -> Verdict | None:
                 f"on with: nas search --resume {folder.root}"
             ) from error
         except UserError:
-            _take_back(folder, before, study)
+            if before is None:
+                folder.withdraw()
+            elif _known(folder) == known:  # refused before anything was found out by it
+                folder.write_study(before)
             raise
 
 
@@ -87,16 +91,17 @@ def _ask(folder: RunFolder, study: Study, *, new: bool) -> Study | None:
     return before
 
 
-def _take_back(folder: RunFolder, before: Study | None, study: Study) -> None:
-    """Undo what was asked and refused before anything was found out."""
-    from nas.latency.budget import Budget
-
-    if before is None:
-        folder.withdraw()
-    elif before.budget != study.budget and not any(
-        trial.budget_milliseconds == Budget.parse(study.budget).milliseconds for trial in folder.trials()
-    ):
-        folder.write_study(before)
+def _known(folder: RunFolder) -> list[tuple[str, float, int, int]]:
+    """How far each trial of a run is: its key, the budget it was made for, and its epochs."""
+    return [
+        (
+            trial.architecture.key,
+            trial.budget_milliseconds,
+            len(folder.progress(trial, "search").history),
+            len(folder.progress(trial, "finish").history),
+        )
+        for trial in (*folder.trials(), *folder.company())
+    ]
 
 
 def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:

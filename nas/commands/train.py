@@ -59,15 +59,9 @@ def run(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     device = common.device(options)
     out = Path(options.out or f"runs/train-{Path(options.architecture).stem}")
-    if not options.resume and ((out / CHECKPOINT).exists() or (out / WEIGHTS).exists()):
-        raise UserError(f"--out: {out} holds a training already; go on with --resume, or give another --out")
     spec = common.data_spec(options.data, options.input)
     _require_room(architecture, spec.size, recipe, device)
-    dataset = load(spec)
-    findings = check(dataset)
-    common.say_notes(findings)
     common.output_folder(out)
-    hold_to_data(out, findings.fingerprint, root=spec.root, begun=options.resume and (out / CHECKPOINT).is_file())
 
     from nas.runs.epochs import go_on
     from nas.storage.ownership import owned
@@ -78,8 +72,14 @@ def run(options: argparse.Namespace) -> None:
     def trainer_of() -> Trainer:
         return Trainer(architecture, dataset, recipe, device=device, threads=threads, guard=lane.training_step)
 
-    with owned(out):
+    with owned(out):  # what is in the folder is looked at by one process only
         kept = (out / CHECKPOINT).is_file()
+        if not options.resume and (kept or (out / WEIGHTS).exists()):
+            raise UserError(f"--out: {out} holds a training already; go on with --resume, or give another --out")
+        dataset = load(spec)
+        findings = check(dataset)
+        common.say_notes(findings)
+        hold_to_data(out, findings.fingerprint, root=spec.root, begun=options.resume and kept)
         trainer = go_on(trainer_of, out)
         if kept and not trainer.epoch:
             print(f"{out / CHECKPOINT} is damaged: the training begins anew")

@@ -15,6 +15,7 @@ import yaml
 
 import space
 from nas.runs.trained import load_trained
+from nas.storage.ownership import owned
 from nas.training.weights import load_weights
 
 
@@ -75,6 +76,14 @@ def test_another_training_in_the_same_folder_is_refused(nas, small, pictures, tr
     resumed = nas(*words(small, pictures, trained, "--epochs", "2", "--resume"))
     assert "epochs: 1 in the checkpoint, epochs: 2 here" in resumed.refusal()
     assert (trained / "weights.safetensors").read_bytes() == before
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(nas, small, pictures, tmp_path):
+    out = tmp_path / "out"
+    with owned(out):
+        (out / "data.yaml").write_text("of the training under way")
+        assert f"{out} is in use by process" in nas(*words(small, pictures, out)).refusal()
+        assert (out / "data.yaml").read_text() == "of the training under way"
 
 
 def test_a_truncated_jpeg_is_named_before_anything_is_trained(nas, small, own_pictures, tmp_path):

@@ -97,13 +97,14 @@ def test_data_that_moved_with_the_run_are_found(project: Path) -> None:
 def test_data_that_moved_alone_are_asked_for_and_taken(project: Path, nas: Nas, tmp_path: Path) -> None:
     (project / "d").rename(tmp_path / "new place")
     run = project / "run"
+    before = (run / "study.yaml").read_text()
     said = nas("search", "--resume", run).refusal()
     assert f"{project / 'd'}, where the data of this run were, is not a folder here" in said
     assert f"nas search --resume {run} --data DIR" in said
     swap_labels(tmp_path / "new place")  # so that it goes no further than to the data
     for given in (str(tmp_path / "new place"), f"folder:{tmp_path / 'new place'}"):
         assert "labels have changed" in nas("search", "--resume", run, "--data", given).refusal()
-    assert RunFolder.open(run).study().data.root == str(tmp_path / "new place")
+    assert (run / "study.yaml").read_text() == before, "what was refused is not asked again"
     assert "check the path" in nas("search", "--resume", run, "--data", tmp_path / "nowhere").refusal()
     assert "--data goes with --resume" in nas("search", "--budget", "5ms", "--data", tmp_path).refusal()
 
