@@ -41,6 +41,10 @@ class HaltedError(UserError):
     """Work that its surroundings broke off: a disk, memory, files, machines. Nothing finished is lost by it."""
 
 
+class BusyError(UserError):
+    """A network that would fit into memory, did others not hold it now: that says nothing about the network."""
+
+
 class ExportError(UserError):
     """A network that cannot be written as a graph that gives what PyTorch gives."""
 

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print what is here, one line each. Something missing is an answer, not an error."""
-    from nas.cores import usable_cores
+    from nas.host.cores import usable_cores
     from nas.latency.machine.device import cpu_model
 
     lines = [

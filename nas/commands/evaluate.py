@@ -25,11 +25,11 @@ def run(options: argparse.Namespace) -> None:
 
     Raises: UserError or DataError for weights, data and devices that do not fit.
     """
-    from nas.cores import usable_cores
     from nas.data import check
+    from nas.host.cores import usable_cores
+    from nas.host.memory import require_inference
     from nas.latency.machine import lane
     from nas.runs.trained import load_trained
-    from nas.storage.memory import require_inference
     from nas.terminal import class_table
     from nas.training.evaluation import evaluate
 

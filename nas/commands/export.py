@@ -37,10 +37,10 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from nas.data import MEAN, STD
+    from nas.host.memory import require_inference
     from nas.runs.checked_export import export_checked
     from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
-    from nas.storage.memory import require_inference
 
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)

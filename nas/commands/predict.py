@@ -42,15 +42,16 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.data import read_image
     from nas.data.pictures import overlay
+    from nas.host.memory import require_inference
     from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
-    from nas.storage.memory import require_inference
     from nas.training.prediction import predict
 
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
-    require_inference(trained.architecture, labelling.size, len(labelling.classes))
-    network = trained.network(len(labelling.classes)).to(common.device(options))
+    device = common.device(options)
+    require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
+    network = trained.network(len(labelling.classes)).to(device)
     for image_path, overlay_path in _destinations(options.images, common.output_folder(options.out)):
         image = read_image(image_path, None)
         label = predict(network, image, labelling.size)

@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from pathlib import Path
 
     from nas.data import check
+    from nas.host.memory import require_inference
     from nas.latency import Meter
     from nas.latency.budget import Budget
     from nas.latency.estimates.calibration import kept_table
@@ -83,7 +84,6 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.runs.certificate import read_certificate
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification, Finished, write_winner
-    from nas.storage.memory import require_inference
     from nas.training import load_recipe
     from space import parameters
 
@@ -97,9 +97,9 @@ def run(options: argparse.Namespace) -> Verdict | None:
     if dataset is not None:
         common.say_notes(check(dataset))
     num_classes = len(labelling.classes)
-    require_inference(trained.architecture, labelling.size, num_classes)
-    network = trained.network(num_classes)
     target, device, out = common.target(options), common.device(options), Path(options.out)
+    require_inference(trained.architecture, labelling.size, num_classes, device=device)
+    network = trained.network(num_classes)
 
     def certify(network: Network) -> Latency:
         certificate = write_winner(

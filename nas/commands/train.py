@@ -48,8 +48,8 @@ def run(options: argparse.Namespace) -> None:
     """Train, or go on training, and write architecture, weights and scores."""
     from pathlib import Path
 
-    from nas.cores import usable_cores
     from nas.data import check, load
+    from nas.host.cores import usable_cores
     from nas.latency.machine import lane
     from nas.runs.data_seen import hold_to_data
     from nas.runs.trained import load_architecture
@@ -93,7 +93,7 @@ def _require_room(architecture: Architecture, size: tuple[int, int], recipe: Rec
 
     Raises: UserError with what would do.
     """
-    from nas.storage.memory import require_training
+    from nas.host.memory import require_training
 
     height, width = (min(crop, most) for crop, most in zip(recipe.crop or size, size, strict=True))
     require_training(architecture, (height, width), FEWEST_CLASSES, batch_size=recipe.batch_size, device=device)

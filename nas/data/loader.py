@@ -6,12 +6,12 @@ import functools
 import importlib.util
 import itertools
 import logging
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import Dataset, Split, label_map
+from nas.host.memory import whole_bytes
 from space.errors import DataError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _require_memory(dataset: Dataset, batch_size: int, augmentation: Augmentatio
     """
     height, width = augmentation.crop if augmentation and augmentation.crop else dataset.size
     one = COPIES * BYTES_PER_PIXEL * height * width
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // one
+    most = whole_bytes() // one
     if batch_size > most:
         advice = f"give a batch of {most} at most, or a smaller size" if most else "give a smaller size"
         raise DataError(

@@ -16,11 +16,11 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.cores import usable_cores
 from nas.data.dataset import IGNORE, Dataset
 from nas.data.decoding import Convention, decode_label, decode_picture
 from nas.data.files import check_same_size, classes_of, read_bytes, read_label
 from nas.data.fingerprint import Fingerprint
+from nas.host.cores import usable_cores
 from space.errors import DataError
 
 SplitName = Literal["train", "validation"]

@@ -12,8 +12,8 @@ import time
 import torch
 from torch import Tensor
 
+from nas.host.memory import require_inference
 from nas.latency.machine import lane
-from nas.storage.memory import require_inference
 from space import Architecture
 from space.channels import widths
 from space.graph import Node

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from nas.cores import usable_cores
+from nas.host.cores import usable_cores
 from space.errors import TargetError, nearest
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")

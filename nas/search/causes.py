@@ -2,17 +2,19 @@
 
 A loss that is no number, a layer that its batches do not fit and a need for more memory than the machine has are the
 candidate's: trying again ends the same way. A full disk, memory that others hold, a file that cannot be read, a node
-without the data and a process that was killed say nothing about it: the run halts, and tries again when it goes on.
+without the data and a process that was killed say nothing about it: the run halts, and tries again when it goes on. So
+does a mistake of ours, which is told as one.
 """
 
 from __future__ import annotations
 
 import re
 import resource
+import traceback
 from dataclasses import dataclass
-from pathlib import Path
 
-from space.errors import ArchitectureError, TrainingError, UserError
+from nas.host.memory import resident_bytes, virtual_bytes, whole_bytes
+from space.errors import ArchitectureError, BusyError, TrainingError, UserError
 
 LONGEST = 400
 MEMORY = re.compile(
@@ -27,6 +29,8 @@ ASKED = re.compile(r"allocate ([\d.]+) ?(bytes|[KMGT]iB)", re.I)
 UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 CRASH = re.compile(r"Fatal Python error: (?!Bus error)(.+)")
 """What `faulthandler` writes when a process breaks of itself. A bus error is a disk that filled under a mapped file."""
+FAULTS = (AssertionError, LookupError, TypeError, AttributeError, NameError)
+"""Mistakes of ours, whatever the disk or the candidate is like."""
 ROOM = "make room on the disk, or put right what is said there"
 FREE = "free memory, or lower `search.concurrent` or the recipe's `batch_size` in the run's study.yaml"
 
@@ -39,6 +43,8 @@ class Cause:
     """The last line of the exception."""
     advice: str = ""
     """What to do before going on; empty where the candidate is the reason."""
+    fault: str = ""
+    """The traceback where neither is, but a mistake of ours."""
 
 
 def cause_of(error: BaseException) -> Cause:
@@ -46,8 +52,12 @@ def cause_of(error: BaseException) -> Cause:
     words = _last_line(error)
     if isinstance(error, (TrainingError, ArchitectureError)):
         return Cause(words=words)
+    if isinstance(error, BusyError):
+        return Cause(words=words, advice=FREE)
     if isinstance(error, MemoryError) or MEMORY.search(words):
         return Cause(words=words) if _is_own_need(error, words) else Cause(words=words, advice=FREE)
+    if isinstance(error, FAULTS):
+        return Cause(words=words, fault="".join(traceback.format_exception(error)))
     if isinstance(error, UserError) or not isinstance(error, (RuntimeError, ValueError, ArithmeticError)):
         return Cause(words=words, advice=ROOM)
     return Cause(words=words, advice=ROOM if SURROUNDINGS.search(words) else "")
@@ -86,21 +96,7 @@ def _is_own_need(error: BaseException, words: str) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         _, total = torch.cuda.mem_get_info()
         return torch.cuda.memory_allocated() + asked > 0.95 * total
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and _virtual_bytes() + asked > limit:
+    if limit != resource.RLIM_INFINITY and virtual_bytes() + asked > limit:
         return True
-    return resident + asked > 0.95 * _memory_bytes()
-
-
-def _virtual_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
-
-
-def _memory_bytes() -> float:
-    """What this machine, or the container that we are in, has."""
-    total = float(re.findall(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text("ascii"))[0]) * 1024
-    try:
-        return min(total, float(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
-    except (OSError, ValueError):  # no such limit
-        return total
+    return resident_bytes() + asked > 0.95 * whole_bytes()

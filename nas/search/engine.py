@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import space
-from nas.cores import usable_cores
 from nas.data import check, load
 from nas.data.loader import dali_works
+from nas.host.cores import usable_cores
 from nas.latency import default_target, parse_target
 from nas.latency.budget import unsettled
 from nas.latency.machine.gpu import training_device

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from nas.host.memory import bisected
 from nas.latency.budget import Budget
 from nas.search.fill import NARROWEST, WIDEST, Allows
-from nas.storage.memory import bisected
 from nas.study import Study
 from space.architecture import Architecture
 from space.count import memory

@@ -6,7 +6,8 @@ When that fails too, a network that every target can time tells whose fault it i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,7 @@ from nas.latency.meter import Measures
 from nas.latency.protocol import QUICK, WITHIN
 from nas.latency.record import Latency
 from space.architecture import Architecture
-from space.errors import HaltedError, TargetError, UnmeasuredError
+from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
 from space.scale import scale_width
 
 FAULTS = (TargetError, WorkerError, MemoryError)
@@ -34,14 +35,20 @@ def time_each(
 ) -> list[Latency | UnmeasuredError]:
     """The latency of each of untrained networks that take turns, or why it cannot be timed.
 
-    Raises: TargetError or HaltedError when the target times nothing at all.
+    Raises: TargetError or HaltedError when the target times nothing at all; HaltedError when others hold the memory.
     """
     if not architectures:
         return []
-    try:
-        return list(meter.measure_together(architectures, within=within))
-    except FAULTS:
-        pass
+    with _unless_busy():
+        try:
+            return list(meter.measure_together(architectures, within=within))
+        except FAULTS:
+            return _one_by_one(meter, architectures, within)
+
+
+def _one_by_one(
+    meter: Measures, architectures: Sequence[Architecture], within: float
+) -> list[Latency | UnmeasuredError]:
     found: list[Latency | UnmeasuredError] = []
     for each in architectures:
         try:
@@ -55,12 +62,13 @@ def time_one(meter: Measures, architecture: Architecture, *, within: float, weig
     """The latency of a network, as `Meter.measure` gives it.
 
     Raises: UnmeasuredError when it cannot be timed although others can; TargetError or HaltedError when the target
-    times nothing at all.
+    times nothing at all; HaltedError when others hold the memory.
     """
-    try:
-        return meter.measure(architecture, weights=weights, within=within)
-    except FAULTS:
-        return _at_fault(meter, lambda: meter.measure(architecture, weights=weights, within=within))
+    with _unless_busy():
+        try:
+            return meter.measure(architecture, weights=weights, within=within)
+        except FAULTS:
+            return _at_fault(meter, lambda: meter.measure(architecture, weights=weights, within=within))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +89,18 @@ class CarefulMeter:
                 raise each
             found.append(each)
         return found
+
+
+@contextlib.contextmanager
+def _unless_busy() -> Iterator[None]:
+    """Raises: HaltedError in place of BusyError: what others hold is no verdict on a network."""
+    try:
+        yield
+    except BusyError as error:
+        raise HaltedError(
+            f"{error}; nothing finished is lost: free memory, or lower `search.concurrent` in the run's study.yaml, "
+            "and go on with --resume"
+        ) from error
 
 
 def reason_of(error: BaseException) -> str:

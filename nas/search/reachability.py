@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 import space
+from nas.host.memory import require_training
 from nas.latency.budget import Budget
 from nas.search.fill import NARROWEST, Allows, EstimateMilliseconds, anything
 from nas.search.limits import above_the_space, widest
-from nas.storage.memory import require_training
 from nas.study import Study
 from nas.training import Recipe
 from space import Architecture

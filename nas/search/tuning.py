@@ -1,8 +1,8 @@
 """Ray Tune as the executor of trainings.
 
-Ray runs what it is fed, on one machine or a cluster, and stops weak trials. It keeps no state of ours: every trial
-writes its epochs and checkpoints into the run's folder (on a cluster, a folder that all nodes see), and an
-interrupted run is fed again from there.
+Ray runs what it is fed, on one machine or a cluster; which trials are weak and stop, `Feed` tells it. Ray keeps no
+state of ours: every trial writes its epochs and checkpoints into the run's folder (on a cluster, a folder that all
+nodes see), and an interrupted run is fed again from there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from nas.data import load
 from nas.runs.epochs import commit_epoch, go_on
@@ -29,9 +29,13 @@ from nas.storage.ownership import owned
 from nas.storage.scratch import scratch_folder
 from space.errors import HaltedError
 
+if TYPE_CHECKING:
+    from nas.training.trainer import Trainer
+
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
 PATIENCE_SECONDS = 60.0  # for a process of an earlier driver to end that trains the same
 LAST_WORDS = ".last_words.tmp"
+NOTHING = Cause(words="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +126,8 @@ class Feed(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         with self._kept():
+            if result["fault"]:
+                raise RuntimeError(result["fault"])  # the traceback, with which the program ends
             if result["advice"]:
                 self._halt(self._jobs[trial_id], Cause(words=result["failed"], advice=result["advice"]))
             elif result["failed"]:
@@ -225,6 +231,7 @@ class TrialRunner(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self._job = contextlib.ExitStack()
         self._broken: Cause | None = None
+        self._trainer: Trainer | None = None
         try:
             self._begin(config)
         except Exception as error:
@@ -257,7 +264,7 @@ class TrialRunner(tune.Trainable):
 
         self._trainer = go_on(trainer, self._folder)
         if self._trainer.finished:  # its weights are damaged
-            self._save_weights()
+            self._save_weights(self._trainer)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
@@ -271,31 +278,28 @@ class TrialRunner(tune.Trainable):
             except Exception as error:
                 self._broken = cause_of(error)
         self.cleanup()
-        return {"epoch": 0, "miou": 0.0, "failed": self._broken.words, "advice": self._broken.advice, "done": True}
+        return _result(0, 0.0, done=True, cause=self._broken)
 
     def _train(self) -> dict[str, Any]:
-        if not self._trainer.finished:
-            self._trainer.run_epoch()
-            self._save_weights()  # before the epoch counts
-            commit_epoch(self._folder, self._trainer)
+        trainer = self._trainer
+        assert trainer is not None, "nothing broke at the beginning"
+        if not trainer.finished:
+            trainer.run_epoch()
+            self._save_weights(trainer)  # before the epoch counts
+            commit_epoch(self._folder, trainer)
         last = read_progress(self._folder).history[-1]
-        if self._trainer.finished:
+        if trainer.finished:
             self.cleanup()
-        return {
-            "epoch": last.epoch,
-            "miou": last.scores.miou,
-            "failed": "",
-            "advice": "",
-            "done": self._trainer.finished,
-        }
+        return _result(last.epoch, last.scores.miou, done=trainer.finished)
 
-    def _save_weights(self) -> None:
+    def _save_weights(self, trainer: Trainer) -> None:
         from nas.training.weights import save_weights
 
-        words = metadata(self._trainer.architecture, Labelling.of(self._trainer.dataset))
-        save_weights(self._folder / WEIGHTS, self._trainer.weights(), words)
+        words = metadata(trainer.architecture, Labelling.of(trainer.dataset))
+        save_weights(self._folder / WEIGHTS, trainer.weights(), words)
 
     def cleanup(self) -> None:
+        self._trainer = None  # the next training needs its memory
         self._job.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
@@ -303,6 +307,11 @@ class TrialRunner(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         return  # `setup` went on from the run's folder
+
+
+def _result(epoch: int, miou: float, *, done: bool, cause: Cause = NOTHING) -> dict[str, Any]:
+    told = {"failed": cause.words, "advice": cause.advice, "fault": cause.fault}
+    return {"epoch": epoch, "miou": miou, "done": done, **told}
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
+import torch
+
 from space.errors import DataError, UserError
 
 Item = TypeVar("Item")
@@ -33,7 +35,7 @@ def guarded(batches: Iterable[Item], guard: Guard) -> Generator[Item, None, None
                 batch = next(source)
             except StopIteration:
                 return
-            except (UserError, OSError, MemoryError, AssertionError):
+            except (UserError, OSError, MemoryError, AssertionError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
                 words = " ".join(str(error).split())[-300:] or type(error).__name__

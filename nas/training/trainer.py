@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data import Augmentation, Dataset, Loader, class_shares, make_loader
-from nas.storage.memory import require_training
+from nas.host.memory import require_training
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.evaluation import evaluate_batches
 from nas.training.loss import class_weights, distillation_loss, total_loss

@@ -26,6 +26,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from nas.host.memory import require_inference
 from nas.latency import runtimes
 from nas.latency.machine import device, lane
 from nas.latency.protocol import PATIENCE_SECONDS
@@ -35,7 +36,6 @@ from nas.latency.target import Target
 from nas.latency.worker import children
 from nas.latency.worker.replies import PROGRAM, answer
 from nas.latency.worker.session import Session, build, environment
-from nas.storage.memory import require_inference
 from space import Architecture, TargetError, strict
 
 # Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nas.search.causes import cause_of, cause_of_death
-from space.errors import ArchitectureError, DamagedError, DataError, TrainingError
+from space.errors import ArchitectureError, BusyError, DamagedError, DataError, TrainingError
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights.safetensors")
 
@@ -33,7 +33,6 @@ def of_torch(call: object) -> Exception:
         RuntimeError("CUDA error: device-side assert triggered"),
         RuntimeError("unable to mmap 100 bytes from file </dev/shm/x>: Cannot allocate memory (12)"),
         ModuleNotFoundError("No module named 'nas.runs'"),
-        AssertionError("ours"),
     ],
     ids=str,
 )
@@ -41,6 +40,20 @@ def test_a_cause_of_the_surroundings_is_no_verdict(error: Exception) -> None:
     cause = cause_of(error)
     assert cause.advice
     assert str(error).splitlines()[-1] in cause.words
+
+
+def test_memory_that_others_hold_is_no_verdict_and_it_is_memory_that_helps() -> None:
+    busy = BusyError("expected a network that fits into memory; end what else holds it")
+    assert cause_of(busy).words == str(busy)
+    assert "free memory" in cause_of(busy).advice
+
+
+@pytest.mark.parametrize("error", [AssertionError("ours"), KeyError("ours"), TypeError("ours"), AttributeError("ours")])
+def test_a_mistake_of_ours_is_neither_a_verdict_nor_a_full_disk(error: Exception) -> None:
+    cause = cause_of(error)
+    assert cause.fault.startswith(type(error).__name__)
+    assert "ours" in cause.fault
+    assert not cause.advice
 
 
 def test_a_cause_of_the_candidate_is_its_exception_s_last_line() -> None:

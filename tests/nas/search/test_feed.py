@@ -15,12 +15,18 @@ from nas.search.job import Job
 from nas.search.search import Candidate, Search
 from nas.search.tuning import Feed, Halt, Jobs
 from nas.study import built_in_study
-from space.errors import BudgetError, HaltedError
+from space.errors import BudgetError, HaltedError, UserError
 
 Ended = list[tuple[str, int, float | None, str]]
-RESULT = {"epoch": 1, "miou": 0.2, "failed": "", "advice": ""}
-FULL = {"epoch": 0, "miou": 0.0, "failed": "OSError: [Errno 28] No space left on device", "advice": "make room"}
-DIVERGED = {"epoch": 0, "miou": 0.0, "failed": "expected finite numbers, got a loss of nan", "advice": ""}
+RESULT = {"epoch": 1, "miou": 0.2, "failed": "", "advice": "", "fault": ""}
+FULL = {
+    "epoch": 0,
+    "miou": 0.0,
+    "failed": "OSError: [Errno 28] No space left on device",
+    "advice": "make room",
+    "fault": "",
+}
+DIVERGED = {"epoch": 0, "miou": 0.0, "failed": "expected finite numbers, got a loss of nan", "advice": "", "fault": ""}
 
 
 @pytest.fixture
@@ -63,6 +69,15 @@ def test_a_full_disk_in_a_worker_halts_the_run_without_a_verdict(feed_of: Callab
     assert "\n" not in str(feed.broken)
     assert Halt(feed).stop_all()
     assert feed.suggest("b") == Feed.FINISHED
+
+
+def test_a_mistake_of_ours_ends_the_run_with_its_traceback(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
+    feed, ended = feed_of()
+    words = "Traceback (most recent call last):\nKeyError: 'ours'\n"
+    feed.on_trial_complete("a", RESULT | {"epoch": 0, "failed": "KeyError: 'ours'", "fault": words})
+    assert ended == []
+    assert not isinstance(feed.broken, UserError)
+    assert str(feed.broken) == words
 
 
 def test_a_loss_of_nan_is_the_verdict_it_was(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:

@@ -22,7 +22,7 @@ from nas.search.search import Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe
 from space import Architecture
-from space.errors import HaltedError, TargetError, UnmeasuredError
+from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
 
 SIZE = (180, 240)
 Invented = Callable[[float], Latency]
@@ -128,3 +128,11 @@ def test_a_target_that_times_nothing_is_no_fault_of_a_candidate(invented: Invent
         time_one(missing, erfnet, within=WITHIN)
     with pytest.raises(UnmeasuredError, match="labels"):
         time_one(Refusing(invented, lambda each: each == erfnet, TargetError("other labels")), erfnet, within=WITHIN)
+
+
+def test_memory_that_others_hold_halts_and_says_nothing_about_a_candidate(invented: Invented) -> None:
+    busy = Refusing(invented, lambda _: True, BusyError("expected a network that fits into memory, got others"))
+    with pytest.raises(HaltedError, match=r"got others.*free memory.*--resume"):
+        time_each(busy, [space.load("erfnet")], within=WITHIN)
+    with pytest.raises(HaltedError, match=r"got others.*free memory.*--resume"):
+        time_one(busy, space.load("erfnet"), within=WITHIN)

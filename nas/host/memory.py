@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from nas.host.control_groups import control_groups, text_of
 from space.architecture import Architecture
 from space.count import memory
-from space.errors import ArchitectureError, UserError
+from space.errors import ArchitectureError, BusyError, UserError
 from space.scale import scale_width
 
 SMALLEST_INPUT = 16  # pixels of a side that is still proposed
@@ -28,11 +29,14 @@ Size = tuple[int, int]
 
 
 def free_bytes(device: str = "cpu") -> int:
-    """What a process may still take, of the machine's memory or of a GPU's (`cuda:1`)."""
+    """What this process may still take, of the machine's memory or of a GPU's (`cuda:1`), what PyTorch keeps there for
+    its next tensors included.
+    """
     if device != "cpu":
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     return min([*_machine("MemAvailable"), *_groups(free=True), *_own_limits(free=True)], default=UNLIMITED)
 
 
@@ -45,6 +49,16 @@ def whole_bytes(device: str = "cpu") -> int:
     return min([*_machine("MemTotal"), *_groups(free=False), *_own_limits(free=False)], default=UNLIMITED)
 
 
+def resident_bytes() -> int:
+    """What this process has in memory."""
+    return _pages()[1]
+
+
+def virtual_bytes() -> int:
+    """What this process has mapped, which `ulimit -v` counts."""
+    return _pages()[0]
+
+
 def require_inference(
     architecture: Architecture,
     size: Size,
@@ -55,7 +69,7 @@ def require_inference(
 ) -> None:
     """Refuse a network that cannot be run on one image of `size` (height, width).
 
-    Raises: `kind` with what would do, or UserError where others hold the memory that it needs.
+    Raises: `kind` with what would do, or BusyError where others hold the memory that it needs.
     """
 
     def needed(narrowed: Architecture, smaller: Size) -> int:
@@ -69,7 +83,7 @@ def require_training(
 ) -> None:
     """Refuse a network that cannot be trained on batches of crops of `size` (height, width).
 
-    Raises: ArchitectureError with what would do, or UserError where others hold the memory that it needs.
+    Raises: ArchitectureError with what would do, or BusyError where others hold the memory that it needs.
     """
 
     def needed(narrowed: Architecture, smaller: Size) -> int:
@@ -101,7 +115,7 @@ def _require(
     )
     largest = instead + _largest(architecture, size, lambda one, other: needed(one, other) <= free)
     if bytes_needed <= whole_bytes(device):
-        raise UserError(
+        raise BusyError(
             f"expected a network that fits into memory, got {came}; end what else holds it, or use {largest}"
         )
     raise kind(f"expected a network that fits into memory, got {came}; use {largest}")
@@ -137,49 +151,36 @@ def _gigabytes(count: int) -> str:
 
 
 def _machine(name: str) -> Iterator[int]:
-    found = re.search(rf"^{name}: +(\d+) kB", _text("/proc/meminfo"), re.M)
+    found = re.search(rf"^{name}: +(\d+) kB", text_of(Path("/proc/meminfo")), re.M)
     if found:
         yield 1024 * int(found[1])
 
 
 def _groups(*, free: bool) -> Iterator[int]:
-    """Limits of the control groups of this process, as containers and batch systems set them; both versions of them."""
-    for line in _text("/proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root, limit, used = "/sys/fs/cgroup", "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            root, limit, used = "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        group = Path(root + path)
-        for folder in (group, *group.parents):
-            allowed = _text(folder / limit).strip()
-            if allowed.isdigit() and int(allowed) < UNLIMITED:
-                taken = _text(folder / used).strip()
-                yield max(0, int(allowed) - (int(taken) - _cached(folder) if free and taken.isdigit() else 0))
-            if str(folder) == root:
-                break
+    """Limits of the control groups around this process."""
+    for folder, version_1 in control_groups("memory"):
+        limit, used = ("limit_in_bytes", "usage_in_bytes") if version_1 else ("max", "current")
+        allowed = text_of(folder / f"memory.{limit}").strip()
+        if allowed.isdigit() and int(allowed) < UNLIMITED:
+            taken = text_of(folder / f"memory.{used}").strip()
+            yield max(0, int(allowed) - (int(taken) - _cached(folder) if free and taken.isdigit() else 0))
 
 
 def _cached(group: Path) -> int:
     """Bytes of files that the kernel keeps for the group, and drops when memory is asked for."""
-    found = re.search(r"^(?:total_)?inactive_file (\d+)$", _text(group / "memory.stat"), re.M)
+    found = re.search(r"^(?:total_)?inactive_file (\d+)$", text_of(group / "memory.stat"), re.M)
     return int(found[1]) if found else 0
 
 
 def _own_limits(*, free: bool) -> Iterator[int]:
     """`ulimit -v` and `ulimit -d`."""
-    pages = _text("/proc/self/statm").split()
-    page = os.sysconf("SC_PAGE_SIZE")
     for kind, place in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
         limit, _ = resource.getrlimit(kind)
         if limit != resource.RLIM_INFINITY:
-            yield max(0, limit - (int(pages[place]) * page if free and pages else 0))
+            yield max(0, limit - (_pages()[place] if free else 0))
 
 
-def _text(path: str | Path) -> str:
-    try:
-        return Path(path).read_text("ascii", errors="replace")
-    except OSError:  # no such file on this kernel
-        return ""
+def _pages() -> list[int]:
+    """Sizes of this process in bytes: all, resident, shared, text, none, data (proc(5))."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    return [int(pages) * page for pages in text_of(Path("/proc/self/statm")).split()] or [0] * 6

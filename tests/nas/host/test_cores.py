@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.cores import usable_cores
+from nas.host.cores import usable_cores
 
 
 def cores(tmp_path: Path, groups: str, files: dict[str, str]) -> int:

@@ -1,0 +1,33 @@
+"""How many processor cores this process may use: those that it is kept to, and no more than a container's quota.
+
+`os.cpu_count()` counts the machine, and a pinned process or a container (`docker run --cpus 2`, Kubernetes, a batch
+system) has less of it. More threads than cores only wait for each other, and are stopped in the middle of a timing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from nas.host.control_groups import GROUPS, MOUNTS, control_groups, text_of
+
+
+def usable_cores(groups: Path = GROUPS, mounts: Path = MOUNTS) -> int:
+    """Cores of this process, at least one: the lesser of its affinity and the quotas of its control groups.
+
+    `groups` and `mounts` are where the kernel shows control groups.
+    """
+    pinned = len(os.sched_getaffinity(0))
+    return max(1, min(pinned, *(int(quota) for quota in _quotas(groups, mounts)), pinned))
+
+
+def _quotas(groups: Path, mounts: Path) -> Iterator[float]:
+    """Cores' worth of time that each control group around this process allows."""
+    for folder, version_1 in control_groups("cpu", groups, mounts):
+        if version_1:
+            words = [text_of(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+        else:
+            words = text_of(folder / "cpu.max").split()
+        if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]):  # else `max` or -1
+            yield int(words[0]) / int(words[1])
