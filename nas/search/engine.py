@@ -38,9 +38,7 @@ from nas.search.search import Candidate, Search
 from nas.search.timing import LocalTiming, TimingOf
 from nas.search.training import train_candidates
 from space.errors import BudgetError, UnmeasuredError
-from space.scale import scale_width
-
-SMALLEST = 0.03  # width factor of the networks that tell whether a budget can be reached at all
+from space.scale import NARROWEST, scale_width
 
 
 def search(run: RunFolder, *, address: str | None = None) -> Certificate:
@@ -112,7 +110,7 @@ def _require_reachable(search: Search, meter: Measures) -> None:
     """
     budget = search.budget
     smallest = [
-        scale_width(space.load(name), SMALLEST) for name in ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
+        scale_width(space.load(name), NARROWEST) for name in ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
     ]
     for _ in range(2):
         found = time_each(meter, smallest, within=search.quick)

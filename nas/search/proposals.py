@@ -99,7 +99,7 @@ class Proposals:
             curve = self._curve(self._unfinished[0])
             if not curve or not self.is_weak(self._unfinished[0], len(curve), curve[-1]):
                 return False
-            self.finished(self._unfinished.pop(0), curve[-1], stopped=True, failed="")
+            self.finished(self._unfinished.pop(0), stopped=True, failed="")
 
     def next(self) -> Trial | None:
         """The next candidate to train; None when the plan is done.
@@ -130,7 +130,7 @@ class Proposals:
         ]
         return is_weak(miou, epoch, self._search.study.recipe.epochs, earlier)
 
-    def finished(self, trial: Trial, miou: float | None, *, stopped: bool, failed: str) -> None:
+    def finished(self, trial: Trial, *, stopped: bool, failed: str) -> None:
         """Record how a candidate's training ended."""
         self._record(replace(trial, stopped=stopped, failed=failed))
         self._over.add(trial.architecture.key)
@@ -295,12 +295,12 @@ class Proposals:
 
     def _learn(self, trial: Trial) -> None:
         """Let estimates take into account what was measured for a trial."""
-        if trial.latency is None:
-            return
         timed = self._run.timed(trial)
         if timed.measured and timed.statistic == self._budget.statistic:
             for each in timed.measured:
                 self._estimates.learn(each.architecture, each.milliseconds, disturbed=each.disturbed)
+            return
+        if trial.latency is None:
             return
         milliseconds = trial.latency.milliseconds(self._budget.statistic)
         self._estimates.learn(trial.architecture, milliseconds, disturbed=bool(trial.latency.flagged))

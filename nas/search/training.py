@@ -23,8 +23,8 @@ def train_candidates(search: Search, proposals: Proposals) -> None:
         trial = proposals.next()
         return None if trial is None else Job(trial=trial, phase="search")
 
-    def end(job: Job, epoch: int, miou: float | None, error: str) -> None:
-        proposals.finished(job.trial, miou, stopped=not error and epoch < epochs, failed=error)
+    def end(job: Job, epoch: int, error: str) -> None:
+        proposals.finished(job.trial, stopped=not error and epoch < epochs, failed=error)
         search.console.ended(job, epoch, error)
 
     jobs = Jobs(
@@ -47,7 +47,7 @@ def train_all(search: Search, trials: Sequence[Trial], phase: Phase) -> None:
         return
     jobs = iter([Job(trial=trial, phase=phase) for trial in waiting])
 
-    def end(job: Job, epoch: int, miou: float | None, error: str) -> None:
+    def end(job: Job, epoch: int, error: str) -> None:
         if error:
             search.run.write_trial(replace(job.trial, failed=error))
         search.console.ended(job, epoch, error)

@@ -46,8 +46,8 @@ class Jobs:
     """The next job; None when there is none left."""
     epoch: Callable[[Job, int, float], None]
     """A job finished an epoch: which one, with which mIoU (0..1)."""
-    end: Callable[[Job, int, float | None, str], None]
-    """A job ended: after which epoch, with which mIoU (None before the first), and why it broke, or empty."""
+    end: Callable[[Job, int, str], None]
+    """A job ended: after which epoch, and why it broke, or empty."""
     waits: Callable[[], bool] = lambda: False
     """Whether the next job is known only when one under way has ended."""
     is_weak: Callable[[Job, int, float], bool] = lambda job, epoch, miou: False
@@ -100,7 +100,7 @@ class Feed(Searcher):
         self._workers = search.workers
         self._work = jobs
         self._jobs: dict[str, Job] = {}
-        self._last: dict[str, tuple[int, float]] = {}
+        self._epochs: dict[str, int] = {}  # that have been told of
         self._failed: dict[str, str] = {}
         self._told: dict[str, str] = {}  # by Ray of trainings whose processes died
         self.broken: Exception | None = None
@@ -133,11 +133,11 @@ class Feed(Searcher):
             elif result["failed"]:
                 self._failed[trial_id] = result["failed"]
             else:
-                self._last[trial_id] = (result["epoch"], result["miou"])
-                self._work.epoch(self._jobs[trial_id], *self._last[trial_id])
+                self._epochs[trial_id] = result["epoch"]
+                self._work.epoch(self._jobs[trial_id], result["epoch"], result["miou"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        told = self._last.get(trial_id, (0, None))[0]
+        told = self._epochs.get(trial_id, 0)
         if result is not None and not error and (result.get("failed") or result.get("epoch", told) != told):
             self.on_trial_result(trial_id, result)  # Ray gives the last result of a trial here only
         if self.broken is not None:
@@ -149,8 +149,7 @@ class Feed(Searcher):
                 if cause.advice:
                     self._halt(job, cause)
                 self._failed[trial_id] = cause.words
-            epoch, miou = self._last.pop(trial_id, (0, None))
-            self._work.end(job, epoch, miou, self._failed.pop(trial_id, ""))
+            self._work.end(job, self._epochs.pop(trial_id, 0), self._failed.pop(trial_id, ""))
 
     def on_death(self, trial_id: str, told: str) -> None:
         """A training's process died for the last time; `told` is what Ray says about it."""

@@ -17,7 +17,7 @@ from nas.search.tuning import Feed, Halt, Jobs
 from nas.study import built_in_study
 from space.errors import BudgetError, HaltedError, UserError
 
-Ended = list[tuple[str, int, float | None, str]]
+Ended = list[tuple[str, int, str]]
 RESULT = {"epoch": 1, "miou": 0.2, "failed": "", "advice": "", "fault": ""}
 FULL = {
     "epoch": 0,
@@ -49,7 +49,7 @@ def feed_of(search: Search, job: Job) -> Callable[..., tuple[Feed, Ended]]:
         jobs = {
             "next": lambda: job,
             "epoch": lambda *_: None,
-            "end": lambda job, epoch, miou, failed: ended.append((job.trial.name, epoch, miou, failed)),
+            "end": lambda job, epoch, failed: ended.append((job.trial.name, epoch, failed)),
         }
         feed = Feed(search, Jobs(**(jobs | changed)))  # type: ignore[arg-type]
         feed.suggest("a")
@@ -83,7 +83,7 @@ def test_a_mistake_of_ours_ends_the_run_with_its_traceback(feed_of: Callable[...
 def test_a_loss_of_nan_is_the_verdict_it_was(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
     feed, ended = feed_of()
     feed.on_trial_complete("a", DIVERGED)
-    assert ended == [("erfnet x1.00", 0, None, DIVERGED["failed"])]
+    assert ended == [("erfnet x1.00", 0, DIVERGED["failed"])]
     assert feed.broken is None
 
 
@@ -100,7 +100,7 @@ def test_a_killed_process_is_no_verdict_and_a_crashed_one_is(
     words.write_text("Fatal Python error: Segmentation fault\n")
     feed, ended = feed_of()
     feed.on_trial_complete("a", error=True)
-    assert ended == [("erfnet x1.00", 0, None, "its process crashed 4 times: Segmentation fault")]
+    assert ended == [("erfnet x1.00", 0, "its process crashed 4 times: Segmentation fault")]
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), BudgetError("too small")])

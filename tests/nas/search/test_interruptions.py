@@ -105,7 +105,7 @@ class Pretended:
         if weak or epoch >= EPOCHS:
             if self._draw.random() < self._dies:
                 raise InterruptedHereError
-            source.finished(trial, miou, stopped=epoch < EPOCHS, failed="")
+            source.finished(trial, stopped=epoch < EPOCHS, failed="")
         return weak or epoch >= EPOCHS
 
 

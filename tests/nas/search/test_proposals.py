@@ -72,7 +72,7 @@ def pretend_training(run: RunFolder, source: Proposals, trial: Trial, miou: floa
     for number in (1, 2):
         epoch = Epoch(epoch=number, epochs=2, loss=1.0, seconds=1.0, scores=scores)
         append_epoch(run.phase_path(trial, "search"), epoch)
-    source.finished(trial, miou, stopped=False, failed="")
+    source.finished(trial, stopped=False, failed="")
 
 
 def all_of(run: RunFolder, source: Proposals) -> list[Trial]:

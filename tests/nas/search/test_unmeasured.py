@@ -71,7 +71,7 @@ def proposed(source: Proposals) -> list[Trial]:
     given = []
     while (trial := source.next()) is not None:
         given.append(trial)
-        source.finished(trial, None, stopped=False, failed="pretended")
+        source.finished(trial, stopped=False, failed="pretended")
     return given
 
 
