@@ -128,17 +128,17 @@ def _leaderboard(
     if out:
         write_leaderboard(out, latencies)
         print(f"{out}: {TABLE} {BLOCKS} {PICTURE}")
-    return None if budget is None else judged(latencies, budget)
+    return None if budget is None else judged(latencies, budget, classes)
 
 
-def judged(latencies: Mapping[str, Latency], budget: Budget) -> Verdict:
+def judged(latencies: Mapping[str, Latency], budget: Budget, num_classes: int) -> Verdict:
     """The worst of the verdicts; what would settle those that are unsure is printed."""
     from nas.latency.budget import settling
 
     verdicts = {name: budget.verdict(latency) for name, latency in latencies.items()}
     for name, latency in latencies.items():
         if verdicts[name] == "UNSURE":
-            print(f"? {name}: {settling(latency, budget).replace('FOLDER', name)}")
+            print(f"? {name}: {settling(latency, budget, num_classes).replace('FOLDER', name)}")
     found = set(verdicts.values())
     return "FAIL" if "FAIL" in found else "UNSURE" if "UNSURE" in found else "PASS"
 

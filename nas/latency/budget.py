@@ -101,7 +101,7 @@ def quieter(latency: Latency) -> str:
     return f"{waiting}, or time with fewer threads (--target {replace(target, threads=1)})"
 
 
-def settling(latency: Latency, budget: Budget) -> str:
+def settling(latency: Latency, budget: Budget, num_classes: int) -> str:
     """Why a latency does not tell whether a network is inside a budget, and the command that would; FOLDER stands for
     the network's.
     """
@@ -113,6 +113,6 @@ def settling(latency: Latency, budget: Budget) -> str:
         why, how = ", since the machine was busy", f" ({quieter(latency)})"
     return (
         f"{budget} is between {low:.2f} and {high:.2f} ms{why}. To settle it: nas measure FOLDER --target "
-        f"{latency.target} --input {latency.height}x{latency.width} --budget '{budget}' --within {100 * within:.1f}% "
-        f"--patience 5min{how}"
+        f"{latency.target} --input {latency.height}x{latency.width} --classes {num_classes} --budget '{budget}' "
+        f"--within {100 * within:.1f}% --patience 5min{how}"
     )

@@ -236,8 +236,9 @@ class _Worker:
         code = self._process.wait()
         self._words.seek(0)
         last = self._words.read()[-2000:].decode(errors="replace").strip()
+        ended = code == -signal.SIGKILL and not how  # not by us
         how = how or (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
-        return WorkerError(f"{how}; its last words: {last or '(none)'}", ended=code == -signal.SIGKILL)
+        return WorkerError(f"{how}; its last words: {last or '(none)'}", ended=ended)
 
 
 def _text_of(weights: Path) -> str:

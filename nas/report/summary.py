@@ -363,7 +363,9 @@ def _agreements(candidates: Sequence[TrialSummary]) -> tuple[Agreement, ...]:
 def _settling(certificate: Certificate, run: RunFolder) -> str:
     """What would settle an unsure verdict; older certificates do not say so themselves."""
     assert certificate.budget is not None, "only a budget has a verdict"
-    words = certificate.unsure or settling(certificate.latency, Budget.parse(certificate.budget))
+    words = certificate.unsure or settling(
+        certificate.latency, Budget.parse(certificate.budget), certificate.num_classes
+    )
     return words.replace("FOLDER", str(run.root))
 
 

@@ -15,6 +15,7 @@ from nas.latency.budget import Budget, Verdict, settling
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling
+from nas.storage.files import read_text
 from nas.training.scores import Scores
 from space import Architecture, UserError, multiply_adds, parameters, strict
 
@@ -100,10 +101,7 @@ def read_certificate(folder: Path) -> Certificate:
     Raises: UserError when there is none, or it cannot be read.
     """
     file = folder / CERTIFICATE
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"expected a winner's folder with {CERTIFICATE}, cannot read {file}: {error}") from None
+    text = read_text(file, f"a winner's folder with {CERTIFICATE}")
     return strict.parse(text, Certificate, str(file))
 
 
@@ -166,7 +164,7 @@ def certify(
         sha256={
             name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in (ARCHITECTURE, WEIGHTS, MODEL)
         },
-        unsure=settling(latency, budget) if budget is not None and verdict == "UNSURE" else "",
+        unsure=settling(latency, budget, num_classes) if budget is not None and verdict == "UNSURE" else "",
     )
 
 

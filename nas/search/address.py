@@ -65,11 +65,15 @@ def address_of(text: str) -> str:
 
 def _require_answer(name: str, address: str, host: str, port: int) -> None:
     """Make sure that something at the address speaks Ray's protocol: Ray itself would wait for minutes."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":  # what answers is encrypted; Ray has to find out itself
+        return
     advice = f"start Ray there with `ray start --head`, or leave out {name} to train on this machine alone"
     try:
         with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
             connection.sendall(HELLO)
-            said = connection.recv(4)
+            said = b""
+            while len(said) < 4 and (more := connection.recv(4 - len(said))):
+                said += more
     except OSError as error:
         raise UserError(f"{name}: no Ray answers at {address} ({error.strerror or error}); {advice}") from None
     if len(said) < 4 or said[3] != SETTINGS_FRAME:

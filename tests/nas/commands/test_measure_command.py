@@ -63,10 +63,10 @@ def test_how_a_verdict_would_be_settled_is_a_command(capsys):
         ci_high_milliseconds=9.53, samples=40, ratio=0.5, ratio_low=0.4, ratio_high=2.0, reference_milliseconds=4.0,
         raw_p50_milliseconds=2.2, target="torch@cpu:2", height=64, width=96, scope="network", flagged=("a neighbour",),
     )  # fmt: skip
-    assert judged({"erfnet": wide}, Budget.parse("5ms")) == "UNSURE"
+    assert judged({"erfnet": wide}, Budget.parse("5ms"), 11) == "UNSURE"
     told = capsys.readouterr().out
     assert "5ms is between 1.73 and 9.53 ms, since the machine was busy" in told
-    assert "nas measure erfnet --target torch@cpu:2 --input 64x96 --budget '5ms' --within 1.5% --patience 5min" in told
+    assert "nas measure erfnet --target torch@cpu:2 --input 64x96 --classes 11 --budget '5ms' --within 1.5% --patience 5min" in told
     assert "--target torch@cpu:1" in told  # fewer threads
 
 
