@@ -12,7 +12,7 @@ from nas.data import DataSpec
 from nas.latency.budget import Budget
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN, check_patience, check_within
 from nas.latency.target import Target
-from nas.storage.files import expanded
+from nas.storage.files import expanded, read_text
 from nas.training import Recipe, load_recipe
 from space import Space, UserError, published, strict
 from space.axes import searched
@@ -113,10 +113,7 @@ def load_study(path: str | Path) -> Study:
     Raises: UserError with line and key of what does not fit.
     """
     file = expanded(path)
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"expected a study's YAML file, cannot read {path}: {error}") from None
+    text = read_text(file, "a study's YAML file")
     study = strict.parse(text, Study, str(path))
     root = study.data.root
     if root is not None and not expanded(root).is_absolute():

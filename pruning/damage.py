@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning.depth import removable_blocks, remove_blocks
 from pruning.importance import ChannelScores
@@ -133,7 +132,7 @@ def _batch_statistics(network: nn.Module) -> Iterator[None]:
     """Batch norms normalise by the batch that they see, and keep what they had; dropout is off."""
     training = network.training
     network.eval()
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     tracked = [norm.track_running_stats for norm in norms]
     try:
         for norm in norms:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from space.channels import Widths, parametric
 from space.graph import Graph, Node
@@ -191,7 +190,7 @@ def lone_values_kept(network: nn.Module) -> Iterator[None]:
             norm.training = True
             resting.remove(norm)
 
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     hooks = [norm.register_forward_pre_hook(before) for norm in norms]
     hooks += [norm.register_forward_hook(after) for norm in norms]
     try:

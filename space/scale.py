@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from space.architecture import Architecture
@@ -12,6 +13,8 @@ from space.stage import Stage
 
 ROOM = 8  # multiples that rounding may add to a width
 STEP = 4  # channels, the smallest change of a width
+NARROWEST = 0.03  # factor on the width: below it every network is as narrow as it can be, or of no use
+HALVINGS = 10  # of a range of factors, on a logarithmic scale
 NARROWEST_STEM = 4  # channels: one more than the image has
 
 
@@ -55,6 +58,14 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
         decoder=None if decoder is None else decoder.scaled(scaled),
         head=architecture.head.scaled(scaled),
     )
+
+
+def bisected(low: float, high: float, fits: Callable[[float], bool]) -> float:
+    """About the largest factor that fits, between `low`, which does, and `high`, which does not."""
+    for _ in range(HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def parts(architecture: Architecture) -> int:

@@ -288,7 +288,16 @@ def _scalar(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
                 return float(value)
         elif type(value) is kind:
             return value
-    raise UserError(f"{_where(node, key, source)}: expected {names[kind]}, got {_came(node)}")
+    came = _came(node)
+    if kind is str and isinstance(node, yaml.ScalarNode) and not _is_null(node):
+        came = f"{node.value[:60]}, which YAML reads as {_yaml_kind(node)}; write '{node.value[:60]}' for text"
+    raise UserError(f"{_where(node, key, source)}: expected {names[kind]}, got {came}")
+
+
+def _yaml_kind(node: yaml.ScalarNode) -> str:
+    """What an unquoted word is in YAML, in words."""
+    kind = node.tag.rpartition(":")[2]
+    return {"int": "a number", "float": "a number", "bool": "true or false", "timestamp": "a date"}.get(kind, kind)
 
 
 def _float_without_dot(text: str) -> float | str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA = "road_scenes"
 DEFAULT_INPUT = "180x240"
+DEFAULT_CLASSES = 11
 INPUT_LIMITS = (16, 8192)  # pixels
 LARGEST_NUMBER = 1_000_000_000  # of what options count
 ARCH = "a published name (erfnet), a YAML file, or a folder of `nas train` or `nas search`"
@@ -75,6 +76,13 @@ def add_input(parser: argparse.ArgumentParser, default: str | None = DEFAULT_INP
     )
 
 
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """STUDY."""
+    parser.add_argument(
+        "study", nargs="?", metavar="STUDY", type=path, help="a study's YAML file (default: built-in road scenes)"
+    )
+
+
 def add_target(parser: argparse.ArgumentParser) -> None:
     """--target."""
     parser.add_argument(
@@ -116,8 +124,8 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
         "--classes",
         metavar="N",
         type=whole_number,
-        default=11,
-        help="how many classes the network tells apart (default: 11)",
+        default=DEFAULT_CLASSES,
+        help=f"how many classes the network tells apart (default: {DEFAULT_CLASSES})",
     )
 
 
@@ -316,7 +324,8 @@ def output_folder(text: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out: cannot make the folder {folder} ({error.strerror}); give another one") from None
+        reason = "there is a file of that name" if folder.exists() else error.strerror
+        raise UserError(f"--out: cannot make the folder {folder} ({reason}); give another one") from None
     return folder
 
 
@@ -327,15 +336,17 @@ def _data_spec(text: str, size: tuple[int, int]) -> DataSpec:
 
     name, colon, root = text.partition(":")
     if name not in data_sets() and expanded(text).is_dir():
-        raise DataError(f"--data: expected SET:DIR, got a folder alone; give folder:{text}, or another of its readers")
+        raise DataError(f"data: expected SET:DIR, got a folder alone; give folder:{text}, or another of its readers")
     known = DataSpec(name=name)  # refuses an unknown name
     if known.name != DEFAULT_DATA and not root:
-        raise DataError(f"--data: expected {name}:DIR with the folder that holds it, got {text!r}")
+        raise DataError(f"data: expected {name}:DIR with the folder that holds it, got {text!r}")
     return DataSpec(name=name, root=root if colon else None, size=size)
 
 
 def _data_hint(known: Labelling | None) -> str:
-    return "--data SET:DIR" if known is None else f"--data {known.data}:DIR"
+    if known is None:
+        return "--data SET:DIR"
+    return f"--data {known.data}" if known.data == DEFAULT_DATA else f"--data {known.data}:DIR"
 
 
 def progress(done: int, total: int) -> None:

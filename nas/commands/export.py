@@ -41,14 +41,17 @@ def run(options: argparse.Namespace) -> None:
     from nas.runs.checked_export import export_checked
     from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
+    from space.errors import UserError
 
+    out = Path(options.out)
+    if out.is_dir():
+        raise UserError(f"--out: expected a file, got the folder {out}; give {out / 'model.onnx'}, say")
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
     require_inference(trained.architecture, labelling.size, len(labelling.classes))
     network = trained.network(len(labelling.classes))
     height, width = labelling.size
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
-    out = Path(options.out)
     common.output_folder(out.parent)
     checks = []
     write_atomically(out, lambda file: checks.append(export_checked(network, file, images, labels=not options.logits)))

@@ -28,13 +28,7 @@ MOST_KNOBS = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.epilog = EPILOG
-    parser.add_argument(
-        "study",
-        nargs="?",
-        metavar="STUDY",
-        type=common.path,
-        help="a study's YAML file (default: built-in road scenes)",
-    )
+    common.add_study(parser)
     parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90'; overrides the study's")
     common.add_target(parser)
     common.add_patience(parser)

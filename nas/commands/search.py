@@ -22,13 +22,7 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas search`."""
     parser.epilog = EXAMPLES
-    parser.add_argument(
-        "study",
-        nargs="?",
-        metavar="STUDY",
-        type=common.path,
-        help="a study's YAML file (default: built-in road scenes)",
-    )
+    common.add_study(parser)
     parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90'; overrides the study's")
     parser.add_argument("--target", metavar="TARGET", help="where latency counts, such as onnxruntime@cpu:1")
     parser.add_argument("--out", metavar="DIR", type=common.path, help="the run's folder (default: a new one in runs/)")

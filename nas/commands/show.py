@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_architecture(parser)
     common.add_input(parser)
     common.add_classes(parser)
+    parser.set_defaults(input=None, classes=None)  # where nothing is given, a certificate says
     parser.add_argument("--all", action="store_true", help="a line for every layer, not only for convolutions")
     parser.add_argument(
         "--latency", action="store_true", help="measure the latency, and each layer's share of the time"
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
     from space import UserError, layers
 
     architecture = load_architecture(options.architecture)
+    _take_from_certificate(options)
     size, classes = common.input_size(options.input), common.class_count(options)
     if (options.target or options.within) and not options.latency:
         raise UserError("--target and --within: nothing is measured without --latency; add it, or leave them out")
@@ -65,6 +67,22 @@ def run(options: argparse.Namespace) -> None:
     if target is not None and times is not None:
         print(f"layers one by one in PyTorch: {sum(times):.2f} ms together")
         _print_latency(architecture, size, classes, target, within)
+
+
+def _take_from_certificate(options: argparse.Namespace) -> None:
+    """A certified network is shown as it was certified, unless something else is asked for."""
+    from nas.runs.trained import certificate_of
+
+    certificate = certificate_of(options.architecture)
+    if certificate is None:
+        options.input = options.input or common.DEFAULT_INPUT
+        options.classes = common.DEFAULT_CLASSES if options.classes is None else options.classes
+        return
+    latency = certificate.latency
+    options.input = options.input or f"{latency.height}x{latency.width}"
+    options.classes = certificate.num_classes if options.classes is None else options.classes
+    if options.latency:
+        options.target = options.target or latency.target
 
 
 def _times(architecture: Architecture, size: tuple[int, int], classes: int, target: Target) -> tuple[float, ...]:

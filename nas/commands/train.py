@@ -95,8 +95,7 @@ def _require_room(architecture: Architecture, size: tuple[int, int], recipe: Rec
     """
     from nas.host.memory import require_training
 
-    height, width = (min(crop, most) for crop, most in zip(recipe.crop or size, size, strict=True))
-    require_training(architecture, (height, width), FEWEST_CLASSES, batch_size=recipe.batch_size, device=device)
+    require_training(architecture, recipe.crop_of(size), FEWEST_CLASSES, batch_size=recipe.batch_size, device=device)
 
 
 def _introduce(trainer: Trainer, options: argparse.Namespace) -> None:

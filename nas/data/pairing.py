@@ -23,7 +23,7 @@ MOST_NAMED = 3  # files in a sentence
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Listing:
     """The pictures of one folder and its sub-folders."""
 
     files: dict[str, Path]
@@ -64,7 +64,7 @@ def pair_folders(images: Path, labels: Path) -> tuple[Split, tuple[str, ...]]:
     return split, tuple(filter(None, (_left_out(images, found), _left_out(labels, labelled))))
 
 
-def find(folder: Path, suffixes: tuple[str, ...]) -> Found:
+def find(folder: Path, suffixes: tuple[str, ...]) -> Listing:
     """The pictures of a folder and its sub-folders with one of the suffixes; hidden files and folders are left out.
 
     Raises: DataError when two files differ in the suffix only, or a folder cannot be read.
@@ -80,7 +80,7 @@ def find(folder: Path, suffixes: tuple[str, ...]) -> Found:
             files[name] = path
         elif suffix in IMAGE_SUFFIXES or suffix in OTHER_PICTURES:
             others[name] = path
-    return Found(files=files, others=others)
+    return Listing(files=files, others=others)
 
 
 def pair(images: dict[str, Path], labels: dict[str, Path], image_root: Path, label_root: Path) -> Split:
@@ -137,7 +137,7 @@ def _walk(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _explain_unread(images: Found, labels: Found) -> None:
+def _explain_unread(images: Listing, labels: Listing) -> None:
     """Say why a file that has a partner cannot be that.
 
     Raises: DataError.
@@ -155,7 +155,7 @@ def _explain_unread(images: Found, labels: Found) -> None:
         raise DataError(f"{path}: expected an image as JPEG or PNG, got {path.suffix}, which is not read; convert it")
 
 
-def _left_out(folder: Path, found: Found) -> str:
+def _left_out(folder: Path, found: Listing) -> str:
     """What was not read, in a sentence, or nothing."""
     if not found.others:
         return ""

@@ -90,7 +90,7 @@ def check(dataset: Dataset, splits: Sequence[SplitName] = BOTH) -> Findings:
     classes to tell apart; and when labels are held in ways that contradict each other.
     """
     samples = {name: _samples(dataset, name) for name in splits}
-    found = tuple((name, _found(dataset, each)) for name, each in samples.items())
+    found = tuple((name, _found(each)) for name, each in samples.items())
     everything = [sample for each in samples.values() for sample in each]
     _require_labels(dataset, found, everything)
     _require_one_convention(everything)
@@ -145,7 +145,7 @@ def _samples(dataset: Dataset, name: SplitName) -> list[Sample]:
     return _in_threads(decode, zip(split.images, split.labels, strict=True))
 
 
-def _found(dataset: Dataset, samples: Sequence[Sample]) -> Found:
+def _found(samples: Sequence[Sample]) -> Found:
     pixels = np.array([sample.pixels for sample in samples])  # (images, C)
     everything = sum(sample.size[0] * sample.size[1] for sample in samples)
     return Found(

@@ -18,11 +18,9 @@ from nas.host.control_groups import control_groups, text_of
 from space.architecture import Architecture
 from space.count import memory
 from space.errors import ArchitectureError, BusyError, UserError
-from space.scale import scale_width
+from space.scale import NARROWEST, bisected, scale_width
 
 SMALLEST_INPUT = 16  # pixels of a side that is still proposed
-HALVINGS = 6  # of a range of scales, to find the largest that fits
-NARROWEST = 0.03  # times the width, that is still proposed
 UNLIMITED = 2**60  # bytes from which on a limit is none
 
 Size = tuple[int, int]
@@ -136,14 +134,6 @@ def _largest(architecture: Architecture, size: Size, fits: Callable[[Architectur
         share = bisected(NARROWEST, 1.0, lambda factor: fits(scale_width(whole, factor), size))
         return f"at most {share:.2f} of its width"
     return "a machine with more memory"
-
-
-def bisected(low: float, high: float, fits: Callable[[float], bool]) -> float:
-    """About the largest factor from `low`, which fits, to `high`, which does not, that does."""
-    for _ in range(HALVINGS):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
 
 
 def _gigabytes(count: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.fingerprint import Fingerprint
-from nas.storage.files import expanded, write_text
+from nas.storage.files import expanded, read_text, write_text
 from space import UserError, strict
 
 FILE = "data.yaml"
@@ -48,10 +48,7 @@ def data_seen(folder: Path) -> DataSeen | None:
     file = folder / FILE
     if not file.is_file():
         return None
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: expected what the data of a run were, cannot read it ({error}); remove it") from None
+    text = read_text(file, "what the data of a run were")
     return strict.parse(text, DataSeen, str(file))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import space
-from nas.runs.certificate import CERTIFICATE, read_certificate
+from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, read_labelling
 from nas.training.recipe import Recipe
 from nas.training.scores import Scores
@@ -123,6 +123,15 @@ def load_winner(folder: Path) -> tuple[Architecture, Path]:
 def folder_of(path: Path) -> Path | None:
     """The folder at `path`, or the winner's in it, that holds an architecture; None when there is none."""
     return next((folder for folder in (path, path / "winner") if (folder / ARCHITECTURE).is_file()), None)
+
+
+def certificate_of(name_or_path: str) -> Certificate | None:
+    """The certificate of the network in a winner's or a run's folder; None for anything that has none.
+
+    Raises: UserError when it cannot be read.
+    """
+    folder = folder_of(Path(name_or_path))
+    return read_certificate(folder) if folder is not None and (folder / CERTIFICATE).is_file() else None
 
 
 def load_trained(name_or_path: str, weights: str | None) -> Trained:

@@ -27,9 +27,9 @@ from nas.latency.estimates.work import BLOCK
 from nas.latency.record import Latency
 from space import Architecture, ArchitectureError
 from space.errors import UnmeasuredError
-from space.scale import notches, parts, scale_width, with_part
+from space.scale import NARROWEST, bisected, notches, parts, scale_width, with_part
 
-NARROWEST, WIDEST = 0.03, 16.0
+WIDEST = 16.0
 NEARLY_FULL = 0.92  # of the budget: enough for a factor; parts are changed after it
 FULL_ENOUGH = 0.95
 SAFE = 0.97  # of the budget: of twelve winners one took 3 % more when it was measured again, two 2 %, nine at most 1 %
@@ -40,7 +40,6 @@ MOST_CONFIRMATIONS = 3
 REACHES = (0.6, 1.0, 1.5, 2.2)  # shares of what is left of the budget that a round's changes should add
 LIKELIEST = 5  # combinations of wider and narrower parts that are estimated whole
 OVER = 3.0  # times as bad is an estimate above the wanted one as one below
-HALVINGS = 10  # of the range of factors, on a logarithmic scale, to solve for an estimate
 STEEPEST = 2.0  # a measured factor tells about others up to this power of what it missed the budget by,
 NEAR = 1.5  # and about those within this factor
 
@@ -260,13 +259,7 @@ class _Tries:
 
         if fits(high):
             return high
-        for _ in range(HALVINGS):
-            middle = math.sqrt(low * high)
-            if fits(middle):
-                low = middle
-            else:
-                high = middle
-        return low
+        return bisected(low, high, fits)
 
 
 def _adjusted(

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from nas.host.memory import bisected
 from nas.latency.budget import Budget
-from nas.search.fill import NARROWEST, WIDEST, Allows
+from nas.search.fill import WIDEST, Allows
 from nas.study import Study
 from space.architecture import Architecture
 from space.count import memory
-from space.scale import scale_width
+from space.scale import NARROWEST, bisected, scale_width
 
 
 def limits_of(study: Study, num_classes: int) -> Allows:
     """The limits of a study: parameters, and what training on a batch of its recipe's crops takes of memory."""
     plan, recipe, size = study.search, study.recipe, study.data.size
-    height, width = (min(crop, most) for crop, most in zip(recipe.crop or size, size, strict=True))
+    crop = recipe.crop_of(size)
     most_bytes = plan.most_gigabytes * 1e9
 
     def allows(architecture: Architecture) -> bool:
-        needed = memory(architecture, (height, width), num_classes)
+        needed = memory(architecture, crop, num_classes)
         return needed.parameters <= plan.most_parameters and needed.training_bytes(recipe.batch_size) <= most_bytes
 
     return allows

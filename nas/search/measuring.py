@@ -19,12 +19,11 @@ from nas.latency.protocol import QUICK, WITHIN
 from nas.latency.record import Latency
 from space.architecture import Architecture
 from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
-from space.scale import scale_width
+from space.scale import NARROWEST, scale_width
 
 FAULTS = (TargetError, WorkerError, MemoryError)
 """What measuring raises that may be a candidate's fault."""
 CONTROL = "ndnet45-fcn32"  # narrowed: nothing that a search looks at asks less of a target
-CONTROL_WIDTH = 0.03
 LONGEST_REASON = 300
 
 T = TypeVar("T")
@@ -117,7 +116,7 @@ def _at_fault(meter: Measures, again: Callable[[], T]) -> T:
     try:
         return again()
     except FAULTS as error:
-        control = scale_width(space.load(CONTROL), CONTROL_WIDTH)
+        control = scale_width(space.load(CONTROL), NARROWEST)
         try:
             meter.measure_together([control], within=QUICK * WITHIN)
         except TargetError:

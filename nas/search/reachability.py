@@ -18,14 +18,14 @@ import numpy as np
 import space
 from nas.host.memory import require_training
 from nas.latency.budget import Budget
-from nas.search.fill import NARROWEST, Allows, EstimateMilliseconds, anything
+from nas.search.fill import Allows, EstimateMilliseconds, anything
 from nas.search.limits import above_the_space, widest
 from nas.study import Study
 from nas.training import Recipe
 from space import Architecture
 from space.choices import Choice, Genotype
 from space.errors import BudgetError
-from space.scale import scale_width
+from space.scale import NARROWEST, scale_width
 
 MEASUREMENTS_PER_CANDIDATE = 8  # on average, to solve its width for the budget and confirm it
 TIMED_STEPS = 3
@@ -43,7 +43,7 @@ class Reach:
     """The answers that led to it; empty for a published network."""
     own: float
     narrowest: float
-    """At `nas.search.fill.NARROWEST` times its width."""
+    """At `space.scale.NARROWEST` times its width."""
     widest: float
     """As wide as the study lets it become, or at its own width where that is over the budget already."""
 
@@ -215,7 +215,7 @@ def training_step_seconds(
 
     from nas.latency.machine import lane
 
-    height, width = (min(crop, length) for crop, length in zip(recipe.crop or size, size, strict=True))
+    height, width = recipe.crop_of(size)
     require_training(architecture, (height, width), num_classes, batch_size=recipe.batch_size, device=device)
     network = architecture.build(num_classes).to(device)
     images = torch.randn(recipe.batch_size, 3, height, width, device=device)

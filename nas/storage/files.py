@@ -29,6 +29,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _settle(path.parent)
+    except OSError as error:
+        if str(temporary) in (error.filename, error.filename2):  # nobody knows a file of that name
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -7,7 +7,6 @@ from itertools import islice
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas.data import Loader
 from nas.training.steps import Guard, guarded
@@ -30,7 +29,8 @@ def reestimate_batch_norm(
 
     Returns the number of batches used: fewer than `batches` when there are no more; with none nothing changes.
     """
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    every = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [norm for norm in every if norm.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     training = network.training
     device = next(network.parameters()).device
@@ -53,7 +53,7 @@ def reestimate_batch_norm(
     return used
 
 
-def _start(norms: list[_BatchNorm]) -> None:
+def _start(norms: list[nn.BatchNorm2d]) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's name for a plain average over all batches

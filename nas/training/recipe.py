@@ -93,6 +93,13 @@ class Recipe:
             raise UserError(f"scale: expected lowest and highest enlargement above 0, got {self.scale}")
         self._check_steps()
 
+    def crop_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that are cut out of pictures of `size`: all of them unless it has a crop, which may be
+        larger than they are.
+        """
+        height, width = self.crop or size
+        return min(height, size[0]), min(width, size[1])
+
     def _check_steps(self) -> None:
         if self.schedule != "steps":
             if self.milestones or self.factors:

@@ -64,10 +64,8 @@ class Trainer:
         self.history: tuple[EpochReport, ...] = ()
         self.device = _device(device)
         self._guard = guard
-        height, width = (min(crop, most) for crop, most in zip(recipe.crop or dataset.size, dataset.size, strict=True))
-        require_training(
-            architecture, (height, width), dataset.num_classes, batch_size=recipe.batch_size, device=str(self.device)
-        )
+        crop, batch_size = recipe.crop_of(dataset.size), recipe.batch_size
+        require_training(architecture, crop, dataset.num_classes, batch_size=batch_size, device=str(self.device))
         if threads is not None:
             torch.set_num_threads(threads)
         with self._randomness(epoch=0):
@@ -276,9 +274,8 @@ def _loaders(
     dataset: Dataset, recipe: Recipe, device: torch.device, threads: int
 ) -> tuple[Loader, Loader | None, Loader]:
     """Loaders of augmented training images, plain ones if batch norms need them, and validation images."""
-    crop = recipe.crop or dataset.size
     augmentation = Augmentation(
-        crop=(min(crop[0], dataset.size[0]), min(crop[1], dataset.size[1])),
+        crop=recipe.crop_of(dataset.size),
         scale=recipe.scale,
         flip=recipe.flip,
         shift_pixels=recipe.shift_pixels,

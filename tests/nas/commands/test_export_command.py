@@ -52,3 +52,8 @@ def test_weights_that_are_no_numbers_leave_no_file(nas, trained, small, tmp_path
     answer = nas("export", small, "--weights", tmp_path / "nan.safetensors", "--out", tmp_path / "out" / "m.onnx")
     assert "Check that the weights are finite" in answer.refusal()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_is_no_file_to_write(nas, trained, tmp_path):
+    refusal = nas("export", trained, "--out", tmp_path).refusal()
+    assert f"got the folder {tmp_path}; give {tmp_path / 'model.onnx'}" in refusal

@@ -78,6 +78,12 @@ def test_a_budget_that_was_refused_is_not_asked_again(nas: Nas, tmp_path: Path) 
     assert load_study(file).budget == "10ms"
 
 
+def test_a_budget_without_a_unit_is_told_from_text(nas: Nas, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY.replace("budget: 10ms", "budget: 10"))
+    said = nas("search", tmp_path / "study.yaml").refusal()
+    assert "study.budget: expected text, got 10, which YAML reads as a number; write '10' for text" in said
+
+
 def test_a_study_that_is_not_there(nas: Nas, tmp_path: Path) -> None:
     assert "missing.yaml" in nas("search", str(tmp_path / "missing.yaml")).refusal()
 

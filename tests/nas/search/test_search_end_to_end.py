@@ -226,6 +226,17 @@ def test_the_winner_draws_its_predictions(
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
+def test_a_certified_network_is_shown_as_it_was_certified(
+    resumed: tuple[Path, Told, dict[str, float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _, _ = resumed
+    work = read_certificate(folder / "winner").multiply_adds
+    assert cli.main(["show", str(folder)]) == 0
+    assert f"{work / 1e9:.3f} G multiply-adds at 48x64 with 11 classes" in capsys.readouterr().out
+    assert cli.main(["show", str(folder), "--input", "96x128", "--classes", "3"]) == 0
+    assert "at 96x128 with 3 classes" in capsys.readouterr().out
+
+
 def test_a_whole_search_on_a_real_runtime(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(REAL)
     process = nas("search", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run"))
