@@ -1,10 +1,10 @@
-"""The agent: what measures on a host that has nothing of ours, sent there over the connection (`nas.latency.worker.parcel`).
+"""The agent: what measures on a host that has nothing of ours, sent there by `nas.latency.worker.parcel`.
 
 The same protocol, the same children as in `nas.latency.worker.__main__`, without what builds networks: those come as
 ONNX graphs. So all that is imported here is the standard library (of Python 3.10), NumPy and the runtime.
 
-It speaks JSON, one line each way (`nas.latency.worker.replies`), driven by `nas.latency.worker.sender`. On start it says
-{"ready": true, "program": ..., "environment": {...}}. Then come
+It speaks JSON, one line each way (`nas.latency.worker.replies`), driven by `nas.latency.worker.sender`. On start it
+says {"ready": true, "program": ..., "environment": {...}}. Then come
 
     {"size": [H, W], "reference": {...}, "canary": {...}, ...}  once, answered with the whole environment
     {"do": "memory"}                                           is answered with bytes, free and in all

@@ -1,4 +1,4 @@
-"""The first thing that runs on a host that has nothing of ours: it takes in the modules that are sent, and runs the agent.
+"""What runs first on a host that has nothing of ours: it takes in the modules that are sent, and runs the agent.
 
 `python3 -c` over there reads the text of this file from the connection (`nas.latency.worker.parcel`); after it come one
 line of JSON and as many bytes of a zip as that says. The modules are imported from memory: no file is made. Written
@@ -50,8 +50,8 @@ def missing(order: dict) -> str:  # type: ignore[type-arg]  # Python 3.6 has no 
     here, (major, minor) = tuple(sys.version_info[:2]), order["oldest"]
     if here < (major, minor):
         return (
-            f"expected Python {major}.{minor} or later, got {here[0]}.{here[1]} ({sys.executable}); install one, and set "
-            "FRAMEBUDGET_PYTHON there to it"
+            f"expected Python {major}.{minor} or later, got {here[0]}.{here[1]} ({sys.executable}); install one, and "
+            "set FRAMEBUDGET_PYTHON there to it"
         )
     lacking = [name for name in order["needs"] if importlib.util.find_spec(name) is None]
     if lacking:

@@ -9,7 +9,6 @@ import select
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import IO, Any
 
 from nas.latency.target import Target

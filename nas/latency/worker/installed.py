@@ -38,7 +38,8 @@ class Installed:
         there = started.get("program", "an earlier version")
         if there != PROGRAM:
             raise TargetError(
-                f"{self._target.host} has {there}, this is {PROGRAM}, whose latencies do not compare; install the same there"
+                f"{self._target.host} has {there}, this is {PROGRAM}, whose latencies do not compare; install the same "
+                "there"
             )
         return dict(started["environment"])
 

@@ -79,7 +79,7 @@ def _file_of(module: str, roots: dict[str, Path]) -> Path | None:
 
 
 def _imports(statements: list[ast.stmt], roots: dict[str, Path]) -> Iterator[str]:
-    """Modules that are imported when these statements of a module run; not those for type checkers, nor in functions."""
+    """Modules that are imported when these statements run; not those for type checkers, nor in functions."""
     for statement in statements:
         if isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from nas.host.memory import Room, require_inference
 from nas.latency.machine import lane
 from nas.latency.protocol import VERSION
-from nas.latency.target import Target
 from nas.latency.runtimes import Reader
+from nas.latency.target import Target
 from nas.latency.worker import parcel
 from nas.latency.worker.arrays import IMAGE, LABELS, array_of, values_of
 from nas.latency.worker.connection import Connection

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import space
-from nas.host.memory import free_bytes, require_inference, require_training, whole_bytes
+from nas.host.memory import Room, require_inference, require_training
+from nas.host.room import free_bytes, whole_bytes
 from nas.latency import Meter, parse_target
 from space import Architecture, ArchitectureError, TargetError
 from space.count import memory
@@ -83,7 +84,7 @@ def test_a_batch_that_is_too_large_is_told_how_large_it_may_be() -> None:
 
 def test_a_limit_of_the_process_counts() -> None:
     """As a batch system sets it."""
-    program = "from nas.host.memory import free_bytes, whole_bytes; print(free_bytes(), whole_bytes())"
+    program = "from nas.host.room import free_bytes, whole_bytes; print(free_bytes(), whole_bytes())"
     limit = 3_000_000_000
 
     def limited() -> None:
