@@ -13,12 +13,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from nas.latency import runtimes
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
@@ -82,8 +81,8 @@ class Way(Protocol):
         networks: Sequence[tuple[Architecture, str | None]],
         within: float,
         limit_seconds: float,
-    ) -> list[Mapping[str, Any]]:
-        """The fields of the latencies of architectures, with their weights (safetensors in base64) or without.
+    ) -> list[str]:
+        """Latencies as YAML (JSON is that too) of architectures, with their weights (safetensors in base64) or without.
 
         Raises: UserError when the user can put it right, WorkerError when it died or failed.
         """
@@ -159,7 +158,7 @@ class Meter:
         except BaseException:  # interrupted: its answer would be taken for that of the next question
             self._stop()
             raise
-        latencies = [strict.parse(json.dumps(each), Latency, "the measuring process") for each in found]
+        latencies = [strict.parse(text, Latency, "the measuring process") for text in found]
         return [replace(latency, target=str(self.target)) for latency in latencies]  # there it is called without a host
 
     @functools.cached_property

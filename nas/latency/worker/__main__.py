@@ -6,9 +6,8 @@ It speaks JSON, one line each way (`nas.latency.worker.replies`). On start it sa
 
     {"networks": [{"architecture": "<yaml>", "weights": "<safetensors in base64>" or null}, ...], "within": 0.015}
 
-is answered with {"latencies": [{...}, ...]}, the fields of `nas.latency.record.Latency`. It ends when its input does,
-whatever it is doing: nobody is left to ask, be it here or at the other end of a connection. What libraries print goes
-to standard error.
+is answered with {"latencies": ["<yaml>", ...]}. It ends when its input does, whatever it is doing: nobody is left to
+ask, be it here or at the other end of a connection. What libraries print goes to standard error.
 
 On the CPU each network has a child process (`nas.latency.worker.children`), and this one only gives them turns and
 writes the records. On a GPU it prepares and times them all itself.
@@ -17,7 +16,6 @@ writes the records. On a GPU it prepares and times them all itself.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import json
@@ -37,7 +35,7 @@ from nas.latency.worker import children
 from nas.latency.worker.pipes import end_with_the_input, sayer
 from nas.latency.worker.replies import PROGRAM, answer
 from nas.latency.worker.session import Session, build, environment
-from space import Architecture, TargetError
+from space import Architecture, TargetError, strict
 
 # Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.
 EARLY = ("nas.export.comparison", "nas.export.graph", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
@@ -76,9 +74,7 @@ def main(arguments: list[str]) -> int:
                 candidates = [make() for make in makers]
             else:
                 candidates = stack.enter_context(children.start(makers, at_once=target.thread_count()))
-            return {
-                "latencies": [dataclasses.asdict(latency) for latency in timer.measure(candidates, request["within"])]
-            }
+            return {"latencies": [strict.dump(latency) for latency in timer.measure(candidates, request["within"])]}
 
     target = Target.parse(target_text)
     session = functools.cache(lambda: Session(target, size))  # of this process: each child makes its own

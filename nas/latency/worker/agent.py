@@ -9,7 +9,7 @@ says {"ready": true, "program": ..., "environment": {...}}. Then come
     {"size": [H, W], "reference": {...}, "canary": {...}, ...}  once, answered with the whole environment
     {"do": "memory"}                                           is answered with bytes, free and in all
     {"do": "prepare", "graphs": ["<ONNX in base64>", ...]}     with the labels that each gives, to be compared there
-    {"do": "time", "within": 0.015}                            with the latencies of what was prepared
+    {"do": "time", "within": 0.015}                            with the latencies of what was prepared, as JSON in texts
 
 It ends when its input does, and leaves the device's anchor in the cache folder there.
 """
@@ -107,7 +107,7 @@ class Bench:
                 assert wanted == "time"
                 latencies = self._timer.measure(self._networks, request["within"])
                 self.clear()
-                return {"latencies": [dataclasses.asdict(latency) for latency in latencies]}
+                return {"latencies": [json.dumps(dataclasses.asdict(latency)) for latency in latencies]}
 
     def clear(self) -> None:
         """End the candidates' processes."""

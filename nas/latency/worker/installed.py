@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nas.latency.target import Target
 from nas.latency.worker.connection import Connection
@@ -49,9 +49,9 @@ class Installed:
         networks: Sequence[tuple[Architecture, str | None]],
         within: float,
         limit_seconds: float,
-    ) -> list[Mapping[str, Any]]:
+    ) -> list[str]:
         """See `nas.latency.meter.Way`."""
         asked = [{"architecture": each.to_yaml(), "weights": weights} for each, weights in networks]
         connection.say({"networks": asked, "within": within})
-        latencies: list[Mapping[str, Any]] = accept(connection.hear(limit_seconds))["latencies"]
+        latencies: list[str] = accept(connection.hear(limit_seconds))["latencies"]
         return latencies

@@ -1,6 +1,6 @@
 """How processes of ours answer each other: with one JSON object, which is an answer, a refusal or a failure.
 
-{"latencies": [{...}, ...]}                           an answer
+{"latencies": ["<yaml>", ...]}                        an answer
 {"refused": "<message>", "kind": "TargetError"}       for what a user can put right, or the world denies
 {"failed": "<traceback>"}                             for what nobody expected
 """

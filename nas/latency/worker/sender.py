@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.host.memory import Room, require_inference
@@ -82,7 +82,7 @@ class Sender:
         networks: Sequence[tuple[Architecture, str | None]],
         within: float,
         limit_seconds: float,
-    ) -> list[Mapping[str, Any]]:
+    ) -> list[str]:
         """See `nas.latency.meter.Way`."""
         connection.say({"do": "memory"})
         counted = accept(connection.hear(limit_seconds))
@@ -101,7 +101,7 @@ class Sender:
             with _working():
                 check_labels(network, noise(self._size), _tensor(given), self._target)
         connection.say({"do": "time", "within": within})
-        latencies: list[Mapping[str, Any]] = accept(connection.hear(limit_seconds))["latencies"]
+        latencies: list[str] = accept(connection.hear(limit_seconds))["latencies"]
         return latencies
 
 

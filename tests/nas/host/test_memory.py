@@ -19,6 +19,7 @@ from nas.host.room import free_bytes, whole_bytes
 from nas.latency import Meter, parse_target
 from space import Architecture, ArchitectureError, TargetError
 from space.count import memory
+from space.errors import BusyError
 from space.scale import scale_width
 
 ROOM = 16_000_000_000
@@ -80,6 +81,16 @@ def test_a_batch_that_is_too_large_is_told_how_large_it_may_be() -> None:
         require_training(space.load("erfnet"), (512, 1024), 11, batch_size=100_000)
     fits = int(re.findall(r"batches of at most (\d+)", str(told.value))[0])
     assert memory(space.load("erfnet"), (512, 1024), 11).training_bytes(fits) <= whole_bytes()
+
+
+def test_another_hosts_memory_is_asked_about() -> None:
+    erfnet, size = space.load("erfnet"), (64, 96)
+    needed = memory(erfnet, size, 11).inference_bytes()
+    require_inference(erfnet, size, 11, there=Room(host="board", free_bytes=needed, whole_bytes=needed))
+    with pytest.raises(ArchitectureError, match=r"of board's memory free; use an input of at most \d+x\d+"):
+        require_inference(erfnet, size, 11, there=Room(host="board", free_bytes=needed - 1, whole_bytes=needed - 1))
+    with pytest.raises(BusyError, match="of board's memory free; end what else holds it"):
+        require_inference(erfnet, size, 11, there=Room(host="board", free_bytes=needed - 1, whole_bytes=needed))
 
 
 def test_a_limit_of_the_process_counts() -> None:
