@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +71,8 @@ while test "$1" = -o; do shift 2; done
 shift
 cd {home}
 {greeting}
-exec env -i PATH=/usr/bin:/bin HOME={home} PYTHONDONTWRITEBYTECODE=1 FRAMEBUDGET_PYTHON={its_python} sh -c "$*"
+exec env -i PATH=/usr/bin:/bin HOME={home} TMPDIR={tempfile.gettempdir()} PYTHONDONTWRITEBYTECODE=1 \\
+    FRAMEBUDGET_PYTHON={its_python} sh -c "$*"
 """
         )
         for program in (its_python, ssh):
