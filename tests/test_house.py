@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import space
+from nas.latency.worker import parcel
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("space", "pruning", "nas")
@@ -242,6 +243,17 @@ def test_everything_is_formatted() -> None:
 
 def test_types_are_consistent() -> None:
     code, told = module_output("mypy")
+    assert code == 0, told
+
+
+@pytest.mark.slow
+def test_what_is_sent_to_other_hosts_is_consistent_in_the_oldest_python_there() -> None:
+    """Boards have an older Python than this package asks for."""
+    sent = {file for name in ("onnxruntime", "openvino") for file in parcel.sources(f"nas.latency.runtimes.{name}")}
+    files = sorted(file for file in sent if (ROOT / file).read_text("utf-8").strip())
+    version = ".".join(str(number) for number in parcel.OLDEST_PYTHON)
+    options = ("--python-version", version, "--follow-imports", "silent", "--strict", "--ignore-missing-imports")
+    code, told = module_output("mypy", "--config-file", os.devnull, "--explicit-package-bases", *options, *files)
     assert code == 0, told
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import Dataset, Split, label_map
-from nas.host.memory import whole_bytes
+from nas.host.room import whole_bytes
 from space.errors import DataError
 
 if TYPE_CHECKING:

@@ -47,6 +47,11 @@ def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> by
     return data
 
 
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide what a graph is."""
+    return {"torch": str(torch.__version__)}
+
+
 class _Logits(nn.Module):
     """The network, as it is traced."""
 

@@ -1,4 +1,4 @@
-"""How much memory there is, and networks refused before they are built because they need more.
+"""Networks that are refused before they are built, because they need more memory than there is.
 
 What is needed is counted (`space.count.memory`): a lower bound, since libraries take room of their own. So what is
 refused could not have been built, and what is let through may still be too much.
@@ -7,54 +7,28 @@ refused could not have been built, and what is let through may still be too much
 from __future__ import annotations
 
 import math
-import os
-import re
-import resource
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from nas.host.control_groups import control_groups, text_of
+from nas.host.room import free_bytes, whole_bytes
 from space.architecture import Architecture
 from space.count import memory
 from space.errors import ArchitectureError, BusyError, UserError
 from space.scale import NARROWEST, bisected, scale_width
 
 SMALLEST_INPUT = 16  # pixels of a side that is still proposed
-UNLIMITED = 2**60  # bytes from which on a limit is none
 
 Size = tuple[int, int]
 
 
-def free_bytes(device: str = "cpu") -> int:
-    """What this process may still take, of the machine's memory or of a GPU's (`cuda:1`), what PyTorch keeps there for
-    its next tensors included.
-    """
-    if device != "cpu":
-        import torch
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """Memory of another host, as it tells."""
 
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
-    return min([*_machine("MemAvailable"), *_groups(free=True), *_own_limits(free=True)], default=UNLIMITED)
-
-
-def whole_bytes(device: str = "cpu") -> int:
-    """What a process may take at most, if nobody else takes any."""
-    if device != "cpu":
-        import torch
-
-        return int(torch.cuda.mem_get_info(device)[1])
-    return min([*_machine("MemTotal"), *_groups(free=False), *_own_limits(free=False)], default=UNLIMITED)
-
-
-def resident_bytes() -> int:
-    """What this process has in memory."""
-    return _pages()[1]
-
-
-def virtual_bytes() -> int:
-    """What this process has mapped, which `ulimit -v` counts."""
-    return _pages()[0]
+    host: str
+    free_bytes: int
+    whole_bytes: int
+    """If nobody else takes any."""
 
 
 def require_inference(
@@ -64,8 +38,10 @@ def require_inference(
     *,
     device: str = "cpu",
     kind: type[UserError] = ArchitectureError,
+    there: Room | None = None,
 ) -> None:
-    """Refuse a network that cannot be run on one image of `size` (height, width).
+    """Refuse a network that cannot be run on one image of `size` (height, width): on a device of this machine, or on
+    the CPU `there`.
 
     Raises: `kind` with what would do, or BusyError where others hold the memory that it needs.
     """
@@ -73,7 +49,7 @@ def require_inference(
     def needed(narrowed: Architecture, smaller: Size) -> int:
         return memory(narrowed, smaller, num_classes).inference_bytes()
 
-    _require(architecture, size, needed, device, kind, "")
+    _require(architecture, size, needed, device, kind, "", there=there)
 
 
 def require_training(
@@ -102,17 +78,19 @@ def _require(
     kind: type[UserError],
     instead: str,
     how: str = "",
+    there: Room | None = None,
 ) -> None:
-    bytes_needed, free = needed(architecture, size), free_bytes(device)
+    bytes_needed, free = needed(architecture, size), there.free_bytes if there else free_bytes(device)
     if bytes_needed <= free:
         return
-    where = "of memory" if device == "cpu" else f"of {device}'s memory"
+    whose = there.host if there else device
+    where = "of memory" if whose == "cpu" else f"of {whose}'s memory"
     came = (
         f"{architecture.key} at {size[0]}x{size[1]}{how}, which needs {_gigabytes(bytes_needed)} or more, with "
         f"{_gigabytes(free)} {where} free"
     )
     largest = instead + _largest(architecture, size, lambda one, other: needed(one, other) <= free)
-    if bytes_needed <= whole_bytes(device):
+    if bytes_needed <= (there.whole_bytes if there else whole_bytes(device)):
         raise BusyError(
             f"expected a network that fits into memory, got {came}; end what else holds it, or use {largest}"
         )
@@ -138,39 +116,3 @@ def _largest(architecture: Architecture, size: Size, fits: Callable[[Architectur
 
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count < 1e13 else f"{count / 1e12:,.0f} TB"
-
-
-def _machine(name: str) -> Iterator[int]:
-    found = re.search(rf"^{name}: +(\d+) kB", text_of(Path("/proc/meminfo")), re.M)
-    if found:
-        yield 1024 * int(found[1])
-
-
-def _groups(*, free: bool) -> Iterator[int]:
-    """Limits of the control groups around this process."""
-    for folder, version_1 in control_groups("memory"):
-        limit, used = ("limit_in_bytes", "usage_in_bytes") if version_1 else ("max", "current")
-        allowed = text_of(folder / f"memory.{limit}").strip()
-        if allowed.isdigit() and int(allowed) < UNLIMITED:
-            taken = text_of(folder / f"memory.{used}").strip()
-            yield max(0, int(allowed) - (int(taken) - _cached(folder) if free and taken.isdigit() else 0))
-
-
-def _cached(group: Path) -> int:
-    """Bytes of files that the kernel keeps for the group, and drops when memory is asked for."""
-    found = re.search(r"^(?:total_)?inactive_file (\d+)$", text_of(group / "memory.stat"), re.M)
-    return int(found[1]) if found else 0
-
-
-def _own_limits(*, free: bool) -> Iterator[int]:
-    """`ulimit -v` and `ulimit -d`."""
-    for kind, place in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
-        limit, _ = resource.getrlimit(kind)
-        if limit != resource.RLIM_INFINITY:
-            yield max(0, limit - (_pages()[place] if free else 0))
-
-
-def _pages() -> list[int]:
-    """Sizes of this process in bytes: all, resident, shared, text, none, data (proc(5))."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    return [int(pages) * page for pages in text_of(Path("/proc/self/statm")).split()] or [0] * 6

@@ -19,6 +19,7 @@ Terms:
                 milliseconds
     flagged     reasons not to trust a number; empty when it was measured on an undisturbed machine
     worker      the process that measures; what it has prepared is a `Session`
+    agent       the worker of a host that has nothing of ours: it is sent there, and given graphs
     meter       what others measure by: it starts a worker and asks it
     budget      the most milliseconds that a network may take
     work        what the layers of a network ask of the hardware; a `LatencyTable` holds the prices of work on a device

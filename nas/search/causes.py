@@ -13,7 +13,7 @@ import resource
 import traceback
 from dataclasses import dataclass
 
-from nas.host.memory import resident_bytes, virtual_bytes, whole_bytes
+from nas.host.room import resident_bytes, virtual_bytes, whole_bytes
 from space.errors import ArchitectureError, BusyError, TrainingError, UserError
 
 LONGEST = 400

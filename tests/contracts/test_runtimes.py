@@ -4,23 +4,29 @@ there.
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import space
 from nas.export.comparison import logits_of, same_labels
+from nas.export.graph import onnx_bytes
 from nas.latency import Meter, runtimes
 from nas.latency.protocol import anchor
 from nas.latency.protocol.reference import CLASSES, Canary, Reference
 from nas.latency.record import Latency
 from nas.latency.target import Target
+from nas.latency.worker import parcel
 from nas.latency.worker.session import build, tie_of
 from space.errors import TargetError
 
@@ -46,6 +52,15 @@ def ready(target: Target) -> runtimes.Runtime:
     if missing is not None:
         pytest.skip(f"{target}: {missing}")
     return runtime
+
+
+def imported_at_the_top(tree: ast.Module) -> Iterator[str]:
+    """Modules that the statements of a module name, those in its functions and for type checkers not."""
+    for statement in tree.body:
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            yield str(statement.module)
 
 
 @pytest.mark.parametrize("target", targets())
@@ -75,6 +90,43 @@ def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Tar
     assert torch.equal(one(), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in reference.state_dict().items())
     assert next(reference.parameters()).device.type == "cpu"
+
+
+@pytest.mark.parametrize("target", targets())
+def test_what_reads_graphs_gives_what_it_prepares_and_knows_nothing_of_networks(target: Target) -> None:
+    """So that it can be sent to a host that has its library and nothing of ours."""
+    runtime = ready(target)
+    reader = runtimes.reader(target)
+    if reader is None:
+        pytest.skip("it does not read ONNX graphs")
+    library = importlib.import_module(reader.library)
+    assert runtime.versions()[reader.library] == str(library.__version__)
+    network = build(space.load("ndnet29-fcn32"), None, 7)
+    image = torch.randn(1, 3, 45, 84, generator=torch.Generator().manual_seed(3))
+    graph = onnx_bytes(network, (45, 84), labels=True)
+    labels = importlib.import_module(reader.module).open_graph(graph, image.numpy(), target)()
+    assert isinstance(labels, np.ndarray)
+    assert np.array_equal(labels, runtime.prepare(network, image, target)().numpy())
+
+
+@pytest.mark.parametrize("name", runtimes.names())
+def test_what_is_sent_to_a_host_imports_the_standard_library_and_numpy(name: str) -> None:
+    """And is written in the language of the oldest Python that it is sent to."""
+    reader = runtimes.reader(runtimes.targets(name)[0])
+    if reader is None:
+        pytest.skip("it does not read ONNX graphs on the CPU, so that nothing is sent")
+    sent = parcel.sources(reader.module)
+    assert {"nas/latency/worker/agent.py", "nas/latency/protocol/timer.py", "nas/latency/target.py"} <= set(sent)
+    assert (sent["space/__init__.py"], sent["nas/latency/__init__.py"]) == ("", "")
+    ours = {file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in sent}
+    known = ours | sys.stdlib_module_names | {"numpy"}
+    foreign = [
+        f"{file} imports {module}"
+        for file, text in sent.items()
+        for module in imported_at_the_top(ast.parse(text, feature_version=parcel.OLDEST_PYTHON))
+        if module not in known and module.partition(".")[0] not in known - {"nas", "space"}
+    ]
+    assert foreign == []
 
 
 @pytest.mark.parametrize("name", runtimes.names())

@@ -1,16 +1,21 @@
 """The anchor: what the reference network takes on this device, measured once and kept.
 
 It turns ratios into milliseconds, and says what the machine is like when nothing disturbs it (`nas.latency.protocol`).
-One small YAML file per device, runtime and its versions, precision, threads and input size lies in the folder
-`anchors` of the cache. Removing a file makes the next measurement anchor anew.
+One small file per device, runtime and its versions, precision, threads and input size lies in the folder `anchors` of
+the cache. Removing a file makes the next measurement anchor anew. It holds JSON, which is YAML as well and needs only
+the standard library: a host that is timed over ssh may have nothing else (`nas.latency.worker.agent`).
 """
 
 from __future__ import annotations
 
-import datetime
+import dataclasses
+import json
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +24,6 @@ from nas.latency.machine import device_key, load
 from nas.latency.protocol.controls import Controls, canary_milliseconds, milliseconds, warm_up
 from nas.latency.protocol.quiet import quiet_median
 from nas.storage.files import write_text
-from space import strict
 from space.errors import UserError
 
 ANCHOR_BLOCKS = 12
@@ -124,7 +128,7 @@ def take(controls: Controls) -> Anchor:
         canary=canary,
         blocks_milliseconds=tuple(medians),
         blocks_canary=tuple(canaries),
-        taken=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        taken=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         device=dict(controls.key),
         flagged=flagged,
     )
@@ -148,13 +152,63 @@ def best_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> N
     return best
 
 
+def text_of(anchor: Anchor) -> str:
+    """The anchor as JSON; `of_text` gives an equal one back."""
+    return json.dumps(dataclasses.asdict(anchor), indent=1)
+
+
+def of_text(text: str) -> Anchor:
+    """The anchor whose `text_of` it is.
+
+    Raises: ValueError when the text is not that of an anchor.
+    """
+    try:
+        held = json.loads(text)
+    except RecursionError:
+        raise ValueError("expected an anchor, got JSON that is nested too deeply") from None
+    if not isinstance(held, dict) or held.keys() != {each.name for each in dataclasses.fields(Anchor)}:
+        raise ValueError("expected the fields of an anchor")
+    return Anchor(
+        milliseconds=_positive(held["milliseconds"]),
+        canary=_positive(held["canary"]),
+        blocks_milliseconds=tuple(_positive(each) for each in _list(held["blocks_milliseconds"])),
+        blocks_canary=tuple(_positive(each) for each in _list(held["blocks_canary"])),
+        taken=_word(held["taken"]),
+        device={_word(name): _word(value) for name, value in _mapping(held["device"]).items()},
+        flagged=tuple(_word(each) for each in _list(held["flagged"])),
+    )
+
+
+def _positive(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise ValueError("expected a positive number")
+    return float(value)
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected text")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError("expected a list")
+    return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("expected a mapping")
+    return value
+
+
 def read(path: Path) -> Anchor | None:
     """The anchor in a file, or None when there is none that can be used."""
     try:
-        anchor = strict.parse(path.read_text("utf-8"), Anchor, str(path))
-    except (OSError, UserError, UnicodeDecodeError):  # a cache: what cannot be read is made again
+        return of_text(path.read_text("utf-8"))
+    except (OSError, ValueError, OverflowError):  # a cache: what cannot be read is made again
         return None
-    return anchor if anchor.milliseconds > 0 else None
 
 
 def write(path: Path, anchor: Anchor) -> None:
@@ -163,7 +217,7 @@ def write(path: Path, anchor: Anchor) -> None:
     Raises: UserError when the folder cannot be written.
     """
     try:
-        write_text(path, strict.dump(anchor))
+        write_text(path, text_of(anchor))
     except OSError as error:
         raise UserError(
             f"cannot keep the device's anchor in {path.parent} ({error.strerror}); free space there, or set "

@@ -7,7 +7,7 @@ import gc
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,9 @@ class ReadyNetwork(Protocol):
         Raises: UserError when an anchor cannot be kept.
         """
 
+    def labels(self) -> NDArray[Any]:
+        """What one call gives: labels (1, H, W), in the memory of the CPU."""
+
 
 class LocalNetwork:
     """A candidate in the process of its controls."""
@@ -80,6 +83,10 @@ class LocalNetwork:
         if instead_of is None:
             return anchor.obtain(self._controls)
         return anchor.renew(self._controls, instead_of)
+
+    def labels(self) -> NDArray[Any]:
+        """See `ReadyNetwork`."""
+        return np.asarray(self._call())
 
 
 @contextlib.contextmanager

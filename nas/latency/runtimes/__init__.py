@@ -11,6 +11,16 @@ Another package can bring one too: a module of it, named by an entry point of th
     WATCH: Watch (optional)                    how time passes on it, where that is not the time of this machine
     NOTE: str (optional)                       what else to know of it, in a few words
 
+A runtime that reads ONNX graphs also has
+
+    LIBRARY: str                               the library that reads them, named in `versions` with its __version__
+    open_graph(graph, image, target) -> call   call() -> labels (1, H, W) as a NumPy array, of a graph (bytes) whose
+                                               output they are, and an image (1, 3, H, W) float32 as a NumPy array
+
+and a `prepare` that exports the network and calls `open_graph`. Over ssh such a runtime needs nothing of ours on the
+other host: its module is sent there (`nas.latency.worker.parcel`), `settle` and `open_graph` are called there, and what
+the module imports at its top is the standard library, NumPy and `nas.latency.target` only.
+
 `prepare` holds `image` (1, 3, H, W) statically, includes upsampling and arg-max, and `call` returns only when the
 labels exist (it synchronises with the device). No runtime imports its heavy library before it is called.
 """
@@ -18,7 +28,8 @@ labels exist (it synchronises with the device). No runtime imports its heavy lib
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from nas.latency.machine import device
 from nas.latency.machine.watch import THIS_MACHINE, Watch
@@ -27,11 +38,26 @@ from space import extensions
 from space.errors import TargetError, nearest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 GROUP = "framebudget.runtimes"
 NEEDS = ("PRECISIONS", "available", "versions", "settle", "prepare")
+NEEDS_FOR_GRAPHS = ("LIBRARY", "open_graph")
 FIRST = {"cpu": "cpu", "cuda": "cuda:0"}  # device of each kind
+
+
+class GraphRuntime(Protocol):
+    """What a runtime that reads ONNX graphs offers, on a host that has nothing of ours too."""
+
+    LIBRARY: str
+
+    def settle(self, target: Target) -> None:
+        """See `Runtime`."""
+
+    def open_graph(self, graph: bytes, image: NDArray[np.float32], target: Target) -> Callable[[], NDArray[Any]]:
+        """The timed call: from the held image (1, 3, H, W) to labels (1, H, W), by the graph."""
 
 
 class Runtime(Protocol):
@@ -101,6 +127,28 @@ def require(target: Target) -> Runtime:
         raise TargetError(f"{target} cannot be timed here: {missing}")
     target.thread_count()
     return runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Where a runtime that reads ONNX graphs is, and what it needs."""
+
+    module: str
+    """Of the runtime, such as `nas.latency.runtimes.onnxruntime`."""
+    library: str
+    """That reads them, such as `onnxruntime`."""
+
+
+def reader(target: Target) -> Reader | None:
+    """What reads ONNX graphs on `target`; None where its runtime does not, or on a GPU.
+
+    Raises: TargetError and UserError as `load` does.
+    """
+    runtime = load(target)
+    if target.on_cuda or not all(hasattr(runtime, each) for each in NEEDS_FOR_GRAPHS):
+        return None
+    library = cast(GraphRuntime, runtime).LIBRARY
+    return Reader(module=extensions.modules(__name__, GROUP)[target.runtime], library=library)
 
 
 def environment(target: Target) -> dict[str, str]:

@@ -5,26 +5,30 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.latency.target import Target
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 PRECISIONS = {"cpu": ("fp32",)}
+LIBRARY = "onnxruntime"
 
 
 def available(target: Target) -> str | None:
-    missing = [name for name in ("torch", "onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("torch", "onnx", LIBRARY) if importlib.util.find_spec(name) is None]
     return f"pip install {' '.join(missing)}" if missing else None
 
 
 def versions() -> dict[str, str]:
     import onnxruntime
-    import torch
 
-    return {"onnxruntime": onnxruntime.__version__, "torch": str(torch.__version__)}
+    from nas.export import graph
+
+    return {LIBRARY: onnxruntime.__version__} | graph.versions()
 
 
 def settle(target: Target) -> None:
@@ -43,14 +47,9 @@ def _share_threads(threads: int) -> None:
     onnxruntime.set_global_thread_pool_sizes(threads, 1)
 
 
-def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
+def open_graph(graph: bytes, image: NDArray[np.float32], target: Target) -> Callable[[], NDArray[Any]]:
     import onnxruntime
-    import torch
 
-    from nas.export.graph import INPUT_NAME, onnx_bytes
-
-    height, width = image.shape[-2:]
-    graph = onnx_bytes(network, (height, width), labels=True)
     options = onnxruntime.SessionOptions()
     if _share_threads.cache_info().currsize:
         options.use_per_session_threads = False
@@ -59,9 +58,20 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    feed = {INPUT_NAME: image.contiguous().numpy()}
+    feed = {session.get_inputs()[0].name: image}
 
-    def run() -> torch.Tensor:
-        return torch.from_numpy(session.run(None, feed)[0])
+    def run() -> NDArray[Any]:
+        labels: NDArray[Any] = session.run(None, feed)[0]
+        return labels
 
     return run
+
+
+def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
+    import torch
+
+    from nas.export.graph import onnx_bytes
+
+    height, width = image.shape[-2:]
+    run = open_graph(onnx_bytes(network, (height, width), labels=True), image.contiguous().numpy(), target)
+    return lambda: torch.from_numpy(run())

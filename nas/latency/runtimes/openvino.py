@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.latency.target import Target
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 PRECISIONS = {"cpu": ("fp32",)}
+LIBRARY = "openvino"
 
 
 def available(target: Target) -> str | None:
-    missing = [name for name in ("torch", "onnx", "openvino") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("torch", "onnx", LIBRARY) if importlib.util.find_spec(name) is None]
     return f"pip install {' '.join(missing)}" if missing else None
 
 
 def versions() -> dict[str, str]:
     import openvino
-    import torch
 
-    return {"openvino": str(openvino.__version__), "torch": str(torch.__version__)}
+    from nas.export import graph
+
+    return {LIBRARY: str(openvino.__version__)} | graph.versions()
 
 
 def settle(target: Target) -> None:
     """Nothing: OpenVINO's compiled models share one pool of threads already."""
 
 
-def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
+def open_graph(graph: bytes, image: NDArray[np.float32], target: Target) -> Callable[[], NDArray[Any]]:
     import openvino
-    import torch
-
-    from nas.export.graph import onnx_bytes
 
     core = openvino.Core()
-    height, width = image.shape[-2:]
-    model = core.read_model(onnx_bytes(network, (height, width), labels=True))
     compiled = core.compile_model(
-        model,
+        core.read_model(graph),
         "CPU",
         {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -50,11 +49,21 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
         },
     )
     request = compiled.create_infer_request()
-    held = image.contiguous().numpy()
-    request.set_input_tensor(openvino.Tensor(held, shared_memory=True))
+    request.set_input_tensor(openvino.Tensor(image, shared_memory=True))
 
-    def run() -> torch.Tensor:
+    def run() -> NDArray[Any]:
         request.infer()
-        return torch.from_numpy(request.get_output_tensor().data)
+        labels: NDArray[Any] = request.get_output_tensor().data
+        return labels
 
     return run
+
+
+def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
+    import torch
+
+    from nas.export.graph import onnx_bytes
+
+    height, width = image.shape[-2:]
+    run = open_graph(onnx_bytes(network, (height, width), labels=True), image.contiguous().numpy(), target)
+    return lambda: torch.from_numpy(run())

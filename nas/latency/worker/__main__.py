@@ -20,11 +20,9 @@ import functools
 import importlib
 import json
 import os
-import select
 import sys
-import threading
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from nas.host.memory import require_inference
 from nas.latency import runtimes
@@ -34,6 +32,7 @@ from nas.latency.protocol.ready import LocalNetwork, ReadyNetwork
 from nas.latency.protocol.timer import InterleavedTimer
 from nas.latency.target import Target
 from nas.latency.worker import children
+from nas.latency.worker.pipes import end_with_the_input, sayer
 from nas.latency.worker.replies import PROGRAM, answer
 from nas.latency.worker.session import Session, build, environment
 from space import Architecture, TargetError, strict
@@ -44,15 +43,10 @@ EARLY = ("nas.export.comparison", "nas.export.graph", "torch.onnx", "onnx", "num
 
 def main(arguments: list[str]) -> int:
     """Serve requests until the input ends."""
-    _end_with_the_input()
-    replies = _own_stdout()
+    end_with_the_input()
+    say = sayer()
     target_text, height, width, classes, *patience = arguments
     size, num_classes = (int(height), int(width)), int(classes)
-
-    def say(reply: dict[str, Any]) -> bool:
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
-        return "refused" not in reply and "failed" not in reply
 
     def start() -> dict[str, Any]:
         # Before torch is imported: its thread pools copy the cores that they may use, and schedulers like Ray set one
@@ -93,31 +87,6 @@ def main(arguments: list[str]) -> int:
     for line in sys.stdin:
         say(answer(functools.partial(measure, json.loads(line))))
     return 0
-
-
-def _end_with_the_input() -> None:
-    """End this process at once when the other end of its input is closed, as it is when its owner has been killed.
-
-    The kernel's signal of a parent's death would not do: it comes when the *thread* ends that started us, and not at
-    all over ssh.
-    """
-    asked = select.poll()
-    asked.register(sys.stdin.fileno(), 0)  # for nothing but its end, which is always told
-
-    def wait() -> None:
-        asked.poll()
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _own_stdout() -> TextIO:
-    """Standard output for replies alone; what libraries print, in Python or C, goes to standard error."""
-    sys.stdout.flush()
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return replies
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.latency.machine.load import Snapshot
+from nas.latency.protocol import anchor
 from nas.latency.protocol.anchor import Anchor
 from nas.latency.protocol.ready import ReadyNetwork, TimedBlock
+from nas.latency.worker.arrays import LABELS, array_of, values_of
 from nas.latency.worker.replies import accept, answer, refusal
-from space import strict
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -119,9 +121,12 @@ class RemoteNetwork:
 
     def anchored(self, instead_of: Anchor | None) -> Anchor:
         """See `nas.latency.protocol.ready.ReadyNetwork`."""
-        text = None if instead_of is None else strict.dump(instead_of)
-        reply = self._child.ask({"do": "anchor", "instead of": text})
-        return strict.parse(reply["anchor"], Anchor, "a measuring process")
+        text = None if instead_of is None else anchor.text_of(instead_of)
+        return anchor.of_text(self._child.ask({"do": "anchor", "instead of": text})["anchor"])
+
+    def labels(self) -> NDArray[Any]:
+        """See `nas.latency.protocol.ready.ReadyNetwork`."""
+        return array_of(self._child.ask({"do": "labels"}), LABELS)
 
 
 def _answers_for(make: Callable[[], ReadyNetwork]) -> Answers:
@@ -135,11 +140,13 @@ def _answers_for(make: Callable[[], ReadyNetwork]) -> Answers:
                 return {}
             case "take a block":
                 return _values_of(candidate.take_block())
+            case "labels":
+                return values_of(candidate.labels(), LABELS)
             case wanted:
                 assert wanted == "anchor"
                 text = request["instead of"]
-                instead_of = None if text is None else strict.parse(text, Anchor, "the measuring process")
-                return {"anchor": strict.dump(candidate.anchored(instead_of))}
+                instead_of = None if text is None else anchor.of_text(text)
+                return {"anchor": anchor.text_of(candidate.anchored(instead_of))}
 
     return respond
 

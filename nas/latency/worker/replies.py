@@ -23,12 +23,14 @@ PROGRAM = f"framebudget {nas.__version__} (protocol {VERSION})"
 class WorkerError(RuntimeError):
     """The measuring process died, hung or failed in a way that is not the user's; the message has its last words.
 
-    `ended`: it died of something outside it, such as the kernel's want of memory or a `kill`.
+    `ended`: it died of something outside it, such as the kernel's want of memory or a `kill`. `code`: its exit code, if
+    it ended.
     """
 
-    def __init__(self, message: str, *, ended: bool = False) -> None:
+    def __init__(self, message: str, *, ended: bool = False, code: int | None = None) -> None:
         super().__init__(message)
         self.ended = ended
+        self.code = code
 
 
 def answer(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -40,9 +40,9 @@ class Session:
         self.target = target
         self.runtime = runtimes.require(target)
         self.runtime.settle(target)
-        self.image = _noise(size)
+        self.image = noise(size)
         reference = self.runtime.prepare(Reference().eval(), self.image, target)
-        canary = self.runtime.prepare(Canary().eval(), _noise(CANARY_SIZE), target)
+        canary = self.runtime.prepare(Canary().eval(), noise(CANARY_SIZE), target)
         self.environment = environment(target)
         self.controls = Controls(
             reference=reference,
@@ -59,25 +59,32 @@ class Session:
         Raises: TargetError when the runtime's labels are not PyTorch's.
         """
         call = self.runtime.prepare(network, self.image, self.target)
-        self._check_labels(network, call())
+        check_labels(network, self.image, call().cpu(), self.target)
         return LocalNetwork(call, self.controls)
 
-    def _check_labels(self, network: nn.Module, labels: Tensor) -> None:
-        from nas.export.comparison import SAME_LABELS, logits_of, same_labels
 
-        tie = tie_of(self.target)
-        logits = logits_of(network, self.image)
-        share = same_labels(logits, labels.cpu(), tie)
-        if share >= SAME_LABELS:
-            return
-        # An untrained network may amplify rounding until it decides the labels, PyTorch's own too.
-        exact = logits_of(copy.deepcopy(network).double(), self.image.double())
-        of_pytorch, of_runtime = same_labels(exact, logits.argmax(1), tie), same_labels(exact, labels.cpu(), tie)
-        if not 1 - of_runtime <= max(1 - SAME_LABELS, AS_EXACT * (1 - of_pytorch)):
-            raise TargetError(
-                f"{self.target} gives other labels than PyTorch on {1 - share:.2%} of the pixels, so its time would be "
-                "that of another network; choose another runtime or precision"
-            )
+def check_labels(network: nn.Module, image: Tensor, labels: Tensor, target: Target) -> None:
+    """Refuse what `target` gives for a network if that is not what PyTorch gives.
+
+    `image` (1, 3, H, W) and the target's `labels` (1, H, W) lie on the CPU.
+
+    Raises: TargetError when they are other labels.
+    """
+    from nas.export.comparison import SAME_LABELS, logits_of, same_labels
+
+    tie = tie_of(target)
+    logits = logits_of(network, image)
+    share = same_labels(logits, labels, tie)
+    if share >= SAME_LABELS:
+        return
+    # An untrained network may amplify rounding until it decides the labels, PyTorch's own too.
+    exact = logits_of(copy.deepcopy(network).double(), image.double())
+    of_pytorch, of_runtime = same_labels(exact, logits.argmax(1), tie), same_labels(exact, labels, tie)
+    if not 1 - of_runtime <= max(1 - SAME_LABELS, AS_EXACT * (1 - of_pytorch)):
+        raise TargetError(
+            f"{target} gives other labels than PyTorch on {1 - share:.2%} of the pixels, so its time would be "
+            "that of another network; choose another runtime or precision"
+        )
 
 
 def environment(target: Target) -> dict[str, str]:
@@ -147,7 +154,8 @@ def _settle_norms(network: nn.Module) -> None:
         norm.momentum = momentum
 
 
-def _noise(size: tuple[int, int]) -> Tensor:
+def noise(size: tuple[int, int]) -> Tensor:
+    """The image (1, 3, H, W) that is timed on."""
     import torch
 
     return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))

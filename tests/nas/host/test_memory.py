@@ -14,10 +14,12 @@ import pytest
 import torch
 
 import space
-from nas.host.memory import free_bytes, require_inference, require_training, whole_bytes
+from nas.host.memory import Room, require_inference, require_training
+from nas.host.room import free_bytes, whole_bytes
 from nas.latency import Meter, parse_target
 from space import Architecture, ArchitectureError, TargetError
 from space.count import memory
+from space.errors import BusyError
 from space.scale import scale_width
 
 ROOM = 16_000_000_000
@@ -81,9 +83,19 @@ def test_a_batch_that_is_too_large_is_told_how_large_it_may_be() -> None:
     assert memory(space.load("erfnet"), (512, 1024), 11).training_bytes(fits) <= whole_bytes()
 
 
+def test_another_hosts_memory_is_asked_about() -> None:
+    erfnet, size = space.load("erfnet"), (64, 96)
+    needed = memory(erfnet, size, 11).inference_bytes()
+    require_inference(erfnet, size, 11, there=Room(host="board", free_bytes=needed, whole_bytes=needed))
+    with pytest.raises(ArchitectureError, match=r"of board's memory free; use an input of at most \d+x\d+"):
+        require_inference(erfnet, size, 11, there=Room(host="board", free_bytes=needed - 1, whole_bytes=needed - 1))
+    with pytest.raises(BusyError, match="of board's memory free; end what else holds it"):
+        require_inference(erfnet, size, 11, there=Room(host="board", free_bytes=needed - 1, whole_bytes=needed))
+
+
 def test_a_limit_of_the_process_counts() -> None:
     """As a batch system sets it."""
-    program = "from nas.host.memory import free_bytes, whole_bytes; print(free_bytes(), whole_bytes())"
+    program = "from nas.host.room import free_bytes, whole_bytes; print(free_bytes(), whole_bytes())"
     limit = 3_000_000_000
 
     def limited() -> None:

@@ -281,7 +281,7 @@ def test_a_target_that_cannot_be_timed_here_is_refused() -> None:
 
 def test_the_worker_keeps_replies_apart_from_chatter() -> None:
     code = (
-        "import os, sys; from nas.latency.worker.__main__ import _own_stdout; replies = _own_stdout();"
+        "import os, sys; from nas.latency.worker.pipes import own_stdout; replies = own_stdout();"
         "print('python'); os.write(1, b'c\\n'); replies.write('reply\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

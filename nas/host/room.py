@@ -1,0 +1,80 @@
+"""How much memory there is: of the machine, of a GPU, and of what containers and limits leave of it to this process."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+from nas.host.control_groups import control_groups, text_of
+
+UNLIMITED = 2**60  # bytes from which on a limit is none
+
+
+def free_bytes(device: str = "cpu") -> int:
+    """What this process may still take, of the machine's memory or of a GPU's (`cuda:1`), what PyTorch keeps there for
+    its next tensors included.
+    """
+    if device != "cpu":
+        import torch
+
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    return min([*_machine("MemAvailable"), *_groups(free=True), *_own_limits(free=True)], default=UNLIMITED)
+
+
+def whole_bytes(device: str = "cpu") -> int:
+    """What a process may take at most, if nobody else takes any."""
+    if device != "cpu":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[1])
+    return min([*_machine("MemTotal"), *_groups(free=False), *_own_limits(free=False)], default=UNLIMITED)
+
+
+def resident_bytes() -> int:
+    """What this process has in memory."""
+    return _pages()[1]
+
+
+def virtual_bytes() -> int:
+    """What this process has mapped, which `ulimit -v` counts."""
+    return _pages()[0]
+
+
+def _machine(name: str) -> Iterator[int]:
+    found = re.search(rf"^{name}: +(\d+) kB", text_of(Path("/proc/meminfo")), re.M)
+    if found:
+        yield 1024 * int(found[1])
+
+
+def _groups(*, free: bool) -> Iterator[int]:
+    """Limits of the control groups around this process."""
+    for folder, version_1 in control_groups("memory"):
+        limit, used = ("limit_in_bytes", "usage_in_bytes") if version_1 else ("max", "current")
+        allowed = text_of(folder / f"memory.{limit}").strip()
+        if allowed.isdigit() and int(allowed) < UNLIMITED:
+            taken = text_of(folder / f"memory.{used}").strip()
+            yield max(0, int(allowed) - (int(taken) - _cached(folder) if free and taken.isdigit() else 0))
+
+
+def _cached(group: Path) -> int:
+    """Bytes of files that the kernel keeps for the group, and drops when memory is asked for."""
+    found = re.search(r"^(?:total_)?inactive_file (\d+)$", text_of(group / "memory.stat"), re.M)
+    return int(found[1]) if found else 0
+
+
+def _own_limits(*, free: bool) -> Iterator[int]:
+    """`ulimit -v` and `ulimit -d`."""
+    for kind, place in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            yield max(0, limit - (_pages()[place] if free else 0))
+
+
+def _pages() -> list[int]:
+    """Sizes of this process in bytes: all, resident, shared, text, none, data (proc(5))."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    return [int(pages) * page for pages in text_of(Path("/proc/self/statm")).split()] or [0] * 6

@@ -1,0 +1,113 @@
+"""Connection: a process that measures, here or at the other end of ssh, and the pipes that it is spoken to by."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from typing import IO, Any
+
+from nas.latency.target import Target
+from nas.latency.worker import parcel
+from nas.latency.worker.replies import WorkerError
+from space.errors import TargetError
+
+# No questions; a host that is not there is told after 10 s, and a connection that has dropped after 15 s.
+SSH_OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3")
+
+
+class Connection:
+    """The process and its pipes."""
+
+    def __init__(self, target: Target, words: list[str]) -> None:
+        """Start Python with `words`, which on another host a shell reads.
+
+        Raises: TargetError when there is no program to start it by.
+        """
+        if target.host:
+            # The words are joined by spaces and read by a shell over there.
+            options = [word for option in SSH_OPTIONS for word in ("-o", option)]
+            command = ["ssh", *options, target.host, "${FRAMEBUDGET_PYTHON:-python3}", *words]
+        else:
+            command = [sys.executable, *words]
+        source = str(parcel.OURS)  # the worker runs this very code, however it was imported here
+        # An empty entry is the current folder: PYTHONPATH=$PYTHONPATH:/more makes one by accident.
+        paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        self._words = os.fdopen(os.memfd_create("words"), "w+b")  # a pipe nobody reads would block the worker
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._words,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                start_new_session=True,  # Ctrl-C is for us, who then end it
+            )
+        except FileNotFoundError:
+            raise TargetError(f"{target} cannot be timed: there is no {command[0]} here; install it") from None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests: IO[bytes] = self._process.stdin
+        self._replies: IO[bytes] = self._process.stdout
+
+    def say(self, request: dict[str, Any]) -> None:
+        """Ask.
+
+        Raises: WorkerError when the process has died.
+        """
+        self.send(json.dumps(request).encode() + b"\n")
+
+    def send(self, content: bytes) -> None:
+        """Write to its input.
+
+        Raises: WorkerError when the process has died.
+        """
+        try:
+            self._requests.write(content)
+            self._requests.flush()
+        except BrokenPipeError:
+            raise self._died() from None
+
+    def hear(self, limit_seconds: float) -> dict[str, Any]:
+        """The reply.
+
+        Raises: WorkerError when the process died, or gave none within `limit_seconds` and was therefore ended.
+        """
+        ready, _, _ = select.select([self._replies], [], [], limit_seconds)
+        if not ready:
+            self._process.kill()
+            raise self._died(f"gave no answer within {limit_seconds:.0f} s and was ended")
+        line = self._replies.readline()
+        if not line.endswith(b"\n"):
+            raise self._died()
+        try:
+            reply: dict[str, Any] = json.loads(line)
+        except ValueError:  # a shell over there greets, say
+            self._process.kill()
+            said = line[:200].decode(errors="replace").strip()
+            raise self._died(f"said {said!r} where an answer was expected, and was ended") from None
+        return reply
+
+    def stop(self) -> None:
+        """Close its requests, on which it ends; end it when it does not."""
+        with contextlib.suppress(BrokenPipeError):  # it is gone, and a request was still on its way
+            self._requests.close()
+        try:
+            self._process.wait(timeout=5 if self._process.poll() is None else 0)
+        except subprocess.TimeoutExpired:  # in the middle of a measurement
+            self._process.kill()
+            self._process.wait()
+        self._replies.close()
+        self._words.close()
+
+    def _died(self, how: str = "") -> WorkerError:
+        code = self._process.wait()
+        self._words.seek(0)
+        last = self._words.read()[-2000:].decode(errors="replace").strip()
+        ended = code == -signal.SIGKILL and not how  # not by us
+        how = how or (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
+        return WorkerError(f"{how}; its last words: {last or '(none)'}", ended=ended, code=code)

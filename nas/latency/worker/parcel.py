@@ -1,0 +1,105 @@
+"""What is sent to a host that has nothing of ours: the modules that the agent imports, and the start of them there.
+
+Which modules those are is computed: all that `nas.latency.worker.agent` and the runtime import when they are imported
+themselves, and what those import. They may use the standard library of Python 3.10, NumPy and nothing else; a test says
+so. Packages that nobody imports from, such as `space` itself with its builder, go empty.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from nas.latency.runtimes import Reader
+
+AGENT = "nas.latency.worker.agent"
+BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+OURS = Path(__file__).parents[3]
+OLDEST_PYTHON = (3, 10)
+"""That the agent runs on; boards have it."""
+
+
+def opening(reader: Reader, target: str) -> tuple[str, bytes]:
+    """What Python is to execute over there (without a quote in it), and what is to be written to its input first.
+
+    `target` is what that host calls it.
+    """
+    text, modules = BOOTSTRAP.read_bytes(), _zipped(sources(reader.module))
+    order = {
+        "bytes": len(modules),
+        "oldest": OLDEST_PYTHON,
+        "needs": ["numpy", reader.library],
+        "runtime": reader.module,
+        "library": reader.library,
+        "target": target,
+    }
+    # What lies about in the current folder is no module of ours; -P, which says so, came with Python 3.11.
+    code = f"import sys; sys.path[:] = [p for p in sys.path if p]; exec(sys.stdin.buffer.read({len(text)}))"
+    return code, text + json.dumps(order).encode("ascii") + b"\n" + modules
+
+
+def sources(runtime: str) -> dict[str, str]:
+    """The text of every file that goes over for the runtime in the module `runtime`, by its path."""
+    roots = {"nas": OURS, "space": OURS}
+    package = runtime.partition(".")[0]
+    if package not in roots:  # another package's
+        spec = importlib.util.find_spec(runtime)
+        assert spec is not None
+        assert spec.origin is not None
+        file = Path(spec.origin)
+        roots[package] = file.parents[runtime.count(".") + (file.name == "__init__.py")]
+    found: dict[str, Path] = {}
+    waiting = [AGENT, runtime]
+    while waiting:
+        module = waiting.pop()
+        file_of_it = _file_of(module, roots)
+        if file_of_it is None or module in found:
+            continue
+        found[module] = file_of_it
+        waiting += _imports(ast.parse(file_of_it.read_text("utf-8")).body, roots)
+    texts = {
+        str(path.relative_to(roots[name.partition(".")[0]])): path.read_text("utf-8") for name, path in found.items()
+    }
+    parents = {f"{folder}/__init__.py" for name in texts for folder in Path(name).parents if folder.name}
+    return dict.fromkeys(sorted(parents), "") | texts
+
+
+def _file_of(module: str, roots: dict[str, Path]) -> Path | None:
+    """The file of a module of ours; None for a library's, and for what is no module."""
+    root = roots.get(module.partition(".")[0])
+    if root is None:
+        return None
+    base = root / module.replace(".", "/")
+    return next((file for file in (base.with_name(f"{base.name}.py"), base / "__init__.py") if file.is_file()), None)
+
+
+def _imports(statements: list[ast.stmt], roots: dict[str, Path]) -> Iterator[str]:
+    """Modules that are imported when these statements run; not those for type checkers, nor in functions."""
+    for statement in statements:
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            module = statement.module or ""
+            for alias in statement.names:
+                inside = f"{module}.{alias.name}"
+                yield inside if _file_of(inside, roots) else module
+        elif isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            yield from _imports(statement.orelse, roots)
+        elif isinstance(statement, (ast.If, ast.Try, ast.With)):
+            for block in ("body", "handlers", "orelse", "finalbody"):
+                yield from _imports(getattr(statement, block, []), roots)
+        elif isinstance(statement, ast.ExceptHandler):
+            yield from _imports(statement.body, roots)
+
+
+def _zipped(texts: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as files:
+        for name, text in texts.items():
+            files.writestr(name, text)
+    return buffer.getvalue()

@@ -1,0 +1,126 @@
+"""Sender: has a host measure that has nothing of ours. This end builds and exports, that end times what was exported.
+
+It sends the agent (`nas.latency.worker.agent`) and the controls' graphs once, and then the graphs of candidates. The
+labels that those give over there are compared with PyTorch's here, before anything is timed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nas.host.memory import Room, require_inference
+from nas.latency.machine import lane
+from nas.latency.protocol import VERSION
+from nas.latency.runtimes import Reader
+from nas.latency.target import Target
+from nas.latency.worker import parcel
+from nas.latency.worker.arrays import IMAGE, LABELS, array_of, values_of
+from nas.latency.worker.connection import Connection
+from nas.latency.worker.replies import PROGRAM, accept
+from nas.latency.worker.session import build, check_labels, noise
+from space.errors import TargetError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from space.architecture import Architecture
+
+
+class Sender:
+    """On one target of another host at an input size (H, W); see `nas.latency.meter.Way`."""
+
+    advice = (
+        "check that `ssh {host} python3 --version` answers (FRAMEBUDGET_PYTHON there names another python3), and that "
+        "ssh asks for no password"
+    )
+
+    def __init__(
+        self, target: Target, size: tuple[int, int], num_classes: int, patience_seconds: float, reader: Reader
+    ) -> None:
+        self._target = target
+        self._size = size
+        self._num_classes = num_classes
+        self._patience_seconds = patience_seconds
+        self._code, self._parcel = parcel.opening(reader, str(target.on_its_host()))
+
+    def connect(self) -> Connection:
+        """See `nas.latency.meter.Way`."""
+        return Connection(self._target, ["-c", f"'{self._code}'"])
+
+    def set_up(self, connection: Connection, limit_seconds: float) -> dict[str, str]:
+        """See `nas.latency.meter.Way`."""
+        from nas.export import graph
+        from nas.latency.protocol.reference import CANARY_SIZE, NAME, Canary, Reference
+
+        connection.send(self._parcel)
+        started = accept(connection.hear(limit_seconds))
+        assert started["program"] == PROGRAM, "what was sent there is this very code"
+        with _working():
+            controls = {
+                name: {"graph": _text_of(network, size), "image": values_of(noise(size).numpy(), IMAGE)}
+                for name, network, size in (
+                    ("reference", Reference(), self._size),
+                    ("canary", Canary(), CANARY_SIZE),
+                )
+            }
+        connection.say(
+            {
+                "size": self._size,
+                "patience_seconds": self._patience_seconds,
+                "environment": graph.versions() | {"reference": NAME, "protocol": VERSION},
+            }
+            | controls
+        )
+        return dict(accept(connection.hear(limit_seconds))["environment"])
+
+    def measure(
+        self,
+        connection: Connection,
+        networks: Sequence[tuple[Architecture, str | None]],
+        within: float,
+        limit_seconds: float,
+    ) -> list[str]:
+        """See `nas.latency.meter.Way`."""
+        connection.say({"do": "memory"})
+        counted = accept(connection.hear(limit_seconds))
+        room = Room(host=self._target.host, free_bytes=counted["free_bytes"], whole_bytes=counted["whole_bytes"])
+        built: list[nn.Module] = []
+        graphs = []
+        for architecture, weights in networks:
+            with _working():
+                for there in (None, room):
+                    require_inference(architecture, self._size, self._num_classes, kind=TargetError, there=there)
+                built.append(build(architecture, weights, self._num_classes))
+                graphs.append(_text_of(built[-1], self._size))
+        connection.say({"do": "prepare", "graphs": graphs})
+        labels = [array_of(values, LABELS) for values in accept(connection.hear(limit_seconds))["labels"]]
+        for network, given in zip(built, labels, strict=True):
+            with _working():
+                check_labels(network, noise(self._size), _tensor(given), self._target)
+        connection.say({"do": "time", "within": within})
+        latencies: list[str] = accept(connection.hear(limit_seconds))["latencies"]
+        return latencies
+
+
+@contextlib.contextmanager
+def _working() -> Iterator[None]:
+    """Beside no timing, which it would disturb, on this machine; random numbers of others' go on as they would have."""
+    import torch
+
+    with lane.training_step(), torch.random.fork_rng(devices=[]):
+        yield
+
+
+def _text_of(network: nn.Module, size: tuple[int, int]) -> str:
+    from nas.export.graph import onnx_bytes
+
+    return base64.b64encode(onnx_bytes(network.eval(), size, labels=True)).decode("ascii")
+
+
+def _tensor(array: Any) -> Tensor:
+    import torch
+
+    return torch.from_numpy(array.copy())

@@ -1,0 +1,53 @@
+"""Anchors as files: JSON, which is YAML too, so that a host without a YAML library reads and writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nas.latency.protocol import anchor
+from space import strict
+
+KEPT = anchor.Anchor(
+    milliseconds=5.25e-3,
+    canary=0.2,
+    blocks_milliseconds=(5e-3, 5.1e-3),
+    blocks_canary=(0.2, 0.21),
+    taken="2020-01-01T00:00:00+00:00",
+    device={"runtime": "onnxruntime", "cpu": 'J\u00fcrgens "CPU" \U0001f600', "size": "64x96"},
+    flagged=("the machine was busy",),
+)
+
+
+def test_an_anchor_is_read_as_it_was_written_also_as_yaml(tmp_path: Path) -> None:
+    anchor.write(tmp_path / "one.yaml", KEPT)
+    assert anchor.read(tmp_path / "one.yaml") == KEPT
+    plain = anchor.of_text(anchor.text_of(KEPT).replace("\\ud83d\\ude00", ""))  # YAML has no surrogates
+    assert strict.parse(anchor.text_of(plain), anchor.Anchor, "an anchor") == plain
+
+
+def texts() -> list[str]:
+    """An anchor's text cut short, and with each value in it exchanged for others."""
+    whole = anchor.text_of(KEPT)
+    found = [whole[:length] for length in range(len(whole))]
+    held = json.loads(whole)
+    values = (None, True, "text", "", -1, 0, 1e999, float("nan"), 10**400, [], {}, [None], {"a": 1})
+    found += [
+        json.dumps({**held, name: value}) for name in held for value in values if value not in ([], {}, "", "text")
+    ]
+    found += [json.dumps({**held, "milliseconds": value}) for value in values]
+    found += [json.dumps({name: value for name, value in held.items() if name != left_out}) for left_out in held]
+    return [*found, json.dumps({**held, "more": 1}), "[" * 100_000, "1" * 5_000, "milliseconds: 5.0\ncanary: 0.2\n"]
+
+
+def test_what_is_no_anchor_is_none(tmp_path: Path) -> None:
+    """It is then taken anew: the folder is a cache. Older ones were YAML in lines."""
+    file = tmp_path / "one.yaml"
+    read = []
+    for text in texts():
+        file.write_text(text, "utf-8")
+        read.append((text, anchor.read(file)))
+    assert len(read) > 400
+    assert [text for text, found in read if found is not None] == []
+    file.write_bytes(b"\xff\xfe")
+    assert anchor.read(file) is None
