@@ -127,8 +127,8 @@ def _require_no_other(out: Path) -> None:
 
     if not (out / CERTIFICATE).is_file() and any(each.name != OWNER for each in out.iterdir()):
         raise UserError(
-            f"--out: expected a new folder or one that holds a network and its {CERTIFICATE}, got {out}, which would be "
-            "replaced with all that it holds; give another one"
+            f"--out: expected a new folder or one that holds a network and its {CERTIFICATE}, got {out}, which would "
+            "be replaced with all that it holds; give another one"
         )
 
 
