@@ -41,7 +41,8 @@ def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pr
 def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:
     """The most accurate published networks over the budget, `study.search.pruned` of them, cut down into it: trials
     with weights from which their fine-tuning begins. What was cut already is not cut again, unless its weights are
-    damaged, but timed again where a busy machine may have brought it over the budget; what no cut brings inside, or what the target cannot time, is left out.
+    damaged, but timed again where a busy machine may have brought it over the budget; what no cut brings inside, or
+    what the target cannot time, is left out.
     """
     run, budget = search.run, search.budget
     trained = [each for each in run.company() if not each.failed and run.progress(each, "search").done]

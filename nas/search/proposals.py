@@ -56,8 +56,9 @@ class Proposals:
     Every candidate is measured before it is given out, and written to the run's folder; one that no width brings
     inside the budget, or that the target cannot time, is written and not given out. Those that may be over it only
     since the machine was busy are timed once more when all others were proposed; so proposals do not depend on it.
-    Known architectures are not given out twice. What is proposed depends on the trials before it, in their order, and on what they measured and scored:
-    a run that was interrupted proposes what one that was not would have (`nas.search.guidance`).
+    Known architectures are not given out twice. What is proposed depends on the trials before it, in their order, and
+    on what they measured and scored: a run that was interrupted proposes what one that was not would have
+    (`nas.search.guidance`).
     """
 
     def __init__(self, search: Search, meter: Measures, table: LatencyTable | None) -> None:

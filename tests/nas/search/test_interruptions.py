@@ -145,7 +145,8 @@ def test_an_interrupted_run_proposes_and_stops_what_another_one_does(
     fpl = [trial for trial in run.trials() if trial.architecture.stages[0].block == "fpl"]
     assert {trial.feasible for trial in fpl} == {True, False}, "some were timed again, and others are surely over"
     for trial in fpl:
-        assert trial.latency is not None and not trial.latency.flagged
+        assert trial.latency is not None
+        assert not trial.latency.flagged
         assert bool(run.progress(trial, "search").history) == trial.feasible
     uninterrupted.append(found[0])
     assert uninterrupted[0] == found[0], "the order in which trainings end does not matter"

@@ -131,12 +131,14 @@ def test_a_cut_that_is_over_on_a_busy_machine_is_timed_again(
     meter = Tiring(invented, 5.0, busy=True)
     assert cuts(search, meter) == []
     busy = recorded(search)
-    assert busy.latency is not None and busy.latency.flagged
+    assert busy.latency is not None
+    assert busy.latency.flagged
     assert cuts(search, meter) == [], "it is as busy as before"
     meter.rest()
     (cut,) = cuts(search, meter)
     assert cut == recorded(search)
-    assert cut.latency is not None and not cut.latency.flagged
+    assert cut.latency is not None
+    assert not cut.latency.flagged
     assert (cut.number, cut.architecture, cut.feasible) == (busy.number, busy.architecture, True)
 
 
