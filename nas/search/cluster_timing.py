@@ -55,7 +55,8 @@ class ClusterTiming:
         self._arguments = (target, size, num_classes, patience_seconds)
 
     def __enter__(self) -> ClusterTiming:
-        self._actor: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_TimingNode).remote()
+        node: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_TimingNode)
+        self._actor: Any = node.remote()
         try:
             if not ray.wait([self._actor.__ray_ready__.remote()], timeout=WAIT_SECONDS)[0]:
                 print(
