@@ -11,7 +11,6 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from space.errors import UserError
 
@@ -125,7 +124,10 @@ def _runtimes() -> list[tuple[str, str]]:
             lines.append((str(target), ready if missing is None else f"not here: {missing}"))
 
     def chosen() -> str:
-        found = default.choose()
+        found = default.known()
+        if found is None:
+            names = ", ".join(map(str, default.candidates()))
+            return f"the fastest of {names}: timed once, by the first command that needs it"
         return f"{found.target}: {found.reason}"
 
     return [*lines, ("default target", _answer(chosen))]
@@ -144,13 +146,9 @@ def _library(package: str) -> str:
 
 
 def _memory() -> str:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return "unknown"
-    kibibytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    total, available = (kibibytes.get(name, 0) / 2**20 for name in ("MemTotal", "MemAvailable"))
-    return f"{total:.1f} GiB, {available:.1f} GiB available"
+    from nas.host.memory import free_bytes, whole_bytes
+
+    return f"{whole_bytes() / 2**30:.1f} GiB, {free_bytes() / 2**30:.1f} GiB available"
 
 
 def _cache() -> str:

@@ -9,8 +9,14 @@ from nas.commands import common
 from pruning import importances
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.data import Dataset
     from nas.latency.budget import Verdict
     from nas.latency.record import Latency
+    from nas.prune.pruner import Pruned
+    from nas.runs.labelling import Labelling
+    from nas.runs.winner import Certification
     from space.network import Network
 
 DEFAULT_EPOCHS = 10
@@ -66,8 +72,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
     """Prune, fine-tune, certify; cut a little more and do so again where the certificate finds it over the budget. What
     the certificate says in the end.
 
-    Raises: UserError for weights that do not fit and options that contradict each other; BudgetError with the lowest
-    latency reached for a budget that no cut can meet.
+    Raises: UserError for weights that do not fit, options that contradict each other, and a folder that is in use or
+    holds something else; BudgetError with the lowest latency reached for a budget that no cut can meet.
     """
     from functools import partial
     from pathlib import Path
@@ -81,55 +87,78 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.prune.plan import PruningPlan
     from nas.prune.pruner import Pruner
     from nas.prune.tuning import FineTuning
-    from nas.runs.certificate import read_certificate
     from nas.runs.trained import load_trained
-    from nas.runs.winner import Certification, Finished, write_winner
+    from nas.runs.winner import Certification
+    from nas.storage.ownership import owned
     from nas.training import load_recipe
-    from space import parameters
 
     budget, within = Budget.parse(options.budget), common.within(options)
     meter_of = partial(Meter, patience_seconds=common.patience(options))
     plan = PruningPlan(epochs=_epochs(options), steps=options.steps, importance=options.importance, depth=options.depth)
     recipe = load_recipe(options.recipe)
-    trained = load_trained(options.architecture, options.weights)
-    labelling = common.labelling_of(options, trained)
-    dataset = common.data_of(options, trained) if options.data else None
-    if dataset is not None:
-        common.say_notes(check(dataset))
-    num_classes = len(labelling.classes)
-    target, device, out = common.target(options), common.device(options), Path(options.out)
-    require_inference(trained.architecture, labelling.size, num_classes, device=device)
-    network = trained.network(num_classes)
+    out = Path(options.out)
+    common.output_folder(out)
+    with owned(out):
+        _require_no_other(out)
+        trained = load_trained(options.architecture, options.weights)
+        labelling = common.labelling_of(options, trained)
+        dataset = common.data_of(options, trained) if options.data else None
+        if dataset is not None:
+            common.say_notes(check(dataset))
+        num_classes = len(labelling.classes)
+        target, device = common.target(options), common.device(options)
+        require_inference(trained.architecture, labelling.size, num_classes, device=device)
+        tuning = None if dataset is None else FineTuning(dataset=dataset, recipe=recipe, device=device)
+        certification = Certification(target=target, budget=budget, device=device, within=within, meter_of=meter_of)
+        certify = partial(_certified, out, labelling, dataset, certification)
+        network = trained.network(num_classes)
+        with meter_of(target, labelling.size, num_classes) as meter:
+            judge = Judge(meter, labelling.size, num_classes, table=kept_table(meter), within=within)
+            pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=_say)
+            pruned = pruner.finish(pruner.prune(network), network, certify)
+        return _tell(out, network, pruned)
 
-    def certify(network: Network) -> Latency:
-        certificate = write_winner(
-            out,
-            Finished(
-                architecture=network.architecture, weights=network.state_dict(), labelling=labelling, dataset=dataset
-            ),
-            Certification(target=target, budget=budget, device=device, within=within, meter_of=meter_of),
-        )
-        return certificate.latency
 
-    with meter_of(target, labelling.size, num_classes) as meter:
-        pruner = Pruner(
-            judge=Judge(meter, labelling.size, num_classes, table=kept_table(meter), within=within),
-            budget=budget,
-            plan=plan,
-            tuning=None if dataset is None else FineTuning(dataset=dataset, recipe=recipe, device=device),
-            said=_say,
+def _require_no_other(out: Path) -> None:
+    """Raises: UserError where a folder holds something else than a network with its certificate, which is replaced."""
+    from nas.runs.certificate import CERTIFICATE
+    from nas.storage.files import OWNER
+    from space.errors import UserError
+
+    if not (out / CERTIFICATE).is_file() and any(each.name != OWNER for each in out.iterdir()):
+        raise UserError(
+            f"--out: expected a new folder or one that holds a network and its {CERTIFICATE}, got {out}, which would "
+            "be replaced with all that it holds; give another one"
         )
-        pruned = pruner.finish(pruner.prune(network), network, certify)
+
+
+def _certified(
+    out: Path, labelling: Labelling, dataset: Dataset | None, certification: Certification, network: Network
+) -> Latency:
+    """Write a network to `out`; what is measured of it there."""
+    from nas.runs.winner import Finished, write_winner
+
+    finished = Finished(
+        architecture=network.architecture, weights=network.state_dict(), labelling=labelling, dataset=dataset
+    )
+    return write_winner(out, finished, certification).latency
+
+
+def _tell(out: Path, network: Network, pruned: Pruned) -> Verdict | None:
+    """Print what became of a network; what its certificate says."""
+    from nas.runs.certificate import read_certificate
+    from space import parameters
+
     certificate = read_certificate(out)
     for word, each, latency in (
         ("whole", network, pruned.before),
         ("pruned", pruned.network, pruned.after),
     ):
-        print(f"{word:7} {latency}, {parameters(each.architecture, num_classes):,} parameters")
+        print(f"{word:7} {latency}, {parameters(each.architecture, network.num_classes):,} parameters")
     if pruned.blocks_gone:
         print(f"without {pruned.blocks_gone} of {pruned.blocks} residual blocks that can go")
     score = "" if certificate.miou is None else f", mIoU {100 * certificate.miou:.1f} %"
-    print(f"certificate: {certificate.verdict}  {certificate.latency} against {budget}{score}")
+    print(f"certificate: {certificate.verdict}  {certificate.latency} against {certificate.budget}{score}")
     if certificate.verdict == "UNSURE":
         print(f"  {certificate.unsure.replace('FOLDER', str(out))}")
     print(f"compact network in {out}")

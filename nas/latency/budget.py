@@ -78,6 +78,20 @@ class Budget:
         """
         return self.verdict(latency) == "FAIL" and not latency.flagged
 
+    def doubts(self, latency: Latency) -> bool:
+        """Whether `latency`, over the budget, may be over it only since the machine was busy: it is flagged, and its
+        interval reaches into the budget.
+        """
+        return bool(latency.flagged) and not self.admits(latency) and self.verdict(latency) != "FAIL"
+
+    def likelier(self, disturbed: Latency, again: Latency) -> Latency:
+        """Which of two latencies of a network to believe, the first of them taken on a busy machine: the second if that
+        was quiet, else the lower one, since what disturbs a machine makes calls slower, never faster.
+        """
+        if not again.flagged:
+            return again
+        return min(again, disturbed, key=lambda latency: latency.milliseconds(self.statistic))
+
 
 def unsettled(latency: Latency) -> str:
     """Why a latency may not tell which side of a budget a network is on, and how to go on; empty where nothing is known

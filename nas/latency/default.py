@@ -2,17 +2,18 @@
 
 Which runtime is faster depends on the device and on the kind of network; so one network of each family is timed, and
 the geometric mean decides. The answer is kept under the device's name in the folder `defaults` of the cache; with
-another version of a runtime, or another runtime installed, it is found anew.
+another version of a runtime, or another runtime installed, it is found anew. What a busy machine answers is kept only
+where it would say the same when it is quiet.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import space
 from nas.latency import runtimes
@@ -34,8 +35,20 @@ CLASSES = 11
 DEFAULT_WITHIN = 0.06  # of each latency
 TIE = 0.03
 
-MeasureTarget = Callable[[Target], float]
-"""Geometric mean of the networks' milliseconds on a target."""
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What the networks take on a target: the geometric mean of their milliseconds."""
+
+    milliseconds: float
+    low: float
+    """From where to where it surely is: the mean of the ends of their 95 % intervals."""
+    high: float
+    flagged: bool = False
+    """Whether the machine was busy while any of them was timed."""
+
+
+MeasureTarget = Callable[[Target], Speed]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,36 +72,63 @@ def is_on_cuda() -> bool:
 
 def choose(measure: MeasureTarget | None = None) -> DefaultTarget:
     """The default target with its reason: kept from last time, or found by timing."""
-    for texts in DEPLOYMENT:
-        ready = [target for target in map(Target.parse, texts) if _missing(target) is None]
-        if len(ready) == 1:
-            others = [
-                f"{text} is not ready ({_missing(Target.parse(text))})" for text in texts if text != str(ready[0])
-            ]
-            return DefaultTarget(
-                target=str(ready[0]), reason=f"the only one ready for this device; {', '.join(others)}"
-            )
-        if ready:
-            return _fastest(ready, measure or _geometric_mean)
-    return DefaultTarget(target=LAST_RESORT, reason="no deployment runtime is ready")
+    return known() or _fastest(candidates(), measure or _geometric_mean)
+
+
+def known() -> DefaultTarget | None:
+    """The default target with its reason; None where it has to be found by timing `candidates`."""
+    ready = candidates()
+    if not ready:
+        return DefaultTarget(target=LAST_RESORT, reason="no deployment runtime is ready")
+    if len(ready) > 1:
+        return _kept(_file(ready))
+    texts = next(texts for texts in DEPLOYMENT if str(ready[0]) in texts)
+    others = [f"{text} is not ready ({_missing(Target.parse(text))})" for text in texts if text != str(ready[0])]
+    return DefaultTarget(target=str(ready[0]), reason=f"the only one ready for this device; {', '.join(others)}")
+
+
+def candidates() -> list[Target]:
+    """The deployment runtimes that are ready, of the better kind of device that has any; the default is one of them."""
+    kinds = ([target for target in map(Target.parse, texts) if _missing(target) is None] for texts in DEPLOYMENT)
+    return next(filter(None, kinds), [])
 
 
 def _missing(target: Target) -> str | None:
     return runtimes.load(target).available(target)
 
 
-def _fastest(targets: Sequence[Target], measure: MeasureTarget) -> DefaultTarget:
+def _file(targets: Sequence[Target]) -> Path:
+    """Where the choice between these targets is kept."""
     keys = [device_key.name_of(device_key.key_of(runtimes.environment(target), SIZE)) for target in targets]
     name = hashlib.sha256(" ".join(keys).encode()).hexdigest()[:12]
-    file = device_key.folder("defaults") / f"{name}.yaml"
+    return device_key.folder("defaults") / f"{name}.yaml"
+
+
+def _kept(file: Path) -> DefaultTarget | None:
     try:
         return strict.parse(file.read_text("utf-8"), DefaultTarget, str(file))
     except (OSError, UserError, UnicodeDecodeError):  # a cache: what cannot be read is made again
-        pass
+        return None
+
+
+def _fastest(targets: Sequence[Target], measure: MeasureTarget) -> DefaultTarget:
     print(f"timing which of {', '.join(map(str, targets))} is the fastest here (once per device)", file=sys.stderr)
-    choice = judge({str(target): measure(target) for target in targets})
-    write_text(file, strict.dump(choice))
+    speeds = {str(target): measure(target) for target in targets}
+    choice = judge({name: speed.milliseconds for name, speed in speeds.items()})
+    if is_settled(choice.target, speeds):
+        write_text(_file(targets), strict.dump(choice))
+    else:
+        print(
+            f"the machine was busy: {choice.target} is taken this once, and found anew the next time", file=sys.stderr
+        )
     return choice
+
+
+def is_settled(chosen: str, speeds: Mapping[str, Speed]) -> bool:
+    """Whether a quiet machine would choose the same: nothing was flagged, or the chosen one's interval is below all."""
+    others = [speed for name, speed in speeds.items() if name != chosen]
+    flagged = any(speed.flagged for speed in speeds.values())
+    return not flagged or all(speeds[chosen].high < other.low for other in others)
 
 
 def judge(milliseconds: Mapping[str, float]) -> DefaultTarget:
@@ -103,8 +143,14 @@ def judge(milliseconds: Mapping[str, float]) -> DefaultTarget:
     )
 
 
-def _geometric_mean(target: Target) -> float:
+def _geometric_mean(target: Target) -> Speed:
     networks = [space.load(name) for name in NETWORKS]
     with Meter(target, SIZE, CLASSES) as meter:
         latencies = meter.measure_together(networks, within=DEFAULT_WITHIN)
-    return math.exp(statistics.fmean(math.log(latency.p50_milliseconds) for latency in latencies))
+    intervals = [latency.interval() for latency in latencies]
+    return Speed(
+        milliseconds=statistics.geometric_mean(latency.p50_milliseconds for latency in latencies),
+        low=statistics.geometric_mean(low for low, _ in intervals),
+        high=statistics.geometric_mean(high for _, high in intervals),
+        flagged=any(latency.flagged for latency in latencies),
+    )

@@ -2,6 +2,7 @@
 
 study.yaml                        the resolved question
 data.yaml                         which data it was begun on (`nas.runs.data_seen`)
+order.yaml                        how its candidates follow one another, as it began (`Order`)
 trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
 trials/KEY/timed.yaml             what was measured on the way to its width, written before the trial (`Timed`)
 trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.pt, weights.safetensors
@@ -16,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.runs.data_seen import FILE as DATA_SEEN
@@ -29,6 +30,19 @@ from space import Architecture, UserError, strict
 
 TRIAL = "trial.yaml"
 TIMED = "timed.yaml"
+ORDER = "order.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """How the candidates of a run follow one another."""
+
+    ahead: int
+    """How many that are still trained a candidate may begin before it knows the outcome of."""
+
+    def __post_init__(self) -> None:
+        if self.ahead < 0:
+            raise UserError(f"ahead: expected 0 or more, got {self.ahead}")
 
 
 class RunFolder:
@@ -64,7 +78,7 @@ class RunFolder:
         """Undo what `create` did, unless something was found out since: the same folder can be asked again."""
         if self.trials() or self.company():
             return
-        for file in (self.study_path, self.root / DATA_SEEN):
+        for file in (self.study_path, self.root / DATA_SEEN, self.root / ORDER):
             file.unlink(missing_ok=True)
         for kind in ("trials", "company"):
             shutil.rmtree(self.root / kind, ignore_errors=True)
@@ -98,6 +112,14 @@ class RunFolder:
     def write_study(self, study: Study) -> None:
         """Ask something else, or spell out what was left open."""
         write_text(self.study_path, study.to_yaml())
+
+    def hold_to_order(self, order: Order) -> Order:
+        """The order that the run began with; `order` where none is kept yet, which is kept."""
+        file = self.root / ORDER
+        if file.is_file():
+            return strict.parse(read_text(file, "how the candidates of a run follow one another"), Order, str(file))
+        write_text(file, strict.dump(order))
+        return order
 
     def trial_path(self, trial: Trial) -> Path:
         """Where a trial's files are."""

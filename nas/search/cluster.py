@@ -1,8 +1,11 @@
-"""Who trains, read from Ray's nodes, and whether each of these nodes can: this program, the run's folder, the data."""
+"""Who trains, read from Ray's nodes, and whether each of these nodes can: this program, the run's folder, the
+data, PyTorch on its GPUs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +52,11 @@ def resources_of_nodes() -> list[Resources]:
     return [node["Resources"] for node in _alive()]
 
 
-def require_nodes(run: RunFolder, dataset: Dataset, root: str | None) -> None:
+def require_nodes(run: RunFolder, dataset: Dataset, root: str | None, device: str, said: Callable[[str], None]) -> None:
     """Ask every node of the connected cluster that trains or times whether it can.
 
-    `root` is where the data are; None where each node draws its own.
+    `root` is where the data are; None where each node draws its own. `device`: of the trainings. What slows a node down
+    is `said`.
 
     Raises: UserError with what the first of them lacks.
     """
@@ -61,17 +65,22 @@ def require_nodes(run: RunFolder, dataset: Dataset, root: str | None) -> None:
     for node in _alive():
         if node["Resources"].get("CPU", 0) >= 1 or RESOURCE in node["Resources"]:
             pinned: Any = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            question = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=pinned)(question_for_nodes())
+            # One call a process: it has looked at GPUs that are not its own, and a training may get the process next.
+            options: Any = {"num_cpus": 0, "max_retries": 0, "max_calls": 1, "scheduling_strategy": pinned}
+            question = ray.remote(**options)(question_for_nodes())
             path, study = run.study_path.resolve(), run.study_path.read_text("utf-8")
-            asked[question.remote(nas.__version__, str(path), study, files)] = node["NodeManagerAddress"]
+            on_gpus = device == "cuda" and node["Resources"].get("GPU", 0) >= 1
+            asked[question.remote(nas.__version__, str(path), study, files, on_gpus)] = node["NodeManagerAddress"]
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
     for reference in ready:
         try:
-            problem = ray.get(reference)
+            problem, note = ray.get(reference)
         except ray.exceptions.RayError as error:
-            problem = f"cannot run a task: {' '.join(str(error).split())[-200:]}"
+            problem, note = f"cannot run a task: {' '.join(str(error).split())[-200:]}", ""
         if problem:
             raise UserError(f"the cluster's node {asked[reference]} {problem}")
+        if note:
+            said(f"note    the cluster's node {asked[reference]} {note}")
     for reference in late:
         raise UserError(
             f"the cluster's node {asked[reference]} gave no answer within {ANSWER_SECONDS:.0f} s; look at `ray status`"
@@ -84,19 +93,36 @@ def _alive() -> list[dict[str, Any]]:
 
 
 def question_for_nodes() -> Any:
-    """The function that a node runs. It is made here so that Ray sends its code: over there may be none of ours."""
+    """The function that a node runs: what it lacks, and what slows it down, each in words or empty. It is made here so
+    that Ray sends its code: over there may be none of ours.
+    """
 
-    def lacks(version: str, run: str, study: str, files: list[str]) -> str:
+    def lacks(version: str, run: str, study: str, files: list[str], on_gpus: bool) -> tuple[str, str]:
 
         try:
             import nas
         except ImportError:
-            return f"lacks this program; install framebudget {version} there"
+            return f"lacks this program; install framebudget {version} there", ""
         if nas.__version__ != version:
-            return f"has framebudget {nas.__version__}, this is {version}; install the same there"
+            return f"has framebudget {nas.__version__}, this is {version}; install the same there", ""
         if not Path(run).is_file() or Path(run).read_text("utf-8") != study:
-            return f"does not see the run's {run}; give --out a folder on a disk that all nodes share"
+            return f"does not see the run's {run}; give --out a folder on a disk that all nodes share", ""
         missing = [file for file in files if not Path(file).is_file()]
-        return f"does not see the data, such as {missing[0]}; put them there under the same path" if missing else ""
+        if missing:
+            return f"does not see the data, such as {missing[0]}; put them there under the same path", ""
+        if not on_gpus:
+            return "", ""
+        from nas.data.loader import dali_works
+        from nas.latency.machine.gpu import VISIBLE, training_device
+        from space.errors import UserError
+
+        os.environ.pop(VISIBLE, None)  # Ray hides the GPUs from a task that is given none
+        try:
+            if training_device() != "cuda":
+                return "has GPUs for Ray, but PyTorch sees none there; look at `nas doctor` there", ""
+        except UserError as error:
+            return f"cannot train on its GPUs: {error}", ""
+        slow = "reads pictures by Pillow and PyTorch, since DALI does not work on its GPUs; look at `nas doctor` there"
+        return "", "" if dali_works("cuda") else slow
 
     return lacks

@@ -10,6 +10,7 @@ A cluster without the resource times on the machine that searches.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from space.architecture import Architecture
 from space.errors import UserError
 
 RESOURCE = "timing"
+WAIT_SECONDS = 20.0  # for the node, before it is said
 
 Answer = tuple[object, dict[str, Any]]  # and a reply (`nas.latency.worker.replies`) that says why there is none
 
@@ -53,8 +55,15 @@ class ClusterTiming:
         self._arguments = (target, size, num_classes, patience_seconds)
 
     def __enter__(self) -> ClusterTiming:
-        self._actor: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_TimingNode).remote()
+        node: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_TimingNode)
+        self._actor: Any = node.remote()
         try:
+            if not ray.wait([self._actor.__ray_ready__.remote()], timeout=WAIT_SECONDS)[0]:
+                print(
+                    f"waiting for the cluster's node that times: all its `{RESOURCE}` is in use, see `ray status`",
+                    file=sys.stderr,
+                    flush=True,
+                )
             self._ask("start", *self._arguments)
         except BaseException:
             self._end()

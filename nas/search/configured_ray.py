@@ -17,13 +17,14 @@ os.environ.update(SETTINGS)
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
-from ray._private import ray_constants  # noqa: E402
+from ray._private import ray_constants  # noqa: E402  # has what Ray lets nobody say: listen on loopback only
+from ray.tune import Callback  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 from ray.tune.stopper import Stopper  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 __all__ = [
-    "FIFOScheduler", "NodeAffinitySchedulingStrategy", "Searcher", "Stopper", "TrialScheduler",
+    "Callback", "FIFOScheduler", "NodeAffinitySchedulingStrategy", "Searcher", "Stopper", "TrialScheduler",
     "ray", "ray_constants", "tune",
 ]  # fmt: skip

@@ -65,6 +65,13 @@ class Console:
         if not trial.feasible:
             self._epochs_left -= self._study.recipe.epochs
 
+    def timed_again(self, trial: Trial) -> None:
+        """What was over the budget while the machine was busy was measured once more."""
+        verdict = "inside, to be trained" if trial.feasible else "over the budget still: not trained"
+        print(f"{self._clock()}  again   {trial.name:24} {self._latency(trial)}  {verdict}", flush=True)
+        if trial.feasible:
+            self._epochs_left += self._study.recipe.epochs
+
     def epoch(self, job: Job, epoch: int, miou: float) -> None:
         """A training finished an epoch."""
         self._epochs_done += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
@@ -39,7 +41,8 @@ def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pr
 def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:
     """The most accurate published networks over the budget, `study.search.pruned` of them, cut down into it: trials
     with weights from which their fine-tuning begins. What was cut already is not cut again, unless its weights are
-    damaged; what no cut brings inside, or what the target cannot time, is left out.
+    damaged, but timed again where a busy machine may have brought it over the budget; what no cut brings inside, or
+    what the target cannot time, is left out.
     """
     run, budget = search.run, search.budget
     trained = [each for each in run.company() if not each.failed and run.progress(each, "search").done]
@@ -47,7 +50,8 @@ def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:
     over.sort(key=lambda each: run.best_miou(each) or 0.0, reverse=True)
     found = []
     for parent in over[: search.study.search.pruned]:
-        trial = _known(search, parent) or _cut(search, pruner, parent)
+        trial = _known(search, parent)
+        trial = _cut(search, pruner, parent) if trial is None else _timed_again(search, pruner, trial)
         if trial is not None and trial.inside(budget):
             found.append(trial)
     return found
@@ -74,6 +78,22 @@ def _known(search: Search, parent: Trial) -> Trial | None:
         load_weights(run.phase_path(cut, "search") / WEIGHTS)
     except UserError:
         return None
+    return cut
+
+
+def _timed_again(search: Search, pruner: Pruner, cut: Trial) -> Trial:
+    """A known cut, timed once more if it may be over the budget only since the machine was busy."""
+    budget = search.budget
+    if cut.failed or cut.latency is None or not budget.doubts(cut.latency):
+        return cut
+    try:
+        again = pruner.judge.latency(cut.architecture, anew=True)
+    except UnmeasuredError:
+        return cut
+    latency = budget.likelier(cut.latency, again)
+    cut = replace(cut, latency=latency, feasible=budget.admits(latency))
+    search.run.write_trial(cut)
+    search.console.timed_again(cut)
     return cut
 
 

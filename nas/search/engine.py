@@ -54,7 +54,7 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             session.enter_context(joined_ray(address))
             timing_of = timing_of_cluster()
             asked = _opened(run, resources_of_nodes())
-            require_nodes(run, asked.dataset, asked.study.data.root)
+            require_nodes(run, asked.dataset, asked.study.data.root, asked.workers.device, asked.console.step)
         else:
             asked = _opened(run, [_resources_here()])
             dali_works(asked.workers.device)  # before a trial needs it, and where its answer is seen

@@ -100,9 +100,9 @@ def fill(
         if latency is None:
             continue
         sure = replace(quick, latency=latency)
-        if sure.latency.flagged and tries.use(sure) > SAFE:  # what disturbs a machine makes calls slower, never faster
+        if sure.latency.flagged and tries.use(sure) > SAFE:
             again = confirm(quick.architecture)
-            sure = sure if again is None else min(sure, replace(quick, latency=again), key=tries.use)
+            sure = sure if again is None else replace(quick, latency=budget.likelier(latency, again))
         confirmed.append(sure)
         correction = tries.use(sure) / tries.use(quick)
         if tries.use(sure) <= SAFE:

@@ -3,7 +3,7 @@
 How trainings end depends on chance, on what else the machine does and on interruptions; what a proposal knows does not.
 It is told of the trials before it, in the order of their proposal, but for the last few of those that train: these may
 still be under way (`ahead`). A run that goes on asks the sampler again for the proposals that it has, so that the next
-ones are those of a run that was never interrupted.
+ones are those of a run that was never interrupted. What was timed again after all was proposed is known as it was.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNMEASURED = 1.0  # by what share of the budget a candidate counts as over it th
 def before(trials: Sequence[Trial], number: int, ahead: int) -> list[Trial]:
     """Those of `trials` (in their order) that the candidate of this number may know of."""
     earlier = [each for each in trials if each.number < number and each.origin in ("seed", "random", "guided")]
-    training = [each for each in earlier if each.feasible]
+    training = [each for each in earlier if each.feasible and each.disturbed is None]
     hidden = {each.architecture.key for each in training[max(0, len(training) - ahead) :]}
     return [each for each in earlier if each.architecture.key not in hidden]
 
@@ -72,10 +72,11 @@ class Guidance:
             if key in self._told:
                 continue
             self._told.add(key)
-            miou = self._miou(trial)
+            miou = self._miou(trial) if trial.disturbed is None else None
+            latency = trial.disturbed or trial.latency
             violation = UNMEASURED
-            if trial.latency is not None:
-                violation = trial.latency.milliseconds(self._budget.statistic) / self._budget.milliseconds - 1
+            if latency is not None:
+                violation = latency.milliseconds(self._budget.statistic) / self._budget.milliseconds - 1
             number = self._numbers.pop(key, None)
             if number is None:
                 self._sampler.learn(trial.genotype, miou=miou, violation=violation)

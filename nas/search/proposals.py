@@ -12,6 +12,7 @@ from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
+from nas.runs.folder import Order
 from nas.runs.trial import Measured, Origin, Timed, Trial
 from nas.search.fill import Filled, fill
 from nas.search.guidance import Guidance, before
@@ -53,9 +54,11 @@ class Proposals:
     """Candidates in their order: those a killed run left unfinished, seeds, random draws, guided ones.
 
     Every candidate is measured before it is given out, and written to the run's folder; one that no width brings
-    inside the budget, or that the target cannot time, is written and not given out. Known architectures are not given
-    out twice. What is proposed depends on the trials before it, in their order, and on what they measured and scored:
-    a run that was interrupted proposes what one that was not would have (`nas.search.guidance`).
+    inside the budget, or that the target cannot time, is written and not given out. Those that may be over it only
+    since the machine was busy are timed once more when all others were proposed; so proposals do not depend on it.
+    Known architectures are not given out twice. What is proposed depends on the trials before it, in their order, and
+    on what they measured and scored: a run that was interrupted proposes what one that was not would have
+    (`nas.search.guidance`).
     """
 
     def __init__(self, search: Search, meter: Measures, table: LatencyTable | None) -> None:
@@ -69,8 +72,14 @@ class Proposals:
         self._space = search.study.architectures()
         self._allows = limits_of(search.study, search.num_classes)
         # A candidate may begin before those just before it are over, one or some more than train at a time: a fast
-        # training need not wait for a slow one.
-        self._ahead = search.workers.concurrent + search.workers.concurrent // 2 - 1
+        # training need not wait for a slow one. As many as when the run began, wherever it goes on.
+        concurrent = search.workers.concurrent
+        self._ahead = search.run.hold_to_order(Order(ahead=concurrent + concurrent // 2 - 1)).ahead
+        if concurrent > self._ahead + 1:
+            search.console.step(
+                f"train   {self._ahead + 1} at a time, not {concurrent}: so that its candidates depend on its seed "
+                "alone, a run goes on as it began"
+            )
         startup = len(plan.seeds) + plan.random_trials
         sampler = Sampler(self._space, kind=plan.sampler, startup=startup, seed=plan.seed)
         self._guidance = Guidance(sampler, self._budget, self._ahead, self._miou)
@@ -83,6 +92,7 @@ class Proposals:
         for trial in self._trials.values():
             self._learn(trial)
         self._unfinished = [trial for key, trial in self._trials.items() if key not in self._over]
+        self._doubts_timed = False
         self._guidance.repeat(self._in_order())
 
     def waits(self) -> bool:
@@ -92,7 +102,8 @@ class Proposals:
         """
         while True:
             number = self._unfinished[0].number if self._unfinished else self._next_number()
-            if any(each.architecture.key not in self._over for each in before(self._in_order(), number, self._ahead)):
+            known = [each for each in before(self._in_order(), number, self._ahead) if each.disturbed is None]
+            if any(each.architecture.key not in self._over for each in known):
                 return True
             if not self._unfinished:
                 return False
@@ -117,7 +128,10 @@ class Proposals:
             return self._new("random", self._random)
         if len(self._ours("guided")) < self._plan.guided_trials:
             return self._new("guided", self._guided)
-        return None
+        if not self._doubts_timed:
+            self._doubts_timed = True
+            self._time_doubted()
+        return self._unfinished.pop(0) if self._unfinished else None
 
     def is_weak(self, trial: Trial, epoch: int, miou: float) -> bool:
         """Whether a training stops after this epoch with this mIoU."""
@@ -126,7 +140,7 @@ class Proposals:
         earlier = [
             self._curve(each)
             for each in before(self._in_order(), trial.number, self._ahead)
-            if each.feasible and each.budget_milliseconds == trial.budget_milliseconds
+            if each.feasible and each.disturbed is None and each.budget_milliseconds == trial.budget_milliseconds
         ]
         return is_weak(miou, epoch, self._search.study.recipe.epochs, earlier)
 
@@ -140,6 +154,26 @@ class Proposals:
 
     def _next_number(self) -> int:
         return max((trial.number for trial in self._trials.values()), default=0) + 1
+
+    def _time_doubted(self) -> None:
+        """Time again what a busy machine may have brought over the budget; what is inside now is to be trained."""
+        for trial in self._in_order():
+            if trial.origin == "pruned" or trial.failed or trial.latency is None:
+                continue
+            if not self._budget.doubts(trial.latency):
+                continue
+            try:
+                again = time_one(self._meter, trial.architecture, within=self._search.study.latency_within)
+            except UnmeasuredError:
+                continue
+            latency = self._budget.likelier(trial.latency, again)
+            first = trial.disturbed or trial.latency
+            trial = replace(trial, latency=latency, feasible=self._budget.admits(latency), disturbed=first)
+            self._record(trial)
+            self._search.console.timed_again(trial)
+            if not self._settled(trial):
+                self._over.discard(trial.architecture.key)
+                self._unfinished.append(trial)
 
     def _ours(self, origin: Origin) -> list[Trial]:
         """Candidates of an origin that count towards the plan: made for this budget, and seeds or inside it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from nas.runs.folder import RunFolder
 from nas.runs.labelling import WEIGHTS, Labelling, metadata
 from nas.runs.trial import Phase, Trial, read_progress
 from nas.search.causes import Cause, cause_of, cause_of_death
-from nas.search.configured_ray import FIFOScheduler, Searcher, Stopper, TrialScheduler, tune
+from nas.search.configured_ray import Callback, FIFOScheduler, Searcher, Stopper, TrialScheduler, tune
 from nas.search.cutting import parent_network
 from nas.search.job import Job, recipe_of
 from nas.search.search import Search
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nas.training.trainer import Trainer
 
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
+WAIT_SECONDS = 30.0  # for the first training to begin, before it is said
 PATIENCE_SECONDS = 60.0  # for a process of an earlier driver to end that trains the same
 LAST_WORDS = ".last_words.tmp"
 NOTHING = Cause(words="")
@@ -69,6 +71,7 @@ def run_jobs(search: Search, jobs: Jobs) -> None:
             search_alg=feed,
             scheduler=Judgement(feed),
             stop=Halt(feed),
+            callbacks=[Beginning(feed)],
             num_samples=-1,
             resources_per_trial={"cpu": search.workers.threads, "gpu": int(search.workers.device == "cuda")},
             max_concurrent_trials=search.workers.concurrent,
@@ -103,6 +106,9 @@ class Feed(Searcher):
         self._epochs: dict[str, int] = {}  # that have been told of
         self._failed: dict[str, str] = {}
         self._told: dict[str, str] = {}  # by Ray of trainings whose processes died
+        self._say = search.console.step
+        self._waits_since: float | None = None  # for the first training to begin
+        self._began = False
         self.broken: Exception | None = None
         """Why nothing more is trained."""
 
@@ -115,6 +121,7 @@ class Feed(Searcher):
             job = self._work.next()
             if job is not None:
                 self._jobs[trial_id] = job
+                self._waits_since = self._waits_since or time.monotonic()
                 return {
                     "run": str(self._run.root.resolve()),
                     "trial": str(self._run.trial_path(job.trial).relative_to(self._run.root)),
@@ -150,6 +157,18 @@ class Feed(Searcher):
                     self._halt(job, cause)
                 self._failed[trial_id] = cause.words
             self._work.end(job, self._epochs.pop(trial_id, 0), self._failed.pop(trial_id, ""))
+
+    def begins(self) -> None:
+        """A training begins."""
+        self._began = True
+
+    def say_if_waiting(self) -> None:
+        """Say what is waited for when no training has begun for long, once."""
+        if self._began or self._waits_since is None or time.monotonic() < self._waits_since + WAIT_SECONDS:
+            return
+        self._began = True
+        gpu = " and a GPU" if self._workers.device == "cuda" else ""
+        self._say(f"wait    for {self._workers.threads} processors{gpu} of Ray's to be free; see `ray status`")
 
     def on_death(self, trial_id: str, told: str) -> None:
         """A training's process died for the last time; `told` is what Ray says about it."""
@@ -204,6 +223,17 @@ class Judgement(FIFOScheduler):
         self._feed.on_death(trial.trial_id, file.read_text("utf-8", errors="replace") if file.is_file() else "")
 
 
+class Beginning(Callback):
+    """Tells the feed that a training begins."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray has found room for it."""
+        self._feed.begins()
+
+
 class Halt(Stopper):
     """Ends all trainings once the feed is broken."""
 
@@ -217,7 +247,8 @@ class Halt(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Whether to."""
+        """Whether to. Ray asks again and again."""
+        self._feed.say_if_waiting()
         return self._feed.broken is not None
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from space.errors import DamagedError, UserError
 
+OWNER = ".owner"  # in a folder: the process that writes there (`nas.storage.ownership`)
+
 
 def expanded(path: str | Path) -> Path:
     """A path that a user gave, with `~` and `~name` as a shell reads them; one of an unknown user stays as it is."""
@@ -77,7 +79,8 @@ def replace_folder(path: Path) -> Iterator[Path]:
     """An empty folder to fill, which takes the place of the folder `path` once the block has ended without an error.
 
     A process that is killed leaves the old folder, the new one or, in the instant between two renames, none; what it
-    leaves behind beside them is put back or cleared away by the next call. One process at a time.
+    leaves behind beside them is put back or cleared away by the next call. One process at a time: where one owns the
+    folder, it owns what takes its place.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     previous = path.with_name(f".{path.name}.previous")
@@ -91,6 +94,8 @@ def replace_folder(path: Path) -> Iterator[Path]:
         for file in unfinished.iterdir():
             with file.open("rb") as written:
                 os.fsync(written.fileno())
+        with contextlib.suppress(OSError):  # nobody owns it, or the disk knows no second names
+            os.link(path / OWNER, unfinished / OWNER)  # the same file, and so the same lock
         if path.exists():
             path.rename(previous)
         unfinished.rename(path)

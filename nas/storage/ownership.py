@@ -17,10 +17,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from nas.storage.files import clear_unfinished
+from nas.storage.files import OWNER, clear_unfinished
 from space.errors import UserError
 
-OWNER = ".owner"
 TOUCHED_SECONDS = 2.0
 WATCHED_SECONDS = 3.5 * TOUCHED_SECONDS
 LOOK_SECONDS = 0.2

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import space
 from nas.runs.certificate import read_certificate
 from nas.runs.trained import load_trained
+from nas.storage.ownership import owned
 from space.scale import scale_width
 
 TARGET = ("--target", "null@cpu:1")
@@ -82,8 +83,21 @@ def test_a_budget_below_what_pruning_reaches_says_the_lowest_latency(nas, wide, 
     assert not (tmp_path / "compact").exists()
 
 
+def test_a_folder_that_another_process_works_on_is_refused(nas, wide, tmp_path):
+    with owned(tmp_path / "run"):
+        assert "is in use by process" in nas("prune", wide[0], "--budget", "5ms", "--out", tmp_path / "run").refusal()
+
+
+def test_a_folder_that_holds_something_else_is_left_as_it_is(nas, wide):
+    before = sorted(each.name for each in wide[0].iterdir())
+    told = nas("prune", wide[0], "--budget", "5ms", *TARGET, "--out", wide[0]).refusal()
+    assert "which would be replaced with all that it holds; give another one" in told
+    assert sorted(each.name for each in wide[0].iterdir()) == before
+
+
 def test_weights_of_another_architecture_are_refused_with_the_first_mismatch(nas, wide, tmp_path):
-    refusal = nas("prune", "erfnet", "--weights", wide[0] / "weights.safetensors", "--budget", "5ms", *TARGET).refusal()
+    weights = ("--weights", wide[0] / "weights.safetensors", "--budget", "5ms")
+    refusal = nas("prune", "erfnet", *weights, *TARGET, "--out", tmp_path / "compact").refusal()
     assert "stem" in refusal
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from nas.latency import default, runtimes
+from nas.latency.default import Speed
 from nas.latency.target import Target
+
+
+def speed(milliseconds: float, within: float = 0.05, *, flagged: bool = False) -> Speed:
+    low, high = milliseconds * (1 - within), milliseconds * (1 + within)
+    return Speed(milliseconds=milliseconds, low=low, high=high, flagged=flagged)
 
 
 @pytest.fixture(autouse=True)
@@ -29,15 +35,28 @@ def test_the_fastest_is_chosen_and_asked_for_once(only) -> None:
     only("onnxruntime@cpu", "openvino@cpu")
     asked: list[str] = []
 
-    def measure(target: Target) -> float:
+    def measure(target: Target) -> Speed:
         asked.append(str(target))
-        return 5.0 if target.runtime == "openvino" else 8.0
+        return speed(5.0 if target.runtime == "openvino" else 8.0)
 
     choice = default.choose(measure)
     assert choice.target == "openvino@cpu"
     assert "5.00 ms, onnxruntime@cpu 8.00 ms" in choice.reason
     assert default.choose(measure) == choice
     assert asked == ["onnxruntime@cpu", "openvino@cpu"]
+
+
+@pytest.mark.parametrize(("within", "kept"), [(0.6, False), (0.1, True)])
+def test_what_a_busy_machine_answers_is_kept_only_where_intervals_tell(
+    within: float, kept: bool, only, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only("onnxruntime@cpu", "openvino@cpu")
+    busy = {"onnxruntime": speed(8.0), "openvino": speed(5.0, within, flagged=True)}
+    quiet = {"onnxruntime": speed(4.0), "openvino": speed(5.0)}
+    assert default.choose(lambda target: busy[target.runtime]).target == "openvino@cpu"
+    assert ("openvino@cpu is taken this once" in capsys.readouterr().err) != kept
+    again = default.choose(lambda target: quiet[target.runtime])
+    assert again.target == ("openvino@cpu" if kept else "onnxruntime@cpu")
 
 
 def test_of_two_that_are_as_fast_the_first_is_taken() -> None:
@@ -48,7 +67,7 @@ def test_of_two_that_are_as_fast_the_first_is_taken() -> None:
 def test_a_single_one_needs_no_timing_and_says_what_the_other_wants(only) -> None:
     only("onnxruntime@cpu")
     asked: list[Target] = []
-    choice = default.choose(lambda target: asked.append(target) or 1.0)
+    choice = default.choose(lambda target: asked.append(target) or speed(1.0))
     assert not asked
     assert choice.target == "onnxruntime@cpu"
     assert "openvino@cpu is not ready (pip install it)" in choice.reason
@@ -56,9 +75,9 @@ def test_a_single_one_needs_no_timing_and_says_what_the_other_wants(only) -> Non
 
 def test_a_gpu_comes_before_the_cpu_and_pytorch_last(only) -> None:
     only("cudagraph:fp16@cuda:0", "onnxruntime@cpu", "openvino@cpu")
-    assert default.choose(lambda target: 1.0).target == "cudagraph:fp16@cuda:0"
+    assert default.choose(lambda target: speed(1.0)).target == "cudagraph:fp16@cuda:0"
     only()
-    assert default.choose(lambda target: 1.0).target == "torch@cpu"
+    assert default.choose(lambda target: speed(1.0)).target == "torch@cpu"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import nas
 from nas.search.cluster import Resources, question_for_nodes, workers_of
@@ -50,9 +51,10 @@ cluster.wait_for_nodes()
 with joined_ray(cluster.address):
     found = {
         "workers": vars(workers_of(resources_of_nodes(), 0)),
-        "ready": answer(lambda: require_nodes(run, there, str(folder))),
-        "drawn there": answer(lambda: require_nodes(run, gone, None)),
-        "no data": answer(lambda: require_nodes(run, gone, str(folder))),
+        "ready": answer(lambda: require_nodes(run, there, str(folder), "cpu", print)),
+        "no GPU": answer(lambda: require_nodes(run, there, str(folder), "cuda", lambda words: None)),
+        "drawn there": answer(lambda: require_nodes(run, gone, None, "cpu", print)),
+        "no data": answer(lambda: require_nodes(run, gone, str(folder), "cpu", print)),
     }
 cluster.shutdown()
 print(json.dumps(found))
@@ -95,8 +97,14 @@ def test_a_node_tells_what_it_lacks(tmp_path: Path) -> None:
         "run": str(study),
         "study": "of this run",
         "files": [str(study)],
+        "on_gpus": False,
     }
-    lacks = question_for_nodes()
+
+    def lacks(**words: Any) -> str:
+        problem, note = question_for_nodes()(**words)
+        assert note == ""
+        return str(problem)
+
     assert lacks(**asked) == ""
     assert "install the same there" in lacks(**{**asked, "version": "0.0.9"})
     assert "on a disk that all nodes share" in lacks(**{**asked, "run": "/nowhere/study.yaml"})
@@ -111,4 +119,6 @@ def test_a_cluster_of_invented_gpus(tmp_path: Path) -> None:
     assert found["workers"] == {"concurrent": 2, "threads": 2, "device": "cuda"}
     assert found["ready"] is None
     assert found["drawn there"] is None
+    if not torch.cuda.is_available():
+        assert "has GPUs for Ray, but PyTorch sees none there" in found["no GPU"]
     assert "does not see the data, such as /nowhere/at/all.png" in found["no data"]

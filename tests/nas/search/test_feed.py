@@ -11,9 +11,10 @@ import pytest
 import space
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
+from nas.search import tuning
 from nas.search.job import Job
 from nas.search.search import Candidate, Search
-from nas.search.tuning import Feed, Halt, Jobs
+from nas.search.tuning import Beginning, Feed, Halt, Jobs
 from nas.study import built_in_study
 from space.errors import BudgetError, HaltedError, UserError
 
@@ -69,6 +70,22 @@ def test_a_full_disk_in_a_worker_halts_the_run_without_a_verdict(feed_of: Callab
     assert "\n" not in str(feed.broken)
     assert Halt(feed).stop_all()
     assert feed.suggest("b") == Feed.FINISHED
+
+
+def test_what_a_training_waits_for_is_said_once_until_the_first_begins(
+    feed_of: Callable[..., tuple[Feed, Ended]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Halt(feed_of()[0]).stop_all()
+    assert "wait" not in capsys.readouterr().out, "it is too early"
+    monkeypatch.setattr(tuning, "WAIT_SECONDS", 0.0)
+    feed, _ = feed_of()
+    Halt(feed).stop_all()
+    Halt(feed).stop_all()
+    assert capsys.readouterr().out.count("wait    for 1 processors of Ray's to be free; see `ray status`") == 1
+    feed, _ = feed_of()
+    Beginning(feed).on_trial_start(0, [], None)
+    Halt(feed).stop_all()
+    assert "wait" not in capsys.readouterr().out
 
 
 def test_a_mistake_of_ours_ends_the_run_with_its_traceback(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:

@@ -27,6 +27,7 @@ from nas.study import load_study
 from nas.training import Scores
 from nas.training.weights import load_weights, save_weights
 from space import Architecture
+from space.errors import UnmeasuredError
 from space.scale import scale_width
 
 STUDY = """
@@ -48,48 +49,106 @@ def nas_search(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class Tiring:
-    """A device on which all takes `slowness` times as long from the first repetition on."""
+    """A device on which all takes `slowness` times as long from the first repetition on, until it has rested. While it
+    is `busy` what it measures is flagged and may be anything.
+    """
 
-    def __init__(self, invented: Callable[[float], Latency], slowness: float) -> None:
+    def __init__(self, invented: Callable[[float], Latency], slowness: float, *, busy: bool = False) -> None:
         self._invented = invented
         self._tired = slowness
         self._measured: list[str] = []
         self._slowness = 1.0
+        self._busy = busy
+
+    def rest(self) -> None:
+        self._measured.clear()
+        self._slowness, self._busy = 1.0, False
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         if architecture.key in self._measured:
             self._slowness = self._tired
         self._measured.append(architecture.key)
-        return self._invented(self._slowness * space.multiply_adds(architecture, (48, 64), 11) / 1e7)
+        latency = self._invented(self._slowness * space.multiply_adds(architecture, (48, 64), 11) / 1e7)
+        if not self._busy:
+            return latency
+        low = space.multiply_adds(architecture, (48, 64), 11) / 1e8
+        return replace(latency, ci_low_milliseconds=low, flagged=("other processes were busy",))
 
 
-@pytest.mark.parametrize("tires", [False, True])
-def test_a_cut_that_is_over_when_measured_again_does_not_compete(
-    tires: bool, invented: Callable[[float], Latency], search_of: Callable[[RunFolder], Search], tmp_path: Path
-) -> None:
+class Refusing(Tiring):
+    """A device that times nothing that was cut."""
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        if architecture.channels:
+            raise UnmeasuredError("fp16 gives other labels than PyTorch")
+        return super().measure(architecture)
+
+
+@pytest.fixture
+def search(invented: Callable[[float], Latency], search_of: Callable[[RunFolder], Search], tmp_path: Path) -> Search:
+    """A search beside which a published network was trained that is a quarter over its budget."""
     (tmp_path / "study.yaml").write_text(STUDY)
     whole = scale_width(space.load("swiftnet-rn18"), 0.25)
     latency = Tiring(invented, 1.0).measure(whole)
     budget = Budget(milliseconds=0.8 * latency.p50_milliseconds)
-    study = replace(load_study(tmp_path / "study.yaml"), budget=str(budget))
-    run = RunFolder.create(tmp_path / "run", study)
+    run = RunFolder.create(tmp_path / "run", replace(load_study(tmp_path / "study.yaml"), budget=str(budget)))
     search = search_of(run)
-    company = Candidate(name="swiftnet", origin="company", architecture=whole, parent="swiftnet")
-    parent = search.trial(1, company, latency)
+    parent = search.trial(
+        1, Candidate(name="swiftnet", origin="company", architecture=whole, parent="swiftnet"), latency
+    )
     run.write_trial(parent)
     save_weights(run.phase_path(parent, "search") / WEIGHTS, whole.build(11).state_dict(), {})
     scores = Scores(miou=0.3, class_iou=(0.3,) * 11, pixel_accuracy=0.3)
     append_epoch(run.phase_path(parent, "search"), Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
+    return search
+
+
+def cuts(search: Search, meter: Tiring) -> list[Trial]:
+    judge = Judge(meter, (48, 64), 11)
+    return prune_over_budget(search, Pruner(judge=judge, budget=search.budget, plan=PruningPlan(epochs=0)))
+
+
+def recorded(search: Search) -> Trial:
+    (cut,) = [trial for trial in search.run.trials() if trial.origin == "pruned"]
+    return cut
+
+
+@pytest.mark.parametrize("tires", [False, True])
+def test_a_cut_that_is_over_when_measured_again_does_not_compete(
+    tires: bool, search: Search, invented: Callable[[float], Latency]
+) -> None:
     meter = Tiring(invented, 10.0 if tires else 1.0)
-    pruner = Pruner(judge=Judge(meter, (48, 64), 11), budget=budget, plan=PruningPlan(epochs=0))
+    found = [] if tires else ["swiftnet, pruned"]
+    assert [cut.name for cut in cuts(search, meter)] == found
+    assert recorded(search).inside(search.budget) != tires
+    meter.rest()
+    assert [cut.name for cut in cuts(search, meter)] == found, "as it is known"
 
-    def cuts() -> list[Trial]:
-        return prune_over_budget(search, pruner)
 
-    assert [cut.name for cut in cuts()] == ([] if tires else ["swiftnet, pruned"])
-    (recorded,) = [trial for trial in run.trials() if trial.origin == "pruned"]
-    assert budget.admits(recorded.latency) != tires
-    assert [cut.name for cut in cuts()] == ([] if tires else ["swiftnet, pruned"])  # as it is known
+def test_a_cut_that_is_over_on_a_busy_machine_is_timed_again(
+    search: Search, invented: Callable[[float], Latency]
+) -> None:
+    meter = Tiring(invented, 5.0, busy=True)
+    assert cuts(search, meter) == []
+    busy = recorded(search)
+    assert busy.latency is not None
+    assert busy.latency.flagged
+    assert cuts(search, meter) == [], "it is as busy as before"
+    meter.rest()
+    (cut,) = cuts(search, meter)
+    assert cut == recorded(search)
+    assert cut.latency is not None
+    assert not cut.latency.flagged
+    assert (cut.number, cut.architecture, cut.feasible) == (busy.number, busy.architecture, True)
+
+
+def test_what_no_cut_of_can_be_timed_is_recorded_and_left_out(
+    search: Search, invented: Callable[[float], Latency], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cuts(search, Refusing(invented, 1.0)) == []
+    assert recorded(search).failed == "cannot be timed: fp16 gives other labels than PyTorch"
+    assert "left out: fp16 gives other labels" in capsys.readouterr().out
+    assert cuts(search, Tiring(invented, 1.0)) == [], "it is not tried again"
 
 
 @pytest.mark.slow

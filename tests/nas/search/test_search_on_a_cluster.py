@@ -43,7 +43,7 @@ sys.exit(code)
 
 # The timing node keeps what it knows in a folder of its own, as on another machine; a table is made there first.
 TABLE = """
-import json, os, sys
+import json, os, sys, threading
 there, here = sys.argv[1:]
 from nas.latency import parse_target
 from nas.latency.estimates import calibration
@@ -66,6 +66,7 @@ with LocalTiming(*asked) as timing:
 
 from nas.search.configured_ray import ray
 from ray.cluster_utils import Cluster
+from nas.search import cluster_timing
 from nas.search.cluster_timing import timing_of_cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 os.environ["XDG_CACHE_HOME"] = there
@@ -74,8 +75,28 @@ os.environ["XDG_CACHE_HOME"] = here
 cluster.wait_for_nodes()
 ray.init(address=cluster.address, log_to_driver=False)
 timing_of = timing_of_cluster()
+said = threading.Event()
+
+class Said:  # what a second search says while the first one times
+    def write(self, words):
+        if "waiting for the cluster's node that times" in words:
+            said.set()
+    def flush(self):
+        pass
+
+def second():
+    with timing_of(*asked):
+        pass
+
+cluster_timing.WAIT_SECONDS, sys.stderr = 0.2, Said()
 with timing_of(*asked) as timing:
     of_the_node = kept(timing)
+    said.clear()
+    waiting = threading.Thread(target=second)
+    waiting.start()
+    heard = said.wait(60)
+waiting.join()
+sys.stderr = sys.__stderr__
 try:
     with timing_of(parse_target("null@cpu:99"), (48, 64), 3):
         refused = "nothing"
@@ -83,7 +104,8 @@ except TargetError as error:
     refused = str(error)
 ray.shutdown()
 cluster.shutdown()
-print(json.dumps({"made": made, "of this machine": of_this_machine, "of the node": of_the_node, "refused": refused}))
+print(json.dumps({"made": made, "of this machine": of_this_machine, "of the node": of_the_node, "refused": refused,
+                  "heard": heard}))
 """
 
 
@@ -103,6 +125,7 @@ def test_a_latency_table_is_the_one_that_the_timing_node_keeps(tmp_path: Path) -
     assert found["made"]["networks"] == 20
     assert found["of the node"] == found["made"]
     assert found["of this machine"] is None
+    assert found["heard"]
     assert "asks for 99 threads" in found["refused"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import space
 from nas.data import DataSpec
-from nas.latency.meter import Measures
+from nas.latency.meter import Measures, MeterOf
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.latency.target import Target
@@ -25,6 +25,7 @@ from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
 from nas.training.weights import save_weights
 from space import Architecture, BudgetError
+from space.errors import TargetError, UnmeasuredError
 from space.scale import scale_width
 
 BUSY = ("other processes used 69% of the cores timed on", "the median is known to 80% only after 25 pairs")
@@ -45,6 +46,8 @@ class Machine:
     """By the key of an architecture."""
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        if architecture.key not in self.certified:
+            raise TargetError("fp16 gives other labels than PyTorch")
         return self.certified[architecture.key]
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
@@ -100,16 +103,43 @@ def test_a_machine_that_is_quiet_again_is_heard(asked: Search, invented: Invente
     assert machine.rounds == 2
 
 
+def competing(
+    asked: Search, invented: Invented, intervals: Sequence[tuple[float, float] | None]
+) -> tuple[list[Architecture], MeterOf]:
+    """Finalists, the best first, and what times them at the end: surely in these intervals, or not at all."""
+    machine = Machine([invented(1.0)])
+    architectures = [scale_width(space.load("ndnet29-fcn32"), factor) for factor in (0.10, 0.15)]
+    for number, (architecture, interval) in enumerate(zip(architectures, intervals, strict=True)):
+        trial = asked.trial(number + 1, Candidate(name="", origin="random", architecture=architecture), invented(9.5))
+        asked.run.write_trial(trial)
+        folder, scores = (
+            asked.run.phase_path(trial, "search"),
+            Scores(miou=0.5 - number / 10, pixel_accuracy=0.5, class_iou=()),
+        )
+        append_epoch(folder, Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
+        save_weights(folder / "weights.safetensors", architecture.build(asked.num_classes).state_dict(), {})
+        if interval is not None:
+            machine.certified[architecture.key] = between(invented(sum(interval) / 2), *interval)
+
+    @contextlib.contextmanager
+    def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[Measures]:
+        yield machine
+
+    return architectures, meter_of
+
+
 @pytest.mark.parametrize(
     ("intervals", "winner", "verdict"),
     [
         (((9.0, 12.0), (8.0, 9.0)), 1, "PASS"),  # the best may be over: the second surely is not
         (((11.0, 12.0), (9.0, 11.0)), 1, "UNSURE"),
         (((11.0, 12.0), (10.5, 11.0)), 0, "FAIL"),
+        ((None, (8.0, 9.0)), 1, "PASS"),  # the best cannot be timed
+        ((None, (10.5, 11.0)), 1, "FAIL"),
     ],
 )
 def test_a_finalist_that_passes_is_preferred(
-    intervals: Sequence[tuple[float, float]],
+    intervals: Sequence[tuple[float, float] | None],
     winner: int,
     verdict: str,
     asked: Search,
@@ -119,23 +149,7 @@ def test_a_finalist_that_passes_is_preferred(
     from nas.data import load
 
     asked = replace(asked, dataset=load(asked.study.data))
-    machine = Machine([])
-    architectures = [scale_width(space.load("ndnet29-fcn32"), factor) for factor in (0.10, 0.15)]
-    for number, (architecture, (low, high)) in enumerate(zip(architectures, intervals, strict=True)):
-        trial = asked.trial(number + 1, Candidate(name="", origin="random", architecture=architecture), invented(9.5))
-        asked.run.write_trial(trial)
-        folder, scores = (
-            asked.run.phase_path(trial, "search"),
-            Scores(miou=0.5 - number / 10, pixel_accuracy=0.5, class_iou=()),
-        )
-        append_epoch(folder, Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
-        save_weights(folder / "weights.safetensors", architecture.build(asked.num_classes).state_dict(), {})
-        machine.certified[architecture.key] = between(invented((low + high) / 2), low, high)
-
-    @contextlib.contextmanager
-    def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[Measures]:
-        yield machine
-
+    architectures, meter_of = competing(asked, invented, intervals)
     certificate = certify_best(asked, meter_of)
     assert (certificate.architecture, certificate.verdict) == (architectures[winner].key, verdict)
     assert read_certificate(asked.run.winner) == certificate
@@ -144,4 +158,15 @@ def test_a_finalist_that_passes_is_preferred(
     asked.console.answer("", certificate, Path("report.html"))
     told = capsys.readouterr().out
     assert f"certificate: {verdict}" in told
+    assert ("left out: fp16 gives other labels than PyTorch" in told) == (None in intervals)
     assert (f"nas measure {asked.run.root} --target onnxruntime@cpu:1" in told) == (verdict == "UNSURE")
+
+
+def test_finalists_none_of_which_can_be_timed_are_refused_with_the_reason(asked: Search, invented: Invented) -> None:
+    from nas.data import load
+
+    asked = replace(asked, dataset=load(asked.study.data))
+    _, meter_of = competing(asked, invented, (None, None))
+    with pytest.raises(UnmeasuredError, match="fp16 gives other labels than PyTorch"):
+        certify_best(asked, meter_of)
+    assert not asked.run.winner.exists()

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from nas.storage import ownership
-from nas.storage.ownership import OWNER, owned
+from nas.storage.files import OWNER, replace_folder
+from nas.storage.ownership import owned
 from space import UserError
 
 HOLD = "import sys, time; from pathlib import Path; from nas.storage.ownership import owned\n" + (
@@ -101,3 +102,18 @@ def test_a_folder_can_be_owned_again_and_removed_while_it_is_owned(tmp_path: Pat
             (tmp_path / "run" / OWNER).unlink()
             (tmp_path / "run").rmdir()
         assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_replaced_stays_owned(tmp_path: Path) -> None:
+    pruned = tmp_path / "pruned"
+    with owned(pruned):
+        for text in ("first", "second"):
+            with replace_folder(pruned) as unfinished:
+                (unfinished / "weights").write_text(text)
+            with pytest.raises(UserError, match=f"in use by process {os.getpid()} on"), owned(pruned):
+                pass
+    assert [each.name for each in pruned.iterdir()] == ["weights"]
+    assert (pruned / "weights").read_text() == "second"
+    with owned(pruned):
+        pass
+    assert [each.name for each in tmp_path.iterdir()] == ["pruned"]
