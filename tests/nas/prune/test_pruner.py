@@ -45,7 +45,7 @@ class Invented:
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         self.measured.append(architecture.key)
         graph = architecture.graph(11)
-        layers = len(layer_work(graph, widths(graph, architecture.channels), SIZE))
+        layers = sum(map(bool, layer_work(graph, widths(graph, architecture.channels), SIZE)))
         milliseconds = self.slowness * (0.02 * layers + space.multiply_adds(architecture, SIZE, 11) / 1e7)
         return Latency(
             p50_milliseconds=milliseconds,
