@@ -67,8 +67,8 @@ def test_how_a_verdict_would_be_settled_is_a_command(capsys):
     told = capsys.readouterr().out
     assert "5ms is between 1.73 and 9.53 ms, since the machine was busy" in told
     assert (
-        "nas measure erfnet --target torch@cpu:2 --input 64x96 --classes 11 --budget '5ms' --within 1.5% --patience 5min"
-        in told
+        "nas measure erfnet --target torch@cpu:2 --input 64x96 --classes 11 "
+        "--budget '5ms' --within 1.5% --patience 5min" in told
     )
     assert "--target torch@cpu:1" in told  # fewer threads
 
