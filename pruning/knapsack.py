@@ -85,7 +85,7 @@ class Knapsack:
         self._milliseconds: dict[tuple[object, ...], float] = {}
         self.full = cutter.counts(cutter.everything)
         self._floor = {name: -(-count // FLOOR) for name, count in self.full.items()}
-        self._curves = {name: curve.tolist() for name, curve in damage.groups.items()}
+        self._curves: dict[str, list[float]] = {name: curve.tolist() for name, curve in damage.groups.items()}
         self._outside: dict[frozenset[str], list[str]] = {}  # groups that are not inside blocks that are gone
 
     def whole(self) -> Cut:
