@@ -9,6 +9,7 @@ exchanges that one way alone does not.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -84,6 +85,8 @@ class Knapsack:
         self._milliseconds: dict[tuple[object, ...], float] = {}
         self.full = cutter.counts(cutter.everything)
         self._floor = {name: -(-count // FLOOR) for name, count in self.full.items()}
+        self._curves: dict[str, list[float]] = {name: curve.tolist() for name, curve in damage.groups.items()}
+        self._outside: dict[frozenset[str], list[str]] = {}  # groups that are not inside blocks that are gone
 
     def whole(self) -> Cut:
         """Nothing given up."""
@@ -104,11 +107,8 @@ class Knapsack:
     def damage(self, cut: Cut) -> float:
         """Of all that is given up; what a removed block had inside it counts no more."""
         lost = sum(self._damage.blocks[name] for name in cut.blocks)
-        return lost + sum(
-            float(self._damage.groups[name][count])
-            for name, count in cut.counts.items()
-            if count < self.full[name] and not _inside(name, cut.blocks)
-        )
+        counts = [(name, cut.counts[name]) for name in self._groups_outside(cut.blocks)]
+        return lost + sum([self._curves[name][count] for name, count in counts if count < self.full[name]])
 
     def architecture(self, cut: Cut) -> Architecture:
         """What is left."""
@@ -171,12 +171,13 @@ class Knapsack:
     def _moves_down(self, cut: Cut, floor: Mapping[str, int], *, blocks: bool) -> list[_Move]:
         """The best narrower count of each group and, with `blocks`, each block that can go, cheapest first."""
         best: dict[str, _Move] = {}
+        damage = self.damage(cut)
         for name, count in self._changes(cut):
             if count is None and (name in cut.blocks or not blocks):
                 continue
             if count is not None and not floor[name] <= count < cut.counts[name]:
                 continue
-            move = self._move(cut, name, count)
+            move = self._move(cut, damage, name, count)
             if move.milliseconds < 0 and (name not in best or move.price_down < best[name].price_down):
                 best[name] = move
         return sorted(best.values(), key=lambda move: move.price_down)
@@ -184,12 +185,13 @@ class Knapsack:
     def _moves_up(self, cut: Cut) -> list[_Move]:
         """The best wider count of each group and each block that can come back, cheapest first."""
         best: dict[str, _Move] = {}
+        damage = self.damage(cut)
         for name, count in self._changes(cut):
             if count is None and name not in cut.blocks:
                 continue
             if count is not None and count <= cut.counts[name]:
                 continue
-            move = self._move(cut, name, count)
+            move = self._move(cut, damage, name, count)
             gains = move.damage < 0 or (count is not None and move.damage == 0)
             if gains and (name not in best or move.price_up < best[name].price_up):
                 best[name] = move
@@ -197,21 +199,27 @@ class Knapsack:
 
     def _changes(self, cut: Cut) -> Iterator[tuple[str, int | None]]:
         """Other counts of groups, by name, and blocks."""
-        for name, count in cut.counts.items():
-            if not _inside(name, cut.blocks):
-                for other in _counts_around(count, self.full[name]):
-                    yield name, other
+        for name in self._groups_outside(cut.blocks):
+            for other in _counts_around(cut.counts[name], self.full[name]):
+                yield name, other
         for name in self._damage.blocks:
             yield name, None
 
-    def _move(self, cut: Cut, name: str, count: int | None) -> _Move:
+    def _move(self, cut: Cut, damage: float, name: str, count: int | None) -> _Move:
+        """That change of a cut which does so much `damage`."""
         after = _Move(name=name, count=count, damage=0.0, milliseconds=0.0).applied(cut)
         return _Move(
             name=name,
             count=count,
-            damage=self.damage(after) - self.damage(cut),
+            damage=self.damage(after) - damage,
             milliseconds=self.milliseconds(after) - self.milliseconds(cut),
         )
+
+    def _groups_outside(self, blocks: frozenset[str]) -> list[str]:
+        """Groups that are not inside the blocks."""
+        if blocks not in self._outside:
+            self._outside[blocks] = [name for name in self.full if not _inside(name, blocks)]
+        return self._outside[blocks]
 
     def _without(self, blocks: frozenset[str]) -> Shortened:
         if blocks not in self._shortened:
@@ -228,7 +236,8 @@ def _inside(group: str, blocks: frozenset[str]) -> bool:
     return any(group.startswith(f"{block}.") for block in blocks)
 
 
-def _counts_around(count: int, full: int) -> list[int]:
+@functools.lru_cache(maxsize=4096)
+def _counts_around(count: int, full: int) -> tuple[int, ...]:
     """Counts worth trying beside `count`, from 1 to `full`: the nearest multiples of what hardware rewards."""
     found = {full}
     for multiple, tries in MULTIPLES:
@@ -237,4 +246,4 @@ def _counts_around(count: int, full: int) -> list[int]:
         below, above = (count - 1) // multiple, count // multiple + 1
         found.update(multiple * step for step in range(below - tries + 1, below + 1))
         found.update(multiple * step for step in range(above, above + tries))
-    return sorted(other for other in found if 1 <= other <= full and other != count)
+    return tuple(sorted(other for other in found if 1 <= other <= full and other != count))

@@ -6,6 +6,7 @@ resizing are not counted (what networks' papers mean by GMAC, and some of them b
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -50,10 +51,19 @@ def multiply_adds(architecture: Architecture, size: tuple[int, int], num_classes
 def graph_multiply_adds(graph: Graph, sizes: Widths, size: tuple[int, int]) -> int:
     """The same for a graph whose nodes have the given widths."""
     given = sizes.given
-    convolutions = (node for node in graph.nodes if node.kind in ("conv", "deconv"))
     return sum(
-        _multiply_adds(node, _read(node, given), given[node.index], output_size(node, size), size)
-        for node in convolutions
+        each * given[node.index] * (1 if node.depthwise else given[node.inputs[0]])
+        for node, each in _convolutions(graph, size)
+    )
+
+
+@functools.lru_cache(maxsize=8)  # a graph is asked for at many widths in a row
+def _convolutions(graph: Graph, size: tuple[int, int]) -> tuple[tuple[Node, int], ...]:
+    """The convolutions, with the multiply-adds of one channel in and one out."""
+    return tuple(
+        (node, _multiply_adds(node, 1, 1, output_size(node, size), size))
+        for node in graph.nodes
+        if node.kind in ("conv", "deconv")
     )
 
 

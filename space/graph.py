@@ -218,13 +218,17 @@ class Graph:
         if len(used) == len(self.nodes):
             return
         place = {old: new for new, old in enumerate(sorted(used))}
-        moved = {
-            old: replace(self.nodes[old], index=new, inputs=tuple(place[index] for index in self.nodes[old].inputs))
-            for old, new in place.items()
-        }
+        moved = {old: self._moved(old, place) for old in place}
         self.nodes = list(moved.values())
         self.outputs = [moved[node.index] for node in self.outputs]
         self.image = moved[self.image.index]
+
+    def _moved(self, old: int, place: dict[int, int]) -> Node:
+        """A node at its new place; itself where it keeps its own, for then all before it keep theirs."""
+        node = self.nodes[old]
+        if place[old] == old:
+            return node
+        return replace(node, index=place[old], inputs=tuple(place[index] for index in node.inputs))
 
     def _weights(self, name: str, x: Node, width: int, fixed: bool) -> Atoms:
         """Output atoms of a convolution; weights used twice tie both uses, at the input too."""

@@ -31,11 +31,12 @@ def run(options: argparse.Namespace) -> None:
     from nas.latency.machine import lane
     from nas.runs.trained import load_trained
     from nas.terminal import class_table
-    from nas.training.evaluation import evaluate
 
     trained = load_trained(options.architecture, options.weights)
     dataset = common.data_of(options, trained)
     common.say_notes(check(dataset, ("validation",)))
+    from nas.training.evaluation import evaluate  # with PyTorch, not for what is refused above
+
     device = common.device(options)
     require_inference(trained.architecture, dataset.size, dataset.num_classes, device=device)
     network = trained.network(dataset.num_classes)

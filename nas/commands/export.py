@@ -34,11 +34,8 @@ def run(options: argparse.Namespace) -> None:
     """
     from pathlib import Path
 
-    import torch
-
     from nas.data import MEAN, STD
     from nas.host.memory import require_inference
-    from nas.runs.checked_export import export_checked
     from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
     from space.errors import UserError
@@ -48,6 +45,11 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--out: expected a file, got the folder {out}; give {out / 'model.onnx'}, say")
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
+
+    import torch  # not for what is refused above
+
+    from nas.runs.checked_export import export_checked
+
     require_inference(trained.architecture, labelling.size, len(labelling.classes))
     network = trained.network(len(labelling.classes))
     height, width = labelling.size

@@ -45,10 +45,12 @@ def run(options: argparse.Namespace) -> None:
     from nas.host.memory import require_inference
     from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
-    from nas.training.prediction import predict
 
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
+
+    from nas.training.prediction import predict  # with PyTorch, not for what is refused above
+
     device = common.device(options)
     require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
     network = trained.network(len(labelling.classes)).to(device)

@@ -24,13 +24,15 @@ def run(options: argparse.Namespace) -> None:
     """
     from pathlib import Path
 
-    from nas.report import summarize
-    from nas.report.page import FIGURES, write_summary
-    from nas.report.summary import effort_words, headline
-    from nas.report.terminal import leaderboard_table
     from nas.runs.folder import RunFolder
 
     folder = RunFolder.open(Path(options.run_folder))
+
+    from nas.report import summarize  # with matplotlib, not for what is refused above
+    from nas.report.page import FIGURES, write_summary
+    from nas.report.summary import effort_words, headline
+    from nas.report.terminal import leaderboard_table
+
     summary = summarize(folder)
     page = write_summary(folder, summary)
     print(headline(summary))

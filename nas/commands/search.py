@@ -40,7 +40,6 @@ def run(options: argparse.Namespace) -> Verdict | None:
     surroundings broke it off.
     """
     from nas.search.address import address_of, require_short_folder
-    from nas.search.engine import search
     from nas.storage.ownership import owned
     from space.errors import HaltedError, UserError
 
@@ -50,6 +49,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
         address_of(options.address)
     folder, study = _resumed(options) if options.resume else _new(options)
     with owned(folder.root):
+        from nas.search.engine import search  # seconds of loading, not for what is refused above
+
         before = _ask(folder, study, new=not options.resume)
         known = _known(folder)
         try:

@@ -139,8 +139,6 @@ def load_trained(name_or_path: str, weights: str | None) -> Trained:
 
     Raises: UserError when one of them is missing or unreadable.
     """
-    from nas.training.weights import read_metadata
-
     path = Path(name_or_path)
     if path.is_dir() and weights is None:
         architecture, file = load_winner(path)
@@ -149,6 +147,9 @@ def load_trained(name_or_path: str, weights: str | None) -> Trained:
     else:
         architecture, file = load_architecture(name_or_path), Path(weights)
         require_certified(file)
+
+    from nas.training.weights import read_metadata  # with PyTorch, not for what is refused above
+
     return Trained(
         name=name_or_path, architecture=architecture, weights=file, labelling=read_labelling(read_metadata(file), file)
     )

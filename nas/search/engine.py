@@ -29,14 +29,14 @@ from nas.search.cluster import Resources, require_nodes, resources_of_nodes, wor
 from nas.search.cluster_timing import timing_of_cluster
 from nas.search.console import Console
 from nas.search.fill import NEARLY_FULL
-from nas.search.finishing import certify_best, finish
+from nas.search.finishing import certify_best, last_stages, prune_company
 from nas.search.limits import above_the_space, limits_of, widest
 from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
 from nas.search.search import Candidate, Search
 from nas.search.timing import LocalTiming, TimingOf
-from nas.search.training import train_candidates
+from nas.search.training import candidates, train
 from space.errors import BudgetError, UnmeasuredError
 from space.scale import NARROWEST, scale_width
 
@@ -72,8 +72,8 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             proposals = Proposals(asked, timing, table)
             if not address:  # a Ray of our own would only disturb the timings above
                 session.enter_context(own_ray(asked.workers))
-            train_candidates(asked, proposals)
-            finish(asked, timing, table)
+            train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)])
+            prune_company(asked, timing, table)
         certificate = certify_best(asked, timing_of)
     _report(asked, certificate)
     return certificate

@@ -15,21 +15,34 @@ from nas.runs.trial import Trial
 from nas.search.cutting import prune_over_budget, pruner_of
 from nas.search.measuring import CarefulMeter
 from nas.search.search import Search
-from nas.search.training import train_all
+from nas.search.training import Stage, train, unfinished
 from space.errors import ExportError, UnmeasuredError, UserError
 
 
-def finish(search: Search, meter: Measures, table: LatencyTable | None) -> None:
-    """Train the finalists to the end, the published networks that the study asks for as long as a finalist, and then
-    what is pruned from those of them over the budget.
+def last_stages(search: Search) -> list[Stage]:
+    """What is trained after the candidates: the finalists to the end, and the published networks that the study asks
+    for as long as a finalist.
     """
     plan = search.study.search
     company = [trial for trial in search.run.company() if trial.name in plan.company]
-    train_all(search, company, "search")
-    train_all(search, finalists(search), "search")  # again, should the weights of one be damaged
+    stages: list[Stage] = [
+        lambda: unfinished(search, company, "search"),
+        lambda: unfinished(search, finalists(search), "search"),  # again, should the weights of one be damaged
+    ]
     if plan.finish_epochs:
-        train_all(search, [*finalists(search), *company], "finish")
-        train_all(search, prune_over_budget(search, pruner_of(search, meter, table)), "finish")
+        stages.append(lambda: unfinished(search, [*finalists(search), *company], "finish"))
+    return stages
+
+
+def prune_company(search: Search, meter: Measures, table: LatencyTable | None) -> None:
+    """Prune trained networks that are over the budget into it, where the study asks for that, and train what is left.
+
+    Raises: HaltedError when something but a candidate broke a training.
+    """
+    if search.study.search.finish_epochs:
+        pruned = prune_over_budget(search, pruner_of(search, meter, table))
+        if not all(each.failed or search.run.is_done(each, "finish") for each in pruned):
+            train(search, [lambda: unfinished(search, pruned, "finish")])
 
 
 def finalists(search: Search) -> list[Trial]:

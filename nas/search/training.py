@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nas.runs.trial import Phase, Trial
@@ -11,12 +11,30 @@ from nas.search.proposals import Proposals
 from nas.search.search import Search
 from nas.search.tuning import Jobs, run_jobs
 
+Stage = Callable[[], Jobs]
+"""Jobs that depend on what was trained before."""
 
-def train_candidates(search: Search, proposals: Proposals) -> None:
-    """Train candidates as they are proposed; weak ones stop early where the study says so.
+
+def train(search: Search, stages: Sequence[Stage]) -> None:
+    """Train the jobs of one stage after the other, all in the same processes: a new one takes seconds to load PyTorch.
 
     Raises: HaltedError when something but a candidate broke a training.
     """
+    turns = Turns(stages)
+    run_jobs(
+        search,
+        Jobs(
+            next=turns.next,
+            epoch=lambda job, epoch, miou: turns.now.epoch(job, epoch, miou),
+            end=turns.end,
+            waits=turns.waits,
+            is_weak=lambda job, epoch, miou: turns.now.is_weak(job, epoch, miou),
+        ),
+    )
+
+
+def candidates(search: Search, proposals: Proposals) -> Jobs:
+    """Candidates as they are proposed; weak ones stop early where the study says so."""
     epochs = search.study.recipe.epochs
 
     def next_job() -> Job | None:
@@ -27,24 +45,18 @@ def train_candidates(search: Search, proposals: Proposals) -> None:
         proposals.finished(job.trial, stopped=not error and epoch < epochs, failed=error)
         search.console.ended(job, epoch, error)
 
-    jobs = Jobs(
+    return Jobs(
         next=next_job,
         epoch=search.console.epoch,
         end=end,
         waits=proposals.waits,
         is_weak=lambda job, epoch, miou: proposals.is_weak(job.trial, epoch, miou),
     )
-    run_jobs(search, jobs)
 
 
-def train_all(search: Search, trials: Sequence[Trial], phase: Phase) -> None:
-    """Train those of `trials` to the end of a phase that are not there yet, or whose weights are damaged.
-
-    Raises: HaltedError when something but a candidate broke a training.
-    """
+def unfinished(search: Search, trials: Sequence[Trial], phase: Phase) -> Jobs:
+    """Those of `trials` that are not at the end of a phase yet, or whose weights are damaged."""
     waiting = [trial for trial in trials if not trial.failed and not search.run.is_done(trial, phase)]
-    if not waiting:
-        return
     jobs = iter([Job(trial=trial, phase=phase) for trial in waiting])
 
     def end(job: Job, epoch: int, error: str) -> None:
@@ -52,4 +64,38 @@ def train_all(search: Search, trials: Sequence[Trial], phase: Phase) -> None:
             search.run.write_trial(replace(job.trial, failed=error))
         search.console.ended(job, epoch, error)
 
-    run_jobs(search, Jobs(next=lambda: next(jobs, None), epoch=search.console.epoch, end=end))
+    return Jobs(next=lambda: next(jobs, None), epoch=search.console.epoch, end=end)
+
+
+class Turns:
+    """The jobs of several stages. One begins when all that was trained before it has ended."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        first, *self._later = stages
+        self.now = first()
+        self._found: Job | None = None
+        self._under_way = 0
+
+    def waits(self) -> bool:
+        """Whether the next job is known only when one under way has ended."""
+        while self._found is None:
+            if self.now.waits():
+                return True
+            self._found = self.now.next()
+            if self._found is not None or not self._later:
+                break
+            if self._under_way:
+                return True
+            self.now = self._later.pop(0)()
+        return False
+
+    def next(self) -> Job | None:
+        """The next job, which does not have to wait; None when there is none left."""
+        job, self._found = self._found, None
+        self._under_way += job is not None
+        return job
+
+    def end(self, job: Job, epoch: int, error: str) -> None:
+        """A job ended."""
+        self._under_way -= 1
+        self.now.end(job, epoch, error)

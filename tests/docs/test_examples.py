@@ -1,4 +1,4 @@
-"""The examples run as they stand, on the simulated device."""
+"""The examples run as they stand: pruning on the simulated device, a search on a real runtime."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 import space
 from nas.data import DataSpec, load
+from nas.latency.budget import Budget
+from nas.runs.certificate import read_certificate
+from nas.runs.folder import RunFolder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -60,9 +64,21 @@ def own_images(tmp_path: Path) -> Path:
 
 
 def test_a_study_on_own_images(own_images: Path, tmp_path: Path) -> None:
-    told = run("own_images.py", str(own_images), "null@cpu:1", cwd=tmp_path)
-    assert "against 5ms: PASS" in told
-    winner = tmp_path / "runs" / "own-images" / "winner"
-    assert {path.name for path in winner.iterdir()} == {
+    """A whole search on a real runtime, from its start to its end."""
+    told = run("own_images.py", str(own_images), cwd=tmp_path)
+    found = RunFolder.open(tmp_path / "runs" / "own-images")
+    assert {path.name for path in found.winner.iterdir()} == {
         "architecture.yaml", "weights.safetensors", "model.onnx", "certificate.yaml",
     }  # fmt: skip
+    certificate = read_certificate(found.winner)
+    assert f"against 2ms: {certificate.verdict}" in told
+    assert certificate.verdict == Budget.parse("2ms").verdict(certificate.latency)
+    trained = [trial for trial in found.trials() if trial.feasible]
+    assert {trial.origin for trial in trained} <= {"seed", "guided"}
+    for trial in trained:
+        assert [epoch.epoch for epoch in found.progress(trial, "search").history] == [1, 2]
+    assert certificate.architecture in {trial.architecture.key for trial in trained}
+    for latency in (certificate.latency, *(trial.latency for trial in (*found.trials(), *found.company()))):
+        assert latency is not None
+        assert latency.target == "onnxruntime@cpu:1"
+        assert latency.environment["onnxruntime"] == onnxruntime.__version__

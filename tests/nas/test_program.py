@@ -5,6 +5,7 @@ Whatever happens is answered in one line, and never by a traceback.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -250,23 +251,40 @@ def test_run_as_a_module_it_leaves_the_current_folder(tmp_path: Path) -> None:
     assert nas("show", "erfnet", folder=tmp_path).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--address", "ray://127.0.0.1:10001"], "not through Ray's client or its dashboard"),
-        (["--address", "http://127.0.0.1:8265"], "not through Ray's client or its dashboard"),
-        (["--address", "jetson"], "expected HOST:PORT"),
-        (["--address", "127.0.0.1:99999"], "expected HOST:PORT"),
-        (["--address", "127.0.0.1:1"], "no Ray answers at 127.0.0.1:1"),
-        (["--address", "nosuch-host.invalid:6379"], "no Ray answers at nosuch-host.invalid:6379"),
-    ],
-)
-def test_an_address_that_is_no_cluster_is_told_before_anything_is_made(
-    tmp_path: Path, words: list[str], said: str
-) -> None:
-    done = nas("search", "--budget", "10ms", "--out", str(tmp_path / "run"), *words)
-    assert said in refusal(done)
-    assert not (tmp_path / "run").exists()
+REFUSED = [
+    ["search", "--budget", "10"],
+    ["search", "--budget", "10ms", "--address", "jetson"],
+    ["search", "nosuch.yaml"],
+    ["search", "--resume", "nosuch"],
+    ["profile", "--budget", "10"],
+    ["measure", "--budget", "10"],
+    ["show", "nosuch"],
+    ["train", "nosuch"],
+    ["data", "nosuch"],
+    ["report", "nosuch"],
+    ["evaluate", "erfnet"],
+    ["predict", "erfnet", "nosuch.png"],
+    ["export", "erfnet"],
+]
+
+
+def test_what_can_be_refused_at_once_waits_for_no_heavy_library(tmp_path: Path) -> None:
+    code = (
+        "import json, sys; from nas.cli import main\n"
+        "print(*[main(words) for words in json.loads(sys.argv[1])])\n"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(REFUSED)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+        timeout=60,
+    )
+    codes, modules = done.stdout.splitlines()
+    assert codes.split() == ["2"] * len(REFUSED), done.stderr
+    assert not {"torch", "ray", "optuna", "onnx", "onnxruntime", "matplotlib"} & set(modules.split())
 
 
 def test_what_answers_otherwise_than_ray_is_no_cluster(tmp_path: Path) -> None:

@@ -85,10 +85,8 @@ class LatencyTable:
 
     def layer_milliseconds(self, graph: Graph, sizes: Widths) -> tuple[float, ...]:
         """Milliseconds of each node of the graph; what is folded into another layer takes none of its own."""
-        found = [0.0] * len(graph.nodes)
-        for layer in layer_work(graph, sizes, (self.height, self.width)):
-            found[layer.index] = self.prices.sum(layer.amounts)
-        return tuple(found)
+        prices = self.prices
+        return tuple(float(prices.sum(work)) for work in layer_work(graph, sizes, (self.height, self.width)))
 
     @property
     def prices(self) -> Prices:

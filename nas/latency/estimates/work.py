@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from space.channels import Widths, widths
 from space.graph import Graph, Node, output_size
@@ -29,15 +28,7 @@ if TYPE_CHECKING:
 BLOCK = 16
 ALIGNED = 4
 FAR_BYTES = (500_000, 2_000_000)  # what exceeds them has left a core's own caches
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerWork:
-    """The work of one layer: amounts by quantity, such as "conv 3x3 multiply_adds"; the last word is its unit."""
-
-    index: int
-    """Of the layer's node in its graph."""
-    amounts: Mapping[str, float]
+REMEMBERED = 2**15  # layers: networks that are pruned, or filled into a budget, differ from the last one by a few
 
 
 def unit(quantity: str) -> str:
@@ -45,11 +36,11 @@ def unit(quantity: str) -> str:
     return quantity.rpartition(" ")[2]
 
 
-def total(layers: tuple[LayerWork, ...]) -> dict[str, float]:
-    """The work of all layers together."""
+def total(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The work of all layers together, from that of each."""
     sums: dict[str, float] = {}
-    for layer in layers:
-        for quantity, amount in layer.amounts.items():
+    for each in amounts:
+        for quantity, amount in each.items():
             sums[quantity] = sums.get(quantity, 0.0) + amount
     return sums
 
@@ -60,74 +51,148 @@ def work_of(architecture: Architecture, size: tuple[int, int], num_classes: int)
     return total(layer_work(graph, widths(graph, architecture.channels), size))
 
 
-def layer_work(graph: Graph, sizes: Widths, size: tuple[int, int]) -> tuple[LayerWork, ...]:
-    """The work of every layer of a graph whose nodes have the given widths, at input `size` (height, width)."""
-    walk = _Walk(graph=graph, given=sizes.given, size=size)
-    walk.run()
-    return tuple(LayerWork(index=index, amounts=amounts) for index, amounts in enumerate(walk.amounts) if amounts)
+def layer_work(graph: Graph, sizes: Widths, size: tuple[int, int]) -> list[Mapping[str, float]]:
+    """The work of every layer of a graph whose nodes have the given widths, at input `size` (height, width): amounts by
+    quantity, such as "conv 3x3 multiply_adds", whose last word is the unit.
+    """
+    places = _places(graph, size)
+    values: list[_Value] = []
+    work: list[Mapping[str, float]] = []
+    for node, place, channels in zip(graph.nodes, places, sizes.given, strict=True):
+        done = _done(place, channels, tuple([values[index] for index in node.inputs]))
+        for position in done.moved:
+            index = node.inputs[position]
+            values[index] = values[index]._replace(moved=True)
+        values.append(done.output)
+        work.append(done.amounts)
+    labels = graph.outputs[0].index
+    work[-1] = _with_the_end(work[-1], values[labels], places[labels].pixels)
+    return work
 
 
-@dataclass(kw_only=True)
-class _Walk:
-    """One walk over the layers in order of computation; knows how every value so far lies in memory."""
+# Tuples, for they are hashed and compared for every layer of thousands of networks.
+class _Place(NamedTuple):
+    """All that a layer's work depends on, but for channels and layouts."""
 
-    graph: Graph
-    given: tuple[int, ...]
-    size: tuple[int, int]
-    blocked: list[bool] = field(default_factory=list)
-    """Of every value so far, whether it lies in blocks."""
-    folded_sums: set[int] = field(default_factory=set)
-    reordered: set[tuple[int, bool]] = field(default_factory=set)
-    """(value, into blocks): changes of the layout that an earlier reader has asked for."""
-    amounts: list[dict[str, float]] = field(default_factory=list)
+    kind: str
+    mode: str
+    kernel: tuple[int, int]
+    strided: bool
+    dilated: bool
+    depthwise: bool
+    pixels: int
+    """Of its output."""
+    first_read: tuple[int, ...]
+    """For each value that it reads, where among them the same value stands first."""
+    read_pixels: tuple[int, ...]
+    read_alone: tuple[bool, ...]
+    """Whether nothing else reads it."""
+    producers: tuple[str, ...]
+    """The kind of layer whose value it is, folded normalisation left out."""
+    before_relu6: bool
+    whole_factor: bool
+    """Whether every length of its output is a multiple of what it reads first."""
+    align_corners: bool
 
-    def run(self) -> None:
-        nodes = self.graph.nodes
-        self.pixels, self.readers = _surroundings(self.graph, self.size)
-        steps = {
-            "conv": self.conv, "deconv": self.deconv, "norm": self.norm, "act": self.act, "add": self.add,
-            "cat": self.cat, "resize": self.resize, "max_pool": self.pool, "average_pool": self.pool,
-            "grid_pool": self.grid_pool, "dropout": self.nothing, "image": self.nothing,
-        }  # fmt: skip
-        for node in nodes:
-            self.amounts.append({})
-            self.blocked.append(False)
-            self.blocked[-1] = steps[node.kind](node)
-        self.want(self.graph.outputs[0].index, blocked=False)
-        self.note("network count", 1)
+
+class _Value(NamedTuple):
+    """A layer's output as those behind it find it in memory."""
+
+    channels: int
+    blocked: bool
+    moved: bool
+    """Whether a reader has asked for the other layout."""
+    folded_sum: bool
+
+
+class _Done(NamedTuple):
+    """What a layer does."""
+
+    amounts: Mapping[str, float]
+    output: _Value
+    moved: tuple[int, ...]
+    """Positions of values that it reads in the other layout, as the first of their readers."""
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _done(place: _Place, channels: int, reads: tuple[_Value, ...]) -> _Done:
+    """What a layer does that gives out so many channels."""
+    layer = _Layer(place, channels, reads)
+    steps = {
+        "conv": layer.conv, "deconv": layer.deconv, "norm": layer.norm, "act": layer.act, "add": layer.add,
+        "cat": layer.cat, "resize": layer.resize, "max_pool": layer.pool, "average_pool": layer.pool,
+        "grid_pool": layer.grid_pool, "dropout": layer.nothing, "image": layer.nothing,
+    }  # fmt: skip
+    blocked = steps[place.kind]()
+    output = _Value(channels=channels, blocked=blocked, moved=False, folded_sum=layer.folded_sum)
+    return _Done(amounts=layer.amounts, output=output, moved=tuple(layer.moved))
+
+
+def _with_the_end(amounts: Mapping[str, float], labels: _Value, pixels: int) -> dict[str, float]:
+    """A last layer's work, and with it what a network does once: its output is read plain."""
+    ended = dict(amounts)
+    if labels.blocked and not labels.moved:
+        _note_move(ended, pixels * _padded(labels.channels), into_blocks=False)
+    _note(ended, "network count", 1)
+    return ended
+
+
+def _note(amounts: dict[str, float], quantity: str, amount: float) -> None:
+    amounts[quantity] = amounts.get(quantity, 0.0) + amount
+
+
+def _note_move(amounts: dict[str, float], elements: int, *, into_blocks: bool) -> None:
+    _note(amounts, f"{'into' if into_blocks else 'out of'} blocks moved", elements)
+    _note(amounts, "move count", 1)
+
+
+class _Layer:
+    """One layer while its work is counted. The method of its kind says whether its output lies in blocks."""
+
+    def __init__(self, place: _Place, channels: int, reads: tuple[_Value, ...]) -> None:
+        self.place = place
+        self.channels = channels
+        self.reads = reads
+        self.amounts: dict[str, float] = {}
+        self.folded_sum = False
+        self.moved: list[int] = []
 
     def note(self, quantity: str, amount: float) -> None:
-        here = self.amounts[-1]
-        here[quantity] = here.get(quantity, 0.0) + amount
+        _note(self.amounts, quantity, amount)
 
-    def want(self, index: int, *, blocked: bool) -> None:
-        """The present layer reads a value in that layout."""
-        if self.blocked[index] != blocked and (index, blocked) not in self.reordered:
-            self.reordered.add((index, blocked))
-            self.note(f"{'into' if blocked else 'out of'} blocks moved", self.elements(index, padded=True))
-            self.note("move count", 1)
+    def want(self, *, blocked: bool) -> None:
+        """The layer reads its values in that layout."""
+        for position, (value, first) in enumerate(zip(self.reads, self.place.first_read, strict=True)):
+            if value.blocked != blocked and not value.moved and first not in self.moved:
+                self.moved.append(first)
+                _note_move(self.amounts, self.read_elements(position, padded=True), into_blocks=blocked)
 
-    def elements(self, index: int, *, padded: bool) -> int:
-        channels = self.given[index]
-        return self.pixels[index] * (_padded(channels) if padded else channels)
+    def elements(self, *, padded: bool) -> int:
+        """Of its output."""
+        return self.place.pixels * (_padded(self.channels) if padded else self.channels)
 
-    def far(self, *indices: int) -> None:
-        """Bytes of the values at `indices` that do not stay in a core's own caches."""
-        for index in indices:
-            size = 4 * self.elements(index, padded=self.blocked[index])
+    def read_elements(self, position: int, *, padded: bool) -> int:
+        """Of a value that it reads."""
+        channels = self.reads[position].channels
+        return self.place.read_pixels[position] * (_padded(channels) if padded else channels)
+
+    def far(self, *, blocked: bool = False) -> None:
+        """Bytes of what it reads and gives out, that in blocks if `blocked`, beyond a core's own caches."""
+        elements = [self.read_elements(place, padded=value.blocked) for place, value in enumerate(self.reads)]
+        for each in (*elements, self.elements(padded=blocked)):
             for limit in FAR_BYTES:
-                if size > limit:
-                    self.note(f"beyond {limit} far_bytes", size - limit)
+                if 4 * each > limit:
+                    self.note(f"beyond {limit} far_bytes", 4 * each - limit)
 
-    def conv(self, node: Node) -> bool:
-        (source,) = node.inputs
-        read, out = self.given[source], self.given[node.index]
-        pixels, taps = self.pixels[node.index], math.prod(node.kernel)
-        strided = " strided" if max(node.step) > 1 else ""
-        if node.depthwise:
+    def conv(self) -> bool:
+        place = self.place
+        read, out = self.reads[0].channels, self.channels
+        pixels, taps = place.pixels, math.prod(place.kernel)
+        strided = " strided" if place.strided else ""
+        if place.depthwise:
             blocked = out % ALIGNED == 0
-            self.want(source, blocked=blocked)
-            dilated = " dilated" if blocked and max(node.dilation) > 1 else ""
+            self.want(blocked=blocked)
+            dilated = " dilated" if blocked and place.dilated else ""
             name = f"{'' if blocked else 'plain '}depthwise{dilated}{strided}"
             self.note(f"{name} count", 1)
             self.note(f"{name} multiply_adds", pixels * taps * _padded(out))
@@ -135,146 +200,162 @@ class _Walk:
                 self.note(f"{name} channels", out)  # one matrix product after the other
         else:
             narrow, blocked = read < BLOCK, read < BLOCK or read % ALIGNED == 0
-            self.want(source, blocked=blocked and not narrow)
+            self.want(blocked=blocked and not narrow)
             layout = "image " if read == IMAGE_CHANNELS else "narrow " if narrow else "" if blocked else "plain "
-            name = f"{layout}conv {_shape(node)}{strided}"
+            name = f"{layout}conv {_shape(place.kernel)}{strided}"
             reads = _padded(read) if blocked and not narrow else read
             writes = _padded(out) if blocked else out
             multiply_adds = pixels * taps * reads * writes
             self.note(f"{name} count", 1)
             self.note(f"{name} multiply_adds", multiply_adds)
             self.note(f"{name} written", pixels * writes)
-            self.note(f"{name} read", self.pixels[source] * reads)
+            self.note(f"{name} read", place.read_pixels[0] * reads)
             self.note(f"{layout}conv weights", writes * reads * taps)
             if not blocked and taps > 1:
                 self.note("plain conv gathered", pixels * taps * reads)  # into columns for a matrix product
-            if max(node.dilation) > 1:
+            if place.dilated:
                 self.note(f"{name} dilated", multiply_adds)
-        self.blocked[node.index] = blocked
-        self.far(source, node.index)
+        self.far(blocked=blocked)
         return blocked
 
-    def deconv(self, node: Node) -> bool:
-        (source,) = node.inputs
-        read, out = self.given[source], self.given[node.index]
-        self.want(source, blocked=False)
-        name = f"deconv {node.kernel[0]}x{node.kernel[1]}"
+    def deconv(self) -> bool:
+        place = self.place
+        self.want(blocked=False)
+        name = f"deconv {place.kernel[0]}x{place.kernel[1]}"
+        read = self.read_elements(0, padded=False)
         self.note(f"{name} count", 1)
-        self.note(f"{name} multiply_adds", self.pixels[source] * math.prod(node.kernel) * read * out)
-        self.note(f"{name} written", self.pixels[node.index] * out)
-        self.note(f"{name} read", self.pixels[source] * read)
-        self.far(source, node.index)
+        self.note(f"{name} multiply_adds", math.prod(place.kernel) * read * self.channels)
+        self.note(f"{name} written", self.elements(padded=False))
+        self.note(f"{name} read", read)
+        self.far()
         return False
 
-    def norm(self, node: Node) -> bool:
-        (source,) = node.inputs
-        if self.producer(source).kind not in ("conv", "deconv") or len(self.readers[source]) > 1:
-            self.a_pass("norm", node)
-        return self.blocked[source]
+    def norm(self) -> bool:
+        if self.place.producers[0] not in ("conv", "deconv") or not self.place.read_alone[0]:
+            self.a_pass("norm")
+        return self.reads[0].blocked
 
-    def act(self, node: Node) -> bool:
-        (source,) = node.inputs
-        behind_conv = self.producer(source).kind == "conv"
-        folds = behind_conv or source in self.folded_sums
-        blocked = self.blocked[source] and (node.mode != "relu6" or behind_conv)
+    def act(self) -> bool:
+        mode, (value,) = self.place.mode, self.reads
+        behind_conv = self.place.producers[0] == "conv"
+        folds = behind_conv or value.folded_sum
+        blocked = value.blocked and (mode != "relu6" or behind_conv)
         if not blocked:
-            self.want(source, blocked=False)
-        if node.mode == "prelu" or not folds or len(self.readers[source]) > 1:
-            self.a_pass(node.mode if blocked else f"plain {node.mode}", node)
+            self.want(blocked=False)
+        if mode == "prelu" or not folds or not self.place.read_alone[0]:
+            self.a_pass(mode if blocked else f"plain {mode}")
         return blocked
 
-    def a_pass(self, name: str, node: Node) -> None:
+    def a_pass(self, name: str) -> None:
         self.note(f"{name} count", 1)
-        self.note(f"{name} elements", self.elements(node.index, padded=True))
+        self.note(f"{name} elements", self.elements(padded=True))
 
-    def add(self, node: Node) -> bool:
-        before_relu6 = any(reader.mode == "relu6" for reader in self.readers[node.index])
-        blocked = all(self.blocked[index] for index in node.inputs) and not before_relu6
+    def add(self) -> bool:
+        place = self.place
+        blocked = all(value.blocked for value in self.reads) and not place.before_relu6
         if not blocked:
-            for index in node.inputs:
-                self.want(index, blocked=False)
-        terms = len(node.inputs) - 1
-        folds = [self.producer(index).kind == "conv" and len(self.readers[index]) == 1 for index in node.inputs]
-        elements = self.elements(node.index, padded=True) * terms
-        if blocked and any(folds):
-            self.folded_sums.add(node.index)
+            self.want(blocked=False)
+        terms = len(self.reads) - 1
+        folds = any(kind == "conv" and alone for kind, alone in zip(place.producers, place.read_alone, strict=True))
+        elements = self.elements(padded=True) * terms
+        if blocked and folds:
+            self.folded_sum = True
             self.note("folded add elements", elements)
         else:
             self.note("add count", terms)
             self.note("add elements", elements)
-        self.far(*node.inputs, node.index)
+        self.far()
         return blocked
 
-    def cat(self, node: Node) -> bool:
-        blocked = all(self.blocked[index] and self.given[index] % BLOCK == 0 for index in node.inputs)
+    def cat(self) -> bool:
+        blocked = all(value.blocked and value.channels % BLOCK == 0 for value in self.reads)
         if not blocked:
-            for index in node.inputs:
-                self.want(index, blocked=False)
+            self.want(blocked=False)
         self.note("cat count", 1)
-        self.note("cat elements", self.elements(node.index, padded=False))
-        self.far(*node.inputs, node.index)
+        self.note("cat elements", self.elements(padded=False))
+        self.far()
         return blocked
 
-    def resize(self, node: Node) -> bool:
-        (source,) = node.inputs
-        before, after = output_size(self.graph.nodes[source], self.size), output_size(node, self.size)
-        whole = all(new % old == 0 for old, new in zip(before, after, strict=True))
-        blocked = self.blocked[source] and whole and self.given[source] % ALIGNED == 0
+    def resize(self) -> bool:
+        place, (value,) = self.place, self.reads
+        blocked = value.blocked and place.whole_factor and value.channels % ALIGNED == 0
         if not blocked:
-            self.want(source, blocked=False)
-        way = "up" if self.pixels[node.index] >= self.pixels[source] else "down"
-        corners = " aligned" if self.graph.align_corners and node.mode == "bilinear" else ""
+            self.want(blocked=False)
+        way = "up" if place.pixels >= place.read_pixels[0] else "down"
+        corners = " aligned" if place.align_corners and place.mode == "bilinear" else ""
         layout = "" if blocked else "plain "
         self.note("resize count", 1)
         self.note(
-            f"{layout}{node.mode}{corners} {way}{' by a whole factor' if whole else ''} resized",
-            self.elements(node.index, padded=False),
+            f"{layout}{place.mode}{corners} {way}{' by a whole factor' if place.whole_factor else ''} resized",
+            self.elements(padded=False),
         )
-        self.far(source, node.index)
+        self.far()
         return blocked
 
-    def pool(self, node: Node) -> bool:
-        (source,) = node.inputs
-        blocked = self.given[source] % ALIGNED == 0
-        self.want(source, blocked=blocked)
-        self.note(f"{node.kind} count", 1)
-        self.note(f"{node.kind} written", self.elements(node.index, padded=True))
-        self.note(f"{node.kind} read", self.elements(source, padded=True))
-        self.far(source, node.index)
+    def pool(self) -> bool:
+        blocked = self.reads[0].channels % ALIGNED == 0
+        self.want(blocked=blocked)
+        self.note(f"{self.place.kind} count", 1)
+        self.note(f"{self.place.kind} written", self.elements(padded=True))
+        self.note(f"{self.place.kind} read", self.read_elements(0, padded=True))
+        self.far()
         return blocked
 
-    def grid_pool(self, node: Node) -> bool:
-        (source,) = node.inputs
-        self.want(source, blocked=False)
+    def grid_pool(self) -> bool:
+        self.want(blocked=False)
         self.note("grid_pool count", 1)
-        self.note("grid_pool read", self.elements(source, padded=False))
+        self.note("grid_pool read", self.read_elements(0, padded=False))
         return False
 
-    def nothing(self, node: Node) -> bool:
-        return bool(node.inputs) and self.blocked[node.inputs[0]]
-
-    def producer(self, index: int) -> Node:
-        """The node whose value this is, folded normalisation left out."""
-        node = self.graph.nodes[index]
-        while node.kind in ("norm", "dropout"):
-            node = self.graph.nodes[node.inputs[0]]
-        return node
+    def nothing(self) -> bool:
+        return bool(self.reads) and self.reads[0].blocked
 
 
 @functools.lru_cache(maxsize=8)  # a graph is asked for at many widths in a row
-def _surroundings(graph: Graph, size: tuple[int, int]) -> tuple[list[int], list[list[Node]]]:
-    """Pixels of every node's output, and the nodes that read it."""
-    readers: list[list[Node]] = [[] for _ in graph.nodes]
-    for node in graph.nodes:
+def _places(graph: Graph, size: tuple[int, int]) -> tuple[_Place, ...]:
+    """What the work of each layer depends on beside the widths."""
+    nodes = graph.nodes
+    readers: list[list[Node]] = [[] for _ in nodes]
+    for node in nodes:
         for index in node.inputs:
             readers[index].append(node)
-    return [math.prod(output_size(node, size)) for node in graph.nodes], readers
+    sizes = [output_size(node, size) for node in nodes]
+    pixels = [math.prod(each) for each in sizes]
+
+    def producer(index: int) -> str:
+        node = nodes[index]
+        while node.kind in ("norm", "dropout"):
+            node = nodes[node.inputs[0]]
+        return node.kind
+
+    def whole(node: Node) -> bool:
+        return all(new % old == 0 for old, new in zip(sizes[node.inputs[0]], sizes[node.index], strict=True))
+
+    return tuple(
+        _Place(
+            kind=node.kind,
+            mode=node.mode,
+            kernel=node.kernel,
+            strided=max(node.step) > 1,
+            dilated=max(node.dilation) > 1,
+            depthwise=node.depthwise,
+            pixels=pixels[node.index],
+            first_read=tuple(node.inputs.index(index) for index in node.inputs),
+            read_pixels=tuple(pixels[index] for index in node.inputs),
+            read_alone=tuple(len(readers[index]) == 1 for index in node.inputs),
+            producers=tuple(producer(index) for index in node.inputs),
+            before_relu6=any(reader.mode == "relu6" for reader in readers[node.index]),
+            whole_factor=node.kind == "resize" and whole(node),
+            align_corners=graph.align_corners,
+        )
+        for node in nodes
+    )
 
 
 def _padded(channels: int) -> int:
     return -(-channels // BLOCK) * BLOCK
 
 
-def _shape(node: Node) -> str:
-    height, width = node.kernel
+def _shape(kernel: tuple[int, int]) -> str:
+    height, width = kernel
     return "1d" if height != width else f"{height}x{width}"

@@ -42,9 +42,9 @@ def test_without_all_only_convolutions_have_their_own_lines(nas):
 
 
 def test_latency_is_measured_for_the_whole_and_shared_by_the_layers(nas, small):
-    answer = nas("show", small, "--input", "64x96", "--latency", "--target", "torch@cpu:1", "--within", "10%")
+    answer = nas("show", small, "--input", "64x96", "--latency", "--target", "null@cpu:1")
     assert answer.code == 0, answer.err
-    assert re.search(r"measured latency: \d+\.\d\d ms \+-\d+\.\d\d on torch@cpu:1 at 64x96", answer.out)
+    assert re.search(r"measured latency: \d+\.\d\d ms \+-\d+\.\d\d on null@cpu:1 at 64x96", answer.out)
     assert "arg-max to labels" in answer.out
     header, _, *rows = answer.out.split("\n\n")[0].splitlines()
     assert header.endswith("% of time")

@@ -37,7 +37,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def meter(own_cache: None) -> Iterator[Meter]:
-    with Meter(parse_target("torch@cpu:1"), SIZE, 4) as meter:
+    with Meter(parse_target("torch@cpu:1"), SIZE, 4, patience_seconds=0) as meter:
         yield meter
 
 
@@ -117,7 +117,7 @@ def runs(process: int) -> bool:
 @pytest.fixture
 def own_meter() -> Iterator[Meter]:
     """Not the module's, whose worker an earlier test may have killed."""
-    with Meter(parse_target("torch@cpu:1"), SIZE, 4) as one:
+    with Meter(parse_target("torch@cpu:1"), SIZE, 4, patience_seconds=0) as one:
         yield one
 
 
@@ -182,7 +182,7 @@ def test_nothing_is_prepared_during_a_timing() -> None:
         user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
-    with Meter(parse_target("onnxruntime@cpu:1"), SIZE, 4) as meter, ThreadPoolExecutor(1) as pool:
+    with Meter(parse_target("onnxruntime@cpu:1"), SIZE, 4, patience_seconds=0) as meter, ThreadPoolExecutor(1) as pool:
         with lane.alone():
             measuring = pool.submit(meter.measure, space.load("erfnet"), within=QUICK)
             child = child_of(worker_id(meter))
@@ -209,7 +209,7 @@ def test_leaving_ends_the_worker() -> None:
 
 
 def test_several_are_measured_in_turns() -> None:
-    with Meter(parse_target("onnxruntime@cpu:1"), SIZE, 4) as meter:
+    with Meter(parse_target("onnxruntime@cpu:1"), SIZE, 4, patience_seconds=0) as meter:
         fast, slow = meter.measure_together([space.load("ndnet29-fcn32"), space.load("erfnet-encoder")], within=QUICK)
     assert slow.ratio > fast.ratio
     assert slow.reference_milliseconds == fast.reference_milliseconds
@@ -238,7 +238,7 @@ def test_another_host_measures_over_ssh(host: Path, tmp_path: Path) -> None:
     architecture = space.load("ndnet29-fcn32")
     weights = tmp_path / "weights.safetensors"
     save_file(architecture.build(4).state_dict(), weights)
-    with Meter(parse_target("torch@ssh:jetson/cpu:1"), SIZE, 4) as meter:
+    with Meter(parse_target("torch@ssh:jetson/cpu:1"), SIZE, 4, patience_seconds=0) as meter:
         latency = meter.measure(architecture, weights=weights, within=QUICK)
     assert (latency.target, latency.environment["threads"]) == ("torch@ssh:jetson/cpu:1", "1")
     options, _, rest = (host / "arguments").read_text().partition(" jetson ")

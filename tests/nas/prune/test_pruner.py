@@ -23,7 +23,7 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.prune.judge import Judge
 from nas.prune.plan import PruningPlan
-from nas.prune.pruner import AIM, Pruner
+from nas.prune.pruner import AIM, Pruned, Pruner
 from nas.prune.tuning import FineTuning
 from nas.training import load_recipe
 from space import Architecture, BudgetError, UserError
@@ -45,7 +45,7 @@ class Invented:
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         self.measured.append(architecture.key)
         graph = architecture.graph(11)
-        layers = len(layer_work(graph, widths(graph, architecture.channels), SIZE))
+        layers = sum(map(bool, layer_work(graph, widths(graph, architecture.channels), SIZE)))
         milliseconds = self.slowness * (0.02 * layers + space.multiply_adds(architecture, SIZE, 11) / 1e7)
         return Latency(
             p50_milliseconds=milliseconds,
@@ -105,7 +105,7 @@ def dataset() -> Dataset:
     return load(DataSpec(size=SIZE, train_images=16, validation_images=4))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network() -> Network:
     """A short ERFNet: seven blocks that can go."""
     whole = scale_width(space.load("erfnet"), 0.5)
@@ -132,12 +132,17 @@ def share_of(network: Network, share: float) -> Budget:
     return Budget(milliseconds=share * Invented().measure(network.architecture).p50_milliseconds)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_the_budget_is_filled_and_the_epochs_are_shared_out(steps: int, network: Network, dataset: Dataset) -> None:
+@pytest.fixture(scope="module")
+def narrowed(network: Network) -> Pruned:
+    """The network in three quarters of its time, without data."""
+    return pruner(Invented(), None, [], share_of(network, 0.75)).prune(network)
+
+
+def test_the_budget_is_filled_and_the_epochs_are_shared_out(network: Network, dataset: Dataset) -> None:
     said: list[str] = []
     before = {name: value.clone() for name, value in network.state_dict().items()}
     budget = share_of(network, 0.5)
-    pruned = pruner(Invented(), dataset, said, budget, PruningPlan(epochs=4, steps=steps)).prune(network)
+    pruned = pruner(Invented(), dataset, said, budget, PruningPlan(epochs=4, steps=2)).prune(network)
     # Of a network that has learnt nothing blocks go first, and no part of one can be given back.
     assert 0.9 * budget.milliseconds <= pruned.after.p50_milliseconds <= AIM * budget.milliseconds
     assert pruned.blocks == 7
@@ -145,7 +150,7 @@ def test_the_budget_is_filled_and_the_epochs_are_shared_out(steps: int, network:
     assert pruned.network.architecture.decoder is not None
     depths += sum(step.depth for step in pruned.network.architecture.decoder.steps)
     assert 0 < pruned.blocks_gone == 7 - depths
-    assert len([words for words in said if words.startswith("cut")]) == steps
+    assert len([words for words in said if words.startswith("cut")]) == 2
     assert len([words for words in said if words.startswith("epoch")]) == 4
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -190,21 +195,19 @@ def test_what_is_over_the_budget_when_it_is_finished_is_cut_lower(network: Netwo
 
 @pytest.mark.parametrize(("growth", "certificates"), [(1.0, 1), (1.1, 3)])
 def test_one_inside_is_left_as_it_is_and_one_that_stays_over_is_given_up(
-    growth: float, certificates: int, network: Network
+    growth: float, certificates: int, network: Network, narrowed: Pruned
 ) -> None:
     """`growth`: how many times as long everything takes at each certificate as before."""
-    budget = share_of(network, 0.75)
-    pruning = pruner(Invented(), None, [], budget)
-    pruned = pruning.prune(network)
+    pruning = pruner(Invented(), None, [], share_of(network, 0.75))
     certified: list[Architecture] = []
 
     def certify(finished: Network) -> Latency:
         certified.append(finished.architecture)
         return Invented(slowness=growth ** len(certified)).measure(finished.architecture)
 
-    finished = pruning.finish(pruned, network, certify)
+    finished = pruning.finish(narrowed, network, certify)
     assert len(set(certified)) == len(certified) == certificates
-    assert certified[0] == pruned.network.architecture
+    assert certified[0] == narrowed.network.architecture
     assert certified[-1] == finished.network.architecture
 
 
@@ -232,10 +235,9 @@ def test_channels_alone(network: Network, dataset: Dataset) -> None:
     assert fresh.abs().max() > 0  # statistics of the data, where the network had those of nothing
 
 
-def test_without_data_blocks_and_statistics_stay(network: Network) -> None:
-    budget = share_of(network, 0.75)
-    pruned = pruner(Invented(), None, [], budget).prune(network).network
-    assert budget.admits(Invented().measure(pruned.architecture))
+def test_without_data_blocks_and_statistics_stay(network: Network, narrowed: Pruned) -> None:
+    pruned = narrowed.network
+    assert share_of(network, 0.75).admits(Invented().measure(pruned.architecture))
     assert pruned.architecture.without_channels() == network.architecture
     assert pruned.state_dict()["stage0.down.norm.running_mean"].abs().max() == 0
 
@@ -270,7 +272,7 @@ def test_a_network_inside_the_budget_is_given_back(network: Network, dataset: Da
     assert pruned.blocks_gone == 0
 
 
-def test_no_network_computes_outside_a_training_step(
+def test_no_network_computes_outside_a_training_step_of_a_single_cut(
     network: Network, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scoring, observing, training and scoring again are kept off the machine while another process times there."""
@@ -296,10 +298,12 @@ def test_no_network_computes_outside_a_training_step(
 
     monkeypatch.setattr(lane, "training_step", step)
     handle = register_module_forward_pre_hook(hook)
+    said: list[str] = []
     try:
-        pruner(Alone(), dataset, [], share_of(network, 0.5), PruningPlan(epochs=1, steps=1)).prune(network)
+        pruner(Alone(), dataset, said, share_of(network, 0.5), PruningPlan(epochs=1, steps=1)).prune(network)
     finally:
         handle.remove()
+    assert [words.split()[0] for words in said if words.startswith(("cut", "epoch"))] == ["cut", "epoch"]
     assert len(computed) > 100
     assert set(computed) == {1}
     assert inside == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,25 @@ def test_studies_that_do_not_fit(wrong: str, expected: str, nas: Nas, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("ray://127.0.0.1:10001", "not through Ray's client or its dashboard"),
+        ("http://127.0.0.1:8265", "not through Ray's client or its dashboard"),
+        ("jetson", "expected HOST:PORT"),
+        ("127.0.0.1:99999", "expected HOST:PORT"),
+        ("127.0.0.1:1", "no Ray answers at 127.0.0.1:1"),
+        ("nosuch-host.invalid:6379", "no Ray answers at nosuch-host.invalid:6379"),
+    ],
+)
+def test_an_address_that_is_no_cluster_is_told_before_anything_is_made(
+    address: str, said: str, nas: Nas, tmp_path: Path
+) -> None:
+    done = nas("search", "--budget", "10ms", "--out", str(tmp_path / "run"), "--address", address)
+    assert said in done.refusal()
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_was_refused_can_be_asked_again_corrected(nas: Nas, tmp_path: Path) -> None:
     out, file = tmp_path / "runs" / "night", tmp_path / "study.yaml"
     assert "onnxruntime" in nas("search", "--budget", "10ms", "--target", "onxruntime@cpu", "--out", out).refusal()
@@ -66,7 +86,9 @@ def test_what_was_refused_can_be_asked_again_corrected(nas: Nas, tmp_path: Path)
     assert not out.exists()
     file.write_text(STUDY)
     over = ("--target", "null@cpu:1", "--budget", "0.001ms")
-    assert "the narrowest networks" in nas("search", file, "--out", out, *over).refusal()
+    told = nas("search", file, "--out", out, *over)
+    assert re.search(r"the narrowest networks of the space take \d+\.\d+ ms", told.refusal())
+    assert "epoch" not in told.out
     assert not out.exists()
 
 

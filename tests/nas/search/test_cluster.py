@@ -16,21 +16,41 @@ from nas.search.cluster import Resources, question_for_nodes, workers_of
 from nas.search.search import Workers
 from space.errors import UserError
 
-# Invented resources on this machine: a head that trains nothing, two nodes with GPUs, one that times.
+# Invented resources on this machine: a head that trains nothing, two nodes with GPUs, one that times. That one keeps
+# what it knows in a folder of its own, as on another machine; a table is made there first.
 CLUSTER = """
-import json, os, sys
+import functools, json, os, sys, threading
 from dataclasses import replace
 from pathlib import Path
+from nas.latency import parse_target
+from nas.latency.estimates import calibration
 from nas.search.cluster import require_nodes, resources_of_nodes, workers_of
+from nas.search import cluster_timing
+from nas.search.cluster_timing import timing_of_cluster
 from nas.search.ray_session import joined_ray
+from nas.search.timing import LocalTiming
 from nas.data import Dataset, Split
 from nas.data.dataset import label_map
 from nas.runs.folder import RunFolder
 from nas.study import built_in_study
 from ray.cluster_utils import Cluster
-from space.errors import UserError
+from space import strict
+from space.errors import TargetError, UserError
 
 folder = Path(sys.argv[1])
+asked = (parse_target("null@cpu:1"), (48, 64), 3)
+
+def kept(timing):
+    table = timing.kept_table()
+    return None if table is None else strict.plain(table)
+
+os.environ["XDG_CACHE_HOME"] = str(folder / "node")
+with LocalTiming(*asked, patience_seconds=0) as timing:
+    calibration.measure_networks(timing, 20, lambda done, total: None)
+    made = strict.plain(calibration.calibrate(timing).table)
+os.environ["XDG_CACHE_HOME"] = str(folder / "driver")
+with LocalTiming(*asked, patience_seconds=0) as timing:
+    of_this_machine = kept(timing)
 run = RunFolder.create(folder / "run", built_in_study("10ms"))
 (folder / "image.png").touch()
 here, nowhere = Split(images=(folder / "image.png",), labels=(folder / "image.png",)), Path("/nowhere/at/all.png")
@@ -41,12 +61,14 @@ gone = replace(there, validation=Split(images=(nowhere,), labels=(nowhere,)))
 def answer(work):
     try:
         return work()
-    except UserError as error:
+    except (TargetError, UserError) as error:
         return str(error)
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 cluster.add_node(num_cpus=4, num_gpus=2)
+os.environ["XDG_CACHE_HOME"] = str(folder / "node")
 cluster.add_node(num_cpus=0, resources={"timing": 1})
+os.environ["XDG_CACHE_HOME"] = str(folder / "driver")
 cluster.wait_for_nodes()
 with joined_ray(cluster.address):
     found = {
@@ -55,7 +77,33 @@ with joined_ray(cluster.address):
         "no GPU": answer(lambda: require_nodes(run, there, str(folder), "cuda", lambda words: None)),
         "drawn there": answer(lambda: require_nodes(run, gone, None, "cpu", print)),
         "no data": answer(lambda: require_nodes(run, gone, str(folder), "cpu", print)),
+        "made": made,
+        "of this machine": of_this_machine,
     }
+    timing_of = functools.partial(timing_of_cluster(), patience_seconds=0)
+    said = threading.Event()
+
+    class Said:  # what a second search says while the first one times
+        def write(self, words):
+            if "waiting for the cluster's node that times" in words:
+                said.set()
+        def flush(self):
+            pass
+
+    def second():
+        with timing_of(*asked):
+            pass
+
+    cluster_timing.WAIT_SECONDS, sys.stderr = 0.2, Said()
+    with timing_of(*asked) as timing:
+        found["of the node"] = kept(timing)
+        said.clear()
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        found["heard"] = said.wait(60)
+    waiting.join()
+    sys.stderr = sys.__stderr__
+    found["refused"] = answer(lambda: timing_of(parse_target("null@cpu:99"), *asked[1:]).__enter__())
 cluster.shutdown()
 print(json.dumps(found))
 """
@@ -112,10 +160,25 @@ def test_a_node_tells_what_it_lacks(tmp_path: Path) -> None:
     assert "does not see the data, such as /nowhere/image.png" in lacks(**{**asked, "files": ["/nowhere/image.png"]})
 
 
-def test_a_cluster_of_invented_gpus(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", CLUSTER, tmp_path], capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a cluster of invented GPUs answers."""
+    folder = tmp_path_factory.mktemp("cluster")
+    done = subprocess.run([sys.executable, "-c", CLUSTER, folder], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    answers: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answers
+
+
+def test_a_latency_table_is_the_one_that_the_timing_node_keeps(found: dict[str, Any]) -> None:
+    assert found["made"]["networks"] == 20
+    assert found["of the node"] == found["made"]
+    assert found["of this machine"] is None
+    assert found["heard"]
+    assert "asks for 99 threads" in found["refused"]
+
+
+def test_a_cluster_of_invented_gpus(found: dict[str, Any]) -> None:
     assert found["workers"] == {"concurrent": 2, "threads": 2, "device": "cuda"}
     assert found["ready"] is None
     assert found["drawn there"] is None

@@ -1,6 +1,6 @@
 """Small searches through the command line: a worker is killed, Ctrl-C comes, the run goes on and ends.
 
-On the simulated device, whose latencies are the same everywhere; one more runs on a real one from its start to its end.
+On the simulated device, whose latencies are the same everywhere; `tests/docs/test_examples.py` searches on a real one.
 """
 
 from __future__ import annotations
@@ -15,26 +15,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 
-import onnxruntime
 import pytest
 import yaml
 
 import space
 from nas import cli
-from nas.latency.budget import Budget
 from nas.runs.certificate import read_certificate
 from nas.runs.folder import RunFolder
-
-REAL = """
-data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
-budget: 1.5ms
-target: onnxruntime@cpu:1
-latency_within: 0.2
-patience_seconds: 1
-recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}
-search: {seeds: [ndnet29-fcn32], random_trials: 0, guided_trials: 0, finalists: 1, finish_epochs: 0, concurrent: 1}
-"""
-EXIT_CODES = {"PASS": 0, "FAIL": 3, "UNSURE": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,23 +224,6 @@ def test_a_certified_network_is_shown_as_it_was_certified(
     assert "at 96x128 with 3 classes" in capsys.readouterr().out
 
 
-def test_a_whole_search_on_a_real_runtime(tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text(REAL)
-    process = nas("search", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run"))
-    output, _ = process.communicate(timeout=300)
-    run = RunFolder.open(tmp_path / "run")
-    certificate = read_certificate(run.winner)
-    assert process.returncode == EXIT_CODES[certificate.verdict], output
-    assert certificate.verdict == Budget.parse("1.5ms").verdict(certificate.latency)
-    (seed,) = run.trials()
-    assert [epoch.epoch for epoch in run.progress(seed, "search").history] == [1]
-    assert certificate.architecture == seed.architecture.key
-    for latency in (certificate.latency, *(trial.latency for trial in (seed, *run.company()))):
-        assert latency is not None
-        assert latency.target == "onnxruntime@cpu:1"
-        assert latency.environment["onnxruntime"] == onnxruntime.__version__
-
-
 @pytest.mark.slow
 def test_the_run_goes_on_with_another_budget_and_reuses_its_trials(
     resumed: tuple[Path, Told, dict[str, float]],
@@ -267,12 +237,3 @@ def test_the_run_goes_on_with_another_budget_and_reuses_its_trials(
     assert run.study().budget == "2.5ms"
     assert before < {trial.architecture.key for trial in run.trials()}
     assert read_certificate(folder / "winner").budget == "2.5ms"
-
-
-def test_an_impossible_budget_is_said_before_any_training(tmp_path: Path, record: ModuleType) -> None:
-    (tmp_path / "study.yaml").write_text(record.UNPRUNED.replace("1.5ms", "0.001ms"))
-    process = nas("search", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run"))
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 2, output
-    assert re.search(r"the narrowest networks of the space take \d+\.\d+ ms", output)
-    assert "epoch" not in output

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -41,73 +39,6 @@ cluster.shutdown()
 sys.exit(code)
 """
 
-# The timing node keeps what it knows in a folder of its own, as on another machine; a table is made there first.
-TABLE = """
-import json, os, sys, threading
-there, here = sys.argv[1:]
-from nas.latency import parse_target
-from nas.latency.estimates import calibration
-from nas.search.timing import LocalTiming
-from space import strict
-from space.errors import TargetError
-asked = (parse_target("null@cpu:1"), (48, 64), 3)
-
-def kept(timing):
-    table = timing.kept_table()
-    return None if table is None else strict.plain(table)
-
-os.environ["XDG_CACHE_HOME"] = there
-with LocalTiming(*asked) as timing:
-    calibration.measure_networks(timing, 20, lambda done, total: None)
-    made = strict.plain(calibration.calibrate(timing).table)
-os.environ["XDG_CACHE_HOME"] = here
-with LocalTiming(*asked) as timing:
-    of_this_machine = kept(timing)
-
-from nas.search.configured_ray import ray
-from ray.cluster_utils import Cluster
-from nas.search import cluster_timing
-from nas.search.cluster_timing import timing_of_cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-os.environ["XDG_CACHE_HOME"] = there
-cluster.add_node(num_cpus=0, resources={"timing": 1})
-os.environ["XDG_CACHE_HOME"] = here
-cluster.wait_for_nodes()
-ray.init(address=cluster.address, log_to_driver=False)
-timing_of = timing_of_cluster()
-said = threading.Event()
-
-class Said:  # what a second search says while the first one times
-    def write(self, words):
-        if "waiting for the cluster's node that times" in words:
-            said.set()
-    def flush(self):
-        pass
-
-def second():
-    with timing_of(*asked):
-        pass
-
-cluster_timing.WAIT_SECONDS, sys.stderr = 0.2, Said()
-with timing_of(*asked) as timing:
-    of_the_node = kept(timing)
-    said.clear()
-    waiting = threading.Thread(target=second)
-    waiting.start()
-    heard = said.wait(60)
-waiting.join()
-sys.stderr = sys.__stderr__
-try:
-    with timing_of(parse_target("null@cpu:99"), (48, 64), 3):
-        refused = "nothing"
-except TargetError as error:
-    refused = str(error)
-ray.shutdown()
-cluster.shutdown()
-print(json.dumps({"made": made, "of this machine": of_this_machine, "of the node": of_the_node, "refused": refused,
-                  "heard": heard}))
-"""
-
 
 def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
@@ -116,17 +47,6 @@ def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str
 def searched(folder: Path, kind: str) -> subprocess.CompletedProcess[str]:
     (folder / "study.yaml").write_text(STUDY)
     return python(SEARCH, kind, folder / "study.yaml", "--out", folder / "run")
-
-
-def test_a_latency_table_is_the_one_that_the_timing_node_keeps(tmp_path: Path) -> None:
-    done = python(TABLE, tmp_path / "node", tmp_path / "driver")
-    assert done.returncode == 0, done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert found["made"]["networks"] == 20
-    assert found["of the node"] == found["made"]
-    assert found["of this machine"] is None
-    assert found["heard"]
-    assert "asks for 99 threads" in found["refused"]
 
 
 @pytest.mark.slow

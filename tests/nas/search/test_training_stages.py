@@ -1,0 +1,50 @@
+"""Stages of trainings: what each trains is asked for when all before it has ended, and not sooner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nas.search.training import Turns
+from nas.search.tuning import Jobs
+
+
+def test_a_stage_begins_when_all_before_it_has_ended() -> None:
+    ended: list[str] = []
+
+    def stage(*names: str) -> Any:
+        def begin() -> Jobs:
+            jobs: Any = iter(names)
+            return Jobs(
+                next=lambda: next(jobs, None),
+                epoch=lambda job, epoch, miou: None,
+                end=lambda job, epoch, error: ended.append(f"{job} of {names}"),
+            )
+
+        return begin
+
+    turns = Turns([stage("a", "b"), stage(), stage("c"), stage()])
+
+    def begun() -> Any:
+        return "waits" if turns.waits() else turns.next()
+
+    assert [begun(), begun(), begun()] == ["a", "b", "waits"]
+    turns.end("b", 1, "")  # type: ignore[arg-type]
+    assert begun() == "waits"
+    turns.end("a", 1, "")  # type: ignore[arg-type]
+    assert [begun(), begun()] == ["c", "waits"]
+    turns.end("c", 1, "")  # type: ignore[arg-type]
+    assert [begun(), begun()] == [None, None]
+    assert ended == ["b of ('a', 'b')", "a of ('a', 'b')", "c of ('c',)"]
+
+
+def test_a_stage_may_wait_for_itself() -> None:
+    known = False
+    jobs: Any = iter(["a"])
+    waiting = Jobs(next=lambda: next(jobs, None), epoch=print, end=print, waits=lambda: not known)
+    turns = Turns([lambda: waiting])
+    assert turns.waits()
+    known = True
+    assert not turns.waits()
+    assert turns.next() == "a"  # type: ignore[comparison-overlap]
+    assert not turns.waits()
+    assert turns.next() is None
