@@ -10,6 +10,9 @@ user's own folder under the temporary directory are locked with flock:
 The kernel drops a lock when the process that holds it ends, however it ends: nothing is left to clean up. (A process
 that forks without exec while holding a lock shares it with its child; do not start workers inside a training step.)
 Steps and timings must not be nested in one another.
+
+A process that is suspended in the middle of a step, by Ctrl-Z say, keeps its lock. So whoever waits for long says for
+whom.
 """
 
 from __future__ import annotations
@@ -18,9 +21,13 @@ import contextlib
 import fcntl
 import os
 import stat
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+TELL_SECONDS = 60.0  # of waiting, after which it is said for whom
 
 
 @contextlib.contextmanager
@@ -46,11 +53,58 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
     # A fresh open file each time: locks belong to it, so that threads of one process exclude each other as well.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, kind)
+        _lock(descriptor, kind)
         yield
     finally:
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for a child that was forked meanwhile and holds it open
         os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        return
+    teller = threading.Timer(TELL_SECONDS, lambda: print(waiting(), file=sys.stderr, flush=True))
+    teller.daemon = True
+    teller.start()
+    try:
+        fcntl.flock(descriptor, kind)
+    finally:
+        teller.cancel()
+
+
+def waiting(session: int = 0) -> str:
+    """Who keeps the lane, in words for those who wait for it; empty when nobody does. What belongs to that session of
+    the operating system waits itself.
+    """
+    told = []
+    for process in _holders():
+        folder = Path(f"/proc/{process}")
+        with contextlib.suppress(OSError):
+            if os.getsid(process) == session:
+                continue
+            words = " ".join(
+                folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
+            )
+            state = folder.joinpath("stat").read_text("utf-8", errors="replace").rpartition(") ")[2][:1]
+            stopped = f", which is suspended: `kill -CONT {process}` lets it go on" if state in "Tt" else ""
+            told.append(f"process {process} ({words[:80]}){stopped}")
+    return f"waiting, so that timings are taken alone, for {' and '.join(told)}" if told else ""
+
+
+def _holders() -> list[int]:
+    """Other processes that hold one of the two locks, as the kernel tells (proc_locks(5))."""
+    files = set()
+    for name in ("turnstile", "lane"):
+        with contextlib.suppress(OSError):
+            found = (_folder() / name).stat()
+            files.add(f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}")
+    try:
+        lines = Path("/proc/locks").read_text("utf-8").splitlines()
+    except OSError:
+        return []
+    held = {int(words[4]) for line in lines if (words := line.split())[1] == "FLOCK" and words[5] in files}
+    return sorted(held - {os.getpid()})
 
 
 def _folder() -> Path:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from typing import IO, Any
 
+from nas.latency.machine import lane
 from nas.latency.target import Target
 from nas.latency.worker import parcel
 from nas.latency.worker.replies import WorkerError
@@ -34,6 +35,7 @@ class Connection:
             command = ["ssh", *options, target.host, "${FRAMEBUDGET_PYTHON:-python3}", *words]
         else:
             command = [sys.executable, *words]
+        self._here = not target.host
         source = str(parcel.OURS)  # the worker runs this very code, however it was imported here
         # An empty entry is the current folder: PYTHONPATH=$PYTHONPATH:/more makes one by accident.
         paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -77,7 +79,11 @@ class Connection:
 
         Raises: WorkerError when the process died, or gave none within `limit_seconds` and was therefore ended.
         """
-        ready, _, _ = select.select([self._replies], [], [], limit_seconds)
+        ready, _, _ = select.select([self._replies], [], [], min(lane.TELL_SECONDS, limit_seconds))
+        if not ready:
+            if self._here and (words := lane.waiting(session=self._process.pid)):
+                print(words, file=sys.stderr, flush=True)
+            ready, _, _ = select.select([self._replies], [], [], max(0.0, limit_seconds - lane.TELL_SECONDS))
         if not ready:
             self._process.kill()
             raise self._died(f"gave no answer within {limit_seconds:.0f} s and was ended")

@@ -105,6 +105,21 @@ def test_a_killed_holder_frees_the_lane(kind: str) -> None:
     holder.communicate()
 
 
+def test_a_suspended_holder_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(lane, "TELL_SECONDS", 0.05)
+    holder = visitor("training_step", 1, 0.4)
+    assert next_line(holder) == "in\n"
+    holder.send_signal(signal.SIGSTOP)
+    wakes = threading.Timer(0.5, holder.send_signal, [signal.SIGCONT])
+    wakes.start()
+    with lane.alone():
+        pass
+    told = capsys.readouterr().err
+    assert f"for process {holder.pid} ({sys.executable} -c" in told
+    assert f"which is suspended: `kill -CONT {holder.pid}` lets it go on" in told
+    assert len(stays(holder)) == 1
+
+
 def test_an_error_inside_frees_the_lane() -> None:
     with pytest.raises(RuntimeError, match="inside"), lane.alone():
         raise RuntimeError("inside")
