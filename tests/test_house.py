@@ -27,7 +27,7 @@ PACKAGES = ("space", "pruning", "nas")
 ROOMS = (
     "space", "pruning", "nas.host", "nas.storage", "nas.export", "nas.data", "nas.training", "nas.terminal",
     "nas.samplers", "nas.latency",
-    "nas.study", "nas.runs", "nas.prune", "nas.report", "nas.search", "nas.commands", "nas.cli",
+    "nas.study", "nas.runs", "nas.quantization", "nas.prune", "nas.report", "nas.search", "nas.commands", "nas.cli",
 )  # fmt: skip
 SPACE_ROOMS = (
     "space.errors", "space.rules", "space.extensions", "space.strict", "space.choices", "space.graph", "space.channels",

@@ -108,6 +108,7 @@ def _dali() -> str:
 
 
 def _runtimes() -> list[tuple[str, str]]:
+    from nas.host.processor import precision_words
     from nas.latency import default, runtimes
 
     lines = []
@@ -120,7 +121,8 @@ def _runtimes() -> list[tuple[str, str]]:
         for target in targets:
             runtime = runtimes.load(target)
             missing, note = runtime.available(target), runtimes.note(runtime)
-            ready = f"ready: {note}" if note else "ready"
+            words = note or ("" if target.on_cuda else precision_words(target.precision))
+            ready = f"ready: {words}" if words else "ready"
             lines.append((str(target), ready if missing is None else f"not here: {missing}"))
 
     def chosen() -> str:
@@ -146,7 +148,7 @@ def _library(package: str) -> str:
 
 
 def _memory() -> str:
-    from nas.host.memory import free_bytes, whole_bytes
+    from nas.host.room import free_bytes, whole_bytes
 
     return f"{whole_bytes() / 2**30:.1f} GiB, {free_bytes() / 2**30:.1f} GiB available"
 

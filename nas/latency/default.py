@@ -22,11 +22,11 @@ from nas.latency.meter import Meter
 from nas.latency.target import Target
 from nas.storage.files import write_text
 from space import strict
-from space.errors import UserError
+from space.errors import TargetError, UserError
 
 DEPLOYMENT = (  # by kind of device, the better one first; of runtimes that are as fast as each other the first
     ("tensorrt:fp16@cuda:0", "cudagraph:fp16@cuda:0"),
-    ("onnxruntime@cpu", "openvino@cpu"),
+    ("onnxruntime@cpu", "openvino@cpu", "openvino:bf16@cpu"),
 )
 LAST_RESORT = "torch@cpu"
 NETWORKS = ("erfnet-encoder", "fplnet-encoder", "ndnet45-ende", "swiftnet-mnv2")
@@ -93,6 +93,11 @@ def candidates() -> list[Target]:
     return next(filter(None, kinds), [])
 
 
+def ready_on_cpu() -> list[Target]:
+    """The deployment runtimes of the CPU that are ready, each in every precision that needs no calibration."""
+    return [target for target in map(Target.parse, DEPLOYMENT[-1]) if _missing(target) is None]
+
+
 def _missing(target: Target) -> str | None:
     return runtimes.load(target).available(target)
 
@@ -113,7 +118,17 @@ def _kept(file: Path) -> DefaultTarget | None:
 
 def _fastest(targets: Sequence[Target], measure: MeasureTarget) -> DefaultTarget:
     print(f"timing which of {', '.join(map(str, targets))} is the fastest here (once per device)", file=sys.stderr)
-    speeds = {str(target): measure(target) for target in targets}
+    speeds: dict[str, Speed] = {}
+    refused: TargetError | None = None
+    for target in targets:
+        try:
+            speeds[str(target)] = measure(target)
+        except TargetError as error:  # labels that differ in bfloat16, say
+            print(f"left out: {error}", file=sys.stderr)
+            refused = error
+    if not speeds:
+        assert refused is not None
+        raise refused
     choice = judge({name: speed.milliseconds for name, speed in speeds.items()})
     if is_settled(choice.target, speeds):
         write_text(_file(targets), strict.dump(choice))

@@ -46,7 +46,14 @@ class MeasuresOne(Protocol):
         """See `Meter.measure`."""
 
 
-class Measures(MeasuresOne, Protocol):
+class MeasuresFinished(MeasuresOne, Protocol):
+    """What times a finished network, whichever form it is deployed in."""
+
+    def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
+        """See `Meter.measure_graph`."""
+
+
+class Measures(MeasuresFinished, Protocol):
     """What times architectures, alone and in turns."""
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
@@ -86,6 +93,9 @@ class Way(Protocol):
 
         Raises: UserError when the user can put it right, WorkerError when it died or failed.
         """
+
+    def measure_graph(self, connection: Connection, graph: bytes, within: float, limit_seconds: float) -> list[str]:
+        """The same of one ONNX graph that gives labels."""
 
 
 class Meter:
@@ -142,12 +152,22 @@ class Meter:
         """
         return self._ask([(architecture, None) for architecture in architectures], within)
 
+    def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
+        """Latency of an ONNX graph from `image` (1, 3, H, W) to labels, such as a quantized network, by a runtime that
+        reads graphs. Which labels it gives is not looked at.
+
+        Raises: UserError when the user can put it right, WorkerError when the process died or failed.
+        """
+        return self._heard(lambda worker, limit: self._way.measure_graph(worker, graph, within, limit), 1)[0]
+
     def _ask(self, networks: Sequence[tuple[Architecture, Path | None]], within: float) -> list[Latency]:
-        worker = self._worker or self._start()
         asked = [(architecture, None if path is None else _text_of(path)) for architecture, path in networks]
-        limit_seconds = self._limit_seconds * len(networks)
+        return self._heard(lambda worker, limit: self._way.measure(worker, asked, within, limit), len(asked))
+
+    def _heard(self, ask: Callable[[Connection, float], list[str]], networks: int) -> list[Latency]:
+        worker = self._worker or self._start()
         try:
-            found = self._way.measure(worker, asked, within, limit_seconds)
+            found = ask(worker, self._limit_seconds * networks)
         except WorkerError as error:
             if error.code is None:  # it lives, and failed at this
                 raise

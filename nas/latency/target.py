@@ -105,6 +105,12 @@ class Target:
         """The same target as its own host calls it."""
         return replace(self, host="")
 
+    def of_reference(self) -> Target:
+        """Where the reference is timed that a latency on this target is a ratio to: on the CPU in full precision, so
+        that all precisions share one anchor and compare.
+        """
+        return self if self.on_cuda else replace(self, precision="fp32")
+
     @property
     def on_cuda(self) -> bool:
         """Whether the device is a GPU."""

@@ -81,6 +81,11 @@ class ClusterTiming:
         latency: Latency = self._ask("measure", architecture, weights, within)
         return latency
 
+    def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
+        """As `Meter.measure_graph`."""
+        latency: Latency = self._ask("measure_graph", graph, within)
+        return latency
+
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """As `Meter.measure_together`."""
         latencies: list[Latency] = self._ask("measure_together", architectures, within)
@@ -123,6 +128,9 @@ class _TimingNode:
 
     def measure(self, architecture: Architecture, weights: Path | None, within: float) -> Answer:
         return self._answer(lambda: self._placed(self._timing.measure(architecture, weights=weights, within=within)))
+
+    def measure_graph(self, graph: bytes, within: float) -> Answer:
+        return self._answer(lambda: self._placed(self._timing.measure_graph(graph, within=within)))
 
     def measure_together(self, architectures: Sequence[Architecture], within: float) -> Answer:
         return self._answer(

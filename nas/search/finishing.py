@@ -117,17 +117,22 @@ def _careful(meter_of: MeterOf, target: Target, size: tuple[int, int], num_class
 
 def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
     from nas.latency.machine.gpu import training_device
+    from nas.quantization.shipping import deployed_on
     from nas.runs.labelling import Labelling
     from nas.runs.winner import Certification, Finished, write_winner
-    from nas.training.weights import load_weights
+    from nas.training.weights import load_into, load_weights
 
+    weights = load_weights(search.run.weights_path(trial))
+    network = trial.architecture.build(search.num_classes)
+    load_into(network, weights, f"weights of {trial.name}")
     return write_winner(
         search.run.winner,
         Finished(
             architecture=trial.architecture,
-            weights=load_weights(search.run.weights_path(trial)),
+            weights=weights,
             labelling=Labelling.of(search.dataset),
             dataset=search.dataset,
+            deployed=deployed_on(search.target, network, search.dataset),
         ),
         Certification(
             target=search.target,

@@ -80,6 +80,10 @@ class CarefulMeter:
         """As `Meter.measure`."""
         return time_one(self.meter, architecture, within=within, weights=weights)
 
+    def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
+        """As `Meter.measure_graph`."""
+        return self.meter.measure_graph(graph, within=within)
+
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """As `Meter.measure_together`."""
         found = []

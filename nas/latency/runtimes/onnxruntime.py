@@ -1,4 +1,6 @@
-"""ONNX Runtime on the CPU: the graph that `nas export` writes, upsampling and arg-max inside."""
+"""ONNX Runtime on the CPU: the graph that `nas export` writes, upsampling and arg-max inside, in full precision or
+quantized.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-PRECISIONS = {"cpu": ("fp32",)}
+PRECISIONS = {"cpu": ("fp32", "int8")}
 LIBRARY = "onnxruntime"
 
 
@@ -70,8 +72,7 @@ def open_graph(graph: bytes, image: NDArray[np.float32], target: Target) -> Call
 def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
     import torch
 
-    from nas.export.graph import onnx_bytes
+    from nas.export.quantized import graph_in
 
-    height, width = image.shape[-2:]
-    run = open_graph(onnx_bytes(network, (height, width), labels=True), image.contiguous().numpy(), target)
+    run = open_graph(graph_in(target.precision, network, image), image.contiguous().numpy(), target)
     return lambda: torch.from_numpy(run())

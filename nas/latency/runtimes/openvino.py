@@ -1,4 +1,6 @@
-"""OpenVINO on the CPU: the graph that `nas export` writes, in full precision (its own default may be bfloat16)."""
+"""OpenVINO on the CPU: the graph that `nas export` writes, in the precision that is asked for (its own default may be
+bfloat16), or quantized.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,20 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-PRECISIONS = {"cpu": ("fp32",)}
+PRECISIONS = {"cpu": ("fp32", "bf16", "int8")}
 LIBRARY = "openvino"
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not quantized
 
 
 def available(target: Target) -> str | None:
     missing = [name for name in ("torch", "onnx", LIBRARY) if importlib.util.find_spec(name) is None]
-    return f"pip install {' '.join(missing)}" if missing else None
+    if missing:
+        return f"pip install {' '.join(missing)}"
+    if target.precision == "bf16":
+        from nas.host.processor import has_bf16
+
+        return None if has_bf16() else "this processor has no bfloat16 (AMX or AVX-512 BF16); use fp32 or int8"
+    return None
 
 
 def versions() -> dict[str, str]:
@@ -42,7 +51,7 @@ def open_graph(graph: bytes, image: NDArray[np.float32], target: Target) -> Call
         core.read_model(graph),
         "CPU",
         {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": HINTS[target.precision],
             "INFERENCE_NUM_THREADS": target.thread_count(),
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
@@ -62,8 +71,7 @@ def open_graph(graph: bytes, image: NDArray[np.float32], target: Target) -> Call
 def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
     import torch
 
-    from nas.export.graph import onnx_bytes
+    from nas.export.quantized import graph_in
 
-    height, width = image.shape[-2:]
-    run = open_graph(onnx_bytes(network, (height, width), labels=True), image.contiguous().numpy(), target)
+    run = open_graph(graph_in(target.precision, network, image), image.contiguous().numpy(), target)
     return lambda: torch.from_numpy(run())

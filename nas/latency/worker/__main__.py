@@ -6,8 +6,9 @@ It speaks JSON, one line each way (`nas.latency.worker.replies`). On start it sa
 
     {"networks": [{"architecture": "<yaml>", "weights": "<safetensors in base64>" or null}, ...], "within": 0.015}
 
-is answered with {"latencies": ["<yaml>", ...]}. It ends when its input does, whatever it is doing: nobody is left to
-ask, be it here or at the other end of a connection. What libraries print goes to standard error.
+with {"graph": "<ONNX in base64>"} for a network that comes as one, is answered with {"latencies": ["<yaml>", ...]}. It
+ends when its input does, whatever it is doing: nobody is left to ask, be it here or at the other end of a connection.
+What libraries print goes to standard error.
 
 On the CPU each network has a child process (`nas.latency.worker.children`), and this one only gives them turns and
 writes the records. On a GPU it prepares and times them all itself.
@@ -15,6 +16,7 @@ writes the records. On a GPU it prepares and times them all itself.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import importlib
@@ -62,6 +64,8 @@ def main(arguments: list[str]) -> int:
 
     def prepare(asked: dict[str, Any]) -> LocalNetwork:
         with lane.training_step():  # preparing is no timing: it would disturb another's
+            if "graph" in asked:
+                return session().graph(base64.b64decode(asked["graph"]))
             architecture = Architecture.from_yaml(asked["architecture"], source="architecture")
             require_inference(architecture, size, num_classes, device=target.device, kind=TargetError)
             return session().candidate(build(architecture, asked["weights"], num_classes))

@@ -84,7 +84,8 @@ class Bench:
         self.environment = dict(environment) | given["environment"]
         self._target = target
         self._runtime = runtime
-        self._key = device_key.key_of(self.environment, size)
+        precision = target.of_reference().precision
+        self._key = device_key.key_of(self.environment | {"precision": precision}, size)
         self._timer = InterleavedTimer(target, size, self.environment, THIS_MACHINE, given["patience_seconds"])
         self._graphs = [base64.b64decode(given[name]["graph"]) for name in ("reference", "canary")]
         # A copy: some runtimes hold only arrays that could be written to.
@@ -129,8 +130,9 @@ class Bench:
         with lane.training_step():  # preparing is no timing: it would disturb another's
             self._runtime.settle(self._target)
             image, canary_image = self._images
-            reference = self._runtime.open_graph(self._graphs[0], image, self._target)
-            canary = self._runtime.open_graph(self._graphs[1], canary_image, self._target)
+            beside = self._target.of_reference()
+            reference = self._runtime.open_graph(self._graphs[0], image, beside)
+            canary = self._runtime.open_graph(self._graphs[1], canary_image, beside)
             controls = Controls(
                 reference=reference,
                 canary=canary,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -53,5 +54,11 @@ class Installed:
         """See `nas.latency.meter.Way`."""
         asked = [{"architecture": each.to_yaml(), "weights": weights} for each, weights in networks]
         connection.say({"networks": asked, "within": within})
+        latencies: list[str] = accept(connection.hear(limit_seconds))["latencies"]
+        return latencies
+
+    def measure_graph(self, connection: Connection, graph: bytes, within: float, limit_seconds: float) -> list[str]:
+        """See `nas.latency.meter.Way`."""
+        connection.say({"networks": [{"graph": base64.b64encode(graph).decode("ascii")}], "within": within})
         latencies: list[str] = accept(connection.hear(limit_seconds))["latencies"]
         return latencies

@@ -24,6 +24,7 @@ from nas.latency.worker.session import build, check_labels, noise
 from space.errors import TargetError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from space.architecture import Architecture
@@ -60,7 +61,7 @@ class Sender:
         assert started["program"] == PROGRAM, "what was sent there is this very code"
         with _working():
             controls = {
-                name: {"graph": _text_of(network, size), "image": values_of(noise(size).numpy(), IMAGE)}
+                name: {"graph": _text_of(network, size, "fp32"), "image": values_of(noise(size).numpy(), IMAGE)}
                 for name, network, size in (
                     ("reference", Reference(), self._size),
                     ("canary", Canary(), CANARY_SIZE),
@@ -94,12 +95,23 @@ class Sender:
                 for there in (None, room):
                     require_inference(architecture, self._size, self._num_classes, kind=TargetError, there=there)
                 built.append(build(architecture, weights, self._num_classes))
-                graphs.append(_text_of(built[-1], self._size))
-        connection.say({"do": "prepare", "graphs": graphs})
-        labels = [array_of(values, LABELS) for values in accept(connection.hear(limit_seconds))["labels"]]
-        for network, given in zip(built, labels, strict=True):
+                graphs.append(_text_of(built[-1], self._size, self._target.precision))
+        for network, given in zip(built, self._prepared(connection, graphs, limit_seconds), strict=True):
             with _working():
                 check_labels(network, noise(self._size), _tensor(given), self._target)
+        return self._time(connection, within, limit_seconds)
+
+    def measure_graph(self, connection: Connection, graph: bytes, within: float, limit_seconds: float) -> list[str]:
+        """See `nas.latency.meter.Way`."""
+        self._prepared(connection, [base64.b64encode(graph).decode("ascii")], limit_seconds)
+        return self._time(connection, within, limit_seconds)
+
+    def _prepared(self, connection: Connection, graphs: Sequence[str], limit_seconds: float) -> list[NDArray[Any]]:
+        """The labels that graphs give over there, where they are ready to be timed."""
+        connection.say({"do": "prepare", "graphs": graphs})
+        return [array_of(values, LABELS) for values in accept(connection.hear(limit_seconds))["labels"]]
+
+    def _time(self, connection: Connection, within: float, limit_seconds: float) -> list[str]:
         connection.say({"do": "time", "within": within})
         latencies: list[str] = accept(connection.hear(limit_seconds))["latencies"]
         return latencies
@@ -114,10 +126,10 @@ def _working() -> Iterator[None]:
         yield
 
 
-def _text_of(network: nn.Module, size: tuple[int, int]) -> str:
-    from nas.export.graph import onnx_bytes
+def _text_of(network: nn.Module, size: tuple[int, int], precision: str) -> str:
+    from nas.export.quantized import graph_in
 
-    return base64.b64encode(onnx_bytes(network.eval(), size, labels=True)).decode("ascii")
+    return base64.b64encode(graph_in(precision, network.eval(), noise(size))).decode("ascii")
 
 
 def _tensor(array: Any) -> Tensor:

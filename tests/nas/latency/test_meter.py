@@ -15,9 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 import space
+from nas.export.quantized import graph_in
 from nas.latency import Meter, WorkerError, parse_target
 from nas.latency.machine import device_key, lane
 from nas.latency.machine.device import pin
@@ -298,3 +300,16 @@ def test_a_worker_is_pinned_to_as_many_cores_as_it_has_threads() -> None:
         os.sched_setaffinity(0, before)
     assert len(chosen) == 1
     assert chosen <= before
+
+
+def test_precisions_of_a_graph_are_timed_beside_one_reference() -> None:
+    network = space.load("ndnet29-fcn32").build(4).eval()
+    image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    found = []
+    for text, precision in (("onnxruntime@cpu:1", "fp32"), ("onnxruntime:int8@cpu:1", "int8")):
+        with Meter(parse_target(text), SIZE, 4, patience_seconds=0) as meter:
+            found.append(meter.measure_graph(graph_in(precision, network, image), within=0.2))
+    assert [latency.target for latency in found] == ["onnxruntime@cpu:1", "onnxruntime:int8@cpu:1"]
+    assert [latency.environment["precision"] for latency in found] == ["fp32", "int8"]
+    kept = list(device_key.folder("anchors").glob("onnxruntime-*.yaml"))
+    assert [file.name.split("-")[1] for file in kept] == ["fp32"]

@@ -1,0 +1,164 @@
+"""Post-training quantization of an ONNX graph to INT8, by ONNX Runtime's tools.
+
+What comes out is a graph of float operations between pairs of QuantizeLinear and DequantizeLinear (QDQ), which ONNX
+Runtime, OpenVINO and TensorRT compute in INT8 where they can. Weights are INT8 per channel, activations have one range
+per tensor, seen on calibration images.
+
+Convolutions are quantized first. Whether sums, pools, concatenations and resizes between them gain anything differs by
+network and runtime, so that is asked for; arg-max and the last resize of logits to the input size always stay as they
+are: their input decides the labels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.export.graph import INPUT_NAME, onnx_bytes
+from nas.host.processor import saturates
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+Image = NDArray[np.float32]  # (1, 3, H, W), as the network sees it
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+BETWEEN = ("Add", "MaxPool", "AveragePool", "Concat", "Resize", "Relu", "Mul")
+"""What may be quantized together with the convolutions around it."""
+
+
+def graph_in(precision: str, network: torch.nn.Module, image: torch.Tensor) -> bytes:
+    """The graph of labels to time `network` by in a precision, for images of the size of `image` (1, 3, H, W).
+
+    In int8 its convolutions are quantized with the ranges that `image` gives: a network's time does not depend on them,
+    its labels do. What is deployed is calibrated on real images (`nas.quantization`).
+    """
+    height, width = image.shape[-2:]
+    graph = onnx_bytes(network, (height, width), labels=True)
+    return Calibrated(graph, [image.contiguous().numpy()]).quantized() if precision == "int8" else graph
+
+
+class Calibrated:
+    """A graph and the ranges of its activations, from which it is quantized in as many ways as wanted."""
+
+    def __init__(self, graph: bytes, images: Iterable[Image]) -> None:
+        """`graph` has the input `image`; each of the calibration `images` is run through it once."""
+        self._model = _prepared(graph)
+        self._ranges = _ranges(self._model, images)
+
+    @property
+    def convolutions(self) -> tuple[str, ...]:
+        """Names of the convolutions, in the order of the graph."""
+        return tuple(node.name for node in self._model.graph.node if node.op_type in CONVOLUTIONS)
+
+    def quantized(self, *, between: bool = False, kept: Collection[str] = ()) -> bytes:
+        """The graph with its convolutions in INT8, and what lies `between` them too where that is wanted.
+
+        `kept` are names of convolutions that stay in floating point. Weights keep to 7 bits where this processor adds
+        products of 8-bit numbers in 16 bits.
+        """
+        import onnx
+        from onnxruntime.quantization import QDQQuantizer, QuantType
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        with _hushed():
+            quantizer: Any = QDQQuantizer(
+                model,
+                per_channel=True,
+                reduce_range=saturates(),
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QUInt8,
+                tensors_range=self._ranges,
+                nodes_to_quantize=[],
+                nodes_to_exclude=[*kept, *_deciding(model)],
+                op_types_to_quantize=[*CONVOLUTIONS, *(BETWEEN if between else ())],
+                extra_options={},
+            )
+            quantizer.quantize_model()
+        data: bytes = quantizer.model.model.SerializeToString()
+        return data
+
+
+def multiply_adds(graph: bytes) -> dict[str, int]:
+    """Multiply-adds of each convolution of a graph with static shapes, by its name."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph)).graph
+    shapes = {each.name: _shape(each) for each in (*inferred.value_info, *inferred.input, *inferred.output)}
+    weights = {each.name: tuple(each.dims) for each in inferred.initializer}
+    counts = {}
+    for node in inferred.node:
+        if node.op_type in CONVOLUTIONS:
+            side = node.output[0] if node.op_type == "Conv" else node.input[0]
+            counts[node.name] = int(np.prod(shapes[side][-2:])) * int(np.prod(weights[node.input[1]]))
+    return counts
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+
+
+def _prepared(graph: bytes) -> onnx.ModelProto:
+    """The graph with shapes of all tensors, and a name for every node."""
+    import onnx
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+    return model
+
+
+def _ranges(model: onnx.ModelProto, images: Iterable[Image]) -> Any:
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, create_calibrator
+
+    with tempfile.TemporaryDirectory() as folder, _hushed():
+        file = Path(folder) / "graph.onnx"
+        onnx.save_model(model, str(file))
+        calibrator = create_calibrator(
+            file,
+            [*CONVOLUTIONS, *BETWEEN],
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"moving_average": True},  # one odd image does not widen a range for all
+        )
+        calibrator.collect_data(_Reader(images))
+        return calibrator.compute_data()
+
+
+class _Reader:
+    """Calibration images as ONNX Runtime asks for them."""
+
+    def __init__(self, images: Iterable[Image]) -> None:
+        self._images = iter(images)
+
+    def get_next(self) -> dict[str, Image] | None:
+        image = next(self._images, None)
+        return None if image is None else {INPUT_NAME: image}
+
+
+def _deciding(model: onnx.ModelProto) -> Sequence[str]:
+    """Nodes behind the last convolution: the labels are decided there, at a handful of classes."""
+    nodes = list(model.graph.node)
+    last = max((index for index, node in enumerate(nodes) if node.op_type in CONVOLUTIONS), default=-1)
+    return [node.name for node in nodes[last + 1 :]]
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """The tools advise steps by the logger of everybody."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)

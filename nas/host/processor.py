@@ -1,0 +1,44 @@
+"""What the processor can compute in lower precision, by its flags."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+INT8_DOTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # products of 8-bit numbers summed in 32 bits
+BF16 = ("amx_bf16", "avx512_bf16", "bf16")
+X86 = ("x86_64", "AMD64")
+
+
+@functools.cache
+def flags() -> frozenset[str]:
+    """Instruction sets by the kernel's names; empty where it does not tell."""
+    try:
+        lines = CPUINFO.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(
+        word for line in lines if line.startswith(("flags", "Features")) for word in line.partition(":")[2].split()
+    )
+
+
+def saturates() -> bool:
+    """Whether sums of two products of 8-bit numbers are kept in 16 bits, as on x86 without VNNI, and may overflow."""
+    return platform.machine() in X86 and not flags() & set(INT8_DOTS)
+
+
+def has_bf16() -> bool:
+    """Whether it computes in bfloat16."""
+    return bool(flags() & set(BF16))
+
+
+def precision_words(precision: str) -> str:
+    """What a precision can be expected to bring here; empty for full precision."""
+    if precision == "int8":
+        found = [name for name in INT8_DOTS if name in flags()]
+        if found:
+            return f"{', '.join(found)}: 8-bit products at several times the rate of fp32"
+        return "without VNNI or AMX some networks gain, others lose; `nas quantize` measures which"
+    return ", ".join(name for name in BF16 if name in flags()) if precision == "bf16" else ""
