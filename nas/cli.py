@@ -18,6 +18,7 @@ COMMANDS = {
     "search": "find the most accurate network inside a frame budget",
     "profile": "is a budget reachable here, and by how much of the space?",
     "prune": "cut a network's channels down to a budget",
+    "quantize": "lower precision, kept only where it is faster and as good",
     "measure": "time networks under one protocol",
     "train": "train one network",
     "evaluate": "per-class IoU of a trained network",

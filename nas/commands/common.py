@@ -353,3 +353,16 @@ def progress(done: int, total: int) -> None:
     """One line on a terminal that counts measured networks."""
     if sys.stderr.isatty():
         print(f"\rmeasured {done} of {total} networks", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def require_no_other(out: Path) -> None:
+    """Raises: UserError where a folder holds something else than a network with its certificate, which is replaced."""
+    from nas.runs.certificate import CERTIFICATE
+    from nas.storage.files import OWNER
+    from space.errors import UserError
+
+    if not (out / CERTIFICATE).is_file() and any(each.name != OWNER for each in out.iterdir()):
+        raise UserError(
+            f"--out: expected a new folder or one that holds a network and its {CERTIFICATE}, got {out}, which would "
+            "be replaced with all that it holds; give another one"
+        )

@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     out = Path(options.out)
     common.output_folder(out)
     with owned(out):
-        _require_no_other(out)
+        common.require_no_other(out)
         trained = load_trained(options.architecture, options.weights)
         labelling = common.labelling_of(options, trained)
         dataset = common.data_of(options, trained) if options.data else None
@@ -119,27 +119,19 @@ def run(options: argparse.Namespace) -> Verdict | None:
         return _tell(out, network, pruned)
 
 
-def _require_no_other(out: Path) -> None:
-    """Raises: UserError where a folder holds something else than a network with its certificate, which is replaced."""
-    from nas.runs.certificate import CERTIFICATE
-    from nas.storage.files import OWNER
-    from space.errors import UserError
-
-    if not (out / CERTIFICATE).is_file() and any(each.name != OWNER for each in out.iterdir()):
-        raise UserError(
-            f"--out: expected a new folder or one that holds a network and its {CERTIFICATE}, got {out}, which would "
-            "be replaced with all that it holds; give another one"
-        )
-
-
 def _certified(
     out: Path, labelling: Labelling, dataset: Dataset | None, certification: Certification, network: Network
 ) -> Latency:
     """Write a network to `out`; what is measured of it there."""
+    from nas.quantization.shipping import deployed_on
     from nas.runs.winner import Finished, write_winner
 
     finished = Finished(
-        architecture=network.architecture, weights=network.state_dict(), labelling=labelling, dataset=dataset
+        architecture=network.architecture,
+        weights=network.state_dict(),
+        labelling=labelling,
+        dataset=dataset,
+        deployed=deployed_on(certification.target, network, dataset),
     )
     return write_winner(out, finished, certification).latency
 

@@ -27,6 +27,36 @@ CERTIFICATE = "certificate.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparedForm:
+    """One way to run a network (a graph, a runtime, a precision), as it was found before one was kept."""
+
+    form: str
+    p50_milliseconds: float
+    ci_low_milliseconds: float
+    ci_high_milliseconds: float
+    miou: float | None
+    """By that runtime, over the validation images; None where it was too slow to be scored."""
+    same_labels: float | None
+    """Share of pixels with PyTorch's label in float32."""
+    verdict: str
+    """`kept`, or what spoke against it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """What is shipped where it was chosen among forms of a network, in lower precision say."""
+
+    graph: bytes
+    """ONNX with labels as output; it becomes model.onnx."""
+    form: str
+    scores: Scores
+    """Over the validation images, by the runtime that is timed."""
+    same_labels: float
+    miou_float32: float
+    compared: tuple[ComparedForm, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Certificate:
     """What was measured of a finished network, under which protocol, against which budget."""
 
@@ -63,13 +93,20 @@ class Certificate:
     onnx_images: int
     """Of the validation split, on which model.onnx was compared with PyTorch: largest difference of logits, how much
     was allowed, and the share of pixels with the same label."""
-    onnx_max_abs_difference: float
-    onnx_tolerance: float
+    onnx_max_abs_difference: float | None
+    onnx_tolerance: float | None
+    """None where labels alone were compared, as of a quantized graph."""
     onnx_same_labels: float
     sha256: Mapping[str, str]
     """Of the files beside it."""
     unsure: str = field(default="", metadata=strict.LEFT_OUT_WHEN_EMPTY)
     """Why the verdict is UNSURE, and what would settle it."""
+    form: str = field(default="", metadata=strict.LEFT_OUT_WHEN_EMPTY)
+    """How model.onnx is run, where it was chosen among others; `miou` is of that."""
+    miou_float32: float | None = field(default=None, metadata=strict.LEFT_OUT_WHEN_EMPTY)
+    """What PyTorch reaches in float32, where model.onnx is something else."""
+    compared: tuple[ComparedForm, ...] = field(default=(), metadata=strict.LEFT_OUT_WHEN_EMPTY)
+    """What it was chosen among."""
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "parameters", "multiply_adds", "onnx_images"):
@@ -122,13 +159,15 @@ class Evidence:
     scored: Scored | None
     """None where there was no data set."""
     check: OnnxCheck
+    """Of model.onnx against PyTorch."""
+    deployed: Deployed | None = None
 
 
 def certify(
     architecture: Architecture, labelling: Labelling, budget: Budget | None, evidence: Evidence, files: Path
 ) -> Certificate:
     """The certificate of the finished `files` of a network."""
-    latency, scored, check = evidence.latency, evidence.scored, evidence.check
+    latency, scored, check, deployed = evidence.latency, evidence.scored, evidence.check, evidence.deployed
     height, width = labelling.size
     num_classes = len(labelling.classes)
     scores = None if scored is None else scored.scores
@@ -136,7 +175,8 @@ def certify(
     verdict = None if budget is None else budget.verdict(latency)
     words = "not scored: there was no data set"
     if scored is not None:
-        words = f"validation images at {height}x{width}, by PyTorch in float32 on {scored.device}"
+        by = "PyTorch in float32" if deployed is None else deployed.form
+        words = f"validation images at {height}x{width}, by {by} on {scored.device}"
     return Certificate(
         architecture=architecture.key,
         certified=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -161,6 +201,9 @@ def certify(
         onnx_max_abs_difference=check.max_abs_difference,
         onnx_tolerance=check.tolerance,
         onnx_same_labels=check.same_labels,
+        form="" if deployed is None else deployed.form,
+        miou_float32=None if deployed is None else deployed.miou_float32,
+        compared=() if deployed is None else deployed.compared,
         sha256={
             name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in (ARCHITECTURE, WEIGHTS, MODEL)
         },

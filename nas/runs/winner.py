@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from nas.data import Dataset
 from nas.latency import Meter
 from nas.latency.budget import Budget
-from nas.latency.meter import MeasuresOne
+from nas.latency.meter import MeasuresFinished
 from nas.latency.protocol import WITHIN
 from nas.latency.target import Target
-from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, Evidence, Scored, certify
+from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, Deployed, Evidence, Scored, certify
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.storage.files import replace_folder
 from space import Architecture, strict
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 COMPARED_IMAGES = 2  # of the validation split, on which ONNX is compared with PyTorch
 
@@ -51,6 +51,8 @@ class Finished:
     labelling: Labelling
     dataset: Dataset | None
     """Whose validation images it is scored on; None: not at all."""
+    deployed: Deployed | None = None
+    """What is shipped, if that is not the network in full precision; it has been scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class Certification:
     budget: Budget | None
     within: float = WITHIN
     """How sure its latency is to be: half of the 95 % interval, as a share of it."""
-    meter_of: Callable[[Target, tuple[int, int], int], AbstractContextManager[MeasuresOne]] = Meter
+    meter_of: Callable[[Target, tuple[int, int], int], AbstractContextManager[MeasuresFinished]] = Meter
     """What times it: a search on a cluster times on another node."""
     device: str = "cpu"
     """Where it is scored."""
@@ -79,8 +81,7 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
     `nas.latency.WorkerError` when the measuring process broke.
     """
     from nas.latency.machine import lane
-    from nas.runs.checked_export import export_checked
-    from nas.training.evaluation import evaluate
+    from nas.runs.checked_export import OnnxCheck, export_checked
     from nas.training.weights import load_into, save_weights
 
     architecture, labelling, dataset = finished.architecture, finished.labelling, finished.dataset
@@ -94,16 +95,39 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
         with lane.training_step():  # so that it disturbs nobody's timing
             images = _noise(labelling.size) if dataset is None else validation_images(dataset, COMPARED_IMAGES)
             check = export_checked(network, unfinished / MODEL, images, labels=True)
+        deployed = finished.deployed
+        if deployed is not None and deployed.graph != (unfinished / MODEL).read_bytes():
+            (unfinished / MODEL).write_bytes(deployed.graph)
+            count, share = _validation_count(dataset), deployed.same_labels
+            check = OnnxCheck(images=count, max_abs_difference=None, tolerance=None, same_labels=share)
         with certification.meter_of(certification.target, labelling.size, num_classes) as meter:
-            latency = meter.measure(architecture, weights=unfinished / WEIGHTS, within=certification.within)
-        scored = None
-        if dataset is not None:
-            scores = evaluate(network, dataset, device=certification.device, guard=lane.training_step)
-            scored = Scored(scores=scores, images=len(dataset.validation), device=certification.device)
-        evidence = Evidence(latency=latency, scored=scored, check=check)
+            if deployed is None:
+                latency = meter.measure(architecture, weights=unfinished / WEIGHTS, within=certification.within)
+            else:
+                latency = meter.measure_graph(deployed.graph, within=certification.within)
+        scored = _scored(network, finished, certification)
+        evidence = Evidence(latency=latency, scored=scored, check=check, deployed=deployed)
         certificate = certify(architecture, labelling, certification.budget, evidence, unfinished)
         (unfinished / CERTIFICATE).write_text(_usage(labelling) + strict.dump(certificate), "utf-8")
     return certificate
+
+
+def _scored(network: nn.Module, finished: Finished, certification: Certification) -> Scored | None:
+    """The scores of what is shipped; None where there is no data set."""
+    from nas.latency.machine import lane
+    from nas.training.evaluation import evaluate
+
+    dataset, deployed = finished.dataset, finished.deployed
+    if deployed is not None:
+        return Scored(scores=deployed.scores, images=_validation_count(dataset), device=certification.target.device)
+    if dataset is None:
+        return None
+    scores = evaluate(network, dataset, device=certification.device, guard=lane.training_step)
+    return Scored(scores=scores, images=_validation_count(dataset), device=certification.device)
+
+
+def _validation_count(dataset: Dataset | None) -> int:
+    return 0 if dataset is None else len(dataset.validation)
 
 
 def validation_images(dataset: Dataset, count: int) -> Tensor:

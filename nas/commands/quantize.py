@@ -1,0 +1,198 @@
+"""`nas quantize`: a trained network in lower precision, kept only where it is faster and as good as asked."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+from nas.commands import common
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nas.latency.budget import Verdict
+    from nas.latency.target import Target
+    from nas.quantization.verdicts import Loss, Outcome
+    from nas.runs.certificate import Deployed
+
+MOST_IMAGES = 300
+EPILOG = """\
+Every precision that the runtime has on this device is timed, and scored on the validation images by the runtime itself.
+INT8 is calibrated on training images. The fastest that loses no more than --points is kept, if it is faster than full
+precision; else the fastest in full precision is, and what was found is said.
+
+examples:
+  nas quantize runs/night --target openvino@cpu:1
+  nas quantize erfnet --weights w.safetensors --data camvid:~/camvid --points 1 --budget 20ms"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.epilog = EPILOG
+    common.add_trained(parser)
+    common.add_data(parser, default=None)
+    parser.add_argument(
+        "--target",
+        metavar="TARGET",
+        action="append",
+        help="where latency counts; in every precision that it has here, or in full precision and the one that is "
+        "named; may be given several times (default: the deployment runtimes of this device)",
+    )
+    parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90', for the certificate")
+    parser.add_argument(
+        "--points", metavar="POINTS", default="0.5", help="of mIoU that may be lost against float32 (default: 0.5)"
+    )
+    parser.add_argument(
+        "--images",
+        metavar="N",
+        type=common.whole_number,
+        default=100,
+        help=f"training images that INT8 is calibrated on, at most {MOST_IMAGES} (default: 100)",
+    )
+    common.add_within(parser)
+    common.add_patience(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", type=common.path, default="quantized", help="where it goes (default: quantized)"
+    )
+
+
+def run(options: argparse.Namespace) -> Verdict | None:
+    """Time and score every form, keep one, certify it; what the certificate says of a budget.
+
+    Raises: UserError for weights and data that do not fit, and for targets that have no other precision here.
+    """
+    from functools import partial
+    from pathlib import Path
+
+    from nas.data import check
+    from nas.host.memory import require_inference
+    from nas.latency import Meter
+    from nas.latency.budget import Budget
+    from nas.quantization.quantizer import QuantizationPlan, Quantizer
+    from nas.quantization.verdicts import kept
+    from nas.runs.labelling import Labelling
+    from nas.runs.trained import load_trained
+    from nas.runs.winner import Certification, Finished, write_winner
+    from nas.storage.ownership import owned
+
+    budget = None if options.budget is None else Budget.parse(options.budget)
+    within, out = common.within(options), Path(options.out)
+    plan = QuantizationPlan(
+        targets=_targets(options), points=_points(options.points), images=_images(options.images), within=within
+    )
+    meter_of = partial(Meter, patience_seconds=common.patience(options))
+    common.output_folder(out)
+    with owned(out):
+        common.require_no_other(out)
+        trained = load_trained(options.architecture, options.weights)
+        dataset = common.data_of(options, trained)
+        common.say_notes(check(dataset))
+        require_inference(trained.architecture, dataset.size, dataset.num_classes)
+        network = trained.network(dataset.num_classes)
+        loss, outcomes = Quantizer(network, dataset, plan, meter_of, _say).outcomes()
+        chosen = kept(outcomes, loss)
+        print(f"\n{_table(outcomes, chosen, loss)}\n", flush=True)
+        certificate = write_winner(
+            out,
+            Finished(
+                architecture=network.architecture,
+                weights=network.state_dict(),
+                labelling=Labelling.of(dataset),
+                dataset=dataset,
+                deployed=_deployed(outcomes, chosen, loss),
+            ),
+            Certification(target=chosen.form.target, budget=budget, within=within, meter_of=meter_of),
+        )
+    against = "" if budget is None else f" against {budget}"
+    print(f"kept: {chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")
+    print(f"certificate: {certificate.verdict or 'no budget'}  {certificate.latency}{against}")
+    print(f"network in {out}")
+    return certificate.verdict
+
+
+def _targets(options: argparse.Namespace) -> tuple[Target, ...]:
+    """Every target that is tried, each once."""
+    from dataclasses import replace
+
+    from nas.latency import default, parse_target, runtimes
+    from nas.quantization.forms import precisions_here
+    from space.errors import TargetError
+
+    found: dict[Target, None] = {}
+    for target in map(parse_target, options.target) if options.target else default.ready_on_cpu():
+        if target.host:
+            raise TargetError(f"forms are scored on this machine only, got {target}; leave out 'ssh:{target.host}'")
+        here = precisions_here(replace(target, precision="fp32"))
+        if options.target and target.precision != "fp32":
+            runtimes.require(target)
+            here = (here[0], target)
+        found.update(dict.fromkeys(here))
+    return tuple(found)
+
+
+def _points(text: str) -> float:
+    from space.errors import UserError
+
+    if not re.fullmatch(r"\d{1,2}(\.\d{1,3})?", text.strip()):
+        raise UserError(f"--points: expected points of mIoU such as 0.5, got {text!r}")
+    return float(text)
+
+
+def _images(count: int) -> int:
+    from space.errors import UserError
+
+    if not 1 <= count <= MOST_IMAGES:
+        raise UserError(f"--images: expected 1 to {MOST_IMAGES}, got {count}")
+    return count
+
+
+def _table(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> str:
+    from nas.quantization.verdicts import against, fastest_whole
+    from nas.terminal import table
+
+    whole = fastest_whole(outcomes)
+    rows = [
+        (
+            str(outcome.form),
+            f"{outcome.latency.p50_milliseconds:.2f}{'?' if outcome.latency.flagged else ''}",
+            "-" if outcome.scored is None else f"{100 * outcome.scored.scores.miou:.2f}",
+            "-" if outcome.scored is None else f"{loss.of(outcome.scored):+.2f}",
+            "-" if outcome.scored is None else f"{100 * outcome.scored.same_labels:.2f}",
+            "kept" if outcome is chosen else against(outcome, whole, loss) or "slower than what is kept",
+        )
+        for outcome in sorted(outcomes, key=lambda outcome: outcome.latency.p50_milliseconds)
+    ]
+    return table(rows, ("target", "ms", "mIoU", "points lost", "same labels %", "verdict"))
+
+
+def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> Deployed:
+    """What is shipped, and what it was compared with."""
+    from nas.quantization.verdicts import against, fastest_whole
+    from nas.runs.certificate import ComparedForm, Deployed
+
+    assert chosen.scored is not None, "nothing is kept that was not scored"
+    whole = fastest_whole(outcomes)
+    return Deployed(
+        graph=chosen.form.graph,
+        form=str(chosen.form),
+        scores=chosen.scored.scores,
+        same_labels=chosen.scored.same_labels,
+        miou_float32=loss.miou,
+        compared=tuple(
+            ComparedForm(
+                form=str(outcome.form),
+                p50_milliseconds=outcome.latency.p50_milliseconds,
+                ci_low_milliseconds=outcome.latency.ci_low_milliseconds,
+                ci_high_milliseconds=outcome.latency.ci_high_milliseconds,
+                miou=None if outcome.scored is None else outcome.scored.scores.miou,
+                same_labels=None if outcome.scored is None else outcome.scored.same_labels,
+                verdict="kept" if outcome is chosen else against(outcome, whole, loss) or "slower than what is kept",
+            )
+            for outcome in outcomes
+        ),
+    )
+
+
+def _say(words: str) -> None:
+    print(words, flush=True)

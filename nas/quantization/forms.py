@@ -1,0 +1,55 @@
+"""The ways to run one network: a graph, and the target that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from nas.latency import runtimes
+from nas.latency.target import Target
+from space.errors import TargetError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FLOATING = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Form:
+    """A network as it would be deployed."""
+
+    target: Target
+    """Says the precision."""
+    graph: bytes
+    """ONNX, with labels as output."""
+    words: str = ""
+    """Which parts are quantized, where the precision does not say it all."""
+
+    def __str__(self) -> str:
+        return f"{self.target} ({self.words})" if self.words else str(self.target)
+
+    def open(self, image: NDArray[np.float32]) -> Callable[[], NDArray[Any]]:
+        """The call that gives labels (1, H, W) for what `image` (1, 3, H, W) holds at that moment."""
+        return cast(runtimes.GraphRuntime, runtimes.require(self.target)).open_graph(self.graph, image, self.target)
+
+
+def precisions_here(target: Target) -> tuple[Target, ...]:
+    """`target` in every precision that its runtime has here and that could pay, full precision first.
+
+    Raises: TargetError when its runtime reads no graphs, or has no other precision here.
+    """
+    if runtimes.reader(target) is None:
+        raise TargetError(
+            f"expected a runtime that reads ONNX graphs, got {target}; try onnxruntime@cpu or openvino@cpu"
+        )
+    offered = runtimes.load(target).PRECISIONS["cpu"]
+    possible = [replace(target, precision=each) for each in (*FLOATING, "int8") if each in offered]
+    return tuple(each for each in possible if runtimes.load(each).available(each.on_its_host()) is None)
+
+
+def floating(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Those that need no calibration."""
+    return tuple(target for target in targets if target.precision in FLOATING)

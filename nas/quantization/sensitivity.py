@@ -1,0 +1,43 @@
+"""Which convolutions lose most in INT8 for what they give back: seen by quantizing each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+
+from nas.export.quantized import Calibrated, Image, multiply_adds
+from nas.quantization.forms import Form
+from nas.training.steps import Guard
+
+
+def most_sensitive_first(
+    calibrated: Calibrated, floating: Form, quantized: Form, images: Sequence[Image], guard: Guard = nullcontext
+) -> list[str]:
+    """Names of the convolutions, by the share of labels that change when one of them alone is quantized, per
+    multiply-add of it: what it costs to quantize it, for the time that this gives back.
+
+    `floating` and `quantized` are the network's forms that are compared, on `images`; `guard()` is entered for each
+    convolution.
+    """
+    work = multiply_adds(floating.graph)
+    names = calibrated.convolutions
+    image = np.zeros_like(images[0])
+    expected = _labels(floating, image, images)
+    changed = {}
+    for name in names:
+        with guard():
+            graph = calibrated.quantized(kept=[other for other in names if other != name])
+            alone = Form(target=quantized.target, graph=graph)
+            changed[name] = float(np.mean(_labels(alone, image, images) != expected))
+    return sorted(names, key=lambda name: changed[name] / work[name], reverse=True)
+
+
+def _labels(form: Form, image: Image, images: Sequence[Image]) -> np.ndarray:
+    call = form.open(image)
+    found = []
+    for each in images:
+        image[...] = each
+        found.append(np.array(call()))
+    return np.stack(found)

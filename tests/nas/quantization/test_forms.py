@@ -1,0 +1,176 @@
+"""A network in lower precision: what the graphs compute, how they are scored, and which one is kept."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import space
+from nas.data import Dataset, DataSpec, load, make_loader
+from nas.export.graph import onnx_bytes
+from nas.export.quantized import CONVOLUTIONS, Calibrated, multiply_adds
+from nas.host.processor import saturates
+from nas.latency import parse_target
+from nas.latency.record import Latency
+from nas.latency.worker.session import build
+from nas.quantization.forms import Form, precisions_here
+from nas.quantization.scoring import FormScores, score_forms
+from nas.quantization.sensitivity import most_sensitive_first
+from nas.quantization.verdicts import Loss, Outcome, against, kept
+from nas.training.evaluation import evaluate
+from nas.training.scores import Scores
+from space.errors import TargetError
+from space.network import Network
+from space.scale import scale_width
+
+SIZE, CLASSES = (48, 64), 11
+WHOLE, QUANTIZED = parse_target("onnxruntime@cpu:1"), parse_target("onnxruntime:int8@cpu:1")
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """Untrained, with activations of a trained one's magnitude."""
+    return build(scale_width(space.load("erfnet-encoder"), 0.25), None, CLASSES)  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def graph(network: Network) -> bytes:
+    return onnx_bytes(network, SIZE, labels=True)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load(DataSpec(size=SIZE, train_images=4, validation_images=3))
+
+
+@pytest.fixture(scope="module")
+def images(dataset: Dataset) -> list[np.ndarray]:
+    loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
+    return [each.numpy().copy() for each, _ in loader.epoch(0)]
+
+
+@pytest.fixture(scope="module")
+def calibrated(graph: bytes, images: list[np.ndarray]) -> Calibrated:
+    return Calibrated(graph, images)
+
+
+def kinds_behind_dequantizing(graph: bytes) -> Iterator[str]:
+    """What reads numbers that were 8-bit ones."""
+    nodes = onnx.load_from_string(graph).graph.node
+    dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    yield from (node.op_type for node in nodes if node.input and node.input[0] in dequantized)
+
+
+def labels_of(graph: bytes, image: np.ndarray) -> np.ndarray:
+    return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(None, {"image": image})[0]
+
+
+def test_convolutions_are_quantized_and_those_kept_are_not(calibrated: Calibrated, graph: bytes) -> None:
+    names = calibrated.convolutions
+    assert len(names) == sum(node.op_type in CONVOLUTIONS for node in onnx.load_from_string(graph).graph.node)
+    whole = list(kinds_behind_dequantizing(calibrated.quantized()))
+    assert sum(kind in CONVOLUTIONS for kind in whole) == len(names)
+    half = list(kinds_behind_dequantizing(calibrated.quantized(kept=names[::2])))
+    assert sum(kind in CONVOLUTIONS for kind in half) == len(names[1::2])
+    none = list(kinds_behind_dequantizing(calibrated.quantized(kept=names)))
+    assert not none
+
+
+def test_weights_are_8_bit_numbers_per_channel(calibrated: Calibrated) -> None:
+    model = onnx.load_from_string(calibrated.quantized()).graph
+    initializers = {each.name: onnx.numpy_helper.to_array(each) for each in model.initializer}
+    convolution = next(node for node in model.node if node.op_type == "Conv")
+    source = next(node for node in model.node if convolution.input[1] in node.output)
+    weights, scales = (initializers[name] for name in source.input[:2])
+    assert weights.dtype == np.int8
+    assert scales.shape == (weights.shape[0],)
+    assert np.abs(weights.astype(int)).max() <= (64 if saturates() else 127)
+
+
+def test_most_labels_stay_and_the_decision_is_left_alone(
+    calibrated: Calibrated, graph: bytes, images: list[np.ndarray]
+) -> None:
+    for between in (False, True):
+        quantized = calibrated.quantized(between=between)
+        assert np.mean(labels_of(quantized, images[0]) == labels_of(graph, images[0])) > 0.7
+        assert not {"ArgMax"} & set(kinds_behind_dequantizing(quantized))
+
+
+def test_multiply_adds_of_a_graph_are_those_of_the_network(graph: bytes, network: Network) -> None:
+    assert sum(multiply_adds(graph).values()) == space.multiply_adds(network.architecture, SIZE, CLASSES)
+
+
+def test_scores_are_those_of_the_evaluation_and_the_same_graph_loses_nothing(
+    network: Network, graph: bytes, dataset: Dataset
+) -> None:
+    loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
+    scores, (form,) = score_forms([Form(target=WHOLE, graph=graph)], network, loader.epoch(0), SIZE, CLASSES)
+    assert scores == evaluate(network, dataset)
+    assert form.same_labels > 0.999
+    assert form.scores.miou == pytest.approx(scores.miou, abs=2e-3)
+
+
+def test_a_convolution_with_an_outlier_is_the_most_sensitive(images: list[np.ndarray]) -> None:
+    """One weight of a channel a thousand times the others leaves those nothing of 8 bits."""
+    torch.manual_seed(0)
+    channels = (3, 8, 8, 8, CLASSES)
+    convolutions = [torch.nn.Conv2d(*pair, 3, padding=1) for pair in itertools.pairwise(channels)]
+    with torch.no_grad():
+        convolutions[2].weight[:, 0, 0, 0] *= 1000
+    layers = [layer for convolution in convolutions for layer in (convolution, torch.nn.ReLU())]
+    graph = onnx_bytes(torch.nn.Sequential(*layers[:-1]), SIZE, labels=True)
+    calibrated = Calibrated(graph, images)
+    form, quantized = Form(target=WHOLE, graph=graph), Form(target=QUANTIZED, graph=calibrated.quantized())
+    order = most_sensitive_first(calibrated, form, quantized, images[:2])
+    assert set(order) == set(calibrated.convolutions)
+    assert order[0] == calibrated.convolutions[2]
+
+
+def latency(milliseconds: float, half: float = 0.1) -> Latency:
+    return Latency(
+        p50_milliseconds=milliseconds, p90_milliseconds=milliseconds, p99_milliseconds=milliseconds,
+        ci_low_milliseconds=milliseconds - half, ci_high_milliseconds=milliseconds + half, samples=40, ratio=1.0,
+        ratio_low=1.0, ratio_high=1.0, reference_milliseconds=milliseconds, raw_p50_milliseconds=milliseconds,
+        target="onnxruntime@cpu:1", height=48, width=64, scope="nothing",
+    )  # fmt: skip
+
+
+def outcome(text: str, milliseconds: float, miou: float | None) -> Outcome:
+    scores = None
+    if miou is not None:
+        scores = FormScores(scores=Scores(miou=miou, class_iou=(miou,), pixel_accuracy=miou), same_labels=0.9)
+    return Outcome(form=Form(target=parse_target(text), graph=b""), latency=latency(milliseconds), scored=scores)
+
+
+@pytest.mark.parametrize(
+    ("int8", "expected"),
+    [
+        (outcome("onnxruntime:int8@cpu:1", 5.0, 0.596), "onnxruntime:int8@cpu:1"),  # faster, 0.4 points lost
+        (outcome("onnxruntime:int8@cpu:1", 5.0, 0.594), "openvino@cpu:1"),  # 0.6 points lost
+        (outcome("onnxruntime:int8@cpu:1", 7.9, 0.6), "openvino@cpu:1"),  # the intervals meet
+        (outcome("onnxruntime:int8@cpu:1", 9.0, 0.6), "openvino@cpu:1"),  # faster only than the slower runtime
+        (outcome("onnxruntime:int8@cpu:1", 9.0, None), "openvino@cpu:1"),
+    ],
+)
+def test_what_is_kept_is_faster_than_the_best_in_full_precision_and_as_good_as_asked(
+    int8: Outcome, expected: str
+) -> None:
+    outcomes = [outcome("onnxruntime@cpu:1", 10.0, 0.6), outcome("openvino@cpu:1", 8.0, 0.6), int8]
+    loss = Loss(miou=0.6, points=0.5)
+    assert str(kept(outcomes, loss).form) == expected
+    if expected != str(int8.form):
+        assert against(int8, outcomes[1], loss)
+
+
+def test_a_runtime_that_reads_no_graphs_is_refused() -> None:
+    with pytest.raises(TargetError, match="reads ONNX graphs"):
+        precisions_here(parse_target("torch@cpu:1"))
+    assert [each.precision for each in precisions_here(WHOLE)] == ["fp32", "int8"]
+    assert replace(QUANTIZED, precision="fp32") == WHOLE
