@@ -1,7 +1,8 @@
 """A study on one's own images: `python examples/own_images.py FOLDER [TARGET]`.
 
 FOLDER holds `train/images`, `train/labels`, `val/images`, `val/labels` and `classes.txt` (docs/search.md). The sizes
-here are small and latencies not very sure, so that it ends soon; `nas search` does the same with a study's YAML file.
+here are small, latencies not very sure, and one network is tried, so that it ends soon; `nas search` does the same with
+a study's YAML file.
 """
 
 import sys
@@ -14,14 +15,14 @@ from nas.study import SearchPlan, Study
 from nas.training import Recipe
 
 study = Study(
-    data=DataSpec(name="folder", root=sys.argv[1], size=(60, 80)),
+    data=DataSpec(name="folder", root=sys.argv[1], size=(48, 64)),
     budget="2ms",
     target=sys.argv[2] if len(sys.argv) > 2 else "onnxruntime@cpu:1",
     latency_within=0.2,
     patience_seconds=0,
-    recipe=Recipe(optimizer="adamw", learning_rate=0.006, epochs=2, batch_size=4),
+    recipe=Recipe(optimizer="adamw", learning_rate=0.006, epochs=1, batch_size=4),
     space={"stages": (2,), "stage.depth": (1, 2)},  # narrows the search
-    search=SearchPlan(seeds=("ndnet45-fcn32",), random_trials=0, guided_trials=1, finalists=1, finish_epochs=2),
+    search=SearchPlan(seeds=("ndnet45-fcn32",), random_trials=0, guided_trials=0, finalists=1, finish_epochs=1),
 )
 
 if __name__ == "__main__":  # trainings are processes of their own
