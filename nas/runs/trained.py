@@ -143,6 +143,7 @@ def load_trained(name_or_path: str, weights: str | None) -> Trained:
     if path.is_dir() and weights is None:
         architecture, file = load_winner(path)
     elif weights is None:
+        load_architecture(name_or_path)  # a name that nothing has is told first
         raise UserError(f"'{name_or_path}' is an architecture without weights; give --weights FILE.safetensors")
     else:
         architecture, file = load_architecture(name_or_path), Path(weights)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
 WAIT_SECONDS = 30.0  # for the first training to begin, before it is said
 PATIENCE_SECONDS = 60.0  # for a process of an earlier driver to end that trains the same
-LAST_WORDS = ".last_words.tmp"
+LAST_WORDS = ".last.words.tmp"
 NOTHING = Cause(words="")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from space.errors import DamagedError, UserError
 
+UNFINISHED = re.compile(r"\..+\.(\d+|words)\.tmp")  # as `write_atomically` names them, and last words
 OWNER = ".owner"  # in a folder: the process that writes there (`nas.storage.ownership`)
 
 
@@ -51,7 +53,8 @@ def _settle(folder: Path) -> None:
 def clear_unfinished(folder: Path) -> None:
     """Remove what killed processes left of files that they were writing in a folder and below. Nobody writes there."""
     for leftover in folder.rglob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+        if UNFINISHED.fullmatch(leftover.name):  # other programs call theirs otherwise
+            leftover.unlink(missing_ok=True)
 
 
 def read_text(path: Path, expected: str) -> str:

@@ -20,7 +20,7 @@ from torch import nn
 
 import space
 from nas.export.comparison import logits_of, same_labels
-from nas.export.graph import onnx_bytes
+from nas.export.quantized import graph_in
 from nas.latency import Meter, runtimes
 from nas.latency.protocol import anchor
 from nas.latency.protocol.reference import CLASSES, Canary, Reference
@@ -103,7 +103,7 @@ def test_what_reads_graphs_gives_what_it_prepares_and_knows_nothing_of_networks(
     assert runtime.versions()[reader.library] == str(library.__version__)
     network = build(space.load("ndnet29-fcn32"), None, 7)
     image = torch.randn(1, 3, 45, 84, generator=torch.Generator().manual_seed(3))
-    graph = onnx_bytes(network, (45, 84), labels=True)
+    graph = graph_in(target.precision, network, image)
     labels = importlib.import_module(reader.module).open_graph(graph, image.numpy(), target)()
     assert isinstance(labels, np.ndarray)
     assert np.array_equal(labels, runtime.prepare(network, image, target)().numpy())

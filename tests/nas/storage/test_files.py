@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.storage.files import write_text
+from nas.storage.files import clear_unfinished, write_text
 
 
 def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
@@ -16,3 +16,13 @@ def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
     assert raised.value.filename == str(tmp_path / "taken")
     assert ".tmp" not in str(raised.value)
     assert [each.name for each in tmp_path.iterdir()] == ["taken"]
+
+
+def test_what_a_killed_process_left_goes_and_others_files_stay(tmp_path: Path) -> None:
+    names = (".progress.yaml.4711.tmp", ".cache.tmp", "notes.tmp", "trials/.trial.yaml.1.tmp", "trials/.swap.tmp")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    clear_unfinished(tmp_path)
+    left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    assert left == {".cache.tmp", "notes.tmp", "trials/.swap.tmp"}
