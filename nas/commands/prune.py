@@ -87,6 +87,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.prune.plan import PruningPlan
     from nas.prune.pruner import Pruner
     from nas.prune.tuning import FineTuning
+    from nas.quantization.shipping import require_data_for
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification
     from nas.storage.ownership import owned
@@ -98,6 +99,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     recipe = load_recipe(options.recipe)
     out = Path(options.out)
     common.output_folder(out)
+    common.require_no_other(out)  # before anything is done there, as its owner too
     with owned(out):
         common.require_no_other(out)
         trained = load_trained(options.architecture, options.weights)
@@ -107,6 +109,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
             common.say_notes(check(dataset))
         num_classes = len(labelling.classes)
         target, device = common.target(options), common.device(options)
+        require_data_for(target, dataset)
         require_inference(trained.architecture, labelling.size, num_classes, device=device)
         tuning = None if dataset is None else FineTuning(dataset=dataset, recipe=recipe, device=device)
         certification = Certification(target=target, budget=budget, device=device, within=within, meter_of=meter_of)

@@ -83,6 +83,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     )
     meter_of = partial(Meter, patience_seconds=common.patience(options))
     common.output_folder(out)
+    common.require_no_other(out)  # before anything is done there, as its owner too
     with owned(out):
         common.require_no_other(out)
         trained = load_trained(options.architecture, options.weights)
@@ -176,6 +177,7 @@ def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> Deplo
     return Deployed(
         graph=chosen.form.graph,
         form=str(chosen.form),
+        scored_by=str(chosen.form),
         scores=chosen.scored.scores,
         same_labels=chosen.scored.same_labels,
         miou_float32=loss.miou,

@@ -35,15 +35,18 @@ BETWEEN = ("Add", "MaxPool", "AveragePool", "Concat", "Resize", "Relu", "Mul")
 """What may be quantized together with the convolutions around it."""
 
 
-def graph_in(precision: str, network: torch.nn.Module, image: torch.Tensor) -> bytes:
+def graph_in(precision: str, network: torch.nn.Module, image: torch.Tensor, *, elsewhere: bool = False) -> bytes:
     """The graph of labels to time `network` by in a precision, for images of the size of `image` (1, 3, H, W).
+    `elsewhere` is as in `Calibrated.quantized`.
 
     In int8 its convolutions are quantized with the ranges that `image` gives: a network's time does not depend on them,
     its labels do. What is deployed is calibrated on real images (`nas.quantization`).
     """
     height, width = image.shape[-2:]
     graph = onnx_bytes(network, (height, width), labels=True)
-    return Calibrated(graph, [image.contiguous().numpy()]).quantized() if precision == "int8" else graph
+    return (
+        Calibrated(graph, [image.contiguous().numpy()]).quantized(elsewhere=elsewhere) if precision == "int8" else graph
+    )
 
 
 class Calibrated:
@@ -59,11 +62,11 @@ class Calibrated:
         """Names of the convolutions, in the order of the graph."""
         return tuple(node.name for node in self._model.graph.node if node.op_type in CONVOLUTIONS)
 
-    def quantized(self, *, between: bool = False, kept: Collection[str] = ()) -> bytes:
+    def quantized(self, *, between: bool = False, kept: Collection[str] = (), elsewhere: bool = False) -> bytes:
         """The graph with its convolutions in INT8, and what lies `between` them too where that is wanted.
 
         `kept` are names of convolutions that stay in floating point. Weights keep to 7 bits where this processor adds
-        products of 8-bit numbers in 16 bits.
+        products of 8-bit numbers in 16 bits, or where the graph runs `elsewhere`, on one that may.
         """
         import onnx
         from onnxruntime.quantization import QDQQuantizer, QuantType
@@ -74,7 +77,7 @@ class Calibrated:
             quantizer: Any = QDQQuantizer(
                 model,
                 per_channel=True,
-                reduce_range=saturates(),
+                reduce_range=elsewhere or saturates(),
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8,
                 tensors_range=self._ranges,

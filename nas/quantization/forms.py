@@ -39,12 +39,13 @@ class Form:
 def precisions_here(target: Target) -> tuple[Target, ...]:
     """`target` in every precision that its runtime has here and that could pay, full precision first.
 
-    Raises: TargetError when its runtime reads no graphs, or has no other precision here.
+    Raises: TargetError when its runtime reads no graphs, or is not ready here.
     """
     if runtimes.reader(target) is None:
         raise TargetError(
             f"expected a runtime that reads ONNX graphs, got {target}; try onnxruntime@cpu or openvino@cpu"
         )
+    runtimes.require(target)
     offered = runtimes.load(target).PRECISIONS["cpu"]
     possible = [replace(target, precision=each) for each in (*FLOATING, "int8") if each in offered]
     return tuple(each for each in possible if runtimes.load(each).available(each.on_its_host()) is None)

@@ -9,7 +9,7 @@ multiply-add stay in floating point: as few as are needed, found by bisection on
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -91,10 +91,9 @@ class Quantizer:
         ]
         to_quantize = [target for target in self._plan.targets if target not in floating(self._plan.targets)]
         if to_quantize:
-            images = list(calibration_images(self._dataset, self._plan.images))
-            self._said(f"ranges of activations from {len(images)} training images")
+            images: list[Image] = []
             with lane.training_step():
-                calibrated = Calibrated(graph, images)
+                calibrated = Calibrated(graph, self._calibration_images(images))
             for target in to_quantize:
                 form = Form(target=replace(target, precision="fp32"), graph=graph)
                 outcomes += self._quantized(calibrated, form, target, fastest_whole(outcomes), loss, images)
@@ -115,20 +114,22 @@ class Quantizer:
         for words, between in ways.items():
             form = self._form(calibrated, target, words, between=between)
             tried.append(Outcome(form=form, latency=self._timed(form, None, loss), scored=None))
-        best = min(tried, key=lambda outcome: outcome.latency.p50_milliseconds)
-        between = ways[best.form.words]
-        if not is_faster(best.latency, replaced.latency):
+        faster = [each for each in tried if is_faster(each.latency, replaced.latency)]
+        if not faster:
             return tried
-        (scored,) = self._scores([best.form])[1]
-        found = [replace(best, scored=scored) if each is best else each for each in tried]
-        self._said(f"{best.form}: {100 * scored.scores.miou:.2f} % mIoU, {loss.of(scored):+.2f} points lost")
-        if loss.allows(scored):
+        scored = dict(zip(faster, self._scores([each.form for each in faster])[1], strict=True))
+        for each, scores in scored.items():
+            self._said(f"{each.form}: {100 * scores.scores.miou:.2f} % mIoU, {loss.of(scores):+.2f} points lost")
+        found = [replace(each, scored=scored.get(each)) for each in tried]
+        if any(loss.allows(scores) for scores in scored.values()):
             return found
-        order = most_sensitive_first(calibrated, whole, best.form, images[:SENSITIVITY_IMAGES], lane.training_step)
+        best = min(faster, key=lambda outcome: outcome.latency.p50_milliseconds)
+        between = ways[best.form.words]
+        order = most_sensitive_first(calibrated, whole, best.form, images, lane.training_step)
         relieved = self._relieved(calibrated, target, order, between=between, loss=loss)
         if relieved is not None:
-            form, scored = relieved
-            found.append(Outcome(form=form, latency=self._timed(form, scored, loss), scored=scored))
+            form, scores = relieved
+            found.append(Outcome(form=form, latency=self._timed(form, scores, loss), scored=scores))
         return found
 
     def _relieved(
@@ -166,6 +167,16 @@ class Quantizer:
         score = "" if scored is None else f", mIoU {100 * scored.scores.miou:.2f} %"
         self._said(f"{form}: {latency}{score}")
         return latency
+
+    def _calibration_images(self, first: list[Image]) -> Iterator[Image]:
+        """One after the other; the `first` ones are kept for what is looked at more closely."""
+        count = 0
+        for image in calibration_images(self._dataset, self._plan.images):
+            count += 1
+            if len(first) < SENSITIVITY_IMAGES:
+                first.append(image)
+            yield image
+        self._said(f"ranges of activations from {count} training images")
 
     def _meter(self, target: Target) -> MeasuresFinished:
         if target not in self._meters:

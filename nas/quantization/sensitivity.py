@@ -24,7 +24,8 @@ def most_sensitive_first(
     work = multiply_adds(floating.graph)
     names = calibrated.convolutions
     image = np.zeros_like(images[0])
-    expected = _labels(floating, image, images)
+    with guard():
+        expected = _labels(floating, image, images)
     changed = {}
     for name in names:
         with guard():

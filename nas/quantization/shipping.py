@@ -21,35 +21,38 @@ if TYPE_CHECKING:
     from space.network import Network
 
 
+def require_data_for(target: Target, dataset: Dataset | None) -> None:
+    """Raises: UserError where a target is in INT8, and there is no data set to calibrate on."""
+    if target.precision == "int8" and dataset is None:
+        raise UserError(f"{target}: expected --data to calibrate INT8 on, got none; give --data, or another precision")
+
+
 def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> Deployed | None:
     """The form of a network that runs on a target, scored by its runtime; None where that is the network itself, in
     full precision or by a runtime that reads no graphs.
 
-    A graph in INT8 for another host is scored by ONNX Runtime here; in bfloat16 it is not. Do not call it inside a
-    training step.
+    A graph in INT8 that runs elsewhere is scored by ONNX Runtime here, which its certificate says; one in bfloat16 is
+    not. Do not call it inside a training step.
 
     Raises: UserError for INT8 without a data set to calibrate on.
     """
-    if target.precision == "fp32" or runtimes.reader(target) is None:
+    require_data_for(target, dataset)
+    if target.precision == "fp32" or runtimes.reader(target) is None or dataset is None:
         return None
-    if dataset is None:
-        if target.precision != "int8":
-            return None
-        raise UserError(f"{target}: expected --data to calibrate INT8 on, got none; give --data, or another precision")
-    if target.host and target.precision != "int8":
+    is_here = not target.host and runtimes.load(target).available(target) is None
+    if target.precision != "int8" and not is_here:
         return None
     network.eval()
-    images = list(calibration_images(dataset)) if target.precision == "int8" else []
     with lane.training_step():
         graph = onnx_bytes(network, dataset.size, labels=True)
-        if images:
-            graph = Calibrated(graph, images).quantized()
-    here = replace(target, runtime="onnxruntime", host="", threads=None) if target.host else target
-    form = Form(target=here, graph=graph)
-    scores, (found,) = score_on_validation([form], network, dataset)
+        if target.precision == "int8":
+            graph = Calibrated(graph, calibration_images(dataset)).quantized(elsewhere=not is_here)
+    scored_on = replace(target, threads=None) if is_here else Target(runtime="onnxruntime", precision="int8")
+    scores, (found,) = score_on_validation([Form(target=scored_on, graph=graph)], network, dataset)
     return Deployed(
         graph=graph,
-        form=str(form),
+        form=str(target),
+        scored_by=str(target) if is_here else f"{scored_on} on this machine, not by what was timed",
         scores=found.scores,
         same_labels=found.same_labels,
         miou_float32=scores.miou,

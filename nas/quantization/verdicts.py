@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nas.latency.protocol.anchor import FAR_FROM_ANCHOR
 from nas.latency.record import Latency
+from nas.latency.target import Target
 from nas.quantization.forms import Form
 from nas.quantization.scoring import FormScores
 
@@ -17,7 +19,7 @@ class Outcome:
     form: Form
     latency: Latency
     scored: FormScores | None
-    """None where it was too slow to be looked at."""
+    """None where it is not surely faster than what it would replace."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,23 @@ class Loss:
 
 
 def is_faster(one: Latency, other: Latency) -> bool:
-    """Whether `one` is surely the faster of two: their 95 % intervals do not meet."""
-    return one.ci_high_milliseconds < other.ci_low_milliseconds
+    """Whether `one` is surely the faster of two: their 95 % intervals do not meet, in milliseconds and, where both are
+    ratios to the same reference on the same runtime, as ratios.
+
+    An interval is that of a ratio. What the anchor behind it adds shows where a machine was busy, or where one of two
+    precisions was anchored anew: then it has to be as much faster as an anchor may be off.
+    """
+    same_reference = runtime_of(one) == runtime_of(other)
+    anew = same_reference and one.reference_milliseconds != other.reference_milliseconds
+    margin = FAR_FROM_ANCHOR if one.flagged or other.flagged or anew else 1.0
+    if one.ci_high_milliseconds * margin >= other.ci_low_milliseconds:
+        return False
+    return not same_reference or one.ratio_high < other.ratio_low
+
+
+def runtime_of(latency: Latency) -> str:
+    """The runtime that a latency was taken on."""
+    return Target.parse(latency.target).runtime
 
 
 def fastest_whole(outcomes: Sequence[Outcome]) -> Outcome:
@@ -54,10 +71,12 @@ def against(outcome: Outcome, whole: Outcome, loss: Loss) -> str:
         return "what the others would replace"
     if not is_faster(outcome.latency, whole.latency):
         ratio = outcome.latency.p50_milliseconds / whole.latency.p50_milliseconds
-        return f"takes {ratio:.2f} times as long as {whole.form}" if ratio >= 1 else f"not surely faster ({ratio:.2f})"
-    if outcome.scored is None or not loss.allows(outcome.scored):
-        lost = "too many" if outcome.scored is None else f"{loss.of(outcome.scored):.1f}"
-        return f"loses {lost} points of mIoU, {loss.points:g} allowed"
+        times = f"takes {ratio:.2f} times as long as {whole.form}"
+        return times if ratio >= 1 else f"{times}, which is not surely faster"
+    if outcome.scored is None:
+        return "not scored"
+    if not loss.allows(outcome.scored):
+        return f"loses {loss.of(outcome.scored):.1f} points of mIoU, {loss.points:g} allowed"
     return ""
 
 

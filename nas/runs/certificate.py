@@ -35,7 +35,7 @@ class ComparedForm:
     ci_low_milliseconds: float
     ci_high_milliseconds: float
     miou: float | None
-    """By that runtime, over the validation images; None where it was too slow to be scored."""
+    """By that runtime, over the validation images; None where it was not surely faster and not scored."""
     same_labels: float | None
     """Share of pixels with PyTorch's label in float32."""
     verdict: str
@@ -49,6 +49,7 @@ class Deployed:
     graph: bytes
     """ONNX with labels as output; it becomes model.onnx."""
     form: str
+    scored_by: str
     scores: Scores
     """Over the validation images, by the runtime that is timed."""
     same_labels: float
@@ -102,7 +103,7 @@ class Certificate:
     unsure: str = field(default="", metadata=strict.LEFT_OUT_WHEN_EMPTY)
     """Why the verdict is UNSURE, and what would settle it."""
     form: str = field(default="", metadata=strict.LEFT_OUT_WHEN_EMPTY)
-    """How model.onnx is run, where it was chosen among others; `miou` is of that."""
+    """How model.onnx is run where that is not the network in full precision; `miou` is of it, as `scored` says."""
     miou_float32: float | None = field(default=None, metadata=strict.LEFT_OUT_WHEN_EMPTY)
     """What PyTorch reaches in float32, where model.onnx is something else."""
     compared: tuple[ComparedForm, ...] = field(default=(), metadata=strict.LEFT_OUT_WHEN_EMPTY)
@@ -175,7 +176,7 @@ def certify(
     verdict = None if budget is None else budget.verdict(latency)
     words = "not scored: there was no data set"
     if scored is not None:
-        by = "PyTorch in float32" if deployed is None else deployed.form
+        by = "PyTorch in float32" if deployed is None else deployed.scored_by
         words = f"validation images at {height}x{width}, by {by} on {scored.device}"
     return Certificate(
         architecture=architecture.key,

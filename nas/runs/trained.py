@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import space
-from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
+from nas.latency import runtimes
+from nas.latency.target import Target
+from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, read_certificate
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, read_labelling
 from nas.training.recipe import Recipe
 from nas.training.scores import Scores
@@ -123,6 +125,16 @@ def load_winner(folder: Path) -> tuple[Architecture, Path]:
 def folder_of(path: Path) -> Path | None:
     """The folder at `path`, or the winner's in it, that holds an architecture; None when there is none."""
     return next((folder for folder in (path, path / "winner") if (folder / ARCHITECTURE).is_file()), None)
+
+
+def deployed_graph(name_or_path: str, target: Target) -> bytes | None:
+    """The graph in a folder, where its certificate is about that on a target of this precision, and not about the
+    architecture in full precision.
+    """
+    certificate, folder = certificate_of(name_or_path), folder_of(Path(name_or_path))
+    if folder is None or certificate is None or not certificate.form or runtimes.reader(target) is None:
+        return None
+    return (folder / MODEL).read_bytes() if certificate.precision == target.precision else None
 
 
 def certificate_of(name_or_path: str) -> Certificate | None:

@@ -10,7 +10,7 @@ from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
 from nas.latency.target import Target
-from nas.runs.certificate import Certificate
+from nas.runs.certificate import Certificate, Deployed
 from nas.runs.trial import Trial
 from nas.search.cutting import prune_over_budget, pruner_of
 from nas.search.measuring import CarefulMeter
@@ -74,13 +74,19 @@ def certify_best(search: Search, meter_of: MeterOf) -> Certificate:
     One that cannot be exported or timed as it was trained is passed over. Raises: UserError when all are.
     """
     competing = [*finalists(search), *_pruned(search)]
-    ranked = sorted(competing, key=lambda trial: search.run.best_miou(trial) or 0.0, reverse=True)
+    deployed = {trial.architecture.key: _deployed(search, trial) for trial in competing}
+
+    def miou(trial: Trial) -> float:
+        form = deployed[trial.architecture.key]
+        return (search.run.best_miou(trial) or 0.0) if form is None else form.scores.miou
+
+    ranked = sorted(competing, key=miou, reverse=True)
     certificates: dict[str, Certificate] = {}
     refused: UserError | None = None
     for trial in ranked:
         search.console.step(f"certify {trial.name}")
         try:
-            certificate = _write(search, trial, meter_of)
+            certificate = _write(search, trial, deployed[trial.architecture.key], meter_of)
         except (ExportError, UnmeasuredError) as error:
             search.console.step(f"        left out: {error}")
             refused = refused or error
@@ -99,7 +105,7 @@ def certify_best(search: Search, meter_of: MeterOf) -> Certificate:
     chosen = next(unsure, judged[0])
     if chosen is judged[-1]:  # the last one written
         return certificates[chosen.architecture.key]
-    return _write(search, chosen, meter_of)
+    return _write(search, chosen, deployed[chosen.architecture.key], meter_of)
 
 
 def _pruned(search: Search) -> list[Trial]:
@@ -115,24 +121,35 @@ def _careful(meter_of: MeterOf, target: Target, size: tuple[int, int], num_class
         yield CarefulMeter(meter=meter)
 
 
-def _write(search: Search, trial: Trial, meter_of: MeterOf) -> Certificate:
-    from nas.latency.machine.gpu import training_device
+def _deployed(search: Search, trial: Trial) -> Deployed | None:
+    """What a trial ships as in lower precision; None in full precision, and where it cannot be expressed."""
     from nas.quantization.shipping import deployed_on
-    from nas.runs.labelling import Labelling
-    from nas.runs.winner import Certification, Finished, write_winner
     from nas.training.weights import load_into, load_weights
 
-    weights = load_weights(search.run.weights_path(trial))
+    if search.target.precision == "fp32":
+        return None
     network = trial.architecture.build(search.num_classes)
-    load_into(network, weights, f"weights of {trial.name}")
+    load_into(network, load_weights(search.run.weights_path(trial)), f"weights of {trial.name}")
+    try:
+        return deployed_on(search.target, network, search.dataset)
+    except ExportError:  # told again when it is written
+        return None
+
+
+def _write(search: Search, trial: Trial, deployed: Deployed | None, meter_of: MeterOf) -> Certificate:
+    from nas.latency.machine.gpu import training_device
+    from nas.runs.labelling import Labelling
+    from nas.runs.winner import Certification, Finished, write_winner
+    from nas.training.weights import load_weights
+
     return write_winner(
         search.run.winner,
         Finished(
             architecture=trial.architecture,
-            weights=weights,
+            weights=load_weights(search.run.weights_path(trial)),
             labelling=Labelling.of(search.dataset),
             dataset=search.dataset,
-            deployed=deployed_on(search.target, network, search.dataset),
+            deployed=deployed,
         ),
         Certification(
             target=search.target,

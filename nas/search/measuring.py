@@ -82,7 +82,11 @@ class CarefulMeter:
 
     def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
         """As `Meter.measure_graph`."""
-        return self.meter.measure_graph(graph, within=within)
+        with _unless_busy():
+            try:
+                return self.meter.measure_graph(graph, within=within)
+            except FAULTS:
+                return _at_fault(self.meter, lambda: self.meter.measure_graph(graph, within=within))
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """As `Meter.measure_together`."""

@@ -263,6 +263,8 @@ class Proposals:
         if feasible != trial.feasible:
             trial = replace(trial, feasible=feasible)
             self._run.write_trial(trial)
+        if trial.budget_milliseconds != self._budget.milliseconds:  # what was doubted is as good as another one now
+            trial = replace(trial, disturbed=None)
         return trial
 
     def _settled(self, trial: Trial) -> bool:

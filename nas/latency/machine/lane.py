@@ -64,7 +64,7 @@ def _lock(descriptor: int, kind: int) -> None:
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         return
-    teller = threading.Timer(TELL_SECONDS, lambda: print(waiting(), file=sys.stderr, flush=True))
+    teller = threading.Timer(TELL_SECONDS, _tell)
     teller.daemon = True
     teller.start()
     try:
@@ -73,15 +73,21 @@ def _lock(descriptor: int, kind: int) -> None:
         teller.cancel()
 
 
-def waiting(session: int = 0) -> str:
-    """Who keeps the lane, in words for those who wait for it; empty when nobody does. What belongs to that session of
-    the operating system waits itself.
-    """
+def _tell() -> None:
+    if words := waiting():
+        print(words, file=sys.stderr, flush=True)
+
+
+def waiting(session: int | None = None) -> str:
+    """For whom this process, or one of that session of the operating system, waits; empty when it does not."""
+    holders, blocked = _locks()
+    if session is not None and not any(_session_of(process) == session for process in blocked):
+        return ""
     told = []
-    for process in _holders():
+    for process in holders:
         folder = Path(f"/proc/{process}")
         with contextlib.suppress(OSError):
-            if os.getsid(process) == session:
+            if _session_of(process) == session:
                 continue
             words = " ".join(
                 folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
@@ -92,8 +98,17 @@ def waiting(session: int = 0) -> str:
     return f"waiting, so that timings are taken alone, for {' and '.join(told)}" if told else ""
 
 
-def _holders() -> list[int]:
-    """Other processes that hold one of the two locks, as the kernel tells (proc_locks(5))."""
+def _session_of(process: int) -> int | None:
+    try:
+        return os.getsid(process)
+    except OSError:
+        return None
+
+
+def _locks() -> tuple[list[int], list[int]]:
+    """Other processes that hold one of the two locks, and those that wait for one, as the kernel tells
+    (proc_locks(5)).
+    """
     files = set()
     for name in ("turnstile", "lane"):
         with contextlib.suppress(OSError):
@@ -102,9 +117,16 @@ def _holders() -> list[int]:
     try:
         lines = Path("/proc/locks").read_text("utf-8").splitlines()
     except OSError:
-        return []
-    held = {int(words[4]) for line in lines if (words := line.split())[1] == "FLOCK" and words[5] in files}
-    return sorted(held - {os.getpid()})
+        return [], []
+    holders: set[int] = set()
+    blocked: set[int] = set()
+    for line in lines:
+        words = line.split()[1:]
+        waits = words[:1] == ["->"]
+        kind, _, _, process, file = words[waits : waits + 5]
+        if kind == "FLOCK" and file in files:
+            (blocked if waits else holders).add(int(process))
+    return sorted(holders - {os.getpid()}), sorted(blocked)
 
 
 def _folder() -> Path:

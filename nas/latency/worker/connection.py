@@ -21,6 +21,9 @@ from space.errors import TargetError
 SSH_OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3")
 
 
+SEND_SECONDS = 120.0  # in which a process takes nothing that is sent to it, and counts as lost
+
+
 class Connection:
     """The process and its pipes."""
 
@@ -68,11 +71,16 @@ class Connection:
 
         Raises: WorkerError when the process has died.
         """
-        try:
-            self._requests.write(content)
-            self._requests.flush()
-        except BrokenPipeError:
-            raise self._died() from None
+        rest = memoryview(content)
+        while rest:
+            _, ready, _ = select.select([], [self._requests], [], SEND_SECONDS)
+            if not ready:
+                self._process.kill()
+                raise self._died(f"took nothing for {SEND_SECONDS:.0f} s and was ended")
+            try:
+                rest = rest[os.write(self._requests.fileno(), rest[: select.PIPE_BUF]) :]
+            except BrokenPipeError:
+                raise self._died() from None
 
     def hear(self, limit_seconds: float) -> dict[str, Any]:
         """The reply.

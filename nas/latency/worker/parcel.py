@@ -61,7 +61,8 @@ def sources(runtime: str) -> dict[str, str]:
         if file_of_it is None or module in found:
             continue
         found[module] = file_of_it
-        waiting += _imports(ast.parse(file_of_it.read_text("utf-8")).body, roots)
+        package = module if file_of_it.name == "__init__.py" else module.rpartition(".")[0]
+        waiting += _imports(ast.parse(file_of_it.read_text("utf-8")).body, package, roots)
     texts = {
         str(path.relative_to(roots[name.partition(".")[0]])): path.read_text("utf-8") for name, path in found.items()
     }
@@ -78,23 +79,28 @@ def _file_of(module: str, roots: dict[str, Path]) -> Path | None:
     return next((file for file in (base.with_name(f"{base.name}.py"), base / "__init__.py") if file.is_file()), None)
 
 
-def _imports(statements: list[ast.stmt], roots: dict[str, Path]) -> Iterator[str]:
-    """Modules that are imported when these statements run; not those for type checkers, nor in functions."""
+def _imports(statements: list[ast.stmt], package: str, roots: dict[str, Path]) -> Iterator[str]:
+    """Modules that are imported when these statements of a `package` run; not those for type checkers, nor in
+    functions.
+    """
     for statement in statements:
         if isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)
         elif isinstance(statement, ast.ImportFrom):
             module = statement.module or ""
+            if statement.level:
+                above = package.split(".")[: len(package.split(".")) - statement.level + 1]
+                module = ".".join([*above, *filter(None, [module])])
             for alias in statement.names:
                 inside = f"{module}.{alias.name}"
                 yield inside if _file_of(inside, roots) else module
         elif isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
-            yield from _imports(statement.orelse, roots)
+            yield from _imports(statement.orelse, package, roots)
         elif isinstance(statement, (ast.If, ast.Try, ast.With)):
             for block in ("body", "handlers", "orelse", "finalbody"):
-                yield from _imports(getattr(statement, block, []), roots)
+                yield from _imports(getattr(statement, block, []), package, roots)
         elif isinstance(statement, ast.ExceptHandler):
-            yield from _imports(statement.body, roots)
+            yield from _imports(statement.body, package, roots)
 
 
 def _zipped(texts: dict[str, str]) -> bytes:

@@ -23,7 +23,7 @@ from nas.latency.worker.session import build
 from nas.quantization.forms import Form, precisions_here
 from nas.quantization.scoring import FormScores, score_forms
 from nas.quantization.sensitivity import most_sensitive_first
-from nas.quantization.verdicts import Loss, Outcome, against, kept
+from nas.quantization.verdicts import Loss, Outcome, against, is_faster, kept
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
 from space.errors import TargetError
@@ -133,12 +133,18 @@ def test_a_convolution_with_an_outlier_is_the_most_sensitive(images: list[np.nda
     assert order[0] == calibrated.convolutions[2]
 
 
-def latency(milliseconds: float, half: float = 0.1) -> Latency:
-    return Latency(
-        p50_milliseconds=milliseconds, p90_milliseconds=milliseconds, p99_milliseconds=milliseconds,
-        ci_low_milliseconds=milliseconds - half, ci_high_milliseconds=milliseconds + half, samples=40, ratio=1.0,
-        ratio_low=1.0, ratio_high=1.0, reference_milliseconds=milliseconds, raw_p50_milliseconds=milliseconds,
-        target="onnxruntime@cpu:1", height=48, width=64, scope="nothing",
+def latency(
+    milliseconds: float, half: float = 0.1, *, target: str = "onnxruntime@cpu:1", anchor: float = 5.0, **others: object
+) -> Latency:
+    low, high = milliseconds - half, milliseconds + half
+    return replace(
+        Latency(
+            p50_milliseconds=milliseconds, p90_milliseconds=high, p99_milliseconds=high, ci_low_milliseconds=low,
+            ci_high_milliseconds=high, samples=40, ratio=milliseconds / anchor, ratio_low=low / anchor,
+            ratio_high=high / anchor, reference_milliseconds=anchor, raw_p50_milliseconds=milliseconds, target=target,
+            height=48, width=64, scope="nothing",
+        ),
+        **others,
     )  # fmt: skip
 
 
@@ -146,7 +152,9 @@ def outcome(text: str, milliseconds: float, miou: float | None) -> Outcome:
     scores = None
     if miou is not None:
         scores = FormScores(scores=Scores(miou=miou, class_iou=(miou,), pixel_accuracy=miou), same_labels=0.9)
-    return Outcome(form=Form(target=parse_target(text), graph=b""), latency=latency(milliseconds), scored=scores)
+    return Outcome(
+        form=Form(target=parse_target(text), graph=b""), latency=latency(milliseconds, target=text), scored=scores
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,6 +175,21 @@ def test_what_is_kept_is_faster_than_the_best_in_full_precision_and_as_good_as_a
     assert str(kept(outcomes, loss).form) == expected
     if expected != str(int8.form):
         assert against(int8, outcomes[1], loss)
+
+
+def test_one_is_surely_faster_only_as_far_as_its_anchor_is_sure() -> None:
+    assert is_faster(latency(9.0), latency(9.5))
+    assert not is_faster(latency(9.0), latency(9.15)), "the intervals meet"
+    assert not is_faster(latency(9.0, flagged=("a neighbour",)), latency(9.5))
+    assert is_faster(latency(7.0, flagged=("a neighbour",)), latency(9.5))
+    # The same ratio, but the reference was anchored anew 20 % lower.
+    assert not is_faster(latency(8.0, anchor=4.0), latency(10.0, anchor=5.0))
+    assert is_faster(latency(8.0, target="openvino@cpu:1", anchor=4.0), latency(10.0, anchor=5.0)), "another runtime"
+
+
+def test_what_was_not_scored_is_not_said_to_lose() -> None:
+    whole, unscored = outcome("onnxruntime@cpu:1", 10.0, 0.6), outcome("onnxruntime:int8@cpu:1", 5.0, None)
+    assert against(unscored, whole, Loss(miou=0.6, points=100)) == "not scored"
 
 
 def test_a_runtime_that_reads_no_graphs_is_refused() -> None:

@@ -48,8 +48,9 @@ class Invented:
         milliseconds = 10 - self.saves * quantized
         return Latency(
             p50_milliseconds=milliseconds, p90_milliseconds=milliseconds, p99_milliseconds=milliseconds,
-            ci_low_milliseconds=0.99 * milliseconds, ci_high_milliseconds=1.01 * milliseconds, samples=40, ratio=1.0,
-            ratio_low=1.0, ratio_high=1.0, reference_milliseconds=1.0, raw_p50_milliseconds=milliseconds,
+            ci_low_milliseconds=0.99 * milliseconds, ci_high_milliseconds=1.01 * milliseconds, samples=40,
+            ratio=milliseconds, ratio_low=0.99 * milliseconds, ratio_high=1.01 * milliseconds,
+            reference_milliseconds=1.0, raw_p50_milliseconds=milliseconds,
             target=str(self.asked[-1]), height=48, width=64, scope="nothing",
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from nas.runs.folder import RunFolder
 from nas.search import tuning
 from nas.search.job import Job
 from nas.search.search import Candidate, Search
-from nas.search.tuning import Beginning, Feed, Halt, Jobs
+from nas.search.tuning import LAST_WORDS, Beginning, Feed, Halt, Jobs
 from nas.study import built_in_study
 from space.errors import BudgetError, HaltedError, UserError
 
@@ -112,7 +112,7 @@ def test_a_killed_process_is_no_verdict_and_a_crashed_one_is(
     feed.on_trial_complete("a", error=True)
     assert ended == []
     assert "its process was killed 4 times" in str(feed.broken)
-    words = search.run.phase_path(job.trial, "search") / ".last_words.tmp"
+    words = search.run.phase_path(job.trial, "search") / LAST_WORDS
     words.parent.mkdir(parents=True)
     words.write_text("Fatal Python error: Segmentation fault\n")
     feed, ended = feed_of()
