@@ -144,6 +144,8 @@ def _interrupted(name: str, heard: Sequence[int]) -> int:
 
 
 def _answer(name: str, error: BaseException) -> int:
+    import errno
+
     from space.errors import UserError
 
     if isinstance(error, BrokenPipeError) and _nobody_reads():  # such as `head`, which has seen enough
@@ -153,7 +155,8 @@ def _answer(name: str, error: BaseException) -> int:
     if isinstance(error, UserError):
         text = str(error)
     elif isinstance(error, OSError):  # a full disk, a folder that cannot be written
-        text = f"{error}; what was finished is kept"
+        advice = "make room there, then try again; " if error.errno == errno.ENOSPC else ""
+        text = f"{error}; {advice}what was finished is kept"
     elif isinstance(error, MemoryError):
         text = "there is not enough memory; ask for a smaller input or network; what was finished is kept"
     elif _is_of_worker(error):

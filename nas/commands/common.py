@@ -171,7 +171,8 @@ def data_of(options: argparse.Namespace, trained: Trained) -> Dataset:
     """
     from dataclasses import replace
 
-    from nas.data import load
+    from nas.data import DataSpec, load
+    from nas.runs.data_seen import seen_root
     from nas.runs.folder import RunFolder
     from nas.storage.files import expanded
     from space.errors import UserError
@@ -190,6 +191,8 @@ def data_of(options: argparse.Namespace, trained: Trained) -> Dataset:
         spec = replace(study, size=size)
     elif known is not None and known.data == DEFAULT_DATA:
         spec = _data_spec(DEFAULT_DATA, size)
+    elif known is not None and (root := seen_root(trained.weights.parent)) is not None:
+        spec = DataSpec(name=known.data, root=root, size=size)
     else:
         raise UserError(f"--data: expected the data set to work on, got none; give {_data_hint(known)}")
     dataset = load(spec)
@@ -353,6 +356,22 @@ def progress(done: int, total: int) -> None:
     """One line on a terminal that counts measured networks."""
     if sys.stderr.isatty():
         print(f"\rmeasured {done} of {total} networks", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def require_own_file(out: Path, suffix: str) -> None:
+    """Make sure that --out names a file that may be written: a new one, or one of its kind that nothing certifies.
+
+    Raises: UserError for a folder, for a file of another kind and for one that a certificate is about.
+    """
+    from nas.runs.certificate import CERTIFICATE, read_certificate
+    from space.errors import UserError
+
+    if out.is_dir():
+        raise UserError(f"--out: expected a file, got the folder {out}; give {out / f'model{suffix}'}, say")
+    if out.exists() and out.suffix != suffix:
+        raise UserError(f"--out: expected a new file, or one that ends in {suffix}, got {out}, which would be lost")
+    if (out.parent / CERTIFICATE).is_file() and out.name in read_certificate(out.parent).sha256:
+        raise UserError(f"--out: {out} is what {out.parent / CERTIFICATE} is about; give another file")
 
 
 def require_no_other(out: Path) -> None:

@@ -38,11 +38,9 @@ def run(options: argparse.Namespace) -> None:
     from nas.host.memory import require_inference
     from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
-    from space.errors import UserError
 
     out = Path(options.out)
-    if out.is_dir():
-        raise UserError(f"--out: expected a file, got the folder {out}; give {out / 'model.onnx'}, say")
+    common.require_own_file(out, ".onnx")
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
 

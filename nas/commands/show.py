@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     from space import UserError, layers
 
     architecture = load_architecture(options.architecture)
-    _take_from_certificate(options)
+    _take_from_folder(options)
     size, classes = common.input_size(options.input), common.class_count(options)
     if (options.target or options.within) and not options.latency:
         raise UserError("--target and --within: nothing is measured without --latency; add it, or leave them out")
@@ -69,20 +69,21 @@ def run(options: argparse.Namespace) -> None:
         _print_latency(architecture, size, classes, target, within)
 
 
-def _take_from_certificate(options: argparse.Namespace) -> None:
-    """A certified network is shown as it was certified, unless something else is asked for."""
-    from nas.runs.trained import certificate_of
+def _take_from_folder(options: argparse.Namespace) -> None:
+    """A certified network is shown as it was certified, a trained one as it was trained, unless something else is asked
+    for.
+    """
+    from nas.runs.trained import certificate_of, labelling_in
 
-    certificate = certificate_of(options.architecture)
-    if certificate is None:
-        options.input = options.input or common.DEFAULT_INPUT
-        options.classes = common.DEFAULT_CLASSES if options.classes is None else options.classes
-        return
-    latency = certificate.latency
-    options.input = options.input or f"{latency.height}x{latency.width}"
-    options.classes = certificate.num_classes if options.classes is None else options.classes
-    if options.latency:
-        options.target = options.target or latency.target
+    certificate, labelling = certificate_of(options.architecture), labelling_in(options.architecture)
+    height, width = common.input_size(common.DEFAULT_INPUT) if labelling is None else labelling.size
+    classes = common.DEFAULT_CLASSES if labelling is None else len(labelling.classes)
+    if certificate is not None:
+        height, width, classes = certificate.latency.height, certificate.latency.width, certificate.num_classes
+        if options.latency:
+            options.target = options.target or certificate.latency.target
+    options.input = options.input or f"{height}x{width}"
+    options.classes = classes if options.classes is None else options.classes
 
 
 def _times(architecture: Architecture, size: tuple[int, int], classes: int, target: Target) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from nas.commands import common
+from nas.runs.certificate import CERTIFICATE
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
 
@@ -22,6 +23,8 @@ examples:
   nas train erfnet --out runs/erfnet
   nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet
   nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet --resume"""
+OTHERS = ("study.yaml", CERTIFICATE, "classes.txt", "classes.yaml")
+"""Files of a search, a certified network and a data set."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +79,9 @@ def run(options: argparse.Namespace) -> None:
         kept = (out / CHECKPOINT).is_file()
         if not options.resume and (kept or (out / WEIGHTS).exists()):
             raise UserError(f"--out: {out} holds a training already; go on with --resume, or give another --out")
+        for name in OTHERS:
+            if (out / name).is_file():  # what says what a folder is would say something else beside a training
+                raise UserError(f"--out: expected a folder for a training, got {out} with its {name}; give another")
         dataset = load(spec)
         findings = check(dataset)
         common.say_notes(findings)

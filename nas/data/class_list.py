@@ -53,6 +53,8 @@ class ClassList:
         repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if repeated:
             raise DataError(f"classes: expected different names, got '{repeated[0]}' more than once")
+        if count > IGNORE:
+            raise DataError(f"classes: expected at most {IGNORE} names, got {count}")
         for void in self._voids:
             if isinstance(void, str) and void not in self.classes:
                 raise DataError(f"void: expected a label value or one of the classes; {nearest(void, self.classes)}")

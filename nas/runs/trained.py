@@ -146,6 +146,19 @@ def certificate_of(name_or_path: str) -> Certificate | None:
     return read_certificate(folder) if folder is not None and (folder / CERTIFICATE).is_file() else None
 
 
+def labelling_in(name_or_path: str) -> Labelling | None:
+    """What the weights in a folder mean; None where there are none, or they do not say.
+
+    Raises: UserError when they cannot be read.
+    """
+    folder = folder_of(Path(name_or_path))
+    if folder is None or not (folder / WEIGHTS).is_file():
+        return None
+    from nas.training.weights import read_metadata
+
+    return read_labelling(read_metadata(folder / WEIGHTS), folder / WEIGHTS)
+
+
 def load_trained(name_or_path: str, weights: str | None) -> Trained:
     """A published name, YAML file or folder, with a weights file; a folder brings its own unless one is given.
 

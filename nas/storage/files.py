@@ -34,7 +34,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
         _settle(path.parent)
     except OSError as error:
-        if str(temporary) in (error.filename, error.filename2):  # nobody knows a file of that name
+        if error.filename is None or str(temporary) in (error.filename, error.filename2):  # nobody knows that name
             error.filename, error.filename2 = str(path), None
         raise
     finally:

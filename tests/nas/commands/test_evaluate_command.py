@@ -83,7 +83,9 @@ def test_metadata_that_contradict_themselves_are_refused(nas, trained, small, tm
 def test_what_is_missing_is_said(nas, trained, own_pictures, tmp_path):
     assert "architecture without weights; give --weights" in nas("evaluate", "erfnet").refusal()
     assert "got neither; check the path" in nas("evaluate", tmp_path).refusal()
-    assert "give --data folder:DIR" in nas("evaluate", trained).refusal()
+    elsewhere = shutil.copytree(trained, tmp_path / "elsewhere")
+    (elsewhere / "data.yaml").unlink()
+    assert "give --data folder:DIR" in nas("evaluate", elsewhere).refusal()
     (own_pictures / "classes.txt").write_text("ground\nwall\nsky")
     answer = nas("evaluate", trained, "--data", f"folder:{own_pictures}")
     assert "the weights know (ground, box, sky)" in answer.refusal()
@@ -100,3 +102,9 @@ def test_a_pickle_is_not_taken_for_weights(nas, small, tmp_path: Path):
     file = tmp_path / "weights.pt"
     torch.save({"a": torch.zeros(1)}, file)
     assert "expected a safetensors file" in nas("evaluate", small, "--weights", file).refusal()
+
+
+def test_the_data_of_a_training_are_found_from_its_folder(nas, trained):
+    told = nas("evaluate", trained)
+    assert told.code == 0, told.err
+    assert nas("show", trained).out.splitlines()[-1].count("at 64x96 with 3 classes") == 1

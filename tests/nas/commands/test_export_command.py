@@ -57,3 +57,10 @@ def test_weights_that_are_no_numbers_leave_no_file(nas, trained, small, tmp_path
 def test_a_folder_is_no_file_to_write(nas, trained, tmp_path):
     refusal = nas("export", trained, "--out", tmp_path).refusal()
     assert f"got the folder {tmp_path}; give {tmp_path / 'model.onnx'}" in refusal
+
+
+def test_a_file_that_would_be_lost_is_not_written_over(trained, nas):
+    before = (trained / "weights.safetensors").read_bytes()
+    told = nas("export", trained, "--out", trained / "weights.safetensors").refusal()
+    assert "expected a new file, or one that ends in .onnx" in told
+    assert (trained / "weights.safetensors").read_bytes() == before

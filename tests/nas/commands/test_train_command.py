@@ -117,3 +117,11 @@ def test_what_cannot_be_trained_is_answered_in_one_line(nas, tmp_path, given, ex
 def test_a_folder_that_cannot_be_made_is_refused(nas, small, pictures, tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot make the folder" in nas(*words(small, pictures, tmp_path / "file" / "out")).refusal()
+
+
+@pytest.mark.parametrize("name", ["study.yaml", "certificate.yaml", "classes.txt"])
+def test_a_folder_that_is_something_else_stays_so(name, nas, small, pictures, tmp_path):
+    (tmp_path / name).touch()
+    told = nas(*words(small, pictures, tmp_path)).refusal()
+    assert f"expected a folder for a training, got {tmp_path} with its {name}" in told
+    assert not list(tmp_path.glob("*.safetensors"))
