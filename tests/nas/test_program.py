@@ -199,7 +199,10 @@ def test_output_that_cannot_be_written_is_told() -> None:
             timeout=60,
         )
     assert done.returncode == 2
-    assert done.stderr == "nas show: [Errno 28] No space left on device; what was finished is kept\n"
+    assert (
+        done.stderr
+        == "nas show: [Errno 28] No space left on device; make room there, then try again; what was finished is kept\n"
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
