@@ -149,7 +149,7 @@ def _images(count: int) -> int:
 
 
 def _table(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> str:
-    from nas.quantization.verdicts import against, fastest_whole
+    from nas.quantization.verdicts import fastest_whole, verdict
     from nas.terminal import table
 
     whole = fastest_whole(outcomes)
@@ -160,7 +160,7 @@ def _table(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> str:
             "-" if outcome.scored is None else f"{100 * outcome.scored.scores.miou:.2f}",
             "-" if outcome.scored is None else f"{loss.of(outcome.scored):+.2f}",
             "-" if outcome.scored is None else f"{100 * outcome.scored.same_labels:.2f}",
-            "kept" if outcome is chosen else against(outcome, whole, loss) or "slower than what is kept",
+            verdict(outcome, chosen, whole, loss),
         )
         for outcome in sorted(outcomes, key=lambda outcome: outcome.latency.p50_milliseconds)
     ]
@@ -169,7 +169,7 @@ def _table(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> str:
 
 def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> Deployed:
     """What is shipped, and what it was compared with."""
-    from nas.quantization.verdicts import against, fastest_whole
+    from nas.quantization.verdicts import fastest_whole, verdict
     from nas.runs.certificate import ComparedForm, Deployed
 
     assert chosen.scored is not None, "nothing is kept that was not scored"
@@ -189,7 +189,7 @@ def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> Deplo
                 ci_high_milliseconds=outcome.latency.ci_high_milliseconds,
                 miou=None if outcome.scored is None else outcome.scored.scores.miou,
                 same_labels=None if outcome.scored is None else outcome.scored.same_labels,
-                verdict="kept" if outcome is chosen else against(outcome, whole, loss) or "slower than what is kept",
+                verdict=verdict(outcome, chosen, whole, loss),
             )
             for outcome in outcomes
         ),

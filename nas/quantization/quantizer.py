@@ -86,10 +86,10 @@ class Quantizer:
         loss = Loss(miou=miou, points=self._plan.points)
         self._said(f"PyTorch in float32: mIoU {100 * miou:.2f} %")
         outcomes = [
-            Outcome(form=form, latency=self._timed(form, each, loss), scored=each)
+            Outcome(form=form, latency=self._timed(form, each), scored=each)
             for form, each in zip(whole, scored, strict=True)
         ]
-        to_quantize = [target for target in self._plan.targets if target not in floating(self._plan.targets)]
+        to_quantize = [target for target in self._plan.targets if target.precision == "int8"]
         if to_quantize:
             images: list[Image] = []
             with lane.training_step():
@@ -113,7 +113,7 @@ class Quantizer:
         tried = []
         for words, between in ways.items():
             form = self._form(calibrated, target, words, between=between)
-            tried.append(Outcome(form=form, latency=self._timed(form, None, loss), scored=None))
+            tried.append(Outcome(form=form, latency=self._timed(form, None), scored=None))
         faster = [each for each in tried if is_faster(each.latency, replaced.latency)]
         if not faster:
             return tried
@@ -129,7 +129,7 @@ class Quantizer:
         relieved = self._relieved(calibrated, target, order, between=between, loss=loss)
         if relieved is not None:
             form, scores = relieved
-            found.append(Outcome(form=form, latency=self._timed(form, scores, loss), scored=scores))
+            found.append(Outcome(form=form, latency=self._timed(form, scores), scored=scores))
         return found
 
     def _relieved(
@@ -162,7 +162,7 @@ class Quantizer:
             graph = calibrated.quantized(between=between, kept=kept)
         return Form(target=target, graph=graph, words=words)
 
-    def _timed(self, form: Form, scored: FormScores | None, loss: Loss) -> Latency:
+    def _timed(self, form: Form, scored: FormScores | None) -> Latency:
         latency = self._meter(form.target).measure_graph(form.graph, within=self._plan.within)
         score = "" if scored is None else f", mIoU {100 * scored.scores.miou:.2f} %"
         self._said(f"{form}: {latency}{score}")

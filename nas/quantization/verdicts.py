@@ -85,3 +85,8 @@ def kept(outcomes: Sequence[Outcome], loss: Loss) -> Outcome:
     whole = fastest_whole(outcomes)
     good = [outcome for outcome in outcomes if outcome is not whole and not against(outcome, whole, loss)]
     return min(good, key=lambda outcome: outcome.latency.p50_milliseconds, default=whole)
+
+
+def verdict(outcome: Outcome, chosen: Outcome, whole: Outcome, loss: Loss) -> str:
+    """What became of a form, in words: `kept`, or why it was not."""
+    return "kept" if outcome is chosen else against(outcome, whole, loss) or "slower than what is kept"
