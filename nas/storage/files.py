@@ -53,7 +53,8 @@ def _settle(folder: Path) -> None:
 def clear_unfinished(folder: Path) -> None:
     """Remove what killed processes left of files that they were writing in a folder and below. Nobody writes there."""
     for leftover in folder.rglob(".*.tmp"):
-        if UNFINISHED.fullmatch(leftover.name):  # other programs call theirs otherwise
+        found = UNFINISHED.fullmatch(leftover.name)  # other programs call theirs otherwise
+        if found and not Path(f"/proc/{found[1]}").exists():  # nor is one taken from a process that is at it
             leftover.unlink(missing_ok=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,17 @@ def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_goes_and_others_files_stay(tmp_path: Path) -> None:
-    names = (".progress.yaml.4711.tmp", ".cache.tmp", "notes.tmp", "trials/.trial.yaml.1.tmp", "trials/.swap.tmp")
+    names = (
+        ".progress.yaml.99999999.tmp",
+        ".cache.tmp",
+        "notes.tmp",
+        "trials/.trial.yaml.88888888.tmp",
+        f"trials/.live.{os.getpid()}.tmp",
+        "trials/.swap.tmp",
+    )
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     clear_unfinished(tmp_path)
     left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
-    assert left == {".cache.tmp", "notes.tmp", "trials/.swap.tmp"}
+    assert left == {".cache.tmp", "notes.tmp", "trials/.swap.tmp", f"trials/.live.{os.getpid()}.tmp"}
