@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +110,8 @@ def test_a_bit_that_turned_in_weights_is_noticed(whole: Path, tmp_path: Path) ->
 
 def test_what_a_killed_process_was_writing_is_no_file(tmp_path: Path) -> None:
     files.write_text(tmp_path / "a" / "kept.yaml", "kept")
-    (tmp_path / "a" / ".kept.yaml.1.tmp").write_text("half")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / "a" / f".kept.yaml.{ended.pid}.tmp").write_text("half")
     files.clear_unfinished(tmp_path)
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept.yaml"]
