@@ -8,8 +8,6 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nas.data import Dataset, DataSpec, Findings
     from nas.latency.target import Target
     from nas.runs.labelling import Labelling
@@ -314,24 +312,6 @@ def device(options: argparse.Namespace) -> str:
     return name
 
 
-def output_folder(text: str | Path) -> Path:
-    """The folder that --out names, made if it is not there yet.
-
-    Raises: UserError when it cannot be.
-    """
-    from pathlib import Path
-
-    from space.errors import UserError
-
-    folder = Path(text)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = "there is a file of that name" if folder.exists() else error.strerror
-        raise UserError(f"--out: cannot make the folder {folder} ({reason}); give another one") from None
-    return folder
-
-
 def _data_spec(text: str, size: tuple[int, int]) -> DataSpec:
     from nas.data import DataSpec, data_sets
     from nas.storage.files import expanded
@@ -356,32 +336,3 @@ def progress(done: int, total: int) -> None:
     """One line on a terminal that counts measured networks."""
     if sys.stderr.isatty():
         print(f"\rmeasured {done} of {total} networks", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-
-def require_own_file(out: Path, suffix: str) -> None:
-    """Make sure that --out names a file that may be written: a new one, or one of its kind that nothing certifies.
-
-    Raises: UserError for a folder, for a file of another kind and for one that a certificate is about.
-    """
-    from nas.runs.certificate import CERTIFICATE, read_certificate
-    from space.errors import UserError
-
-    if out.is_dir():
-        raise UserError(f"--out: expected a file, got the folder {out}; give {out / f'model{suffix}'}, say")
-    if out.exists() and out.suffix != suffix:
-        raise UserError(f"--out: expected a new file, or one that ends in {suffix}, got {out}, which would be lost")
-    if (out.parent / CERTIFICATE).is_file() and out.name in read_certificate(out.parent).sha256:
-        raise UserError(f"--out: {out} is what {out.parent / CERTIFICATE} is about; give another file")
-
-
-def require_no_other(out: Path) -> None:
-    """Raises: UserError where a folder holds something else than a network with its certificate, which is replaced."""
-    from nas.runs.certificate import CERTIFICATE
-    from nas.storage.files import OWNER
-    from space.errors import UserError
-
-    if not (out / CERTIFICATE).is_file() and any(each.name != OWNER for each in out.iterdir()):
-        raise UserError(
-            f"--out: expected a new folder or one that holds a network and its {CERTIFICATE}, got {out}, which would "
-            "be replaced with all that it holds; give another one"
-        )

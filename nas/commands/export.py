@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nas.commands import common
+from nas.commands import common, output
 
 EPILOG = """\
 The file takes `image`, float32 (1, 3, H, W): RGB in 0..1, minus the mean, divided by the deviation printed here. It
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.storage.files import write_atomically
 
     out = Path(options.out)
-    common.require_own_file(out, ".onnx")
+    output.require_own_file(out, ".onnx")
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
 
@@ -52,15 +52,15 @@ def run(options: argparse.Namespace) -> None:
     network = trained.network(len(labelling.classes))
     height, width = labelling.size
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
-    common.output_folder(out.parent)
+    output.folder(out.parent)
     checks = []
     write_atomically(out, lambda file: checks.append(export_checked(network, file, images, labels=not options.logits)))
-    output = (
+    gives = (
         f"logits (1, {len(labelling.classes)}, {height}, {width})"
         if options.logits
         else f"labels (1, {height}, {width})"
     )
-    print(f"{out}: image (1, 3, {height}, {width}) -> {output}, {out.stat().st_size / 2**20:.1f} MiB")
+    print(f"{out}: image (1, 3, {height}, {width}) -> {gives}, {out.stat().st_size / 2**20:.1f} MiB")
     print(f"against PyTorch: {checks[0]}")
     print(f"input: RGB in 0..1, minus {list(MEAN)}, divided by {list(STD)}")
     print(f"classes: {', '.join(labelling.classes)}")

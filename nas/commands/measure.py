@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import common
+from nas.commands import common, output
 
 if TYPE_CHECKING:
     from nas.latency import Meter
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     networks = calibration.NETWORKS if options.networks is None else options.networks
     if networks < calibration.FEWEST:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
-    out = common.output_folder(options.out) if options.out else None
+    out = output.folder(options.out) if options.out else None
     target = common.target(options)  # last, for it may have to be found by timing
     with Meter(target, size, classes, patience_seconds=common.patience(options)) as meter:
         if options.calibrate:

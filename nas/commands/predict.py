@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import common
+from nas.commands import common, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     device = common.device(options)
     require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
     network = trained.network(len(labelling.classes)).to(device)
-    for image_path, overlay_path in _destinations(options.images, common.output_folder(options.out)):
+    for image_path, overlay_path in _destinations(options.images, output.folder(options.out)):
         image = read_image(image_path, None)
         label = predict(network, image, labelling.size)
         picture = Image.fromarray(overlay(image, label, labelling.palette))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from nas.commands import common
+from nas.commands import common, output
 from pruning import importances
 
 if TYPE_CHECKING:
@@ -90,7 +90,6 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.quantization.shipping import require_data_for
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification
-    from nas.storage.ownership import owned
     from nas.training import load_recipe
 
     budget, within = Budget.parse(options.budget), common.within(options)
@@ -98,10 +97,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     plan = PruningPlan(epochs=_epochs(options), steps=options.steps, importance=options.importance, depth=options.depth)
     recipe = load_recipe(options.recipe)
     out = Path(options.out)
-    common.output_folder(out)
-    common.require_no_other(out)  # before anything is done there, as its owner too
-    with owned(out):
-        common.require_no_other(out)
+    with output.owned_folder(out):
         trained = load_trained(options.architecture, options.weights)
         labelling = common.labelling_of(options, trained)
         dataset = common.data_of(options, trained) if options.data else None

@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from nas.commands import common
+from nas.commands import common, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,6 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification, Finished, write_winner
-    from nas.storage.ownership import owned
 
     budget = None if options.budget is None else Budget.parse(options.budget)
     within, out = common.within(options), Path(options.out)
@@ -82,10 +81,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         targets=_targets(options), points=_points(options.points), images=_images(options.images), within=within
     )
     meter_of = partial(Meter, patience_seconds=common.patience(options))
-    common.output_folder(out)
-    common.require_no_other(out)  # before anything is done there, as its owner too
-    with owned(out):
-        common.require_no_other(out)
+    with output.owned_folder(out):
         trained = load_trained(options.architecture, options.weights)
         dataset = common.data_of(options, trained)
         common.say_notes(check(dataset))

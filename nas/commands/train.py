@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from nas.commands import common
+from nas.commands import common, output
 from nas.runs.certificate import CERTIFICATE
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     out = Path(options.out or f"runs/train-{Path(options.architecture).stem}")
     spec = common.data_spec(options.data, options.input)
     _require_room(architecture, spec.size, recipe, device)
-    common.output_folder(out)
+    output.folder(out)
 
     from nas.runs.epochs import go_on
     from nas.storage.ownership import owned

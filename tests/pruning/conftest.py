@@ -162,101 +162,100 @@ def _step(width: int, **changes: object) -> DecoderStep:
     return replace(DecoderStep(width=width, depth=1, block="nonbt", factorization="all"), **changes)
 
 
-def _crossings() -> dict[str, Architecture]:
-    cat_stem, image_stem = Stem(kind="cat", width=12), Stem(kind="convs", width=9, convolutions=2, image=True)
-    pool_stem = Stem(kind="conv_pool", width=10, kernel=7)
-    ladder, spp = LadderDecoder(width=12), SpatialPyramid(bottleneck=12, level_width=5, grids=(2, 1))
-    all_cat = {"down": "cat", "factorization": "all"}
-    deconv2 = DeconvDecoder(projection=0, steps=(_step(16), _step(8)))
-    return {
-        "fpl encoder under a ladder": _architecture(
-            stem=image_stem,
-            stages=(_fpl(16, fuse="fir"), _fpl(24, fuse="fir"), _fpl(32, fuse="fir")),
-            context=spp,
-            decoder=ladder,
-            head=Head(kind="preact"),
-        ),
-        "nonbt, conv_pool stem, cat decoder": _architecture(
-            stem=pool_stem,
-            stages=(_nonbt(16, **all_cat), _nonbt(28, **all_cat), _nonbt(40, **all_cat)),
-            decoder=CatDecoder(tap=0, width=14),
-            head=Head(kind="sep", width=11),
-        ),
-        "raw image through two cats, deconv decoder": _architecture(
-            stem=cat_stem,
-            stages=(_nonbt(20, **all_cat), _nonbt(33, **all_cat)),
-            decoder=deconv2,
-            head=Head(kind="deconv2"),
-        ),
-        "esp, all cats": _architecture(
-            stem=cat_stem, stages=(_esp(23, down="cat"), _esp(41, down="cat", fuse="concat")), activation="relu"
-        ),
-        "esp modules with image_concat, cat decoder": _architecture(
-            stages=(_esp(17, fuse="image_concat"), _esp(28, fuse="image_concat")),
-            decoder=CatDecoder(tap=0, width=9),
-        ),
-        "fir and cat down with fpl": _architecture(
-            stem=image_stem,
-            stages=(_fpl(20, down="cat", fuse="fir"), _fpl(64, down="cat", fuse="fir")),
-        ),
-        "fpl under sums of its first convolution": _architecture(
-            stages=(
-                _fpl(16, pairwise_fusion="stage1", factorization="none"),
-                _fpl(24, pairwise_fusion="pairs_partial", fuse="add"),
-                _fpl(24, pairwise_fusion="pairs", factorization="all", fuse="image_add"),
-            ),
-            decoder=LadderDecoder(width=12, taps="relu"),
-        ),
-        "fpl, cats of cats, all fusions of pairs": _architecture(
-            stem=cat_stem,
-            stages=(
-                _fpl(16, down="cat", pairwise_fusion="pairs_partial"),
-                _fpl(28, down="cat", pairwise_fusion="pairs", fuse="concat"),
-                _fpl(84, down="cat", pairwise_fusion="stage1"),
-            ),
-            decoder=DeconvDecoder(
-                projection=12,
-                steps=(
-                    _step(16, block="fpl", factorization="composite", rates=(1, 2, 3, 4)),
-                    _step(12, block="sep", factorization="none"),
-                    _step(8),
-                ),
-            ),
-            head=Head(kind="deconv2"),
-        ),
-        "image pyramid of two levels": _architecture(
-            stem=Stem(kind="conv_pool", width=8),
-            stages=(_nonbt(8, stride=1), _nonbt(12), _nonbt(16, factorization="composite")),
-            decoder=ladder,
-            levels=2,
-            activation="relu",
-        ),
-        "narrow sep with image stem": _architecture(
-            stem=Stem(kind="convs", width=13, image=True),
-            stages=(_sep(16), _sep(24, stride=1), _sep(24, rates=(2,)), _sep(32)),
-            decoder=LadderDecoder(width=9),
-            head=Head(kind="linear_nobias"),
-        ),
-        "inverted with cats, relu6": _architecture(
-            stem=cat_stem,
-            stages=(_inverted(20, down="cat", fuse="image"), _inverted(33, down="cat", fuse="fir")),
-            activation="relu6",
-        ),
-        "blocks of all families in a row": _architecture(
-            stem=cat_stem,
-            stages=(
-                _fpl(20, down="cat"),
-                _nonbt(20, stride=1, factorization="composite"),
-                _esp(36, down="cat"),
-                _sep(36, stride=1),
-                _inverted(36, stride=1),
-            ),
-            decoder=CatDecoder(tap=1, width=12),
-        ),
-    }
+CAT_STEM = Stem(kind="cat", width=12)
+IMAGE_STEM = Stem(kind="convs", width=9, convolutions=2, image=True)
+POOL_STEM = Stem(kind="conv_pool", width=10, kernel=7)
+LADDER = LadderDecoder(width=12)
+PYRAMID = SpatialPyramid(bottleneck=12, level_width=5, grids=(2, 1))
+ALL_CAT = {"down": "cat", "factorization": "all"}
+DECONV = DeconvDecoder(projection=0, steps=(_step(16), _step(8)))
 
-
-CROSSINGS = _crossings()
+CROSSINGS = {
+    "fpl encoder under a ladder": _architecture(
+        stem=IMAGE_STEM,
+        stages=(_fpl(16, fuse="fir"), _fpl(24, fuse="fir"), _fpl(32, fuse="fir")),
+        context=PYRAMID,
+        decoder=LADDER,
+        head=Head(kind="preact"),
+    ),
+    "nonbt, conv_pool stem, cat decoder": _architecture(
+        stem=POOL_STEM,
+        stages=(_nonbt(16, **ALL_CAT), _nonbt(28, **ALL_CAT), _nonbt(40, **ALL_CAT)),
+        decoder=CatDecoder(tap=0, width=14),
+        head=Head(kind="sep", width=11),
+    ),
+    "raw image through two cats, deconv decoder": _architecture(
+        stem=CAT_STEM,
+        stages=(_nonbt(20, **ALL_CAT), _nonbt(33, **ALL_CAT)),
+        decoder=DECONV,
+        head=Head(kind="deconv2"),
+    ),
+    "esp, all cats": _architecture(
+        stem=CAT_STEM, stages=(_esp(23, down="cat"), _esp(41, down="cat", fuse="concat")), activation="relu"
+    ),
+    "esp modules with image_concat, cat decoder": _architecture(
+        stages=(_esp(17, fuse="image_concat"), _esp(28, fuse="image_concat")),
+        decoder=CatDecoder(tap=0, width=9),
+    ),
+    "fir and cat down with fpl": _architecture(
+        stem=IMAGE_STEM,
+        stages=(_fpl(20, down="cat", fuse="fir"), _fpl(64, down="cat", fuse="fir")),
+    ),
+    "fpl under sums of its first convolution": _architecture(
+        stages=(
+            _fpl(16, pairwise_fusion="stage1", factorization="none"),
+            _fpl(24, pairwise_fusion="pairs_partial", fuse="add"),
+            _fpl(24, pairwise_fusion="pairs", factorization="all", fuse="image_add"),
+        ),
+        decoder=LadderDecoder(width=12, taps="relu"),
+    ),
+    "fpl, cats of cats, all fusions of pairs": _architecture(
+        stem=CAT_STEM,
+        stages=(
+            _fpl(16, down="cat", pairwise_fusion="pairs_partial"),
+            _fpl(28, down="cat", pairwise_fusion="pairs", fuse="concat"),
+            _fpl(84, down="cat", pairwise_fusion="stage1"),
+        ),
+        decoder=DeconvDecoder(
+            projection=12,
+            steps=(
+                _step(16, block="fpl", factorization="composite", rates=(1, 2, 3, 4)),
+                _step(12, block="sep", factorization="none"),
+                _step(8),
+            ),
+        ),
+        head=Head(kind="deconv2"),
+    ),
+    "image pyramid of two levels": _architecture(
+        stem=Stem(kind="conv_pool", width=8),
+        stages=(_nonbt(8, stride=1), _nonbt(12), _nonbt(16, factorization="composite")),
+        decoder=LADDER,
+        levels=2,
+        activation="relu",
+    ),
+    "narrow sep with image stem": _architecture(
+        stem=Stem(kind="convs", width=13, image=True),
+        stages=(_sep(16), _sep(24, stride=1), _sep(24, rates=(2,)), _sep(32)),
+        decoder=LadderDecoder(width=9),
+        head=Head(kind="linear_nobias"),
+    ),
+    "inverted with cats, relu6": _architecture(
+        stem=CAT_STEM,
+        stages=(_inverted(20, down="cat", fuse="image"), _inverted(33, down="cat", fuse="fir")),
+        activation="relu6",
+    ),
+    "blocks of all families in a row": _architecture(
+        stem=CAT_STEM,
+        stages=(
+            _fpl(20, down="cat"),
+            _nonbt(20, stride=1, factorization="composite"),
+            _esp(36, down="cat"),
+            _sep(36, stride=1),
+            _inverted(36, stride=1),
+        ),
+        decoder=CatDecoder(tap=1, width=12),
+    ),
+}
 
 # Small widths, so that a random architecture is cut in a moment; every other axis ranges as wide as it goes.
 NARROW: dict[str, tuple[object, ...]] = {
