@@ -1,0 +1,67 @@
+"""Where commands write: folders and files that --out names, none of which is lost that is of value."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def folder(text: str | Path) -> Path:
+    """The folder that --out names, made if it is not there yet.
+
+    Raises: UserError when it cannot be.
+    """
+    from space.errors import UserError
+
+    found = Path(text)
+    try:
+        found.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "there is a file of that name" if found.exists() else error.strerror
+        raise UserError(f"--out: cannot make the folder {found} ({reason}); give another one") from None
+    return found
+
+
+def require_own_file(out: Path, suffix: str) -> None:
+    """Make sure that --out names a file that may be written: a new one, or one of its kind that nothing certifies.
+
+    Raises: UserError for a folder, for a file of another kind and for one that a certificate is about.
+    """
+    from nas.runs.certificate import CERTIFICATE, read_certificate
+    from space.errors import UserError
+
+    if out.is_dir():
+        raise UserError(f"--out: expected a file, got the folder {out}; give {out / f'model{suffix}'}, say")
+    if out.exists() and out.suffix != suffix:
+        raise UserError(f"--out: expected a new file, or one that ends in {suffix}, got {out}, which would be lost")
+    if (out.parent / CERTIFICATE).is_file() and out.name in read_certificate(out.parent).sha256:
+        raise UserError(f"--out: {out} is what {out.parent / CERTIFICATE} is about; give another file")
+
+
+@contextlib.contextmanager
+def owned_folder(out: Path) -> Iterator[None]:
+    """The folder that --out names, for a network and its certificate: made, and this process's alone.
+
+    Raises: UserError where it cannot be made, is in use, or holds something else than what would be replaced.
+    """
+    from nas.storage.ownership import owned
+
+    folder(out)
+    _require_no_other(out)  # before anything is done there, as its owner too
+    with owned(out):
+        _require_no_other(out)
+        yield
+
+
+def _require_no_other(out: Path) -> None:
+    """Raises: UserError where a folder holds something else than a network with its certificate, which is replaced."""
+    from nas.runs.certificate import CERTIFICATE
+    from nas.storage.files import OWNER
+    from space.errors import UserError
+
+    if not (out / CERTIFICATE).is_file() and any(each.name != OWNER for each in out.iterdir()):
+        raise UserError(
+            f"--out: expected a new folder or one that holds a network and its {CERTIFICATE}, got {out}, which would "
+            "be replaced with all that it holds; give another one"
+        )
