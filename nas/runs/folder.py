@@ -24,7 +24,7 @@ from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.data_seen import data_root
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Phase, Progress, Timed, Trial, read_progress, read_trial
-from nas.storage.files import read_text, write_text
+from nas.storage.files import expanded, read_text, write_text
 from nas.study import Study, load_study
 from space import Architecture, UserError, strict
 
@@ -110,7 +110,10 @@ class RunFolder:
         return replace(study, data=replace(study.data, root=data_root(self.root, study.data.root)))
 
     def write_study(self, study: Study) -> None:
-        """Ask something else, or spell out what was left open."""
+        """Ask something else, or spell out what was open. A relative `data.root` counts from the current folder."""
+        root = study.data.root
+        if root is not None and not expanded(root).is_absolute():
+            study = replace(study, data=replace(study.data, root=str(Path(root).absolute())))
         write_text(self.study_path, study.to_yaml())
 
     def hold_to_order(self, order: Order) -> Order:

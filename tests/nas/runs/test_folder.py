@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import space
+from nas.data import DataSpec
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
@@ -55,6 +56,16 @@ def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path: 
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: RunFolder.claim(tmp_path / "runs" / "night").root.name, range(8)))
     assert sorted(folders) == ["night", *(f"night-{number}" for number in range(2, 9))]
+
+
+def test_data_named_from_the_current_folder_are_found_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    monkeypatch.chdir(tmp_path)
+    study = replace(built_in_study("10ms"), data=DataSpec(name="folder", root="own", size=(48, 64)))
+    run = RunFolder.create(Path("runs/night"), study)
+    assert run.study().data.root == str(tmp_path / "own")
 
 
 def test_a_failure_that_was_no_verdict_is_forgotten(run: RunFolder) -> None:
