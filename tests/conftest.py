@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,12 @@ def pytest_configure() -> None:
     """With `pytest -n 2` each worker, and all that it starts, keeps to one core, where it times alone.
 
     So its timings need not wait for the other worker's training steps either: it has its own folder of locks.
+
+    In the background of a shell, or under nohup, signals are ignored, and children would inherit that.
     """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker:
         cores = sorted(os.sched_getaffinity(0))

@@ -33,17 +33,35 @@ def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> by
     """
     import onnx
 
-    module = _Labels(network) if labels else _Logits(network)
+    module = _Logits(network)
     training = network.training
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
     image = torch.zeros(1, 3, *size, device=device)
     network.eval()
     try:
         with _hushed(), torch.no_grad():
-            data = _export(module.eval(), image, "labels" if labels else "logits")
+            data = _export(module.eval(), image)
     finally:
         network.train(training)
+    if labels:
+        return with_labels(data)
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
+    return data
+
+
+def with_labels(graph: bytes) -> bytes:
+    """A graph of `logits` (1, C, H, W) with the arg-max behind it: its output is `labels` (1, H, W) int64."""
+    import onnx
+    from onnx.helper import make_node, make_tensor_value_info
+
+    model = onnx.load_from_string(graph)
+    (logits,) = model.graph.output
+    batch, _, height, width = (axis.dim_value for axis in logits.type.tensor_type.shape.dim)
+    model.graph.node.append(make_node("ArgMax", [logits.name], ["labels"], axis=1, keepdims=0, select_last_index=0))
+    model.graph.output.remove(logits)
+    model.graph.output.append(make_tensor_value_info("labels", onnx.TensorProto.INT64, [batch, height, width]))
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
     return data
 
 
@@ -66,19 +84,8 @@ class _Logits(nn.Module):
             return self.network(image)  # type: ignore[no-any-return]
 
 
-class _Labels(nn.Module):
-    """The network and the arg-max behind it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.logits = _Logits(network)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.logits(image).argmax(1)  # type: ignore[no-any-return]
-
-
-def _export(module: nn.Module, image: torch.Tensor, output: str) -> bytes:
-    names: dict[str, Any] = {"input_names": [INPUT_NAME], "output_names": [output]}
+def _export(module: nn.Module, image: torch.Tensor) -> bytes:
+    names: dict[str, Any] = {"input_names": [INPUT_NAME], "output_names": ["logits"]}
     buffer = io.BytesIO()
     try:
         torch.onnx.export(module, (image,), cast(Any, buffer), dynamo=False, opset_version=OPSET, **names)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.export.comparison import SAME_LABELS, compare_onnx, logits_of
-from nas.export.graph import onnx_bytes
+from nas.export.graph import onnx_bytes, with_labels
 from space.errors import ExportError
 
 LOGITS = 1e-3  # largest difference of logits that is allowed, as a share of their range; rounding gives some 1e-6
@@ -38,8 +38,8 @@ class OnnxCheck:
 def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bool) -> OnnxCheck:
     """Write `network` as an ONNX file for one image of the size of `images` (N, 3, H, W), compared on all of them.
 
-    With `labels` the file gives labels (1, H, W), as they are timed; the logits are then compared through a second
-    graph without the arg-max, which is not kept. Nothing is left at `path` when the graph differs.
+    With `labels` the file gives labels (1, H, W), as they are timed; the logits are then compared before the
+    arg-max is put behind them. Nothing is left at `path` when the graph differs.
 
     Raises: ExportError when the network cannot be expressed or the graph gives something else than PyTorch.
     """
@@ -57,7 +57,7 @@ def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bo
         tolerance = max(tolerance, allowed)
         _require(agreement.max_abs_difference <= allowed, f"logits off by {agreement.max_abs_difference:.2e}", allowed)
     if labels:
-        graph = onnx_bytes(network, size, labels=True)
+        graph = with_labels(graph)
         same = min(compare_onnx(network, graph, image).same_labels for image in torch.split(images, 1))
     _require(same >= SAME_LABELS, f"other labels on {1 - same:.2%} of the pixels", tolerance)
     path.write_bytes(graph)

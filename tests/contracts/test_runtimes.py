@@ -30,7 +30,6 @@ from nas.latency.worker import parcel
 from nas.latency.worker.session import build, tie_of
 from space.errors import TargetError
 
-SIZES = ((64, 96), (45, 84))
 SLOW = ("torch-compile",)  # to prepare: it calls a C++ compiler
 NULL = Target(runtime="null", threads=1)
 
@@ -64,9 +63,8 @@ def imported_at_the_top(tree: ast.Module) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("target", targets())
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("name", ["ndnet29-fcn32", "swiftnet-mnv2"])
-def test_labels_are_those_of_pytorch(target: Target, size: tuple[int, int], name: str) -> None:
+@pytest.mark.parametrize(("name", "size"), [("ndnet29-fcn32", (45, 84)), ("swiftnet-mnv2", (64, 96))])
+def test_labels_are_those_of_pytorch(target: Target, name: str, size: tuple[int, int]) -> None:
     runtime = ready(target)
     network = build(space.load(name), None, 7)  # float16 cannot hold what a plain untrained one computes
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))

@@ -15,7 +15,7 @@ def drawn(record: ModuleType) -> list[tuple[str, Architecture]]:
     return list(record.architectures())
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))])
 def test_architectures_have_their_keys_and_sizes(
     part: int, drawn: list[tuple[str, Architecture]], record: ModuleType
 ) -> None:

@@ -37,8 +37,17 @@ def test_multiply_adds_are_padded_to_whole_blocks() -> None:
     assert sum_of("multiply_adds", work_of(narrow, 16)) > space.multiply_adds(narrow, SIZE, 16)
 
 
-@pytest.mark.parametrize("activation", ["relu", "prelu", "relu6"])
-@pytest.mark.parametrize("name", ["erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18", "swiftnet-mnv2"])
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("erfnet", "relu"),
+        ("fplnet", "prelu"),
+        ("ndnet45-ende", "relu"),
+        ("ndnet45-ende", "relu6"),
+        ("swiftnet-rn18", "prelu"),
+        ("swiftnet-mnv2", "relu6"),
+    ],
+)
 def test_values_change_their_layout_as_often_as_in_onnx_runtimes_own_graph(
     name: str, activation: str, tmp_path: Path
 ) -> None:

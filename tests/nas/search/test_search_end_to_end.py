@@ -71,8 +71,6 @@ def nas(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        # Where the tests run in the background of a shell, Ctrl-C is ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
