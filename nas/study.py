@@ -11,7 +11,7 @@ from nas import samplers
 from nas.data import DataSpec
 from nas.latency.budget import Budget
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN, check_patience, check_within
-from nas.latency.target import Target
+from nas.latency.target import PRECISIONS, Target
 from nas.storage.files import expanded, read_text
 from nas.training import Recipe, load_recipe
 from space import Space, UserError, published, strict
@@ -81,6 +81,9 @@ class Study:
     """By which candidates are trained."""
     target: str = ""
     """As `nas.latency.target.Target` reads it; empty for the fastest deployment runtime of the machine."""
+    precisions: tuple[str, ...] = ()
+    """In which a network may ship, such as fp32, bf16 and int8: each is timed in all of them that can be timed there,
+    and counts, is scored and is certified in its fastest. Empty for that of the target alone."""
     latency_within: float = WITHIN
     """Half of the 95 % interval of candidates' latencies, as a share of them. The winner's certificate is never less
     sure than the default."""
@@ -94,9 +97,22 @@ class Study:
         Budget.parse(self.budget)
         if self.target:
             Target.parse(self.target)
+        self._check_precisions()
         check_within(self.latency_within, "latency_within")
         check_patience(self.patience_seconds, "patience_seconds")
         self.architectures()
+
+    def _check_precisions(self) -> None:
+        for name in self.precisions:
+            if name not in PRECISIONS:
+                raise UserError(f"precisions: expected some of {', '.join(PRECISIONS)}, got {name!r}")
+        if len(set(self.precisions)) < len(self.precisions):
+            raise UserError(f"precisions: expected each once, got {', '.join(self.precisions)}")
+        if self.precisions and self.target and Target.parse(self.target).precision != "fp32":
+            raise UserError(
+                f"precisions: expected a target that says none, got {self.target}; leave it out there, or leave out "
+                "precisions"
+            )
 
     def architectures(self) -> Space:
         """The space that is searched."""

@@ -46,21 +46,21 @@ class MeasuresOne(Protocol):
         """See `Meter.measure`."""
 
 
-class MeasuresFinished(MeasuresOne, Protocol):
-    """What times a finished network, whichever form it is deployed in."""
-
-    def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
-        """See `Meter.measure_graph`."""
-
-
-class Measures(MeasuresFinished, Protocol):
+class Measures(MeasuresOne, Protocol):
     """What times architectures, alone and in turns."""
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """See `Meter.measure_together`."""
 
 
-MeterOf = Callable[[Target, tuple[int, int], int], contextlib.AbstractContextManager[Measures]]
+class MeasuresFinished(Measures, Protocol):
+    """What times finished networks too, whichever form they are deployed in."""
+
+    def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
+        """See `Meter.measure_graph`."""
+
+
+MeterOf = Callable[[Target, tuple[int, int], int], contextlib.AbstractContextManager[MeasuresFinished]]
 """Makes a meter for a target, an input size (H, W) and a number of classes."""
 
 

@@ -87,16 +87,17 @@ def draw_words(
     offset: tuple[float, float],
     *,
     across: str = "axes fraction",
+    up: str = "axes fraction",
     align: Literal["left", "right"] = "left",
     colour: str = "soft",
     kind: str = "",
 ) -> None:
-    """Words so many pixels from a place in shares of the frame; `across` may be "data", for the first of the two."""
+    """Words so many pixels from a place in shares of the frame; `across` and `up` may be "data" instead."""
     axes.annotate(
         words,
         place,
         offset,
-        xycoords=(across, "axes fraction"),
+        xycoords=(across, up),
         textcoords="offset points",
         horizontalalignment=align,
         color=LIGHT[colour],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -23,6 +24,9 @@ MARGINS = (52, 42, 14, 34)  # left, bottom, right, top
 STRIP = 0.09  # of the frame's height, below the rest: what was timed but not trained
 LONGEST_NAME = 32
 LEADER_PIXELS = 11.0
+
+FRONTS: Mapping[str, Any] = {"fp32": "solid", "fp16": (0, (6, 2, 1, 2)), "bf16": (0, (6, 3)), "int8": (0, (1, 2))}
+"""How the front of each precision is drawn, as matplotlib calls it."""
 
 CLOSE = (0.9, 1.02)  # times the budget: where candidates that were made to fill it crowd
 CROWD = 4
@@ -149,7 +153,7 @@ def _drawn(view: _View, width: int, below: str) -> Markup:
         figure, axes = framed(width, HEIGHT, *MARGINS)
         _draw_axes(axes, view, below)
         _draw_budget(axes, view)
-        _draw_front(axes, view)
+        _draw_fronts(axes, view)
         _draw_cuts(axes, view)
         _draw_gains(axes, view)
         _draw_intervals(axes, view)
@@ -204,18 +208,26 @@ def _draw_budget(axes: Axes, view: _View) -> None:
         draw_words(axes, words, place, (-6, 4), across="data", align="right", colour="bad", kind="budget")
 
 
-def _draw_front(axes: Axes, view: _View) -> None:
-    """Steps through what nothing faster beats."""
-    points = [view.place(each) for each in view.trained]
+def _draw_fronts(axes: Axes, view: _View) -> None:
+    """Steps through what nothing faster beats, of each precision by itself where there are several."""
+    points: dict[str, list[Point]] = {precision: [] for precision in view.summary.precisions}
+    for each in view.trained:
+        points[each.timing.precision].append(view.place(each))
     if view.winner is not None:
-        points.append((view.winner.timing.milliseconds, view.winner.miou))
-    steps: list[Point] = []
-    for milliseconds, miou in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not steps or miou > steps[-1][1]:
-            steps.append((milliseconds, miou))
-    if steps:
-        x, y = zip(*steps, (view.milliseconds[1], steps[-1][1]), strict=True)
-        axes.step(x, y, where="post", color=LIGHT["soft"], alpha=0.45, gid=css("front"))
+        timing = view.winner.timing
+        points.setdefault(timing.precision, []).append((timing.milliseconds, view.winner.miou))
+    for precision, found in points.items():
+        steps: list[Point] = []
+        for milliseconds, miou in sorted(found, key=lambda point: (point[0], -point[1])):
+            if not steps or miou > steps[-1][1]:
+                steps.append((milliseconds, miou))
+        if steps:
+            x, y = zip(*steps, (view.milliseconds[1], steps[-1][1]), strict=True)
+            axes.step(
+                x, y, where="post", color=LIGHT["soft"], alpha=0.45, linestyle=FRONTS[precision], gid=css("front")
+            )
+            if len(points) > 1:
+                draw_words(axes, precision, (1, steps[-1][1]), (-4, 3), up="data", align="right")
 
 
 def _draw_cuts(axes: Axes, view: _View) -> None:
@@ -259,7 +271,8 @@ def _draw_intervals(axes: Axes, view: _View) -> None:
 def _draw_candidate(axes: Axes, view: _View, candidate: TrialSummary) -> None:
     """Its shape, hollow where there is more to come; a stroke for what was timed and left."""
     miou = "" if candidate.miou is None else f", {candidate.miou:.1%} mIoU"
-    words = f"{candidate.name}: {candidate.timing.milliseconds:.2f} ms{miou} ({candidate.status})"
+    precision = f" in {candidate.timing.precision}" if len(view.summary.precisions) > 1 else ""
+    words = f"{candidate.name}: {candidate.timing.milliseconds:.2f} ms{precision}{miou} ({candidate.status})"
     place, kind = view.place(candidate), KINDS[candidate.origin]
     if candidate.miou is None and candidate.origin != "company":
         _draw_marker(axes, place, "|", 18, candidate.origin, words, hollow=True)

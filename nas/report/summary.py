@@ -8,6 +8,7 @@ from typing import Literal
 
 from nas.latency.budget import Budget, Verdict, settling
 from nas.latency.record import Latency, Statistic
+from nas.latency.target import PRECISIONS, Target
 from nas.report.agreement import Agreement, agreement
 from nas.report.words import describe
 from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
@@ -26,6 +27,7 @@ Role = Literal["winner", "published, own width", "published, scaled", "published
 class LatencySummary:
     """A latency against the run's budget. `milliseconds` is the statistic that the budget bounds."""
 
+    precision: str
     milliseconds: float
     p50_milliseconds: float
     ci_low_milliseconds: float
@@ -142,6 +144,12 @@ class Summary:
         """All candidates: trials and company."""
         return (*self.trials, *self.company)
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those in which some candidate was the fastest, full precision first."""
+        found = {each.timing.precision for each in self.measured}
+        return tuple(each for each in PRECISIONS if each in found)
+
 
 def summarize(run: RunFolder) -> Summary:
     """The figures of a run, finished or not.
@@ -242,6 +250,7 @@ def _status(trial: Trial, timing: LatencySummary, search: Progress, finish: Prog
 def _timing(latency: Latency, budget: Budget) -> LatencySummary:
     # The run may go on with another budget than the one its trials were proposed for: what counts is today's.
     return LatencySummary(
+        precision=Target.parse(latency.target).precision,
         milliseconds=latency.milliseconds(budget.statistic),
         p50_milliseconds=latency.p50_milliseconds,
         ci_low_milliseconds=latency.ci_low_milliseconds,
@@ -384,7 +393,7 @@ def _notes(run: RunFolder, winner: Winner | None, latencies: Sequence[Latency], 
             f"{flagged} of {len(latencies)} candidates' latencies are flagged as disturbed; their intervals may be "
             "too narrow."
         )
-    conditions = {(latency.target, latency.height, latency.width) for latency in latencies}
+    conditions = {(str(Target.parse(each.target).of_reference()), each.height, each.width) for each in latencies}
     if len(conditions) > 1:
         kinds = ", ".join(f"{target} at {height}x{width}" for target, height, width in sorted(conditions))
         notes.append(f"Latencies of this run were taken under different conditions and do not compare: {kinds}.")

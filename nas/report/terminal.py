@@ -18,11 +18,14 @@ def leaderboard_text(run: RunFolder) -> str:
 def leaderboard_table(summary: Summary) -> str:
     """The same of a summary."""
     statistic = "" if summary.statistic == "p50" else f"{summary.statistic} "
-    header = ("place", "network", f"{statistic}ms", "budget", "mIoU search", "mIoU end", "epochs", "parameters", "GMAC")
+    several = len(summary.precisions) > 1
+    precision = ("precision",) if several else ()
+    measured = ("budget", "mIoU search", "mIoU end", "epochs", "parameters", "GMAC")
     rows = [
         (
             row.place,
             row.name,
+            *([row.timing.precision] if several else []),
             f"{row.timing.milliseconds:.2f}",
             _budget(row, summary),
             percent(row.search_miou),
@@ -33,7 +36,7 @@ def leaderboard_table(summary: Summary) -> str:
         )
         for row in summary.leaderboard
     ]
-    return table(rows, header)
+    return table(rows, ("place", "network", *precision, f"{statistic}ms", *measured))
 
 
 def _budget(row: Standing, summary: Summary) -> str:

@@ -10,6 +10,7 @@ A cluster without the resource times on the machine that searches.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,13 +18,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from nas.latency import Meter
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept, refusal
 from nas.search.configured_ray import ray
-from nas.search.timing import LocalTiming, TimingOf
+from nas.search.timing import CertifierOf, TimingOf, local_timing
 from space.architecture import Architecture
 from space.errors import UserError
 
@@ -34,7 +36,7 @@ Answer = tuple[object, dict[str, Any]]  # and a reply (`nas.latency.worker.repli
 
 
 class ClusterTiming:
-    """Times on the cluster's timing node: the same questions as to a `LocalTiming`, the same answers. Needs a
+    """Times on the cluster's timing node: the same questions as to a `local_timing`, the same answers. Needs a
     connected Ray.
 
     Weights are read by the node under the path that they have here. The records say which node it was
@@ -46,13 +48,13 @@ class ClusterTiming:
 
     def __init__(
         self,
-        target: Target,
+        targets: Sequence[Target],
         size: tuple[int, int],
         num_classes: int,
         *,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        self._arguments = (target, size, num_classes, patience_seconds)
+        self._arguments = (tuple(targets), size, num_classes, patience_seconds)
 
     def __enter__(self) -> ClusterTiming:
         node: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_TimingNode)
@@ -96,6 +98,11 @@ class ClusterTiming:
         table: LatencyTable | None = self._ask("kept_table")
         return table
 
+    def left_out(self) -> tuple[str, ...]:
+        """Why targets are not timed there."""
+        reasons: tuple[str, ...] = self._ask("left_out")
+        return reasons
+
     def _end(self) -> None:
         actor, self._actor = self._actor, None
         ray.kill(actor)
@@ -112,18 +119,27 @@ class ClusterTiming:
 
 def timing_of_cluster() -> TimingOf:
     """What times on the connected cluster: its timing node if it has one, else this machine."""
-    return ClusterTiming if RESOURCE in ray.cluster_resources() else LocalTiming  # type: ignore[no-untyped-call]
+    return ClusterTiming if RESOURCE in ray.cluster_resources() else local_timing  # type: ignore[no-untyped-call]
+
+
+def certifier_of_cluster() -> CertifierOf:
+    """What certifies on the connected cluster: on its timing node if it has one, else on this machine."""
+    if RESOURCE not in ray.cluster_resources():  # type: ignore[no-untyped-call]
+        return Meter
+    return lambda target, *rest, **options: ClusterTiming((target,), *rest, **options)
 
 
 class _TimingNode:
     """What times, on its node. What went wrong travels as text: Ray would wrap it in a traceback."""
 
-    def start(self, target: Target, size: tuple[int, int], num_classes: int, patience_seconds: float) -> Answer:
-        self._timing = LocalTiming(target, size, num_classes, patience_seconds=patience_seconds)
-
+    def start(
+        self, targets: Sequence[Target], size: tuple[int, int], num_classes: int, patience_seconds: float
+    ) -> Answer:
         def enter() -> None:
-            self._timing.__enter__()
+            timing = local_timing(targets, size, num_classes, patience_seconds=patience_seconds)
+            self._timing: Any = self._entered.enter_context(timing)
 
+        self._entered = contextlib.ExitStack()
         return self._answer(enter)
 
     def measure(self, architecture: Architecture, weights: Path | None, within: float) -> Answer:
@@ -140,8 +156,11 @@ class _TimingNode:
     def kept_table(self) -> Answer:
         return self._answer(self._timing.kept_table)
 
+    def left_out(self) -> Answer:
+        return self._answer(self._timing.left_out)
+
     def stop(self) -> None:
-        self._timing.__exit__(None, None, None)
+        self._entered.close()
 
     def _placed(self, latency: Latency) -> Latency:
         node = {"node": ray.get_runtime_context().get_node_id()}

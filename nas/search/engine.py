@@ -17,7 +17,7 @@ import space
 from nas.data import check, load
 from nas.data.loader import dali_works
 from nas.host.cores import usable_cores
-from nas.latency import default_target, parse_target
+from nas.latency import Meter, default_target, parse_target
 from nas.latency.budget import unsettled
 from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
@@ -26,7 +26,7 @@ from nas.runs.data_seen import hold_to_data
 from nas.runs.folder import RunFolder
 from nas.search.address import ADDRESS_VARIABLE
 from nas.search.cluster import Resources, require_nodes, resources_of_nodes, workers_of
-from nas.search.cluster_timing import timing_of_cluster
+from nas.search.cluster_timing import certifier_of_cluster, timing_of_cluster
 from nas.search.console import Console
 from nas.search.fill import NEARLY_FULL
 from nas.search.finishing import certify_best, last_stages, prune_company
@@ -35,7 +35,7 @@ from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
 from nas.search.search import Candidate, Search
-from nas.search.timing import LocalTiming, TimingOf
+from nas.search.timing import CertifierOf, TimingOf, local_timing
 from nas.search.training import candidates, train
 from space.errors import BudgetError, UnmeasuredError
 from space.scale import NARROWEST, scale_width
@@ -49,10 +49,11 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
     Raises: BudgetError when nothing reaches the budget; UserError when no candidate finished its training.
     """
     with contextlib.ExitStack() as session:
-        timing_of: TimingOf = LocalTiming
+        timing_of: TimingOf = local_timing
+        certifier_of: CertifierOf = Meter
         if address:  # the cluster may have a node that times
             session.enter_context(joined_ray(address))
-            timing_of = timing_of_cluster()
+            timing_of, certifier_of = timing_of_cluster(), certifier_of_cluster()
             asked = _opened(run, resources_of_nodes())
             require_nodes(run, asked.dataset, asked.study.data.root, asked.workers.device, asked.console.step)
         else:
@@ -60,8 +61,10 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             dali_works(asked.workers.device)  # before a trial needs it, and where its answer is seen
             if elsewhere := os.environ.get(ADDRESS_VARIABLE):
                 asked.console.step(f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}")
-        timing_of = functools.partial(timing_of, patience_seconds=asked.study.patience_seconds)
-        with timing_of(asked.target, asked.study.data.size, asked.num_classes) as timing:
+        patience = asked.study.patience_seconds
+        with timing_of(asked.targets, asked.study.data.size, asked.num_classes, patience_seconds=patience) as timing:
+            for reason in timing.left_out():
+                asked.console.step(f"note    {reason}")
             new = not run.trials()
             if new:
                 _require_reachable(asked, timing)
@@ -74,7 +77,7 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
                 session.enter_context(own_ray(asked.workers))
             train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)])
             prune_company(asked, timing, table)
-        certificate = certify_best(asked, timing_of)
+        certificate = certify_best(asked, functools.partial(certifier_of, patience_seconds=patience))
     _report(asked, certificate)
     return certificate
 
@@ -88,7 +91,8 @@ def _opened(run: RunFolder, nodes: Sequence[Resources]) -> Search:
     findings = check(dataset)
     hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
     if not study.target:
-        study = replace(study, target=str(default_target()))
+        target = default_target()
+        study = replace(study, target=str(replace(target, precision="fp32") if study.precisions else target))
         run.write_study(study)
     workers = workers_of(nodes, study.search.concurrent)
     asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=Console(run, study))

@@ -13,7 +13,7 @@ from nas.latency.target import Target
 from nas.runs.certificate import Certificate, Deployed
 from nas.runs.trial import Trial
 from nas.search.cutting import prune_over_budget, pruner_of
-from nas.search.measuring import CarefulMeter
+from nas.search.measuring import CarefulGraphMeter
 from nas.search.search import Search
 from nas.search.training import Stage, train, unfinished
 from space.errors import ExportError, UnmeasuredError, UserError
@@ -116,9 +116,9 @@ def _pruned(search: Search) -> list[Trial]:
 
 
 @contextlib.contextmanager
-def _careful(meter_of: MeterOf, target: Target, size: tuple[int, int], num_classes: int) -> Iterator[CarefulMeter]:
+def _careful(meter_of: MeterOf, target: Target, size: tuple[int, int], num_classes: int) -> Iterator[CarefulGraphMeter]:
     with meter_of(target, size, num_classes) as meter:
-        yield CarefulMeter(meter=meter)
+        yield CarefulGraphMeter(meter=meter)
 
 
 def _deployed(search: Search, trial: Trial) -> Deployed | None:
@@ -126,12 +126,13 @@ def _deployed(search: Search, trial: Trial) -> Deployed | None:
     from nas.quantization.shipping import deployed_on
     from nas.training.weights import load_into, load_weights
 
-    if search.target.precision == "fp32":
+    target = search.ships_on(trial)
+    if target.precision == "fp32":
         return None
     network = trial.architecture.build(search.num_classes)
     load_into(network, load_weights(search.run.weights_path(trial)), f"weights of {trial.name}")
     try:
-        return deployed_on(search.target, network, search.dataset)
+        return deployed_on(target, network, search.dataset)
     except ExportError:  # told again when it is written
         return None
 
@@ -152,7 +153,7 @@ def _write(search: Search, trial: Trial, deployed: Deployed | None, meter_of: Me
             deployed=deployed,
         ),
         Certification(
-            target=search.target,
+            target=search.ships_on(trial),
             budget=search.budget,
             device=training_device(),  # the target may be another machine's
             within=min(search.study.latency_within, WITHIN),

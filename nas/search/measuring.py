@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import space
 from nas.latency import WorkerError
-from nas.latency.meter import Measures
+from nas.latency.meter import Measures, MeasuresFinished
 from nas.latency.protocol import QUICK, WITHIN
 from nas.latency.record import Latency
 from space.architecture import Architecture
@@ -41,7 +41,7 @@ def time_each(
     with _unless_busy():
         try:
             return list(meter.measure_together(architectures, within=within))
-        except FAULTS:
+        except (*FAULTS, UnmeasuredError):
             return _one_by_one(meter, architectures, within)
 
 
@@ -80,14 +80,6 @@ class CarefulMeter:
         """As `Meter.measure`."""
         return time_one(self.meter, architecture, within=within, weights=weights)
 
-    def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
-        """As `Meter.measure_graph`."""
-        with _unless_busy():
-            try:
-                return self.meter.measure_graph(graph, within=within)
-            except FAULTS:
-                return _at_fault(self.meter, lambda: self.meter.measure_graph(graph, within=within))
-
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """As `Meter.measure_together`."""
         found = []
@@ -96,6 +88,21 @@ class CarefulMeter:
                 raise each
             found.append(each)
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarefulGraphMeter(CarefulMeter):
+    """The same, which times graphs too."""
+
+    meter: MeasuresFinished
+
+    def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
+        """As `Meter.measure_graph`."""
+        with _unless_busy():
+            try:
+                return self.meter.measure_graph(graph, within=within)
+            except FAULTS:
+                return _at_fault(self.meter, lambda: self.meter.measure_graph(graph, within=within))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import space
 from nas.data import Dataset
@@ -61,8 +61,19 @@ class Search:
 
     @property
     def target(self) -> Target:
-        """Where candidates are timed."""
+        """Where candidates are timed, in full precision where the study names several."""
         return Target.parse(self.study.target)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The target in every precision that a network may ship in."""
+        return tuple(replace(self.target, precision=each) for each in self.study.precisions) or (self.target,)
+
+    def ships_on(self, trial: Trial) -> Target:
+        """The target in the precision in which a trial was the fastest."""
+        if not self.study.precisions or trial.latency is None:
+            return self.target
+        return replace(self.target, precision=Target.parse(trial.latency.target).precision)
 
     @property
     def num_classes(self) -> int:

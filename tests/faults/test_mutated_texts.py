@@ -53,6 +53,7 @@ LATENCY = Latency(
 SCORES = Scores(miou=0.5, class_iou=(0.5, None, 0.25), pixel_accuracy=0.75)
 ARCHITECTURE = scale_width(space.load("ndnet29-fcn32"), 0.2)
 TIMING = LatencySummary(
+    precision="fp32",
     milliseconds=9.77, p50_milliseconds=9.77, ci_low_milliseconds=9.7, ci_high_milliseconds=9.9, within_budget=True,
     verdict="PASS", flagged=(),
 )  # fmt: skip

@@ -16,6 +16,7 @@ from nas.report.curves import curves
 from nas.report.drawing import framed, look
 from nas.report.pareto import pareto, round_values
 from nas.report.svg import as_svg
+from nas.report.terminal import leaderboard_table
 from nas.runs.folder import RunFolder
 from space import Architecture
 
@@ -74,6 +75,20 @@ def test_it_shows_intervals_what_the_finish_gained_and_the_front(summary: Summar
     assert [len(elements(each, "gain")) for each in (whole, close)] == [3, 2]  # seed, guided 1, and erfnet
     assert [len(elements(each, "front")) for each in (whole, close)] == [1, 1]
     assert [len(elements(each, "budget")) for each in (whole, close)] == [1, 1]
+
+
+def test_precisions_have_fronts_of_their_own(full: RunFolder) -> None:
+    (quantized,) = [trial for trial in full.trials() if trial.name == "random 1"]
+    int8 = replace(quantized.latency, target=quantized.latency.target.replace("@", ":int8@"))
+    full.write_trial(replace(quantized, latency=int8))
+    summary = summarize(full)
+    assert summary.precisions == ("fp32", "int8")
+    whole, _ = pareto(summary)
+    assert len(elements(whole, "front")) == 2
+    assert "int8" in written(whole)
+    assert "random 1: 9.00 ms in int8, 33.0% mIoU (finished)" in styles(whole)
+    assert "precision" in leaderboard_table(summary).splitlines()[0]
+    assert not any("do not compare" in note for note in summary.notes)
 
 
 def test_an_interval_is_that_of_the_median_only(full: RunFolder) -> None:

@@ -28,7 +28,7 @@ from nas.search.cluster import require_nodes, resources_of_nodes, workers_of
 from nas.search import cluster_timing
 from nas.search.cluster_timing import timing_of_cluster
 from nas.search.ray_session import joined_ray
-from nas.search.timing import LocalTiming
+from nas.search.timing import local_timing
 from nas.data import Dataset, Split
 from nas.data.dataset import label_map
 from nas.runs.folder import RunFolder
@@ -38,18 +38,18 @@ from space import strict
 from space.errors import TargetError, UserError
 
 folder = Path(sys.argv[1])
-asked = (parse_target("null@cpu:1"), (48, 64), 3)
+asked = ((parse_target("null@cpu:1"),), (48, 64), 3)
 
 def kept(timing):
     table = timing.kept_table()
     return None if table is None else strict.plain(table)
 
 os.environ["XDG_CACHE_HOME"] = str(folder / "node")
-with LocalTiming(*asked, patience_seconds=0) as timing:
+with local_timing(*asked, patience_seconds=0) as timing:
     calibration.measure_networks(timing, 20, lambda done, total: None)
     made = strict.plain(calibration.calibrate(timing).table)
 os.environ["XDG_CACHE_HOME"] = str(folder / "driver")
-with LocalTiming(*asked, patience_seconds=0) as timing:
+with local_timing(*asked, patience_seconds=0) as timing:
     of_this_machine = kept(timing)
 run = RunFolder.create(folder / "run", built_in_study("10ms"))
 (folder / "image.png").touch()
@@ -103,7 +103,7 @@ with joined_ray(cluster.address):
         found["heard"] = said.wait(60)
     waiting.join()
     sys.stderr = sys.__stderr__
-    found["refused"] = answer(lambda: timing_of(parse_target("null@cpu:99"), *asked[1:]).__enter__())
+    found["refused"] = answer(lambda: timing_of((parse_target("null@cpu:99"),), *asked[1:]).__enter__())
 cluster.shutdown()
 print(json.dumps(found))
 """

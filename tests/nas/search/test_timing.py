@@ -1,0 +1,106 @@
+"""Timing in several precisions: each network counts in its fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+import space
+from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
+from nas.latency.target import Target
+from nas.runs.folder import RunFolder
+from nas.search.measuring import time_each
+from nas.search.search import Candidate, Search
+from nas.search.timing import FastestTiming, local_timing
+from nas.study import Study, built_in_study
+from space import Architecture, UserError
+from space.errors import TargetError, UnmeasuredError
+from space.scale import NARROWEST, scale_width
+
+SMALL, LARGE = scale_width(space.load("ndnet45-fcn32"), 0.1), scale_width(space.load("ndnet45-fcn32"), 0.2)
+OTHER_LABELS = "it gives other labels than PyTorch"
+
+
+@dataclass
+class Machine:
+    """Takes so many milliseconds for each network in one precision, and times no others."""
+
+    target: str
+    invented: Callable[[float], Latency]
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        if architecture.key not in self.milliseconds:
+            raise TargetError(OTHER_LABELS)
+        return replace(self.invented(self.milliseconds[architecture.key]), target=self.target)
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        return [self.measure(architecture) for architecture in architectures]
+
+
+@pytest.fixture
+def timing(invented: Callable[[float], Latency]) -> FastestTiming:
+    """One on which INT8 pays for the large network alone, and the control is timed in each precision."""
+    control = scale_width(space.load("ndnet45-fcn32"), NARROWEST).key
+    whole = Machine("openvino@cpu:1", invented, {SMALL.key: 1.0, LARGE.key: 4.0, control: 1.0})
+    int8 = Machine("openvino:int8@cpu:1", invented, {SMALL.key: 1.5, LARGE.key: 2.0, control: 1.0})
+    return FastestTiming([whole, int8])
+
+
+def test_each_network_counts_in_its_fastest_precision(timing: FastestTiming) -> None:
+    found = timing.measure_together([SMALL, LARGE])
+    assert [(each.p50_milliseconds, each.target) for each in found] == [
+        (1.0, "openvino@cpu:1"),
+        (2.0, "openvino:int8@cpu:1"),
+    ]
+    assert timing.measure(LARGE) == found[1]
+
+
+def test_what_one_precision_cannot_time_another_may(timing: FastestTiming) -> None:
+    whole, int8 = timing._timings
+    del int8.milliseconds[LARGE.key]  # type: ignore[attr-defined]
+    assert timing.measure(LARGE).target == "openvino@cpu:1"
+    del whole.milliseconds[LARGE.key]  # type: ignore[attr-defined]
+    small, large = time_each(timing, [SMALL, LARGE], within=WITHIN)
+    assert isinstance(small, Latency)
+    assert isinstance(large, UnmeasuredError)
+    assert OTHER_LABELS in str(large)
+
+
+def test_a_precision_that_is_not_there_is_left_out_with_its_reason() -> None:
+    targets = [Target(runtime="null", threads=1, precision=precision) for precision in ("fp32", "int8")]
+    with local_timing(targets, (32, 48), 3, patience_seconds=0) as timing:
+        (reason,) = timing.left_out()
+        assert "null does not run int8 on cpu" in reason
+        assert timing.measure(SMALL).target == "null@cpu:1"
+    with pytest.raises(TargetError, match="null does not run int8 on cpu"), local_timing(targets[1:], (32, 48), 3):
+        pass
+
+
+def test_a_trial_ships_in_the_precision_in_which_it_was_the_fastest(
+    tmp_path: Path, search_of: Callable[[RunFolder], Search], invented: Callable[[float], Latency]
+) -> None:
+    study = replace(built_in_study("10ms"), target="openvino@cpu:1", precisions=("fp32", "int8"))
+    search = search_of(RunFolder.create(tmp_path / "run", study))
+    assert [str(target) for target in search.targets] == ["openvino@cpu:1", "openvino:int8@cpu:1"]
+    candidate = Candidate(name="", origin="random", architecture=SMALL)
+    trial = search.trial(1, candidate, replace(invented(2.0), target="openvino:int8@cpu:1"))
+    assert search.ships_on(trial) == search.targets[1]
+
+
+@pytest.mark.parametrize(
+    ("target", "precisions", "problem"),
+    [
+        ("", ("int4",), "expected some of fp32, fp16, bf16, int8, got 'int4'"),
+        ("", ("int8", "int8"), "expected each once"),
+        ("openvino:int8@cpu", ("fp32", "int8"), "expected a target that says none, got openvino:int8@cpu"),
+    ],
+)
+def test_precisions_that_make_no_sense_are_refused(target: str, precisions: tuple[str, ...], problem: str) -> None:
+    asked = built_in_study("10ms")
+    with pytest.raises(UserError, match=problem):
+        Study(data=asked.data, budget="10ms", recipe=asked.recipe, target=target, precisions=precisions)
