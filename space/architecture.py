@@ -20,7 +20,7 @@ from space.decoder import Decoder, Features
 from space.encoder import Encoder
 from space.errors import UserError
 from space.graph import Graph, Pair
-from space.head import Auxiliary, Head
+from space.head import STEM, Auxiliary, Head
 from space.rules import require, require_one_of, require_range
 from space.stage import DecoderStep, Stage
 from space.stem import Stem
@@ -80,7 +80,7 @@ class Architecture:
         self._check_image_pyramid()
         self._check_decoder(encoder)
         for auxiliary in self.auxiliary:
-            require_range("auxiliary.stage", auxiliary.stage, 0, len(self.stages) - 1)
+            require_range("auxiliary.stage", auxiliary.stage, STEM, len(self.stages) - 1)
         if self.channels:
             check_channels(self.graph(1), self.channels)
 
@@ -162,7 +162,7 @@ class Architecture:
         graph.outputs.append(graph.resize(self.head.add(graph, x, num_classes), FULL_SIZE))
         if auxiliary:
             for index, each in enumerate(self.auxiliary):
-                logits = each.add(graph, levels[0][each.stage].out, num_classes, f"auxiliary{index}")
+                logits = each.add(graph, each.source(levels[0]), num_classes, f"auxiliary{index}")
                 graph.outputs.append(graph.resize(logits, FULL_SIZE))
         graph.drop_unused()
         return graph

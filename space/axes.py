@@ -49,6 +49,7 @@ def searched() -> Axes:
     found: dict[str, tuple[Choice, ...]] = {
         "block": tuple(name for name, block in blocks.kinds().items() if block.searched),
         "decoder": ("none", *(name for name, kind in decoders.kinds().items() if kind.in_searches)),
+        **stem.SEARCHED,
         **stage.SEARCHED,
         **head.SEARCHED,
         **architecture.SEARCHED,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from space.block import LAST, Output
+from space.block import LAST
 from space.choices import Axes, Choice, Questioner
 from space.context import SpatialPyramid
-from space.encoder import Encoder
+from space.encoder import Encoded, Encoder
 from space.graph import Graph, Node
 from space.stage import DecoderStep
 
@@ -21,8 +21,8 @@ WIDTHS: Axes = {"decoder.width": (16, 32, 48, 64, 96, 128, 256)}  # that all kin
 class Features:
     """What a decoder works with."""
 
-    levels: tuple[tuple[Output, ...], ...]
-    """Of each level of the image pyramid (one, unless a network has one), the outputs of its stages."""
+    levels: tuple[Encoded, ...]
+    """Of each level of the image pyramid (one, unless a network has one)."""
     encoder: Encoder
     context: SpatialPyramid | None
     bias: bool
@@ -30,7 +30,13 @@ class Features:
     @property
     def last(self) -> Node:
         """The output of the last stage, on the first level."""
-        return self.levels[0][-1].out
+        return self.levels[0].stages[-1].out
+
+    def at_stride(self, stride: int) -> Node:
+        """The last output of that stride, of a stage or of the stem, on the first level."""
+        encoded = self.levels[0]
+        nodes = (encoded.stem, *(stage.out for stage in encoded.stages))
+        return next(node for node in reversed(nodes) if node.stride[0] == stride)
 
 
 @dataclass(frozen=True, kw_only=True)

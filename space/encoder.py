@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from space.block import Output
-from space.graph import Graph
+from space.graph import Graph, Node
 from space.rules import require
 from space.stage import Stage
 from space.stem import Stem
 
 FINEST_TAP = 4  # the stride from which on a ladder taps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What an encoder gives on one level of the image pyramid."""
+
+    stem: Node
+    stages: tuple[Output, ...]
+    """Each stage's output and what a ladder may tap."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,11 @@ class Encoder:
         return tuple(accumulate((stage.stride for stage in self.stages), operator.mul, initial=self.stem.stride))[1:]
 
     @property
+    def strides_with_stem(self) -> tuple[int, ...]:
+        """Stride of the stem's output, and of each stage's."""
+        return (self.stem.stride, *self.strides)
+
+    @property
     def output_stride(self) -> int:
         """Stride of its output against the image."""
         return self.strides[-1] if self.stages else self.stem.stride
@@ -50,14 +64,14 @@ class Encoder:
         """Stride to index of the last stage that has it, finest first: what a ladder taps, from stride 4 on."""
         return {stride: index for index, stride in enumerate(self.strides) if stride >= FINEST_TAP}
 
-    def add(self, graph: Graph, level: int, bias: bool) -> tuple[Output, ...]:
-        """Add it on one level of the image pyramid: each stage's output and what a ladder may tap."""
+    def add(self, graph: Graph, level: int, bias: bool) -> Encoded:
+        """Add it on one level of the image pyramid."""
         graph.level = level
         image = graph.resize(graph.image, (2**level, 2**level), mode="bicubic")
-        x = self.stem.add(graph, image, bias)
+        x = stem = self.stem.add(graph, image, bias)
         outputs = []
         for index, stage in enumerate(self.stages):
             with graph.scope(f"stage{index}"):
                 outputs.append(stage.add(graph, x, bias))
             x = outputs[-1].out
-        return tuple(outputs)
+        return Encoded(stem=stem, stages=tuple(outputs))

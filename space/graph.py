@@ -48,7 +48,8 @@ class Node:
     bias: bool = False
     mode: str = ""
     probability: float = 0.0
-    grid: int = 0
+    grid: Pair | None = None
+    """Rows and columns of pooled cells; 0 columns for as many as keep them square."""
 
 
 class _Behind(TypedDict):
@@ -181,9 +182,9 @@ class Graph:
         """3x3 average pooling by 2."""
         return self._add(Node(**self._behind(x), kind="average_pool", stride=_half(x), kernel=(3, 3), step=(2, 2)))
 
-    def grid_pool(self, x: Node, grid: int) -> Node:
-        """Average over `grid` rows and as many columns as keep the cells square."""
-        return self._add(Node(**self._behind(x), kind="grid_pool", stride=x.stride, grid=grid))
+    def grid_pool(self, x: Node, rows: int, columns: int = 0) -> Node:
+        """Average over so many rows and columns; 0 for as many columns as keep the cells square."""
+        return self._add(Node(**self._behind(x), kind="grid_pool", stride=x.stride, grid=(rows, columns)))
 
     def resize(self, x: Node, stride: Pair, *, mode: str = "bilinear") -> Node:
         """Interpolation to the size that tensors of `stride` have; the node itself when it has it already."""
@@ -285,6 +286,10 @@ def _half(x: Node) -> Pair:
 def output_size(node: Node, size: tuple[int, int]) -> tuple[int, int]:
     """Height and width of a node's output when the image has `size` (height, width)."""
     height, width = -(-size[0] // node.stride[0]), -(-size[1] // node.stride[1])
-    if node.grid:
-        return node.grid, max(1, round(node.grid * width / height))
-    return height, width
+    return (height, width) if node.grid is None else grid_size(node.grid, height, width)
+
+
+def grid_size(grid: Pair, height: int, width: int) -> Pair:
+    """Rows and columns of pooled cells: as square as the feature map allows where no columns are given."""
+    rows, columns = grid
+    return rows, columns or max(1, round(rows * width / height))

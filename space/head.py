@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self, get_args
 
+from space import strict
 from space.choices import Axes, Choice, Questioner
+from space.encoder import Encoded
 from space.graph import Graph, Node
 from space.layers import separable
 from space.rules import WIDEST, require, require_one_of, require_range
 
-HeadKind = Literal["linear", "linear_nobias", "sep", "preact", "deconv2"]
+HeadKind = Literal["linear", "linear_nobias", "sep", "preact", "deconv2", "sep2"]
+AuxiliaryKind = Literal["sep", "conv3"]
 
 AUXILIARY_WEIGHT = 0.4  # NDNet's
 AUXILIARY_WIDTH = 128  # of a separable one
+DENSE_AUXILIARY_WIDTH = 32  # of a conv3
 WORDS: Mapping[HeadKind, str] = {
     "linear": "1x1 convolution",
     "linear_nobias": "1x1 convolution without bias",
     "sep": "separable convolution, then 1x1",
     "preact": "normalise, activate, 1x1 convolution",
     "deconv2": "transposed 2x2 convolution to full size",
+    "sep2": "two separable convolutions, then 1x1",
 }
 AXES: Axes = {
-    "head": ("linear", "linear_nobias", "sep", "preact"),
-    "head.width": (32, 64),
-    "auxiliary": ("none", "linear", "sep"),
+    "head": ("linear", "linear_nobias", "sep", "preact", "sep2"),
+    "head.width": (32, 64, 128),
+    "auxiliary": ("none", "linear", "sep", "conv3"),
 }
 SEARCHED: Axes = {"auxiliary": ("none",)}
+WITH_WIDTH = ("sep", "sep2")  # kinds of heads
+STEM = -1  # in place of a stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """From features to logits. `sep`: a separable convolution to `width` first; `preact`: normalise and activate
-    first; `deconv2`: a transposed 2x2 convolution to full size; `width` is 0 where there is none to choose.
+    """From features to logits. `sep`: a separable convolution to `width` first; `sep2`: two of them, normalised and
+    activated inside too (Fast-SCNN); `preact`: normalise and activate first; `deconv2`: a transposed 2x2 convolution to
+    full size; `width` is 0 where there is none to choose.
     """
 
     kind: HeadKind
@@ -41,7 +49,7 @@ class Head:
 
     def __post_init__(self) -> None:
         require_one_of("head.kind", self.kind, get_args(HeadKind))
-        if self.kind == "sep":
+        if self.kind in WITH_WIDTH:
             require_range("head.width", self.width, 1, WIDEST)
         else:
             require(self.width == 0, f"head.width: {self.kind} has no width of its own; expected 0, got {self.width}")
@@ -51,6 +59,10 @@ class Head:
         with graph.scope("head"):
             if self.kind == "sep":
                 x = separable(graph, x, self.width)
+            for index in range(2 if self.kind == "sep2" else 0):
+                with graph.scope(f"sep{index}"):
+                    x = graph.norm_act(graph.depthwise(x, "depthwise"), "depthwise_")
+                    x = graph.norm_act(graph.conv(x, self.width, 1, "pointwise"))
             if self.kind == "preact":
                 x = graph.norm_act(x, per_level=False)
             if self.kind == "deconv2":
@@ -72,33 +84,44 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Auxiliary:
-    """A head on a stage's output that only training sees: a separable convolution to `width` (0: none), then 1x1."""
+    """A head on a stage's output, or with stage -1 on the stem's, that only training sees: a convolution to `width` (0:
+    none), separable or a 3x3 that is normalised and activated (`conv3`, Fast-SCNN), then 1x1.
+    """
 
     stage: int
     width: int
     weight: float
+    kind: AuxiliaryKind = field(default="sep", metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         require_range("auxiliary.width", self.width, 0, WIDEST)
+        require_one_of("auxiliary.kind", self.kind, get_args(AuxiliaryKind))
+        require(self.width > 0 or self.kind == "sep", "auxiliary.kind: conv3 needs a width; give one")
         object.__setattr__(self, "weight", float(self.weight))
         require_range("auxiliary.weight", self.weight, 0.0, 10.0)
+
+    def source(self, encoded: Encoded) -> Node:
+        """What it reads."""
+        return encoded.stem if self.stage == STEM else encoded.stages[self.stage].out
 
     def add(self, graph: Graph, x: Node, num_classes: int, name: str) -> Node:
         """Add its layers behind `x`, under a name; the logits."""
         with graph.scope(name):
-            if self.width:
+            if self.kind == "conv3":
+                x = graph.norm_act(graph.conv(x, self.width, 3, "conv"))
+            elif self.width:
                 x = separable(graph, x, self.width)
             return graph.conv(x, num_classes, 1, "logits", bias=True, fixed=True)
 
     def answers(self) -> dict[str, Choice]:
         """What each of its questions would have to be answered."""
-        return {"auxiliary": "sep" if self.width else "linear", "auxiliary.stage": self.stage}
+        return {"auxiliary": self.kind if self.width else "linear", "auxiliary.stage": self.stage}
 
 
 def ask(questions: Questioner, only: str) -> Head:
     """The head that the answers lead to; `only`: the one kind that a decoder ends in, if there is one."""
     kind: HeadKind = only or questions.text("head", "head")  # type: ignore[assignment]  # options are of the axis
-    return Head(kind=kind, width=questions.integer("head.width", "head.width") if kind == "sep" else 0)
+    return Head(kind=kind, width=questions.integer("head.width", "head.width") if kind in WITH_WIDTH else 0)
 
 
 def ask_auxiliary(questions: Questioner, stages: int) -> tuple[Auxiliary, ...]:
@@ -106,5 +129,8 @@ def ask_auxiliary(questions: Questioner, stages: int) -> tuple[Auxiliary, ...]:
     kind = questions.text("auxiliary", "auxiliary")
     if kind == "none":
         return ()
+    if kind == "conv3":
+        stage = int(questions.ask("auxiliary.stage", range(STEM, stages)))
+        return (Auxiliary(stage=stage, width=DENSE_AUXILIARY_WIDTH, weight=AUXILIARY_WEIGHT, kind="conv3"),)
     stage = int(questions.ask("auxiliary.stage", range(stages)))
     return (Auxiliary(stage=stage, width=AUXILIARY_WIDTH if kind == "sep" else 0, weight=AUXILIARY_WEIGHT),)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from space.channels import Widths, parametric
-from space.graph import Graph, Node
+from space.graph import Graph, Node, grid_size
 
 Operation = Callable[..., Tensor]
 
@@ -98,6 +98,7 @@ class Network(nn.Module):
                 return functional.avg_pool2d(inputs[0], 3, stride=2, padding=1)
             case "grid_pool":
                 height, width = (int(length) for length in inputs[0].shape[-2:])
+                assert node.grid is not None, "it pools to a grid"
                 return functional.adaptive_avg_pool2d(inputs[0], grid_size(node.grid, height, width))
             case "dropout":
                 return functional.dropout2d(inputs[0], node.probability, self.training)
@@ -142,11 +143,6 @@ def _layer(node: Node, sizes: Widths, norm_epsilon: float) -> nn.Module:
 
 def _size_at(size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:
     return -(-size[0] // stride[0]), -(-size[1] // stride[1])
-
-
-def grid_size(grid: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of spatial pyramid pooling: cells as square as the feature map allows."""
-    return grid, max(1, round(grid * width / height))
 
 
 def _upsample(layer: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:

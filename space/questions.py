@@ -28,7 +28,7 @@ def ask(questions: Questioner) -> Architecture:
 
     Raises: ArchitectureError when an axis leaves no option.
     """
-    first = stem.ask(questions)
+    first = stem.ask(questions, lambda stem: _Stages(questions, stem).possible())
     encoder = Encoder(stem=first, stages=_Stages(questions, first).ask())
     decoder = _decoder(questions, encoder)
     levels, context = 1, None
@@ -77,11 +77,15 @@ class _Stages:
         self._questions = questions
         self._stem = stem
 
+    def possible(self, count: int | None = None) -> bool:
+        """Whether any stages, or so many of them, can follow the stem."""
+        counts = [int(each) for each in self._questions.options("stages")] if count is None else [count]
+        return any(self._fits(str(kind), each) for each in counts for kind in self._questions.options("block"))
+
     def ask(self) -> tuple[Stage, ...]:
         """The stages that the answers lead to."""
         ask, stem = self._questions, self._stem
-        kinds = [str(kind) for kind in ask.options("block")]
-        count = ask.integer("stages", "stages", lambda n: any(self._fits(kind, n) for kind in kinds))
+        count = ask.integer("stages", "stages", self.possible)
         name = ask.text("block", "block", lambda kind: self._fits(kind, count))
         block = blocks.kind(name)
         down = ask.text("down", "down", lambda kind: self._opens(kind, name, count))

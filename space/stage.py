@@ -79,7 +79,7 @@ class Stage:
     dropout: float = 0.0
     expansion: int = 4
     pairwise_fusion: PairwiseFusion = "pairs"
-    block_options: Mapping[str, Choice] = field(default_factory=dict, metadata=strict.LEFT_OUT_WHEN_EMPTY)
+    block_options: Mapping[str, Choice] = field(default_factory=dict, metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         require_one_of("down", self.down, tuple(OPENINGS))
@@ -204,7 +204,7 @@ class DecoderStep:
     dropout: float = 0.0
     expansion: int = 4
     pairwise_fusion: PairwiseFusion = "pairs"
-    block_options: Mapping[str, Choice] = field(default_factory=dict, metadata=strict.LEFT_OUT_WHEN_EMPTY)
+    block_options: Mapping[str, Choice] = field(default_factory=dict, metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         require(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from space import strict
 from space.choices import Axes, Choice, Questioner
 from space.graph import Graph, Node
 from space.layers import cat_downsampler
@@ -18,7 +21,11 @@ AXES: Axes = {
     "stem.kernel": (3, 7),
     "stem.convolutions": (1, 2, 3),
     "stem.image": (False, True),
+    "stem.halvings": (1, 2, 3),
+    "stem.rising": (False, True),
+    "stem.separable": (False, True),
 }
+SEARCHED: Axes = {"stem.halvings": (1, 2), "stem.rising": (False,), "stem.separable": (False, True)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +33,9 @@ class Stem:
     """First layers. `cat`: strided convolution beside a max pool (ENet, ERFNet); `convs`: `convolutions` 3x3
     convolutions, the first strided (FPLNet); `conv_pool`: the same, then a max pool (ResNet, NDNet).
 
-    `image` joins the half-size image to the output (FPLNet).
+    `image` joins the half-size image to the output (FPLNet). Of `convs`, the first `halvings` convolutions are strided;
+    where they are `rising`, their widths grow evenly from half of `width` to all of it (STDC); where they are
+    `separable`, all but the first are (Fast-SCNN).
     """
 
     kind: StemKind
@@ -34,6 +43,9 @@ class Stem:
     kernel: int = 3
     convolutions: int = 1
     image: bool = False
+    halvings: int = field(default=1, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    rising: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    separable: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         require_one_of("stem.kind", self.kind, get_args(StemKind))
@@ -47,13 +59,34 @@ class Stem:
             )
             require(self.kernel == 3 and self.convolutions == 1, "stem: cat is one 3x3 convolution beside a pool")
         require(
-            not self.image or self.kind == "convs", "stem.image: only a `convs` stem has the half-size image's size"
+            not self.image or (self.kind == "convs" and self.halvings == 1),
+            "stem.image: only a `convs` stem of one halving has the half-size image's size",
+        )
+        require(
+            1 <= self.halvings <= self.convolutions,
+            f"stem.halvings: expected 1 to {self.convolutions}, as there are convolutions, got {self.halvings}",
+        )
+        alone = self.halvings > 1 or self.rising or self.separable
+        require(
+            not alone or self.kind == "convs", "stem: halvings, rising and separable are of a `convs` stem; leave them"
+        )
+        require(
+            self.convolutions > 1 or not (self.rising or self.separable),
+            "stem: one convolution is neither rising nor separable; give more convolutions",
         )
 
     @property
     def stride(self) -> int:
         """Stride of the stem's output against the image."""
-        return 4 if self.kind == "conv_pool" else 2
+        return 4 if self.kind == "conv_pool" else int(2**self.halvings)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels behind each convolution."""
+        last = self.convolutions - 1
+        if not self.rising:
+            return (self.width,) * self.convolutions
+        return tuple(math.ceil(self.width * (last + index) / (2 * last)) for index in range(self.convolutions))
 
     @property
     def out_width(self) -> int:
@@ -71,8 +104,13 @@ class Stem:
             if self.kind == "cat":
                 return cat_downsampler(graph, image, self.width, bias)
             x = image
-            for index in range(self.convolutions):
-                x = graph.conv(x, self.width, self.kernel, f"conv{index}", step=2 if index == 0 else 1)
+            for index, width in enumerate(self.widths):
+                step = 2 if index < self.halvings else 1
+                if index and self.separable:
+                    x = graph.norm_act(graph.depthwise(x, f"conv{index}_depthwise", step=step), f"conv{index}_inner_")
+                    x = graph.conv(x, width, 1, f"conv{index}")
+                else:
+                    x = graph.conv(x, width, self.kernel, f"conv{index}", step=step)
                 x = graph.norm_act(x, f"conv{index}_")
             if self.kind == "conv_pool":
                 x = graph.max_pool(x, 3)
@@ -91,24 +129,39 @@ class Stem:
         kernel = f"{self.kernel}x{self.kernel} convolution{'' if self.convolutions == 1 else 's'}"
         layers = {
             "cat": "3x3 strided convolution beside a max pool",
-            "convs": f"{self.convolutions} {kernel}, the first strided",
+            "convs": f"{self.convolutions} {kernel}, {self._words()}",
             "conv_pool": f"{self.convolutions} {kernel}, then a max pool",
         }[self.kind]
         image = ", joined by the half-size image" if self.image else ""
         return f"{layers}; {self.width} channels at stride {self.stride}{image}"
 
+    def _words(self) -> str:
+        words = ["the first strided" if self.halvings == 1 else f"the first {self.halvings} strided"]
+        words += ["of rising width"] if self.rising else []
+        words += ["all but the first separable"] if self.separable else []
+        return ", ".join(words)
 
-def ask(questions: Questioner) -> Stem:
-    """The stem that the answers lead to."""
+
+def ask(questions: Questioner, fits: Callable[[Stem], bool]) -> Stem:
+    """The stem that the answers lead to; it `fits` if stages can follow."""
     kind = questions.text("stem.kind", "stem.kind")
     width = questions.integer("stem.width", "stem.width")
     if kind == "cat":
         return Stem(kind="cat", width=width)
     if kind == "conv_pool":
         return Stem(kind="conv_pool", width=width, kernel=questions.integer("stem.kernel", "stem.kernel"))
-    return Stem(
-        kind="convs",
-        width=width,
-        convolutions=questions.integer("stem.convolutions", "stem.convolutions"),
-        image=bool(questions.pick("stem.image", "stem.image")),
+    convolutions = questions.integer("stem.convolutions", "stem.convolutions")
+    image = bool(questions.pick("stem.image", "stem.image"))
+    if convolutions == 1:
+        return Stem(kind="convs", width=width, image=image)
+    plain = Stem(kind="convs", width=width, convolutions=convolutions, image=image)
+
+    def halved(count: Choice) -> bool:
+        return int(count) <= convolutions and fits(replace(plain, halvings=int(count)))
+
+    return replace(
+        plain,
+        halvings=1 if image else int(questions.pick_newer("stem.halvings", halved)),
+        rising=bool(questions.pick_newer("stem.rising")),
+        separable=bool(questions.pick_newer("stem.separable")),
     )

@@ -35,8 +35,8 @@ SCALARS = {
 }
 LONGEST_NAME = 60  # characters of a document that a message repeats
 LONGEST_WORDS = 1500  # characters of what is said of a value
-LEFT_OUT_WHEN_EMPTY = {"left_out_when_empty": True}
-"""Metadata of a field that is not written while it holds nothing: one that came later, so that old texts stay."""
+LEFT_OUT_AT_DEFAULT = {"left_out_at_default": True}
+"""Metadata of a field that is not written while it has its default: one that came later, so that old texts stay."""
 
 
 @dataclass(frozen=True, kw_only=False)
@@ -94,7 +94,10 @@ def plain(value: Any) -> Any:
 
 
 def _is_written(field: dataclasses.Field[Any], value: Any) -> bool:
-    return not field.metadata.get("left_out_when_empty") or bool(getattr(value, field.name))
+    if not field.metadata.get("left_out_at_default"):
+        return True
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return bool(getattr(value, field.name) != default)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nas.latency.budget import Budget, Verdict, settling
+from nas.latency.budget import Budget, Verdict
 from nas.latency.record import Latency, Statistic
 from nas.latency.target import PRECISIONS, Target
 from nas.report.agreement import Agreement, agreement
+from nas.report.notes import notes
 from nas.report.words import describe
 from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
 from nas.runs.folder import RunFolder
@@ -178,7 +179,7 @@ def summarize(run: RunFolder) -> Summary:
         agreements=_agreements((*trials, *company)),
         trials=trials,
         company=company,
-        notes=(*_notes(run, winner, latencies, budget), *unmeasured),
+        notes=(*notes(run.root, None if winner is None else winner.certificate, latencies, budget), *unmeasured),
     )
 
 
@@ -367,40 +368,3 @@ def _agreements(candidates: Sequence[TrialSummary]) -> tuple[Agreement, ...]:
         agreement("multiply-adds", "latency", [(e.multiply_adds, e.timing.p50_milliseconds) for e in candidates]),
         agreement("parameters", "latency", [(e.parameters, e.timing.p50_milliseconds) for e in candidates]),
     )
-
-
-def _settling(certificate: Certificate, run: RunFolder) -> str:
-    """What would settle an unsure verdict; older certificates do not say so themselves."""
-    assert certificate.budget is not None, "only a budget has a verdict"
-    words = certificate.unsure or settling(
-        certificate.latency, Budget.parse(certificate.budget), certificate.num_classes
-    )
-    return words.replace("FOLDER", str(run.root))
-
-
-def _notes(run: RunFolder, winner: Winner | None, latencies: Sequence[Latency], budget: Budget) -> tuple[str, ...]:
-    notes = []
-    certified = None if winner is None else winner.certificate.budget
-    if certified is not None and Budget.parse(certified) != budget:
-        notes.append(f"The winner was certified for {certified}; the study now asks for {budget}: not answered yet.")
-    if winner is not None and winner.certificate.verdict == "UNSURE":
-        notes.append(f"Whether the winner keeps its budget is not settled: {_settling(winner.certificate, run)}.")
-    if winner is not None and winner.certificate.latency.flagged:
-        notes.append(f"The winner's latency is flagged: {'; '.join(winner.certificate.latency.flagged)}.")
-    flagged = sum(bool(latency.flagged) for latency in latencies)
-    if flagged:
-        notes.append(
-            f"{flagged} of {len(latencies)} candidates' latencies are flagged as disturbed; their intervals may be "
-            "too narrow."
-        )
-    conditions = {(str(Target.parse(each.target).of_reference()), each.height, each.width) for each in latencies}
-    if len(conditions) > 1:
-        kinds = ", ".join(f"{target} at {height}x{width}" for target, height, width in sorted(conditions))
-        notes.append(f"Latencies of this run were taken under different conditions and do not compare: {kinds}.")
-    anchors = {latency.reference_milliseconds for latency in latencies}
-    if len(conditions) == 1 and len(anchors) > 1:
-        notes.append(
-            f"The device was anchored {len(anchors)} times during this run; milliseconds from different anchors "
-            "differ by what the machine did between them."
-        )
-    return tuple(notes)

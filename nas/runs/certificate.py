@@ -100,13 +100,13 @@ class Certificate:
     onnx_same_labels: float
     sha256: Mapping[str, str]
     """Of the files beside it."""
-    unsure: str = field(default="", metadata=strict.LEFT_OUT_WHEN_EMPTY)
+    unsure: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Why the verdict is UNSURE, and what would settle it."""
-    form: str = field(default="", metadata=strict.LEFT_OUT_WHEN_EMPTY)
+    form: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
     """How model.onnx is run where that is not the network in full precision; `miou` is of it, as `scored` says."""
-    miou_float32: float | None = field(default=None, metadata=strict.LEFT_OUT_WHEN_EMPTY)
+    miou_float32: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """What PyTorch reaches in float32, where model.onnx is something else."""
-    compared: tuple[ComparedForm, ...] = field(default=(), metadata=strict.LEFT_OUT_WHEN_EMPTY)
+    compared: tuple[ComparedForm, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
     """What it was chosen among."""
 
     def __post_init__(self) -> None:

@@ -49,7 +49,7 @@ class Trial:
     """Its training ended early, as a weak one."""
     failed: str = ""
     """Why its training broke, or why it cannot be timed; or empty."""
-    disturbed: Latency | None = field(default=None, metadata=strict.LEFT_OUT_WHEN_EMPTY)
+    disturbed: Latency | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """What a busy machine gave before `latency` was measured, when all was proposed."""
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ class CatDecoder(Decoder):
         require(0 <= self.tap <= last, f"decoder.tap: expected an earlier stage, 0 to {last}, got {self.tap}")
 
     def add(self, graph: Graph, features: Features) -> Node:
-        tap = features.levels[0][self.tap].out
+        tap = features.levels[0].stages[self.tap].out
         x = graph.cat([graph.resize(features.last, tap.stride), tap])
         return graph.norm_act(graph.conv(x, self.width, 1, "conv"))
 

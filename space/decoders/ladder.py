@@ -64,7 +64,7 @@ class LadderDecoder(Decoder):
         sums: dict[int, list[Node]] = {}
         for outputs in features.levels:
             for position, stage in enumerate(stages):
-                tap = outputs[stage].out if self.taps == "relu" else outputs[stage].before_activation
+                tap = outputs.stages[stage].out if self.taps == "relu" else outputs.stages[stage].before_activation
                 if len(features.levels) > 1:
                     lateral = graph.conv(tap, self.width, 1, f"lateral{position}")
                 elif position == len(stages) - 1 and features.context is not None:

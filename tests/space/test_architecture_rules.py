@@ -106,7 +106,7 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
         lambda: changed("ndnet45-fcn32", stages=(stage(),), decoder=LadderDecoder(width=8), auxiliary=()),
     ),
     (
-        "auxiliary.stage: expected 0 to 1, got 2",
+        "auxiliary.stage: expected -1 to 1, got 2",
         lambda: changed("erfnet", auxiliary=(Auxiliary(stage=2, width=0, weight=0.4),)),
     ),
     ("auxiliary.weight", lambda: Auxiliary(stage=0, width=0, weight=-1.0)),

@@ -56,6 +56,9 @@ PARAMETERS = [
     ("swiftnet-rn18-pyramid", 19, 12_056_275, 12_056_275),
     ("swiftnet-rn18-pyramid", 11, 12_055_243, 12_055_243),
     ("swiftnet-mnv2", 19, 2_368_831, 2_368_831),  # 2.4M
+    ("stdc1", 19, 5_654_195, 5_654_195),  # its backbone, 5,318,304, under RegSeg's decoder
+    ("fast-scnn", 19, 1_138_051, 1_157_174),
+    ("fast-scnn", 11, 1_137_019, 1_155_878),
 ]
 
 # Name, classes, height, width, 10^9 multiply-adds as printed.
@@ -88,6 +91,8 @@ MULTIPLY_ADDS = [
     ("swiftnet-rn18-pyramid", 19, 720, 960, "42.6"),
     ("swiftnet-rn18-pyramid", 19, 360, 480, "10.8"),
     ("swiftnet-mnv2", 19, 1024, 2048, "38.15"),
+    ("stdc1", 19, 360, 480, "2.95"),
+    ("fast-scnn", 19, 1024, 2048, "6.710"),  # its first convolution padded
 ]
 
 

@@ -17,6 +17,7 @@ from space import Architecture, ArchitectureError, Space
 from space.axes import ranges, searched
 from space.choices import Choice
 from space.decoders.deconv import DeconvDecoder
+from space.decoders.steps import StepwiseDecoder
 from space.scale import notches, parts, scale_width, with_part
 
 quiet = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -73,7 +74,7 @@ def test_draws_hold_every_option_of_every_discrete_trait(draws: list[Architectur
 
 
 def test_draws_reach_from_tiny_to_huge(draws: list[Architecture]) -> None:
-    counts = sorted(space.parameters(draw, 19) for draw in draws[:200])
+    counts = sorted(space.parameters(draw, 19) for draw in draws[:400])
     assert counts[0] < 100_000
     assert counts[-1] > 20_000_000
 
@@ -158,7 +159,7 @@ def test_the_searched_ranges_are_a_part_of_all_ranges() -> None:
         draw = narrowed.sample(rng)
         assert draw.levels == 1
         assert draw.auxiliary == ()
-        assert draw.stages[0].block in ("nonbt", "fpl", "sep")
+        assert draw.stages[0].block in ("nonbt", "fpl", "sep", "stdc")
 
 
 def draw_many(narrow: Space, count: int = 50) -> list[Architecture]:
@@ -260,6 +261,9 @@ def all_widths(architecture: Architecture) -> list[int]:
         widths += [architecture.context.bottleneck, architecture.context.level_width]
     if isinstance(decoder, DeconvDecoder):
         return [*widths, decoder.projection, *(step.width for step in decoder.steps)]
+    if isinstance(decoder, StepwiseDecoder):
+        laterals = [width for step in decoder.steps for width in (step.width, step.lateral)]
+        return [*widths, decoder.top, decoder.bin_width, *laterals]
     return widths if decoder is None else [*widths, decoder.width]
 
 

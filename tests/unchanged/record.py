@@ -23,10 +23,22 @@ from space.scale import scale_width
 
 FOLDER = Path(__file__).parent
 DRAWN = 1000
-# The kinds that there were when it was recorded: with another one, a seed draws other architectures.
-BLOCKS = ("nonbt", "fpl", "esp", "sep", "inverted")
-SEARCHED = ("nonbt", "fpl", "sep")
-DECODERS = ("none", "deconv", "cat", "ladder")
+# What there was when it was recorded: with another kind, a seed draws other architectures.
+PUBLISHED = (
+    "erfnet", "erfnet-encoder", "fplnet", "fplnet-encoder", "ndnet29-fcn32", "ndnet29w-fcn32", "ndnet45-ende",
+    "ndnet45-fcn32", "ndnet61-fcn32", "swiftnet-mnv2", "swiftnet-rn18", "swiftnet-rn18-pyramid",
+)  # fmt: skip
+LATER = {
+    "decoder": ("none", "deconv", "cat", "ladder"),
+    "head": ("linear", "linear_nobias", "sep", "preact"),
+    "head.width": (32, 64),
+    "auxiliary": ("none", "linear", "sep"),
+    "stem.halvings": (1,),
+    "stem.rising": (False,),
+    "stem.separable": (False,),
+}
+BLOCKS = {"block": ("nonbt", "fpl", "esp", "sep", "inverted"), **LATER}
+SEARCHED = {"block": ("nonbt", "fpl", "sep"), **LATER, "auxiliary": ("none",)}
 COMPUTED_EVERY = 25  # of the drawn architectures, these are also built and run
 CLASSES = 19
 SIZE = (64, 96)
@@ -39,7 +51,10 @@ data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4
 budget: 1.5ms
 target: null@cpu:1
 recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 2, batch_size: 4}
-space: {stages: [2], stage.depth: [1, 2]}
+space:
+  {stages: [2], stage.depth: [1, 2], block: [nonbt, fpl, sep], decoder: [none, deconv, cat, ladder],
+   head: [linear, linear_nobias, sep, preact], head.width: [32, 64],
+   stem.halvings: [1], stem.rising: [false], stem.separable: [false]}
 search:
   {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2,
    company: [erfnet-encoder], pruned: 1, stop_weak: false, concurrent: 1}
@@ -50,10 +65,9 @@ PRUNED = "erfnet-encoder, pruned"
 
 def architectures() -> Iterator[tuple[str, Architecture]]:
     """The published networks, and draws of the whole space and of what a search looks at, in turns."""
-    for name in space.published():
+    for name in PUBLISHED:
         yield name, space.load(name)
-    whole, part = {"block": BLOCKS, "decoder": DECODERS}, {**searched(), "block": SEARCHED, "decoder": DECODERS}
-    spaces = (Space(ranges=whole, size=(360, 480)), Space(ranges=part, size=(180, 240)))
+    spaces = (Space(ranges=BLOCKS, size=(360, 480)), Space(ranges={**searched(), **SEARCHED}, size=(180, 240)))
     for index in range(DRAWN):
         yield f"draw {index}", spaces[index % 2].sample(random.Random(index))
 
@@ -61,7 +75,7 @@ def architectures() -> Iterator[tuple[str, Architecture]]:
 def computed(drawn: Iterable[tuple[str, Architecture]]) -> Iterator[tuple[str, Architecture]]:
     """Those of `architectures` that are small enough to be built and run in a test: all narrowed to a quarter."""
     for index, (name, architecture) in enumerate(drawn):
-        if index < len(space.published()) or index % COMPUTED_EVERY == 0:
+        if index < len(PUBLISHED) or index % COMPUTED_EVERY == 0:
             yield name, scale_width(architecture, 0.25)
 
 
@@ -92,12 +106,13 @@ def search(folder: Path, *, prune: bool = True) -> Iterator[tuple[str, ...]]:
 
 
 def trials(folder: Path) -> Iterator[tuple[str, ...]]:
-    """Every trial of a finished run, and its winner."""
+    """Every trial of a finished run, with the published networks that there were, and its winner."""
     from nas.runs.certificate import read_certificate
     from nas.runs.folder import RunFolder
 
     run = RunFolder.open(folder)
-    for trial in (*run.company(), *run.trials()):
+    company = (trial for trial in run.company() if trial.name.partition(",")[0] in PUBLISHED)
+    for trial in (*company, *run.trials()):
         epochs = (*run.progress(trial, "search").history, *run.progress(trial, "finish").history)
         yield (
             trial.name,

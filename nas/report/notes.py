@@ -1,0 +1,50 @@
+"""What a reader must know before believing a run's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nas.latency.budget import Budget, settling
+from nas.latency.record import Latency
+from nas.latency.target import Target
+from nas.runs.certificate import Certificate
+
+
+def notes(run: Path, certificate: Certificate | None, latencies: Sequence[Latency], budget: Budget) -> tuple[str, ...]:
+    """What a reader must know of a run's winner and of its candidates' latencies, a sentence each."""
+    found = []
+    if certificate is not None and certificate.budget is not None and Budget.parse(certificate.budget) != budget:
+        found.append(
+            f"The winner was certified for {certificate.budget}; the study now asks for {budget}: not answered yet."
+        )
+    if certificate is not None and certificate.verdict == "UNSURE":
+        found.append(f"Whether the winner keeps its budget is not settled: {_settling(certificate, run)}.")
+    if certificate is not None and certificate.latency.flagged:
+        found.append(f"The winner's latency is flagged: {'; '.join(certificate.latency.flagged)}.")
+    flagged = sum(bool(latency.flagged) for latency in latencies)
+    if flagged:
+        found.append(
+            f"{flagged} of {len(latencies)} candidates' latencies are flagged as disturbed; their intervals may be "
+            "too narrow."
+        )
+    conditions = {(str(Target.parse(each.target).of_reference()), each.height, each.width) for each in latencies}
+    if len(conditions) > 1:
+        kinds = ", ".join(f"{target} at {height}x{width}" for target, height, width in sorted(conditions))
+        found.append(f"Latencies of this run were taken under different conditions and do not compare: {kinds}.")
+    anchors = {latency.reference_milliseconds for latency in latencies}
+    if len(conditions) == 1 and len(anchors) > 1:
+        found.append(
+            f"The device was anchored {len(anchors)} times during this run; milliseconds from different anchors "
+            "differ by what the machine did between them."
+        )
+    return tuple(found)
+
+
+def _settling(certificate: Certificate, run: Path) -> str:
+    """What would settle an unsure verdict; older certificates do not say so themselves."""
+    assert certificate.budget is not None, "only a budget has a verdict"
+    words = certificate.unsure or settling(
+        certificate.latency, Budget.parse(certificate.budget), certificate.num_classes
+    )
+    return words.replace("FOLDER", str(run))

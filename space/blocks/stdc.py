@@ -1,0 +1,50 @@
+"""STDC's short-term dense concatenation (Fan 2021, section 3.1)."""
+
+from __future__ import annotations
+
+from space.block import Block, Option, Output, Unit
+from space.graph import Graph, Node
+
+
+def add(graph: Graph, x: Node, unit: Unit) -> Output:
+    """A 1x1 convolution and 3x3 ones in a row, each half as wide as the one before and the last as wide as that; what
+    all of them give is concatenated. No shortcut.
+
+    In a strided block a depthwise convolution halves what the second one reads, and the first one's output is averaged.
+    """
+    given = []
+    for index, width in enumerate(_parts(unit)):
+        kernel = 1 if index == 0 else 3
+        x = graph.conv(x, width, kernel, f"{index}_{kernel}x{kernel}", dilation=unit.rates[0], bias=unit.bias)
+        x = graph.norm_act(x, f"{index}_")
+        given.append(x)
+        if index == 0 and unit.step > 1:
+            given = [graph.average_pool(x)]
+            x = graph.norm(graph.depthwise(x, "depthwise", step=unit.step), "depthwise_norm")
+    out = graph.cat(given)
+    return Output(out=out, before_activation=out)
+
+
+def _parts(unit: Unit) -> list[int]:
+    """Channels of each part: halves, quarters, ..., the last two alike."""
+    count = int(unit.options["parts"])
+    return [unit.width // 2 ** min(index + 1, count - 1) for index in range(count)]
+
+
+def width_unit(unit: Unit) -> int:
+    """Its narrowest part is that share of the width."""
+    return int(2 ** (int(unit.options.get("parts", PARTS.default)) - 1))
+
+
+PARTS = Option(default=4, range=(3, 4))
+BLOCK = Block(
+    add=add,
+    words="short-term dense",
+    position=5,
+    openings=("block",),
+    options={"parts": PARTS},
+    width_unit=width_unit,
+    width_reason="its last parts are that share of it",
+    narrowest=8,
+    searched=True,
+)

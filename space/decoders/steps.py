@@ -1,0 +1,192 @@
+"""RegSeg's decoder (Gao 2021, section 3.3), and Fast-SCNN's (Poudel 2019, section 3): a few steps up, normalised after
+each convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import ClassVar, Literal, Self, get_args
+
+from space.choices import Axes, Choice, Questioner, numbers, text_of
+from space.decoder import Decoder, Features
+from space.encoder import Encoder
+from space.graph import Graph, Node
+from space.rules import WIDEST, require, require_one_of, require_range
+
+Join = Literal["add", "concat", "separable"]
+
+JOINS = get_args(Join)
+STRIDES = (4, 8, 16)  # that a search brings features up to
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinStep:
+    """One step up to a finer stride, where the last features of that stride join.
+
+    `add`: a lateral 1x1 convolution as wide as what comes up, a sum, a 3x3 convolution to `width`. `concat`: a lateral
+    to `lateral` channels, concatenated, a 3x3 convolution to `width`. `separable`: what comes up goes through a
+    separable convolution to `width`, what joins through a 1x1 one, and their sum is activated (Fast-SCNN's fusion).
+    `lateral` is 0 where it follows from the others.
+    """
+
+    stride: int
+    join: Join
+    width: int
+    lateral: int = 0
+
+    def __post_init__(self) -> None:
+        require_one_of("join", self.join, JOINS)
+        require_range("width", self.width, 1, WIDEST)
+        if self.join == "concat":
+            require_range("lateral", self.lateral, 1, WIDEST)
+        else:
+            require(self.lateral == 0, f"lateral: {self.join} derives it; expected 0, got {self.lateral}")
+
+    def add(self, graph: Graph, x: Node, tap: Node) -> Node:
+        """Add its layers behind `x`, joined by `tap`; the last of them."""
+        if self.join == "separable":
+            up = graph.norm_act(graph.depthwise(graph.resize(x, tap.stride), "depthwise"), "depthwise_")
+            up = graph.norm(graph.conv(up, self.width, 1, "up", bias=True), "up_norm")
+            lateral = graph.norm(graph.conv(tap, self.width, 1, "lateral", bias=True), "lateral_norm")
+            return graph.act(graph.add(up, lateral), "act")
+        width = self.lateral or len(x.channels)
+        lateral = graph.norm_act(graph.conv(tap, width, 1, "lateral"), "lateral_")
+        up = graph.resize(x, tap.stride)
+        joined = graph.cat([up, lateral]) if self.join == "concat" else graph.add(up, lateral)
+        return graph.norm_act(graph.conv(joined, self.width, 3, "blend"), "blend_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepwiseDecoder(Decoder):
+    """A 1x1 convolution to `top` channels, then steps up to finer strides.
+
+    `bins`: with some, the features averaged over so many rows and columns, each 1x1 convolved to `bin_width` channels
+    and brought back to size, are concatenated in front of it (PSPNet's pyramid pooling, as in Fast-SCNN).
+    """
+
+    kind: Literal["steps"] = "steps"
+    top: int
+    steps: tuple[JoinStep, ...]
+    bins: tuple[int, ...] = ()
+    bin_width: int = 0
+
+    position: ClassVar[int] = 4
+    in_searches: ClassVar[bool] = True
+    axes: ClassVar[Axes] = {
+        "decoder.join": (*JOINS, "none"),
+        "decoder.lateral": (8, 16, 32, 64),
+        "decoder.finest": STRIDES,
+        "decoder.bins": ("none", "1-2", "1-3", "1-2-4", "1-2-3-6"),
+    }
+
+    def __post_init__(self) -> None:
+        require_range("decoder.top", self.top, 1, WIDEST)
+        require(0 < len(self.steps) <= 4, f"decoder.steps: expected 1 to 4 steps, got {len(self.steps)}")
+        strides = [step.stride for step in self.steps]
+        falling = all(before > after for before, after in pairwise(strides))
+        require(falling, f"decoder.steps: expected ever finer strides, got {strides}")
+        require(
+            len(set(self.bins)) == len(self.bins) <= 8, f"decoder.bins: expected up to 8 different, got {self.bins}"
+        )
+        for each in self.bins:
+            require_range("decoder.bins", each, 1, 64)
+        if self.bins:
+            require_range("decoder.bin_width", self.bin_width, 1, WIDEST)
+        else:
+            require(self.bin_width == 0, f"decoder.bin_width: there are no bins; expected 0, got {self.bin_width}")
+
+    @classmethod
+    def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
+        return any(_strides(encoder, int(finest)) for finest in questions.options("decoder.finest"))
+
+    @classmethod
+    def ask(cls, questions: Questioner, encoder: Encoder) -> Self:
+        finest = questions.integer("decoder.finest", "decoder.finest", lambda stride: bool(_strides(encoder, stride)))
+        height, width = (-(-length // encoder.output_stride) for length in questions.size)
+
+        def fits(bins: str) -> bool:
+            return bins == "none" or max(numbers(bins)) <= min(height, width)
+
+        bins = questions.text("decoder.bins", "decoder.bins", fits)
+        top = questions.integer("decoder.top", "decoder.width")
+        steps = []
+        for stride in _strides(encoder, finest):
+            name = f"decoder.stride{stride}"
+            join = questions.text(f"{name}.join", "decoder.join", lambda kind, at=stride: kind != "none" or at > finest)  # type: ignore[misc]
+            if join == "none":
+                continue
+            lateral = questions.integer(f"{name}.lateral", "decoder.lateral") if join == "concat" else 0
+            blend = questions.integer(f"{name}.width", "decoder.width")
+            steps.append(JoinStep(stride=stride, join=join, width=blend, lateral=lateral))  # type: ignore[arg-type]
+        if bins == "none":
+            return cls(top=top, steps=tuple(steps))
+        return cls(top=top, steps=tuple(steps), bins=numbers(bins), bin_width=max(1, top // 4))
+
+    def answers(self) -> dict[str, Choice]:
+        found: dict[str, Choice] = {
+            "decoder.finest": self.steps[-1].stride,
+            "decoder.bins": text_of(self.bins) if self.bins else "none",
+            "decoder.top": self.top,
+        }
+        found |= {f"decoder.stride{stride}.join": "none" for stride in STRIDES}
+        for step in self.steps:
+            for name in ("join", "lateral", "width"):
+                found[f"decoder.stride{step.stride}.{name}"] = getattr(step, name)
+        return found
+
+    def check(self, encoder: Encoder) -> None:
+        possible = encoder.strides_with_stem
+        for step in self.steps:
+            require(
+                step.stride in possible and step.stride < encoder.output_stride,
+                f"decoder.steps: expected strides of the stem or of stages, finer than {encoder.output_stride}: "
+                f"{sorted(set(possible))}; got {step.stride}",
+            )
+
+    def add(self, graph: Graph, features: Features) -> Node:
+        x = features.last
+        parts = [x]
+        for each in self.bins:
+            pooled = graph.norm_act(
+                graph.conv(graph.grid_pool(x, each, each), self.bin_width, 1, f"bin{each}"), f"bin{each}_"
+            )
+            parts.append(graph.resize(pooled, x.stride))
+        x = graph.cat(parts) if self.bins else x
+        x = graph.norm_act(graph.conv(x, self.top, 1, "top"), "top_")
+        for index, step in enumerate(self.steps):
+            with graph.scope(f"step{index}"):
+                x = step.add(graph, x, features.at_stride(step.stride))
+        return x
+
+    def first_width(self) -> int:
+        return self.top
+
+    def largest_width(self) -> int:
+        return max(self.top, self.bin_width, *(max(step.width, step.lateral) for step in self.steps))
+
+    def with_widths(self, change: Callable[[int], int]) -> Self:
+        steps = tuple(
+            replace(step, width=change(step.width), lateral=change(step.lateral) if step.lateral else 0)
+            for step in self.steps
+        )
+        top = change(self.top)
+        return replace(self, top=top, steps=steps, bin_width=max(1, top // 4) if self.bins else 0)
+
+    def words(self) -> str:
+        bins = f"pooled over {text_of(self.bins)} cells a side, " if self.bins else ""
+        steps = "; ".join(f"at stride {step.stride} {_JOIN_WORDS[step.join]}, {step.width}" for step in self.steps)
+        return f"{bins}1x1 convolution to {self.top} channels, then {steps} channels"
+
+
+_JOIN_WORDS = {"add": "a lateral added", "concat": "a lateral concatenated", "separable": "two separable paths added"}
+
+
+def _strides(encoder: Encoder, finest: int) -> tuple[int, ...]:
+    """Strides of features to join on the way to `finest`, coarsest first; none where nothing has that stride."""
+    there = {stride for stride in encoder.strides_with_stem if finest <= stride < encoder.output_stride}
+    return tuple(sorted(there, reverse=True)) if finest in there else ()
+
+
+DECODER = StepwiseDecoder

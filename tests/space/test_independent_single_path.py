@@ -1,0 +1,139 @@
+"""Fast-SCNN, and STDC1's backbone under RegSeg's decoder, written a second time.
+
+As in `test_independent_networks.py`: plain PyTorch from the papers' layers, weights copied in the order of first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import space
+from space.architecture import Architecture
+
+CLASSES = 5
+Compare = Callable[[Architecture, nn.Module, tuple[int, int]], float]
+
+
+def cna(read: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch normalisation, ReLU."""
+    convolution = nn.Conv2d(read, out, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out), nn.ReLU())
+
+
+def separable(read: int, out: int, stride: int = 1) -> nn.Sequential:
+    """Depthwise 3x3, BN, ReLU, 1x1, BN, ReLU."""
+    depthwise = nn.Conv2d(read, read, 3, stride=stride, padding=1, groups=read, bias=False)
+    return nn.Sequential(depthwise, nn.BatchNorm2d(read), nn.ReLU(), cna(read, out, 1))
+
+
+def resize(x: Tensor, size: torch.Size, align_corners: bool) -> Tensor:
+    return functional.interpolate(x, size=tuple(size[2:]), mode="bilinear", align_corners=align_corners)
+
+
+class Inverted(nn.Module):
+    """An inverted residual of expansion 6."""
+
+    def __init__(self, read: int, out: int, stride: int) -> None:
+        super().__init__()
+        inner = 6 * read
+        self.widen = cna(read, inner, 1)
+        self.depthwise = nn.Conv2d(inner, inner, 3, stride=stride, padding=1, groups=inner, bias=False)
+        self.norm = nn.BatchNorm2d(inner)
+        self.project = nn.Sequential(nn.Conv2d(inner, out, 1, bias=False), nn.BatchNorm2d(out))
+        self.same = stride == 1 and read == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(functional.relu(self.norm(self.depthwise(self.widen(x)))))
+        return x + y if self.same else y
+
+
+class FastScnn(nn.Module):
+    """With its first convolution padded; bilinear with aligned corners throughout. Logits, and the auxiliary head's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(cna(3, 32, 3, 2), separable(32, 48, 2), separable(48, 64, 2))
+        rows = [(64, 64, 2), (64, 96, 2), (96, 128, 1)]
+        blocks = [Inverted(read if index == 0 else out, out, stride if index == 0 else 1)
+                  for read, out, stride in rows for index in range(3)]  # fmt: skip
+        self.features = nn.Sequential(*blocks)
+        self.levels = nn.ModuleList(cna(128, 32, 1) for _ in range(4))
+        self.pooled = cna(256, 128, 1)
+        self.low_depthwise = nn.Sequential(
+            nn.Conv2d(128, 128, 3, padding=1, groups=128, bias=False), nn.BatchNorm2d(128)
+        )
+        self.low = nn.Sequential(nn.Conv2d(128, 128, 1), nn.BatchNorm2d(128))
+        self.high = nn.Sequential(nn.Conv2d(64, 128, 1), nn.BatchNorm2d(128))
+        self.head = nn.Sequential(separable(128, 128), separable(128, 128), nn.Conv2d(128, CLASSES, 1))
+        self.auxiliary = nn.Sequential(cna(64, 32, 3), nn.Conv2d(32, CLASSES, 1))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        fine = self.down(image)
+        x = self.features(fine)
+        pools = [
+            resize(level(functional.adaptive_avg_pool2d(x, bins)), x.shape, True)
+            for bins, level in zip((1, 2, 3, 6), self.levels, strict=True)
+        ]
+        x = self.pooled(torch.cat([x, *pools], 1))
+        low = self.low(functional.relu(self.low_depthwise(resize(x, fine.shape, True))))
+        logits = self.head(functional.relu(low + self.high(fine)))
+        return [resize(logits, image.shape, True), resize(self.auxiliary(fine), image.shape, True)]
+
+
+class Stdc(nn.Module):
+    """A short-term dense block of four parts."""
+
+    def __init__(self, read: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.first = cna(read, out // 2, 1)
+        self.strided = None
+        if stride == 2:
+            depthwise = nn.Conv2d(out // 2, out // 2, 3, stride=2, padding=1, groups=out // 2, bias=False)
+            self.strided = nn.Sequential(depthwise, nn.BatchNorm2d(out // 2))
+        self.second = cna(out // 2, out // 4, 3)
+        self.third = cna(out // 4, out // 8, 3)
+        self.fourth = cna(out // 8, out // 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x)
+        second = self.second(first if self.strided is None else self.strided(first))
+        if self.strided is not None:
+            first = functional.avg_pool2d(first, 3, stride=2, padding=1)
+        third = self.third(second)
+        return torch.cat([first, second, third, self.fourth(third)], 1)
+
+
+class StdcSteps(nn.Module):
+    """Widths 256, 512 and 1024 at strides 8, 16 and 32; from 128 channels up to stride 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(cna(3, 32, 3, 2), cna(32, 64, 3, 2))
+        self.eight = nn.Sequential(Stdc(64, 256, 2), Stdc(256, 256, 1))
+        self.sixteen = nn.Sequential(Stdc(256, 512, 2), Stdc(512, 512, 1))
+        self.thirty_two = nn.Sequential(Stdc(512, 1024, 2), Stdc(1024, 1024, 1))
+        self.top = cna(1024, 128, 1)
+        self.lateral_sixteen, self.blend_sixteen = cna(512, 128, 1), cna(128, 64, 3)
+        self.lateral_eight, self.blend_eight = cna(256, 32, 1), cna(96, 64, 3)
+        self.classify = nn.Conv2d(64, CLASSES, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        eight = self.eight(self.stem(image))
+        sixteen = self.sixteen(eight)
+        x = self.top(self.thirty_two(sixteen))
+        x = self.blend_sixteen(self.lateral_sixteen(sixteen) + resize(x, sixteen.shape, False))
+        lateral = self.lateral_eight(eight)
+        x = self.blend_eight(torch.cat([resize(x, eight.shape, False), lateral], 1))
+        return resize(self.classify(x), image.shape, False)
+
+
+def test_fast_scnn(largest_difference: Compare) -> None:
+    assert largest_difference(space.load("fast-scnn"), FastScnn(), (192, 256)) < 1e-9
+
+
+def test_stdc_under_the_stepwise_decoder(largest_difference: Compare) -> None:
+    assert largest_difference(space.load("stdc1"), StdcSteps(), (100, 132)) < 1e-9
