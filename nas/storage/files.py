@@ -44,8 +44,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_together(paths: Sequence[Path], write: Callable[[Path], Written]) -> Written:
-    """Let `write` fill a temporary folder with files of the names of `paths`, then put them in the place of these, which
-    are neighbours. `write` is given the path there of the first; what else it leaves there is removed.
+    """Let `write` fill a temporary folder with files of the names of `paths`, then put them in the place of `paths`.
+
+    `paths` are neighbours. `write` is given the first one's path there; what else it leaves there is removed.
 
     The first is the one that is opened: it is put there last, and out of the way while the others are replaced, so that
     files which do not belong together are never read together. An error or a full disk leaves whatever was there

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TITLE = "ONNX"
 LIBRARY = "onnxruntime"
-SUFFIXES = (".onnx",)
+SUFFIXES: tuple[str, ...] = (".onnx",)
 
 
 def missing() -> str | None:

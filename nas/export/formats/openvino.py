@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TITLE = "OpenVINO IR"
 LIBRARY = "openvino"
-SUFFIXES = (".xml", ".bin")
+SUFFIXES: tuple[str, ...] = (".xml", ".bin")
 FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}  # others may need the cores
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TITLE = "TensorRT engine"
 LIBRARY = "tensorrt"
-SUFFIXES = (".engine",)
+SUFFIXES: tuple[str, ...] = (".engine",)
 NEWEST = 10  # major version
 
 
