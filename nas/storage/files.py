@@ -36,8 +36,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
         _settle(path.parent)
     except OSError as error:
-        if error.filename is None or str(temporary) in (error.filename, error.filename2):  # nobody knows that name
-            error.filename, error.filename2 = str(path), None
+        _rename(error, temporary, path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -78,11 +77,19 @@ def write_together(paths: Sequence[Path], write: Callable[[Path], Written]) -> W
         _settle(first.parent)
         return written
     except OSError as error:
-        if error.filename is None or str(error.filename).startswith(str(temporary)):  # nobody knows that name
-            error.filename, error.filename2 = str(first), None
+        _rename(error, temporary, first)
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename(error: OSError, temporary: Path, path: Path) -> None:
+    """Have an error say `path`, where it names what is or lies at `temporary`, which nobody knows, or nothing."""
+    given = (error.filename, error.filename2)
+    named = [Path(os.fsdecode(each)) for each in given if isinstance(each, str | bytes | os.PathLike)]
+    if not named or any(each.is_relative_to(temporary) for each in named):
+        error.filename = str(path)
+        del error.filename2  # set to None, it would be printed
 
 
 def _remove(path: Path) -> None:

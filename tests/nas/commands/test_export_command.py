@@ -76,8 +76,10 @@ def test_openvino_loads_the_pair_afresh_and_gives_the_labels_of_pytorch(nas, tra
     with torch.no_grad():
         expected = load_trained(str(trained), None).network(3)(image).numpy()
     monkeypatch.chdir(tmp_path)
-    answer = nas("export", trained, "--format", "openvino").done()
     model, weights = Path("model.xml"), Path("model.bin")
+    for earlier in (model, weights):
+        earlier.write_text("of an earlier export")
+    answer = nas("export", trained, "--format", "openvino").done()
     assert f"{model}, {weights}: image (1, 3, 64, 96) -> labels (1, 64, 96)" in answer.out
     assert "100.000 % of the labels are the same (2 images)" in answer.out
     assert {file.name for file in tmp_path.iterdir()} == {"model.xml", "model.bin"}
@@ -92,11 +94,6 @@ def test_openvino_loads_the_pair_afresh_and_gives_the_labels_of_pytorch(nas, tra
     }
     assert openvino.Type.f32 in kinds
     assert openvino.Type.f16 not in kinds, "weights were halved"
-
-    nas("export", trained, "--format", "openvino", "--logits", "--out", model).done()  # an earlier pair may go
-    logits = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(image.numpy())[0]
-    np.testing.assert_allclose(logits, expected, atol=1e-3 * np.ptp(expected))
-    assert {file.name for file in tmp_path.iterdir()} == {"model.xml", "model.bin"}
 
 
 @pytest.mark.parametrize("there", ["m.bin", "m.xml"])
