@@ -24,7 +24,7 @@ COMMANDS = {
     "evaluate": "per-class IoU of a trained network",
     "predict": "colour overlays to look at",
     "show": "a network's layers, parameters and multiply-adds",
-    "export": "ONNX, checked against PyTorch",
+    "export": "ONNX, OpenVINO or TensorRT, checked against PyTorch",
     "report": "a run as one HTML file and as data",
     "data": "what a data set holds, and what is odd about it",
     "doctor": "what this machine can do, and what is missing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
         ("dali", _dali()),
         *((name, _library(name)) for name in LIBRARIES),
         *_runtimes(),
+        *_formats(),
         ("cache", _answer(_cache)),
     ]
     width = max(len(name) for name, _ in lines)
@@ -133,6 +135,18 @@ def _runtimes() -> list[tuple[str, str]]:
         return f"{found.target}: {found.reason}"
 
     return [*lines, ("default target", _answer(chosen))]
+
+
+def _formats() -> list[tuple[str, str]]:
+    """What `nas export` writes here."""
+    from nas.export import formats
+
+    def state(name: str) -> str:
+        form = formats.load(name)
+        missing = form.missing()
+        return f"ready: {form.TITLE} ({', '.join(form.SUFFIXES)})" if missing is None else f"not here: {missing}"
+
+    return [(f"export {name}", _answer(functools.partial(state, name))) for name in formats.names()]
 
 
 def _version(package: str) -> str:

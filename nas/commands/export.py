@@ -1,4 +1,4 @@
-"""`nas export`: a trained network as an ONNX file that was compared with PyTorch."""
+"""`nas export`: a trained network as a file for a runtime, which was compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -13,34 +13,47 @@ gives `labels`, int64 (1, H, W), upsampling and arg-max inside, which is what la
 
 examples:
   nas export runs/erfnet --out erfnet.onnx                     a folder of nas train or nas search
-  nas export erfnet --weights w.safetensors --input 512x1024 --logits"""
+  nas export erfnet --weights w.safetensors --input 512x1024 --logits
+  nas export runs/erfnet --format openvino --out erfnet.xml    and erfnet.bin beside it"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas export`."""
+    from nas.export import formats
+
     parser.epilog = EPILOG
     common.add_trained(parser)
     common.add_data(parser, default=None)
     parser.add_argument(
-        "--out", metavar="FILE", type=common.path, default="model.onnx", help="the file to write (default: model.onnx)"
+        "--format",
+        metavar="FORMAT",
+        default=formats.DEFAULT,
+        help=f"{', '.join(formats.names())}, where its library is installed (default: {formats.DEFAULT})",
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", type=common.path, help="the file to write (default: model.onnx, or as the format ends)"
     )
     parser.add_argument("--logits", action="store_true", help="logits instead of labels")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write the file and print how well it agrees with PyTorch.
+    """Write the files and print how well they agree with PyTorch.
 
-    Raises: UserError for weights that do not fit, or a graph that differs from PyTorch.
+    Raises: UserError for an unknown format, one that is not here, weights that do not fit, or files that differ from
+    PyTorch.
     """
     from pathlib import Path
 
     from nas.data import MEAN, STD
+    from nas.export import formats
     from nas.host.memory import require_inference
     from nas.runs.trained import load_trained
-    from nas.storage.files import write_atomically
 
-    out = Path(options.out)
-    output.require_own_file(out, ".onnx")
+    form = formats.require(options.format)
+    suffix = form.SUFFIXES[0]
+    out = Path(options.out or f"model{suffix}")
+    files = formats.files_of(form, out)
+    output.require_own_files(files, suffix)
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
 
@@ -53,14 +66,14 @@ def run(options: argparse.Namespace) -> None:
     height, width = labelling.size
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     output.folder(out.parent)
-    checks = []
-    write_atomically(out, lambda file: checks.append(export_checked(network, file, images, labels=not options.logits)))
+    check = export_checked(network, out, images, labels=not options.logits, form=form)
     gives = (
         f"logits (1, {len(labelling.classes)}, {height}, {width})"
         if options.logits
         else f"labels (1, {height}, {width})"
     )
-    print(f"{out}: image (1, 3, {height}, {width}) -> {gives}, {out.stat().st_size / 2**20:.1f} MiB")
-    print(f"against PyTorch: {checks[0]}")
+    written = sum(file.stat().st_size for file in files) / 2**20
+    print(f"{', '.join(map(str, files))}: image (1, 3, {height}, {width}) -> {gives}, {written:.1f} MiB")
+    print(f"against PyTorch: {check}")
     print(f"input: RGB in 0..1, minus {list(MEAN)}, divided by {list(STD)}")
     print(f"classes: {', '.join(labelling.classes)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -23,20 +23,33 @@ def folder(text: str | Path) -> Path:
     return found
 
 
-def require_own_file(out: Path, suffix: str) -> None:
-    """Make sure that --out names a file that may be written: a new one, or one of its kind that nothing certifies.
+def require_own_files(paths: Sequence[Path], suffix: str) -> None:
+    """Make sure that --out, the first of `paths`, names what may be written: new files, or those of its kind that
+    nothing certifies. The others are what is written beside it; then all of them are there, or none, and --out ends in
+    `suffix`, by which they are found.
 
     Raises: UserError for a folder, for a file of another kind and for one that a certificate is about.
     """
     from nas.runs.certificate import CERTIFICATE, read_certificate
     from space.errors import UserError
 
+    out, *others = paths
     if out.is_dir():
         raise UserError(f"--out: expected a file, got the folder {out}; give {out / f'model{suffix}'}, say")
+    if out.suffix != suffix and others:
+        raise UserError(f"--out: expected a file that ends in {suffix}, got {out}; give {out}{suffix}, say")
     if out.exists() and out.suffix != suffix:
         raise UserError(f"--out: expected a new file, or one that ends in {suffix}, got {out}, which would be lost")
-    if (out.parent / CERTIFICATE).is_file() and out.name in read_certificate(out.parent).sha256:
-        raise UserError(f"--out: {out} is what {out.parent / CERTIFICATE} is about; give another file")
+    there = [path for path in paths if path.exists()]
+    if any(path.is_dir() for path in there) or (there and len(there) < len(paths)):
+        raise UserError(
+            f"--out: expected {' and '.join(map(str, paths))} of an earlier export, or none of them, got {there[-1]}, "
+            "which would be lost; give another file"
+        )
+    certified = read_certificate(out.parent).sha256 if (out.parent / CERTIFICATE).is_file() else {}
+    for path in paths:
+        if path.name in certified:
+            raise UserError(f"--out: {path} is what {out.parent / CERTIFICATE} is about; give another file")
 
 
 @contextlib.contextmanager

@@ -1,1 +1,3 @@
-"""A network as an ONNX graph (`graph`, with the `rewrites` of some operations), and its `comparison` with PyTorch."""
+"""A network as an ONNX graph (`graph`, with the `rewrites` of some operations), the file `formats` that are made of it,
+and the `comparison` of what they give with PyTorch.
+"""

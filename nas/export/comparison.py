@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from nas.export.graph import INPUT_NAME
+if TYPE_CHECKING:
+    from nas.export.formats import Call
 
 SAME_LABELS = 0.999  # least share of pixels with the same label, beyond floating-point ties
 TIE_FP32 = 1e-4  # classes whose logits differ by less than this share of the logits' range are a tie
@@ -23,20 +25,13 @@ class Comparison:
     """Share of pixels with the same label, ties at floating-point level counted as the same."""
 
 
-def compare_onnx(network: nn.Module, graph: bytes, image: torch.Tensor) -> Comparison:
-    """How well the graph, run by ONNX Runtime, agrees with `network` on `image` (1, 3, H, W) float32 on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1  # others may need the cores
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    output = torch.from_numpy(session.run(None, {INPUT_NAME: image.contiguous().numpy()})[0])
-    expected = logits_of(network, image)
+def compare(logits: torch.Tensor, run: Call, image: torch.Tensor) -> Comparison:
+    """How well what `run` gives for `image` (1, 3, H, W) float32, labels or logits, agrees with PyTorch's `logits`."""
+    output = torch.from_numpy(run(image.contiguous().numpy()))
     if output.ndim == 3:
-        return Comparison(max_abs_difference=None, same_labels=same_labels(expected, output))
-    difference = float((output - expected).abs().max())
-    return Comparison(max_abs_difference=difference, same_labels=same_labels(expected, output.argmax(1)))
+        return Comparison(max_abs_difference=None, same_labels=same_labels(logits, output))
+    difference = float((output - logits).abs().max())
+    return Comparison(max_abs_difference=difference, same_labels=same_labels(logits, output.argmax(1)))
 
 
 def logits_of(network: nn.Module, image: torch.Tensor) -> torch.Tensor:

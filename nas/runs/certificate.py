@@ -20,7 +20,7 @@ from nas.training.scores import Scores
 from space import Architecture, UserError, multiply_adds, parameters, strict
 
 if TYPE_CHECKING:
-    from nas.runs.checked_export import OnnxCheck
+    from nas.runs.checked_export import FileCheck
 
 MODEL = "model.onnx"
 CERTIFICATE = "certificate.yaml"
@@ -159,7 +159,7 @@ class Evidence:
     latency: Latency
     scored: Scored | None
     """None where there was no data set."""
-    check: OnnxCheck
+    check: FileCheck
     """Of model.onnx against PyTorch."""
     deployed: Deployed | None = None
 

@@ -1,23 +1,25 @@
-"""An ONNX file that was compared with PyTorch before anybody gets it."""
+"""Files of a network, as ONNX or what is made of it, that were compared with PyTorch before anybody gets them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from nas.export.comparison import SAME_LABELS, compare_onnx, logits_of
+from nas.export.comparison import SAME_LABELS, compare, logits_of
+from nas.export.formats import Format, files_of, onnx
 from nas.export.graph import onnx_bytes, with_labels
+from nas.storage.files import write_together
 from space.errors import ExportError
 
 LOGITS = 1e-3  # largest difference of logits that is allowed, as a share of their range; rounding gives some 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxCheck:
-    """How well a graph run by ONNX Runtime agrees with PyTorch in float32 on the CPU, the worst over `images`."""
+class FileCheck:
+    """How well a file, run by what reads it, agrees with PyTorch in float32 on the CPU, the worst over `images`."""
 
     images: int
     max_abs_difference: float | None
@@ -35,38 +37,56 @@ class OnnxCheck:
         )
 
 
-def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bool) -> OnnxCheck:
-    """Write `network` as an ONNX file for one image of the size of `images` (N, 3, H, W), compared on all of them.
+def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bool, form: Format = onnx) -> FileCheck:
+    """Write `network` in a format for one image of the size of `images` (N, 3, H, W), compared on all of them.
 
-    With `labels` the file gives labels (1, H, W), as they are timed; the logits are then compared before the
-    arg-max is put behind them. Nothing is left at `path` when the graph differs.
+    What is compared is read back from what was written. With `labels` the file gives labels (1, H, W), as they are
+    timed; a file that gives the logits is then compared first, and so is the ONNX graph that another format is made
+    from. Files at `path` are replaced whole, and nothing is left there when they would differ from PyTorch.
 
-    Raises: ExportError when the network cannot be expressed or the graph gives something else than PyTorch.
+    Raises: ExportError when the network cannot be expressed or the files give something else than PyTorch.
     """
     size = (int(images.shape[-2]), int(images.shape[-1]))
     graph = onnx_bytes(network, size, labels=False)
-    difference = tolerance = 0.0
+
+    def write(file: Path) -> FileCheck:
+        if form is not onnx:
+            _compared(onnx, graph, file.with_name("source.onnx"), network, images)
+        if not labels:
+            return _compared(form, graph, file, network, images)
+        check = _compared(form, graph, file.with_name(f"logits{file.suffix}"), network, images)
+        of_labels = _compared(form, with_labels(graph), file, network, images)
+        return replace(check, same_labels=of_labels.same_labels)
+
+    return write_together(files_of(form, path), write)
+
+
+def _compared(form: Format, graph: bytes, file: Path, network: nn.Module, images: Tensor) -> FileCheck:
+    """How well a graph of logits or of labels, once it is written and read back, agrees with PyTorch.
+
+    Raises: ExportError when it does not.
+    """
+    form.write(graph, file)
+    run = form.open_file(file)
+    difference = tolerance = None
     same = 1.0
     for image in torch.split(images, 1):
-        expected = logits_of(network, image)
-        agreement = compare_onnx(network, graph, image)
-        assert agreement.max_abs_difference is not None, "the graph was asked for logits"
-        allowed = LOGITS * float(expected.max() - expected.min())
+        logits = logits_of(network, image)
+        agreement = compare(logits, run, image)
         same = min(same, agreement.same_labels)
-        difference = max(difference, agreement.max_abs_difference)
-        tolerance = max(tolerance, allowed)
-        _require(agreement.max_abs_difference <= allowed, f"logits off by {agreement.max_abs_difference:.2e}", allowed)
-    if labels:
-        graph = with_labels(graph)
-        same = min(compare_onnx(network, graph, image).same_labels for image in torch.split(images, 1))
-    _require(same >= SAME_LABELS, f"other labels on {1 - same:.2%} of the pixels", tolerance)
-    path.write_bytes(graph)
-    return OnnxCheck(images=len(images), max_abs_difference=difference, tolerance=tolerance, same_labels=same)
+        if agreement.max_abs_difference is not None:
+            allowed = LOGITS * float(logits.max() - logits.min())
+            fits = agreement.max_abs_difference <= allowed
+            _require(fits, form, f"logits to within {allowed:.2e}", f"{agreement.max_abs_difference:.2e}")
+            difference = max(difference or 0.0, agreement.max_abs_difference)
+            tolerance = max(tolerance or 0.0, allowed)
+    _require(same >= SAME_LABELS, form, "labels", f"others on {1 - same:.2%} of the pixels")
+    return FileCheck(images=len(images), max_abs_difference=difference, tolerance=tolerance, same_labels=same)
 
 
-def _require(fits: bool, came: str, allowed: float) -> None:
+def _require(fits: bool, form: Format, expected: str, came: str) -> None:
     if not fits:
         raise ExportError(
-            f"ONNX: expected PyTorch's logits to within {allowed:.2e} and the same labels, got {came}; nothing was "
-            "written. Check that the weights are finite, and try another version of torch or onnxruntime"
+            f"{form.TITLE}: expected PyTorch's {expected}, got {came}; nothing was written. Check that the weights are "
+            f"finite, and try another version of torch or {form.LIBRARY}"
         )

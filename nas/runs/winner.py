@@ -81,7 +81,7 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
     `nas.latency.WorkerError` when the measuring process broke.
     """
     from nas.latency.machine import lane
-    from nas.runs.checked_export import OnnxCheck, export_checked
+    from nas.runs.checked_export import FileCheck, export_checked
     from nas.training.weights import load_into, save_weights
 
     architecture, labelling, dataset = finished.architecture, finished.labelling, finished.dataset
@@ -99,7 +99,7 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
         if deployed is not None and deployed.graph != (unfinished / MODEL).read_bytes():
             (unfinished / MODEL).write_bytes(deployed.graph)
             count, share = _validation_count(dataset), deployed.same_labels
-            check = OnnxCheck(images=count, max_abs_difference=None, tolerance=None, same_labels=share)
+            check = FileCheck(images=count, max_abs_difference=None, tolerance=None, same_labels=share)
         with certification.meter_of(certification.target, labelling.size, num_classes) as meter:
             if deployed is None:
                 latency = meter.measure(architecture, weights=unfinished / WEIGHTS, within=certification.within)

@@ -6,12 +6,14 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from space.errors import DamagedError, UserError
 
-UNFINISHED = re.compile(r"\..+\.(\d+|words)\.tmp")  # as `write_atomically` names them, and last words
+Written = TypeVar("Written")
+UNFINISHED = re.compile(r"\..+\.(\d+|words)\.tmp")  # as files and folders are named here, and last words
 OWNER = ".owner"  # in a folder: the process that writes there (`nas.storage.ownership`)
 
 
@@ -34,11 +36,68 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
         _settle(path.parent)
     except OSError as error:
-        if error.filename is None or str(temporary) in (error.filename, error.filename2):  # nobody knows that name
-            error.filename, error.filename2 = str(path), None
+        _rename(error, temporary, path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_together(paths: Sequence[Path], write: Callable[[Path], Written]) -> Written:
+    """Let `write` fill a temporary folder with files of the names of `paths`, then put them in the place of `paths`.
+
+    `paths` are neighbours. `write` is given the first one's path there; what else it leaves there is removed.
+
+    The first is the one that is opened: it is put there last, and out of the way while the others are replaced, so that
+    files which do not belong together are never read together. An error or a full disk leaves whatever was there
+    before; a process that is killed leaves that, the new files or, in the instant between the moves, not the first. One
+    file alone is replaced in one move. One process at a time.
+    """
+    first, *others = paths
+    first.parent.mkdir(parents=True, exist_ok=True)
+    temporary = first.with_name(f".{first.name}.{os.getpid()}.tmp")
+    new, old = temporary / "new", temporary / "old"
+    try:
+        _remove(temporary)  # of a process that was killed and had our number
+        for folder in (new, old):
+            folder.mkdir(parents=True)
+        written = write(new / first.name)
+        for path in paths:
+            with (new / path.name).open("rb") as file:
+                os.fsync(file.fileno())
+        with contextlib.ExitStack() as undo:
+            for path in paths if others else ():
+                if path.exists():
+                    os.replace(path, old / path.name)
+                    undo.callback(os.replace, old / path.name, path)
+                else:
+                    undo.callback(path.unlink, missing_ok=True)
+            for path in (*others, first):
+                os.replace(new / path.name, path)
+            undo.pop_all()
+        _settle(first.parent)
+        return written
+    except OSError as error:
+        _rename(error, temporary, first)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename(error: OSError, temporary: Path, path: Path) -> None:
+    """Have an error say `path`, where it names what is or lies at `temporary`, which nobody knows, or nothing."""
+    given = (error.filename, error.filename2)
+    named = [Path(os.fsdecode(each)) for each in given if isinstance(each, str | bytes | os.PathLike)]
+    if not named or any(each.is_relative_to(temporary) for each in named):
+        error.filename = str(path)
+        del error.filename2  # set to None, it would be printed
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder with all that it holds, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _settle(folder: Path) -> None:
@@ -52,10 +111,10 @@ def _settle(folder: Path) -> None:
 
 def clear_unfinished(folder: Path) -> None:
     """Remove what killed processes left of files that they were writing in a folder and below. Nobody writes there."""
-    for leftover in folder.rglob(".*.tmp"):
+    for leftover in list(folder.rglob(".*.tmp")):
         found = UNFINISHED.fullmatch(leftover.name)  # other programs call theirs otherwise
         if found and not Path(f"/proc/{found[1]}").exists():  # nor is one taken from a process that is at it
-            leftover.unlink(missing_ok=True)
+            _remove(leftover)
 
 
 def read_text(path: Path, expected: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nas.commands.doctor import dali_advice
+from nas.export import formats
 from nas.latency import default, runtimes
 from nas.latency.default import Speed
 from nas.latency.target import Target
@@ -43,6 +44,10 @@ def test_it_tells_what_is_here(nas, cache):
     assert all(any(line.startswith(name) for line in lines) for name in runtimes.names())
     assert lines["onnxruntime@cpu"].endswith("ready")
     assert lines["null@cpu"].endswith("ready: simulated, for tests")
+    assert {f"export {name}" for name in formats.names()} <= set(lines)
+    assert lines["export onnx"].endswith("ready: ONNX (.onnx)")
+    assert lines["export openvino"].endswith("ready: OpenVINO IR (.xml, .bin)")
+    assert formats.load("tensorrt").missing() or "ready" in lines["export tensorrt"]
     assert onnxruntime.__version__  # which is why it is ready
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
+import openvino
+import pytest
 import torch
 
+from nas.export import formats
 from nas.runs.trained import load_trained
 
 
@@ -64,3 +69,55 @@ def test_a_file_that_would_be_lost_is_not_written_over(trained, nas):
     told = nas("export", trained, "--out", trained / "weights.safetensors").refusal()
     assert "expected a new file, or one that ends in .onnx" in told
     assert (trained / "weights.safetensors").read_bytes() == before
+
+
+def test_openvino_loads_the_pair_afresh_and_gives_the_labels_of_pytorch(nas, trained, tmp_path, monkeypatch):
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = load_trained(str(trained), None).network(3)(image).numpy()
+    monkeypatch.chdir(tmp_path)
+    model, weights = Path("model.xml"), Path("model.bin")
+    for earlier in (model, weights):
+        earlier.write_text("of an earlier export")
+    answer = nas("export", trained, "--format", "openvino").done()
+    assert f"{model}, {weights}: image (1, 3, 64, 96) -> labels (1, 64, 96)" in answer.out
+    assert "100.000 % of the labels are the same (2 images)" in answer.out
+    assert {file.name for file in tmp_path.iterdir()} == {"model.xml", "model.bin"}
+
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled(image.numpy())[0]
+    assert [each.any_name for each in compiled.outputs] == ["labels"]
+    assert found.shape == (1, 64, 96)
+    assert (found == expected.argmax(1)).mean() > 0.999
+    kinds = {
+        output.get_element_type() for each in openvino.Core().read_model(model).get_ops() for output in each.outputs()
+    }
+    assert openvino.Type.f32 in kinds
+    assert openvino.Type.f16 not in kinds, "weights were halved"
+
+
+@pytest.mark.parametrize("there", ["m.bin", "m.xml"])
+def test_half_a_pair_is_somebody_elses(nas, trained, there, tmp_path):
+    (tmp_path / there).write_text("mine")
+    told = nas("export", trained, "--format", "openvino", "--out", tmp_path / "m.xml").refusal()
+    assert f"of an earlier export, or none of them, got {tmp_path / there}, which would be lost" in told
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_weights_of_a_pair_are_found_by_its_name(nas, trained, tmp_path):
+    told = nas("export", trained, "--format", "openvino", "--out", tmp_path / "m.onnx").refusal()
+    assert f"expected a file that ends in .xml, got {tmp_path / 'm.onnx'}" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones(nas, trained):
+    told = nas("export", trained, "--format", "open-vino").refusal()
+    assert f"expected one of {', '.join(formats.names())}; got 'open-vino'; did you mean 'openvino'?" in told
+
+
+def test_a_format_that_is_not_here_says_what_to_install(nas, trained, tmp_path):
+    if formats.load("tensorrt").missing() is None:
+        pytest.skip("TensorRT is here")
+    told = nas("export", trained, "--format", "tensorrt", "--out", tmp_path / "m.engine").refusal()
+    assert "tensorrt cannot be written here: pip install 'tensorrt<11'" in told
+    assert list(tmp_path.iterdir()) == []

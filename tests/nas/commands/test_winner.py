@@ -21,7 +21,7 @@ from nas.data import MEAN, STD, DataSpec, load
 from nas.latency import Meter, parse_target
 from nas.latency.budget import Budget
 from nas.runs.certificate import Certificate, Evidence, Scored, certify, read_certificate
-from nas.runs.checked_export import OnnxCheck
+from nas.runs.checked_export import FileCheck
 from nas.runs.labelling import Labelling
 from nas.runs.trained import load_winner
 from nas.runs.winner import Certification, Finished, write_winner
@@ -137,7 +137,7 @@ def test_the_certificate_says_whether_the_budget_is_met(winner, dataset, budget,
     evidence = Evidence(
         latency=known.latency,
         scored=Scored(scores=scores, images=2, device="cpu"),
-        check=OnnxCheck(images=1, max_abs_difference=0.0, tolerance=1.0, same_labels=1.0),
+        check=FileCheck(images=1, max_abs_difference=0.0, tolerance=1.0, same_labels=1.0),
     )
     wanted = None if budget is None else Budget.parse(budget)
     certificate = certify(load_winner(winner)[0], Labelling.of(dataset), wanted, evidence, winner)

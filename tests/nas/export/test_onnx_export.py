@@ -9,13 +9,18 @@ from torch import nn
 from torch.nn import functional
 
 import space
-from nas.export.comparison import compare_onnx, same_labels
+from nas.export.comparison import Comparison, compare, logits_of, same_labels
+from nas.export.formats.onnx import open_graph
 from nas.export.graph import INPUT_NAME, onnx_bytes
 from space.errors import UserError
 
 
 def noise(size: tuple[int, int]) -> torch.Tensor:
     return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(3))
+
+
+def compare_onnx(network: nn.Module, graph: bytes, image: torch.Tensor) -> Comparison:
+    return compare(logits_of(network, image), open_graph(graph), image)
 
 
 def settled(network: nn.Module) -> nn.Module:

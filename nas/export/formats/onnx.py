@@ -1,0 +1,47 @@
+"""ONNX: the graph as it is, run by ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nas.export.formats import Call
+
+TITLE = "ONNX"
+LIBRARY = "onnxruntime"
+SUFFIXES: tuple[str, ...] = (".onnx",)
+
+
+def missing() -> str | None:
+    lacking = [name for name in ("onnx", LIBRARY) if importlib.util.find_spec(name) is None]
+    return f"pip install {' '.join(lacking)}" if lacking else None
+
+
+def write(graph: bytes, path: Path) -> None:
+    path.write_bytes(graph)
+
+
+def open_file(path: Path) -> Call:
+    return open_graph(path.read_bytes())
+
+
+def open_graph(graph: bytes) -> Call:
+    """What runs a graph, as `open_file` what is in a file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # others may need the cores
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    (held,) = session.get_inputs()
+
+    def run(image: NDArray[np.float32]) -> NDArray[Any]:
+        output: NDArray[Any] = session.run(None, {held.name: image})[0]
+        return output
+
+    return run

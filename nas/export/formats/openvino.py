@@ -1,0 +1,56 @@
+"""OpenVINO IR: operations in an .xml file and weights, in full precision, in a .bin file beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from space.errors import ExportError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nas.export.formats import Call
+
+TITLE = "OpenVINO IR"
+LIBRARY = "openvino"
+SUFFIXES: tuple[str, ...] = (".xml", ".bin")
+FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}  # others may need the cores
+
+
+def missing() -> str | None:
+    lacking = [name for name in ("onnx", LIBRARY) if importlib.util.find_spec(name) is None]
+    return f"pip install {' '.join(lacking)}" if lacking else None
+
+
+def write(graph: bytes, path: Path) -> None:
+    import openvino
+
+    try:
+        openvino.save_model(openvino.Core().read_model(graph), path, compress_to_fp16=False)
+    except RuntimeError as error:  # it says no more than this of a full disk either
+        raise ExportError(f"{TITLE} cannot be written ({_line(error)}); see whether the disk is full") from None
+
+
+def open_file(path: Path) -> Call:
+    import openvino
+
+    try:
+        core = openvino.Core()
+        request = core.compile_model(core.read_model(path), "CPU", FULL_PRECISION).create_infer_request()
+    except RuntimeError as error:
+        raise ExportError(f"{TITLE} cannot be read back ({_line(error)}); try another version of {LIBRARY}") from None
+
+    def run(image: NDArray[np.float32]) -> NDArray[Any]:
+        request.set_input_tensor(openvino.Tensor(image, shared_memory=True))
+        request.infer()
+        output: NDArray[Any] = request.get_output_tensor().data.copy()
+        return output
+
+    return run
+
+
+def _line(error: RuntimeError) -> str:
+    return " ".join(str(error).split())

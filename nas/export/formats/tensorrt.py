@@ -1,0 +1,140 @@
+"""TensorRT: a serialized engine, for GPUs of the kind and for the version of TensorRT that it was built with.
+
+Weakly typed, as TensorRT 10 offers it: with fp16 the builder may choose half precision layer by layer, which is what a
+deployment gets from the same file. (TensorRT 11 has strongly typed networks only.) What `write` gives is in full
+precision, without TF32 too.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from space.errors import ExportError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from nas.export.formats import Call
+
+TITLE = "TensorRT engine"
+LIBRARY = "tensorrt"
+SUFFIXES: tuple[str, ...] = (".engine",)
+NEWEST = 10  # major version
+
+
+def missing() -> str | None:
+    lacking = missing_library()
+    if lacking is not None:
+        return lacking
+    import torch
+
+    return None if torch.cuda.is_available() else f"torch {torch.__version__} sees no GPU; use a machine with one"
+
+
+def missing_library() -> str | None:
+    """None when TensorRT is here, else how to get it; whether there is a GPU is not looked at."""
+    for name in ("onnx", LIBRARY):
+        if importlib.util.find_spec(name) is None:
+            return f"pip install '{name}{f'<{NEWEST + 1}' if name == LIBRARY else ''}'"
+    try:
+        found = version()
+    except (ImportError, OSError, AttributeError) as error:
+        return f"TensorRT cannot be loaded ({error}); pip install 'tensorrt<{NEWEST + 1}' again"
+    if found.partition(".")[0] != str(NEWEST):
+        return f"expected TensorRT {NEWEST}, got {found}; pip install 'tensorrt<{NEWEST + 1}'"
+    return None
+
+
+def version() -> str:
+    """As the module says it: what installed it may be called tensorrt, tensorrt-cu12 or nvidia-tensorrt."""
+    import tensorrt
+
+    return str(tensorrt.__version__)
+
+
+def write(graph: bytes, path: Path) -> None:
+    try:
+        plan = build(graph, half=False, tf32=False)
+    except RuntimeError as error:
+        raise ExportError(f"{TITLE} cannot be written: {' '.join(str(error).split())}") from None
+    path.write_bytes(plan)
+
+
+def open_file(path: Path) -> Call:
+    import torch
+
+    plan = path.read_bytes()
+
+    def run(image: NDArray[np.float32]) -> NDArray[Any]:
+        device = torch.device("cuda", torch.cuda.current_device())
+        output: NDArray[Any] = open_plan(plan, torch.from_numpy(image).to(device).contiguous())().cpu().numpy()
+        return output
+
+    return run
+
+
+def build(graph: bytes, *, half: bool, tf32: bool = True) -> Any:
+    """A serialized engine of a graph for the current GPU; `half` and `tf32` are what the builder may compute in.
+
+    Raises: RuntimeError when TensorRT cannot.
+    """
+    import tensorrt
+
+    builder = tensorrt.Builder(_logger())
+    definition = builder.create_network(0)
+    parser = tensorrt.OnnxParser(definition, _logger())
+    if not parser.parse(graph):
+        problems = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise RuntimeError(f"TensorRT cannot read the exported graph: {problems}")
+    config = builder.create_builder_config()
+    if half:
+        config.set_flag(tensorrt.BuilderFlag.FP16)
+    if not tf32:  # which is on unless told otherwise
+        config.clear_flag(tensorrt.BuilderFlag.TF32)
+    plan = builder.build_serialized_network(definition, config)
+    if plan is None:
+        raise RuntimeError("TensorRT built no engine from the exported graph; its messages say why")
+    return plan
+
+
+def open_plan(plan: Any, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """What runs a serialized engine on the `image` (1, 3, H, W) that lies on the current GPU: call() -> its output."""
+    import tensorrt
+    import torch
+
+    from nas.export.graph import INPUT_NAME
+
+    engine = tensorrt.Runtime(_logger()).deserialize_cuda_engine(plan)
+    context = engine.create_execution_context()
+    (name,) = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)} - {INPUT_NAME}
+    kinds = {
+        tensorrt.DataType.INT64: torch.int64,
+        tensorrt.DataType.INT32: torch.int32,
+        tensorrt.DataType.FLOAT: torch.float32,
+    }
+    shape = tuple(engine.get_tensor_shape(name))
+    output = torch.empty(shape, dtype=kinds[engine.get_tensor_dtype(name)], device=image.device)
+    context.set_tensor_address(INPUT_NAME, image.data_ptr())
+    context.set_tensor_address(name, output.data_ptr())
+    stream = torch.cuda.Stream(device=image.device)  # type: ignore[no-untyped-call]
+    # The context holds bare addresses: what they point at has to live as long.
+    return functools.partial(_execute, context, stream, output, (engine, image))
+
+
+@functools.cache
+def _logger() -> Any:
+    import tensorrt
+
+    return tensorrt.Logger(tensorrt.Logger.WARNING)
+
+
+def _execute(context: Any, stream: Any, output: torch.Tensor, owners: tuple[object, ...]) -> torch.Tensor:
+    context.execute_async_v3(stream.cuda_stream)
+    stream.synchronize()
+    return output

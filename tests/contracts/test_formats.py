@@ -1,0 +1,139 @@
+"""What every format of exported networks must do; a new file in nas/export/formats is tested by being there."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import space
+from nas.export import formats
+from nas.export.comparison import logits_of, same_labels
+from nas.export.formats import Format, files_of, onnx
+from nas.runs.checked_export import export_checked
+from space.errors import ExportError, UserError
+
+ON_A_GPU = ("tensorrt",)
+SIZE = (45, 84)
+FORMATS = [pytest.param(each, marks=[pytest.mark.gpu] * (each in ON_A_GPU)) for each in formats.names()]
+
+
+@pytest.fixture
+def form(request: pytest.FixtureRequest) -> Format:
+    found = formats.load(request.param)
+    missing = found.missing()
+    if missing is not None:
+        pytest.skip(missing)
+    return found
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.PReLU(8),
+        nn.Conv2d(8, 5, 1),
+        nn.Upsample(SIZE, mode="bilinear"),
+    ).eval()
+
+
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def test_each_file_is_a_format() -> None:
+    files = {module.name.replace("_", "-") for module in pkgutil.iter_modules(formats.__path__)}
+    assert set(formats.names()) >= files >= {"onnx", "openvino", "tensorrt"}
+
+
+@pytest.mark.parametrize("form", FORMATS, indirect=True)
+def test_what_is_written_gives_what_pytorch_gives(form: Format, tmp_path: Path) -> None:
+    exported = network()
+    for name, labels in (("labels", True), ("logits", False)):
+        path = tmp_path / name / f"net.of.mine{form.SUFFIXES[0]}"
+        check = export_checked(exported, path, images(), labels=labels, form=form)
+        assert check.same_labels == 1.0
+        assert check.max_abs_difference is not None
+        assert set(path.parent.iterdir()) == set(files_of(form, path))
+        output = form.open_file(path)(images()[:1].numpy())
+        expected = logits_of(exported, images()[:1])
+        if labels:
+            assert output.shape == (1, *SIZE)
+            assert same_labels(expected, torch.from_numpy(output)) == 1.0
+        else:
+            np.testing.assert_allclose(output, expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMATS, indirect=True)
+def test_files_are_replaced_whole(form: Format, tmp_path: Path) -> None:
+    path = tmp_path / f"net{form.SUFFIXES[0]}"
+    for file in files_of(form, path):
+        file.write_bytes(b"an earlier one")
+    export_checked(network(), path, images(), labels=True, form=form)
+    assert set(tmp_path.iterdir()) == set(files_of(form, path))
+    assert all(b"an earlier one" not in file.read_bytes() for file in tmp_path.iterdir())
+    assert form.open_file(path)(images()[:1].numpy()).shape == (1, *SIZE)
+
+
+class Spoiling:
+    """A format of two files whose converter gets the network wrong."""
+
+    TITLE, LIBRARY, SUFFIXES = "spoilt", "nothing", (".net", ".weights")
+
+    def missing(self) -> None:
+        """It is here."""
+
+    def write(self, graph: bytes, path: Path) -> None:
+        path.write_bytes(graph)
+        path.with_suffix(".weights").write_bytes(b"1")
+
+    def open_file(self, path: Path) -> formats.Call:
+        run = onnx.open_file(path)
+        return lambda image: run(image) * 1.01
+
+
+@pytest.mark.parametrize("before", [(), (b"a net", b"its weights")])
+def test_what_differs_from_pytorch_leaves_what_was_there(before: tuple[bytes, ...], tmp_path: Path) -> None:
+    files = tmp_path / "a.net", tmp_path / "a.weights"
+    for file, data in zip(files, before, strict=False):
+        file.write_bytes(data)
+    with pytest.raises(ExportError, match=r"spoilt: expected PyTorch's logits .* nothing was written"):
+        export_checked(network(), files[0], images(), labels=True, form=Spoiling())
+    assert sorted(file.read_bytes() for file in tmp_path.iterdir()) == sorted(before)
+
+
+def test_an_unknown_one_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"expected one of onnx, openvino, tensorrt.*; got 'coreml'"):
+        formats.load("coreml")
+
+
+def run(program: str, folder: Path | None = None) -> str:
+    paths = [*([str(folder)] if folder else []), str(Path(space.__file__).parents[1]), *filter(None, sys.path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_another_package_brings_one_and_finding_them_loads_no_heavy_library(tmp_path: Path) -> None:
+    (tmp_path / "brought.py").write_text(
+        "TITLE, LIBRARY, SUFFIXES, write, open_file = 'A board', 'its library', ('.board',), print, print\n"
+        "missing = lambda: 'buy the board'\n"
+    )
+    (tmp_path / "brought-1.0.dist-info").mkdir()
+    (tmp_path / "brought-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: brought\nVersion: 1.0\n")
+    (tmp_path / "brought-1.0.dist-info" / "entry_points.txt").write_text("[framebudget.formats]\nboard = brought\n")
+    program = (
+        "import sys; from nas.export import formats; found = [formats.load(each) for each in formats.names()]\n"
+        "print(*formats.names(), formats.load('board').missing())\n"
+        "print([each for each in ('torch', 'onnx', 'onnxruntime', 'openvino', 'tensorrt') if each in sys.modules])"
+    )
+    told = run(program, tmp_path).splitlines()
+    assert told == ["onnx openvino tensorrt board buy the board", "[]"]
