@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas predict`."""
     parser.epilog = EPILOG
     common.add_trained(parser)
-    parser.add_argument("images", metavar="IMAGE", nargs="*", type=common.path, help="JPEG or PNG files of any size")
+    images = parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", type=common.path, help="JPEG or PNG files of any size"
+    )
+    images.required = False  # with --video; by nargs="*" none would be read behind an option that follows ARCH
     parser.add_argument(
         "--video", metavar="FILE|N", type=common.path, help="a video file, or a camera's number, instead of images"
     )
