@@ -100,6 +100,7 @@ def _overlay_images(options: argparse.Namespace) -> None:
 def _overlay_video(options: argparse.Namespace) -> None:
     from nas.runs.trained import certificate_of, load_trained
     from nas.video.frames import name_of, opened, source_of
+    from space.errors import DataError
 
     source = source_of(options.video)
     with opened(source) as video:
@@ -110,13 +111,15 @@ def _overlay_video(options: argparse.Namespace) -> None:
 
         from nas.video.overlays import Pace, write_overlays  # with PyTorch, not for what is refused above
 
+        certificate = certificate_of(options.architecture) if options.weights is None else None
         pace = Pace()
         try:
             write_overlays(video, segmenter, labelling, path, pace, options.frames)
-        finally:
+        except (KeyboardInterrupt, DataError):  # what is finished is kept
             if pace.network:
-                certificate = certificate_of(options.architecture) if options.weights is None else None
                 print(f"{path}: {pace}{_certified(certificate)}", flush=True)
+            raise
+        print(f"{path}: {pace}{_certified(certificate)}", flush=True)
 
 
 def _segmenter(options: argparse.Namespace, trained: Trained, labelling: Labelling) -> Segmenter:

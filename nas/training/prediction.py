@@ -25,9 +25,13 @@ def network_input(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np
     resized = Image.fromarray(image)
     if image.shape[:2] != size:
         resized = resized.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    # MEAN and STD are float64 here, so that only the last cast rounds.
-    pixels = (np.asarray(resized, dtype=np.float32) / 255 - MEAN) / STD
-    return pixels.astype(np.float32).transpose(2, 0, 1)[None]
+    # MEAN and STD are float64 here, so that only the last cast rounds. Tables are quicker than to count every pixel.
+    tables = ((np.arange(256, dtype=np.float32)[:, None] / 255 - MEAN) / STD).astype(np.float32)  # (256, 3)
+    values = np.asarray(resized)
+    pixels = np.empty(values.shape, dtype=np.float32)
+    for channel in range(3):
+        pixels[..., channel] = tables[:, channel].copy().take(values[..., channel])
+    return pixels.transpose(2, 0, 1)[None]
 
 
 def labels_of(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.uint8]:
