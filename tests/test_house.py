@@ -27,7 +27,8 @@ PACKAGES = ("space", "pruning", "nas")
 ROOMS = (
     "space", "pruning", "nas.host", "nas.storage", "nas.export", "nas.data", "nas.training", "nas.terminal",
     "nas.samplers", "nas.latency",
-    "nas.study", "nas.runs", "nas.quantization", "nas.prune", "nas.report", "nas.search", "nas.commands", "nas.cli",
+    "nas.study", "nas.runs", "nas.quantization", "nas.video", "nas.prune", "nas.report", "nas.search", "nas.commands",
+    "nas.cli",
 )  # fmt: skip
 SPACE_ROOMS = (
     "space.errors", "space.rules", "space.extensions", "space.strict", "space.choices", "space.graph", "space.channels",
@@ -58,7 +59,7 @@ TOP_LEVEL = {
     "studies",
     "tests",
 }
-HEAVY = {"torch", "ray", "optuna", "onnx", "onnxruntime", "nvidia", "matplotlib", "torch_pruning", "jinja2"}
+HEAVY = {"torch", "ray", "optuna", "onnx", "onnxruntime", "nvidia", "matplotlib", "torch_pruning", "jinja2", "cv2"}
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 

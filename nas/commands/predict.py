@@ -1,4 +1,4 @@
-"""`nas predict`: pictures under the colours of what a network sees in them."""
+"""`nas predict`: pictures, or a video, under the colours of what a network sees in them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nas.runs.certificate import Certificate
+    from nas.runs.labelling import Labelling
+    from nas.runs.trained import Trained
+    from nas.video.segmenter import Segmenter
+
 EPILOG = """\
+A video runs in the runtime that the network is certified in, where that is ready here, else in PyTorch. In the corner
+of each frame stand the milliseconds of the network and how many frames a second there are with everything. What is
+finished when Ctrl-C ends it is kept.
+
 examples:
   nas predict runs/erfnet street.jpg                           a folder of nas train or nas search
-  nas predict erfnet --weights w.safetensors --out overlays *.png"""
+  nas predict erfnet --weights w.safetensors --out overlays *.png
+  nas predict runs/night --video drive.mp4                     predictions/drive.overlay.mp4
+  nas predict runs/night --video 0                             the first camera, until Ctrl-C"""
 MENTIONED = 4  # classes named for each picture
 
 
@@ -25,7 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas predict`."""
     parser.epilog = EPILOG
     common.add_trained(parser)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", type=common.path, help="JPEG or PNG files of any size")
+    images = parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", type=common.path, help="JPEG or PNG files of any size"
+    )
+    images.required = False  # with --video; by nargs="*" none would be read behind an option that follows ARCH
+    parser.add_argument(
+        "--video", metavar="FILE|N", type=common.path, help="a video file, or a camera's number, instead of images"
+    )
+    parser.add_argument("--frames", metavar="N", type=common.whole_number, help="with --video: end after so many")
     parser.add_argument(
         "--out", metavar="DIR", type=common.path, default="predictions", help="where overlays go (default: predictions)"
     )
@@ -34,15 +52,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write one overlay per image; each is written as soon as it is finished.
+    """Write one overlay per image, each as soon as it is finished; or that of a video.
 
-    Raises: UserError for weights that do not fit, DataError naming an image that cannot be read.
+    Raises: UserError for weights that do not fit, DataError naming an image or a video that cannot be read.
     """
+    from space.errors import UserError
+
+    if bool(options.images) == (options.video is not None):
+        raise UserError(f"expected images or --video, got {'both' if options.images else 'neither'}; give one of them")
+    if options.video is None and options.frames is not None:
+        raise UserError("--frames goes with --video")
+    if options.frames is not None and options.frames < 1:
+        raise UserError(f"--frames: expected at least 1, got {options.frames}")
+    if options.video is None:
+        _overlay_images(options)
+    else:
+        _overlay_video(options)
+
+
+def _overlay_images(options: argparse.Namespace) -> None:
     from PIL import Image
 
     from nas.data import read_image
     from nas.data.pictures import overlay
     from nas.host.memory import require_inference
+    from nas.latency.machine import lane
     from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
 
@@ -55,11 +89,75 @@ def run(options: argparse.Namespace) -> None:
     require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
     network = trained.network(len(labelling.classes)).to(device)
     for image_path, overlay_path in _destinations(options.images, output.folder(options.out)):
-        image = read_image(image_path, None)
-        label = predict(network, image, labelling.size)
-        picture = Image.fromarray(overlay(image, label, labelling.palette))
+        with lane.training_step():  # nobody's timing is disturbed
+            image = read_image(image_path, None)
+            label = predict(network, image, labelling.size)
+            picture = Image.fromarray(overlay(image, label, labelling.palette))
         write_atomically(overlay_path, lambda file, picture=picture: picture.save(file, format="PNG"))  # type: ignore[misc]
         print(f"{overlay_path}: {_shares(label, labelling.classes)}", flush=True)
+
+
+def _overlay_video(options: argparse.Namespace) -> None:
+    from nas.runs.trained import certificate_of, load_trained
+    from nas.video.frames import name_of, opened, source_of
+    from space.errors import DataError
+
+    source = source_of(options.video)
+    with opened(source) as video:
+        trained = load_trained(options.architecture, options.weights)
+        labelling = common.labelling_of(options, trained)
+        path = output.folder(options.out) / f"{name_of(source)}.overlay.mp4"
+        segmenter = _segmenter(options, trained, labelling)
+
+        from nas.video.overlays import Pace, write_overlays  # with PyTorch, not for what is refused above
+
+        certificate = certificate_of(options.architecture) if options.weights is None else None
+        pace = Pace()
+        try:
+            write_overlays(video, segmenter, labelling, path, pace, options.frames)
+        except (KeyboardInterrupt, DataError):  # what is finished is kept
+            if pace.network:
+                print(f"{path}: {pace}{_certified(certificate)}", flush=True)
+            raise
+        print(f"{path}: {pace}{_certified(certificate)}", flush=True)
+
+
+def _segmenter(options: argparse.Namespace, trained: Trained, labelling: Labelling) -> Segmenter:
+    """What runs a network, which is printed: the runtime of its certificate if that can be, else PyTorch."""
+    from nas.host.memory import require_inference
+    from nas.video.segmenter import certified_form, of_form, of_pytorch
+    from space.errors import TargetError
+
+    reason = "as --device asks"
+    if options.device is None:
+        try:
+            if options.weights is not None:
+                raise TargetError("no certificate is about what --weights names")
+            form = certified_form(options.architecture, labelling.size)
+            require_inference(trained.architecture, labelling.size, len(labelling.classes))
+            print(f"the network runs on {form}, as certified", flush=True)
+            return of_form(form)
+        except TargetError as error:
+            reason = str(error)
+    device = common.device(options)
+    require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
+    print(f"the network runs in PyTorch on {device}: {reason}", flush=True)
+    return of_pytorch(trained.network(len(labelling.classes)).to(device), device)
+
+
+def _certified(certificate: Certificate | None) -> str:
+    """What the certificate says of time, to stand behind what was seen."""
+    from nas.latency.machine.device import cpu_model
+
+    if certificate is None:
+        return ""
+    latency = certificate.latency
+    processor = latency.environment.get("cpu", "")
+    there = f" with another processor ({processor})" if processor and processor != cpu_model() else ""
+    return (
+        f"; certified: {latency.p50_milliseconds:.2f} ms on {latency.target}{there}, taken alone on the machine, which "
+        "these were not"
+    )
 
 
 def _destinations(images: Sequence[str], out: Path) -> list[tuple[Path, Path]]:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 Palette = Sequence[tuple[int, int, int]]
 
-VOID_COLOUR = (0, 0, 0)
 GOLDEN_RATIO = 0.618033988749895
 
 
@@ -19,22 +18,22 @@ def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
     return tuple(_distinct_colour(index) for index in range(count))
 
 
-def colours(label: NDArray[np.uint8], palette: Palette) -> NDArray[np.uint8]:
-    """A label (H, W) in the colours of its classes, uint8 (H, W, 3); void is black."""
-    table = np.full((256, 3), VOID_COLOUR, dtype=np.uint8)
-    table[: len(palette)] = np.asarray(palette, dtype=np.uint8).reshape(-1, 3)
-    return table[label]
-
-
 def overlay(
     image: NDArray[np.uint8], label: NDArray[np.uint8], palette: Palette, opacity: float = 0.5
 ) -> NDArray[np.uint8]:
     """The image (H, W, 3) under the colours of its label (H, W); void leaves the image as it is. uint8 (H, W, 3)."""
     assert image.shape == (*label.shape, 3)
     assert 0 <= opacity <= 1
-    mixed = (1 - opacity) * image + opacity * colours(label, palette)
-    known = (label < len(palette))[..., None]
-    return np.where(known, np.rint(mixed), image).astype(np.uint8)
+    # What becomes of each value under each class and, in the last row, under void: quicker than by pixel.
+    values = np.arange(256)[None, None]  # (1, 1, 256)
+    classes = np.asarray(palette, dtype=np.uint8).reshape(-1, 3).T[..., None]  # (3, classes, 1)
+    mixed = np.rint((1 - opacity) * values + opacity * classes)
+    tables = np.append(mixed, np.broadcast_to(values, (3, 1, 256)), axis=1).astype(np.uint8)
+    rows = 256 * np.minimum(label, len(palette)).astype(np.intp)
+    painted = np.empty_like(image)
+    for channel in range(3):
+        painted[..., channel] = tables[channel].take(rows + image[..., channel])
+    return painted
 
 
 def _distinct_colour(index: int) -> tuple[int, int, int]:

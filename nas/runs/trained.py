@@ -134,7 +134,20 @@ def deployed_graph(name_or_path: str, target: Target) -> bytes | None:
     certificate, folder = certificate_of(name_or_path), folder_of(Path(name_or_path))
     if folder is None or certificate is None or not certificate.form or runtimes.reader(target) is None:
         return None
-    return (folder / MODEL).read_bytes() if certificate.precision == target.precision else None
+    return certified_graph(name_or_path) if certificate.precision == target.precision else None
+
+
+def certified_graph(name_or_path: str) -> bytes:
+    """The graph beside the certificate of a network in a winner's or a run's folder.
+
+    Raises: UserError when there is none, or another than was certified.
+    """
+    folder = folder_of(Path(name_or_path))
+    file = Path(name_or_path) / MODEL if folder is None else folder / MODEL
+    if not file.is_file():
+        raise UserError(f"{file}: expected the graph that {CERTIFICATE} beside it certifies, got none; bring it back")
+    require_certified(file)
+    return file.read_bytes()
 
 
 def certificate_of(name_or_path: str) -> Certificate | None:

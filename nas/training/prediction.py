@@ -17,16 +17,33 @@ def predict(network: nn.Module, image: NDArray[np.uint8], size: tuple[int, int])
     The network, put into evaluation mode, sees it resized to height and width `size` (bilinear, antialiased); its
     labels are brought back to the picture's size by nearest.
     """
-    height, width = image.shape[:2]
+    return fitted(labels_of(network, network_input(image, size))[0], image.shape[:2])
+
+
+def network_input(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A picture, uint8 (H, W, 3) of any size, as networks see it at height and width `size`: float32 (1, 3, h, w)."""
     resized = Image.fromarray(image)
-    if (height, width) != size:
+    if image.shape[:2] != size:
         resized = resized.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    # MEAN and STD are float64 here, so that only the last cast rounds.
-    pixels = (np.asarray(resized, dtype=np.float32) / 255 - MEAN) / STD
-    batch = torch.from_numpy(pixels.astype(np.float32).transpose(2, 0, 1)).unsqueeze(0)  # (1, 3, h, w)
+    # MEAN and STD are float64 here, so that only the last cast rounds. Tables are quicker than to count every pixel.
+    tables = ((np.arange(256, dtype=np.float32)[:, None] / 255 - MEAN) / STD).astype(np.float32)  # (256, 3)
+    values = np.asarray(resized)
+    pixels = np.empty(values.shape, dtype=np.float32)
+    for channel in range(3):
+        pixels[..., channel] = tables[:, channel].copy().take(values[..., channel])
+    return pixels.transpose(2, 0, 1)[None]
+
+
+def labels_of(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Classes, uint8 (1, h, w), that a network, put into evaluation mode, gives for `image` (1, 3, h, w)."""
+    batch = torch.from_numpy(image)
     with torch.inference_mode():
         logits = network.eval()(batch.to(next(network.parameters()).device))
-    label = Image.fromarray(logits[0].argmax(0).to(torch.uint8).cpu().numpy())
-    if (height, width) != size:
-        label = label.resize((width, height), Image.Resampling.NEAREST)
-    return np.array(label)
+        return logits.argmax(1).to(torch.uint8).cpu().numpy()  # type: ignore[no-any-return]
+
+
+def fitted(label: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A label (h, w) at height and width `size`, by nearest."""
+    if label.shape == size:
+        return label
+    return np.array(Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST))

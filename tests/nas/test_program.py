@@ -267,6 +267,7 @@ REFUSED = [
     ["report", "nosuch"],
     ["evaluate", "erfnet"],
     ["predict", "erfnet", "nosuch.png"],
+    ["predict", "erfnet", "--video", "nosuch.mp4"],
     ["export", "erfnet"],
 ]
 

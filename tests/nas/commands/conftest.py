@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 from PIL import Image
 
 import space
+from nas.latency.record import Latency
+from nas.runs.certificate import Certificate
+from space import strict
 from space.scale import scale_width
 
 HEIGHT, WIDTH = 64, 96
@@ -74,3 +78,27 @@ def trained(nas: Callable[..., Any], small: Path, pictures: Path, tmp_path_facto
     out = tmp_path_factory.mktemp("trained") / "out"
     nas("train", small, "--data", f"folder:{pictures}", "--input", "64x96", "--epochs", "1", "--out", out).done()
     return out
+
+
+@pytest.fixture(scope="session")
+def certify() -> Callable[[Path, str], None]:
+    """`certify(folder, target)` writes an invented certificate of the files that are in a folder."""
+
+    def write(folder: Path, target: str) -> None:
+        latency = Latency(
+            p50_milliseconds=9.0, p90_milliseconds=9.1, p99_milliseconds=9.2, ci_low_milliseconds=8.9,
+            ci_high_milliseconds=9.1, samples=40, ratio=1.8, ratio_low=1.7, ratio_high=1.9, reference_milliseconds=5.0,
+            raw_p50_milliseconds=9.0, target=target, height=HEIGHT, width=WIDTH, scope="all",
+        )  # fmt: skip
+        files = [folder / name for name in ("architecture.yaml", "weights.safetensors", "model.onnx")]
+        certificate = Certificate(
+            architecture=space.load(folder / "architecture.yaml").key, certified="2020-01-01", version="0",
+            budget="10ms", passed=True, latency=latency, precision="fp32", protocol="none", miou=0.5,
+            pixel_accuracy=0.5, class_iou={"ground": 0.5}, scored="no", data="folder", validation_images=3,
+            num_classes=3, input_mean=(0.0, 0.0, 0.0), input_std=(1.0, 1.0, 1.0), parameters=1, multiply_adds=1,
+            onnx_images=1, onnx_max_abs_difference=0.0, onnx_tolerance=1.0, onnx_same_labels=1.0,
+            sha256={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()},
+        )  # fmt: skip
+        (folder / "certificate.yaml").write_text(strict.dump(certificate))
+
+    return write

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 
 import pytest
 import torch
 
 import space
-from nas.latency.record import Latency
-from nas.runs.certificate import Certificate
 from nas.runs.trained import load_architecture, load_trained
 from nas.training.weights import load_weights, read_metadata, save_weights
-from space import UserError, strict
+from space import UserError
 from space.scale import scale_width
-
-LATENCY = Latency(
-    p50_milliseconds=9.0, p90_milliseconds=9.1, p99_milliseconds=9.2, ci_low_milliseconds=8.9, ci_high_milliseconds=9.1,
-    samples=40, ratio=1.8, ratio_low=1.7, ratio_high=1.9, reference_milliseconds=5.0, raw_p50_milliseconds=9.0,
-    target="null@cpu:1", height=64, width=96, scope="all",
-)  # fmt: skip
 
 
 @pytest.fixture
-def certified(trained, tmp_path):
+def certified(trained, certify, tmp_path):
     """A trained network with the certificate of its files, as a winner's folder has it."""
     folder = tmp_path / "run" / "winner"
     shutil.copytree(trained, folder)
-    files = ("architecture.yaml", "weights.safetensors")
-    certificate = Certificate(
-        architecture=space.load(folder / "architecture.yaml").key, certified="2020-01-01", version="0", budget="10ms",
-        passed=True, latency=LATENCY, precision="fp32", protocol="none", miou=0.5, pixel_accuracy=0.5,
-        class_iou={"ground": 0.5}, scored="no", data="folder", validation_images=3, num_classes=3,
-        input_mean=(0.0, 0.0, 0.0), input_std=(1.0, 1.0, 1.0), parameters=1, multiply_adds=1, onnx_images=1,
-        onnx_max_abs_difference=0.0, onnx_tolerance=1.0, onnx_same_labels=1.0,
-        sha256={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
-    )  # fmt: skip
-    (folder / "certificate.yaml").write_text(strict.dump(certificate))
+    certify(folder, "null@cpu:1")
     return folder
 
 

@@ -1,0 +1,212 @@
+"""Frames of videos and cameras, and videos that are written, by OpenCV.
+
+FFmpeg, which decodes for OpenCV, would also fetch addresses, follow playlists to wherever they lead and draw texts as
+pictures. So a video is a file that is here, in one of the usual containers by its content, and that opens nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.storage.files import write_atomically
+from space.errors import DataError, HaltedError, UserError
+
+CONTAINERS = "MP4, MOV, Matroska, WebM, AVI or MPEG"
+CODEC = "mp4v"
+USUAL_RATES = (1.0, 240.0)
+"""Frames per second; a file or a camera that says something else is taken to have DEFAULT_RATE."""
+DEFAULT_RATE = 25.0
+_DEMUXERS = "mov,matroska,avi,mpegts,mpeg"  # FFmpeg's names of CONTAINERS
+_CAMERA = re.compile(r"[0-9]{1,2}")
+
+Source = Path | int
+"""A video file, or the number of a camera."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Video:
+    """What is read, one frame at a time."""
+
+    frames: Iterator[NDArray[np.uint8]]
+    """Each (H, W, 3), RGB."""
+    frames_per_second: float
+
+
+def source_of(text: str) -> Source:
+    """The file or the camera that `text` names.
+
+    Raises: DataError when there is no such file; UserError for an address.
+    """
+    if _CAMERA.fullmatch(text):
+        return int(text)
+    path = Path(text)
+    if path.is_file():
+        return path
+    if "://" in text:
+        raise UserError(f"--video: expected a file or a camera's number, got the address {text}; fetch it first")
+    if path.exists():
+        raise DataError(f"{text}: expected a video file, got a folder or a device; give a file or a camera's number")
+    raise DataError(f"{text}: expected a video file or a camera's number such as 0, got no such file; check the path")
+
+
+def name_of(source: Source) -> str:
+    """What files about it are called."""
+    return f"camera{source}" if isinstance(source, int) else source.stem
+
+
+def opencv() -> Any:
+    """The module `cv2`; what it and FFmpeg would tell the terminal is told by us, unless their variables are set.
+
+    Raises: UserError when it is not installed.
+    """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
+    try:
+        import cv2
+    except ImportError:
+        raise UserError("videos and cameras need OpenCV, which is not here; pip install 'framebudget[video]'") from None
+    return cv2
+
+
+@contextlib.contextmanager
+def opened(source: Source) -> Iterator[Video]:
+    """The video at `source`, until the block ends.
+
+    Raises: DataError for a file that is no video or has more pixels than a picture may have, and for a camera that
+    does not open; while frames are read, when there is none.
+    """
+    from nas.data.decoding import MOST_PIXELS
+
+    cv2 = opencv()
+    if isinstance(source, int):
+        capture = cv2.VideoCapture(source, cv2.CAP_V4L2)
+    else:
+        # Read at every opening. Nothing but files, no playlists, and no larger frame whatever the header says.
+        options = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS, "max_pixels": MOST_PIXELS}
+        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(f"{name};{value}" for name, value in options.items())
+        # Absolute: what stands before a colon would be a protocol.
+        capture = cv2.VideoCapture(str(source.absolute()), cv2.CAP_FFMPEG)
+    try:
+        if not capture.isOpened():
+            raise DataError(_not_opened(source))
+        height, width = (int(capture.get(each)) for each in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        if height * width > MOST_PIXELS:
+            raise DataError(
+                f"{source}: expected frames of at most {MOST_PIXELS} pixels, got {height}x{width} (HxW); scale it down"
+            )
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+        usual = USUAL_RATES[0] <= rate <= USUAL_RATES[1]
+        yield Video(frames=_frames(capture, source), frames_per_second=rate if usual else DEFAULT_RATE)
+    finally:
+        capture.release()
+
+
+def _not_opened(source: Source) -> str:
+    if isinstance(source, int):
+        return (
+            f"--video: camera {source} does not open; expected /dev/video{source}, which no other program uses; "
+            "check the number and its permissions"
+        )
+    return f"{source}: expected a video ({CONTAINERS}), got something else or a damaged one; convert or fetch it again"
+
+
+def _frames(capture: Any, source: Source) -> Iterator[NDArray[np.uint8]]:
+    ready, frame = capture.read()
+    if not ready:
+        what = f"camera {source}" if isinstance(source, int) else source
+        raise DataError(f"{what}: expected frames, got none that can be read; play it with another program first")
+    while ready:
+        yield np.ascontiguousarray(frame[..., ::-1])  # OpenCV's are BGR
+        ready, frame = capture.read()
+
+
+def write_caption(frame: NDArray[np.uint8], text: str) -> None:
+    """Write white on black into the upper left corner of a frame (H, W, 3), in place."""
+    cv2 = opencv()
+    scale = max(0.4, frame.shape[0] / 900)
+    thickness = max(1, round(1.5 * scale))
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    frame[: height + 2 * below, : width + 2 * below] = 0
+    at = (below, height + below // 2)
+    cv2.putText(frame, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+
+
+class VideoFile:
+    """A video that is being written (MP4, codec mp4v), at its path once the block ends, by an error or Ctrl-C too.
+
+    Without a frame nothing is left. The codec has even sizes: an odd last row or column is left out.
+    """
+
+    def __init__(self, path: Path, frames_per_second: float) -> None:
+        self.path = path
+        self._rate = frames_per_second
+        self._unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished.mp4")
+        self._writer: Any = None
+        self._shape: tuple[int, ...] = ()
+        self._frames = 0
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        """Add a frame (H, W, 3), RGB.
+
+        Raises: DataError when it has another size than those before, or one that the codec does not have.
+        """
+        if self._writer is None:
+            self._open(frame.shape)
+        if frame.shape != self._shape:
+            (height, width, _), (was_high, was_wide, _) = frame.shape, self._shape
+            raise DataError(
+                f"frame {self._frames + 1}: expected {was_high}x{was_wide} (HxW) as before, got {height}x{width}; "
+                "cut the video where its size changes"
+            )
+        self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
+        self._frames += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.release()
+            if self._frames:
+                self._require_whole()
+                write_atomically(self.path, self._unfinished.replace)
+        finally:
+            self._unfinished.unlink(missing_ok=True)
+
+    def _open(self, shape: tuple[int, ...]) -> None:
+        cv2 = opencv()
+        self._unfinished.touch()  # tells what is wrong with the folder, where OpenCV would not
+        size = (shape[1], shape[0])
+        self._writer = cv2.VideoWriter(
+            str(self._unfinished.absolute()), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*CODEC), self._rate, size
+        )
+        if not self._writer.isOpened():
+            raise DataError(f"expected frames that MP4 has, got {shape[0]}x{shape[1]} (HxW); scale the video")
+        self._shape = shape
+
+    def _require_whole(self) -> None:
+        """OpenCV does not tell of a full disk.
+
+        Raises: HaltedError when frames are missing.
+        """
+        cv2 = opencv()
+        capture = cv2.VideoCapture(str(self._unfinished.absolute()), cv2.CAP_FFMPEG)
+        held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if held < self._frames:  # one more where Ctrl-C came between writing and counting
+            raise HaltedError(
+                f"{self.path}: expected {self._frames} frames on the disk, got {held}; make room there, then try again"
+            )

@@ -1,0 +1,62 @@
+"""Videos that are written: whole or not at all."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nas.video.frames import VideoFile, opened
+from space.errors import DataError, HaltedError
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
+
+
+def write(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
+    with VideoFile(path, 30.0) as file:
+        for frame in frames:
+            file.write(frame)
+
+
+def shapes(file: Path) -> list[tuple[int, ...]]:
+    """Of the frames in a video."""
+    with opened(file) as video:
+        return [frame.shape for frame in video.frames]
+
+
+def test_what_is_written_is_read_and_an_odd_last_line_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "even.mp4", FRAMES)
+    assert shapes(tmp_path / "even.mp4") == [(64, 96, 3)] * 3
+    write(tmp_path / "odd.mp4", FRAMES[:1, :63, :95])
+    assert shapes(tmp_path / "odd.mp4") == [(62, 94, 3)]
+
+
+def test_frames_that_change_their_size_are_told_and_those_before_kept(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"frame 2: expected 64x96 \(HxW\) as before, got 32x96"):
+        write(tmp_path / "a.mp4", [FRAMES[0], FRAMES[1, :32]])
+    assert shapes(tmp_path / "a.mp4") == [(64, 96, 3)]
+
+
+def test_without_frames_or_with_those_that_no_mp4_has_there_is_no_file(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", [])
+    with pytest.raises(DataError, match="expected frames that MP4 has, got 16x9000"):
+        write(tmp_path / "a.mp4", [np.zeros((16, 9000, 3), dtype=np.uint8)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_is_told_and_the_video_before_stays(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"the one before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(HaltedError, match="expected 60 frames on the disk, got 0; make room"):
+            write(video, [FRAMES[index % 3] for index in range(60)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert video.read_bytes() == b"the one before"
+    assert list(tmp_path.iterdir()) == [video]
