@@ -36,7 +36,7 @@ from nas.latency.target import Target
 from nas.latency.worker import children
 from nas.latency.worker.pipes import end_with_the_input, sayer
 from nas.latency.worker.replies import PROGRAM, answer
-from nas.latency.worker.session import Session, build, environment
+from nas.latency.worker.session import ControlGraphs, Session, build, environment
 from space import Architecture, TargetError, strict
 
 # Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.
@@ -70,7 +70,26 @@ def main(arguments: list[str]) -> int:
             require_inference(architecture, size, num_classes, device=target.device, kind=TargetError)
             return session().candidate(build(architecture, asked["weights"], num_classes))
 
+    @functools.cache
+    def session() -> Session:
+        """Of this process: each child makes its own."""
+        return Session(target, size, controls())
+
+    @functools.cache
+    def controls() -> ControlGraphs | None:
+        """Exported in a process of its own, since this one runs no network, and before any child is forked."""
+        if runtimes.reader(target) is None:
+            return None
+
+        def exported() -> dict[str, Any]:
+            with lane.training_step():
+                graphs = ControlGraphs.exported(size)
+            return {name: base64.b64encode(graph).decode("ascii") for name, graph in vars(graphs).items()}
+
+        return ControlGraphs(**{name: base64.b64decode(text) for name, text in children.computed(exported).items()})
+
     def measure(request: dict[str, Any]) -> dict[str, Any]:
+        controls()
         makers = [functools.partial(prepare, asked) for asked in request["networks"]]
         with contextlib.ExitStack() as stack:
             candidates: Sequence[ReadyNetwork]
@@ -81,7 +100,6 @@ def main(arguments: list[str]) -> int:
             return {"latencies": [strict.dump(latency) for latency in timer.measure(candidates, request["within"])]}
 
     target = Target.parse(target_text)
-    session = functools.cache(lambda: Session(target, size))  # of this process: each child makes its own
     started = answer(start)
     if not say(started):
         return 1

@@ -164,6 +164,18 @@ def _block_of(values: Mapping[str, Any]) -> TimedBlock:
     return TimedBlock(times=times, canary_milliseconds=values["canary_milliseconds"], span=(before, after))
 
 
+def computed(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` gives in a process of its own, after which that ends.
+
+    Raises: UserError or WorkerError when it failed (`nas.latency.worker.replies`).
+    """
+    child = Child(lambda: lambda request: work())
+    try:
+        return child.prepared().ask({})
+    finally:
+        child.end()
+
+
 @contextlib.contextmanager
 def start(makers: Sequence[Callable[[], ReadyNetwork]], at_once: int) -> Iterator[list[RemoteNetwork]]:
     """A child process for each candidate, `at_once` of which are prepared at a time; they end with the context.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from nas.latency import runtimes
@@ -28,22 +30,49 @@ AS_EXACT = 2.0  # labels that differ from those of exact arithmetic, as a multip
 OPEN = 2.0  # standard deviations: most activations of an untrained network are positive, and below relu6's bound
 
 
+@dataclass(frozen=True, kw_only=True)
+class ControlGraphs:
+    """The controls as ONNX graphs in full precision, exported once for all processes that time beside them."""
+
+    reference: bytes
+    canary: bytes
+
+    @classmethod
+    def exported(cls, size: tuple[int, int]) -> ControlGraphs:
+        """For an input size (H, W)."""
+        from nas.export.graph import onnx_bytes
+        from nas.latency.protocol.reference import CANARY_SIZE, Canary, Reference
+
+        return cls(
+            reference=onnx_bytes(Reference(), size, labels=True), canary=onnx_bytes(Canary(), CANARY_SIZE, labels=True)
+        )
+
+
 class Session:
     """A target at an input size (H, W), with the controls prepared on it. A process has one.
+
+    `controls`: as graphs, where the runtime reads them.
 
     Raises: TargetError when the target cannot be timed here.
     """
 
-    def __init__(self, target: Target, size: tuple[int, int]) -> None:
+    def __init__(self, target: Target, size: tuple[int, int], controls: ControlGraphs | None = None) -> None:
         from nas.latency.protocol.reference import CANARY_SIZE, Canary, Reference
 
         self.target = target
         self.runtime = runtimes.require(target)
         self.runtime.settle(target)
         self.image = noise(size)
-        beside = target.of_reference()
-        reference = self.runtime.prepare(Reference().eval(), self.image, beside)
-        canary = self.runtime.prepare(Canary().eval(), noise(CANARY_SIZE), beside)
+        small, beside = noise(CANARY_SIZE), target.of_reference()
+        reference: Callable[[], object]
+        canary: Callable[[], object]
+        if controls is None:
+            reference = self.runtime.prepare(Reference().eval(), self.image, beside)
+            canary = self.runtime.prepare(Canary().eval(), small, beside)
+        else:
+            reader = cast(runtimes.GraphRuntime, self.runtime)
+            reference = reader.open_graph(controls.reference, self.image.numpy(), beside)
+            canary = reader.open_graph(controls.canary, small.numpy(), beside)
         self.environment = environment(target)
         self.controls = Controls(
             reference=reference,
