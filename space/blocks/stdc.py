@@ -1,4 +1,4 @@
-"""STDC's short-term dense concatenation (Fan 2021, section 3.1)."""
+"""STDC's short-term dense concatenation (the Short-Term Dense Concatenate module of STDC-Seg)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""RegSeg's decoder (Gao 2021, section 3.3), and Fast-SCNN's (Poudel 2019, section 3): a few steps up, normalised after
-each convolution.
-"""
+"""RegSeg's decoder, and Fast-SCNN's: a few steps up, normalised after each convolution."""
 
 from __future__ import annotations
 
