@@ -1,4 +1,4 @@
-"""STDC's short-term dense concatenation (the Short-Term Dense Concatenate module of STDC-Seg)."""
+"""The short-term dense concatenation of STDC-Seg."""
 
 from __future__ import annotations
 
