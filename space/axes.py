@@ -12,7 +12,7 @@ from space import architecture, blocks, context, decoder, decoders, head, stage,
 from space.choices import Axes, Choice
 from space.errors import ArchitectureError, UserError, nearest
 
-NUMBER_LISTS = ("stage.rates", "context.grids")
+NUMBER_LISTS = ("stage.rates", "context.grids", "decoder.bins")
 
 
 @functools.cache

@@ -52,7 +52,7 @@ class Questioner:
     def pick_newer(self, axis: str, allowed: Callable[[Choice], bool] = lambda option: True) -> Choice:
         """`pick` from an axis that came later: held at one value it is not asked for, and seeds draw what they drew."""
         options = self.options(axis)
-        return options[0] if len(options) == 1 else self.pick(axis, axis, allowed)
+        return options[0] if len(options) == 1 and allowed(options[0]) else self.pick(axis, axis, allowed)
 
     def integer(self, name: str, axis: str, allowed: Callable[[int], bool] = lambda option: True) -> int:
         """`pick` of whole numbers."""

@@ -32,7 +32,11 @@ AXES: Axes = {
     "head.width": (32, 64, 128),
     "auxiliary": ("none", "linear", "sep", "conv3"),
 }
-SEARCHED: Axes = {"auxiliary": ("none",)}
+SEARCHED: Axes = {
+    "head": ("linear", "linear_nobias", "sep", "preact"),
+    "head.width": (32, 64),
+    "auxiliary": ("none",),
+}
 WITH_WIDTH = ("sep", "sep2")  # kinds of heads
 STEM = -1  # in place of a stage
 
@@ -40,8 +44,8 @@ STEM = -1  # in place of a stage
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """From features to logits. `sep`: a separable convolution to `width` first; `sep2`: two of them, normalised and
-    activated inside too (Fast-SCNN); `preact`: normalise and activate first; `deconv2`: a transposed 2x2 convolution to
-    full size; `width` is 0 where there is none to choose.
+    activated inside too (as in public code for Fast-SCNN); `preact`: normalise and activate first; `deconv2`: a
+    transposed 2x2 convolution to full size; `width` is 0 where there is none to choose.
     """
 
     kind: HeadKind

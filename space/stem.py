@@ -25,7 +25,7 @@ AXES: Axes = {
     "stem.rising": (False, True),
     "stem.separable": (False, True),
 }
-SEARCHED: Axes = {"stem.halvings": (1, 2), "stem.rising": (False,), "stem.separable": (False, True)}
+SEARCHED: Axes = {"stem.halvings": (1,), "stem.rising": (False,), "stem.separable": (False,)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +150,14 @@ def ask(questions: Questioner, fits: Callable[[Stem], bool]) -> Stem:
         return Stem(kind="cat", width=width)
     if kind == "conv_pool":
         return Stem(kind="conv_pool", width=width, kernel=questions.integer("stem.kernel", "stem.kernel"))
-    convolutions = questions.integer("stem.convolutions", "stem.convolutions")
-    image = bool(questions.pick("stem.image", "stem.image"))
+    fewest = min(int(option) for option in questions.options("stem.halvings"))
+    plain_is_offered = all(False in questions.options(axis) for axis in ("stem.rising", "stem.separable"))
+
+    def enough(count: int) -> bool:
+        return count >= fewest and (count > 1 or plain_is_offered)
+
+    convolutions = questions.integer("stem.convolutions", "stem.convolutions", enough)
+    image = bool(questions.pick("stem.image", "stem.image", lambda image: not image or fewest == 1))
     if convolutions == 1:
         return Stem(kind="convs", width=width, image=image)
     plain = Stem(kind="convs", width=width, convolutions=convolutions, image=image)

@@ -84,7 +84,10 @@ def run(options: argparse.Namespace) -> None:
     reachability = explore(study, estimate, samples=options.samples, seed=options.seed, allows=allows)
     print(f"\n{_published_table(reachability)}\n")
     print(_draws(reachability))
-    reachability.require()
+    if study.precisions:
+        print(f"\nnote: all of this is {target}; in other precisions of the study networks may be faster")
+    else:
+        reachability.require()
     print(f"\n{_knobs(reachability)}\n")
     print(_forecast(study, reachability, table, len(dataset.train), dataset.num_classes))
 

@@ -21,7 +21,7 @@ from typing import Any
 from nas.latency import Meter
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
-from nas.latency.record import Latency
+from nas.latency.record import Latency, Statistic
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept, refusal
 from nas.search.configured_ray import ray
@@ -53,8 +53,9 @@ class ClusterTiming:
         num_classes: int,
         *,
         patience_seconds: float = PATIENCE_SECONDS,
+        statistic: Statistic = "p50",
     ) -> None:
-        self._arguments = (tuple(targets), size, num_classes, patience_seconds)
+        self._arguments = (tuple(targets), size, num_classes, patience_seconds, statistic)
 
     def __enter__(self) -> ClusterTiming:
         node: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_TimingNode)
@@ -126,17 +127,28 @@ def certifier_of_cluster() -> CertifierOf:
     """What certifies on the connected cluster: on its timing node if it has one, else on this machine."""
     if RESOURCE not in ray.cluster_resources():  # type: ignore[no-untyped-call]
         return Meter
-    return lambda target, *rest, **options: ClusterTiming((target,), *rest, **options)
+    return _certifier
+
+
+def _certifier(
+    target: Target, size: tuple[int, int], num_classes: int, *, patience_seconds: float = PATIENCE_SECONDS
+) -> ClusterTiming:
+    return ClusterTiming((target,), size, num_classes, patience_seconds=patience_seconds)
 
 
 class _TimingNode:
     """What times, on its node. What went wrong travels as text: Ray would wrap it in a traceback."""
 
     def start(
-        self, targets: Sequence[Target], size: tuple[int, int], num_classes: int, patience_seconds: float
+        self,
+        targets: Sequence[Target],
+        size: tuple[int, int],
+        num_classes: int,
+        patience_seconds: float,
+        statistic: Statistic,
     ) -> Answer:
         def enter() -> None:
-            timing = local_timing(targets, size, num_classes, patience_seconds=patience_seconds)
+            timing = local_timing(targets, size, num_classes, patience_seconds=patience_seconds, statistic=statistic)
             self._timing: Any = self._entered.enter_context(timing)
 
         self._entered = contextlib.ExitStack()

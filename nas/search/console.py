@@ -117,7 +117,8 @@ class Console:
             return f"      -  of {self._budget.milliseconds:g} ms"
         noisy = "?" if trial.latency.flagged else " "
         milliseconds = trial.latency.milliseconds(self._budget.statistic)
-        return f"{milliseconds:7.2f}{noisy} of {self._budget.milliseconds:g} ms"
+        precision = f" in {Target.parse(trial.latency.target).precision}" if self._study.precisions else ""
+        return f"{milliseconds:7.2f}{noisy} of {self._budget.milliseconds:g} ms{precision}"
 
     def _clock(self) -> str:
         seconds = int(time.monotonic() - self._start)

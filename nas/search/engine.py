@@ -37,7 +37,7 @@ from nas.search.ray_session import joined_ray, own_ray
 from nas.search.search import Candidate, Search
 from nas.search.timing import CertifierOf, TimingOf, local_timing
 from nas.search.training import candidates, train
-from space.errors import BudgetError, UnmeasuredError
+from space.errors import BudgetError, UnmeasuredError, UserError
 from space.scale import NARROWEST, scale_width
 
 
@@ -62,7 +62,10 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             if elsewhere := os.environ.get(ADDRESS_VARIABLE):
                 asked.console.step(f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}")
         patience = asked.study.patience_seconds
-        with timing_of(asked.targets, asked.study.data.size, asked.num_classes, patience_seconds=patience) as timing:
+        statistic = asked.budget.statistic
+        with timing_of(
+            asked.targets, asked.study.data.size, asked.num_classes, patience_seconds=patience, statistic=statistic
+        ) as timing:
             for reason in timing.left_out():
                 asked.console.step(f"note    {reason}")
             new = not run.trials()
@@ -94,6 +97,11 @@ def _opened(run: RunFolder, nodes: Sequence[Resources]) -> Search:
         target = default_target()
         study = replace(study, target=str(replace(target, precision="fp32") if study.precisions else target))
         run.write_study(study)
+    if study.precisions and parse_target(study.target).on_cuda:
+        raise UserError(
+            f"precisions: expected a target on a CPU, where all precisions are ratios to one reference, got "
+            f"{study.target}; name the precision there instead, as in tensorrt:fp16@cuda:0"
+        )
     workers = workers_of(nodes, study.search.concurrent)
     asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=Console(run, study))
     asked.console.question(asked.target, findings)

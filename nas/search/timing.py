@@ -6,6 +6,7 @@ On a cluster both come from the node that times (`nas.search.cluster_timing`), e
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,11 +16,14 @@ from nas.latency.estimates import calibration
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures, MeasuresFinished
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
-from nas.latency.record import Latency
+from nas.latency.record import Latency, Statistic
 from nas.latency.target import Target
+from nas.quantization.verdicts import is_faster
 from nas.search.measuring import time_each, time_one
 from space.architecture import Architecture
-from space.errors import TargetError, UnmeasuredError
+from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Timing(Measures, Protocol):
@@ -33,8 +37,8 @@ class Timing(Measures, Protocol):
 
 
 TimingOf = Callable[..., contextlib.AbstractContextManager[Timing]]
-"""Makes a timing for targets that differ in precision, an input size (H, W), a number of classes and
-`patience_seconds`.
+"""Makes a timing for targets that differ in precision, an input size (H, W), a number of classes, `patience_seconds`
+and the `statistic` that the budget counts.
 """
 CertifierOf = Callable[..., contextlib.AbstractContextManager[MeasuresFinished]]
 """Makes what times a finished network, for a target, an input size (H, W), a number of classes and `patience_seconds`.
@@ -54,36 +58,91 @@ class LocalTiming(Meter):
 
 
 class FastestTiming:
-    """Times in several precisions. The latency of a network is that in its fastest, which the record's target names:
-    all precisions of a device are ratios to one reference, and compare.
+    """Times in several precisions, the highest first. The latency of a network is that in the highest which no other
+    surely beats, in its interval and in what the budget counts; the record's target names it.
+
+    A precision in which one network cannot be timed is no choice for that one; where nothing can be timed in it any
+    more, it is left out from then on.
     """
 
-    def __init__(self, timings: Sequence[Measures], left_out: Sequence[str] = ()) -> None:
-        self._timings = tuple(timings)
-        self._left_out = tuple(left_out)
+    def __init__(
+        self, timings: Sequence[Measures], *, statistic: Statistic = "p50", left_out: Sequence[str] = ()
+    ) -> None:
+        self._timings = list(timings)
+        self._statistic = statistic
+        self._left_out = list(left_out)
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
-        """As `Meter.measure`. Raises: UnmeasuredError when no precision can be timed."""
-        return _fastest([_tried(timing, architecture, weights, within) for timing in self._timings])
+        """As `Meter.measure`.
+
+        Raises: UnmeasuredError when the network can be timed in no precision; TargetError or HaltedError when nothing
+        can.
+        """
+
+        def one(timing: Measures) -> list[Latency | UnmeasuredError]:
+            try:
+                return [time_one(timing, architecture, within=within, weights=weights)]
+            except UnmeasuredError as error:
+                return [error]
+
+        return self._fastest(self._in_each(one))[0]
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
-        """As `Meter.measure_together`. Raises: UnmeasuredError when one can be timed in no precision."""
-        found = [time_each(timing, architectures, within=within) for timing in self._timings]
-        return [_fastest(of_one) for of_one in zip(*found, strict=True)]
+        """As `Meter.measure_together`.
+
+        Raises: UnmeasuredError when a network can be timed in no precision; TargetError or HaltedError when nothing
+        can.
+        """
+        return self._fastest(self._in_each(lambda timing: time_each(timing, architectures, within=within)))
 
     def kept_table(self) -> None:
         """None: a table is of one precision. What was measured in the run takes its place."""
 
     def left_out(self) -> tuple[str, ...]:
         """See `Timing.left_out`."""
-        return self._left_out
+        return tuple(self._left_out)
+
+    def _in_each(
+        self, take: Callable[[Measures], list[Latency | UnmeasuredError]]
+    ) -> list[list[Latency | UnmeasuredError]]:
+        """What is taken in each precision; those in which nothing can be timed any more are left out from now on."""
+        found = []
+        for timing in tuple(self._timings):
+            try:
+                found.append(take(timing))
+            except (TargetError, HaltedError) as error:
+                if isinstance(error.__cause__, BusyError) or self._timings == [timing]:
+                    raise
+                self._timings.remove(timing)
+                self._left_out.append(str(error))
+                LOGGER.warning("left out from now on: %s", error)
+        return found
+
+    def _fastest(self, found: Sequence[Sequence[Latency | UnmeasuredError]]) -> list[Latency]:
+        return [self._chosen(of_one) for of_one in zip(*found, strict=True)]
+
+    def _chosen(self, found: Sequence[Latency | UnmeasuredError]) -> Latency:
+        latencies = [each for each in found if not isinstance(each, UnmeasuredError)]
+        if not latencies:
+            raise next(each for each in found if isinstance(each, UnmeasuredError))
+        chosen = latencies[0]
+        for each in latencies[1:]:
+            less = each.milliseconds(self._statistic) < chosen.milliseconds(self._statistic)
+            chosen = each if less and is_faster(each, chosen) else chosen
+        return chosen
 
 
 @contextlib.contextmanager
 def local_timing(
-    targets: Sequence[Target], size: tuple[int, int], num_classes: int, *, patience_seconds: float = PATIENCE_SECONDS
+    targets: Sequence[Target],
+    size: tuple[int, int],
+    num_classes: int,
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
+    statistic: Statistic = "p50",
 ) -> Iterator[Timing]:
-    """What times on this machine. Of several targets those that cannot be timed are left out.
+    """What times on this machine. Of several targets those that cannot be timed are left out; `statistic` is what the
+    budget counts.
 
     Raises: TargetError when none can.
     """
@@ -98,20 +157,7 @@ def local_timing(
                 refused.append(error)
         if not timings:
             raise refused[0]
-        yield timings[0] if len(targets) == 1 else FastestTiming(timings, [str(error) for error in refused])
-
-
-def _tried(
-    timing: Measures, architecture: Architecture, weights: Path | None, within: float
-) -> Latency | UnmeasuredError:
-    try:
-        return time_one(timing, architecture, within=within, weights=weights)
-    except UnmeasuredError as error:
-        return error
-
-
-def _fastest(found: Sequence[Latency | UnmeasuredError]) -> Latency:
-    latencies = [each for each in found if not isinstance(each, UnmeasuredError)]
-    if not latencies:
-        raise next(each for each in found if isinstance(each, UnmeasuredError))
-    return min(latencies, key=lambda latency: latency.p50_milliseconds)
+        if len(targets) == 1:
+            yield timings[0]
+        else:
+            yield FastestTiming(timings, statistic=statistic, left_out=[str(error) for error in refused])

@@ -141,6 +141,9 @@ def write_caption(frame: NDArray[np.uint8], text: str) -> None:
     cv2.putText(frame, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA)
 
 
+MOST_ODD_RATE = 65.0  # frames per second
+
+
 class VideoFile:
     """A video that is being written (MP4, codec mp4v), at its path once the block ends, by an error or Ctrl-C too.
 
@@ -149,7 +152,8 @@ class VideoFile:
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self.path = path
-        self._rate = frames_per_second
+        # The codec counts time in at most 65,535ths of a second, which odd rates of slow motion do not fit.
+        self._rate = frames_per_second if frames_per_second <= MOST_ODD_RATE else round(frames_per_second)
         self._unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished.mp4")
         self._writer: Any = None
         self._shape: tuple[int, ...] = ()

@@ -46,5 +46,4 @@ BLOCK = Block(
     width_unit=width_unit,
     width_reason="its last parts are that share of it",
     narrowest=8,
-    searched=True,
 )

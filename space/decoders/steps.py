@@ -71,7 +71,6 @@ class StepwiseDecoder(Decoder):
     bin_width: int = 0
 
     position: ClassVar[int] = 4
-    in_searches: ClassVar[bool] = True
     axes: ClassVar[Axes] = {
         "decoder.join": (*JOINS, "none"),
         "decoder.lateral": (8, 16, 32, 64),
@@ -97,17 +96,16 @@ class StepwiseDecoder(Decoder):
 
     @classmethod
     def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
-        return any(_strides(encoder, int(finest)) for finest in questions.options("decoder.finest"))
+        return (
+            any(_strides(encoder, int(finest)) for finest in questions.options("decoder.finest"))
+            and any(_fits(str(bins), encoder, questions.size) for bins in questions.options("decoder.bins"))
+            and any(join != "none" for join in questions.options("decoder.join"))
+        )
 
     @classmethod
     def ask(cls, questions: Questioner, encoder: Encoder) -> Self:
         finest = questions.integer("decoder.finest", "decoder.finest", lambda stride: bool(_strides(encoder, stride)))
-        height, width = (-(-length // encoder.output_stride) for length in questions.size)
-
-        def fits(bins: str) -> bool:
-            return bins == "none" or max(numbers(bins)) <= min(height, width)
-
-        bins = questions.text("decoder.bins", "decoder.bins", fits)
+        bins = questions.text("decoder.bins", "decoder.bins", lambda bins: _fits(bins, encoder, questions.size))
         top = questions.integer("decoder.top", "decoder.width")
         steps = []
         for stride in _strides(encoder, finest):
@@ -169,8 +167,8 @@ class StepwiseDecoder(Decoder):
             replace(step, width=change(step.width), lateral=change(step.lateral) if step.lateral else 0)
             for step in self.steps
         )
-        top = change(self.top)
-        return replace(self, top=top, steps=steps, bin_width=max(1, top // 4) if self.bins else 0)
+        bin_width = change(self.bin_width) if self.bins else 0
+        return replace(self, top=change(self.top), steps=steps, bin_width=bin_width)
 
     def words(self) -> str:
         bins = f"pooled over {text_of(self.bins)} cells a side, " if self.bins else ""
@@ -185,6 +183,12 @@ def _strides(encoder: Encoder, finest: int) -> tuple[int, ...]:
     """Strides of features to join on the way to `finest`, coarsest first; none where nothing has that stride."""
     there = {stride for stride in encoder.strides_with_stem if finest <= stride < encoder.output_stride}
     return tuple(sorted(there, reverse=True)) if finest in there else ()
+
+
+def _fits(bins: str, encoder: Encoder, size: tuple[int, int]) -> bool:
+    """Whether the encoder's output has as many rows and columns as there are bins."""
+    shorter = -(-min(size) // encoder.output_stride)
+    return bins == "none" or max(numbers(bins)) <= shorter
 
 
 DECODER = StepwiseDecoder

@@ -159,7 +159,7 @@ def test_the_searched_ranges_are_a_part_of_all_ranges() -> None:
         draw = narrowed.sample(rng)
         assert draw.levels == 1
         assert draw.auxiliary == ()
-        assert draw.stages[0].block in ("nonbt", "fpl", "sep", "stdc")
+        assert draw.stages[0].block in ("nonbt", "fpl", "sep")
 
 
 def draw_many(narrow: Space, count: int = 50) -> list[Architecture]:

@@ -67,9 +67,12 @@ def write(graph: bytes, path: Path) -> None:
 
 
 def open_file(path: Path) -> Call:
+    import tensorrt
     import torch
 
     plan = path.read_bytes()
+    if tensorrt.Runtime(_logger()).deserialize_cuda_engine(plan) is None:
+        raise ExportError(f"{path}: expected an engine of this TensorRT and GPU, got one that it cannot read")
 
     def run(image: NDArray[np.float32]) -> NDArray[Any]:
         device = torch.device("cuda", torch.cuda.current_device())

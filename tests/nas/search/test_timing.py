@@ -10,7 +10,7 @@ import pytest
 
 import space
 from nas.latency.protocol import WITHIN
-from nas.latency.record import Latency
+from nas.latency.record import Latency, Statistic
 from nas.latency.target import Target
 from nas.runs.folder import RunFolder
 from nas.search.measuring import time_each
@@ -69,6 +69,38 @@ def test_what_one_precision_cannot_time_another_may(timing: FastestTiming) -> No
     assert isinstance(small, Latency)
     assert isinstance(large, UnmeasuredError)
     assert OTHER_LABELS in str(large)
+
+
+def test_a_precision_in_which_nothing_can_be_timed_any_more_is_left_out(invented: Callable[[float], Latency]) -> None:
+    whole = Machine("openvino@cpu:1", invented, {SMALL.key: 1.0, LARGE.key: 4.0})
+    timing = FastestTiming([whole, Machine("openvino:int8@cpu:1", invented)])  # not even the control
+    assert [each.target for each in timing.measure_together([SMALL, LARGE])] == ["openvino@cpu:1"] * 2
+    assert [OTHER_LABELS in reason for reason in timing.left_out()] == [True]
+    assert timing.measure(LARGE).target == "openvino@cpu:1"
+    with pytest.raises(TargetError, match=OTHER_LABELS):
+        FastestTiming([Machine("openvino:int8@cpu:1", invented)]).measure(SMALL)
+
+
+def test_a_lower_precision_has_to_be_surely_faster_in_what_the_budget_counts(
+    invented: Callable[[float], Latency],
+) -> None:
+    def of_large(milliseconds: float, target: str, **changes: float) -> Latency:
+        return replace(invented(milliseconds), target=target, **changes)
+
+    class Fixed(Machine):
+        def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = 1.0) -> Latency:
+            return self.invented(0.0)
+
+    def chosen(whole: Latency, int8: Latency, statistic: Statistic = "p50") -> str:
+        machines = [Fixed(each.target, lambda _, each=each: each) for each in (whole, int8)]  # type: ignore[misc]
+        return FastestTiming(machines, statistic=statistic).measure(LARGE).target
+
+    whole = of_large(10.0, "openvino@cpu:1", ci_low_milliseconds=9.9, ci_high_milliseconds=10.1)
+    inside = of_large(9.95, "openvino:int8@cpu:1", ci_low_milliseconds=9.8, ci_high_milliseconds=10.1)
+    faster = of_large(8.0, "openvino:int8@cpu:1", p90_milliseconds=12.0, p99_milliseconds=12.0)
+    assert chosen(whole, inside) == "openvino@cpu:1"
+    assert chosen(whole, faster) == "openvino:int8@cpu:1"
+    assert chosen(whole, faster, "p90") == "openvino@cpu:1"
 
 
 def test_a_precision_that_is_not_there_is_left_out_with_its_reason() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import space
 from nas.data import DataSpec
-from nas.latency.meter import Measures, MeterOf
+from nas.latency.meter import Measures, MeasuresFinished, MeterOf
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.latency.target import Target
@@ -158,6 +158,41 @@ def test_a_finalist_that_passes_is_preferred(
     assert f"certificate: {verdict}" in told
     assert ("left out: fp16 gives other labels than PyTorch" in told) == (None in intervals)
     assert (f"nas measure {asked.run.root} --target onnxruntime@cpu:1" in told) == (verdict == "UNSURE")
+
+
+def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the_fastest(
+    asked: Search, invented: Invented
+) -> None:
+    from nas.data import load
+
+    study = replace(asked.study, target="openvino@cpu:1", precisions=("fp32", "int8"))
+    asked = replace(asked, study=study, dataset=load(study.data))
+    architecture = scale_width(space.load("ndnet29-fcn32"), 0.10)
+    latency = replace(invented(9.5), target="openvino:int8@cpu:1")
+    trial = asked.trial(1, Candidate(name="", origin="random", architecture=architecture), latency)
+    asked.run.write_trial(trial)
+    folder, scores = asked.run.phase_path(trial, "search"), Scores(miou=0.5, pixel_accuracy=0.5, class_iou=())
+    append_epoch(folder, Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
+    save_weights(folder / "weights.safetensors", architecture.build(asked.num_classes).state_dict(), {})
+    timed: list[str] = []
+
+    @dataclass
+    class Certifier(Machine):
+        target: str = ""
+
+        def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
+            timed.append(self.target)
+            return replace(latency, target=self.target)
+
+    @contextlib.contextmanager
+    def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[MeasuresFinished]:
+        yield Certifier([latency], target=str(target))
+
+    certificate = certify_best(asked, meter_of)
+    assert timed == ["openvino:int8@cpu:1"]
+    assert certificate.precision == "int8"
+    assert certificate.form == "openvino:int8@cpu:1"
+    assert certificate.miou_float32 is not None
 
 
 def test_finalists_none_of_which_can_be_timed_are_refused_with_the_reason(asked: Search, invented: Invented) -> None:

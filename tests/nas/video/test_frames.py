@@ -35,6 +35,12 @@ def test_what_is_written_is_read_and_an_odd_last_line_is_left_out(tmp_path: Path
     assert shapes(tmp_path / "odd.mp4") == [(62, 94, 3)]
 
 
+def test_slow_motion_of_an_odd_rate_is_written(tmp_path: Path) -> None:
+    with VideoFile(tmp_path / "a.mp4", 119.943) as file:
+        file.write(FRAMES[0])
+    assert shapes(tmp_path / "a.mp4") == [(64, 96, 3)]
+
+
 def test_frames_that_change_their_size_are_told_and_those_before_kept(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"frame 2: expected 64x96 \(HxW\) as before, got 32x96"):
         write(tmp_path / "a.mp4", [FRAMES[0], FRAMES[1, :32]])
