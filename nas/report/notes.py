@@ -9,10 +9,12 @@ from nas.latency.budget import Budget, settling
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate
+from nas.study import Study
 
 
-def notes(run: Path, certificate: Certificate | None, latencies: Sequence[Latency], budget: Budget) -> tuple[str, ...]:
+def notes(run: Path, study: Study, certificate: Certificate | None, latencies: Sequence[Latency]) -> tuple[str, ...]:
     """What a reader must know of a run's winner and of its candidates' latencies, a sentence each."""
+    budget = Budget.parse(study.budget)
     found = []
     if certificate is not None and certificate.budget is not None and Budget.parse(certificate.budget) != budget:
         found.append(
@@ -32,6 +34,13 @@ def notes(run: Path, certificate: Certificate | None, latencies: Sequence[Latenc
     if len(conditions) > 1:
         kinds = ", ".join(f"{target} at {height}x{width}" for target, height, width in sorted(conditions))
         found.append(f"Latencies of this run were taken under different conditions and do not compare: {kinds}.")
+    asked = study.precisions or ((Target.parse(study.target).precision,) if study.target else ())
+    others = {Target.parse(latency.target).precision for latency in latencies} - set(asked)
+    if asked and others:
+        found.append(
+            f"Some candidates were timed in {', '.join(sorted(others))}, which the study does not ask for now "
+            f"({', '.join(asked)}): they are not timed anew."
+        )
     anchors = {latency.reference_milliseconds for latency in latencies}
     if len(conditions) == 1 and len(anchors) > 1:
         found.append(

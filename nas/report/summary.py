@@ -179,7 +179,7 @@ def summarize(run: RunFolder) -> Summary:
         agreements=_agreements((*trials, *company)),
         trials=trials,
         company=company,
-        notes=(*notes(run.root, None if winner is None else winner.certificate, latencies, budget), *unmeasured),
+        notes=(*notes(run.root, study, None if winner is None else winner.certificate, latencies), *unmeasured),
     )
 
 
