@@ -292,7 +292,10 @@ class TrialRunner(tune.Trainable):
                 guard=lane.training_step,
             )
 
+        told = len(read_progress(self._folder).history)
         self._trainer = go_on(trainer, self._folder)
+        # Epochs whose record was lost and that the checkpoint has: whether it stops after them has to be asked anew.
+        self._has_untold = self._trainer.epoch > told
         if self._trainer.finished:  # its weights are damaged
             self._save_weights(self._trainer)
 
@@ -313,10 +316,11 @@ class TrialRunner(tune.Trainable):
     def _train(self) -> dict[str, Any]:
         trainer = self._trainer
         assert trainer is not None, "nothing broke at the beginning"
-        if not trainer.finished:
+        if not trainer.finished and not self._has_untold:
             trainer.run_epoch()
             self._save_weights(trainer)  # before the epoch counts
             commit_epoch(self._folder, trainer)
+        self._has_untold = False
         last = read_progress(self._folder).history[-1]
         if trainer.finished:
             self.cleanup()
