@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from nas.data import Dataset
 from nas.export.graph import onnx_bytes
 from nas.export.quantized import Calibrated, Image
+from nas.latency import WorkerError
 from nas.latency.machine import lane
 from nas.latency.meter import MeasuresFinished
 from nas.latency.record import Latency
@@ -26,6 +27,7 @@ from nas.quantization.forms import Form, floating
 from nas.quantization.scoring import FormScores, score_on_validation
 from nas.quantization.sensitivity import most_sensitive_first
 from nas.quantization.verdicts import Loss, Outcome, fastest_whole, is_faster
+from space.errors import TargetError
 
 if TYPE_CHECKING:
     from space.network import Network
@@ -110,10 +112,9 @@ class Quantizer:
     ) -> list[Outcome]:
         """What INT8 comes to on one target."""
         ways = {"convolutions": False, "convolutions and what lies between": True}
-        tried = []
-        for words, between in ways.items():
-            form = self._form(calibrated, target, words, between=between)
-            tried.append(Outcome(form=form, latency=self._timed(form, None), scored=None))
+        forms = [self._form(calibrated, target, words, between=between) for words, between in ways.items()]
+        timed = [(form, self._timed_if_it_runs(form)) for form in forms]
+        tried = [Outcome(form=form, latency=latency, scored=None) for form, latency in timed if latency is not None]
         faster = [each for each in tried if is_faster(each.latency, replaced.latency)]
         if not faster:
             return tried
@@ -167,6 +168,16 @@ class Quantizer:
         score = "" if scored is None else f", mIoU {100 * scored.scores.miou:.2f} %"
         self._said(f"{form}: {latency}{score}")
         return latency
+
+    def _timed_if_it_runs(self, form: Form) -> Latency | None:
+        """None where the runtime refuses the form, or crashes at it: the other forms are looked at all the same."""
+        try:
+            return self._timed(form, None)
+        except (TargetError, WorkerError) as error:
+            if isinstance(error, WorkerError) and error.ended:
+                raise
+            self._said(f"{form}: left out: {error}")
+            return None
 
     def _calibration_images(self, first: list[Image]) -> Iterator[Image]:
         """One after the other; the `first` ones are kept for what is looked at more closely."""

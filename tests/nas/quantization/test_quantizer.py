@@ -13,7 +13,7 @@ import torch
 
 import space
 from nas.data import DataSpec, load
-from nas.latency import parse_target
+from nas.latency import WorkerError, parse_target
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.quantization.quantizer import QuantizationPlan, Quantizer
@@ -66,6 +66,23 @@ def quantizer(network: Network, target: Invented, points: float) -> tuple[Quanti
     plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), points=points, images=2)
     said: list[str] = []
     return Quantizer(network, dataset, plan, target.of, said.append), said
+
+
+def test_a_form_at_which_the_runtime_crashes_is_left_out(network: Network) -> None:
+    @dataclass
+    class Crashing(Invented):
+        def measure_graph(self, graph: bytes, *, within: float = 0.015) -> Latency:
+            if any(node.op_type == "QuantizeLinear" for node in onnx.load_from_string(graph).graph.node):
+                raise WorkerError("the process measuring was killed by signal 11")
+            return super().measure_graph(graph, within=within)
+
+    said: list[str] = []
+    plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), images=4)
+    data = load(DataSpec(size=SIZE, train_images=4, validation_images=2))
+    loss, outcomes = Quantizer(network, data, plan, Crashing(saves=0.1).of, said.append).outcomes()
+    assert [outcome.form.target for outcome in outcomes] == [WHOLE]
+    assert kept(outcomes, loss) is outcomes[0]
+    assert sum("left out: the process measuring was killed by signal 11" in words for words in said) == 2
 
 
 def test_what_is_slower_is_neither_scored_nor_kept(network: Network) -> None:
