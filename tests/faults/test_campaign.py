@@ -66,6 +66,8 @@ class Campaign:
     expected: Outcome = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    searches: dict[int, str] = field(default_factory=dict)
+    """What marks the processes of each search, by its own process."""
 
     @property
     def kills(self) -> Path:
@@ -86,7 +88,8 @@ class Campaign:
             "BREAK_KILLS": str(self.kills),
             "BREAK_EVERY": str(BREAK_EVERY),
         }
-        return subprocess.Popen(
+        marks["CAMPAIGN_SEARCH"] = uuid.uuid4().hex
+        process = subprocess.Popen(
             [sys.executable, "-m", "nas.cli", "search", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -94,13 +97,15 @@ class Campaign:
             start_new_session=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"} | marks | broken,
         )
+        self.searches[process.pid] = marks["CAMPAIGN_SEARCH"]
+        return process
 
     def end(self, process: subprocess.Popen[str]) -> Told:
         """Wait for it, and count what it left behind."""
         output, _ = process.communicate(timeout=LIMIT_SECONDS)
         self.counts["tracebacks"] += output.count("Traceback (most recent call last)")
         if process.returncode != 0:
-            self.counts["orphans"] += len(self._orphans())
+            self.counts["orphans"] += len(self._orphans(self.searches[process.pid]))
         return Told(code=process.returncode, output=output)
 
     def search(self, run: Path, **broken: str) -> Told:
@@ -115,18 +120,19 @@ class Campaign:
         self.counts["files left"] += len([*run.rglob(".*.tmp"), *run.rglob(".owner"), *run.glob(".winner*")])
         assert found == self.expected
 
-    def _orphans(self) -> list[int]:
+    def _orphans(self, search: str) -> list[int]:
+        """What is left of one search; another may run."""
         deadline = time.monotonic() + ORPHAN_SECONDS
-        while (left := self.processes("")) and time.monotonic() < deadline:
+        while (left := self.processes("", search)) and time.monotonic() < deadline:
             time.sleep(0.2)
         return left
 
-    def processes(self, word: str) -> list[int]:
-        """Processes of this campaign whose command line has a word in it."""
+    def processes(self, word: str, mark: str = "") -> list[int]:
+        """Processes of this campaign, or those with another mark, whose command line has a word in it."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if self.mark.encode() in (folder / "environ").read_bytes():
+                if (mark or self.mark).encode() in (folder / "environ").read_bytes():
                     command = (folder / "cmdline").read_bytes()
                     if command and word.encode() in command:
                         found.append(int(folder.name))
