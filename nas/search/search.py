@@ -9,7 +9,7 @@ from nas.data import Dataset
 from nas.latency.budget import Budget
 from nas.latency.protocol import QUICK
 from nas.latency.record import Latency
-from nas.latency.target import Target
+from nas.latency.target import PRECISIONS, Target
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Origin, Trial
 from nas.search.console import Console
@@ -66,8 +66,9 @@ class Search:
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """The target in every precision that a network may ship in."""
-        return tuple(replace(self.target, precision=each) for each in self.study.precisions) or (self.target,)
+        """The target in every precision that a network may ship in, the highest first, however the study lists them."""
+        asked = [each for each in PRECISIONS if each in self.study.precisions]
+        return tuple(replace(self.target, precision=each) for each in asked) or (self.target,)
 
     def ships_on(self, trial: Trial) -> Target:
         """The target in the precision in which a trial was the fastest."""

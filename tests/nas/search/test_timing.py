@@ -116,7 +116,7 @@ def test_a_precision_that_is_not_there_is_left_out_with_its_reason() -> None:
 def test_a_trial_ships_in_the_precision_in_which_it_was_the_fastest(
     tmp_path: Path, search_of: Callable[[RunFolder], Search], invented: Callable[[float], Latency]
 ) -> None:
-    study = replace(built_in_study("10ms"), target="openvino@cpu:1", precisions=("fp32", "int8"))
+    study = replace(built_in_study("10ms"), target="openvino@cpu:1", precisions=("int8", "fp32"))
     search = search_of(RunFolder.create(tmp_path / "run", study))
     assert [str(target) for target in search.targets] == ["openvino@cpu:1", "openvino:int8@cpu:1"]
     candidate = Candidate(name="", origin="random", architecture=SMALL)
