@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import space
 from nas.latency.estimates.table import LatencyTable
 from pruning.surgery import Cutter, Mask
 from space import Architecture, Space
@@ -32,6 +37,22 @@ SMALL: Mapping[str, tuple[Choice, ...]] = {
     "context.bottleneck": (32,),
     "head.width": (32,),
 }
+
+
+@pytest.fixture
+def run() -> Callable[..., str]:
+    """What a program prints in a Python of its own, with the packages of a folder in front of all others."""
+
+    def printed(program: str, folder: Path | None = None) -> str:
+        paths = [*([str(folder)] if folder else []), str(Path(space.__file__).parents[1]), *filter(None, sys.path)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return printed
 
 
 @pytest.fixture

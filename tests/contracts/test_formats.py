@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pkgutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-import space
 from nas.export import formats
 from nas.export.comparison import logits_of, same_labels
 from nas.export.formats import Format, files_of, onnx
@@ -114,15 +111,9 @@ def test_an_unknown_one_is_refused_with_the_known_ones() -> None:
         formats.load("coreml")
 
 
-def run(program: str, folder: Path | None = None) -> str:
-    paths = [*([str(folder)] if folder else []), str(Path(space.__file__).parents[1]), *filter(None, sys.path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def test_another_package_brings_one_and_finding_them_loads_no_heavy_library(tmp_path: Path) -> None:
+def test_another_package_brings_one_and_finding_them_loads_no_heavy_library(
+    run: Callable[..., str], tmp_path: Path
+) -> None:
     (tmp_path / "brought.py").write_text(
         "TITLE, LIBRARY, SUFFIXES, write, open_file = 'A board', 'its library', ('.board',), print, print\n"
         "missing = lambda: 'buy the board'\n"

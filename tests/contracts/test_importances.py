@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import pkgutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -177,15 +174,7 @@ def test_what_needs_data_says_so(importance: Importance, network: Network) -> No
         )  # data make no difference
 
 
-def run(program: str, folder: Path | None = None) -> str:
-    paths = [*([str(folder)] if folder else []), str(Path(space.__file__).parents[1]), *filter(None, sys.path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def test_finding_them_loads_no_heavy_library() -> None:
+def test_finding_them_loads_no_heavy_library(run: Callable[..., str]) -> None:
     program = (
         "import sys; from pruning import importances; importances.kinds(); "
         "print([name for name in ('torch', 'torch_pruning', 'ray', 'onnx') if name in sys.modules])"
@@ -206,7 +195,7 @@ IMPORTANCE = Importance(of_weights=backwards)
 """
 
 
-def test_another_package_brings_one(tmp_path: Path) -> None:
+def test_another_package_brings_one(run: Callable[..., str], tmp_path: Path) -> None:
     """Known by its entry point, and a choice of the command line like the others."""
     (tmp_path / "brought.py").write_text(OTHERS)
     (tmp_path / "brought-1.0.dist-info").mkdir()
