@@ -18,6 +18,7 @@ called.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -51,6 +52,12 @@ class Format(Protocol):
 
     def open_file(self, path: Path) -> Call:
         """What runs the files: from an image (1, 3, H, W) to labels (1, H, W) or logits (1, C, H, W)."""
+
+
+def to_install(*names: str) -> str | None:
+    """How to get those of some modules that are not here; None where all are."""
+    lacking = [name for name in names if importlib.util.find_spec(name) is None]
+    return f"pip install {' '.join(lacking)}" if lacking else None
 
 
 def names() -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from nas.export.formats import to_install
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +19,7 @@ SUFFIXES: tuple[str, ...] = (".onnx",)
 
 
 def missing() -> str | None:
-    lacking = [name for name in ("onnx", LIBRARY) if importlib.util.find_spec(name) is None]
-    return f"pip install {' '.join(lacking)}" if lacking else None
+    return to_install("onnx", LIBRARY)
 
 
 def write(graph: bytes, path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.export.formats import to_install
 from space.errors import ExportError
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 
 
 def missing() -> str | None:
-    lacking = [name for name in ("onnx", LIBRARY) if importlib.util.find_spec(name) is None]
-    return f"pip install {' '.join(lacking)}" if lacking else None
+    return to_install("onnx", LIBRARY)
 
 
 def write(graph: bytes, path: Path) -> None:
