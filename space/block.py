@@ -93,6 +93,8 @@ class Block:
     """The fewest channels."""
     check: Callable[[Unit], None] = _no_rule
     """Further rules, on its own numbers. Raises: ArchitectureError that names the number to change."""
+    shortcut: bool = True
+    """Whether a block that neither strides nor widens adds to what it reads: only such blocks can be removed."""
     in_decoders: bool = False
     """Whether a decoder of transposed convolutions may use it."""
     in_image_pyramids: bool = False

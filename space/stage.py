@@ -115,7 +115,9 @@ class Stage:
 
     @property
     def removable(self) -> range:
-        """Blocks that neither stride nor widen: all but one that opens the stage."""
+        """Blocks that only add to what they read: all but one that opens the stage, and none without a shortcut."""
+        if not blocks.kind(self.block).shortcut:
+            return range(0)
         return range(1 if self.down == "block" else 0, self.depth)
 
     @property
@@ -229,8 +231,8 @@ class DecoderStep:
 
     @property
     def removable(self) -> range:
-        """Blocks that neither stride nor widen: all."""
-        return range(self.depth)
+        """Blocks that only add to what they read: all, or none without a shortcut."""
+        return range(self.depth if blocks.kind(self.block).shortcut else 0)
 
     def kept(self, indices: Sequence[int]) -> Self:
         """The step with these of its blocks."""

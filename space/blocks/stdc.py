@@ -46,4 +46,5 @@ BLOCK = Block(
     width_unit=width_unit,
     width_reason="its last parts are that share of it",
     narrowest=8,
+    shortcut=False,
 )

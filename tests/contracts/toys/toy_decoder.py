@@ -42,7 +42,7 @@ class SumDecoder(Decoder):
         require_range("decoder.taps", self.taps, 1, len(encoder.stages))
 
     def add(self, graph: Graph, features: Features) -> Node:
-        outputs = features.levels[0][-self.taps :]
+        outputs = features.levels[0].stages[-self.taps :]
         finest = outputs[0].out.stride
         laterals = [graph.conv(each.out, self.width, self.kernel, f"lateral{i}") for i, each in enumerate(outputs)]
         return graph.norm_act(total(graph, [graph.resize(lateral, finest) for lateral in laterals]), "sum_")

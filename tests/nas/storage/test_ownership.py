@@ -90,7 +90,7 @@ def test_an_owner_on_another_host_lives_while_it_touches_the_file(
                 pass
         else:
             with owned(tmp_path):
-                assert "process 7" not in (tmp_path / OWNER).read_text()
+                assert "process 7 on elsewhere" not in (tmp_path / OWNER).read_text()
     finally:
         other.kill()
         other.wait()
