@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nas.latency.budget import Verdict
     from nas.latency.target import Target
     from nas.quantization.verdicts import Loss, Outcome
-    from nas.runs.certificate import Deployed
+    from nas.runs.certificate import Certificate, Deployed
 
 MOST_IMAGES = 300
 EPILOG = """\
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.latency import Meter
     from nas.latency.budget import Budget
     from nas.quantization.quantizer import QuantizationPlan, Quantizer
-    from nas.quantization.verdicts import kept
+    from nas.quantization.verdicts import certified, kept
     from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification, Finished, write_winner
@@ -88,19 +88,22 @@ def run(options: argparse.Namespace) -> Verdict | None:
         require_inference(trained.architecture, dataset.size, dataset.num_classes)
         network = trained.network(dataset.num_classes)
         loss, outcomes = Quantizer(network, dataset, plan, meter_of, _say).outcomes()
-        chosen = kept(outcomes, loss)
-        print(f"\n{_table(outcomes, chosen, loss)}\n", flush=True)
-        certificate = write_winner(
-            out,
-            Finished(
-                architecture=network.architecture,
-                weights=network.state_dict(),
-                labelling=Labelling.of(dataset),
-                dataset=dataset,
-                deployed=_deployed(outcomes, chosen, loss),
-            ),
-            Certification(target=chosen.form.target, budget=budget, within=within, meter_of=meter_of),
-        )
+        print(f"\n{_table(outcomes, kept(outcomes, loss), loss)}\n", flush=True)
+
+        def certify(chosen: Outcome, outcomes: Sequence[Outcome]) -> Certificate:
+            return write_winner(
+                out,
+                Finished(
+                    architecture=network.architecture,
+                    weights=network.state_dict(),
+                    labelling=Labelling.of(dataset),
+                    dataset=dataset,
+                    deployed=_deployed(outcomes, chosen, loss),
+                ),
+                Certification(target=chosen.form.target, budget=budget, within=within, meter_of=meter_of),
+            )
+
+        chosen, certificate = certified(outcomes, loss, certify, _say)
     against = "" if budget is None else f" against {budget}"
     print(f"kept: {chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")
     print(f"certificate: {certificate.verdict or 'no budget'}  {certificate.latency}{against}")

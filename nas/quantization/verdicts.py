@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from nas.latency.protocol.anchor import FAR_FROM_ANCHOR
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.quantization.forms import Form
 from nas.quantization.scoring import FormScores
+from nas.runs.certificate import Certificate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +86,28 @@ def kept(outcomes: Sequence[Outcome], loss: Loss) -> Outcome:
     whole = fastest_whole(outcomes)
     good = [outcome for outcome in outcomes if outcome is not whole and not against(outcome, whole, loss)]
     return min(good, key=lambda outcome: outcome.latency.p50_milliseconds, default=whole)
+
+
+def certified(
+    outcomes: Sequence[Outcome],
+    loss: Loss,
+    certify: Callable[[Outcome, Sequence[Outcome]], Certificate],
+    said: Callable[[str], None],
+) -> tuple[Outcome, Certificate]:
+    """The form that is kept, with its certificate, which `certify` writes of a form that was chosen among others.
+
+    A certificate times anew. A form that is not surely faster by its certificate too is given up for the next best, and
+    in the end for full precision: whatever a busy machine does, nothing is kept that did not win twice.
+    """
+    whole = fastest_whole(outcomes)
+    while True:
+        chosen = kept(outcomes, loss)
+        certificate = certify(chosen, outcomes)
+        again = replace(chosen, latency=certificate.latency)
+        if chosen is whole or not (reason := against(again, whole, loss)):
+            return chosen, certificate
+        said(f"{chosen.form}: timed once more for its certificate, {certificate.latency}: {reason}")
+        outcomes = [again if outcome is chosen else outcome for outcome in outcomes]
 
 
 def verdict(outcome: Outcome, chosen: Outcome, whole: Outcome, loss: Loss) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from nas.latency.worker.session import build
 from nas.quantization.forms import Form, precisions_here
 from nas.quantization.scoring import FormScores, score_forms
 from nas.quantization.sensitivity import most_sensitive_first
-from nas.quantization.verdicts import Loss, Outcome, against, is_faster, kept
+from nas.quantization.verdicts import Loss, Outcome, against, certified, is_faster, kept
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
 from space.errors import TargetError
@@ -175,6 +176,37 @@ def test_what_is_kept_is_faster_than_the_best_in_full_precision_and_as_good_as_a
     assert str(kept(outcomes, loss).form) == expected
     if expected != str(int8.form):
         assert against(int8, outcomes[1], loss)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ((5.0,), ["onnxruntime:int8@cpu:1"]),
+        ((8.2, 6.0), ["onnxruntime:int8@cpu:1", "openvino:bf16@cpu:1"]),
+        ((8.2, 7.9, 12.0), ["onnxruntime:int8@cpu:1", "openvino:bf16@cpu:1", "openvino@cpu:1"]),
+    ],
+)
+def test_what_is_kept_is_the_faster_one_by_its_certificate_too(seconds: tuple[float, ...], expected: list[str]) -> None:
+    """The latency of each certificate, in turn, against 8 ms; full precision is kept whatever its certificate says."""
+    outcomes = [
+        outcome("openvino@cpu:1", 8.0, 0.6),
+        outcome("openvino:bf16@cpu:1", 6.0, 0.6),
+        outcome("onnxruntime:int8@cpu:1", 5.0, 0.6),
+    ]
+    told: list[str] = []
+    written: list[str] = []
+
+    def certify(chosen: Outcome, outcomes: Sequence[Outcome]) -> SimpleNamespace:
+        written.append(str(chosen.form))
+        again = latency(seconds[len(written) - 1], target=str(chosen.form.target))
+        return SimpleNamespace(latency=again)
+
+    chosen, certificate = certified(outcomes, Loss(miou=0.6, points=0.5), certify, told.append)
+    assert written == expected
+    assert str(chosen.form) == expected[-1]
+    assert certificate.latency.p50_milliseconds == seconds[-1]
+    assert len(told) == len(expected) - 1
+    assert all("timed once more" in words and "openvino@cpu:1" in words for words in told)
 
 
 def test_one_is_surely_faster_only_as_far_as_its_anchor_is_sure() -> None:
