@@ -105,7 +105,8 @@ def rebuilt(network: Network, architecture: Architecture, tensor_of: Callable[[s
     """
     import torch
 
-    result = architecture.build(network.num_classes, auxiliary=bool(network.auxiliary_weights))
+    with torch.device("meta"):  # nothing is drawn for weights that are replaced
+        result = architecture.build(network.num_classes, auxiliary=bool(network.auxiliary_weights))
     weights = {name: tensor_of(name).clone(memory_format=torch.contiguous_format) for name in result.state_dict()}
     result.load_state_dict(weights, strict=True, assign=True)
     return result.train(network.training)

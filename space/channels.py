@@ -81,23 +81,19 @@ def channel_map(graph: Graph) -> ChannelMap:
     fixed = np.zeros(total, dtype=bool)
     for atoms in graph.fixed:
         fixed[channel_of_atom[atoms]] = True
-    signatures = _signatures(graph, channel_of_atom, total)
+    free = np.flatnonzero(~fixed)
+    alike, producer = _produced_alike(graph, channel_of_atom, total)
+    _, first, inverse = np.unique(alike[free], return_index=True, return_inverse=True)
+    order = np.argsort(first)  # groups are numbered by their first channel
     names: list[str] = []
-    groups: dict[tuple[int, ...], int] = {}
+    for channel in free[first[order]]:
+        names.append(_name(graph, int(producer[channel]), names))
     group_of_channel = np.full(total, FIXED, dtype=np.int64)
-    for channel in range(total):
-        if fixed[channel]:
-            continue
-        signature = tuple(signatures[channel])
-        if signature not in groups:
-            groups[signature] = len(names)
-            names.append(_name(graph, signature[0], names))
-        group_of_channel[channel] = groups[signature]
-    counts = np.bincount(group_of_channel[~fixed], minlength=len(names))
+    group_of_channel[free] = np.argsort(order)[inverse]
+    counts = np.bincount(group_of_channel[free], minlength=len(names))
     rank = np.zeros(total, dtype=np.int64)
-    for group in range(len(names)):
-        members = np.flatnonzero(group_of_channel == group)
-        rank[members] = np.arange(len(members))
+    by_group = free[np.argsort(group_of_channel[free], kind="stable")]
+    rank[by_group] = np.arange(len(free)) - np.repeat(np.cumsum(counts) - counts, counts)
     return ChannelMap(
         names=tuple(names),
         counts=tuple(int(count) for count in counts),
@@ -124,9 +120,15 @@ def _merge(graph: Graph) -> NDArray[np.int64]:
     return np.unique(labels, return_inverse=True)[1]
 
 
-def _signatures(graph: Graph, channel_of_atom: NDArray[np.int64], total: int) -> list[list[int]]:
-    """For each channel, the layers that produce it, repeated as often as it occurs in their output."""
-    signatures: list[list[int]] = [[] for _ in range(total)]
+def _produced_alike(
+    graph: Graph, channel_of_atom: NDArray[np.int64], total: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each channel a number that it shares with those that the same layers produce, each as often in its output;
+    and the first of these layers, by its node.
+    """
+    alike = np.zeros(total, dtype=np.int64)
+    producer = np.full(total, -1, dtype=np.int64)
+    taken = 1
     seen: set[int] = set()
     for node in graph.nodes:
         if node.kind not in ("conv", "deconv") or node.depthwise:
@@ -135,9 +137,12 @@ def _signatures(graph: Graph, channel_of_atom: NDArray[np.int64], total: int) ->
         if start in seen:  # a second use of shared weights
             continue
         seen.add(start)
-        for channel in channel_of_atom[node.channels]:
-            signatures[channel].append(node.index)
-    return signatures
+        channels, times = np.unique(channel_of_atom[node.channels], return_counts=True)
+        producer[channels] = np.where(producer[channels] < 0, node.index, producer[channels])
+        apart = np.unique(alike[channels] * (int(times.max()) + 1) + times, return_inverse=True)[1]
+        alike[channels] = taken + apart
+        taken += int(apart.max()) + 1
+    return alike, producer
 
 
 def _name(graph: Graph, node_index: int, taken: list[str]) -> str:
