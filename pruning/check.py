@@ -45,11 +45,12 @@ def differing_groups(cutter: Cutter, network: Network) -> list[str]:
 def comparable(cutter: Cutter) -> bool:
     """Whether torch-pruning finds the groups of such a network.
 
-    It takes a PReLU of one channel for one whose slope all channels share, and a depthwise convolution of one channel
-    for a dense one.
+    It takes a PReLU of one channel for one whose slope all channels share, a depthwise convolution of one channel for a
+    dense one, and knows no granules of grouped convolutions.
     """
-    mistaken = (node for node in parametric(cutter.graph) if node.kind == "act" or node.depthwise)
-    return all(len(cutter.positions(node)) > 1 for node in mistaken)
+    nodes = parametric(cutter.graph)
+    mistaken = (node for node in nodes if node.kind == "act" or node.group)
+    return all(len(cutter.positions(node)) > 1 for node in mistaken) and all(node.group <= 1 for node in nodes)
 
 
 def slices_of_channels(cutter: Cutter) -> dict[int, set[Slice]]:
@@ -145,7 +146,7 @@ def _forgiving() -> Iterator[None]:
 
 
 def _dense(node: Node) -> bool:
-    return node.kind in ("conv", "deconv") and not node.depthwise
+    return node.kind in ("conv", "deconv") and not node.group
 
 
 def _ends(cutter: Cutter) -> dict[str, tuple[Node, list[int]]]:

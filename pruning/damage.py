@@ -44,10 +44,12 @@ class Damage:
 
 
 def kept_first(cutter: Cutter, scores: ChannelScores, name: str) -> NDArray[np.int64]:
-    """The channels of a group that are there, in the order in which they are kept: highest score first."""
+    """The channels of a group that are there, in the order in which they are kept: highest score first. Those that go
+    together follow each other, the granule with the highest sum of scores first.
+    """
     members = cutter.map.members(name)
-    present = members[cutter.everything[members]]
-    return present[np.argsort(-scores[present], kind="stable")]
+    granules = members[cutter.everything[members]].reshape(-1, cutter.map.granule(name))
+    return granules[np.argsort(-scores[granules].sum(axis=1), kind="stable")].reshape(-1)
 
 
 def observed_damage(
@@ -80,7 +82,8 @@ def observed_damage(
         for name in cutter.map.names:
             order = kept_first(cutter, scores, name)
             observed = {}
-            for count in sorted({max(1, math.ceil(share * len(order))) for share in SHARES} - {len(order)}):
+            counts = {cutter.map.whole(name, max(1, math.ceil(share * len(order)))) for share in SHARES}
+            for count in sorted(counts - {len(order)}):
                 keep = cutter.everything.copy()
                 keep[order[count:]] = False
                 with gates.closed(keep):

@@ -84,7 +84,8 @@ class Knapsack:
         self._shortened: dict[frozenset[str], Shortened] = {}
         self._milliseconds: dict[tuple[object, ...], float] = {}
         self.full = cutter.counts(cutter.everything)
-        self._floor = {name: -(-count // FLOOR) for name, count in self.full.items()}
+        self._granules = dict(zip(cutter.map.names, cutter.map.granules, strict=True))
+        self._floor = {name: cutter.map.whole(name, -(-count // FLOOR)) for name, count in self.full.items()}
         self._curves: dict[str, list[float]] = {name: curve.tolist() for name, curve in damage.groups.items()}
         self._outside: dict[frozenset[str], list[str]] = {}  # groups that are not inside blocks that are gone
 
@@ -93,8 +94,9 @@ class Knapsack:
         return Cut(counts=self.full)
 
     def everywhere(self, count: int, blocks: frozenset[str]) -> Cut:
-        """At most `count` channels in every group, without the blocks."""
-        return Cut(counts={name: min(count, full) for name, full in self.full.items()}, blocks=blocks)
+        """At most `count` channels in every group, or one granule, without the blocks."""
+        whole = {name: self._cutter.map.whole(name, count) for name in self.full}
+        return Cut(counts={name: min(whole[name], full) for name, full in self.full.items()}, blocks=blocks)
 
     def milliseconds(self, cut: Cut) -> float:
         """Estimated."""
@@ -200,7 +202,7 @@ class Knapsack:
     def _changes(self, cut: Cut) -> Iterator[tuple[str, int | None]]:
         """Other counts of groups, by name, and blocks."""
         for name in self._groups_outside(cut.blocks):
-            for other in _counts_around(cut.counts[name], self.full[name]):
+            for other in _counts_around(cut.counts[name], self.full[name], self._granules[name]):
                 yield name, other
         for name in self._damage.blocks:
             yield name, None
@@ -237,10 +239,13 @@ def _inside(group: str, blocks: frozenset[str]) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _counts_around(count: int, full: int) -> tuple[int, ...]:
-    """Counts worth trying beside `count`, from 1 to `full`: the nearest multiples of what hardware rewards."""
+def _counts_around(count: int, full: int, granule: int) -> tuple[int, ...]:
+    """Counts worth trying beside `count`, from 1 to `full`: the nearest multiples of what hardware rewards, all of them
+    multiples of `granule`.
+    """
     found = {full}
-    for multiple, tries in MULTIPLES:
+    for rewarded, tries in MULTIPLES:
+        multiple = math.lcm(rewarded, granule)
         if multiple == 1 and count > SMALL:
             continue
         below, above = (count - 1) // multiple, count // multiple + 1

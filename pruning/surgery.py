@@ -53,11 +53,12 @@ class Cutter:
         return {name: int(count) for name, count in zip(self.map.names, left, strict=True)}
 
     def narrowed(self, counts: dict[str, int]) -> Architecture:
-        """The architecture with these counts; groups that keep everything are not mentioned."""
+        """The architecture with these counts, in whole granules; groups that keep everything are not mentioned."""
         full = dict(zip(self.map.names, self.map.counts, strict=True))
+        whole = {name: self.map.whole(name, count) for name, count in counts.items()}
         return replace(
             self.architecture.without_channels(),
-            channels={name: count for name, count in counts.items() if count < full[name]},
+            channels={name: count for name, count in whole.items() if count < full[name]},
         )
 
     def cut(self, network: Network, keep: Mask) -> Network:
@@ -70,6 +71,7 @@ class Cutter:
         assert network.architecture == self.architecture, "the network is not of this cutter's architecture"
         assert bool((keep <= self.everything).all()), "cannot keep channels that are gone"
         assert bool(keep[~self._free].all()), "the image's and the logits' channels are fixed"
+        assert self.map.has_whole_granules(keep), "channels that a grouped convolution reads together go together"
         left = self._slices(network, keep)
         return rebuilt(network, self.narrowed(self.counts(keep)), left.__getitem__)
 
@@ -123,7 +125,7 @@ def _sliced(tensor: Tensor, node: Node, out: NDArray[np.int64], read: NDArray[np
     if tensor.dim() == 0:  # how many batches were seen
         return tensor
     sides = [read, out] if node.kind == "deconv" else [out, read]
-    if tensor.dim() == 1 or node.depthwise:
+    if tensor.dim() == 1 or node.group:
         sides = [out]
     for dimension, places in enumerate(sides):
         tensor = tensor.index_select(dimension, torch.from_numpy(places).to(tensor.device))

@@ -6,12 +6,15 @@ them. Cutting k channels of a group leaves `count - k` of them everywhere, so a 
 network needs to be built again: keeping the first `count` channels gives every tensor the width it has after cutting
 any other choice, in the same order.
 
+Neighbours that a grouped convolution reads together are one *granule*: it goes as a whole. All granules of a group are
+as large as each other, so that a count that is a multiple of it says enough.
+
 The image's own channels and the logits are fixed and belong to no group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,11 +46,13 @@ class ChannelMap:
     """The channels of a graph and their groups.
 
     `channel_of_atom[a]` is the channel of atom a; `group_of_channel[c]` the index of its group in `names`, or FIXED;
-    `rank_of_channel[c]` its place within the group; `counts[g]` the group's designed size.
+    `rank_of_channel[c]` its place within the group; `counts[g]` the group's designed size; `granules[g]` how many of
+    its channels, one rank after the other, go together.
     """
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
+    granules: tuple[int, ...]
     channel_of_atom: NDArray[np.int64]
     group_of_channel: NDArray[np.int64]
     rank_of_channel: NDArray[np.int64]
@@ -60,9 +65,25 @@ class ChannelMap:
         """The channels of a group, by rank."""
         return np.flatnonzero(self.group_of_channel == self.names.index(name))
 
+    def granule(self, name: str) -> int:
+        """How many channels of a group go together."""
+        return self.granules[self.names.index(name)]
+
+    def whole(self, name: str, count: int) -> int:
+        """The least count of whole granules of a group that is not below `count`."""
+        granule = self.granule(name)
+        return -(-count // granule) * granule
+
+    def has_whole_granules(self, keep: NDArray[np.bool_]) -> bool:
+        """Whether every granule stays or goes as one under a mask over channels."""
+        coarse = [(name, granule) for name, granule in zip(self.names, self.granules, strict=True) if granule > 1]
+        rows = (keep[self.members(name)].reshape(-1, granule) for name, granule in coarse)
+        return all(bool((row == row[:, :1]).all()) for row in rows)
+
     def keep_first(self, counts: Mapping[str, int]) -> NDArray[np.bool_]:
-        """Per channel, whether it stays when each named group keeps its first channels."""
-        limits = np.array([counts.get(name, full) for name, full in zip(self.names, self.counts, strict=True)])
+        """Per channel, whether it stays when each named group keeps its first channels, in whole granules."""
+        full = dict(zip(self.names, self.counts, strict=True))
+        limits = np.array([self.whole(name, counts[name]) if name in counts else full[name] for name in self.names])
         keep = np.ones(len(self.group_of_channel), dtype=bool)
         free = self.group_of_channel != FIXED
         keep[free] = self.rank_of_channel[free] < limits[self.group_of_channel[free]]
@@ -97,6 +118,7 @@ def channel_map(graph: Graph) -> ChannelMap:
     return ChannelMap(
         names=tuple(names),
         counts=tuple(int(count) for count in counts),
+        granules=_granules(graph, channel_of_atom, group_of_channel, names),
         channel_of_atom=channel_of_atom,
         group_of_channel=group_of_channel,
         rank_of_channel=rank,
@@ -105,10 +127,15 @@ def channel_map(graph: Graph) -> ChannelMap:
 
 def _merge(graph: Graph) -> NDArray[np.int64]:
     """Channel of each atom: connected components of the ties, numbered by their first atom."""
-    labels = np.arange(graph.atom_count)
-    if graph.ties:
-        left = np.concatenate([pair[0] for pair in graph.ties])
-        right = np.concatenate([pair[1] for pair in graph.ties])
+    return np.unique(_components(graph.atom_count, graph.ties), return_inverse=True)[1]
+
+
+def _components(count: int, ties: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> NDArray[np.int64]:
+    """For each of `count` numbers, the lowest that ties lead to from it."""
+    labels = np.arange(count)
+    if ties:
+        left = np.concatenate([pair[0] for pair in ties])
+        right = np.concatenate([pair[1] for pair in ties])
         while True:
             lowest = np.minimum(labels[left], labels[right])
             before = labels.copy()
@@ -117,7 +144,30 @@ def _merge(graph: Graph) -> NDArray[np.int64]:
             labels = labels[labels]  # jump to the label's label, so that long chains settle in few rounds
             if np.array_equal(before, labels):
                 break
-    return np.unique(labels, return_inverse=True)[1]
+    return labels
+
+
+def _granules(
+    graph: Graph, channel_of_atom: NDArray[np.int64], group_of_channel: NDArray[np.int64], names: Sequence[str]
+) -> tuple[int, ...]:
+    """How many channels of each group go together: those that some grouped convolution reads together."""
+    ties = []
+    for node in graph.nodes:
+        if node.group > 1:
+            channels = channel_of_atom[node.channels]
+            ties.append((channels, np.repeat(channels[:: node.group], node.group)))
+    if not ties:
+        return (1,) * len(names)
+    granule_of_channel = _components(len(group_of_channel), ties)
+    sizes = np.bincount(granule_of_channel)
+    found = []
+    for group, name in enumerate(names):
+        granules = granule_of_channel[group_of_channel == group]
+        size = int(sizes[granules[0]])
+        alike = len(granules) % size == 0 and bool((granules == np.repeat(granules[::size], size)).all())
+        assert alike, f"a grouped convolution reads channels of {name} together with channels of other groups"
+        found.append(size)
+    return tuple(found)
 
 
 def _produced_alike(
@@ -131,7 +181,7 @@ def _produced_alike(
     taken = 1
     seen: set[int] = set()
     for node in graph.nodes:
-        if node.kind not in ("conv", "deconv") or node.depthwise:
+        if node.kind not in ("conv", "deconv") or node.group:
             continue
         start = int(node.channels[0])
         if start in seen:  # a second use of shared weights
@@ -159,12 +209,18 @@ def check_channels(graph: Graph, channels: Mapping[str, int]) -> None:
     """Raises: ArchitectureError when a count names no group of the graph, or more channels than it has, or none."""
     mapping = channel_map(graph)
     full = dict(zip(mapping.names, mapping.counts, strict=True))
+    granules = dict(zip(mapping.names, mapping.granules, strict=True))
     for name, count in channels.items():
         if name not in full:
             raise ArchitectureError(f"channels: no group is called '{name}'; {nearest(name, full)}")
         if not 1 <= count <= full[name]:
             raise ArchitectureError(
                 f"channels: expected 1 to {full[name]} channels in '{name}', got {count}; widen the stage instead"
+            )
+        if count % granules[name]:
+            raise ArchitectureError(
+                f"channels: '{name}' is cut {granules[name]} channels at a time, as a grouped convolution reads them; "
+                f"expected a multiple, got {count}"
             )
 
 

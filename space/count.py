@@ -52,8 +52,7 @@ def graph_multiply_adds(graph: Graph, sizes: Widths, size: tuple[int, int]) -> i
     """The same for a graph whose nodes have the given widths."""
     given = sizes.given
     return sum(
-        each * given[node.index] * (1 if node.depthwise else given[node.inputs[0]])
-        for node, each in _convolutions(graph, size)
+        each * given[node.index] * (node.group or given[node.inputs[0]]) for node, each in _convolutions(graph, size)
     )
 
 
@@ -61,7 +60,7 @@ def graph_multiply_adds(graph: Graph, sizes: Widths, size: tuple[int, int]) -> i
 def _convolutions(graph: Graph, size: tuple[int, int]) -> tuple[tuple[Node, int], ...]:
     """The convolutions, with the multiply-adds of one channel in and one out."""
     return tuple(
-        (node, _multiply_adds(node, 1, 1, output_size(node, size), size))
+        (node, _multiply_adds_of_a_pair(node, output_size(node, size), size))
         for node in graph.nodes
         if node.kind in ("conv", "deconv")
     )
@@ -90,7 +89,7 @@ def layers(architecture: Architecture, size: tuple[int, int], num_classes: int) 
                 kernel=node.kernel,
                 step=node.step,
                 dilation=node.dilation,
-                groups=out if node.depthwise else 1,
+                groups=out // node.group if node.group else 1,
                 height=height,
                 width=width,
                 parameters=_parameters(node, read, out) if node.index in owners else 0,
@@ -145,6 +144,12 @@ def groups(architecture: Architecture) -> dict[str, int]:
     }
 
 
+def granules(architecture: Architecture) -> dict[str, int]:
+    """How many channels of every group are cut at a time: 1, or as many as a grouped convolution reads together."""
+    mapping = channel_map(architecture.graph(1))
+    return dict(zip(mapping.names, mapping.granules, strict=True))
+
+
 def _read(node: Node, given: tuple[int, ...]) -> int:
     return sum(given[index] for index in node.inputs) if node.kind == "cat" else given[node.inputs[0]]
 
@@ -154,13 +159,17 @@ def _parameters(node: Node, read: int, out: int) -> int:
         return 2 * out
     if node.kind == "act":
         return out
-    return math.prod(node.kernel) * (1 if node.depthwise else read) * out + (out if node.bias else 0)
+    return math.prod(node.kernel) * (node.group or read) * out + (out if node.bias else 0)
 
 
 def _multiply_adds(node: Node, read: int, out: int, output: tuple[int, int], size: tuple[int, int]) -> int:
-    if node.kind == "conv":
-        return math.prod(output) * math.prod(node.kernel) * (1 if node.depthwise else read) * out
+    if node.kind not in ("conv", "deconv"):
+        return 0
+    return _multiply_adds_of_a_pair(node, output, size) * (node.group or read) * out
+
+
+def _multiply_adds_of_a_pair(node: Node, output: tuple[int, ...], size: tuple[int, int]) -> int:
+    """Of one channel in and one out."""
     if node.kind == "deconv":
-        given = math.prod(math.ceil(length / (stride * 2)) for length, stride in zip(size, node.stride, strict=True))
-        return given * math.prod(node.kernel) * read * out
-    return 0
+        output = tuple(math.ceil(length / (stride * 2)) for length, stride in zip(size, node.stride, strict=True))
+    return math.prod(output) * math.prod(node.kernel)

@@ -5,7 +5,8 @@ else is read from that list: the `nn.Module`, parameters, multiply-adds, the lay
 the groups of channels that can only be cut together (`space.channels`).
 
 Every channel of every tensor is an *atom*, an integer. A convolution makes new atoms, normalisation and activation
-keep their input's, concatenation joins them, and a sum ties the atoms of its terms pairwise.
+keep their input's, concatenation joins them, and a sum or a gate ties the atoms of its terms pairwise. So does a
+depthwise or grouped convolution keep them; which of them it reads together is a matter of `space.channels`.
 
 Sizes are kept as strides against the input image: a tensor of stride s is ceil(H / s) x ceil(W / s). All strided
 layers round up and all upsampling aims at a stride, so that any input size works, odd ones included.
@@ -26,9 +27,22 @@ from space.rules import IMAGE_CHANNELS
 Atoms = NDArray[np.int64]
 Pair = tuple[int, int]
 LayerKind = Literal[
-    "image", "conv", "deconv", "norm", "act", "dropout", "max_pool", "average_pool", "grid_pool", "resize", "cat", "add"
+    "image",
+    "conv",
+    "deconv",
+    "norm",
+    "act",
+    "dropout",
+    "max_pool",
+    "average_pool",
+    "grid_pool",
+    "resize",
+    "cat",
+    "add",
+    "gate",
 ]
 PARAMETRIC = ("conv", "deconv", "norm", "act")
+WHOLE: Pair = (1, 1)  # the grid of one cell: the mean of a map
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +58,10 @@ class Node:
     kernel: Pair = (1, 1)
     step: Pair = (1, 1)
     dilation: Pair = (1, 1)
-    depthwise: bool = False
+    group: int = 0
+    """Channels that each output of a convolution reads where its outputs are its input's channels; 0 where it reads all
+    and makes new ones.
+    """
     bias: bool = False
     mode: str = ""
     probability: float = 0.0
@@ -58,6 +75,21 @@ class _Behind(TypedDict):
     index: int
     inputs: tuple[int, ...]
     channels: Atoms
+
+
+class _Together(_Behind):
+    """What a layer that joins tensors value by value knows by them."""
+
+    stride: Pair
+    grid: Pair | None
+
+
+class _Window(TypedDict):
+    """What pooling over a moving window knows by it."""
+
+    stride: Pair
+    kernel: Pair
+    step: Pair
 
 
 class Graph:
@@ -116,8 +148,12 @@ class Graph:
             )
         )
 
-    def depthwise(self, x: Node, name: str, *, step: int = 1, dilation: int = 1) -> Node:
-        """3x3 convolution of each channel by itself, no bias."""
+    def depthwise(self, x: Node, name: str, *, step: int = 1, dilation: int = 1, group: int = 1) -> Node:
+        """3x3 convolution of each channel by itself, or of each `group` neighbours together; no bias.
+
+        What comes out counts as the channels that came in: neighbours in a group are cut together or not at all.
+        """
+        assert len(x.channels) % group == 0, f"{len(x.channels)} channels are no whole groups of {group}"
         return self._add(
             Node(
                 **self._behind(x),
@@ -127,7 +163,7 @@ class Graph:
                 kernel=(3, 3),
                 step=(step, step),
                 dilation=(dilation, dilation),
-                depthwise=True,
+                group=group,
                 grid=x.grid,
             )
         )
@@ -174,16 +210,19 @@ class Graph:
 
     def max_pool(self, x: Node, kernel: int) -> Node:
         """Max pooling by 2."""
-        return self._add(
-            Node(**self._behind(x), kind="max_pool", stride=_half(x), kernel=(kernel, kernel), step=(2, 2))
-        )
+        return self._add(Node(**self._behind(x), **_window(x, kernel, 2), kind="max_pool"))
 
-    def average_pool(self, x: Node) -> Node:
-        """3x3 average pooling by 2."""
-        return self._add(Node(**self._behind(x), kind="average_pool", stride=_half(x), kernel=(3, 3), step=(2, 2)))
+    def average_pool(self, x: Node, kernel: int = 3, step: int = 2) -> Node:
+        """Average pooling. Odd kernels are centred, and the zeros around the map count; even ones are as long as their
+        step, and at the far edges average what is there.
+        """
+        assert kernel % 2 or kernel == step, "an even window is as long as its step"
+        return self._add(Node(**self._behind(x), **_window(x, kernel, step), kind="average_pool"))
 
     def grid_pool(self, x: Node, rows: int, columns: int = 0) -> Node:
-        """Average over so many rows and columns; 0 for as many columns as keep the cells square."""
+        """Average over so many rows and columns; 0 for as many columns as keep the cells square, one of each for the
+        mean of the whole map.
+        """
         return self._add(Node(**self._behind(x), kind="grid_pool", stride=x.stride, grid=(rows, columns)))
 
     def resize(self, x: Node, stride: Pair, *, mode: str = "bilinear") -> Node:
@@ -194,21 +233,24 @@ class Graph:
 
     def cat(self, parts: Sequence[Node]) -> Node:
         """Concatenation of channels."""
-        assert len({part.stride for part in parts}) == 1, "concatenated tensors share a stride"
+        first = parts[0]
+        assert {(part.stride, part.grid) for part in parts} == {(first.stride, first.grid)}, (
+            "concatenated tensors have one size"
+        )
         channels = np.concatenate([part.channels for part in parts])
         inputs = tuple(part.index for part in parts)
-        return self._add(Node(index=self._next, kind="cat", inputs=inputs, channels=channels, stride=parts[0].stride))
+        return self._add(
+            Node(index=self._next, kind="cat", inputs=inputs, channels=channels, stride=first.stride, grid=first.grid)
+        )
 
     def add(self, *terms: Node) -> Node:
-        """Sum; its terms' channels are tied to each other."""
-        first = terms[0]
-        for term in terms[1:]:
-            assert term.stride == first.stride, "summed tensors share a stride"
-            self._tie(first.channels, term.channels)
-        inputs = tuple(term.index for term in terms)
-        return self._add(
-            Node(index=self._next, kind="add", inputs=inputs, channels=first.channels, stride=first.stride)
-        )
+        """Sum; its terms' channels are tied to each other. The mean of a map is added to every pixel."""
+        return self._add(Node(**self._together(terms), kind="add"))
+
+    def gate(self, x: Node, gate: Node) -> Node:
+        """`x` times the sigmoid of `gate`, which has a value for every pixel or one for all; it ties their channels."""
+        assert gate.grid in (x.grid, WHOLE), "a gate is as large as what it opens, or the mean of a map"
+        return self._add(Node(**self._together((x, gate)), kind="gate"))
 
     def drop_unused(self) -> None:
         """Forget layers that no output depends on, such as an activation after the last tap of a ladder."""
@@ -266,6 +308,22 @@ class Graph:
         """The index of the layer that is added next."""
         return len(self.nodes)
 
+    def _together(self, terms: Sequence[Node]) -> _Together:
+        """What a layer knows that joins tensors value by value. Means of maps are spread over the others."""
+        largest = next((term for term in terms if term.grid != WHOLE), terms[0])
+        for term in terms:
+            assert term.grid == WHOLE or (term.stride, term.grid) == (largest.stride, largest.grid), (
+                "tensors that are joined value by value have one size"
+            )
+            self._tie(terms[0].channels, term.channels)
+        return {
+            "index": self._next,
+            "inputs": tuple(term.index for term in terms),
+            "channels": terms[0].channels,
+            "stride": largest.stride,
+            "grid": largest.grid,
+        }
+
     def _behind(self, x: Node) -> _Behind:
         return {"index": self._next, "inputs": (x.index,), "channels": x.channels}
 
@@ -279,8 +337,9 @@ def _pair(value: int | Pair) -> Pair:
     return value if isinstance(value, tuple) else (value, value)
 
 
-def _half(x: Node) -> Pair:
-    return (x.stride[0] * 2, x.stride[1] * 2)
+def _window(x: Node, kernel: int, step: int) -> _Window:
+    assert x.grid is None, "cells of a grid are not pooled again"
+    return {"stride": (x.stride[0] * step, x.stride[1] * step), "kernel": (kernel, kernel), "step": (step, step)}
 
 
 def output_size(node: Node, size: tuple[int, int]) -> tuple[int, int]:

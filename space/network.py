@@ -89,13 +89,17 @@ class Network(nn.Module):
                 return _upsample(self.layer(node.name), inputs[0], _size_at(size, node.stride))
             case "add":
                 return sum(inputs[1:], start=inputs[0])
+            case "gate":
+                return inputs[0] * torch.sigmoid(inputs[1])
             case "cat":
                 return torch.cat(inputs, dim=1)
             case "max_pool":
                 padding = node.kernel[0] // 2 if node.kernel[0] % 2 else 0
                 return functional.max_pool2d(inputs[0], node.kernel, 2, padding, ceil_mode=node.kernel[0] % 2 == 0)
             case "average_pool":
-                return functional.avg_pool2d(inputs[0], 3, stride=2, padding=1)
+                odd = node.kernel[0] % 2 == 1  # else no pixel is added around, and runtimes differ on what counts
+                padding = node.kernel[0] // 2 if odd else 0
+                return functional.avg_pool2d(inputs[0], node.kernel, node.step, padding, not odd, odd)
             case "grid_pool":
                 height, width = (int(length) for length in inputs[0].shape[-2:])
                 assert node.grid is not None, "it pools to a grid"
@@ -136,7 +140,7 @@ def _layer(node: Node, sizes: Widths, norm_epsilon: float) -> nn.Module:
         stride=node.step,
         padding=(node.kernel[0] // 2 * node.dilation[0], node.kernel[1] // 2 * node.dilation[1]),
         dilation=node.dilation,
-        groups=width if node.depthwise else 1,
+        groups=width // node.group if node.group else 1,
         bias=node.bias,
     )
 

@@ -137,6 +137,6 @@ def _cells(layer: Layer) -> tuple[str, ...]:
     if layer.dilation != (1, 1):
         kernel += f" dilated {max(layer.dilation)}"
     if layer.groups > 1:
-        kernel += " depthwise"
+        kernel += " depthwise" if layer.groups == layer.out_channels else f" in {layer.groups} groups"
     output = f"{layer.out_channels}x{layer.height}x{layer.width}"
     return (layer.name, layer.kind, output, kernel, f"{layer.parameters:,}", f"{layer.multiply_adds / 1e6:,.2f}")

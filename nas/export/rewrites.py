@@ -1,7 +1,8 @@
 """Operations that are exported as others which give the same, since runtimes are slow at them or refuse them.
 
 Adaptive average pooling is two matrix products: the exporter refuses grids that do not divide the feature map. Each
-axis is pooled alone, so pooling equals a product with one constant matrix per axis.
+axis is pooled alone, so pooling equals a product with one constant matrix per axis. Of the whole map it stays a global
+pooling, which keeps the layout that ONNX Runtime's convolutions use.
 
 PReLU is `a x + (1 - a) relu(x)`. ONNX Runtime's own PRelu branches on the sign of every value and leaves the layout
 its convolutions use: its time depends on the image, and a network with it takes up to twice as long. The sum has no
@@ -26,7 +27,7 @@ class Rewritten(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is nn.functional.adaptive_avg_pool2d:
-            return _adaptive_average_pool(*args, **(kwargs or {}))
+            return _adaptive_average_pool(func, *args, **(kwargs or {}))
         if func is nn.functional.prelu:
             return _prelu(*args, **(kwargs or {}))
         if func is nn.functional.interpolate:
@@ -34,9 +35,13 @@ class Rewritten(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _adaptive_average_pool(x: torch.Tensor, output_size: int | tuple[int | None, int | None]) -> torch.Tensor:
+def _adaptive_average_pool(
+    usual: Any, x: torch.Tensor, output_size: int | tuple[int | None, int | None]
+) -> torch.Tensor:
     height, width = (int(length) for length in x.shape[-2:])
     grid = (output_size, output_size) if isinstance(output_size, int) else output_size
+    if grid == (1, 1):
+        return usual(x, grid)
     rows = _pooling_matrix(height, grid[0] or height).to(x)  # (grid height, H)
     columns = _pooling_matrix(width, grid[1] or width).to(x)  # (grid width, W)
     return rows @ (x @ columns.t())

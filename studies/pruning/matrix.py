@@ -235,7 +235,7 @@ def kept(cutter: Cutter, scores: ChannelScores, wanted: dict[str, float]) -> np.
     for name, count in wanted.items():
         order = kept_first(cutter, scores, name)
         multiple = ROUND_TO if len(order) > ROUND_TO else 1
-        mask[order[min(len(order), max(1, round(count / multiple) * multiple)) :]] = False
+        mask[order[cutter.map.whole(name, max(1, round(count / multiple) * multiple)) :]] = False
     return mask
 
 

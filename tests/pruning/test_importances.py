@@ -50,7 +50,7 @@ def belonging(cutter: Cutter, network: Network, channel: int) -> Iterator[tuple[
         read = torch.from_numpy(cutter.read_positions(node) == channel)
         for parameter in network.layer(node.name).parameters():
             mask = torch.zeros_like(parameter, dtype=torch.bool)
-            if parameter.dim() == 1 or node.depthwise:
+            if parameter.dim() == 1 or node.group:
                 mask[out] = True
             elif node.kind == "deconv":
                 mask[:, out] = True
@@ -73,7 +73,7 @@ def gate_derivatives(cutter: Cutter, network: Network, batch: tuple[Tensor, Tens
     for factor in (1 + step, 1 - step):
         handles = []
         for node in parametric(cutter.graph):
-            if node.kind in ("conv", "deconv") and not node.depthwise:
+            if node.kind in ("conv", "deconv") and not node.group:
                 scale = torch.ones(len(cutter.read_positions(node)), dtype=torch.float64)
                 scale[torch.from_numpy(cutter.read_positions(node) == channel)] = factor
                 handles.append(

@@ -5,7 +5,8 @@ it, a channel count that does not divide leaves the fast layout. So each layer i
 
 - Activations lie in *blocks* of 16 channels, padded (ONNX Runtime's NCHWc, oneDNN's nChw16c). A convolution that reads
   fewer than 16 channels reads them *plain* and writes blocks; one whose input channels do not divide by 4 is plain on
-  both sides, and slow. Transposed convolutions, grid pooling and arg-max are plain. Changing the layout is work too.
+  both sides, and slow. So is a grouped one whose groups are no whole blocks. Transposed convolutions, grid pooling but
+  for the mean of a map, what spreads such a mean over a map, and arg-max are plain. Changing the layout is work too.
 - Normalisation behind a convolution is folded into its weights, a ReLU behind it and a sum with its output into its
   loop. Where something else reads the value in between, or there is no convolution before, they are passes of their
   own. ReLU6 is folded into a convolution only; behind a sum it makes both plain.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 BLOCK = 16
 ALIGNED = 4
+SMALL_WINDOW = 3  # of a pool: wider ones add up so many pixels that each has prices of its own
 FAR_BYTES = (500_000, 2_000_000)  # what exceeds them has left a core's own caches
 REMEMBERED = 2**15  # layers: networks that are pruned, or filled into a budget, differ from the last one by a few
 
@@ -79,7 +81,8 @@ class _Place(NamedTuple):
     kernel: tuple[int, int]
     strided: bool
     dilated: bool
-    depthwise: bool
+    group: int
+    """Channels that each output of a convolution reads, and 0 where it reads all."""
     pixels: int
     """Of its output."""
     first_read: tuple[int, ...]
@@ -121,7 +124,7 @@ def _done(place: _Place, channels: int, reads: tuple[_Value, ...]) -> _Done:
     steps = {
         "conv": layer.conv, "deconv": layer.deconv, "norm": layer.norm, "act": layer.act, "add": layer.add,
         "cat": layer.cat, "resize": layer.resize, "max_pool": layer.pool, "average_pool": layer.pool,
-        "grid_pool": layer.grid_pool, "dropout": layer.nothing, "image": layer.nothing,
+        "grid_pool": layer.grid_pool, "gate": layer.gate, "dropout": layer.nothing, "image": layer.nothing,
     }  # fmt: skip
     blocked = steps[place.kind]()
     output = _Value(channels=channels, blocked=blocked, moved=False, folded_sum=layer.folded_sum)
@@ -189,7 +192,20 @@ class _Layer:
         read, out = self.reads[0].channels, self.channels
         pixels, taps = place.pixels, math.prod(place.kernel)
         strided = " strided" if place.strided else ""
-        if place.depthwise:
+        if place.group > 1:
+            blocked = place.group % BLOCK == 0
+            self.want(blocked=blocked)
+            name = f"{'' if blocked else 'plain '}conv {_shape(place.kernel)} in groups of {place.group}{strided}"
+            multiply_adds = pixels * taps * place.group * out
+            self.note(f"{name} count", 1)
+            self.note(f"{name} multiply_adds", multiply_adds)
+            self.note(f"{name} written", pixels * out)
+            self.note(f"{name} read", self.read_elements(0, padded=blocked))
+            if not blocked:
+                self.note("plain conv gathered", pixels * taps * out)
+            if place.dilated:
+                self.note(f"{name} dilated", multiply_adds)
+        elif place.group:
             blocked = out % ALIGNED == 0
             self.want(blocked=blocked)
             dilated = " dilated" if blocked and place.dilated else ""
@@ -252,7 +268,7 @@ class _Layer:
 
     def add(self) -> bool:
         place = self.place
-        blocked = all(value.blocked for value in self.reads) and not place.before_relu6
+        blocked = self.lie_alike() and not place.before_relu6
         if not blocked:
             self.want(blocked=False)
         terms = len(self.reads) - 1
@@ -266,6 +282,19 @@ class _Layer:
             self.note("add elements", elements)
         self.far()
         return blocked
+
+    def gate(self) -> bool:
+        blocked = self.lie_alike()
+        if not blocked:
+            self.want(blocked=False)
+        self.note("gate count", 1)
+        self.note("gate elements", self.elements(padded=True))
+        self.far()
+        return blocked
+
+    def lie_alike(self) -> bool:
+        """Whether values that are joined one by one can be so in blocks: means of maps are spread plainly."""
+        return all(value.blocked for value in self.reads) and len(set(self.place.read_pixels)) == 1
 
     def cat(self) -> bool:
         blocked = all(value.blocked and value.channels % BLOCK == 0 for value in self.reads)
@@ -295,13 +324,21 @@ class _Layer:
     def pool(self) -> bool:
         blocked = self.reads[0].channels % ALIGNED == 0
         self.want(blocked=blocked)
-        self.note(f"{self.place.kind} count", 1)
-        self.note(f"{self.place.kind} written", self.elements(padded=True))
-        self.note(f"{self.place.kind} read", self.read_elements(0, padded=True))
+        small = max(self.place.kernel) <= SMALL_WINDOW
+        name = self.place.kind if small else f"{self.place.kind} {_shape(self.place.kernel)}"
+        self.note(f"{name} count", 1)
+        self.note(f"{name} written", self.elements(padded=True))
+        self.note(f"{name} read", self.read_elements(0, padded=True))
         self.far()
         return blocked
 
     def grid_pool(self) -> bool:
+        if self.place.pixels == 1:
+            blocked = self.reads[0].channels % ALIGNED == 0
+            self.want(blocked=blocked)
+            self.note("mean count", 1)
+            self.note("mean read", self.read_elements(0, padded=blocked))
+            return blocked
         self.want(blocked=False)
         self.note("grid_pool count", 1)
         self.note("grid_pool read", self.read_elements(0, padded=False))
@@ -338,7 +375,7 @@ def _places(graph: Graph, size: tuple[int, int]) -> tuple[_Place, ...]:
             kernel=node.kernel,
             strided=max(node.step) > 1,
             dilated=max(node.dilation) > 1,
-            depthwise=node.depthwise,
+            group=node.group,
             pixels=pixels[node.index],
             first_read=tuple(node.inputs.index(index) for index in node.inputs),
             read_pixels=tuple(pixels[index] for index in node.inputs),
