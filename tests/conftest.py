@@ -4,6 +4,8 @@ import importlib.util
 import os
 import signal
 import tempfile
+import zlib
+from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +30,25 @@ def pytest_configure() -> None:
         folder = Path(tempfile.gettempdir()) / f"framebudget-tests-{os.getuid()}-{worker}"
         folder.mkdir(mode=0o700, exist_ok=True)
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `share(n)` one in n of its cases is run by default, the others are slow.
+
+    Which ones depends on the test's name: every network is looked at by some tests of each kind, and every test looks
+    at some networks.
+    """
+    tests: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("share") is not None:
+            tests[item.nodeid.partition("[")[0]].append(item)
+    for name, cases in tests.items():
+        share = cases[0].get_closest_marker("share").args[0]
+        first = zlib.crc32(name.encode()) % min(share, len(cases))
+        for index, case in enumerate(cases):
+            if index % share != first:
+                case.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -32,6 +32,8 @@ from space import Architecture
 from space.graph import Graph
 from space.network import Network
 
+pytestmark = pytest.mark.share(3)
+
 SAMPLES = 2  # channels compared per layer, beside its first and its last
 
 PUBLISHED = ("erfnet", "fplnet-encoder", "ndnet45-ende", "swiftnet-rn18", "swiftnet-mnv2", "swiftnet-rn18-pyramid")

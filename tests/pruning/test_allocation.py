@@ -21,6 +21,8 @@ from space.channels import FIXED, Widths, widths
 from space.count import graph_multiply_adds
 from space.graph import Graph, output_size
 
+pytestmark = pytest.mark.share(3)
+
 SIZE = (60, 80)
 Device = Callable[[Graph, Widths], float]
 

@@ -18,6 +18,8 @@ from pruning.surgery import Cutter
 from space import Architecture
 from space.network import Network
 
+pytestmark = pytest.mark.share(2)
+
 NETWORKS = (
     "fir and cat down with fpl",
     "raw image through two cats, deconv decoder",

@@ -15,6 +15,8 @@ import space
 from pruning.surgery import Cutter, Mask
 from space import Architecture, Space
 
+pytestmark = pytest.mark.share(3)
+
 EXACT = 1e-10  # of the largest logit, in double precision
 SEEN = 1e-7
 SETS = 3

@@ -20,6 +20,8 @@ from space import Architecture
 from space.channels import FIXED, parametric
 from space.network import Network
 
+pytestmark = pytest.mark.share(2)
+
 TINY = (
     "fir and cat down with fpl",
     "raw image through two cats, deconv decoder",

@@ -15,6 +15,8 @@ from pruning.surgery import Cutter
 from space import Architecture, Space
 from space.channels import FIXED
 
+pytestmark = pytest.mark.share(3)
+
 
 def what_is_broken(architecture: Architecture) -> list[str]:
     """Runs that start or end in the middle of a group, and layers that are used twice with other channels."""

@@ -226,6 +226,7 @@ def test_all_groups_at_their_full_size_change_nothing() -> None:
         assert space.multiply_adds(full, (64, 96), 19) == space.multiply_adds(architecture, (64, 96), 19)
 
 
+@pytest.mark.share(3)
 def test_random_networks_run_with_one_channel_left_in_every_group(random_architecture: Architecture) -> None:
     groups = space.groups(random_architecture)
     assert all(count >= 1 for count in groups.values())
@@ -238,6 +239,7 @@ def test_random_networks_run_with_one_channel_left_in_every_group(random_archite
     assert counted < space.parameters(random_architecture, CLASSES, auxiliary=True)
 
 
+@pytest.mark.share(3)
 def test_cutting_any_one_channel_makes_a_smaller_network(random_architecture: Architecture) -> None:
     full = space.parameters(random_architecture, CLASSES)
     for name, count in list(space.groups(random_architecture).items())[:40]:

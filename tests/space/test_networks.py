@@ -11,6 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import space
 from space import Architecture, UserError
 
+pytestmark = pytest.mark.share(3)
+
 SIZES = [(64, 96), (45, 61), (33, 65), (50, 40)]
 
 

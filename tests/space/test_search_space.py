@@ -85,6 +85,7 @@ def test_the_same_seed_draws_the_same() -> None:
 
 
 @pytest.mark.parametrize("name", space.published())
+@pytest.mark.share(3)
 def test_every_published_network_is_a_point_of_the_space(name: str) -> None:
     architecture = space.load(name)
     assert replay(architecture, Space()) == architecture
@@ -244,6 +245,7 @@ def test_ranges_may_go_beyond_the_published_values() -> None:
     assert replay(draw, wide) == draw
 
 
+@pytest.mark.share(3)
 def test_random_architectures_run_at_the_size_of_their_space(
     random_architecture: Architecture, tiny_space: Space
 ) -> None:
@@ -268,6 +270,7 @@ def all_widths(architecture: Architecture) -> list[int]:
 
 
 @pytest.mark.parametrize("name", space.published())
+@pytest.mark.share(3)
 def test_scaling_a_published_network(name: str) -> None:
     architecture = space.load(name)
     assert scale_width(architecture, 1.0) == architecture
