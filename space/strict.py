@@ -9,6 +9,7 @@ nested documents). Nothing is ever unpickled or executed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -26,7 +27,9 @@ LONGEST_DOCUMENT_BYTES = 1_000_000
 DEEPEST_NESTING = 20
 MOST_NODES = 50_000
 LARGEST = 2**63 - 1  # whole number: what libraries take
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same grammar, ten times as fast where libyaml is there
+# The same grammar, several times as fast where libyaml is there; it writes numbers and plain words alike.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 SCALARS = {
     bool: "tag:yaml.org,2002:bool",
     int: "tag:yaml.org,2002:int",
@@ -100,7 +103,7 @@ def _is_written(field: dataclasses.Field[Any], value: Any) -> bool:
     return bool(getattr(value, field.name) != default)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(DUMPER):  # type: ignore[misc]
     """Block style for structure, one line for lists of scalars: the way people write configurations."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -108,7 +111,8 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
         scalars = all(not isinstance(item, (list, dict)) for item in sequence)
-        return super().represent_sequence(tag, sequence, flow_style=scalars)
+        node: yaml.SequenceNode = super().represent_sequence(tag, sequence, flow_style=scalars)
+        return node
 
 
 _Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data))
@@ -198,7 +202,7 @@ def _any_scalar(node: yaml.Node, kinds: list[Any], key: str, source: str) -> Any
 
 def _of_kind(node: yaml.Node, options: list[Any], key: str, source: str) -> Any:
     """Which of several dataclasses a mapping means: each has a `kind` field with one literal value."""
-    kinds = {typing.get_args(typing.get_type_hints(option)["kind"])[0]: option for option in options}
+    kinds = {typing.get_args(_annotations(option)["kind"])[0]: option for option in options}
     return kinds[_kind_of(node, tuple(kinds), key, source)]
 
 
@@ -252,8 +256,14 @@ def _mapping(node: yaml.Node, arguments: tuple[Any, ...], key: str, source: str)
     return {name: _convert(item, arguments[1], f"{key}.{name}", source) for name, _, item in _pairs(node, key, source)}
 
 
+@functools.cache
+def _annotations(cls: type) -> Mapping[str, Any]:
+    """What each field is annotated with, evaluated."""
+    return typing.get_type_hints(cls, include_extras=True)
+
+
 def _dataclass(node: yaml.Node, cls: Any, key: str, source: str) -> Any:
-    kinds = typing.get_type_hints(cls, include_extras=True)
+    kinds = _annotations(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     values = {}
     for name, name_node, item in _pairs(node, key, source):

@@ -41,7 +41,8 @@ def _adaptive_average_pool(
     height, width = (int(length) for length in x.shape[-2:])
     grid = (output_size, output_size) if isinstance(output_size, int) else output_size
     if grid == (1, 1):
-        return usual(x, grid)
+        pooled: torch.Tensor = usual(x, grid)
+        return pooled
     rows = _pooling_matrix(height, grid[0] or height).to(x)  # (grid height, H)
     columns = _pooling_matrix(width, grid[1] or width).to(x)  # (grid width, W)
     return rows @ (x @ columns.t())

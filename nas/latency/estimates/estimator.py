@@ -37,8 +37,12 @@ class Estimates:
 
     def learn(self, architecture: Architecture, milliseconds: float, *, disturbed: bool = False) -> None:
         """Take a measurement into account, the last one of an architecture; that of a disturbed machine counts less."""
-        self._works[architecture.key] = work_of(architecture, self._size, self._num_classes)
-        self._measured[architecture.key] = milliseconds, disturbed
+        key = architecture.key
+        if self._measured.get(key) == (milliseconds, disturbed):
+            return
+        if key not in self._works:
+            self._works[key] = work_of(architecture, self._size, self._num_classes)
+        self._measured[key] = milliseconds, disturbed
         self._fresh = False
 
     def architecture(self, architecture: Architecture) -> float:
