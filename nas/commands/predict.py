@@ -79,6 +79,7 @@ def _overlay_images(options: argparse.Namespace) -> None:
     from nas.latency.machine import lane
     from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
+    from space.errors import DataError
 
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
@@ -88,13 +89,24 @@ def _overlay_images(options: argparse.Namespace) -> None:
     device = common.device(options)
     require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
     network = trained.network(len(labelling.classes)).to(device)
-    for image_path, overlay_path in _destinations(options.images, output.folder(options.out)):
-        with lane.training_step():  # nobody's timing is disturbed
+    destinations = _destinations(options.images, output.folder(options.out))
+    unread: list[str] = []
+    for image_path, overlay_path in destinations:
+        try:
             image = read_image(image_path, None)
+        except DataError as error:  # the others are read all the same
+            if len(destinations) == 1:
+                raise
+            unread.append(str(error))
+            print(f"left out: {error}", flush=True)
+            continue
+        with lane.training_step():  # nobody's timing is disturbed
             label = predict(network, image, labelling.size)
             picture = Image.fromarray(overlay(image, label, labelling.palette))
         write_atomically(overlay_path, lambda file, picture=picture: picture.save(file, format="PNG"))  # type: ignore[misc]
         print(f"{overlay_path}: {_shares(label, labelling.classes)}", flush=True)
+    if unread:
+        raise DataError(f"{len(unread)} of {len(destinations)} images could not be read, the first: {unread[0]}")
 
 
 def _overlay_video(options: argparse.Namespace) -> None:

@@ -45,14 +45,16 @@ def test_shares_of_the_classes_are_printed(nas, trained, pictures, tmp_path):
     assert sum(int(share) for _, share, _ in shares) == pytest.approx(100, abs=2)
 
 
-def test_a_truncated_image_is_named_and_the_finished_ones_are_kept(nas, trained, pictures, tmp_path):
+def test_a_truncated_image_is_named_and_the_others_are_done(nas, trained, pictures, tmp_path):
     good = pictures / "val" / "images" / "0.jpg"
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(good.read_bytes()[:-500])
-    answer = nas("predict", trained, good, cut, "--out", tmp_path / "out")
-    assert f"{cut} is damaged or cut short" in answer.refusal()
+    answer = nas("predict", trained, cut, good, "--out", tmp_path / "out")
+    assert f"left out: {cut} is damaged or cut short" in answer.out
+    assert f"1 of 2 images could not be read, the first: {cut} is damaged" in answer.refusal()
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["0.overlay.png"]
     assert "0.overlay.png: " in answer.out
+    assert f"{cut} is damaged" in nas("predict", trained, cut, "--out", tmp_path / "out").refusal()
 
 
 def test_images_that_are_missing_or_of_one_name_are_refused_before_any_is_done(nas, trained, pictures, tmp_path):
