@@ -26,6 +26,7 @@ CODEC = "mp4v"
 USUAL_RATES = (1.0, 240.0)
 """Frames per second; a file or a camera that says something else is taken to have DEFAULT_RATE."""
 DEFAULT_RATE = 25.0
+CUT_SHORT = 0.9  # of the frames that a header announces, which is an estimate in some containers
 _DEMUXERS = "mov,matroska,avi,mpegts,mpeg"  # FFmpeg's names of CONTAINERS
 _CAMERA = re.compile(r"[0-9]{1,2}")
 
@@ -83,7 +84,7 @@ def opened(source: Source) -> Iterator[Video]:
     """The video at `source`, until the block ends.
 
     Raises: DataError for a file that is no video or has more pixels than a picture may have, and for a camera that
-    does not open; while frames are read, when there is none.
+    does not open; while frames are read, when there is none, or when a file ends long before its header says.
     """
     from nas.data.decoding import MOST_PIXELS
 
@@ -125,9 +126,17 @@ def _frames(capture: Any, source: Source) -> Iterator[NDArray[np.uint8]]:
     if not ready:
         what = f"camera {source}" if isinstance(source, int) else source
         raise DataError(f"{what}: expected frames, got none that can be read; play it with another program first")
+    count = 0
     while ready:
         yield np.ascontiguousarray(frame[..., ::-1])  # OpenCV's are BGR
+        count += 1
         ready, frame = capture.read()
+    announced = int(capture.get(opencv().CAP_PROP_FRAME_COUNT))
+    if isinstance(source, Path) and count < CUT_SHORT * announced:
+        raise DataError(
+            f"{source}: expected some {announced} frames, as its header says, got {count}: it is cut short or damaged; "
+            "fetch or convert it again"
+        )
 
 
 def write_caption(frame: NDArray[np.uint8], text: str) -> None:

@@ -176,6 +176,17 @@ def test_a_video_without_frames_and_one_of_enormous_ones_are_refused(nas, traine
     assert not list(tmp_path.glob("out/*"))
 
 
+def test_a_video_that_is_cut_short_is_told_and_what_could_be_read_is_kept(nas, trained, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), dtype=np.uint8)
+    whole = write_video(tmp_path / "whole.avi", list(noise), "MJPG").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    answer = nas("predict", trained, "--video", tmp_path / "cut.avi", "--out", tmp_path / "out")
+    assert re.search(r"cut\.avi: expected some 20 frames, .* got \d+: it is cut short or damaged", answer.refusal())
+    frames, _ = read_video(tmp_path / "out" / "cut.overlay.mp4")
+    assert 5 < len(frames) < 12
+    assert f"{len(frames)} frames, the network takes" in answer.out
+
+
 def test_words_that_do_not_go_together_are_refused(nas, trained, drive, pictures):
     picture = pictures / "val" / "images" / "0.jpg"
     assert "expected images or --video, got neither" in nas("predict", trained).refusal()
