@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from space import blocks, decoders, fusion, stem
 from space import context as contexts
@@ -21,6 +21,7 @@ from space.stem import Stem
 
 COARSEST_STRIDE = 32
 FINEST_OUTPUT_STRIDE = 8
+PYRAMID = 5  # rates that only a pyramid of branches takes: so many in turn were never offered
 
 
 def ask(questions: Questioner) -> Architecture:
@@ -61,13 +62,31 @@ def _context(questions: Questioner, encoder: Encoder, levels: int) -> SpatialPyr
     return contexts.ask(questions, encoder.output_stride) if levels == 1 else None
 
 
-@functools.lru_cache(maxsize=256)
-def _widths(name: str, options: tuple[Choice, ...]) -> tuple[int, ...]:
-    """Widths that a stage of this kind can have; where they hang on its expansion, that is asked for later."""
-    block, widths = blocks.kind(name), [int(option) for option in options]
+@functools.lru_cache(maxsize=1024)
+def _widths(
+    name: str, widths: tuple[Choice, ...], rates: tuple[Choice, ...], options: tuple[tuple[Choice, ...], ...]
+) -> tuple[int, ...]:
+    """Of `widths`, those that a stage of this kind can have with some of the `rates` and of its own `options`; where
+    they hang on its expansion, that is asked for later.
+    """
+    block = blocks.kind(name)
     if "expansion" in block.shared:
-        return tuple(width for width in widths if width >= block.narrowest)
-    return tuple(width for width in widths if block.has_width(width, Unit(width=width, rates=(1,))))
+        return tuple(int(width) for width in widths if int(width) >= block.narrowest)
+    own = list(_combinations(block, options))
+    return tuple(
+        int(width)
+        for width in widths
+        if any(
+            block.has_width(int(width), Unit(width=int(width), rates=numbers(str(text)), options=each))
+            for text in rates
+            for each in own
+        )
+    )
+
+
+def _combinations(block: Block, options: Sequence[Sequence[Choice]]) -> Iterator[Mapping[str, Choice]]:
+    """Every way to choose the numbers that only this kind has, of which each has some `options`."""
+    return (dict(zip(block.options, each, strict=True)) for each in itertools.product(*options))
 
 
 class _Stages:
@@ -106,12 +125,13 @@ class _Stages:
             step = self._step(scope, stride, down, index, count)
             stride *= step
             stage_width = self._stage_width(scope, widths, (width, before), count - index, (down, fuse))
-            stage = Stage(
+            stage_of = functools.partial(
+                Stage,
                 block=name,
                 width=stage_width,
                 depth=ask.integer(f"{scope}.depth", "stage.depth"),
                 stride=step,
-                rates=self._rates(scope, block, stride),
+                rates=self._rates(scope, name, stage_width, stride),
                 factorization=factorization,  # type: ignore[arg-type]  # options are of the axis
                 down=down,  # type: ignore[arg-type]
                 fuse=fuse,  # type: ignore[arg-type]
@@ -119,8 +139,8 @@ class _Stages:
                 expansion=self._expansion(scope, block, stage_width),
                 pairwise_fusion=pairwise,  # type: ignore[arg-type]
             )
-            stages.append(self._with_options(scope, block, stage))
-            width, before = stage.out_width, stage.width
+            stages.append(self._with_options(scope, name, stage_of))
+            width, before = stages[-1].out_width, stage_width
         return tuple(stages)
 
     def _step(self, scope: str, stride: int, down: str, index: int, count: int) -> int:
@@ -160,7 +180,12 @@ class _Stages:
         )
 
     def _widths(self, name: str) -> tuple[int, ...]:
-        return _widths(name, self._questions.options("stage.width"))
+        options = self._questions.options
+        return _widths(name, options("stage.width"), options("stage.rates"), self._own(name))
+
+    def _own(self, name: str) -> tuple[tuple[Choice, ...], ...]:
+        """What is offered for each number that only this kind of block has."""
+        return tuple(self._questions.options(f"{name}.{option}") for option in blocks.kind(name).options)
 
     def _chain(self, widths: Sequence[int], width: int, remaining: int, down: str, fuse: str) -> bool:
         """Whether `remaining` stages after `width` channels find the ever larger `widths` that `cat` needs."""
@@ -197,13 +222,15 @@ class _Stages:
         values = numbers(rates)
         if block.branches:
             return len(values) == block.branches and max(values) <= feature
-        return len(values) in (1, 4) and (max(values) <= feature or values == (1,))
+        return len(values) != PYRAMID and (max(values) <= feature or values == (1,))
 
-    def _rates(self, scope: str, block: Block, stride: int) -> tuple[int, ...]:
-        rates = self._questions.text(
-            f"{scope}.rates", "stage.rates", lambda rates: self._rates_fit(rates, block, stride)
-        )
-        return numbers(rates)
+    def _rates(self, scope: str, name: str, width: int, stride: int) -> tuple[int, ...]:
+        block = blocks.kind(name)
+
+        def possible(rates: str) -> bool:
+            return self._rates_fit(rates, block, stride) and bool(_widths(name, (width,), (rates,), self._own(name)))
+
+        return numbers(self._questions.text(f"{scope}.rates", "stage.rates", possible))
 
     def _expansion(self, scope: str, block: Block, width: int) -> int:
         if "expansion" not in block.shared:
@@ -214,19 +241,23 @@ class _Stages:
 
         return self._questions.integer(f"{scope}.expansion", "stage.expansion", divides)
 
-    def _with_options(self, scope: str, block: Block, stage: Stage) -> Stage:
+    def _with_options(self, scope: str, name: str, stage_of: Callable[..., Stage]) -> Stage:
         """The stage with the numbers that only its kind of block has, as far as the others allow them."""
-        for option in block.options:
+        block, own = blocks.kind(name), list(self._own(name))
+        for place, option in enumerate(block.options):
 
-            def changed(value: Choice, option: str = option, stage: Stage = stage) -> Stage:
-                return replace(stage, block_options={**stage.block_options, option: value})
+            def allowed(value: Choice, place: int = place) -> bool:
+                rest = [*own[:place], (value,), *own[place + 1 :]]
+                return any(_can_be(stage_of, each) for each in _combinations(block, rest))
 
-            def allowed(value: Choice, changed: Callable[[Choice], Stage] = changed) -> bool:
-                try:
-                    changed(value)
-                except ArchitectureError:
-                    return False
-                return True
+            own[place] = (self._questions.pick(f"{scope}.{option}", f"{name}.{option}", allowed),)
+        (chosen,) = _combinations(block, own)
+        return stage_of(block_options=chosen)
 
-            stage = changed(self._questions.pick(f"{scope}.{option}", f"{stage.block}.{option}", allowed))
-        return stage
+
+def _can_be(stage_of: Callable[..., Stage], options: Mapping[str, Choice]) -> bool:
+    try:
+        stage_of(block_options=options)
+    except ArchitectureError:
+        return False
+    return True

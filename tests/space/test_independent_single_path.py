@@ -1,4 +1,4 @@
-"""Fast-SCNN, and STDC1's backbone under RegSeg's decoder, written a second time.
+"""Fast-SCNN, STDC1's backbone under RegSeg's decoder, and RegSeg, written a second time.
 
 As in `test_independent_networks.py`: plain PyTorch from the papers' layers, weights copied in the order of first use.
 """
@@ -131,9 +131,96 @@ class StdcSteps(nn.Module):
         return resize(self.classify(x), image.shape, False)
 
 
+class DBlock(nn.Module):
+    """RegSeg's, in groups of 16; every rate has an equal part of the channels."""
+
+    def __init__(self, read: int, out: int, rates: tuple[int, ...], stride: int = 1) -> None:
+        super().__init__()
+        part = out // len(rates)
+        self.reduce = nn.ModuleList(cna(read, part, 1) for _ in rates)
+        self.grouped = nn.ModuleList(
+            nn.Conv2d(part, part, 3, stride=stride, padding=rate, dilation=rate, groups=part // 16, bias=False)
+            for rate in rates
+        )
+        self.norm = nn.BatchNorm2d(out)
+        self.squeeze, self.excite = nn.Conv2d(out, read // 4, 1), nn.Conv2d(read // 4, out, 1)
+        self.last = nn.Sequential(nn.Conv2d(out, out, 1, bias=False), nn.BatchNorm2d(out))
+        self.shortcut = nn.Sequential()
+        if stride == 2:
+            self.shortcut.append(nn.AvgPool2d(2, 2, ceil_mode=True))
+        if stride == 2 or read != out:
+            self.shortcut.extend([nn.Conv2d(read, out, 1, bias=False), nn.BatchNorm2d(out)])
+
+    def parts(self, x: Tensor) -> list[Tensor]:
+        return [grouped(reduce(x)) for reduce, grouped in zip(self.reduce, self.grouped, strict=True)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.norm(torch.cat(self.parts(x), 1)))
+        mean = functional.relu(self.squeeze(y.mean((2, 3), keepdim=True)))
+        y = self.last(y * torch.sigmoid(self.excite(mean)))
+        return functional.relu(y + self.shortcut(x))
+
+
+class SplitDBlock(DBlock):
+    """The same as it was published: one 1x1 convolution to all channels, which are then split."""
+
+    def __init__(self, read: int, out: int, rates: tuple[int, ...], stride: int = 1) -> None:
+        super().__init__(read, out, rates, stride)
+        self.reduce = cna(read, out, 1)
+
+    def parts(self, x: Tensor) -> list[Tensor]:
+        parts = self.reduce(x).chunk(len(self.grouped), 1)
+        return [grouped(part) for grouped, part in zip(self.grouped, parts, strict=True)]
+
+
+class RegSeg(nn.Module):
+    """Of the second of its decoders, with rates up to 14."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = cna(3, 32, 3, 2)
+        self.four = DBlock(32, 48, (1,), 2)
+        self.eight = nn.Sequential(DBlock(48, 128, (1,), 2), *(DBlock(128, 128, (1,)) for _ in range(2)))
+        rates = [(1,), (1, 2), *[(1, 4)] * 4, *[(1, 14)] * 6]
+        blocks = (DBlock(256, 256, each) for each in rates)
+        self.sixteen = nn.Sequential(DBlock(128, 256, (1,), 2), *blocks, DBlock(256, 320, (1, 14)))
+        self.top = cna(320, 128, 1)
+        self.lateral_eight, self.blend_eight = cna(128, 128, 1), cna(128, 64, 3)
+        self.lateral_four, self.blend_four = cna(48, 8, 1), cna(72, 64, 3)
+        self.classify = nn.Conv2d(64, CLASSES, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        four = self.four(self.stem(image))
+        eight = self.eight(four)
+        x = self.top(self.sixteen(eight))
+        x = self.blend_eight(resize(x, eight.shape, False) + self.lateral_eight(eight))
+        lateral = self.lateral_four(four)
+        x = self.blend_four(torch.cat([resize(x, four.shape, False), lateral], 1))
+        return resize(self.classify(x), image.shape, False)
+
+
 def test_fast_scnn(largest_difference: Compare) -> None:
     assert largest_difference(space.load("fast-scnn"), FastScnn(), (192, 256)) < 1e-9
 
 
 def test_stdc_under_the_stepwise_decoder(largest_difference: Compare) -> None:
     assert largest_difference(space.load("stdc1"), StdcSteps(), (100, 132)) < 1e-9
+
+
+def test_regseg(largest_difference: Compare) -> None:
+    assert largest_difference(space.load("regseg"), RegSeg(), (100, 132)) < 1e-9
+
+
+def test_two_halves_of_a_d_block_are_one_convolution_that_is_split() -> None:
+    torch.manual_seed(0)
+    halves, split = DBlock(48, 64, (1, 4)).double(), SplitDBlock(48, 64, (1, 4)).double()
+    state = halves.state_dict()
+    for name in split.state_dict():
+        if name.startswith("reduce.") and state[f"reduce.0{name[6:]}"].dim():
+            state[name] = torch.cat([state.pop(f"reduce.{half}{name[6:]}") for half in (0, 1)])
+        elif name.startswith("reduce."):  # how many batches were seen
+            state[name] = state.pop(f"reduce.0{name[6:]}")
+    split.load_state_dict({name: state[name] for name in split.state_dict()})
+    image = torch.randn(2, 48, 9, 13, dtype=torch.float64)
+    for training in (False, True):
+        torch.testing.assert_close(split.train(training)(image), halves.train(training)(image))

@@ -59,6 +59,8 @@ PARAMETERS = [
     ("stdc1", 19, 5_654_195, 5_654_195),  # its backbone, 5,318,304, under RegSeg's decoder
     ("fast-scnn", 19, 1_138_051, 1_157_174),
     ("fast-scnn", 11, 1_137_019, 1_155_878),
+    ("regseg", 19, 3_334_951, 3_334_951),
+    ("regseg", 11, 3_334_431, 3_334_431),
 ]
 
 # Name, classes, height, width, 10^9 multiply-adds as printed.
@@ -93,6 +95,10 @@ MULTIPLY_ADDS = [
     ("swiftnet-mnv2", 19, 1024, 2048, "38.15"),
     ("stdc1", 19, 360, 480, "2.95"),
     ("fast-scnn", 19, 1024, 2048, "6.710"),  # its first convolution padded
+    ("regseg", 19, 1024, 2048, "38.353"),
+    ("regseg", 19, 512, 1024, "9.589"),
+    ("regseg", 11, 360, 480, "3.193"),
+    ("regseg", 11, 720, 960, "12.619"),
 ]
 
 
@@ -168,6 +174,27 @@ def test_fplnet_table_10_factorizations(factorization: str, expected: int) -> No
     assert space.parameters(in_stages(fpl_encoder(), factorization=factorization), 20) == expected
 
 
+@pytest.mark.parametrize(
+    ("prefixes", "parameters", "multiply_adds"),
+    [
+        (("stem",), 928, "0.4530"),
+        (("stage0",), 13_496, "2.2146"),
+        (("stage1",), 171_980, "5.5029"),
+        (("stage2",), 2_617_376, "18.6902"),
+        (("stage3",), 356_224, "2.5586"),
+        (("decoder.top",), 41_216, "0.3355"),
+        (("decoder.step0",), 90_496, "2.9528"),
+        (("decoder.step1",), 42_000, "5.4861"),
+        (("head",), 1_235, "0.1594"),
+    ],
+)
+def test_regseg_part_by_part(prefixes: tuple[str, ...], parameters: int, multiply_adds: str) -> None:
+    size, classes = (1024, 2048), 19
+    assert total("regseg", lambda row: row.parameters, prefixes, size, classes) == parameters
+    counted = total("regseg", lambda row: row.multiply_adds, prefixes, size, classes)
+    assert as_printed(counted, multiply_adds) == multiply_adds
+
+
 @pytest.mark.parametrize(("convolutions", "expected"), [(3, 419_994), (1, 401_370)])
 def test_fplnet_table_7_delayed_and_hasty_downsampling(convolutions: int, expected: int) -> None:
     encoder = fpl_encoder()
@@ -180,9 +207,15 @@ def test_fplnet_table_6_with_esp_modules() -> None:
     assert space.parameters(esp, 20) == 386_177
 
 
-def total(name: str, value: Callable[[Layer], int], prefixes: tuple[str, ...], classes: int = 20) -> int:
-    """Sum over the layers whose names start so, at 512 x 1024."""
-    rows = space.layers(space.load(name), (512, 1024), classes)
+def total(
+    name: str,
+    value: Callable[[Layer], int],
+    prefixes: tuple[str, ...],
+    size: tuple[int, int] = (512, 1024),
+    classes: int = 20,
+) -> int:
+    """Sum over the layers whose names start so."""
+    rows = space.layers(space.load(name), size, classes)
     return sum(value(row) for row in rows if row.name.startswith(prefixes))
 
 
