@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from space import blocks, decoders, fusion, stem
 from space import context as contexts
@@ -122,7 +123,7 @@ class _Stages:
         width, stride, before = stem.out_width, stem.stride, 0
         for index in range(count):
             scope = f"stage{index}"
-            step = self._step(scope, stride, down, index, count)
+            step = self._step(scope, stride, down, stages, count)
             stride *= step
             stage_width = self._stage_width(scope, widths, (width, before), count - index, (down, fuse))
             stage_of = functools.partial(
@@ -143,15 +144,26 @@ class _Stages:
             width, before = stages[-1].out_width, stage_width
         return tuple(stages)
 
-    def _step(self, scope: str, stride: int, down: str, index: int, count: int) -> int:
-        """A stage's stride, so that the encoder ends between strides 8 and 32."""
+    def _step(self, scope: str, stride: int, down: str, before: Sequence[Stage], count: int) -> int:
+        """The stride of the stage behind those `before`, so that the encoder ends between strides 8 and 32, and some
+        decoder can follow.
+        """
         if down != "block":
             return 2
-        must = stride * 2 ** (count - 1 - index) < FINEST_OUTPUT_STRIDE
+        remaining = count - 1 - len(before)
         can = stride < COARSEST_STRIDE
+        must = stride * 2**remaining < FINEST_OUTPUT_STRIDE or (can and remaining == 0 and not self._decodable(before))
         return self._questions.integer(
             f"{scope}.stride", "stage.stride", lambda s: (s == 2 and can) or (s == 1 and not must)
         )
+
+    def _decodable(self, stages: Sequence[Stage]) -> bool:
+        """Whether a decoder can follow these stages and one more at the same resolution."""
+        options = self._questions.options("decoder")
+        if "none" in options or not stages:
+            return True
+        encoder = Encoder(stem=self._stem, stages=(*stages, replace(stages[-1], stride=1)))
+        return any(decoders.kinds()[str(name)].possible(self._questions, encoder) for name in options)
 
     def _opens(self, down: str, name: str, count: int) -> bool:
         """Whether stages of the block `name` can open this way, and as many as `count` of them halve the size."""

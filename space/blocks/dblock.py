@@ -9,19 +9,20 @@ from space.graph import Graph, Node
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
     """A 1x1 convolution, a grouped 3x3 one, a gate computed of the whole map, a 1x1 one; all as wide as the output.
 
-    With a rate above 1, one half of the channels is convolved undilated and the other one at that rate, each behind a
-    1x1 convolution of its own: the same as one that is split, and nothing has to be split. Where the block strides, its
-    shortcut is averaged; where it strides or widens, projected.
+    With a rate above 1, one half of the channels is convolved undilated and the other one at that rate. Each half has
+    the first 1x1 convolution and the normalisation for itself: the same as one for both, and runtimes neither split nor
+    normalise what they have concatenated. Where the block strides, its shortcut is averaged; where it strides or
+    widens, projected.
     """
     rates = (1,) if unit.rates[0] == 1 else (1, unit.rates[0])
     halves = [_half(graph, x, unit, unit.width // len(rates), rate) for rate in rates]
-    y = graph.norm_act(halves[0] if len(halves) == 1 else graph.cat(halves), "middle_")
+    y = halves[0] if len(halves) == 1 else graph.cat(halves)
     if unit.options["squeeze"]:
         hidden = max(1, len(x.channels) // int(unit.options["squeeze"]))
         gate = graph.conv(graph.grid_pool(y, 1, 1), hidden, 1, "squeeze", bias=True)
         gate = graph.conv(graph.act(gate, "squeeze_act"), unit.width, 1, "gate", bias=True)
         y = graph.gate(y, gate)
-    y = graph.norm(graph.conv(y, unit.width, 1, "last"), "last_norm")
+    y = graph.norm(graph.conv(y, unit.width, 1, "project"), "project_norm")
     shortcut = x
     if unit.step > 1:
         shortcut = graph.average_pool(x, 2, 2)
@@ -34,7 +35,8 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
 def _half(graph: Graph, x: Node, unit: Unit, width: int, rate: int) -> Node:
     with graph.scope(f"rate{rate}"):
         y = graph.norm_act(graph.conv(x, width, 1, "reduce"), "reduce_")
-        return graph.depthwise(y, "3x3", step=unit.step, dilation=rate, group=int(unit.options["group"]))
+        y = graph.depthwise(y, "3x3", step=unit.step, dilation=rate, group=int(unit.options["group"]))
+        return graph.norm_act(y, "3x3_")
 
 
 def width_unit(unit: Unit) -> int:

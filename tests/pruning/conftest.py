@@ -153,7 +153,8 @@ def _fpl(width: int, **changes: object) -> Stage:
 
 
 def _dblock(width: int, **changes: object) -> Stage:
-    return replace(Stage(block="dblock", width=width, depth=2, stride=2, rates=(1, 2)), **changes)
+    stage = Stage(block="dblock", width=64, depth=2, stride=2, rates=(1, 2))
+    return replace(stage, width=width, **changes)
 
 
 def _esp(width: int, **changes: object) -> Stage:
@@ -256,7 +257,7 @@ CROSSINGS = {
     ),
     "granules under gates, in groups of 8 and 16": _architecture(
         stages=(
-            _dblock(16, rates=(1,), block_options={"group": 8}),
+            _dblock(48, rates=(1,), block_options={"group": 8}),
             _dblock(64),
             _dblock(64, stride=1, rates=(4,), block_options={"squeeze": 0}),
         ),

@@ -142,7 +142,7 @@ class DBlock(nn.Module):
             nn.Conv2d(part, part, 3, stride=stride, padding=rate, dilation=rate, groups=part // 16, bias=False)
             for rate in rates
         )
-        self.norm = nn.BatchNorm2d(out)
+        self.norm = nn.ModuleList(nn.BatchNorm2d(part) for _ in rates)
         self.squeeze, self.excite = nn.Conv2d(out, read // 4, 1), nn.Conv2d(read // 4, out, 1)
         self.last = nn.Sequential(nn.Conv2d(out, out, 1, bias=False), nn.BatchNorm2d(out))
         self.shortcut = nn.Sequential()
@@ -151,26 +151,27 @@ class DBlock(nn.Module):
         if stride == 2 or read != out:
             self.shortcut.extend([nn.Conv2d(read, out, 1, bias=False), nn.BatchNorm2d(out)])
 
-    def parts(self, x: Tensor) -> list[Tensor]:
-        return [grouped(reduce(x)) for reduce, grouped in zip(self.reduce, self.grouped, strict=True)]
+    def middle(self, x: Tensor) -> Tensor:
+        halves = zip(self.reduce, self.grouped, self.norm, strict=True)
+        return torch.cat([norm(grouped(reduce(x))) for reduce, grouped, norm in halves], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.norm(torch.cat(self.parts(x), 1)))
+        y = functional.relu(self.middle(x))
         mean = functional.relu(self.squeeze(y.mean((2, 3), keepdim=True)))
         y = self.last(y * torch.sigmoid(self.excite(mean)))
         return functional.relu(y + self.shortcut(x))
 
 
 class SplitDBlock(DBlock):
-    """The same as it was published: one 1x1 convolution to all channels, which are then split."""
+    """The same as it was published: one 1x1 convolution to all channels, which are split, and one normalisation."""
 
     def __init__(self, read: int, out: int, rates: tuple[int, ...], stride: int = 1) -> None:
         super().__init__(read, out, rates, stride)
-        self.reduce = cna(read, out, 1)
+        self.reduce, self.norm = cna(read, out, 1), nn.BatchNorm2d(out)
 
-    def parts(self, x: Tensor) -> list[Tensor]:
+    def middle(self, x: Tensor) -> Tensor:
         parts = self.reduce(x).chunk(len(self.grouped), 1)
-        return [grouped(part) for grouped, part in zip(self.grouped, parts, strict=True)]
+        return self.norm(torch.cat([grouped(part) for grouped, part in zip(self.grouped, parts, strict=True)], 1))
 
 
 class RegSeg(nn.Module):
@@ -215,12 +216,12 @@ def test_two_halves_of_a_d_block_are_one_convolution_that_is_split() -> None:
     torch.manual_seed(0)
     halves, split = DBlock(48, 64, (1, 4)).double(), SplitDBlock(48, 64, (1, 4)).double()
     state = halves.state_dict()
+    joined = {}
     for name in split.state_dict():
-        if name.startswith("reduce.") and state[f"reduce.0{name[6:]}"].dim():
-            state[name] = torch.cat([state.pop(f"reduce.{half}{name[6:]}") for half in (0, 1)])
-        elif name.startswith("reduce."):  # how many batches were seen
-            state[name] = state.pop(f"reduce.0{name[6:]}")
-    split.load_state_dict({name: state[name] for name in split.state_dict()})
+        layer, _, rest = name.partition(".")
+        both = [state[f"{layer}.{half}.{rest}"] for half in (0, 1)] if layer in ("reduce", "norm") else [state[name]]
+        joined[name] = torch.cat(both) if both[0].dim() else both[0]
+    split.load_state_dict(joined)
     image = torch.randn(2, 48, 9, 13, dtype=torch.float64)
     for training in (False, True):
         torch.testing.assert_close(split.train(training)(image), halves.train(training)(image))
