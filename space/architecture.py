@@ -1,8 +1,8 @@
 """`Architecture`: the one value that describes a network, exact to the last channel.
 
 It holds the numbers of a stem, two to seven stages, an optional context module and decoder, and a head. The four
-families (ERFNet, FPLNet, NDNet, SwiftNet), Fast-SCNN, RegSeg and STDC's backbone are points of it, and so is
-everything between them.
+families (ERFNet, FPLNet, NDNet, SwiftNet), Fast-SCNN, RegSeg, DABNet and STDC's backbone are points of it,
+and so is everything between them.
 """
 
 from __future__ import annotations

@@ -142,27 +142,30 @@ class Graph:
                 name=self._path(name),
                 kernel=kernel,
                 step=step,
-                dilation=(dilation if kernel[0] > 1 else 1, dilation if kernel[1] > 1 else 1),
+                dilation=_dilation(kernel, dilation),
                 bias=bias,
                 grid=x.grid,
             )
         )
 
-    def depthwise(self, x: Node, name: str, *, step: int = 1, dilation: int = 1, group: int = 1) -> Node:
-        """3x3 convolution of each channel by itself, or of each `group` neighbours together; no bias.
+    def depthwise(
+        self, x: Node, name: str, *, kernel: int | Pair = 3, step: int = 1, dilation: int = 1, group: int = 1
+    ) -> Node:
+        """Convolution of each channel by itself, or of each `group` neighbours together; no bias.
 
         What comes out counts as the channels that came in: neighbours in a group are cut together or not at all.
         """
         assert len(x.channels) % group == 0, f"{len(x.channels)} channels are no whole groups of {group}"
+        kernel = _pair(kernel)
         return self._add(
             Node(
                 **self._behind(x),
                 kind="conv",
                 stride=(x.stride[0] * step, x.stride[1] * step),
                 name=self._path(name),
-                kernel=(3, 3),
+                kernel=kernel,
                 step=(step, step),
-                dilation=(dilation, dilation),
+                dilation=_dilation(kernel, dilation),
                 group=group,
                 grid=x.grid,
             )
@@ -335,6 +338,11 @@ class Graph:
 
 def _pair(value: int | Pair) -> Pair:
     return value if isinstance(value, tuple) else (value, value)
+
+
+def _dilation(kernel: Pair, dilation: int) -> Pair:
+    """Of each axis: a single row or column has none."""
+    return (dilation if kernel[0] > 1 else 1, dilation if kernel[1] > 1 else 1)
 
 
 def _window(x: Node, kernel: int, step: int) -> _Window:

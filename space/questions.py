@@ -109,10 +109,11 @@ class _Stages:
         name = ask.text("block", "block", lambda kind: self._fits(kind, count))
         block = blocks.kind(name)
         down = ask.text("down", "down", lambda kind: self._opens(kind, name, count))
+        grows = down == "cat" and not block.plain_down
         widths = self._widths(name)
         fuse = "none"
         if down != "block":
-            fuse = ask.text("fuse", "fuse", lambda kind: self._chain(widths, stem.out_width, count, down, kind))
+            fuse = ask.text("fuse", "fuse", lambda kind: self._chain(widths, stem.out_width, count, grows, kind))
         factorization = "none"
         if "factorization" in block.shared:
             factorization = ask.text("factorization", "factorization", lambda kind: kind != "all" or down != "block")
@@ -125,7 +126,7 @@ class _Stages:
             scope = f"stage{index}"
             step = self._step(scope, stride, down, stages, count)
             stride *= step
-            stage_width = self._stage_width(scope, widths, (width, before), count - index, (down, fuse))
+            stage_width = self._stage_width(scope, widths, (width, before), count - index, (grows, fuse))
             stage_of = functools.partial(
                 Stage,
                 block=name,
@@ -177,8 +178,8 @@ class _Stages:
             return False
         if down == "module":
             return True
-        widths = self._widths(name)
-        return any(self._chain(widths, self._stem.out_width, count, down, str(fuse)) for fuse in options("fuse"))
+        widths, grows = self._widths(name), not block.plain_down
+        return any(self._chain(widths, self._stem.out_width, count, grows, str(fuse)) for fuse in options("fuse"))
 
     def _fits(self, name: str, count: int) -> bool:
         """Whether some opening exists for the block, and some rates for its branches."""
@@ -199,9 +200,9 @@ class _Stages:
         """What is offered for each number that only this kind of block has."""
         return tuple(self._questions.options(f"{name}.{option}") for option in blocks.kind(name).options)
 
-    def _chain(self, widths: Sequence[int], width: int, remaining: int, down: str, fuse: str) -> bool:
-        """Whether `remaining` stages after `width` channels find the ever larger `widths` that `cat` needs."""
-        if down != "cat":
+    def _chain(self, widths: Sequence[int], width: int, remaining: int, grows: bool, fuse: str) -> bool:
+        """Whether `remaining` stages after `width` channels find the larger and larger `widths` that growing needs."""
+        if not grows:
             return True
         for _ in range(remaining):
             larger = [option for option in widths if option > width]
@@ -211,19 +212,20 @@ class _Stages:
         return True
 
     def _stage_width(
-        self, scope: str, widths: Sequence[int], before: tuple[int, int], remaining: int, ends: tuple[str, str]
+        self, scope: str, widths: Sequence[int], before: tuple[int, int], remaining: int, ends: tuple[bool, str]
     ) -> int:
         """One of `widths`; they never shrink from stage to stage, and leave room for the stages to come.
 
-        `before`: channels that come in, and the width of the stage before; `ends`: how stages open and what they fuse.
+        `before`: channels that come in, and the width of the stage before; `ends`: whether stages have to be wider than
+        what comes in, and what they fuse.
         """
-        (incoming, narrowest), (down, fuse) = before, ends
+        (incoming, narrowest), (grows, fuse) = before, ends
 
         def allowed(width: int) -> bool:
-            if width not in widths or (down == "cat" and width <= incoming):
+            if width not in widths or (grows and width <= incoming):
                 return False
             after = fusion.out_width(width, fuse)
-            return width >= narrowest and self._chain(widths, after, remaining - 1, down, fuse)
+            return width >= narrowest and self._chain(widths, after, remaining - 1, grows, fuse)
 
         return self._questions.integer(f"{scope}.width", "stage.width", allowed)
 

@@ -1,4 +1,4 @@
-"""Fast-SCNN, STDC1's backbone under RegSeg's decoder, and RegSeg, written a second time.
+"""Fast-SCNN, STDC1's backbone under RegSeg's decoder, RegSeg and DABNet, written a second time.
 
 As in `test_independent_networks.py`: plain PyTorch from the papers' layers, weights copied in the order of first use.
 """
@@ -200,6 +200,64 @@ class RegSeg(nn.Module):
         return resize(self.classify(x), image.shape, False)
 
 
+def bp(width: int) -> nn.Sequential:
+    """Batch normalisation and PReLU as in DABNet."""
+    return nn.Sequential(nn.BatchNorm2d(width, eps=1e-3), nn.PReLU(width))
+
+
+def plain(read: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(read, out, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+class Dab(nn.Module):
+    """A depthwise asymmetric bottleneck of one rate."""
+
+    def __init__(self, width: int, rate: int) -> None:
+        super().__init__()
+        half = width // 2
+        self.reduce = nn.Sequential(bp(width), plain(width, half, 3), bp(half))
+        self.near, self.far = self.pair(half, 1), self.pair(half, rate)
+        self.expand = nn.Sequential(bp(half), plain(half, width, 1))
+
+    @staticmethod
+    def pair(width: int, rate: int) -> nn.Sequential:
+        tall = nn.Conv2d(width, width, (3, 1), padding=(rate, 0), dilation=(rate, 1), groups=width, bias=False)
+        wide = nn.Conv2d(width, width, (1, 3), padding=(0, rate), dilation=(1, rate), groups=width, bias=False)
+        return nn.Sequential(tall, bp(width), wide, bp(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.reduce(x)
+        return x + self.expand(self.near(y) + self.far(y))
+
+
+class DabNet(nn.Module):
+    """Logits at an eighth of the size, enlarged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(plain(3, 32, 3, 2), bp(32), plain(32, 32, 3), bp(32), plain(32, 32, 3), bp(32))
+        self.joined = bp(35)
+        self.down_four, self.down_four_bp = plain(35, 29, 3, 2), bp(64)
+        self.four = nn.Sequential(*(Dab(64, 2) for _ in range(3)))
+        self.fused_four = bp(131)
+        self.down_eight = nn.Sequential(plain(131, 128, 3, 2), bp(128))
+        self.eight = nn.Sequential(*(Dab(128, rate) for rate in (4, 4, 8, 8, 16, 16)))
+        self.fused_eight = bp(259)
+        self.classify = nn.Conv2d(259, CLASSES, 1, bias=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        small = [image]
+        for _ in range(3):
+            small.append(functional.avg_pool2d(small[-1], 3, stride=2, padding=1))
+        x = self.joined(torch.cat([self.stem(image), small[1]], 1))
+        pooled = functional.max_pool2d(x, 2, ceil_mode=True)
+        shallow = self.down_four_bp(torch.cat([self.down_four(x), pooled], 1))
+        x = self.fused_four(torch.cat([self.four(shallow), shallow, small[2]], 1))
+        shallow = self.down_eight(x)
+        x = self.fused_eight(torch.cat([self.eight(shallow), shallow, small[3]], 1))
+        return resize(self.classify(x), image.shape, False)
+
+
 def test_fast_scnn(largest_difference: Compare) -> None:
     assert largest_difference(space.load("fast-scnn"), FastScnn(), (192, 256)) < 1e-9
 
@@ -225,3 +283,7 @@ def test_two_halves_of_a_d_block_are_one_convolution_that_is_split() -> None:
     image = torch.randn(2, 48, 9, 13, dtype=torch.float64)
     for training in (False, True):
         torch.testing.assert_close(split.train(training)(image), halves.train(training)(image))
+
+
+def test_dabnet(largest_difference: Compare) -> None:
+    assert largest_difference(space.load("dabnet"), DabNet(), (100, 132)) < 1e-9

@@ -61,6 +61,8 @@ PARAMETERS = [
     ("fast-scnn", 11, 1_137_019, 1_155_878),
     ("regseg", 19, 3_334_951, 3_334_951),
     ("regseg", 11, 3_334_431, 3_334_431),
+    ("dabnet", 19, 756_643, 756_643),
+    ("dabnet", 11, 754_571, 754_571),
 ]
 
 # Name, classes, height, width, 10^9 multiply-adds as printed.
@@ -99,6 +101,9 @@ MULTIPLY_ADDS = [
     ("regseg", 19, 512, 1024, "9.589"),
     ("regseg", 11, 360, 480, "3.193"),
     ("regseg", 11, 720, 960, "12.619"),
+    ("dabnet", 19, 1024, 2048, "40.882"),
+    ("dabnet", 19, 512, 1024, "10.220"),
+    ("dabnet", 11, 360, 480, "3.363"),
 ]
 
 
@@ -175,23 +180,32 @@ def test_fplnet_table_10_factorizations(factorization: str, expected: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("prefixes", "parameters", "multiply_adds"),
+    ("name", "prefix", "parameters", "multiply_adds"),
     [
-        (("stem",), 928, "0.4530"),
-        (("stage0",), 13_496, "2.2146"),
-        (("stage1",), 171_980, "5.5029"),
-        (("stage2",), 2_617_376, "18.6902"),
-        (("stage3",), 356_224, "2.5586"),
-        (("decoder.top",), 41_216, "0.3355"),
-        (("decoder.step0",), 90_496, "2.9528"),
-        (("decoder.step1",), 42_000, "5.4861"),
-        (("head",), 1_235, "0.1594"),
+        ("regseg", "stem", 928, "0.4530"),
+        ("regseg", "stage0", 13_496, "2.2146"),
+        ("regseg", "stage1", 171_980, "5.5029"),
+        ("regseg", "stage2", 2_617_376, "18.6902"),
+        ("regseg", "stage3", 356_224, "2.5586"),
+        ("regseg", "decoder.top", 41_216, "0.3355"),
+        ("regseg", "decoder.step0", 90_496, "2.9528"),
+        ("regseg", "decoder.step1", 42_000, "5.4861"),
+        ("regseg", "head", 1_235, "0.1594"),
+        ("dabnet", "stem.conv", 19_584, "10.1167"),
+        ("dabnet", "stem.image", 105, "0.0000"),
+        ("dabnet", "stage0.down", 9_327, "1.1973"),
+        ("dabnet", "stage0.block", 64_896, "8.2041"),
+        ("dabnet", "stage0.fuse", 393, "0.0000"),
+        ("dabnet", "stage1.down", 151_296, "4.9451"),
+        ("dabnet", "stage1.block", 505_344, "16.2571"),
+        ("dabnet", "stage1.fuse", 777, "0.0000"),
+        ("dabnet", "head", 4_921, "0.1613"),
     ],
 )
-def test_regseg_part_by_part(prefixes: tuple[str, ...], parameters: int, multiply_adds: str) -> None:
+def test_regseg_and_dabnet_part_by_part(name: str, prefix: str, parameters: int, multiply_adds: str) -> None:
     size, classes = (1024, 2048), 19
-    assert total("regseg", lambda row: row.parameters, prefixes, size, classes) == parameters
-    counted = total("regseg", lambda row: row.multiply_adds, prefixes, size, classes)
+    assert total(name, lambda row: row.parameters, (prefix,), size, classes) == parameters
+    counted = total(name, lambda row: row.multiply_adds, (prefix,), size, classes)
     assert as_printed(counted, multiply_adds) == multiply_adds
 
 

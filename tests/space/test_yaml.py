@@ -209,6 +209,9 @@ VARIANTS: dict[str, Callable[[], Architecture]] = {
     "Stem.halvings": lambda: replace(base(), stem=Stem(kind="convs", width=8, convolutions=2, halvings=2)),
     "Stem.rising": lambda: replace(base(), stem=Stem(kind="convs", width=8, convolutions=2, rising=True)),
     "Stem.separable": lambda: replace(base(), stem=Stem(kind="convs", width=8, convolutions=2, separable=True)),
+    "Stem.image_average": lambda: replace(
+        base(), stem=Stem(kind="convs", width=8, convolutions=2, image=True, image_average=True)
+    ),
     "StepwiseDecoder.top": lambda: replace(base(), decoder=StepwiseDecoder(top=8, steps=(JOIN,))),
     "StepwiseDecoder.steps": lambda: replace(base(), decoder=StepwiseDecoder(top=9, steps=(replace(JOIN, width=9),))),
     "JoinStep.stride": lambda: replace(base(), decoder=StepwiseDecoder(top=8, steps=(replace(JOIN, stride=2),))),

@@ -36,6 +36,7 @@ LATER = {
     "stem.halvings": (1,),
     "stem.rising": (False,),
     "stem.separable": (False,),
+    "stem.image_average": (False,),
     "stage.rates": ("1", "2", "4", "2-4-8-16", "1-2-4-8", "1-2-3-4", "1-2-4-8-16"),
 }
 BLOCKS = {"block": ("nonbt", "fpl", "esp", "sep", "inverted"), **LATER}
