@@ -376,7 +376,7 @@ def test_loading_by_name_path_and_neither(tmp_path: Path) -> None:
     assert space.load(file) == space.load(str(file)) == space.load("erfnet")
     with pytest.raises(ArchitectureError, match="got 'erfnt'; did you mean 'erfnet'"):
         space.load("erfnt")
-    with pytest.raises(ArchitectureError, match="known: erfnet, erfnet-encoder, "):
+    with pytest.raises(ArchitectureError, match="known: dabnet, erfnet, "):
         space.load("qqqqq")
     with pytest.raises(ArchitectureError, match=r"missing\.yaml: cannot read the architecture \(No such file"):
         space.load(tmp_path / "missing.yaml")
