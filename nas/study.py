@@ -42,7 +42,7 @@ class SearchPlan:
     """Candidates are not widened beyond that many, however large the budget: four times SwiftNet-RN18."""
     most_gigabytes: float = 24.0
     """Nor beyond what that much memory trains: weights, gradients, moments, and all outputs for a batch of crops."""
-    sampler: Annotated[str, strict.OneOf(samplers.names)] = "tpe"
+    sampler: Annotated[str, strict.OneOf(samplers.names)] = "surrogate"
     stop_weak: bool = True
     """Whether the weaker half of the candidates is stopped at early epochs."""
     concurrent: int = 0

@@ -26,7 +26,7 @@ PACKAGES = ("space", "pruning", "nas")
 # Each room may import those before it. Inside nas/latency, likewise.
 ROOMS = (
     "space", "pruning", "nas.host", "nas.storage", "nas.export", "nas.data", "nas.training", "nas.terminal",
-    "nas.samplers", "nas.latency",
+    "nas.surrogate", "nas.samplers", "nas.latency",
     "nas.study", "nas.runs", "nas.quantization", "nas.video", "nas.prune", "nas.report", "nas.search", "nas.commands",
     "nas.cli",
 )  # fmt: skip

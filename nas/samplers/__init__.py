@@ -1,8 +1,9 @@
 """Samplers: one file each, found by its name. A new one is a new file here, or an entry point.
 
-Each file offers `make(seed, startup)`: an Optuna sampler that draws from `seed` and, if it learns, draws at random
-until it was told of `startup` candidates. Other packages bring samplers through the entry points
-`framebudget.samplers` (see `space.extensions`). No file here imports Optuna before it is called.
+Each file offers `make(seed, startup, candidates)`: an Optuna sampler that draws from `seed` and, if it learns, draws at
+random until it was told of `startup` candidates. One that compares whole candidates finds them in `candidates`; others
+have no need of it. Other packages bring samplers through the entry points `framebudget.samplers` (see
+`space.extensions`). No file here imports Optuna before it is called.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from space import extensions
 if TYPE_CHECKING:
     import optuna
 
+    from nas.surrogate.candidates import Candidates
+
 GROUP = "framebudget.samplers"
 
 
 class SamplerModule(Protocol):
     """What every file in this folder offers."""
 
-    def make(self, seed: int, startup: int) -> optuna.samplers.BaseSampler:
+    def make(self, seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:
         """A new sampler."""
 
 
@@ -29,9 +32,10 @@ def names() -> tuple[str, ...]:
     return tuple(extensions.modules(__name__, GROUP))
 
 
-def make(name: str, *, seed: int, startup: int) -> optuna.samplers.BaseSampler:
+def make(name: str, *, seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:
     """A sampler of the kind `name`.
 
     Raises: UserError when there is none, with the nearest known name.
     """
-    return cast(SamplerModule, extensions.load(__name__, GROUP, name, needs=("make",))).make(seed, startup)
+    module = cast(SamplerModule, extensions.load(__name__, GROUP, name, needs=("make",)))
+    return module.make(seed, startup, candidates)

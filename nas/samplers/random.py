@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import optuna
 
+    from nas.surrogate.candidates import Candidates
 
-def make(seed: int, startup: int) -> optuna.samplers.BaseSampler:
+
+def make(seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:
     """It learns nothing, so `startup` means nothing to it."""
     import optuna
 

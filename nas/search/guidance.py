@@ -9,10 +9,11 @@ ones are those of a run that was never interrupted. What was timed again after a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from nas.latency.budget import Budget
 from nas.runs.trial import Trial
-from nas.search.sampler import Sampler
+from nas.search.sampler import Outcome, Sampler
 from space.architecture import Architecture
 from space.choices import Genotype
 
@@ -31,21 +32,23 @@ def before(trials: Sequence[Trial], number: int, ahead: int) -> list[Trial]:
 class Guidance:
     """A sampler, and what it was told."""
 
-    def __init__(self, sampler: Sampler, budget: Budget, ahead: int, miou: Callable[[Trial], float | None]) -> None:
-        """`miou`: what a candidate's training ended with; None where it was not trained to a score."""
+    def __init__(
+        self, sampler: Sampler[Architecture], budget: Budget, ahead: int, trained: Callable[[Trial], Outcome]
+    ) -> None:
+        """`trained`: how a candidate's training ended, budgets aside."""
         self._sampler = sampler
         self._budget = budget
         self._ahead = ahead
-        self._miou = miou
+        self._trained = trained
         self._told: set[str] = set()  # keys
-        self._numbers: dict[str, int] = {}  # of proposals that the sampler was not told the outcome of, by key
+        self._numbers: dict[str, int] = {}  # of what the sampler knows of and was not told the outcome of, by key
 
     def repeat(self, trials: Sequence[Trial]) -> None:
         """Have the sampler propose again what it proposed for this budget."""
         for trial in trials:
             if trial.origin != "guided" or trial.budget_milliseconds != self._budget.milliseconds:
                 continue
-            self._tell(before(trials, trial.number, self._ahead))
+            self._tell(trials, trial.number)
             for _ in range(MOST_REPEATS):
                 number, _, genotype = self._sampler.propose()
                 if dict(genotype) == dict(trial.genotype):
@@ -55,7 +58,7 @@ class Guidance:
 
     def propose(self, trials: Sequence[Trial], number: int) -> tuple[int, Architecture, Genotype]:
         """A draw for the candidate of this number: the sampler's number of it, the architecture and its genotype."""
-        self._tell(before(trials, number, self._ahead))
+        self._tell(trials, number)
         return self._sampler.propose()
 
     def becomes(self, number: int, trial: Trial) -> None:
@@ -64,21 +67,25 @@ class Guidance:
 
     def repeats(self, number: int) -> None:
         """The draw of this sampler's number led to what is known."""
-        self._sampler.tell(number, miou=None, violation=0.0)
+        self._sampler.withdraw(number)
 
-    def _tell(self, trials: Sequence[Trial]) -> None:
-        for trial in trials:
+    def _tell(self, trials: Sequence[Trial], number: int) -> None:
+        """The sampler knows of all candidates before this number, and how those ended that it may know the end of."""
+        over = {trial.architecture.key for trial in before(trials, number, self._ahead)}
+        for trial in before(trials, number, 0):
             key = trial.architecture.key
-            if key in self._told:
+            if key in self._told or not trial.genotype:
                 continue
-            self._told.add(key)
-            miou = self._miou(trial) if trial.disturbed is None else None
-            latency = trial.disturbed or trial.latency
-            violation = UNMEASURED
-            if latency is not None:
-                violation = latency.milliseconds(self._budget.statistic) / self._budget.milliseconds - 1
-            number = self._numbers.pop(key, None)
-            if number is None:
-                self._sampler.learn(trial.genotype, miou=miou, violation=violation)
-            else:
-                self._sampler.tell(number, miou=miou, violation=violation)
+            if key not in self._numbers:
+                self._numbers[key] = self._sampler.enter(trial.genotype)
+            if key in over:
+                self._told.add(key)
+                self._sampler.tell(self._numbers.pop(key), self._outcome(trial))
+
+    def _outcome(self, trial: Trial) -> Outcome:
+        latency = trial.disturbed or trial.latency
+        violation = UNMEASURED
+        if latency is not None:
+            violation = latency.milliseconds(self._budget.statistic) / self._budget.milliseconds - 1
+        trained = self._trained(trial) if trial.disturbed is None else Outcome(miou=None)
+        return replace(trained, violations={"latency": violation})

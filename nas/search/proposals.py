@@ -14,12 +14,13 @@ from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.folder import Order
 from nas.runs.trial import Measured, Origin, Timed, Trial
+from nas.search.candidates import sampler_of
 from nas.search.fill import Filled, fill
 from nas.search.guidance import Guidance, before
 from nas.search.halving import is_weak
 from nas.search.limits import limits_of
 from nas.search.measuring import time_each, time_one
-from nas.search.sampler import Sampler
+from nas.search.sampler import Outcome
 from nas.search.search import Candidate, Search
 from space.architecture import Architecture
 from space.choices import Genotype
@@ -81,8 +82,8 @@ class Proposals:
                 "alone, a run goes on as it began"
             )
         startup = len(plan.seeds) + plan.random_trials
-        sampler = Sampler(self._space, kind=plan.sampler, startup=startup, seed=plan.seed)
-        self._guidance = Guidance(sampler, self._budget, self._ahead, self._miou)
+        sampler = sampler_of(self._space, kind=plan.sampler, startup=startup, seed=plan.seed)
+        self._guidance = Guidance(sampler, self._budget, self._ahead, self._trained)
         self._estimates = Estimates(search.study.data.size, search.num_classes, table)
         self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
         self._over = {key for key, trial in self._trials.items() if self._settled(trial)}  # nothing is to be done
@@ -273,8 +274,13 @@ class Proposals:
         progress = self._run.progress(trial, "search")
         return progress.done or (trial.stopped and bool(progress.history))
 
-    def _miou(self, trial: Trial) -> float | None:
-        return None if trial.failed else self._run.progress(trial, "search").miou
+    def _trained(self, trial: Trial) -> Outcome:
+        """How a training of a search ended; what stopped early is of as many epochs as it saw."""
+        history = self._run.progress(trial, "search").history
+        if trial.failed or not history:
+            return Outcome(miou=None)
+        last = history[-1]
+        return Outcome(miou=last.scores.miou, fidelity=last.epoch / last.epochs)
 
     def _curve(self, trial: Trial) -> tuple[float, ...]:
         """mIoU after every epoch; of a training that is over it is read once."""

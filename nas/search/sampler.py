@@ -1,39 +1,77 @@
-"""Optuna's answers to `Space.choose`.
+"""Optuna's answers to the questions of a space: ask for what to try, tell how it ended.
 
 Every axis is a parameter of the study. Ordered numbers are searched on a logarithmic scale and answered with the
 nearest option that is possible at that point; a choice whose options depend on earlier answers is a parameter of
-its own for each set of options. A candidate that no width brings inside the budget is told as a violated constraint.
+its own for each set of options. What ended before its whole training is told as pruned with what it reached, what
+broke as failed, and what exceeds a budget as a violated constraint without a value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from nas import samplers
-from space import Architecture, Space
-from space.choices import Choice, Genotype
+from nas.surrogate.candidates import Candidates
+from space.choices import Ask, Choice, Genotype
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
 
-INFEASIBLE_MIOU = 0.0
+STEPS = 1000  # a whole training, in the steps that Optuna compares what was pruned by
+
+Built = TypeVar("Built", covariant=True)
 
 
-class Sampler:
-    """A conversation with one Optuna study; everything it knows comes through `propose`, `tell` and `learn`."""
+class Questions(Protocol[Built]):
+    """What is searched: questions whose answers lead to something, and points that may be worth trying."""
 
-    def __init__(self, space: Space, *, kind: str, startup: int, seed: int) -> None:
+    @property
+    def resumable(self) -> bool:
+        """Whether what ended at a lower fidelity can be proposed again, to be trained on."""
+
+    def choose(self, ask: Ask) -> Built:
+        """What the answers lead to; every question is asked with the options that are left."""
+
+    def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
+        """Hundreds of points: draws, and what is near the `best` ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one training of a proposal ended, or that there was none."""
+
+    miou: float | None
+    """The higher the better; None where it was not trained to a score."""
+    fidelity: float = 1.0
+    """Which share of a whole training that is from."""
+    cost: float | None = None
+    """What it took, in whole trainings; None for the share that it is."""
+    violations: Mapping[str, float] = field(default_factory=dict)
+    """By what share of each budget it is over it, by name (0 or less: inside)."""
+
+    def __post_init__(self) -> None:
+        assert 0 < self.fidelity <= 1, f"expected a share of a whole training, got {self.fidelity}"
+
+
+class Sampler(Generic[Built]):
+    """A conversation with one Optuna study; everything it knows comes through `propose`, `enter` and `tell`."""
+
+    def __init__(self, questions: Questions[Built], make: Callable[[Candidates], optuna.samplers.BaseSampler]) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._space = space
-        self._study = optuna.create_study(direction="maximize", sampler=samplers.make(kind, seed=seed, startup=startup))
+        self._questions = questions
+        self._study = optuna.create_study(direction="maximize", sampler=make(_Points(questions)))
         self._running: dict[int, optuna.trial.Trial] = {}
 
-    def propose(self) -> tuple[int, Architecture, Genotype]:
-        """An architecture worth trying, its genotype, and the number to `tell` the outcome under."""
+    def propose(self) -> tuple[int, Built, Genotype]:
+        """Something worth trying, its genotype, and the number to `tell` the outcome under."""
+        from nas.surrogate.sampler import ANSWERS
+
         trial = self._study.ask()
         answers: dict[str, Choice] = {}
 
@@ -41,42 +79,77 @@ class Sampler:
             answers[name] = _suggest(trial, name, options)
             return answers[name]
 
-        architecture = self._space.choose(ask)
+        built = self._questions.choose(ask)
+        trial.set_user_attr(ANSWERS, answers)
         self._running[trial.number] = trial
-        return trial.number, architecture, answers
+        return trial.number, built, answers
 
-    def tell(self, number: int, *, miou: float | None, violation: float) -> None:
-        """The outcome of a proposal: its mIoU (None if it was not trained to one), and by what share of the budget it
-        is over (0 or less: inside).
+    def enter(self, genotype: Genotype) -> int:
+        """A candidate that was not proposed here begins (a seed, a random draw, a trial of an earlier run): the number
+        to `tell` its outcome under.
         """
+        self._study.enqueue_trial(
+            {name: value for name, (_, value) in _Points(self._questions).parameters(genotype).items()}
+        )
+        return self.propose()[0]  # which gives exactly these answers
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """How a proposal ended, or one that was entered."""
+        import optuna
+
+        from nas.surrogate.sampler import COST, FIDELITY
+
         trial = self._running.pop(number)
-        trial.set_constraint("latency", violation)
-        if miou is None and violation <= 0:
-            import optuna
-
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        trial.set_user_attr(FIDELITY, outcome.fidelity)
+        trial.set_user_attr(COST, outcome.fidelity if outcome.cost is None else outcome.cost)
+        for name, violation in outcome.violations.items():
+            trial.set_constraint(name, violation)
+        if outcome.miou is not None:
+            trial.report(outcome.miou, max(1, round(STEPS * outcome.fidelity)))
+        if outcome.miou is not None and outcome.fidelity == 1:
+            self._study.tell(trial, outcome.miou)
+        elif outcome.miou is not None or any(violation > 0 for violation in outcome.violations.values()):
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
-            self._study.tell(trial, INFEASIBLE_MIOU if miou is None else miou)
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
-    def learn(self, genotype: Genotype, *, miou: float | None, violation: float) -> None:
-        """The outcome of a candidate that was not proposed here: a seed, a random draw, a trial of an earlier run."""
-        if not genotype:
-            return
-        parameters: dict[str, float | int] = {}
+    def withdraw(self, number: int) -> None:
+        """A proposal came to nothing new: that says nothing about it, and it need not be proposed again."""
+        import optuna
+
+        from nas.surrogate.sampler import WITHDRAWN
+
+        trial = self._running.pop(number)
+        trial.set_user_attr(WITHDRAWN, True)
+        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
+class _Points(Generic[Built]):
+    """Genotypes as the study's parameters."""
+
+    def __init__(self, questions: Questions[Built]) -> None:
+        self._questions = questions
+
+    @property
+    def resumable(self) -> bool:
+        return self._questions.resumable
+
+    def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
+        return self._questions.around(best, rng)
+
+    def parameters(self, point: Genotype) -> Mapping[str, tuple[BaseDistribution, float | int]]:
+        """What is not among the options there becomes the first of them."""
+        found: dict[str, tuple[BaseDistribution, float | int]] = {}
 
         def ask(name: str, options: Sequence[Choice]) -> Choice:
-            value = genotype[name] if genotype.get(name) in options else options[0]
+            value = point[name] if point.get(name) in options else options[0]
             if len(options) > 1:
-                ordered = _ordered(options)
-                parameters[name if ordered else _categorical_name(name, options)] = (
-                    _place(value) if ordered else options.index(value)
-                )
+                parameter, distribution = _parameter(name, options)
+                found[parameter] = distribution, _place(value) if _ordered(options) else options.index(value)
             return value
 
-        self._space.choose(ask)
-        self._study.enqueue_trial(parameters)  # the next proposal gives exactly these answers
-        number, _, _ = self.propose()
-        self.tell(number, miou=miou, violation=violation)
+        self._questions.choose(ask)
+        return found
 
 
 def _suggest(trial: optuna.trial.Trial, name: str, options: Sequence[Choice]) -> Choice:
@@ -90,13 +163,23 @@ def _suggest(trial: optuna.trial.Trial, name: str, options: Sequence[Choice]) ->
     return options[index]
 
 
+def _parameter(name: str, options: Sequence[Choice]) -> tuple[str, BaseDistribution]:
+    """The parameter that `_suggest` asks for."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if _ordered(options):
+        places = [_place(option) for option in options]
+        return name, FloatDistribution(min(places), max(places))
+    return _categorical_name(name, options), CategoricalDistribution(list(range(len(options))))
+
+
 def _ordered(options: Sequence[Choice]) -> bool:
     return all(isinstance(option, (int, float)) and not isinstance(option, bool) for option in options)
 
 
 def _place(option: Choice) -> float:
     """Where a number stands on the axis: widths and depths differ by ratios, and 0 has a place too."""
-    return math.log2(1 + float(option))
+    return math.copysign(math.log2(1 + abs(float(option))), float(option))
 
 
 def _categorical_name(name: str, options: Sequence[Choice]) -> str:

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from nas import samplers
-from nas.search.sampler import Sampler
+from nas.search.candidates import sampler_of
+from nas.search.sampler import Outcome
 from nas.study import SearchPlan
 from space import Space, UserError
 from space.axes import searched
@@ -18,27 +19,40 @@ every_sampler = pytest.mark.parametrize("name", samplers.names())
 
 
 def conversation(name: str, seed: int) -> list[str]:
-    """The keys that a sampler proposes while it is told of successes, failures and candidates over the budget."""
-    sampler = Sampler(SPACE, kind=name, startup=3, seed=seed)
-    keys = []
+    """The keys that a sampler proposes while it is told of whole and short trainings, failures, and candidates over the
+    budget. One outcome is told after the next proposal.
+    """
+    sampler = sampler_of(SPACE, kind=name, startup=3, seed=seed)
+    outcomes = (
+        Outcome(miou=0.3, violations={"latency": -0.05}),
+        Outcome(miou=None, violations={"latency": 0.4}),
+        Outcome(miou=None, violations={"latency": -0.1}),
+        Outcome(miou=0.2, fidelity=0.25, violations={"latency": -0.1}),
+    )
+    keys, waiting = [], []
     for step in range(9):
         number, architecture, genotype = sampler.propose()
         keys.append(architecture.key)
-        outcome = {0: (0.1 + step / 100, -0.05), 1: (None, 0.4), 2: (None, -0.1)}[step % 3]
-        sampler.tell(number, miou=outcome[0], violation=outcome[1])
+        for each in waiting:
+            sampler.tell(*each)
+        waiting = [(number, outcomes[step % 4])]
+        if step != 6:
+            sampler.tell(*waiting.pop())
         if step == 4:
-            sampler.learn(genotype, miou=0.5, violation=-0.02)
+            sampler.tell(sampler.enter(genotype), Outcome(miou=0.5, violations={"latency": -0.02}))
+        if step == 5:
+            sampler.withdraw(sampler.propose()[0])
     return keys
 
 
 @every_sampler
 def test_what_it_proposes_is_a_point_of_the_space_with_its_answers(name: str) -> None:
-    sampler = Sampler(SPACE, kind=name, startup=2, seed=0)
+    sampler = sampler_of(SPACE, kind=name, startup=2, seed=0)
     for step in range(6):
         number, architecture, genotype = sampler.propose()
         assert SPACE.genotype(architecture) == genotype
         assert architecture.build(3) is not None
-        sampler.tell(number, miou=0.1 * step, violation=-0.1)
+        sampler.tell(number, Outcome(miou=0.1 * step, violations={"latency": -0.1}))
 
 
 @every_sampler
@@ -50,10 +64,35 @@ def test_the_same_seed_and_the_same_outcomes_propose_the_same(name: str) -> None
 @every_sampler
 def test_it_takes_more_outcomes_than_it_wants_to_start_with_and_none(name: str) -> None:
     for startup in (0, 50):
-        sampler = Sampler(SPACE, kind=name, startup=startup, seed=0)
+        sampler = sampler_of(SPACE, kind=name, startup=startup, seed=0)
         number, architecture, _ = sampler.propose()
-        sampler.tell(number, miou=0.2, violation=0.0)
+        sampler.tell(number, Outcome(miou=0.2))
         assert sampler.propose()[1].key != architecture.key
+
+
+@every_sampler
+def test_it_proposes_others_while_some_run(name: str) -> None:
+    sampler = sampler_of(SPACE, kind=name, startup=2, seed=0)
+    for step in range(3):
+        number, _, _ = sampler.propose()
+        sampler.tell(number, Outcome(miou=0.1 * step))
+    assert len({sampler.propose()[1].key for _ in range(4)}) == 4
+
+
+@every_sampler
+def test_it_is_told_of_nothing_but_failures_and_short_trainings(name: str) -> None:
+    for outcome in (
+        Outcome(miou=None),
+        Outcome(miou=None, violations={"latency": 1.0}),
+        Outcome(miou=0.4, fidelity=0.1),
+    ):
+        sampler = sampler_of(SPACE, kind=name, startup=1, seed=0)
+        keys = set()
+        for _ in range(4):
+            number, architecture, _ = sampler.propose()
+            keys.add(architecture.key)
+            sampler.tell(number, outcome)
+        assert len(keys) == 4
 
 
 @every_sampler

@@ -15,8 +15,9 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, Trial, append_epoch
+from nas.search.candidates import sampler_of
 from nas.search.proposals import Proposals
-from nas.search.sampler import Sampler
+from nas.search.sampler import Outcome, Sampler
 from nas.search.search import Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
@@ -132,32 +133,40 @@ def test_a_budget_that_no_draw_can_meet_ends_with_the_lowest_latency_seen(tmp_pa
         all_of(run, proposals(run, "0.05ms", seeds=()))
 
 
-def shares(sampler: Sampler, draws: int = 40) -> float:
-    """Share of proposals with FPL blocks."""
+def shares(sampler: Sampler[Architecture], draws: int) -> float:
+    """Share of proposals with FPL blocks, none of which can be trained."""
     slow = 0
     for _ in range(draws):
         number, architecture, _ = sampler.propose()
         slow += architecture.stages[0].block == "fpl"
-        sampler.tell(number, miou=None, violation=0.5)
+        sampler.tell(number, Outcome(miou=None, violations={"latency": 0.5}))
     return slow / draws
 
 
-def test_the_sampler_learns_what_violates_the_budget() -> None:
+def enter(sampler: Sampler[Architecture], candidates: int, outcome: Callable[[bool], Outcome]) -> None:
+    """Tell of random draws; `outcome` is given whether it has FPL blocks."""
     narrowed = Space(ranges=searched(), size=SIZE)
-    sampler = Sampler(narrowed, kind="tpe", startup=1, seed=0)
-    for index in range(60):
+    for index in range(candidates):
         architecture = narrowed.sample(random.Random(index))
-        slow = architecture.stages[0].block == "fpl"
-        sampler.learn(narrowed.genotype(architecture), miou=None if slow else 0.4, violation=2.0 if slow else -0.1)
-    assert shares(sampler) < 0.15, "a third of random draws are FPL"
+        number = sampler.enter(narrowed.genotype(architecture))
+        sampler.tell(number, outcome(architecture.stages[0].block == "fpl"))
 
 
-def test_the_sampler_prefers_what_scored_well() -> None:
-    narrowed = Space(ranges=searched(), size=SIZE)
-    sampler = Sampler(narrowed, kind="tpe", startup=1, seed=0)
-    for index in range(60):
-        architecture = narrowed.sample(random.Random(index))
-        good = architecture.stages[0].block == "fpl"
-        sampler.learn(narrowed.genotype(architecture), miou=0.6 if good else 0.2, violation=-0.1)
-    blocks = [sampler.propose()[1].stages[0].block for _ in range(20)]
-    assert blocks.count("fpl") > 12, "a third of random draws are FPL"
+# How many are told, and how many proposals are looked at: the surrogate compares hundreds for each.
+LEARNS = pytest.mark.parametrize(("kind", "told", "draws"), [("tpe", 60, 40), ("surrogate", 16, 6)])
+
+
+@LEARNS
+def test_the_sampler_learns_what_violates_the_budget(kind: str, told: int, draws: int) -> None:
+    sampler = sampler_of(Space(ranges=searched(), size=SIZE), kind=kind, startup=1, seed=0)
+    slow, fast = Outcome(miou=None, violations={"latency": 2.0}), Outcome(miou=0.4, violations={"latency": -0.1})
+    enter(sampler, told, lambda fpl: slow if fpl else fast)
+    assert shares(sampler, draws) < 0.17, "a third of random draws are FPL"
+
+
+@LEARNS
+def test_the_sampler_prefers_what_scored_well(kind: str, told: int, draws: int) -> None:
+    sampler = sampler_of(Space(ranges=searched(), size=SIZE), kind=kind, startup=1, seed=0)
+    enter(sampler, told, lambda fpl: Outcome(miou=0.6 if fpl else 0.2, violations={"latency": -0.1}))
+    blocks = [sampler.propose()[1].stages[0].block for _ in range(draws)]
+    assert blocks.count("fpl") > 0.6 * draws, "a third of random draws are FPL"

@@ -1,0 +1,171 @@
+"""Which candidate to train next, or to train on: the one from which most improvement is expected.
+
+The index of a candidate is the expected improvement of its whole training over the best one so far, in logarithms
+(Ament et al., "Unexpected Improvements to Expected Improvement for Bayesian Optimization", 2023), times the probability
+that it is inside every budget and trains to a score. A candidate that was trained at a lower fidelity is a candidate
+still: its index is surer, and if it is the highest then its training goes on. So short trainings go where they may
+change what is trained to the end, and the bad ones are given up without a rung of theirs being compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.surrogate.encoding import Point, encode, key
+from nas.surrogate.gaussian import Observations, Process, Vector
+from space.choices import Choice
+
+FEWEST = 2  # scores, before they say anything about others
+SHORT_SHARE = 0.6  # of a whole training's cost: so much goes into short ones before one of them has to go on
+FARTHEST = 2.0  # times as far below the median as the best is above it: what is worse is equally bad
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """How one training of a candidate ended, or that it cannot be trained."""
+
+    point: Point
+    score: float | None
+    """The higher the better; None where there is none."""
+    fidelity: float = 1.0
+    """The share of a whole training that the score is from, above 0."""
+    cost: float = 1.0
+    """What it took, in whole trainings."""
+    violations: Mapping[str, float] = field(default_factory=dict)
+    """By which share each budget was exceeded, by its name; 0 or less: kept."""
+    failed: bool = False
+    """Whether it broke for reasons of its own."""
+
+
+def choose(candidates: Sequence[Point], told: Sequence[Told], running: Sequence[Point]) -> int:
+    """The index of one of `candidates`, from what was `told`, in that order, and what is being trained.
+
+    One that was told of before at a lower fidelity may be among them.
+    """
+    assert candidates, "there is nothing to choose from"
+    points = [*(each.point for each in told), *running, *candidates]
+    numbers: dict[frozenset[tuple[str, Choice]], int] = {}
+    networks = np.array([numbers.setdefault(key(point), len(numbers)) for point in points])
+    table = _Table(encode(points), networks, told, len(told) + len(running))
+    waiting = table.waiting()
+    if waiting.any() and table.go_on():
+        return int(np.argmax(np.where(waiting, table.index(), -np.inf)))
+    return int(np.argmax(table.index()))
+
+
+class _Table:
+    """Vectors of what was told, of what runs, and of the candidates, in this order, and what is said about them."""
+
+    def __init__(self, points: NDArray[np.float64], networks: NDArray[np.int64], told: Sequence[Told], first: int):
+        self._points = points
+        self._networks = networks
+        self._told = told
+        self._first = first  # of the candidates
+        self._scored = [place for place, each in enumerate(told) if each.score is not None and not _over(each)]
+
+    def waiting(self) -> NDArray[np.bool_]:
+        """Which candidates have a score of a lower fidelity."""
+        short = self._networks[[place for place in self._scored if self._told[place].fidelity < 1]]
+        return np.isin(self._networks[self._first :], short)
+
+    def go_on(self) -> bool:
+        """Whether enough was spent on short trainings since the last whole one: at first, all that was told."""
+        spent = 0.0
+        for each in reversed(self._told):
+            if each.fidelity >= 1 and (each.score is not None or each.failed):
+                return spent >= SHORT_SHARE
+            spent += each.cost if each.score is not None else 0.0
+        return spent > 0
+
+    def index(self) -> Vector:
+        """Logarithm of the expected improvement of each candidate, times the probability that it counts."""
+        found = np.zeros(len(self._points) - self._first)
+        if len(self._scored) >= FEWEST:
+            found = self._improvement()
+        for name in sorted({name for each in self._told for name in each.violations}):
+            found = found + self._kept([each.violations.get(name) for each in self._told])
+        return found + self._kept(
+            [1.0 if each.failed else -1.0 if each.score is not None else None for each in self._told]
+        )
+
+    def _improvement(self) -> Vector:
+        told = [self._told[place] for place in self._scored]
+        fidelities = np.array([each.fidelity for each in told])
+        highest = fidelities.max()  # where none was trained whole, the longest trainings are what is known
+        logarithms = np.log(np.minimum(fidelities / highest, 1.0))
+        depths = logarithms / max(-float(logarithms.min()), 1e-9)
+        scores = _centred(np.array([each.score for each in told], np.float64), depths)
+        whole = scores[depths == 0]
+        observations = Observations(
+            points=self._points[self._scored],
+            networks=self._networks[self._scored],
+            depths=depths,
+            scores=scores,
+        )
+        mean, deviation = self._predicted(observations)
+        return _log_improvement((mean - whole.max()) / deviation) + np.log(deviation)
+
+    def _predicted(self, seen: Observations) -> tuple[Vector, Vector]:
+        """Of the candidates, as if what runs had ended as expected."""
+        process = Process(seen)
+        running = slice(len(self._told), self._first)
+        if running.start < running.stop:
+            expected, _ = process.predict(self._points[running], self._networks[running])
+            process = process.believing(self._points[running], self._networks[running], expected)
+        return process.predict(self._points[self._first :], self._networks[self._first :])
+
+    def _kept(self, violations: Sequence[float | None]) -> Vector:
+        """Logarithm of the probability that a budget is kept; nothing is lost where none was exceeded."""
+        places = [place for place, violation in enumerate(violations) if violation is not None]
+        by_how_much = np.array([violations[place] for place in places], np.float64)
+        count = len(self._points) - self._first
+        if not (by_how_much > 0).any():
+            return np.zeros(count)
+        # Whether a budget is kept matters, and hardly by how much: one that is filled is kept by a few per cent.
+        scores = np.where(by_how_much > 0, 0.5, -0.5) + 0.5 * np.clip(by_how_much, -1, 1)
+        level = scores.mean()
+        process = Process(
+            Observations(
+                points=self._points[places],
+                networks=self._networks[places],
+                depths=np.zeros(len(places)),
+                scores=scores - level,
+            )
+        )
+        mean, deviation = process.predict(self._points[self._first :], self._networks[self._first :])
+        return np.log(np.maximum(_below(-(mean + level) / deviation), 1e-12))
+
+
+def _over(told: Told) -> bool:
+    return told.failed or any(violation > 0 for violation in told.violations.values())
+
+
+def _centred(scores: Vector, depths: Vector) -> Vector:
+    """Around each fidelity's median, in standard deviations of the fidelity that has most scores."""
+    kinds, counts = np.unique(depths, return_counts=True)
+    spread, found = 0.0, scores.copy()
+    for kind in kinds[np.argsort(counts, kind="stable")]:
+        here = depths == kind
+        values = scores[here] - np.median(scores[here])
+        found[here] = np.maximum(values, -FARTHEST * values.max()) if values.max() > 0 else values
+        spread = float(found[here].std()) or spread
+    return found / (spread or 1.0)
+
+
+def _below(z: Vector) -> Vector:
+    """The normal distribution."""
+    return 0.5 * np.array([math.erfc(-each / math.sqrt(2)) for each in z])
+
+
+def _log_improvement(z: Vector) -> Vector:
+    """Logarithm of the expected improvement of a standard normal variable over -z."""
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    near = np.log(np.maximum(density + z * _below(z), 1e-300))
+    far = np.minimum(z, -5.0)  # there the difference above is lost in rounding
+    tail = -(far**2) / 2 - math.log(2 * math.pi) / 2 - np.log(far**2 + 3)
+    return np.where(z > -5, near, tail)

@@ -1,0 +1,167 @@
+"""A Gaussian process over networks and fidelities: what a whole training will score, from whole and from short ones.
+
+One kernel (Matérn 5/2 with a length of its own for each column) says how far networks are alike, another term what is
+peculiar to a network. Both are shared between fidelities as far as scores there are correlated, which is learned. Each
+fidelity has a level of its own, of which nothing is assumed, and short trainings a spread of their own. After Kennedy
+and O'Hagan, "Predicting the output from a complex computer code when fast approximations are available", 2000.
+
+Lengths have a prior around 0.35 times the root of the number of columns, as Hvarfner et al., "Vanilla Bayesian
+Optimization Performs Great in High Dimensions", 2024, found it to hold; the most likely parameters under it are found
+by a fixed number of steps, so that the same observations give the same model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+STEPS = 30
+RATE = 0.15
+LENGTH = 0.35  # times the root of the number of columns
+LEVEL = 25.0  # variance of a fidelity's mean, in units of the scores' own
+# Logarithms of parameters other than lengths: where they are before anything is seen, and how surely.
+# Variance that is shared with alike networks; that is peculiar to one; of noise; how fast what is shared, and what is
+# peculiar, is lost from the shortest training to the whole one; spread of the shortest training's scores.
+EXPECTED = np.log([1.0, 0.05, 0.02, 0.3, 1.0, 1.0])
+SURENESS = np.array([0.7, 1.0, 1.0, 1.0, 1.0, 0.5])
+LENGTH_SURENESS = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observations:
+    """What was seen, one entry a training."""
+
+    points: Matrix
+    """One row each."""
+    networks: NDArray[np.int64]
+    """Which ones are of the same network."""
+    depths: Vector
+    """0 for whole trainings, down to -1 for the shortest ones."""
+    scores: Vector
+    """Centred and scaled."""
+
+
+class Process:
+    """The model of some observations."""
+
+    def __init__(self, seen: Observations, parameters: Vector | None = None) -> None:
+        """`parameters`: those of another model; fitted where there are none."""
+        self._seen = seen
+        self._same = (seen.networks[:, None] == seen.networks[None]).astype(np.float64)
+        self._apart = np.abs(seen.depths[:, None] - seen.depths[None])
+        self._levels = LEVEL * (self._apart == 0)
+        self._parameters = self._fitted() if parameters is None else parameters
+        covariance = self._covariance(self._parameters)[0]
+        self._root = np.linalg.cholesky(covariance)
+        self._weights = _solve(self._root, _solve(self._root, seen.scores), transposed=True)
+
+    def predict(self, points: Matrix, networks: NDArray[np.int64]) -> tuple[Vector, Vector]:
+        """Mean and standard deviation of what whole trainings of these networks score, noise aside."""
+        seen = self._seen
+        columns = points.shape[1]
+        lengths = np.exp(self._parameters[:columns])
+        alike, peculiar, _, loses, forgets, spread = np.exp(self._parameters[columns:])
+        kernel, _ = _matern(_squares(seen.points / lengths, points / lengths))
+        same = seen.networks[:, None] == networks[None]
+        depths = seen.depths[:, None]
+        shared = alike * kernel * np.exp(loses * depths) + peculiar * same * np.exp(forgets * depths)
+        covariance = shared * spread**-depths + LEVEL * (depths == 0)
+        explained = _solve(self._root, covariance)
+        variance = alike + peculiar + LEVEL - (explained**2).sum(axis=0)
+        return covariance.T @ self._weights, np.sqrt(np.maximum(variance, 1e-10))
+
+    def believing(self, points: Matrix, networks: NDArray[np.int64], scores: Vector) -> Process:
+        """The same model, as if it had also seen whole trainings of these networks with these scores."""
+        seen = self._seen
+        more = Observations(
+            points=np.concatenate([seen.points, points]),
+            networks=np.concatenate([seen.networks, networks]),
+            depths=np.concatenate([seen.depths, np.zeros(len(points))]),
+            scores=np.concatenate([seen.scores, scores]),
+        )
+        return Process(more, self._parameters)
+
+    def _fitted(self) -> Vector:
+        """The most likely parameters, by Adam."""
+        seen = self._seen
+        columns = seen.points.shape[1]
+        expected = np.concatenate([np.full(columns, np.log(LENGTH * np.sqrt(columns))), EXPECTED])
+        sureness = np.concatenate([np.full(columns, LENGTH_SURENESS), SURENESS])
+        now, best, likeliest = expected, expected, -np.inf
+        mean, square = np.zeros_like(now), np.zeros_like(now)
+        for step in range(1, STEPS + 1):
+            likelihood, gradient = self._likelihood(now)
+            likelihood -= 0.5 * float((((now - expected) / sureness) ** 2).sum())
+            if likelihood > likeliest:
+                likeliest, best = likelihood, now
+            gradient -= (now - expected) / sureness**2
+            mean = 0.9 * mean + 0.1 * gradient
+            square = 0.95 * square + 0.05 * gradient**2
+            now = now + RATE * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.95**step)) + 1e-8)
+        return best
+
+    def _covariance(self, parameters: Vector) -> tuple[Matrix, Matrix, Matrix, Matrix]:
+        """Of all observations; of it what is shared by alike networks, what is peculiar to one, and what the first
+        of these is to be multiplied by for its slope along the lengths.
+        """
+        seen = self._seen
+        columns = seen.points.shape[1]
+        alike, peculiar, noise, loses, forgets, spread = np.exp(parameters[columns:])
+        scaled = seen.points / np.exp(parameters[:columns])
+        kernel, slope = _matern(_squares(scaled, scaled))
+        spreads = spread ** -(seen.depths[:, None] + seen.depths[None])
+        weight = alike * np.exp(-loses * self._apart) * spreads
+        shared = weight * kernel
+        own = peculiar * self._same * np.exp(-forgets * self._apart) * spreads
+        return shared + own + self._levels + (noise + 1e-8) * np.eye(len(seen.scores)), shared, own, weight * slope
+
+    def _likelihood(self, parameters: Vector) -> tuple[float, Vector]:
+        """Logarithm of the marginal likelihood up to a constant, and its gradient."""
+        seen = self._seen
+        columns = seen.points.shape[1]
+        covariance, shared, own, slope = self._covariance(parameters)
+        root = np.linalg.cholesky(covariance)
+        inverse = np.linalg.inv(covariance)
+        weights = inverse @ seen.scores
+        likelihood = -0.5 * float(seen.scores @ weights) - float(np.log(np.diag(root)).sum())
+        pull = np.outer(weights, weights) - inverse
+        scaled = seen.points / np.exp(parameters[:columns])
+        steep = pull * slope
+        lengths = steep.sum(axis=1) @ scaled**2 - (scaled * (steep @ scaled)).sum(axis=0)
+        _, _, noise, loses, forgets, _ = np.exp(parameters[columns:])
+        by_shared, by_own = pull * shared, pull * own
+        depths = -(seen.depths[:, None] + seen.depths[None])
+        others = 0.5 * np.array(
+            [
+                by_shared.sum(),
+                by_own.sum(),
+                noise * np.trace(pull),
+                -loses * (by_shared * self._apart).sum(),
+                -forgets * (by_own * self._apart).sum(),
+                ((by_shared + by_own) * depths).sum(),
+            ]
+        )
+        return likelihood, np.concatenate([lengths, others])
+
+
+def _squares(left: Matrix, right: Matrix) -> Matrix:
+    """Squared distances between rows."""
+    apart = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None] - 2 * left @ right.T
+    return np.maximum(apart, 0.0)
+
+
+def _matern(squares: Matrix) -> tuple[Matrix, Matrix]:
+    """Matérn 5/2, and its slope along the logarithm of a length over the squared distance in it."""
+    distance = np.sqrt(5 * squares)
+    falling = np.exp(-distance)
+    return (1 + distance + distance**2 / 3) * falling, 5 / 3 * (1 + distance) * falling
+
+
+def _solve(root: Matrix, right: NDArray[np.float64], *, transposed: bool = False) -> NDArray[np.float64]:
+    """What the triangular root of a covariance, or its transpose, has to be multiplied by to give `right`."""
+    return np.linalg.solve(root.T if transposed else root, right)

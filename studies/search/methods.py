@@ -1,0 +1,183 @@
+"""Ways to search a table. Each asks an account for one training after the other, and knows only what it was given."""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from table import Table, TableQuestions
+
+from nas import samplers
+from nas.search.sampler import Outcome, Sampler
+from nas.surrogate.candidates import Candidates
+from nas.surrogate.encoding import encode
+
+STARTUP = 8  # drawn at random before what a sampler proposes: four random draws and four published networks in a search
+POOL = 1500  # rows that plain GP compares
+ETA = 4  # of asynchronous successive halving: one of so many is promoted
+
+
+@dataclass
+class Account:
+    """What a search paid for, and what it found: the only way to the scores."""
+
+    table: Table
+    trainings: float
+    """How many whole trainings can be paid for, cheap ones at their cost."""
+    cost: float = 0.0
+    history: list[tuple[int, float, float]] = field(default_factory=list)
+    """Whole trainings, cost and best after each whole training that ended with a score."""
+    whole: dict[int, float] = field(default_factory=dict)
+    """Scores of whole trainings by row; NaN where one failed."""
+    cheap: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything left to pay with and to train."""
+        return self.cost + 1 <= self.trainings + 1e-9 and len(self.whole) < len(self.table)
+
+    def train(self, row: int) -> float:
+        """A whole training."""
+        assert row not in self.whole, "it was trained before"
+        self.cost += 1
+        self.whole[row] = float(self.table.scores[row])
+        if not math.isnan(self.whole[row]):
+            best = max(self.whole[row], self.history[-1][2] if self.history else -math.inf)
+            self.history.append((len(self.whole), round(self.cost, 6), best))
+        return self.whole[row]
+
+    def has_cheap(self, row: int) -> bool:
+        """Whether there is a cheap training of a row to be had that was not paid for yet."""
+        return self.table.cheap_cost > 0 and row not in self.cheap and not math.isnan(self.table.cheap[row])
+
+    def train_cheaply(self, row: int) -> float:
+        """A cheap training."""
+        assert self.has_cheap(row), "it was trained before, or cannot be"
+        self.cost += self.table.cheap_cost
+        self.cheap[row] = float(self.table.cheap[row])
+        return self.cheap[row]
+
+
+def random_search(account: Account, seed: int) -> None:
+    """Every row equally likely."""
+    rows = iter(np.random.default_rng(seed).permutation(len(account.table)).tolist())
+    while account.open:
+        account.train(next(rows))
+
+
+def guided(
+    account: Account, seed: int, make: Callable[[Candidates], optuna.samplers.BaseSampler], *, cheaply: bool
+) -> None:
+    """A sampler behind the contract of a search: random draws, then what it proposes. `cheaply`: whether it is offered
+    cheap trainings; then each row has one first, and a row that is proposed again is trained whole.
+    """
+    table = account.table
+    if not cheaply:
+        table = Table(**{**vars(table), "cheap_cost": 0.0})
+    questions = TableQuestions(table)
+    sampler = Sampler(questions, make)
+    drawn = random.Random(seed).sample(range(len(table)), min(STARTUP, len(table)))
+    while account.open:
+        if drawn:
+            row = drawn.pop()
+            number = sampler.enter(table.points[row])
+        else:
+            number, row, answers = sampler.propose()
+            if dict(answers) != dict(table.points[row]):  # it answered what no row is
+                sampler.withdraw(number)
+                number = sampler.enter(table.points[row])
+        if cheaply and account.has_cheap(row):
+            score = account.train_cheaply(row)
+            sampler.tell(number, Outcome(miou=score, fidelity=min(table.cheap_cost, 0.99), cost=table.cheap_cost))
+            continue
+        score = account.train(row)
+        questions.taken[row] = True
+        sampler.tell(number, Outcome(miou=None if math.isnan(score) else score))
+
+
+def asha(account: Account, seed: int) -> None:
+    """Asynchronous successive halving over random draws (Li et al., 2020) with the cheap training as its first rung.
+
+    It promotes the best row of those that are in the best quarter; where nothing is, it draws another one.
+    """
+    rows = iter(np.random.default_rng(seed).permutation(len(account.table)).tolist())
+    while account.open:
+        ranked = sorted(account.cheap, key=lambda row: -account.cheap[row])
+        promoted = [row for row in ranked[: len(ranked) // ETA] if row not in account.whole]
+        row = promoted[0] if promoted else next(rows, None)
+        if row is None:  # all are drawn: what is left, the best first
+            row = next(each for each in ranked if each not in account.whole)
+        elif not promoted and account.has_cheap(row):
+            account.train_cheaply(row)
+            continue
+        account.train(row)
+
+
+def plain_gp(account: Account, seed: int) -> None:
+    """A Gaussian process of one length (Matérn 5/2, the most likely one of a grid) and the expected improvement."""
+    table, rng = account.table, np.random.default_rng(seed)
+    vectors = encode(table.points)
+    rows = rng.permutation(len(table)).tolist()
+    while account.open:
+        scored = [row for row, score in account.whole.items() if not math.isnan(score)]
+        if len(account.whole) < STARTUP or len(scored) < 2:
+            account.train(next(row for row in rows if row not in account.whole))
+            continue
+        free = np.setdiff1d(np.arange(len(table)), list(account.whole))
+        if len(free) > POOL:
+            free = rng.choice(free, POOL, replace=False)
+        scores = np.array([account.whole[row] for row in scored])
+        scores = (scores - scores.mean()) / (scores.std() or 1.0)
+        account.train(int(free[np.argmax(_improvement(vectors[scored], scores, vectors[free]))]))
+
+
+def _improvement(seen: NDArray[np.float64], scores: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray:
+    fits = []
+    for length in math.sqrt(seen.shape[1]) * np.array([0.1, 0.2, 0.4, 0.8, 1.6]):
+        for noise in (1e-3, 1e-2, 1e-1):
+            root = np.linalg.cholesky(_matern(seen, seen, length) + noise * np.eye(len(seen)))
+            weights = np.linalg.solve(root, scores)
+            variance = max(float(weights @ weights) / len(scores), 1e-6)
+            likelihood = -0.5 * len(scores) * math.log(variance) - float(np.log(np.diag(root)).sum())
+            fits.append((likelihood, length, root, weights, variance))
+    _, length, root, weights, variance = max(fits, key=lambda fit: fit[0])
+    explained = np.linalg.solve(root, _matern(seen, new, length))
+    deviation = np.sqrt(np.maximum(1 - (explained**2).sum(axis=0), 1e-9) * variance)
+    z = (explained.T @ weights - scores.max()) / deviation
+    below = 0.5 * np.array([math.erfc(-each / math.sqrt(2)) for each in z])
+    return deviation * (np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) + z * below)
+
+
+def _matern(left: NDArray[np.float64], right: NDArray[np.float64], length: float) -> NDArray[np.float64]:
+    squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None] - 2 * left @ right.T
+    distance = np.sqrt(5 * np.maximum(squares, 0)) / length
+    return (1 + distance + distance**2 / 3) * np.exp(-distance)
+
+
+def _product(account: Account, seed: int, *, kind: str, cheaply: bool) -> None:
+    """A sampler of the product, made as a search makes it."""
+    make = functools.partial(samplers.make, kind, seed=seed, startup=STARTUP)
+    guided(account, seed, lambda candidates: make(candidates=candidates), cheaply=cheaply)
+
+
+def _nsga2(account: Account, seed: int) -> None:
+    make = optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
+    guided(account, seed, lambda candidates: make, cheaply=False)
+
+
+METHODS: dict[str, Callable[[Account, int], None]] = {
+    "ours": lambda account, seed: _product(account, seed, kind="surrogate", cheaply=account.table.cheap_cost > 0),
+    "ours-whole": functools.partial(_product, kind="surrogate", cheaply=False),
+    "random": random_search,
+    "tpe": functools.partial(_product, kind="tpe", cheaply=False),
+    "gp": plain_gp,
+    "nsga2": _nsga2,
+    "asha": asha,
+}
+"""By name; `ours-whole` is ours without cheap trainings."""
