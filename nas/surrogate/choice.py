@@ -22,7 +22,6 @@ from space.choices import Choice
 
 FEWEST = 2  # scores, before they say anything about others
 SHORT_SHARE = 0.6  # of a whole training's cost: so much goes into short ones before one of them has to go on
-FARTHEST = 2.0  # times as far below the median as the best is above it: what is worse is equally bad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +48,12 @@ def choose(candidates: Sequence[Point], told: Sequence[Told], running: Sequence[
     """
     assert candidates, "there is nothing to choose from"
     points = [*(each.point for each in told), *running, *candidates]
-    numbers: dict[frozenset[tuple[str, Choice]], int] = {}
+    numbers: dict[tuple[tuple[str, Choice], ...], int] = {}
     networks = np.array([numbers.setdefault(key(point), len(numbers)) for point in points])
     table = _Table(encode(points), networks, told, len(told) + len(running))
     waiting = table.waiting()
-    if waiting.any() and table.go_on():
-        return int(np.argmax(np.where(waiting, table.index(), -np.inf)))
-    return int(np.argmax(table.index()))
+    eligible = waiting if waiting.any() and (table.go_on() or waiting.all()) else ~waiting
+    return int(np.argmax(np.where(eligible, table.index(), -np.inf)))
 
 
 class _Table:
@@ -151,8 +149,7 @@ def _centred(scores: Vector, depths: Vector) -> Vector:
     spread, found = 0.0, scores.copy()
     for kind in kinds[np.argsort(counts, kind="stable")]:
         here = depths == kind
-        values = scores[here] - np.median(scores[here])
-        found[here] = np.maximum(values, -FARTHEST * values.max()) if values.max() > 0 else values
+        found[here] = scores[here] - np.median(scores[here])
         spread = float(found[here].std()) or spread
     return found / (spread or 1.0)
 

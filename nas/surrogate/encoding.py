@@ -15,9 +15,9 @@ Point = Mapping[str, Choice]
 DECADE = 8.0  # positive numbers that differ by more than this factor differ by ratios
 
 
-def key(point: Point) -> frozenset[tuple[str, Choice]]:
-    """The same for equal points."""
-    return frozenset(point.items())
+def key(point: Point) -> tuple[tuple[str, Choice], ...]:
+    """The same for the same answers, which are asked for in one order."""
+    return tuple(point.items())
 
 
 def encode(points: Sequence[Point]) -> NDArray[np.float64]:
@@ -30,19 +30,14 @@ def encode(points: Sequence[Point]) -> NDArray[np.float64]:
     columns: list[NDArray[np.float64]] = []
     for name in names:
         answers = [point.get(name) for point in points]
-        if all(answer is None or _is_number(answer) for answer in answers):
-            columns += _numbers([math.nan if answer is None else float(answer) for answer in answers])
+        if {*map(type, answers)} <= {int, float, type(None)}:
+            columns += _numbers(np.array(answers, np.float64))  # a missing one is NaN
         else:
             columns += _words([repr(answer) for answer in answers])
     return np.stack(columns, axis=1) if columns else np.zeros((len(points), 1))
 
 
-def _is_number(answer: Choice) -> bool:
-    return isinstance(answer, (int, float)) and not isinstance(answer, bool)
-
-
-def _numbers(answers: Sequence[float]) -> list[NDArray[np.float64]]:
-    values = np.asarray(answers, np.float64)
+def _numbers(values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     missing = ~np.isfinite(values)
     low, high = values[~missing].min(initial=math.inf), values[~missing].max(initial=-math.inf)
     columns = []

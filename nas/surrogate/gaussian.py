@@ -1,11 +1,12 @@
 """A Gaussian process over networks and fidelities: what a whole training will score, from whole and from short ones.
 
 One kernel (Matérn 5/2 with a length of its own for each column) says how far networks are alike, another term what is
-peculiar to a network. Both are shared between fidelities as far as scores there are correlated, which is learned. Each
+peculiar to a network. Both are shared between fidelities as far as scores there are correlated, which is learned. What
+long trainings add to short ones is also linear in the columns: some choices pay only then. Each
 fidelity has a level of its own, of which nothing is assumed, and short trainings a spread of their own. After Kennedy
 and O'Hagan, "Predicting the output from a complex computer code when fast approximations are available", 2000.
 
-Lengths have a prior around 0.35 times the root of the number of columns, as Hvarfner et al., "Vanilla Bayesian
+Lengths have a prior around 0.2 times the root of the number of columns, as Hvarfner et al., "Vanilla Bayesian
 Optimization Performs Great in High Dimensions", 2024, found it to hold; the most likely parameters under it are found
 by a fixed number of steps, so that the same observations give the same model.
 """
@@ -22,13 +23,14 @@ Matrix = NDArray[np.float64]
 
 STEPS = 30
 RATE = 0.15
-LENGTH = 0.35  # times the root of the number of columns
+LENGTH = 0.2  # times the root of the number of columns
 LEVEL = 25.0  # variance of a fidelity's mean, in units of the scores' own
 # Logarithms of parameters other than lengths: where they are before anything is seen, and how surely.
 # Variance that is shared with alike networks; that is peculiar to one; of noise; how fast what is shared, and what is
-# peculiar, is lost from the shortest training to the whole one; spread of the shortest training's scores.
-EXPECTED = np.log([1.0, 0.05, 0.02, 0.3, 1.0, 1.0])
-SURENESS = np.array([0.7, 1.0, 1.0, 1.0, 1.0, 0.5])
+# peculiar, is lost from the shortest training to the whole one; spread of the shortest training's scores; variance of
+# what is added linearly.
+EXPECTED = np.log([1.0, 0.05, 0.02, 0.3, 1.0, 1.0, 0.1])
+SURENESS = np.array([0.7, 1.0, 1.0, 1.0, 1.0, 0.5, 1.0])
 LENGTH_SURENESS = 0.75
 
 
@@ -55,6 +57,9 @@ class Process:
         self._same = (seen.networks[:, None] == seen.networks[None]).astype(np.float64)
         self._apart = np.abs(seen.depths[:, None] - seen.depths[None])
         self._levels = LEVEL * (self._apart == 0)
+        # Of the way from the shortest training to the whole one; nothing is added where there are no others.
+        self._added = (1 + seen.depths) * bool((seen.depths < 0).any())
+        self._linear = _slopes(seen.points, seen.points) * np.outer(self._added, self._added)
         self._parameters = self._fitted() if parameters is None else parameters
         covariance = self._covariance(self._parameters)[0]
         self._root = np.linalg.cholesky(covariance)
@@ -65,14 +70,17 @@ class Process:
         seen = self._seen
         columns = points.shape[1]
         lengths = np.exp(self._parameters[:columns])
-        alike, peculiar, _, loses, forgets, spread = np.exp(self._parameters[columns:])
+        alike, peculiar, _, loses, forgets, spread, linear = np.exp(self._parameters[columns:])
+        linear *= bool((seen.depths < 0).any())
         kernel, _ = _matern(_squares(seen.points / lengths, points / lengths))
         same = seen.networks[:, None] == networks[None]
         depths = seen.depths[:, None]
         shared = alike * kernel * np.exp(loses * depths) + peculiar * same * np.exp(forgets * depths)
-        covariance = shared * spread**-depths + LEVEL * (depths == 0)
+        added = linear * self._added[:, None] * _slopes(seen.points, points)
+        covariance = shared * spread**-depths + added + LEVEL * (depths == 0)
         explained = _solve(self._root, covariance)
-        variance = alike + peculiar + LEVEL - (explained**2).sum(axis=0)
+        own = linear * (_centred(points) ** 2).sum(axis=1)
+        variance = alike + peculiar + own + LEVEL - (explained**2).sum(axis=0)
         return covariance.T @ self._weights, np.sqrt(np.maximum(variance, 1e-10))
 
     def believing(self, points: Matrix, networks: NDArray[np.int64], scores: Vector) -> Process:
@@ -111,14 +119,15 @@ class Process:
         """
         seen = self._seen
         columns = seen.points.shape[1]
-        alike, peculiar, noise, loses, forgets, spread = np.exp(parameters[columns:])
+        alike, peculiar, noise, loses, forgets, spread, linear = np.exp(parameters[columns:])
         scaled = seen.points / np.exp(parameters[:columns])
         kernel, slope = _matern(_squares(scaled, scaled))
         spreads = spread ** -(seen.depths[:, None] + seen.depths[None])
         weight = alike * np.exp(-loses * self._apart) * spreads
         shared = weight * kernel
         own = peculiar * self._same * np.exp(-forgets * self._apart) * spreads
-        return shared + own + self._levels + (noise + 1e-8) * np.eye(len(seen.scores)), shared, own, weight * slope
+        covariance = shared + own + linear * self._linear + self._levels + (noise + 1e-8) * np.eye(len(seen.scores))
+        return covariance, shared, own, weight * slope
 
     def _likelihood(self, parameters: Vector) -> tuple[float, Vector]:
         """Logarithm of the marginal likelihood up to a constant, and its gradient."""
@@ -133,7 +142,7 @@ class Process:
         scaled = seen.points / np.exp(parameters[:columns])
         steep = pull * slope
         lengths = steep.sum(axis=1) @ scaled**2 - (scaled * (steep @ scaled)).sum(axis=0)
-        _, _, noise, loses, forgets, _ = np.exp(parameters[columns:])
+        _, _, noise, loses, forgets, _, linear = np.exp(parameters[columns:])
         by_shared, by_own = pull * shared, pull * own
         depths = -(seen.depths[:, None] + seen.depths[None])
         others = 0.5 * np.array(
@@ -144,9 +153,20 @@ class Process:
                 -loses * (by_shared * self._apart).sum(),
                 -forgets * (by_own * self._apart).sum(),
                 ((by_shared + by_own) * depths).sum(),
+                linear * (pull * self._linear).sum(),
             ]
         )
         return likelihood, np.concatenate([lengths, others])
+
+
+def _centred(points: Matrix) -> Matrix:
+    """From -1.7 to 1.7, so that what is spread evenly has a variance of 1; all columns together weigh as one."""
+    return (points - 0.5) * np.sqrt(12 / points.shape[1])
+
+
+def _slopes(left: Matrix, right: Matrix) -> Matrix:
+    """The linear kernel."""
+    return _centred(left) @ _centred(right).T
 
 
 def _squares(left: Matrix, right: Matrix) -> Matrix:

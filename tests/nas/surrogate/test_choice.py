@@ -1,0 +1,114 @@
+"""What is chosen next, on small invented landscapes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas.surrogate.choice import Told, choose
+from nas.surrogate.encoding import Point, encode
+
+GRID: list[Point] = [{"x": x, "y": y} for x in range(9) for y in range(9)]
+
+
+def height(point: Point) -> float:
+    """Highest at (6, 2)."""
+    return 50 - (float(point["x"]) - 6) ** 2 - (float(point["y"]) - 2) ** 2
+
+
+def others(told: list[Told]) -> list[Point]:
+    known = [each.point for each in told]
+    return [point for point in GRID if point not in known]
+
+
+START = [Told(point=GRID[place], score=height(GRID[place])) for place in (0, 4, 8, 12, 22, 30, 35)]
+
+
+def test_it_climbs() -> None:
+    told = list(START)
+    for _ in range(8):
+        candidates = others(told)
+        point = candidates[choose(candidates, told, [])]
+        told.append(Told(point=point, score=height(point)))
+    assert max(each.score for each in START if each.score is not None) < 46
+    assert max(each.score for each in told if each.score is not None) >= 49, "of 81 points 15 were tried"
+
+
+def test_what_runs_is_counted_on() -> None:
+    candidates = others(START)
+    first = candidates[choose(candidates, START, [])]
+    left = [point for point in candidates if point != first]
+    second = left[choose(left, START, [first])]
+    steps = abs(float(first["x"]) - float(second["x"])) + abs(float(first["y"]) - float(second["y"]))
+    alone = left[choose(left, START, [])]
+    assert steps >= abs(float(first["x"]) - float(alone["x"])) + abs(float(first["y"]) - float(alone["y"]))
+    assert second != first
+
+
+def test_regions_that_fail_or_are_over_a_budget_are_left_alone() -> None:
+    """All of the better half is of no use: there the scores would be higher, but there are none."""
+    for useless in ({"failed": True}, {"violations": {"latency": 0.3}}):
+        told = [
+            Told(point=point, score=None, **useless)
+            if float(point["x"]) > 4
+            else Told(point=point, score=height(point))
+            for point in GRID[::3]
+        ]
+        candidates = others(told)
+        assert float(candidates[choose(candidates, told, [])]["x"]) <= 4
+
+
+def test_a_failure_is_not_a_score_of_zero() -> None:
+    """Scores far below zero next to it: were it a zero, it would be the best."""
+    told = [Told(point=each.point, score=(each.score or 0) - 1000) for each in START]
+    failed = Told(point={"x": 0, "y": 8}, score=None, failed=True)
+    candidates = others([*told, failed])
+    chosen = candidates[choose(candidates, [*told, failed], [])]
+    assert float(chosen["x"]) >= 3
+
+
+def test_short_trainings_guide_and_their_scores_are_not_those_of_whole_ones() -> None:
+    """Short ones score 40 more here: the best of them is no incumbent, and they still say where to look."""
+    short = [Told(point=point, score=40 + height(point), fidelity=0.1, cost=0.01) for point in GRID[::2]]
+    whole = [Told(point=point, score=height(point)) for point in ({"x": 0, "y": 0}, {"x": 8, "y": 8}, {"x": 4, "y": 5})]
+    told = [*short, *whole]
+    candidates = others(whole)
+    chosen = candidates[choose(candidates, told, [])]
+    assert height(chosen) >= 48
+
+
+def test_after_many_short_trainings_the_best_of_them_goes_on() -> None:
+    short = [Told(point=point, score=height(point), fidelity=0.1, cost=0.1) for point in GRID[::2]]
+    candidates = list(GRID)
+    chosen = candidates[choose(candidates, short, [])]
+    assert chosen in [each.point for each in short]
+    assert height(chosen) >= 48
+
+
+def test_nothing_but_failures_is_something_to_choose_after() -> None:
+    told = [Told(point=point, score=None, failed=True) for point in GRID[:5]]
+    candidates = others(told)
+    assert 0 <= choose(candidates, told, []) < len(candidates)
+
+
+def test_equal_scores_and_equal_points_are_no_trouble() -> None:
+    told = [Told(point=GRID[0], score=1.0), Told(point=GRID[0], score=1.0), Told(point=GRID[1], score=1.0)]
+    candidates = others(told)
+    assert 0 <= choose(candidates, told, []) < len(candidates)
+    assert choose([{}], [Told(point={}, score=1.0), Told(point={}, score=2.0)], []) == 0
+
+
+def test_points_become_numbers_between_0_and_1() -> None:
+    points: list[Point] = [
+        {"width": 16, "depth": 1, "block": "sep", "bias": True, "same": 3},
+        {"width": 64, "depth": 2, "block": "fpl", "bias": False, "same": 3},
+        {"width": 256, "depth": 3, "block": "esp", "bias": False, "same": 3, "rate": 2},
+    ]
+    vectors = encode(points)
+    by_name = {tuple(np.round(column, 3)) for column in vectors.T}
+    assert (0.0, 0.5, 1.0) in by_name, "widths by ratios, depths by differences"
+    assert vectors.min() == 0
+    assert vectors.max() == 1
+    apart = ((vectors[:, None] - vectors[None]) ** 2).sum(axis=2)
+    assert np.allclose(apart, apart.T)
+    words = encode([{"block": "sep"}, {"block": "fpl"}, {"block": "esp"}])
+    assert np.allclose(((words[:, None] - words[None]) ** 2).sum(axis=2), 1 - np.eye(3))
