@@ -52,8 +52,10 @@ def choose(candidates: Sequence[Point], told: Sequence[Told], running: Sequence[
     networks = np.array([numbers.setdefault(key(point), len(numbers)) for point in points])
     table = _Table(encode(points), networks, told, len(told) + len(running))
     waiting = table.waiting()
-    eligible = waiting if waiting.any() and (table.go_on() or waiting.all()) else ~waiting
-    return int(np.argmax(np.where(eligible, table.index(), -np.inf)))
+    index = table.index()
+    if waiting.any() and table.go_on():
+        index = np.where(waiting, index, -np.inf)
+    return int(np.argmax(index))
 
 
 class _Table:
@@ -144,12 +146,15 @@ def _over(told: Told) -> bool:
 
 
 def _centred(scores: Vector, depths: Vector) -> Vector:
-    """Around each fidelity's median, in standard deviations of the fidelity that has most scores."""
+    """Around each fidelity's median, in standard deviations of the fidelity that has most scores. What is farther below
+    the median than the best is above it is equally bad: the model is to tell good ones apart.
+    """
     kinds, counts = np.unique(depths, return_counts=True)
     spread, found = 0.0, scores.copy()
     for kind in kinds[np.argsort(counts, kind="stable")]:
         here = depths == kind
-        found[here] = scores[here] - np.median(scores[here])
+        values = scores[here] - np.median(scores[here])
+        found[here] = np.maximum(values, -values.max()) if values.max() > 0 else values
         spread = float(found[here].std()) or spread
     return found / (spread or 1.0)
 

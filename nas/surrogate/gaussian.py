@@ -6,7 +6,7 @@ long trainings add to short ones is also linear in the columns: some choices pay
 fidelity has a level of its own, of which nothing is assumed, and short trainings a spread of their own. After Kennedy
 and O'Hagan, "Predicting the output from a complex computer code when fast approximations are available", 2000.
 
-Lengths have a prior around 0.2 times the root of the number of columns, as Hvarfner et al., "Vanilla Bayesian
+Lengths have a prior around 0.35 times the root of the number of columns, as Hvarfner et al., "Vanilla Bayesian
 Optimization Performs Great in High Dimensions", 2024, found it to hold; the most likely parameters under it are found
 by a fixed number of steps, so that the same observations give the same model.
 """
@@ -23,7 +23,7 @@ Matrix = NDArray[np.float64]
 
 STEPS = 30
 RATE = 0.15
-LENGTH = 0.2  # times the root of the number of columns
+LENGTH = 0.35  # times the root of the number of columns
 LEVEL = 25.0  # variance of a fidelity's mean, in units of the scores' own
 # Logarithms of parameters other than lengths: where they are before anything is seen, and how surely.
 # Variance that is shared with alike networks; that is peculiar to one; of noise; how fast what is shared, and what is

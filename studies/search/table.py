@@ -19,7 +19,7 @@ from space.choices import Ask, Choice
 from space.errors import nearest
 
 MOST_OPTIONS = 1024  # of a feature; of more values, so many quantiles
-MOST_CANDIDATES = 1500  # that a sampler compares at a time
+MOST_CANDIDATES = 500  # that a sampler compares at a time
 
 
 @dataclass(frozen=True, kw_only=True)
