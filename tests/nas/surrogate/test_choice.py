@@ -46,12 +46,15 @@ def test_what_runs_is_counted_on() -> None:
 
 def test_regions_that_fail_or_are_over_a_budget_are_left_alone() -> None:
     """All of the better half is of no use: there the scores would be higher, but there are none."""
-    for useless in ({"failed": True}, {"violations": {"latency": 0.3}}):
+    for useless in (
+        {"failed": True, "violations": {"latency": -0.1}},
+        {"violations": {"latency": 0.3}},
+    ):
         told = [
             Told(point=point, score=None, **useless)
             if float(point["x"]) > 4
-            else Told(point=point, score=height(point))
-            for point in GRID[::3]
+            else Told(point=point, score=height(point), violations={"latency": -0.1})
+            for point in GRID[::4]
         ]
         candidates = others(told)
         assert float(candidates[choose(candidates, told, [])]["x"]) <= 4
