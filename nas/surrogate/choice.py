@@ -84,7 +84,7 @@ class _Table:
 
     def index(self) -> Vector:
         """Logarithm of the expected improvement of each candidate, times the probability that it counts."""
-        found = np.zeros(len(self._points) - self._first)
+        found: Vector = np.zeros(len(self._points) - self._first)
         if len(self._scored) >= FEWEST:
             found = self._improvement()
         for name in sorted({name for each in self._told for name in each.violations}):

@@ -14,12 +14,13 @@ by a fixed number of steps, so that the same observations give the same model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.float64]
-Matrix = NDArray[np.float64]
+Vector = NDArray[np.floating[Any]]
+Matrix = NDArray[np.floating[Any]]
 
 STEPS = 30
 RATE = 0.15
@@ -161,18 +162,21 @@ class Process:
 
 def _centred(points: Matrix) -> Matrix:
     """From -1.7 to 1.7, so that what is spread evenly has a variance of 1; all columns together weigh as one."""
-    return (points - 0.5) * np.sqrt(12 / points.shape[1])
+    centred: Matrix = (points - 0.5) * np.sqrt(12 / points.shape[1])
+    return centred
 
 
 def _slopes(left: Matrix, right: Matrix) -> Matrix:
     """The linear kernel."""
-    return _centred(left) @ _centred(right).T
+    products: Matrix = _centred(left) @ _centred(right).T
+    return products
 
 
 def _squares(left: Matrix, right: Matrix) -> Matrix:
     """Squared distances between rows."""
     apart = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None] - 2 * left @ right.T
-    return np.maximum(apart, 0.0)
+    squares: Matrix = np.maximum(apart, 0.0)
+    return squares
 
 
 def _matern(squares: Matrix) -> tuple[Matrix, Matrix]:
@@ -182,6 +186,6 @@ def _matern(squares: Matrix) -> tuple[Matrix, Matrix]:
     return (1 + distance + distance**2 / 3) * falling, 5 / 3 * (1 + distance) * falling
 
 
-def _solve(root: Matrix, right: NDArray[np.float64], *, transposed: bool = False) -> NDArray[np.float64]:
+def _solve(root: Matrix, right: Matrix, *, transposed: bool = False) -> Matrix:
     """What the triangular root of a covariance, or its transpose, has to be multiplied by to give `right`."""
     return np.linalg.solve(root.T if transposed else root, right)
