@@ -27,6 +27,7 @@ from space.errors import nearest
 
 STEP = 0.25  # of the cost at which curves are compared, in whole trainings
 TARGETS = (100, 400)  # random trainings whose mean best is to be reached
+FIRST = 3  # cost that is drawn
 SHOWN = (5, 8, 10, 12, 16, 20, 24, 32, 48, 64, 100, 200, 400)
 INTERVAL = 1.96  # standard errors: 95 %
 
@@ -156,15 +157,16 @@ def _draw(
     for trainings in TARGETS:
         target = table.sign * random_best(table, trainings)
         axes.axhline(target, color="grey", linestyle=":", linewidth=1)
-        axes.annotate(f"random, {trainings}", (costs[-1], target), ha="right", va="bottom", fontsize=8, color="grey")
+        place = (max(costs[0], FIRST) * 1.02, target)
+        axes.annotate(f"random, {trainings}", place, ha="left", va="bottom", fontsize=8, color="grey")
     means = np.concatenate([_mean(curve)[0] for curve in curves.values()])
     ends = np.nanpercentile(means, [15, 100])
     room = 0.08 * (ends[1] - ends[0])
     limits = table.sign * np.array([ends[0], ends[1] + room])
     axes.set_ylim(min(limits), max(limits))
     axes.set_xscale("log")
-    axes.set_xlim(max(costs[0], 3), costs[-1])
-    ticks = [cost for cost in (3, *SHOWN) if cost <= costs[-1]]
+    axes.set_xlim(max(costs[0], FIRST), costs[-1])
+    ticks = [cost for cost in (FIRST, *SHOWN) if cost <= costs[-1]]
     axes.set_xticks(ticks, [f"{cost:g}" for cost in ticks])
     axes.minorticks_off()
     axes.set_xlabel("cost in whole trainings")
