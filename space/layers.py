@@ -24,3 +24,8 @@ def separable(graph: Graph, x: Node, width: int) -> Node:
 def total(graph: Graph, terms: list[Node]) -> Node:
     """The sum of one or more terms."""
     return terms[0] if len(terms) == 1 else graph.add(*terms)
+
+
+def conv_norm(graph: Graph, x: Node, width: int, kernel: int, name: str, *, step: int = 1) -> Node:
+    """Convolve, normalise."""
+    return graph.norm(graph.conv(x, width, kernel, name, step=step), f"{name}_norm")

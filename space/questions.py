@@ -6,13 +6,12 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from space import blocks, decoders, fusion, stem
+from space import blocks, decoders, detail, fusion, stem
 from space import context as contexts
 from space import head as heads
 from space.architecture import Architecture, allows_image_pyramid
 from space.block import Block, Unit
 from space.choices import Choice, Questioner, numbers
-from space.context import SpatialPyramid
 from space.decoder import Decoder
 from space.encoder import Encoder
 from space.errors import ArchitectureError
@@ -34,8 +33,11 @@ def ask(questions: Questioner) -> Architecture:
     levels, context = 1, None
     if decoder is not None and decoder.takes_image_pyramid:
         levels = questions.integer("levels", "levels", lambda n: n == 1 or allows_image_pyramid(encoder))
-    if decoder is not None and decoder.takes_context:
-        context = _context(questions, encoder, levels)
+    if decoder is None:
+        stages, branch = detail.ask(questions, encoder.stages, encoder.strides)
+        encoder = replace(encoder, stages=stages, detail=branch)
+    if levels == 1 and (decoder is None or decoder.takes_context):
+        context = contexts.ask(questions, encoder.output_stride, alone=decoder is None)
     return Architecture(
         stem=encoder.stem,
         stages=encoder.stages,
@@ -47,7 +49,8 @@ def ask(questions: Questioner) -> Architecture:
         norm_epsilon=float(questions.pick("norm_epsilon", "norm_epsilon")),
         bias=bool(questions.pick("bias", "bias")),
         align_corners=bool(questions.pick("align_corners", "align_corners")),
-        auxiliary=heads.ask_auxiliary(questions, len(encoder.stages)),
+        auxiliary=heads.ask_auxiliary(questions, encoder),
+        detail=encoder.detail,
     )
 
 
@@ -55,10 +58,6 @@ def _decoder(questions: Questioner, encoder: Encoder) -> Decoder | None:
     kinds = decoders.kinds()
     name = questions.text("decoder", "decoder", lambda name: name == "none" or kinds[name].possible(questions, encoder))
     return None if name == "none" else kinds[name].ask(questions, encoder)
-
-
-def _context(questions: Questioner, encoder: Encoder, levels: int) -> SpatialPyramid | None:
-    return contexts.ask(questions, encoder.output_stride) if levels == 1 else None
 
 
 @functools.lru_cache(maxsize=256)

@@ -24,8 +24,14 @@ AXES: Axes = {
     "stem.halvings": (1, 2, 3),
     "stem.rising": (False, True),
     "stem.separable": (False, True),
+    "stem.bias": (False, True),
 }
-SEARCHED: Axes = {"stem.halvings": (1,), "stem.rising": (False,), "stem.separable": (False,)}
+SEARCHED: Axes = {
+    "stem.halvings": (1,),
+    "stem.rising": (False,),
+    "stem.separable": (False,),
+    "stem.bias": (False,),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,8 @@ class Stem:
 
     `image` joins the half-size image to the output (FPLNet). Of `convs`, the first `halvings` convolutions are strided;
     where they are `rising`, their widths grow evenly from half of `width` to all of it (STDC); where they are
-    `separable`, all but the first are (Fast-SCNN).
+    `separable`, all but the first are (Fast-SCNN). `bias`: its convolutions have biases in front of their normalisation
+    (DDRNet).
     """
 
     kind: StemKind
@@ -46,6 +53,7 @@ class Stem:
     halvings: int = field(default=1, metadata=strict.LEFT_OUT_AT_DEFAULT)
     rising: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
     separable: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    bias: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         require_one_of("stem.kind", self.kind, get_args(StemKind))
@@ -66,9 +74,10 @@ class Stem:
             1 <= self.halvings <= self.convolutions,
             f"stem.halvings: expected 1 to {self.convolutions}, as there are convolutions, got {self.halvings}",
         )
-        alone = self.halvings > 1 or self.rising or self.separable
+        alone = self.halvings > 1 or self.rising or self.separable or self.bias
         require(
-            not alone or self.kind == "convs", "stem: halvings, rising and separable are of a `convs` stem; leave them"
+            not alone or self.kind == "convs",
+            "stem: halvings, rising, separable and bias are of a `convs` stem; leave them",
         )
         require(
             self.convolutions > 1 or not (self.rising or self.separable),
@@ -108,9 +117,9 @@ class Stem:
                 step = 2 if index < self.halvings else 1
                 if index and self.separable:
                     x = graph.norm_act(graph.depthwise(x, f"conv{index}_depthwise", step=step), f"conv{index}_inner_")
-                    x = graph.conv(x, width, 1, f"conv{index}")
+                    x = graph.conv(x, width, 1, f"conv{index}", bias=self.bias)
                 else:
-                    x = graph.conv(x, width, self.kernel, f"conv{index}", step=step)
+                    x = graph.conv(x, width, self.kernel, f"conv{index}", step=step, bias=self.bias)
                 x = graph.norm_act(x, f"conv{index}_")
             if self.kind == "conv_pool":
                 x = graph.max_pool(x, 3)
@@ -139,6 +148,7 @@ class Stem:
         words = ["the first strided" if self.halvings == 1 else f"the first {self.halvings} strided"]
         words += ["of rising width"] if self.rising else []
         words += ["all but the first separable"] if self.separable else []
+        words += ["with biases"] if self.bias else []
         return ", ".join(words)
 
 
@@ -159,7 +169,8 @@ def ask(questions: Questioner, fits: Callable[[Stem], bool]) -> Stem:
     convolutions = questions.integer("stem.convolutions", "stem.convolutions", enough)
     image = bool(questions.pick("stem.image", "stem.image", lambda image: not image or fewest == 1))
     if convolutions == 1:
-        return Stem(kind="convs", width=width, image=image)
+        bias = bool(questions.pick_newer("stem.bias"))
+        return Stem(kind="convs", width=width, image=image, bias=bias)
     plain = Stem(kind="convs", width=width, convolutions=convolutions, image=image)
 
     def halved(count: Choice) -> bool:
@@ -170,4 +181,5 @@ def ask(questions: Questioner, fits: Callable[[Stem], bool]) -> Stem:
         halvings=1 if image else int(questions.pick_newer("stem.halvings", halved)),
         rising=bool(questions.pick_newer("stem.rising")),
         separable=bool(questions.pick_newer("stem.separable")),
+        bias=bool(questions.pick_newer("stem.bias")),
     )

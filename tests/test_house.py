@@ -33,8 +33,8 @@ ROOMS = (
 SPACE_ROOMS = (
     "space.errors", "space.rules", "space.extensions", "space.strict", "space.choices", "space.graph", "space.channels",
     "space.network", "space.layers", "space.block", "space.blocks", "space.fusion", "space.stem", "space.stage",
-    "space.encoder", "space.context", "space.head", "space.decoder", "space.decoders", "space.architecture",
-    "space.axes",
+    "space.detail", "space.encoder", "space.context", "space.head", "space.decoder", "space.decoders",
+    "space.architecture", "space.axes",
     "space.answers", "space.questions", "space.search_space", "space.scale", "space.count", "space.library",
 )  # fmt: skip
 LATENCY_ROOMS = (

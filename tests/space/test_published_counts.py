@@ -59,6 +59,8 @@ PARAMETERS = [
     ("stdc1", 19, 5_654_195, 5_654_195),  # its backbone, 5,318,304, under RegSeg's decoder
     ("fast-scnn", 19, 1_138_051, 1_157_174),
     ("fast-scnn", 11, 1_137_019, 1_155_878),
+    ("ddrnet23-slim", 19, 5_695_987, 5_734_342),  # 5.7M, with the biases of its stem (64)
+    ("ddrnet23-slim", 11, 5_695_467, 5_733_302),
 ]
 
 # Name, classes, height, width, 10^9 multiply-adds as printed.
@@ -93,6 +95,9 @@ MULTIPLY_ADDS = [
     ("swiftnet-mnv2", 19, 1024, 2048, "38.15"),
     ("stdc1", 19, 360, 480, "2.95"),
     ("fast-scnn", 19, 1024, 2048, "6.710"),  # its first convolution padded
+    ("ddrnet23-slim", 19, 1024, 2048, "36.281319424"),  # "36.3 GFLOPs"
+    ("ddrnet23-slim", 11, 360, 480, "3.036"),
+    ("ddrnet23-slim", 11, 720, 960, "12.009"),
 ]
 
 

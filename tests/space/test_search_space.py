@@ -16,6 +16,7 @@ import space
 from space import Architecture, ArchitectureError, Space
 from space.axes import ranges, searched
 from space.choices import Choice
+from space.context import SpatialPyramid
 from space.decoders.deconv import DeconvDecoder
 from space.decoders.steps import StepwiseDecoder
 from space.scale import notches, parts, scale_width, with_part
@@ -50,7 +51,7 @@ def test_ten_thousand_draws_are_valid_and_all_different(draws: list[Architecture
     """Construction checks validity, so having them is the proof that all questions lead somewhere."""
     assert len(set(draws[:300])) > 295
     assert all(1 <= len(draw.stages) <= 12 for draw in draws)
-    assert all(8 <= draw.output_stride <= 32 for draw in draws)
+    assert all(8 <= draw.output_stride <= (64 if draw.detail else 32) for draw in draws)
 
 
 def test_draws_hold_every_option_of_every_discrete_trait(draws: list[Architecture]) -> None:
@@ -65,7 +66,8 @@ def test_draws_hold_every_option_of_every_discrete_trait(draws: list[Architectur
         "stem.kind": kinds([draw.stem.kind for draw in draws]),
         "decoder": kinds(["none" if draw.decoder is None else draw.decoder.kind for draw in draws]),
         "levels": kinds([draw.levels for draw in draws]),
-        "context": kinds(["none" if draw.context is None else "spp" for draw in draws]),
+        "context": kinds(["none" if draw.context is None else draw.context.kind for draw in draws]),
+        "detail": kinds(["none" if draw.detail is None else draw.detail.exchange for draw in draws]),
         "activation": kinds([draw.activation for draw in draws]),
     }
     for axis, counts in seen.items():
@@ -88,7 +90,7 @@ def test_the_same_seed_draws_the_same() -> None:
 @pytest.mark.share(3)
 def test_every_published_network_is_a_point_of_the_space(name: str) -> None:
     architecture = space.load(name)
-    assert replay(architecture, Space()) == architecture
+    assert replay(architecture, Space(size=(1024, 2048))) == architecture
 
 
 def test_random_architectures_replay(draws: list[Architecture]) -> None:
@@ -259,8 +261,12 @@ def test_random_architectures_run_at_the_size_of_their_space(
 def all_widths(architecture: Architecture) -> list[int]:
     decoder = architecture.decoder
     widths = [architecture.stem.width, *(stage.width for stage in architecture.stages), architecture.head.width]
-    if architecture.context is not None:
+    if isinstance(architecture.context, SpatialPyramid):
         widths += [architecture.context.bottleneck, architecture.context.level_width]
+    elif architecture.context is not None:
+        widths.append(architecture.context.width)
+    if architecture.detail is not None:
+        widths += [part.width for part in architecture.detail.parts]
     if isinstance(decoder, DeconvDecoder):
         return [*widths, decoder.projection, *(step.width for step in decoder.steps)]
     if isinstance(decoder, StepwiseDecoder):

@@ -36,8 +36,11 @@ LATER = {
     "stem.halvings": (1,),
     "stem.rising": (False,),
     "stem.separable": (False,),
+    "stem.bias": (False,),
+    "detail": ("none",),
+    "context": ("none", "spp"),
 }
-BLOCKS = {"block": ("nonbt", "fpl", "esp", "sep", "inverted"), **LATER}
+BLOCKS = {"block": ("nonbt", "fpl", "esp", "sep", "inverted"), **LATER, "stage.expansion": (1, 4, 6)}
 SEARCHED = {"block": ("nonbt", "fpl", "sep"), **LATER, "auxiliary": ("none",)}
 COMPUTED_EVERY = 25  # of the drawn architectures, these are also built and run
 CLASSES = 19
