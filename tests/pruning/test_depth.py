@@ -104,7 +104,8 @@ def removed(network: Network, blocks: list[str], image: Callable[[], Tensor]) ->
 )
 def test_how_many_blocks_can_go(name: str, count: int) -> None:
     """All but those that open a stage (networks.md: 5 + 8 + 2 + 2; 4 + 8 + 2 + 2; 4 + 12 + 6 less 3; 8 less 4;
-    8 less 4 and 4 less 2)."""
+    8 less 4 and 4 less 2).
+    """
     assert len(removable_blocks(space.load(name))) == count
 
 
