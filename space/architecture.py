@@ -1,8 +1,8 @@
 """`Architecture`: the one value that describes a network, exact to the last channel.
 
 It holds the numbers of a stem, two to seven stages, an optional detail branch, context module and decoder, and a head.
-The four families (ERFNet, FPLNet, NDNet, SwiftNet), Fast-SCNN, STDC's backbone and DDRNet are points of it, and so is
-everything between them.
+The four families (ERFNet, FPLNet, NDNet, SwiftNet), Fast-SCNN, STDC's backbone, DDRNet and RDRNet are points of it,
+and so is everything between them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from space.decoder import Decoder, Features
 from space.detail import Detail
 from space.encoder import Encoded, Encoder
 from space.errors import UserError
-from space.graph import Graph, Node, Pair
+from space.graph import Graph, Node, Norm, Pair
 from space.head import Auxiliary, Head
 from space.layers import conv_norm
 from space.rules import require, require_one_of, require_range
@@ -40,6 +40,10 @@ AXES: Axes = {
     "norm_epsilon": (1e-5, 1e-3),
     "bias": (False, True),
     "align_corners": (False, True),
+    "norm_momentum": (0.1, 0.03),
+    "head_norm_epsilon": (0.0, 1e-5),
+    "head_norm_momentum": (0.0, 0.1),
+    "rep": (False, True),
 }
 SEARCHED: Axes = {
     "levels": (1,),
@@ -47,6 +51,10 @@ SEARCHED: Axes = {
     "norm_epsilon": (1e-3,),
     "bias": (False,),
     "align_corners": (False,),
+    "norm_momentum": (0.1,),
+    "head_norm_epsilon": (0.0,),
+    "head_norm_momentum": (0.0,),
+    "rep": (False,),
 }
 
 
@@ -56,6 +64,9 @@ class Architecture:
 
     `levels`: scales of an image pyramid (SwiftNet, section 3.3). `channels`: for a pruned network, how many channels
     are left in each cut group (names from `space.groups`); the rest of the fields say what it was cut from.
+    `norm_momentum`: how much of each batch running statistics take; in heads `head_norm_epsilon` and
+    `head_norm_momentum` hold, where they are not 0. `rep`: `plain` blocks, the stem's 3x3 convolutions and a pyramid's
+    have biases in place of a normalisation, and are trained as sums of normalised paths (RDRNet).
 
     Raises: ArchitectureError for a combination that cannot be built.
     """
@@ -73,11 +84,20 @@ class Architecture:
     auxiliary: tuple[Auxiliary, ...] = ()
     channels: Mapping[str, int] = field(default_factory=dict)
     detail: Detail | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    norm_momentum: float = field(default=0.1, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    head_norm_epsilon: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    head_norm_momentum: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    rep: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", dict(sorted(self.channels.items())))
         require_range("stages", len(self.stages), 1, 12)
         require_range("norm_epsilon", self.norm_epsilon, 1e-8, 0.1)
+        require_range("norm_momentum", self.norm_momentum, 1e-3, 1.0)
+        if self.head_norm_epsilon:
+            require_range("head_norm_epsilon", self.head_norm_epsilon, 1e-8, 0.1)
+        if self.head_norm_momentum:
+            require_range("head_norm_momentum", self.head_norm_momentum, 1e-3, 1.0)
         require_range("levels", self.levels, 1, 4)
         require_one_of("activation", self.activation, get_args(Activation))
         encoder = self.encoder  # checks that each stage can follow the one before
@@ -85,6 +105,8 @@ class Architecture:
         self._check_decoder(encoder)
         for auxiliary in self.auxiliary:
             auxiliary.check(encoder)
+        if self.rep:
+            self._check_rep()
         if self.channels:
             check_channels(self.graph(1), self.channels)
 
@@ -103,6 +125,14 @@ class Architecture:
         )
         require(self.context is None, "context: an image pyramid replaces it; give null")
         require(self.detail is None, "detail: an image pyramid is of one branch; leave it out")
+
+    def _check_rep(self) -> None:
+        require(self.levels == 1, "rep: levels of an image pyramid share no paths; give levels 1, or rep false")
+        require(not self.stem.bias, "stem.bias: a re-parameterised convolution has one; leave it out")
+        require(
+            any(node.paths for node in self.graph(1).nodes),
+            "rep: there is nothing to re-parameterise; give plain blocks, a stem of 3x3 convolutions or a pyramid",
+        )
 
     def _check_decoder(self, encoder: Encoder) -> None:
         decoder, head = self.decoder, self.head
@@ -165,7 +195,17 @@ class Architecture:
 
         The graph's outputs are the logits at the input's size and, if asked for, one more per auxiliary head.
         """
-        graph = Graph(activation=self.activation, align_corners=self.align_corners, levels=self.levels)
+        norm = Norm(epsilon=self.norm_epsilon, momentum=self.norm_momentum)
+        graph = Graph(
+            activation=self.activation,
+            align_corners=self.align_corners,
+            levels=self.levels,
+            norm=norm,
+            head_norm=Norm(
+                epsilon=self.head_norm_epsilon or norm.epsilon, momentum=self.head_norm_momentum or norm.momentum
+            ),
+            rep=self.rep,
+        )
         encoder = self.encoder
         levels = tuple(encoder.add(graph, level, self.bias) for level in range(self.levels))
         features = Features(levels=levels, encoder=encoder, context=self.context, bias=self.bias)
@@ -194,8 +234,10 @@ class Architecture:
             end = last.out
         return end if detail is None else detail.merged(graph, end, encoded.sides[-1])
 
-    def build(self, num_classes: int, *, auxiliary: bool = False) -> Network:
-        """The network, newly initialised; with `auxiliary`, its training-only heads too.
+    def build(self, num_classes: int, *, auxiliary: bool = False, trained: bool = False) -> Network:
+        """The network, newly initialised; with `auxiliary`, its training-only heads too, and `trained`, the paths that
+        re-parameterised convolutions are trained as (`space.paths` folds them). A pruned network has one form: a path
+        of the identity would tie what was cut apart.
 
         Raises: UserError for fewer than one class.
         """
@@ -209,7 +251,7 @@ class Architecture:
             widths(graph, self.channels),
             architecture=self,
             num_classes=num_classes,
-            norm_epsilon=self.norm_epsilon,
+            trained=trained and not self.channels,
             auxiliary_weights=tuple(each.weight for each in self.auxiliary) if auxiliary else (),
         )
 

@@ -118,9 +118,14 @@ class PoolingPyramid:
             processed = [own]
             for index, mean in enumerate(means, 1):
                 beside = processed[-1] if self.order == "deep" else own
-                processed.append(preactivated(graph, graph.add(beside, mean), self.width, 3, f"process{index}"))
+                processed.append(self._processed(graph, graph.add(beside, mean), f"process{index}"))
             squeezed = preactivated(graph, graph.cat(processed), width, 1, "squeeze")
             return graph.add(squeezed, preactivated(graph, x, width, 1, "shortcut"))
+
+    def _processed(self, graph: Graph, x: Node, name: str) -> Node:
+        """Normalise, activate, 3x3 convolution, in a re-parameterised graph with a bias and trained as two (RPPM)."""
+        x = graph.norm_act(x, f"{name}_", per_level=False)
+        return graph.conv(x, self.width, 3, name, bias=graph.rep, paths="pair" if graph.rep else "")
 
     def scaled(self, scale: Callable[[int], int], factor: float) -> Self:
         """At another width, which `scale` gives."""

@@ -67,7 +67,7 @@ class Head:
 
     def add(self, graph: Graph, x: Node, num_classes: int) -> Node:
         """Add its layers behind `x`; the logits."""
-        with graph.scope("head"):
+        with graph.head_scope("head"):
             if self.kind == "sep":
                 x = separable(graph, x, self.width)
             for index in range(2 if self.kind == "sep2" else 0):
@@ -139,7 +139,7 @@ class Auxiliary:
 
     def add(self, graph: Graph, x: Node, num_classes: int, name: str) -> Node:
         """Add its layers behind `x`, under a name; the logits."""
-        with graph.scope(name):
+        with graph.head_scope(name):
             if self.kind == "conv3":
                 x = graph.norm_act(graph.conv(x, self.width, 3, "conv"))
             elif self.kind == "preact3":

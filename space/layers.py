@@ -29,3 +29,22 @@ def total(graph: Graph, terms: list[Node]) -> Node:
 def conv_norm(graph: Graph, x: Node, width: int, kernel: int, name: str, *, step: int = 1) -> Node:
     """Convolve, normalise."""
     return graph.norm(graph.conv(x, width, kernel, name, step=step), f"{name}_norm")
+
+
+def plain_conv(
+    graph: Graph,
+    x: Node,
+    width: int,
+    name: str,
+    *,
+    kernel: int = 3,
+    step: int = 1,
+    dilation: int = 1,
+    bias: bool = False,
+) -> Node:
+    """A convolution and its normalisation; where the graph is re-parameterised, one convolution with bias, that is
+    trained as a sum of normalised paths.
+    """
+    if graph.rep and kernel == 3:
+        return graph.conv(x, width, kernel, name, step=step, dilation=dilation, bias=True, paths="residual")
+    return graph.norm(graph.conv(x, width, kernel, name, step=step, dilation=dilation, bias=bias), f"{name}_norm")

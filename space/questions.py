@@ -38,7 +38,7 @@ def ask(questions: Questioner) -> Architecture:
         encoder = replace(encoder, stages=stages, detail=branch)
     if levels == 1 and (decoder is None or decoder.takes_context):
         context = contexts.ask(questions, encoder.output_stride, alone=decoder is None)
-    return Architecture(
+    found = Architecture(
         stem=encoder.stem,
         stages=encoder.stages,
         context=context,
@@ -51,7 +51,20 @@ def ask(questions: Questioner) -> Architecture:
         align_corners=bool(questions.pick("align_corners", "align_corners")),
         auxiliary=heads.ask_auxiliary(questions, encoder),
         detail=encoder.detail,
+        norm_momentum=float(questions.pick_newer("norm_momentum")),
+        head_norm_epsilon=float(questions.pick_newer("head_norm_epsilon")),
+        head_norm_momentum=float(questions.pick_newer("head_norm_momentum")),
     )
+    return replace(found, rep=bool(questions.pick_newer("rep", lambda rep: not rep or _can_rep(found))))
+
+
+def _can_rep(architecture: Architecture) -> bool:
+    """Whether it has convolutions that can be re-parameterised."""
+    try:
+        replace(architecture, rep=True)
+    except ArchitectureError:
+        return False
+    return True
 
 
 def _decoder(questions: Questioner, encoder: Encoder) -> Decoder | None:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from space import strict
 from space.choices import Axes, Choice, Questioner
 from space.graph import Graph, Node
-from space.layers import cat_downsampler
+from space.layers import cat_downsampler, plain_conv
 from space.rules import IMAGE_CHANNELS, WIDEST, require, require_one_of, require_range
 
 StemKind = Literal["cat", "convs", "conv_pool"]
@@ -117,10 +117,10 @@ class Stem:
                 step = 2 if index < self.halvings else 1
                 if index and self.separable:
                     x = graph.norm_act(graph.depthwise(x, f"conv{index}_depthwise", step=step), f"conv{index}_inner_")
-                    x = graph.conv(x, width, 1, f"conv{index}", bias=self.bias)
+                    x = graph.norm(graph.conv(x, width, 1, f"conv{index}", bias=self.bias), f"conv{index}_norm")
                 else:
-                    x = graph.conv(x, width, self.kernel, f"conv{index}", step=step, bias=self.bias)
-                x = graph.norm_act(x, f"conv{index}_")
+                    x = plain_conv(graph, x, width, f"conv{index}", kernel=self.kernel, step=step, bias=self.bias)
+                x = graph.act(x, f"conv{index}_act")
             if self.kind == "conv_pool":
                 x = graph.max_pool(x, 3)
             if self.image:

@@ -22,6 +22,7 @@ HALVING = {**ALONE, "down": "block", "factorization": "none", "stage.stride": 2}
 FIXED = {
     **{f"block-{name}": {"block": name} for name in blocks.names()},
     **{f"decoder-{name}": {"decoder": name} for name in decoders.kinds()},
+    "rep": {**ALONE, "block": "plain", "context": "pyramid", "stem.bias": False, "rep": True},
     **{f"detail-{name}": {**HALVING, "detail": name} for name in get_args(Exchange)},
     **{f"context-{name}": {**ALONE, "context": "pyramid", "context.order": name} for name in get_args(Order)},
 }

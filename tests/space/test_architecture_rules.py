@@ -154,6 +154,12 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("context.strides: expected 1 to 8 strides, each larger", lambda: replace(POOLS, strides=())),
     ("context.strides: expected 2 to", lambda: replace(POOLS, strides=(1, 2))),
     ("context.width", lambda: replace(POOLS, width=0)),
+    ("norm_momentum: expected", lambda: changed("erfnet", norm_momentum=0.0)),
+    ("head_norm_epsilon: expected", lambda: changed("erfnet", head_norm_epsilon=1.0)),
+    ("head_norm_momentum: expected", lambda: changed("erfnet", head_norm_momentum=-0.1)),
+    ("rep: there is nothing to re-parameterise", lambda: changed("erfnet", rep=True)),
+    ("rep: levels of an image pyramid", lambda: changed("swiftnet-rn18-pyramid", rep=True)),
+    ("stem.bias: a re-parameterised convolution has one", lambda: changed("ddrnet23-slim", rep=True)),
     ("width: bottle needs a multiple of 2 (its expansion)", lambda: stage(block="bottle", width=33, expansion=2)),
 ]
 

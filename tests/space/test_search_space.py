@@ -69,6 +69,7 @@ def test_draws_hold_every_option_of_every_discrete_trait(draws: list[Architectur
         "context": kinds(["none" if draw.context is None else draw.context.kind for draw in draws]),
         "detail": kinds(["none" if draw.detail is None else draw.detail.exchange for draw in draws]),
         "activation": kinds([draw.activation for draw in draws]),
+        "rep": kinds([draw.rep for draw in draws]),
     }
     for axis, counts in seen.items():
         assert set(counts) == set(ranges()[axis]), axis
@@ -241,7 +242,7 @@ def test_a_size_without_pixels_is_refused() -> None:
 
 
 def test_ranges_may_go_beyond_the_published_values() -> None:
-    wide = Space(ranges={"stage.width": (40, 80, 120), "block": ("sep",), "stage.expansion": (4,)})
+    wide = Space(ranges={"stage.width": (40, 80, 120), "block": ("sep",), "stage.expansion": (4,), "detail": ("none",)})
     draw = wide.sample(random.Random(0))
     assert {stage.width for stage in draw.stages} <= {40, 80, 120}
     assert replay(draw, wide) == draw

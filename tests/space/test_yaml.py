@@ -250,6 +250,10 @@ VARIANTS: dict[str, Callable[[], Architecture]] = {
     "PoolingPyramid.order": lambda: replace(base(), context=replace(POOLS, order="parallel")),
     "PoolingPyramid.width": lambda: replace(base(), context=replace(POOLS, width=9)),
     "PoolingPyramid.strides": lambda: replace(base(), context=replace(POOLS, strides=(2, 4))),
+    "Architecture.norm_momentum": lambda: replace(base(), norm_momentum=0.03),
+    "Architecture.head_norm_epsilon": lambda: replace(base(), head_norm_epsilon=1e-5),
+    "Architecture.head_norm_momentum": lambda: replace(base(), head_norm_momentum=0.2),
+    "Architecture.rep": lambda: replace(base(), rep=True),
     "Auxiliary.weight": lambda: replace(base(), auxiliary=(replace(AUXILIARY, weight=0.5),)),
 }
 

@@ -39,6 +39,10 @@ LATER = {
     "stem.bias": (False,),
     "detail": ("none",),
     "context": ("none", "spp"),
+    "norm_momentum": (0.1,),
+    "head_norm_epsilon": (0.0,),
+    "head_norm_momentum": (0.0,),
+    "rep": (False,),
 }
 BLOCKS = {"block": ("nonbt", "fpl", "esp", "sep", "inverted"), **LATER, "stage.expansion": (1, 4, 6)}
 SEARCHED = {"block": ("nonbt", "fpl", "sep"), **LATER, "auxiliary": ("none",)}
