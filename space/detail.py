@@ -196,7 +196,7 @@ class _Questions:
         bottle = ask.integer("detail.bottles", "detail.bottles", lambda count: self._ends(count, stride))
         stages = (*self._stages, *_end(self._stages[-1].width, bottle, 2))
         start = self._start[stride]
-        parts = []
+        parts: list[Stage] = []
         for stage in self._stages[start + 1 :]:
             depth = ask.integer(f"{NAME}{len(parts)}.depth", "detail.depth")
             parts.append(_beside(stage, width, depth))

@@ -175,7 +175,7 @@ def ask_auxiliary(questions: Questioner, encoder: Encoder) -> tuple[Auxiliary, .
         stage = int(questions.ask("auxiliary.stage", range(branches[branch])))
         tap: Tap = questions.text("auxiliary.tap", "auxiliary.tap")  # type: ignore[assignment]
         width = questions.integer("auxiliary.width", "auxiliary.width")
-        return (Auxiliary(stage=stage, width=width, weight=AUXILIARY_WEIGHT, kind=kind, branch=branch, tap=tap),)
+        return (Auxiliary(stage=stage, width=width, weight=AUXILIARY_WEIGHT, kind="preact3", branch=branch, tap=tap),)
     stage = int(questions.ask("auxiliary.stage", range(stages)))
     return (Auxiliary(stage=stage, width=AUXILIARY_WIDTH if kind == "sep" else 0, weight=AUXILIARY_WEIGHT),)
 

@@ -357,6 +357,15 @@ def test_single_parts_change_by_notches_and_nothing_else_does() -> None:
     assert changed > 500
 
 
+def test_the_detail_branch_is_one_part() -> None:
+    ddrnet = space.load("ddrnet23-slim")
+    assert parts(ddrnet) == len(ddrnet.stages) + 2
+    wider = with_part(ddrnet, len(ddrnet.stages), 2)
+    assert wider.detail is not None
+    assert [part.width for part in wider.detail.parts] == [72, 72, 136]
+    assert replace(wider, detail=ddrnet.detail) == ddrnet
+
+
 def test_the_parts_of_a_pruned_network_stay() -> None:
     cut = replace(space.load("erfnet"), channels={"stage0.down.conv": 40})
     with pytest.raises(ArchitectureError, match="cannot widen a pruned architecture"):
