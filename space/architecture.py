@@ -130,7 +130,7 @@ class Architecture:
         require(self.levels == 1, "rep: levels of an image pyramid share no paths; give levels 1, or rep false")
         require(not self.stem.bias, "stem.bias: a re-parameterised convolution has one; leave it out")
         require(
-            any(node.paths for node in self.graph(1).nodes),
+            self.has_plain_convolutions,
             "rep: there is nothing to re-parameterise; give plain blocks, a stem of 3x3 convolutions or a pyramid",
         )
 
@@ -162,6 +162,14 @@ class Architecture:
     def encoder(self) -> Encoder:
         """Its stem, stages and detail branch."""
         return Encoder(stem=self.stem, stages=self.stages, detail=self.detail)
+
+    @property
+    def has_plain_convolutions(self) -> bool:
+        """Whether it has some that `rep` re-parameterises."""
+        rows = [row for row in self.rows().values() if isinstance(row, Stage)]
+        in_blocks = any(blocks.kind(row.block).plain for row in rows)
+        in_pyramid = self.context is not None and self.context.kind == "pyramid"
+        return self.stem.is_plain or in_blocks or in_pyramid
 
     @property
     def output_stride(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from space.graph import Graph, Node
 
+PLAIN_KERNEL = 3  # of a convolution that can be re-parameterised
+
 
 def cat_downsampler(graph: Graph, x: Node, width: int, bias: bool) -> Node:
     """ENet's and ERFNet's downsampler: a strided 3x3 convolution beside a max pool, concatenated."""
@@ -37,7 +39,7 @@ def plain_conv(
     width: int,
     name: str,
     *,
-    kernel: int = 3,
+    kernel: int = PLAIN_KERNEL,
     step: int = 1,
     dilation: int = 1,
     bias: bool = False,
@@ -45,6 +47,6 @@ def plain_conv(
     """A convolution and its normalisation; where the graph is re-parameterised, one convolution with bias, that is
     trained as a sum of normalised paths.
     """
-    if graph.rep and kernel == 3:
+    if graph.rep and kernel == PLAIN_KERNEL:
         return graph.conv(x, width, kernel, name, step=step, dilation=dilation, bias=True, paths="residual")
     return graph.norm(graph.conv(x, width, kernel, name, step=step, dilation=dilation, bias=bias), f"{name}_norm")

@@ -55,16 +55,9 @@ def ask(questions: Questioner) -> Architecture:
         head_norm_epsilon=float(questions.pick_newer("head_norm_epsilon")),
         head_norm_momentum=float(questions.pick_newer("head_norm_momentum")),
     )
-    return replace(found, rep=bool(questions.pick_newer("rep", lambda rep: not rep or _can_rep(found))))
-
-
-def _can_rep(architecture: Architecture) -> bool:
-    """Whether it has convolutions that can be re-parameterised."""
-    try:
-        replace(architecture, rep=True)
-    except ArchitectureError:
-        return False
-    return True
+    can = levels == 1 and not found.stem.bias and found.has_plain_convolutions
+    rep = bool(questions.pick_newer("rep", lambda rep: not rep or can))
+    return replace(found, rep=True) if rep else found
 
 
 def _decoder(questions: Questioner, encoder: Encoder) -> Decoder | None:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from space import strict
 from space.choices import Axes, Choice, Questioner
 from space.graph import Graph, Node
-from space.layers import cat_downsampler, plain_conv
+from space.layers import PLAIN_KERNEL, cat_downsampler, plain_conv
 from space.rules import IMAGE_CHANNELS, WIDEST, require, require_one_of, require_range
 
 StemKind = Literal["cat", "convs", "conv_pool"]
@@ -101,6 +101,11 @@ class Stem:
     def out_width(self) -> int:
         """Channels of the stem's output."""
         return self.width + (IMAGE_CHANNELS if self.image else 0)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has 3x3 convolutions that can be re-parameterised."""
+        return self.kind != "cat" and self.kernel == PLAIN_KERNEL
 
     @property
     def takes_image_pyramid(self) -> bool:
