@@ -79,6 +79,8 @@ class Block:
     """Where it stands among the options of the axis `block`: samplers count places, so new kinds come last."""
     openings: tuple[Opening, ...] = ("cat", "block")
     """How a stage of it can open. `module`: as a strided block without a shortcut; `block`: its first block strides."""
+    plain_down: bool = False
+    """Whether `cat` may open a stage of it that is no wider than what comes in: by a strided convolution alone."""
     branches: int = 0
     """Parallel dilated convolutions, each with its own rate; with 0, the blocks of a stage use its rates in turn."""
     shared: tuple[Shared, ...] = ()

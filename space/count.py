@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from space.architecture import Architecture
 from space.channels import Widths, channel_map, parametric, widths
-from space.graph import Graph, Node, output_size
+from space.graph import Graph, Node
+from space.sizes import output_size
 
 FLOAT_BYTES = 4
 

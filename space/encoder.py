@@ -6,6 +6,7 @@ import operator
 from dataclasses import dataclass
 from itertools import accumulate
 
+from space import blocks
 from space.block import Output
 from space.detail import Detail
 from space.graph import Graph, Node
@@ -42,13 +43,21 @@ class Encoder:
         width = self.stem.out_width
         for index, stage in enumerate(self.stages):
             require(
-                stage.down != "cat" or stage.width > width,
+                stage.down != "cat" or stage.width > width or blocks.kind(stage.block).plain_down,
                 f"stages[{index}].width: cat adds to the {width} channels that come in, so it must be larger; "
                 f"got {stage.width}",
             )
             width = stage.out_width
         if self.detail is not None:
             self.detail.check(self.stages)
+
+    @property
+    def grows(self) -> tuple[bool, ...]:
+        """For each stage, whether a `cat` in front of it has channels of its own beside those that come in."""
+        widths = (self.stem.out_width, *(stage.out_width for stage in self.stages))
+        return tuple(
+            stage.down == "cat" and stage.width > width for stage, width in zip(self.stages, widths[:-1], strict=True)
+        )
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -179,7 +179,7 @@ class Graph:
                 name=self._path(name),
                 kernel=kernel,
                 step=step,
-                dilation=(dilation if kernel[0] > 1 else 1, dilation if kernel[1] > 1 else 1),
+                dilation=_dilation(kernel, dilation),
                 bias=bias,
                 norm=self._norm,
                 paths=paths,
@@ -187,21 +187,24 @@ class Graph:
             )
         )
 
-    def depthwise(self, x: Node, name: str, *, step: int = 1, dilation: int = 1, group: int = 1) -> Node:
-        """3x3 convolution of each channel by itself, or of each `group` neighbours together; no bias.
+    def depthwise(
+        self, x: Node, name: str, *, kernel: int | Pair = 3, step: int = 1, dilation: int = 1, group: int = 1
+    ) -> Node:
+        """Convolution of each channel by itself, or of each `group` neighbours together; no bias.
 
         What comes out counts as the channels that came in: neighbours in a group are cut together or not at all.
         """
         assert len(x.channels) % group == 0, f"{len(x.channels)} channels are no whole groups of {group}"
+        kernel = _pair(kernel)
         return self._add(
             Node(
                 **self._behind(x),
                 kind="conv",
                 stride=(x.stride[0] * step, x.stride[1] * step),
                 name=self._path(name),
-                kernel=(3, 3),
+                kernel=kernel,
                 step=(step, step),
-                dilation=(dilation, dilation),
+                dilation=_dilation(kernel, dilation),
                 group=group,
                 grid=x.grid,
             )
@@ -376,18 +379,11 @@ def _pair(value: int | Pair) -> Pair:
     return value if isinstance(value, tuple) else (value, value)
 
 
+def _dilation(kernel: Pair, dilation: int) -> Pair:
+    """Of each axis: a single row or column has none."""
+    return (dilation if kernel[0] > 1 else 1, dilation if kernel[1] > 1 else 1)
+
+
 def _window(x: Node, kernel: int, step: int) -> _Window:
     assert x.grid is None, "cells of a grid are not pooled again"
     return {"stride": (x.stride[0] * step, x.stride[1] * step), "kernel": (kernel, kernel), "step": (step, step)}
-
-
-def output_size(node: Node, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a node's output when the image has `size` (height, width)."""
-    height, width = -(-size[0] // node.stride[0]), -(-size[1] // node.stride[1])
-    return (height, width) if node.grid is None else grid_size(node.grid, height, width)
-
-
-def grid_size(grid: Pair, height: int, width: int) -> Pair:
-    """Rows and columns of pooled cells: as square as the feature map allows where no columns are given."""
-    rows, columns = grid
-    return rows, columns or max(1, round(rows * width / height))

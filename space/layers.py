@@ -8,8 +8,13 @@ PLAIN_KERNEL = 3  # of a convolution that can be re-parameterised
 
 
 def cat_downsampler(graph: Graph, x: Node, width: int, bias: bool) -> Node:
-    """ENet's and ERFNet's downsampler: a strided 3x3 convolution beside a max pool, concatenated."""
-    y = graph.conv(x, width - len(x.channels), 3, "conv", step=2, bias=bias)
+    """ENet's and ERFNet's downsampler: a strided 3x3 convolution beside a max pool, concatenated; where that leaves the
+    convolution no channels, it is alone and has them all (DABNet).
+    """
+    added = width - len(x.channels)
+    y = graph.conv(x, added if added > 0 else width, 3, "conv", step=2, bias=bias)
+    if added <= 0:
+        return graph.norm_act(y)
     return graph.norm_act(graph.cat([y, graph.max_pool(x, 2)]))
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from space.channels import Widths, parametric
-from space.graph import Graph, Node, grid_size
+from space.graph import Graph, Node
 from space.paths import SeveralPaths
+from space.sizes import grid_size
 
 Operation = Callable[..., Tensor]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from space import blocks, decoders, detail, fusion, stem
@@ -20,6 +21,7 @@ from space.stem import Stem
 
 COARSEST_STRIDE = 32
 FINEST_OUTPUT_STRIDE = 8
+PYRAMID = 5  # rates that only a pyramid of branches takes: so many in turn were never offered
 
 
 def ask(questions: Questioner) -> Architecture:
@@ -66,13 +68,31 @@ def _decoder(questions: Questioner, encoder: Encoder) -> Decoder | None:
     return None if name == "none" else kinds[name].ask(questions, encoder)
 
 
-@functools.lru_cache(maxsize=256)
-def _widths(name: str, options: tuple[Choice, ...]) -> tuple[int, ...]:
-    """Widths that a stage of this kind can have; where they hang on its expansion, that is asked for later."""
-    block, widths = blocks.kind(name), [int(option) for option in options]
+@functools.lru_cache(maxsize=1024)
+def _widths(
+    name: str, widths: tuple[Choice, ...], rates: tuple[Choice, ...], options: tuple[tuple[Choice, ...], ...]
+) -> tuple[int, ...]:
+    """Of `widths`, those that a stage of this kind can have with some of the `rates` and of its own `options`; where
+    they hang on its expansion, that is asked for later.
+    """
+    block = blocks.kind(name)
     if "expansion" in block.shared:
-        return tuple(width for width in widths if width >= block.narrowest)
-    return tuple(width for width in widths if block.has_width(width, Unit(width=width, rates=(1,))))
+        return tuple(int(width) for width in widths if int(width) >= block.narrowest)
+    own = list(_combinations(block, options))
+    return tuple(
+        int(width)
+        for width in widths
+        if any(
+            block.has_width(int(width), Unit(width=int(width), rates=numbers(str(text)), options=each))
+            for text in rates
+            for each in own
+        )
+    )
+
+
+def _combinations(block: Block, options: Sequence[Sequence[Choice]]) -> Iterator[Mapping[str, Choice]]:
+    """Every way to choose the numbers that only this kind has, of which each has some `options`."""
+    return (dict(zip(block.options, each, strict=True)) for each in itertools.product(*options))
 
 
 class _Stages:
@@ -94,10 +114,11 @@ class _Stages:
         name = ask.text("block", "block", lambda kind: self._fits(kind, count))
         block = blocks.kind(name)
         down = ask.text("down", "down", lambda kind: self._opens(kind, name, count))
+        grows = down == "cat" and not block.plain_down
         widths = self._widths(name)
         fuse = "none"
         if down != "block":
-            fuse = ask.text("fuse", "fuse", lambda kind: self._chain(widths, stem.out_width, count, down, kind))
+            fuse = ask.text("fuse", "fuse", lambda kind: self._chain(widths, stem.out_width, count, grows, kind))
         factorization = "none"
         if "factorization" in block.shared:
             factorization = ask.text("factorization", "factorization", lambda kind: kind != "all" or down != "block")
@@ -108,15 +129,16 @@ class _Stages:
         width, stride, before = stem.out_width, stem.stride, 0
         for index in range(count):
             scope = f"stage{index}"
-            step = self._step(scope, stride, down, index, count)
+            step = self._step(scope, stride, down, stages, count)
             stride *= step
-            stage_width = self._stage_width(scope, widths, (width, before), count - index, (down, fuse))
-            stage = Stage(
+            stage_width = self._stage_width(scope, widths, (width, before), count - index, (grows, fuse))
+            stage_of = functools.partial(
+                Stage,
                 block=name,
                 width=stage_width,
                 depth=ask.integer(f"{scope}.depth", "stage.depth"),
                 stride=step,
-                rates=self._rates(scope, block, stride),
+                rates=self._rates(scope, name, stage_width, stride),
                 factorization=factorization,  # type: ignore[arg-type]  # options are of the axis
                 down=down,  # type: ignore[arg-type]
                 fuse=fuse,  # type: ignore[arg-type]
@@ -124,19 +146,30 @@ class _Stages:
                 expansion=self._expansion(scope, block, stage_width),
                 pairwise_fusion=pairwise,  # type: ignore[arg-type]
             )
-            stages.append(self._with_options(scope, block, stage))
-            width, before = stage.out_width, stage.width
+            stages.append(self._with_options(scope, name, stage_of))
+            width, before = stages[-1].out_width, stage_width
         return tuple(stages)
 
-    def _step(self, scope: str, stride: int, down: str, index: int, count: int) -> int:
-        """A stage's stride, so that the encoder ends between strides 8 and 32."""
+    def _step(self, scope: str, stride: int, down: str, before: Sequence[Stage], count: int) -> int:
+        """The stride of the stage behind those `before`, so that the encoder ends between strides 8 and 32, and some
+        decoder can follow.
+        """
         if down != "block":
             return 2
-        must = stride * 2 ** (count - 1 - index) < FINEST_OUTPUT_STRIDE
+        remaining = count - 1 - len(before)
         can = stride < COARSEST_STRIDE
+        must = stride * 2**remaining < FINEST_OUTPUT_STRIDE or (can and remaining == 0 and not self._decodable(before))
         return self._questions.integer(
             f"{scope}.stride", "stage.stride", lambda s: (s == 2 and can) or (s == 1 and not must)
         )
+
+    def _decodable(self, stages: Sequence[Stage]) -> bool:
+        """Whether a decoder can follow these stages and one more at the same resolution."""
+        options = self._questions.options("decoder")
+        if "none" in options or not stages:
+            return True
+        encoder = Encoder(stem=self._stem, stages=(*stages, replace(stages[-1], stride=1)))
+        return any(decoders.kinds()[str(name)].possible(self._questions, encoder) for name in options)
 
     def _opens(self, down: str, name: str, count: int) -> bool:
         """Whether stages of the block `name` can open this way, and as many as `count` of them halve the size."""
@@ -150,8 +183,8 @@ class _Stages:
             return False
         if down == "module":
             return True
-        widths = self._widths(name)
-        return any(self._chain(widths, self._stem.out_width, count, down, str(fuse)) for fuse in options("fuse"))
+        widths, grows = self._widths(name), not block.plain_down
+        return any(self._chain(widths, self._stem.out_width, count, grows, str(fuse)) for fuse in options("fuse"))
 
     def _fits(self, name: str, count: int) -> bool:
         """Whether some opening exists for the block, and some rates for its branches."""
@@ -165,11 +198,16 @@ class _Stages:
         )
 
     def _widths(self, name: str) -> tuple[int, ...]:
-        return _widths(name, self._questions.options("stage.width"))
+        options = self._questions.options
+        return _widths(name, options("stage.width"), options("stage.rates"), self._own(name))
 
-    def _chain(self, widths: Sequence[int], width: int, remaining: int, down: str, fuse: str) -> bool:
-        """Whether `remaining` stages after `width` channels find the ever larger `widths` that `cat` needs."""
-        if down != "cat":
+    def _own(self, name: str) -> tuple[tuple[Choice, ...], ...]:
+        """What is offered for each number that only this kind of block has."""
+        return tuple(self._questions.options(f"{name}.{option}") for option in blocks.kind(name).options)
+
+    def _chain(self, widths: Sequence[int], width: int, remaining: int, grows: bool, fuse: str) -> bool:
+        """Whether `remaining` stages after `width` channels find the larger and larger `widths` that growing needs."""
+        if not grows:
             return True
         for _ in range(remaining):
             larger = [option for option in widths if option > width]
@@ -179,19 +217,20 @@ class _Stages:
         return True
 
     def _stage_width(
-        self, scope: str, widths: Sequence[int], before: tuple[int, int], remaining: int, ends: tuple[str, str]
+        self, scope: str, widths: Sequence[int], before: tuple[int, int], remaining: int, ends: tuple[bool, str]
     ) -> int:
         """One of `widths`; they never shrink from stage to stage, and leave room for the stages to come.
 
-        `before`: channels that come in, and the width of the stage before; `ends`: how stages open and what they fuse.
+        `before`: channels that come in, and the width of the stage before; `ends`: whether stages have to be wider than
+        what comes in, and what they fuse.
         """
-        (incoming, narrowest), (down, fuse) = before, ends
+        (incoming, narrowest), (grows, fuse) = before, ends
 
         def allowed(width: int) -> bool:
-            if width not in widths or (down == "cat" and width <= incoming):
+            if width not in widths or (grows and width <= incoming):
                 return False
             after = fusion.out_width(width, fuse)
-            return width >= narrowest and self._chain(widths, after, remaining - 1, down, fuse)
+            return width >= narrowest and self._chain(widths, after, remaining - 1, grows, fuse)
 
         return self._questions.integer(f"{scope}.width", "stage.width", allowed)
 
@@ -202,13 +241,15 @@ class _Stages:
         values = numbers(rates)
         if block.branches:
             return len(values) == block.branches and max(values) <= feature
-        return len(values) in (1, 4) and (max(values) <= feature or values == (1,))
+        return len(values) != PYRAMID and (max(values) <= feature or values == (1,))
 
-    def _rates(self, scope: str, block: Block, stride: int) -> tuple[int, ...]:
-        rates = self._questions.text(
-            f"{scope}.rates", "stage.rates", lambda rates: self._rates_fit(rates, block, stride)
-        )
-        return numbers(rates)
+    def _rates(self, scope: str, name: str, width: int, stride: int) -> tuple[int, ...]:
+        block = blocks.kind(name)
+
+        def possible(rates: str) -> bool:
+            return self._rates_fit(rates, block, stride) and bool(_widths(name, (width,), (rates,), self._own(name)))
+
+        return numbers(self._questions.text(f"{scope}.rates", "stage.rates", possible))
 
     def _expansion(self, scope: str, block: Block, width: int) -> int:
         if "expansion" not in block.shared:
@@ -219,19 +260,23 @@ class _Stages:
 
         return self._questions.integer(f"{scope}.expansion", "stage.expansion", divides)
 
-    def _with_options(self, scope: str, block: Block, stage: Stage) -> Stage:
+    def _with_options(self, scope: str, name: str, stage_of: Callable[..., Stage]) -> Stage:
         """The stage with the numbers that only its kind of block has, as far as the others allow them."""
-        for option in block.options:
+        block, own = blocks.kind(name), list(self._own(name))
+        for place, option in enumerate(block.options):
 
-            def changed(value: Choice, option: str = option, stage: Stage = stage) -> Stage:
-                return replace(stage, block_options={**stage.block_options, option: value})
+            def allowed(value: Choice, place: int = place) -> bool:
+                rest = [*own[:place], (value,), *own[place + 1 :]]
+                return any(_can_be(stage_of, each) for each in _combinations(block, rest))
 
-            def allowed(value: Choice, changed: Callable[[Choice], Stage] = changed) -> bool:
-                try:
-                    changed(value)
-                except ArchitectureError:
-                    return False
-                return True
+            own[place] = (self._questions.pick(f"{scope}.{option}", f"{name}.{option}", allowed),)
+        (chosen,) = _combinations(block, own)
+        return stage_of(block_options=chosen)
 
-            stage = changed(self._questions.pick(f"{scope}.{option}", f"{stage.block}.{option}", allowed))
-        return stage
+
+def _can_be(stage_of: Callable[..., Stage], options: Mapping[str, Choice]) -> bool:
+    try:
+        stage_of(block_options=options)
+    except ArchitectureError:
+        return False
+    return True

@@ -46,8 +46,8 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
     stem = replace(architecture.stem, width=scaled(architecture.stem.width, NARROWEST_STEM))
     stages: list[Stage] = []
     incoming = stem.out_width
-    for stage in architecture.stages:
-        least = max(stage.narrowest, incoming + 1 if stage.down == "cat" else 1)
+    for stage, grows in zip(architecture.stages, architecture.encoder.grows, strict=True):
+        least = max(stage.narrowest, incoming + 1 if grows else 1)
         stages.append(stage.with_width(scaled(stage.width, least)))
         incoming = stages[-1].out_width
     context, decoder, detail = architecture.context, architecture.decoder, architecture.detail
@@ -102,7 +102,13 @@ def with_part(architecture: Architecture, part: int, count: int) -> Architecture
     stages, beyond = architecture.stages, _beyond(architecture)
     if part < len(stages):
         wider = replace(stages[part], width=moved(stages[part].width))
-        return replace(architecture, stages=(*stages[:part], wider, *stages[part + 1 :]))
+        changed = replace(architecture, stages=(*stages[:part], wider, *stages[part + 1 :]))
+        if changed.encoder.grows != architecture.encoder.grows:
+            raise ArchitectureError(
+                f"stages: at {wider.width} channels in stage {part} a stage opens otherwise, with or without a pool "
+                "beside its convolution; change the widths around it too"
+            )
+        return changed
     if part > len(stages) or beyond is None:
         return replace(architecture, head=architecture.head.scaled(moved))
     if isinstance(beyond, Decoder):

@@ -26,6 +26,7 @@ FACTORIZATIONS: Mapping[Factorization, str] = {
     "composite": "dilated convolutions split into 3x1 and 1x3",
     "all": "every convolution split into 3x1 and 1x3",
 }
+RATES = ("1", "2", "4", "2-4-8-16", "1-2-4-8", "1-2-3-4", "1-2-4-8-16")
 AXES: Axes = {
     "stages": (2, 3, 4, 5, 6, 7),
     "factorization": tuple(FACTORIZATIONS),
@@ -35,7 +36,7 @@ AXES: Axes = {
     "stage.width": (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512, 1024),
     "stage.depth": tuple(range(1, 17)),
     "stage.stride": (1, 2),
-    "stage.rates": ("1", "2", "4", "2-4-8-16", "1-2-4-8", "1-2-3-4", "1-2-4-8-16"),
+    "stage.rates": (*RATES, "14", "1-4-8", "1-2-4-4-8-10", "4-4-8-8-16-16", "1-1-2-4-4-4-4-14-14-14-14-14-14"),
     "stage.dropout": (0.0, 0.03, 0.1, 0.3),
     "stage.expansion": (1, 4, 6, 2),
 }
@@ -44,6 +45,7 @@ SEARCHED: Axes = {
     "pairwise_fusion": ("pairs",),
     "stage.width": (16, 24, 32, 48, 64, 96, 128, 192, 256, 384),
     "stage.depth": (1, 2, 3, 4, 6, 8, 12),
+    "stage.rates": RATES,
     "stage.dropout": (0.0,),
     "stage.expansion": (4,),
 }
@@ -58,12 +60,12 @@ def decoder_blocks() -> tuple[str, ...]:
 class Stage:
     """Blocks at one resolution.
 
-    `down`: how the stage opens. `cat` (ERFNet's downsampler) and `module` (a strided block, FPLNet) stand before the
-    `depth` blocks; with `block` the first of them strides. `rates`: kinds with branches (`fpl`, `esp`) use all of them
-    in every block; the others use them in turn. `fuse`: what is joined at the end (FPLNet, Table VIII). `expansion`:
-    the bottleneck ratio of `sep` and the widening of `inverted`. `pairwise_fusion`: how FPL's branches are summed, open
-    in the paper. `block_options`: the numbers that only this kind of block has. Width after a fusion is derived: see
-    `out_width`.
+    `down`: how the stage opens. `cat` (ERFNet's downsampler; in DABNet a plain convolution where the width does not
+    grow) and `module` (a strided block, FPLNet) stand before the `depth` blocks; with `block` the first of them
+    strides. `rates`: kinds with branches (`fpl`, `esp`) use all of them in every block; the others use them in turn.
+    `fuse`: what is joined at the end (FPLNet, Table VIII). `expansion`: the bottleneck ratio of `sep` and the widening
+    of `inverted`. `pairwise_fusion`: how FPL's branches are summed, open in the paper. `block_options`: the numbers
+    that only this kind of block has. Width after a fusion is derived: see `out_width`.
 
     Raises: ArchitectureError for numbers that do not go together.
     """
@@ -128,7 +130,7 @@ class Stage:
     @property
     def width_unit(self) -> int:
         """What the width has to be a multiple of."""
-        return blocks.kind(self.block).width_unit(_unit(self, _rates(self, 0)))
+        return blocks.kind(self.block).width_unit(_unit(self, self.rates))
 
     def with_width(self, width: int) -> Self:
         """The stage at this width, or the next that its blocks can have."""
@@ -232,7 +234,7 @@ class DecoderStep:
     @property
     def width_unit(self) -> int:
         """What the width has to be a multiple of."""
-        return blocks.kind(self.block).width_unit(_unit(self, _rates(self, 0)))
+        return blocks.kind(self.block).width_unit(_unit(self, self.rates))
 
     @property
     def removable(self) -> range:

@@ -24,12 +24,14 @@ AXES: Axes = {
     "stem.halvings": (1, 2, 3),
     "stem.rising": (False, True),
     "stem.separable": (False, True),
+    "stem.image_average": (False, True),
     "stem.bias": (False, True),
 }
 SEARCHED: Axes = {
     "stem.halvings": (1,),
     "stem.rising": (False,),
     "stem.separable": (False,),
+    "stem.image_average": (False,),
     "stem.bias": (False,),
 }
 
@@ -39,7 +41,8 @@ class Stem:
     """First layers. `cat`: strided convolution beside a max pool (ENet, ERFNet); `convs`: `convolutions` 3x3
     convolutions, the first strided (FPLNet); `conv_pool`: the same, then a max pool (ResNet, NDNet).
 
-    `image` joins the half-size image to the output (FPLNet). Of `convs`, the first `halvings` convolutions are strided;
+    `image` joins the half-size image to the output (FPLNet: max-pooled, and activated before the normalisation too;
+    with `image_average` as in DABNet, averaged). Of `convs`, the first `halvings` convolutions are strided;
     where they are `rising`, their widths grow evenly from half of `width` to all of it (STDC); where they are
     `separable`, all but the first are (Fast-SCNN). `bias`: its convolutions have biases in front of their normalisation
     (DDRNet).
@@ -53,6 +56,7 @@ class Stem:
     halvings: int = field(default=1, metadata=strict.LEFT_OUT_AT_DEFAULT)
     rising: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
     separable: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    image_average: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
     bias: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
@@ -70,6 +74,7 @@ class Stem:
             not self.image or (self.kind == "convs" and self.halvings == 1),
             "stem.image: only a `convs` stem of one halving has the half-size image's size",
         )
+        require(self.image or not self.image_average, "stem.image_average: no image is joined; give image true")
         require(
             1 <= self.halvings <= self.convolutions,
             f"stem.halvings: expected 1 to {self.convolutions}, as there are convolutions, got {self.halvings}",
@@ -128,7 +133,9 @@ class Stem:
                 x = graph.act(x, f"conv{index}_act")
             if self.kind == "conv_pool":
                 x = graph.max_pool(x, 3)
-            if self.image:
+            if self.image_average:
+                x = graph.norm_act(graph.cat([x, graph.average_pool(image)]), "image_")
+            elif self.image:
                 # FPLNet activates before and after this normalisation: its channel counts leave no other reading.
                 x = graph.act(graph.cat([x, graph.max_pool(image, 2)]), "image_first_act")
                 x = graph.norm_act(x, "image_")
@@ -147,6 +154,7 @@ class Stem:
             "conv_pool": f"{self.convolutions} {kernel}, then a max pool",
         }[self.kind]
         image = ", joined by the half-size image" if self.image else ""
+        image += ", averaged" if self.image_average else ""
         return f"{layers}; {self.width} channels at stride {self.stride}{image}"
 
     def _words(self) -> str:
@@ -173,10 +181,10 @@ def ask(questions: Questioner, fits: Callable[[Stem], bool]) -> Stem:
 
     convolutions = questions.integer("stem.convolutions", "stem.convolutions", enough)
     image = bool(questions.pick("stem.image", "stem.image", lambda image: not image or fewest == 1))
+    average = image and bool(questions.pick_newer("stem.image_average"))
+    plain = Stem(kind="convs", width=width, convolutions=convolutions, image=image, image_average=average)
     if convolutions == 1:
-        bias = bool(questions.pick_newer("stem.bias"))
-        return Stem(kind="convs", width=width, image=image, bias=bias)
-    plain = Stem(kind="convs", width=width, convolutions=convolutions, image=image)
+        return replace(plain, bias=bool(questions.pick_newer("stem.bias")))
 
     def halved(count: Choice) -> bool:
         return int(count) <= convolutions and fits(replace(plain, halvings=int(count)))

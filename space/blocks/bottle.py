@@ -26,7 +26,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
 BLOCK = Block(
     add=add,
     words="bottleneck",
-    position=7,
+    position=8,
     openings=("cat", "block"),
     shared=("expansion",),
     width_unit=lambda unit: unit.expansion,

@@ -13,4 +13,4 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     return Output(out=graph.act(y, "act"), before_activation=y)
 
 
-BLOCK = Block(add=add, words="plain", position=8, openings=("cat", "block"), shortcut=False, plain=True)
+BLOCK = Block(add=add, words="plain", position=9, openings=("cat", "block"), shortcut=False, plain=True)

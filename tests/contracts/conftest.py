@@ -121,16 +121,17 @@ def image() -> Tensor:
 
 @pytest.fixture
 def some_kept() -> Callable[[Cutter], Mask]:
-    """A mask that keeps about half of every group of channels, one at least."""
+    """A mask that keeps about half of every group of channels, one granule at least."""
 
     def kept(cutter: Cutter) -> Mask:
         rng = np.random.default_rng(0)
         keep = cutter.everything.copy()
         keep[(cutter.map.group_of_channel != FIXED) & (rng.random(len(keep)) > 0.5)] = False
         for name in cutter.map.names:
-            members = cutter.map.members(name)
-            if not keep[members].any():
-                keep[rng.choice(members)] = True
+            granules = cutter.map.members(name).reshape(-1, cutter.map.granule(name))
+            keep[granules] = keep[granules[:, :1]]
+            if not keep[granules].any():
+                keep[rng.choice(granules)] = True
         return keep
 
     return kept

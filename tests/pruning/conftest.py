@@ -18,6 +18,7 @@ from space.context import PoolingPyramid, SpatialPyramid
 from space.decoders.cat import CatDecoder
 from space.decoders.deconv import DeconvDecoder
 from space.decoders.ladder import LadderDecoder
+from space.decoders.steps import JoinStep, StepwiseDecoder
 from space.detail import Detail
 from space.head import Head
 from space.network import Network
@@ -98,24 +99,29 @@ def _partition(cutter: Cutter, sets: int, *, seed: int = 0) -> list[Mask]:
     rng = np.random.default_rng(seed)
     masks = [cutter.everything.copy() for _ in range(sets)]
     for name in cutter.map.names:
-        members = cutter.map.members(name)
-        present = members[cutter.everything[members]]
+        present = _granules(cutter, name)
         if len(present) > 1:
-            for place, channel in enumerate(rng.permutation(present), start=int(rng.integers(sets))):
-                masks[place % sets][channel] = False
+            for place, granule in enumerate(rng.permutation(present), start=int(rng.integers(sets))):
+                masks[place % sets][granule] = False
     return masks
 
 
+def _granules(cutter: Cutter, name: str) -> np.ndarray:
+    """(granules, channels): of a group, what is there and goes together; mostly single channels."""
+    members = cutter.map.members(name)
+    return members[cutter.everything[members]].reshape(-1, cutter.map.granule(name))
+
+
 def _random_keep(cutter: Cutter, *, seed: int, share: float = 0.5) -> Mask:
-    """A random mask that keeps about `share` of every group, and at least one channel."""
+    """A random mask that keeps about `share` of every group, and at least one granule."""
     rng = np.random.default_rng(seed)
     keep = cutter.everything.copy()
     keep[(cutter.map.group_of_channel != FIXED) & (rng.random(len(keep)) > share)] = False
     for name in cutter.map.names:
-        members = cutter.map.members(name)
-        present = members[cutter.everything[members]]
-        if not keep[present].any():
-            keep[rng.choice(present)] = True
+        granules = _granules(cutter, name)
+        keep[granules] = keep[granules[:, :1]]
+        if not keep[granules].any():
+            keep[rng.choice(granules)] = True
     return keep
 
 
@@ -145,6 +151,11 @@ def _fpl(width: int, **changes: object) -> Stage:
         block="fpl", width=width, depth=2, stride=2, rates=(1, 2, 3, 4), factorization="composite", down="module"
     )
     return replace(stage, **changes)
+
+
+def _dblock(width: int, **changes: object) -> Stage:
+    stage = Stage(block="dblock", width=64, depth=2, stride=2, rates=(1, 2))
+    return replace(stage, width=width, **changes)
 
 
 def _esp(width: int, **changes: object) -> Stage:
@@ -261,6 +272,14 @@ CROSSINGS = {
         head=Head(kind="preact"),
         activation="relu",
     ),
+    "granules under gates, in groups of 8 and 16": _architecture(
+        stages=(
+            _dblock(48, rates=(1,), block_options={"group": 8}),
+            _dblock(64),
+            _dblock(64, stride=1, rates=(4,), block_options={"squeeze": 0}),
+        ),
+        decoder=StepwiseDecoder(top=12, steps=(JoinStep(stride=4, join="concat", width=8, lateral=5),)),
+    ),
     "blocks of all families in a row": _architecture(
         stem=CAT_STEM,
         stages=(
@@ -340,6 +359,11 @@ def without() -> Callable[[Cutter, Network, Mask, Tensor], Tensor]:
 @pytest.fixture
 def compared() -> Callable[[Cutter, Network, Mask, Tensor], Compared]:
     return _compared
+
+
+@pytest.fixture
+def granules() -> Callable[[Cutter, str], np.ndarray]:
+    return _granules
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ SMALL = (20, 28)
 
 
 @pytest.fixture
-def bench(randomised, image, compared, without, partition, random_keep, classes) -> SimpleNamespace:
+def bench(randomised, image, compared, without, granules, partition, random_keep, classes) -> SimpleNamespace:
     """The tools of `conftest.py` in one hand."""
     return SimpleNamespace(**locals())
 
@@ -40,7 +40,11 @@ class Removed:
     effect: float
     """The smallest of all sets, but of those so small that ReLU may have silenced all their channels anyway."""
     not_once: list[str]
-    """Groups of whose channels one was not removed, or more than once; a group of one channel has to keep it."""
+    """Groups of whose channels one was not removed, or more than once; a group of one granule has to keep it."""
+
+
+def _can_be_cut(cutter: Cutter, name: str) -> bool:
+    return len(cutter.map.members(name)) > cutter.map.granule(name)
 
 
 def removed_in_sets(architecture: Architecture, bench: SimpleNamespace, sets: int, *, seed: int = 0) -> Removed:
@@ -53,21 +57,23 @@ def removed_in_sets(architecture: Architecture, bench: SimpleNamespace, sets: in
         if int((~keep).sum()) >= 10:
             effects.append(found.effect)
         removed += ~keep
-    groups = zip(cutter.map.names, cutter.map.counts, strict=True)
-    not_once = [name for name, count in groups if (removed[cutter.map.members(name)] != (count > 1)).any()]
+    not_once = [
+        name for name in cutter.map.names if (removed[cutter.map.members(name)] != _can_be_cut(cutter, name)).any()
+    ]
     return Removed(error=max(errors), effect=min(effects), not_once=not_once)
 
 
 def errors_of_singles(
     architecture: Architecture, bench: SimpleNamespace, some: Callable[[list[int]], Sequence[int]]
 ) -> list[float]:
-    """Remove some of the removable channels, one by one."""
+    """Remove some of the removable channels, one by one, each with those that go with it."""
     cutter, network = Cutter(architecture, bench.classes), bench.randomised(architecture)
-    removable = [name for name, count in zip(cutter.map.names, cutter.map.counts, strict=True) if count > 1]
+    removable = [name for name in cutter.map.names if _can_be_cut(cutter, name)]
+    granules = {int(row[0]): row for name in removable for row in bench.granules(cutter, name)}
     errors = []
-    for channel in some([int(channel) for name in removable for channel in cutter.map.members(name)]):
+    for channel in some(list(granules)):
         keep = cutter.everything.copy()
-        keep[channel] = False
+        keep[granules[channel]] = False
         errors.append(bench.compared(cutter, network, keep, bench.image(size=SMALL)).error)
     return errors
 
@@ -116,7 +122,7 @@ def test_all_but_one_channel_of_each_group(crossing: Architecture, bench: Simple
     found = bench.compared(cutter, bench.randomised(crossing), keep, bench.image())
     assert found.error <= EXACT
     assert found.effect > SEEN
-    assert set(space.groups(found.cut.architecture).values()) == {1}
+    assert space.groups(found.cut.architecture) == dict(zip(cutter.map.names, cutter.map.granules, strict=True))
 
 
 def errors_of_cutting_twice(architecture: Architecture, bench: SimpleNamespace, seed: int) -> tuple[float, float]:
@@ -163,6 +169,11 @@ def test_masks_that_cannot_be_are_refused(crossings: dict[str, Architecture], be
         cutter.cut(once, cutter.everything)
     with pytest.raises(AssertionError, match="gone"):
         Cutter(once.architecture, bench.classes).cut(once, cutter.everything)
+    crossed = Cutter(crossings["granules under gates, in groups of 8 and 16"], bench.classes)
+    torn = crossed.everything.copy()
+    torn[bench.granules(crossed, "stage1.block0.rate1.reduce")[0][0]] = False
+    with pytest.raises(AssertionError, match="reads together go together"):
+        crossed.cut(bench.randomised(crossed.architecture), torn)
     empty = cutter.everything.copy()
     empty[cutter.map.members(cutter.map.names[0])] = False
     with pytest.raises(space.ArchitectureError, match=cutter.map.names[0]):

@@ -227,10 +227,10 @@ def test_all_groups_at_their_full_size_change_nothing() -> None:
 
 
 @pytest.mark.share(3)
-def test_random_networks_run_with_one_channel_left_in_every_group(random_architecture: Architecture) -> None:
+def test_random_networks_run_with_one_granule_left_in_every_group(random_architecture: Architecture) -> None:
     groups = space.groups(random_architecture)
     assert all(count >= 1 for count in groups.values())
-    thinnest = replace(random_architecture, channels=dict.fromkeys(groups, 1))
+    thinnest = replace(random_architecture, channels=space.granules(random_architecture))
     network = thinnest.build(CLASSES, auxiliary=True).eval()
     with torch.no_grad():
         assert all(output.shape == (1, CLASSES, 45, 61) for output in network.outputs(torch.rand(1, 3, 45, 61)))
@@ -240,11 +240,12 @@ def test_random_networks_run_with_one_channel_left_in_every_group(random_archite
 
 
 @pytest.mark.share(3)
-def test_cutting_any_one_channel_makes_a_smaller_network(random_architecture: Architecture) -> None:
-    full = space.parameters(random_architecture, CLASSES)
+def test_cutting_any_one_granule_makes_a_smaller_network(random_architecture: Architecture) -> None:
+    full, granules = space.parameters(random_architecture, CLASSES), space.granules(random_architecture)
     for name, count in list(space.groups(random_architecture).items())[:40]:
-        if count > 1:
-            assert space.parameters(replace(random_architecture, channels={name: count - 1}), CLASSES) < full
+        less = count - granules[name]
+        if less:
+            assert space.parameters(replace(random_architecture, channels={name: less}), CLASSES) < full
 
 
 @pytest.mark.parametrize(

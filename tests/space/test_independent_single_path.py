@@ -1,4 +1,4 @@
-"""Fast-SCNN, and STDC1's backbone under RegSeg's decoder, written a second time.
+"""Fast-SCNN, STDC1's backbone under RegSeg's decoder, RegSeg and DABNet, written a second time.
 
 As in `test_independent_networks.py`: plain PyTorch from the papers' layers, weights copied in the order of first use.
 """
@@ -131,9 +131,159 @@ class StdcSteps(nn.Module):
         return resize(self.classify(x), image.shape, False)
 
 
+class DBlock(nn.Module):
+    """RegSeg's, in groups of 16; every rate has an equal part of the channels."""
+
+    def __init__(self, read: int, out: int, rates: tuple[int, ...], stride: int = 1) -> None:
+        super().__init__()
+        part = out // len(rates)
+        self.reduce = nn.ModuleList(cna(read, part, 1) for _ in rates)
+        self.grouped = nn.ModuleList(
+            nn.Conv2d(part, part, 3, stride=stride, padding=rate, dilation=rate, groups=part // 16, bias=False)
+            for rate in rates
+        )
+        self.norm = nn.ModuleList(nn.BatchNorm2d(part) for _ in rates)
+        self.squeeze, self.excite = nn.Conv2d(out, read // 4, 1), nn.Conv2d(read // 4, out, 1)
+        self.last = nn.Sequential(nn.Conv2d(out, out, 1, bias=False), nn.BatchNorm2d(out))
+        self.shortcut = nn.Sequential()
+        if stride == 2:
+            self.shortcut.append(nn.AvgPool2d(2, 2, ceil_mode=True))
+        if stride == 2 or read != out:
+            self.shortcut.extend([nn.Conv2d(read, out, 1, bias=False), nn.BatchNorm2d(out)])
+
+    def middle(self, x: Tensor) -> Tensor:
+        halves = zip(self.reduce, self.grouped, self.norm, strict=True)
+        return torch.cat([norm(grouped(reduce(x))) for reduce, grouped, norm in halves], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.middle(x))
+        mean = functional.relu(self.squeeze(y.mean((2, 3), keepdim=True)))
+        y = self.last(y * torch.sigmoid(self.excite(mean)))
+        return functional.relu(y + self.shortcut(x))
+
+
+class SplitDBlock(DBlock):
+    """The same as it was published: one 1x1 convolution to all channels, which are split, and one normalisation."""
+
+    def __init__(self, read: int, out: int, rates: tuple[int, ...], stride: int = 1) -> None:
+        super().__init__(read, out, rates, stride)
+        self.reduce, self.norm = cna(read, out, 1), nn.BatchNorm2d(out)
+
+    def middle(self, x: Tensor) -> Tensor:
+        parts = self.reduce(x).chunk(len(self.grouped), 1)
+        return self.norm(torch.cat([grouped(part) for grouped, part in zip(self.grouped, parts, strict=True)], 1))
+
+
+class RegSeg(nn.Module):
+    """Of the second of its decoders, with rates up to 14."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = cna(3, 32, 3, 2)
+        self.four = DBlock(32, 48, (1,), 2)
+        self.eight = nn.Sequential(DBlock(48, 128, (1,), 2), *(DBlock(128, 128, (1,)) for _ in range(2)))
+        rates = [(1,), (1, 2), *[(1, 4)] * 4, *[(1, 14)] * 6]
+        blocks = (DBlock(256, 256, each) for each in rates)
+        self.sixteen = nn.Sequential(DBlock(128, 256, (1,), 2), *blocks, DBlock(256, 320, (1, 14)))
+        self.top = cna(320, 128, 1)
+        self.lateral_eight, self.blend_eight = cna(128, 128, 1), cna(128, 64, 3)
+        self.lateral_four, self.blend_four = cna(48, 8, 1), cna(72, 64, 3)
+        self.classify = nn.Conv2d(64, CLASSES, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        four = self.four(self.stem(image))
+        eight = self.eight(four)
+        x = self.top(self.sixteen(eight))
+        x = self.blend_eight(resize(x, eight.shape, False) + self.lateral_eight(eight))
+        lateral = self.lateral_four(four)
+        x = self.blend_four(torch.cat([resize(x, four.shape, False), lateral], 1))
+        return resize(self.classify(x), image.shape, False)
+
+
+def bp(width: int) -> nn.Sequential:
+    """Batch normalisation and PReLU as in DABNet."""
+    return nn.Sequential(nn.BatchNorm2d(width, eps=1e-3), nn.PReLU(width))
+
+
+def plain(read: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(read, out, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+class Dab(nn.Module):
+    """A depthwise asymmetric bottleneck of one rate."""
+
+    def __init__(self, width: int, rate: int) -> None:
+        super().__init__()
+        half = width // 2
+        self.reduce = nn.Sequential(bp(width), plain(width, half, 3), bp(half))
+        self.near, self.far = self.pair(half, 1), self.pair(half, rate)
+        self.expand = nn.Sequential(bp(half), plain(half, width, 1))
+
+    @staticmethod
+    def pair(width: int, rate: int) -> nn.Sequential:
+        tall = nn.Conv2d(width, width, (3, 1), padding=(rate, 0), dilation=(rate, 1), groups=width, bias=False)
+        wide = nn.Conv2d(width, width, (1, 3), padding=(0, rate), dilation=(1, rate), groups=width, bias=False)
+        return nn.Sequential(tall, bp(width), wide, bp(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.reduce(x)
+        return x + self.expand(self.near(y) + self.far(y))
+
+
+class DabNet(nn.Module):
+    """Logits at an eighth of the size, enlarged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(plain(3, 32, 3, 2), bp(32), plain(32, 32, 3), bp(32), plain(32, 32, 3), bp(32))
+        self.joined = bp(35)
+        self.down_four, self.down_four_bp = plain(35, 29, 3, 2), bp(64)
+        self.four = nn.Sequential(*(Dab(64, 2) for _ in range(3)))
+        self.fused_four = bp(131)
+        self.down_eight = nn.Sequential(plain(131, 128, 3, 2), bp(128))
+        self.eight = nn.Sequential(*(Dab(128, rate) for rate in (4, 4, 8, 8, 16, 16)))
+        self.fused_eight = bp(259)
+        self.classify = nn.Conv2d(259, CLASSES, 1, bias=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        small = [image]
+        for _ in range(3):
+            small.append(functional.avg_pool2d(small[-1], 3, stride=2, padding=1))
+        x = self.joined(torch.cat([self.stem(image), small[1]], 1))
+        pooled = functional.max_pool2d(x, 2, ceil_mode=True)
+        shallow = self.down_four_bp(torch.cat([self.down_four(x), pooled], 1))
+        x = self.fused_four(torch.cat([self.four(shallow), shallow, small[2]], 1))
+        shallow = self.down_eight(x)
+        x = self.fused_eight(torch.cat([self.eight(shallow), shallow, small[3]], 1))
+        return resize(self.classify(x), image.shape, False)
+
+
 def test_fast_scnn(largest_difference: Compare) -> None:
     assert largest_difference(space.load("fast-scnn"), FastScnn(), (192, 256)) < 1e-9
 
 
 def test_stdc_under_the_stepwise_decoder(largest_difference: Compare) -> None:
     assert largest_difference(space.load("stdc1"), StdcSteps(), (100, 132)) < 1e-9
+
+
+def test_regseg(largest_difference: Compare) -> None:
+    assert largest_difference(space.load("regseg"), RegSeg(), (100, 132)) < 1e-9
+
+
+def test_two_halves_of_a_d_block_are_one_convolution_that_is_split() -> None:
+    torch.manual_seed(0)
+    halves, split = DBlock(48, 64, (1, 4)).double(), SplitDBlock(48, 64, (1, 4)).double()
+    state = halves.state_dict()
+    joined = {}
+    for name in split.state_dict():
+        layer, _, rest = name.partition(".")
+        both = [state[f"{layer}.{half}.{rest}"] for half in (0, 1)] if layer in ("reduce", "norm") else [state[name]]
+        joined[name] = torch.cat(both) if both[0].dim() else both[0]
+    split.load_state_dict(joined)
+    image = torch.randn(2, 48, 9, 13, dtype=torch.float64)
+    for training in (False, True):
+        torch.testing.assert_close(split.train(training)(image), halves.train(training)(image))
+
+
+def test_dabnet(largest_difference: Compare) -> None:
+    assert largest_difference(space.load("dabnet"), DabNet(), (100, 132)) < 1e-9

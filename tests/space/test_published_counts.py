@@ -59,6 +59,10 @@ PARAMETERS = [
     ("stdc1", 19, 5_654_195, 5_654_195),  # its backbone, 5,318,304, under RegSeg's decoder
     ("fast-scnn", 19, 1_138_051, 1_157_174),
     ("fast-scnn", 11, 1_137_019, 1_155_878),
+    ("regseg", 19, 3_334_951, 3_334_951),
+    ("regseg", 11, 3_334_431, 3_334_431),
+    ("dabnet", 19, 756_643, 756_643),
+    ("dabnet", 11, 754_571, 754_571),
     ("ddrnet23-slim", 19, 5_695_987, 5_734_342),  # 5.7M, with the biases of its stem (64)
     ("ddrnet23-slim", 11, 5_695_467, 5_733_302),
     ("rdrnet-s", 19, 7_200_435, 7_276_998),  # 7.3M, as they run
@@ -99,6 +103,13 @@ MULTIPLY_ADDS = [
     ("swiftnet-mnv2", 19, 1024, 2048, "38.15"),
     ("stdc1", 19, 360, 480, "2.95"),
     ("fast-scnn", 19, 1024, 2048, "6.710"),  # its first convolution padded
+    ("regseg", 19, 1024, 2048, "38.353"),
+    ("regseg", 19, 512, 1024, "9.589"),
+    ("regseg", 11, 360, 480, "3.193"),
+    ("regseg", 11, 720, 960, "12.619"),
+    ("dabnet", 19, 1024, 2048, "40.882"),
+    ("dabnet", 19, 512, 1024, "10.220"),
+    ("dabnet", 11, 360, 480, "3.363"),
     ("ddrnet23-slim", 19, 1024, 2048, "36.281319424"),  # "36.3 GFLOPs"
     ("ddrnet23-slim", 11, 360, 480, "3.036"),
     ("ddrnet23-slim", 11, 720, 960, "12.009"),
@@ -183,6 +194,36 @@ def test_fplnet_table_10_factorizations(factorization: str, expected: int) -> No
     assert space.parameters(in_stages(fpl_encoder(), factorization=factorization), 20) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "prefix", "parameters", "multiply_adds"),
+    [
+        ("regseg", "stem", 928, "0.4530"),
+        ("regseg", "stage0", 13_496, "2.2146"),
+        ("regseg", "stage1", 171_980, "5.5029"),
+        ("regseg", "stage2", 2_617_376, "18.6902"),
+        ("regseg", "stage3", 356_224, "2.5586"),
+        ("regseg", "decoder.top", 41_216, "0.3355"),
+        ("regseg", "decoder.step0", 90_496, "2.9528"),
+        ("regseg", "decoder.step1", 42_000, "5.4861"),
+        ("regseg", "head", 1_235, "0.1594"),
+        ("dabnet", "stem.conv", 19_584, "10.1167"),
+        ("dabnet", "stem.image", 105, "0.0000"),
+        ("dabnet", "stage0.down", 9_327, "1.1973"),
+        ("dabnet", "stage0.block", 64_896, "8.2041"),
+        ("dabnet", "stage0.fuse", 393, "0.0000"),
+        ("dabnet", "stage1.down", 151_296, "4.9451"),
+        ("dabnet", "stage1.block", 505_344, "16.2571"),
+        ("dabnet", "stage1.fuse", 777, "0.0000"),
+        ("dabnet", "head", 4_921, "0.1613"),
+    ],
+)
+def test_regseg_and_dabnet_part_by_part(name: str, prefix: str, parameters: int, multiply_adds: str) -> None:
+    size, classes = (1024, 2048), 19
+    assert total(name, lambda row: row.parameters, (prefix,), size, classes) == parameters
+    counted = total(name, lambda row: row.multiply_adds, (prefix,), size, classes)
+    assert as_printed(counted, multiply_adds) == multiply_adds
+
+
 @pytest.mark.parametrize(("convolutions", "expected"), [(3, 419_994), (1, 401_370)])
 def test_fplnet_table_7_delayed_and_hasty_downsampling(convolutions: int, expected: int) -> None:
     encoder = fpl_encoder()
@@ -195,9 +236,15 @@ def test_fplnet_table_6_with_esp_modules() -> None:
     assert space.parameters(esp, 20) == 386_177
 
 
-def total(name: str, value: Callable[[Layer], int], prefixes: tuple[str, ...], classes: int = 20) -> int:
-    """Sum over the layers whose names start so, at 512 x 1024."""
-    rows = space.layers(space.load(name), (512, 1024), classes)
+def total(
+    name: str,
+    value: Callable[[Layer], int],
+    prefixes: tuple[str, ...],
+    size: tuple[int, int] = (512, 1024),
+    classes: int = 20,
+) -> int:
+    """Sum over the layers whose names start so."""
+    rows = space.layers(space.load(name), size, classes)
     return sum(value(row) for row in rows if row.name.startswith(prefixes))
 
 

@@ -217,6 +217,18 @@ def test_fixing_one_axis_leaves_something_to_build(axis: str) -> None:
         assert len(found) >= 25
 
 
+def test_numbers_that_only_a_kind_has_bind_its_widths_and_rates() -> None:
+    """D blocks are whole groups wide, and have two halves of whole groups where a rate is above 1."""
+    coarse: dict[str, tuple[Choice, ...]] = {"block": ("dblock",), "dblock.group": (32,), "stage.rates": ("1", "4")}
+    for draw in draw_many(Space(ranges=coarse)):
+        assert all(stage.width % (32 if stage.rates == (1,) else 64) == 0 for stage in draw.stages)
+    fine: dict[str, tuple[Choice, ...]] = {"block": ("dblock",), "dblock.group": (8, 16), "stage.width": (24, 32)}
+    groups = {stage.block_options["group"] for draw in draw_many(Space(ranges=fine)) for stage in draw.stages}
+    assert groups == {8, 16}
+    with pytest.raises(ArchitectureError, match=r"space\.stages"):
+        draw_many(Space(ranges={**coarse, "stage.width": (48,)}))
+
+
 def test_a_pooling_grid_larger_than_the_feature_map_is_not_offered() -> None:
     ranges = {"decoder": ("ladder",), "context": ("spp",), "context.grids": ("8-4-2",)}
     with pytest.raises(ArchitectureError, match=r"space\.context"):

@@ -219,6 +219,9 @@ VARIANTS: dict[str, Callable[[], Architecture]] = {
     "Stem.halvings": lambda: replace(base(), stem=Stem(kind="convs", width=8, convolutions=2, halvings=2)),
     "Stem.rising": lambda: replace(base(), stem=Stem(kind="convs", width=8, convolutions=2, rising=True)),
     "Stem.separable": lambda: replace(base(), stem=Stem(kind="convs", width=8, convolutions=2, separable=True)),
+    "Stem.image_average": lambda: replace(
+        base(), stem=Stem(kind="convs", width=8, convolutions=2, image=True, image_average=True)
+    ),
     "StepwiseDecoder.top": lambda: replace(base(), decoder=StepwiseDecoder(top=8, steps=(JOIN,))),
     "StepwiseDecoder.steps": lambda: replace(base(), decoder=StepwiseDecoder(top=9, steps=(replace(JOIN, width=9),))),
     "JoinStep.stride": lambda: replace(base(), decoder=StepwiseDecoder(top=8, steps=(replace(JOIN, stride=2),))),
@@ -398,7 +401,7 @@ def test_loading_by_name_path_and_neither(tmp_path: Path) -> None:
     assert space.load(file) == space.load(str(file)) == space.load("erfnet")
     with pytest.raises(ArchitectureError, match="got 'erfnt'; did you mean 'erfnet'"):
         space.load("erfnt")
-    with pytest.raises(ArchitectureError, match="known: ddrnet23-slim, erfnet, "):
+    with pytest.raises(ArchitectureError, match="known: dabnet, erfnet, "):
         space.load("qqqqq")
     with pytest.raises(ArchitectureError, match=r"missing\.yaml: cannot read the architecture \(No such file"):
         space.load(tmp_path / "missing.yaml")

@@ -36,6 +36,8 @@ LATER = {
     "stem.halvings": (1,),
     "stem.rising": (False,),
     "stem.separable": (False,),
+    "stem.image_average": (False,),
+    "stage.rates": ("1", "2", "4", "2-4-8-16", "1-2-4-8", "1-2-3-4", "1-2-4-8-16"),
     "stem.bias": (False,),
     "detail": ("none",),
     "context": ("none", "spp"),

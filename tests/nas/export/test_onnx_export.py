@@ -13,6 +13,7 @@ from nas.export.comparison import Comparison, compare, logits_of, same_labels
 from nas.export.formats.onnx import open_graph
 from nas.export.graph import INPUT_NAME, onnx_bytes
 from space.errors import UserError
+from space.scale import scale_width
 
 
 def noise(size: tuple[int, int]) -> torch.Tensor:
@@ -70,6 +71,14 @@ def test_adaptive_pooling_to_grids_that_do_not_divide_is_exact() -> None:
     comparison = compare_onnx(Pooled(), data, noise((13, 23)))
     assert comparison.max_abs_difference is not None
     assert comparison.max_abs_difference < 1e-5
+
+
+def test_regsegs_graph_splits_nothing_and_averages_by_pooling() -> None:
+    """Splits, means over axes and matrix products leave the layout that runtimes convolve in; norms are folded."""
+    network = scale_width(space.load("regseg"), 0.25).build(5).eval()
+    kinds = {node.op_type for node in onnx.load_from_string(onnx_bytes(network, (64, 96), labels=True)).graph.node}
+    assert {"GlobalAveragePool", "AveragePool", "Sigmoid", "Mul", "Resize", "Concat"} <= kinds
+    assert not kinds & {"Split", "ReduceMean", "MatMul", "BatchNormalization"}
 
 
 def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:

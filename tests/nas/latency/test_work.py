@@ -46,6 +46,7 @@ def test_multiply_adds_are_padded_to_whole_blocks() -> None:
         ("ndnet45-ende", "relu6"),
         ("swiftnet-rn18", "prelu"),
         ("swiftnet-mnv2", "relu6"),
+        ("regseg", "relu"),
     ],
 )
 def test_values_change_their_layout_as_often_as_in_onnx_runtimes_own_graph(

@@ -1,0 +1,58 @@
+"""RegSeg's D block (Gao 2021): RegNet's bottleneck, whose grouped convolution is dilated in half of its channels."""
+
+from __future__ import annotations
+
+from space.block import Block, Option, Output, Unit
+from space.graph import Graph, Node
+
+
+def add(graph: Graph, x: Node, unit: Unit) -> Output:
+    """A 1x1 convolution, a grouped 3x3 one, a gate computed of the whole map, a 1x1 one; all as wide as the output.
+
+    With a rate above 1, one half of the channels is convolved undilated and the other one at that rate. Each half has
+    the first 1x1 convolution and the normalisation for itself: the same as one for both, and runtimes neither split nor
+    normalise what they have concatenated. Where the block strides, its shortcut is averaged; where it strides or
+    widens, projected.
+    """
+    rates = (1,) if unit.rates[0] == 1 else (1, unit.rates[0])
+    halves = [_half(graph, x, unit, unit.width // len(rates), rate) for rate in rates]
+    y = halves[0] if len(halves) == 1 else graph.cat(halves)
+    if unit.options["squeeze"]:
+        hidden = max(1, len(x.channels) // int(unit.options["squeeze"]))
+        gate = graph.conv(graph.grid_pool(y, 1, 1), hidden, 1, "squeeze", bias=True)
+        gate = graph.conv(graph.act(gate, "squeeze_act"), unit.width, 1, "gate", bias=True)
+        y = graph.gate(y, gate)
+    y = graph.norm(graph.conv(y, unit.width, 1, "project"), "project_norm")
+    shortcut = x
+    if unit.step > 1:
+        shortcut = graph.average_pool(x, 2, 2)
+    if unit.step > 1 or len(x.channels) != unit.width:
+        shortcut = graph.norm(graph.conv(shortcut, unit.width, 1, "projection"), "projection_norm")
+    total = graph.add(y, shortcut)
+    return Output(out=graph.act(total, "act"), before_activation=total)
+
+
+def _half(graph: Graph, x: Node, unit: Unit, width: int, rate: int) -> Node:
+    with graph.scope(f"rate{rate}"):
+        y = graph.norm_act(graph.conv(x, width, 1, "reduce"), "reduce_")
+        y = graph.depthwise(y, "3x3", step=unit.step, dilation=rate, group=int(unit.options["group"]))
+        return graph.norm_act(y, "3x3_")
+
+
+def width_unit(unit: Unit) -> int:
+    """Whole groups, and as many in each half where there are halves."""
+    group = int(unit.options.get("group", GROUP.default))
+    return group if max(unit.rates) == 1 else 2 * group
+
+
+GROUP = Option(default=16, range=(8, 16, 32))
+BLOCK = Block(
+    add=add,
+    words="split dilated bottleneck",
+    position=6,
+    openings=("block",),
+    options={"group": GROUP, "squeeze": Option(default=4, range=(0, 4))},
+    width_unit=width_unit,
+    width_reason="whole groups, in each half where rates are above 1",
+    narrowest=8,
+)
