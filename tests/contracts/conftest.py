@@ -37,6 +37,7 @@ SMALL: Mapping[str, tuple[Choice, ...]] = {
     "decoder.projection": (0, 32),
     "context.bottleneck": (32,),
     "head.width": (32,),
+    "detail.bottles": (0,),  # else some stages are of another kind
 }
 
 

@@ -24,6 +24,7 @@ FIXED = {
     **{f"decoder-{name}": {"decoder": name} for name in decoders.kinds()},
     "rep": {**ALONE, "block": "plain", "context": "pyramid", "stem.bias": False, "rep": True},
     **{f"detail-{name}": {**HALVING, "detail": name} for name in get_args(Exchange)},
+    "detail-bottles": {**HALVING, "detail": "both", "detail.bottles": 1},
     **{f"context-{name}": {**ALONE, "context": "pyramid", "context.order": name} for name in get_args(Order)},
 }
 every_kind = pytest.mark.parametrize("fixed", FIXED.values(), ids=list(FIXED))

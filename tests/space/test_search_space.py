@@ -75,12 +75,12 @@ def test_draws_hold_every_option_of_every_discrete_trait(draws: list[Architectur
     }
     for axis, counts in seen.items():
         assert set(counts) == set(ranges()[axis]), axis
-        assert min(counts.values()) >= 30, axis
+        assert min(counts.values()) >= 20, axis
 
 
 def test_draws_reach_from_tiny_to_huge(draws: list[Architecture]) -> None:
     counts = sorted(space.parameters(draw, 19) for draw in draws[:400])
-    assert counts[0] < 150_000
+    assert counts[0] < 200_000
     assert counts[-1] > 20_000_000
 
 
@@ -219,10 +219,11 @@ def test_fixing_one_axis_leaves_something_to_build(axis: str) -> None:
 
 def test_numbers_that_only_a_kind_has_bind_its_widths_and_rates() -> None:
     """D blocks are whole groups wide, and have two halves of whole groups where a rate is above 1."""
-    coarse: dict[str, tuple[Choice, ...]] = {"block": ("dblock",), "dblock.group": (32,), "stage.rates": ("1", "4")}
+    alone: dict[str, tuple[Choice, ...]] = {"block": ("dblock",), "detail.bottles": (0,)}
+    coarse = {**alone, "dblock.group": (32,), "stage.rates": ("1", "4")}
     for draw in draw_many(Space(ranges=coarse)):
         assert all(stage.width % (32 if stage.rates == (1,) else 64) == 0 for stage in draw.stages)
-    fine: dict[str, tuple[Choice, ...]] = {"block": ("dblock",), "dblock.group": (8, 16), "stage.width": (24, 32)}
+    fine = {**alone, "dblock.group": (8, 16), "stage.width": (24, 32)}
     groups = {stage.block_options["group"] for draw in draw_many(Space(ranges=fine)) for stage in draw.stages}
     assert groups == {8, 16}
     with pytest.raises(ArchitectureError, match=r"space\.stages"):
