@@ -319,10 +319,13 @@ def _data_spec(text: str, size: tuple[int, int]) -> DataSpec:
 
     name, colon, root = text.partition(":")
     if name not in data_sets() and expanded(text).is_dir():
-        raise DataError(f"data: expected SET:DIR, got a folder alone; give folder:{text}, or another of its readers")
+        raise DataError(
+            f"expected SET:DIR, got the folder {text} alone; give folder:{text}, or another reader of its files: "
+            f"{', '.join(data_sets())}"
+        )
     known = DataSpec(name=name)  # refuses an unknown name
     if known.name != DEFAULT_DATA and not root:
-        raise DataError(f"data: expected {name}:DIR with the folder that holds it, got {text!r}")
+        raise DataError(f"expected {name}:DIR with the folder that holds it, got {text!r}")
     return DataSpec(name=name, root=root if colon else None, size=size)
 
 

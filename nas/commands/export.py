@@ -65,8 +65,8 @@ def run(options: argparse.Namespace) -> None:
     network = trained.network(len(labelling.classes))
     height, width = labelling.size
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
-    output.folder(out.parent)
-    check = export_checked(network, out, images, labels=not options.logits, form=form)
+    with output.folder(out.parent):
+        check = export_checked(network, out, images, labels=not options.logits, form=form)
     gives = (
         f"logits (1, {len(labelling.classes)}, {height}, {width})"
         if options.logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,9 +81,10 @@ def run(options: argparse.Namespace) -> Verdict | None:
     networks = calibration.NETWORKS if options.networks is None else options.networks
     if networks < calibration.FEWEST:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
-    out = output.folder(options.out) if options.out else None
-    target = common.target(options)  # last, for it may have to be found by timing
-    with Meter(target, size, classes, patience_seconds=common.patience(options)) as meter:
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(output.folder(options.out)) if options.out else None
+        target = common.target(options)  # last, for it may have to be found by timing
+        meter = stack.enter_context(Meter(target, size, classes, patience_seconds=common.patience(options)))
         if options.calibrate:
             _calibrate(meter, networks, out)
             return None

@@ -7,20 +7,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
-def folder(text: str | Path) -> Path:
-    """The folder that --out names, made if it is not there yet.
+@contextlib.contextmanager
+def folder(text: str | Path) -> Iterator[Path]:
+    """The folder that --out names, made if it is not there; what was made and is empty at the end is removed.
 
-    Raises: UserError when it cannot be.
+    Raises: UserError when it cannot be made.
     """
     from space.errors import UserError
 
     found = Path(text)
+    made = not found.exists()
     try:
         found.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "there is a file of that name" if found.exists() else error.strerror
         raise UserError(f"--out: cannot make the folder {found} ({reason}); give another one") from None
-    return found
+    try:
+        yield found
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # it holds something, or its owner has removed it
+                found.rmdir()
 
 
 def require_own_files(paths: Sequence[Path], suffix: str) -> None:
@@ -60,11 +67,11 @@ def owned_folder(out: Path) -> Iterator[None]:
     """
     from nas.storage.ownership import owned
 
-    folder(out)
-    _require_no_other(out)  # before anything is done there, as its owner too
-    with owned(out):
-        _require_no_other(out)
-        yield
+    with folder(out):
+        _require_no_other(out)  # before anything is done there, as its owner too
+        with owned(out):
+            _require_no_other(out)
+            yield
 
 
 def _require_no_other(out: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nas.runs.labelling import Labelling
     from nas.runs.trained import Trained
     from nas.video.segmenter import Segmenter
+    from space.network import Network
 
 EPILOG = """\
 A video runs in the runtime that the network is certified in, where that is ready here, else in PyTorch. In the corner
@@ -71,25 +72,33 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _overlay_images(options: argparse.Namespace) -> None:
+    from nas.host.memory import require_inference
+    from nas.runs.trained import load_trained
+
+    trained = load_trained(options.architecture, options.weights)
+    labelling = common.labelling_of(options, trained)
+    device = common.device(options)
+    require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
+    network = trained.network(len(labelling.classes)).to(device)
+    destinations = _destinations(options.images, Path(options.out))
+    with output.folder(options.out):
+        _overlay_each(network, labelling, destinations)
+
+
+def _overlay_each(network: Network, labelling: Labelling, destinations: Sequence[tuple[Path, Path]]) -> None:
+    """Write the overlay of every image that can be read.
+
+    Raises: DataError at the end for those that cannot.
+    """
     from PIL import Image
 
     from nas.data import read_image
     from nas.data.pictures import overlay
-    from nas.host.memory import require_inference
     from nas.latency.machine import lane
-    from nas.runs.trained import load_trained
     from nas.storage.files import write_atomically
+    from nas.training.prediction import predict
     from space.errors import DataError
 
-    trained = load_trained(options.architecture, options.weights)
-    labelling = common.labelling_of(options, trained)
-
-    from nas.training.prediction import predict  # with PyTorch, not for what is refused above
-
-    device = common.device(options)
-    require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
-    network = trained.network(len(labelling.classes)).to(device)
-    destinations = _destinations(options.images, output.folder(options.out))
     unread: list[str] = []
     for image_path, overlay_path in destinations:
         try:
@@ -118,7 +127,7 @@ def _overlay_video(options: argparse.Namespace) -> None:
     with opened(source) as video:
         trained = load_trained(options.architecture, options.weights)
         labelling = common.labelling_of(options, trained)
-        path = output.folder(options.out) / f"{name_of(source)}.overlay.mp4"
+        path = Path(options.out) / f"{name_of(source)}.overlay.mp4"
         segmenter = _segmenter(options, trained, labelling)
 
         from nas.video.overlays import Pace, write_overlays  # with PyTorch, not for what is refused above
@@ -126,7 +135,8 @@ def _overlay_video(options: argparse.Namespace) -> None:
         certificate = certificate_of(options.architecture) if options.weights is None else None
         pace = Pace()
         try:
-            write_overlays(video, segmenter, labelling, path, pace, options.frames)
+            with output.folder(options.out):
+                write_overlays(video, segmenter, labelling, path, pace, options.frames)
         except (KeyboardInterrupt, DataError):  # what is finished is kept
             if pace.network:
                 print(f"{path}: {pace}{_certified(certificate)}", flush=True)
@@ -181,6 +191,8 @@ def _destinations(images: Sequence[str], out: Path) -> list[tuple[Path, Path]]:
 
     found: dict[Path, Path] = {}
     for name in images:
+        if Path(name).is_dir():
+            raise DataError(f"{name}: expected an image, got a folder; give its files, such as {Path(name) / '*.jpg'}")
         if not Path(name).is_file():
             raise DataError(f"{name}: expected an image, got no such file; check the path")
         path = out / f"{Path(name).stem}.overlay.png"

@@ -64,7 +64,8 @@ def run(options: argparse.Namespace) -> None:
     out = Path(options.out or f"runs/train-{Path(options.architecture).stem}")
     spec = common.data_spec(options.data, options.input)
     _require_room(architecture, spec.size, recipe, device)
-    output.folder(out)
+    with output.folder(out):
+        pass  # what cannot be made is refused before PyTorch is loaded
 
     from nas.runs.epochs import go_on
     from nas.storage.ownership import owned

@@ -142,8 +142,9 @@ def read_classes(root: Path) -> tuple[ClassList, tuple[str, ...]]:
         raise DataError(
             f"{as_text} is missing; list the class names in it, one per line, in the order of label values{hint}"
         )
+    text = _text(as_text)
     try:
-        return _from_lines(_text(as_text))
+        return _from_lines(text)
     except DataError as error:
         raise DataError(f"{as_text}: {error}") from None
 

@@ -28,6 +28,7 @@ BOTH: tuple[SplitName, ...] = ("train", "validation")
 STRETCHED = 1.5
 """A picture whose sides are squeezed this much more one way than the other is likely not meant so."""
 MOSTLY_VOID = 0.5
+NAMES_OF_VOID = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled"})
 MOST_NAMED = 5  # classes or files in a sentence
 
 Result = TypeVar("Result")
@@ -99,6 +100,7 @@ def check(dataset: Dataset, splits: Sequence[SplitName] = BOTH) -> Findings:
         *_odd_classes(dataset, found, everything),
         *_odd_labels(everything),
         *_odd_images(dataset, everything),
+        *_copied(samples),
         *_shared(samples),
     )
     return Findings(dataset=dataset, splits=found, notes=notes, fingerprint=_fingerprint(dataset, samples))
@@ -205,6 +207,12 @@ def _odd_classes(
             f"no label holds {_names(dataset, everywhere)}; the label values found are {_listed(values)}: "
             f"are the names in their order, from 0 on?{hint}"
         )
+    unsaid = {index for index, name in enumerate(dataset.classes) if name.strip().lower() in NAMES_OF_VOID}
+    if unsaid - everywhere:
+        yield (
+            f"the class {_names(dataset, unsaid)} is trained and scored as the others are; if it means void, say so in "
+            "classes.yaml (void: [its name])"
+        )
     for name, indices in missing.items():
         if indices - everywhere:
             consequence = "it cannot be learnt" if name == "train" else "it is not scored"
@@ -252,6 +260,18 @@ def _odd_images(dataset: Dataset, samples: Sequence[Sample]) -> Iterable[str]:
             f"{count} images are {size[0]}x{size[1]} (HxW), networks see them at {wanted[0]}x{wanted[1]}, stretched "
             f"by {max(ratio, 1 / ratio):.1f}; {advice}"
         )
+
+
+def _copied(samples: dict[SplitName, list[Sample]]) -> Iterable[str]:
+    for name, each in samples.items():
+        images = {sample.image_digest for sample in each}
+        if len(images) < len(each):
+            yield f"{len(each) - len(images)} of the {len(each)} {name} images are copies of others"
+        telling = [sample for sample in each if np.count_nonzero(sample.pixels) > 1]
+        pairs = {(sample.image_digest, sample.label_digest) for sample in telling}
+        copies = len(pairs) - len({label for _, label in pairs})
+        if copies:
+            yield f"{copies} {name} labels are copies of others, whose images differ: do they belong together?"
 
 
 def _shared(samples: dict[SplitName, list[Sample]]) -> Iterable[str]:

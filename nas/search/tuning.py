@@ -169,7 +169,9 @@ class Feed(Searcher):
             return
         self._began = True
         gpu = " and a GPU" if self._workers.device == "cuda" else ""
-        self._say(f"wait    for {self._workers.threads} processors{gpu} of Ray's to be free; see `ray status`")
+        count = self._workers.threads
+        processors = f"{count} processor{'' if count == 1 else 's'}{gpu}"
+        self._say(f"wait    for {processors} of Ray's to be free; see `ray status`")
 
     def on_death(self, trial_id: str, told: str) -> None:
         """A training's process died for the last time; `told` is what Ray says about it."""

@@ -63,4 +63,6 @@ def test_images_that_are_missing_or_of_one_name_are_refused_before_any_is_done(n
     assert "none.jpg: expected an image, got no such file" in missing.refusal()
     twice = nas("predict", trained, good, pictures / "train" / "images" / "0.jpg", "--out", tmp_path / "out")
     assert "would both become" in twice.refusal()
-    assert list((tmp_path / "out").iterdir()) == []
+    folder = nas("predict", trained, good, tmp_path, "--out", tmp_path / "out")
+    assert f"{tmp_path}: expected an image, got a folder; give its files" in folder.refusal()
+    assert not (tmp_path / "out").exists()

@@ -41,6 +41,23 @@ def test_a_good_data_set_is_counted_and_nothing_is_said(tiny_root: Path, load_ti
     assert train.conventions == (("grey", 5),)
 
 
+def test_a_class_that_is_called_void_is_told(tiny_root: Path, load_tiny: Load) -> None:
+    names = (tiny_root / "classes.txt").read_text().splitlines()
+    (tiny_root / "classes.txt").write_text("\n".join([*names[:-1], "Void"]))
+    assert "the class 'Void' is trained and scored as the others are; if it means void" in notes(load_tiny)
+
+
+def test_copies_are_told(tiny_root: Path, load_tiny: Load) -> None:
+    labels = sorted((tiny_root / "train" / "labels").iterdir())
+    shutil.copy(labels[0], labels[1])
+    assert "1 train labels are copies of others, whose images differ" in notes(load_tiny)
+    images = sorted((tiny_root / "train" / "images").iterdir())
+    shutil.copy(images[0], images[1])
+    told = notes(load_tiny)
+    assert "1 of the 5 train images are copies of others" in told
+    assert "labels are copies" not in told
+
+
 @pytest.mark.parametrize("second", [255, 0])
 def test_masks_with_one_class_alone_are_refused(second: int, tiny_root: Path, load_tiny: Load) -> None:
     """0 and 255: the second class is void, and any network is right everywhere."""
