@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from space import detail
 from space.architecture import Architecture
 from space.choices import Choice
 
@@ -24,8 +25,13 @@ def answers_of(architecture: Architecture) -> dict[str, Choice]:
         "norm_epsilon": architecture.norm_epsilon,
         "bias": architecture.bias,
         "align_corners": architecture.align_corners,
+        "norm_momentum": architecture.norm_momentum,
+        "head_norm_epsilon": architecture.head_norm_epsilon,
+        "head_norm_momentum": architecture.head_norm_momentum,
+        "rep": architecture.rep,
         "auxiliary": "none",
         "decoder": "none" if architecture.decoder is None else architecture.decoder.kind,
+        "detail": "none",
     }
     for index, stage in enumerate(architecture.stages):
         values |= stage.answers(f"stage{index}")
@@ -35,4 +41,7 @@ def answers_of(architecture: Architecture) -> dict[str, Choice]:
         values |= auxiliary.answers()
     if architecture.decoder is not None:
         values |= architecture.decoder.answers()
+    if (branch := architecture.detail) is not None:
+        values |= branch.answers(architecture.stages, architecture.encoder.strides[branch.start])
+        values["stages"] = len(architecture.stages) - detail.has_end(architecture.stages)
     return values

@@ -1,8 +1,8 @@
 """`Architecture`: the one value that describes a network, exact to the last channel.
 
-It holds the numbers of a stem, two to seven stages, an optional context module and decoder, and a head. The four
-families (ERFNet, FPLNet, NDNet, SwiftNet), Fast-SCNN, RegSeg, DABNet and STDC's backbone are points of it,
-and so is everything between them.
+It holds the numbers of a stem, two to seven stages, an optional detail branch, context module and decoder, and a head.
+The four families (ERFNet, FPLNet, NDNet, SwiftNet), Fast-SCNN, RegSeg, DABNet, STDC's backbone, DDRNet and RDRNet are
+points of it, and so is everything between them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from space import blocks, decoders, strict
 from space.channels import check_channels, widths
 from space.choices import Axes
-from space.context import SpatialPyramid
+from space.context import Context
 from space.decoder import Decoder, Features
-from space.encoder import Encoder
+from space.detail import Detail
+from space.encoder import Encoded, Encoder
 from space.errors import UserError
-from space.graph import Graph, Pair
-from space.head import STEM, Auxiliary, Head
+from space.graph import Graph, Node, Norm, Pair
+from space.head import Auxiliary, Head
+from space.layers import conv_norm
 from space.rules import require, require_one_of, require_range
 from space.stage import DecoderStep, Stage
 from space.stem import Stem
@@ -38,6 +40,10 @@ AXES: Axes = {
     "norm_epsilon": (1e-5, 1e-3),
     "bias": (False, True),
     "align_corners": (False, True),
+    "norm_momentum": (0.1, 0.03),
+    "head_norm_epsilon": (0.0, 1e-5),
+    "head_norm_momentum": (0.0, 0.1),
+    "rep": (False, True),
 }
 SEARCHED: Axes = {
     "levels": (1,),
@@ -45,6 +51,10 @@ SEARCHED: Axes = {
     "norm_epsilon": (1e-3,),
     "bias": (False,),
     "align_corners": (False,),
+    "norm_momentum": (0.1,),
+    "head_norm_epsilon": (0.0,),
+    "head_norm_momentum": (0.0,),
+    "rep": (False,),
 }
 
 
@@ -54,13 +64,16 @@ class Architecture:
 
     `levels`: scales of an image pyramid (SwiftNet, section 3.3). `channels`: for a pruned network, how many channels
     are left in each cut group (names from `space.groups`); the rest of the fields say what it was cut from.
+    `norm_momentum`: how much of each batch running statistics take; in heads `head_norm_epsilon` and
+    `head_norm_momentum` hold, where they are not 0. `rep`: `plain` blocks, the stem's 3x3 convolutions and a pyramid's
+    have biases in place of a normalisation, and are trained as sums of normalised paths (RDRNet).
 
     Raises: ArchitectureError for a combination that cannot be built.
     """
 
     stem: Stem
     stages: tuple[Stage, ...]
-    context: SpatialPyramid | None
+    context: Context | None
     decoder: Annotated[Decoder | None, strict.Kinds(decoders.kinds)]
     head: Head
     activation: Activation
@@ -70,18 +83,30 @@ class Architecture:
     align_corners: bool
     auxiliary: tuple[Auxiliary, ...] = ()
     channels: Mapping[str, int] = field(default_factory=dict)
+    detail: Detail | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    norm_momentum: float = field(default=0.1, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    head_norm_epsilon: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    head_norm_momentum: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    rep: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", dict(sorted(self.channels.items())))
         require_range("stages", len(self.stages), 1, 12)
         require_range("norm_epsilon", self.norm_epsilon, 1e-8, 0.1)
+        require_range("norm_momentum", self.norm_momentum, 1e-3, 1.0)
+        if self.head_norm_epsilon:
+            require_range("head_norm_epsilon", self.head_norm_epsilon, 1e-8, 0.1)
+        if self.head_norm_momentum:
+            require_range("head_norm_momentum", self.head_norm_momentum, 1e-3, 1.0)
         require_range("levels", self.levels, 1, 4)
         require_one_of("activation", self.activation, get_args(Activation))
         encoder = self.encoder  # checks that each stage can follow the one before
         self._check_image_pyramid()
         self._check_decoder(encoder)
         for auxiliary in self.auxiliary:
-            require_range("auxiliary.stage", auxiliary.stage, STEM, len(self.stages) - 1)
+            auxiliary.check(encoder)
+        if self.rep:
+            self._check_rep()
         if self.channels:
             check_channels(self.graph(1), self.channels)
 
@@ -99,12 +124,30 @@ class Architecture:
             "levels: an image pyramid needs a ladder decoder over nonbt stages with down block and no fusion",
         )
         require(self.context is None, "context: an image pyramid replaces it; give null")
+        require(self.detail is None, "detail: an image pyramid is of one branch; leave it out")
+
+    def _check_rep(self) -> None:
+        require(self.levels == 1, "rep: levels of an image pyramid share no paths; give levels 1, or rep false")
+        require(not self.stem.bias, "stem.bias: a re-parameterised convolution has one; leave it out")
+        require(
+            self.has_plain_convolutions,
+            "rep: there is nothing to re-parameterise; give plain blocks, a stem of 3x3 convolutions or a pyramid",
+        )
 
     def _check_decoder(self, encoder: Encoder) -> None:
         decoder, head = self.decoder, self.head
+        if self.context is not None and self.context.kind == "spp":
+            require(
+                decoder is not None and decoder.takes_context,
+                "context: spatial pyramid pooling starts a ladder; give decoder kind ladder, or context null",
+            )
         require(
-            self.context is None or (decoder is not None and decoder.takes_context),
-            "context: spatial pyramid pooling starts a ladder; give decoder kind ladder, or context null",
+            self.context is None or decoder is None or decoder.takes_context,
+            "context: a pyramid starts a ladder, or stands alone; give decoder kind ladder or null, or context null",
+        )
+        require(
+            self.detail is None or decoder is None,
+            "decoder: a detail branch is in place of one; give decoder null, or no detail",
         )
         wanted = "" if decoder is None else decoder.head
         for name, kind in decoders.kinds().items():
@@ -117,8 +160,16 @@ class Architecture:
 
     @property
     def encoder(self) -> Encoder:
-        """Its stem and stages."""
-        return Encoder(stem=self.stem, stages=self.stages)
+        """Its stem, stages and detail branch."""
+        return Encoder(stem=self.stem, stages=self.stages, detail=self.detail)
+
+    @property
+    def has_plain_convolutions(self) -> bool:
+        """Whether it has some that `rep` re-parameterises."""
+        rows = [row for row in self.rows().values() if isinstance(row, Stage)]
+        in_blocks = any(blocks.kind(row.block).plain for row in rows)
+        in_pyramid = self.context is not None and self.context.kind == "pyramid"
+        return self.stem.is_plain or in_blocks or in_pyramid
 
     @property
     def output_stride(self) -> int:
@@ -152,12 +203,23 @@ class Architecture:
 
         The graph's outputs are the logits at the input's size and, if asked for, one more per auxiliary head.
         """
-        graph = Graph(activation=self.activation, align_corners=self.align_corners, levels=self.levels)
+        norm = Norm(epsilon=self.norm_epsilon, momentum=self.norm_momentum)
+        graph = Graph(
+            activation=self.activation,
+            align_corners=self.align_corners,
+            levels=self.levels,
+            norm=norm,
+            head_norm=Norm(
+                epsilon=self.head_norm_epsilon or norm.epsilon, momentum=self.head_norm_momentum or norm.momentum
+            ),
+            rep=self.rep,
+        )
         encoder = self.encoder
         levels = tuple(encoder.add(graph, level, self.bias) for level in range(self.levels))
         features = Features(levels=levels, encoder=encoder, context=self.context, bias=self.bias)
-        x = features.last
-        if self.decoder is not None:
+        if self.decoder is None:
+            x = self._end(graph, levels[0])
+        else:
             with graph.scope("decoder"):
                 x = self.decoder.add(graph, features)
         graph.outputs.append(graph.resize(self.head.add(graph, x, num_classes), FULL_SIZE))
@@ -168,8 +230,22 @@ class Architecture:
         graph.drop_unused()
         return graph
 
-    def build(self, num_classes: int, *, auxiliary: bool = False) -> Network:
-        """The network, newly initialised; with `auxiliary`, its training-only heads too.
+    def _end(self, graph: Graph, encoded: Encoded) -> Node:
+        """What the head reads where there is no decoder."""
+        last, detail = encoded.stages[-1], self.detail
+        if self.context is not None:
+            width = self.context.largest_width() if detail is None else detail.out_width
+            end = self.context.add(graph, last.before_activation, width)
+        elif detail is not None:
+            end = conv_norm(graph, last.out, detail.out_width, 1, "lateral")
+        else:
+            end = last.out
+        return end if detail is None else detail.merged(graph, end, encoded.sides[-1])
+
+    def build(self, num_classes: int, *, auxiliary: bool = False, trained: bool = False) -> Network:
+        """The network, newly initialised; with `auxiliary`, its training-only heads too, and `trained`, the paths that
+        re-parameterised convolutions are trained as (`space.paths` folds them). A pruned network has one form: a path
+        of the identity would tie what was cut apart.
 
         Raises: UserError for fewer than one class.
         """
@@ -183,7 +259,7 @@ class Architecture:
             widths(graph, self.channels),
             architecture=self,
             num_classes=num_classes,
-            norm_epsilon=self.norm_epsilon,
+            trained=trained and not self.channels,
             auxiliary_weights=tuple(each.weight for each in self.auxiliary) if auxiliary else (),
         )
 
@@ -192,16 +268,25 @@ class Architecture:
         return replace(self, channels={})
 
     def rows(self) -> dict[str, Stage | DecoderStep]:
-        """Its rows of blocks, by the scope of their layers: `stage0`, `stage1`, ..., `decoder.step0`, ..."""
-        stages = {f"stage{index}": stage for index, stage in enumerate(self.stages)}
-        return stages | (dict(self.decoder.rows()) if self.decoder is not None else {})
+        """Its rows of blocks, by the scope of their layers, in the order of computation: `stage0`, `stage1`, ...,
+        `detail0`, ..., `decoder.step0`, ...
+        """
+        sides = list({} if self.detail is None else self.detail.rows().items())
+        rows: dict[str, Stage | DecoderStep] = {}
+        for index, stage in enumerate(self.stages):
+            rows[f"stage{index}"] = stage
+            if index >= len(self.stages) - len(sides):
+                rows |= [sides[index - len(self.stages)]]
+        return rows | (dict(self.decoder.rows()) if self.decoder is not None else {})
 
     def with_rows(self, rows: Mapping[str, Stage | DecoderStep]) -> Architecture:
         """The architecture with other rows of blocks under the same names; not for a pruned one."""
-        stages = tuple(row for row in rows.values() if isinstance(row, Stage))
+        encoder = {name: row for name, row in rows.items() if isinstance(row, Stage)}
+        stages = tuple(encoder.pop(f"stage{index}") for index in range(len(self.stages)))
+        detail = None if self.detail is None else replace(self.detail, parts=tuple(encoder.values()))
         steps = {name: row for name, row in rows.items() if isinstance(row, DecoderStep)}
         decoder = None if self.decoder is None else self.decoder.with_rows(steps)
-        return replace(self, stages=stages, decoder=decoder)
+        return replace(self, stages=stages, detail=detail, decoder=decoder)
 
 
 def allows_image_pyramid(encoder: Encoder) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 import re
 
-from space import architecture, blocks, context, decoder, decoders, head, stage, stem
+from space import architecture, blocks, context, decoder, decoders, detail, head, stage, stem
 from space.choices import Axes, Choice
 from space.errors import ArchitectureError, UserError, nearest
 
-NUMBER_LISTS = ("stage.rates", "context.grids", "decoder.bins")
+NUMBER_LISTS = ("stage.rates", "context.grids", "context.strides", "decoder.bins")
 
 
 @functools.cache
@@ -25,6 +25,7 @@ def ranges() -> Axes:
         **stem.AXES,
         "block": blocks.names(),
         **stage.AXES,
+        **detail.AXES,
         "decoder": ("none", *decoders.kinds()),
         **decoder.WIDTHS,
         **context.AXES,
@@ -51,6 +52,8 @@ def searched() -> Axes:
         "decoder": ("none", *(name for name, kind in decoders.kinds().items() if kind.in_searches)),
         **stem.SEARCHED,
         **stage.SEARCHED,
+        **detail.SEARCHED,
+        **context.SEARCHED,
         **head.SEARCHED,
         **architecture.SEARCHED,
     }

@@ -101,6 +101,8 @@ class Block:
     """Whether a decoder of transposed convolutions may use it."""
     in_image_pyramids: bool = False
     """Whether it keeps a batch normalisation for each level of an image pyramid."""
+    plain: bool = False
+    """Whether its convolutions are made by `space.layers.plain_conv`, which can be re-parameterised."""
     searched: bool = False
     """Whether a search looks at it unless told otherwise."""
 

@@ -1,27 +1,35 @@
-"""SwiftNet's spatial pyramid pooling, and all that is known of it."""
+"""What looks at the whole picture at an encoder's end: SwiftNet's and DDRNet's pyramids, all that is known of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self, get_args
 
+from space import strict
 from space.choices import Axes, Choice, Questioner, numbers, text_of
 from space.graph import Graph, Node
 from space.layers import preactivated
-from space.rules import WIDEST, require, require_range
+from space.rules import WIDEST, require, require_one_of, require_range
+
+Order = Literal["deep", "parallel"]
 
 AXES: Axes = {
-    "context": ("none", "spp"),
+    "context": ("none", "spp", "pyramid"),
     "context.bottleneck": (32, 64, 128),
     "context.grids": ("8-4-2", "4-2-1", "2-1"),
+    "context.order": get_args(Order),
+    "context.width": (32, 48, 64, 96, 128),
+    "context.strides": ("2-4", "2-4-8"),
 }
+SEARCHED: Axes = {"context": ("none", "spp")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialPyramid:
     """SwiftNet's spatial pyramid pooling, at the start of a ladder."""
 
+    kind: Literal["spp"] = field(default="spp", metadata=strict.LEFT_OUT_AT_DEFAULT)
     bottleneck: int
     level_width: int
     grids: tuple[int, ...]
@@ -68,12 +76,98 @@ class SpatialPyramid:
         return f"spatial pyramid pooling over {grids} rows, {self.bottleneck} channels"
 
 
-def ask(questions: Questioner, output_stride: int) -> SpatialPyramid | None:
-    """The context that the answers lead to; grids larger than the feature map are not offered."""
-    height = -(-questions.size[0] // output_stride)
-    possible = [grids for grids in questions.options("context.grids") if max(numbers(str(grids))) <= height]
-    if questions.text("context", "context", lambda kind: kind == "none" or bool(possible)) == "none":
+@dataclass(frozen=True, kw_only=True)
+class PoolingPyramid:
+    """Averages over ever larger windows, and over the whole map, beside the map itself: DDRNet's DAPPM (`deep`) and
+    PIDNet's PAPPM (`parallel`). At the start of a ladder, or behind the last stage where there is no decoder.
+
+    Windows of 2 s + 1 move by s, for each s of `strides`; zeros around the map count. Each mean is convolved to
+    `width` channels, brought back to size and goes through a 3x3 convolution of its own: with the one before it added
+    (`deep`), or the convolved map itself (`parallel`, in PIDNet one convolution in groups, which is the same).
+    """
+
+    kind: Literal["pyramid"] = "pyramid"
+    order: Order
+    width: int
+    strides: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        require_one_of("context.order", self.order, get_args(Order))
+        require_range("context.width", self.width, 1, WIDEST)
+        rising = list(self.strides) == sorted(set(self.strides))
+        require(
+            0 < len(self.strides) <= 8 and rising,
+            f"context.strides: expected 1 to 8 strides, each larger than the one before, got {list(self.strides)}",
+        )
+        for stride in self.strides:
+            require_range("context.strides", stride, 2, 64)
+
+    def largest_width(self) -> int:
+        """The width of its widest layer."""
+        return self.width
+
+    def add(self, graph: Graph, x: Node, width: int) -> Node:
+        """Add its layers behind `x`; `width` channels come out."""
+        with graph.scope("context"):
+            own = preactivated(graph, x, self.width, 1, "scale0")
+            pooled = [graph.average_pool(x, 2 * stride + 1, stride) for stride in self.strides]
+            means = [preactivated(graph, each, self.width, 1, f"scale{index}") for index, each in enumerate(pooled, 1)]
+            means = [graph.resize(mean, x.stride) for mean in means]
+            # One value for each channel: a sum spreads it, and nothing has to be resized.
+            means.append(preactivated(graph, graph.grid_pool(x, 1, 1), self.width, 1, f"scale{len(means) + 1}"))
+            processed = [own]
+            for index, mean in enumerate(means, 1):
+                beside = processed[-1] if self.order == "deep" else own
+                processed.append(self._processed(graph, graph.add(beside, mean), f"process{index}"))
+            squeezed = preactivated(graph, graph.cat(processed), width, 1, "squeeze")
+            return graph.add(squeezed, preactivated(graph, x, width, 1, "shortcut"))
+
+    def _processed(self, graph: Graph, x: Node, name: str) -> Node:
+        """Normalise, activate, 3x3 convolution, in a re-parameterised graph with a bias and trained as two (RPPM)."""
+        x = graph.norm_act(x, f"{name}_", per_level=False)
+        return graph.conv(x, self.width, 3, name, bias=graph.rep, paths="pair" if graph.rep else "")
+
+    def scaled(self, scale: Callable[[int], int], factor: float) -> Self:
+        """At another width, which `scale` gives."""
+        return replace(self, width=scale(self.width))
+
+    def answers(self) -> dict[str, Choice]:
+        """What each of its questions would have to be answered."""
+        own: dict[str, Choice] = {"context.order": self.order, "context.width": self.width}
+        return {"context": "pyramid", "context.strides": text_of(self.strides), **own}
+
+    def words(self) -> str:
+        """For people."""
+        windows = ", ".join(f"{2 * stride + 1}x{2 * stride + 1}" for stride in self.strides)
+        way = "one after the other" if self.order == "deep" else "side by side"
+        return f"means over windows of {windows} and over all, {self.width} channels, processed {way}"
+
+
+Context = SpatialPyramid | PoolingPyramid
+
+
+def ask(questions: Questioner, output_stride: int, *, alone: bool) -> Context | None:
+    """The context that the answers lead to; grids larger than the feature map are not offered, nor windows whose means
+    are as few as one. `alone`: no decoder starts with it, and nothing is asked where none can stand so.
+    """
+    if alone and "pyramid" not in questions.options("context"):
         return None
+    height, width = (-(-length // output_stride) for length in questions.size)
+    grids = [each for each in questions.options("context.grids") if _most(each) <= height]
+    strides = [each for each in questions.options("context.strides") if _most(each) < min(height, width)]
+    possible = {"none": True, "spp": bool(grids) and not alone, "pyramid": bool(strides)}
+    kind = questions.text("context", "context", possible.__getitem__)
+    if kind == "none":
+        return None
+    if kind == "pyramid":
+        order: Order = "deep" if questions.text("context.order", "context.order") == "deep" else "parallel"
+        channels = questions.integer("context.width", "context.width")
+        chosen = questions.text("context.strides", "context.strides", strides.__contains__)
+        return PoolingPyramid(order=order, width=channels, strides=numbers(chosen))
     bottleneck = questions.integer("context.bottleneck", "context.bottleneck")
-    grids = questions.text("context.grids", "context.grids", lambda option: option in possible)
-    return SpatialPyramid(bottleneck=bottleneck, level_width=bottleneck // 3, grids=numbers(grids))
+    rows = questions.text("context.grids", "context.grids", grids.__contains__)
+    return SpatialPyramid(bottleneck=bottleneck, level_width=bottleneck // 3, grids=numbers(rows))
+
+
+def _most(text: Choice) -> int:
+    return max(numbers(str(text)))

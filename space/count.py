@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from space.architecture import Architecture
 from space.channels import Widths, channel_map, parametric, widths
-from space.graph import Graph, Node, output_size
+from space.graph import Graph, Node
+from space.sizes import output_size
 
 FLOAT_BYTES = 4
 
@@ -35,11 +37,14 @@ class Layer:
     multiply_adds: int
 
 
-def parameters(architecture: Architecture, num_classes: int, *, auxiliary: bool = False) -> int:
-    """Trainable parameters; without the training-only auxiliary heads unless asked for."""
+def parameters(architecture: Architecture, num_classes: int, *, auxiliary: bool = False, trained: bool = False) -> int:
+    """Parameters; without the training-only auxiliary heads, and without the paths of re-parameterised convolutions
+    that only training has, unless asked for.
+    """
     graph = architecture.graph(num_classes, auxiliary=auxiliary)
     sizes = widths(graph, architecture.channels)
-    return sum(_parameters(node, _read(node, sizes.given), sizes.out(node)) for node in parametric(graph))
+    found = sum(_parameters(node, _read(node, sizes.given), sizes.out(node)) for node in parametric(graph))
+    return found + (_paths(architecture, graph, sizes).parameters if trained else 0)
 
 
 def multiply_adds(architecture: Architecture, size: tuple[int, int], num_classes: int) -> int:
@@ -104,7 +109,9 @@ class Memory:
     """How many numbers a network holds, at a given input size: no estimate of what a library takes beside them."""
 
     parameters: int
-    """Trainable ones."""
+    """Of the network that runs."""
+    trained_parameters: int
+    """Of the form in which it is trained."""
     outputs: int
     """Of all layers for one image: what a training step keeps until it goes back through them."""
     alive: int
@@ -118,7 +125,7 @@ class Memory:
         """In float32: weights, gradients, two moments, and for a batch of images the outputs of all layers and the
         gradients that are alive.
         """
-        return FLOAT_BYTES * (4 * self.parameters + batch * (self.outputs + self.alive))
+        return FLOAT_BYTES * (4 * self.trained_parameters + batch * (self.outputs + self.alive))
 
 
 def memory(architecture: Architecture, size: tuple[int, int], num_classes: int) -> Memory:
@@ -133,7 +140,40 @@ def memory(architecture: Architecture, size: tuple[int, int], num_classes: int) 
         most = max(most, now)
         now -= sum(elements[index] for index in set(node.inputs) if last[index] == node.index)
     parameters = sum(_parameters(node, _read(node, sizes.given), sizes.out(node)) for node in parametric(graph))
-    return Memory(parameters=parameters, outputs=sum(elements), alive=most)
+    paths = _paths(architecture, graph, sizes)
+    outputs = sum(count * elements[index] for index, count in paths.outputs.items())
+    return Memory(
+        parameters=parameters,
+        trained_parameters=parameters + paths.parameters,
+        outputs=sum(elements) + outputs,
+        alive=most,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Paths:
+    """What training adds to re-parameterised convolutions."""
+
+    parameters: int
+    outputs: Mapping[int, int]
+    """Index of a node to how many tensors like its output are computed beside it."""
+
+
+def _paths(architecture: Architecture, graph: Graph, sizes: Widths) -> _Paths:
+    parameters, outputs = 0, {}
+    for node in graph.nodes:
+        if not node.paths or architecture.channels:
+            continue
+        read, out = _read(node, sizes.given), sizes.out(node)
+        parameters += out  # a normalisation has two numbers for each channel where the one convolution has a bias
+        if node.paths == "pair":
+            parameters += math.prod(node.kernel) * read * out + 2 * out
+            outputs[node.index] = 4
+            continue
+        identity = read == out and node.step == (1, 1)
+        parameters += (read * out + 3 * out) + (out * out + 3 * out) + (2 * out if identity else 0)
+        outputs[node.index] = 8 if identity else 6
+    return _Paths(parameters=parameters, outputs=outputs)
 
 
 def groups(architecture: Architecture) -> dict[str, int]:

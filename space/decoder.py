@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 from space.block import LAST
 from space.choices import Axes, Choice, Questioner
-from space.context import SpatialPyramid
+from space.context import Context
 from space.encoder import Encoded, Encoder
 from space.graph import Graph, Node
 from space.stage import DecoderStep
@@ -24,7 +24,7 @@ class Features:
     levels: tuple[Encoded, ...]
     """Of each level of the image pyramid (one, unless a network has one)."""
     encoder: Encoder
-    context: SpatialPyramid | None
+    context: Context | None
     bias: bool
 
     @property

@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from space import blocks
 from space.block import Output
+from space.detail import Detail
 from space.graph import Graph, Node
 from space.rules import require
 from space.stage import Stage
@@ -23,17 +24,20 @@ class Encoded:
     stem: Node
     stages: tuple[Output, ...]
     """Each stage's output and what a ladder may tap."""
+    sides: tuple[Output, ...] = ()
+    """The same of each part of a detail branch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """The part of a network that becomes coarser.
+    """The part of a network that becomes coarser, and a branch beside it that does not.
 
-    Raises: ArchitectureError when a stage cannot follow what comes before it.
+    Raises: ArchitectureError when a stage cannot follow what comes before it, or a branch not stand beside them.
     """
 
     stem: Stem
     stages: tuple[Stage, ...]
+    detail: Detail | None = None
 
     def __post_init__(self) -> None:
         width = self.stem.out_width
@@ -44,6 +48,8 @@ class Encoder:
                 f"got {stage.width}",
             )
             width = stage.out_width
+        if self.detail is not None:
+            self.detail.check(self.stages)
 
     @property
     def grows(self) -> tuple[bool, ...]:
@@ -78,9 +84,16 @@ class Encoder:
         graph.level = level
         image = graph.resize(graph.image, (2**level, 2**level), mode="bicubic")
         x = stem = self.stem.add(graph, image, bias)
-        outputs = []
+        outputs: list[Output] = []
+        sides: list[Output] = []
         for index, stage in enumerate(self.stages):
             with graph.scope(f"stage{index}"):
-                outputs.append(stage.add(graph, x, bias))
-            x = outputs[-1].out
-        return Encoded(stem=stem, stages=tuple(outputs))
+                output = stage.add(graph, x, bias)
+            if self.detail is not None and index > self.detail.start:
+                passed = [each.width for each in self.stages[self.detail.start + 1 : index + 1]]
+                read = sides[-1] if sides else outputs[-1]
+                output, side = self.detail.add(graph, read.out, output, passed, bias)
+                sides.append(side)
+            outputs.append(output)
+            x = output.out
+        return Encoded(stem=stem, stages=tuple(outputs), sides=tuple(sides))

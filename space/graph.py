@@ -41,8 +41,17 @@ LayerKind = Literal[
     "add",
     "gate",
 ]
+Paths = Literal["", "residual", "pair"]
 PARAMETRIC = ("conv", "deconv", "norm", "act")
 WHOLE: Pair = (1, 1)  # the grid of one cell: the mean of a map
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """What batch normalisation adds to the variance, and how much of each batch its running statistics take."""
+
+    epsilon: float = 1e-5
+    momentum: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,6 +74,12 @@ class Node:
     bias: bool = False
     mode: str = ""
     probability: float = 0.0
+    norm: Norm = Norm()
+    """Of a normalisation, and of those that training adds."""
+    paths: Paths = ""
+    """What training adds to a convolution with bias (`space.paths`): `residual`, two 1x1 ones in a row and the identity
+    where it neither strides nor widens (RDRNet); `pair`, a second one like it.
+    """
     grid: Pair | None = None
     """Rows and columns of pooled cells; 0 columns for as many as keep them square."""
 
@@ -95,7 +110,16 @@ class _Window(TypedDict):
 class Graph:
     """A network under construction; `nodes` is the result."""
 
-    def __init__(self, *, activation: str, align_corners: bool, levels: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        activation: str,
+        align_corners: bool,
+        levels: int = 1,
+        norm: Norm = Norm(),
+        head_norm: Norm = Norm(),
+        rep: bool = False,
+    ) -> None:
         self.nodes: list[Node] = []
         self.ties: list[tuple[Atoms, Atoms]] = []
         self.fixed: list[Atoms] = []
@@ -103,6 +127,9 @@ class Graph:
         self.activation = activation
         self.align_corners = align_corners
         self.levels = levels
+        self.rep = rep
+        self._norm = norm
+        self._head_norm = head_norm
         self.level = 0
         self._atoms = 0
         self._scopes: list[str] = []
@@ -118,6 +145,14 @@ class Graph:
         yield
         self._scopes.pop()
 
+    @contextmanager
+    def head_scope(self, name: str) -> Iterator[None]:
+        """The same for a head, whose normalisation may be another."""
+        norm, self._norm = self._norm, self._head_norm
+        with self.scope(name):
+            yield
+        self._norm = norm
+
     def conv(
         self,
         x: Node,
@@ -129,8 +164,10 @@ class Graph:
         dilation: int = 1,
         bias: bool = False,
         fixed: bool = False,
+        paths: Paths = "",
     ) -> Node:
         """Convolution with padding that keeps ceil(size / step). A name used before shares its weights."""
+        assert bias or not paths, "what is folded into a convolution leaves it a bias"
         kernel, step = _pair(kernel), _pair(step)
         return self._add(
             Node(
@@ -144,6 +181,8 @@ class Graph:
                 step=step,
                 dilation=_dilation(kernel, dilation),
                 bias=bias,
+                norm=self._norm,
+                paths=paths,
                 grid=x.grid,
             )
         )
@@ -192,7 +231,7 @@ class Graph:
         path = self._path(name)
         if self.levels > 1 and per_level:
             path += f"_level{self.level}"
-        return self._add(Node(**self._behind(x), kind="norm", stride=x.stride, name=path, grid=x.grid))
+        return self._add(Node(**self._behind(x), kind="norm", stride=x.stride, name=path, norm=self._norm, grid=x.grid))
 
     def act(self, x: Node, name: str) -> Node:
         """The architecture's activation; PReLU has a slope per channel."""
@@ -348,15 +387,3 @@ def _dilation(kernel: Pair, dilation: int) -> Pair:
 def _window(x: Node, kernel: int, step: int) -> _Window:
     assert x.grid is None, "cells of a grid are not pooled again"
     return {"stride": (x.stride[0] * step, x.stride[1] * step), "kernel": (kernel, kernel), "step": (step, step)}
-
-
-def output_size(node: Node, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a node's output when the image has `size` (height, width)."""
-    height, width = -(-size[0] // node.stride[0]), -(-size[1] // node.stride[1])
-    return (height, width) if node.grid is None else grid_size(node.grid, height, width)
-
-
-def grid_size(grid: Pair, height: int, width: int) -> Pair:
-    """Rows and columns of pooled cells: as square as the feature map allows where no columns are given."""
-    rows, columns = grid
-    return rows, columns or max(1, round(rows * width / height))

@@ -8,13 +8,15 @@ from typing import Literal, Self, get_args
 
 from space import strict
 from space.choices import Axes, Choice, Questioner
-from space.encoder import Encoded
+from space.encoder import Encoded, Encoder
 from space.graph import Graph, Node
-from space.layers import separable
+from space.layers import preactivated, separable
 from space.rules import WIDEST, require, require_one_of, require_range
 
-HeadKind = Literal["linear", "linear_nobias", "sep", "preact", "deconv2", "sep2"]
-AuxiliaryKind = Literal["sep", "conv3"]
+HeadKind = Literal["linear", "linear_nobias", "sep", "preact", "deconv2", "sep2", "preact3"]
+AuxiliaryKind = Literal["sep", "conv3", "preact3"]
+Branch = Literal["trunk", "detail"]
+Tap = Literal["act", "sum"]
 
 AUXILIARY_WEIGHT = 0.4  # NDNet's
 AUXILIARY_WIDTH = 128  # of a separable one
@@ -26,26 +28,31 @@ WORDS: Mapping[HeadKind, str] = {
     "preact": "normalise, activate, 1x1 convolution",
     "deconv2": "transposed 2x2 convolution to full size",
     "sep2": "two separable convolutions, then 1x1",
+    "preact3": "normalise, activate, 3x3 convolution, and again 1x1",
 }
 AXES: Axes = {
-    "head": ("linear", "linear_nobias", "sep", "preact", "sep2"),
+    "head": ("linear", "linear_nobias", "sep", "preact", "sep2", "preact3"),
     "head.width": (32, 64, 128),
-    "auxiliary": ("none", "linear", "sep", "conv3"),
+    "auxiliary": ("none", "linear", "sep", "conv3", "preact3"),
+    "auxiliary.branch": get_args(Branch),
+    "auxiliary.tap": get_args(Tap),
+    "auxiliary.width": (32, 64, 128),
 }
 SEARCHED: Axes = {
     "head": ("linear", "linear_nobias", "sep", "preact"),
     "head.width": (32, 64),
     "auxiliary": ("none",),
 }
-WITH_WIDTH = ("sep", "sep2")  # kinds of heads
+WITH_WIDTH = ("sep", "sep2", "preact3")  # kinds of heads
 STEM = -1  # in place of a stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """From features to logits. `sep`: a separable convolution to `width` first; `sep2`: two of them, normalised and
-    activated inside too (as in public code for Fast-SCNN); `preact`: normalise and activate first; `deconv2`: a
-    transposed 2x2 convolution to full size; `width` is 0 where there is none to choose.
+    activated inside too (as in public code for Fast-SCNN); `preact`: normalise and activate first; `preact3`: that, a
+    3x3 convolution to `width`, and that again (DDRNet); `deconv2`: a transposed 2x2 convolution to full size; `width`
+    is 0 where there is none to choose.
     """
 
     kind: HeadKind
@@ -60,14 +67,16 @@ class Head:
 
     def add(self, graph: Graph, x: Node, num_classes: int) -> Node:
         """Add its layers behind `x`; the logits."""
-        with graph.scope("head"):
+        with graph.head_scope("head"):
             if self.kind == "sep":
                 x = separable(graph, x, self.width)
             for index in range(2 if self.kind == "sep2" else 0):
                 with graph.scope(f"sep{index}"):
                     x = graph.norm_act(graph.depthwise(x, "depthwise"), "depthwise_")
                     x = graph.norm_act(graph.conv(x, self.width, 1, "pointwise"))
-            if self.kind == "preact":
+            if self.kind == "preact3":
+                x = preactivated(graph, x, self.width, 3, "conv")
+            if self.kind in ("preact", "preact3"):
                 x = graph.norm_act(x, per_level=False)
             if self.kind == "deconv2":
                 return graph.deconv(x, num_classes, 2, "logits", fixed=True)
@@ -89,37 +98,60 @@ class Head:
 @dataclass(frozen=True, kw_only=True)
 class Auxiliary:
     """A head on a stage's output, or with stage -1 on the stem's, that only training sees: a convolution to `width` (0:
-    none), separable or a 3x3 that is normalised and activated (`conv3`, Fast-SCNN), then 1x1.
+    none), separable or a 3x3 that is normalised and activated (`conv3`, Fast-SCNN; `preact3`, DDRNet, before it too),
+    then 1x1.
+
+    On the `branch` detail, `stage` counts its parts. The `tap` sum is the output before its last activation.
     """
 
     stage: int
     width: int
     weight: float
     kind: AuxiliaryKind = field(default="sep", metadata=strict.LEFT_OUT_AT_DEFAULT)
+    branch: Branch = field(default="trunk", metadata=strict.LEFT_OUT_AT_DEFAULT)
+    tap: Tap = field(default="act", metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         require_range("auxiliary.width", self.width, 0, WIDEST)
         require_one_of("auxiliary.kind", self.kind, get_args(AuxiliaryKind))
-        require(self.width > 0 or self.kind == "sep", "auxiliary.kind: conv3 needs a width; give one")
+        require_one_of("auxiliary.branch", self.branch, get_args(Branch))
+        require_one_of("auxiliary.tap", self.tap, get_args(Tap))
+        require(self.width > 0 or self.kind == "sep", f"auxiliary.kind: {self.kind} needs a width; give one")
         object.__setattr__(self, "weight", float(self.weight))
         require_range("auxiliary.weight", self.weight, 0.0, 10.0)
 
+    def check(self, encoder: Encoder) -> None:
+        """Raises: ArchitectureError when there is no such stage, or part of the detail branch."""
+        if self.branch == "trunk":
+            require_range("auxiliary.stage", self.stage, STEM, len(encoder.stages) - 1)
+            require(self.tap == "act" or self.stage != STEM, "auxiliary.tap: of a stem there is only act; give that")
+            return
+        require(encoder.detail is not None, "auxiliary.branch: there is no detail branch; give trunk")
+        assert encoder.detail is not None, "as it says above"
+        require_range("auxiliary.stage", self.stage, 0, len(encoder.detail.parts) - 1)
+
     def source(self, encoded: Encoded) -> Node:
         """What it reads."""
-        return encoded.stem if self.stage == STEM else encoded.stages[self.stage].out
+        if self.stage == STEM:
+            return encoded.stem
+        output = (encoded.stages if self.branch == "trunk" else encoded.sides)[self.stage]
+        return output.out if self.tap == "act" else output.before_activation
 
     def add(self, graph: Graph, x: Node, num_classes: int, name: str) -> Node:
         """Add its layers behind `x`, under a name; the logits."""
-        with graph.scope(name):
+        with graph.head_scope(name):
             if self.kind == "conv3":
                 x = graph.norm_act(graph.conv(x, self.width, 3, "conv"))
+            elif self.kind == "preact3":
+                x = graph.norm_act(preactivated(graph, x, self.width, 3, "conv"), per_level=False)
             elif self.width:
                 x = separable(graph, x, self.width)
             return graph.conv(x, num_classes, 1, "logits", bias=True, fixed=True)
 
     def answers(self) -> dict[str, Choice]:
         """What each of its questions would have to be answered."""
-        return {"auxiliary": self.kind if self.width else "linear", "auxiliary.stage": self.stage}
+        own = {f"auxiliary.{name}": getattr(self, name) for name in ("stage", "branch", "tap", "width")}
+        return {"auxiliary": self.kind if self.width else "linear", **own}
 
 
 def ask(questions: Questioner, only: str) -> Head:
@@ -128,13 +160,27 @@ def ask(questions: Questioner, only: str) -> Head:
     return Head(kind=kind, width=questions.integer("head.width", "head.width") if kind in WITH_WIDTH else 0)
 
 
-def ask_auxiliary(questions: Questioner, stages: int) -> tuple[Auxiliary, ...]:
+def ask_auxiliary(questions: Questioner, encoder: Encoder) -> tuple[Auxiliary, ...]:
     """The head of training that the answers lead to, if any."""
-    kind = questions.text("auxiliary", "auxiliary")
+    branches = _branches(questions, encoder)
+    kind = questions.text("auxiliary", "auxiliary", lambda kind: kind != "preact3" or bool(branches))
+    stages = len(encoder.stages)
     if kind == "none":
         return ()
     if kind == "conv3":
         stage = int(questions.ask("auxiliary.stage", range(STEM, stages)))
         return (Auxiliary(stage=stage, width=DENSE_AUXILIARY_WIDTH, weight=AUXILIARY_WEIGHT, kind="conv3"),)
+    if kind == "preact3":
+        branch: Branch = questions.text("auxiliary.branch", "auxiliary.branch", branches.__contains__)  # type: ignore[assignment]  # options are of the axis
+        stage = int(questions.ask("auxiliary.stage", range(branches[branch])))
+        tap: Tap = questions.text("auxiliary.tap", "auxiliary.tap")  # type: ignore[assignment]
+        width = questions.integer("auxiliary.width", "auxiliary.width")
+        return (Auxiliary(stage=stage, width=width, weight=AUXILIARY_WEIGHT, kind="preact3", branch=branch, tap=tap),)
     stage = int(questions.ask("auxiliary.stage", range(stages)))
     return (Auxiliary(stage=stage, width=AUXILIARY_WIDTH if kind == "sep" else 0, weight=AUXILIARY_WEIGHT),)
+
+
+def _branches(questions: Questioner, encoder: Encoder) -> dict[str, int]:
+    """Branches that an auxiliary head may stand on, and of how many stages."""
+    there = {"trunk": len(encoder.stages), "detail": 0 if encoder.detail is None else len(encoder.detail.parts)}
+    return {name: count for name, count in there.items() if count and name in questions.options("auxiliary.branch")}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from space.graph import Graph, Node
 
+PLAIN_KERNEL = 3  # of a convolution that can be re-parameterised
+
 
 def cat_downsampler(graph: Graph, x: Node, width: int, bias: bool) -> Node:
     """ENet's and ERFNet's downsampler: a strided 3x3 convolution beside a max pool, concatenated; where that leaves the
@@ -29,3 +31,27 @@ def separable(graph: Graph, x: Node, width: int) -> Node:
 def total(graph: Graph, terms: list[Node]) -> Node:
     """The sum of one or more terms."""
     return terms[0] if len(terms) == 1 else graph.add(*terms)
+
+
+def conv_norm(graph: Graph, x: Node, width: int, kernel: int, name: str, *, step: int = 1) -> Node:
+    """Convolve, normalise."""
+    return graph.norm(graph.conv(x, width, kernel, name, step=step), f"{name}_norm")
+
+
+def plain_conv(
+    graph: Graph,
+    x: Node,
+    width: int,
+    name: str,
+    *,
+    kernel: int = PLAIN_KERNEL,
+    step: int = 1,
+    dilation: int = 1,
+    bias: bool = False,
+) -> Node:
+    """A convolution and its normalisation; where the graph is re-parameterised, one convolution with bias, that is
+    trained as a sum of normalised paths.
+    """
+    if graph.rep and kernel == PLAIN_KERNEL:
+        return graph.conv(x, width, kernel, name, step=step, dilation=dilation, bias=True, paths="residual")
+    return graph.norm(graph.conv(x, width, kernel, name, step=step, dilation=dilation, bias=bias), f"{name}_norm")

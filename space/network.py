@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from space.channels import Widths, parametric
-from space.graph import Graph, Node, grid_size
+from space.graph import Graph, Node
+from space.paths import SeveralPaths
+from space.sizes import grid_size
 
 Operation = Callable[..., Tensor]
 
@@ -34,15 +36,15 @@ class Network(nn.Module):
         *,
         architecture: Any,
         num_classes: int,
-        norm_epsilon: float,
         auxiliary_weights: tuple[float, ...] = (),
+        trained: bool = False,
     ) -> None:
         """Use `Architecture.build`. `sizes`: channels of the graph's nodes after narrowing; `auxiliary_weights`: of the
-        loss of each head that only training sees.
+        loss of each head that only training sees; `trained`: with the paths that only training sees.
         """
         super().__init__()
         for node in parametric(graph):
-            self._register(node.name, _layer(node, sizes, norm_epsilon))
+            self._register(node.name, _layer(node, sizes, trained))
         self.architecture = architecture
         self.num_classes = num_classes
         self.auxiliary_weights = auxiliary_weights
@@ -124,16 +126,16 @@ class Network(nn.Module):
 _ACTIVATIONS: dict[str, Operation] = {"relu": functional.relu, "relu6": functional.relu6}
 
 
-def _layer(node: Node, sizes: Widths, norm_epsilon: float) -> nn.Module:
+def _layer(node: Node, sizes: Widths, trained: bool) -> nn.Module:
     width = sizes.out(node)
     if node.kind == "norm":
-        return nn.BatchNorm2d(width, eps=norm_epsilon, momentum=0.1)
+        return nn.BatchNorm2d(width, eps=node.norm.epsilon, momentum=node.norm.momentum)
     if node.kind == "act":
         return nn.PReLU(width)
     if node.kind == "deconv":
         padding = 1 if node.kernel == (3, 3) else 0
         return nn.ConvTranspose2d(sizes.read(node), width, node.kernel, stride=2, padding=padding, bias=node.bias)
-    return nn.Conv2d(
+    convolution = nn.Conv2d(
         sizes.read(node),
         width,
         node.kernel,
@@ -143,6 +145,7 @@ def _layer(node: Node, sizes: Widths, norm_epsilon: float) -> nn.Module:
         groups=width // node.group if node.group else 1,
         bias=node.bias,
     )
+    return SeveralPaths(convolution, node.paths, node.norm) if trained and node.paths else convolution
 
 
 def _size_at(size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:

@@ -7,13 +7,12 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from space import blocks, decoders, fusion, stem
+from space import blocks, decoders, detail, fusion, stem
 from space import context as contexts
 from space import head as heads
 from space.architecture import Architecture, allows_image_pyramid
 from space.block import Block, Unit
 from space.choices import Choice, Questioner, numbers
-from space.context import SpatialPyramid
 from space.decoder import Decoder
 from space.encoder import Encoder
 from space.errors import ArchitectureError
@@ -36,9 +35,12 @@ def ask(questions: Questioner) -> Architecture:
     levels, context = 1, None
     if decoder is not None and decoder.takes_image_pyramid:
         levels = questions.integer("levels", "levels", lambda n: n == 1 or allows_image_pyramid(encoder))
-    if decoder is not None and decoder.takes_context:
-        context = _context(questions, encoder, levels)
-    return Architecture(
+    if decoder is None:
+        stages, branch = detail.ask(questions, encoder.stages, encoder.strides)
+        encoder = replace(encoder, stages=stages, detail=branch)
+    if levels == 1 and (decoder is None or decoder.takes_context):
+        context = contexts.ask(questions, encoder.output_stride, alone=decoder is None)
+    found = Architecture(
         stem=encoder.stem,
         stages=encoder.stages,
         context=context,
@@ -49,18 +51,21 @@ def ask(questions: Questioner) -> Architecture:
         norm_epsilon=float(questions.pick("norm_epsilon", "norm_epsilon")),
         bias=bool(questions.pick("bias", "bias")),
         align_corners=bool(questions.pick("align_corners", "align_corners")),
-        auxiliary=heads.ask_auxiliary(questions, len(encoder.stages)),
+        auxiliary=heads.ask_auxiliary(questions, encoder),
+        detail=encoder.detail,
+        norm_momentum=float(questions.pick_newer("norm_momentum")),
+        head_norm_epsilon=float(questions.pick_newer("head_norm_epsilon")),
+        head_norm_momentum=float(questions.pick_newer("head_norm_momentum")),
     )
+    can = levels == 1 and not found.stem.bias and found.has_plain_convolutions
+    rep = bool(questions.pick_newer("rep", lambda rep: not rep or can))
+    return replace(found, rep=True) if rep else found
 
 
 def _decoder(questions: Questioner, encoder: Encoder) -> Decoder | None:
     kinds = decoders.kinds()
     name = questions.text("decoder", "decoder", lambda name: name == "none" or kinds[name].possible(questions, encoder))
     return None if name == "none" else kinds[name].ask(questions, encoder)
-
-
-def _context(questions: Questioner, encoder: Encoder, levels: int) -> SpatialPyramid | None:
-    return contexts.ask(questions, encoder.output_stride) if levels == 1 else None
 
 
 @functools.lru_cache(maxsize=1024)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from space.architecture import Architecture
+from space.decoder import Decoder
+from space.detail import Detail
 from space.errors import ArchitectureError
 from space.rules import WIDEST
 from space.stage import Stage
@@ -46,16 +48,16 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
     incoming = stem.out_width
     for stage, grows in zip(architecture.stages, architecture.encoder.grows, strict=True):
         least = max(stage.narrowest, incoming + 1 if grows else 1)
-        width, unit = scaled(stage.width, least), stage.width_unit
-        stages.append(replace(stage, width=-(-width // unit) * unit))
+        stages.append(stage.with_width(scaled(stage.width, least)))
         incoming = stages[-1].out_width
-    context, decoder = architecture.context, architecture.decoder
+    context, decoder, detail = architecture.context, architecture.decoder, architecture.detail
     return replace(
         architecture,
         stem=stem,
         stages=tuple(stages),
         context=None if context is None else context.scaled(scaled, factor),
         decoder=None if decoder is None else decoder.scaled(scaled),
+        detail=None if detail is None else detail.with_widths(scaled),
         head=architecture.head.scaled(scaled),
     )
 
@@ -69,8 +71,10 @@ def bisected(low: float, high: float, fits: Callable[[float], bool]) -> float:
 
 
 def parts(architecture: Architecture) -> int:
-    """How many parts have a width of their own: stages, a decoder, a separable head; numbered in this order."""
-    return len(architecture.stages) + (architecture.decoder is not None) + bool(architecture.head.width)
+    """How many parts have a width of their own: stages, a decoder or a detail branch, a separable head; numbered in
+    this order.
+    """
+    return len(architecture.stages) + (_beyond(architecture) is not None) + bool(architecture.head.width)
 
 
 def notches(architecture: Architecture, part: int, *, vector: int) -> tuple[int, ...]:
@@ -95,7 +99,7 @@ def with_part(architecture: Architecture, part: int, count: int) -> Architecture
     def moved(width: int) -> int:
         return width if count == 0 else max(notch, (width // notch + count) * notch)
 
-    stages, decoder = architecture.stages, architecture.decoder
+    stages, beyond = architecture.stages, _beyond(architecture)
     if part < len(stages):
         wider = replace(stages[part], width=moved(stages[part].width))
         changed = replace(architecture, stages=(*stages[:part], wider, *stages[part + 1 :]))
@@ -105,19 +109,26 @@ def with_part(architecture: Architecture, part: int, count: int) -> Architecture
                 "beside its convolution; change the widths around it too"
             )
         return changed
-    if part > len(stages) or decoder is None:
+    if part > len(stages) or beyond is None:
         return replace(architecture, head=architecture.head.scaled(moved))
-    return replace(architecture, decoder=decoder.with_widths(moved))
+    if isinstance(beyond, Decoder):
+        return replace(architecture, decoder=beyond.with_widths(moved))
+    return replace(architecture, detail=beyond.with_widths(moved))
+
+
+def _beyond(architecture: Architecture) -> Decoder | Detail | None:
+    """What has widths of its own beside the stages and the head: never both."""
+    return architecture.detail if architecture.decoder is None else architecture.decoder
 
 
 def _width_and_notch(architecture: Architecture, part: int) -> tuple[int, int]:
-    """Of a decoder with several widths, the first."""
-    stages, decoder = architecture.stages, architecture.decoder
+    """Of a decoder or a branch with several widths, the first."""
+    stages, beyond = architecture.stages, _beyond(architecture)
     if part < len(stages):
         return stages[part].width, math.lcm(STEP, stages[part].width_unit)
-    if part > len(stages) or decoder is None:
+    if part > len(stages) or beyond is None:
         return architecture.head.width, STEP
-    return decoder.first_width(), math.lcm(STEP, decoder.width_unit())
+    return beyond.first_width(), math.lcm(STEP, beyond.width_unit())
 
 
 def _largest_width(architecture: Architecture) -> int:
@@ -126,4 +137,6 @@ def _largest_width(architecture: Architecture) -> int:
         widths.append(architecture.decoder.largest_width())
     if architecture.context is not None:
         widths.append(architecture.context.largest_width())
+    if architecture.detail is not None:
+        widths += [part.width for part in architecture.detail.parts]
     return max(widths)

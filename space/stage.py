@@ -38,7 +38,7 @@ AXES: Axes = {
     "stage.stride": (1, 2),
     "stage.rates": (*RATES, "14", "1-4-8", "1-2-4-4-8-10", "4-4-8-8-16-16", "1-1-2-4-4-4-4-14-14-14-14-14-14"),
     "stage.dropout": (0.0, 0.03, 0.1, 0.3),
-    "stage.expansion": (1, 4, 6),
+    "stage.expansion": (1, 4, 6, 2),
 }
 SEARCHED: Axes = {
     "stages": (2, 3, 4),
@@ -131,6 +131,11 @@ class Stage:
     def width_unit(self) -> int:
         """What the width has to be a multiple of."""
         return blocks.kind(self.block).width_unit(_unit(self, self.rates))
+
+    def with_width(self, width: int) -> Self:
+        """The stage at this width, or the next that its blocks can have."""
+        unit = self.width_unit
+        return replace(self, width=-(-max(width, self.narrowest) // unit) * unit)
 
     def kept(self, indices: Sequence[int]) -> Self:
         """The stage with these of its blocks."""

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from space import strict
 from space.choices import Axes, Choice, Questioner
 from space.graph import Graph, Node
-from space.layers import cat_downsampler
+from space.layers import PLAIN_KERNEL, cat_downsampler, plain_conv
 from space.rules import IMAGE_CHANNELS, WIDEST, require, require_one_of, require_range
 
 StemKind = Literal["cat", "convs", "conv_pool"]
@@ -25,12 +25,14 @@ AXES: Axes = {
     "stem.rising": (False, True),
     "stem.separable": (False, True),
     "stem.image_average": (False, True),
+    "stem.bias": (False, True),
 }
 SEARCHED: Axes = {
     "stem.halvings": (1,),
     "stem.rising": (False,),
     "stem.separable": (False,),
     "stem.image_average": (False,),
+    "stem.bias": (False,),
 }
 
 
@@ -42,7 +44,8 @@ class Stem:
     `image` joins the half-size image to the output (FPLNet: max-pooled, and activated before the normalisation too;
     with `image_average` as in DABNet, averaged). Of `convs`, the first `halvings` convolutions are strided;
     where they are `rising`, their widths grow evenly from half of `width` to all of it (STDC); where they are
-    `separable`, all but the first are (Fast-SCNN).
+    `separable`, all but the first are (Fast-SCNN). `bias`: its convolutions have biases in front of their normalisation
+    (DDRNet).
     """
 
     kind: StemKind
@@ -54,6 +57,7 @@ class Stem:
     rising: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
     separable: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
     image_average: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    bias: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         require_one_of("stem.kind", self.kind, get_args(StemKind))
@@ -75,9 +79,10 @@ class Stem:
             1 <= self.halvings <= self.convolutions,
             f"stem.halvings: expected 1 to {self.convolutions}, as there are convolutions, got {self.halvings}",
         )
-        alone = self.halvings > 1 or self.rising or self.separable
+        alone = self.halvings > 1 or self.rising or self.separable or self.bias
         require(
-            not alone or self.kind == "convs", "stem: halvings, rising and separable are of a `convs` stem; leave them"
+            not alone or self.kind == "convs",
+            "stem: halvings, rising, separable and bias are of a `convs` stem; leave them",
         )
         require(
             self.convolutions > 1 or not (self.rising or self.separable),
@@ -103,6 +108,11 @@ class Stem:
         return self.width + (IMAGE_CHANNELS if self.image else 0)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it has 3x3 convolutions that can be re-parameterised."""
+        return self.kind != "cat" and self.kernel == PLAIN_KERNEL
+
+    @property
     def takes_image_pyramid(self) -> bool:
         """Whether an image pyramid may start with it."""
         return self.kind != "cat" and not self.image
@@ -117,10 +127,10 @@ class Stem:
                 step = 2 if index < self.halvings else 1
                 if index and self.separable:
                     x = graph.norm_act(graph.depthwise(x, f"conv{index}_depthwise", step=step), f"conv{index}_inner_")
-                    x = graph.conv(x, width, 1, f"conv{index}")
+                    x = graph.norm(graph.conv(x, width, 1, f"conv{index}", bias=self.bias), f"conv{index}_norm")
                 else:
-                    x = graph.conv(x, width, self.kernel, f"conv{index}", step=step)
-                x = graph.norm_act(x, f"conv{index}_")
+                    x = plain_conv(graph, x, width, f"conv{index}", kernel=self.kernel, step=step, bias=self.bias)
+                x = graph.act(x, f"conv{index}_act")
             if self.kind == "conv_pool":
                 x = graph.max_pool(x, 3)
             if self.image_average:
@@ -151,6 +161,7 @@ class Stem:
         words = ["the first strided" if self.halvings == 1 else f"the first {self.halvings} strided"]
         words += ["of rising width"] if self.rising else []
         words += ["all but the first separable"] if self.separable else []
+        words += ["with biases"] if self.bias else []
         return ", ".join(words)
 
 
@@ -173,7 +184,7 @@ def ask(questions: Questioner, fits: Callable[[Stem], bool]) -> Stem:
     average = image and bool(questions.pick_newer("stem.image_average"))
     plain = Stem(kind="convs", width=width, convolutions=convolutions, image=image, image_average=average)
     if convolutions == 1:
-        return plain
+        return replace(plain, bias=bool(questions.pick_newer("stem.bias")))
 
     def halved(count: Choice) -> bool:
         return int(count) <= convolutions and fits(replace(plain, halvings=int(count)))
@@ -183,4 +194,5 @@ def ask(questions: Questioner, fits: Callable[[Stem], bool]) -> Stem:
         halvings=1 if image else int(questions.pick_newer("stem.halvings", halved)),
         rising=bool(questions.pick_newer("stem.rising")),
         separable=bool(questions.pick_newer("stem.separable")),
+        bias=bool(questions.pick_newer("stem.bias")),
     )

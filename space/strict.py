@@ -201,16 +201,25 @@ def _any_scalar(node: yaml.Node, kinds: list[Any], key: str, source: str) -> Any
 
 
 def _of_kind(node: yaml.Node, options: list[Any], key: str, source: str) -> Any:
-    """Which of several dataclasses a mapping means: each has a `kind` field with one literal value."""
+    """Which of several dataclasses a mapping means: each has a `kind` field with one literal value. The one that leaves
+    it out is meant where it is missing.
+    """
     kinds = {typing.get_args(_annotations(option)["kind"])[0]: option for option in options}
-    return kinds[_kind_of(node, tuple(kinds), key, source)]
+    unsaid = [name for name, option in kinds.items() if _leaves_out(option, "kind")]
+    return kinds[_kind_of(node, tuple(kinds), key, source, *unsaid)]
 
 
-def _kind_of(node: yaml.Node, kinds: tuple[str, ...], key: str, source: str) -> str:
-    """What the `kind` of a mapping says, one of `kinds`."""
+def _leaves_out(cls: Any, name: str) -> bool:
+    return any(field.name == name and field.metadata.get("left_out_at_default") for field in dataclasses.fields(cls))
+
+
+def _kind_of(node: yaml.Node, kinds: tuple[str, ...], key: str, source: str, unsaid: str = "") -> str:
+    """What the `kind` of a mapping says, one of `kinds`; `unsaid`, if any, where it says nothing."""
     for name, _, item in _pairs(node, key, source):
         if name == "kind":
             return str(_literal(item, kinds, f"{key}.kind", source))
+    if unsaid:
+        return unsaid
     raise UserError(f"{_where(node, key, source)}: missing kind; give one of {', '.join(kinds)}")
 
 

@@ -31,11 +31,12 @@ ROOMS = (
     "nas.cli",
 )  # fmt: skip
 SPACE_ROOMS = (
-    "space.errors", "space.rules", "space.extensions", "space.strict", "space.choices", "space.graph", "space.channels",
-    "space.network", "space.layers", "space.block", "space.blocks", "space.fusion", "space.stem", "space.stage",
-    "space.encoder", "space.context", "space.head", "space.decoder", "space.decoders", "space.architecture",
-    "space.axes",
-    "space.answers", "space.questions", "space.search_space", "space.scale", "space.count", "space.library",
+    "space.errors", "space.rules", "space.extensions", "space.strict", "space.choices", "space.graph", "space.sizes",
+    "space.channels",
+    "space.paths", "space.network", "space.layers", "space.block", "space.blocks", "space.fusion", "space.stem",
+    "space.stage", "space.detail", "space.encoder", "space.context", "space.head", "space.decoder", "space.decoders",
+    "space.architecture", "space.axes", "space.answers", "space.questions", "space.search_space", "space.scale",
+    "space.count", "space.library",
 )  # fmt: skip
 LATENCY_ROOMS = (
     "nas.latency.target", "nas.latency.record", "nas.latency.budget", "nas.latency.machine", "nas.latency.runtimes",

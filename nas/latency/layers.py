@@ -54,7 +54,6 @@ def _timed(architecture: Architecture, num_classes: int) -> _Timed:
         widths(graph, architecture.channels),
         architecture=architecture,
         num_classes=num_classes,
-        norm_epsilon=architecture.norm_epsilon,
     )
 
 

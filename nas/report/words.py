@@ -10,6 +10,8 @@ def describe(architecture: Architecture) -> dict[str, str]:
     parts = {"Stem": architecture.stem.words()}
     for number, stage in enumerate(architecture.stages, 1):
         parts[f"Stage {number}"] = stage.words()
+    if architecture.detail is not None:
+        parts["Detail branch"] = architecture.detail.words()
     if architecture.context is not None:
         parts["Context"] = architecture.context.words()
     decoder = architecture.decoder

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
 WAIT_SECONDS = 30.0  # for the first training to begin, before it is said
 PATIENCE_SECONDS = 60.0  # for a process of an earlier driver to end that trains the same
+TRAINED_WEIGHTS = "trained.safetensors"  # beside those that run: before several paths are folded into one convolution
 LAST_WORDS = ".last.words.tmp"
 NOTHING = Cause(words="")
 
@@ -332,6 +333,8 @@ class TrialRunner(tune.Trainable):
         from nas.training.weights import save_weights
 
         words = metadata(trainer.architecture, Labelling.of(trainer.dataset))
+        if trainer.architecture.rep:
+            save_weights(self._folder / TRAINED_WEIGHTS, trainer.trained_weights(), words)
         save_weights(self._folder / WEIGHTS, trainer.weights(), words)
 
     def cleanup(self) -> None:
@@ -367,4 +370,6 @@ def _starting_weights(run: RunFolder, trial: Trial, phase: Phase) -> dict[str, A
         return None
     from nas.training.weights import load_weights
 
-    return load_weights(run.phase_path(trial, "search") / WEIGHTS)
+    folder = run.phase_path(trial, "search")
+    trained = folder / TRAINED_WEIGHTS
+    return load_weights(trained if trained.is_file() else folder / WEIGHTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,7 @@ from nas.training.weights import load_into
 from space import Architecture, strict
 from space.errors import DamagedError, TrainingError, UserError
 from space.network import lone_values_kept
+from space.paths import folded_state
 
 
 class Trainer:
@@ -50,9 +51,11 @@ class Trainer:
     ) -> None:
         """Build the network and everything around it; nothing is trained yet.
 
-        `weights`: inference weights to start from; auxiliary heads start fresh. `threads`: of torch (for the whole
-        process) and of the loader. `teacher`: a trained network whose logits are imitated beside the labels; moved to
-        `device`. `guard()` is entered around every training step, every scored batch, and the class count.
+        `weights`: inference weights to start from; auxiliary heads start fresh. What is re-parameterised trains as
+        several paths, unless it starts from weights that have none: then as the one convolution that runs. `threads`:
+        of torch (for the whole process) and of the loader. `teacher`: a trained network whose logits are imitated
+        beside the labels; moved to `device`. `guard()` is entered around every training step, every scored batch, and
+        the class count.
 
         Raises: UserError when the device is not there or the weights do not fit; ArchitectureError when training needs
         more memory than there is.
@@ -68,10 +71,12 @@ class Trainer:
         require_training(architecture, crop, dataset.num_classes, batch_size=batch_size, device=str(self.device))
         if threads is not None:
             torch.set_num_threads(threads)
+        several = weights is None or not _are_folded(weights, architecture)
         with self._randomness(epoch=0):
-            network = architecture.build(dataset.num_classes, auxiliary=True)
-            inference = architecture.build(dataset.num_classes)
-        self._inference_keys = tuple(inference.state_dict())
+            network = architecture.build(dataset.num_classes, auxiliary=True, trained=several)
+            inference = architecture.build(dataset.num_classes, trained=several)
+        self._trained_keys = tuple(inference.state_dict())
+        self._inference_keys = tuple(folded_state(inference))
         if weights is not None:
             load_into(inference, weights, f"starting weights of {architecture.key}")
             network.load_state_dict(inference.state_dict(), strict=False)
@@ -114,8 +119,11 @@ class Trainer:
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the weights for inference, on the CPU: those of `architecture.build(num_classes)`."""
-        state = self.network.state_dict()
-        return {name: state[name].detach().cpu().contiguous().clone() for name in self._inference_keys}
+        return _copied(folded_state(self.network), self._inference_keys)
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """The same before several paths are folded into one convolution: what a later training goes on from."""
+        return _copied(self.network.state_dict(), self._trained_keys)
 
     def save(self, path: str | Path) -> None:
         """Write everything that `restore` needs; a file that was there is replaced only by a complete one."""
@@ -226,6 +234,15 @@ class Trainer:
             "data set": f"name: {data.name}\nsize: {data.size}\nclasses: {', '.join(data.classes)}\n"
             f"training images: {len(data.train.images)}\nvalidation images: {len(data.validation.images)}",
         }
+
+
+def _are_folded(weights: Mapping[str, Tensor], architecture: Architecture) -> bool:
+    """Whether they hold one convolution where training has several paths."""
+    return any(f"{node.name}.weight" in weights for node in architecture.graph(1).nodes if node.paths)
+
+
+def _copied(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    return {name: state[name].detach().cpu().contiguous().clone() for name in names}
 
 
 def _layout(network: nn.Module, device: torch.device) -> torch.memory_format:

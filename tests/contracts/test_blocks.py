@@ -96,7 +96,8 @@ def test_blocks_of_it_can_go_and_the_others_keep_their_weights(kind, draws, live
     removed = 0
     for architecture in draws({"block": kind, "stage.depth": 2}):
         network = lively(architecture)
-        for name in removable_blocks(architecture)[:1]:
+        removable = [name for name in removable_blocks(architecture) if name.startswith("stage")]
+        for name in removable[:1]:
             shorter = remove_blocks(network, [name])
             removed += 1
             assert sum(stage.depth for stage in shorter.architecture.stages) == (
@@ -105,7 +106,7 @@ def test_blocks_of_it_can_go_and_the_others_keep_their_weights(kind, draws, live
             values = {float(value.flatten()[0]) for value in network.state_dict().values()}
             assert {float(value.flatten()[0]) for value in shorter.state_dict().values()} <= values
             assert torch.isfinite(shorter(image)).all()
-        assert blocks.kind(kind).shortcut or not removable_blocks(architecture)
+        assert blocks.kind(kind).shortcut or not removable
     assert removed or not blocks.kind(kind).shortcut
 
 

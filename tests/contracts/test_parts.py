@@ -1,6 +1,8 @@
-"""What kinds of blocks and of decoders have in common, each on small architectures that hold it."""
+"""What kinds of blocks, decoders, detail branches and contexts have in common, on small architectures of them."""
 
 from __future__ import annotations
+
+from typing import get_args
 
 import pytest
 import torch
@@ -12,9 +14,20 @@ from nas.export.formats.onnx import open_graph
 from nas.export.graph import onnx_bytes
 from pruning.surgery import Cutter
 from space import Architecture, blocks, decoders
+from space.context import Order
+from space.detail import Exchange
 
-FIXED = [{"block": name} for name in blocks.names()] + [{"decoder": name} for name in decoders.kinds()]
-every_kind = pytest.mark.parametrize("fixed", FIXED, ids=["-".join(*each.items()) for each in FIXED])
+ALONE = {"decoder": "none", "block": "nonbt", "stem.kind": "convs", "stem.halvings": 1, "stages": 3}
+HALVING = {**ALONE, "down": "block", "factorization": "none", "stage.stride": 2}
+FIXED = {
+    **{f"block-{name}": {"block": name} for name in blocks.names()},
+    **{f"decoder-{name}": {"decoder": name} for name in decoders.kinds()},
+    "rep": {**ALONE, "block": "plain", "context": "pyramid", "stem.bias": False, "rep": True},
+    **{f"detail-{name}": {**HALVING, "detail": name} for name in get_args(Exchange)},
+    "detail-bottles": {**HALVING, "detail": "both", "detail.bottles": 1},
+    **{f"context-{name}": {**ALONE, "context": "pyramid", "context.order": name} for name in get_args(Order)},
+}
+every_kind = pytest.mark.parametrize("fixed", FIXED.values(), ids=list(FIXED))
 
 
 @every_kind

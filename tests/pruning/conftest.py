@@ -14,11 +14,12 @@ import space
 from pruning.surgery import Cutter, Mask
 from space import Architecture
 from space.channels import FIXED, parametric
-from space.context import SpatialPyramid
+from space.context import PoolingPyramid, SpatialPyramid
 from space.decoders.cat import CatDecoder
 from space.decoders.deconv import DeconvDecoder
 from space.decoders.ladder import LadderDecoder
 from space.decoders.steps import JoinStep, StepwiseDecoder
+from space.detail import Detail
 from space.head import Head
 from space.network import Network
 from space.stage import DecoderStep, Stage
@@ -169,6 +170,10 @@ def _inverted(width: int, **changes: object) -> Stage:
     return replace(Stage(block="inverted", width=width, depth=2, stride=2, expansion=4), **changes)
 
 
+def _bottle(width: int, **changes: object) -> Stage:
+    return replace(Stage(block="bottle", width=width, depth=2, stride=2, expansion=2), **changes)
+
+
 def _step(width: int, **changes: object) -> DecoderStep:
     return replace(DecoderStep(width=width, depth=1, block="nonbt", factorization="all"), **changes)
 
@@ -254,6 +259,18 @@ CROSSINGS = {
         stem=CAT_STEM,
         stages=(_inverted(20, down="cat", fuse="image"), _inverted(33, down="cat", fuse="fir")),
         activation="relu6",
+    ),
+    "detail branch that gives nothing back, of another width, over a parallel pyramid": _architecture(
+        stages=(_nonbt(12), _nonbt(16), _sep(24, rates=(1,)), replace(_nonbt(20), block="plain", rates=(1,))),
+        detail=Detail(start=0, exchange="up", parts=(_nonbt(16, stride=1), _sep(12, stride=1), _nonbt(10, stride=1))),
+        context=PoolingPyramid(order="parallel", width=6, strides=(2,)),
+        head=Head(kind="preact3", width=9),
+    ),
+    "detail branch with two bottlenecks and no context": _architecture(
+        stages=(_nonbt(12), _bottle(16), _bottle(24)),
+        detail=Detail(start=0, exchange="both", parts=(_bottle(12, stride=1), _bottle(16, stride=1, depth=1))),
+        head=Head(kind="preact"),
+        activation="relu",
     ),
     "granules under gates, in groups of 8 and 16": _architecture(
         stages=(

@@ -49,6 +49,8 @@ CROSSINGS = (
     "image pyramid of two levels",
     "narrow sep with image stem",
     "inverted with cats, relu6",
+    "detail branch that gives nothing back, of another width, over a parallel pyramid",
+    "detail branch with two bottlenecks and no context",
     "blocks of all families in a row",
 )
 

@@ -19,7 +19,8 @@ from pruning.surgery import Cutter
 from space import Architecture, BudgetError
 from space.channels import FIXED, Widths, widths
 from space.count import graph_multiply_adds
-from space.graph import Graph, output_size
+from space.graph import Graph
+from space.sizes import output_size
 
 pytestmark = pytest.mark.share(3)
 

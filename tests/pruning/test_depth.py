@@ -32,7 +32,7 @@ def silence(network: Network, block: str) -> None:
     module = network.get_submodule(block)
     with torch.no_grad():
         for name, layer in module.named_modules():
-            if isinstance(layer, nn.BatchNorm2d) and name.startswith(("2_norm", "project_norm")):
+            if isinstance(layer, nn.BatchNorm2d) and name.startswith(("2_norm", "project_norm", "widen_norm")):
                 layer.weight.zero_()
                 layer.bias.zero_()
             elif isinstance(layer, nn.BatchNorm2d) and name == "norm":  # of fpl's and esp's sum
@@ -49,12 +49,18 @@ def silence(network: Network, block: str) -> None:
 def some_blocks(architecture: Architecture, seed: int) -> list[str]:
     """Blocks that change nothing but by what they add.
 
-    A ladder that taps sums before their activation reads another sum when a stage's last block is gone.
+    What reads sums before their activation reads another one when a row's last block is gone: a ladder that taps them,
+    a detail branch and what it is added to, and a pyramid behind the last stage.
     """
-    possible = list(removable_blocks(architecture))
+    detail, stages = architecture.detail, len(architecture.stages)
+    first = stages if architecture.context is None else stages - 1
     if isinstance(architecture.decoder, LadderDecoder) and architecture.decoder.taps == "sum":
-        last = {f"stage{index}.block{stage.depth - 1}" for index, stage in enumerate(architecture.stages)}
-        possible = [block for block in possible if block not in last]
+        first = 0
+    elif detail is not None:
+        first = detail.start + 1
+    summed = {f"stage{index}" for index in range(first, stages)} | set({} if detail is None else detail.rows())
+    last = {f"{name}.block{row.depth - 1}" for name, row in architecture.rows().items() if name in summed}
+    possible = [block for block in removable_blocks(architecture) if block not in last]
     chance = random.Random(seed)
     return [block for block in possible if chance.random() < 0.5] or possible[:1]
 
@@ -93,10 +99,13 @@ def removed(network: Network, blocks: list[str], image: Callable[[], Tensor]) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("erfnet", 17), ("fplnet", 16), ("ndnet45-ende", 19), ("swiftnet-rn18", 4)]
+    ("name", "count"),
+    [("erfnet", 17), ("fplnet", 16), ("ndnet45-ende", 19), ("swiftnet-rn18", 4), ("ddrnet23-slim", 6)],
 )
 def test_how_many_blocks_can_go(name: str, count: int) -> None:
-    """All but those that open a stage (networks.md: 5 + 8 + 2 + 2; 4 + 8 + 2 + 2; 4 + 12 + 6 less 3; 8 less 4)."""
+    """All but those that open a stage (networks.md: 5 + 8 + 2 + 2; 4 + 8 + 2 + 2; 4 + 12 + 6 less 3; 8 less 4;
+    8 less 4 and 4 less 2).
+    """
     assert len(removable_blocks(space.load(name))) == count
 
 

@@ -10,10 +10,11 @@ import pytest
 
 import space
 from space import Architecture, ArchitectureError
-from space.context import SpatialPyramid
+from space.context import PoolingPyramid, SpatialPyramid
 from space.decoders.cat import CatDecoder
 from space.decoders.deconv import DeconvDecoder
 from space.decoders.ladder import LadderDecoder
+from space.detail import Detail
 from space.head import Auxiliary, Head
 from space.stage import DecoderStep, Stage
 from space.stem import Stem
@@ -34,6 +35,16 @@ def with_stages(name: str, **changes: Any) -> Architecture:
 
 CONTEXT = SpatialPyramid(bottleneck=32, level_width=8, grids=(2, 1))
 STEP = DecoderStep(width=16, depth=1, block="nonbt")
+
+DETAIL = space.load("ddrnet23-slim").detail or pytest.fail("it has a detail branch")
+OF_LADDERS = Detail(start=1, exchange="both", parts=(stage(stride=1), stage(stride=1)))
+POOLS = PoolingPyramid(order="deep", width=8, strides=(2,))
+FUSED = stage(width=1024, down="cat", fuse="add")
+
+
+def beside(**changes: Any) -> Architecture:
+    return changed("ddrnet23-slim", detail=replace(DETAIL, **changes))
+
 
 REFUSED: list[tuple[str, Callable[[], object]]] = [
     (
@@ -110,6 +121,46 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
         lambda: changed("erfnet", auxiliary=(Auxiliary(stage=2, width=0, weight=0.4),)),
     ),
     ("auxiliary.weight", lambda: Auxiliary(stage=0, width=0, weight=-1.0)),
+    ("auxiliary.kind: preact3 needs a width", lambda: Auxiliary(stage=0, width=0, weight=0.4, kind="preact3")),
+    (
+        "auxiliary.branch: there is no detail branch",
+        lambda: changed("erfnet", auxiliary=(Auxiliary(stage=0, width=8, weight=0.4, branch="detail"),)),
+    ),
+    (
+        "auxiliary.stage: expected 0 to 2, got 3",
+        lambda: changed("ddrnet23-slim", auxiliary=(Auxiliary(stage=3, width=8, weight=0.4, branch="detail"),)),
+    ),
+    (
+        "auxiliary.tap: of a stem there is only act",
+        lambda: changed("erfnet", auxiliary=(Auxiliary(stage=-1, width=8, weight=0.4, tap="sum"),)),
+    ),
+    ("detail.parts: expected at least two", lambda: beside(parts=DETAIL.parts[:1])),
+    ("detail.parts: expected one beside each stage behind stage 1, so 3", lambda: beside(parts=DETAIL.parts[:2])),
+    ("detail.parts[1].stride: the branch keeps", lambda: beside(parts=(*DETAIL.parts[:1], stage(), DETAIL.parts[2]))),
+    ("detail.start: at least two stages follow", lambda: beside(start=3)),
+    ("detail.start: expected 0 to", lambda: beside(start=-1)),
+    (
+        "stages[4].stride: behind the start of a detail branch expected 2",
+        lambda: changed("ddrnet23-slim", stages=(*space.load("ddrnet23-slim").stages[:4], stage(stride=1))),
+    ),
+    (
+        "stages[4].fuse: beside a detail branch expected none",
+        lambda: changed("ddrnet23-slim", stages=(*space.load("ddrnet23-slim").stages[:4], FUSED)),
+    ),
+    ("decoder: a detail branch is in place of one", lambda: changed("ddrnet23-slim", decoder=LadderDecoder(width=8))),
+    ("detail: an image pyramid is of one branch", lambda: changed("swiftnet-rn18-pyramid", detail=OF_LADDERS)),
+    ("context: a pyramid starts a ladder, or stands alone", lambda: changed("ndnet45-ende", context=POOLS)),
+    ("context.strides: expected 1 to 8 strides, each larger", lambda: replace(POOLS, strides=(4, 2))),
+    ("context.strides: expected 1 to 8 strides, each larger", lambda: replace(POOLS, strides=())),
+    ("context.strides: expected 2 to", lambda: replace(POOLS, strides=(1, 2))),
+    ("context.width", lambda: replace(POOLS, width=0)),
+    ("norm_momentum: expected", lambda: changed("erfnet", norm_momentum=0.0)),
+    ("head_norm_epsilon: expected", lambda: changed("erfnet", head_norm_epsilon=1.0)),
+    ("head_norm_momentum: expected", lambda: changed("erfnet", head_norm_momentum=-0.1)),
+    ("rep: there is nothing to re-parameterise", lambda: changed("erfnet", rep=True)),
+    ("rep: levels of an image pyramid", lambda: changed("swiftnet-rn18-pyramid", rep=True)),
+    ("stem.bias: a re-parameterised convolution has one", lambda: changed("ddrnet23-slim", rep=True)),
+    ("width: bottle needs a multiple of 2 (its expansion)", lambda: stage(block="bottle", width=33, expansion=2)),
 ]
 
 

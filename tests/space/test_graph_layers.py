@@ -34,7 +34,7 @@ def graph_of(layers: Callable[[Graph, Node], Node], width: int = 48) -> Graph:
 def network_of(graph: Graph, counts: dict[str, int] | None = None) -> Network:
     torch.manual_seed(0)
     sizes = widths(graph, counts or {})
-    return Network(graph, sizes, architecture=None, num_classes=2, norm_epsilon=1e-5).eval()
+    return Network(graph, sizes, architecture=None, num_classes=2).eval()
 
 
 def image_of(size: tuple[int, int]) -> Tensor:

@@ -63,6 +63,12 @@ PARAMETERS = [
     ("regseg", 11, 3_334_431, 3_334_431),
     ("dabnet", 19, 756_643, 756_643),
     ("dabnet", 11, 754_571, 754_571),
+    ("ddrnet23-slim", 19, 5_695_987, 5_734_342),  # 5.7M, with the biases of its stem (64)
+    ("ddrnet23-slim", 11, 5_695_467, 5_733_302),
+    ("rdrnet-s", 19, 7_200_435, 7_276_998),  # 7.3M, as they run
+    ("rdrnet-s", 11, 7_199_403, 7_274_934),
+    ("rdrnet-s-simple", 19, 7_125_363, 7_163_718),  # 7.2M
+    ("rdrnet-s-simple", 11, 7_124_843, 7_162_678),
 ]
 
 # Name, classes, height, width, 10^9 multiply-adds as printed.
@@ -104,6 +110,15 @@ MULTIPLY_ADDS = [
     ("dabnet", 19, 1024, 2048, "40.882"),
     ("dabnet", 19, 512, 1024, "10.220"),
     ("dabnet", 11, 360, 480, "3.363"),
+    ("ddrnet23-slim", 19, 1024, 2048, "36.281319424"),  # "36.3 GFLOPs"
+    ("ddrnet23-slim", 11, 360, 480, "3.036"),
+    ("ddrnet23-slim", 11, 720, 960, "12.009"),
+    ("rdrnet-s", 19, 1024, 2048, "43.367596032"),  # "43.4 GFLOPs"
+    ("rdrnet-s", 11, 360, 480, "3.636"),
+    ("rdrnet-s", 11, 720, 960, "14.356"),
+    ("rdrnet-s-simple", 19, 1024, 2048, "40.911831040"),  # "41.0 GFLOPs"
+    ("rdrnet-s-simple", 11, 360, 480, "3.435"),
+    ("rdrnet-s-simple", 11, 720, 960, "13.552"),
 ]
 
 

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 import space
 from space import Architecture, ArchitectureError, UserError
-from space.context import SpatialPyramid
+from space.context import PoolingPyramid, SpatialPyramid
 from space.decoders.cat import CatDecoder
 from space.decoders.deconv import DeconvDecoder
 from space.decoders.ladder import LadderDecoder
 from space.decoders.steps import JoinStep, StepwiseDecoder
+from space.detail import Detail
 from space.head import Auxiliary, Head
 from space.stage import DecoderStep, Stage
 from space.stem import Stem
@@ -146,11 +147,20 @@ CONTEXT = SpatialPyramid(bottleneck=8, level_width=4, grids=(2, 1))
 STEP = DecoderStep(width=16, depth=1, block="nonbt")
 AUXILIARY = Auxiliary(stage=0, width=8, weight=0.4)
 JOIN = JoinStep(stride=4, join="add", width=8)
+HALVING = (Stage(block="nonbt", width=16, depth=1, stride=2),)
+PART = Stage(block="nonbt", width=16, depth=1, stride=1)
+DETAIL = Detail(start=0, exchange="both", parts=(PART, PART))
+POOLS = PoolingPyramid(order="deep", width=8, strides=(2,))
 
 
 def with_steps(**changes: object) -> Architecture:
     steps = (STEP, replace(STEP, **changes))  # type: ignore[arg-type]
     return replace(base(), decoder=DeconvDecoder(projection=0, steps=steps), head=Head(kind="deconv2"))
+
+
+def beside() -> Architecture:
+    """With a detail branch."""
+    return replace(base(), stages=HALVING * 3, detail=DETAIL)
 
 
 VARIANTS: dict[str, Callable[[], Architecture]] = {
@@ -232,6 +242,21 @@ VARIANTS: dict[str, Callable[[], Architecture]] = {
     "StepwiseDecoder.bin_width": lambda: replace(
         base(), decoder=StepwiseDecoder(top=8, steps=(JOIN,), bins=(1, 2), bin_width=3)
     ),
+    "Auxiliary.branch": lambda: replace(beside(), auxiliary=(replace(AUXILIARY, branch="detail"),)),
+    "Auxiliary.tap": lambda: replace(base(), auxiliary=(replace(AUXILIARY, tap="sum"),)),
+    "Stem.bias": lambda: replace(base(), stem=Stem(kind="convs", width=8, bias=True)),
+    "Architecture.detail": beside,
+    "Detail.exchange": lambda: replace(beside(), detail=replace(DETAIL, exchange="up")),
+    "Detail.parts": lambda: replace(beside(), detail=replace(DETAIL, parts=(PART, replace(PART, width=8)))),
+    "Detail.start": lambda: replace(beside(), stages=HALVING * 4, detail=replace(DETAIL, start=1)),
+    "PoolingPyramid": lambda: replace(base(), context=POOLS),
+    "PoolingPyramid.order": lambda: replace(base(), context=replace(POOLS, order="parallel")),
+    "PoolingPyramid.width": lambda: replace(base(), context=replace(POOLS, width=9)),
+    "PoolingPyramid.strides": lambda: replace(base(), context=replace(POOLS, strides=(2, 4))),
+    "Architecture.norm_momentum": lambda: replace(base(), norm_momentum=0.03),
+    "Architecture.head_norm_epsilon": lambda: replace(base(), head_norm_epsilon=1e-5),
+    "Architecture.head_norm_momentum": lambda: replace(base(), head_norm_momentum=0.2),
+    "Architecture.rep": lambda: replace(base(), rep=True),
     "Auxiliary.weight": lambda: replace(base(), auxiliary=(replace(AUXILIARY, weight=0.5),)),
 }
 
@@ -244,12 +269,12 @@ def test_every_field_is_part_of_the_key_and_of_the_text() -> None:
 
 def test_the_variants_above_cover_every_field() -> None:
     decoders = (DecoderStep, DeconvDecoder, LadderDecoder, JoinStep, StepwiseDecoder)
-    values = (Architecture, Stem, Stage, SpatialPyramid, *decoders, Head, Auxiliary)
+    values = (Architecture, Stem, Stage, SpatialPyramid, PoolingPyramid, Detail, *decoders, Head, Auxiliary)
     for cls in values:
         for field in dataclasses.fields(cls):
             if (cls.__name__, field.name) in (("DeconvDecoder", "steps"), ("DeconvDecoder", "kind")):
                 continue  # one is the sum of its DecoderStep variants, the other has a single value
-            if field.name == "kind" and cls in (LadderDecoder, StepwiseDecoder):
+            if field.name == "kind" and cls in (LadderDecoder, StepwiseDecoder, SpatialPyramid, PoolingPyramid):
                 continue
             if (cls.__name__, field.name) == ("DecoderStep", "block_options"):
                 continue  # tests/contracts take a kind that has some from YAML and back
@@ -376,7 +401,7 @@ def test_loading_by_name_path_and_neither(tmp_path: Path) -> None:
     assert space.load(file) == space.load(str(file)) == space.load("erfnet")
     with pytest.raises(ArchitectureError, match="got 'erfnt'; did you mean 'erfnet'"):
         space.load("erfnt")
-    with pytest.raises(ArchitectureError, match="known: dabnet, erfnet, "):
+    with pytest.raises(ArchitectureError, match="known: dabnet, ddrnet23-slim, "):
         space.load("qqqqq")
     with pytest.raises(ArchitectureError, match=r"missing\.yaml: cannot read the architecture \(No such file"):
         space.load(tmp_path / "missing.yaml")

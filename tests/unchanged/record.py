@@ -38,8 +38,15 @@ LATER = {
     "stem.separable": (False,),
     "stem.image_average": (False,),
     "stage.rates": ("1", "2", "4", "2-4-8-16", "1-2-4-8", "1-2-3-4", "1-2-4-8-16"),
+    "stem.bias": (False,),
+    "detail": ("none",),
+    "context": ("none", "spp"),
+    "norm_momentum": (0.1,),
+    "head_norm_epsilon": (0.0,),
+    "head_norm_momentum": (0.0,),
+    "rep": (False,),
 }
-BLOCKS = {"block": ("nonbt", "fpl", "esp", "sep", "inverted"), **LATER}
+BLOCKS = {"block": ("nonbt", "fpl", "esp", "sep", "inverted"), **LATER, "stage.expansion": (1, 4, 6)}
 SEARCHED = {"block": ("nonbt", "fpl", "sep"), **LATER, "auxiliary": ("none",)}
 COMPUTED_EVERY = 25  # of the drawn architectures, these are also built and run
 CLASSES = 19

@@ -20,8 +20,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from space.channels import Widths, widths
-from space.graph import Graph, Node, output_size
+from space.graph import Graph, Node
 from space.rules import IMAGE_CHANNELS
+from space.sizes import output_size
 
 if TYPE_CHECKING:
     from space.architecture import Architecture

@@ -1,0 +1,34 @@
+"""The bottleneck that DDRNet's branches end in (Hong 2021), ResNet's without its last activation."""
+
+from __future__ import annotations
+
+from space.block import Block, Output, Unit
+from space.graph import Graph, Node
+
+
+def add(graph: Graph, x: Node, unit: Unit) -> Output:
+    """1x1, 3x3 and 1x1 convolutions, the inner ones `width / expansion` wide; no activation behind the sum.
+
+    A strided or widening block has a 1x1 projection as its shortcut.
+    """
+    inner = unit.width // unit.expansion
+    y = graph.norm_act(graph.conv(x, inner, 1, "reduce", bias=unit.bias), "reduce_")
+    y = graph.conv(y, inner, 3, "3x3", step=unit.step, dilation=unit.rates[0], bias=unit.bias)
+    y = graph.norm_act(y, "3x3_")
+    y = graph.norm(graph.conv(y, unit.width, 1, "widen", bias=unit.bias), "widen_norm")
+    shortcut = x
+    if unit.step > 1 or len(x.channels) != unit.width:
+        shortcut = graph.norm(graph.conv(x, unit.width, 1, "projection", step=unit.step), "projection_norm")
+    total = graph.add(y, shortcut)
+    return Output(out=total, before_activation=total)
+
+
+BLOCK = Block(
+    add=add,
+    words="bottleneck",
+    position=8,
+    openings=("cat", "block"),
+    shared=("expansion",),
+    width_unit=lambda unit: unit.expansion,
+    width_reason="its expansion",
+)

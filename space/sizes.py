@@ -1,0 +1,17 @@
+"""Sizes of what layers give, for an image of a given size."""
+
+from __future__ import annotations
+
+from space.graph import Node, Pair
+
+
+def output_size(node: Node, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a node's output when the image has `size` (height, width)."""
+    height, width = -(-size[0] // node.stride[0]), -(-size[1] // node.stride[1])
+    return (height, width) if node.grid is None else grid_size(node.grid, height, width)
+
+
+def grid_size(grid: Pair, height: int, width: int) -> Pair:
+    """Rows and columns of pooled cells: as square as the feature map allows where no columns are given."""
+    rows, columns = grid
+    return rows, columns or max(1, round(rows * width / height))
