@@ -95,11 +95,17 @@ class Calibration:
 def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
     """The network number `index` for input `size`: a random one of the whole space, narrower at random."""
     chance = random.Random(f"calibration {index}")
-    drawn = Space(size=size).sample(chance)
-    architecture = scale_width(drawn, math.exp(chance.uniform(math.log(NARROWEST), 0.0)))
-    while space.multiply_adds(architecture, size, num_classes) > MOST_MULTIPLY_ADDS * size[0] * size[1]:
-        architecture = scale_width(architecture, 0.7)
-    return architecture
+    most = MOST_MULTIPLY_ADDS * size[0] * size[1]
+    while True:
+        drawn = Space(size=size).sample(chance)
+        architecture = scale_width(drawn, math.exp(chance.uniform(math.log(NARROWEST), 0.0)))
+        while space.multiply_adds(architecture, size, num_classes) > most:
+            narrower = scale_width(architecture, 0.7)
+            if narrower == architecture:
+                break  # it cannot become small enough: another one
+            architecture = narrower
+        else:
+            return architecture
 
 
 def measure_networks(meter: Meter, networks: int, progress: OnProgress) -> None:
