@@ -16,7 +16,7 @@ def folder(text: str | Path) -> Iterator[Path]:
     from space.errors import UserError
 
     found = Path(text)
-    made = not found.exists()
+    made = [each for each in (found, *found.parents) if not each.exists()]
     try:
         found.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -25,9 +25,10 @@ def folder(text: str | Path) -> Iterator[Path]:
     try:
         yield found
     finally:
-        if made:
-            with contextlib.suppress(OSError):  # it holds something, or its owner has removed it
-                found.rmdir()
+        with contextlib.suppress(OSError):  # it holds something
+            for each in made:
+                if each.exists():  # its owner may have removed it
+                    each.rmdir()
 
 
 def require_own_files(paths: Sequence[Path], suffix: str) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from nas.commands import common, output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nas.latency.budget import Verdict
+    from nas.latency.record import Latency
     from nas.latency.target import Target
     from nas.quantization.verdicts import Loss, Outcome
     from nas.runs.certificate import Certificate, Deployed
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.latency import Meter
     from nas.latency.budget import Budget
     from nas.quantization.quantizer import QuantizationPlan, Quantizer
-    from nas.quantization.verdicts import certified, kept
+    from nas.quantization.verdicts import certified
     from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification, Finished, write_winner
@@ -88,9 +89,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
         require_inference(trained.architecture, dataset.size, dataset.num_classes)
         network = trained.network(dataset.num_classes)
         loss, outcomes = Quantizer(network, dataset, plan, meter_of, _say).outcomes()
-        print(f"\n{_table(outcomes, kept(outcomes, loss), loss)}\n", flush=True)
 
-        def certify(chosen: Outcome, outcomes: Sequence[Outcome]) -> Certificate:
+        def certify(outcomes: Sequence[Outcome], chosen: Outcome, require: Callable[[Latency], None]) -> Certificate:
             return write_winner(
                 out,
                 Finished(
@@ -100,10 +100,13 @@ def run(options: argparse.Namespace) -> Verdict | None:
                     dataset=dataset,
                     deployed=_deployed(outcomes, chosen, loss),
                 ),
-                Certification(target=chosen.form.target, budget=budget, within=within, meter_of=meter_of),
+                Certification(
+                    target=chosen.form.target, budget=budget, within=within, meter_of=meter_of, require=require
+                ),
             )
 
-        chosen, certificate = certified(outcomes, loss, certify, _say)
+        outcomes, chosen, certificate = certified(outcomes, loss, certify, _say)
+    print(f"\n{_table(outcomes, chosen, loss)}\n")
     against = "" if budget is None else f" against {budget}"
     print(f"kept: {chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")
     print(f"certificate: {certificate.verdict or 'no budget'}  {certificate.latency}{against}")

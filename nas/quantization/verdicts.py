@@ -88,26 +88,40 @@ def kept(outcomes: Sequence[Outcome], loss: Loss) -> Outcome:
     return min(good, key=lambda outcome: outcome.latency.p50_milliseconds, default=whole)
 
 
+class GivenUpError(Exception):
+    """A form that was chosen is not the faster one when it is timed once more; says why."""
+
+    def __init__(self, latency: Latency, reason: str) -> None:
+        super().__init__(reason)
+        self.latency = latency
+
+
 def certified(
     outcomes: Sequence[Outcome],
     loss: Loss,
-    certify: Callable[[Outcome, Sequence[Outcome]], Certificate],
+    certify: Callable[[Sequence[Outcome], Outcome, Callable[[Latency], None]], Certificate],
     said: Callable[[str], None],
-) -> tuple[Outcome, Certificate]:
-    """The form that is kept, with its certificate, which `certify` writes of a form that was chosen among others.
+) -> tuple[list[Outcome], Outcome, Certificate]:
+    """Every outcome as it is known in the end, the form that is kept, and its certificate.
 
-    A certificate times anew. A form that is not surely faster by its certificate too is given up for the next best, and
-    in the end for full precision: whatever a busy machine does, nothing is kept that did not win twice.
+    `certify` times the form that is chosen among the others anew, and tells the latency before it writes anything. A
+    form that is not surely faster then too is given up for the next best, and in the end for full precision: whatever a
+    busy machine does, nothing is kept that did not win twice.
     """
-    whole = fastest_whole(outcomes)
+    found, whole = list(outcomes), fastest_whole(outcomes)
     while True:
-        chosen = kept(outcomes, loss)
-        certificate = certify(chosen, outcomes)
-        again = replace(chosen, latency=certificate.latency)
-        if chosen is whole or not (reason := against(again, whole, loss)):
-            return chosen, certificate
-        said(f"{chosen.form}: timed once more for its certificate, {certificate.latency}: {reason}")
-        outcomes = [again if outcome is chosen else outcome for outcome in outcomes]
+        chosen = kept(found, loss)
+
+        def require(latency: Latency, chosen: Outcome = chosen) -> None:
+            reason = "" if chosen is whole else against(replace(chosen, latency=latency), whole, loss)
+            if reason:
+                raise GivenUpError(latency, reason)
+
+        try:
+            return found, chosen, certify(found, chosen, require)
+        except GivenUpError as error:
+            said(f"{chosen.form}: timed once more, {error.latency}: {error}")
+            found = [replace(each, latency=error.latency) if each is chosen else each for each in found]
 
 
 def verdict(outcome: Outcome, chosen: Outcome, whole: Outcome, loss: Loss) -> str:

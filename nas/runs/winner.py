@@ -13,6 +13,7 @@ from nas.latency import Meter
 from nas.latency.budget import Budget
 from nas.latency.meter import MeasuresFinished
 from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, Deployed, Evidence, Scored, certify
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
@@ -67,6 +68,8 @@ class Certification:
     """What times it: a search on a cluster times on another node."""
     device: str = "cpu"
     """Where it is scored."""
+    require: Callable[[Latency], None] | None = None
+    """Told the latency before anything is replaced; what it raises leaves the folder as it was."""
 
 
 def write_winner(folder: Path, finished: Finished, certification: Certification) -> Certificate:
@@ -105,6 +108,8 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
                 latency = meter.measure(architecture, weights=unfinished / WEIGHTS, within=certification.within)
             else:
                 latency = meter.measure_graph(deployed.graph, within=certification.within)
+        if certification.require is not None:
+            certification.require(latency)
         scored = _scored(network, finished, certification)
         evidence = Evidence(latency=latency, scored=scored, check=check, deployed=deployed)
         certificate = certify(architecture, labelling, certification.budget, evidence, unfinished)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -194,15 +194,22 @@ def test_what_is_kept_is_the_faster_one_by_its_certificate_too(seconds: tuple[fl
         outcome("onnxruntime:int8@cpu:1", 5.0, 0.6),
     ]
     told: list[str] = []
+    timed: list[str] = []
     written: list[str] = []
 
-    def certify(chosen: Outcome, outcomes: Sequence[Outcome]) -> SimpleNamespace:
+    def certify(found: Sequence[Outcome], chosen: Outcome, require: Callable[[Latency], None]) -> SimpleNamespace:
+        timed.append(str(chosen.form))
+        again = latency(seconds[len(timed) - 1], target=str(chosen.form.target))
+        require(again)
         written.append(str(chosen.form))
-        again = latency(seconds[len(written) - 1], target=str(chosen.form.target))
         return SimpleNamespace(latency=again)
 
-    chosen, certificate = certified(outcomes, Loss(miou=0.6, points=0.5), certify, told.append)
-    assert written == expected
+    found, chosen, certificate = certified(outcomes, Loss(miou=0.6, points=0.5), certify, told.append)
+    assert timed == expected
+    assert written == expected[-1:], "nothing is written of what is given up"
+    assert [each.latency.p50_milliseconds for each in found if str(each.form) in expected[:-1]] == [
+        *reversed(seconds[:-1])
+    ]
     assert str(chosen.form) == expected[-1]
     assert certificate.latency.p50_milliseconds == seconds[-1]
     assert len(told) == len(expected) - 1
