@@ -81,7 +81,7 @@ def test_what_a_training_waits_for_is_said_once_until_the_first_begins(
     feed, _ = feed_of()
     Halt(feed).stop_all()
     Halt(feed).stop_all()
-    assert capsys.readouterr().out.count("wait    for 1 processors of Ray's to be free; see `ray status`") == 1
+    assert capsys.readouterr().out.count("wait    for 1 processor of Ray's to be free; see `ray status`") == 1
     feed, _ = feed_of()
     Beginning(feed).on_trial_start(0, [], None)
     Halt(feed).stop_all()
