@@ -17,7 +17,7 @@ from nas.runs.trial import Measured, Origin, Timed, Trial
 from nas.search.candidates import sampler_of
 from nas.search.fill import Filled, fill
 from nas.search.guidance import Guidance, before
-from nas.search.halving import is_weak
+from nas.search.halving import is_weak, passed
 from nas.search.limits import limits_of
 from nas.search.measuring import time_each, time_one
 from nas.search.sampler import Outcome
@@ -275,12 +275,15 @@ class Proposals:
         return progress.done or (trial.stopped and bool(progress.history))
 
     def _trained(self, trial: Trial) -> Outcome:
-        """How a training of a search ended; what stopped early is of as many epochs as it saw."""
+        """How a training of a search ended; what stopped early is of as many epochs as it saw. Where weak ones stop,
+        what the others scored there is told too.
+        """
         history = self._run.progress(trial, "search").history
         if trial.failed or not history:
             return Outcome(miou=None)
         last = history[-1]
-        return Outcome(miou=last.scores.miou, fidelity=last.epoch / last.epochs)
+        earlier = passed([each.scores.miou for each in history], last.epochs) if self._plan.stop_weak else {}
+        return Outcome(miou=last.scores.miou, fidelity=last.epoch / last.epochs, earlier=earlier)
 
     def _curve(self, trial: Trial) -> tuple[float, ...]:
         """mIoU after every epoch; of a training that is over it is read once."""

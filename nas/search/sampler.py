@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-STEPS = 1000  # a whole training, in the steps that Optuna compares what was pruned by
-
 Built = TypeVar("Built", covariant=True)
 
 
@@ -48,6 +46,8 @@ class Outcome:
     """The higher the better; None where it was not trained to a score."""
     fidelity: float = 1.0
     """Which share of a whole training that is from."""
+    earlier: Mapping[float, float] = field(default_factory=dict)
+    """The scores that it had before, by such shares: what ended there is comparable with nothing else."""
     cost: float | None = None
     """What it took, in whole trainings; None for the share that it is."""
     violations: Mapping[str, float] = field(default_factory=dict)
@@ -55,6 +55,8 @@ class Outcome:
 
     def __post_init__(self) -> None:
         assert 0 < self.fidelity <= 1, f"expected a share of a whole training, got {self.fidelity}"
+        assert all(0 < share < self.fidelity for share in self.earlier), f"expected earlier scores, got {self.earlier}"
+        assert self.miou is not None or not self.earlier, "what ended without a score has no earlier ones"
 
 
 class Sampler(Generic[Built]):
@@ -97,15 +99,15 @@ class Sampler(Generic[Built]):
         """How a proposal ended, or one that was entered."""
         import optuna
 
-        from nas.surrogate.sampler import COST, FIDELITY
+        from nas.surrogate.sampler import COST, step_of
 
         trial = self._running.pop(number)
-        trial.set_user_attr(FIDELITY, outcome.fidelity)
         trial.set_user_attr(COST, outcome.fidelity if outcome.cost is None else outcome.cost)
         for name, violation in outcome.violations.items():
             trial.set_constraint(name, violation)
         if outcome.miou is not None:
-            trial.report(outcome.miou, max(1, round(STEPS * outcome.fidelity)))
+            for fidelity, miou in {**outcome.earlier, outcome.fidelity: outcome.miou}.items():
+                trial.report(miou, step_of(fidelity))
         if outcome.miou is not None and outcome.fidelity == 1:
             self._study.tell(trial, outcome.miou)
         elif outcome.miou is not None or any(violation > 0 for violation in outcome.violations.values()):

@@ -1,8 +1,8 @@
 """The surrogate as an Optuna sampler: it reads the study's trials, and answers all questions of a new one at once.
 
-A trial says in its user attributes what it was (`ANSWERS`, a genotype) and how much of a training it saw (`FIDELITY`,
-`COST`; `WITHDRAWN` where it was none): whoever tells it writes them. A whole training is complete, one that ended
-before is pruned with what it reported, and one that broke has failed.
+A trial says in its user attributes what it was (`ANSWERS`, a genotype) and what its training took (`COST`; `WITHDRAWN`
+where there was none): whoever tells it writes them. It reports its scores on the way and the last one, each at its step
+(`step_of`). A whole training is complete, one that ended before is pruned, and one that broke has failed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,15 @@ from nas.surrogate.choice import Told, choose
 from nas.surrogate.encoding import Point, key
 
 ANSWERS = "answers"
-FIDELITY = "fidelity"
 COST = "cost"
 WITHDRAWN = "withdrawn"
+STEPS = 1000  # a whole training, in the steps at which scores are reported
 BEST = 8  # whose neighbourhood is looked at
+
+
+def step_of(fidelity: float) -> int:
+    """The step to report a score at that is from this share of a whole training."""
+    return STEPS if fidelity >= 1 else min(max(1, round(STEPS * fidelity)), STEPS - 1)
 
 
 class SurrogateSampler(optuna.samplers.BaseSampler):
@@ -81,13 +86,13 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
 
 
 def _told(trial: FrozenTrial) -> Told:
-    score = trial.value if trial.state == TrialState.COMPLETE else None
-    if trial.state == TrialState.PRUNED and trial.intermediate_values:
-        score = trial.intermediate_values[max(trial.intermediate_values)]
+    scores = {step / STEPS: score for step, score in sorted(trial.intermediate_values.items())}
+    fidelity = max(scores, default=1.0)
     return Told(
         point=_point(trial),
-        score=score,
-        fidelity=trial.user_attrs[FIDELITY],
+        score=scores.pop(fidelity, None),
+        fidelity=fidelity,
+        earlier=scores,
         cost=trial.user_attrs[COST],
         violations=trial.constraints,
         failed=trial.state == TrialState.FAIL,

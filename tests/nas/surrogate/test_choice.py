@@ -79,6 +79,20 @@ def test_short_trainings_guide_and_their_scores_are_not_those_of_whole_ones() ->
     assert height(chosen) >= 48
 
 
+def test_what_always_ends_early_for_being_weak_is_not_chosen_for_it() -> None:
+    """At a quarter, where the bad ones end, they differ as the good ones do at the end."""
+    told = []
+    for place in range(8):
+        part = 0.01 * place
+        good, bad = {"block": "good", "x": place}, {"block": "bad", "x": place}
+        told.append(Told(point=good, score=0.60 + part, earlier={0.25: 0.40 + part}))
+        told.append(Told(point=bad, score=0.30 + part, fidelity=0.25, cost=0.25))
+    candidates: list[Point] = [{"block": block, "x": x} for block in ("bad", "good") for x in range(8, 12)]
+    for _ in range(4):
+        chosen = candidates.pop(choose(candidates, told, []))
+        assert chosen["block"] == "good"
+
+
 def test_after_many_short_trainings_the_best_of_them_goes_on() -> None:
     short = [Told(point=point, score=height(point), fidelity=0.1, cost=0.1) for point in GRID[::2]]
     candidates = list(GRID)
