@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from nas.surrogate.candidates import Candidates
+from nas.surrogate.candidates import ANSWERS, COST, WITHDRAWN, Candidates, step_of
 from space.choices import Ask, Choice, Genotype
 
 if TYPE_CHECKING:
@@ -72,8 +72,6 @@ class Sampler(Generic[Built]):
 
     def propose(self) -> tuple[int, Built, Genotype]:
         """Something worth trying, its genotype, and the number to `tell` the outcome under."""
-        from nas.surrogate.sampler import ANSWERS
-
         trial = self._study.ask()
         answers: dict[str, Choice] = {}
 
@@ -99,8 +97,6 @@ class Sampler(Generic[Built]):
         """How a proposal ended, or one that was entered."""
         import optuna
 
-        from nas.surrogate.sampler import COST, step_of
-
         trial = self._running.pop(number)
         trial.set_user_attr(COST, outcome.fidelity if outcome.cost is None else outcome.cost)
         for name, violation in outcome.violations.items():
@@ -118,8 +114,6 @@ class Sampler(Generic[Built]):
     def withdraw(self, number: int) -> None:
         """A proposal came to nothing new: that says nothing about it, and it need not be proposed again."""
         import optuna
-
-        from nas.surrogate.sampler import WITHDRAWN
 
         trial = self._running.pop(number)
         trial.set_user_attr(WITHDRAWN, True)

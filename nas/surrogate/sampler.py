@@ -1,8 +1,6 @@
 """The surrogate as an Optuna sampler: it reads the study's trials, and answers all questions of a new one at once.
 
-A trial says in its user attributes what it was (`ANSWERS`, a genotype) and what its training took (`COST`; `WITHDRAWN`
-where there was none): whoever tells it writes them. It reports its scores on the way and the last one, each at its step
-(`step_of`). A whole training is complete, one that ended before is pruned, and one that broke has failed.
+`nas.surrogate.candidates` says what its trials are expected to tell.
 """
 
 from __future__ import annotations
@@ -15,20 +13,11 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.surrogate.candidates import Candidates
+from nas.surrogate.candidates import ANSWERS, COST, STEPS, WITHDRAWN, Candidates
 from nas.surrogate.choice import Told, choose
 from nas.surrogate.encoding import Point, key
 
-ANSWERS = "answers"
-COST = "cost"
-WITHDRAWN = "withdrawn"
-STEPS = 1000  # a whole training, in the steps at which scores are reported
 BEST = 8  # whose neighbourhood is looked at
-
-
-def step_of(fidelity: float) -> int:
-    """The step to report a score at that is from this share of a whole training."""
-    return STEPS if fidelity >= 1 else min(max(1, round(STEPS * fidelity)), STEPS - 1)
 
 
 class SurrogateSampler(optuna.samplers.BaseSampler):

@@ -107,6 +107,21 @@ def test_an_unknown_one_names_the_known_ones() -> None:
     assert str(refused.value) == f"search.sampler: expected one of {known}; got 'tpee'; did you mean 'tpe'?"
 
 
+def test_other_samplers_do_not_load_the_surrogate() -> None:
+    code = """
+import sys
+from nas.search.candidates import sampler_of
+from nas.search.sampler import Outcome
+from space import Space
+sampler = sampler_of(Space(), kind="random", startup=0, seed=0)
+sampler.tell(sampler.propose()[0], Outcome(miou=0.1))
+sampler.withdraw(sampler.propose()[0])
+print(*(name for name in ("optuna", "nas.surrogate.sampler", "nas.surrogate.gaussian") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["optuna"]
+
+
 @every_sampler
 def test_finding_it_loads_no_optuna(name: str) -> None:
     code = f"import sys; from nas import samplers; print('{name}' in samplers.names(), 'optuna' in sys.modules)"
