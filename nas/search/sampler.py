@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from nas.surrogate.candidates import ANSWERS, COST, WITHDRAWN, Candidates, step_of
+from nas.surrogate.candidates import ANSWERS, COST, FORGOTTEN, WITHDRAWN, Candidates, step_of
 from space.choices import Ask, Choice, Genotype
 
 if TYPE_CHECKING:
@@ -118,6 +118,10 @@ class Sampler(Generic[Built]):
         trial = self._running.pop(number)
         trial.set_user_attr(WITHDRAWN, True)
         self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        """Withdrawn proposals were of no search: what they were may be proposed as if for the first time."""
+        self._study.set_user_attr(FORGOTTEN, [*self._study.user_attrs.get(FORGOTTEN, ()), *numbers])
 
 
 class _Points(Generic[Built]):

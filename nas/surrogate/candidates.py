@@ -2,7 +2,8 @@
 
 A trial says in its user attributes what it was (`ANSWERS`, a genotype) and what its training took (`COST`; `WITHDRAWN`
 where there was none): whoever tells it writes them. It reports its scores on the way and the last one, each at its step
-(`step_of`). A whole training is complete, one that ended before is pruned, and one that broke has failed.
+(`step_of`). A whole training is complete, one that ended before is pruned, and one that broke has failed. The study
+lists the numbers of trials that count as if they had never been (`FORGOTTEN`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 ANSWERS = "answers"
 COST = "cost"
 WITHDRAWN = "withdrawn"
+FORGOTTEN = "forgotten"
 STEPS = 1000  # a whole training, in the steps at which scores are reported
 
 

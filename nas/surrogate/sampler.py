@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.surrogate.candidates import ANSWERS, COST, STEPS, WITHDRAWN, Candidates
+from nas.surrogate.candidates import ANSWERS, COST, FORGOTTEN, STEPS, WITHDRAWN, Candidates
 from nas.surrogate.choice import Told, choose
 from nas.surrogate.encoding import Point, key
 
@@ -52,10 +52,11 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def _choice(self, study: optuna.Study, trial: FrozenTrial) -> Point | None:
+        left_out = {trial.number, *study.user_attrs.get(FORGOTTEN, ())}
         others = [
             each
             for each in study.get_trials(deepcopy=False)
-            if each.number != trial.number and each.user_attrs.get(ANSWERS)
+            if each.number not in left_out and each.user_attrs.get(ANSWERS)
         ]
         told = [_told(each) for each in others if each.state.is_finished() and not each.user_attrs.get(WITHDRAWN)]
         if len(told) < self._startup:
