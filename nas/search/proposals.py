@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.folder import Order
 from nas.runs.trial import Measured, Origin, Timed, Trial
-from nas.search.candidates import sampler_of
+from nas.search.candidates import draw, sampler_of
 from nas.search.fill import Filled, fill
 from nas.search.guidance import Guidance, before
 from nas.search.halving import is_weak, passed
@@ -24,7 +25,7 @@ from nas.search.sampler import Outcome
 from nas.search.search import Candidate, Search
 from space.architecture import Architecture
 from space.choices import Genotype
-from space.errors import BudgetError, UnmeasuredError
+from space.errors import ArchitectureError, BudgetError, UnmeasuredError
 
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
 
@@ -189,11 +190,14 @@ class Proposals:
     def _seed(self, name: str) -> Trial | None:
         published = space.load(name)
         solved = self._solve(published)
+        genotype: Genotype = {}  # where narrow ranges leave no way on from what is nearest, samplers are not told of it
+        with contextlib.suppress(ArchitectureError):
+            genotype = self._space.closest_genotype(published)
         candidate = Candidate(
             name=f"{name} x{solved.factor:.2f}{'+' if solved.adjusted else ''}",
             origin="seed",
             architecture=solved.architecture,
-            genotype=self._space.closest_genotype(published),
+            genotype=genotype,
             parent=name,
         )
         return self._admit(candidate, solved)
@@ -233,8 +237,9 @@ class Proposals:
         )
 
     def _random(self, repeats: int) -> _Drawn:
-        drawn = self._space.sample(random.Random(f"{self._plan.seed}/{self._next_number() - 1}/{repeats}"))
-        return _Drawn(architecture=drawn, genotype=self._space.genotype(drawn))
+        chance = random.Random(f"{self._plan.seed}/{self._next_number() - 1}/{repeats}")
+        drawn, genotype = draw(self._space, chance)
+        return _Drawn(architecture=drawn, genotype=genotype)
 
     def _guided(self, repeats: int) -> _Drawn:
         number, drawn, genotype = self._guidance.propose(self._in_order(), self._next_number())

@@ -8,6 +8,7 @@ broke as failed, and what exceeds a budget as a violated constraint without a va
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +17,13 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from nas.surrogate.candidates import ANSWERS, COST, FORGOTTEN, WITHDRAWN, Candidates, step_of
 from space.choices import Ask, Choice, Genotype
+from space.errors import ArchitectureError
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
+
+MOST_TRIES = 200  # sets of answers in a row that narrow ranges leave no way on from
 
 Built = TypeVar("Built", covariant=True)
 
@@ -71,18 +75,26 @@ class Sampler(Generic[Built]):
         self._running: dict[int, optuna.trial.Trial] = {}
 
     def propose(self) -> tuple[int, Built, Genotype]:
-        """Something worth trying, its genotype, and the number to `tell` the outcome under."""
-        trial = self._study.ask()
-        answers: dict[str, Choice] = {}
+        """Something worth trying, its genotype, and the number to `tell` the outcome under.
 
-        def ask(name: str, options: Sequence[Choice]) -> Choice:
-            answers[name] = _suggest(trial, name, options)
-            return answers[name]
+        Raises: ArchitectureError when one set of answers after the other leads to nothing.
+        """
+        import optuna
 
-        built = self._questions.choose(ask)
-        trial.set_user_attr(ANSWERS, answers)
-        self._running[trial.number] = trial
-        return trial.number, built, answers
+        reason = ""
+        for _ in range(MOST_TRIES):
+            trial = self._study.ask()
+            answers: dict[str, Choice] = {}
+            try:
+                built = self._questions.choose(functools.partial(_answer, trial, answers))
+            except ArchitectureError as error:
+                reason = str(error)
+                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                continue
+            trial.set_user_attr(ANSWERS, answers)
+            self._running[trial.number] = trial
+            return trial.number, built, answers
+        raise ArchitectureError(f"{reason} (so ended the last of {MOST_TRIES} proposals, and all before it alike)")
 
     def enter(self, genotype: Genotype) -> int:
         """A candidate that was not proposed here begins (a seed, a random draw, a trial of an earlier run): the number
@@ -150,6 +162,11 @@ class _Points(Generic[Built]):
 
         self._questions.choose(ask)
         return found
+
+
+def _answer(trial: optuna.trial.Trial, answers: dict[str, Choice], name: str, options: Sequence[Choice]) -> Choice:
+    answers[name] = _suggest(trial, name, options)
+    return answers[name]
 
 
 def _suggest(trial: optuna.trial.Trial, name: str, options: Sequence[Choice]) -> Choice:

@@ -96,6 +96,25 @@ def test_it_is_told_of_nothing_but_failures_and_short_trainings(name: str) -> No
 
 
 @every_sampler
+def test_answers_that_narrow_ranges_leave_no_way_on_from_are_passed_over(name: str) -> None:
+    """Only some blocks can be sums of paths, which is asked for after them."""
+    narrow = Space(ranges={**searched(), "stages": (2,), "stage.depth": (1, 2), "rep": (True,)}, size=(180, 240))
+    sampler = sampler_of(narrow, kind=name, startup=3, seed=0)
+    for step in range(6):
+        number, architecture, genotype = sampler.propose()
+        assert narrow.genotype(architecture) == genotype
+        assert architecture.rep
+        sampler.tell(number, Outcome(miou=0.1 * step))
+
+
+@every_sampler
+def test_ranges_that_lead_to_nothing_are_named(name: str) -> None:
+    sampler = sampler_of(Space(ranges={"stage.rates": ("8",)}, size=(48, 64)), kind=name, startup=0, seed=0)
+    with pytest.raises(UserError, match=r"space\.stage\.rates: none of \['8'\] is possible .* add an option"):
+        sampler.propose()
+
+
+@every_sampler
 def test_a_study_can_ask_for_it(name: str) -> None:
     assert SearchPlan(sampler=name).sampler == name
 
