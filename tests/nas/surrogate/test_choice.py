@@ -37,11 +37,13 @@ def test_what_runs_is_counted_on() -> None:
     candidates = others(START)
     first = candidates[choose(candidates, START, [])]
     left = [point for point in candidates if point != first]
-    second = left[choose(left, START, [first])]
-    steps = abs(float(first["x"]) - float(second["x"])) + abs(float(first["y"]) - float(second["y"]))
-    alone = left[choose(left, START, [])]
-    assert steps >= abs(float(first["x"]) - float(alone["x"])) + abs(float(first["y"]) - float(alone["y"]))
-    assert second != first
+
+    def steps(point: Point) -> float:
+        return abs(float(first["x"]) - float(point["x"])) + abs(float(first["y"]) - float(point["y"]))
+
+    alone, beside = left[choose(left, START, [])], left[choose(left, START, [first])]
+    assert steps(alone) == 1, "as if nothing ran, the next place"
+    assert steps(beside) > 1, "what runs is expected to tell of it"
 
 
 def test_regions_that_fail_or_are_over_a_budget_are_left_alone() -> None:
