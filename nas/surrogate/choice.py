@@ -4,7 +4,8 @@ The index of a candidate is the expected improvement of its whole training over 
 (Ament et al., "Unexpected Improvements to Expected Improvement for Bayesian Optimization", 2023), times the probability
 that it is inside every budget and trains to a score. A candidate that was trained at a lower fidelity is a candidate
 still: its index is surer, and if it is the highest then its training goes on. So short trainings go where they may
-change what is trained to the end, and the bad ones are given up without a rung of theirs being compared.
+change what is trained to the end, and the bad ones are given up without a rung of theirs being compared. (A search has
+no trainings yet that go on so: `nas.search.candidates`. Tables of `studies/search` have.)
 """
 
 from __future__ import annotations
