@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -124,6 +125,27 @@ def test_an_unknown_one_names_the_known_ones() -> None:
         SearchPlan(sampler="tpee")
     known = ", ".join(samplers.names())
     assert str(refused.value) == f"search.sampler: expected one of {known}; got 'tpee'; did you mean 'tpe'?"
+
+
+def test_one_that_is_made_as_an_earlier_version_did_is_refused_in_words(tmp_path: Path) -> None:
+    """Another package's, installed as such packages are."""
+    (tmp_path / "old.py").write_text("def make(seed, startup):\n    return None\n")
+    metadata = tmp_path / "old-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: old\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[framebudget.samplers]\nold = old\n")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from nas import samplers
+from space import UserError
+try:
+    samplers.make("old", seed=0, startup=1, candidates=None)
+except UserError as refused:
+    print(refused)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "expected make(seed, startup, candidates) of 'old', got make(seed, startup); install" in done.stdout
 
 
 def test_other_samplers_do_not_load_the_surrogate() -> None:
