@@ -8,9 +8,11 @@ have no need of it. Other packages bring samplers through the entry points `fram
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Protocol, cast
 
 from space import extensions
+from space.errors import UserError
 
 if TYPE_CHECKING:
     import optuna
@@ -35,7 +37,15 @@ def names() -> tuple[str, ...]:
 def make(name: str, *, seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:
     """A sampler of the kind `name`.
 
-    Raises: UserError when there is none, with the nearest known name.
+    Raises: UserError when there is none, with the nearest known name, or when it is asked in another way than this.
     """
     module = cast(SamplerModule, extensions.load(__name__, GROUP, name, needs=("make",)))
+    signature = inspect.signature(module.make)
+    try:
+        signature.bind(seed, startup, candidates)
+    except TypeError:
+        raise UserError(
+            f"{GROUP}: expected make(seed, startup, candidates) of '{name}', got make{signature}; install a version of "
+            "its package for this framebudget"
+        ) from None
     return module.make(seed, startup, candidates)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import random
 from collections.abc import Sequence
 
 from nas import samplers
-from nas.search.sampler import Sampler
+from nas.search.sampler import MOST_TRIES, Sampler
 from space import Architecture, Space
 from space.choices import Ask, Choice, Genotype
+from space.errors import ArchitectureError
 
 DRAWS = 80
 MUTATIONS = 120
@@ -29,18 +32,11 @@ class SpaceQuestions:
 
     def around(self, best: Sequence[Genotype], rng: random.Random) -> list[Genotype]:
         """Draws, and about as many mutations of the best ones, where there are any."""
-        draws: list[Genotype] = [self._drawn(rng) for _ in range(DRAWS)]
-        return draws + [self._mutated(best[index % len(best)], rng) for index in range(MUTATIONS if best else 0)]
-
-    def _drawn(self, rng: random.Random) -> Genotype:
-        answers: dict[str, Choice] = {}
-
-        def ask(name: str, options: Sequence[Choice]) -> Choice:
-            answers[name] = rng.choice(options)
-            return answers[name]
-
-        self._space.choose(ask)
-        return answers
+        found: list[Genotype] = [draw(self._space, rng)[1] for _ in range(DRAWS)]
+        for index in range(MUTATIONS if best else 0):
+            with contextlib.suppress(ArchitectureError):  # narrow ranges leave no way on from these answers
+                found.append(self._mutated(best[index % len(best)], rng))
+        return found
 
     def _mutated(self, parent: Genotype, rng: random.Random) -> Genotype:
         """The parent with a few other answers. What they bring along is drawn, as is what is possible no more."""
@@ -55,6 +51,26 @@ class SpaceQuestions:
 
         self._space.choose(ask)
         return answers
+
+
+def draw(space: Space, rng: random.Random) -> tuple[Architecture, Genotype]:
+    """What `Space.sample` gives, and its genotype; answers that narrow ranges leave no way on from are drawn again.
+
+    Raises: ArchitectureError when one draw after the other leads to nothing.
+    """
+    reason = ""
+    for _ in range(MOST_TRIES):
+        answers: dict[str, Choice] = {}
+        try:
+            return space.choose(functools.partial(_drawn, rng, answers)), answers
+        except ArchitectureError as error:
+            reason = str(error)
+    raise ArchitectureError(f"{reason} (so ended the last of {MOST_TRIES} draws, and all before it alike)")
+
+
+def _drawn(rng: random.Random, answers: dict[str, Choice], name: str, options: Sequence[Choice]) -> Choice:
+    answers[name] = rng.choice(options)
+    return answers[name]
 
 
 def sampler_of(space: Space, *, kind: str, startup: int, seed: int) -> Sampler[Architecture]:

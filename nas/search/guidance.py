@@ -44,17 +44,25 @@ class Guidance:
         self._numbers: dict[str, int] = {}  # of what the sampler knows of and was not told the outcome of, by key
 
     def repeat(self, trials: Sequence[Trial]) -> None:
-        """Have the sampler propose again what it proposed for this budget."""
+        """Have the sampler propose again what it proposed for this budget.
+
+        What it proposes before led to what was known. Where it does not come to the trial at all, another one proposed
+        that (another kind, another version): then what came instead was never looked at.
+        """
         for trial in trials:
             if trial.origin != "guided" or trial.budget_milliseconds != self._budget.milliseconds:
                 continue
             self._tell(trials, trial.number)
+            others: list[int] = []
             for _ in range(MOST_REPEATS):
                 number, _, genotype = self._sampler.propose()
                 if dict(genotype) == dict(trial.genotype):
                     self._numbers[trial.architecture.key] = number
                     break
                 self.repeats(number)
+                others.append(number)
+            else:
+                self._sampler.forget(others)
 
     def propose(self, trials: Sequence[Trial], number: int) -> tuple[int, Architecture, Genotype]:
         """A draw for the candidate of this number: the sampler's number of it, the architecture and its genotype."""

@@ -24,6 +24,11 @@ def is_weak(miou: float, epoch: int, epochs: int, earlier: Sequence[Sequence[flo
     return bool(scores) and miou < statistics.median(scores)
 
 
+def passed(curve: Sequence[float], epochs: int) -> dict[float, float]:
+    """The mIoU at each milestone before the last epoch of `curve`, by the share of the schedule that it is at."""
+    return {epoch / epochs: curve[epoch - 1] for epoch in milestones(epochs) if epoch < len(curve)}
+
+
 def milestones(epochs: int) -> tuple[int, ...]:
     """The epochs after which weak ones stop."""
     found = [max(1, epochs // GRACE)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,17 +15,17 @@ from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.folder import Order
 from nas.runs.trial import Measured, Origin, Timed, Trial
-from nas.search.candidates import sampler_of
+from nas.search.candidates import draw, sampler_of
 from nas.search.fill import Filled, fill
 from nas.search.guidance import Guidance, before
-from nas.search.halving import is_weak
+from nas.search.halving import is_weak, passed
 from nas.search.limits import limits_of
 from nas.search.measuring import time_each, time_one
 from nas.search.sampler import Outcome
 from nas.search.search import Candidate, Search
 from space.architecture import Architecture
 from space.choices import Genotype
-from space.errors import BudgetError, UnmeasuredError
+from space.errors import ArchitectureError, BudgetError, UnmeasuredError
 
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
 
@@ -189,11 +190,14 @@ class Proposals:
     def _seed(self, name: str) -> Trial | None:
         published = space.load(name)
         solved = self._solve(published)
+        genotype: Genotype = {}  # where narrow ranges leave no way on from what is nearest, samplers are not told of it
+        with contextlib.suppress(ArchitectureError):
+            genotype = self._space.closest_genotype(published)
         candidate = Candidate(
             name=f"{name} x{solved.factor:.2f}{'+' if solved.adjusted else ''}",
             origin="seed",
             architecture=solved.architecture,
-            genotype=self._space.closest_genotype(published),
+            genotype=genotype,
             parent=name,
         )
         return self._admit(candidate, solved)
@@ -233,8 +237,9 @@ class Proposals:
         )
 
     def _random(self, repeats: int) -> _Drawn:
-        drawn = self._space.sample(random.Random(f"{self._plan.seed}/{self._next_number() - 1}/{repeats}"))
-        return _Drawn(architecture=drawn, genotype=self._space.genotype(drawn))
+        chance = random.Random(f"{self._plan.seed}/{self._next_number() - 1}/{repeats}")
+        drawn, genotype = draw(self._space, chance)
+        return _Drawn(architecture=drawn, genotype=genotype)
 
     def _guided(self, repeats: int) -> _Drawn:
         number, drawn, genotype = self._guidance.propose(self._in_order(), self._next_number())
@@ -275,12 +280,15 @@ class Proposals:
         return progress.done or (trial.stopped and bool(progress.history))
 
     def _trained(self, trial: Trial) -> Outcome:
-        """How a training of a search ended; what stopped early is of as many epochs as it saw."""
+        """How a training of a search ended; what stopped early is of as many epochs as it saw. Where weak ones stop,
+        what the others scored there is told too.
+        """
         history = self._run.progress(trial, "search").history
         if trial.failed or not history:
             return Outcome(miou=None)
         last = history[-1]
-        return Outcome(miou=last.scores.miou, fidelity=last.epoch / last.epochs)
+        earlier = passed([each.scores.miou for each in history], last.epochs) if self._plan.stop_weak else {}
+        return Outcome(miou=last.scores.miou, fidelity=last.epoch / last.epochs, earlier=earlier)
 
     def _curve(self, trial: Trial) -> tuple[float, ...]:
         """mIoU after every epoch; of a training that is over it is read once."""

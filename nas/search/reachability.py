@@ -18,12 +18,13 @@ import numpy as np
 import space
 from nas.host.memory import require_training
 from nas.latency.budget import Budget
+from nas.search.candidates import draw
 from nas.search.fill import Allows, EstimateMilliseconds, anything
 from nas.search.limits import above_the_space, widest
 from nas.study import Study
 from nas.training import Recipe
 from space import Architecture
-from space.choices import Choice, Genotype
+from space.choices import Genotype
 from space.errors import BudgetError
 from space.scale import NARROWEST, scale_width
 
@@ -130,13 +131,7 @@ def explore(
     searched = study.architectures()
     draws = []
     for index in range(samples):
-        answers: dict[str, Choice] = {}
-
-        def ask(name: str, options: Sequence[Choice], answers: dict[str, Choice] = answers) -> Choice:
-            answers[name] = drawing.choice(options)
-            return answers[name]
-
-        draws.append(_reach(f"draw {index + 1}", searched.choose(ask), answers, budget, estimate, allows))
+        draws.append(_reach(f"draw {index + 1}", *draw(searched, drawing), budget, estimate, allows))
     published = [_reach(name, space.load(name), {}, budget, estimate, allows) for name in names]
     return Reachability(study=study, budget=budget, published=tuple(published), draws=tuple(draws))
 

@@ -8,20 +8,22 @@ broke as failed, and what exceeds a budget as a violated constraint without a va
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from nas.surrogate.candidates import Candidates
+from nas.surrogate.candidates import ANSWERS, COST, FORGOTTEN, WITHDRAWN, Candidates, step_of
 from space.choices import Ask, Choice, Genotype
+from space.errors import ArchitectureError
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-STEPS = 1000  # a whole training, in the steps that Optuna compares what was pruned by
+MOST_TRIES = 200  # sets of answers in a row that narrow ranges leave no way on from
 
 Built = TypeVar("Built", covariant=True)
 
@@ -48,6 +50,8 @@ class Outcome:
     """The higher the better; None where it was not trained to a score."""
     fidelity: float = 1.0
     """Which share of a whole training that is from."""
+    earlier: Mapping[float, float] = field(default_factory=dict)
+    """The scores that it had before, by such shares: what ended there is comparable with nothing else."""
     cost: float | None = None
     """What it took, in whole trainings; None for the share that it is."""
     violations: Mapping[str, float] = field(default_factory=dict)
@@ -55,6 +59,8 @@ class Outcome:
 
     def __post_init__(self) -> None:
         assert 0 < self.fidelity <= 1, f"expected a share of a whole training, got {self.fidelity}"
+        assert all(0 < share < self.fidelity for share in self.earlier), f"expected earlier scores, got {self.earlier}"
+        assert self.miou is not None or not self.earlier, "what ended without a score has no earlier ones"
 
 
 class Sampler(Generic[Built]):
@@ -69,20 +75,26 @@ class Sampler(Generic[Built]):
         self._running: dict[int, optuna.trial.Trial] = {}
 
     def propose(self) -> tuple[int, Built, Genotype]:
-        """Something worth trying, its genotype, and the number to `tell` the outcome under."""
-        from nas.surrogate.sampler import ANSWERS
+        """Something worth trying, its genotype, and the number to `tell` the outcome under.
 
-        trial = self._study.ask()
-        answers: dict[str, Choice] = {}
+        Raises: ArchitectureError when one set of answers after the other leads to nothing.
+        """
+        import optuna
 
-        def ask(name: str, options: Sequence[Choice]) -> Choice:
-            answers[name] = _suggest(trial, name, options)
-            return answers[name]
-
-        built = self._questions.choose(ask)
-        trial.set_user_attr(ANSWERS, answers)
-        self._running[trial.number] = trial
-        return trial.number, built, answers
+        reason = ""
+        for _ in range(MOST_TRIES):
+            trial = self._study.ask()
+            answers: dict[str, Choice] = {}
+            try:
+                built = self._questions.choose(functools.partial(_answer, trial, answers))
+            except ArchitectureError as error:
+                reason = str(error)
+                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                continue
+            trial.set_user_attr(ANSWERS, answers)
+            self._running[trial.number] = trial
+            return trial.number, built, answers
+        raise ArchitectureError(f"{reason} (so ended the last of {MOST_TRIES} proposals, and all before it alike)")
 
     def enter(self, genotype: Genotype) -> int:
         """A candidate that was not proposed here begins (a seed, a random draw, a trial of an earlier run): the number
@@ -97,15 +109,13 @@ class Sampler(Generic[Built]):
         """How a proposal ended, or one that was entered."""
         import optuna
 
-        from nas.surrogate.sampler import COST, FIDELITY
-
         trial = self._running.pop(number)
-        trial.set_user_attr(FIDELITY, outcome.fidelity)
         trial.set_user_attr(COST, outcome.fidelity if outcome.cost is None else outcome.cost)
         for name, violation in outcome.violations.items():
             trial.set_constraint(name, violation)
         if outcome.miou is not None:
-            trial.report(outcome.miou, max(1, round(STEPS * outcome.fidelity)))
+            for fidelity, miou in {**outcome.earlier, outcome.fidelity: outcome.miou}.items():
+                trial.report(miou, step_of(fidelity))
         if outcome.miou is not None and outcome.fidelity == 1:
             self._study.tell(trial, outcome.miou)
         elif outcome.miou is not None or any(violation > 0 for violation in outcome.violations.values()):
@@ -117,11 +127,13 @@ class Sampler(Generic[Built]):
         """A proposal came to nothing new: that says nothing about it, and it need not be proposed again."""
         import optuna
 
-        from nas.surrogate.sampler import WITHDRAWN
-
         trial = self._running.pop(number)
         trial.set_user_attr(WITHDRAWN, True)
         self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        """Withdrawn proposals were of no search: what they were may be proposed as if for the first time."""
+        self._study.set_user_attr(FORGOTTEN, [*self._study.user_attrs.get(FORGOTTEN, ()), *numbers])
 
 
 class _Points(Generic[Built]):
@@ -150,6 +162,11 @@ class _Points(Generic[Built]):
 
         self._questions.choose(ask)
         return found
+
+
+def _answer(trial: optuna.trial.Trial, answers: dict[str, Choice], name: str, options: Sequence[Choice]) -> Choice:
+    answers[name] = _suggest(trial, name, options)
+    return answers[name]
 
 
 def _suggest(trial: optuna.trial.Trial, name: str, options: Sequence[Choice]) -> Choice:

@@ -4,7 +4,8 @@ The index of a candidate is the expected improvement of its whole training over 
 (Ament et al., "Unexpected Improvements to Expected Improvement for Bayesian Optimization", 2023), times the probability
 that it is inside every budget and trains to a score. A candidate that was trained at a lower fidelity is a candidate
 still: its index is surer, and if it is the highest then its training goes on. So short trainings go where they may
-change what is trained to the end, and the bad ones are given up without a rung of theirs being compared.
+change what is trained to the end, and the bad ones are given up without a rung of theirs being compared. (A search has
+no trainings yet that go on so: `nas.search.candidates`. Tables of `studies/search` have.)
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Told:
     """The higher the better; None where there is none."""
     fidelity: float = 1.0
     """The share of a whole training that the score is from, above 0."""
+    earlier: Mapping[float, float] = field(default_factory=dict)
+    """The scores on the way there, by their shares. Where the weaker ones end early, these say of the others that they
+    were better: without them, each share's own level hides it."""
     cost: float = 1.0
     """What it took, in whole trainings."""
     violations: Mapping[str, float] = field(default_factory=dict)
@@ -94,16 +98,17 @@ class _Table:
         )
 
     def _improvement(self) -> Vector:
-        told = [self._told[place] for place in self._scored]
-        fidelities = np.array([each.fidelity for each in told])
+        curves = {place: _curve(self._told[place]) for place in self._scored}
+        places = [place for place, curve in curves.items() for _ in curve]
+        fidelities = np.array([fidelity for curve in curves.values() for fidelity, _ in curve])
         highest = fidelities.max()  # where none was trained whole, the longest trainings are what is known
         logarithms = np.log(np.minimum(fidelities / highest, 1.0))
         depths = logarithms / max(-float(logarithms.min()), 1e-9)
-        scores = _centred(np.array([each.score for each in told], np.float64), depths)
+        scores = _centred(np.array([score for curve in curves.values() for _, score in curve], np.float64), depths)
         whole = scores[depths == 0]
         observations = Observations(
-            points=self._points[self._scored],
-            networks=self._networks[self._scored],
+            points=self._points[places],
+            networks=self._networks[places],
             depths=depths,
             scores=scores,
         )
@@ -139,6 +144,11 @@ class _Table:
         )
         mean, deviation = process.predict(self._points[self._first :], self._networks[self._first :])
         return np.log(np.maximum(_below(-(mean + level) / deviation), 1e-12))
+
+
+def _curve(told: Told) -> list[tuple[float, float | None]]:
+    """Fidelities and the scores there."""
+    return [*told.earlier.items(), (told.fidelity, told.score)]
 
 
 def _over(told: Told) -> bool:

@@ -1,8 +1,6 @@
 """The surrogate as an Optuna sampler: it reads the study's trials, and answers all questions of a new one at once.
 
-A trial says in its user attributes what it was (`ANSWERS`, a genotype) and how much of a training it saw (`FIDELITY`,
-`COST`; `WITHDRAWN` where it was none): whoever tells it writes them. A whole training is complete, one that ended
-before is pruned with what it reported, and one that broke has failed.
+`nas.surrogate.candidates` says what its trials are expected to tell.
 """
 
 from __future__ import annotations
@@ -15,14 +13,10 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.surrogate.candidates import Candidates
+from nas.surrogate.candidates import ANSWERS, COST, FORGOTTEN, STEPS, WITHDRAWN, Candidates
 from nas.surrogate.choice import Told, choose
 from nas.surrogate.encoding import Point, key
 
-ANSWERS = "answers"
-FIDELITY = "fidelity"
-COST = "cost"
-WITHDRAWN = "withdrawn"
 BEST = 8  # whose neighbourhood is looked at
 
 
@@ -58,10 +52,11 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def _choice(self, study: optuna.Study, trial: FrozenTrial) -> Point | None:
+        left_out = {trial.number, *study.user_attrs.get(FORGOTTEN, ())}
         others = [
             each
             for each in study.get_trials(deepcopy=False)
-            if each.number != trial.number and each.user_attrs.get(ANSWERS)
+            if each.number not in left_out and each.user_attrs.get(ANSWERS)
         ]
         told = [_told(each) for each in others if each.state.is_finished() and not each.user_attrs.get(WITHDRAWN)]
         if len(told) < self._startup:
@@ -81,13 +76,13 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
 
 
 def _told(trial: FrozenTrial) -> Told:
-    score = trial.value if trial.state == TrialState.COMPLETE else None
-    if trial.state == TrialState.PRUNED and trial.intermediate_values:
-        score = trial.intermediate_values[max(trial.intermediate_values)]
+    scores = {step / STEPS: score for step, score in sorted(trial.intermediate_values.items())}
+    fidelity = max(scores, default=1.0)
     return Told(
         point=_point(trial),
-        score=score,
-        fidelity=trial.user_attrs[FIDELITY],
+        score=scores.pop(fidelity, None),
+        fidelity=fidelity,
+        earlier=scores,
         cost=trial.user_attrs[COST],
         violations=trial.constraints,
         failed=trial.state == TrialState.FAIL,

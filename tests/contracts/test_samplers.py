@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -96,6 +97,25 @@ def test_it_is_told_of_nothing_but_failures_and_short_trainings(name: str) -> No
 
 
 @every_sampler
+def test_answers_that_narrow_ranges_leave_no_way_on_from_are_passed_over(name: str) -> None:
+    """Only some blocks can be sums of paths, which is asked for after them."""
+    narrow = Space(ranges={**searched(), "stages": (2,), "stage.depth": (1, 2), "rep": (True,)}, size=(180, 240))
+    sampler = sampler_of(narrow, kind=name, startup=3, seed=0)
+    for step in range(6):
+        number, architecture, genotype = sampler.propose()
+        assert narrow.genotype(architecture) == genotype
+        assert architecture.rep
+        sampler.tell(number, Outcome(miou=0.1 * step))
+
+
+@every_sampler
+def test_ranges_that_lead_to_nothing_are_named(name: str) -> None:
+    sampler = sampler_of(Space(ranges={"stage.rates": ("8",)}, size=(48, 64)), kind=name, startup=0, seed=0)
+    with pytest.raises(UserError, match=r"space\.stage\.rates: none of \['8'\] is possible .* add an option"):
+        sampler.propose()
+
+
+@every_sampler
 def test_a_study_can_ask_for_it(name: str) -> None:
     assert SearchPlan(sampler=name).sampler == name
 
@@ -105,6 +125,42 @@ def test_an_unknown_one_names_the_known_ones() -> None:
         SearchPlan(sampler="tpee")
     known = ", ".join(samplers.names())
     assert str(refused.value) == f"search.sampler: expected one of {known}; got 'tpee'; did you mean 'tpe'?"
+
+
+def test_one_that_is_made_as_an_earlier_version_did_is_refused_in_words(tmp_path: Path) -> None:
+    """Another package's, installed as such packages are."""
+    (tmp_path / "old.py").write_text("def make(seed, startup):\n    return None\n")
+    metadata = tmp_path / "old-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: old\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[framebudget.samplers]\nold = old\n")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from nas import samplers
+from space import UserError
+try:
+    samplers.make("old", seed=0, startup=1, candidates=None)
+except UserError as refused:
+    print(refused)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "expected make(seed, startup, candidates) of 'old', got make(seed, startup); install" in done.stdout
+
+
+def test_other_samplers_do_not_load_the_surrogate() -> None:
+    code = """
+import sys
+from nas.search.candidates import sampler_of
+from nas.search.sampler import Outcome
+from space import Space
+sampler = sampler_of(Space(), kind="random", startup=0, seed=0)
+sampler.tell(sampler.propose()[0], Outcome(miou=0.1))
+sampler.withdraw(sampler.propose()[0])
+print(*(name for name in ("optuna", "nas.surrogate.sampler", "nas.surrogate.gaussian") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["optuna"]
 
 
 @every_sampler

@@ -16,6 +16,7 @@ from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.search.candidates import sampler_of
+from nas.search.halving import passed
 from nas.search.proposals import Proposals
 from nas.search.sampler import Outcome, Sampler
 from nas.search.search import Search
@@ -133,6 +134,26 @@ def test_a_budget_that_no_draw_can_meet_ends_with_the_lowest_latency_seen(tmp_pa
         all_of(run, proposals(run, "0.05ms", seeds=()))
 
 
+def test_what_passed_milestones_is_known_there_too() -> None:
+    whole = [0.1, 0.3, 0.4, 0.5, 0.6, 0.62, 0.64, 0.65]
+    assert passed(whole, 8) == {0.25: 0.3, 0.5: 0.5}
+    assert passed(whole[:4], 8) == {0.25: 0.3}, "it ended at the second one: that is its score"
+    assert passed(whole[:2], 8) == {}
+
+
+def test_narrow_ranges_leave_some_answers_no_way_on(
+    tmp_path: Path, invented: Invented, search_of: Callable[[RunFolder], Search]
+) -> None:
+    """Only some blocks can be sums of paths. A seed's may not: it is trained, and the sampler is not told of it."""
+    narrow = {"stages": (2,), "stage.depth": (1, 2), "rep": (True,)}
+    asked = replace(study(seeds=("erfnet-encoder",), random_trials=1, guided_trials=1), space=narrow)
+    run = RunFolder.create(tmp_path / "run", asked)
+    given = all_of(run, Proposals(search_of(run), SlowBranches(invented), None))
+    assert [trial.origin for trial in given] == ["seed", "random", "guided"]
+    assert [bool(trial.genotype) for trial in given] == [False, True, True]
+    assert all(trial.architecture.rep for trial in given[1:])
+
+
 def shares(sampler: Sampler[Architecture], draws: int) -> float:
     """Share of proposals with FPL blocks, none of which can be trained."""
     slow = 0
@@ -168,5 +189,15 @@ def test_the_sampler_learns_what_violates_the_budget(kind: str, told: int, draws
 def test_the_sampler_prefers_what_scored_well(kind: str, told: int, draws: int) -> None:
     sampler = sampler_of(Space(ranges=searched(), size=SIZE), kind=kind, startup=1, seed=0)
     enter(sampler, told, lambda fpl: Outcome(miou=0.6 if fpl else 0.2, violations={"latency": -0.1}))
+    blocks = [sampler.propose()[1].stages[0].block for _ in range(draws)]
+    assert blocks.count("fpl") > 0.6 * draws, "a third of random draws are FPL"
+
+
+@LEARNS
+def test_the_sampler_prefers_what_was_not_stopped(kind: str, told: int, draws: int) -> None:
+    sampler = sampler_of(Space(ranges=searched(), size=SIZE), kind=kind, startup=1, seed=0)
+    whole = Outcome(miou=0.6, earlier={0.25: 0.4}, violations={"latency": -0.1})
+    stopped = Outcome(miou=0.3, fidelity=0.25, violations={"latency": -0.1})
+    enter(sampler, told, lambda fpl: whole if fpl else stopped)
     blocks = [sampler.propose()[1].stages[0].block for _ in range(draws)]
     assert blocks.count("fpl") > 0.6 * draws, "a third of random draws are FPL"

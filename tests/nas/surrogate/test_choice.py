@@ -37,11 +37,13 @@ def test_what_runs_is_counted_on() -> None:
     candidates = others(START)
     first = candidates[choose(candidates, START, [])]
     left = [point for point in candidates if point != first]
-    second = left[choose(left, START, [first])]
-    steps = abs(float(first["x"]) - float(second["x"])) + abs(float(first["y"]) - float(second["y"]))
-    alone = left[choose(left, START, [])]
-    assert steps >= abs(float(first["x"]) - float(alone["x"])) + abs(float(first["y"]) - float(alone["y"]))
-    assert second != first
+
+    def steps(point: Point) -> float:
+        return abs(float(first["x"]) - float(point["x"])) + abs(float(first["y"]) - float(point["y"]))
+
+    alone, beside = left[choose(left, START, [])], left[choose(left, START, [first])]
+    assert steps(alone) == 1, "as if nothing ran, the next place"
+    assert steps(beside) > 1, "what runs is expected to tell of it"
 
 
 def test_regions_that_fail_or_are_over_a_budget_are_left_alone() -> None:
@@ -77,6 +79,20 @@ def test_short_trainings_guide_and_their_scores_are_not_those_of_whole_ones() ->
     candidates = others(whole)
     chosen = candidates[choose(candidates, told, [])]
     assert height(chosen) >= 48
+
+
+def test_what_always_ends_early_for_being_weak_is_not_chosen_for_it() -> None:
+    """At a quarter, where the bad ones end, they differ as the good ones do at the end."""
+    told = []
+    for place in range(8):
+        part = 0.01 * place
+        good, bad = {"block": "good", "x": place}, {"block": "bad", "x": place}
+        told.append(Told(point=good, score=0.60 + part, earlier={0.25: 0.40 + part}))
+        told.append(Told(point=bad, score=0.30 + part, fidelity=0.25, cost=0.25))
+    candidates: list[Point] = [{"block": block, "x": x} for block in ("bad", "good") for x in range(8, 12)]
+    for _ in range(4):
+        chosen = candidates.pop(choose(candidates, told, []))
+        assert chosen["block"] == "good"
 
 
 def test_after_many_short_trainings_the_best_of_them_goes_on() -> None:

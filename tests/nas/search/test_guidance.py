@@ -1,0 +1,111 @@
+"""What guided proposals know, with a real sampler on eight places in a row: the farther, the better."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import optuna
+import pytest
+
+import space
+from nas import samplers
+from nas.latency.budget import Budget
+from nas.latency.record import Latency
+from nas.runs.trial import Origin, Trial
+from nas.search.guidance import Guidance
+from nas.search.sampler import Outcome, Sampler
+from nas.surrogate.candidates import Candidates
+from space import Architecture
+from space.choices import Ask, Genotype
+
+PLACES = range(8)
+PUBLISHED = ("erfnet", "erfnet-encoder", "fplnet", "swiftnet-rn18")
+Make = Callable[[int, Origin, Genotype], Trial]
+
+
+class Row:
+    """A question of where; every place is compared."""
+
+    resumable = False
+
+    def __init__(self) -> None:
+        self.compared = 0
+
+    def choose(self, ask: Ask) -> Architecture:
+        ask("place", tuple(PLACES))
+        return space.load(PUBLISHED[0])
+
+    def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
+        self.compared += 1
+        return [{"place": place} for place in PLACES]
+
+
+@pytest.fixture
+def trial(invented: Callable[[float], Latency]) -> Make:
+    def make(number: int, origin: Origin, genotype: Genotype) -> Trial:
+        return Trial(
+            number=number,
+            name=f"trial {number}",
+            origin=origin,
+            architecture=space.load(PUBLISHED[number - 1]),
+            latency=invented(9),
+            feasible=True,
+            budget_milliseconds=10,
+            parameters=1,
+            multiply_adds=1,
+            genotype=genotype,
+        )
+
+    return make
+
+
+def guidance_of(row: Row) -> Guidance:
+    def trained(trial: Trial) -> Outcome:
+        return Outcome(miou=0.1 * float(trial.genotype["place"]))
+
+    return Guidance(Sampler(row, surrogate), Budget.parse("10ms"), 0, trained)
+
+
+def surrogate(candidates: Candidates) -> optuna.samplers.BaseSampler:
+    return samplers.make("surrogate", seed=0, startup=2, candidates=candidates)
+
+
+def next_places(guidance: Guidance, trials: list[Trial], count: int) -> list[object]:
+    return [guidance.propose(trials, len(trials) + 1)[2]["place"] for _ in range(count)]
+
+
+def test_what_is_entered_is_not_compared_with_anything(trial: Make) -> None:
+    row = Row()
+    sampler = Sampler(row, surrogate)
+    for place in PLACES[:4]:
+        sampler.tell(sampler.enter({"place": place}), Outcome(miou=0.1 * place))
+    assert row.compared == 0
+    sampler.propose()
+    assert row.compared == 1
+
+
+def test_what_another_sampler_proposed_costs_no_places(trial: Make) -> None:
+    """Its trial cannot be repeated. What came instead, here every place, was never looked at."""
+    guidance = guidance_of(Row())
+    trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
+    trials.append(trial(3, "guided", {"place": 2, "of another kind": 1}))
+    guidance.repeat(trials)
+    assert sorted(next_places(guidance, trials, 5)) == [3, 4, 5, 6, 7]
+
+
+def test_what_is_repeated_is_proposed_as_without_an_interruption(trial: Make) -> None:
+    """The first proposal led to what was known: it is not proposed again in either."""
+    whole = guidance_of(Row())
+    trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
+    number, _, known = whole.propose(trials, 3)
+    whole.repeats(number)
+    number, _, genotype = whole.propose(trials, 3)
+    trials.append(trial(3, "guided", genotype))
+    whole.becomes(number, trials[-1])
+    again = guidance_of(Row())
+    again.repeat(trials)
+    expected = next_places(whole, trials, 4)
+    assert next_places(again, trials, 4) == expected
+    assert known["place"] not in expected
+    assert len(set(expected)) == 4
