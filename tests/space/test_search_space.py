@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -189,7 +188,7 @@ def draw_many(narrow: Space, count: int = 50) -> list[Architecture]:
         ({"decoder": ("ladder",), "levels": (2,), "block": ("sep",)}, "space.levels"),
         ({"decoder": ("ladder",), "block": ("sep",), "stages": (1,), "stem.kind": ("convs",)}, "space.decoder"),
         ({"decoder": ("cat",), "stages": (1,), "stem.kind": ("conv_pool",)}, "space.decoder"),
-        ({"block": ("sep",), "stage.expansion": (6,), "stage.width": (16,)}, "space.stage.expansion"),
+        ({"block": ("sep",), "stage.expansion": (6,), "stage.width": (16,)}, "space.stages"),
         ({"decoder.width": (18,), "block": ("fpl",), "decoder": ("deconv",)}, "space.decoder"),
         ({"stage.width": (-16,)}, "stage"),
         ({"stages": (99,), "down": ("block",)}, "stages"),
@@ -203,14 +202,38 @@ def test_impossible_ranges_name_what_is_impossible(ranges: dict[str, tuple[Choic
 AXES_THAT_CAN_BE_FIXED = ("block", "down", "fuse", "stem.kind", "stages", "stage.width", "decoder", "activation")
 
 
-@pytest.mark.parametrize("axis", AXES_THAT_CAN_BE_FIXED)
+@pytest.mark.parametrize("axis", [*AXES_THAT_CAN_BE_FIXED, "stage.expansion"])
 def test_fixing_one_axis_leaves_something_to_build(axis: str) -> None:
     for option in ranges()[axis]:
-        narrow, rng, found = Space(ranges={axis: (option,)}), random.Random(0), []
-        for _ in range(30):
-            with contextlib.suppress(ArchitectureError):  # a ladder needs two strides, which are asked for before it
-                found.append(narrow.sample(rng))
-        assert len(found) >= 25
+        assert len(draw_many(Space(ranges={axis: (option,)}), 15)) == 15
+
+
+FIXED_TOGETHER: dict[str, dict[str, tuple[Choice, ...]]] = {
+    "rates larger than the coarsest maps": {"block": ("dblock",), "stage.rates": ("14",)},
+    "an expansion that few widths have": {"block": ("sep",), "stage.expansion": (6,)},
+    "a branch": {"detail": ("both",), "decoder": ("none",)},
+    "a branch where a decoder is none": {"detail": ("up",)},
+    "a branch without another end": {"detail": ("up",), "decoder": ("none",), "detail.bottles": (0,)},
+    "a branch that begins late": {"detail": ("up",), "decoder": ("none",), "detail.stride": (16,)},
+    "a branch beside few stages": {"detail": ("up",), "decoder": ("none",), "stages": (2, 3)},
+    "something re-parameterised": {"rep": (True,)},
+    "something re-parameterised in plain blocks": {"rep": (True,), "block": ("plain",)},
+    "something re-parameterised that is no block": {"rep": (True,), "block": ("sep",)},
+    "something re-parameterised, and a branch": {"rep": (True,), "detail": ("both",), "decoder": ("none",)},
+    "something re-parameterised in a stem": {"rep": (True,), "block": ("sep",), "decoder": ("cat",)},
+    "as wide as there is, and bottlenecks twice as wide": {"stage.width": (4096,), "detail.bottles": (1,)},
+}
+
+
+@pytest.mark.parametrize("fixed", FIXED_TOGETHER)
+def test_what_is_fixed_binds_the_questions_before_it(fixed: str) -> None:
+    narrow = Space(ranges=FIXED_TOGETHER[fixed])
+    draws = draw_many(narrow)
+    assert len({draw.key for draw in draws}) > 40
+    for draw in draws[:5]:
+        assert replay(draw, narrow) == draw
+        assert draw.rep or True not in FIXED_TOGETHER[fixed].get("rep", ())
+        assert draw.detail is not None or draw.decoder is not None or "detail" not in FIXED_TOGETHER[fixed]
 
 
 def test_numbers_that_only_a_kind_has_bind_its_widths_and_rates() -> None:
