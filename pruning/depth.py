@@ -50,7 +50,8 @@ def without_blocks(architecture: Architecture, blocks: Collection[str]) -> Archi
 def remove_blocks(network: Network, blocks: Collection[str]) -> Network:
     """A copy of `network` without the named blocks; every weight that is left has its value.
 
-    Raises: ArchitectureError for a name that is not one of `removable_blocks`.
+    Raises: ArchitectureError for a name that is not one of `removable_blocks`; UserError for a network in the form that
+    is trained, not the one that runs.
     """
     shorter = without_blocks(network.architecture, blocks)
     before = _places_before(network.architecture, blocks)

@@ -55,8 +55,12 @@ class Importance:
     def scores(self, cutter: Cutter, network: Network, data: LabelledData | None = None) -> ChannelScores:
         """One score per channel of the unpruned architecture; `network` is of the cutter's architecture.
 
-        Raises: UserError when it needs data and gets none, or when the loss is not finite.
+        Raises: UserError when it needs data and gets none, or when the loss is not finite; for a network in the form
+        that is trained, not the one that runs.
         """
+        from space.paths import require_folded
+
+        require_folded(network)
         if self.of_weights is not None:
             return self.of_weights(cutter, network)
         assert self.of_loss is not None

@@ -66,7 +66,8 @@ class Cutter:
 
         Nothing but the selection changes: every weight that is left has its value, and `network` is left as it was.
 
-        Raises: ArchitectureError when nothing is left of a group.
+        Raises: ArchitectureError when nothing is left of a group; UserError for a network in the form that is trained,
+        not the one that runs.
         """
         assert network.architecture == self.architecture, "the network is not of this cutter's architecture"
         assert bool((keep <= self.everything).all()), "cannot keep channels that are gone"
@@ -104,9 +105,14 @@ def rebuilt(network: Network, architecture: Architecture, tensor_of: Callable[[s
 
     It has the classes and the mode of `network`, and auxiliary heads if that has them; its tensors have the type and
     device of what they are copied from, and the default memory layout.
+
+    Raises: UserError for a network in the form that is trained, not the one that runs.
     """
     import torch
 
+    from space.paths import require_folded
+
+    require_folded(network)
     with torch.device("meta"):  # nothing is drawn for weights that are replaced
         result = architecture.build(network.num_classes, auxiliary=bool(network.auxiliary_weights))
     weights = {name: tensor_of(name).clone(memory_format=torch.contiguous_format) for name in result.state_dict()}

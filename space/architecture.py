@@ -172,6 +172,11 @@ class Architecture:
         return self.stem.is_plain or in_blocks or in_pyramid
 
     @property
+    def has_several_paths(self) -> bool:
+        """Whether the form in which it is trained is another than the one that runs."""
+        return self.rep and not self.channels and any(node.paths for node in self.graph(1).nodes)
+
+    @property
     def output_stride(self) -> int:
         """Stride of the encoder's output against the image."""
         return self.encoder.output_stride
@@ -259,7 +264,7 @@ class Architecture:
             widths(graph, self.channels),
             architecture=self,
             num_classes=num_classes,
-            trained=trained and not self.channels,
+            trained=trained and self.has_several_paths,
             auxiliary_weights=tuple(each.weight for each in self.auxiliary) if auxiliary else (),
         )
 

@@ -94,7 +94,9 @@ class Block:
     narrowest: int = 1
     """The fewest channels."""
     check: Callable[[Unit], None] = _no_rule
-    """Further rules, on its own numbers. Raises: ArchitectureError that names the number to change."""
+    """Further rules, on its own numbers, which hold before `width_unit` is asked. Raises: ArchitectureError that names
+    the number to change.
+    """
     shortcut: bool = True
     """Whether a block that neither strides nor widens adds to what it reads: only such blocks can be removed."""
     in_decoders: bool = False
@@ -113,6 +115,10 @@ class Block:
 
     def has_width(self, width: int, unit: Unit) -> bool:
         """Whether a block whose other numbers are those of `unit` can be so wide."""
+        try:
+            self.check(unit)
+        except ArchitectureError:
+            return False
         return width >= self.narrowest and width % self.width_unit(unit) == 0
 
     def check_unit(self, name: str, unit: Unit) -> None:
@@ -136,12 +142,12 @@ class Block:
             unit.factorization == "none" or "factorization" in self.shared,
             f"factorization: {name} has none to choose; expected none, got {unit.factorization}",
         )
+        self.check(unit)
         enough = unit.width >= self.narrowest
         require(enough, f"width: {name} needs at least {self.narrowest} channels, got {unit.width}")
         multiple = self.width_unit(unit)
         reason = f" ({self.width_reason})" if self.width_reason else ""
         require(unit.width % multiple == 0, f"width: {name} needs a multiple of {multiple}{reason}, got {unit.width}")
-        self.check(unit)
 
     def all_options(self, name: str, given: Mapping[str, Choice]) -> dict[str, Choice]:
         """The numbers that only this kind has, those that were not given at their defaults.

@@ -146,16 +146,17 @@ class PoolingPyramid:
 Context = SpatialPyramid | PoolingPyramid
 
 
-def ask(questions: Questioner, output_stride: int, *, alone: bool) -> Context | None:
+def ask(questions: Questioner, output_stride: int, *, alone: bool, pooled: bool = False) -> Context | None:
     """The context that the answers lead to; grids larger than the feature map are not offered, nor windows whose means
-    are as few as one. `alone`: no decoder starts with it, and nothing is asked where none can stand so.
+    are as few as one. `alone`: no decoder starts with it, and nothing is asked where none can stand so. `pooled`:
+    it has to be a pyramid.
     """
     if alone and "pyramid" not in questions.options("context"):
         return None
-    height, width = (-(-length // output_stride) for length in questions.size)
+    height = -(-questions.size[0] // output_stride)
     grids = [each for each in questions.options("context.grids") if _most(each) <= height]
-    strides = [each for each in questions.options("context.strides") if _most(each) < min(height, width)]
-    possible = {"none": True, "spp": bool(grids) and not alone, "pyramid": bool(strides)}
+    strides = _windows(questions, output_stride)
+    possible = {"none": not pooled, "spp": bool(grids) and not alone and not pooled, "pyramid": bool(strides)}
     kind = questions.text("context", "context", possible.__getitem__)
     if kind == "none":
         return None
@@ -167,6 +168,17 @@ def ask(questions: Questioner, output_stride: int, *, alone: bool) -> Context | 
     bottleneck = questions.integer("context.bottleneck", "context.bottleneck")
     rows = questions.text("context.grids", "context.grids", grids.__contains__)
     return SpatialPyramid(bottleneck=bottleneck, level_width=bottleneck // 3, grids=numbers(rows))
+
+
+def can_pool(questions: Questioner, output_stride: int) -> bool:
+    """Whether a pyramid of windows can stand at an encoder's end."""
+    return "pyramid" in questions.options("context") and bool(_windows(questions, output_stride))
+
+
+def _windows(questions: Questioner, output_stride: int) -> list[Choice]:
+    """Those of `context.strides` of which the map has several windows."""
+    shorter = min(-(-length // output_stride) for length in questions.size)
+    return [each for each in questions.options("context.strides") if _most(each) < shorter]
 
 
 def _most(text: Choice) -> int:

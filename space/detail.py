@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from space.choices import Axes, Choice, Questioner
 from space.errors import ArchitectureError
 from space.graph import Graph, Node
 from space.layers import conv_norm
-from space.rules import require, require_one_of, require_range
+from space.rules import WIDEST, require, require_one_of, require_range
 from space.stage import Stage
 
 Exchange = Literal["both", "up"]
@@ -159,6 +160,11 @@ def _joined(graph: Graph, output: Output, term: Node, act: str) -> Output:
     return Output(out=graph.act(total, act), before_activation=total)
 
 
+def is_possible(questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int]) -> bool:
+    """Whether something is left to answer beside these stages: no branch, or one."""
+    return "none" in questions.options("detail") or _Questions(questions, stages, strides).possible()
+
+
 def ask(
     questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int]
 ) -> tuple[tuple[Stage, ...], Detail | None]:
@@ -168,6 +174,20 @@ def ask(
     asked = _Questions(questions, stages, strides)
     kind = questions.pick_newer("detail", lambda kind: kind == "none" or asked.possible())
     return (stages, None) if kind == "none" else asked.ask("up" if kind == "up" else "both")
+
+
+def can_stand(questions: Questioner, strides: Sequence[int], block: str) -> bool:
+    """Whether a branch can stand beside stages of this block at these strides, as far as strides decide."""
+    for begin in questions.options("detail.stride"):
+        if begin not in strides:
+            continue
+        behind = strides[len(strides) - 1 - strides[::-1].index(int(begin)) :]
+        halving = all(later == 2 * before for before, later in itertools.pairwise(behind))
+        for bottles in questions.options("detail.bottles"):
+            more = int(bottles) > 0
+            if halving and len(behind) - 1 + more >= 2 and not (more and block == END):
+                return True
+    return False
 
 
 class _Questions:
@@ -192,8 +212,12 @@ class _Questions:
             "detail.stride",
             lambda stride: self._fits(stride) and any(self._ends(each, stride) for each in bottles),
         )
-        width = ask.integer("detail.width", "detail.width", lambda width: self._has_width(width, stride))
-        bottle = ask.integer("detail.bottles", "detail.bottles", lambda count: self._ends(count, stride))
+        width = ask.integer(
+            "detail.width",
+            "detail.width",
+            lambda width: self._has_width(width, stride) and any(self._ends(each, stride, width) for each in bottles),
+        )
+        bottle = ask.integer("detail.bottles", "detail.bottles", lambda count: self._ends(count, stride, width))
         stages = (*self._stages, *_end(self._stages[-1].width, bottle, 2))
         start = self._start[stride]
         parts: list[Stage] = []
@@ -221,10 +245,13 @@ class _Questions:
             return False
         return True
 
-    def _ends(self, bottles: int, stride: int) -> bool:
-        """Whether so many bottlenecks can end the trunk, and two stages stand behind the branch's start then."""
+    def _ends(self, bottles: int, stride: int, width: int = 1) -> bool:
+        """Whether so many bottlenecks can end the trunk and a branch of `width` channels, and two stages stand behind
+        the branch's start then.
+        """
         later = len(self._stages) - 1 - self._start[stride] + (bottles > 0)
-        return later >= 2 and (bottles == 0 or self._stages[0].block != END)
+        widest = END_EXPANSION * max(width, self._stages[-1].width)
+        return later >= 2 and (bottles == 0 or (self._stages[0].block != END and widest <= WIDEST))
 
 
 def _beside(stage: Stage, width: int, depth: int) -> Stage:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from space.channels import Widths, parametric
 from space.graph import Graph, Node
-from space.paths import SeveralPaths
+from space.paths import SeveralPaths, one_layer
 from space.sizes import grid_size
 
 Operation = Callable[..., Tensor]
@@ -77,18 +77,21 @@ class Network(nn.Module):
         return [values[index] for index in self._outputs]
 
     def layer(self, name: str) -> nn.Module:
-        """The layer of that name in the graph."""
-        return self.get_submodule(name)
+        """The layer of that name in the graph.
+
+        Raises: UserError where it is in the form that is trained, of several layers.
+        """
+        return one_layer(name, self.get_submodule(name))
 
     def _run(self, node: Node, inputs: list[Tensor], image: Tensor, size: tuple[int, int]) -> Tensor:
         match node.kind:
             case "image":
                 return image
             case "conv" | "norm" | "act":
-                operation: Operation = self.layer(node.name) if node.name else _ACTIVATIONS[node.mode]
+                operation: Operation = self.get_submodule(node.name) if node.name else _ACTIVATIONS[node.mode]
                 return operation(inputs[0])
             case "deconv":
-                return _upsample(self.layer(node.name), inputs[0], _size_at(size, node.stride))
+                return _upsample(self.get_submodule(node.name), inputs[0], _size_at(size, node.stride))
             case "add":
                 return sum(inputs[1:], start=inputs[0])
             case "gate":

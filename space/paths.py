@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from space.errors import UserError
 from space.graph import Norm, Paths
 
 
@@ -87,6 +88,30 @@ def folded_state(network: nn.Module) -> dict[str, Tensor]:
         elif f"{name}.weight" not in state:
             state[f"{name}.weight"], state[f"{name}.bias"] = several[name].folded()
     return state
+
+
+def require_folded(network: nn.Module) -> None:
+    """Raises: UserError for a network with convolutions in the form that is trained, not the one that runs."""
+    for name, module in network.named_modules():
+        if isinstance(module, SeveralPaths):
+            raise UserError(_unfolded(name))
+
+
+def one_layer(name: str, module: nn.Module) -> nn.Module:
+    """The module called `name`, where it is the layer of a graph as it runs.
+
+    Raises: UserError where it is the form that is trained.
+    """
+    if isinstance(module, SeveralPaths):
+        raise UserError(_unfolded(name))
+    return module
+
+
+def _unfolded(name: str) -> str:
+    return (
+        f"expected a network in the form that runs, got one whose {name} is trained as several paths; fold it first: "
+        "load `space.paths.folded_state(network)` into what `architecture.build` gives without `trained`"
+    )
 
 
 def _with_norm(convolution: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from space import context as contexts
 from space import head as heads
 from space.architecture import Architecture, allows_image_pyramid
 from space.block import Block, Unit
-from space.choices import Choice, Questioner, numbers
+from space.choices import Choice, Questioner, numbers, text_of
 from space.decoder import Decoder
 from space.encoder import Encoder
 from space.errors import ArchitectureError
@@ -34,12 +35,18 @@ def ask(questions: Questioner) -> Architecture:
     decoder = _decoder(questions, encoder)
     levels, context = 1, None
     if decoder is not None and decoder.takes_image_pyramid:
-        levels = questions.integer("levels", "levels", lambda n: n == 1 or allows_image_pyramid(encoder))
+        several = False in questions.options("rep") and allows_image_pyramid(encoder)
+        levels = questions.integer("levels", "levels", lambda n: n == 1 or several)
     if decoder is None:
         stages, branch = detail.ask(questions, encoder.stages, encoder.strides)
         encoder = replace(encoder, stages=stages, detail=branch)
     if levels == 1 and (decoder is None or decoder.takes_context):
-        context = contexts.ask(questions, encoder.output_stride, alone=decoder is None)
+        context = contexts.ask(
+            questions,
+            encoder.output_stride,
+            alone=decoder is None,
+            pooled=_is_pooled(questions, first, encoder.stages[0].block),
+        )
     found = Architecture(
         stem=encoder.stem,
         stages=encoder.stages,
@@ -63,31 +70,53 @@ def ask(questions: Questioner) -> Architecture:
 
 
 def _decoder(questions: Questioner, encoder: Encoder) -> Decoder | None:
-    kinds = decoders.kinds()
-    name = questions.text("decoder", "decoder", lambda name: name == "none" or kinds[name].possible(questions, encoder))
-    return None if name == "none" else kinds[name].ask(questions, encoder)
+    name = questions.text("decoder", "decoder", lambda name: _follows(questions, name, encoder))
+    return None if name == "none" else decoders.kinds()[name].ask(questions, encoder)
+
+
+def _follows(questions: Questioner, name: str, encoder: Encoder) -> bool:
+    """Whether a decoder, or none, can follow an encoder, and what is asked behind it has an answer then."""
+    if name not in _decoders(questions, encoder.stem, encoder.stages[0].block):
+        return False
+    if name == "none":
+        return detail.is_possible(questions, encoder.stages, encoder.strides)
+    return decoders.kinds()[name].possible(questions, encoder)
+
+
+def _decoders(questions: Questioner, stem: Stem, block: str) -> list[str]:
+    """Decoders that may follow such stages, or "none": where something has to be re-parameterised and only a pyramid of
+    windows is left for that, those that start with one.
+    """
+    names, kinds = [str(name) for name in questions.options("decoder")], decoders.kinds()
+    if not _is_pooled(questions, stem, block):
+        return names
+    return [name for name in names if name == "none" or kinds[name].takes_context]
+
+
+def _is_pooled(questions: Questioner, stem: Stem, block: str) -> bool:
+    """Whether a pyramid of windows is all that is left to be re-parameterised, and something has to be."""
+    return False not in questions.options("rep") and not (stem.is_plain or blocks.kind(block).plain)
 
 
 @functools.lru_cache(maxsize=1024)
 def _widths(
-    name: str, widths: tuple[Choice, ...], rates: tuple[Choice, ...], options: tuple[tuple[Choice, ...], ...]
+    name: str,
+    widths: tuple[Choice, ...],
+    rates: tuple[Choice, ...],
+    expansions: tuple[Choice, ...],
+    options: tuple[tuple[Choice, ...], ...],
 ) -> tuple[int, ...]:
-    """Of `widths`, those that a stage of this kind can have with some of the `rates` and of its own `options`; where
-    they hang on its expansion, that is asked for later.
+    """Of `widths`, those that a stage of this kind can have with some of the `rates`, the `expansions` and its own
+    `options`.
     """
     block = blocks.kind(name)
-    if "expansion" in block.shared:
-        return tuple(int(width) for width in widths if int(width) >= block.narrowest)
-    own = list(_combinations(block, options))
-    return tuple(
-        int(width)
-        for width in widths
-        if any(
-            block.has_width(int(width), Unit(width=int(width), rates=numbers(str(text)), options=each))
-            for text in rates
-            for each in own
-        )
-    )
+    units = [
+        Unit(width=1, rates=numbers(str(text)), expansion=int(expansion), options=own)
+        for text in rates
+        for expansion in (expansions if "expansion" in block.shared else (Unit.expansion,))
+        for own in _combinations(block, options)
+    ]
+    return tuple(int(width) for width in widths if any(block.has_width(int(width), unit) for unit in units))
 
 
 def _combinations(block: Block, options: Sequence[Sequence[Choice]]) -> Iterator[Mapping[str, Choice]]:
@@ -101,6 +130,8 @@ class _Stages:
     def __init__(self, questions: Questioner, stem: Stem) -> None:
         self._questions = questions
         self._stem = stem
+        # No end is left but a branch beside the stages.
+        self._is_branched = "none" not in questions.options("detail") and set(questions.options("decoder")) == {"none"}
 
     def possible(self, count: int | None = None) -> bool:
         """Whether any stages, or so many of them, can follow the stem."""
@@ -118,10 +149,10 @@ class _Stages:
         widths = self._widths(name)
         fuse = "none"
         if down != "block":
-            fuse = ask.text("fuse", "fuse", lambda kind: self._chain(widths, stem.out_width, count, grows, kind))
+            fuse = ask.text("fuse", "fuse", lambda kind: self._joins(kind, widths, count, grows))
         factorization = "none"
         if "factorization" in block.shared:
-            factorization = ask.text("factorization", "factorization", lambda kind: kind != "all" or down != "block")
+            factorization = ask.text("factorization", "factorization", lambda kind: self._factorizes(kind, down))
         pairwise = "pairs"
         if "pairwise_fusion" in block.shared:
             pairwise = ask.text("pairwise_fusion", "pairwise_fusion")
@@ -129,39 +160,46 @@ class _Stages:
         width, stride, before = stem.out_width, stem.stride, 0
         for index in range(count):
             scope = f"stage{index}"
-            step = self._step(scope, stride, down, stages, count)
+            step = self._step(scope, stride, (down, name), stages, count)
             stride *= step
             stage_width = self._stage_width(scope, widths, (width, before), count - index, (grows, fuse))
+            depth = ask.integer(f"{scope}.depth", "stage.depth")
+            rates = self._rates(scope, name, stage_width, stride)
             stage_of = functools.partial(
                 Stage,
                 block=name,
                 width=stage_width,
-                depth=ask.integer(f"{scope}.depth", "stage.depth"),
+                depth=depth,
                 stride=step,
-                rates=self._rates(scope, name, stage_width, stride),
+                rates=rates,
                 factorization=factorization,  # type: ignore[arg-type]  # options are of the axis
                 down=down,  # type: ignore[arg-type]
                 fuse=fuse,  # type: ignore[arg-type]
                 dropout=float(ask.pick(f"{scope}.dropout", "stage.dropout")) if "dropout" in block.shared else 0.0,
-                expansion=self._expansion(scope, block, stage_width),
+                expansion=self._expansion(scope, name, stage_width, rates),
                 pairwise_fusion=pairwise,  # type: ignore[arg-type]
             )
             stages.append(self._with_options(scope, name, stage_of))
             width, before = stages[-1].out_width, stage_width
         return tuple(stages)
 
-    def _step(self, scope: str, stride: int, down: str, before: Sequence[Stage], count: int) -> int:
-        """The stride of the stage behind those `before`, so that the encoder ends between strides 8 and 32, and some
-        decoder can follow.
+    def _step(self, scope: str, stride: int, kinds: tuple[str, str], before: Sequence[Stage], count: int) -> int:
+        """The stride of the stage behind those `before`, so that the encoder ends between stride 8 and the coarsest,
+        and what is due can follow. `kinds`: how stages open, and their block.
         """
+        down, name = kinds
         if down != "block":
             return 2
         remaining = count - 1 - len(before)
-        can = stride < COARSEST_STRIDE
+        can = stride < self._coarsest(name)
         must = stride * 2**remaining < FINEST_OUTPUT_STRIDE or (can and remaining == 0 and not self._decodable(before))
-        return self._questions.integer(
-            f"{scope}.stride", "stage.stride", lambda s: (s == 2 and can) or (s == 1 and not must)
-        )
+        strides = tuple(itertools.accumulate((each.stride for each in before), operator.mul, initial=self._stem.stride))
+
+        def allowed(step: int) -> bool:
+            fits = (step == 2 and can) or (step == 1 and not must)
+            return fits and self._stand(name, (*strides[1:], stride * step), count, down)
+
+        return self._questions.integer(f"{scope}.stride", "stage.stride", allowed)
 
     def _decodable(self, stages: Sequence[Stage]) -> bool:
         """Whether a decoder can follow these stages and one more at the same resolution."""
@@ -169,37 +207,89 @@ class _Stages:
         if "none" in options or not stages:
             return True
         encoder = Encoder(stem=self._stem, stages=(*stages, replace(stages[-1], stride=1)))
-        return any(decoders.kinds()[str(name)].possible(self._questions, encoder) for name in options)
+        return any(_follows(self._questions, str(name), encoder) for name in options)
+
+    def _joins(self, fuse: str, widths: Sequence[int], count: int, grows: bool) -> bool:
+        """Whether so many stages can fuse this way."""
+        return (fuse == "none" or not self._is_branched) and self._chain(
+            widths, self._stem.out_width, count, grows, fuse
+        )
+
+    def _factorizes(self, kind: str, down: str) -> bool:
+        """Whether convolutions can be split this way: not all where one of them strides, or the parts of a branch are
+        blocks without a downsampler.
+        """
+        return kind != "all" or not (down == "block" or self._is_branched)
+
+    def _stand(self, name: str, strides: tuple[int, ...], count: int, down: str) -> bool:
+        """Whether what follows stages at these `strides` can become `count` stages with a branch, where one is due."""
+        if not self._is_branched:
+            return True
+        steps = [int(each) for each in self._questions.options("stage.stride")] if down == "block" else [2]
+        for more in itertools.product(steps, repeat=count - len(strides)):
+            last = strides[-1] if strides else self._stem.stride
+            every = (*strides, *itertools.accumulate(more, operator.mul, initial=last))
+            every = every[: len(strides)] + every[len(strides) + 1 :]
+            fits = FINEST_OUTPUT_STRIDE <= every[-1] <= self._coarsest(name)
+            if fits and detail.can_stand(self._questions, every, name):
+                return True
+        return False
 
     def _opens(self, down: str, name: str, count: int) -> bool:
         """Whether stages of the block `name` can open this way, and as many as `count` of them halve the size."""
         block = blocks.kind(name)
-        if down not in block.openings:
+        if down not in block.openings or not self._stand(name, (), count, down):
             return False
         options = self._questions.options
+        if "factorization" in block.shared and not any(
+            self._factorizes(str(kind), down) for kind in options("factorization")
+        ):
+            return False
         if down == "block":
-            return "factorization" not in block.shared or any(kind != "all" for kind in options("factorization"))
-        if self._stem.stride * 2**count > COARSEST_STRIDE:
+            return True
+        if self._stem.stride * 2**count > self._coarsest(name):
             return False
         if down == "module":
-            return True
+            return not self._is_branched or "none" in options("fuse")
         widths, grows = self._widths(name), not block.plain_down
-        return any(self._chain(widths, self._stem.out_width, count, grows, str(fuse)) for fuse in options("fuse"))
+        return any(self._joins(str(fuse), widths, count, grows) for fuse in options("fuse"))
 
     def _fits(self, name: str, count: int) -> bool:
         """Whether some opening exists for the block, and some rates for its branches."""
         block = blocks.kind(name)
         options = self._questions.options
-        coarsest = self._stem.stride * 2**count if block.branches else 1
-        if not self._widths(name):
+        coarsest = self._stem.stride * 2**count if block.branches else FINEST_OUTPUT_STRIDE
+        if not self._widths(name) or self._coarsest(name) < min(coarsest, COARSEST_STRIDE):
             return False
-        return any(self._opens(str(down), name, count) for down in options("down")) and any(
-            self._rates_fit(str(rates), block, min(coarsest, COARSEST_STRIDE)) for rates in options("stage.rates")
-        )
+        if self._is_branched and not self._has_parts(name):
+            return False
+        if _is_pooled(self._questions, self._stem, name):
+            pools = contexts.can_pool(self._questions, self._coarsest(name))
+            if not pools or not _decoders(self._questions, self._stem, name):
+                return False
+        return any(self._opens(str(down), name, count) for down in options("down"))
+
+    def _has_parts(self, name: str) -> bool:
+        """Whether the block can be in the parts of a branch, some of them wide enough."""
+        block, options = blocks.kind(name), self._questions.options
+        widths = _widths(name, options("detail.width"), ("1",), options("stage.expansion"), self._own(name))
+        return not block.branches and "block" in block.openings and bool(widths)
+
+    def _coarsest(self, name: str) -> int:
+        """The coarsest stride of an encoder's end at which the block has room for some rates; 0 where there is none."""
+        block, all_rates = blocks.kind(name), self._questions.options("stage.rates")
+        fitting = [
+            stride
+            for stride in (4, 8, 16, 32)
+            if any(self._rates_fit(str(rates), block, stride) for rates in all_rates)
+        ]
+        return max(fitting, default=0)
 
     def _widths(self, name: str) -> tuple[int, ...]:
         options = self._questions.options
-        return _widths(name, options("stage.width"), options("stage.rates"), self._own(name))
+        return _widths(
+            name, options("stage.width"), options("stage.rates"), options("stage.expansion"), self._own(name)
+        )
 
     def _own(self, name: str) -> tuple[tuple[Choice, ...], ...]:
         """What is offered for each number that only this kind of block has."""
@@ -244,19 +334,20 @@ class _Stages:
         return len(values) != PYRAMID and (max(values) <= feature or values == (1,))
 
     def _rates(self, scope: str, name: str, width: int, stride: int) -> tuple[int, ...]:
-        block = blocks.kind(name)
+        block, expansions = blocks.kind(name), self._questions.options("stage.expansion")
 
         def possible(rates: str) -> bool:
-            return self._rates_fit(rates, block, stride) and bool(_widths(name, (width,), (rates,), self._own(name)))
+            widths = _widths(name, (width,), (rates,), expansions, self._own(name))
+            return self._rates_fit(rates, block, stride) and bool(widths)
 
         return numbers(self._questions.text(f"{scope}.rates", "stage.rates", possible))
 
-    def _expansion(self, scope: str, block: Block, width: int) -> int:
-        if "expansion" not in block.shared:
-            return 4
+    def _expansion(self, scope: str, name: str, width: int, rates: tuple[int, ...]) -> int:
+        if "expansion" not in blocks.kind(name).shared:
+            return Unit.expansion
 
         def divides(expansion: int) -> bool:
-            return width % block.width_unit(Unit(width=width, rates=(1,), expansion=expansion)) == 0
+            return bool(_widths(name, (width,), (text_of(rates),), (expansion,), self._own(name)))
 
         return self._questions.integer(f"{scope}.expansion", "stage.expansion", divides)
 

@@ -23,8 +23,9 @@ NARROWEST_STEM = 4  # channels: one more than the image has
 def scale_width(architecture: Architecture, factor: float, *, multiple: int = STEP) -> Architecture:
     """Every width times `factor`, rounded to a multiple and kept valid; class count and depth stay.
 
-    A `cat` downsampler keeps at least `multiple` channels of its own, so very small factors saturate; so do very large
-    ones, where the widest layer would have more channels than an architecture may.
+    A `cat` downsampler keeps at least `multiple` channels of its own, and one that has none gets none, so that stages
+    open as they did. So very small factors saturate, and very large ones do, where the widest layer would have more
+    channels than an architecture may.
 
     Raises: ArchitectureError for a factor that is not positive and finite, or a pruned architecture.
     """
@@ -48,7 +49,10 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
     incoming = stem.out_width
     for stage, grows in zip(architecture.stages, architecture.encoder.grows, strict=True):
         least = max(stage.narrowest, incoming + 1 if grows else 1)
-        stages.append(stage.with_width(scaled(stage.width, least)))
+        width = scaled(stage.width, least)
+        if stage.down == "cat" and not grows:  # wider than what comes in, it would open by another layer
+            width = min(width, incoming // stage.width_unit * stage.width_unit)
+        stages.append(stage.with_width(width))
         incoming = stages[-1].out_width
     context, decoder, detail = architecture.context, architecture.decoder, architecture.detail
     return replace(

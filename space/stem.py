@@ -167,12 +167,22 @@ class Stem:
 
 def ask(questions: Questioner, fits: Callable[[Stem], bool]) -> Stem:
     """The stem that the answers lead to; it `fits` if stages can follow."""
-    kind = questions.text("stem.kind", "stem.kind")
+    bound = False not in questions.options("rep")  # then what follows hangs on what kind it is
+
+    def possible(kind: str, kernel: int = PLAIN_KERNEL) -> bool:
+        widths = questions.options("stem.width")
+        return not bound or any(fits(Stem(kind=kind, width=int(each), kernel=kernel)) for each in widths)  # type: ignore[arg-type]
+
+    def unbiased(bias: Choice) -> bool:
+        return not (bias and bound)
+
+    kind = questions.text("stem.kind", "stem.kind", possible)
     width = questions.integer("stem.width", "stem.width")
     if kind == "cat":
         return Stem(kind="cat", width=width)
     if kind == "conv_pool":
-        return Stem(kind="conv_pool", width=width, kernel=questions.integer("stem.kernel", "stem.kernel"))
+        kernel = questions.integer("stem.kernel", "stem.kernel", lambda kernel: possible(kind, kernel))
+        return Stem(kind="conv_pool", width=width, kernel=kernel)
     fewest = min(int(option) for option in questions.options("stem.halvings"))
     plain_is_offered = all(False in questions.options(axis) for axis in ("stem.rising", "stem.separable"))
 
@@ -184,7 +194,7 @@ def ask(questions: Questioner, fits: Callable[[Stem], bool]) -> Stem:
     average = image and bool(questions.pick_newer("stem.image_average"))
     plain = Stem(kind="convs", width=width, convolutions=convolutions, image=image, image_average=average)
     if convolutions == 1:
-        return replace(plain, bias=bool(questions.pick_newer("stem.bias")))
+        return replace(plain, bias=bool(questions.pick_newer("stem.bias", unbiased)))
 
     def halved(count: Choice) -> bool:
         return int(count) <= convolutions and fits(replace(plain, halvings=int(count)))
@@ -194,5 +204,5 @@ def ask(questions: Questioner, fits: Callable[[Stem], bool]) -> Stem:
         halvings=1 if image else int(questions.pick_newer("stem.halvings", halved)),
         rising=bool(questions.pick_newer("stem.rising")),
         separable=bool(questions.pick_newer("stem.separable")),
-        bias=bool(questions.pick_newer("stem.bias")),
+        bias=bool(questions.pick_newer("stem.bias", unbiased)),
     )

@@ -18,6 +18,7 @@ from torch import nn
 
 from nas.export.rewrites import Rewritten
 from space.errors import ExportError
+from space.paths import require_folded
 
 OPSET = 17
 INPUT_NAME = "image"
@@ -29,10 +30,12 @@ def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> by
     The input is `image` (1, 3, H, W) float32. The output is `labels` (1, H, W) int64, arg-max inside, or `logits`
     (1, C, H, W). The network is left as it came.
 
-    Raises: ExportError when neither exporter can express the network.
+    Raises: ExportError when neither exporter can express the network; UserError for one in the form that is trained,
+    not the one that runs.
     """
     import onnx
 
+    require_folded(network)
     module = _Logits(network)
     training = network.training
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))

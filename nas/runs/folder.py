@@ -5,7 +5,8 @@ data.yaml                         which data it was begun on (`nas.runs.data_see
 order.yaml                        how its candidates follow one another, as it began (`Order`)
 trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
 trials/KEY/timed.yaml             what was measured on the way to its width, written before the trial (`Timed`)
-trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.pt, weights.safetensors
+trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.pt, weights.safetensors, and
+                                  trained.safetensors where it is trained in another form than the one that runs
 company/KEY/...                   the same for published networks at their own width
 .owner                            the process that works on it (`nas.storage.ownership`)
 winner/                           architecture.yaml weights.safetensors model.onnx certificate.yaml
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.data_seen import data_root
-from nas.runs.labelling import WEIGHTS
+from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
 from nas.runs.trial import Phase, Progress, Timed, Trial, read_progress, read_trial
 from nas.storage.files import expanded, read_text, write_text
 from nas.study import Study, load_study
@@ -173,16 +174,29 @@ class RunFolder:
         return read_progress(self.phase_path(trial, phase))
 
     def is_done(self, trial: Trial, phase: Phase) -> bool:
-        """Whether every epoch of a phase is done, and its weights are there and what they were when it ended."""
+        """Whether every epoch of a phase is done, and its weights are there and what they were when it ended; those too
+        that the next phase goes on from.
+        """
         if not self.progress(trial, phase).done:
             return False
         from nas.training.weights import load_weights
 
+        needed = {self.phase_path(trial, phase) / WEIGHTS}
+        if phase == "search":
+            needed.add(self.starting_weights_path(trial))
         try:
-            load_weights(self.phase_path(trial, phase) / WEIGHTS)
+            for file in needed:
+                load_weights(file)
         except UserError:
             return False
         return True
+
+    def starting_weights_path(self, trial: Trial) -> Path:
+        """The weights that the longer training of a trial goes on from: before its paths were folded, where it was
+        trained as several; what a pruned one was cut from ran as one.
+        """
+        several = trial.architecture.has_several_paths and trial.origin != "pruned"
+        return self.phase_path(trial, "search") / (TRAINED_WEIGHTS if several else WEIGHTS)
 
     def weights_path(self, trial: Trial) -> Path:
         """The weights at the end of the longest training that a trial has behind it."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "architecture.yaml"
 WEIGHTS = "weights.safetensors"
+TRAINED_WEIGHTS = "trained.safetensors"  # beside those that run: before several paths are folded into one convolution
 
 
 @dataclass(frozen=True, kw_only=True)

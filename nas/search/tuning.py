@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from nas.data import load
 from nas.runs.epochs import commit_epoch, go_on
 from nas.runs.folder import RunFolder
-from nas.runs.labelling import WEIGHTS, Labelling, metadata
-from nas.runs.trial import Phase, Trial, read_progress
+from nas.runs.trial import Phase, read_progress
 from nas.search.causes import Cause, cause_of, cause_of_death
 from nas.search.configured_ray import Callback, FIFOScheduler, Searcher, Stopper, TrialScheduler, tune
 from nas.search.cutting import parent_network
+from nas.search.handing_over import save_weights_of, starting_weights
 from nas.search.job import Job, recipe_of
 from nas.search.search import Search
 from nas.storage.ownership import owned
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
 WAIT_SECONDS = 30.0  # for the first training to begin, before it is said
 PATIENCE_SECONDS = 60.0  # for a process of an earlier driver to end that trains the same
-TRAINED_WEIGHTS = "trained.safetensors"  # beside those that run: before several paths are folded into one convolution
 LAST_WORDS = ".last.words.tmp"
 NOTHING = Cause(words="")
 
@@ -290,7 +289,7 @@ class TrialRunner(tune.Trainable):
                 recipe_of(study, phase),
                 device=config["device"],
                 threads=config["threads"],
-                weights=_starting_weights(run, trial, phase),
+                weights=starting_weights(run, trial, phase),
                 teacher=parent_network(run, trial, dataset.num_classes) if trial.origin == "pruned" else None,
                 guard=lane.training_step,
             )
@@ -300,7 +299,7 @@ class TrialRunner(tune.Trainable):
         # Epochs whose record was lost and that the checkpoint has: whether it stops after them has to be asked anew.
         self._has_untold = self._trainer.epoch > told
         if self._trainer.finished:  # its weights are damaged
-            self._save_weights(self._trainer)
+            save_weights_of(self._trainer, self._folder)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
@@ -321,21 +320,13 @@ class TrialRunner(tune.Trainable):
         assert trainer is not None, "nothing broke at the beginning"
         if not trainer.finished and not self._has_untold:
             trainer.run_epoch()
-            self._save_weights(trainer)  # before the epoch counts
+            save_weights_of(trainer, self._folder)  # before the epoch counts
             commit_epoch(self._folder, trainer)
         self._has_untold = False
         last = read_progress(self._folder).history[-1]
         if trainer.finished:
             self.cleanup()
         return _result(last.epoch, last.scores.miou, done=trainer.finished)
-
-    def _save_weights(self, trainer: Trainer) -> None:
-        from nas.training.weights import save_weights
-
-        words = metadata(trainer.architecture, Labelling.of(trainer.dataset))
-        if trainer.architecture.rep:
-            save_weights(self._folder / TRAINED_WEIGHTS, trainer.trained_weights(), words)
-        save_weights(self._folder / WEIGHTS, trainer.weights(), words)
 
     def cleanup(self) -> None:
         self._trainer = None  # the next training needs its memory
@@ -363,13 +354,3 @@ def _last_words(file: Path) -> Iterator[None]:
         finally:
             faulthandler.enable(all_threads=False)
             file.unlink(missing_ok=True)
-
-
-def _starting_weights(run: RunFolder, trial: Trial, phase: Phase) -> dict[str, Any] | None:
-    if phase == "search":
-        return None
-    from nas.training.weights import load_weights
-
-    folder = run.phase_path(trial, "search")
-    trained = folder / TRAINED_WEIGHTS
-    return load_weights(trained if trained.is_file() else folder / WEIGHTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from space.block import Block, Option, Output, Unit
 from space.graph import Graph, Node
+from space.rules import WIDEST, require_range
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
@@ -41,8 +42,14 @@ def _half(graph: Graph, x: Node, unit: Unit, width: int, rate: int) -> Node:
 
 def width_unit(unit: Unit) -> int:
     """Whole groups, and as many in each half where there are halves."""
-    group = int(unit.options.get("group", GROUP.default))
+    group = int(unit.options["group"])
     return group if max(unit.rates) == 1 else 2 * group
+
+
+def check(unit: Unit) -> None:
+    """A group has channels, and a gate either none or a share of what comes in."""
+    require_range("block_options.group", int(unit.options["group"]), 1, WIDEST)
+    require_range("block_options.squeeze", int(unit.options["squeeze"]), 0, WIDEST)
 
 
 GROUP = Option(default=16, range=(8, 16, 32))
@@ -55,4 +62,5 @@ BLOCK = Block(
     width_unit=width_unit,
     width_reason="whole groups, in each half where rates are above 1",
     narrowest=8,
+    check=check,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from space.block import Block, Option, Output, Unit
 from space.graph import Graph, Node
+from space.rules import WIDEST, require_range
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
@@ -33,7 +34,12 @@ def _parts(unit: Unit) -> list[int]:
 
 def width_unit(unit: Unit) -> int:
     """Its narrowest part is that share of the width."""
-    return int(2 ** (int(unit.options.get("parts", PARTS.default)) - 1))
+    return int(2 ** (int(unit.options["parts"]) - 1))
+
+
+def check(unit: Unit) -> None:
+    """No part is narrower than one channel of the widest block."""
+    require_range("block_options.parts", int(unit.options["parts"]), 1, WIDEST.bit_length())
 
 
 PARTS = Option(default=4, range=(3, 4))
@@ -46,5 +52,6 @@ BLOCK = Block(
     width_unit=width_unit,
     width_reason="its last parts are that share of it",
     narrowest=8,
+    check=check,
     shortcut=False,
 )

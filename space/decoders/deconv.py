@@ -126,8 +126,9 @@ def _block_behind(encoder: Encoder) -> str:
     return last if blocks.kind(last).in_decoders else DEFAULT_BLOCK
 
 
-def _has_width(block: str, width: int) -> bool:
-    return blocks.kind(block).has_width(width, Unit(width=width, rates=(1,)))
+def _has_width(name: str, width: int) -> bool:
+    block = blocks.kind(name)
+    return block.has_width(width, Unit(width=width, rates=(1,), options=block.all_options(name, {})))
 
 
 def _step_words(step: DecoderStep) -> str:

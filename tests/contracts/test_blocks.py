@@ -148,6 +148,36 @@ def test_what_it_cannot_have_is_refused(kind) -> None:
             replace(stage, factorization="composite", down=block.openings[0])
 
 
+NUMBERS = [
+    (kind, option)
+    for kind in KINDS
+    for option, about in blocks.kind(kind).options.items()
+    if type(about.default) in (int, float)
+]
+
+
+@pytest.mark.parametrize(("kind", "option"), NUMBERS)
+def test_a_number_of_its_own_is_refused_or_can_be_built(kind, option, draws) -> None:
+    (architecture, *_) = draws({"block": kind, "detail": "none"})
+    built = []
+    for value in (blocks.kind(kind).options[option].default, -16, -1, 0, 1, 10**12):
+        try:
+            stages = tuple(
+                replace(stage, block_options={**stage.block_options, option: value}) for stage in architecture.stages
+            )
+        except ArchitectureError:
+            continue
+        built.append(value)
+        assert replace(architecture, stages=stages).build(3)(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+    assert blocks.kind(kind).options[option].default in built
+
+
+@pytest.mark.parametrize(("kind", "option"), NUMBERS)
+def test_a_range_of_numbers_that_it_cannot_have_leaves_nothing(kind, option) -> None:
+    with pytest.raises(ArchitectureError, match=r"space\.stages"):
+        Space(ranges={"block": (kind,), f"{kind}.{option}": (-1,)}).sample(random.Random(0))
+
+
 def test_kinds_of_ours_have_places_of_their_own() -> None:
     places = [blocks.kind(name).position for name in KINDS if blocks.kind(name).position < LAST]
     assert places == sorted(set(places))

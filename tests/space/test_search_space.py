@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -17,10 +16,6 @@ import space
 from space import Architecture, ArchitectureError, Space
 from space.axes import ranges, searched
 from space.choices import Choice
-from space.context import SpatialPyramid
-from space.decoders.deconv import DeconvDecoder
-from space.decoders.steps import StepwiseDecoder
-from space.scale import notches, parts, scale_width, with_part
 from space.stem import Stem
 
 quiet = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -193,7 +188,7 @@ def draw_many(narrow: Space, count: int = 50) -> list[Architecture]:
         ({"decoder": ("ladder",), "levels": (2,), "block": ("sep",)}, "space.levels"),
         ({"decoder": ("ladder",), "block": ("sep",), "stages": (1,), "stem.kind": ("convs",)}, "space.decoder"),
         ({"decoder": ("cat",), "stages": (1,), "stem.kind": ("conv_pool",)}, "space.decoder"),
-        ({"block": ("sep",), "stage.expansion": (6,), "stage.width": (16,)}, "space.stage.expansion"),
+        ({"block": ("sep",), "stage.expansion": (6,), "stage.width": (16,)}, "space.stages"),
         ({"decoder.width": (18,), "block": ("fpl",), "decoder": ("deconv",)}, "space.decoder"),
         ({"stage.width": (-16,)}, "stage"),
         ({"stages": (99,), "down": ("block",)}, "stages"),
@@ -207,14 +202,38 @@ def test_impossible_ranges_name_what_is_impossible(ranges: dict[str, tuple[Choic
 AXES_THAT_CAN_BE_FIXED = ("block", "down", "fuse", "stem.kind", "stages", "stage.width", "decoder", "activation")
 
 
-@pytest.mark.parametrize("axis", AXES_THAT_CAN_BE_FIXED)
+@pytest.mark.parametrize("axis", [*AXES_THAT_CAN_BE_FIXED, "stage.expansion"])
 def test_fixing_one_axis_leaves_something_to_build(axis: str) -> None:
     for option in ranges()[axis]:
-        narrow, rng, found = Space(ranges={axis: (option,)}), random.Random(0), []
-        for _ in range(30):
-            with contextlib.suppress(ArchitectureError):  # a ladder needs two strides, which are asked for before it
-                found.append(narrow.sample(rng))
-        assert len(found) >= 25
+        assert len(draw_many(Space(ranges={axis: (option,)}), 15)) == 15
+
+
+FIXED_TOGETHER: dict[str, dict[str, tuple[Choice, ...]]] = {
+    "rates larger than the coarsest maps": {"block": ("dblock",), "stage.rates": ("14",)},
+    "an expansion that few widths have": {"block": ("sep",), "stage.expansion": (6,)},
+    "a branch": {"detail": ("both",), "decoder": ("none",)},
+    "a branch where a decoder is none": {"detail": ("up",)},
+    "a branch without another end": {"detail": ("up",), "decoder": ("none",), "detail.bottles": (0,)},
+    "a branch that begins late": {"detail": ("up",), "decoder": ("none",), "detail.stride": (16,)},
+    "a branch beside few stages": {"detail": ("up",), "decoder": ("none",), "stages": (2, 3)},
+    "something re-parameterised": {"rep": (True,)},
+    "something re-parameterised in plain blocks": {"rep": (True,), "block": ("plain",)},
+    "something re-parameterised that is no block": {"rep": (True,), "block": ("sep",)},
+    "something re-parameterised, and a branch": {"rep": (True,), "detail": ("both",), "decoder": ("none",)},
+    "something re-parameterised in a stem": {"rep": (True,), "block": ("sep",), "decoder": ("cat",)},
+    "as wide as there is, and bottlenecks twice as wide": {"stage.width": (4096,), "detail.bottles": (1,)},
+}
+
+
+@pytest.mark.parametrize("fixed", FIXED_TOGETHER)
+def test_what_is_fixed_binds_the_questions_before_it(fixed: str) -> None:
+    narrow = Space(ranges=FIXED_TOGETHER[fixed])
+    draws = draw_many(narrow)
+    assert len({draw.key for draw in draws}) > 40
+    for draw in draws[:5]:
+        assert replay(draw, narrow) == draw
+        assert draw.rep or True not in FIXED_TOGETHER[fixed].get("rep", ())
+        assert draw.detail is not None or draw.decoder is not None or "detail" not in FIXED_TOGETHER[fixed]
 
 
 def test_numbers_that_only_a_kind_has_bind_its_widths_and_rates() -> None:
@@ -286,116 +305,3 @@ def test_random_architectures_run_at_the_size_of_their_space(
     assert logits.shape == (2, 3, *tiny_space.size)
     assert torch.isfinite(logits).all()
     assert replay(random_architecture, tiny_space) == random_architecture
-
-
-def all_widths(architecture: Architecture) -> list[int]:
-    decoder = architecture.decoder
-    widths = [architecture.stem.width, *(stage.width for stage in architecture.stages), architecture.head.width]
-    if isinstance(architecture.context, SpatialPyramid):
-        widths += [architecture.context.bottleneck, architecture.context.level_width]
-    elif architecture.context is not None:
-        widths.append(architecture.context.width)
-    if architecture.detail is not None:
-        widths += [part.width for part in architecture.detail.parts]
-    if isinstance(decoder, DeconvDecoder):
-        return [*widths, decoder.projection, *(step.width for step in decoder.steps)]
-    if isinstance(decoder, StepwiseDecoder):
-        laterals = [width for step in decoder.steps for width in (step.width, step.lateral)]
-        return [*widths, decoder.top, decoder.bin_width, *laterals]
-    return widths if decoder is None else [*widths, decoder.width]
-
-
-@pytest.mark.parametrize("name", space.published())
-@pytest.mark.share(3)
-def test_scaling_a_published_network(name: str) -> None:
-    architecture = space.load(name)
-    assert scale_width(architecture, 1.0) == architecture
-    factors = [0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.3, 2.0, 3.0]
-    parameters = [space.parameters(scale_width(architecture, factor), 19) for factor in factors]
-    multiply_adds = [space.multiply_adds(scale_width(architecture, factor), (360, 480), 19) for factor in factors]
-    assert parameters == sorted(parameters)
-    assert multiply_adds == sorted(multiply_adds)
-    assert parameters[2] < parameters[5] < parameters[7]
-
-
-@quiet
-@given(
-    seed=st.integers(0, 10_000),
-    low=st.floats(0.02, 3.0),
-    high=st.floats(0.02, 3.0),
-    multiple=st.sampled_from([1, 4, 8]),
-)
-def test_scaling_is_always_valid_and_never_narrows_as_the_factor_grows(
-    seed: int, low: float, high: float, multiple: int
-) -> None:
-    architecture = Space().sample(random.Random(seed))
-    low, high = sorted((low, high))
-    narrow, wide = (scale_width(architecture, factor, multiple=multiple) for factor in (low, high))
-    assert all(a <= b for a, b in zip(all_widths(narrow), all_widths(wide), strict=True))
-    assert [stage.depth for stage in wide.stages] == [stage.depth for stage in architecture.stages]
-    assert space.parameters(narrow, 19) > 0
-
-
-@quiet
-@given(seed=st.integers(0, 10_000))
-def test_scaling_by_one_changes_nothing(seed: int) -> None:
-    architecture = Space().sample(random.Random(seed))
-    assert scale_width(architecture, 1.0) == architecture
-
-
-@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
-def test_factors_that_are_not_positive_numbers_are_refused(factor: float) -> None:
-    with pytest.raises(ArchitectureError, match="factor: expected a positive number"):
-        scale_width(space.load("erfnet"), factor)
-
-
-def test_scaling_refuses_what_it_cannot_do() -> None:
-    erfnet = space.load("erfnet")
-    with pytest.raises(ArchitectureError, match="multiple: expected at least 1"):
-        scale_width(erfnet, 0.5, multiple=0)
-    with pytest.raises(ArchitectureError, match="pruned"):
-        scale_width(replace(erfnet, channels={"stage0.down.conv": 40}), 0.5)
-
-
-def test_very_large_factors_end_at_the_widest_architecture() -> None:
-    wide = scale_width(space.load("swiftnet-rn18"), 1000)
-    assert 4000 < max(stage.width for stage in wide.stages) <= 4096
-    assert wide == scale_width(space.load("swiftnet-rn18"), 500)
-
-
-def test_single_parts_change_by_notches_and_nothing_else_does() -> None:
-    changed = 0
-    for seed in range(60):
-        architecture = Space(ranges=searched(), size=(180, 240)).sample(random.Random(seed))
-        for part in range(parts(architecture)):
-            counts = notches(architecture, part, vector=16)
-            assert counts[:3] == (-1, 0, 1)
-            assert with_part(architecture, part, 0) == architecture
-            for count in counts[2:]:
-                try:
-                    wider = with_part(architecture, part, count)
-                except ArchitectureError:  # a downsampler behind it keeps channels of its own
-                    continue
-                changed += 1
-                assert wider != architecture
-                widths = [stage.width for stage in architecture.stages]
-                now = [stage.width for stage in wider.stages]
-                differing = [index for index, pair in enumerate(zip(widths, now, strict=True)) if pair[0] != pair[1]]
-                assert differing == ([part] if part < len(widths) else [])
-                assert (wider.decoder != architecture.decoder) == (part == len(widths) and wider.decoder is not None)
-    assert changed > 500
-
-
-def test_the_detail_branch_is_one_part() -> None:
-    ddrnet = space.load("ddrnet23-slim")
-    assert parts(ddrnet) == len(ddrnet.stages) + 2
-    wider = with_part(ddrnet, len(ddrnet.stages), 2)
-    assert wider.detail is not None
-    assert [part.width for part in wider.detail.parts] == [72, 72, 136]
-    assert replace(wider, detail=ddrnet.detail) == ddrnet
-
-
-def test_the_parts_of_a_pruned_network_stay() -> None:
-    cut = replace(space.load("erfnet"), channels={"stage0.down.conv": 40})
-    with pytest.raises(ArchitectureError, match="cannot widen a pruned architecture"):
-        with_part(cut, 0, 1)

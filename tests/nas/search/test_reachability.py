@@ -10,12 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import space
 from nas.data import DataSpec
 from nas.latency.estimates.table import LatencyTable
 from nas.search.fill import NARROWEST
-from nas.search.reachability import Reach, Reachability, explore, forecast_seconds, knobs
+from nas.search.reachability import (
+    TIMED_STEPS,
+    Reach,
+    Reachability,
+    explore,
+    forecast_seconds,
+    knobs,
+    training_step_seconds,
+)
 from nas.study import SearchPlan, Study
 from nas.training import load_recipe
 from space import BudgetError
@@ -135,6 +144,27 @@ def test_the_command_makes_a_table_where_there_is_none_and_reads_it_after(
     again = nas(*command)
     assert again.code == 0, again.err
     assert "no latency table" not in again.out
+
+
+def test_a_timed_step_has_all_that_training_has() -> None:
+    from torch.nn.modules.module import register_module_forward_hook
+
+    from space.paths import SeveralPaths
+
+    rdrnet = scale_width(space.load("rdrnet-s-simple"), 0.05)
+    network = rdrnet.build(3, auxiliary=True, trained=True)
+    ran: list[type] = []
+    handle = register_module_forward_hook(lambda module, read, given: ran.append(type(module)))
+    try:
+        recipe = replace(load_recipe("quick"), batch_size=2, crop=None)
+        assert training_step_seconds(rdrnet, recipe, (64, 64), 3, "cpu") > 0
+    finally:
+        handle.remove()
+    expected = [type(module) for module in network.modules()]
+    steps = 1 + TIMED_STEPS
+    assert ran.count(SeveralPaths) == steps * expected.count(SeveralPaths) > 0
+    assert ran.count(torch.nn.BatchNorm2d) == steps * expected.count(torch.nn.BatchNorm2d)
+    assert len(network.auxiliary_weights) > 0
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.data import Dataset
 from nas.training import Recipe
 from nas.training.trainer import Trainer
 from space import Architecture
+from space.count import groups, memory
 from space.paths import SeveralPaths
 
 RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=2, batch_size=4)
@@ -93,15 +97,34 @@ def test_a_checkpoint_has_all_paths(architecture, dataset, trained, tmp_path) ->
 
 
 def test_its_memory_is_counted_with_all_paths(architecture, dataset) -> None:
-    from space.count import memory
-
     counted = memory(architecture, (32, 48), 3)
     network = architecture.build(3, trained=True)
     assert counted.trained_parameters == sum(each.numel() for each in network.parameters())
-    outputs: list[int] = []
-    for module in network.modules():
-        if not list(module.children()):
-            module.register_forward_hook(lambda module, given, output: outputs.append(output.numel()))
-    network(torch.rand(2, 3, 32, 48))
-    convolutions_and_norms = sum(outputs) // 2
-    assert counted.outputs > convolutions_and_norms
+    name, count = next(iter(groups(architecture).items()))
+    one_path = memory(replace(architecture, channels={name: count}), (32, 48), 3)  # counts as pruned, as wide as it was
+    image = torch.rand(1, 3, 32, 48)
+    expected = Computed.by(network, image) - Computed.by(architecture.build(3), image)
+    assert expected > 0
+    assert counted.outputs - one_path.outputs == expected
+    assert counted.alive == one_path.alive
+
+
+class Computed(TorchDispatchMode):
+    """Counts the numbers of all that operations give, the first of what each gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    @classmethod
+    def by(cls, network: nn.Module, image: Tensor) -> int:
+        """What a network in evaluation mode computes of an image."""
+        with torch.no_grad(), cls() as counted:
+            network.eval()(image)
+        return counted.total
+
+    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+        given = operation(*arguments, **(keywords or {}))
+        first = given[0] if isinstance(given, tuple) else given
+        self.total += first.numel()
+        return given

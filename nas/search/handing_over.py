@@ -1,0 +1,38 @@
+"""Weights that one training of a candidate leaves, and that the next one goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.runs.folder import RunFolder
+from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS, Labelling, metadata
+from nas.runs.trial import Phase, Trial
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nas.training.trainer import Trainer
+
+
+def save_weights_of(trainer: Trainer, folder: Path) -> None:
+    """Write the weights that run, and those of the form that is trained where that is another."""
+    from nas.training.weights import save_weights
+
+    words = metadata(trainer.architecture, Labelling.of(trainer.dataset))
+    weights, trained = trainer.weights(), trainer.trained_weights()
+    if trained.keys() != weights.keys():
+        save_weights(folder / TRAINED_WEIGHTS, trained, words)
+    save_weights(folder / WEIGHTS, weights, words)
+
+
+def starting_weights(run: RunFolder, trial: Trial, phase: Phase) -> dict[str, Tensor] | None:
+    """What a training of this phase goes on from; None where it begins anew.
+
+    Raises: UserError when they cannot be read.
+    """
+    if phase == "search":
+        return None
+    from nas.training.weights import load_weights
+
+    return load_weights(run.starting_weights_path(trial))

@@ -1,0 +1,132 @@
+"""What a candidate's search leaves is what its finish goes on from; damaged, it is written again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.data import Dataset, DataSpec, load
+from nas.latency.record import Latency
+from nas.runs.epochs import commit_epoch, go_on
+from nas.runs.folder import RunFolder
+from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
+from nas.runs.trial import Trial
+from nas.search.handing_over import save_weights_of, starting_weights
+from nas.study import built_in_study
+from nas.training import Recipe
+from nas.training.trainer import Trainer
+from nas.training.weights import load_weights
+from space import Architecture, UserError
+
+RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=1, batch_size=2)
+NARROW = """
+stem: {kind: convs, width: 4}
+stages:
+- {block: plain, width: 8, depth: 1, stride: 2}
+- {block: plain, width: 8, depth: 1, stride: 2}
+context: null
+decoder: null
+head: {kind: linear}
+activation: relu
+levels: 1
+norm_epsilon: 0.001
+bias: false
+align_corners: false
+rep: REP
+"""
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load(DataSpec(size=(48, 64), train_images=2, validation_images=1))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", built_in_study("10ms"))
+
+
+@pytest.fixture
+def trial_of(invented: Callable[[float], Latency]) -> Callable[[bool], Trial]:
+    def made(rep: bool) -> Trial:
+        return Trial(
+            number=1,
+            name="narrow",
+            origin="random",
+            architecture=Architecture.from_yaml(NARROW.replace("REP", str(rep).lower())),
+            latency=invented(5.0),
+            feasible=True,
+            budget_milliseconds=10.0,
+            parameters=1,
+            multiply_adds=1,
+        )
+
+    return made
+
+
+def searched(run: RunFolder, trial: Trial, dataset: Dataset) -> Trainer:
+    """Train as a search's worker does: what is there is gone on from, and what is finished is written again."""
+    folder = run.phase_path(trial, "search")
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = go_on(lambda: Trainer(trial.architecture, dataset, RECIPE, threads=1), folder)
+    if trainer.finished:
+        save_weights_of(trainer, folder)
+        return trainer
+    trainer.run_epoch()
+    save_weights_of(trainer, folder)
+    commit_epoch(folder, trainer)
+    return trainer
+
+
+@pytest.mark.parametrize("rep", [True, False])
+def test_a_finish_goes_on_from_the_form_that_was_trained(rep, run, trial_of, dataset) -> None:
+    trial = trial_of(rep)
+    trainer = searched(run, trial, dataset)
+    assert run.is_done(trial, "search")
+    assert (run.phase_path(trial, "search") / TRAINED_WEIGHTS).is_file() == rep
+    assert starting_weights(run, trial, "search") is None
+    weights = starting_weights(run, trial, "finish")
+    assert weights is not None
+    finish = Trainer(trial.architecture, dataset, RECIPE, threads=1, weights=weights)
+    state = trainer.network.state_dict()
+    assert finish.network.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in finish.network.state_dict().items())
+
+
+@pytest.mark.parametrize("file", [TRAINED_WEIGHTS, WEIGHTS])
+@pytest.mark.parametrize("missing", [True, False])
+def test_what_is_damaged_or_missing_is_written_again(file, missing, run, trial_of, dataset) -> None:
+    trial = trial_of(True)
+    searched(run, trial, dataset)
+    damaged = run.phase_path(trial, "search") / file
+    whole = {name: value.clone() for name, value in load_weights(damaged).items()}  # read from the file when used
+    if missing:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert not run.is_done(trial, "search")
+    searched(run, trial, dataset)
+    assert run.is_done(trial, "search")
+    again = load_weights(damaged)
+    assert again.keys() == whole.keys()
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_a_pruned_candidate_goes_on_from_one_convolution(run, trial_of, dataset) -> None:
+    """Whether channels were cut, or only blocks: what it was cut from ran as one."""
+    whole = trial_of(True)
+    narrow = replace(whole.architecture, channels={"stem.conv0": 2})
+    for architecture in (whole.architecture, narrow):
+        trial = replace(whole, origin="pruned", parent="narrow", architecture=architecture)
+        folder = run.phase_path(trial, "search")
+        with pytest.raises(UserError, match=WEIGHTS):
+            starting_weights(run, trial, "finish")
+        weights = architecture.build(len(dataset.classes)).state_dict()
+        trainer = Trainer(architecture, dataset, RECIPE, threads=1, weights=weights)
+        save_weights_of(trainer, folder)
+        assert [file.name for file in folder.iterdir()] == [WEIGHTS]
+        assert (starting_weights(run, trial, "finish") or {}).keys() == weights.keys()

@@ -1,0 +1,78 @@
+"""A network in the form that is trained is refused in words by all that knows the one that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from nas.export.graph import onnx_bytes
+from pruning import importances
+from pruning.damage import observed_damage
+from pruning.depth import removable_blocks, remove_blocks
+from pruning.importance import LabelledData
+from pruning.scores import sum_over_parameters
+from pruning.surgery import Cutter
+from space import Architecture, UserError
+from space.network import Network
+from space.paths import folded_state
+
+CLASSES = 3
+NARROW = """
+stem: {kind: convs, width: 4}
+stages:
+- {block: plain, width: 8, depth: 2, stride: 2}
+context: null
+decoder: null
+head: {kind: linear}
+activation: relu
+levels: 1
+norm_epsilon: 0.001
+bias: false
+align_corners: false
+rep: true
+"""
+
+
+def labelled() -> LabelledData:
+    images, labels = torch.rand(1, 3, 32, 32), torch.zeros(1, 32, 32, dtype=torch.int64)
+    return LabelledData(batches=[(images, labels)], loss=functional.cross_entropy)
+
+
+def cutter_of(network: Network) -> Cutter:
+    return Cutter(network.architecture, CLASSES)
+
+
+def everything(network: Network) -> np.ndarray:
+    return cutter_of(network).everything
+
+
+USES: dict[str, Callable[[Network], object]] = {
+    "cut": lambda network: cutter_of(network).cut(network, everything(network)),
+    "blocks": lambda network: remove_blocks(network, removable_blocks(network.architecture)[:1]),
+    "weights": lambda network: sum_over_parameters(cutter_of(network), network, lambda each: each.detach().abs()),
+    "damage": lambda network: observed_damage(
+        cutter_of(network), network, np.ones(len(everything(network))), [torch.rand(1, 3, 32, 32)]
+    ),
+    "export": lambda network: onnx_bytes(network, (32, 32), labels=True),
+} | {
+    f"scores {name}": lambda network, name=name: importances.kind(name).scores(cutter_of(network), network, labelled())
+    for name in importances.kinds()
+}
+
+
+@pytest.fixture(scope="module")
+def trained() -> Network:
+    return Architecture.from_yaml(NARROW).build(CLASSES, trained=True).eval()
+
+
+@pytest.mark.parametrize("use", USES)
+def test_it_is_refused_and_its_folded_form_is_not(use: str, trained: Network) -> None:
+    with pytest.raises(UserError, match=r"trained as several paths; fold it first.*space\.paths\.folded_state"):
+        USES[use](trained)
+    network = trained.architecture.build(CLASSES).eval()
+    network.load_state_dict(folded_state(trained))
+    assert USES[use](network) is not None
