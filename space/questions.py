@@ -98,7 +98,7 @@ def _is_pooled(questions: Questioner, stem: Stem, block: str) -> bool:
     return False not in questions.options("rep") and not (stem.is_plain or blocks.kind(block).plain)
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=8192)
 def _widths(
     name: str,
     widths: tuple[Choice, ...],
@@ -117,6 +117,22 @@ def _widths(
         for own in _combinations(block, options)
     ]
     return tuple(int(width) for width in widths if any(block.has_width(int(width), unit) for unit in units))
+
+
+@functools.lru_cache(maxsize=1024)
+def _rates_fit(text: str, name: str, stride: int, size: tuple[int, int]) -> bool:
+    """Whether a block has as many branches as there are rates, and a feature map of this stride room for them."""
+    feature, values, branches = min(-(-length // stride) for length in size), numbers(text), blocks.kind(name).branches
+    if branches:
+        return len(values) == branches and max(values) <= feature
+    return len(values) != PYRAMID and (max(values) <= feature or values == (1,))
+
+
+@functools.lru_cache(maxsize=1024)
+def _coarsest(name: str, rates: tuple[Choice, ...], size: tuple[int, int]) -> int:
+    """The coarsest stride of an encoder's end at which the block has room for some rates; 0 where there is none."""
+    fitting = [stride for stride in (4, 8, 16, 32) if any(_rates_fit(str(text), name, stride, size) for text in rates)]
+    return max(fitting, default=0)
 
 
 def _combinations(block: Block, options: Sequence[Sequence[Choice]]) -> Iterator[Mapping[str, Choice]]:
@@ -276,14 +292,7 @@ class _Stages:
         return not block.branches and "block" in block.openings and bool(widths)
 
     def _coarsest(self, name: str) -> int:
-        """The coarsest stride of an encoder's end at which the block has room for some rates; 0 where there is none."""
-        block, all_rates = blocks.kind(name), self._questions.options("stage.rates")
-        fitting = [
-            stride
-            for stride in (4, 8, 16, 32)
-            if any(self._rates_fit(str(rates), block, stride) for rates in all_rates)
-        ]
-        return max(fitting, default=0)
+        return _coarsest(name, self._questions.options("stage.rates"), self._questions.size)
 
     def _widths(self, name: str) -> tuple[int, ...]:
         options = self._questions.options
@@ -324,21 +333,12 @@ class _Stages:
 
         return self._questions.integer(f"{scope}.width", "stage.width", allowed)
 
-    def _rates_fit(self, rates: str, block: Block, stride: int) -> bool:
-        """Whether a block has as many branches as there are rates, and a feature map of this stride room for them."""
-        height, width = self._questions.size
-        feature = min(-(-height // stride), -(-width // stride))
-        values = numbers(rates)
-        if block.branches:
-            return len(values) == block.branches and max(values) <= feature
-        return len(values) != PYRAMID and (max(values) <= feature or values == (1,))
-
     def _rates(self, scope: str, name: str, width: int, stride: int) -> tuple[int, ...]:
-        block, expansions = blocks.kind(name), self._questions.options("stage.expansion")
+        expansions, own, size = self._questions.options("stage.expansion"), self._own(name), self._questions.size
 
         def possible(rates: str) -> bool:
-            widths = _widths(name, (width,), (rates,), expansions, self._own(name))
-            return self._rates_fit(rates, block, stride) and bool(widths)
+            fit = _rates_fit(rates, name, stride, size)
+            return fit and bool(_widths(name, (width,), (rates,), expansions, own))
 
         return numbers(self._questions.text(f"{scope}.rates", "stage.rates", possible))
 
