@@ -38,6 +38,7 @@ TOGETHER = 4  # networks that take turns
 SAMPLES_WITHIN = 0.03  # of each latency
 NARROWEST = 0.05  # width factor
 MOST_MULTIPLY_ADDS = 70_000  # per pixel of the image; ERFNet has 56,000
+MOST_DRAWS = 100  # of which none becomes so small, before the input is too small for any
 LEFT_OUT_EVERY = 4  # every fourth network is left out of the fit
 
 OnProgress = Callable[[int, int], None]
@@ -93,10 +94,13 @@ class Calibration:
 
 
 def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
-    """The network number `index` for input `size`: a random one of the whole space, narrower at random."""
+    """The network number `index` for input `size`: a random one of the whole space, narrower at random.
+
+    Raises: UserError for an input so small that nothing is cheap enough for it.
+    """
     chance = random.Random(f"calibration {index}")
     most = MOST_MULTIPLY_ADDS * size[0] * size[1]
-    while True:
+    for _ in range(MOST_DRAWS):
         drawn = Space(size=size).sample(chance)
         architecture = scale_width(drawn, math.exp(chance.uniform(math.log(NARROWEST), 0.0)))
         while space.multiply_adds(architecture, size, num_classes) > most:
@@ -106,6 +110,7 @@ def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
             architecture = narrower
         else:
             return architecture
+    raise UserError(f"expected an input that networks fit, got {size[0]}x{size[1]}; calibrate at a larger one")
 
 
 def measure_networks(meter: Meter, networks: int, progress: OnProgress) -> None:

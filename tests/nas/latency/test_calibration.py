@@ -111,6 +111,13 @@ def nobody(done: int, total: int) -> None:
     """Watches no progress."""
 
 
+def test_where_nothing_is_cheap_enough_drawing_ends_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "MOST_MULTIPLY_ADDS", 1)
+    monkeypatch.setattr(calibration, "MOST_DRAWS", 3)
+    with pytest.raises(UserError, match="got 64x96; calibrate at a larger one"):
+        calibration.draw(0, SIZE, 3)
+
+
 def test_an_interrupted_calibration_goes_on_and_its_table_is_kept() -> None:
     interrupted = InventedMeter(fails_after=18)
     with pytest.raises(KeyboardInterrupt):
