@@ -30,6 +30,7 @@ def ask(questions: Questioner) -> Architecture:
 
     Raises: ArchitectureError when an axis leaves no option.
     """
+    _require_room(questions)
     first = stem.ask(questions, lambda stem: _Stages(questions, stem).possible())
     encoder = Encoder(stem=first, stages=_Stages(questions, first).ask())
     decoder = _decoder(questions, encoder)
@@ -67,6 +68,18 @@ def ask(questions: Questioner) -> Architecture:
     can = levels == 1 and not found.stem.bias and found.has_plain_convolutions
     rep = bool(questions.pick_newer("rep", lambda rep: not rep or can))
     return replace(found, rep=True) if rep else found
+
+
+def _require_room(questions: Questioner) -> None:
+    """Raises: ArchitectureError that names the axis, where no encoder's end has room for any dilation rate."""
+    kinds = [str(kind) for kind in questions.options("block")]
+    coarsest = (_coarsest(kind, questions.options("stage.rates"), questions.size) for kind in kinds)
+    if max(coarsest) < FINEST_OUTPUT_STRIDE:
+        height, width = questions.size
+        raise ArchitectureError(
+            f"space.stage.rates: none of {list(questions.options('stage.rates'))} is possible at {height}x{width} for "
+            f"blocks {', '.join(kinds)}; add an option"
+        )
 
 
 def _decoder(questions: Questioner, encoder: Encoder) -> Decoder | None:
