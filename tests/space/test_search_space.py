@@ -182,7 +182,7 @@ def draw_many(narrow: Space, count: int = 50) -> list[Architecture]:
     ("ranges", "axis"),
     [
         ({"block": ("sep",), "down": ("module",)}, "space.stages"),
-        ({"block": ("fpl",), "stage.rates": ("1",)}, "space.stages"),
+        ({"block": ("fpl",), "stage.rates": ("1",)}, "space.stage.rates"),
         ({"block": ("fpl",), "stages": (7,)}, "space.stages"),
         ({"block": ("nonbt",), "factorization": ("all",), "down": ("block",)}, "space.stages"),
         ({"decoder": ("ladder",), "levels": (2,), "block": ("sep",)}, "space.levels"),
