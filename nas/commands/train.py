@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="quick",
         metavar="NAME",
         type=common.path,
-        help="erfnet, fplnet, ndnet, swiftnet, quick or a YAML file (default: quick)",
+        help="a recipe's name, such as ddrnet, a YAML file, or published: ARCH's own (default: quick)",
     )
     parser.add_argument("--epochs", type=common.whole_number, metavar="N", help="instead of the recipe's")
     parser.add_argument("--batch-size", type=common.whole_number, metavar="N", help="instead of the recipe's")
@@ -122,10 +122,11 @@ def _introduce(trainer: Trainer, options: argparse.Namespace) -> None:
 def _recipe(options: argparse.Namespace) -> Recipe:
     from dataclasses import replace
 
-    from nas.training import load_recipe
+    from nas.training import load_recipe, recipe_of_network
 
+    recipe = recipe_of_network(options.architecture) if options.recipe == "published" else load_recipe(options.recipe)
     given = {name: getattr(options, name) for name in ("epochs", "batch_size", "seed")}
-    return replace(load_recipe(options.recipe), **{name: value for name, value in given.items() if value is not None})
+    return replace(recipe, **{name: value for name, value in given.items() if value is not None})
 
 
 def _train(trainer: Trainer, out: Path) -> None:

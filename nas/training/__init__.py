@@ -8,5 +8,6 @@ The values are here. The work is in the submodules, which import torch: `nas.tra
 from nas.training.recipe import Recipe as Recipe
 from nas.training.recipe import load_recipe as load_recipe
 from nas.training.recipe import published_recipes as published_recipes
+from nas.training.recipe import recipe_of_network as recipe_of_network
 from nas.training.scores import EpochReport as EpochReport
 from nas.training.scores import Scores as Scores

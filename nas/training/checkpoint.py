@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 from nas.storage.files import write_atomically
+from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
+from space import strict
 from space.errors import DamagedError, UserError
 
 FORMAT = 2
@@ -40,6 +43,8 @@ class Checkpoint:
     network: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
     scaler: Mapping[str, Any]
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of the network over the steps; empty when none is kept."""
     history: Sequence[EpochReport] = field(default=())
     """The reports of the finished epochs; none in files of format 1."""
 
@@ -52,6 +57,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "network": dict(checkpoint.network),
         "optimizer": dict(checkpoint.optimizer),
         "scaler": dict(checkpoint.scaler),
+        "average": dict(checkpoint.average),
         "history": [asdict(report) for report in checkpoint.history],
     }
     buffer = io.BytesIO()  # not the file: `torch.save` makes a RuntimeError of a full disk
@@ -82,13 +88,21 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, str]) -> Checkpoint
         ) from None
     checkpoint = _parsed(data, path)
     for what, expected in identity.items():
-        came = str(checkpoint.identity.get(what, ""))
+        came = _complete(what, str(checkpoint.identity.get(what, "")))
         if came != expected:
             raise UserError(
                 f"{path}: the checkpoint is of another {what}: {_difference(came, expected)}; "
                 f"continue with the {what} it was made with, or start a new training"
             )
     return checkpoint
+
+
+def _complete(what: str, text: str) -> str:
+    """A recipe of an earlier version with the fields that came since, at their defaults."""
+    if what == "recipe":
+        with contextlib.suppress(UserError):
+            return strict.dump(strict.parse(text, Recipe, what))
+    return text
 
 
 def _parsed(data: bytes, path: str | Path) -> Checkpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,20 +32,44 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = N
     return total / mass.sum(dtype=torch.float32).clamp(min=1e-12)
 
 
+@torch.no_grad()
+def hardest(logits: Tensor, labels: Tensor, probability: float, share: float) -> Tensor:
+    """The labels (N, H, W) of the pixels whose true class has less than `probability` by `logits` (N, C, H, W), and of
+    as many of the least probable ones that they are `share` of the labelled ones; IGNORE at all others.
+
+    Online hard example mining (arXiv 1604.03540) as it is used for segmentation: over the whole batch.
+    """
+    known = labels != IGNORE
+    true = labels.masked_fill(~known, 0).unsqueeze(1)
+    of_true = logits.float().softmax(1).gather(1, true).squeeze(1)  # (N, H, W)
+    hard = known & (of_true < probability)
+    fewest = math.ceil(share * int(known.sum()))
+    if int(hard.sum()) < fewest:
+        hard = known & (of_true <= of_true[known].kthvalue(fewest).values)
+    return labels.masked_fill(~hard, IGNORE)
+
+
 def total_loss(
     outputs: Sequence[Tensor],
     auxiliary_weights: Sequence[float],
     labels: Tensor,
     weights: Tensor | None = None,
+    *,
+    of_head: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Loss of the main logits plus each auxiliary head's, times its weight.
 
-    `outputs`: main logits first, then one per auxiliary head, each (N, C, H, W).
+    `outputs`: main logits first, then one per auxiliary head, each (N, C, H, W). `of_head`: gives the labels that teach
+    a head, from its logits and all labels; without it all do.
     """
+
+    def loss_of(logits: Tensor) -> Tensor:
+        return segmentation_loss(logits, labels if of_head is None else of_head(logits, labels), weights)
+
     main, *auxiliary = outputs
-    loss = segmentation_loss(main, labels, weights)
+    loss = loss_of(main)
     for logits, weight in zip(auxiliary, auxiliary_weights, strict=True):
-        loss = loss + weight * segmentation_loss(logits, labels, weights)
+        loss = loss + weight * loss_of(logits)
     return loss
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from space import strict
+from space import published, strict
 from space.errors import UserError, nearest
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -61,10 +61,20 @@ class Recipe:
 
     class_weighting: float | None = None
     """c of the class weights 1 / ln(c + p), p the class's share of labelled training pixels; None: equal weights."""
+    ohem_probability: float | None = None
+    """Online hard example mining: only pixels whose true class has a lower probability than this teach; None: all do
+    (arXiv 1604.03540; DDRNet and RDRNet: 0.9, STDC and DABNet: 0.7).
+    """
+    ohem_share: float = 1 / 16
+    """The share of a batch's labelled pixels that teach at least, those of the lowest probability."""
     distillation_weight: float = 1.0
     """Of the divergence from the teacher; without a teacher it is not used."""
     distillation_temperature: float = 2.0
 
+    ema_decay: float = 0.0
+    """Of the exponential moving average of weights and batch-norm statistics over the steps, which is what is scored
+    and kept; 0: none. Step t decays by (1 + t) / (10 + t) at most, so that a short training forgets its start.
+    """
     batch_norm_batches: int = 0
     """Training batches that give batch norms fresh statistics before a scoring; 0 keeps running averages."""
     mixed_precision: bool = True
@@ -75,7 +85,7 @@ class Recipe:
         _positive(self, "learning_rate", "epochs", "batch_size", "power", "distillation_temperature")
         _not_negative(self, "weight_decay", "final_learning_rate", "warmup_steps", "shift_pixels")
         _not_negative(self, "distillation_weight", "batch_norm_batches", "seed")
-        for name in ("momentum", "second_momentum", "brightness", "contrast"):
+        for name in ("momentum", "second_momentum", "brightness", "contrast", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}: expected a number in 0..1 (below 1), got {getattr(self, name)}")
         if not 0 <= self.warmup_start <= 1:
@@ -87,6 +97,12 @@ class Recipe:
                 f"class_weighting: expected c above 1 in 1 / ln(c + p), such as 1.1, or null; "
                 f"got {self.class_weighting}"
             )
+        if self.ohem_probability is not None and not 0 < self.ohem_probability <= 1:
+            raise UserError(
+                f"ohem_probability: expected a probability above 0, at most 1, or null; got {self.ohem_probability}"
+            )
+        if not 0 <= self.ohem_share <= 1:
+            raise UserError(f"ohem_share: expected a share in 0..1, got {self.ohem_share}")
         if self.crop is not None and min(self.crop) < 1:
             raise UserError(f"crop: expected height and width in pixels or null, got {self.crop}")
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -122,6 +138,20 @@ class Recipe:
 def published_recipes() -> tuple[str, ...]:
     """Names that `load_recipe` knows."""
     return tuple(sorted(path.stem for path in PUBLISHED.glob("*.yaml")))
+
+
+def recipe_of_network(name: str) -> Recipe:
+    """The recipe that a published network ("ddrnet23-slim") was trained by, as far as a recipe can say it.
+
+    Raises: UserError for what is no published network.
+    """
+    families = [recipe for recipe in published_recipes() if name in published() and name.startswith(recipe)]
+    if not families:
+        raise UserError(
+            f"recipe published: expected a published network, whose own recipe is known, got '{name}'; "
+            f"{nearest(name, published())}, or name a recipe ({', '.join(published_recipes())})"
+        )
+    return load_recipe(families[0])
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

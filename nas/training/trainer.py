@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from nas.data import Augmentation, Dataset, Loader, class_shares, make_loader
 from nas.host.memory import require_training
+from nas.training.averaging import averaged
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.evaluation import evaluate_batches
-from nas.training.loss import class_weights, distillation_loss, total_loss
+from nas.training.loss import class_weights, distillation_loss, hardest, total_loss
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import learning_rate, make_optimizer
 from nas.training.recipe import Recipe
@@ -83,6 +84,7 @@ class Trainer:
         self._layout = _layout(network, self.device)
         # torch's annotations leave memory_format out.
         self.network = network.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
+        self._average = averaged(self.network, recipe.ema_decay) if recipe.ema_decay else None
         self._teacher = None if teacher is None else teacher.to(self.device).eval()
         self._optimizer = make_optimizer(self.network, recipe)
         self._autocast = _autocast_type(self.device, recipe)
@@ -119,11 +121,16 @@ class Trainer:
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the weights for inference, on the CPU: those of `architecture.build(num_classes)`."""
-        return _copied(folded_state(self.network), self._inference_keys)
+        return _copied(folded_state(self._kept), self._inference_keys)
 
     def trained_weights(self) -> dict[str, Tensor]:
         """The same before several paths are folded into one convolution: what a later training goes on from."""
-        return _copied(self.network.state_dict(), self._trained_keys)
+        return _copied(self._kept.state_dict(), self._trained_keys)
+
+    @property
+    def _kept(self) -> nn.Module:
+        """What is scored and kept: the average over the steps, or the network as the last step left it."""
+        return self.network if self._average is None else self._average.module
 
     def save(self, path: str | Path) -> None:
         """Write everything that `restore` needs; a file that was there is replaced only by a complete one."""
@@ -133,6 +140,7 @@ class Trainer:
             network=self.network.state_dict(),
             optimizer=self._optimizer.state_dict(),
             scaler=self._scaler.state_dict(),
+            average={} if self._average is None else self._average.state_dict(),
             history=self.history,
         )
         save_checkpoint(path, checkpoint)
@@ -149,6 +157,8 @@ class Trainer:
             self._optimizer.load_state_dict(dict(checkpoint.optimizer))
             if checkpoint.scaler:
                 self._scaler.load_state_dict(dict(checkpoint.scaler))
+            if self._average is not None:
+                self._average.load_state_dict(checkpoint.average)
             self.epoch = int(checkpoint.epoch)
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -193,18 +203,26 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        if self._average is not None:
+            self._average.update_parameters(self.network)
         return float(loss.detach())
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._precision():
             outputs = self.network.outputs(images)
-        loss = total_loss(outputs, self.network.auxiliary_weights, labels, self._class_weights)
+        loss = total_loss(
+            outputs, self.network.auxiliary_weights, labels, self._class_weights, of_head=self._labels_of_head
+        )
         if self._teacher is not None and self.recipe.distillation_weight > 0:
             with torch.no_grad(), self._precision():
                 wanted = self._teacher(images)
             divergence = distillation_loss(outputs[0], wanted, labels, self.recipe.distillation_temperature)
             loss = loss + self.recipe.distillation_weight * divergence
         return loss
+
+    def _labels_of_head(self, logits: Tensor, labels: Tensor) -> Tensor:
+        probability = self.recipe.ohem_probability
+        return labels if probability is None else hardest(logits, labels, probability, self.recipe.ohem_share)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None)
@@ -214,9 +232,9 @@ class Trainer:
             # Before every scoring, not only the last: training itself never reads the statistics, and scores
             # that decide whether a trial goes on must not depend on how far they lag behind.
             reestimate_batch_norm(
-                self.network, self._plain, self.recipe.batch_norm_batches, epoch=self.epoch, guard=self._guard
+                self._kept, self._plain, self.recipe.batch_norm_batches, epoch=self.epoch, guard=self._guard
             )
-        return evaluate_batches(self.network, self._validation.epoch(0), self.dataset.num_classes, self._guard)
+        return evaluate_batches(self._kept, self._validation.epoch(0), self.dataset.num_classes, self._guard)
 
     @contextmanager
     def _randomness(self, epoch: int) -> Iterator[None]:

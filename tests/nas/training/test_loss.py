@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from nas.training.loss import class_weights, distillation_loss, segmentation_loss, total_loss
+from nas.training.loss import class_weights, distillation_loss, hardest, segmentation_loss, total_loss
 
 
 @pytest.fixture
@@ -67,3 +68,38 @@ def test_distillation_is_the_divergence_over_labelled_pixels(batch) -> None:
     expected = 9 * per_pixel[labels != 255].mean()
     assert distillation_loss(student, teacher, labels, 3.0).item() == pytest.approx(expected.item(), rel=1e-4)
     assert distillation_loss(student, student, labels, 3.0).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("probability", "share"), [(0.5, 0.0), (0.9, 0.1), (0.05, 0.5), (1e-9, 1.0), (1.0, 0.0)])
+def test_the_hardest_pixels_are_those_of_least_probability(batch, probability, share) -> None:
+    logits, labels = batch
+    values, true = logits.detach().double().numpy(), labels.numpy()
+    exponentials = np.exp(values)
+    of_true = {
+        place: exponentials[place[0], true[place], place[1], place[2]]
+        / exponentials[place[0], :, place[1], place[2]].sum()
+        for place in zip(*np.nonzero(true != 255), strict=True)
+    }
+    in_order = sorted(of_true, key=of_true.__getitem__)
+    fewest = math.ceil(share * len(in_order))
+    expected = {place for rank, place in enumerate(in_order) if of_true[place] < probability or rank < fewest}
+    found = hardest(logits, labels, probability, share)
+    assert set(zip(*(axis.tolist() for axis in torch.nonzero(found != 255).T), strict=True)) == expected
+    assert torch.equal(found[found != 255], labels[found != 255])
+
+
+def test_pixels_that_are_not_hard_teach_nothing(batch) -> None:
+    logits, labels = batch
+    taught = hardest(logits, labels, 0.3, 0.0)
+    loss = total_loss([logits], [], labels, of_head=lambda logits, labels: hardest(logits, labels, 0.3, 0.0))
+    loss.backward()
+    assert loss.item() == pytest.approx(F.cross_entropy(logits, taught, ignore_index=255).item())
+    moved = logits.grad.abs().sum(1) > 0
+    assert torch.equal(moved, taught != 255)
+    assert 0 < moved.sum() < (labels != 255).sum()
+
+
+def test_a_batch_of_void_has_no_hard_pixels(batch) -> None:
+    logits, labels = batch
+    void = torch.full_like(labels, 255)
+    assert torch.equal(hardest(logits, void, 0.9, 0.5), void)

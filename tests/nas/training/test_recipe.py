@@ -8,13 +8,26 @@ from dataclasses import replace
 
 import pytest
 
-from nas.training import Recipe, load_recipe, published_recipes
-from space import strict
+from nas.training import Recipe, load_recipe, published_recipes, recipe_of_network
+from space import published, strict
 from space.errors import UserError
 
 
 def test_the_papers_recipes_and_a_quick_one_are_published() -> None:
-    assert set(published_recipes()) == {"erfnet", "fplnet", "ndnet", "swiftnet", "quick"}
+    papers = {"dabnet", "ddrnet", "erfnet", "fast-scnn", "fplnet", "ndnet", "rdrnet", "regseg", "stdc", "swiftnet"}
+    assert set(published_recipes()) == papers | {"quick"}
+
+
+@pytest.mark.parametrize("name", published())
+def test_every_published_network_has_a_recipe_of_its_own(name: str) -> None:
+    recipe = recipe_of_network(name)
+    assert recipe.epochs > 100  # the papers' trainings are long, ours is not
+    assert recipe == load_recipe(name.split("-")[0].rstrip("0123456789w") if name != "fast-scnn" else name)
+
+
+def test_what_is_not_published_has_no_recipe_of_its_own() -> None:
+    with pytest.raises(UserError, match=r"expected a published network.*'ernet'; did you mean 'erfnet'"):
+        recipe_of_network("ernet")
 
 
 @pytest.mark.parametrize("name", published_recipes())
@@ -34,6 +47,14 @@ def test_published_values() -> None:
         1e-6,
         None,
     )
+    ddrnet, rdrnet, regseg, stdc, dabnet = map(load_recipe, ("ddrnet", "rdrnet", "regseg", "stdc", "dabnet"))
+    for recipe in (ddrnet, rdrnet):
+        assert (recipe.learning_rate, recipe.weight_decay, recipe.batch_size) == (0.01, 0.0005, 12)
+        assert round(recipe.ohem_share * 6 * 1024 * 1024) == pytest.approx(131_072, rel=1e-4)
+        assert recipe.ohem_probability == 0.9
+    assert (regseg.learning_rate, regseg.epochs, regseg.ohem_probability) == (0.05, 1000, None)
+    assert (stdc.batch_size, stdc.ohem_probability, stdc.ohem_share) == (48, 0.7, 1 / 16)
+    assert (dabnet.learning_rate, dabnet.batch_size, dabnet.ohem_probability) == (0.045, 8, 0.7)
 
 
 def test_a_recipe_is_read_from_a_file(tmp_path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from nas.training import Recipe, load_recipe
+from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.evaluation import evaluate
 from nas.training.trainer import Trainer
 from nas.training.weights import load_weights
@@ -91,7 +92,14 @@ def test_it_learns(architecture, dataset) -> None:
         trainer.run_epoch()
 
 
-@pytest.mark.parametrize("change", [{}, {"optimizer": "sgd"}, {"optimizer": "adam", "batch_norm_batches": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"optimizer": "sgd", "ema_decay": 0.9, "ohem_probability": 0.7},
+        {"optimizer": "adam", "batch_norm_batches": 0, "ema_decay": 0.5},
+    ],
+)
 def test_a_saved_and_restored_training_ends_with_the_same_bits(architecture, dataset, tmp_path, change) -> None:
     recipe = replace(RECIPE, **change)
     whole = train(Trainer(architecture, dataset, recipe, threads=1), 4)
@@ -162,6 +170,38 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs(straight,
     ):
         Trainer(architecture, fewer, RECIPE, threads=1).restore(path)
     assert other.epoch == 0
+
+
+def test_a_checkpoint_of_a_version_whose_recipes_said_less_goes_on(straight, architecture, dataset, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    straight.save(path)
+    lines = [line for line in strict.dump(RECIPE).splitlines() if not line.startswith(("ohem_", "ema_"))]
+    assert len(lines) == len(strict.dump(RECIPE).splitlines()) - 3
+    known = load_checkpoint(path, {})
+    save_checkpoint(path, replace(known, identity={**known.identity, "recipe": "\n".join(lines)}))
+    later = Trainer(architecture, dataset, RECIPE, threads=1)
+    later.restore(path)
+    assert same(later.weights(), straight.weights())
+
+
+def test_the_average_over_the_steps_is_what_is_scored_and_kept(architecture, dataset) -> None:
+    """Against the same training without an average, whose weights are known after each of its epochs of one step."""
+    recipe = replace(RECIPE, batch_size=8, epochs=3, batch_norm_batches=0)
+    plain = Trainer(architecture, dataset, recipe, threads=1)
+    after = [(plain.run_epoch(), plain.weights())[1] for _ in range(3)]
+    trainer = Trainer(architecture, dataset, replace(recipe, ema_decay=0.15), threads=1)
+    report = [trainer.run_epoch() for _ in range(3)][-1]
+    for name, kept in trainer.weights().items():
+        if not kept.is_floating_point():
+            assert torch.equal(kept, after[-1][name])
+            continue
+        wanted = after[0][name]
+        for share, each in zip((0.15, 0.15), after[1:], strict=True):  # below (1 + 1) / (10 + 1)
+            wanted = share * wanted + (1 - share) * each[name]
+        torch.testing.assert_close(kept, wanted, rtol=1e-5, atol=1e-7)
+    network = architecture.build(3)
+    network.load_state_dict(trainer.weights())
+    assert evaluate(network, dataset, batch_size=8).miou == pytest.approx(report.scores.miou, abs=1e-6)
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
