@@ -29,6 +29,7 @@ def answers_of(architecture: Architecture) -> dict[str, Choice]:
         "head_norm_epsilon": architecture.head_norm_epsilon,
         "head_norm_momentum": architecture.head_norm_momentum,
         "rep": architecture.rep,
+        "label_stride": architecture.label_stride,
         "auxiliary": "none",
         "decoder": "none" if architecture.decoder is None else architecture.decoder.kind,
         "detail": "none",

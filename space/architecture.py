@@ -22,7 +22,7 @@ from space.detail import Detail
 from space.encoder import Encoded, Encoder
 from space.errors import UserError
 from space.graph import Graph, Node, Norm, Pair
-from space.head import Auxiliary, Head
+from space.head import FULL_SIZE_HEADS, Auxiliary, Head
 from space.layers import conv_norm
 from space.rules import require, require_one_of, require_range
 from space.stage import DecoderStep, Stage
@@ -44,6 +44,7 @@ AXES: Axes = {
     "head_norm_epsilon": (0.0, 1e-5),
     "head_norm_momentum": (0.0, 0.1),
     "rep": (False, True),
+    "label_stride": (1, 2),
 }
 SEARCHED: Axes = {
     "levels": (1,),
@@ -55,6 +56,7 @@ SEARCHED: Axes = {
     "head_norm_epsilon": (0.0,),
     "head_norm_momentum": (0.0,),
     "rep": (False,),
+    "label_stride": (1,),
 }
 
 
@@ -66,7 +68,9 @@ class Architecture:
     are left in each cut group (names from `space.groups`); the rest of the fields say what it was cut from.
     `norm_momentum`: how much of each batch running statistics take; in heads `head_norm_epsilon` and
     `head_norm_momentum` hold, where they are not 0. `rep`: `plain` blocks, the stem's 3x3 convolutions and a pyramid's
-    have biases in place of a normalisation, and are trained as sums of normalised paths (RDRNet).
+    have biases in place of a normalisation, and are trained as sums of normalised paths (RDRNet). With a
+    `label_stride` of 2, logits are interpolated to half of the image's size, and each stands for two by two pixels: a
+    quarter of the interpolation and of the arg-max.
 
     Raises: ArchitectureError for a combination that cannot be built.
     """
@@ -88,6 +92,7 @@ class Architecture:
     head_norm_epsilon: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     head_norm_momentum: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     rep: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    label_stride: int = field(default=1, metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", dict(sorted(self.channels.items())))
@@ -107,6 +112,11 @@ class Architecture:
             auxiliary.check(encoder)
         if self.rep:
             self._check_rep()
+        require_range("label_stride", self.label_stride, 1, 2)
+        require(
+            self.label_stride == 1 or self.head.kind not in FULL_SIZE_HEADS,
+            f"label_stride: a {self.head.kind} head gives logits at full size; give 1",
+        )
         if self.channels:
             check_channels(self.graph(1), self.channels)
 
@@ -227,7 +237,8 @@ class Architecture:
         else:
             with graph.scope("decoder"):
                 x = self.decoder.add(graph, features)
-        graph.outputs.append(graph.resize(self.head.add(graph, x, num_classes), FULL_SIZE))
+        logits = graph.resize(self.head.add(graph, x, num_classes), (self.label_stride, self.label_stride))
+        graph.outputs.append(logits if self.label_stride == 1 else graph.repeat(logits))
         if auxiliary:
             for index, each in enumerate(self.auxiliary):
                 logits = each.add(graph, each.source(levels[0]), num_classes, f"auxiliary{index}")

@@ -37,6 +37,7 @@ LayerKind = Literal[
     "average_pool",
     "grid_pool",
     "resize",
+    "repeat",
     "cat",
     "add",
     "gate",
@@ -272,6 +273,10 @@ class Graph:
         if x.stride == stride and not x.grid:
             return x
         return self._add(Node(**self._behind(x), kind="resize", stride=stride, mode=mode))
+
+    def repeat(self, x: Node) -> Node:
+        """Every pixel repeated to the image's size: what is beyond its far edges is cut off."""
+        return self._add(Node(**self._behind(x), kind="repeat", stride=(1, 1), step=x.stride))
 
     def cat(self, parts: Sequence[Node]) -> Node:
         """Concatenation of channels."""

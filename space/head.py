@@ -43,6 +43,7 @@ SEARCHED: Axes = {
     "head.width": (32, 64),
     "auxiliary": ("none",),
 }
+FULL_SIZE_HEADS = ("deconv2",)  # logits come at the image's size
 WITH_WIDTH = ("sep", "sep2", "preact3")  # kinds of heads
 STEM = -1  # in place of a stage
 

@@ -68,13 +68,28 @@ class Network(nn.Module):
 
     def outputs(self, image: Tensor) -> list[Tensor]:
         """Logits, then those of each auxiliary head the network was built with; all (N, C, H, W)."""
+        return self._values(image, self._outputs)
+
+    def coarse_logits(self, image: Tensor) -> Tensor:
+        """Logits (N, C, h, w) before they are repeated to the images' size; those of `forward` where they are not."""
+        last = self._nodes[self._outputs[0]]
+        (logits,) = self._values(image, last.inputs if last.kind == "repeat" else (last.index,))
+        return logits
+
+    @property
+    def label_step(self) -> tuple[int, int]:
+        """How often a pixel of `coarse_logits` is repeated along each axis."""
+        last = self._nodes[self._outputs[0]]
+        return last.step if last.kind == "repeat" else (1, 1)
+
+    def _values(self, image: Tensor, wanted: tuple[int, ...]) -> list[Tensor]:
         values: dict[int, Tensor] = {}
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        for node in self._nodes:
+        for node in self._nodes[: max(wanted) + 1]:
             values[node.index] = self._run(node, [values[index] for index in node.inputs], image, size)
             for index in self._last_use.get(node.index, ()):
                 del values[index]
-        return [values[index] for index in self._outputs]
+        return [values[index] for index in wanted]
 
     def layer(self, name: str) -> nn.Module:
         """The layer of that name in the graph.
@@ -109,6 +124,8 @@ class Network(nn.Module):
                 height, width = (int(length) for length in inputs[0].shape[-2:])
                 assert node.grid is not None, "it pools to a grid"
                 return functional.adaptive_avg_pool2d(inputs[0], grid_size(node.grid, height, width))
+            case "repeat":
+                return repeated(inputs[0], node.step, size)
             case "dropout":
                 return functional.dropout2d(inputs[0], node.probability, self.training)
             case "resize":
@@ -166,6 +183,22 @@ def _resize(x: Tensor, size: tuple[int, int], mode: str, align_corners: bool) ->
     if tuple(x.shape[-2:]) == size:
         return x
     return functional.interpolate(x, size=size, mode=mode, align_corners=align_corners)
+
+
+def repeated(x: Tensor, step: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """`x` (..., h, w) with every pixel `step` times along each axis, cut off at `size` (H, W)."""
+    return x.repeat_interleave(step[0], -2).repeat_interleave(step[1], -1)[..., : size[0], : size[1]]
+
+
+def labels_of(network: nn.Module, image: Tensor) -> Tensor:
+    """Class ids, int64 (N, H, W), that a network gives images (N, 3, H, W): the arg-max of its logits, taken before
+    they are repeated.
+    """
+    if not isinstance(network, Network) or network.label_step == (1, 1):
+        labels: Tensor = network(image).argmax(1)
+        return labels
+    size = (int(image.shape[-2]), int(image.shape[-1]))
+    return repeated(network.coarse_logits(image).argmax(1), network.label_step, size)
 
 
 def _last_uses(nodes: list[Node], outputs: tuple[int, ...]) -> dict[int, tuple[int, ...]]:

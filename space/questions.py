@@ -67,7 +67,9 @@ def ask(questions: Questioner) -> Architecture:
     )
     can = levels == 1 and not found.stem.bias and found.has_plain_convolutions
     rep = bool(questions.pick_newer("rep", lambda rep: not rep or can))
-    return replace(found, rep=True) if rep else found
+    coarse = found.head.kind not in heads.FULL_SIZE_HEADS
+    stride = int(questions.pick_newer("label_stride", lambda stride: stride == 1 or coarse))
+    return replace(found, rep=rep, label_stride=stride) if rep or stride > 1 else found
 
 
 def _require_room(questions: Questioner) -> None:
@@ -101,6 +103,8 @@ def _decoders(questions: Questioner, stem: Stem, block: str) -> list[str]:
     windows is left for that, those that start with one.
     """
     names, kinds = [str(name) for name in questions.options("decoder")], decoders.kinds()
+    if 1 not in questions.options("label_stride"):
+        names = [name for name in names if name == "none" or kinds[name].head not in heads.FULL_SIZE_HEADS]
     if not _is_pooled(questions, stem, block):
         return names
     return [name for name in names if name == "none" or kinds[name].takes_context]

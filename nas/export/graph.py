@@ -7,10 +7,11 @@ is exported first, so tracing comes first; what it cannot express goes to the sl
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,10 +19,13 @@ from torch import nn
 
 from nas.export.rewrites import Rewritten
 from space.errors import ExportError
+from space.network import Network
 from space.paths import require_folded
 
 OPSET = 17
 INPUT_NAME = "image"
+COARSE = "coarse_logits"
+"""Logits before they are repeated to the size of the image."""
 
 
 def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> bytes:
@@ -46,6 +50,8 @@ def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> by
             data = _export(module.eval(), image)
     finally:
         network.train(training)
+    if isinstance(network, Network) and network.label_step != (1, 1):
+        data = _with_repeated_logits(data, network.label_step, size)
     if labels:
         return with_labels(data)
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
@@ -53,19 +59,79 @@ def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> by
 
 
 def with_labels(graph: bytes) -> bytes:
-    """A graph of `logits` (1, C, H, W) with the arg-max behind it: its output is `labels` (1, H, W) int64."""
+    """A graph of `logits` (1, C, H, W) with the arg-max behind it: its output is `labels` (1, H, W) int64.
+
+    Where a last step repeats the logits, labels are repeated instead of them.
+    """
     import onnx
     from onnx.helper import make_node, make_tensor_value_info
+    from onnx.numpy_helper import to_array
 
     model = onnx.load_from_string(graph)
     (logits,) = model.graph.output
     batch, _, height, width = (axis.dim_value for axis in logits.type.tensor_type.shape.dim)
-    model.graph.node.append(make_node("ArgMax", [logits.name], ["labels"], axis=1, keepdims=0, select_last_index=0))
+    arg_max = functools.partial(make_node, "ArgMax", axis=1, keepdims=0, select_last_index=0)
+    coarse = [place for place, node in enumerate(model.graph.node) if COARSE in node.output]
+    if coarse:
+        (spread,) = (each for each in model.graph.initializer if each.name == "logits_spread_Expand_0")
+        _, _, rows, row_step, columns, column_step = to_array(spread).tolist()
+        del model.graph.node[coarse[0] + 1 :]
+        kept = [each for each in model.graph.initializer if not each.name.startswith("logits_")]
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(kept)
+        model.graph.node.append(arg_max([COARSE], ["coarse_labels"]))
+        step = (row_step, column_step)
+        _repeat(model, "coarse_labels", "labels", [batch, rows, columns], step, (height, width))
+    else:
+        model.graph.node.append(arg_max([logits.name], ["labels"]))
     model.graph.output.remove(logits)
     model.graph.output.append(make_tensor_value_info("labels", onnx.TensorProto.INT64, [batch, height, width]))
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
     return data
+
+
+def _with_repeated_logits(graph: bytes, step: tuple[int, int], size: tuple[int, int]) -> bytes:
+    """A graph of coarse logits (1, C, h, w) with what repeats them `step` times along each axis, up to `size`."""
+    import onnx
+    from onnx.helper import make_tensor_value_info
+
+    model = onnx.load_from_string(graph)
+    (logits,) = model.graph.output
+    shape = [axis.dim_value for axis in logits.type.tensor_type.shape.dim]
+    for node in model.graph.node:
+        node.output[:] = [COARSE if name == logits.name else name for name in node.output]
+    model.graph.output.remove(logits)
+    model.graph.value_info.append(make_tensor_value_info(COARSE, onnx.TensorProto.FLOAT, shape))
+    _repeat(model, COARSE, "logits", shape, step, size)
+    model.graph.output.append(make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [*shape[:2], *size]))
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _repeat(
+    model: Any, source: str, name: str, shape: Sequence[int], step: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """Add what makes the tensor `name` (..., H, W) of `source` (..., h, w): no Resize, which has no whole numbers."""
+    import onnx
+    from onnx.helper import make_node, make_tensor
+
+    *leading, height, width = shape
+
+    def add(kind: str, read: str, out: str, *numbers: Sequence[int]) -> str:
+        names = [f"{out}_{kind}_{index}" for index in range(len(numbers))]
+        for each, values in zip(names, numbers, strict=True):
+            model.graph.initializer.append(make_tensor(each, onnx.TensorProto.INT64, [len(values)], values))
+        model.graph.node.append(make_node(kind, [read, *names], [out]))
+        return out
+
+    apart = add("Reshape", source, f"{name}_apart", [*leading, height, 1, width, 1])
+    spread = add("Expand", apart, f"{name}_spread", [*leading, height, step[0], width, step[1]])
+    whole = (height * step[0], width * step[1])
+    joined = add("Reshape", spread, name if whole == size else f"{name}_joined", [*leading, *whole])
+    if whole != size:
+        last = len(shape)
+        add("Slice", joined, name, [0, 0], size, [last - 2, last - 1])
 
 
 def versions() -> dict[str, str]:
@@ -81,10 +147,11 @@ class _Logits(nn.Module):
         self.network = network
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits_of = self.network.coarse_logits if isinstance(self.network, Network) else self.network
         if torch.compiler.is_exporting():  # the slower exporter refuses the mode, and has adaptive pooling
-            return self.network(image)  # type: ignore[no-any-return]
+            return logits_of(image)
         with Rewritten():
-            return self.network(image)  # type: ignore[no-any-return]
+            return logits_of(image)
 
 
 def _export(module: nn.Module, image: torch.Tensor) -> bytes:

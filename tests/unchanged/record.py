@@ -45,6 +45,7 @@ LATER = {
     "head_norm_epsilon": (0.0,),
     "head_norm_momentum": (0.0,),
     "rep": (False,),
+    "label_stride": (1,),
 }
 BLOCKS = {"block": ("nonbt", "fpl", "esp", "sep", "inverted"), **LATER, "stage.expansion": (1, 4, 6)}
 SEARCHED = {"block": ("nonbt", "fpl", "sep"), **LATER, "auxiliary": ("none",)}

@@ -31,6 +31,7 @@ BLOCK = 16
 ALIGNED = 4
 SMALL_WINDOW = 3  # of a pool: wider ones add up so many pixels that each has prices of its own
 FAR_BYTES = (500_000, 2_000_000)  # what exceeds them has left a core's own caches
+NO_WORK = ("dropout", "image", "repeat")  # what is repeated are labels: a part of what a network does once
 REMEMBERED = 2**15  # layers: networks that are pruned, or filled into a budget, differ from the last one by a few
 
 
@@ -69,7 +70,7 @@ def layer_work(graph: Graph, sizes: Widths, size: tuple[int, int]) -> list[Mappi
         values.append(done.output)
         work.append(done.amounts)
     labels = graph.outputs[0].index
-    work[-1] = _with_the_end(work[-1], values[labels], places[labels].pixels)
+    work[-1] = _with_the_end(work[-1], values[labels], places[labels])
     return work
 
 
@@ -125,19 +126,20 @@ def _done(place: _Place, channels: int, reads: tuple[_Value, ...]) -> _Done:
     steps = {
         "conv": layer.conv, "deconv": layer.deconv, "norm": layer.norm, "act": layer.act, "add": layer.add,
         "cat": layer.cat, "resize": layer.resize, "max_pool": layer.pool, "average_pool": layer.pool,
-        "grid_pool": layer.grid_pool, "gate": layer.gate, "dropout": layer.nothing, "image": layer.nothing,
+        "grid_pool": layer.grid_pool, "gate": layer.gate, **dict.fromkeys(NO_WORK, layer.nothing),
     }  # fmt: skip
     blocked = steps[place.kind]()
     output = _Value(channels=channels, blocked=blocked, moved=False, folded_sum=layer.folded_sum)
     return _Done(amounts=layer.amounts, output=output, moved=tuple(layer.moved))
 
 
-def _with_the_end(amounts: Mapping[str, float], labels: _Value, pixels: int) -> dict[str, float]:
-    """A last layer's work, and with it what a network does once: its output is read plain."""
-    ended = dict(amounts)
+def _with_the_end(amounts: Mapping[str, float], labels: _Value, place: _Place) -> dict[str, float]:
+    """A last layer's work, and with it what a network does once, its arg-max among it: its output is read plain."""
+    ended, repeats = dict(amounts), place.kind == "repeat"
     if labels.blocked and not labels.moved:
+        pixels = place.read_pixels[0] if repeats else place.pixels
         _note_move(ended, pixels * _padded(labels.channels), into_blocks=False)
-    _note(ended, "network count", 1)
+    _note(ended, "network of repeated labels count" if repeats else "network count", 1)
     return ended
 
 

@@ -31,6 +31,8 @@ def settle(target: Target) -> None:
 def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
     import torch
 
+    from space.network import labels_of
+
     placed, held = eager.place(network, image, target)
     device = torch.device(target.device)
     graph = torch.cuda.CUDAGraph()
@@ -39,11 +41,11 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             for _ in range(WARM_UP_CALLS):
-                placed(held).argmax(1)
+                labels_of(placed, held)
         torch.cuda.current_stream(device).wait_stream(side)
         torch.cuda.synchronize(device)
         with torch.cuda.graph(graph):
-            labels: torch.Tensor = placed(held).argmax(1)
+            labels: torch.Tensor = labels_of(placed, held)
 
     # The graph holds bare addresses, so weights and input have to live as long as it does.
     return functools.partial(_replay, graph, labels, (placed, held))

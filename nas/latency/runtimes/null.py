@@ -88,6 +88,8 @@ def _counted(network: torch.nn.Module, image: torch.Tensor) -> tuple[torch.Tenso
     """Labels, and the multiply-adds of convolutions. (FlopCounterMode counts the same, and imports 800 modules to.)"""
     import torch
 
+    from space.network import labels_of
+
     counts: list[int] = []
 
     def count(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -99,7 +101,7 @@ def _counted(network: torch.nn.Module, image: torch.Tensor) -> tuple[torch.Tenso
         for layer in network.modules():
             if isinstance(layer, convolutions):
                 hooks.callback(layer.register_forward_hook(count).remove)
-        labels: torch.Tensor = network(image).argmax(1)
+        labels: torch.Tensor = labels_of(network, image)
     return labels, sum(counts)
 
 

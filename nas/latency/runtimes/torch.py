@@ -59,11 +59,13 @@ def place(network: torch.nn.Module, image: torch.Tensor, target: Target) -> tupl
 def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
     import torch
 
+    from space.network import labels_of
+
     placed, held = place(network, image, target)
 
     def run() -> torch.Tensor:
         with torch.inference_mode():
-            labels: torch.Tensor = placed(held).argmax(1)
+            labels: torch.Tensor = labels_of(placed, held)
         if target.on_cuda:
             torch.cuda.synchronize(target.device)
         return labels

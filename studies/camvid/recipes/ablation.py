@@ -57,6 +57,7 @@ PARTS = {
     "equal class weights": Part(recipe=lambda recipe: replace(recipe, class_weighting=None)),
     "no auxiliary head": Part(architecture=lambda architecture: replace(architecture, auxiliary=())),
     "one path": Part(architecture=lambda architecture: replace(architecture, rep=False)),
+    "labels at half the size": Part(architecture=lambda architecture: replace(architecture, label_stride=2)),
     "distillation": Part(taught=True),
 }
 OF_NETWORK = {

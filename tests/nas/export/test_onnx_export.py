@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch.nn import functional
 import space
 from nas.export.comparison import Comparison, compare, logits_of, same_labels
 from nas.export.formats.onnx import open_graph
-from nas.export.graph import INPUT_NAME, onnx_bytes
+from nas.export.graph import INPUT_NAME, onnx_bytes, with_labels
 from space.errors import UserError
 from space.scale import scale_width
 
@@ -45,6 +47,24 @@ def test_every_published_network_exports_at_an_odd_size(name: str) -> None:
     assert comparison.max_abs_difference is not None
     assert comparison.max_abs_difference < 1e-4 * largest
     assert comparison.same_labels == 1.0
+
+
+@pytest.mark.parametrize("size", [(64, 96), (45, 85)])
+def test_labels_at_half_the_size_are_repeated_after_the_arg_max(size: tuple[int, int]) -> None:
+    """Whether they are written at once, or behind logits as `nas export` does."""
+    network = settled(replace(space.load("fast-scnn"), label_stride=2).build(7))
+    logits = onnx_bytes(network, size, labels=False)
+    comparison = compare_onnx(network, logits, noise(size))
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-4
+    for data in (onnx_bytes(network, size, labels=True), with_labels(logits)):
+        assert compare_onnx(network, data, noise(size)).same_labels == 1.0
+        graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(data)).graph
+        (decides,) = (node for node in graph.node if node.op_type == "ArgMax")
+        shapes = {each.name: [axis.dim_value for axis in each.type.tensor_type.shape.dim] for each in graph.value_info}
+        assert shapes[decides.input[0]] == [1, 7, -(-size[0] // 2), -(-size[1] // 2)]
+        used = {name for node in graph.node for name in node.input}
+        assert {each.name for each in graph.initializer} <= used
 
 
 @pytest.mark.parametrize("size", [(180, 240), (122, 162)])

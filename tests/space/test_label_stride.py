@@ -1,0 +1,79 @@
+"""Labels at half the size: each logit stands for two by two pixels, and nothing else changes."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import space
+from space import Architecture
+from space.errors import ArchitectureError, UserError
+from space.network import labels_of
+from space.search_space import Space
+
+NAMES = ("fast-scnn", "ndnet45-ende", "swiftnet-rn18")
+
+
+def halved(name: str) -> Architecture:
+    return replace(space.load(name), label_stride=2)
+
+
+def test_published_networks_and_their_keys_know_nothing_of_it() -> None:
+    for name in space.published():
+        assert space.load(name).label_stride == 1
+        assert "label_stride" not in space.load(name).to_yaml()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(64, 96), (37, 51)])
+def test_logits_are_interpolated_to_half_the_size_and_each_stands_for_four(name: str, size: tuple[int, int]) -> None:
+    """Against the network that stops before its interpolation."""
+    torch.manual_seed(0)
+    network = halved(name).build(5).eval()
+    whole = space.load(name).build(5).eval()
+    whole.load_state_dict(network.state_dict())  # the same parameters
+    captured: list[torch.Tensor] = []
+    whole.get_submodule("head.logits").register_forward_hook(lambda layer, given, out: captured.append(out))
+    image = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        whole(image)
+        found, labels = network(image), labels_of(network, image)
+    half = [-(-length // 2) for length in size]
+    (logits,) = captured
+    coarse = F.interpolate(logits, half, mode="bilinear", align_corners=whole.architecture.align_corners)
+    assert found.shape == (2, 5, *size)
+    rows, columns = torch.arange(size[0]) // 2, torch.arange(size[1]) // 2
+    assert torch.equal(found, coarse[:, :, rows][:, :, :, columns])
+    assert torch.equal(labels, found.argmax(1))
+
+
+def test_it_is_read_written_and_told_apart() -> None:
+    architecture = halved("fast-scnn")
+    assert Architecture.from_yaml(architecture.to_yaml()) == architecture
+    assert architecture.key != space.load("fast-scnn").key
+    assert space.parameters(architecture, 11) == space.parameters(space.load("fast-scnn"), 11)
+    assert space.multiply_adds(architecture, (64, 96), 11) == space.multiply_adds(space.load("fast-scnn"), (64, 96), 11)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ArchitectureError, match="label_stride: a deconv2 head gives logits at full size; give 1"):
+        halved("erfnet")
+    text = halved("fast-scnn").to_yaml().replace("label_stride: 2", "label_stride: 3")
+    with pytest.raises(UserError, match="label_stride"):
+        Architecture.from_yaml(text)
+
+
+def test_a_space_of_nothing_else_is_valid() -> None:
+    chance = random.Random(0)
+    halves = Space(ranges={"label_stride": (2,)}, size=(96, 128))
+    drawn = [halves.sample(chance) for _ in range(200)]
+    assert {each.label_stride for each in drawn} == {2}
+    assert len({each.decoder.kind for each in drawn if each.decoder}) > 1
+    for each in drawn[:20]:
+        answers = halves.genotype(each)
+        assert halves.choose(lambda name, options, answers=answers: answers[name]) == each  # type: ignore[misc]
+    assert {each.label_stride for each in (Space(size=(96, 128)).sample(chance) for _ in range(200))} == {1, 2}
