@@ -64,8 +64,7 @@ def layer_work(graph: Graph, sizes: Widths, size: tuple[int, int]) -> list[Mappi
     work: list[Mapping[str, float]] = []
     for node, place, channels in zip(graph.nodes, places, sizes.given, strict=True):
         done = _done(place, channels, tuple([values[index] for index in node.inputs]))
-        for position in done.moved:
-            index = node.inputs[position]
+        for index in (node.inputs[position] for position in done.moved):
             values[index] = values[index]._replace(moved=True)
         values.append(done.output)
         work.append(done.amounts)
@@ -135,11 +134,12 @@ def _done(place: _Place, channels: int, reads: tuple[_Value, ...]) -> _Done:
 
 def _with_the_end(amounts: Mapping[str, float], labels: _Value, place: _Place) -> dict[str, float]:
     """A last layer's work, and with it what a network does once, its arg-max among it: its output is read plain."""
-    ended, repeats = dict(amounts), place.kind == "repeat"
+    ended, (pixels, network) = dict(amounts), (place.pixels, "network count")
+    if place.kind == "repeat":
+        pixels, network = place.read_pixels[0], "network of repeated labels count"
     if labels.blocked and not labels.moved:
-        pixels = place.read_pixels[0] if repeats else place.pixels
         _note_move(ended, pixels * _padded(labels.channels), into_blocks=False)
-    _note(ended, "network of repeated labels count" if repeats else "network count", 1)
+    _note(ended, network, 1)
     return ended
 
 
@@ -397,5 +397,4 @@ def _padded(channels: int) -> int:
 
 
 def _shape(kernel: tuple[int, int]) -> str:
-    height, width = kernel
-    return "1d" if height != width else f"{height}x{width}"
+    return "1d" if kernel[0] != kernel[1] else f"{kernel[0]}x{kernel[1]}"
