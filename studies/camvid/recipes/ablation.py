@@ -71,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="camvid:DIR")
     parser.add_argument("--work", type=Path, required=True, help="where the teacher and unfinished trainings are kept")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
     options = parser.parse_args()
     dataset = load(data_spec(options.data, SIZE))
     table = HERE / "results.csv"
@@ -83,7 +84,7 @@ def main() -> None:
     for seed in SEEDS:
         for network, parts in OF_NETWORK.items():
             for part in parts:
-                if (network, part, seed) not in done:
+                if part in options.parts and (network, part, seed) not in done:
                     row = (network, part, seed, *trained(network, PARTS[part], seed, dataset, options.work))
                     with table.open("a", newline="", encoding="utf-8") as file:
                         csv.writer(file, lineterminator="\n").writerow(row)
