@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": "colour overlays to look at",
     "show": "a network's layers, parameters and multiply-adds",
     "export": "ONNX, OpenVINO or TensorRT, checked against PyTorch",
+    "zoo": "trained winners by name, usable as ARCH",
     "report": "a run as one HTML file and as data",
     "data": "what a data set holds, and what is odd about it",
     "doctor": "what this machine can do, and what is missing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,8 +20,9 @@ def published() -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
 
 
-def load(name_or_path: str | Path) -> Architecture:
-    """A published network by name, or an architecture from a YAML file.
+def load(name_or_path: str | Path, *, others: Iterable[str] = ()) -> Architecture:
+    """A published network by name, or an architecture from a YAML file. `others`: what else a misspelt name may have
+    meant, that a caller knows.
 
     Raises: ArchitectureError when there is neither; UserError when the file does not describe an architecture.
     """
@@ -31,7 +33,7 @@ def load(name_or_path: str | Path) -> Architecture:
     path = Path(name_or_path)
     if path.suffix not in SUFFIXES and not path.is_file():
         raise ArchitectureError(
-            f"expected a published network or a YAML file, got '{name}'; {nearest(name, published())}"
+            f"expected a published network or a YAML file, got '{name}'; {nearest(name, (*published(), *others))}"
         )
     try:
         return Architecture.from_yaml(path.read_text("utf-8"), source=name)

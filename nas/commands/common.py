@@ -19,7 +19,7 @@ DEFAULT_INPUT = "180x240"
 DEFAULT_CLASSES = 11
 INPUT_LIMITS = (16, 8192)  # pixels
 LARGEST_NUMBER = 1_000_000_000  # of what options count
-ARCH = "a published name (erfnet), a YAML file, or a folder of `nas train` or `nas search`"
+ARCH = "a published name (erfnet), one of `nas zoo`, a YAML file, or a folder of `nas train` or `nas search`"
 
 
 def path(text: str) -> str:
@@ -50,7 +50,10 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
     """ARCH and --weights."""
     add_architecture(parser)
     parser.add_argument(
-        "--weights", metavar="FILE", type=path, help="weights.safetensors; a folder given as ARCH brings its own"
+        "--weights",
+        metavar="FILE",
+        type=path,
+        help="weights.safetensors; a folder or one of `nas zoo` brings its own",
     )
 
 

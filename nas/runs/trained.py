@@ -1,6 +1,7 @@
 """Trained networks as files: an architecture, its weights, and what they tell apart.
 
-A folder with a certificate is used only while its files are those that were certified.
+Wherever a folder is expected, the name of a winner in the zoo (`nas.runs.zoo`) is its folder. A folder with a
+certificate is used only while its files are those that were certified.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import space
 from nas.latency import runtimes
 from nas.latency.target import Target
+from nas.runs import zoo
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, read_certificate
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, read_labelling
 from nas.training.recipe import Recipe
@@ -122,8 +124,9 @@ def load_winner(folder: Path) -> tuple[Architecture, Path]:
     return _certified_architecture(found), weights
 
 
-def folder_of(path: Path) -> Path | None:
-    """The folder at `path`, or the winner's in it, that holds an architecture; None when there is none."""
+def folder_of(name_or_path: str | Path) -> Path | None:
+    """The folder of that name or path, or the winner's in it, that holds an architecture; None when there is none."""
+    path = zoo.place_of(name_or_path)
     return next((folder for folder in (path, path / "winner") if (folder / ARCHITECTURE).is_file()), None)
 
 
@@ -131,7 +134,7 @@ def deployed_graph(name_or_path: str, target: Target) -> bytes | None:
     """The graph in a folder, where its certificate is about that on a target of this precision, and not about the
     architecture in full precision.
     """
-    certificate, folder = certificate_of(name_or_path), folder_of(Path(name_or_path))
+    certificate, folder = certificate_of(name_or_path), folder_of(name_or_path)
     if folder is None or certificate is None or not certificate.form or runtimes.reader(target) is None:
         return None
     return certified_graph(name_or_path) if certificate.precision == target.precision else None
@@ -142,7 +145,7 @@ def certified_graph(name_or_path: str) -> bytes:
 
     Raises: UserError when there is none, or another than was certified.
     """
-    folder = folder_of(Path(name_or_path))
+    folder = folder_of(name_or_path)
     file = Path(name_or_path) / MODEL if folder is None else folder / MODEL
     if not file.is_file():
         raise UserError(f"{file}: expected the graph that {CERTIFICATE} beside it certifies, got none; bring it back")
@@ -155,7 +158,7 @@ def certificate_of(name_or_path: str) -> Certificate | None:
 
     Raises: UserError when it cannot be read.
     """
-    folder = folder_of(Path(name_or_path))
+    folder = folder_of(name_or_path)
     return read_certificate(folder) if folder is not None and (folder / CERTIFICATE).is_file() else None
 
 
@@ -164,7 +167,7 @@ def labelling_in(name_or_path: str) -> Labelling | None:
 
     Raises: UserError when they cannot be read.
     """
-    folder = folder_of(Path(name_or_path))
+    folder = folder_of(name_or_path)
     if folder is None or not (folder / WEIGHTS).is_file():
         return None
     from nas.training.weights import read_metadata
@@ -173,11 +176,11 @@ def labelling_in(name_or_path: str) -> Labelling | None:
 
 
 def load_trained(name_or_path: str, weights: str | None) -> Trained:
-    """A published name, YAML file or folder, with a weights file; a folder brings its own unless one is given.
+    """A name, YAML file or folder, with a weights file; a folder and the zoo bring their own unless one is given.
 
     Raises: UserError when one of them is missing or unreadable.
     """
-    path = Path(name_or_path)
+    path = zoo.place_of(name_or_path)
     if path.is_dir() and weights is None:
         architecture, file = load_winner(path)
     elif weights is None:
@@ -197,11 +200,11 @@ def load_trained(name_or_path: str, weights: str | None) -> Trained:
 def load_architecture(name_or_path: str) -> Architecture:
     """A published network, a YAML file, or the architecture in a winner's, a run's or a training's folder.
 
-    Raises: UserError when there is none, with the nearest published name.
+    Raises: UserError when there is none, with the nearest name.
     """
-    path = Path(name_or_path)
+    path = zoo.place_of(name_or_path)
     if not path.is_dir():
-        return space.load(name_or_path)
+        return space.load(name_or_path, others=zoo.names())
     folder = folder_of(path)
     if folder is None:
         raise UserError(f"{path}: expected a folder with {ARCHITECTURE}, got one without; check the path")

@@ -88,9 +88,10 @@ class Guidance:
                 self._numbers[key] = self._sampler.enter(trial.genotype)
             if key in over:
                 self._told.add(key)
-                self._sampler.tell(self._numbers.pop(key), self._outcome(trial))
+                self._sampler.tell(self._numbers.pop(key), self.outcome(trial))
 
-    def _outcome(self, trial: Trial) -> Outcome:
+    def outcome(self, trial: Trial) -> Outcome:
+        """How a candidate's training ended under the budget, as the sampler is told."""
         latency = trial.disturbed or trial.latency
         violation = UNMEASURED
         if latency is not None:

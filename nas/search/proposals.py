@@ -19,6 +19,7 @@ from nas.search.candidates import draw, sampler_of
 from nas.search.fill import Filled, fill
 from nas.search.guidance import Guidance, before
 from nas.search.halving import is_weak, passed
+from nas.search.journal import Journal
 from nas.search.limits import limits_of
 from nas.search.measuring import time_each, time_one
 from nas.search.sampler import Outcome
@@ -96,6 +97,8 @@ class Proposals:
         self._unfinished = [trial for key, trial in self._trials.items() if key not in self._over]
         self._doubts_timed = False
         self._guidance.repeat(self._in_order())
+        self._journal = Journal(search.run, self._space, self._guidance.outcome, search.console.step)
+        self._journal.hold_to(trial for trial in self._in_order() if trial.architecture.key in self._over)
 
     def waits(self) -> bool:
         """Whether the next candidate has to wait for trainings under way.
@@ -148,8 +151,10 @@ class Proposals:
 
     def finished(self, trial: Trial, *, stopped: bool, failed: str) -> None:
         """Record how a candidate's training ended."""
-        self._record(replace(trial, stopped=stopped, failed=failed))
+        ended = replace(trial, stopped=stopped, failed=failed)
+        self._record(ended)
         self._over.add(trial.architecture.key)
+        self._journal.ended(ended)
 
     def _in_order(self) -> list[Trial]:
         return sorted(self._trials.values(), key=lambda trial: trial.number)
@@ -257,6 +262,7 @@ class Proposals:
         if trial.feasible:
             return trial
         self._over.add(trial.architecture.key)
+        self._journal.ended(trial)
         return None
 
     def _record(self, trial: Trial) -> None:

@@ -164,6 +164,13 @@ class _Points(Generic[Built]):
         return found
 
 
+def parameters_of(
+    questions: Questions[Built], genotype: Genotype
+) -> Mapping[str, tuple[BaseDistribution, float | int]]:
+    """What an Optuna study is told of a genotype: each parameter's distribution and value, by its name there."""
+    return _Points(questions).parameters(genotype)
+
+
 def _answer(trial: optuna.trial.Trial, answers: dict[str, Choice], name: str, options: Sequence[Choice]) -> Choice:
     answers[name] = _suggest(trial, name, options)
     return answers[name]

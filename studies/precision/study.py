@@ -22,7 +22,7 @@ from nas.runs.certificate import read_certificate
 HERE = Path(__file__).parent
 NETWORKS = {
     "ndnet45-ende": "ndnet45-ende",
-    "camvid-winner": str(HERE.parent / "camvid" / "winner" / "architecture.yaml"),
+    "camvid-winner": str(HERE.parent / "camvid" / "winners" / "camvid-searched" / "architecture.yaml"),
     "swiftnet-rn18": "swiftnet-rn18",
     "fplnet": "fplnet",
     "erfnet": "erfnet",

@@ -12,13 +12,13 @@ from nas.search.console import Console
 from nas.search.search import Search, Workers
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def invented() -> Callable[[float], Latency]:
     """The record of an invented measurement at 180x240."""
     return _invented
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def search_of() -> Callable[[RunFolder], Search]:
     """The search that a run's folder asks for, on data of eleven classes that are not there."""
     return _search_of
