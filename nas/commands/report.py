@@ -29,6 +29,7 @@ def run(options: argparse.Namespace) -> None:
     folder = RunFolder.open(Path(options.run_folder))
 
     from nas.report import summarize  # with matplotlib, not for what is refused above
+    from nas.report.going import going_words
     from nas.report.page import FIGURES, write_summary
     from nas.report.summary import effort_words, headline
     from nas.report.terminal import leaderboard_table
@@ -36,6 +37,8 @@ def run(options: argparse.Namespace) -> None:
     summary = summarize(folder)
     page = write_summary(folder, summary)
     print(headline(summary))
+    if summary.going.steps:
+        print(going_words(summary.going))
     for note in summary.notes:
         print(f"note: {note}")
     if summary.leaderboard:

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nas.report import formats, palette
 from nas.report.curves import curves
+from nas.report.going import going_words
 from nas.report.pareto import KINDS, LEGEND, pareto
 from nas.report.samples import Samples, draw_samples
 from nas.report.summary import VERDICTS, Summary, effort_words, headline, summarize
@@ -54,6 +55,7 @@ def render(summary: Summary, drawn: Samples | None) -> str:
         winner=winner,
         samples=drawn,
         headline=headline(summary),
+        going=going_words(summary.going) if summary.going.steps else "",
         verdicts=VERDICTS,
         effort=effort_words(summary.effort),
         size=f"{summary.input_size[0]}x{summary.input_size[1]}",

@@ -10,6 +10,7 @@ from nas.latency.budget import Budget, Verdict
 from nas.latency.record import Latency, Statistic
 from nas.latency.target import PRECISIONS, Target
 from nas.report.agreement import Agreement, agreement
+from nas.report.going import Going, going_of
 from nas.report.notes import notes
 from nas.report.words import describe
 from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
@@ -132,6 +133,7 @@ class Summary:
     target: str
     input_size: tuple[int, int]
     data: str
+    going: Going
     winner: Winner | None
     leaderboard: tuple[Standing, ...]
     effort: Effort
@@ -173,6 +175,7 @@ def summarize(run: RunFolder) -> Summary:
         target=study.target or (latencies[0].target if latencies else "this machine's fastest"),
         input_size=study.data.size,
         data=study.data.name,
+        going=going_of(run, study.search, budget, proposed, accompanying, _answered(winner, budget)),
         winner=winner,
         leaderboard=_leaderboard(winner, trials, company),
         effort=_effort(trials),
@@ -181,6 +184,11 @@ def summarize(run: RunFolder) -> Summary:
         company=company,
         notes=(*notes(run.root, study, None if winner is None else winner.certificate, latencies), *unmeasured),
     )
+
+
+def _answered(winner: Winner | None, budget: Budget) -> bool:
+    asked = None if winner is None else winner.certificate.budget
+    return asked is not None and Budget.parse(asked) == budget
 
 
 def headline(summary: Summary) -> str:

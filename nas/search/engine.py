@@ -31,6 +31,7 @@ from nas.search.console import Console
 from nas.search.fill import NEARLY_FULL
 from nas.search.finishing import certify_best, last_stages, prune_company
 from nas.search.limits import above_the_space, limits_of, widest
+from nas.search.live_report import live_report
 from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
@@ -78,7 +79,8 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             proposals = Proposals(asked, timing, table)
             if not address:  # a Ray of our own would only disturb the timings above
                 session.enter_context(own_ray(asked.workers))
-            train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)])
+            with live_report(run) as report:
+                train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], report)
             prune_company(asked, timing, table)
         certificate = certify_best(asked, functools.partial(certifier_of, patience_seconds=patience))
     _report(asked, certificate)

@@ -15,18 +15,24 @@ Stage = Callable[[], Jobs]
 """Jobs that depend on what was trained before."""
 
 
-def train(search: Search, stages: Sequence[Stage]) -> None:
+def train(search: Search, stages: Sequence[Stage], ended: Callable[[], None] = lambda: None) -> None:
     """Train the jobs of one stage after the other, all in the same processes: a new one takes seconds to load PyTorch.
+    `ended` is called whenever one has ended.
 
     Raises: HaltedError when something but a candidate broke a training.
     """
     turns = Turns(stages)
+
+    def end(job: Job, epoch: int, error: str) -> None:
+        turns.end(job, epoch, error)
+        ended()
+
     run_jobs(
         search,
         Jobs(
             next=turns.next,
             epoch=lambda job, epoch, miou: turns.now.epoch(job, epoch, miou),
-            end=turns.end,
+            end=end,
             waits=turns.waits,
             is_weak=lambda job, epoch, miou: turns.now.is_weak(job, epoch, miou),
         ),

@@ -1,0 +1,117 @@
+"""How far a run is: how its candidates stand, and what is still to come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nas.latency.budget import Budget
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Phase, Progress, Trial
+from nas.storage.files import OWNER
+from nas.study import SearchPlan
+
+PHASES: tuple[Phase, ...] = ("search", "finish")
+Trainings = Mapping[tuple[str, Phase], Progress]
+"""By the key of the architecture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Going:
+    """How the trials of a run stand, and what it does next."""
+
+    trained: int
+    """Candidates whose training as such is over, the weak ones that stopped early among them."""
+    stopped: int
+    """Those of them that stopped early."""
+    under_way: int
+    """Trainings of any network that have begun and are not over: they run, or were interrupted."""
+    waiting: int
+    """Candidates inside the budget whose training has not begun."""
+    failed: int
+    """Networks whose training broke, and those that the target cannot time."""
+    over_budget: int
+    """Candidates that are over the budget and were not trained."""
+    steps: tuple[str, ...]
+    """What is still to come, in order; nothing once a winner is certified for the budget that is asked for."""
+
+
+def going_of(
+    run: RunFolder, plan: SearchPlan, budget: Budget, trials: Sequence[Trial], company: Sequence[Trial], answered: bool
+) -> Going:
+    """How far a run is. `answered`: its winner is certified for the budget that it is asked for."""
+    everything = (*trials, *company)
+    trainings = {(each.architecture.key, phase): run.progress(each, phase) for each in everything for phase in PHASES}
+    begun = {each.architecture.key for each in everything if _under_way(run, each, trainings)}
+    proposed = [each for each in trials if each.origin != "pruned" and not each.failed]
+    whole = [each for each in proposed if trainings[each.architecture.key, "search"].done]
+    early = [each for each in proposed if each.stopped and each not in whole]
+    inside = [each for each in proposed if each.inside(budget) and each not in whole and each not in early]
+    waiting = [each for each in inside if each.architecture.key not in begun]
+    return Going(
+        trained=len(whole) + len(early),
+        stopped=len(early),
+        under_way=len(begun),
+        waiting=len(waiting),
+        failed=sum(bool(each.failed) for each in everything),
+        over_budget=sum(not each.inside(budget) for each in proposed if each not in whole and each not in early),
+        steps=() if answered else _steps(plan, budget, trials, company, trainings, len(inside)),
+    )
+
+
+def going_words(going: Going) -> str:
+    """The same in two sentences."""
+    early = f" ({going.stopped} of them stopped early)" if going.stopped else ""
+    return (
+        f"So far: {going.trained} trained{early}, {going.under_way} under way, {going.waiting} waiting, "
+        f"{going.failed} failed, {going.over_budget} over the budget and not trained. "
+        f"Still to come: {'; then '.join(going.steps) or 'nothing'}."
+    )
+
+
+def _under_way(run: RunFolder, trial: Trial, trainings: Trainings) -> bool:
+    """Whether a training has begun and not ended: it has some of its epochs, or a process that works on it."""
+    if trial.failed:
+        return False
+    for phase in PHASES:
+        progress = trainings[trial.architecture.key, phase]
+        if progress.done or (phase == "search" and trial.stopped):
+            continue
+        if progress.history or (run.phase_path(trial, phase) / OWNER).is_file():
+            return True
+    return False
+
+
+def _steps(
+    plan: SearchPlan,
+    budget: Budget,
+    trials: Sequence[Trial],
+    company: Sequence[Trial],
+    trainings: Trainings,
+    unfinished: int,
+) -> tuple[str, ...]:
+    steps = []
+    if missing := _missing(plan, budget, trials):
+        steps.append(f"propose, time and train {missing} more candidates")
+    elif unfinished:
+        steps.append(f"train {unfinished} candidates to their end")
+    if plan.finish_epochs:
+        ended = [each for each in (*trials, *company) if trainings[each.architecture.key, "finish"].done]
+        finalists = sum(each.origin not in ("pruned", "company") and each.inside(budget) for each in ended)
+        if finalists < plan.finalists:
+            steps.append(f"train the best {plan.finalists - finalists} for {plan.finish_epochs} epochs more")
+        alike = set(plan.company) - {each.name for each in ended if each.origin == "company"}
+        if alike:
+            steps.append(f"train {len(alike)} published networks as long")
+        if plan.company and plan.pruned and not any(each.origin == "pruned" for each in ended):
+            steps.append(f"prune at most {plan.pruned} published networks that are over the budget into it")
+    return (*steps, "measure the best again and certify it")
+
+
+def _missing(plan: SearchPlan, budget: Budget, trials: Sequence[Trial]) -> int:
+    """How many candidates are still to be proposed for the present budget."""
+    present = [each for each in trials if each.budget_milliseconds == budget.milliseconds]
+    missing = len(set(plan.seeds) - {each.parent for each in present if each.origin == "seed"})
+    for origin, planned in (("random", plan.random_trials), ("guided", plan.guided_trials)):
+        missing += max(0, planned - sum(each.origin == origin and each.inside(budget) for each in present))
+    return missing

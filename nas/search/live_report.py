@@ -1,0 +1,70 @@
+"""The report of a run while it goes on: written anew as trainings end, by a process of its own.
+
+Nothing waits for it: trainings go on, and a trial that ends while a page is written leads to the next one. It is made as
+a training step is (`nas.latency.machine.lane`), so that it disturbs no timing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from nas.latency.machine import lane
+from nas.runs.folder import RunFolder
+
+PAUSE_SECONDS = 30.0  # before each page: trials that end within it are told of together
+LONGEST_SECONDS = 300.0  # that a page may take
+NICENESS = 10
+
+
+@contextlib.contextmanager
+def live_report(run: RunFolder, pause_seconds: float = PAUSE_SECONDS) -> Iterator[Callable[[], None]]:
+    """What asks for a new report.html and report.yaml; at the end nothing writes them any more."""
+    asked, ended = threading.Event(), threading.Event()
+    writer = threading.Thread(target=_write, args=(run.root, asked, ended, pause_seconds), name="report", daemon=True)
+    writer.start()
+    try:
+        yield asked.set
+    finally:
+        ended.set()
+        asked.set()
+        writer.join()
+
+
+def _write(root: Path, asked: threading.Event, ended: threading.Event, pause_seconds: float) -> None:
+    while True:
+        asked.wait()
+        if ended.wait(pause_seconds):
+            return
+        asked.clear()
+        with lane.training_step():
+            _write_once(root, ended)
+
+
+def _write_once(root: Path, ended: threading.Event) -> None:
+    """Have one page written, unless the run ends meanwhile. One that fails is no reason to end a search: what is wrong
+    is told by the report at its end.
+    """
+    command = [sys.executable, "-P", "-m", "nas.cli", "report", str(root.resolve())]
+    source = str(Path(__file__).resolve().parents[2])
+    paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )
+    try:
+        os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+        waited = 0.0
+        while process.poll() is None and waited < LONGEST_SECONDS and not ended.wait(0.1):
+            waited += 0.1
+    finally:
+        process.kill()
+        process.wait()
