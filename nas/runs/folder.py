@@ -10,7 +10,7 @@ trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.p
 company/KEY/...                   the same for published networks at their own width
 .owner                            the process that works on it (`nas.storage.ownership`)
 winner/                           architecture.yaml weights.safetensors model.onnx certificate.yaml
-report.html report.yaml
+report.html report.yaml           for people, as is optuna.journal: written anew from the others at any time
 """
 
 from __future__ import annotations

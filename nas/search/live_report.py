@@ -1,7 +1,7 @@
 """The report of a run while it goes on: written anew as trainings end, by a process of its own.
 
-Nothing waits for it: trainings go on, and a trial that ends while a page is written leads to the next one. It is made as
-a training step is (`nas.latency.machine.lane`), so that it disturbs no timing.
+Nothing waits for it: trainings go on, and a trial that ends while a page is written leads to the next one. It is made
+as a training step is (`nas.latency.machine.lane`), so that it disturbs no timing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from nas.runs.folder import RunFolder
 
 PAUSE_SECONDS = 30.0  # before each page: trials that end within it are told of together
 LONGEST_SECONDS = 300.0  # that a page may take
+LAST_SECONDS = 2.0  # for a page under way to be given up
 NICENESS = 10
 
 
@@ -33,7 +34,7 @@ def live_report(run: RunFolder, pause_seconds: float = PAUSE_SECONDS) -> Iterato
     finally:
         ended.set()
         asked.set()
-        writer.join()
+        writer.join(LAST_SECONDS)  # longer only where it waits for somebody's timing, and then it writes nothing
 
 
 def _write(root: Path, asked: threading.Event, ended: threading.Event, pause_seconds: float) -> None:
@@ -42,8 +43,9 @@ def _write(root: Path, asked: threading.Event, ended: threading.Event, pause_sec
         if ended.wait(pause_seconds):
             return
         asked.clear()
-        with lane.training_step():
-            _write_once(root, ended)
+        with contextlib.suppress(OSError), lane.training_step():  # no room for another process, say: the next may be
+            if not ended.is_set():
+                _write_once(root, ended)
 
 
 def _write_once(root: Path, ended: threading.Event) -> None:

@@ -1,0 +1,73 @@
+"""How far a run is, as its report says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from nas.report import summarize, write_report
+from nas.report.going import going_words
+from nas.runs.folder import RunFolder
+from nas.storage.files import OWNER
+from space import Architecture
+
+CERTIFY = "measure the best again and certify it"
+
+
+def test_nothing_has_happened_yet(made) -> None:
+    going = summarize(made.run).going
+    assert (going.trained, going.under_way, going.waiting, going.failed, going.over_budget) == (0, 0, 0, 0, 0)
+    assert going.steps == (
+        "propose, time and train 7 more candidates",  # two seeds, two random ones, three guided ones
+        "train the best 2 for 20 epochs more",
+        "train 1 published networks as long",
+        "prune at most 2 published networks that are over the budget into it",
+        CERTIFY,
+    )
+
+
+def test_every_trial_is_counted_as_what_it_is(made, architecture: Callable[[float], Architecture]) -> None:
+    made.trial(1, "erfnet x0.10", "seed", architecture(0.10), 9.5, (0.1, 0.2, 0.3), parent="erfnet")
+    made.trial(2, "random 1", "random", architecture(0.15), 9.0, (0.1,), stopped=True)
+    made.trial(3, "random 2", "random", architecture(0.20), 25.0)
+    made.trial(4, "random 2", "random", architecture(0.25), 9.0, (0.1,), failed="a loss of NaN")
+    made.trial(5, "random 2", "random", architecture(0.30), 9.0, (0.1, 0.2))
+    begun = made.trial(6, "guided 1", "guided", architecture(0.35), 9.0)
+    made.trial(7, "guided 2", "guided", architecture(0.40), 9.0)
+    owner = made.run.phase_path(begun, "search") / OWNER
+    owner.parent.mkdir(parents=True)
+    owner.touch()  # a process is at its first epoch
+    going = summarize(made.run).going
+    assert (going.trained, going.stopped, going.under_way, going.waiting) == (2, 1, 2, 1)
+    assert (going.failed, going.over_budget) == (1, 1)
+    assert going.steps[0] == "propose, time and train 2 more candidates"  # a seed and a guided one
+    assert going_words(going).startswith(
+        "So far: 2 trained (1 of them stopped early), 2 under way, 1 waiting, 1 failed, 1 over the budget and not "
+        "trained. Still to come: propose, time and train 2 more candidates; then train the best 2"
+    )
+
+
+def test_when_all_were_proposed_their_trainings_end_first(made, architecture: Callable[[float], Architecture]) -> None:
+    study = made.run.study()
+    plan = replace(study.search, seeds=(), random_trials=1, guided_trials=1, finalists=1, company=())
+    made.run.write_study(replace(study, search=plan))
+    made.trial(1, "random 1", "random", architecture(0.10), 9.5, (0.1, 0.2, 0.3), (0.3, 0.4, 0.5))
+    made.trial(2, "guided 1", "guided", architecture(0.15), 9.0)
+    assert summarize(made.run).going.steps == ("train 1 candidates to their end", CERTIFY)
+
+
+def test_a_finished_run_has_nothing_to_come_and_its_page_stays(full: RunFolder) -> None:
+    assert summarize(full).going.steps == ()
+    page = write_report(full).read_text()
+    assert "Still to come" not in page
+    assert 'http-equiv="refresh"' not in page
+
+
+def test_another_budget_asks_anew(full: RunFolder) -> None:
+    full.write_study(replace(full.study(), budget="9.05ms"))
+    going = summarize(full).going
+    assert going.steps[0] == "propose, time and train 7 more candidates"
+    assert going.steps[-1] == CERTIFY
+    page = write_report(full).read_text()
+    assert "Still to come: propose, time and train 7 more candidates" in page
+    assert '<meta http-equiv="refresh" content="60">' in page
