@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   nas search --budget 10ms                        the built-in road scenes on this machine
   nas search studies/camvid/study.yaml            a study of your own
   nas search --resume runs/night --budget 8ms     go on, also with another budget
+  nas search other.yaml --from runs/night         a new run that knows what an earlier one found out
   nas search --resume runs/night --data /new/place    go on after the data were moved"""
 
 
@@ -27,6 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="TARGET", help="where latency counts, such as onnxruntime@cpu:1")
     parser.add_argument("--out", metavar="DIR", type=common.path, help="the run's folder (default: a new one in runs/)")
     parser.add_argument("--resume", metavar="RUN", type=common.path, help="go on with the run in this folder")
+    parser.add_argument(
+        "--from",
+        metavar="RUN",
+        dest="earlier",
+        type=common.path,
+        action="append",
+        default=[],
+        help="take over what an earlier run on the same data found out; may be given several times",
+    )
     parser.add_argument("--data", metavar="DIR", type=common.path, help="with --resume: where the run's data are now")
     common.add_patience(parser)
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
@@ -39,6 +49,9 @@ def run(options: argparse.Namespace) -> Verdict | None:
     Raises: UserError for options, studies and budgets that do not fit, and when the run is in use; HaltedError when its
     surroundings broke it off.
     """
+    from pathlib import Path
+
+    from nas.runs.folder import RunFolder
     from nas.search.address import address_of, require_short_folder
     from nas.storage.ownership import owned
     from space.errors import HaltedError, UserError
@@ -47,6 +60,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         require_short_folder()
     else:
         address_of(options.address)
+    earlier = [RunFolder.open(Path(each)) for each in options.earlier]
     folder, study = _resumed(options) if options.resume else _new(options)
     with owned(folder.root):
         from nas.search.engine import search  # seconds of loading, not for what is refused above
@@ -54,7 +68,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         before = _ask(folder, study, new=not options.resume)
         known = _known(folder)
         try:
-            return search(folder, address=options.address).verdict
+            return search(folder, address=options.address, earlier=earlier).verdict
         except KeyboardInterrupt:
             print(f"\nnothing finished is lost; go on with: nas search --resume {folder.root}", flush=True)
             raise
@@ -137,6 +151,10 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     from nas.storage.files import expanded
     from space.errors import UserError
 
+    if options.earlier:
+        raise UserError(
+            "--from goes with a new run, which takes over what earlier ones know as it begins; leave it out"
+        )
     for name in ("study", "target", "out"):
         if getattr(options, name):
             raise UserError(f"--resume goes on with a run as it was asked; leave out {name}, or start a new run")

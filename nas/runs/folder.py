@@ -2,6 +2,7 @@
 
 study.yaml                        the resolved question
 data.yaml                         which data it was begun on (`nas.runs.data_seen`)
+earlier.yaml                      what it took over from earlier runs (`nas.runs.earlier`)
 order.yaml                        how its candidates follow one another, as it began (`Order`)
 trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
 trials/KEY/timed.yaml             what was measured on the way to its width, written before the trial (`Timed`)
@@ -32,6 +33,7 @@ from space import Architecture, UserError, strict
 TRIAL = "trial.yaml"
 TIMED = "timed.yaml"
 ORDER = "order.yaml"
+EARLIER = "earlier.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ class RunFolder:
         """Undo what `create` did, unless something was found out since: the same folder can be asked again."""
         if self.trials() or self.company():
             return
-        for file in (self.study_path, self.root / DATA_SEEN, self.root / ORDER):
+        for file in (self.study_path, self.root / DATA_SEEN, self.root / ORDER, self.root / EARLIER):
             file.unlink(missing_ok=True)
         for kind in ("trials", "company"):
             shutil.rmtree(self.root / kind, ignore_errors=True)

@@ -23,6 +23,7 @@ from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
 from nas.runs.certificate import Certificate
 from nas.runs.data_seen import hold_to_data
+from nas.runs.earlier import read_earlier, take_over
 from nas.runs.folder import RunFolder
 from nas.search.address import ADDRESS_VARIABLE
 from nas.search.cluster import Resources, require_nodes, resources_of_nodes, workers_of
@@ -35,6 +36,7 @@ from nas.search.live_report import live_report
 from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
+from nas.search.remembered import RememberedTiming
 from nas.search.search import Candidate, Search
 from nas.search.timing import CertifierOf, TimingOf, local_timing
 from nas.search.training import candidates, train
@@ -42,12 +44,14 @@ from space.errors import BudgetError, UnmeasuredError, UserError
 from space.scale import NARROWEST, scale_width
 
 
-def search(run: RunFolder, *, address: str | None = None) -> Certificate:
+def search(run: RunFolder, *, address: str | None = None, earlier: Sequence[RunFolder] = ()) -> Certificate:
     """Answer the run's study, from wherever its folder stands.
 
-    `address`: a Ray cluster to train on; the run's folder must be visible to its nodes under the same path.
+    `address`: a Ray cluster to train on; the run's folder must be visible to its nodes under the same path. `earlier`:
+    runs that a new one takes over from what can be compared.
 
-    Raises: BudgetError when nothing reaches the budget; UserError when no candidate finished its training.
+    Raises: BudgetError when nothing reaches the budget; UserError when no candidate finished its training, and for an
+    earlier run that cannot be compared.
     """
     with contextlib.ExitStack() as session:
         timing_of: TimingOf = local_timing
@@ -55,10 +59,10 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
         if address:  # the cluster may have a node that times
             session.enter_context(joined_ray(address))
             timing_of, certifier_of = timing_of_cluster(), certifier_of_cluster()
-            asked = _opened(run, resources_of_nodes())
+            asked = _opened(run, resources_of_nodes(), earlier)
             require_nodes(run, asked.dataset, asked.study.data.root, asked.workers.device, asked.console.step)
         else:
-            asked = _opened(run, [_resources_here()])
+            asked = _opened(run, [_resources_here()], earlier)
             dali_works(asked.workers.device)  # before a trial needs it, and where its answer is seen
             if elsewhere := os.environ.get(ADDRESS_VARIABLE):
                 asked.console.step(f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}")
@@ -66,7 +70,8 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
         statistic = asked.budget.statistic
         with timing_of(
             asked.targets, asked.study.data.size, asked.num_classes, patience_seconds=patience, statistic=statistic
-        ) as timing:
+        ) as fresh:
+            timing = RememberedTiming(fresh, read_earlier(run).latencies)
             for reason in timing.left_out():
                 asked.console.step(f"note    {reason}")
             new = not run.trials()
@@ -87,7 +92,7 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
     return certificate
 
 
-def _opened(run: RunFolder, nodes: Sequence[Resources]) -> Search:
+def _opened(run: RunFolder, nodes: Sequence[Resources], earlier: Sequence[RunFolder]) -> Search:
     """What the run is asked, with its target spelled out, so that the run's folder says where it was timed."""
     study = run.study()
     if study.target:
@@ -107,6 +112,9 @@ def _opened(run: RunFolder, nodes: Sequence[Resources]) -> Search:
     workers = workers_of(nodes, study.search.concurrent)
     asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=Console(run, study))
     asked.console.question(asked.target, findings)
+    if earlier:
+        for words in take_over(run, study, findings.fingerprint, earlier):
+            asked.console.step(words)
     return asked
 
 

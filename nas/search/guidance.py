@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nas.latency.budget import Budget
+from nas.runs.earlier import EarlierTrial
 from nas.runs.trial import Trial
 from nas.search.sampler import Outcome, Sampler
 from space.architecture import Architecture
@@ -42,6 +43,13 @@ class Guidance:
         self._trained = trained
         self._told: set[str] = set()  # keys
         self._numbers: dict[str, int] = {}  # of what the sampler knows of and was not told the outcome of, by key
+
+    def recall(self, earlier: EarlierTrial, milliseconds: float) -> None:
+        """What an earlier run found out about a candidate that takes so long; before anything else is told."""
+        violations = {"latency": milliseconds / self._budget.milliseconds - 1}
+        self._sampler.recall(
+            dict(earlier.genotype), Outcome(miou=earlier.miou, fidelity=earlier.fidelity, violations=violations)
+        )
 
     def repeat(self, trials: Sequence[Trial]) -> None:
         """Have the sampler propose again what it proposed for this budget.

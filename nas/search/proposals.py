@@ -13,6 +13,7 @@ from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
+from nas.runs.earlier import read_earlier
 from nas.runs.folder import Order
 from nas.runs.trial import Measured, Origin, Timed, Trial
 from nas.search.candidates import draw, sampler_of
@@ -90,8 +91,10 @@ class Proposals:
         self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
         self._over = {key for key, trial in self._trials.items() if self._settled(trial)}  # nothing is to be done
         self._curves: dict[str, tuple[float, ...]] = {}  # mIoU after every epoch of those that are over, by key
+        self._earlier = read_earlier(search.run)
         for trial in search.run.company():
             self._learn(trial)
+        self._recall()
         for trial in self._trials.values():
             self._learn(trial)
         self._unfinished = [trial for key, trial in self._trials.items() if key not in self._over]
@@ -99,6 +102,22 @@ class Proposals:
         self._guidance.repeat(self._in_order())
         self._journal = Journal(search.run, self._space, self._guidance.outcome, search.console.step)
         self._journal.hold_to(trial for trial in self._in_order() if trial.architecture.key in self._over)
+
+    def _recall(self) -> None:
+        """Let estimates and the sampler know what earlier runs found out: the same whenever the run goes on."""
+        for each in self._earlier.trials:
+            if each.latency is not None:
+                milliseconds = each.latency.milliseconds(self._budget.statistic)
+                self._estimates.learn(each.architecture, milliseconds, disturbed=bool(each.latency.flagged))
+        for each in self._earlier.trials:
+            if not each.genotype:
+                continue
+            if each.latency is None:
+                milliseconds = self._estimates.architecture(each.architecture)
+            else:
+                milliseconds = each.latency.milliseconds(self._budget.statistic)
+            if each.miou is not None or milliseconds > self._budget.milliseconds:
+                self._guidance.recall(each, milliseconds)
 
     def waits(self) -> bool:
         """Whether the next candidate has to wait for trainings under way.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from nas.surrogate.candidates import ANSWERS, COST, FORGOTTEN, WITHDRAWN, Candidates, step_of
+from nas.surrogate.candidates import ANSWERS, COST, ELSEWHERE, FORGOTTEN, WITHDRAWN, Candidates, step_of
 from space.choices import Ask, Choice, Genotype
 from space.errors import ArchitectureError
 
@@ -104,6 +104,12 @@ class Sampler(Generic[Built]):
             {name: value for name, (_, value) in _Points(self._questions).parameters(genotype).items()}
         )
         return self.propose()[0]  # which gives exactly these answers
+
+    def recall(self, genotype: Genotype, outcome: Outcome) -> None:
+        """What another search found out about a candidate, before anything is proposed here."""
+        number = self.enter(genotype)
+        self._running[number].set_user_attr(ELSEWHERE, True)
+        self.tell(number, outcome)
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """How a proposal ended, or one that was entered."""

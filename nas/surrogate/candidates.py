@@ -1,7 +1,8 @@
 """Where candidates come from, and what a study's trials tell: what asks a sampler offers this beside its questions.
 
 A trial says in its user attributes what it was (`ANSWERS`, a genotype) and what its training took (`COST`; `WITHDRAWN`
-where there was none): whoever tells it writes them. It reports its scores on the way and the last one, each at its step
+where there was none; `ELSEWHERE` where another search did that, so that it can be proposed here but not trained on):
+whoever tells it writes them. It reports its scores on the way and the last one, each at its step
 (`step_of`). A whole training is complete, one that ended before is pruned, and one that broke has failed. The study
 lists the numbers of trials that count as if they had never been (`FORGOTTEN`).
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ANSWERS = "answers"
 COST = "cost"
 WITHDRAWN = "withdrawn"
+ELSEWHERE = "elsewhere"
 FORGOTTEN = "forgotten"
 STEPS = 1000  # a whole training, in the steps at which scores are reported
 

@@ -43,6 +43,8 @@ class Told:
     """By which share each budget was exceeded, by its name; 0 or less: kept."""
     failed: bool = False
     """Whether it broke for reasons of its own."""
+    elsewhere: bool = False
+    """Whether it was trained by another search, and cannot be trained on."""
 
 
 def choose(candidates: Sequence[Point], told: Sequence[Told], running: Sequence[Point]) -> int:
@@ -73,8 +75,9 @@ class _Table:
         self._scored = [place for place, each in enumerate(told) if each.score is not None and not _over(each)]
 
     def waiting(self) -> NDArray[np.bool_]:
-        """Which candidates have a score of a lower fidelity."""
-        short = self._networks[[place for place in self._scored if self._told[place].fidelity < 1]]
+        """Which candidates have a score of a lower fidelity, and can be trained on."""
+        told = [(place, self._told[place]) for place in self._scored]
+        short = self._networks[[place for place, each in told if each.fidelity < 1 and not each.elsewhere]]
         return np.isin(self._networks[self._first :], short)
 
     def go_on(self) -> bool:

@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.surrogate.candidates import ANSWERS, COST, FORGOTTEN, STEPS, WITHDRAWN, Candidates
+from nas.surrogate.candidates import ANSWERS, COST, ELSEWHERE, FORGOTTEN, STEPS, WITHDRAWN, Candidates
 from nas.surrogate.choice import Told, choose
 from nas.surrogate.encoding import Point, key
 
@@ -62,8 +62,8 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         if len(told) < self._startup:
             return None
         running = [_point(each) for each in others if each.state == TrialState.RUNNING]
-        short = [each.point for each in told if each.score is not None and each.fidelity < 1]
-        done = [_point(each) for each in others if each.state.is_finished()]
+        short = [each.point for each in told if each.score is not None and each.fidelity < 1 and not each.elsewhere]
+        done = [_point(each) for each in others if each.state.is_finished() and not each.user_attrs.get(ELSEWHERE)]
         known = {key(point) for point in (*done, *running)}
         rng = random.Random(f"{self._seed}/{trial.number}")
         found = {key(point): point for point in self._candidates.around(_best(told), rng)}
@@ -86,6 +86,7 @@ def _told(trial: FrozenTrial) -> Told:
         cost=trial.user_attrs[COST],
         violations=trial.constraints,
         failed=trial.state == TrialState.FAIL,
+        elsewhere=bool(trial.user_attrs.get(ELSEWHERE)),
     )
 
 

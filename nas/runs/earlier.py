@@ -1,0 +1,172 @@
+"""What a new run takes over from earlier ones: how their candidates trained, and what their networks took.
+
+It is kept in the run's own folder (`earlier.yaml`), so that the earlier runs need not stay where they were. None of it
+counts as a candidate of the new run; it tells the sampler where to look, and networks that were timed under the very
+same conditions need not be timed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+from nas.data.fingerprint import Fingerprint
+from nas.latency.record import Latency
+from nas.latency.target import Target
+from nas.runs.data_seen import data_seen
+from nas.runs.folder import EARLIER, RunFolder
+from nas.runs.trial import Trial
+from nas.storage.files import read_text, write_text
+from nas.study import Study
+from space import Architecture, Space, UserError, strict
+from space.choices import Choice
+from space.errors import ArchitectureError
+
+MOST_FIDELITY = 0.999
+"""Of what an earlier run trained, in whole trainings: a score of the run's own always says more."""
+LENGTHS = ("epochs", "seed")
+"""Of a recipe: what trainings may differ in and still be compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierTrial:
+    """A network of an earlier run."""
+
+    run: str
+    """The name of its folder."""
+    architecture: Architecture
+    genotype: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    """What a sampler is told by; empty where only the latency is of use."""
+    latency: Latency | None = None
+    """None where it was measured on another target, or could not be."""
+    miou: float | None = None
+    """After the training as a candidate; None where there was none, or it broke."""
+    fidelity: float = MOST_FIDELITY
+    """That training as a share of a whole one of the new run, below 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fidelity <= MOST_FIDELITY:
+            raise UserError(f"fidelity: expected a share above 0 and at most {MOST_FIDELITY}, got {self.fidelity}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """All that was taken over."""
+
+    trials: tuple[EarlierTrial, ...] = ()
+
+    @property
+    def latencies(self) -> dict[str, Latency]:
+        """What networks took, by their keys."""
+        return {each.architecture.key: each.latency for each in self.trials if each.latency is not None}
+
+
+def read_earlier(run: RunFolder) -> Earlier:
+    """What a run took over when it began.
+
+    Raises: UserError when the file is damaged.
+    """
+    file = run.root / EARLIER
+    if not file.is_file():
+        return Earlier()
+    return strict.parse(read_text(file, "what a run took over from earlier ones"), Earlier, str(file))
+
+
+def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence[RunFolder]) -> list[str]:
+    """Keep in the folder of a new run what earlier ones found out; a sentence on each of them. `seen`: the new run's
+    data.
+
+    Raises: UserError for a run of other data, another size or another recipe, and for one without comparable trials.
+    """
+    found: list[EarlierTrial] = []
+    words = []
+    for source in sources:
+        before = source.study()
+        _require_comparable(source, before, study, seen)
+        same_target = _timed_on(before) == _timed_on(study)
+        space = study.architectures()
+        proposed = [each for each in source.trials() if each.origin in ("seed", "random", "guided") and each.genotype]
+        inside = [each for each in proposed if _leads_on(space, each.genotype)]
+        told = [entry for each in inside if (entry := _entry(source, each, study, same_target)) is not None]
+        timed = [
+            EarlierTrial(run=source.root.name, architecture=each.architecture, latency=each.latency)
+            for each in source.company()
+            if same_target and each.latency is not None
+        ]
+        if not told:
+            raise UserError(
+                f"--from: expected a run with trained candidates of this study's space, got {source.root} with none of "
+                f"{len(proposed)}; leave it out"
+            )
+        scored = sum(each.miou is not None for each in told)
+        latencies = sum(each.latency is not None for each in (*told, *timed))
+        left = len(proposed) - len(told)
+        words.append(
+            f"from    {source.root}: {scored} trained candidates"
+            f"{f' ({left} left out, of another space or without an end)' if left else ''}, "
+            f"{f'{latencies} latencies' if same_target else f'no latencies, which are of {before.target}'}"
+        )
+        found += (*told, *timed)
+    write_text(run.root / EARLIER, strict.dump(Earlier(trials=tuple(found))))
+    return words
+
+
+def _require_comparable(source: RunFolder, before: Study, study: Study, seen: Fingerprint) -> None:
+    kept = data_seen(source.root)
+    if kept is None:
+        raise UserError(
+            f"--from: expected a run that says what its data were, got {source.root} of an earlier version; leave "
+            "it out"
+        )
+    if difference := kept.fingerprint.difference(seen):
+        raise UserError(f"--from: expected a run on the same data, got {source.root}: {difference}; leave it out")
+    if before.data.size != study.data.size:
+        was, now = (f"{height}x{width}" for height, width in (before.data.size, study.data.size))
+        raise UserError(f"--from: expected a run at {now}, got {source.root} at {was}; leave it out")
+    recipes = [
+        each.name
+        for each in fields(study.recipe)
+        if each.name not in LENGTHS and getattr(before.recipe, each.name) != getattr(study.recipe, each.name)
+    ]
+    if recipes:
+        raise UserError(
+            f"--from: expected a run with this study's recipe, got {source.root} with another {', '.join(recipes)}; "
+            "its scores cannot be compared: leave it out, or take its recipe"
+        )
+
+
+def _timed_on(study: Study) -> tuple[Target | None, tuple[str, ...]]:
+    return Target.parse(study.target) if study.target else None, study.precisions
+
+
+def _leads_on(space: Space, genotype: Mapping[str, Choice]) -> bool:
+    """Whether these are answers to a space's questions."""
+
+    def ask(name: str, options: Sequence[Choice]) -> Choice:
+        if genotype.get(name) not in options:
+            raise ArchitectureError(f"{name} is another axis, or has other options")
+        return genotype[name]
+
+    try:
+        space.choose(ask)
+    except ArchitectureError:
+        return False
+    return True
+
+
+def _entry(source: RunFolder, trial: Trial, study: Study, same_target: bool) -> EarlierTrial | None:
+    """What a candidate tells; None where it tells nothing: one that was never trained, or whose training goes on."""
+    history = source.progress(trial, "search").history
+    ended = bool(history) and (trial.stopped or history[-1].epoch == history[-1].epochs) and not trial.failed
+    latency = trial.latency if same_target else None
+    if not ended and latency is None:
+        return None
+    share = len(history) / study.recipe.epochs if ended else MOST_FIDELITY
+    return EarlierTrial(
+        run=source.root.name,
+        architecture=trial.architecture,
+        genotype=dict(trial.genotype),
+        latency=latency,
+        miou=history[-1].scores.miou if ended else None,
+        fidelity=min(share, MOST_FIDELITY),
+    )

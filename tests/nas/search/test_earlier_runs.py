@@ -1,0 +1,254 @@
+"""What a new run takes over from earlier ones, and what cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import space
+from nas.data import DataSpec
+from nas.data.fingerprint import Fingerprint
+from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
+from nas.runs.data_seen import hold_to_data
+from nas.runs.earlier import MOST_FIDELITY, read_earlier, take_over
+from nas.runs.folder import EARLIER, RunFolder
+from nas.runs.trial import Epoch, append_epoch
+from nas.search.candidates import sampler_of
+from nas.search.proposals import Proposals
+from nas.search.remembered import RememberedTiming
+from nas.search.sampler import Outcome
+from nas.search.search import Search
+from nas.study import SearchPlan, Study
+from nas.training import Recipe, Scores
+from space import Architecture, UserError
+
+SIZE = (180, 240)
+CLASSES = 11
+SEEN = Fingerprint(
+    classes=("road", "car"), train_images="a", train_labels="b", validation_images="c", validation_labels="d"
+)
+ASKED = Study(
+    data=DataSpec(size=SIZE),
+    budget="10ms",
+    target="onnxruntime@cpu:1",
+    recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=4, batch_size=4),
+    space={"stages": (2,), "stage.depth": (1,)},
+    search=SearchPlan(seeds=("ndnet29-fcn32",), random_trials=3, guided_trials=1),
+)
+
+
+class Arithmetic:
+    """A device on which some hundred million multiply-adds take a millisecond; it counts what it times."""
+
+    def __init__(self, invented: Callable[[float], Latency], **conditions: Any) -> None:
+        self._invented = invented
+        self._conditions = conditions
+        self.timed: list[str] = []
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        self.timed.append(architecture.key)
+        milliseconds = 0.1 + space.multiply_adds(architecture, SIZE, CLASSES) / 1e8
+        return replace(self._invented(milliseconds), **self._conditions)
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        return [self.measure(architecture) for architecture in architectures]
+
+    def kept_table(self) -> None:
+        return None
+
+    def left_out(self) -> tuple[str, ...]:
+        return ()
+
+
+@pytest.fixture(scope="module")
+def proposals(
+    invented: Callable[[float], Latency], search_of: Callable[[RunFolder], Search]
+) -> Callable[[RunFolder], Proposals]:
+    return lambda run: Proposals(search_of(run), Arithmetic(invented), None)
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory, proposals: Callable[[RunFolder], Proposals]) -> RunFolder:
+    """A run that trained a candidate whole, one of a smaller number of epochs, and saw one break. Not to be changed."""
+    run = RunFolder.create(tmp_path_factory.mktemp("earlier") / "night", ASKED)
+    hold_to_data(run.root, SEEN, root=None, begun=False)
+    source = proposals(run)
+    for epochs, failed in ((4, ""), (1, ""), (1, "a loss of NaN")):
+        trial = source.next()
+        assert trial is not None
+        scores = Scores(miou=0.1 * trial.number, class_iou=(0.3,) * CLASSES, pixel_accuracy=0.3)
+        for number in range(1, epochs + 1):
+            epoch = Epoch(epoch=number, epochs=4, loss=1.0, seconds=1.0, scores=scores)
+            append_epoch(run.phase_path(trial, "search"), epoch)
+        source.finished(trial, stopped=epochs < 4 and not failed, failed=failed)
+    source.next()  # one that has not begun to train
+    return run
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Callable[..., RunFolder]:
+    """A new run that asks the same but for some fields."""
+
+    def make(**other: Any) -> RunFolder:
+        return RunFolder.create(tmp_path / "new", replace(ASKED, **other))
+
+    return make
+
+
+def test_trained_candidates_and_latencies_are_taken_over(earlier: RunFolder, new: Callable[..., RunFolder]) -> None:
+    run = new(recipe=replace(ASKED.recipe, epochs=8, seed=3))
+    (words,) = take_over(run, run.study(), SEEN, [earlier])
+    assert words == f"from    {earlier.root}: 2 trained candidates, 4 latencies"
+    before = {trial.architecture.key: trial for trial in earlier.trials()}
+    found = read_earlier(run).trials
+    assert {each.architecture.key for each in found} == set(before)
+    for each in found:
+        trial = before[each.architecture.key]
+        assert (each.run, each.latency) == ("night", trial.latency)
+        assert each.genotype == dict(trial.genotype)
+    scored = {each.fidelity: each.miou for each in found if each.miou is not None}
+    assert scored == {4 / 8: pytest.approx(0.1), 1 / 8: pytest.approx(0.2)}
+
+
+def test_an_equally_long_training_stands_below_the_runs_own(earlier: RunFolder, new: Callable[..., RunFolder]) -> None:
+    run = new()
+    take_over(run, run.study(), SEEN, [earlier])
+    assert max(each.fidelity for each in read_earlier(run).trials) == MOST_FIDELITY < 1
+
+
+def test_on_another_target_trainings_count_and_latencies_do_not(
+    earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals]
+) -> None:
+    run = new(target="onnxruntime@cpu:2")
+    (words,) = take_over(run, run.study(), SEEN, [earlier])
+    assert "2 trained candidates (2 left out" in words
+    assert words.endswith("no latencies, which are of onnxruntime@cpu:1")
+    assert read_earlier(run).latencies == {}
+    proposals(run)
+
+
+def test_the_sampler_knows_what_was_taken_over_and_the_plan_is_the_runs_own(
+    earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals]
+) -> None:
+    run = new(search=replace(ASKED.search, random_trials=0, sampler="surrogate"))
+    take_over(run, run.study(), SEEN, [earlier])
+    given = []
+    source = proposals(run)
+    while (trial := source.next()) is not None:
+        given.append(trial)
+        source.finished(trial, stopped=False, failed="a loss of NaN")
+    assert [trial.origin for trial in given] == ["seed", "guided"]
+    assert [trial.number for trial in run.trials()] == [1, 2]  # none of the earlier run's
+
+
+def test_a_run_that_goes_on_knows_the_same_although_the_earlier_one_is_gone(
+    earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals], tmp_path: Path
+) -> None:
+    run = new(search=replace(ASKED.search, seeds=(), random_trials=0, guided_trials=2))
+    take_over(run, run.study(), SEEN, [earlier])
+    twin = RunFolder.create(tmp_path / "twin", run.study())
+    (twin.root / EARLIER).write_bytes((run.root / EARLIER).read_bytes())
+    whole = proposals(twin)
+    expected = []
+    while (trial := whole.next()) is not None:
+        expected.append(trial.architecture.key)
+        whole.finished(trial, stopped=False, failed="a loss of NaN")
+    found = []
+    for _ in range(2):  # begins anew for each
+        source = proposals(run)
+        trial = source.next()
+        assert trial is not None
+        found.append(trial.architecture.key)
+        source.finished(trial, stopped=False, failed="a loss of NaN")
+    assert found == expected
+
+
+def test_what_an_earlier_run_trained_can_be_proposed_again() -> None:
+    """It says where to look, and only this run's own training makes it a candidate."""
+    narrow = replace(ASKED, space={**ASKED.space, "block": ("nonbt",), "activation": ("relu",)}).architectures()
+    sampler = sampler_of(narrow, kind="surrogate", startup=1, seed=0)
+    _, _, point = sampler_of(narrow, kind="random", startup=0, seed=1).propose()
+    _, _, other = sampler_of(narrow, kind="random", startup=0, seed=2).propose()
+    sampler.recall(point, Outcome(miou=0.9, fidelity=MOST_FIDELITY))
+    sampler.recall(other, Outcome(miou=0.1, fidelity=MOST_FIDELITY))
+    proposed = [sampler.propose() for _ in range(3)]  # the sampler goes on with them known, and repeats none of its own
+    assert len({tuple(sorted(genotype.items())) for _, _, genotype in proposed}) == 3
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ({"data": DataSpec(size=(64, 96))}, "expected a run at 64x96, got .* at 180x240"),
+        ({"recipe": replace(ASKED.recipe, learning_rate=0.1)}, "with another learning_rate; its scores"),
+        ({"space": {"stages": (3,)}}, "trained candidates of this study's space, got .* with none of 4"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    earlier: RunFolder, new: Callable[..., RunFolder], other: dict[str, Any], expected: str
+) -> None:
+    run = new(**other)
+    with pytest.raises(UserError, match=expected):
+        take_over(run, run.study(), SEEN, [earlier])
+    assert read_earlier(run).trials == ()
+
+
+def test_other_data_are_refused(earlier: RunFolder, new: Callable[..., RunFolder]) -> None:
+    run = new()
+    with pytest.raises(UserError, match="expected a run on the same data, got .*: the train labels have changed"):
+        take_over(run, run.study(), replace(SEEN, train_labels="other"), [earlier])
+
+
+def test_the_command_refuses_in_one_line(nas: Callable[..., Any], earlier: RunFolder, tmp_path: Path) -> None:
+    said = nas("search", "--resume", earlier.root, "--from", earlier.root).refusal()
+    assert "--from goes with a new run" in said
+    assert "expected a run's folder" in nas("search", "--budget", "9ms", "--from", tmp_path / "none").refusal()
+    out = tmp_path / "out"
+    words = ("--budget", "9ms", "--target", "onnxruntime@cpu:1", "--from", earlier.root, "--out", out)
+    assert "expected a run on the same data" in nas("search", *words).refusal()
+    assert not out.exists()
+
+
+def test_what_was_measured_under_the_same_conditions_is_not_measured_again(
+    invented: Callable[[float], Latency],
+) -> None:
+    small, large = space.load("ndnet29-fcn32"), space.load("ndnet45-fcn32")
+    known = {each.key: Arithmetic(invented).measure(each) for each in (small, large)}
+    device = Arithmetic(invented)
+    timing = RememberedTiming(device, known)
+    assert timing.measure(small) == known[small.key]
+    assert device.timed == [small.key]  # the conditions here were not known before
+    assert timing.measure_together([large, small]) == [known[large.key], known[small.key]]
+    assert device.timed == [small.key]
+    timing.measure(small, weights=Path("some"))  # a finished network is always measured
+    assert device.timed == [small.key] * 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"environment": {"cpu": "another"}}, {"reference_milliseconds": 6.0}, {"target": "onnxruntime@cpu:2"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_under_other_conditions_it_is_measured(invented: Callable[[float], Latency], other: dict[str, Any]) -> None:
+    small, large = space.load("ndnet29-fcn32"), space.load("ndnet45-fcn32")
+    device = Arithmetic(invented, **other)
+    timing = RememberedTiming(device, {large.key: Arithmetic(invented).measure(large)})
+    timing.measure_together([small])
+    timing.measure_together([large])
+    assert device.timed == [small.key, large.key]
+
+
+@pytest.mark.parametrize("other", [{"flagged": ("a busy machine",)}, {"ci_low_milliseconds": 0.01}], ids=str)
+def test_disturbed_and_unsure_measurements_are_taken_again(
+    invented: Callable[[float], Latency], other: dict[str, Any]
+) -> None:
+    small, large = space.load("ndnet29-fcn32"), space.load("ndnet45-fcn32")
+    device = Arithmetic(invented)
+    timing = RememberedTiming(device, {large.key: replace(Arithmetic(invented).measure(large), **other)})
+    timing.measure_together([small, large])
+    timing.measure_together([large])
+    assert device.timed == [small.key, large.key, large.key]
