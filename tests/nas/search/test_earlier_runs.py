@@ -199,7 +199,7 @@ def test_what_cannot_be_compared_is_refused(
 
 def test_other_data_are_refused(earlier: RunFolder, new: Callable[..., RunFolder]) -> None:
     run = new()
-    with pytest.raises(UserError, match="expected a run on the same data, got .*: the train labels have changed"):
+    with pytest.raises(UserError, match=r"expected a run on the same data, got .*: the train labels have changed"):
         take_over(run, run.study(), replace(SEEN, train_labels="other"), [earlier])
 
 
@@ -207,10 +207,11 @@ def test_the_command_refuses_in_one_line(nas: Callable[..., Any], earlier: RunFo
     said = nas("search", "--resume", earlier.root, "--from", earlier.root).refusal()
     assert "--from goes with a new run" in said
     assert "expected a run's folder" in nas("search", "--budget", "9ms", "--from", tmp_path / "none").refusal()
-    out = tmp_path / "out"
-    words = ("--budget", "9ms", "--target", "onnxruntime@cpu:1", "--from", earlier.root, "--out", out)
+    data = DataSpec(size=(48, 64), train_images=4, validation_images=2)
+    (tmp_path / "study.yaml").write_text(replace(ASKED, data=data).to_yaml())
+    words = (tmp_path / "study.yaml", "--from", earlier.root, "--out", tmp_path / "out")
     assert "expected a run on the same data" in nas("search", *words).refusal()
-    assert not out.exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_was_measured_under_the_same_conditions_is_not_measured_again(
