@@ -80,7 +80,7 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
     """
     found: list[EarlierTrial] = []
     words = []
-    for source in sources:
+    for source in {each.root.resolve(): each for each in sources}.values():  # none twice
         before = source.study()
         _require_comparable(source, before, study, seen)
         same_target = _timed_on(before) == _timed_on(study)
