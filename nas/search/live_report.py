@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from nas.latency.machine import lane
 from nas.runs.folder import RunFolder
 
 PAUSE_SECONDS = 30.0  # before each page: trials that end within it are told of together
+SHARE = 9  # pages of large runs take longer: so many times as long as the last one took, too
 LONGEST_SECONDS = 300.0  # that a page may take
 LAST_SECONDS = 2.0  # for a page under way to be given up
+LOOK_SECONDS = 0.1
 NICENESS = 10
 
 
@@ -38,14 +41,17 @@ def live_report(run: RunFolder, pause_seconds: float = PAUSE_SECONDS) -> Iterato
 
 
 def _write(root: Path, asked: threading.Event, ended: threading.Event, pause_seconds: float) -> None:
+    took = 0.0
     while True:
         asked.wait()
-        if ended.wait(pause_seconds):
+        if ended.wait(max(pause_seconds, SHARE * took)):
             return
         asked.clear()
         with contextlib.suppress(OSError), lane.training_step():  # no room for another process, say: the next may be
+            begin = time.monotonic()
             if not ended.is_set():
                 _write_once(root, ended)
+            took = time.monotonic() - begin
 
 
 def _write_once(root: Path, ended: threading.Event) -> None:
@@ -64,9 +70,9 @@ def _write_once(root: Path, ended: threading.Event) -> None:
     )
     try:
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
-        waited = 0.0
-        while process.poll() is None and waited < LONGEST_SECONDS and not ended.wait(0.1):
-            waited += 0.1
+        end = time.monotonic() + LONGEST_SECONDS
+        while process.poll() is None and time.monotonic() < end and not ended.wait(LOOK_SECONDS):
+            pass
     finally:
         process.kill()
         process.wait()
