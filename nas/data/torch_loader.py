@@ -1,8 +1,8 @@
-"""The reference loader: Pillow decodes, NumPy cuts, PyTorch resizes."""
+"""The reference loader: NumPy cuts, PyTorch resizes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -13,15 +13,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import IGNORE, ILLEGAL, Dataset
-from nas.data.decoding import decode_label, decode_picture
+from nas.data.batches import Batches, Waited
+from nas.data.dataset import IGNORE, Dataset
 from nas.data.files import nearest_indices
 from nas.data.plan import EpochPlan
+from nas.data.sample import Pair
 from nas.data.windows import PADDING, Window
 
 
 class TorchLoader:
-    """A nas.data.loader.Loader on Pillow and PyTorch."""
+    """A nas.data.loader.Loader on PyTorch."""
 
     backend: Literal["torch"] = "torch"
 
@@ -35,31 +36,33 @@ class TorchLoader:
         device: str,
         threads: int,
     ) -> None:
-        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed)
-        self._label_map = np.asarray(dataset.label_map, dtype=np.int64)
+        self.waited = Waited()
+        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads)
         self._device = torch.device(device)
         self._threads = threads
 
     def __len__(self) -> int:
         return len(self._plan)
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int, most: int | None = None) -> Batches:
         """See nas.data.loader.Loader."""
-        with ThreadPoolExecutor(max_workers=self._threads) as pool:
-            for indices in self._plan.epoch(number):
-                drawn = list(pool.map(lambda index: self._one(number, index), indices))
-                images = torch.stack([image for image, _ in drawn])  # (N, 3, h, w)
-                labels = torch.stack([label for _, label in drawn])  # (N, h, w)
-                yield images.to(self._device), labels.to(self._device)
+        return Batches(self._plan.epoch(number, most), functools.partial(self._batch, number), self.waited)
 
-    def _one(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
-        encoded, window = self._plan.sample(epoch, index)
-        image_path, label_path = self._plan.samples.paths(index)
-        image = _image(decode_picture(encoded.image, image_path).pixels, window, self._plan.output)
-        label = self._label_map[_label(decode_label(encoded.label, label_path).values, window, self._plan.output)]
-        if (label == ILLEGAL).any():
-            self._plan.explain([index])
-        return image, torch.from_numpy(label)
+    def _batch(self, epoch: int, indices: list[int]) -> tuple[Tensor, Tensor]:
+        samples = self._plan.samples(epoch, indices)
+        if self._threads > 1:
+            with ThreadPoolExecutor(max_workers=self._threads) as pool:
+                shown = list(pool.map(self._shown, samples))
+        else:
+            shown = list(map(self._shown, samples))
+        images = torch.stack([image for image, _ in shown])  # (N, 3, h, w)
+        labels = torch.stack([label for _, label in shown])  # (N, h, w)
+        return images.to(self._device), labels.to(self._device).long()
+
+    def _shown(self, sample: tuple[Pair, Window]) -> tuple[Tensor, Tensor]:
+        pair, window = sample
+        size = self._plan.output
+        return _image(pair.image, window, size), torch.from_numpy(_label(pair.label, window, size))
 
 
 def _image(pixels: NDArray[np.uint8], window: Window, size: tuple[int, int]) -> Tensor:
