@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Batches, Waited
-from nas.data.dataset import IGNORE, Dataset
-from nas.data.files import nearest_indices
+from nas.data.cutting import cut_image, show_label
+from nas.data.dataset import Dataset
 from nas.data.plan import EpochPlan
 from nas.data.sample import Pair
-from nas.data.windows import PADDING, Window
+from nas.data.windows import Window
 
 
 class TorchLoader:
@@ -62,33 +62,14 @@ class TorchLoader:
     def _shown(self, sample: tuple[Pair, Window]) -> tuple[Tensor, Tensor]:
         pair, window = sample
         size = self._plan.output
-        return _image(pair.image, window, size), torch.from_numpy(_label(pair.label, window, size))
+        return _image(pair.image, window, size), torch.from_numpy(show_label(pair.label, window, size))
 
 
 def _image(pixels: NDArray[np.uint8], window: Window, size: tuple[int, int]) -> Tensor:
-    cut = torch.from_numpy(_cut(pixels, window, PADDING)).permute(2, 0, 1).float()  # (3, height, width)
+    cut = torch.from_numpy(cut_image(pixels, window)).permute(2, 0, 1).float()  # (3, height, width)
     if cut.shape[1:] != size:
         cut = functional.interpolate(cut[None], size, mode="bilinear", antialias=True)[0]
     if window.flip:
         cut = cut.flip(-1)
     mean, std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (window.mean, window.std))
     return (cut - mean) / std  # (3, h, w)
-
-
-def _label(values: NDArray[np.uint8], window: Window, size: tuple[int, int]) -> NDArray[np.uint8]:
-    cut = _cut(values, window, IGNORE)
-    rows, columns = nearest_indices(window.height, size[0]), nearest_indices(window.width, size[1])
-    return cut[np.ix_(rows, columns[::-1] if window.flip else columns)]  # (h, w)
-
-
-def _cut(pixels: NDArray[np.uint8], window: Window, fill: int | tuple[int, ...]) -> NDArray[np.uint8]:
-    """The window of an (H, W) or (H, W, 3) array, filled where it reaches outside."""
-    out = np.empty((window.height, window.width, *pixels.shape[2:]), dtype=np.uint8)
-    out[:] = fill
-    top, left = max(window.top, 0), max(window.left, 0)
-    bottom = min(window.top + window.height, pixels.shape[0])
-    right = min(window.left + window.width, pixels.shape[1])
-    if top < bottom and left < right:
-        target = (slice(top - window.top, bottom - window.top), slice(left - window.left, right - window.left))
-        out[target] = pixels[top:bottom, left:right]
-    return out

@@ -129,10 +129,8 @@ class BoundedFolder:
 
 
 def _read(ledger: int) -> int:
-    """Bytes that the ledger counts; more than any limit where it is damaged, so that they are counted anew."""
+    """Bytes that the ledger counts; more than any limit where it is new or damaged, so that they are counted anew."""
     text = os.pread(ledger, 100, 0)
-    if not text:
-        return 0
     return int(text) if text.isdigit() else 2**63
 
 
