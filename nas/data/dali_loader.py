@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
 from torch import Tensor
@@ -25,7 +26,6 @@ from nas.data.batches import Batches, Waited
 from nas.data.cutting import cut_image, show_label
 from nas.data.dataset import Dataset
 from nas.data.plan import EpochPlan
-from nas.data.sample import Pair
 from nas.data.windows import Window
 
 _PARAMETERS = ("mirror", "mean", "std")
@@ -66,7 +66,10 @@ class DaliLoader:
         if resized not in self._pipelines:
             self._pipelines[resized] = _pipeline(self._plan, self._device, self._threads, resized=resized)
         pipeline = self._pipelines[resized]
-        _feed(pipeline, samples)
+        cut = [
+            cut_image(pair.image, window) for pair, window in samples
+        ]  # lasts until all is done: DALI does not copy it
+        _feed(pipeline, cut, [window for _, window in samples])
         (images,) = pipeline.run()
         labels = torch.from_numpy(
             np.stack([show_label(pair.label, window, self._plan.output) for pair, window in samples])
@@ -108,9 +111,8 @@ def _pipeline(plan: EpochPlan, device: torch.device, threads: int, *, resized: b
     return pipeline
 
 
-def _feed(pipeline: Pipeline, samples: Sequence[tuple[Pair, Window]]) -> None:
-    pipeline.feed_input("window", [cut_image(pair.image, window) for pair, window in samples])
-    windows = [window for _, window in samples]
+def _feed(pipeline: Pipeline, cut: list[NDArray[np.uint8]], windows: Sequence[Window]) -> None:
+    pipeline.feed_input("window", cut)
     pipeline.feed_input("mirror", np.array([window.flip for window in windows], dtype=np.int32))
     pipeline.feed_input("mean", np.array([window.mean for window in windows], dtype=np.float32))
     pipeline.feed_input("std", np.array([window.std for window in windows], dtype=np.float32))

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -33,6 +34,7 @@ HEADER = b"framebudget pictures %d %8d %8d\n"  # format, height and width; image
 HEADER_BYTES = len(HEADER % (FORMAT, 0, 0))
 SHARE_OF_SAMPLES = 32
 """One in so many bytes is for what the check found, which is kept longer than what it was found in."""
+_SAYING = threading.Lock()
 
 
 class DecodedPairs:
@@ -146,8 +148,14 @@ def _keep(folder: BoundedFolder, name: str, parts: Sequence[bytes | memoryview])
     _say(f"some pictures are decoded in every epoch and not kept decoded: {reason}")
 
 
-@functools.cache  # so that it is said once
 def _say(words: str) -> None:
+    """Warn, once in a process, whichever of its threads finds out."""
+    with _SAYING:
+        _said(words)
+
+
+@functools.cache
+def _said(words: str) -> None:
     logging.getLogger("nas.data").warning("%s", words)
 
 
