@@ -142,7 +142,7 @@ def _keep(folder: BoundedFolder, name: str, parts: Sequence[bytes | memoryview])
     try:
         if folder.keep(name, parts):
             return
-        reason = "there is no more room for them; see data.cache_gigabytes"
+        reason = "there is no more room for them; see data.cache_gigabytes, and what is free on the disk"
     except OSError as error:
         reason = f"{cache_folder()} cannot be written ({error.strerror}); make room, or set XDG_CACHE_HOME"
     _say(f"some pictures are decoded in every epoch and not kept decoded: {reason}")

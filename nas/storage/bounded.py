@@ -50,16 +50,19 @@ class BoundedFolder:
             os.close(descriptor)
 
     def keep(self, name: str, parts: Sequence[bytes | memoryview]) -> bool:
-        """Write a file that is not there yet; False where there is no room for it, and then for no other either.
+        """Write a file, in the place of one that is of no use; False where there is no room for it, and then for no
+        other either.
 
-        Raises: OSError when the disk is full or the folder cannot be written.
+        Raises: OSError when the disk is full or the folder cannot be written; the next one is not tried any more.
         """
-        size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
+        if self._full:
+            return False
         path = self._path(name)
-        if self._full or path.exists():
-            return not self._full
+        size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
+        with contextlib.suppress(OSError):
+            size -= path.stat().st_size
+        self._full = True  # unless all goes well
         if not self._reserved(size):
-            self._full = True
             return False
 
         def write(temporary: Path) -> None:
@@ -72,6 +75,7 @@ class BoundedFolder:
             with contextlib.suppress(OSError), self._ledger() as ledger:
                 _write(ledger, max(0, _read(ledger) - size))
             raise
+        self._full = False
         return True
 
     def held_bytes(self) -> int:
@@ -85,7 +89,7 @@ class BoundedFolder:
         return self._root / name[:2] / name
 
     def _reserved(self, size: int) -> bool:
-        """Whether there is room for so many bytes; they are counted then."""
+        """Whether there is room for so many more bytes; they are counted then."""
         with self._ledger() as ledger:
             if shutil.disk_usage(self._root).free < size + LEAST_FREE_BYTES:
                 return False

@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -141,18 +142,10 @@ def loader_of(name: str, dataset: Dataset, augmentation: Augmentation) -> Batche
 def cpu_seconds() -> float:
     """Of this process and the workers that it has."""
     ticks = 0
-    for process in [os.getpid(), *children()]:
+    for process in [os.getpid(), *(worker.pid for worker in multiprocessing.active_children())]:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def children() -> list[int]:
-    return [
-        int(process)
-        for thread in Path("/proc/self/task").iterdir()
-        for process in (thread / "children").read_text().split()
-    ]
 
 
 def measured(name: str, data: str, root: Path) -> dict[str, float]:

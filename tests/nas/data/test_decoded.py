@@ -82,7 +82,7 @@ def test_the_same_files_under_another_class_list_are_other_labels(tiny_root: Pat
 @pytest.mark.parametrize("kind", ["pictures", "samples"])
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"x" + data[1:]])
 def test_what_is_damaged_is_made_from_the_files_again(
-    kind: str, damage: Callable[[bytes], bytes], cache: Path, load_tiny: Callable[..., Dataset]
+    kind: str, damage: Callable[[bytes], bytes], cache: Path, tiny_root: Path, load_tiny: Callable[..., Dataset]
 ) -> None:
     dataset = load_tiny()
     findings, first = check(dataset), shown(dataset)
@@ -90,6 +90,10 @@ def test_what_is_damaged_is_made_from_the_files_again(
     assert len(kept) == 8
     for file in kept:
         file.write_bytes(damage(file.read_bytes()))
+    assert check(dataset) == findings
+    assert same(shown(dataset), first)
+    assert same(shown(dataset, "validation"), shown(replace(dataset, cache_gigabytes=0), "validation"))
+    spoil(tiny_root)  # what was damaged is whole again
     assert check(dataset) == findings
     assert same(shown(dataset), first)
 
