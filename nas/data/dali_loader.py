@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ def _pipeline(plan: EpochPlan, device: torch.device, threads: int, *, resized: b
     with pipeline:
         window = fn.external_source(name="window", dtype=types.UINT8, ndim=3, layout="HWC", no_copy=True)
         given = {name: fn.external_source(name=name) for name in _PARAMETERS}
-        shown = window.gpu() if on_gpu else window  # (height, width, 3)
+        shown: Any = window.gpu() if on_gpu else window  # (height, width, 3)
         if resized:
             shown = fn.resize(
                 shown, size=plan.output, interp_type=types.INTERP_LINEAR, antialias=True, dtype=types.FLOAT

@@ -112,7 +112,11 @@ class DecodedPairs:
         pair, sample = decode_pair(self._dataset, self._split.images[index], self._split.labels[index])
         if self._pictures and self._samples and name:
             header = HEADER % (FORMAT, *pair.size)
-            parts = [header, memoryview(np.ascontiguousarray(pair.image)), memoryview(np.ascontiguousarray(pair.label))]
+            parts: list[bytes | memoryview] = [
+                header,
+                np.ascontiguousarray(pair.image).data,
+                np.ascontiguousarray(pair.label).data,
+            ]
             _keep(self._pictures, name, parts)
             _keep(self._samples, name, [_written(sample)])
         return pair, sample

@@ -28,13 +28,14 @@ def guarded(batches: Iterable[Item], guard: Guard) -> Generator[Item, None, None
 
     Raises: DataError when a batch cannot be fetched, whatever a loader makes of it: it says nothing about the network.
     """
-    if isinstance(batches, Batches):
-        with batches.ahead(guard):
-            while (batch := _fetched(batches)) is not None:
-                with batches.worked_on(guard):
+    source = iter(batches)
+    of_loader = batches if isinstance(batches, Batches) else None
+    if of_loader is not None:
+        with of_loader.ahead(guard):
+            while (batch := _fetched(source)) is not None:
+                with of_loader.worked_on(guard):
                     yield batch
         return
-    source = iter(batches)
     while True:
         with guard():
             if (batch := _fetched(source)) is None:
