@@ -11,11 +11,12 @@ from nas.latency.record import Latency, Statistic
 from nas.latency.target import PRECISIONS, Target
 from nas.report.agreement import Agreement, agreement
 from nas.report.notes import notes
+from nas.report.waiting import waited
 from nas.report.words import describe
 from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
 from nas.runs.folder import RunFolder
 from nas.runs.trained import load_architecture
-from nas.runs.trial import Epoch, Origin, Progress, Trial
+from nas.runs.trial import Origin, Progress, Trial
 from nas.terminal import percent, waiting_advice
 from space import UserError
 
@@ -168,9 +169,8 @@ def summarize(run: RunFolder) -> Summary:
     company = tuple(_candidate(run, trial, trial.latency, budget) for trial in accompanying if trial.latency)
     winner = _winner(run, (*proposed, *accompanying), budget)
     latencies = [trial.latency for trial in (*proposed, *accompanying) if trial.latency]
-    epochs = [each for trial in (*proposed, *accompanying) for each in _epochs(run, trial)]
-    waited = _share(epochs, "waited_for_data"), _share(epochs, "waited_for_lane")
-    advice = waiting_advice(*waited)
+    data, lane = waited(run, (*proposed, *accompanying))
+    advice = waiting_advice(data, lane)
     unmeasured = [f"{trial.name} {trial.failed}." for trial in (*proposed, *accompanying) if not trial.latency]
     return Summary(
         run=run.root.resolve().name,
@@ -191,8 +191,8 @@ def summarize(run: RunFolder) -> Summary:
             *unmeasured,
             *([f"{advice}."] if advice else []),
         ),
-        waited_for_data=waited[0],
-        waited_for_lane=waited[1],
+        waited_for_data=data,
+        waited_for_lane=lane,
     )
 
 
@@ -231,16 +231,6 @@ def effort_words(effort: Effort) -> str:
     )
 
 
-def waiting_words(summary: Summary) -> str:
-    """How long trainings waited, in a sentence; empty where none told."""
-    if summary.waited_for_data is None or summary.waited_for_lane is None:
-        return ""
-    return (
-        f"Of their time trainings spent {percent(summary.waited_for_data)} % waiting for data and "
-        f"{percent(summary.waited_for_lane)} % waiting for timings."
-    )
-
-
 def _candidate(run: RunFolder, trial: Trial, latency: Latency, budget: Budget) -> TrialSummary:
     search, finish = run.progress(trial, "search"), run.progress(trial, "finish")
     timing = _timing(latency, budget)
@@ -258,17 +248,6 @@ def _candidate(run: RunFolder, trial: Trial, latency: Latency, budget: Budget) -
         finish=tuple(epoch.scores.miou for epoch in finish.history),
         parent=trial.parent,
     )
-
-
-def _epochs(run: RunFolder, trial: Trial) -> tuple[Epoch, ...]:
-    return run.progress(trial, "search").history + run.progress(trial, "finish").history
-
-
-def _share(epochs: Sequence[Epoch], name: Literal["waited_for_data", "waited_for_lane"]) -> float | None:
-    """The share of their time that epochs waited, of those that tell."""
-    told = [(share, each.seconds) for each in epochs if (share := getattr(each, name)) is not None]
-    seconds = sum(each for _, each in told)
-    return round(sum(share * each for share, each in told) / seconds, 4) if seconds else None
 
 
 def _status(trial: Trial, timing: LatencySummary, search: Progress, finish: Progress) -> Status:

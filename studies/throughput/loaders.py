@@ -42,7 +42,7 @@ from nas.training.steps import guarded
 
 BATCH = 8
 EPOCHS = 2  # counted, after one that is not
-ROUNDS = 1
+ROUNDS = 3
 OF_CAMVID = 120
 DRAWN, SHOWN = 8, 24  # pictures of Cityscapes' size, and their names: each lies there under three
 DRAWN_SIZE = (1024, 2048)
