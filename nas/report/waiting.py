@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 from nas.runs.folder import RunFolder
-from nas.runs.trial import Epoch, Trial
+from nas.runs.trial import Epoch, Phase, Trial
 from nas.terminal import percent
 
 
 def waited(run: RunFolder, trials: Sequence[Trial]) -> tuple[float | None, float | None]:
     """The shares (0..1) of the time of all epochs that passed waiting for data and for timings; None if none told."""
-    epochs = [
-        epoch for trial in trials for phase in ("search", "finish") for epoch in run.progress(trial, phase).history
-    ]
+    phases: tuple[Phase, ...] = ("search", "finish")
+    epochs = [epoch for trial in trials for phase in phases for epoch in run.progress(trial, phase).history]
     return _share(epochs, "waited_for_data"), _share(epochs, "waited_for_lane")
 
 
