@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from nas.training.scores import Scores
 
 MOST_SIZES = 3  # of images, in a line
+WORTH_A_WORD = 0.01
+"""Share of a training's time below which waiting is not spoken of."""
+STARVED = 0.05
+"""The share from which on something should be done about it."""
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?%)?|-|", re.I)
 
 
@@ -41,6 +45,29 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def waiting(data: float | None, lane: float | None) -> str:
+    """`waited 7.1 % for data and 2.0 % for timings`, of shares 0..1; less, or nothing, where there is little."""
+    shares = ((data or 0, "data"), (lane or 0, "timings"))
+    told = [f"{percent(share)} % for {what}" for share, what in shares if share >= WORTH_A_WORD]
+    return f"waited {' and '.join(told)}" if told else ""
+
+
+def waiting_advice(data: float | None, lane: float | None) -> str:
+    """What to do about a training that waits, as a sentence; empty where it does not for long."""
+    told = []
+    if (data or 0) > STARVED:
+        told.append(
+            f"{percent(data)} % of the time of training was spent waiting for data: give a training more cores, train "
+            "fewer networks at a time, or raise data.cache_gigabytes if not all pictures are kept decoded"
+        )
+    if (lane or 0) > STARVED:
+        told.append(
+            f"{percent(lane)} % of the time of training was spent waiting while networks were timed: time them on "
+            "another machine, or start other measurements later"
+        )
+    return "; ".join(told)
 
 
 def class_table(classes: Sequence[str], scores: Scores) -> str:

@@ -131,21 +131,27 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 def _train(trainer: Trainer, out: Path) -> None:
     from nas.runs.epochs import commit_epoch
-    from nas.terminal import duration, percent
+    from nas.terminal import duration, percent, waiting, waiting_advice
 
     width = len(str(trainer.recipe.epochs))
     seconds: list[float] = []
+    advised = False
     while not trainer.finished:
         report = trainer.run_epoch()
         seconds.append(report.seconds)
         commit_epoch(out, trainer)
         left = sum(seconds) / len(seconds) * (report.epochs - report.epoch)
-        ending = "" if trainer.finished else f", {duration(left)} left"
+        waits = waiting(report.waited_for_data, report.waited_for_lane)
+        ending = f"{waits and ', '}{waits}{'' if trainer.finished else f', {duration(left)} left'}"
         print(
             f"epoch {report.epoch:{width}}/{report.epochs}  loss {report.loss:.4f}  "
             f"mIoU {percent(report.scores.miou):>5} %  {report.seconds:.1f} s{ending}",
             flush=True,
         )
+        advice = waiting_advice(report.waited_for_data, report.waited_for_lane)
+        if advice and not advised:
+            print(f"note: {advice}", flush=True)
+            advised = True
 
 
 def _finish(trainer: Trainer, out: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from space import extensions
+from space import extensions, strict
 from space.errors import DataError, nearest
 
 SETS, GROUP = "nas.data.sets", "framebudget.data_sets"
@@ -42,6 +42,10 @@ class DataSpec:
     """The same for the validation split (road_scenes: 60)."""
     seed: int = 0
     """Which road scenes are drawn; other data sets take 0 only."""
+    cache_gigabytes: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """How much of this machine's disk decoded pictures may take, of all data sets together (1 GB is 10^9 bytes); None
+    is half of what is free, 0 keeps none.
+    """
 
     def __post_init__(self) -> None:
         if self.name not in data_sets():
@@ -56,6 +60,8 @@ class DataSpec:
                 raise DataError(f"data.{key}: expected at least 1 image, got {count}")
         if self.seed < 0:
             raise DataError(f"data.seed: expected 0 or more, got {self.seed}")
+        if self.cache_gigabytes is not None and not 0 <= self.cache_gigabytes < float("inf"):
+            raise DataError(f"data.cache_gigabytes: expected 0 or more, got {self.cache_gigabytes}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +96,8 @@ class Dataset:
     """RGB colours of the raw label values 0, 1, ... in labels that are colour masks; empty where there are none."""
     notes: tuple[str, ...] = ()
     """What was left out or understood when it was loaded, and why: one sentence each, to be shown to people."""
+    cache_gigabytes: float | None = None
+    """See DataSpec; `load` sets it."""
 
     def __post_init__(self) -> None:
         assert len(self.palette) == len(self.classes) <= IGNORE
@@ -119,7 +127,7 @@ def load(spec: DataSpec) -> Dataset:
     """
     dataset = extensions.load(SETS, GROUP, spec.name, separator="_", needs=("load",)).load(spec)
     assert isinstance(dataset, Dataset)
-    return dataset
+    return replace(dataset, cache_gigabytes=spec.cache_gigabytes)
 
 
 def label_map(classes: int, void: tuple[int, ...] = ()) -> tuple[int, ...]:

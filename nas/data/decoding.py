@@ -10,7 +10,6 @@ the places of their colours in a list.
 from __future__ import annotations
 
 import io
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,10 +47,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"sRGB", b"gAMA", b"cHRM", b"iCCP", b"sBIT"}
-_TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt"}
-_TURNING_TEXTS = (b"Raw profile type", b"XML:com.adobe.xmp")  # texts in which Pillow looks for an orientation
-_END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,35 +116,6 @@ def decode_label(data: bytes, path: Path, colours: Sequence[tuple[int, int, int]
     if label.mode != "P":
         return RawLabel(values=values, convention="grey")
     return RawLabel(values=values, convention="palette", palette=_used_palette(label, values))
-
-
-def plain_image(data: bytes, path: Path) -> tuple[int, int] | None:
-    """Height and width of an encoded picture that every decoder reads alike, without decoding it; None for another.
-
-    Whoever gets None decodes with `decode_picture`. Raises: DataError as that does, as far as the header tells.
-    """
-    image = _opened(data, path)
-    if image.mode not in ("RGB", "L"):
-        return None
-    if image.format == "JPEG":
-        plain = _is_plain_jpeg(data) and _orientation(image) == 1
-    else:
-        plain = image.format == "PNG" and _is_plain_png(data)
-    return (image.height, image.width) if plain else None
-
-
-def plain_label(data: bytes, path: Path) -> tuple[int, int] | None:
-    """The same of an encoded label: of an 8-bit grey PNG."""
-    image = _opened(data, path)
-    plain = image.format == "PNG" and image.mode == "L" and _is_plain_png(data)
-    return (image.height, image.width) if plain else None
-
-
-def encode(pixels: NDArray[np.uint8]) -> bytes:
-    """Pixels (H, W) or (H, W, 3) as a PNG that `plain_image` or `plain_label` accepts."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def _opened(data: bytes, path: Path) -> Image.Image:
@@ -262,13 +228,13 @@ def _grey_bits(data: bytes) -> int:
     return data[24] if is_grey_png else 0
 
 
-def _check_chunks(data: bytes, path: Path) -> list[tuple[bytes, bytes]]:
-    """Kind and first bytes of every chunk of a PNG.
+def _check_chunks(data: bytes, path: Path) -> None:
+    """That every chunk of a PNG is whole, from its header to its end.
 
     Pillow does not look at the checksums of pixels nor for an end, other decoders do. Raises: DataError.
     """
     view, start = memoryview(data), len(_PNG)
-    chunks = []
+    first = True
     while start + 12 <= len(data):
         end = start + 12 + int.from_bytes(view[start : start + 4])
         kind = bytes(view[start + 4 : start + 8])
@@ -276,60 +242,9 @@ def _check_chunks(data: bytes, path: Path) -> list[tuple[bytes, bytes]]:
             raise _damaged(path, f"it ends inside its part {kind!r}")
         if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
             raise _damaged(path, f"the checksum of its part {kind!r} is wrong")
-        chunks.append((kind, bytes(view[start + 8 : min(start + 32, end - 4)])))
+        if first and kind != b"IHDR":
+            raise _damaged(path, "its header is not at its beginning")
         if kind == b"IEND":
-            if chunks[0][0] != b"IHDR":
-                raise _damaged(path, "its header is not at its beginning")
-            return chunks
-        start = end
+            return
+        start, first = end, False
     raise _damaged(path, "its end is missing")
-
-
-def _is_plain_png(data: bytes) -> bool:
-    """8-bit RGB or grey, not interlaced, without transparency, animation or anything that turns it."""
-    chunks = _check_chunks(data, Path())
-    header = chunks[0][1]
-    if header[8] != 8 or header[9] not in (0, 2) or header[12] != 0:
-        return False
-    return all(
-        kind in _PLAIN_CHUNKS or (kind in _TEXT_CHUNKS and not start.startswith(_TURNING_TEXTS))
-        for kind, start in chunks
-    )
-
-
-def _is_plain_jpeg(data: bytes) -> bool:
-    """Baseline or progressive with 8 bits, grey or YCbCr, every segment whole, from its start to its end marker."""
-    start, framed = 2, False
-    while start + 4 <= len(data) and data[start] == 0xFF:
-        marker = data[start + 1]
-        if marker == 0xD9:
-            return framed
-        end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
-        segment = data[start + 4 : end]
-        if not (0xC0 <= marker <= 0xFE) or 0xD0 <= marker <= 0xD8 or end > len(data) or end < start + 4:
-            return False
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if framed or marker > 0xC2 or not _is_plain_frame(segment):
-                return False
-            framed = True
-        if marker == 0xEE and segment[:5] == b"Adobe" and segment[11:12] != b"\x01":
-            return False  # its colours are not YCbCr
-        start = end
-        if marker == 0xDA:
-            found = _END_OF_SCAN.search(data, start)
-            if found is None:
-                return False
-            start = found.start()
-    return start + 2 <= len(data) and data[start : start + 2] == b"\xff\xd9" and framed
-
-
-def _is_plain_frame(segment: bytes) -> bool:
-    """A frame header: 8 bits, one component, or three numbered 1, 2, 3 with plain or halved chroma."""
-    if len(segment) < 6 or segment[0] != 8 or len(segment) != 6 + 3 * segment[5]:
-        return False
-    components = [segment[6 + 3 * index : 9 + 3 * index] for index in range(segment[5])]
-    if len(components) == 1:
-        return components[0][1] == 0x11
-    shapes = [component[1] for component in components]
-    numbers = [component[0] for component in components]
-    return numbers == [1, 2, 3] and shapes[0] in (0x11, 0x21, 0x12, 0x22) and shapes[1:] == [0x11, 0x11]

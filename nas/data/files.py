@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from nas.data.dataset import ILLEGAL, Dataset
-from nas.data.decoding import RawLabel, decode_label, decode_picture, encode, plain_image, plain_label
+from nas.data.decoding import RawLabel, decode_label, decode_picture
 from space.errors import DataError
-
-CACHE_BYTES = 512 * 2**20
-"""How much of a split is kept in memory as encoded files; the rest is read again in every epoch."""
 
 MOST_BYTES = 512 * 2**20
 """Of one file: more than the largest picture that is decoded takes as it is in memory."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """One sample as both loaders take it: an upright RGB or grey JPEG or PNG, and its raw label as 8-bit grey PNG."""
-
-    image: bytes
-    label: bytes
-    size: tuple[int, int]
-    """Height and width in pixels."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -123,63 +108,6 @@ def check_same_size(pair: tuple[Path, Path], image: tuple[int, ...], label: tupl
         f"{pair[1]}: expected the size of its image {pair[0].name}, {image[0]}x{image[1]} (HxW), "
         f"got {label[0]}x{label[1]}; {advice}"
     )
-
-
-class SampleFiles:
-    """The encoded files of one split by index, kept in memory while they fit into CACHE_BYTES.
-
-    Asking for one raises DataError when a file is missing or unreadable, or the two differ in size.
-    """
-
-    def __init__(self, dataset: Dataset, split: Literal["train", "validation"]) -> None:
-        self._split = dataset.split(split)
-        self._colours = dataset.label_colours
-        self._kept: dict[int, Encoded] = {}
-        self._kept_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._split)
-
-    def __getitem__(self, index: int) -> Encoded:
-        kept = self._kept.get(index)
-        if kept is not None:
-            return kept
-        sample = self._encoded(index, decoded=False)
-        self._keep(index, sample)
-        return sample
-
-    def paths(self, index: int) -> tuple[Path, Path]:
-        """The image and the label of a sample, for messages."""
-        return self._split.images[index], self._split.labels[index]
-
-    def decode(self, index: int) -> None:
-        """Give a sample as our decoder reads it from now on, for a decoder that could not read the file itself.
-
-        Raises: DataError when ours cannot either.
-        """
-        self._keep(index, self._encoded(index, decoded=True), always=True)
-
-    def _keep(self, index: int, sample: Encoded, *, always: bool = False) -> None:
-        if always or self._kept_bytes < CACHE_BYTES:
-            self._kept_bytes += len(sample.image) + len(sample.label)
-            self._kept[index] = sample
-
-    def _encoded(self, index: int, *, decoded: bool) -> Encoded:
-        """Both files; re-encoded where another decoder might read them differently, or where `decoded` says so."""
-        image_path, label_path = self.paths(index)
-        image, label = read_bytes(image_path), read_bytes(label_path)
-        orientation = 1
-        size = None if decoded else plain_image(image, image_path)
-        if size is None:
-            picture = decode_picture(image, image_path)
-            orientation, pixels = picture.orientation, picture.pixels
-            size, image = (pixels.shape[0], pixels.shape[1]), encode(pixels)
-        label_size = None if decoded else plain_label(label, label_path)
-        if label_size is None:
-            values = decode_label(label, label_path, self._colours).values
-            label_size, label = (values.shape[0], values.shape[1]), encode(values)
-        check_same_size((image_path, label_path), size, label_size, orientation)
-        return Encoded(image=image, label=label, size=size)
 
 
 def _expected(dataset: Dataset) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from nas.data.augmentation import Augmentation
+from nas.data.batches import Batches, Waited
 from nas.data.dataset import Dataset, Split, label_map
 from nas.host.room import whole_bytes
 from space.errors import DataError
@@ -30,11 +31,16 @@ class Loader(Protocol):
     def backend(self) -> Literal["dali", "torch"]:
         """Which implementation feeds the batches."""
 
+    @property
+    def waited(self) -> Waited:
+        """How long was waited for batches, in all epochs so far."""
+
     def __len__(self) -> int:
         """Batches per epoch."""
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images float32 (N, 3, h, w), normalised, and labels int64 (N, h, w) with IGNORE for void, on the device.
+    def epoch(self, number: int, most: int | None = None) -> Batches:
+        """Images float32 (N, 3, h, w), normalised, and labels int64 (N, h, w) with IGNORE for void, on the device; the
+        first `most` batches, where that is given.
 
         Raises: DataError when a file is missing, unreadable or contradicts its partner.
         """
@@ -56,7 +62,7 @@ def make_loader(
     "train" is shuffled anew in each epoch, and no sample is ever left out: a last batch of one sample, which batch
     normalisation could not take, joins the batch before it. "validation" comes in order, the last batch as it is.
     Without an augmentation every picture is shown whole at the data set's size. Nothing runs between two batches
-    on the CPU: whoever asks for the next one waits for it, so that no loader disturbs a timing.
+    unless in `Batches.ahead`, so that no loader disturbs a timing.
 
     `backend` "auto" is DALI where it works on the device, else PyTorch with Pillow; both give the same batches.
 
@@ -147,5 +153,6 @@ def _read_one_by_dali(device: str) -> None:
             train=one,
             validation=one,
             size=(16, 16),
+            cache_gigabytes=0,
         )
         next(DaliLoader(dataset, "validation", 1, None, 0, device, 1).epoch(0))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import Literal
 
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import Dataset
-from nas.data.decoding import decode_picture
-from nas.data.files import Encoded, SampleFiles, read_label
+from nas.data.decoded import DecodedPairs
+from nas.data.sample import Pair
 from nas.data.windows import Window, draw, order, whole
-from space.errors import DataError
 
 
 class EpochPlan:
@@ -23,57 +23,44 @@ class EpochPlan:
         batch_size: int,
         augmentation: Augmentation | None,
         seed: int,
+        threads: int,
     ) -> None:
-        self.dataset = dataset
-        self.samples = SampleFiles(dataset, split)
+        """`threads` decode what is not kept decoded."""
         self.output = augmentation.crop if augmentation and augmentation.crop else dataset.size
+        self._size = dataset.size
+        self._pairs = DecodedPairs(dataset, split)
         self._augmentation = augmentation
         self._batch_size = batch_size
         self._train = split == "train"
         self._seed = seed
+        self._threads = threads
 
     def __len__(self) -> int:
-        return len(batches(range(len(self.samples)), self._batch_size, join_last=self._train))
+        return len(self.epoch(0))
 
     @property
     def largest_batch(self) -> int:
         """Samples in the largest batch of an epoch."""
-        return max(len(batch) for batch in batches(range(len(self.samples)), self._batch_size, join_last=self._train))
+        return max(map(len, self.epoch(0)))
 
-    def epoch(self, number: int) -> Iterator[list[int]]:
-        """The samples of each batch."""
-        count = len(self.samples)
+    def epoch(self, number: int, most: int | None = None) -> list[list[int]]:
+        """The samples of each batch; of the first `most` ones, where that is given."""
+        count = len(self._pairs)
         shuffled = order(count, seed=self._seed, epoch=number).tolist() if self._train else range(count)
-        return iter(batches(shuffled, self._batch_size, join_last=self._train))
+        return list(itertools.islice(batches(shuffled, self._batch_size, join_last=self._train), most))
 
-    def sample(self, epoch: int, index: int) -> tuple[Encoded, Window]:
-        """One encoded sample and what to show of it."""
-        encoded = self.samples[index]
+    def samples(self, epoch: int, indices: Sequence[int]) -> list[tuple[Pair, Window]]:
+        """Decoded samples and what to show of each.
+
+        Raises: DataError when a file is missing, unreadable or contradicts its partner.
+        """
+        pairs = self._pairs.pairs(indices, self._threads)
+        return [(pair, self._window(epoch, index, pair.size)) for pair, index in zip(pairs, indices, strict=True)]
+
+    def _window(self, epoch: int, index: int, source: tuple[int, int]) -> Window:
         if self._augmentation is None:
-            return encoded, whole(encoded.size)
-        size, seed = self.dataset.size, self._seed
-        return encoded, draw(self._augmentation, encoded.size, size, seed=seed, epoch=epoch, index=index)
-
-    def decode(self, indices: list[int]) -> None:
-        """Let our decoder read the samples of a batch that another one could not read.
-
-        Raises: DataError naming the file at fault, if ours cannot either.
-        """
-        for index in indices:
-            self.samples.decode(index)
-
-    def explain(self, indices: list[int]) -> None:
-        """Reads the samples of a batch that went wrong one by one.
-
-        Raises: DataError naming the file at fault, if one of them is.
-        """
-        for index in indices:
-            image, label = self.samples.paths(index)
-            try:
-                decode_picture(self.samples[index].image, image)
-                read_label(self.dataset, label, None)
-            except DataError as error:
-                raise error from None
+            return whole(source)
+        return draw(self._augmentation, source, self._size, seed=self._seed, epoch=epoch, index=index)
 
 
 def batches(order: Sequence[int], batch_size: int, *, join_last: bool) -> list[list[int]]:

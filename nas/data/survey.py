@@ -1,11 +1,11 @@
 """What a data set holds: every file decoded once, what is wrong refused by name, what is odd said in a sentence.
 
-What is decoded here is what both loaders decode (`nas.data.decoding`): whatever passes can be trained on.
+What is decoded here is what both loaders show (`nas.data.decoded`): whatever passes can be trained on. What was found
+is remembered with it.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.dataset import IGNORE, Dataset
-from nas.data.decoding import Convention, decode_label, decode_picture
-from nas.data.files import check_same_size, classes_of, read_bytes, read_label
+from nas.data.decoded import DecodedPairs
+from nas.data.decoding import Convention
 from nas.data.fingerprint import Fingerprint
+from nas.data.sample import Sample, digest
 from nas.host.cores import usable_cores
 from space.errors import DataError
 
@@ -32,24 +33,6 @@ NAMES_OF_VOID = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled
 MOST_NAMED = 5  # classes or files in a sentence
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One image with its label, as they were decoded."""
-
-    label_path: Path
-    size: tuple[int, int]
-    """Height and width of the upright image, in pixels."""
-    orientation: int
-    convention: Convention
-    palette: tuple[tuple[int, tuple[int, int, int]], ...]
-    pixels: NDArray[np.int64]
-    """Labelled pixels of each class, (C,)."""
-    values: tuple[int, ...]
-    """Label values that occur, as they are stored."""
-    image_digest: str
-    label_digest: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,42 +92,19 @@ def check(dataset: Dataset, splits: Sequence[SplitName] = BOTH) -> Findings:
 def class_shares(dataset: Dataset) -> NDArray[np.float64]:
     """Share of each class in the labelled pixels of the train split, (C,); void counts neither above nor below.
 
-    Raises: DataError when a label file is bad, or labels are void everywhere.
+    Raises: DataError when a file is bad, or labels are void everywhere.
     """
-
-    def count(path: Path) -> NDArray[np.int64]:
-        return np.bincount(read_label(dataset, path, None).ravel(), minlength=256)[: dataset.num_classes]
-
-    pixels = np.sum(_in_threads(count, dataset.train.labels), axis=0)
+    pixels = np.sum([sample.pixels for sample in _samples(dataset, "train")], axis=0)
     if not pixels.sum():
         raise DataError(f"{dataset.name}: every label of the train split is void everywhere; expected some classes")
     return np.asarray(pixels / pixels.sum(), dtype=np.float64)
 
 
 def _samples(dataset: Dataset, name: SplitName) -> list[Sample]:
-    split = dataset.split(name)
-    if not len(split):
+    if not len(dataset.split(name)):
         raise DataError(f"{dataset.name}: the {name} split is empty; expected at least one image with its label")
-
-    def decode(pair: tuple[Path, Path]) -> Sample:
-        image_data, label_data = read_bytes(pair[0]), read_bytes(pair[1])
-        picture, raw = decode_picture(image_data, pair[0]), decode_label(label_data, pair[1], dataset.label_colours)
-        size = picture.pixels.shape[0], picture.pixels.shape[1]
-        label = classes_of(dataset, raw, pair[1])
-        check_same_size(pair, size, label.shape, picture.orientation)
-        return Sample(
-            label_path=pair[1],
-            size=size,
-            orientation=picture.orientation,
-            convention=raw.convention,
-            palette=raw.palette,
-            pixels=np.bincount(label.ravel(), minlength=256)[: dataset.num_classes],
-            values=tuple(np.flatnonzero(np.bincount(raw.values.ravel(), minlength=256)).tolist()),
-            image_digest=_digest([image_data]),
-            label_digest=_digest([str(label.shape).encode(), label.tobytes()]),
-        )
-
-    return _in_threads(decode, zip(split.images, split.labels, strict=True))
+    pairs = DecodedPairs(dataset, name)
+    return _in_threads(pairs.sample, range(len(pairs)))
 
 
 def _found(samples: Sequence[Sample]) -> Found:
@@ -224,7 +184,7 @@ def _odd_classes(
 
 
 def _odd_labels(samples: Sequence[Sample]) -> Iterable[str]:
-    void = [sample for sample in samples if not sample.pixels.any()]
+    void = [sample for sample in samples if not any(sample.pixels)]
     if void:
         yield f"{len(void)} labels are void everywhere, such as {void[0].label_path}"
     seen: dict[int, tuple[tuple[int, int, int], Path]] = {}
@@ -284,23 +244,16 @@ def _shared(samples: dict[SplitName, list[Sample]]) -> Iterable[str]:
 
 
 def _fingerprint(dataset: Dataset, samples: dict[SplitName, list[Sample]]) -> Fingerprint:
-    def digest(name: SplitName, kind: str) -> str:
-        return _digest(getattr(sample, kind).encode() for sample in samples.get(name, ()))
+    def together(name: SplitName, kind: str) -> str:
+        return digest(getattr(sample, kind).encode() for sample in samples.get(name, ()))
 
     return Fingerprint(
         classes=dataset.classes,
-        train_images=digest("train", "image_digest"),
-        train_labels=digest("train", "label_digest"),
-        validation_images=digest("validation", "image_digest"),
-        validation_labels=digest("validation", "label_digest"),
+        train_images=together("train", "image_digest"),
+        train_labels=together("train", "label_digest"),
+        validation_images=together("validation", "image_digest"),
+        validation_labels=together("validation", "label_digest"),
     )
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    hashed = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        hashed.update(part)
-    return hashed.hexdigest()
 
 
 def _names(dataset: Dataset, indices: Iterable[int]) -> str:

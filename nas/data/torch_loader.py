@@ -1,8 +1,8 @@
-"""The reference loader: Pillow decodes, NumPy cuts, PyTorch resizes."""
+"""The reference loader: NumPy cuts, PyTorch resizes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -13,15 +13,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import IGNORE, ILLEGAL, Dataset
-from nas.data.decoding import decode_label, decode_picture
-from nas.data.files import nearest_indices
+from nas.data.batches import Batches, Waited
+from nas.data.cutting import cut_image, show_label
+from nas.data.dataset import Dataset
 from nas.data.plan import EpochPlan
-from nas.data.windows import PADDING, Window
+from nas.data.sample import Pair
+from nas.data.windows import Window
 
 
 class TorchLoader:
-    """A nas.data.loader.Loader on Pillow and PyTorch."""
+    """A nas.data.loader.Loader on PyTorch."""
 
     backend: Literal["torch"] = "torch"
 
@@ -35,57 +36,40 @@ class TorchLoader:
         device: str,
         threads: int,
     ) -> None:
-        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed)
-        self._label_map = np.asarray(dataset.label_map, dtype=np.int64)
+        self.waited = Waited()
+        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads)
         self._device = torch.device(device)
         self._threads = threads
 
     def __len__(self) -> int:
         return len(self._plan)
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int, most: int | None = None) -> Batches:
         """See nas.data.loader.Loader."""
-        with ThreadPoolExecutor(max_workers=self._threads) as pool:
-            for indices in self._plan.epoch(number):
-                drawn = list(pool.map(lambda index: self._one(number, index), indices))
-                images = torch.stack([image for image, _ in drawn])  # (N, 3, h, w)
-                labels = torch.stack([label for _, label in drawn])  # (N, h, w)
-                yield images.to(self._device), labels.to(self._device)
+        return Batches(self._plan.epoch(number, most), functools.partial(self._batch, number), self.waited)
 
-    def _one(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
-        encoded, window = self._plan.sample(epoch, index)
-        image_path, label_path = self._plan.samples.paths(index)
-        image = _image(decode_picture(encoded.image, image_path).pixels, window, self._plan.output)
-        label = self._label_map[_label(decode_label(encoded.label, label_path).values, window, self._plan.output)]
-        if (label == ILLEGAL).any():
-            self._plan.explain([index])
-        return image, torch.from_numpy(label)
+    def _batch(self, epoch: int, indices: list[int]) -> tuple[Tensor, Tensor]:
+        samples = self._plan.samples(epoch, indices)
+        if self._threads > 1:
+            with ThreadPoolExecutor(max_workers=self._threads) as pool:
+                shown = list(pool.map(self._shown, samples))
+        else:
+            shown = list(map(self._shown, samples))
+        images = torch.stack([image for image, _ in shown])  # (N, 3, h, w)
+        labels = torch.stack([label for _, label in shown])  # (N, h, w)
+        return images.to(self._device), labels.to(self._device).long()
+
+    def _shown(self, sample: tuple[Pair, Window]) -> tuple[Tensor, Tensor]:
+        pair, window = sample
+        size = self._plan.output
+        return _image(pair.image, window, size), torch.from_numpy(show_label(pair.label, window, size))
 
 
 def _image(pixels: NDArray[np.uint8], window: Window, size: tuple[int, int]) -> Tensor:
-    cut = torch.from_numpy(_cut(pixels, window, PADDING)).permute(2, 0, 1).float()  # (3, height, width)
+    cut = torch.from_numpy(cut_image(pixels, window)).permute(2, 0, 1).float()  # (3, height, width)
     if cut.shape[1:] != size:
         cut = functional.interpolate(cut[None], size, mode="bilinear", antialias=True)[0]
     if window.flip:
         cut = cut.flip(-1)
     mean, std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (window.mean, window.std))
     return (cut - mean) / std  # (3, h, w)
-
-
-def _label(values: NDArray[np.uint8], window: Window, size: tuple[int, int]) -> NDArray[np.uint8]:
-    cut = _cut(values, window, IGNORE)
-    rows, columns = nearest_indices(window.height, size[0]), nearest_indices(window.width, size[1])
-    return cut[np.ix_(rows, columns[::-1] if window.flip else columns)]  # (h, w)
-
-
-def _cut(pixels: NDArray[np.uint8], window: Window, fill: int | tuple[int, ...]) -> NDArray[np.uint8]:
-    """The window of an (H, W) or (H, W, 3) array, filled where it reaches outside."""
-    out = np.empty((window.height, window.width, *pixels.shape[2:]), dtype=np.uint8)
-    out[:] = fill
-    top, left = max(window.top, 0), max(window.left, 0)
-    bottom = min(window.top + window.height, pixels.shape[0])
-    right = min(window.left + window.width, pixels.shape[1])
-    if top < bottom and left < right:
-        target = (slice(top - window.top, bottom - window.top), slice(left - window.left, right - window.left))
-        out[target] = pixels[top:bottom, left:right]
-    return out

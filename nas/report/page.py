@@ -13,6 +13,7 @@ from nas.report.going import going_words
 from nas.report.pareto import KINDS, LEGEND, pareto
 from nas.report.samples import Samples, draw_samples
 from nas.report.summary import VERDICTS, Summary, effort_words, headline, summarize
+from nas.report.waiting import waiting_words
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Origin
 from nas.storage.files import write_text
@@ -58,6 +59,7 @@ def render(summary: Summary, drawn: Samples | None) -> str:
         going=going_words(summary.going) if summary.going.steps else "",
         verdicts=VERDICTS,
         effort=effort_words(summary.effort),
+        waiting=waiting_words(summary.waited_for_data, summary.waited_for_lane),
         size=f"{summary.input_size[0]}x{summary.input_size[1]}",
         pareto=pareto(summary) if summary.measured else (),
         curves=curves(summary),

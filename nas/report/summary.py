@@ -12,12 +12,13 @@ from nas.latency.target import PRECISIONS, Target
 from nas.report.agreement import Agreement, agreement
 from nas.report.going import Going, going_of
 from nas.report.notes import notes
+from nas.report.waiting import waited
 from nas.report.words import describe
 from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
 from nas.runs.folder import RunFolder
 from nas.runs.trained import load_architecture
 from nas.runs.trial import Origin, Progress, Trial
-from nas.terminal import percent
+from nas.terminal import percent, waiting_advice
 from space import UserError
 
 Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]
@@ -141,6 +142,10 @@ class Summary:
     trials: tuple[TrialSummary, ...]
     company: tuple[TrialSummary, ...]
     notes: tuple[str, ...]
+    waited_for_data: float | None = None
+    """Share of the time of all trainings (0..1) that passed waiting for batches; None where none told."""
+    waited_for_lane: float | None = None
+    """The same of waiting until timings were over."""
 
     @property
     def measured(self) -> tuple[TrialSummary, ...]:
@@ -166,6 +171,8 @@ def summarize(run: RunFolder) -> Summary:
     company = tuple(_candidate(run, trial, trial.latency, budget) for trial in accompanying if trial.latency)
     winner = _winner(run, (*proposed, *accompanying), budget)
     latencies = [trial.latency for trial in (*proposed, *accompanying) if trial.latency]
+    data, lane = waited(run, (*proposed, *accompanying))
+    advice = waiting_advice(data, lane)
     unmeasured = [f"{trial.name} {trial.failed}." for trial in (*proposed, *accompanying) if not trial.latency]
     return Summary(
         run=run.root.resolve().name,
@@ -182,7 +189,13 @@ def summarize(run: RunFolder) -> Summary:
         agreements=_agreements((*trials, *company)),
         trials=trials,
         company=company,
-        notes=(*notes(run.root, study, None if winner is None else winner.certificate, latencies), *unmeasured),
+        notes=(
+            *notes(run.root, study, None if winner is None else winner.certificate, latencies),
+            *unmeasured,
+            *([f"{advice}."] if advice else []),
+        ),
+        waited_for_data=data,
+        waited_for_lane=lane,
     )
 
 

@@ -46,5 +46,11 @@ def commit_epoch(folder: Path, trainer: Trainer) -> None:
 
 def _epoch(report: EpochReport) -> Epoch:
     return Epoch(
-        epoch=report.epoch, epochs=report.epochs, loss=report.loss, seconds=report.seconds, scores=report.scores
+        epoch=report.epoch,
+        epochs=report.epochs,
+        loss=report.loss,
+        seconds=report.seconds,
+        scores=report.scores,
+        waited_for_data=report.waited_for_data,
+        waited_for_lane=report.waited_for_lane,
     )

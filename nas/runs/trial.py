@@ -94,8 +94,15 @@ class Epoch:
     loss: float
     seconds: float
     scores: Scores
+    waited_for_data: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """The share of `seconds` (0..1) that passed waiting for batches; None where an earlier version trained."""
+    waited_for_lane: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """The same of waiting until somebody else's timing was over."""
 
     def __post_init__(self) -> None:
+        for name in ("waited_for_data", "waited_for_lane"):
+            if not 0 <= (getattr(self, name) or 0) <= 1:
+                raise UserError(f"{name}: expected a share of 0 to 1, got {getattr(self, name)}")
         if not 1 <= self.epoch <= self.epochs:
             raise UserError(f"expected an epoch of 1 to {self.epochs}, got {self.epoch}")
         if self.seconds < 0:

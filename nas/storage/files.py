@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -28,7 +29,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     A process that is killed, or a disk that is full, leaves whatever was at `path` before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")  # a thread's is found in /proc as well
     try:
         write(temporary)
         with temporary.open("rb") as file:

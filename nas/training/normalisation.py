@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing, nullcontext
-from itertools import islice
 
 import torch
 from torch import nn
@@ -37,7 +36,7 @@ def reestimate_batch_norm(
     used = 0
     network.eval()
     try:
-        images_of = closing(guarded(islice(loader.epoch(epoch), batches), guard))
+        images_of = closing(guarded(loader.epoch(epoch, batches), guard))
         with torch.no_grad(), lone_values_kept(network), images_of as steps:
             for images, _ in steps:
                 if used == 0:

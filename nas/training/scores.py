@@ -42,3 +42,7 @@ class EpochReport:
     """On the validation images."""
     seconds: float
     """Of training and scoring."""
+    waited_for_data: float | None = None
+    """The share of `seconds` (0..1) that passed waiting for batches; None where an earlier version trained."""
+    waited_for_lane: float | None = None
+    """The same of waiting until somebody else's timing was over."""

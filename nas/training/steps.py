@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterable, Iterator
 from typing import TypeVar
 
 import torch
 
+from nas.data.batches import Batches
+from nas.data.batches import Guard as Guard
 from space.errors import DataError, UserError
 
 Item = TypeVar("Item")
 
-Guard = Callable[[], AbstractContextManager[object]]
-"""Gives the context in which one batch is fetched and worked on, such as `nas.latency.machine.lane.training_step`."""
-
 
 def guarded(batches: Iterable[Item], guard: Guard) -> Generator[Item, None, None]:
-    """The batches, each inside a `guard()` of its own from before it is fetched until the next one is asked for.
+    """The batches, each inside a `guard()` of its own until the next one is asked for.
 
-    Fetching is inside because decoding images disturbs a latency measurement as well. A loop that ends early, by a
-    `break` or an error, leaves the guard entered until this generator is closed, so use it as
+    Those of a loader are made ahead by a thread, each inside a `guard()` of its own too, and waited for outside. Others
+    are fetched inside the guard that they are worked on in: decoding images disturbs a latency measurement as well. A
+    loop that ends early, by a `break` or an error, leaves the guard entered and the thread at work until this generator
+    is closed, so use it as
 
         with contextlib.closing(guarded(batches, guard)) as steps:
             for batch in steps:
@@ -29,15 +29,26 @@ def guarded(batches: Iterable[Item], guard: Guard) -> Generator[Item, None, None
     Raises: DataError when a batch cannot be fetched, whatever a loader makes of it: it says nothing about the network.
     """
     source = iter(batches)
+    of_loader = batches if isinstance(batches, Batches) else None
+    if of_loader is not None:
+        with of_loader.ahead(guard):
+            while (batch := _fetched(source)) is not None:
+                with of_loader.worked_on(guard):
+                    yield batch
+        return
     while True:
         with guard():
-            try:
-                batch = next(source)
-            except StopIteration:
+            if (batch := _fetched(source)) is None:
                 return
-            except (UserError, OSError, MemoryError, AssertionError, torch.OutOfMemoryError):
-                raise
-            except Exception as error:
-                words = " ".join(str(error).split())[-300:] or type(error).__name__
-                raise DataError(f"expected a batch of images and labels, but reading it broke: {words}") from error
             yield batch
+
+
+def _fetched(source: Iterator[Item]) -> Item | None:
+    """The next one, None after the last."""
+    try:
+        return next(source, None)
+    except (UserError, OSError, MemoryError, AssertionError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[-300:] or type(error).__name__
+        raise DataError(f"expected a batch of images and labels, but reading it broke: {words}") from error

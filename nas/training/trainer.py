@@ -104,17 +104,21 @@ class Trainer:
         Raises: TrainingError when the loss is no longer a finite number; DataError when a batch cannot be read.
         """
         assert not self.finished, "the training is finished; look at `finished` first"
-        start = time.perf_counter()
+        start, waited = time.perf_counter(), self._waited()
         with self._randomness(self.epoch + 1):
             loss = self._train_epoch()
         self.epoch += 1
         scores = self._score()
+        seconds = time.perf_counter() - start
+        data, lane = (round((now - before) / seconds, 4) for now, before in zip(self._waited(), waited, strict=True))
         report = EpochReport(
             epoch=self.epoch,
             epochs=self.recipe.epochs,
             loss=loss,
             scores=scores,
-            seconds=time.perf_counter() - start,
+            seconds=seconds,
+            waited_for_data=data,
+            waited_for_lane=lane,
         )
         self.history = (*self.history, report)
         return report
@@ -180,6 +184,11 @@ class Trainer:
         if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
             raise self._diverged(step, "weights that are not")  # only the last step's gradient can do this
         return total / step
+
+    def _waited(self) -> tuple[float, float]:
+        """Seconds that passed so far waiting for batches, and for the guard."""
+        each = [loader.waited for loader in (self._train, self._plain, self._validation) if loader is not None]
+        return sum(one.data_seconds for one in each), sum(one.guard_seconds for one in each)
 
     def _diverged(self, step: int, came: str) -> TrainingError:
         return TrainingError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nas.terminal import class_table, duration, percent, table
+from nas.terminal import class_table, duration, percent, table, waiting, waiting_advice
 from nas.training.scores import Scores
 
 
@@ -34,3 +34,24 @@ def test_durations(seconds, text):
 
 def test_percent():
     assert (percent(0.1234), percent(None)) == ("12.3", "-")
+
+
+@pytest.mark.parametrize(
+    ("data", "lane", "text"),
+    [
+        (None, None, ""),
+        (0.004, 0.0, ""),
+        (0.071, 0.0, "waited 7.1 % for data"),
+        (0.0, 0.3, "waited 30.0 % for timings"),
+        (0.071, 0.02, "waited 7.1 % for data and 2.0 % for timings"),
+    ],
+)
+def test_waiting_is_told_where_there_is_some(data, lane, text):
+    assert waiting(data, lane) == text
+
+
+def test_who_waits_for_more_than_a_twentieth_of_the_time_is_told_what_to_do():
+    assert waiting_advice(0.05, 0.05) == waiting_advice(None, None) == ""
+    assert "12.0 % of the time of training was spent waiting for data: give" in waiting_advice(0.12, 0.0)
+    assert "cache_gigabytes" not in waiting_advice(0.0, 0.12)
+    assert waiting_advice(0.12, 0.12).count("%") == 2

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +181,44 @@ def test_batches_keep_their_contents(load_tiny: Callable[..., Dataset], backend:
     next(batches)
     assert torch.equal(images, kept[0])
     assert torch.equal(labels, kept[1])
+
+
+@both
+def test_batches_made_ahead_are_the_same(load_tiny: Callable[..., Dataset], backend: str) -> None:
+    dataset = load_tiny()
+    loader = make_loader(dataset, "train", batch_size=2, augmentation=VARIED, seed=1, backend=backend)  # type: ignore[arg-type]
+    batches = loader.epoch(4)
+    with batches.ahead(nullcontext):
+        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    fresh = whole_epoch(dataset, backend, 4, augmentation=VARIED, seed=1)
+    assert torch.equal(images, fresh[0])
+    assert torch.equal(labels, fresh[1])
+
+
+@both
+def test_a_part_of_an_epoch_is_its_beginning(load_tiny: Callable[..., Dataset], backend: str) -> None:
+    loader = make_loader(load_tiny(), "train", batch_size=2, augmentation=VARIED, backend=backend)  # type: ignore[arg-type]
+    first, *_ = loader.epoch(3)
+    (only,) = loader.epoch(3, 1)
+    assert torch.equal(first[0], only[0])
+
+
+@both
+def test_what_is_not_scaled_is_the_same_whether_its_batch_is_resized(
+    load_tiny: Callable[..., Dataset], tiny_root: Path, backend: str
+) -> None:
+    """No window of a batch that is not scaled at all is resampled."""
+    path = tiny_root / "val" / "images" / "0.png"
+    for each in (path, tiny_root / "val" / "labels" / "0.png"):
+        picture = Image.open(each)
+        picture.resize((48, 32), Image.Resampling.NEAREST).save(each)
+    dataset = load_tiny()
+    mixed = whole_epoch(dataset, backend, split="validation", batch_size=3)
+    alone = whole_epoch(dataset, backend, split="validation", batch_size=1)
+    assert torch.equal(mixed[0], alone[0])
+    assert torch.equal(mixed[1], alone[1])
+    exact = np.array(Image.open(tiny_root / "val" / "images" / "1.png"))
+    assert (pictures(alone[0])[1].permute(1, 2, 0) - torch.from_numpy(exact)).abs().max() < 1e-4
 
 
 @both

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from nas.data import Dataset, check, make_loader, read_image, read_label
-from nas.data.decoding import decode_label, decode_picture, encode, plain_image
+from nas.data.decoding import decode_label, decode_picture
 from space.errors import DataError
 
 HERE = Path("here.png")
@@ -52,7 +52,6 @@ def test_pictures_come_as_viewers_show_them(orientation: int, kind: str) -> None
     shown = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     np.testing.assert_array_equal(picture.pixels, shown)
     assert picture.orientation == orientation
-    assert (plain_image(data, HERE) is None) == (orientation != 1 or kind == "PNG")
 
 
 @pytest.mark.parametrize("value", [0, 9, 300])
@@ -82,7 +81,7 @@ def test_a_label_of_the_stored_picture_is_told_from_one_of_what_viewers_show(
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP", "PPM", "EPS", "PDF", "ICO"])
 def test_only_jpeg_and_png_are_opened_whatever_the_name(kind: str) -> None:
     data = saved(PIXELS, kind)
-    for decode in (decode_picture, decode_label, plain_image):
+    for decode in (decode_picture, decode_label):
         with pytest.raises(DataError, match="no readable JPEG or PNG"):
             decode(data, HERE)
 
@@ -107,7 +106,7 @@ def test_a_jpeg_is_never_a_label(name: str) -> None:
 
 @pytest.mark.parametrize("size", [(9500, 9500), (20_000, 20_000), (1, 2**31 - 1), (2**31 - 1, 2**31 - 1)])
 def test_huge_pictures_are_refused_before_they_are_decoded(size: tuple[int, int]) -> None:
-    for decode in (decode_picture, decode_label, plain_image):
+    for decode in (decode_picture, decode_label):
         with pytest.raises(DataError, match="pixels"):
             decode(png_of_size(*size), HERE)
 
@@ -120,9 +119,8 @@ def test_files_too_short_for_what_they_promise_are_refused_before_they_are_decod
     else:
         frame = data.index(b"\xff\xc0")
         data[frame + 5 : frame + 9] = struct.pack(">HH", 8000, 8000)
-    for decode in (decode_picture, plain_image):
-        with pytest.raises(DataError, match="bytes cannot hold 8000x8000 pixels"):
-            decode(bytes(data), HERE)
+    with pytest.raises(DataError, match="bytes cannot hold 8000x8000 pixels"):
+        decode_picture(bytes(data), HERE)
 
 
 def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
@@ -224,9 +222,3 @@ def test_a_palette_that_contradicts_the_list_is_refused(tiny_root: Path, load_ti
         else:
             with pytest.raises(DataError, match="palette entry 1"):
                 read_label(load_tiny(), path, None)
-
-
-def test_what_we_write_is_plain() -> None:
-    assert plain_image(encode(PIXELS), HERE) == (6, 10)
-    assert plain_image(saved(PIXELS, "JPEG", quality=90), HERE) == (6, 10)
-    assert plain_image(saved(PIXELS, "JPEG", progressive=True), HERE) == (6, 10)

@@ -11,7 +11,9 @@ import pytest
 from nas.report import Summary, leaderboard_text, summarize
 from nas.report.pareto import pareto
 from nas.report.summary import headline
+from nas.report.waiting import waiting_words
 from nas.runs.folder import RunFolder
+from nas.runs.trial import append_epoch, read_progress
 from space import Architecture, strict
 
 
@@ -46,6 +48,22 @@ def test_the_winner_leads_the_leaderboard_and_appears_once(full: RunFolder) -> N
     assert "9.77 ms" in headline(summary)
     assert "60.1% mIoU" in headline(summary)
     assert "budget 10ms: passed" in headline(summary)
+
+
+def test_waiting_is_told_with_advice_where_trainings_recorded_it(full: RunFolder) -> None:
+    before = summarize(full)
+    assert (before.waited_for_data, before.waited_for_lane) == (None, None)
+    assert waiting_words(None, None) == ""
+    folder = full.phase_path(full.trials()[0], "search")
+    for epoch, waited in zip(read_progress(folder).history, (0.1, 0.2, 0.3), strict=True):
+        append_epoch(folder, replace(epoch, waited_for_data=waited, waited_for_lane=0.01))
+    summary = summarize(full)
+    assert (summary.waited_for_data, summary.waited_for_lane) == (0.2, 0.01)
+    assert waiting_words(0.2, 0.01) == (
+        "Of their time trainings spent 20.0 % waiting for data and 1.0 % waiting for timings."
+    )
+    (told,) = set(summary.notes) - set(before.notes)
+    assert told.startswith("20.0 % of the time of training was spent waiting for data: ")
 
 
 def test_random_and_guided_search_are_compared_over_equally_many(full: RunFolder) -> None:

@@ -51,6 +51,14 @@ def whole(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_how_long_an_epoch_waited_is_recorded(whole: Path) -> None:
+    history = read_progress(whole).history
+    assert all(0 < epoch.waited_for_data <= 1 for epoch in history)
+    assert all(0 <= epoch.waited_for_lane <= 1 for epoch in history)
+    recorded = (whole / PROGRESS).read_text()
+    assert recorded.count("waited_for_data") == EPOCHS
+
+
 def same(one: Path, other: Path) -> bool:
     """Whether two folders hold the same weights and the same epochs."""
     left, right = load_weights(one / WEIGHTS), load_weights(other / WEIGHTS)

@@ -1,0 +1,124 @@
+"""The batches of an epoch, made when they are asked for or ahead of that, and how long was waited for them."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Batch = tuple[Tensor, Tensor]
+
+Guard = Callable[[], AbstractContextManager[object]]
+"""Gives the context in which one batch is made, or worked on, such as `nas.latency.machine.lane.training_step`."""
+
+AHEAD = 2
+"""Batches made before they are asked for: one that waits and one under way, so that an uneven pace evens out."""
+
+
+@dataclass(kw_only=True)
+class Waited:
+    """How long was waited for the batches of a loader so far."""
+
+    data_seconds: float = 0.0
+    """Because they were not made yet."""
+    guard_seconds: float = 0.0
+    """Because the guard of making or working on one could not be entered: somebody timed a network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a thread made."""
+
+    batch: Batch | None
+    """None after the last one, and where something broke."""
+    error: BaseException | None
+    guarded_from: float
+    guarded_to: float
+    """When it waited for its guard, by time.perf_counter()."""
+
+
+class Batches(Iterator["Batch"]):
+    """Images and labels, batch by batch, as `nas.data.loader.Loader.epoch` says. Nothing is made before it is asked
+    for, unless in the context of `ahead`.
+    """
+
+    def __init__(self, parts: Iterable[list[int]], make: Callable[[list[int]], Batch], waited: Waited) -> None:
+        """`make` gives the batch of some samples; `waited` is added to."""
+        self._parts = iter(parts)
+        self._make = make
+        self._made: queue.SimpleQueue[Made] | None = None
+        self._room = threading.Semaphore(AHEAD)
+        self._ended = threading.Event()
+        self._waited = waited
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        if self._made is None:
+            batch = self._make(next(self._parts))
+            self._waited.data_seconds += time.perf_counter() - start
+            return batch
+        made = self._made.get()
+        end = time.perf_counter()
+        guarded = max(0.0, min(end, made.guarded_to) - max(start, made.guarded_from))
+        self._waited.guard_seconds += guarded
+        self._waited.data_seconds += end - start - guarded
+        if made.error is not None:
+            raise made.error
+        if made.batch is None:
+            self._made.put(made)  # for whoever asks once more
+            raise StopIteration
+        self._room.release()
+        return made.batch
+
+    @contextlib.contextmanager
+    def ahead(self, guard: Guard) -> Iterator[None]:
+        """Batches are made in a thread, up to AHEAD before they are asked for, each inside a `guard()`.
+
+        Do not ask for one inside such a guard: the thread might be waiting for it. At the end of the context, which can
+        be before the last batch, nothing of it runs any more.
+        """
+        assert self._made is None, "once"
+        self._made = queue.SimpleQueue()
+        thread = threading.Thread(target=self._work, args=(self._made, guard), name="batches", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            self._room.release()
+            thread.join()
+
+    @contextlib.contextmanager
+    def worked_on(self, guard: Guard) -> Iterator[None]:
+        """Inside a `guard()`, which is waited for."""
+        start = time.perf_counter()
+        with guard():
+            self._waited.guard_seconds += time.perf_counter() - start
+            yield
+
+    def _work(self, made: queue.SimpleQueue[Made], guard: Guard) -> None:
+        before = after = 0.0
+        try:
+            for part in self._parts:
+                self._room.acquire()
+                if self._ended.is_set():
+                    return
+                before = after = time.perf_counter()
+                with guard():
+                    after = time.perf_counter()
+                    batch = self._make(part)
+                made.put(Made(batch=batch, error=None, guarded_from=before, guarded_to=after))
+            made.put(Made(batch=None, error=None, guarded_from=0.0, guarded_to=0.0))
+        except BaseException as error:  # raised where the batch is asked for
+            made.put(Made(batch=None, error=error, guarded_from=before, guarded_to=after))

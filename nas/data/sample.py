@@ -1,0 +1,81 @@
+"""One image with its label: decoded, and what was found in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.data.dataset import Dataset
+from nas.data.decoding import Convention, decode_label, decode_picture
+from nas.data.files import check_same_size, classes_of, read_bytes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pair:
+    """The pixels of one sample."""
+
+    image: NDArray[np.uint8]
+    """(H, W, 3), RGB, upright."""
+    label: NDArray[np.uint8]
+    """(H, W), classes, void = IGNORE."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.label.shape[0], self.label.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image with its label, as they were decoded."""
+
+    label_path: Path
+    size: tuple[int, int]
+    """Height and width of the upright image, in pixels."""
+    orientation: int
+    convention: Convention
+    palette: tuple[tuple[int, tuple[int, int, int]], ...]
+    pixels: tuple[int, ...]
+    """Labelled pixels of each class, (C,)."""
+    values: tuple[int, ...]
+    """Label values that occur, as they are stored."""
+    image_digest: str
+    label_digest: str
+
+
+def decode_pair(dataset: Dataset, image_path: Path, label_path: Path) -> tuple[Pair, Sample]:
+    """Read and decode both files.
+
+    Raises: DataError naming the file that is missing, unreadable, truncated, not of its partner's size, or that holds a
+    label value that is no class.
+    """
+    image_data, label_data = read_bytes(image_path), read_bytes(label_path)
+    picture = decode_picture(image_data, image_path)
+    raw = decode_label(label_data, label_path, dataset.label_colours)
+    pair = Pair(image=picture.pixels, label=classes_of(dataset, raw, label_path))
+    check_same_size((image_path, label_path), picture.pixels.shape[:2], pair.label.shape, picture.orientation)
+    sample = Sample(
+        label_path=label_path,
+        size=pair.size,
+        orientation=picture.orientation,
+        convention=raw.convention,
+        palette=raw.palette,
+        pixels=tuple(np.bincount(pair.label.ravel(), minlength=256)[: dataset.num_classes].tolist()),
+        values=tuple(np.flatnonzero(np.bincount(raw.values.ravel(), minlength=256)).tolist()),
+        image_digest=digest([image_data]),
+        label_digest=digest([str(pair.label.shape).encode(), pair.label.tobytes()]),
+    )
+    return pair, sample
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """Of bytes, in hexadecimal digits."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        hashed.update(part)
+    return hashed.hexdigest()

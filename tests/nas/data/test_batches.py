@@ -1,0 +1,153 @@
+"""Batches made ahead: the same ones in the same order, never while somebody times a network."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+
+import pytest
+import torch
+from torch import Tensor
+
+from nas.data.batches import AHEAD, Batches, Waited
+from nas.latency.machine import lane
+from nas.training.steps import guarded
+from space.errors import DataError
+
+PARTS = [[0], [1], [2], [3], [4], [5]]
+
+
+class Maker:
+    """Makes batches that tell their sample, and remembers which."""
+
+    def __init__(self, breaks_at: int | None = None) -> None:
+        self.made: list[int] = []
+        self.waited = Waited()
+        self._breaks_at = breaks_at
+
+    def make(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        if indices[0] == self._breaks_at:
+            raise DataError(f"picture {indices[0]} is damaged")
+        self.made += indices
+        return torch.tensor(indices), torch.tensor(indices)
+
+    def batches(self) -> Batches:
+        return Batches(PARTS, self.make, self.waited)
+
+
+def numbers(batches: Iterator[tuple[Tensor, Tensor]]) -> list[int]:
+    return [int(images) for images, _ in batches]
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "batches"]
+
+
+def test_they_are_the_same_in_the_same_order() -> None:
+    assert numbers(Maker().batches()) == [0, 1, 2, 3, 4, 5]
+    with closing(guarded(Maker().batches(), nullcontext)) as steps:
+        assert numbers(steps) == [0, 1, 2, 3, 4, 5]
+    assert threads() == []
+
+
+def test_nothing_is_made_before_it_is_asked_for_by_itself() -> None:
+    maker = Maker()
+    batches = maker.batches()
+    assert maker.made == []
+    next(batches)
+    assert maker.made == [0]
+
+
+def test_no_more_are_made_ahead_than_agreed() -> None:
+    maker = Maker()
+    batches = maker.batches()
+    with batches.ahead(nullcontext):
+        next(batches)
+        time.sleep(0.05)
+        assert len(maker.made) <= 1 + AHEAD
+    assert len(maker.made) <= 1 + AHEAD
+
+
+def test_none_is_made_while_a_network_is_timed() -> None:
+    maker = Maker()
+    batches = maker.batches()
+    with batches.ahead(lane.training_step):
+        next(batches)
+        with lane.alone():
+            made = list(maker.made)
+            time.sleep(0.05)
+            assert maker.made == made
+        assert numbers(batches) == [1, 2, 3, 4, 5]
+
+
+def test_each_is_made_and_worked_on_in_a_guard_of_its_own() -> None:
+    """A lock is such a guard that only one can be in: whoever asked for a batch inside it would wait for ever."""
+    lock, entered = threading.Lock(), []
+
+    @contextmanager
+    def guard() -> Iterator[None]:
+        with lock:
+            entered.append(threading.current_thread().name)
+            yield
+
+    maker = Maker()
+    with closing(guarded(maker.batches(), guard)) as steps:
+        for _ in steps:
+            assert lock.locked()
+    assert entered.count("batches") == len(PARTS)
+    assert len(entered) == 2 * len(PARTS)
+
+
+def test_a_loop_that_breaks_leaves_nothing_at_work() -> None:
+    maker = Maker()
+    with closing(guarded(maker.batches(), lane.training_step)) as steps:
+        for _ in steps:
+            break
+    assert threads() == []
+    with lane.alone():
+        assert len(maker.made) < len(PARTS)
+
+
+def test_a_step_that_fails_leaves_nothing_at_work() -> None:
+    def work() -> None:
+        with closing(guarded(Maker().batches(), lane.training_step)) as steps:
+            for _ in steps:
+                raise ValueError("the network diverged")
+
+    with pytest.raises(ValueError, match="diverged"):
+        work()
+    assert threads() == []
+    with lane.alone():
+        pass
+
+
+def test_an_error_is_raised_where_its_batch_is_asked_for() -> None:
+    batches = Maker(breaks_at=2).batches()
+    with batches.ahead(nullcontext):
+        assert [int(next(batches)[0]) for _ in range(2)] == [0, 1]
+        with pytest.raises(DataError, match="picture 2 is damaged"):
+            next(batches)
+
+
+def test_waiting_is_told_apart() -> None:
+    @contextmanager
+    def slow() -> Iterator[None]:
+        time.sleep(0.02)
+        yield
+
+    maker = Maker()
+    with closing(guarded(maker.batches(), slow)) as steps:
+        numbers(steps)
+    assert maker.waited.guard_seconds > 0.02 * len(PARTS)
+
+    late = Waited()
+
+    def make(indices: list[int]) -> tuple[Tensor, Tensor]:
+        time.sleep(0.02)
+        return Maker().make(indices)
+
+    numbers(Batches(PARTS, make, late))
+    assert late.data_seconds > 0.02 * len(PARTS)
+    assert late.guard_seconds == 0

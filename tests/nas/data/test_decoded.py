@@ -1,0 +1,134 @@
+"""Pictures are decoded once per machine, and shown the same whether they are kept or not."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nas.data import Dataset, DataSpec, check, class_shares, decoded, load, make_loader, read_label
+from space.errors import DataError
+
+PICTURE_BYTES = 4 * 64 * 96
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    decoded._said.cache_clear()
+    return tmp_path / "cache" / "framebudget"
+
+
+def shown(dataset: Dataset, split: str = "train") -> tuple[Tensor, Tensor]:
+    batches = list(make_loader(dataset, split, batch_size=2, augmentation=None, backend="torch").epoch(0))  # type: ignore[arg-type]
+    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
+
+
+def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
+    return torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
+def spoil(root: Path) -> None:
+    """Have nothing readable in the files, without it showing in their sizes and times."""
+    for path in root.rglob("*.*g"):
+        status = path.stat()
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_what_was_checked_or_shown_is_not_decoded_again(tiny_root: Path, load_tiny: Callable[..., Dataset]) -> None:
+    dataset = load_tiny()
+    first, shares = shown(replace(dataset, cache_gigabytes=0)), class_shares(replace(dataset, cache_gigabytes=0))
+    findings = check(dataset)
+    spoil(tiny_root)
+    assert check(dataset) == findings
+    assert same(shown(dataset), first)
+    assert class_shares(dataset).tolist() == shares.tolist()
+    with pytest.raises(DataError, match="no readable"):
+        check(replace(dataset, cache_gigabytes=0))
+
+
+def test_a_file_that_changed_is_read_again(tiny_root: Path, load_tiny: Callable[..., Dataset]) -> None:
+    dataset = load_tiny()
+    before = check(dataset)
+    path = tiny_root / "train" / "labels" / "0.png"
+    Image.fromarray(np.full((64, 96), 2, np.uint8)).save(path)
+    assert check(dataset).fingerprint != before.fingerprint
+    assert (read_label(dataset, path, None) == 2).all()
+    assert any((label == 2).all() for label in shown(dataset)[1])
+    path.unlink()
+    with pytest.raises(DataError, match=f"{path} is missing"):
+        shown(dataset)
+
+
+def test_the_same_files_under_another_class_list_are_other_labels(tiny_root: Path) -> None:
+    def classes(text: str) -> set[int]:
+        (tiny_root / "classes.yaml").write_text(text)
+        return set(shown(load(DataSpec(name="folder", root=str(tiny_root), size=(64, 96))))[1].unique().tolist())
+
+    (tiny_root / "classes.txt").unlink()
+    assert classes("classes: [a, b, c, d]") == {0, 1, 2, 3, 255}
+    assert classes("classes: [a, b, c, d]\nvoid: [d]") == {0, 1, 2, 255}
+
+
+@pytest.mark.parametrize("kind", ["pictures", "samples"])
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"x" + data[1:]])
+def test_what_is_damaged_is_made_from_the_files_again(
+    kind: str, damage: Callable[[bytes], bytes], cache: Path, tiny_root: Path, load_tiny: Callable[..., Dataset]
+) -> None:
+    dataset = load_tiny()
+    findings, first = check(dataset), shown(dataset)
+    kept = list((cache / kind).glob("??/*"))
+    assert len(kept) == 8
+    for file in kept:
+        file.write_bytes(damage(file.read_bytes()))
+    assert check(dataset) == findings
+    assert same(shown(dataset), first)
+    assert same(shown(dataset, "validation"), shown(replace(dataset, cache_gigabytes=0), "validation"))
+    spoil(tiny_root)  # what was damaged is whole again
+    assert check(dataset) == findings
+    assert same(shown(dataset), first)
+
+
+def test_a_cache_smaller_than_the_data_holds_what_it_may_and_all_is_shown(
+    cache: Path, load_tiny: Callable[..., Dataset], caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = load_tiny()
+    small = replace(dataset, cache_gigabytes=2.2 * PICTURE_BYTES / 1e9)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            check(small)
+            assert same(shown(small), shown(replace(dataset, cache_gigabytes=0)))
+    assert len(list((cache / "pictures").glob("??/*"))) == 2
+    assert sum(file.stat().st_size for file in cache.rglob("??/*")) <= 2.2 * PICTURE_BYTES
+    assert caplog.text.count("see data.cache_gigabytes") == 1
+
+
+def test_where_nothing_can_be_kept_training_goes_on(
+    tmp_path: Path,
+    load_tiny: Callable[..., Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    dataset = load_tiny()
+    with caplog.at_level(logging.WARNING):
+        assert same(shown(dataset), shown(replace(dataset, cache_gigabytes=0)))
+        check(dataset)
+    assert caplog.text.count("make room, or set XDG_CACHE_HOME") == 1
+
+
+def test_how_much_may_be_kept_is_part_of_a_study() -> None:
+    assert load(DataSpec(train_images=1, validation_images=1, size=(32, 48), cache_gigabytes=2)).cache_gigabytes == 2
+    for wrong in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(DataError, match="cache_gigabytes: expected 0 or more"):
+            DataSpec(cache_gigabytes=wrong)

@@ -1,0 +1,102 @@
+"""A folder that holds no more than it may, whoever writes to it and however they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from nas.storage import bounded
+from nas.storage.bounded import BoundedFolder
+
+ROOT = Path(__file__).resolve().parents[3]
+LONG_AGO = time.time() - 2 * bounded.UNUSED_SECONDS
+
+
+def held(root: Path) -> dict[str, int]:
+    """Names and sizes of what is kept."""
+    return {file.name: file.stat().st_size for file in root.glob("??/*")}
+
+
+def content(folder: BoundedFolder, name: str) -> bytes | None:
+    kept = folder.opened(name)
+    return None if kept is None else kept[:]
+
+
+def test_what_is_kept_is_found_by_others(tmp_path: Path) -> None:
+    assert BoundedFolder(tmp_path, 100).keep("aa1", [b"head", memoryview(b"body")])
+    other = BoundedFolder(tmp_path, 100)
+    assert content(other, "aa1") == b"headbody"
+    assert content(other, "aa2") is None
+    assert other.held_bytes() == 8
+
+
+def test_there_is_never_more_than_the_limit(tmp_path: Path) -> None:
+    folder = BoundedFolder(tmp_path, 25)
+    assert [folder.keep(name, [b"x" * 10]) for name in ("aa", "ab", "ac", "ad")] == [True, True, False, False]
+    assert held(tmp_path) == {"aa": 10, "ab": 10}
+
+
+def test_what_was_not_used_for_long_makes_room_and_what_is_in_use_does_not(tmp_path: Path) -> None:
+    folder = BoundedFolder(tmp_path, 30)
+    for age, name in enumerate(("aa", "bb", "cc")):
+        folder.keep(name, [b"x" * 10])
+        os.utime(tmp_path / name / name, (LONG_AGO - age, LONG_AGO - age))
+    assert content(folder, "cc") is not None  # and so it is in use
+    assert BoundedFolder(tmp_path, 30).keep("dd", [b"y" * 10])
+    assert held(tmp_path).keys() == {"aa", "cc", "dd"}
+
+
+def test_many_writers_keep_to_the_limit_together(tmp_path: Path) -> None:
+    def write(writer: int) -> int:
+        folder = BoundedFolder(tmp_path, 1000)
+        return sum(folder.keep(f"{writer}{index:02}", [b"x" * 30]) for index in range(20))
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        kept = sum(pool.map(write, range(4)))
+    assert kept == len(held(tmp_path)) == 33
+    assert sum(held(tmp_path).values()) == 990
+
+
+def test_a_writer_that_is_killed_leaves_no_half_file_and_takes_no_room_for_good(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\nfrom pathlib import Path\nfrom nas.storage.bounded import BoundedFolder\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"BoundedFolder(Path({str(tmp_path)!r}), 25).keep('aa', [b'x' * 20])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == -signal.SIGKILL
+    folder = BoundedFolder(tmp_path, 25)
+    assert content(folder, "aa") is None
+    assert folder.held_bytes() == 20
+    assert folder.keep("ab", [b"y" * 20])
+    assert held(tmp_path) == {"ab": 20}
+
+
+@pytest.mark.parametrize("ledger", [b"", b"nonsense", b"-5"])
+def test_a_damaged_ledger_is_made_again(ledger: bytes, tmp_path: Path) -> None:
+    BoundedFolder(tmp_path, 25).keep("aa", [b"x" * 20])
+    (tmp_path / bounded.LEDGER).write_bytes(ledger)
+    assert not BoundedFolder(tmp_path, 25).keep("ab", [b"y" * 20])
+    assert BoundedFolder(tmp_path, 45).keep("ab", [b"y" * 20])
+
+
+def test_an_empty_file_is_none(tmp_path: Path) -> None:
+    folder = BoundedFolder(tmp_path, 25)
+    folder.keep("aa", [b"x"])
+    os.truncate(tmp_path / "aa" / "aa", 0)
+    assert content(folder, "aa") is None
+
+
+def test_a_folder_that_cannot_be_is_an_error_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    folder = BoundedFolder(tmp_path / "file" / "pictures", 25)
+    assert content(folder, "aa") is None
+    with pytest.raises(OSError, match="Not a directory"):
+        folder.keep("aa", [b"x"])
