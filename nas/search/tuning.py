@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nas.data import load
+from nas.runs.beginning import kept_tensors
 from nas.runs.epochs import commit_epoch, go_on
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Phase, read_progress
@@ -290,6 +291,7 @@ class TrialRunner(tune.Trainable):
                 device=config["device"],
                 threads=config["threads"],
                 weights=starting_weights(run, trial, phase),
+                init=kept_tensors(run.root) if study.recipe.init and phase == "search" else None,
                 teacher=parent_network(run, trial, dataset.num_classes) if trial.origin == "pruned" else None,
                 guard=lane.training_step,
             )
