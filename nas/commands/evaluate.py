@@ -125,15 +125,19 @@ def _view(options: argparse.Namespace, size: tuple[int, int]) -> View | None:
 def _confusion(trained: Trained, dataset: Dataset, split: SplitName, view: View | None, device: str) -> ConfusionMatrix:
     from nas.host.cores import usable_cores
     from nas.latency.machine import lane
-    from nas.training.evaluation import confusion
+    from nas.terminal import Progress
+    from nas.training.evaluation import BATCH_SIZE, confusion
     from nas.training.own_size import confusion_at_own_size
 
-    network, threads = trained.network(dataset.num_classes), usable_cores()
-    if view is None:
-        return confusion(network, dataset, device=device, split=split, threads=threads, guard=lane.training_step)
-    return confusion_at_own_size(
-        network, dataset, split, view, device=device, threads=threads, guard=lane.training_step
-    )
+    network, threads, progress = trained.network(dataset.num_classes), usable_cores(), Progress()
+    progress.begin("scored", len(dataset.split(split)))
+    guard = progress.counting(lane.training_step, BATCH_SIZE if view is None else 1)
+    try:
+        if view is None:
+            return confusion(network, dataset, device=device, split=split, threads=threads, guard=guard)
+        return confusion_at_own_size(network, dataset, split, view, device=device, threads=threads, guard=guard)
+    finally:
+        progress.end()
 
 
 def _evaluation(

@@ -13,6 +13,7 @@ from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nas.terminal import Progress
     from nas.training.pretrained import Started
     from nas.training.recipe import Recipe
     from nas.training.trainer import Trainer
@@ -80,15 +81,15 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.runs.epochs import go_on
     from nas.storage.ownership import owned
+    from nas.terminal import Progress
     from nas.training.trainer import Trainer
 
-    threads = usable_cores()
+    threads, progress = usable_cores(), Progress()
+    guard = progress.counting(lane.training_step, recipe.batch_size)
 
     def trainer_of() -> Trainer:
         init = None if beginning is None else kept_tensors(out)
-        trainer = Trainer(
-            architecture, dataset, recipe, device=device, threads=threads, init=init, guard=lane.training_step
-        )
+        trainer = Trainer(architecture, dataset, recipe, device=device, threads=threads, init=init, guard=guard)
         if trainer.started is not None and not trainer.started.layers:
             raise UserError(
                 f"--init: expected weights of a network that {options.architecture} begins like, got {recipe.init}, of "
@@ -113,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
         if kept and not trainer.epoch:
             print(f"{out / CHECKPOINT} is damaged: the training begins anew")
         _introduce(trainer, options)
-        _train(trainer, out)
+        _train(trainer, out, progress)
         _finish(trainer, out)
 
 
@@ -165,14 +166,19 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})
 
 
-def _train(trainer: Trainer, out: Path) -> None:
+def _train(trainer: Trainer, out: Path, progress: Progress) -> None:
     from nas.runs.epochs import commit_epoch
     from nas.terminal import duration, percent
 
     width = len(str(trainer.recipe.epochs))
     seconds: list[float] = []
     while not trainer.finished:
-        report = trainer.run_epoch()
+        images = len(trainer.dataset.train) + len(trainer.dataset.validation)
+        progress.begin(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", images)
+        try:
+            report = trainer.run_epoch()
+        finally:
+            progress.end()
         seconds.append(report.seconds)
         commit_epoch(out, trainer)
         left = sum(seconds) / len(seconds) * (report.epochs - report.epoch)

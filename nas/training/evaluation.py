@@ -16,13 +16,15 @@ from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
 from nas.training.steps import Guard, guarded
 
+BATCH_SIZE = 4
+
 
 def evaluate(
     network: nn.Module,
     dataset: Dataset,
     *,
     device: str | torch.device = "cpu",
-    batch_size: int = 4,
+    batch_size: int = BATCH_SIZE,
     split: Literal["train", "validation", "test"] = "validation",
     threads: int = 1,
     guard: Guard = nullcontext,
@@ -44,7 +46,7 @@ def confusion(
     dataset: Dataset,
     *,
     device: str | torch.device = "cpu",
-    batch_size: int = 4,
+    batch_size: int = BATCH_SIZE,
     split: Literal["train", "validation", "test"] = "validation",
     threads: int = 1,
     guard: Guard = nullcontext,

@@ -103,7 +103,7 @@ def confusion_at_own_size(
     """The labels of a split against what `network` sees, each picture at its own size, in float32.
 
     The network is moved to `device` and its mode is kept. `threads` pictures are decoded at a time. `guard()` is
-    entered around them and what is computed of them.
+    entered around each and what is computed of it.
 
     Raises: DataError when a file cannot be read.
     """
@@ -113,9 +113,8 @@ def confusion_at_own_size(
     network.eval()
     try:
         with torch.inference_mode(), closing(guarded(_read(dataset, split, threads), guard)) as steps:
-            for pictures in steps:
-                for image, label in pictures:
-                    matrix.update(_classes(network, image, view), torch.from_numpy(label).to(device))
+            for image, label in steps:
+                matrix.update(_classes(network, image, view), torch.from_numpy(label).to(device))
     finally:
         network.train(training)
     return matrix
@@ -178,8 +177,8 @@ def _sized(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
-def _read(dataset: Dataset, split: str, threads: int) -> Iterator[list[tuple[Picture, Picture]]]:
-    """Pictures (H, W, 3) and their classes (H, W), a few at a time."""
+def _read(dataset: Dataset, split: str, threads: int) -> Iterator[tuple[Picture, Picture]]:
+    """Pictures (H, W, 3) and their classes (H, W), a few of which are decoded at a time."""
     files = list(zip(dataset.split(split).images, dataset.split(split).labels, strict=True))
 
     def one(pair: tuple[Path, Path]) -> tuple[Picture, Picture]:
@@ -187,7 +186,7 @@ def _read(dataset: Dataset, split: str, threads: int) -> Iterator[list[tuple[Pic
 
     with ThreadPoolExecutor(max_workers=threads) as pool:
         for start in range(0, len(files), threads):
-            yield list(pool.map(one, files[start : start + threads]))
+            yield from list(pool.map(one, files[start : start + threads]))  # none is decoded between two steps
 
 
 def _listed(numbers: tuple[float, ...]) -> str:

@@ -1,10 +1,13 @@
-"""Plain text tables."""
+"""Plain text tables, and how far long work is."""
 
 from __future__ import annotations
 
+import io
+from contextlib import nullcontext
+
 import pytest
 
-from nas.terminal import class_table, duration, percent, table
+from nas.terminal import Progress, class_table, duration, percent, table
 from nas.training.scores import Scores
 
 
@@ -34,3 +37,44 @@ def test_durations(seconds, text):
 
 def test_percent():
     assert (percent(0.1234), percent(None)) == ("12.3", "-")
+
+
+class Screen(io.StringIO):
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def followed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float) -> str:
+    """What is told of 6 steps of 4 images that take so long, and how it ends."""
+    screen, now = Screen(terminal), iter(range(1000))
+    monkeypatch.setattr("sys.stderr", screen)
+    progress = Progress(lambda: next(now) * seconds)
+    guard = progress.counting(nullcontext, 4)
+    with guard():
+        pass  # before it begins, nothing is told
+    progress.begin("epoch 1/2", 22)
+    for _ in range(6):
+        with guard():
+            pass
+    progress.end()
+    return screen.getvalue()
+
+
+def test_a_log_has_a_line_every_thirty_seconds_of_work(monkeypatch):
+    told = followed(monkeypatch, terminal=False, seconds=12).splitlines()
+    assert told == [
+        "epoch 1/2: 12 of 22 images, 0.333 images/s, 30 s left",
+        "epoch 1/2: 22 of 22 images, 0.306 images/s, 0 s left",
+    ]
+    assert followed(monkeypatch, terminal=False, seconds=1) == ""
+
+
+def test_a_terminal_has_one_line_that_is_gone_in_the_end(monkeypatch):
+    told = followed(monkeypatch, terminal=True, seconds=1)
+    assert "\n" not in told
+    assert told.count("\r\x1b[Kepoch 1/2: ") == 6
+    assert told.endswith("\r\x1b[K")
