@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from numpy.typing import NDArray
 
 from nas.report.drawing import FONT_PIXELS, framed, look
 from nas.report.labels import shortened
@@ -39,7 +40,6 @@ def confusion_chart(classes: Sequence[str], counts: Sequence[Sequence[int]], tit
             names_width + side + beside, names_width + side + 50, names_width, names_width, beside, 50
         )
         shades = LinearSegmentedColormap.from_list("shares", [LIGHT["ground"], LIGHT["guided"]])
-        edges = {"edgecolors": LIGHT["line"], "linewidth": 0.5} if numbered else {}
         axes.pcolormesh(
             np.arange(count + 1),
             np.arange(count + 1),
@@ -48,7 +48,8 @@ def confusion_chart(classes: Sequence[str], counts: Sequence[Sequence[int]], tit
             vmin=0,
             vmax=100,
             rasterized=not numbered,
-            **edges,
+            edgecolors=LIGHT["line"] if numbered else "none",
+            linewidth=0.5,
         )
         axes.set_xlim(0, count)
         axes.set_ylim(count, 0)
@@ -69,7 +70,7 @@ def confusion_chart(classes: Sequence[str], counts: Sequence[Sequence[int]], tit
     return written.getvalue()
 
 
-def _write_shares(axes: Axes, percents: np.ndarray) -> None:
+def _write_shares(axes: Axes, percents: NDArray[np.float64]) -> None:
     for (row, column), share in np.ndenumerate(percents):
         if share >= SHOWN_PERCENT:
             axes.text(

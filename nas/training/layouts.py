@@ -129,7 +129,8 @@ def _swiftnet(tensors: Mapping[str, Tensor], architecture: Architecture, expecte
     ordered = enumerate(sorted(blends, reverse=True))
     rows += [unit(f"decoder.blend{stride}", f"{steps}.{index}.blend_conv") for index, stride in ordered]
     rows.append({"head.norm": "logits.norm"})
-    mean = std = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     if "backbone.img_mean" in tensors and "backbone.img_std" in tensors:
         scale = float(tensors["backbone.img_scale"].flatten()[0]) if "backbone.img_scale" in tensors else 1.0
         mean = tuple(float(each) * scale / 255 for each in tensors["backbone.img_mean"].flatten())

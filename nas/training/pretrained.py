@@ -54,9 +54,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{path}: expected a file with weights to start from, got no such file; check the path")
-    state = load_weights(file) if file.suffix == ".safetensors" else _read_saved(file)
-    found = next((state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping)), state)
-    tensors = without_prefix({str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)})
+    state: Mapping[str, object] = load_weights(file) if file.suffix == ".safetensors" else _read_saved(file)
+    for wrapper in WRAPPERS:
+        inside = state.get(wrapper)
+        if isinstance(inside, Mapping):
+            state = inside
+    tensors = without_prefix({str(name): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)})
     if not tensors:
         raise UserError(f"{path}: expected tensors by name, as a state dict has them, got none; save the state dict")
     for name, tensor in tensors.items():
