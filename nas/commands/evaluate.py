@@ -112,7 +112,7 @@ def _view(options: argparse.Namespace, size: tuple[int, int]) -> View | None:
 
     if options.at == "input":
         return None
-    scales = (1.0,)
+    scales: tuple[float, ...] = (1.0,)
     if options.scales is not None:
         try:
             scales = tuple(float(each) for each in options.scales.split(","))
@@ -162,7 +162,7 @@ def _evaluation(
         miou=scores.miou,
         pixel_accuracy=scores.pixel_accuracy,
         class_iou=dict(zip(dataset.classes, scores.class_iou, strict=True)),
-        category_miou=by_category and by_category.miou,
+        category_miou=by_category.miou if by_category else None,
         category_iou=dict(zip(names, by_category.class_iou, strict=True)) if by_category else {},
     )
 

@@ -87,7 +87,7 @@ def label_at_own_size(network: nn.Module, image: Picture, view: View) -> Picture
     """Classes, uint8 (H, W), of a picture, uint8 (H, W, 3) of any size; the network is put into evaluation mode."""
     network.eval()
     with torch.inference_mode():
-        return _classes(network, image, view).to(torch.uint8).cpu().numpy()  # type: ignore[no-any-return]
+        return _classes(network, image, view).to(torch.uint8).cpu().numpy()
 
 
 def confusion_at_own_size(
