@@ -14,6 +14,7 @@ from nas.latency.protocol import PATIENCE_SECONDS, WITHIN, check_patience, check
 from nas.latency.target import PRECISIONS, Target
 from nas.storage.files import expanded, read_text
 from nas.training import Recipe, load_recipe
+from nas.training.recipe import beside
 from space import Space, UserError, published, strict
 from space.axes import searched
 from space.errors import nearest
@@ -124,13 +125,15 @@ class Study:
 
 
 def load_study(path: str | Path) -> Study:
-    """A study from its YAML file. A relative `data.root` counts from the file's folder, one with `~` from a home.
+    """A study from its YAML file. Relative paths in it (`data.root`, `recipe.init`) count from the file's
+    folder, those with `~` from a home.
 
     Raises: UserError with line and key of what does not fit.
     """
     file = expanded(path)
     text = read_text(file, "a study's YAML file")
     study = strict.parse(text, Study, str(path))
+    study = replace(study, recipe=beside(study.recipe, file.parent))
     root = study.data.root
     if root is not None and not expanded(root).is_absolute():
         study = replace(study, data=replace(study.data, root=str((file.parent / root).resolve())))

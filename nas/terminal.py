@@ -1,9 +1,13 @@
-"""Plain text tables."""
+"""Plain text for terminals: tables, and how far long work is."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +20,8 @@ WORTH_A_WORD = 0.01
 """Share of a training's time below which waiting is not spoken of."""
 STARVED = 0.05
 """The share from which on something should be done about it."""
+REDRAW_SECONDS = 0.2  # of a line that is written over
+TELL_SECONDS = 30.0  # between lines where none can be written over
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?%)?|-|", re.I)
 
 
@@ -75,6 +81,56 @@ def class_table(classes: Sequence[str], scores: Scores) -> str:
     rows = [(name, percent(iou)) for name, iou in zip(classes, scores.class_iou, strict=True)]
     rows += [("mean (mIoU)", percent(scores.miou)), ("pixel accuracy", percent(scores.pixel_accuracy))]
     return table(rows, ("class", "IoU %"))
+
+
+class Progress:
+    """How far work in steps is, on standard error: one line that is written over on a terminal, else one every 30 s."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._what = ""
+        self._images = self._of = 0
+        self._began = self._told = 0.0
+        self._shown = False
+
+    def begin(self, what: str, images: int) -> None:
+        """Work on so many images begins."""
+        self._what, self._images, self._of = what, 0, images
+        self._began = self._told = self._clock()
+
+    def end(self) -> None:
+        """It ended: the line that was written over is gone, so that others can be printed."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self._what, self._shown = "", False
+
+    def counting(
+        self, guard: Callable[[], AbstractContextManager[object]], images: int
+    ) -> Callable[[], AbstractContextManager[object]]:
+        """A guard that is `guard`, and counts the steps that are taken inside it, of so many images each."""
+
+        @contextlib.contextmanager
+        def counted() -> Iterator[None]:
+            with guard():
+                yield
+            self._count(images)
+
+        return counted
+
+    def _count(self, images: int) -> None:
+        self._images = min(self._images + images, self._of)
+        now, terminal = self._clock(), sys.stderr.isatty()
+        if not (self._what and self._images) or now < self._told + (REDRAW_SECONDS if terminal else TELL_SECONDS):
+            return
+        self._told = now
+        rate = self._images / max(now - self._began, 1e-9)
+        left = duration((self._of - self._images) / rate)
+        words = f"{self._what}: {self._images} of {self._of} images, {rate:.3g} images/s, {left} left"
+        if terminal:
+            print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
+        else:
+            print(words, file=sys.stderr, flush=True)
+        self._shown = terminal
 
 
 def data_table(findings: Findings) -> str:

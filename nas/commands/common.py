@@ -130,8 +130,8 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def input_size(text: str) -> tuple[int, int]:
-    """Height and width of `180x240`.
+def input_size(text: str, option: str = "--input") -> tuple[int, int]:
+    """Height and width of `180x240`, which `option` gives.
 
     Raises: UserError for anything else.
     """
@@ -140,7 +140,7 @@ def input_size(text: str) -> tuple[int, int]:
     low, high = INPUT_LIMITS
     found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text.strip())
     if found is None or not low <= min(int(found[1]), int(found[2])) <= max(int(found[1]), int(found[2])) <= high:
-        raise UserError(f"--input: expected HEIGHTxWIDTH of {low} to {high} pixels such as 180x240, got {text!r}")
+        raise UserError(f"{option}: expected HEIGHTxWIDTH of {low} to {high} pixels such as 180x240, got {text!r}")
     return int(found[1]), int(found[2])
 
 
@@ -165,10 +165,11 @@ def data_spec(data: str, size: str) -> DataSpec:
     return _data_spec(data, input_size(size))
 
 
-def data_of(options: argparse.Namespace, trained: Trained) -> Dataset:
+def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False) -> Dataset:
     """The data set that --data names; without it the one that the weights were trained on, where that can be found.
 
-    A network inside a run's folder has the run's study to ask. Raises: UserError or DataError.
+    A network inside a run's folder has the run's study to ask. `test`: with its test split. Raises: UserError or
+    DataError.
     """
     from dataclasses import replace
 
@@ -196,7 +197,7 @@ def data_of(options: argparse.Namespace, trained: Trained) -> Dataset:
         spec = DataSpec(name=known.data, root=root, size=size)
     else:
         raise UserError(f"--data: expected the data set to work on, got none; give {_data_hint(known)}")
-    dataset = load(spec)
+    dataset = load(spec, test=test)
     if known is not None and known.classes != dataset.classes:
         raise UserError(
             f"--data: expected the classes that the weights know ({', '.join(known.classes)}), got those of "

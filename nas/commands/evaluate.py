@@ -1,15 +1,31 @@
-"""`nas evaluate`: how well a trained network segments the validation images."""
+"""`nas evaluate`: how well a trained network segments images with labels."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from nas.commands import common
+from nas.commands import common, output
+from nas.runs.evaluation import CONFUSION, CONFUSION_CHART, EVALUATION, Evaluation, confusion_csv
 
+if TYPE_CHECKING:
+    from nas.data import Dataset
+    from nas.runs.trained import Trained
+    from nas.training.metrics import ConfusionMatrix
+    from nas.training.own_size import View
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: dict[str, SplitName] = {"train": "train", "val": "validation", "test": "test"}
 EPILOG = """\
+Without --at the number is that of training and search: images and labels at the size that the network works at. With
+--at labels it is that of benchmarks: what the network gives is brought to each label's own size.
+
 examples:
   nas evaluate runs/erfnet                                     a folder of nas train or nas search
-  nas evaluate erfnet --weights w.safetensors --data camvid:~/camvid --input 360x480"""
+  nas evaluate erfnet --weights w.safetensors --data camvid:~/camvid --input 360x480
+  nas evaluate runs/city --at labels --split val --out scores  Cityscapes at 1024x2048
+  nas evaluate runs/city --at labels --scales 0.5,1,1.5 --flip"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,35 +33,156 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     common.add_trained(parser)
     common.add_data(parser, default=None)
+    parser.add_argument("--split", choices=tuple(SPLITS), default="val", help="which images (default: val)")
+    parser.add_argument(
+        "--at",
+        choices=("input", "labels"),
+        default="input",
+        help="compare at the network's input size, as training and search do, or at the labels' own (default: input)",
+    )
+    parser.add_argument("--window", metavar="HxW", help="with --at labels: look by overlapping windows of that size")
+    parser.add_argument(
+        "--scales", metavar="S,S,...", help="with --at labels: look at multiples of --input, such as 0.75,1,1.25"
+    )
+    parser.add_argument("--flip", action="store_true", help="with --at labels: look at the mirrored images too")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=common.path,
+        help=f"write {EVALUATION}, {CONFUSION} and {CONFUSION_CHART} there",
+    )
     common.add_device(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the IoU of every class, mIoU and pixel accuracy.
+    """Print the IoU of every class and category, their means and pixel accuracy.
 
-    Raises: UserError or DataError for weights, data and devices that do not fit.
+    Raises: UserError or DataError for weights, data, splits and devices that do not fit.
     """
     from nas.data import check
-    from nas.host.cores import usable_cores
     from nas.host.memory import require_inference
-    from nas.latency.machine import lane
     from nas.runs.trained import load_trained
     from nas.terminal import class_table
 
+    _check(options)
+    split = SPLITS[options.split]
     trained = load_trained(options.architecture, options.weights)
-    dataset = common.data_of(options, trained)
-    common.say_notes(check(dataset, ("validation",)))
-    from nas.training.evaluation import evaluate  # with PyTorch, not for what is refused above
-
+    dataset = common.data_of(options, trained, test=split == "test")
+    view = _view(options, dataset.size)
+    common.say_notes(check(dataset, (split,)))
     device = common.device(options)
-    require_inference(trained.architecture, dataset.size, dataset.num_classes, device=device)
-    network = trained.network(dataset.num_classes)
+    largest = dataset.size if view is None else view.largest()
+    require_inference(trained.architecture, largest, dataset.num_classes, device=device)
     height, width = dataset.size
     print(
-        f"{trained.name} on {len(dataset.validation)} validation images of {dataset.name} at {height}x{width}, "
-        f"computed on {device}\n",
-        flush=True,
+        f"{trained.name} on {len(dataset.split(split))} {split} images of {dataset.name} at {height}x{width}, "
+        f"computed on {device}"
     )
-    threads = usable_cores()
-    scores = evaluate(network, dataset, device=device, threads=threads, guard=lane.training_step)
+    if view is None:
+        print(
+            f"scored at {height}x{width}, as training and search do; --at labels scores as benchmarks do\n", flush=True
+        )
+    else:
+        print(f"scored at the labels' own size, as benchmarks do; the network sees {view.words()}\n", flush=True)
+    matrix = _confusion(trained, dataset, split, view, device)
+    scores = matrix.scores()
     print(class_table(dataset.classes, scores))
+    evaluation = _evaluation(options, trained, dataset, matrix, view)
+    if dataset.categories:
+        print(f"\n{_category_table(evaluation)}")
+    if options.out is not None:
+        _write(Path(options.out), evaluation, dataset, matrix)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from space.errors import UserError
+
+    for name in ("window", "scales", "flip"):
+        if options.at == "input" and getattr(options, name):
+            raise UserError(f"--{name} goes with --at labels")
+
+
+def _view(options: argparse.Namespace, size: tuple[int, int]) -> View | None:
+    """How the network looks at pictures of which the labels are wanted at their own size; None at its input size.
+
+    Raises: UserError for windows and scales that are none.
+    """
+    from nas.training.own_size import View
+    from space.errors import UserError
+
+    if options.at == "input":
+        return None
+    scales: tuple[float, ...] = (1.0,)
+    if options.scales is not None:
+        try:
+            scales = tuple(float(each) for each in options.scales.split(","))
+        except ValueError:
+            raise UserError(f"--scales: expected numbers such as 0.75,1,1.25, got {options.scales!r}") from None
+    window = None if options.window is None else common.input_size(options.window, "--window")
+    return View(size=size, scales=scales, flip=options.flip, window=window)
+
+
+def _confusion(trained: Trained, dataset: Dataset, split: SplitName, view: View | None, device: str) -> ConfusionMatrix:
+    from nas.host.cores import usable_cores
+    from nas.latency.machine import lane
+    from nas.terminal import Progress
+    from nas.training.evaluation import BATCH_SIZE, confusion
+    from nas.training.own_size import confusion_at_own_size
+
+    network, threads, progress = trained.network(dataset.num_classes), usable_cores(), Progress()
+    progress.begin("scored", len(dataset.split(split)))
+    guard = progress.counting(lane.training_step, BATCH_SIZE if view is None else 1)
+    try:
+        if view is None:
+            return confusion(network, dataset, device=device, split=split, threads=threads, guard=guard)
+        return confusion_at_own_size(network, dataset, split, view, device=device, threads=threads, guard=guard)
+    finally:
+        progress.end()
+
+
+def _evaluation(
+    options: argparse.Namespace, trained: Trained, dataset: Dataset, matrix: ConfusionMatrix, view: View | None
+) -> Evaluation:
+    import hashlib
+
+    scores = matrix.scores()
+    names = tuple(dict.fromkeys(dataset.categories))
+    by_category = matrix.grouped([names.index(each) for each in dataset.categories]).scores() if names else None
+    return Evaluation(
+        architecture=trained.architecture.key,
+        weights_sha256=hashlib.sha256(trained.weights.read_bytes()).hexdigest(),
+        data=dataset.name,
+        split=options.split,
+        images=len(dataset.split(SPLITS[options.split])),
+        at=options.at,
+        size=dataset.size,
+        scales=(1.0,) if view is None else view.scales,
+        flip=options.flip,
+        window=None if view is None else view.window,
+        miou=scores.miou,
+        pixel_accuracy=scores.pixel_accuracy,
+        class_iou=dict(zip(dataset.classes, scores.class_iou, strict=True)),
+        category_miou=by_category.miou if by_category else None,
+        category_iou=dict(zip(names, by_category.class_iou, strict=True)) if by_category else {},
+    )
+
+
+def _category_table(evaluation: Evaluation) -> str:
+    from nas.terminal import percent, table
+
+    rows = [(name, percent(iou)) for name, iou in evaluation.category_iou.items()]
+    return table([*rows, ("mean of categories", percent(evaluation.category_miou))], ("category", "IoU %"))
+
+
+def _write(out: Path, evaluation: Evaluation, dataset: Dataset, matrix: ConfusionMatrix) -> None:
+    from nas.report.confusion import confusion_chart
+    from nas.storage.files import write_text
+    from space import strict
+
+    counts: list[list[int]] = matrix.counts.tolist()
+    title = f"{dataset.name} {evaluation.split}: what each class is taken for, in % of its labelled pixels"
+    with output.folder(out):
+        write_text(out / CONFUSION, confusion_csv(dataset.classes, counts))
+        write_text(out / CONFUSION_CHART, confusion_chart(dataset.classes, counts, title))
+        write_text(out / EVALUATION, strict.dump(evaluation))
+    print(f"\n{out}: {EVALUATION} {CONFUSION} {CONFUSION_CHART}")

@@ -1,4 +1,4 @@
-"""`nas predict`: pictures, or a video, under the colours of what a network sees in them."""
+"""`nas predict`: pictures, or a video, under the colours of what a network sees in them; or its labels alone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from space.network import Network
 
 EPILOG = """\
+--labels writes grey label PNGs of each image's own size instead, in the values of the data set's own labels, as the
+servers of benchmarks take them. They are what nas evaluate --at labels scores.
+
 A video runs in the runtime that the network is certified in, where that is ready here, else in PyTorch. In the corner
 of each frame stand the milliseconds of the network and how many frames a second there are with everything. What is
 finished when Ctrl-C ends it is kept.
@@ -28,6 +31,7 @@ finished when Ctrl-C ends it is kept.
 examples:
   nas predict runs/erfnet street.jpg                           a folder of nas train or nas search
   nas predict erfnet --weights w.safetensors --out overlays *.png
+  nas predict runs/city --labels --out submission leftImg8bit/test/*/*.png
   nas predict runs/night --video drive.mp4                     predictions/drive.overlay.mp4
   nas predict runs/night --video 0                             the first camera, until Ctrl-C"""
 MENTIONED = 4  # classes named for each picture
@@ -44,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video", metavar="FILE|N", type=common.path, help="a video file, or a camera's number, instead of images"
     )
+    parser.add_argument("--labels", action="store_true", help="label PNGs instead of overlays: NAME.png for each image")
     parser.add_argument("--frames", metavar="N", type=common.whole_number, help="with --video: end after so many")
     parser.add_argument(
         "--out", metavar="DIR", type=common.path, default="predictions", help="where overlays go (default: predictions)"
@@ -53,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write one overlay per image, each as soon as it is finished; or that of a video.
+    """Write one overlay or label per image, each as soon as it is finished; or the overlay of a video.
 
     Raises: UserError for weights that do not fit, DataError naming an image or a video that cannot be read.
     """
@@ -61,46 +66,60 @@ def run(options: argparse.Namespace) -> None:
 
     if bool(options.images) == (options.video is not None):
         raise UserError(f"expected images or --video, got {'both' if options.images else 'neither'}; give one of them")
+    if options.video is not None and options.labels:
+        raise UserError("--labels goes with images")
     if options.video is None and options.frames is not None:
         raise UserError("--frames goes with --video")
     if options.frames is not None and options.frames < 1:
         raise UserError(f"--frames: expected at least 1, got {options.frames}")
     if options.video is None:
-        _overlay_images(options)
+        _see_images(options)
     else:
         _overlay_video(options)
 
 
-def _overlay_images(options: argparse.Namespace) -> None:
+def _see_images(options: argparse.Namespace) -> None:
     from nas.host.memory import require_inference
     from nas.runs.trained import load_trained
+    from space.errors import UserError
 
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
     device = common.device(options)
     require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
     network = trained.network(len(labelling.classes)).to(device)
-    destinations = _destinations(options.images, Path(options.out))
+    ending = ".png" if options.labels else ".overlay.png"
+    destinations = _destinations(options.images, Path(options.out), ending)
+    if options.labels and not labelling.label_values:
+        raise UserError(
+            "--labels: expected weights that say which label values their classes have, got none; give --data"
+        )
     with output.folder(options.out):
-        _overlay_each(network, labelling, destinations)
+        _see_each(network, labelling, destinations, labels=options.labels)
 
 
-def _overlay_each(network: Network, labelling: Labelling, destinations: Sequence[tuple[Path, Path]]) -> None:
-    """Write the overlay of every image that can be read.
+def _see_each(
+    network: Network, labelling: Labelling, destinations: Sequence[tuple[Path, Path]], *, labels: bool
+) -> None:
+    """Write the overlay of every image that can be read, or its label.
 
     Raises: DataError at the end for those that cannot.
     """
+    import numpy as np
     from PIL import Image
 
     from nas.data import read_image
     from nas.data.pictures import overlay
     from nas.latency.machine import lane
     from nas.storage.files import write_atomically
+    from nas.training.own_size import View, label_at_own_size
     from nas.training.prediction import predict
     from space.errors import DataError
 
+    values = np.asarray(labelling.label_values, dtype=np.uint8)
+
     unread: list[str] = []
-    for image_path, overlay_path in destinations:
+    for image_path, path in destinations:
         try:
             image = read_image(image_path, None)
         except DataError as error:  # the others are read all the same
@@ -110,10 +129,14 @@ def _overlay_each(network: Network, labelling: Labelling, destinations: Sequence
             print(f"left out: {error}", flush=True)
             continue
         with lane.training_step():  # nobody's timing is disturbed
-            label = predict(network, image, labelling.size)
-            picture = Image.fromarray(overlay(image, label, labelling.palette))
-        write_atomically(overlay_path, lambda file, picture=picture: picture.save(file, format="PNG"))  # type: ignore[misc]
-        print(f"{overlay_path}: {_shares(label, labelling.classes)}", flush=True)
+            if labels:
+                label = label_at_own_size(network, image, View(size=labelling.size))
+                picture = Image.fromarray(values[label])
+            else:
+                label = predict(network, image, labelling.size)
+                picture = Image.fromarray(overlay(image, label, labelling.palette))
+        write_atomically(path, lambda file, picture=picture: picture.save(file, format="PNG"))  # type: ignore[misc]
+        print(f"{path}: {_shares(label, labelling.classes)}", flush=True)
     if unread:
         raise DataError(f"{len(unread)} of {len(destinations)} images could not be read, the first: {unread[0]}")
 
@@ -182,22 +205,25 @@ def _certified(certificate: Certificate | None) -> str:
     )
 
 
-def _destinations(images: Sequence[str], out: Path) -> list[tuple[Path, Path]]:
-    """Each image with its overlay's path.
+def _destinations(images: Sequence[str], out: Path, ending: str) -> list[tuple[Path, Path]]:
+    """Each image with the path of what is written for it.
 
-    Raises: DataError for an image that is not there, UserError when two would have the same overlay.
+    Raises: DataError for an image that is not there, UserError when two would become the same file, or one be lost.
     """
     from space import DataError, UserError
 
     found: dict[Path, Path] = {}
+    sources = {Path(name).resolve() for name in images}
     for name in images:
         if Path(name).is_dir():
             raise DataError(f"{name}: expected an image, got a folder; give its files, such as {Path(name) / '*.jpg'}")
         if not Path(name).is_file():
             raise DataError(f"{name}: expected an image, got no such file; check the path")
-        path = out / f"{Path(name).stem}.overlay.png"
+        path = out / f"{Path(name).stem}{ending}"
         if path in found:
             raise UserError(f"{found[path]} and {name} would both become {path}; give them in two calls with own --out")
+        if path.resolve() in sources:
+            raise UserError(f"--out: {path} is one of the images, which would be lost; give another folder")
         found[path] = Path(name)
     return [(image, path) for path, image in found.items()]
 

@@ -13,6 +13,8 @@ from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nas.terminal import Progress
+    from nas.training.pretrained import Started
     from nas.training.recipe import Recipe
     from nas.training.trainer import Trainer
     from space.architecture import Architecture
@@ -22,7 +24,8 @@ EPILOG = """\
 examples:
   nas train erfnet --out runs/erfnet
   nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet
-  nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet --resume"""
+  nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet --resume
+  nas train swiftnet-rn18 --data cityscapes:~/cityscapes --input 1024x2048 --recipe swiftnet --init resnet18.pth"""
 OTHERS = ("study.yaml", CERTIFICATE, "classes.txt", "classes.yaml")
 """Files of a search, a certified network and a data set."""
 
@@ -39,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=common.path,
         help="a recipe's name, such as ddrnet, a YAML file, or published: ARCH's own (default: quick)",
     )
+    parser.add_argument(
+        "--init",
+        metavar="FILE",
+        type=common.path,
+        help="start from pretrained weights: torchvision's ResNet-18 or MobileNetV2, checkpoints of ERFNet or "
+        "SwiftNet, weights.safetensors of a training",
+    )
     parser.add_argument("--epochs", type=common.whole_number, metavar="N", help="instead of the recipe's")
     parser.add_argument("--batch-size", type=common.whole_number, metavar="N", help="instead of the recipe's")
     parser.add_argument("--seed", type=common.whole_number, metavar="N", help="instead of the recipe's")
@@ -49,11 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train, or go on training, and write architecture, weights and scores."""
+    from dataclasses import replace
     from pathlib import Path
 
     from nas.data import check, load
     from nas.host.cores import usable_cores
     from nas.latency.machine import lane
+    from nas.runs.beginning import hold_to_beginning, kept_tensors
     from nas.runs.data_seen import hold_to_data
     from nas.runs.trained import load_architecture
     from space import UserError
@@ -69,12 +81,21 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.runs.epochs import go_on
     from nas.storage.ownership import owned
+    from nas.terminal import Progress
     from nas.training.trainer import Trainer
 
-    threads = usable_cores()
+    threads, progress = usable_cores(), Progress()
+    guard = progress.counting(lane.training_step, recipe.batch_size)
 
     def trainer_of() -> Trainer:
-        return Trainer(architecture, dataset, recipe, device=device, threads=threads, guard=lane.training_step)
+        init = None if beginning is None else kept_tensors(out)
+        trainer = Trainer(architecture, dataset, recipe, device=device, threads=threads, init=init, guard=guard)
+        if trainer.started is not None and not trainer.started.layers:
+            raise UserError(
+                f"--init: expected weights of a network that {options.architecture} begins like, got {recipe.init}, of "
+                f"which nothing fits: {trainer.started.reason}"
+            )
+        return trainer
 
     with owned(out):  # what is in the folder is looked at by one process only
         kept = (out / CHECKPOINT).is_file()
@@ -83,6 +104,8 @@ def run(options: argparse.Namespace) -> None:
         for name in OTHERS:
             if (out / name).is_file():  # what says what a folder is would say something else beside a training
                 raise UserError(f"--out: expected a folder for a training, got {out} with its {name}; give another")
+        beginning = hold_to_beginning(out, recipe.init, begun=options.resume, trained=kept)
+        recipe = replace(recipe, init=None if beginning is None else str(beginning))
         dataset = load(spec)
         findings = check(dataset)
         common.say_notes(findings)
@@ -91,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
         if kept and not trainer.epoch:
             print(f"{out / CHECKPOINT} is damaged: the training begins anew")
         _introduce(trainer, options)
-        _train(trainer, out)
+        _train(trainer, out, progress)
         _finish(trainer, out)
 
 
@@ -115,8 +138,22 @@ def _introduce(trainer: Trainer, options: argparse.Namespace) -> None:
         f"{dataset.num_classes} classes of {dataset.name}, {len(dataset.train)} training and "
         f"{len(dataset.validation)} validation images at {height}x{width}, on {trainer.device}"
     )
+    if trainer.started is not None and not trainer.epoch:
+        print(_started(trainer.started, recipe.init or ""))
     going = f"going on after epoch {trainer.epoch}" if trainer.epoch else "after an interruption go on with --resume"
     print(f"recipe {options.recipe}: {recipe.epochs} epochs in batches of {recipe.batch_size}; {going}", flush=True)
+
+
+def _started(started: Started, source: str) -> str:
+    """What a network took from a file of weights, and what not."""
+    lines = [f"weights of {len(started.layers)} layers from {source}"]
+    if started.fresh:
+        lines.append(f"  start at random: {', '.join(started.fresh)}")
+    if started.unused:
+        lines.append(f"  not used: {', '.join(started.unused)}")
+    if started.reason:
+        lines.append(f"  the first that did not fit: {started.reason}")
+    return "\n".join(lines)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -125,11 +162,11 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     from nas.training import load_recipe, recipe_of_network
 
     recipe = recipe_of_network(options.architecture) if options.recipe == "published" else load_recipe(options.recipe)
-    given = {name: getattr(options, name) for name in ("epochs", "batch_size", "seed")}
+    given = {name: getattr(options, name) for name in ("epochs", "batch_size", "seed", "init")}
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})
 
 
-def _train(trainer: Trainer, out: Path) -> None:
+def _train(trainer: Trainer, out: Path, progress: Progress) -> None:
     from nas.runs.epochs import commit_epoch
     from nas.terminal import duration, percent, waiting, waiting_advice
 
@@ -137,7 +174,12 @@ def _train(trainer: Trainer, out: Path) -> None:
     seconds: list[float] = []
     advised = False
     while not trainer.finished:
-        report = trainer.run_epoch()
+        images = len(trainer.dataset.train) + len(trainer.dataset.validation)
+        progress.begin(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", images)
+        try:
+            report = trainer.run_epoch()
+        finally:
+            progress.end()
         seconds.append(report.seconds)
         commit_epoch(out, trainer)
         left = sum(seconds) / len(seconds) * (report.epochs - report.epoch)

@@ -92,6 +92,12 @@ class Dataset:
     validation: Split
     size: tuple[int, int]
     """Height and width in pixels at which networks see the pictures."""
+    test: Split = Split(images=(), labels=())
+    """Only where `load` was asked for it: nothing is trained or chosen on it."""
+    categories: tuple[str, ...] = ()
+    """The category of each class, where the data set groups its classes for scoring; else empty."""
+    own_values: tuple[int, ...] = ()
+    """The label value of each class in what a benchmark takes, where that is not the first one in `label_map`."""
     label_colours: tuple[tuple[int, int, int], ...] = ()
     """RGB colours of the raw label values 0, 1, ... in labels that are colour masks; empty where there are none."""
     notes: tuple[str, ...] = ()
@@ -102,6 +108,8 @@ class Dataset:
     def __post_init__(self) -> None:
         assert len(self.palette) == len(self.classes) <= IGNORE
         assert len(self.label_map) == 256
+        assert len(self.categories) in (0, len(self.classes))
+        assert len(self.own_values) in (0, len(self.classes))
         assert self.label_map[IGNORE] == IGNORE, "windows that reach outside a label are filled with raw 255"
 
     @property
@@ -109,10 +117,15 @@ class Dataset:
         """How many classes a network tells apart; void is none of them."""
         return len(self.classes)
 
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """The value of each class in the data set's own labels, in which predictions are handed to others."""
+        return self.own_values or tuple(self.label_map.index(index) for index in range(self.num_classes))
+
     def split(self, name: str) -> Split:
-        """The split called "train" or "validation"."""
-        assert name in ("train", "validation")
-        return self.train if name == "train" else self.validation
+        """The split called "train", "validation" or "test"."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return splits[name]
 
 
 def data_sets() -> tuple[str, ...]:
@@ -120,14 +133,23 @@ def data_sets() -> tuple[str, ...]:
     return tuple(extensions.modules(SETS, GROUP, separator="_"))
 
 
-def load(spec: DataSpec) -> Dataset:
-    """The data set that `spec` asks for: finds and pairs its files, opens none of the pictures (see `check`).
+def load(spec: DataSpec, *, test: bool = False) -> Dataset:
+    """The data set that `spec` asks for: finds and pairs its files, opens none of the pictures (see `check`). The test
+    split is looked for only where it is asked for, so that whatever is wrong with it is in nobody's way.
 
-    Raises: DataError when a folder is missing, an image has no label or the reverse, or a split is empty.
+    Raises: DataError when a folder is missing, an image has no label or the reverse, or a split is empty or not there.
     """
-    dataset = extensions.load(SETS, GROUP, spec.name, separator="_", needs=("load",)).load(spec)
+    module = extensions.load(SETS, GROUP, spec.name, separator="_", needs=("load",))
+    dataset = module.load(spec)
     assert isinstance(dataset, Dataset)
-    return replace(dataset, cache_gigabytes=spec.cache_gigabytes)
+    dataset = replace(dataset, cache_gigabytes=spec.cache_gigabytes)
+    if not test:
+        return dataset
+    found: Split | None = module.load_test(spec) if hasattr(module, "load_test") else None
+    if found is None:
+        where = f" in {spec.root}" if spec.root else ""
+        raise DataError(f"{spec.name}{where}: expected a test split with labels, got train and val alone")
+    return replace(dataset, test=found)
 
 
 def label_map(classes: int, void: tuple[int, ...] = ()) -> tuple[int, ...]:

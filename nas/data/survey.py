@@ -24,7 +24,7 @@ from nas.data.sample import Sample, digest
 from nas.host.cores import usable_cores
 from space.errors import DataError
 
-SplitName = Literal["train", "validation"]
+SplitName = Literal["train", "validation", "test"]
 BOTH: tuple[SplitName, ...] = ("train", "validation")
 STRETCHED = 1.5
 """A picture whose sides are squeezed this much more one way than the other is likely not meant so."""
@@ -235,7 +235,7 @@ def _copied(samples: dict[SplitName, list[Sample]]) -> Iterable[str]:
 
 
 def _shared(samples: dict[SplitName, list[Sample]]) -> Iterable[str]:
-    if len(samples) < 2:
+    if not {"train", "validation"} <= samples.keys():
         return
     digests = {name: [sample.image_digest for sample in each] for name, each in samples.items()}
     again = len({*digests["train"]} & {*digests["validation"]})

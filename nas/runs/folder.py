@@ -3,6 +3,7 @@
 study.yaml                        the resolved question
 data.yaml                         which data it was begun on (`nas.runs.data_seen`)
 earlier.yaml                      what it took over from earlier runs (`nas.runs.earlier`)
+init.yaml init.safetensors        which weights its trainings begin with, if any (`nas.runs.beginning`)
 order.yaml                        how its candidates follow one another, as it began (`Order`)
 trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
 trials/KEY/timed.yaml             what was measured on the way to its width, written before the trial (`Timed`)
@@ -28,6 +29,7 @@ from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
 from nas.runs.trial import Phase, Progress, Timed, Trial, read_progress, read_trial
 from nas.storage.files import expanded, read_text, write_text
 from nas.study import Study, load_study
+from nas.training.recipe import beside
 from space import Architecture, UserError, strict
 
 TRIAL = "trial.yaml"
@@ -113,7 +115,8 @@ class RunFolder:
         return replace(study, data=replace(study.data, root=data_root(self.root, study.data.root)))
 
     def write_study(self, study: Study) -> None:
-        """Ask something else, or spell out what was open. A relative `data.root` counts from the current folder."""
+        """Ask something else, or spell out what was open. Relative paths in it count from the current folder."""
+        study = replace(study, recipe=beside(study.recipe, Path()))
         root = study.data.root
         if root is not None and not expanded(root).is_absolute():
             study = replace(study, data=replace(study.data, root=str(Path(root).absolute())))

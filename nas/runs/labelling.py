@@ -28,17 +28,26 @@ TRAINED_WEIGHTS = "trained.safetensors"  # beside those that run: before several
 
 @dataclass(frozen=True, kw_only=True)
 class Labelling:
-    """What a network's outputs mean: class names, one RGB colour each, the size it was trained at, on which data."""
+    """What a network's outputs mean: class names, one RGB colour each, the size it was trained at, on which data, and
+    the value of each class in the labels of these data; no values where nobody said them.
+    """
 
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     size: tuple[int, int]
     data: str
+    label_values: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, dataset: Dataset) -> Labelling:
         """The labelling of a data set."""
-        return cls(classes=dataset.classes, palette=dataset.palette, size=dataset.size, data=dataset.name)
+        return cls(
+            classes=dataset.classes,
+            palette=dataset.palette,
+            size=dataset.size,
+            data=dataset.name,
+            label_values=dataset.label_values,
+        )
 
     @classmethod
     def unnamed(cls, num_classes: int, size: tuple[int, int]) -> Labelling:
@@ -49,6 +58,7 @@ class Labelling:
 
 def metadata(architecture: Architecture, labelling: Labelling) -> dict[str, str]:
     """What is written into a weights file beside the weights."""
+    values = {"label_values": json.dumps(labelling.label_values)} if labelling.label_values else {}
     return {
         "architecture": architecture.key,
         "data": labelling.data,
@@ -57,6 +67,7 @@ def metadata(architecture: Architecture, labelling: Labelling) -> dict[str, str]
         "size": f"{labelling.size[0]}x{labelling.size[1]}",
         "mean": json.dumps(MEAN),
         "std": json.dumps(STD),
+        **values,
     }
 
 
@@ -77,11 +88,18 @@ def read_labelling(words: Mapping[str, str], source: Path) -> Labelling | None:
             raise ValueError(f"1 to {IGNORE} classes have names")
         if not all(type(channel) is int and 0 <= channel <= 255 for colour in palette for channel in colour):
             raise ValueError("colours are numbers of 0 to 255")
+        values: Any = json.loads(words.get("label_values", "[]"))
+        if not (isinstance(values, list) and len(values) in (0, len(classes)) and len({*values}) == len(values)):
+            raise ValueError("every class has a label value")
+        if not all(type(value) is int and 0 <= value <= 255 for value in values):
+            raise ValueError("label values are numbers of 0 to 255")
         size = (int(found[1]), int(found[2])) if found else (0, 0)
         if not SIZE_LIMITS[0] <= min(size) <= max(size) <= SIZE_LIMITS[1]:
             raise ValueError(f"the size is {words['size'][:20]!r}")
         colours = tuple((red, green, blue) for red, green, blue in palette)
-        return Labelling(classes=tuple(classes), palette=colours, size=size, data=words["data"])
+        return Labelling(
+            classes=tuple(classes), palette=colours, size=size, data=words["data"], label_values=tuple(values)
+        )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"{source}: expected metadata with classes, palette, size and data as `nas train` writes them ({error}); "

@@ -21,6 +21,7 @@ from nas.latency import Meter, default_target, parse_target
 from nas.latency.budget import unsettled
 from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
+from nas.runs.beginning import hold_to_beginning
 from nas.runs.certificate import Certificate
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import read_earlier, take_over
@@ -99,6 +100,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], earlier: Sequence[RunFol
         parse_target(study.target)  # a misspelt runtime is told before data are read
     dataset = load(study.data)
     findings = check(dataset)
+    hold_to_beginning(run.root, study.recipe.init, begun=True, trained=bool(run.trials()))
     hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
     if not study.target:
         target = default_target()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.runs.beginning import kept_tensors
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS, Labelling, metadata
 from nas.runs.trial import Phase, Trial
+from nas.study import Study
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,3 +38,11 @@ def starting_weights(run: RunFolder, trial: Trial, phase: Phase) -> dict[str, Te
     from nas.training.weights import load_weights
 
     return load_weights(run.starting_weights_path(trial))
+
+
+def pretrained_weights(run: RunFolder, study: Study, phase: Phase) -> dict[str, Tensor] | None:
+    """What others trained, of which a training of this phase takes what fits; None where it goes on from ours.
+
+    Raises: UserError when they cannot be read.
+    """
+    return kept_tensors(run.root) if phase == "search" and study.recipe.init is not None else None

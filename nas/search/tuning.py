@@ -23,7 +23,7 @@ from nas.runs.trial import Phase, read_progress
 from nas.search.causes import Cause, cause_of, cause_of_death
 from nas.search.configured_ray import Callback, FIFOScheduler, Searcher, Stopper, TrialScheduler, tune
 from nas.search.cutting import parent_network
-from nas.search.handing_over import save_weights_of, starting_weights
+from nas.search.handing_over import pretrained_weights, save_weights_of, starting_weights
 from nas.search.job import Job, recipe_of
 from nas.search.search import Search
 from nas.storage.ownership import owned
@@ -290,6 +290,7 @@ class TrialRunner(tune.Trainable):
                 device=config["device"],
                 threads=config["threads"],
                 weights=starting_weights(run, trial, phase),
+                init=pretrained_weights(run, study, phase),
                 teacher=parent_network(run, trial, dataset.num_classes) if trial.origin == "pruned" else None,
                 guard=lane.training_step,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -15,26 +16,49 @@ from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
 from nas.training.steps import Guard, guarded
 
+BATCH_SIZE = 4
+
 
 def evaluate(
     network: nn.Module,
     dataset: Dataset,
     *,
     device: str | torch.device = "cpu",
-    batch_size: int = 4,
-    split: Literal["train", "validation"] = "validation",
+    batch_size: int = BATCH_SIZE,
+    split: Literal["train", "validation", "test"] = "validation",
     threads: int = 1,
     guard: Guard = nullcontext,
 ) -> Scores:
     """Scores of `network` on every image of a split, in float32; it is moved to `device` and its mode is kept.
 
-    Images enter at `dataset.size`; logits are resized (bilinear) to the labels if those are larger or smaller.
-    `guard()` is entered around every batch.
+    Images and labels are at `dataset.size`, as a training and a search score; `nas.training.own_size` scores at the
+    labels' own size. `guard()` is entered around every batch.
 
     Raises: DataError when the split holds no labelled pixel, or a file of it cannot be read.
     """
+    return confusion(
+        network, dataset, device=device, batch_size=batch_size, split=split, threads=threads, guard=guard
+    ).scores()
+
+
+def confusion(
+    network: nn.Module,
+    dataset: Dataset,
+    *,
+    device: str | torch.device = "cpu",
+    batch_size: int = BATCH_SIZE,
+    split: Literal["train", "validation", "test"] = "validation",
+    threads: int = 1,
+    guard: Guard = nullcontext,
+) -> ConfusionMatrix:
+    """The labels of a split against what `network` sees, as `evaluate` scores them.
+
+    Raises: DataError when a file of the split cannot be read.
+    """
+    if split == "test":  # loaders know the splits of a training
+        dataset, split = replace(dataset, validation=dataset.test), "validation"
     loader = make_loader(dataset, split, batch_size=batch_size, augmentation=None, device=str(device), threads=threads)
-    return evaluate_batches(network.to(device), loader.epoch(0), dataset.num_classes, guard)
+    return confusion_of_batches(network.to(device), loader.epoch(0), dataset.num_classes, guard)
 
 
 def evaluate_batches(
@@ -45,7 +69,22 @@ def evaluate_batches(
 ) -> Scores:
     """Scores of `network` on batches of images (N, 3, H, W) and labels (N, h, w); its mode is kept.
 
+    Logits are resized (bilinear) to the labels if those are larger or smaller.
+
     Raises: DataError when the batches hold no labelled pixel, or a label that is no class.
+    """
+    return confusion_of_batches(network, batches, num_classes, guard).scores()
+
+
+def confusion_of_batches(
+    network: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    num_classes: int,
+    guard: Guard = nullcontext,
+) -> ConfusionMatrix:
+    """The labels of batches against what `network` sees, as `evaluate_batches` scores them.
+
+    Raises: DataError for a label that is no class.
     """
     device = next(network.parameters()).device
     matrix = ConfusionMatrix(num_classes)
@@ -60,4 +99,4 @@ def evaluate_batches(
                 matrix.update(logits.argmax(1), expected)  # bincount waits for the device
     finally:
         network.train(training)
-    return matrix.scores()
+    return matrix

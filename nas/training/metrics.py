@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,17 @@ class ConfusionMatrix:
                 f"got {int(labels[known].max())}; check the data set's label map"
             )
         self.counts = self.counts.to(counts.device) + counts.view(self.num_classes, self.num_classes)
+
+    def grouped(self, groups: Sequence[int]) -> ConfusionMatrix:
+        """The same pixels by group: `groups` has that of each class, from 0 on. A class taken for another one of its
+        group is right then.
+        """
+        assert len(groups) == self.num_classes
+        merged = ConfusionMatrix(max(groups) + 1)
+        index = torch.tensor(groups, device=self.counts.device)
+        rows = self.counts.new_zeros(merged.num_classes, self.num_classes).index_add_(0, index, self.counts)
+        merged.counts = rows.new_zeros(merged.num_classes, merged.num_classes).index_add_(1, index, rows)
+        return merged
 
     def scores(self) -> Scores:
         """Scores of everything added so far.

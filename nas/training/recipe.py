@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from nas.storage.files import expanded
 from space import published, strict
 from space.errors import UserError, nearest
 
@@ -80,6 +81,9 @@ class Recipe:
     mixed_precision: bool = True
     """bfloat16, or float16 with loss scaling, on CUDA; the CPU always computes in float32."""
     seed: int = 0
+    init: str | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """A file of pretrained weights to start from (`nas.training.pretrained`); None starts at random. One in a YAML file
+    counts from the file's folder. What a training leaves says which file it was."""
 
     def __post_init__(self) -> None:
         _positive(self, "learning_rate", "epochs", "batch_size", "power", "distillation_temperature")
@@ -170,7 +174,14 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected a readable recipe file; {error}") from None
-    return strict.parse(text, Recipe, str(path))
+    return beside(strict.parse(text, Recipe, str(path)), path.parent)
+
+
+def beside(recipe: Recipe, folder: Path) -> Recipe:
+    """A recipe whose relative `init` counts from `folder`."""
+    if recipe.init is None or expanded(recipe.init).is_absolute():
+        return recipe
+    return replace(recipe, init=str((folder / recipe.init).absolute()))
 
 
 def _positive(recipe: Recipe, *names: str) -> None:

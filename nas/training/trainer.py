@@ -20,6 +20,7 @@ from nas.training.evaluation import evaluate_batches
 from nas.training.loss import class_weights, distillation_loss, hardest, total_loss
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import learning_rate, make_optimizer
+from nas.training.pretrained import Started, start_from
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
 from nas.training.steps import Guard, guarded
@@ -47,19 +48,21 @@ class Trainer:
         device: str = "cpu",
         threads: int | None = None,
         weights: Mapping[str, Tensor] | None = None,
+        init: Mapping[str, Tensor] | None = None,
         teacher: nn.Module | None = None,
         guard: Guard = nullcontext,
     ) -> None:
         """Build the network and everything around it; nothing is trained yet.
 
         `weights`: inference weights to start from; auxiliary heads start fresh. What is re-parameterised trains as
-        several paths, unless it starts from weights that have none: then as the one convolution that runs. `threads`:
-        of torch (for the whole process) and of the loader. `teacher`: a trained network whose logits are imitated
-        beside the labels; moved to `device`. `guard()` is entered around every training step, every scored batch, and
-        the class count.
+        several paths, unless it starts from weights that have none: then as the one convolution that runs. `init`:
+        tensors of any network that `nas.training.pretrained` knows, of which what fits is taken. `threads`: of torch
+        (for the whole process) and of the loader. `teacher`: a trained network whose logits are imitated beside the
+        labels; moved to `device`. `guard()` is entered around every training step, every scored batch, and the class
+        count.
 
-        Raises: UserError when the device is not there or the weights do not fit; ArchitectureError when training needs
-        more memory than there is.
+        Raises: UserError when the device is not there, the weights do not fit or are of no known network;
+        ArchitectureError when training needs more memory than there is.
         """
         self.architecture = architecture
         self.dataset = dataset
@@ -78,6 +81,10 @@ class Trainer:
             inference = architecture.build(dataset.num_classes, trained=several)
         self._trained_keys = tuple(inference.state_dict())
         self._inference_keys = tuple(folded_state(inference))
+        self.started: Started | None = None
+        """What it took of `init`."""
+        if init is not None:
+            self.started = start_from(network, architecture, init, recipe.init or "init")
         if weights is not None:
             load_into(inference, weights, f"starting weights of {architecture.key}")
             network.load_state_dict(inference.state_dict(), strict=False)

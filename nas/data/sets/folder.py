@@ -4,6 +4,7 @@
     classes.yaml                or this: classes: [road, car]; optionally void: 9 and colours: ["#804080", "#00008e"]
     train/images  train/labels  NAME.jpg or NAME.png, and NAME.png of 8-bit grey or palette values; sub-folders are read
     val/images    val/labels
+    test/images   test/labels   where there are some, which only `nas evaluate --split test` looks at
 
 The label value 255 is void, and so are the values and classes that classes.yaml says; docs/data.md has all of it.
 """
@@ -11,7 +12,7 @@ The label value 255 is void, and so are the values and classes that classes.yaml
 from __future__ import annotations
 
 from nas.data.class_list import read_classes
-from nas.data.dataset import Dataset, DataSpec
+from nas.data.dataset import Dataset, DataSpec, Split
 from nas.data.pairing import pair_folders, root_of, thin
 
 
@@ -36,3 +37,14 @@ def load(spec: DataSpec) -> Dataset:
         label_colours=listed.label_colours,
         notes=understood + left_out + also_left_out,
     )
+
+
+def load_test(spec: DataSpec) -> Split | None:
+    """The test split; None where it is not there.
+
+    Raises: DataError when a picture has no label or the reverse.
+    """
+    folder = root_of(spec, "images and labels") / "test"
+    if not (folder / "labels").is_dir():  # images alone, to predict
+        return None
+    return pair_folders(folder / "images", folder / "labels")[0]

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import space
 from nas.data import DataSpec
+from nas.runs.evaluation import Evaluation
 from nas.study import Study
 from nas.training import load_recipe
 from nas.training.weights import load_weights, save_weights
+from space import strict
 
 
 def shares(text: str) -> dict[str, str]:
@@ -108,3 +115,69 @@ def test_the_data_of_a_training_are_found_from_its_folder(nas, trained):
     told = nas("evaluate", trained)
     assert told.code == 0, told.err
     assert nas("show", trained).out.splitlines()[-1].count("at 64x96 with 3 classes") == 1
+
+
+def test_which_number_is_printed_is_said(nas, trained):
+    told = nas("evaluate", trained).done().out
+    assert "scored at 64x96, as training and search do; --at labels scores as benchmarks do" in told
+    there = nas("evaluate", trained, "--at", "labels", "--input", "32x48", "--window", "24x32").done().out
+    assert "scored at the labels' own size, as benchmarks do" in there
+    assert "pictures at 32x48, by windows of 24x32" in there
+
+
+def test_at_the_labels_size_the_number_does_not_hang_on_where_the_network_looks_alone(nas, trained):
+    """Where the network sees pictures at their own size, both are the same."""
+    assert shares(nas("evaluate", trained, "--at", "labels").out) == shares(nas("evaluate", trained).out) != {}
+    smaller = (
+        nas("evaluate", trained, "--input", "32x48"),
+        nas("evaluate", trained, "--input", "32x48", "--at", "labels"),
+    )
+    assert shares(smaller[0].out) != shares(smaller[1].out)
+
+
+def test_scores_and_confusion_are_written(nas, trained, pictures, tmp_path):
+    out = tmp_path / "scores"
+    words = ("--at", "labels", "--flip", "--scales", "0.5,1")
+    answer = nas("evaluate", trained, *words, "--split", "train", "--out", out).done()
+    assert "6 train images of folder" in answer.out
+    kept = strict.parse((out / "evaluation.yaml").read_text(), Evaluation, "evaluation.yaml")
+    assert (kept.split, kept.images, kept.at, kept.scales, kept.flip, kept.window) == (
+        "train", 6, "labels", (0.5, 1.0), True, None,
+    )  # fmt: skip
+    assert kept.weights_sha256 == hashlib.sha256((trained / "weights.safetensors").read_bytes()).hexdigest()
+    header, *rows = csv.reader((out / "confusion.csv").read_text().splitlines())
+    assert header[1:] == [row[0] for row in rows] == ["ground", "box", "sky"]
+    counts = np.array([row[1:] for row in rows], dtype=np.int64)
+    labels = [np.asarray(Image.open(path)) for path in (pictures / "train" / "labels").glob("*.png")]
+    assert counts.sum(1).tolist() == [sum(int((label == index).sum()) for label in labels) for index in range(3)]
+    iou = counts.diagonal() / (counts.sum(0) + counts.sum(1) - counts.diagonal())
+    assert list(kept.class_iou.values()) == pytest.approx(iou.tolist())
+    svg = ElementTree.parse(out / "confusion.svg")
+    assert {"ground", "box", "sky", "predicted", "labelled"} <= {"".join(each.itertext()) for each in svg.iter()}
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(nas, trained, own_pictures):
+    words = ("evaluate", trained, "--data", f"folder:{own_pictures}", "--split", "test")
+    assert "expected a test split with labels, got train and val alone" in nas(*words).refusal()
+    shutil.copytree(own_pictures / "val", own_pictures / "test")
+    (own_pictures / "test" / "images" / "0.jpg").unlink()
+    (own_pictures / "test" / "labels" / "0.png").unlink()
+    assert "on 2 test images of folder" in nas(*words).done().out
+    (own_pictures / "test" / "labels" / "1.png").unlink()
+    assert "has no label" in nas(*words).refusal()
+    assert nas("evaluate", trained, "--data", f"folder:{own_pictures}").code == 0  # nobody asked for it
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("--flip",), "--flip goes with --at labels"),
+        (("--scales", "1,2"), "--scales goes with --at labels"),
+        (("--window", "32x32"), "--window goes with --at labels"),
+        (("--at", "labels", "--scales", "1,x"), "--scales: expected numbers such as 0.75,1,1.25, got '1,x'"),
+        (("--at", "labels", "--scales", "99"), "scales: expected 0.125 to 8, got 99"),
+        (("--at", "labels", "--window", "big"), "--window: expected HEIGHTxWIDTH"),
+    ],
+)
+def test_looks_that_are_none_are_refused(nas, trained, words, answer):
+    assert answer in nas("evaluate", trained, *words).refusal()

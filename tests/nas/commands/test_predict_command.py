@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +11,9 @@ from PIL import Image
 from nas.data import read_image
 from nas.data.pictures import overlay
 from nas.runs.trained import load_trained
+from nas.training.own_size import View, label_at_own_size
 from nas.training.prediction import predict
+from nas.training.weights import load_weights, read_metadata, save_weights
 
 
 @pytest.fixture
@@ -66,3 +70,31 @@ def test_images_that_are_missing_or_of_one_name_are_refused_before_any_is_done(n
     folder = nas("predict", trained, good, tmp_path, "--out", tmp_path / "out")
     assert f"{tmp_path}: expected an image, got a folder; give its files" in folder.refusal()
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_are_those_that_are_scored_in_the_values_of_the_data_set(nas, trained, pictures, large, tmp_path):
+    own = tmp_path / "own"
+    shutil.copytree(trained, own)
+    words = read_metadata(own / "weights.safetensors")
+    assert words["label_values"] == "[0, 1, 2]"
+    weights = load_weights(own / "weights.safetensors")
+    save_weights(own / "weights.safetensors", weights, {**words, "label_values": "[7, 26, 23]"})
+    answer = nas("predict", own, large, "--labels", "--out", tmp_path / "out").done()
+    assert answer.out.startswith(f"{tmp_path / 'out' / 'large.png'}: ")
+    written = Image.open(tmp_path / "out" / "large.png")
+    assert written.mode == "L"
+    seen = label_at_own_size(load_trained(str(own), None).network(3), read_image(large, None), View(size=(64, 96)))
+    np.testing.assert_array_equal(np.asarray(written), np.array([7, 26, 23])[seen])
+
+    save_weights(own / "weights.safetensors", weights, {key: words[key] for key in words if key != "label_values"})
+    assert "which label values their classes have" in nas("predict", own, large, "--labels").refusal()
+    told = nas("predict", own, large, "--labels", "--data", f"folder:{pictures}", "--out", tmp_path / "again").done()
+    assert np.isin(np.asarray(Image.open(tmp_path / "again" / "large.png")), (0, 1, 2)).all(), told.out
+
+
+def test_no_image_is_lost_to_its_label(nas, trained, large):
+    before = large.read_bytes()
+    answer = nas("predict", trained, large, "--labels", "--out", large.parent)
+    assert f"{large} is one of the images, which would be lost" in answer.refusal()
+    assert large.read_bytes() == before
+    assert "--labels goes with images" in nas("predict", trained, "--video", "a.mp4", "--labels").refusal()

@@ -1,10 +1,13 @@
-"""Plain text tables."""
+"""Plain text tables, and how far long work is."""
 
 from __future__ import annotations
 
+import io
+from contextlib import nullcontext
+
 import pytest
 
-from nas.terminal import class_table, duration, percent, table, waiting, waiting_advice
+from nas.terminal import Progress, class_table, duration, percent, table, waiting, waiting_advice
 from nas.training.scores import Scores
 
 
@@ -55,3 +58,44 @@ def test_who_waits_for_more_than_a_twentieth_of_the_time_is_told_what_to_do():
     assert "12.0 % of the time of training was spent waiting for data: give" in waiting_advice(0.12, 0.0)
     assert "cache_gigabytes" not in waiting_advice(0.0, 0.12)
     assert waiting_advice(0.12, 0.12).count("%") == 2
+
+
+class Screen(io.StringIO):
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def followed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float) -> str:
+    """What is told of 6 steps of 4 images that take so long, and how it ends."""
+    screen, now = Screen(terminal), iter(range(1000))
+    monkeypatch.setattr("sys.stderr", screen)
+    progress = Progress(lambda: next(now) * seconds)
+    guard = progress.counting(nullcontext, 4)
+    with guard():
+        pass  # before it begins, nothing is told
+    progress.begin("epoch 1/2", 22)
+    for _ in range(6):
+        with guard():
+            pass
+    progress.end()
+    return screen.getvalue()
+
+
+def test_a_log_has_a_line_every_thirty_seconds_of_work(monkeypatch):
+    told = followed(monkeypatch, terminal=False, seconds=12).splitlines()
+    assert told == [
+        "epoch 1/2: 12 of 22 images, 0.333 images/s, 30 s left",
+        "epoch 1/2: 22 of 22 images, 0.306 images/s, 0 s left",
+    ]
+    assert followed(monkeypatch, terminal=False, seconds=1) == ""
+
+
+def test_a_terminal_has_one_line_that_is_gone_in_the_end(monkeypatch):
+    told = followed(monkeypatch, terminal=True, seconds=1)
+    assert "\n" not in told
+    assert told.count("\r\x1b[Kepoch 1/2: ") == 6
+    assert told.endswith("\r\x1b[K")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,11 @@ import yaml
 import space
 from nas.runs.trained import load_trained
 from nas.storage.ownership import owned
+from nas.study import load_study
+from nas.training import load_recipe
 from nas.training.weights import load_weights
+from space.head import Head
+from space.scale import scale_width
 
 
 def words(small: Path, pictures: Path, out: Path, *more: str) -> tuple[str, ...]:
@@ -125,3 +132,81 @@ def test_a_folder_that_is_something_else_stays_so(name, nas, small, pictures, tm
     told = nas(*words(small, pictures, tmp_path)).refusal()
     assert f"expected a folder for a training, got {tmp_path} with its {name}" in told
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.fixture(scope="session")
+def resnet(tmp_path_factory):
+    """A narrow ResNet-18 encoder under a linear head, and weights of it in torchvision's names."""
+    parent = scale_width(space.load("swiftnet-rn18"), 0.125)
+    folder = tmp_path_factory.mktemp("resnet")
+    architecture = replace(parent, context=None, decoder=None, head=Head(kind="linear"))
+    (folder / "narrow.yaml").write_text(architecture.to_yaml())
+    names = {"stem.conv0_norm": "bn1", "stem.conv0": "conv1", "1_3x3": "conv1", "1_norm": "bn1", "2_3x3": "conv2"}
+    names |= {"2_norm": "bn2", "projection_norm": "downsample.1", "projection": "downsample.0"}
+    state = {"fc.weight": torch.zeros(2, 2)}
+    for name, tensor in architecture.build(3).state_dict().items():
+        if not name.startswith("head"):
+            name = re.sub(r"stage(\d)\.block(\d)", lambda found: f"layer{int(found[1]) + 1}.{found[2]}", name)
+            for ours, theirs in names.items():
+                name = name.replace(f"{ours}.", f"{theirs}.")
+            state[name] = tensor + (0.01 if tensor.is_floating_point() else 0)
+    torch.save(state, folder / "resnet18.pth")
+    return folder / "narrow.yaml", folder / "resnet18.pth"
+
+
+def test_a_training_starts_from_pretrained_weights_and_goes_on_without_their_file(nas, resnet, pictures, tmp_path):
+    architecture, given = resnet
+    file, out = tmp_path / "given.pth", tmp_path / "out"
+    shutil.copy(given, file)
+    first = nas(*words(architecture, pictures, out, "--epochs", "1", "--init", file)).done().out
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert f"weights of 40 layers from given.pth (SHA-256 {digest})" in first
+    assert "start at random: head.logits" in first
+    assert "not used: fc.weight" in first
+    assert yaml.safe_load((out / "scores.yaml").read_text())["recipe"]["init"] == f"given.pth (SHA-256 {digest})"
+    assert yaml.safe_load((out / "init.yaml").read_text()) == {"file": "given.pth", "sha256": digest}
+
+    started = tmp_path / "started"
+    nas(*words(architecture, pictures, started, "--epochs", "1", "--init", file, "--recipe", _still(tmp_path))).done()
+    weights, wanted = load_weights(started / "weights.safetensors"), torch.load(file, weights_only=True)
+    torch.testing.assert_close(weights["stage2.block0.projection.weight"], wanted["layer3.0.downsample.0.weight"])
+
+    file.unlink()
+    (out / "progress.yaml").unlink()
+    (out / "checkpoint.pt").unlink()  # as if it had been ended in its first epoch
+    again = nas(*words(architecture, pictures, out, "--epochs", "1", "--resume")).done().out
+    epoch = re.compile(r"^epoch 1/1  loss \S+  mIoU +\S+", re.M)
+    assert epoch.search(again)[0] == epoch.search(first)[0]
+    assert epoch.search(nas(*words(architecture, pictures, out, "--epochs", "1", "--resume")).out) is None
+
+    file.write_bytes(given.read_bytes() + b"\0")
+    other = nas(*words(architecture, pictures, out, "--epochs", "1", "--resume", "--init", file))
+    assert "expected the weights that" in other.refusal()
+
+
+def _still(folder: Path) -> str:
+    """A recipe that changes next to nothing."""
+    text = "{optimizer: sgd, learning_rate: 1.0e-9, epochs: 1, batch_size: 3}"
+    (folder / "still.yaml").write_text(text)
+    return str(folder / "still.yaml")
+
+
+def test_what_no_training_can_start_from_is_refused(nas, small, resnet, pictures, tmp_path):
+    architecture, file = resnet
+    out = tmp_path / "out"
+    missing = nas(*words(architecture, pictures, out, "--init", tmp_path / "none.pth"))
+    assert "none.pth: expected a file with weights to start from, got no such file" in missing.refusal()
+    alien = nas(*words(small, pictures, out, "--init", file))
+    assert "of which nothing fits: " in alien.refusal()
+    nas(*words(small, pictures, out, "--epochs", "1")).done()
+    late = nas(*words(small, pictures, out, "--epochs", "2", "--resume", "--init", file))
+    assert "was begun at random" in late.refusal()
+    assert not (out / "init.yaml").exists()
+
+
+def test_a_recipe_names_weights_beside_itself(resnet, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("{optimizer: sgd, learning_rate: 0.1, epochs: 1, batch_size: 2, init: w.pth}")
+    assert load_recipe(tmp_path / "recipe.yaml").init == str(tmp_path / "w.pth")
+    study = "{data: {name: road_scenes}, budget: 10ms, recipe: {optimizer: sgd, learning_rate: 0.1, epochs: 1, "
+    (tmp_path / "study.yaml").write_text(study + "batch_size: 2, init: deep/w.pth}}")
+    assert load_study(tmp_path / "study.yaml").recipe.init == str(tmp_path / "deep" / "w.pth")

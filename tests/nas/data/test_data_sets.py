@@ -106,6 +106,20 @@ def test_cityscapes_label_ids_become_train_ids(tmp_path: Path) -> None:
     assert len(cityscapes.LABEL_IDS) == len(dataset.palette) == 19
 
 
+def test_cityscapes_predictions_leave_in_label_ids_and_classes_have_their_categories(tmp_path: Path) -> None:
+    for kind in ("labelIds", "labelTrainIds"):
+        cityscapes_tree(tmp_path, kind, np.full((8, 8), 0))
+        dataset = load(DataSpec(name="cityscapes", root=str(tmp_path), size=(8, 8)))
+        assert dataset.label_values == cityscapes.LABEL_IDS
+    of = dict(zip(dataset.classes, dataset.categories, strict=True))
+    assert len({*of.values()}) == 7
+    assert [of[name] for name in ("sidewalk", "fence", "pole", "terrain", "sky", "rider", "bicycle")] == [
+        "flat", "construction", "object", "nature", "sky", "human", "vehicle",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match=r"cityscapes in .*expected a test split with labels, got train and val alone"):
+        load(DataSpec(name="cityscapes", root=str(tmp_path), size=(8, 8)), test=True)
+
+
 def test_cityscapes_prefers_train_ids(tmp_path: Path) -> None:
     cityscapes_tree(tmp_path, "labelIds", np.full((8, 8), 7))
     cityscapes_tree(tmp_path, "labelTrainIds", np.full((8, 8), 18))

@@ -11,11 +11,12 @@ import torch
 
 from nas.data import Dataset, DataSpec, load
 from nas.latency.record import Latency
+from nas.runs.beginning import hold_to_beginning
 from nas.runs.epochs import commit_epoch, go_on
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
 from nas.runs.trial import Trial
-from nas.search.handing_over import save_weights_of, starting_weights
+from nas.search.handing_over import pretrained_weights, save_weights_of, starting_weights
 from nas.study import built_in_study
 from nas.training import Recipe
 from nas.training.trainer import Trainer
@@ -130,3 +131,23 @@ def test_a_pruned_candidate_goes_on_from_one_convolution(run, trial_of, dataset)
         save_weights_of(trainer, folder)
         assert [file.name for file in folder.iterdir()] == [WEIGHTS]
         assert (starting_weights(run, trial, "finish") or {}).keys() == weights.keys()
+
+
+def test_pretrained_weights_are_kept_in_the_run_for_every_candidate(run: RunFolder, dataset: Dataset, tmp_path: Path):
+    file, architecture = tmp_path / "w.pth", Architecture.from_yaml(NARROW.replace("REP", "false"))
+    torch.save(architecture.build(2).state_dict(), file)
+    study = run.study()
+    assert pretrained_weights(run, study, "search") is None
+    study = replace(study, recipe=replace(RECIPE, init=str(file)))
+    run.write_study(study)
+    assert run.study().recipe.init == str(file)
+    hold_to_beginning(run.root, study.recipe.init, begun=True, trained=False)
+    file.unlink()
+    assert hold_to_beginning(run.root, study.recipe.init, begun=True, trained=True) is not None
+    assert pretrained_weights(run, study, "finish") is None
+    init = pretrained_weights(run, study, "search")
+    trainer = Trainer(architecture, dataset, study.recipe, init=init, threads=1)
+    assert trainer.started is not None
+    assert trainer.started.fresh == ("head.logits",)
+    assert init is not None
+    assert torch.equal(trainer.network.state_dict()["stem.conv0.weight"].contiguous(), init["stem.conv0.weight"])

@@ -1,0 +1,84 @@
+"""A confusion matrix as a picture that stands alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from numpy.typing import NDArray
+
+from nas.report.drawing import FONT_PIXELS, framed, look
+from nas.report.labels import shortened
+from nas.report.palette import LIGHT
+
+CELL_PIXELS = 34.0
+MOST_NUMBERED = 40  # classes; beyond, cells are too small for numbers
+SMALL_PIXELS = 6.0  # of a cell without one
+LONGEST_NAME = 24
+LETTER_PIXELS = 7.0
+SHOWN_PERCENT = 0.5
+"""Shares that round to 0 are left out, so that what is confused stands out."""
+
+
+def confusion_chart(classes: Sequence[str], counts: Sequence[Sequence[int]], title: str) -> str:
+    """SVG of a confusion matrix, pixels by (labelled class, predicted class): each row's shares in percent, so that a
+    rare class is as easy to read as a frequent one. Classes without a labelled pixel have an empty row.
+    """
+    pixels = np.asarray(counts, dtype=np.float64)  # (C, C)
+    labelled = pixels.sum(axis=1, keepdims=True)
+    percents = 100 * np.divide(pixels, labelled, out=np.zeros_like(pixels), where=labelled > 0)
+    count, names = len(classes), [shortened(name, LONGEST_NAME) for name in classes]
+    numbered = count <= MOST_NUMBERED
+    side = count * (CELL_PIXELS if numbered else SMALL_PIXELS)
+    names_width = LETTER_PIXELS * max(len(name) for name in names) + 30 if numbered else 40
+    with look():
+        beside = max(20.0, LETTER_PIXELS * len(title) - side)  # the title is longer than a small matrix
+        figure, axes = framed(
+            names_width + side + beside, names_width + side + 50, names_width, names_width, beside, 50
+        )
+        shades = LinearSegmentedColormap.from_list("shares", [LIGHT["ground"], LIGHT["guided"]])
+        axes.pcolormesh(
+            np.arange(count + 1),
+            np.arange(count + 1),
+            percents,
+            cmap=shades,
+            vmin=0,
+            vmax=100,
+            rasterized=not numbered,
+            edgecolors=LIGHT["line"] if numbered else "none",
+            linewidth=0.5,
+        )
+        axes.set_xlim(0, count)
+        axes.set_ylim(count, 0)
+        axes.set_title(title, loc="left", color=LIGHT["ink"], pad=14)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("labelled")
+        axes.tick_params(length=0)
+        axes.spines.bottom.set_visible(False)
+        places = np.arange(count) + 0.5
+        axes.set_xticks(places if numbered else [], names if numbered else [], rotation=90)
+        axes.set_yticks(places if numbered else [], names if numbered else [])
+        if numbered:
+            _write_shares(axes, percents)
+        figure.patch.set(visible=True, facecolor=LIGHT["ground"])
+        figure.set_frameon(True)
+        written = io.StringIO()
+        figure.savefig(written, format="svg", metadata={"Date": None})
+    return written.getvalue()
+
+
+def _write_shares(axes: Axes, percents: NDArray[np.float64]) -> None:
+    for (row, column), share in np.ndenumerate(percents):
+        if share >= SHOWN_PERCENT:
+            axes.text(
+                column + 0.5,
+                row + 0.5,
+                f"{share:.0f}",
+                horizontalalignment="center",
+                verticalalignment="center",
+                fontsize=FONT_PIXELS - 1,
+                color=LIGHT["ground" if share > 55 else "ink"],
+            )

@@ -1,0 +1,55 @@
+"""What an evaluation leaves: the scores and how they were come by, and the confusion matrix as numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from space import UserError
+
+EVALUATION = "evaluation.yaml"
+CONFUSION = "confusion.csv"
+CONFUSION_CHART = "confusion.svg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The scores (fractions) of a trained network on a split, and how they were come by."""
+
+    architecture: str  # its key
+    weights_sha256: str
+    data: str
+    split: Literal["train", "val", "test"]
+    images: int
+    at: Literal["input", "labels"]
+    """Where labels are compared: at `size`, as training and search do, or at their own size, as benchmarks do."""
+    size: tuple[int, int]
+    """Height and width in pixels at which the network sees pictures."""
+    scales: tuple[float, ...]
+    """Multiples of `size` at which it looks."""
+    flip: bool
+    window: tuple[int, int] | None
+    miou: float
+    pixel_accuracy: float
+    class_iou: Mapping[str, float | None]
+    category_miou: float | None
+    """None where the data set has no categories."""
+    category_iou: Mapping[str, float | None]
+
+    def __post_init__(self) -> None:
+        shares = [*self.class_iou.values(), *self.category_iou.values(), self.category_miou]
+        known = [self.miou, self.pixel_accuracy, *(share for share in shares if share is not None)]
+        if not 0 <= min(known) <= max(known) <= 1:
+            raise UserError(f"expected scores of 0 to 1, got {min(known)} to {max(known)}")
+
+
+def confusion_csv(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """Pixels as CSV: a row for each labelled class, a column for each predicted one, their names before and above."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["labelled \\ predicted", *classes])
+    writer.writerows([name, *row] for name, row in zip(classes, counts, strict=True))
+    return text.getvalue()

@@ -1,0 +1,204 @@
+"""Starting a network from weights that others trained, whose tensors have other names.
+
+Four layouts are understood: torchvision's ResNet-18 and MobileNetV2 (classifiers on ImageNet), the checkpoints of
+ERFNet's and of SwiftNet's authors, and our own. A network takes what it has in common with the file's: block by block
+in the order of computation, until one differs in its layers or their shapes. What comes behind a block that starts
+afresh would read features that it was not trained on. Files are read by safetensors or `weights_only`: nothing is
+unpickled.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nas.data import MEAN, STD
+from nas.training.layouts import Row, layout_of
+from nas.training.weights import load_weights
+from space import Architecture
+from space.errors import UserError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Under which names trainers keep the tensors beside an optimiser's."""
+PREFIX = "module."
+COUNTER = "num_batches_tracked"
+COLOURS = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """What a network took from a file of weights."""
+
+    layers: tuple[str, ...]
+    """Our layers that have the file's weights."""
+    fresh: tuple[str, ...]
+    """Our layers that start afresh."""
+    unused: tuple[str, ...]
+    """Tensors of the file that no layer took, counters of batch norms apart."""
+    reason: str
+    """Why nothing was taken from there on; or empty."""
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file, float32 on the CPU: of a safetensors file, or of what `torch.save` wrote of a state dict,
+    alone or in a dictionary with other numbers. The prefix of `DataParallel` is taken off.
+
+    Raises: UserError when there is no such file, or it holds something else.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{path}: expected a file with weights to start from, got no such file; check the path")
+    state: Mapping[str, object] = load_weights(file) if file.suffix == ".safetensors" else _read_saved(file)
+    for wrapper in WRAPPERS:
+        inside = state.get(wrapper)
+        if isinstance(inside, Mapping):
+            state = inside
+    tensors = without_prefix({str(name): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)})
+    if not tensors:
+        raise UserError(f"{path}: expected tensors by name, as a state dict has them, got none; save the state dict")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{path}: expected finite weights, got {name} with others; take another file")
+    return {
+        name: tensor.float().contiguous() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+    }
+
+
+def without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefix that `DataParallel` puts in front of all names."""
+    while tensors and all(name.startswith(PREFIX) for name in tensors):
+        tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+    return dict(tensors)
+
+
+def _read_saved(file: Path) -> Mapping[str, object]:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # among others for whatever would run code
+        raise UserError(
+            f"{file}: expected a state dict, got a file that holds more than tensors, numbers and text, or is damaged; "
+            "it is not opened: save the state dict alone, best as safetensors"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        words = " ".join(str(error).split())[:150]
+        raise UserError(f"{file}: expected a state dict, got something else or a damaged file ({words})") from None
+    if not isinstance(state, Mapping):
+        raise UserError(f"{file}: expected a state dict, got a {type(state).__name__}; save the state dict alone")
+    return state
+
+
+def start_from(network: nn.Module, architecture: Architecture, tensors: Mapping[str, Tensor], source: str) -> Started:
+    """Copy what `architecture` has in common with the network of `tensors` into `network`, built of it with its
+    auxiliary heads. Where the file's network reads images otherwise normalised, that is folded into its first layer.
+
+    Heads of one class more than ours lose the last, which is void in the public checkpoints.
+
+    Raises: UserError when the names are of none of the networks that are known; `source` names the file.
+    """
+    expected = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith(COUNTER)}
+    layout = layout_of(tensors, architecture, expected)
+    if layout is None:
+        raise UserError(
+            f"{source}: expected the names of torchvision's ResNet-18 or MobileNetV2, of ERFNet's or SwiftNet's "
+            f"authors, or of `nas train`, got {', '.join(list(tensors)[:3])}; rename the tensors"
+        )
+    given = dict(tensors)
+    if layout.mean is not None and layout.std is not None:
+        given |= _read_as_ours(given, layout.first, layout.mean, layout.std, layout.pooled_norm)
+    taken: dict[str, Tensor] = {}
+    used: set[str] = set()
+    reason = ""
+    for row in layout.rows:
+        found, reason = _taken(row, given, expected, narrow=False)
+        if reason:
+            break
+        taken |= {ours: tensor for ours, (_, tensor) in found.items()}
+        used |= {theirs for theirs, _ in found.values()}
+    for row in () if reason else [each for each in layout.heads if f"{next(iter(each))}.weight" in expected]:
+        found, why = _taken(row, given, expected, narrow=True)
+        reason = reason or why
+        taken |= {ours: tensor for ours, (_, tensor) in found.items()}
+        used |= {theirs for theirs, _ in found.values()}
+    network.load_state_dict(taken, strict=False)
+    layers = tuple(dict.fromkeys(name.rpartition(".")[0] for name in expected))
+    with_weights = {name.rpartition(".")[0] for name in taken}
+    return Started(
+        layers=tuple(layer for layer in layers if layer in with_weights),
+        fresh=tuple(layer for layer in layers if layer not in with_weights),
+        unused=tuple(name for name in tensors if name not in used and not name.endswith(COUNTER)),
+        reason=reason,
+    )
+
+
+def _taken(
+    row: Row, given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, narrow: bool
+) -> tuple[dict[str, tuple[str, Tensor]], str]:
+    """For the tensors of a block of ours, the name and value of the file's; or why the block starts afresh."""
+    found: dict[str, tuple[str, Tensor]] = {}
+    for ours, theirs in row.items():
+        wanted = [name for name in expected if name.rpartition(".")[0] == ours]
+        if not wanted:
+            return {}, f"there is no {ours} here"
+        ending = {name.rpartition(".")[2] for name in wanted}
+        if f"{theirs}.bias" in given and "bias" not in ending:
+            return {}, f"{ours} has no bias, {theirs} has one"
+        for name in wanted:
+            kind = name.rpartition(".")[2]
+            other = f"{theirs}.{kind}"
+            if other not in given:
+                if kind == "bias" and "running_mean" not in ending:
+                    continue  # ours starts as 0, which is none
+                return {}, f"the file has no {other}"
+            tensor = given[other]
+            if narrow:
+                tensor = _without_void(tensor, tuple(expected[name].shape))
+            if tensor.shape != expected[name].shape:
+                return {}, f"{name} is of shape {tuple(expected[name].shape)}, {other} of {tuple(tensor.shape)}"
+            found[name] = (other, tensor)
+    return found, ""
+
+
+def _without_void(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A head's tensor without its last class, where that is one more than `shape` has."""
+    if tensor.dim() != len(shape):
+        return tensor
+    more = [axis for axis, (have, want) in enumerate(zip(tensor.shape, shape, strict=True)) if have == want + 1]
+    same = sum(have == want for have, want in zip(tensor.shape, shape, strict=True))
+    if len(more) != 1 or same != len(shape) - 1:
+        return tensor
+    return tensor.narrow(more[0], 0, shape[more[0]])
+
+
+def _read_as_ours(
+    given: Mapping[str, Tensor], first: str, mean: Sequence[float], std: Sequence[float], pooled_norm: str
+) -> dict[str, Tensor]:
+    """The first layer of a network that reads (value - mean) / std, values of 0..1, for images that are normalised as
+    ours. It is the same inside the image; around it, where both pad with zeros, these are of another colour.
+
+    A constant that is left goes into the bias, or where there is none into the means of the normalisation behind it.
+    `pooled_norm` names one behind which the convolution's channels are joined by the pooled image.
+    """
+    weight = given[f"{first}.weight"].double()
+    ours_mean, ours_std = torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD, dtype=torch.float64)
+    their_mean, their_std = (torch.as_tensor(each, dtype=torch.float64).flatten() for each in (mean, std))
+    factor, offset = ours_std / their_std, (ours_mean - their_mean) / their_std  # theirs = factor * ours + offset
+    constant = torch.einsum("oikl,i->o", weight, offset)
+    changed = {f"{first}.weight": weight * factor[None, :, None, None]}
+    if f"{first}.bias" in given:
+        changed[f"{first}.bias"] = given[f"{first}.bias"].double() + constant
+    else:
+        norm = re.compile(re.escape(first).replace("conv", "bn") + r"(\.\d+)?\.running_mean")
+        changed |= {name: given[name].double() - constant for name in given if norm.fullmatch(name)}
+    if pooled_norm:
+        epsilon = 1e-3
+        means, variances = given[f"{pooled_norm}.running_mean"].double(), given[f"{pooled_norm}.running_var"].double()
+        means[-3:] = (means[-3:] - offset) / factor
+        variances[-3:] = ((variances[-3:] + epsilon) / factor**2 - epsilon).clamp(min=0)
+        changed |= {f"{pooled_norm}.running_mean": means, f"{pooled_norm}.running_var": variances}
+    return {name: tensor.float() for name, tensor in changed.items()}
