@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import IGNORE, MEAN, STD, Dataset, DataSpec, Split, data_sets, load
+from nas.data.dataset import IGNORE, MEAN, STD, Dataset, DataSpec, Split, SplitName, data_sets, load
 from nas.data.fingerprint import Fingerprint
 from nas.data.loader import Loader, endless, make_loader
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nas.data.survey import Findings, check, class_shares
 
 __all__ = [
-    "IGNORE", "MEAN", "STD", "Augmentation", "DataSpec", "Dataset", "Findings", "Fingerprint", "Loader", "Split",
+    "IGNORE", "MEAN", "STD", "Augmentation", "DataSpec", "Dataset", "Findings", "Fingerprint", "Loader", "Split", "SplitName",
     "check", "class_shares", "data_sets", "endless", "load", "make_loader", "read_image", "read_label",
 ]  # fmt: skip
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from space import extensions, strict
 from space.errors import DataError, nearest
 
+SplitName = Literal["train", "validation", "test"]
 SETS, GROUP = "nas.data.sets", "framebudget.data_sets"
 
 IGNORE = 255
@@ -122,7 +124,7 @@ class Dataset:
         """The value of each class in the data set's own labels, in which predictions are handed to others."""
         return self.own_values or tuple(self.label_map.index(index) for index in range(self.num_classes))
 
-    def split(self, name: str) -> Split:
+    def split(self, name: SplitName) -> Split:
         """The split called "train", "validation" or "test"."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return splits[name]

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from nas.data.dataset import Dataset
+from nas.data.dataset import Dataset, SplitName
 from nas.data.sample import Pair, Sample, decode_pair, digest
 from nas.storage.bounded import BoundedFolder
 from nas.storage.cache import cache_folder
@@ -40,7 +40,7 @@ _SAYING = threading.Lock()
 class DecodedPairs:
     """The pairs of one split by index."""
 
-    def __init__(self, dataset: Dataset, split: Literal["train", "validation"]) -> None:
+    def __init__(self, dataset: Dataset, split: SplitName) -> None:
         self._dataset = dataset
         self._split = dataset.split(split)
         self._pictures, self._samples = _folders(dataset.cache_gigabytes)

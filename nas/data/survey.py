@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.dataset import IGNORE, Dataset
+from nas.data.dataset import IGNORE, Dataset, SplitName
 from nas.data.decoded import DecodedPairs
 from nas.data.decoding import Convention
 from nas.data.fingerprint import Fingerprint
@@ -24,7 +24,6 @@ from nas.data.sample import Sample, digest
 from nas.host.cores import usable_cores
 from space.errors import DataError
 
-SplitName = Literal["train", "validation", "test"]
 BOTH: tuple[SplitName, ...] = ("train", "validation")
 STRETCHED = 1.5
 """A picture whose sides are squeezed this much more one way than the other is likely not meant so."""

@@ -61,9 +61,13 @@ class BoundedFolder:
         size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
         with contextlib.suppress(OSError):
             size -= path.stat().st_size
-        self._full = True  # unless all goes well
-        if not self._reserved(size):
-            return False
+        try:
+            if not self._reserved(size):
+                self._full = True
+                return False
+        except OSError:
+            self._full = True
+            raise
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -72,10 +76,10 @@ class BoundedFolder:
         try:
             write_atomically(path, write)
         except BaseException:
+            self._full = True
             with contextlib.suppress(OSError), self._ledger() as ledger:
                 _write(ledger, max(0, _read(ledger) - size))
             raise
-        self._full = False
         return True
 
     def held_bytes(self) -> int:

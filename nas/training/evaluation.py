@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from dataclasses import replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.data import Dataset, make_loader
+from nas.data import Dataset, SplitName, make_loader
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
 from nas.training.steps import Guard, guarded
@@ -25,7 +24,7 @@ def evaluate(
     *,
     device: str | torch.device = "cpu",
     batch_size: int = BATCH_SIZE,
-    split: Literal["train", "validation", "test"] = "validation",
+    split: SplitName = "validation",
     threads: int = 1,
     guard: Guard = nullcontext,
 ) -> Scores:
@@ -47,7 +46,7 @@ def confusion(
     *,
     device: str | torch.device = "cpu",
     batch_size: int = BATCH_SIZE,
-    split: Literal["train", "validation", "test"] = "validation",
+    split: SplitName = "validation",
     threads: int = 1,
     guard: Guard = nullcontext,
 ) -> ConfusionMatrix:

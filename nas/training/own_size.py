@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas.data import Dataset, read_image, read_label
+from nas.data import Dataset, SplitName, read_image, read_label
 from nas.training.metrics import ConfusionMatrix
 from nas.training.prediction import network_input
 from nas.training.steps import Guard, guarded
@@ -93,7 +93,7 @@ def label_at_own_size(network: nn.Module, image: Picture, view: View) -> Picture
 def confusion_at_own_size(
     network: nn.Module,
     dataset: Dataset,
-    split: str,
+    split: SplitName,
     view: View,
     *,
     device: str | torch.device = "cpu",
@@ -177,7 +177,7 @@ def _sized(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
-def _read(dataset: Dataset, split: str, threads: int) -> Iterator[tuple[Picture, Picture]]:
+def _read(dataset: Dataset, split: SplitName, threads: int) -> Iterator[tuple[Picture, Picture]]:
     """Pictures (H, W, 3) and their classes (H, W), a few of which are decoded at a time."""
     files = list(zip(dataset.split(split).images, dataset.split(split).labels, strict=True))
 
