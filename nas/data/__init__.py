@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from nas.data.survey import Findings, check, class_shares
 
 __all__ = [
-    "IGNORE", "MEAN", "STD", "Augmentation", "DataSpec", "Dataset", "Findings", "Fingerprint", "Loader", "Split", "SplitName",
-    "check", "class_shares", "data_sets", "endless", "load", "make_loader", "read_image", "read_label",
+    "IGNORE", "MEAN", "STD", "Augmentation", "DataSpec", "Dataset", "Findings", "Fingerprint", "Loader", "Split",
+    "SplitName", "check", "class_shares", "data_sets", "endless", "load", "make_loader", "read_image", "read_label",
 ]  # fmt: skip
 
 _NEEDS_PILLOW = {
