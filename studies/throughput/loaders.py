@@ -42,7 +42,7 @@ from nas.latency.machine import lane
 from nas.training.steps import guarded
 
 BATCH = 8
-ROUNDS = 1
+ROUNDS = 3
 OF_CAMVID = 120
 DRAWN, SHOWN = 8, 48  # pictures of Cityscapes' size, and their names: each lies there under six
 DRAWN_SIZE = (1024, 2048)
