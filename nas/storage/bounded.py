@@ -61,21 +61,24 @@ class BoundedFolder:
         size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
         with contextlib.suppress(OSError):
             size -= path.stat().st_size
-        self._full = True  # unless all goes well
-        if not self._reserved(size):
-            return False
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
                 file.writelines(parts)
 
         try:
-            write_atomically(path, write)
-        except BaseException:
-            with contextlib.suppress(OSError), self._ledger() as ledger:
-                _write(ledger, max(0, _read(ledger) - size))
+            if not self._reserved(size):
+                self._full = True
+                return False
+            try:
+                write_atomically(path, write)
+            except BaseException:
+                with contextlib.suppress(OSError), self._ledger() as ledger:
+                    _write(ledger, max(0, _read(ledger) - size))
+                raise
+        except OSError:
+            self._full = True
             raise
-        self._full = False
         return True
 
     def held_bytes(self) -> int:
