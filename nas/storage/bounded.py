@@ -61,24 +61,23 @@ class BoundedFolder:
         size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
         with contextlib.suppress(OSError):
             size -= path.stat().st_size
-        try:
-            if not self._reserved(size):
-                self._full = True
-                return False
-        except OSError:
-            self._full = True
-            raise
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
                 file.writelines(parts)
 
         try:
-            write_atomically(path, write)
-        except BaseException:
+            if not self._reserved(size):
+                self._full = True
+                return False
+            try:
+                write_atomically(path, write)
+            except BaseException:
+                with contextlib.suppress(OSError), self._ledger() as ledger:
+                    _write(ledger, max(0, _read(ledger) - size))
+                raise
+        except OSError:
             self._full = True
-            with contextlib.suppress(OSError), self._ledger() as ledger:
-                _write(ledger, max(0, _read(ledger) - size))
             raise
         return True
 
