@@ -6,11 +6,16 @@ import signal
 import tempfile
 import zlib
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+
+import space
+from space import Architecture
 
 
 def pytest_configure() -> None:
@@ -55,6 +60,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_thread() -> None:
     """Networks of test size are slower with several threads than with one, and far slower beside another process."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shallow() -> Callable[[str], Architecture]:
+    """A published network with one block in each stage: every kind of layer that it has, and few of each to export."""
+    return _shallow
+
+
+def _shallow(name: str) -> Architecture:
+    whole = space.load(name)
+    return replace(whole, stages=tuple(stage.kept((0,)) for stage in whole.stages))
 
 
 @pytest.fixture(scope="session")
