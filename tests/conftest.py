@@ -6,12 +6,16 @@ import signal
 import tempfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+
+import space
+from space import Architecture
 
 
 def pytest_configure() -> None:
@@ -64,6 +68,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def shallow() -> Callable[[str], Architecture]:
+    """A published network with one block in each stage: every kind of layer that it has, and few of each to export."""
+    return _shallow
+
+
+def _shallow(name: str) -> Architecture:
+    whole = space.load(name)
+    return replace(whole, stages=tuple(stage.kept((0,)) for stage in whole.stages))
 
 
 @pytest.fixture(scope="session")

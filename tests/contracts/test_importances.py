@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import space
 from pruning import importances
 from pruning.importance import Importance, LabelledData
 from pruning.surgery import Cutter
-from space import UserError
+from space import Architecture, UserError
 from space.channels import parametric
 from space.network import Network
 from space.scale import scale_width
@@ -25,9 +24,9 @@ from space.scale import scale_width
 CLASSES = 4
 SIZE = (44, 60)
 NETWORKS = {
-    "concatenated images, transposed convolutions": lambda: scale_width(space.load("erfnet"), 0.25),
-    "depthwise convolutions": lambda: scale_width(space.load("swiftnet-mnv2"), 0.25),
-    "branches": lambda: scale_width(space.load("fplnet-encoder"), 0.5),
+    "concatenated images, transposed convolutions": ("erfnet", 0.25),
+    "depthwise convolutions": ("swiftnet-mnv2", 0.25),
+    "branches": ("fplnet-encoder", 0.5),
 }
 
 
@@ -45,10 +44,11 @@ def importance(request: pytest.FixtureRequest) -> Importance:
 
 
 @pytest.fixture(params=NETWORKS)
-def network(request: pytest.FixtureRequest) -> Network:
+def network(request: pytest.FixtureRequest, shallow: Callable[[str], Architecture]) -> Network:
     """Nothing in it is as it was initialised."""
     torch.manual_seed(0)
-    network: Network = NETWORKS[request.param]().build(CLASSES).eval()
+    name, factor = NETWORKS[request.param]
+    network: Network = scale_width(shallow(name), factor).build(CLASSES).eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -9,7 +9,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +28,11 @@ from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.latency.worker import parcel
 from nas.latency.worker.session import build, tie_of
+from space import Architecture
 from space.errors import TargetError
 
 SLOW = ("torch-compile",)  # to prepare: it calls a C++ compiler
+Shallow = Callable[[str], Architecture]
 NULL = Target(runtime="null", threads=1)
 
 
@@ -64,9 +66,9 @@ def imported_at_the_top(tree: ast.Module) -> Iterator[str]:
 
 @pytest.mark.parametrize("target", targets())
 @pytest.mark.parametrize(("name", "size"), [("ndnet29-fcn32", (45, 84)), ("swiftnet-mnv2", (64, 96))])
-def test_labels_are_those_of_pytorch(target: Target, name: str, size: tuple[int, int]) -> None:
+def test_labels_are_those_of_pytorch(target: Target, name: str, size: tuple[int, int], shallow: Shallow) -> None:
     runtime = ready(target)
-    network = build(space.load(name), None, 7)  # float16 cannot hold what a plain untrained one computes
+    network = build(shallow(name), None, 7)  # float16 cannot hold what a plain untrained one computes
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
     call = runtime.prepare(network, image, target)
     first, second = call().clone(), call()
@@ -76,14 +78,14 @@ def test_labels_are_those_of_pytorch(target: Target, name: str, size: tuple[int,
 
 
 @pytest.mark.parametrize("target", targets())
-def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Target) -> None:
+def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Target, shallow: Shallow) -> None:
     runtime = ready(target)
     reference = Reference().eval()
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(2))
     before = {name: tensor.clone() for name, tensor in reference.state_dict().items()}
     one = runtime.prepare(reference, image, target)
     expected = one().clone()
-    other = runtime.prepare(space.load("ndnet29-fcn32").build(CLASSES).eval(), image, target)
+    other = runtime.prepare(shallow("ndnet29-fcn32").build(CLASSES).eval(), image, target)
     other()
     assert torch.equal(one(), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in reference.state_dict().items())
@@ -91,7 +93,9 @@ def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Tar
 
 
 @pytest.mark.parametrize("target", targets())
-def test_what_reads_graphs_gives_what_it_prepares_and_knows_nothing_of_networks(target: Target) -> None:
+def test_what_reads_graphs_gives_what_it_prepares_and_knows_nothing_of_networks(
+    target: Target, shallow: Shallow
+) -> None:
     """So that it can be sent to a host that has its library and nothing of ours."""
     runtime = ready(target)
     reader = runtimes.reader(target)
@@ -99,7 +103,7 @@ def test_what_reads_graphs_gives_what_it_prepares_and_knows_nothing_of_networks(
         pytest.skip("it does not read ONNX graphs")
     library = importlib.import_module(reader.library)
     assert runtime.versions()[reader.library] == str(library.__version__)
-    network = build(space.load("ndnet29-fcn32"), None, 7)
+    network = build(shallow("ndnet29-fcn32"), None, 7)
     image = torch.randn(1, 3, 45, 84, generator=torch.Generator().manual_seed(3))
     graph = graph_in(target.precision, network, image)
     labels = importlib.import_module(reader.module).open_graph(graph, image.numpy(), target)()

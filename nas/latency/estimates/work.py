@@ -355,18 +355,18 @@ class _Layer:
 def _places(graph: Graph, size: tuple[int, int]) -> tuple[_Place, ...]:
     """What the work of each layer depends on beside the widths."""
     nodes = graph.nodes
-    readers: list[list[Node]] = [[] for _ in nodes]
+    read_alone = [False] * len(nodes)
+    before_relu6 = [False] * len(nodes)
+    producers: list[str] = []
+    seen: set[int] = set()
     for node in nodes:
         for index in node.inputs:
-            readers[index].append(node)
+            read_alone[index] = index not in seen
+            seen.add(index)
+            before_relu6[index] |= node.mode == "relu6"
+        producers.append(producers[node.inputs[0]] if node.kind in ("norm", "dropout") else node.kind)
     sizes = [output_size(node, size) for node in nodes]
-    pixels = [math.prod(each) for each in sizes]
-
-    def producer(index: int) -> str:
-        node = nodes[index]
-        while node.kind in ("norm", "dropout"):
-            node = nodes[node.inputs[0]]
-        return node.kind
+    pixels = [height * width for height, width in sizes]
 
     def whole(node: Node) -> bool:
         return all(new % old == 0 for old, new in zip(sizes[node.inputs[0]], sizes[node.index], strict=True))
@@ -380,11 +380,11 @@ def _places(graph: Graph, size: tuple[int, int]) -> tuple[_Place, ...]:
             dilated=max(node.dilation) > 1,
             group=node.group,
             pixels=pixels[node.index],
-            first_read=tuple(node.inputs.index(index) for index in node.inputs),
-            read_pixels=tuple(pixels[index] for index in node.inputs),
-            read_alone=tuple(len(readers[index]) == 1 for index in node.inputs),
-            producers=tuple(producer(index) for index in node.inputs),
-            before_relu6=any(reader.mode == "relu6" for reader in readers[node.index]),
+            first_read=tuple(map(node.inputs.index, node.inputs)),
+            read_pixels=tuple(map(pixels.__getitem__, node.inputs)),
+            read_alone=tuple(map(read_alone.__getitem__, node.inputs)),
+            producers=tuple(map(producers.__getitem__, node.inputs)),
+            before_relu6=before_relu6[node.index],
             whole_factor=node.kind == "resize" and whole(node),
             align_corners=graph.align_corners,
         )

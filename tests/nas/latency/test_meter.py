@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from nas.latency import Meter, WorkerError, parse_target
 from nas.latency.machine import device_key, lane
 from nas.latency.machine.device import pin
 from nas.latency.protocol import anchor
+from space import Architecture
 from space.errors import TargetError, UserError
 
 SIZE = (64, 96)
@@ -189,16 +190,16 @@ def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:
     assert done.is_set()
 
 
-def test_nothing_is_prepared_during_a_timing(onnx_meter: Meter) -> None:
+def test_nothing_is_prepared_during_a_timing(onnx_meter: Meter, shallow: Callable[[str], Architecture]) -> None:
     def seconds(process: int) -> float:
         user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     with ThreadPoolExecutor(1) as pool:
         with lane.alone():
-            measuring = pool.submit(onnx_meter.measure, space.load("erfnet"), within=QUICK)
+            measuring = pool.submit(onnx_meter.measure, shallow("erfnet"), within=QUICK)
             child = child_of(worker_id(onnx_meter))
-            time.sleep(3)
+            time.sleep(2)
             computed = seconds(child)
         assert measuring.result().samples >= 5
     assert computed < 0.1
@@ -309,8 +310,10 @@ def test_a_worker_is_pinned_to_as_many_cores_as_it_has_threads() -> None:
     assert chosen <= before
 
 
-def test_precisions_of_a_graph_are_timed_beside_one_reference(onnx_meter: Meter) -> None:
-    network = space.load("ndnet29-fcn32").build(4).eval()
+def test_precisions_of_a_graph_are_timed_beside_one_reference(
+    onnx_meter: Meter, shallow: Callable[[str], Architecture]
+) -> None:
+    network = shallow("ndnet29-fcn32").build(4).eval()
     image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     found = [onnx_meter.measure_graph(graph_in("fp32", network, image), within=0.2)]
     with Meter(parse_target("onnxruntime:int8@cpu:1"), SIZE, 4, patience_seconds=0) as meter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import onnx
 import pytest
 import torch
 
-import space
 from nas.data import DataSpec, load
 from nas.latency import WorkerError, parse_target
 from nas.latency.record import Latency
@@ -56,9 +55,9 @@ class Invented:
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
+def network(shallow: Callable[[str], Architecture]) -> Network:
     torch.manual_seed(0)
-    return scale_width(space.load("ndnet29-fcn32"), 0.25).build(11)
+    return scale_width(shallow("ndnet29-fcn32"), 0.25).build(11)
 
 
 def quantizer(network: Network, target: Invented, points: float) -> tuple[Quantizer, list[str]]:

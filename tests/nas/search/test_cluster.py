@@ -17,13 +17,14 @@ from nas.search.search import Workers
 from space.errors import UserError
 
 # Invented resources on this machine: a head that trains nothing, two nodes with GPUs, one that times. That one keeps
-# what it knows in a folder of its own, as on another machine; a table is made there first.
+# what it knows in a folder of its own, as on another machine; a table is made there first, of invented ratios.
 CLUSTER = """
 import functools, json, os, sys, threading
 from dataclasses import replace
 from pathlib import Path
 from nas.latency import parse_target
 from nas.latency.estimates import calibration
+from nas.latency.machine import device_key
 from nas.search.cluster import require_nodes, resources_of_nodes, workers_of
 from nas.search import cluster_timing
 from nas.search.cluster_timing import timing_of_cluster
@@ -44,12 +45,19 @@ def kept(timing):
     table = timing.kept_table()
     return None if table is None else strict.plain(table)
 
-os.environ["XDG_CACHE_HOME"] = str(folder / "node")
+def sample(index):
+    key = calibration.draw(index, *asked[1:]).key
+    return calibration.MeasuredNetwork(index=index, key=key, ratio=1 + index / 10, reference_milliseconds=1.0,
+                                       seconds=1.0, flagged=False)
+
 with local_timing(*asked, patience_seconds=0) as timing:
-    calibration.measure_networks(timing, 20, lambda done, total: None)
+    os.environ["XDG_CACHE_HOME"] = str(folder / "node")
+    device = device_key.name_of(device_key.key_of(timing.environment, timing.size))
+    samples = device_key.folder("tables") / device / "samples.jsonl"
+    samples.parent.mkdir(parents=True)
+    samples.write_text("".join(json.dumps(strict.plain(sample(index))) + "\n" for index in range(20)))
     made = strict.plain(calibration.calibrate(timing).table)
-os.environ["XDG_CACHE_HOME"] = str(folder / "driver")
-with local_timing(*asked, patience_seconds=0) as timing:
+    os.environ["XDG_CACHE_HOME"] = str(folder / "driver")
     of_this_machine = kept(timing)
 run = RunFolder.create(folder / "run", built_in_study("10ms"))
 (folder / "image.png").touch()
