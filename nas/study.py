@@ -22,14 +22,15 @@ from space.errors import nearest
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """How much is tried. Each candidate trains for the epochs of the study's recipe, unless it is stopped early."""
+    """How much is tried. Each candidate trains for the epochs of the study's recipe, or pauses after some of them."""
 
     seeds: tuple[str, ...] = ("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18")
     """Published networks that are scaled to the budget; they are the first candidates."""
     random_trials: int = 4
     """Candidates drawn at random."""
     guided_trials: int = 8
-    """Candidates proposed by the sampler from everything seen."""
+    """Candidates proposed by the sampler from everything seen. Where candidates pause as weak ones, the epochs that
+    they save are its too: `seeds`, `random_trials` and `guided_trials` together are the effort, in whole trainings."""
     finalists: int = 2
     """How many of the best candidates are trained on."""
     finish_epochs: int = 20
@@ -45,7 +46,8 @@ class SearchPlan:
     """Nor beyond what that much memory trains: weights, gradients, moments, and all outputs for a batch of crops."""
     sampler: Annotated[str, strict.OneOf(samplers.names)] = "surrogate"
     stop_weak: bool = True
-    """Whether the weaker half of the candidates is stopped at early epochs."""
+    """Whether candidates get short trainings first, of which the promising ones go on, with samplers that can have them
+    go on (`surrogate`). Other samplers' are trained whole."""
     concurrent: int = 0
     """Trainings at a time; 0 is one per core, or one per GPU."""
     seed: int = 0

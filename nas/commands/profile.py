@@ -184,5 +184,5 @@ def _forecast(
     return (
         f"forecast of the search: {duration(training)} of training steps at {step:.2f} s each (timed on "
         f"{closest.name}, {closest.own:.1f} ms) and {duration(measuring)} of measuring, "
-        "if no candidate is stopped early; scoring and export come on top"
+        "if all candidates are trained whole (in rungs, more are measured); scoring and export come on top"
     )

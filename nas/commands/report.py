@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.report import summarize  # with matplotlib, not for what is refused above
     from nas.report.going import going_words
     from nas.report.page import FIGURES, write_summary
-    from nas.report.summary import effort_words, headline
+    from nas.report.sentences import effort_words, headline
     from nas.report.terminal import leaderboard_table
 
     summary = summarize(folder)

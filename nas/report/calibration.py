@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from nas.latency.estimates.calibration import Calibration, LeftOut, error_of
-from nas.report.agreement import kendall_tau
 from nas.report.drawing import look
 from nas.report.palette import LIGHT
 from nas.storage.files import write_atomically, write_text
+from nas.surrogate.agreement import kendall_tau
 from nas.terminal import table
 
 ESTIMATES = "calibration.csv"

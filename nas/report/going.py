@@ -45,7 +45,8 @@ def going_of(
     begun = {each.architecture.key for each in everything if _under_way(run, each, trainings)}
     proposed = [each for each in trials if each.origin != "pruned" and not each.failed]
     whole = [each for each in proposed if trainings[each.architecture.key, "search"].done]
-    early = [each for each in proposed if each.stopped and each not in whole]
+    paused = [each for each in proposed if each.paused_after(trainings[each.architecture.key, "search"])]
+    early = [each for each in paused if each not in whole]
     inside = [each for each in proposed if each.inside(budget) and each not in whole and each not in early]
     waiting = [each for each in inside if each.architecture.key not in begun]
     return Going(
@@ -75,7 +76,7 @@ def _under_way(run: RunFolder, trial: Trial, trainings: Trainings) -> bool:
         return False
     for phase in PHASES:
         progress = trainings[trial.architecture.key, phase]
-        if progress.done or (phase == "search" and trial.stopped):
+        if progress.done or (phase == "search" and trial.paused_after(progress)):
             continue
         if progress.history or (run.phase_path(trial, phase) / OWNER).is_file():
             return True

@@ -12,7 +12,8 @@ from nas.report.curves import curves
 from nas.report.going import going_words
 from nas.report.pareto import KINDS, LEGEND, pareto
 from nas.report.samples import Samples, draw_samples
-from nas.report.summary import VERDICTS, Summary, effort_words, headline, summarize
+from nas.report.sentences import effort_words, headline
+from nas.report.summary import VERDICTS, Summary, summarize
 from nas.report.waiting import waiting_words
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Origin

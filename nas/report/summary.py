@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from nas.latency.budget import Budget, Verdict
@@ -18,7 +19,7 @@ from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
 from nas.runs.folder import RunFolder
 from nas.runs.trained import load_architecture
 from nas.runs.trial import Origin, Progress, Trial
-from nas.terminal import percent, waiting_advice
+from nas.terminal import waiting_advice
 from space import UserError
 
 Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]
@@ -60,6 +61,8 @@ class TrialSummary:
     multiply_adds: int
     search: tuple[float, ...]
     finish: tuple[float, ...]
+    rungs: tuple[int, ...]
+    """The epochs of the search phase after which a schedule had ended; none for one schedule."""
     parent: str  # the published network that it is a scaling of or was cut from, or empty
 
     @property
@@ -114,11 +117,15 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """Guided beside random search: the best search-phase mIoU inside the budget among the first `compared` of each."""
+    """Guided beside random search: the best search-phase mIoU inside the budget among the first `compared` of each,
+    after the shortest training that all of them have.
+    """
 
     random_trials: int
     guided_trials: int
     compared: int
+    epochs: int | None
+    """Of that training; None where each is looked at after its last epoch."""
     best_random_miou: float | None
     best_guided_miou: float | None
 
@@ -204,41 +211,6 @@ def _answered(winner: Winner | None, budget: Budget) -> bool:
     return asked is not None and Budget.parse(asked) == budget
 
 
-def headline(summary: Summary) -> str:
-    """The run's answer in one sentence, or how far it is."""
-    where = f"{summary.target} at {summary.input_size[0]}x{summary.input_size[1]}"
-    winner = summary.winner
-    if winner is None:
-        trained = sum(bool(each.epochs) for each in summary.trials)
-        return (
-            f"No winner yet for {summary.budget} on {where}: {len(summary.trials)} candidates were proposed and "
-            f"{trained} of them trained. Go on with `nas search --resume`."
-        )
-    certificate, timing = winner.certificate, winner.timing
-    statistic = "" if summary.statistic == "p50" else f" ({summary.statistic} {timing.milliseconds:.2f} ms)"
-    return (
-        f"{winner.name}: {winner.miou:.1%} mIoU in {timing.p50_milliseconds:.2f} ms (95 % interval "
-        f"{timing.ci_low_milliseconds:.2f} to {timing.ci_high_milliseconds:.2f} ms){statistic} on {where}; budget "
-        f"{certificate.budget}: {VERDICTS[certificate.verdict]}; {certificate.parameters:,} parameters, "
-        f"{certificate.multiply_adds / 1e9:.2f} G multiply-adds."
-    )
-
-
-def effort_words(effort: Effort) -> str:
-    """What the sampler's guidance was worth, in a sentence or two."""
-    found = f"{effort.random_trials} random and {effort.guided_trials} guided candidates were trained."
-    if effort.compared == 0:
-        return f"{found} Guided and random search cannot be compared without some of both."
-    random, guided = (
-        "none" if miou is None else f"{percent(miou)} %" for miou in (effort.best_random_miou, effort.best_guided_miou)
-    )
-    return (
-        f"{found} Among the first {effort.compared} of each, the best mIoU inside the budget after the search phase is "
-        f"{random} of the random and {guided} of the guided ones. "
-        "Guided candidates were proposed knowing the results of those before them."
-    )
-
-
 def _candidate(run: RunFolder, trial: Trial, latency: Latency, budget: Budget) -> TrialSummary:
     search, finish = run.progress(trial, "search"), run.progress(trial, "finish")
     timing = _timing(latency, budget)
@@ -254,6 +226,7 @@ def _candidate(run: RunFolder, trial: Trial, latency: Latency, budget: Budget) -
         multiply_adds=trial.multiply_adds,
         search=tuple(epoch.scores.miou for epoch in search.history),
         finish=tuple(epoch.scores.miou for epoch in finish.history),
+        rungs=tuple(rung.epochs for rung in trial.rungs if rung.epochs <= len(search.history)),
         parent=trial.parent,
     )
 
@@ -263,7 +236,7 @@ def _status(trial: Trial, timing: LatencySummary, search: Progress, finish: Prog
         return "failed"
     if not (timing.within_budget or search.history or finish.history):
         return "infeasible"
-    if trial.stopped:
+    if trial.paused_after(search):
         return "stopped"
     longest = finish if finish.history else search
     return "finished" if longest.done else "unfinished"
@@ -354,9 +327,9 @@ def _standing(place: Role, candidate: TrialSummary) -> Standing:
 
 
 def _best(candidates: Sequence[TrialSummary]) -> TrialSummary | None:
-    """The highest mIoU inside the budget."""
+    """The highest mIoU inside the budget; after a short training only where none has a longer one."""
     eligible = [each for each in candidates if each.miou is not None and each.timing.within_budget]
-    return max(eligible, key=lambda each: each.miou or 0.0, default=None)
+    return max(eligible, key=lambda each: (each.status == "finished", each.miou or 0.0), default=None)
 
 
 def _effort(trials: Sequence[TrialSummary]) -> Effort:
@@ -364,15 +337,17 @@ def _effort(trials: Sequence[TrialSummary]) -> Effort:
     random = [each for each in trained if each.origin == "random"]
     guided = [each for each in trained if each.origin == "guided"]
     compared = min(len(random), len(guided))
+    epochs = min((each.rungs[0] for each in trained if each.rungs), default=None)
 
     def best(candidates: Sequence[TrialSummary]) -> float | None:
-        inside = [each.search[-1] for each in candidates[:compared] if each.timing.within_budget]
-        return max(inside, default=None)
+        inside = [each.search for each in candidates[:compared] if each.timing.within_budget]
+        return max((curve[-1] if epochs is None else curve[:epochs][-1] for curve in inside), default=None)
 
     return Effort(
         random_trials=len(random),
         guided_trials=len(guided),
         compared=compared,
+        epochs=epochs,
         best_random_miou=best(random),
         best_guided_miou=best(guided),
     )
@@ -384,8 +359,17 @@ def _agreements(candidates: Sequence[TrialSummary]) -> tuple[Agreement, ...]:
         for each in candidates
         if each.search and each.finish and each.status == "finished"
     ]
+    ends = sorted({rung for each in candidates for rung in each.rungs})
     return (
+        *(_between(lower, higher, candidates) for lower, higher in pairwise(ends)),
         agreement("mIoU after the search phase", "mIoU after the finish", both),
         agreement("multiply-adds", "latency", [(e.multiply_adds, e.timing.p50_milliseconds) for e in candidates]),
         agreement("parameters", "latency", [(e.parameters, e.timing.p50_milliseconds) for e in candidates]),
     )
+
+
+def _between(lower: int, higher: int, candidates: Sequence[TrialSummary]) -> Agreement:
+    """Of two rungs, over the candidates that were trained to both."""
+    both = [each.search for each in candidates if {lower, higher} <= set(each.rungs)]
+    pairs = [(curve[lower - 1], curve[higher - 1]) for curve in both]
+    return agreement(f"mIoU after a schedule of {lower} epochs", f"mIoU after {higher} epochs", pairs)

@@ -157,7 +157,7 @@ def _leads_on(space: Space, genotype: Mapping[str, Choice]) -> bool:
 def _entry(source: RunFolder, trial: Trial, study: Study, same_target: bool) -> EarlierTrial | None:
     """What a candidate tells; None where it tells nothing: one that was never trained, or whose training goes on."""
     history = source.progress(trial, "search").history
-    ended = bool(history) and (trial.stopped or history[-1].epoch == history[-1].epochs) and not trial.failed
+    ended = bool(history) and (trial.stopped or len(history) >= trial.until(history[-1].epochs)) and not trial.failed
     latency = trial.latency if same_target else None
     if not ended and latency is None:
         return None

@@ -160,8 +160,8 @@ class RunFolder:
         return tuple(sorted(found, key=lambda trial: trial.number))
 
     def next_number(self) -> int:
-        """The number of the next candidate."""
-        return max((trial.number for trial in self.trials()), default=0) + 1
+        """The number of the next proposal."""
+        return max((trial.last_number for trial in self.trials()), default=0) + 1
 
     def write_timed(self, architecture: Architecture, timed: Timed) -> None:
         """Record what was measured on the way to an architecture's width; before its trial, which makes it count."""

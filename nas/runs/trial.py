@@ -23,11 +23,29 @@ Phase = Literal["search", "finish"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rung:
+    """A part of a candidate's training with a schedule of its own, at the end of which it pauses."""
+
+    epochs: int
+    """How many are behind it then, from its first."""
+    number: int
+    """In the order of proposal, in which candidates are counted together with those that go on."""
+    budget_milliseconds: float
+    """The budget of the run then."""
+    guided: bool = True
+    """Whether the sampler proposed that it goes on; for the first rung, the trial's origin says how it came."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise UserError(f"epochs: expected 1 or more, got {self.epochs}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """One candidate as it was proposed: an architecture, where it came from and what it measured."""
 
     number: int
-    """In the order of proposal, from 1."""
+    """In the order of proposal, from 1; a candidate that goes on to another rung is a proposal too."""
     name: str
     """For people: `erfnet x0.53`, `random 3`."""
     origin: Origin
@@ -46,18 +64,37 @@ class Trial:
     parent: str = ""
     """The published network that it is a scaling of, or was cut from."""
     stopped: bool = False
-    """Its training ended early, as a weak one."""
+    """Of earlier versions: its training ended early, as a weak one, in the middle of its schedule."""
     failed: str = ""
     """Why its training broke, or why it cannot be timed; or empty."""
     disturbed: Latency | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """What a busy machine gave before `latency` was measured, when all was proposed."""
+    rungs: tuple[Rung, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """What it was trained to, one after the other, and is now; empty for one schedule of all epochs."""
 
     def __post_init__(self) -> None:
+        ends = [each.epochs for each in self.rungs]
+        if ends != sorted(set(ends)):
+            raise UserError(f"rungs: expected ascending epochs, got {ends}")
         if not self.budget_milliseconds > 0:
             raise UserError(f"budget_milliseconds: expected more than 0, got {self.budget_milliseconds}")
         for name in ("number", "parameters", "multiply_adds"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+
+    @property
+    def last_number(self) -> int:
+        """Of the last proposal of it: that it goes on, or that it begins."""
+        return self.rungs[-1].number if self.rungs else self.number
+
+    def until(self, epochs: int) -> int:
+        """The epoch after which its training in the search pauses or ends; `epochs` are those of the whole one."""
+        return self.rungs[-1].epochs if self.rungs else epochs
+
+    def paused_after(self, progress: Progress) -> bool:
+        """Whether its training in the search, which came so far, is over for now but not at its end."""
+        done = len(progress.history)
+        return self.stopped or (bool(self.rungs) and done >= self.rungs[-1].epochs and not progress.done)
 
     def inside(self, budget: Budget) -> bool:
         """Whether it was timed, and within `budget`."""

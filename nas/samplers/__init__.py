@@ -2,7 +2,9 @@
 
 Each file offers `make(seed, startup, candidates)`: an Optuna sampler that draws from `seed` and, if it learns, draws at
 random until it was told of `startup` candidates. One that compares whole candidates finds them in `candidates`; others
-have no need of it. Other packages bring samplers through the entry points `framebudget.samplers` (see
+have no need of it. `RESUMES` says whether it may propose what paused at a rung once more, to be trained on: then new
+candidates begin at the lowest rung (`nas.surrogate.rungs`). Without it, or where it is false, each is trained whole.
+Other packages bring samplers through the entry points `framebudget.samplers` (see
 `space.extensions`). No file here imports Optuna before it is called.
 """
 
@@ -32,6 +34,14 @@ class SamplerModule(Protocol):
 def names() -> tuple[str, ...]:
     """Every sampler, by its name."""
     return tuple(extensions.modules(__name__, GROUP))
+
+
+def resumes(name: str) -> bool:
+    """Whether a sampler of the kind `name` proposes again what paused, to be trained on.
+
+    Raises: UserError when there is none, with the nearest known name.
+    """
+    return bool(getattr(extensions.load(__name__, GROUP, name, needs=("make",)), "RESUMES", False))
 
 
 def make(name: str, *, seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:

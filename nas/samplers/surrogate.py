@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from nas.surrogate.candidates import Candidates
 
+RESUMES = True
+
 
 def make(seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:
     """Random until it was told of `startup` candidates, one at least."""

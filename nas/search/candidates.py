@@ -1,30 +1,49 @@
-"""Points of a space that a sampler compares: draws, and mutations of the best ones so far."""
+"""Points of a space that a sampler compares: draws, and mutations of the best ones so far.
+
+Where the run has a latency table, hundreds of them are compared at the width that is estimated to fill the budget,
+before one is measured: that width is told beside their answers, and those that none brings inside are left out.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from nas import samplers
+from nas.latency.budget import Budget
+from nas.latency.estimates.table import LatencyTable
 from nas.search.sampler import MOST_TRIES, Sampler
+from nas.surrogate.encoding import key
 from space import Architecture, Space
 from space.choices import Ask, Choice, Genotype
 from space.errors import ArchitectureError
+from space.scale import NARROWEST, scale_width
 
 DRAWS = 80
 MUTATIONS = 120
 MOST_CHANGES = 3  # of answers, in a mutation
+FACTORS = (NARROWEST, 1.0, 16.0)  # on the width, between which an estimate is interpolated
+ERROR = 1.2  # times the budget: an estimate at the narrowest width above that is believed
+WIDTH = "estimated width"  # no axis is called so
+
+WidthOf = Callable[[Architecture], float]
+"""The logarithm to base 2 of the factor on an architecture's width that fills the budget, as estimated; minus infinity
+where even the narrowest is over it."""
 
 
 class SpaceQuestions:
     """A space, as `nas.search.sampler` asks it."""
 
-    resumable = False  # a candidate's training that was stopped does not go on
-
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, rungs: tuple[float, ...], width_of: WidthOf | None) -> None:
+        self.rungs = rungs
         self._space = space
+        self._width_of = width_of
+        self._widths: dict[tuple[tuple[str, Choice], ...], float] = {}  # estimated, by point
 
     def choose(self, ask: Ask) -> Architecture:
         """The architecture that the answers lead to."""
@@ -36,7 +55,20 @@ class SpaceQuestions:
         for index in range(MUTATIONS if best else 0):
             with contextlib.suppress(ArchitectureError):  # narrow ranges leave no way on from these answers
                 found.append(self._mutated(best[index % len(best)], rng))
-        return found
+        return [each for each in found if self._width(each) > -math.inf]
+
+    def facts(self, point: Genotype) -> dict[str, float]:
+        """The width that is estimated to fill the budget, where there are estimates."""
+        return {} if self._width_of is None else {WIDTH: max(self._width(point), math.log2(NARROWEST))}
+
+    def _width(self, point: Genotype) -> float:
+        """Its logarithm; minus infinity where none is inside the budget."""
+        if self._width_of is None:
+            return 0.0
+        if key(point) not in self._widths:
+            built = self._space.choose(lambda name, options: point[name] if point.get(name) in options else options[0])
+            self._widths[key(point)] = self._width_of(built)
+        return self._widths[key(point)]
 
     def _mutated(self, parent: Genotype, rng: random.Random) -> Genotype:
         """The parent with a few other answers. What they bring along is drawn, as is what is possible no more."""
@@ -73,12 +105,37 @@ def _drawn(rng: random.Random, answers: dict[str, Choice], name: str, options: S
     return answers[name]
 
 
-def sampler_of(space: Space, *, kind: str, startup: int, seed: int) -> Sampler[Architecture]:
-    """A sampler of this kind that searches a space; random until it was told of `startup` candidates.
+def widths_of(budget: Budget, num_classes: int, table: LatencyTable | None) -> WidthOf | None:
+    """What estimates widths for a budget from a latency table alone, so that a run that goes on estimates the same."""
+    if table is None:
+        return None
+
+    def width_of(architecture: Architecture) -> float:
+        logarithms = [math.log(table.estimate(scale_width(architecture, factor), num_classes)) for factor in FACTORS]
+        if logarithms[0] > math.log(ERROR * budget.milliseconds):
+            return -math.inf
+        rising = np.maximum.accumulate(logarithms)
+        return float(np.interp(math.log(budget.milliseconds), rising, np.log2(FACTORS)))
+
+    return width_of
+
+
+def sampler_of(
+    space: Space,
+    *,
+    kind: str,
+    startup: int,
+    seed: int,
+    rungs: tuple[float, ...] = (1.0,),
+    width_of: WidthOf | None = None,
+) -> Sampler[Architecture]:
+    """A sampler of this kind that searches a space; random until it was told of `startup` candidates. `rungs`: the
+    shares of a whole training at which trainings may pause, if it is of a kind that has them go on. `width_of`: see
+    `widths_of`.
 
     Raises: UserError when there is no such kind.
     """
     return Sampler(
-        SpaceQuestions(space),
+        SpaceQuestions(space, rungs if samplers.resumes(kind) else (1.0,), width_of),
         lambda candidates: samplers.make(kind, seed=seed, startup=startup, candidates=candidates),
     )

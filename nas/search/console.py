@@ -62,8 +62,13 @@ class Console:
         verdict = "" if trial.feasible else f"  {trial.failed or 'over the budget'}: not trained"
         sizes = f"{trial.parameters / 1e3:8.1f} k parameters {trial.multiply_adds / 1e9:6.3f} GMAC"
         print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {sizes}{verdict}", flush=True)
-        if not trial.feasible:
+        if not trial.feasible and trial.origin == "seed":  # of the others, another is proposed in its place
             self._epochs_left -= self._study.recipe.epochs
+
+    def goes_on(self, trial: Trial) -> None:
+        """A candidate that paused is trained on."""
+        epochs = self._study.recipe.epochs
+        print(f"{self._clock()}  go on   {trial.name:24} until epoch {trial.until(epochs)}/{epochs}", flush=True)
 
     def timed_again(self, trial: Trial) -> None:
         """What was over the budget while the machine was busy was measured once more."""
@@ -85,12 +90,10 @@ class Console:
         )
 
     def ended(self, job: Job, epoch: int, error: str) -> None:
-        """A training ended; only worth a line when it did not run to its end."""
-        epochs = self._epochs(job)
+        """A training ended, or pauses; only worth a line when it broke."""
         if error:
             print(f"{self._clock()}  failed  {job.trial.name:24} {error}", flush=True)
-        elif epoch < epochs:
-            print(f"{self._clock()}  stop    {job.trial.name:24} weak after epoch {epoch}/{epochs}", flush=True)
+        epochs = job.trial.until(self._epochs(job)) if job.phase == "search" else self._epochs(job)
         self._epochs_left = max(0.0, self._epochs_left - (epochs - epoch))
 
     def answer(self, table: str, certificate: Certificate, page: Path) -> None:

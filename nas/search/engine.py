@@ -19,6 +19,7 @@ from nas.data.loader import dali_works
 from nas.host.cores import usable_cores
 from nas.latency import Meter, default_target, parse_target
 from nas.latency.budget import unsettled
+from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
 from nas.runs.beginning import hold_to_beginning
@@ -78,10 +79,10 @@ def search(run: RunFolder, *, address: str | None = None, earlier: Sequence[RunF
             new = not run.trials()
             if new:
                 _require_reachable(asked, timing)
-            _measure_published(asked, timing)
+            table = timing.kept_table()
+            _measure_published(asked, timing, table)
             if new:
                 _say_if_too_large(asked, timing)
-            table = timing.kept_table()
             proposals = Proposals(asked, timing, table)
             if not address:  # a Ray of our own would only disturb the timings above
                 session.enter_context(own_ray(asked.workers))
@@ -157,15 +158,21 @@ def _require_reachable(search: Search, meter: Measures) -> None:
     )
 
 
-def _measure_published(search: Search, meter: Measures) -> None:
-    """Time every published network at its own width, once per run; they take turns."""
-    run, console = search.run, search.console
+def _measure_published(search: Search, meter: Measures, table: LatencyTable | None) -> None:
+    """Time the published networks that the study names at their own width, once per run; they take turns. Without a
+    latency table all of them are needed: what they take is what estimates of this device begin with.
+    """
+    run, console, plan = search.run, search.console, search.study.search
     known = {trial.name: trial for trial in run.company()}
-    missing = [name for name in space.published() if name not in known]
+    named = {*plan.company, *plan.seeds}
+    wanted = {*known, *(space.published() if table is None else named)}
+    missing = [name for name in space.published() if name in wanted and name not in known]
     if missing:
         console.step(f"time    {len(missing)} published networks, in turns")
     latencies = dict(zip(missing, time_each(meter, list(map(space.load, missing)), within=search.quick), strict=True))
     for number, name in enumerate(space.published(), 1):
+        if name not in wanted:
+            continue
         candidate = Candidate(name=name, origin="company", architecture=space.load(name), parent=name)
         if name in known:
             feasible = known[name].inside(search.budget)
@@ -185,9 +192,9 @@ def _measure_published(search: Search, meter: Measures) -> None:
 
 
 def _say_if_too_large(search: Search, meter: Measures) -> None:
-    """Say that a budget is more than the space can use. Looked at only where every published network is inside it."""
-    budget = search.budget
-    if not all(trial.inside(budget) for trial in search.run.company()):
+    """Say that a budget is more than the space can use. Looked at only where every network that was timed is inside."""
+    budget, company = search.budget, search.run.company()
+    if not company or not all(trial.inside(budget) for trial in company):
         return
     allows = limits_of(search.study, search.num_classes)
     largest = [widest(space.load(name), allows) for name in search.study.search.seeds or space.published()]

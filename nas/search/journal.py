@@ -46,7 +46,7 @@ class Journal:
         """
         self._run = run
         self._file = run.root / FILE
-        self._questions = SpaceQuestions(space)
+        self._questions = SpaceQuestions(space, (1.0,), None)
         self._outcome = outcome
         self._say = say
         self._study: optuna.Study | None = None

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import space
 from nas.latency.budget import unsettled
-from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.earlier import read_earlier
 from nas.runs.folder import Order
-from nas.runs.trial import Measured, Origin, Timed, Trial
-from nas.search.candidates import draw, sampler_of
-from nas.search.fill import Filled, fill
-from nas.search.guidance import Guidance, before
-from nas.search.halving import is_weak, passed
+from nas.runs.trial import Origin, Rung, Trial
+from nas.search.candidates import draw, sampler_of, widths_of
+from nas.search.guidance import Guidance
 from nas.search.journal import Journal
-from nas.search.limits import limits_of
-from nas.search.measuring import time_each, time_one
+from nas.search.measuring import time_one
 from nas.search.sampler import Outcome
 from nas.search.search import Candidate, Search
+from nas.search.solving import Solved, Solver
+from nas.search.steps import Step, before, rungs_for, spent, steps_of
 from space.architecture import Architecture
 from space.choices import Genotype
 from space.errors import ArchitectureError, BudgetError, UnmeasuredError
@@ -34,24 +32,14 @@ MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or k
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawn:
-    """An architecture before its width is solved, and the number that the sampler knows it under, if it is its."""
+    """An architecture before its width is solved, to which epoch it is to be trained, and the number that the sampler
+    knows it under, if it is its.
+    """
 
     architecture: Architecture
     genotype: Genotype
+    until: int
     number: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Solved:
-    """A draw with its width, or one of its widths and why none of them can be timed, and what was measured for it."""
-
-    architecture: Architecture
-    latency: Latency | None
-    factor: float
-    adjusted: bool
-    reason: str
-    measured: tuple[Measured, ...]
-    estimates: Estimates
 
 
 class Proposals:
@@ -60,9 +48,12 @@ class Proposals:
     Every candidate is measured before it is given out, and written to the run's folder; one that no width brings
     inside the budget, or that the target cannot time, is written and not given out. Those that may be over it only
     since the machine was busy are timed once more when all others were proposed; so proposals do not depend on it.
-    Known architectures are not given out twice. What is proposed depends on the trials before it, in their order, and
-    on what they measured and scored: a run that was interrupted proposes what one that was not would have
-    (`nas.search.guidance`).
+    Known architectures are not given out twice, but to go on to another rung. What is proposed depends on the steps
+    before it, in their order, and on what they measured and scored: a run that was interrupted proposes what one that
+    was not would have (`nas.search.guidance`).
+
+    Candidates pause at rungs where the sampler asks for that. The plan's trials then are the effort, in whole
+    trainings, and when it is spent the best of those that paused go on to the end until there are finalists.
     """
 
     def __init__(self, search: Search, meter: Measures, table: LatencyTable | None) -> None:
@@ -73,8 +64,8 @@ class Proposals:
         self._run = search.run
         self._plan = plan
         self._budget = search.budget
+        self._epochs = search.study.recipe.epochs
         self._space = search.study.architectures()
-        self._allows = limits_of(search.study, search.num_classes)
         # A candidate may begin before those just before it are over, one or some more than train at a time: a fast
         # training need not wait for a slow one. As many as when the run began, wherever it goes on.
         concurrent = search.workers.concurrent
@@ -84,57 +75,55 @@ class Proposals:
                 f"train   {self._ahead + 1} at a time, not {concurrent}: so that its candidates depend on its seed "
                 "alone, a run goes on as it began"
             )
-        startup = len(plan.seeds) + plan.random_trials
-        sampler = sampler_of(self._space, kind=plan.sampler, startup=startup, seed=plan.seed)
-        self._guidance = Guidance(sampler, self._budget, self._ahead, self._trained)
-        self._estimates = Estimates(search.study.data.size, search.num_classes, table)
+        rungs = rungs_for(plan, self._epochs)
+        sampler = sampler_of(
+            self._space,
+            kind=plan.sampler,
+            startup=len(plan.seeds) + plan.random_trials,
+            seed=plan.seed,
+            rungs=tuple(each / self._epochs for each in rungs),
+            width_of=widths_of(self._budget, search.num_classes, table),
+        )
+        self._first = round(sampler.begins_at * self._epochs)
+        self._guidance = Guidance(sampler, self._budget, ahead=self._ahead, epochs=self._epochs, trained=self._trained)
+        self._solver = Solver(search, meter, table)
         self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
-        self._over = {key for key, trial in self._trials.items() if self._settled(trial)}  # nothing is to be done
+        self._over = {key for key, trial in self._trials.items() if self._settled(trial)}  # nothing is to be done now
         self._curves: dict[str, tuple[float, ...]] = {}  # mIoU after every epoch of those that are over, by key
-        self._earlier = read_earlier(search.run)
         for trial in search.run.company():
-            self._learn(trial)
+            self._solver.learn(trial)
         self._recall()
         for trial in self._trials.values():
-            self._learn(trial)
-        self._unfinished = [trial for key, trial in self._trials.items() if key not in self._over]
+            self._solver.learn(trial)
+        unfinished = [trial for key, trial in self._trials.items() if key not in self._over]
+        self._unfinished = sorted(unfinished, key=lambda trial: trial.last_number)
         self._doubts_timed = False
         self._guidance.repeat(self._in_order())
-        self._journal = Journal(search.run, self._space, self._guidance.outcome, search.console.step)
-        self._journal.hold_to(trial for trial in self._in_order() if trial.architecture.key in self._over)
+        self._journal = Journal(search.run, self._space, self._told, search.console.step)
+        steps = steps_of(self._in_order())
+        over = [step for step in steps if not step.last or step.trial.architecture.key in self._over]
+        self._journal.hold_to(step.as_it_ended for step in over)
 
     def _recall(self) -> None:
         """Let estimates and the sampler know what earlier runs found out: the same whenever the run goes on."""
-        for each in self._earlier.trials:
+        earlier = read_earlier(self._run).trials
+        for each in earlier:
             if each.latency is not None:
-                milliseconds = each.latency.milliseconds(self._budget.statistic)
-                self._estimates.learn(each.architecture, milliseconds, disturbed=bool(each.latency.flagged))
-        for each in self._earlier.trials:
-            if not each.genotype:
-                continue
-            if each.latency is None:
-                milliseconds = self._estimates.architecture(each.architecture)
-            else:
-                milliseconds = each.latency.milliseconds(self._budget.statistic)
-            if each.miou is not None or milliseconds > self._budget.milliseconds:
-                self._guidance.recall(each, milliseconds)
+                self._solver.recall(each)
+        for each in earlier:
+            if each.genotype:
+                milliseconds = self._solver.recall(each)
+                if each.miou is not None or milliseconds > self._budget.milliseconds:
+                    self._guidance.recall(each, milliseconds)
 
     def waits(self) -> bool:
-        """Whether the next candidate has to wait for trainings under way.
-
-        A training that was about to stop when its run was killed stops here.
-        """
-        while True:
-            number = self._unfinished[0].number if self._unfinished else self._next_number()
-            known = [each for each in before(self._in_order(), number, self._ahead) if each.disturbed is None]
-            if any(each.architecture.key not in self._over for each in known):
-                return True
-            if not self._unfinished:
-                return False
-            curve = self._curve(self._unfinished[0])
-            if not curve or not self.is_weak(self._unfinished[0], len(curve), curve[-1]):
-                return False
-            self.finished(self._unfinished.pop(0), stopped=True, failed="")
+        """Whether the next candidate has to wait for trainings under way."""
+        number = self._unfinished[0].last_number if self._unfinished else self._next_number()
+        known = [step for step in before(self._in_order(), number, self._ahead) if step.trial.disturbed is None]
+        if any(step.last and step.trial.architecture.key not in self._over for step in known):
+            return True
+        under_way = self._trials.keys() - self._over
+        return bool(under_way) and not self._unfinished and not self._proposes()
 
     def next(self) -> Trial | None:
         """The next candidate to train; None when the plan is done.
@@ -143,43 +132,73 @@ class Proposals:
         """
         if self._unfinished:
             return self._unfinished.pop(0)
-        for name in self._plan.seeds:
-            if not any(trial.parent == name for trial in self._ours("seed")):
-                trial = self._seed(name)
-                if trial is not None:
-                    return trial
+        for name in self._seeds_left():
+            trial = self._seed(name)
+            if trial is not None:
+                return trial
         if len(self._ours("random")) < self._plan.random_trials:
             return self._new("random", self._random)
-        if len(self._ours("guided")) < self._plan.guided_trials:
+        if self._guides():
             return self._new("guided", self._guided)
         if not self._doubts_timed:
             self._doubts_timed = True
             self._time_doubted()
+        if not self._unfinished:
+            self._unfinished = self._finalists_left()
         return self._unfinished.pop(0) if self._unfinished else None
 
-    def is_weak(self, trial: Trial, epoch: int, miou: float) -> bool:
-        """Whether a training stops after this epoch with this mIoU."""
-        if not self._plan.stop_weak:
-            return False
-        earlier = [
-            self._curve(each)
-            for each in before(self._in_order(), trial.number, self._ahead)
-            if each.feasible and each.disturbed is None and each.budget_milliseconds == trial.budget_milliseconds
-        ]
-        return is_weak(miou, epoch, self._search.study.recipe.epochs, earlier)
-
-    def finished(self, trial: Trial, *, stopped: bool, failed: str) -> None:
-        """Record how a candidate's training ended."""
-        ended = replace(trial, stopped=stopped, failed=failed)
+    def finished(self, trial: Trial, *, failed: str) -> None:
+        """Record how a candidate's training ended, or that it pauses."""
+        ended = replace(trial, failed=failed)
         self._record(ended)
         self._over.add(trial.architecture.key)
         self._journal.ended(ended)
+
+    def _seeds_left(self) -> list[str]:
+        known = {trial.parent for trial in self._ours("seed")}
+        return [name for name in self._plan.seeds if name not in known]
+
+    def _guides(self) -> bool:
+        """Whether there is effort left for the sampler."""
+        plan = self._plan
+        effort = (len(plan.seeds) + plan.random_trials + plan.guided_trials) * self._epochs
+        return spent(list(self._trials.values()), self._budget.milliseconds, self._epochs) < effort
+
+    def _proposes(self) -> bool:
+        """Whether the plan has candidates to come."""
+        return bool(self._seeds_left()) or len(self._ours("random")) < self._plan.random_trials or self._guides()
+
+    def _finalists_left(self) -> list[Trial]:
+        """The best of those that paused go on to the end, so many as finalists are missing: a low rung is no final
+        score.
+        """
+        steps = [step for step in steps_of(self._in_order()) if step.last]
+        left = [step.trial for step in steps if step.trial.feasible and not step.trial.failed]
+        paused = [trial for trial in left if len(self._curve(trial)) < self._epochs]
+        missing = self._plan.finalists - (len(left) - len(paused))
+        paused.sort(key=lambda trial: (-len(self._curve(trial)), -self._curve(trial)[-1]))
+        return [self._goes_on(trial, self._epochs, guided=False) for trial in paused[: max(0, missing)]]
+
+    def _goes_on(self, trial: Trial, until: int, *, guided: bool) -> Trial:
+        """A candidate that paused is trained on."""
+        begun = trial.rungs
+        if trial.stopped:  # by an earlier version, in the middle of its schedule
+            milliseconds, epochs = trial.budget_milliseconds, len(self._curve(trial))
+            begun = (Rung(epochs=epochs, number=trial.number, budget_milliseconds=milliseconds),)
+        rung = Rung(
+            epochs=until, number=self._next_number(), budget_milliseconds=self._budget.milliseconds, guided=guided
+        )
+        trial = replace(trial, rungs=(*begun, rung), stopped=False)
+        self._opens(trial)
+        self._record(trial)
+        self._search.console.goes_on(trial)
+        return trial
 
     def _in_order(self) -> list[Trial]:
         return sorted(self._trials.values(), key=lambda trial: trial.number)
 
     def _next_number(self) -> int:
-        return max((trial.number for trial in self._trials.values()), default=0) + 1
+        return max((trial.last_number for trial in self._trials.values()), default=0) + 1
 
     def _time_doubted(self) -> None:
         """Time again what a busy machine may have brought over the budget; what is inside now is to be trained."""
@@ -198,7 +217,7 @@ class Proposals:
             self._record(trial)
             self._search.console.timed_again(trial)
             if not self._settled(trial):
-                self._over.discard(trial.architecture.key)
+                self._opens(trial)
                 self._unfinished.append(trial)
 
     def _ours(self, origin: Origin) -> list[Trial]:
@@ -213,7 +232,7 @@ class Proposals:
 
     def _seed(self, name: str) -> Trial | None:
         published = space.load(name)
-        solved = self._solve(published)
+        solved = self._solver.solve(published)
         genotype: Genotype = {}  # where narrow ranges leave no way on from what is nearest, samplers are not told of it
         with contextlib.suppress(ArchitectureError):
             genotype = self._space.closest_genotype(published)
@@ -224,18 +243,22 @@ class Proposals:
             genotype=genotype,
             parent=name,
         )
-        return self._admit(candidate, solved)
+        return self._admit(candidate, solved, self._first if genotype else self._epochs)
 
     def _new(self, origin: Origin, draw: Callable[[int], _Drawn]) -> Trial:
-        """The first draw that is not known yet and can be brought inside the budget. `draw` is given how many draws
-        before it led to what is known since the last candidate was recorded.
+        """The first draw that is not known yet and can be brought inside the budget, or that goes on. `draw` is given
+        how many draws before it led to what is known since the last candidate was recorded.
         """
         name = f"{origin} {len(self._ours(origin)) + 1}"
         lowest: Latency | None = None
         repeats = 0
         for _ in range(MOST_ATTEMPTS):
             drawn = draw(repeats)
-            solved = self._solve(drawn.architecture)
+            if (paused := self._paused(drawn)) is not None:
+                assert drawn.number is not None, "only the sampler knows what paused"
+                self._guidance.becomes(drawn.number, self._next_number())
+                return self._goes_on(paused, drawn.until, guided=True)
+            solved = self._solver.solve(drawn.architecture)
             timed = [each for each in (lowest, solved.latency) if each is not None]
             lowest = min(timed, key=lambda latency: latency.milliseconds(self._budget.statistic), default=None)
             if solved.architecture.key in self._trials:
@@ -247,6 +270,7 @@ class Proposals:
             trial = self._admit(
                 Candidate(name=name, origin=origin, architecture=solved.architecture, genotype=drawn.genotype),
                 solved,
+                drawn.until,
                 drawn.number,
             )
             if trial is not None:
@@ -263,20 +287,38 @@ class Proposals:
     def _random(self, repeats: int) -> _Drawn:
         chance = random.Random(f"{self._plan.seed}/{self._next_number() - 1}/{repeats}")
         drawn, genotype = draw(self._space, chance)
-        return _Drawn(architecture=drawn, genotype=genotype)
+        return _Drawn(architecture=drawn, genotype=genotype, until=self._first)
 
     def _guided(self, repeats: int) -> _Drawn:
-        number, drawn, genotype = self._guidance.propose(self._in_order(), self._next_number())
-        return _Drawn(architecture=drawn, genotype=genotype, number=number)
+        proposal = self._guidance.propose(self._in_order(), self._next_number())
+        return _Drawn(
+            architecture=proposal.built,
+            genotype=proposal.genotype,
+            until=round(proposal.fidelity * self._epochs),
+            number=proposal.number,
+        )
 
-    def _admit(self, candidate: Candidate, solved: _Solved, number: int | None = None) -> Trial | None:
-        """Write a candidate down; give it back if it is inside the budget. `number`: the sampler's of it."""
+    def _paused(self, drawn: _Drawn) -> Trial | None:
+        """The candidate that a draw is, where it paused before the rung that it is to be trained to."""
+        if drawn.number is None:
+            return None
+        known = [trial for trial in reversed(self._in_order()) if dict(trial.genotype) == dict(drawn.genotype)]
+        over = [trial for trial in known if trial.architecture.key in self._over]
+        left = [trial for trial in over if trial.feasible and not trial.failed and trial.origin != "pruned"]
+        return next((trial for trial in left if 0 < len(self._curve(trial)) < drawn.until), None)
+
+    def _admit(self, candidate: Candidate, solved: Solved, until: int, number: int | None = None) -> Trial | None:
+        """Write a candidate down; give it back if it is inside the budget, to be trained `until` an epoch. `number`:
+        the sampler's of it.
+        """
         trial = self._search.trial(self._next_number(), candidate, solved.latency, failed=solved.reason)
-        self._run.write_timed(trial.architecture, Timed(statistic=self._budget.statistic, measured=solved.measured))
+        if trial.feasible and until < self._epochs:
+            rung = Rung(epochs=until, number=trial.number, budget_milliseconds=trial.budget_milliseconds)
+            trial = replace(trial, rungs=(rung,))
+        self._solver.keep(solved)
         self._record(trial)
-        self._estimates = solved.estimates
         if number is not None:
-            self._guidance.becomes(number, trial)
+            self._guidance.becomes(number, trial.number)
         self._search.console.proposed(trial)
         if trial.feasible:
             return trial
@@ -301,19 +343,20 @@ class Proposals:
     def _settled(self, trial: Trial) -> bool:
         if not trial.feasible or trial.failed or trial.origin == "pruned":
             return True
-        progress = self._run.progress(trial, "search")
-        return progress.done or (trial.stopped and bool(progress.history))
+        done = len(self._run.progress(trial, "search").history)
+        return done >= trial.until(self._epochs) or (trial.stopped and done > 0)
 
-    def _trained(self, trial: Trial) -> Outcome:
-        """How a training of a search ended; what stopped early is of as many epochs as it saw. Where weak ones stop,
-        what the others scored there is told too.
-        """
-        history = self._run.progress(trial, "search").history
-        if trial.failed or not history:
+    def _told(self, trial: Trial) -> Outcome:
+        """How the last step of a trial ended, as the sampler is told."""
+        place = max(0, len(trial.rungs) - 1)
+        return self._guidance.outcome(Step(number=trial.last_number, trial=trial, place=place))
+
+    def _trained(self, step: Step) -> Outcome:
+        """How the training of a step ended."""
+        curve = self._curve(step.trial)[: step.until(self._epochs)]
+        if not curve or (step.trial.failed and step.last):
             return Outcome(miou=None)
-        last = history[-1]
-        earlier = passed([each.scores.miou for each in history], last.epochs) if self._plan.stop_weak else {}
-        return Outcome(miou=last.scores.miou, fidelity=last.epoch / last.epochs, earlier=earlier)
+        return Outcome(miou=curve[-1], fidelity=len(curve) / self._epochs)
 
     def _curve(self, trial: Trial) -> tuple[float, ...]:
         """mIoU after every epoch; of a training that is over it is read once."""
@@ -325,57 +368,7 @@ class Proposals:
             self._curves[key] = curve
         return curve
 
-    def _solve(self, architecture: Architecture) -> _Solved:
-        """The width that fills the budget, found by estimates from what was measured so far."""
-        measured: list[Measured] = []
-        refused: list[tuple[Architecture, str]] = []
-        estimates = self._estimates.copy()
-
-        def note(one: Architecture, latency: Latency | UnmeasuredError) -> Latency | None:
-            if isinstance(latency, UnmeasuredError):
-                refused.append((one, str(latency)))
-                return None
-            milliseconds, disturbed = latency.milliseconds(self._budget.statistic), bool(latency.flagged)
-            estimates.learn(one, milliseconds, disturbed=disturbed)
-            measured.append(Measured(architecture=one, milliseconds=milliseconds, disturbed=disturbed))
-            return latency
-
-        def measure(scaled: Sequence[Architecture]) -> list[Latency | None]:
-            latencies = time_each(self._meter, scaled, within=self._search.quick)
-            return [note(one, latency) for one, latency in zip(scaled, latencies, strict=True)]
-
-        def confirm(scaled: Architecture) -> Latency | None:
-            try:
-                return note(scaled, time_one(self._meter, scaled, within=self._search.study.latency_within))
-            except UnmeasuredError as error:
-                return note(scaled, error)
-
-        def solved(one: Architecture, latency: Latency | None, filled: Filled | None, reason: str) -> _Solved:
-            return _Solved(
-                architecture=one,
-                latency=latency,
-                factor=1.0 if filled is None else filled.factor,
-                adjusted=filled is not None and filled.adjusted,
-                reason=reason,
-                measured=tuple(measured),
-                estimates=estimates,
-            )
-
-        try:
-            filled = fill(architecture, self._budget, measure, confirm, estimates.architecture, self._allows)
-        except UnmeasuredError:
-            one, reason = refused[0]
-            return solved(one, None, None, f"cannot be timed: {reason}")
-        return solved(filled.architecture, filled.latency, filled, "")
-
-    def _learn(self, trial: Trial) -> None:
-        """Let estimates take into account what was measured for a trial."""
-        timed = self._run.timed(trial)
-        if timed.measured and timed.statistic == self._budget.statistic:
-            for each in timed.measured:
-                self._estimates.learn(each.architecture, each.milliseconds, disturbed=each.disturbed)
-            return
-        if trial.latency is None:
-            return
-        milliseconds = trial.latency.milliseconds(self._budget.statistic)
-        self._estimates.learn(trial.architecture, milliseconds, disturbed=bool(trial.latency.flagged))
+    def _opens(self, trial: Trial) -> None:
+        """What was over is to be trained."""
+        self._over.discard(trial.architecture.key)
+        self._curves.pop(trial.architecture.key, None)

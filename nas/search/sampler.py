@@ -2,8 +2,12 @@
 
 Every axis is a parameter of the study. Ordered numbers are searched on a logarithmic scale and answered with the
 nearest option that is possible at that point; a choice whose options depend on earlier answers is a parameter of
-its own for each set of options. What ended before its whole training is told as pruned with what it reached, what
+its own for each set of options. What paused before its whole training is told as pruned with what it reached, what
 broke as failed, and what exceeds a budget as a violated constraint without a value.
+
+A proposal says how far it is to be trained: what is not known yet to the lowest rung in use, and what paused at a rung,
+when it is proposed again, to the next one (`nas.surrogate.rungs`). Where the questions have no rungs, each is trained
+whole.
 """
 
 from __future__ import annotations
@@ -15,7 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from nas.surrogate.candidates import ANSWERS, COST, ELSEWHERE, FORGOTTEN, WITHDRAWN, Candidates, step_of
+from nas.surrogate.candidates import ANSWERS, ELSEWHERE, FIDELITY, FORGOTTEN, WITHDRAWN, Candidates, rungs_of, step_of
+from nas.surrogate.encoding import key
+from nas.surrogate.rungs import ladder
+from nas.surrogate.told import known_of
 from space.choices import Ask, Choice, Genotype
 from space.errors import ArchitectureError
 
@@ -26,20 +33,24 @@ if TYPE_CHECKING:
 MOST_TRIES = 200  # sets of answers in a row that narrow ranges leave no way on from
 
 Built = TypeVar("Built", covariant=True)
+Of = TypeVar("Of")
 
 
 class Questions(Protocol[Built]):
     """What is searched: questions whose answers lead to something, and points that may be worth trying."""
 
     @property
-    def resumable(self) -> bool:
-        """Whether what ended at a lower fidelity can be proposed again, to be trained on."""
+    def rungs(self) -> tuple[float, ...]:
+        """The shares of a whole training at which a training can pause, ascending; the last is 1."""
 
     def choose(self, ask: Ask) -> Built:
         """What the answers lead to; every question is asked with the options that are left."""
 
     def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
         """Hundreds of points: draws, and what is near the `best` ones."""
+
+    def facts(self, point: Genotype) -> Mapping[str, float]:
+        """Numbers that are known of a point before it is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +60,24 @@ class Outcome:
     miou: float | None
     """The higher the better; None where it was not trained to a score."""
     fidelity: float = 1.0
-    """Which share of a whole training that is from."""
-    earlier: Mapping[float, float] = field(default_factory=dict)
-    """The scores that it had before, by such shares: what ended there is comparable with nothing else."""
-    cost: float | None = None
-    """What it took, in whole trainings; None for the share that it is."""
+    """Which share of a whole training is behind it."""
     violations: Mapping[str, float] = field(default_factory=dict)
     """By what share of each budget it is over it, by name (0 or less: inside)."""
 
     def __post_init__(self) -> None:
         assert 0 < self.fidelity <= 1, f"expected a share of a whole training, got {self.fidelity}"
-        assert all(0 < share < self.fidelity for share in self.earlier), f"expected earlier scores, got {self.earlier}"
-        assert self.miou is not None or not self.earlier, "what ended without a score has no earlier ones"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal(Generic[Of]):
+    """Something worth training."""
+
+    number: int
+    """To `tell` its outcome under."""
+    built: Of
+    genotype: Genotype
+    fidelity: float
+    """How far: the share of a whole training that it then has behind it, with what it has already."""
 
 
 class Sampler(Generic[Built]):
@@ -74,11 +91,39 @@ class Sampler(Generic[Built]):
         self._study = optuna.create_study(direction="maximize", sampler=make(_Points(questions)))
         self._running: dict[int, optuna.trial.Trial] = {}
 
-    def propose(self) -> tuple[int, Built, Genotype]:
-        """Something worth trying, its genotype, and the number to `tell` the outcome under.
+    @property
+    def begins_at(self) -> float:
+        """The share of a whole training that a candidate gets first, before anything is known."""
+        return ladder((), rungs_of(_Points(self._questions))).rungs[0]
+
+    def propose(self) -> Proposal[Built]:
+        """Something worth trying, or worth training on.
 
         Raises: ArchitectureError when one set of answers after the other leads to nothing.
         """
+        trial, built, answers = self._ask()
+        fidelity = self._next_rung(trial.number, answers)
+        trial.set_user_attr(FIDELITY, fidelity)
+        return Proposal(number=trial.number, built=built, genotype=answers, fidelity=fidelity)
+
+    def enter(self, genotype: Genotype, fidelity: float = 1.0) -> int:
+        """A training that was not proposed here begins, up to this share of a whole one (of a seed, a random draw, a
+        trial of an earlier run): the number to `tell` its outcome under.
+        """
+        self._study.enqueue_trial(
+            {name: value for name, (_, value) in _Points(self._questions).parameters(genotype).items()}
+        )
+        trial, _, _ = self._ask()  # which gives exactly these answers
+        trial.set_user_attr(FIDELITY, fidelity)
+        return trial.number
+
+    def recall(self, genotype: Genotype, outcome: Outcome) -> None:
+        """What another search found out about a candidate, before anything is proposed here."""
+        number = self.enter(genotype, outcome.fidelity)
+        self._running[number].set_user_attr(ELSEWHERE, True)
+        self.tell(number, outcome)
+
+    def _ask(self) -> tuple[optuna.trial.Trial, Built, Genotype]:
         import optuna
 
         reason = ""
@@ -93,35 +138,26 @@ class Sampler(Generic[Built]):
                 continue
             trial.set_user_attr(ANSWERS, answers)
             self._running[trial.number] = trial
-            return trial.number, built, answers
+            return trial, built, answers
         raise ArchitectureError(f"{reason} (so ended the last of {MOST_TRIES} proposals, and all before it alike)")
 
-    def enter(self, genotype: Genotype) -> int:
-        """A candidate that was not proposed here begins (a seed, a random draw, a trial of an earlier run): the number
-        to `tell` its outcome under.
-        """
-        self._study.enqueue_trial(
-            {name: value for name, (_, value) in _Points(self._questions).parameters(genotype).items()}
-        )
-        return self.propose()[0]  # which gives exactly these answers
-
-    def recall(self, genotype: Genotype, outcome: Outcome) -> None:
-        """What another search found out about a candidate, before anything is proposed here."""
-        number = self.enter(genotype)
-        self._running[number].set_user_attr(ELSEWHERE, True)
-        self.tell(number, outcome)
+    def _next_rung(self, number: int, genotype: Genotype) -> float:
+        if len(self._questions.rungs) == 1:
+            return 1.0
+        told = known_of(self._study, but=number).told
+        known = [each for each in told if key(each.point) == key(genotype) and not each.elsewhere]
+        behind = [each.fidelity for each in known if each.score is not None]
+        return ladder(told, rungs_of(_Points(self._questions))).after(max(behind, default=0.0))
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """How a proposal ended, or one that was entered."""
         import optuna
 
         trial = self._running.pop(number)
-        trial.set_user_attr(COST, outcome.fidelity if outcome.cost is None else outcome.cost)
         for name, violation in outcome.violations.items():
             trial.set_constraint(name, violation)
         if outcome.miou is not None:
-            for fidelity, miou in {**outcome.earlier, outcome.fidelity: outcome.miou}.items():
-                trial.report(miou, step_of(fidelity))
+            trial.report(outcome.miou, step_of(outcome.fidelity))
         if outcome.miou is not None and outcome.fidelity == 1:
             self._study.tell(trial, outcome.miou)
         elif outcome.miou is not None or any(violation > 0 for violation in outcome.violations.values()):
@@ -149,11 +185,14 @@ class _Points(Generic[Built]):
         self._questions = questions
 
     @property
-    def resumable(self) -> bool:
-        return self._questions.resumable
+    def rungs(self) -> tuple[float, ...]:
+        return self._questions.rungs
 
     def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
         return self._questions.around(best, rng)
+
+    def facts(self, point: Genotype) -> Mapping[str, float]:
+        return self._questions.facts(point)
 
     def parameters(self, point: Genotype) -> Mapping[str, tuple[BaseDistribution, float | int]]:
         """What is not among the options there becomes the first of them."""

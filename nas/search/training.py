@@ -34,30 +34,22 @@ def train(search: Search, stages: Sequence[Stage], ended: Callable[[], None] = l
             epoch=lambda job, epoch, miou: turns.now.epoch(job, epoch, miou),
             end=end,
             waits=turns.waits,
-            is_weak=lambda job, epoch, miou: turns.now.is_weak(job, epoch, miou),
         ),
     )
 
 
 def candidates(search: Search, proposals: Proposals) -> Jobs:
-    """Candidates as they are proposed; weak ones stop early where the study says so."""
-    epochs = search.study.recipe.epochs
+    """Candidates as they are proposed, each up to its next rung."""
 
     def next_job() -> Job | None:
         trial = proposals.next()
         return None if trial is None else Job(trial=trial, phase="search")
 
     def end(job: Job, epoch: int, error: str) -> None:
-        proposals.finished(job.trial, stopped=not error and epoch < epochs, failed=error)
+        proposals.finished(job.trial, failed=error)
         search.console.ended(job, epoch, error)
 
-    return Jobs(
-        next=next_job,
-        epoch=search.console.epoch,
-        end=end,
-        waits=proposals.waits,
-        is_weak=lambda job, epoch, miou: proposals.is_weak(job.trial, epoch, miou),
-    )
+    return Jobs(next=next_job, epoch=search.console.epoch, end=end, waits=proposals.waits)
 
 
 def unfinished(search: Search, trials: Sequence[Trial], phase: Phase) -> Jobs:

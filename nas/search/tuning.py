@@ -1,6 +1,6 @@
 """Ray Tune as the executor of trainings.
 
-Ray runs what it is fed, on one machine or a cluster; which trials are weak and stop, `Feed` tells it. Ray keeps no
+Ray runs what it is fed, on one machine or a cluster. It keeps no
 state of ours: every trial writes its epochs and checkpoints into the run's folder (on a cluster, a folder that all
 nodes see), and an interrupted run is fed again from there.
 """
@@ -52,8 +52,6 @@ class Jobs:
     """A job ended: after which epoch, and why it broke, or empty."""
     waits: Callable[[], bool] = lambda: False
     """Whether the next job is known only when one under way has ended."""
-    is_weak: Callable[[Job, int, float], bool] = lambda job, epoch, miou: False
-    """Whether a job stops after an epoch with this mIoU."""
 
 
 def run_jobs(search: Search, jobs: Jobs) -> None:
@@ -69,7 +67,7 @@ def run_jobs(search: Search, jobs: Jobs) -> None:
             metric="miou",
             mode="max",
             search_alg=feed,
-            scheduler=Judgement(feed),
+            scheduler=Scheduler(feed),
             stop=Halt(feed),
             callbacks=[Beginning(feed)],
             num_samples=-1,
@@ -176,12 +174,6 @@ class Feed(Searcher):
         """A training's process died for the last time; `told` is what Ray says about it."""
         self._told[trial_id] = told
 
-    def is_weak(self, trial_id: str, epoch: int, miou: float) -> bool:
-        """Whether a training stops after an epoch."""
-        with self._kept():
-            return self.broken is not None or self._work.is_weak(self._jobs[trial_id], epoch, miou)
-        return True
-
     def _cause_of_death(self, trial_id: str, job: Job) -> Cause:
         file = self._run.phase_path(job.trial, job.phase) / LAST_WORDS
         last_words = file.read_text("utf-8", errors="replace") if file.is_file() else ""
@@ -207,8 +199,8 @@ class Feed(Searcher):
         raise AssertionError("a run is continued from its folder, not from Ray's copy of it")
 
 
-class Judgement(FIFOScheduler):
-    """Ray's question whether a training goes on, handed to the feed."""
+class Scheduler(FIFOScheduler):
+    """Tells the feed what Ray says of a training that died, and stops all once the feed is broken."""
 
     def __init__(self, feed: Feed) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -216,8 +208,7 @@ class Judgement(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stop or go on."""
-        weak = self._feed.is_weak(trial.trial_id, result["epoch"], result["miou"])
-        return TrialScheduler.STOP if weak else TrialScheduler.CONTINUE
+        return TrialScheduler.CONTINUE if self._feed.broken is None else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Pass on what Ray wrote about it."""
@@ -292,13 +283,11 @@ class TrialRunner(tune.Trainable):
                 weights=starting_weights(run, trial, phase),
                 init=pretrained_weights(run, study, phase),
                 teacher=parent_network(run, trial, dataset.num_classes) if trial.origin == "pruned" else None,
+                rungs=[rung.epochs for rung in trial.rungs] if phase == "search" else (),
                 guard=lane.training_step,
             )
 
-        told = len(read_progress(self._folder).history)
         self._trainer = go_on(trainer, self._folder)
-        # Epochs whose record was lost and that the checkpoint has: whether it stops after them has to be asked anew.
-        self._has_untold = self._trainer.epoch > told
         if self._trainer.finished:  # its weights are damaged
             save_weights_of(self._trainer, self._folder)
 
@@ -319,11 +308,10 @@ class TrialRunner(tune.Trainable):
     def _train(self) -> dict[str, Any]:
         trainer = self._trainer
         assert trainer is not None, "nothing broke at the beginning"
-        if not trainer.finished and not self._has_untold:
+        if not trainer.finished:
             trainer.run_epoch()
             save_weights_of(trainer, self._folder)  # before the epoch counts
             commit_epoch(self._folder, trainer)
-        self._has_untold = False
         last = read_progress(self._folder).history[-1]
         if trainer.finished:
             self.cleanup()

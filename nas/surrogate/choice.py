@@ -4,64 +4,42 @@ The index of a candidate is the expected improvement of its whole training over 
 (Ament et al., "Unexpected Improvements to Expected Improvement for Bayesian Optimization", 2023), times the probability
 that it is inside every budget and trains to a score. A candidate that was trained at a lower fidelity is a candidate
 still: its index is surer, and if it is the highest then its training goes on. So short trainings go where they may
-change what is trained to the end, and the bad ones are given up without a rung of theirs being compared. (A search has
-no trainings yet that go on so: `nas.search.candidates`. Tables of `studies/search` have.)
+change what is trained to the end, and the bad ones are given up without a rung of theirs being compared. Of how many
+short ones one has to go on, `nas.surrogate.rungs` says.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.surrogate.encoding import Point, encode, key
 from nas.surrogate.gaussian import Observations, Process, Vector
+from nas.surrogate.told import Running, Told
 from space.choices import Choice
 
 FEWEST = 2  # scores, before they say anything about others
-SHORT_SHARE = 0.6  # of a whole training's cost: so much goes into short ones before one of them has to go on
 
 
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """How one training of a candidate ended, or that it cannot be trained."""
-
-    point: Point
-    score: float | None
-    """The higher the better; None where there is none."""
-    fidelity: float = 1.0
-    """The share of a whole training that the score is from, above 0."""
-    earlier: Mapping[float, float] = field(default_factory=dict)
-    """The scores on the way there, by their shares. Where the weaker ones end early, these say of the others that they
-    were better: without them, each share's own level hides it."""
-    cost: float = 1.0
-    """What it took, in whole trainings."""
-    violations: Mapping[str, float] = field(default_factory=dict)
-    """By which share each budget was exceeded, by its name; 0 or less: kept."""
-    failed: bool = False
-    """Whether it broke for reasons of its own."""
-    elsewhere: bool = False
-    """Whether it was trained by another search, and cannot be trained on."""
-
-
-def choose(candidates: Sequence[Point], told: Sequence[Told], running: Sequence[Point]) -> int:
+def choose(
+    candidates: Sequence[Point],
+    told: Sequence[Told],
+    running: Sequence[Running],
+    facts: Callable[[Point], Mapping[str, float]] = lambda point: {},
+) -> int:
     """The index of one of `candidates`, from what was `told`, in that order, and what is being trained.
 
-    One that was told of before at a lower fidelity may be among them.
+    One that was told of before at a lower fidelity may be among them. `facts` are known of all before they are trained.
     """
     assert candidates, "there is nothing to choose from"
-    points = [*(each.point for each in told), *running, *candidates]
+    points = [*(each.point for each in told), *(each.point for each in running), *candidates]
     numbers: dict[tuple[tuple[str, Choice], ...], int] = {}
     networks = np.array([numbers.setdefault(key(point), len(numbers)) for point in points])
-    table = _Table(encode(points), networks, told, len(told) + len(running))
-    waiting = table.waiting()
-    index = table.index()
-    if waiting.any() and table.go_on():
-        index = np.where(waiting, index, -np.inf)
-    return int(np.argmax(index))
+    vectors = encode([{**point, **facts(point)} for point in points])
+    return int(np.argmax(_Table(vectors, networks, told, len(told) + len(running)).index()))
 
 
 class _Table:
@@ -72,22 +50,9 @@ class _Table:
         self._networks = networks
         self._told = told
         self._first = first  # of the candidates
-        self._scored = [place for place, each in enumerate(told) if each.score is not None and not _over(each)]
-
-    def waiting(self) -> NDArray[np.bool_]:
-        """Which candidates have a score of a lower fidelity, and can be trained on."""
-        told = [(place, self._told[place]) for place in self._scored]
-        short = self._networks[[place for place, each in told if each.fidelity < 1 and not each.elsewhere]]
-        return np.isin(self._networks[self._first :], short)
-
-    def go_on(self) -> bool:
-        """Whether enough was spent on short trainings since the last whole one: at first, all that was told."""
-        spent = 0.0
-        for each in reversed(self._told):
-            if each.fidelity >= 1 and (each.score is not None or each.failed):
-                return spent >= SHORT_SHARE
-            spent += each.cost if each.score is not None else 0.0
-        return spent > 0
+        self._scored = [
+            place for place, each in enumerate(told) if each.score is not None and not (each.failed or each.over)
+        ]
 
     def index(self) -> Vector:
         """Logarithm of the expected improvement of each candidate, times the probability that it counts."""
@@ -101,17 +66,15 @@ class _Table:
         )
 
     def _improvement(self) -> Vector:
-        curves = {place: _curve(self._told[place]) for place in self._scored}
-        places = [place for place, curve in curves.items() for _ in curve]
-        fidelities = np.array([fidelity for curve in curves.values() for fidelity, _ in curve])
+        fidelities = np.array([self._told[place].fidelity for place in self._scored])
         highest = fidelities.max()  # where none was trained whole, the longest trainings are what is known
         logarithms = np.log(np.minimum(fidelities / highest, 1.0))
         depths = logarithms / max(-float(logarithms.min()), 1e-9)
-        scores = _centred(np.array([score for curve in curves.values() for _, score in curve], np.float64), depths)
+        scores = _centred(np.array([self._told[place].score for place in self._scored], np.float64), depths)
         whole = scores[depths == 0]
         observations = Observations(
-            points=self._points[places],
-            networks=self._networks[places],
+            points=self._points[self._scored],
+            networks=self._networks[self._scored],
             depths=depths,
             scores=scores,
         )
@@ -147,15 +110,6 @@ class _Table:
         )
         mean, deviation = process.predict(self._points[self._first :], self._networks[self._first :])
         return np.log(np.maximum(_below(-(mean + level) / deviation), 1e-12))
-
-
-def _curve(told: Told) -> list[tuple[float, float | None]]:
-    """Fidelities and the scores there."""
-    return [*told.earlier.items(), (told.fidelity, told.score)]
-
-
-def _over(told: Told) -> bool:
-    return told.failed or any(violation > 0 for violation in told.violations.values())
 
 
 def _centred(scores: Vector, depths: Vector) -> Vector:

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from nas.surrogate.candidates import ANSWERS, COST, ELSEWHERE, FORGOTTEN, STEPS, WITHDRAWN, Candidates
-from nas.surrogate.choice import Told, choose
+from nas.surrogate.candidates import Candidates, rungs_of
+from nas.surrogate.choice import choose
 from nas.surrogate.encoding import Point, key
+from nas.surrogate.rungs import ladder
+from nas.surrogate.told import best_of, known_of
 
 BEST = 8  # whose neighbourhood is looked at
 
@@ -52,55 +53,23 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def _choice(self, study: optuna.Study, trial: FrozenTrial) -> Point | None:
-        left_out = {trial.number, *study.user_attrs.get(FORGOTTEN, ())}
-        others = [
-            each
-            for each in study.get_trials(deepcopy=False)
-            if each.number not in left_out and each.user_attrs.get(ANSWERS)
-        ]
-        told = [_told(each) for each in others if each.state.is_finished() and not each.user_attrs.get(WITHDRAWN)]
+        known = known_of(study, but=trial.number)
+        told = known.told
         if len(told) < self._startup:
             return None
-        running = [_point(each) for each in others if each.state == TrialState.RUNNING]
-        short = [each.point for each in told if each.score is not None and each.fidelity < 1 and not each.elsewhere]
-        done = [_point(each) for each in others if each.state.is_finished() and not each.user_attrs.get(ELSEWHERE)]
-        known = {key(point) for point in (*done, *running)}
+        whole = [each.point for each in told if each.fidelity >= 1 and not each.elsewhere]
+        over = {key(each) for each in (*whole, *known.withdrawn, *(one.point for one in known.running))}
+        paused = {key(each.point): each for each in told if each.paused and key(each.point) not in over}
+        steps = ladder(told, rungs_of(self._candidates))
+        if (due := steps.due(known)) is not None:
+            candidates = [each.point for each in paused.values() if steps.after(each.fidelity) == due]
+            if candidates:
+                return candidates[choose(candidates, told, known.running, self._candidates.facts)]
         rng = random.Random(f"{self._seed}/{trial.number}")
-        found = {key(point): point for point in self._candidates.around(_best(told), rng)}
-        candidates = [point for key, point in found.items() if key not in known]
-        if self._candidates.resumable:
-            over = {key(each.point) for each in told if each.fidelity >= 1} | {key(point) for point in running}
-            paused = {key(point): point for point in short}
-            candidates += [point for key, point in paused.items() if key not in over]
-        return candidates[choose(candidates, told, running)] if candidates else None
-
-
-def _told(trial: FrozenTrial) -> Told:
-    scores = {step / STEPS: score for step, score in sorted(trial.intermediate_values.items())}
-    fidelity = max(scores, default=1.0)
-    return Told(
-        point=_point(trial),
-        score=scores.pop(fidelity, None),
-        fidelity=fidelity,
-        earlier=scores,
-        cost=trial.user_attrs[COST],
-        violations=trial.constraints,
-        failed=trial.state == TrialState.FAIL,
-        elsewhere=bool(trial.user_attrs.get(ELSEWHERE)),
-    )
-
-
-def _point(trial: FrozenTrial) -> Point:
-    point: Point = trial.user_attrs[ANSWERS]
-    return point
-
-
-def _best(told: Sequence[Told]) -> list[Point]:
-    """Those that scored best inside their budgets: whole trainings, then the longest of the others."""
-    scored = [
-        (each.fidelity, each.score, each.point)
-        for each in told
-        if each.score is not None and all(violation <= 0 for violation in each.violations.values())
-    ]
-    ranked = sorted(scored, key=lambda each: (-each[0], -each[1]))
-    return [point for _, _, point in ranked[:BEST]]
+        nearest = list({key(each.point): each.point for each in best_of(told)}.values())[:BEST]
+        found = {key(point): point for point in self._candidates.around(nearest, rng)}
+        seen = over | {key(each.point) for each in told if not each.elsewhere}
+        candidates = [point for place, point in found.items() if place not in seen]
+        if len(steps.rungs) > 1:
+            candidates += [each.point for each in paused.values()]
+        return candidates[choose(candidates, told, known.running, self._candidates.facts)] if candidates else None

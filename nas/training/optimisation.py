@@ -28,7 +28,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate of optimiser step `step` (from 0) out of `steps`: a pure function, so resuming needs no state."""
+    """Learning rate of step `step` (from 0) of a schedule of `steps`: a pure function, so resuming needs no state."""
     assert 0 <= step < steps, (step, steps)
     warmup = min(recipe.warmup_steps, steps // 4)
     if step < warmup:

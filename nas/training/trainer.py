@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
@@ -50,6 +50,7 @@ class Trainer:
         weights: Mapping[str, Tensor] | None = None,
         init: Mapping[str, Tensor] | None = None,
         teacher: nn.Module | None = None,
+        rungs: Sequence[int] = (),
         guard: Guard = nullcontext,
     ) -> None:
         """Build the network and everything around it; nothing is trained yet.
@@ -58,7 +59,9 @@ class Trainer:
         several paths, unless it starts from weights that have none: then as the one convolution that runs. `init`:
         tensors of any network that `nas.training.pretrained` knows, of which what fits is taken. `threads`: of torch
         (for the whole process) and of the loader. `teacher`: a trained network whose logits are imitated beside the
-        labels; moved to `device`. `guard()` is entered around every training step, every scored batch, and the class
+        labels; moved to `device`. `rungs`: the epochs, ascending, at which the learning rate has come to the end of its
+        schedule; another one goes on from the weights, and after the last the training is finished. Empty: one schedule
+        of all epochs. `guard()` is entered around every training step, every scored batch, and the class
         count.
 
         Raises: UserError when the device is not there, the weights do not fit or are of no known network;
@@ -67,6 +70,8 @@ class Trainer:
         self.architecture = architecture
         self.dataset = dataset
         self.recipe = recipe
+        self._rungs = tuple(rungs) or (recipe.epochs,)
+        assert 0 < self._rungs[0] <= self._rungs[-1] <= recipe.epochs, (self._rungs, recipe.epochs)
         self.epoch = 0
         self.history: tuple[EpochReport, ...] = ()
         self.device = _device(device)
@@ -102,8 +107,8 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether every epoch of the recipe is done."""
-        return self.epoch >= self.recipe.epochs
+        """Whether every epoch of the recipe is done, or all up to the last rung."""
+        return self.epoch >= self._rungs[-1]
 
     def run_epoch(self) -> EpochReport:
         """Train one epoch and score the network on the validation images.
@@ -207,7 +212,9 @@ class Trainer:
     def _step(self, images: Tensor, labels: Tensor, step: int) -> float:
         """One optimiser step; the loss before it. Reading the loss last waits for the GPU: the guard needs it."""
         steps = len(self._train)
-        rate = learning_rate(self.recipe, self.epoch * steps + step, self.recipe.epochs * steps)
+        begin = max((rung for rung in self._rungs if rung <= self.epoch), default=0)
+        end = min(rung for rung in self._rungs if rung > self.epoch)
+        rate = learning_rate(self.recipe, (self.epoch - begin) * steps + step, (end - begin) * steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)

@@ -86,15 +86,16 @@ def guided(
     while account.open:
         if drawn:
             row = drawn.pop()
-            number = sampler.enter(table.points[row])
+            fidelity = questions.rungs[0]
+            number = sampler.enter(table.points[row], fidelity)
         else:
-            number, row, answers = sampler.propose()
-            if dict(answers) != dict(table.points[row]):  # it answered what no row is
+            proposal = sampler.propose()
+            number, row, fidelity = proposal.number, proposal.built, proposal.fidelity
+            if dict(proposal.genotype) != dict(table.points[row]):  # it answered what no row is
                 sampler.withdraw(number)
-                number = sampler.enter(table.points[row])
-        if cheaply and account.has_cheap(row):
-            score = account.train_cheaply(row)
-            sampler.tell(number, Outcome(miou=score, fidelity=min(table.cheap_cost, 0.99), cost=table.cheap_cost))
+                number = sampler.enter(table.points[row], fidelity)
+        if fidelity < 1 and account.has_cheap(row):
+            sampler.tell(number, Outcome(miou=account.train_cheaply(row), fidelity=fidelity))
             continue
         score = account.train(row)
         questions.taken[row] = True

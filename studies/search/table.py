@@ -6,7 +6,7 @@ import csv
 import fnmatch
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,7 +116,7 @@ class TableQuestions:
     """A table's features as questions; answers lead to the nearest row that is not `taken`."""
 
     def __init__(self, table: Table) -> None:
-        self.resumable = table.cheap_cost > 0
+        self.rungs = (table.cheap_cost, 1.0) if table.cheap_cost > 0 else (1.0,)
         self.taken = np.zeros(len(table), bool)
         self._table = table
         self._places = {key(point): place for place, point in enumerate(table.points)}
@@ -139,6 +139,10 @@ class TableQuestions:
             near = [int(place) for point in best for place in self._nearest(point, each)]
             free = sorted({*drawn, *near})
         return [self._table.points[place] for place in free]
+
+    def facts(self, point: Point) -> Mapping[str, float]:
+        """None beside the features."""
+        return {}
 
     def _nearest(self, answers: Point, count: int) -> NDArray[np.int64]:
         place = self._places.get(key(answers))

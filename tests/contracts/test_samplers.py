@@ -32,7 +32,8 @@ def conversation(name: str, seed: int) -> list[str]:
     )
     keys, waiting = [], []
     for step in range(9):
-        number, architecture, genotype = sampler.propose()
+        proposal = sampler.propose()
+        number, architecture, genotype = proposal.number, proposal.built, proposal.genotype
         keys.append(architecture.key)
         for each in waiting:
             sampler.tell(*each)
@@ -42,7 +43,7 @@ def conversation(name: str, seed: int) -> list[str]:
         if step == 4:
             sampler.tell(sampler.enter(genotype), Outcome(miou=0.5, violations={"latency": -0.02}))
         if step == 5:
-            sampler.withdraw(sampler.propose()[0])
+            sampler.withdraw(sampler.propose().number)
     return keys
 
 
@@ -50,7 +51,8 @@ def conversation(name: str, seed: int) -> list[str]:
 def test_what_it_proposes_is_a_point_of_the_space_with_its_answers(name: str) -> None:
     sampler = sampler_of(SPACE, kind=name, startup=2, seed=0)
     for step in range(6):
-        number, architecture, genotype = sampler.propose()
+        proposal = sampler.propose()
+        number, architecture, genotype = proposal.number, proposal.built, proposal.genotype
         assert SPACE.genotype(architecture) == genotype
         assert architecture.build(3) is not None
         sampler.tell(number, Outcome(miou=0.1 * step, violations={"latency": -0.1}))
@@ -66,18 +68,19 @@ def test_the_same_seed_and_the_same_outcomes_propose_the_same(name: str) -> None
 def test_it_takes_more_outcomes_than_it_wants_to_start_with_and_none(name: str) -> None:
     for startup in (0, 50):
         sampler = sampler_of(SPACE, kind=name, startup=startup, seed=0)
-        number, architecture, _ = sampler.propose()
+        proposal = sampler.propose()
+        number, architecture = proposal.number, proposal.built
         sampler.tell(number, Outcome(miou=0.2))
-        assert sampler.propose()[1].key != architecture.key
+        assert sampler.propose().built.key != architecture.key
 
 
 @every_sampler
 def test_it_proposes_others_while_some_run(name: str) -> None:
     sampler = sampler_of(SPACE, kind=name, startup=2, seed=0)
     for step in range(3):
-        number, _, _ = sampler.propose()
+        number = sampler.propose().number
         sampler.tell(number, Outcome(miou=0.1 * step))
-    assert len({sampler.propose()[1].key for _ in range(4)}) == 4
+    assert len({sampler.propose().built.key for _ in range(4)}) == 4
 
 
 @every_sampler
@@ -90,10 +93,29 @@ def test_it_is_told_of_nothing_but_failures_and_short_trainings(name: str) -> No
         sampler = sampler_of(SPACE, kind=name, startup=1, seed=0)
         keys = set()
         for _ in range(4):
-            number, architecture, _ = sampler.propose()
+            proposal = sampler.propose()
+            number, architecture = proposal.number, proposal.built
             keys.add(architecture.key)
             sampler.tell(number, outcome)
         assert len(keys) == 4
+
+
+@every_sampler
+def test_what_it_proposes_again_paused_and_others_begin_at_the_lowest_rung(name: str) -> None:
+    """With rungs a candidate is trained to the next one; a kind that has nothing go on has each trained whole."""
+    rungs = (0.25, 1.0)
+    sampler = sampler_of(SPACE, kind=name, startup=2, seed=0, rungs=rungs)
+    reached: dict[str, float] = {}
+    for _ in range(12):
+        proposal = sampler.propose()
+        behind = reached.get(proposal.built.key, 0.0)
+        assert behind < 1
+        assert proposal.fidelity == (min(each for each in rungs if each > behind) if samplers.resumes(name) else 1.0)
+        reached[proposal.built.key] = proposal.fidelity
+        sampler.tell(proposal.number, Outcome(miou=proposal.fidelity * 0.01 * len(reached), fidelity=proposal.fidelity))
+    assert sampler.begins_at == (rungs[0] if samplers.resumes(name) else 1.0)
+    assert 1.0 in reached.values(), "some are trained to the end"
+    assert (rungs[0] in reached.values()) == samplers.resumes(name)
 
 
 @every_sampler
@@ -102,7 +124,8 @@ def test_answers_that_narrow_ranges_leave_no_way_on_from_are_passed_over(name: s
     narrow = Space(ranges={**searched(), "stages": (2,), "stage.depth": (1, 2), "rep": (True,)}, size=(180, 240))
     sampler = sampler_of(narrow, kind=name, startup=3, seed=0)
     for step in range(6):
-        number, architecture, genotype = sampler.propose()
+        proposal = sampler.propose()
+        number, architecture, genotype = proposal.number, proposal.built, proposal.genotype
         assert narrow.genotype(architecture) == genotype
         assert architecture.rep
         sampler.tell(number, Outcome(miou=0.1 * step))
@@ -155,8 +178,8 @@ from nas.search.candidates import sampler_of
 from nas.search.sampler import Outcome
 from space import Space
 sampler = sampler_of(Space(), kind="random", startup=0, seed=0)
-sampler.tell(sampler.propose()[0], Outcome(miou=0.1))
-sampler.withdraw(sampler.propose()[0])
+sampler.tell(sampler.propose().number, Outcome(miou=0.1))
+sampler.withdraw(sampler.propose().number)
 print(*(name for name in ("optuna", "nas.surrogate.sampler", "nas.surrogate.gaussian") if name in sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -36,7 +36,7 @@ STUDY = """
 data: {name: road_scenes, size: [48, 64], train_images: 8, validation_images: 4}
 budget: 1.5ms
 target: null@cpu:1
-recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 2, batch_size: 4}
+recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 4, batch_size: 4}
 space: {stages: [2], stage.depth: [1], block: [nonbt, sep]}
 search:
   {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2, pruned: 0,
@@ -148,7 +148,7 @@ def outcome(run: Path) -> Outcome:
         "miou": certificate.miou,
         "trials": {
             (each.number, each.name, each.architecture.key): (
-                each.stopped,
+                each.rungs,
                 each.failed,
                 [epoch.scores for epoch in folder.progress(each, "search").history],
                 [epoch.scores for epoch in folder.progress(each, "finish").history],
@@ -230,7 +230,7 @@ def test_drivers_and_workers_killed_at_random(campaign: Campaign) -> None:
     assert campaign.counts["finished work lost"] == 0
 
 
-@pytest.mark.parametrize("at", [16, 30, 52, 57, 58])
+@pytest.mark.parametrize("at", [24, 56, 111, 114, 116])
 def test_a_disk_that_fills_up_is_no_verdict(at: int, campaign: Campaign) -> None:
     """While proposing, training, finishing, certifying and reporting; then room is made."""
     run = campaign.folder / f"full{at}"

@@ -30,7 +30,7 @@ from nas.report.summary import Effort, LatencySummary, Standing, Summary, TrialS
 from nas.runs.certificate import Certificate
 from nas.runs.labelling import Labelling, metadata, read_labelling
 from nas.runs.trained import ScoreCard, load_trained
-from nas.runs.trial import Epoch, Progress, Trial
+from nas.runs.trial import Epoch, Progress, Rung, Trial
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores, load_recipe
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -70,7 +70,7 @@ STANDING = Standing(
 )  # fmt: skip
 CANDIDATE = TrialSummary(
     number=1, name="random 1", key=ARCHITECTURE.key, origin="random", status="finished", failed="", timing=TIMING,
-    parameters=1000, multiply_adds=10**6, search=(0.1, 0.4), finish=(0.5,), parent="",
+    parameters=1000, multiply_adds=10**6, search=(0.1, 0.4), finish=(0.5,), rungs=(1, 2), parent="",
 )  # fmt: skip
 WINNER = Winner(
     name="random 1", number=1, key=ARCHITECTURE.key, pruned=False, timing=TIMING, miou=0.5,
@@ -100,6 +100,7 @@ KINDS: Mapping[str, Any] = {
         parameters=1000,
         multiply_adds=10**6,
         genotype={"block": "nonbt", "bias": False},
+        rungs=(Rung(epochs=1, number=1, budget_milliseconds=10.0), Rung(epochs=3, number=4, budget_milliseconds=10.0)),
     ),
     "progress": Progress(history=tuple(Epoch(epoch=n, epochs=3, loss=1.5, seconds=2.0, scores=SCORES) for n in (1, 2))),
     "latency": LATENCY,
@@ -125,7 +126,9 @@ KINDS: Mapping[str, Any] = {
         data="folder",
         winner=WINNER,
         leaderboard=(STANDING,),
-        effort=Effort(random_trials=1, guided_trials=0, compared=0, best_random_miou=0.4, best_guided_miou=None),
+        effort=Effort(
+            random_trials=1, guided_trials=0, compared=0, epochs=1, best_random_miou=0.4, best_guided_miou=None
+        ),
         agreements=(Agreement(proxy="parameters", truth="latency", points=1, tau=None),),
         trials=(CANDIDATE,),
         company=(),

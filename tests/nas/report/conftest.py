@@ -16,7 +16,7 @@ from nas.latency.record import Latency
 from nas.runs.certificate import Certificate
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import Labelling, metadata
-from nas.runs.trial import Epoch, Origin, Phase, Progress, Trial
+from nas.runs.trial import Epoch, Origin, Phase, Progress, Rung, Trial
 from nas.storage.files import write_text
 from nas.study import SearchPlan, Study
 from nas.training import Scores, load_recipe
@@ -76,6 +76,7 @@ class Made:
         stopped: bool = False,
         failed: str = "",
         parent: str = "",
+        rungs: Sequence[int] = (),
     ) -> Trial:
         """Write a trial with the mIoU of its epochs; the search phase has `epochs` of them, the finish as many."""
         trial = Trial(
@@ -92,6 +93,7 @@ class Made:
             stopped=stopped,
             failed=failed,
             parent=parent,
+            rungs=tuple(Rung(epochs=each, number=number, budget_milliseconds=10.0) for each in rungs),
         )
         self.run.write_trial(trial)
         phases: tuple[tuple[Phase, Sequence[float]], ...] = (("search", search), ("finish", finish))

@@ -8,7 +8,8 @@ from itertools import combinations
 
 import pytest
 
-from nas.report.agreement import agreement, kendall_tau
+from nas.report.agreement import agreement
+from nas.surrogate.agreement import kendall_tau
 
 
 def test_a_worked_example() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from nas.report import Summary, leaderboard_text, summarize
 from nas.report.pareto import pareto
-from nas.report.summary import headline
+from nas.report.sentences import headline
 from nas.report.waiting import waiting_words
 from nas.runs.folder import RunFolder
 from nas.runs.trial import append_epoch, read_progress
@@ -78,6 +78,31 @@ def test_proxies_are_compared_over_what_has_both(full: RunFolder) -> None:
     assert multiply_adds.points == parameters.points == 8
     assert parameters.tau is not None
     assert -1 <= parameters.tau <= 1
+
+
+def test_rungs_are_compared_and_a_low_one_is_no_final_score(
+    made: Any, architecture: Callable[[float], Architecture]
+) -> None:
+    """Four go on from the first epoch to the third, in nearly the order that they had; two random draws pause."""
+    for number, (first, last) in enumerate(((0.1, 0.2), (0.2, 0.4), (0.3, 0.3), (0.4, 0.5)), 1):
+        made.trial(
+            number, f"guided {number}", "guided", architecture(0.05 * number), 9.0, (first, first, last), rungs=(1, 3)
+        )
+    made.trial(5, "random 1", "random", architecture(0.30), 9.0, (0.6,), rungs=(1,))
+    made.trial(6, "random 2", "random", architecture(0.35), 9.0, (0.25, 0.2, 0.35), rungs=(1, 3))
+    made.trial(7, "random 3", "random", architecture(0.40), 9.0, (0.15, 0.2), rungs=(1, 3))
+    summary = summarize(made.run)
+    between = summary.agreements[0]
+    assert (between.proxy, between.truth) == ("mIoU after a schedule of 1 epochs", "mIoU after 3 epochs")
+    assert between.points == 5
+    assert between.tau == pytest.approx(0.4)
+    statuses = {each.name: each.status for each in summary.trials}
+    assert (statuses["random 1"], statuses["random 2"], statuses["random 3"]) == ("stopped", "finished", "unfinished")
+    (best,) = [row for row in summary.leaderboard if row.place == "best random"]
+    assert (best.name, best.miou) == ("random 2", 0.35)
+    effort = summary.effort
+    assert (effort.epochs, effort.compared) == (1, 3)
+    assert (effort.best_random_miou, effort.best_guided_miou) == (0.6, 0.3)
 
 
 def test_a_reader_is_told_of_disturbed_measurements(full: RunFolder) -> None:

@@ -38,7 +38,7 @@ ASKED = Study(
     target="onnxruntime@cpu:1",
     recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=4, batch_size=4),
     space={"stages": (2,), "stage.depth": (1,)},
-    search=SearchPlan(seeds=("ndnet29-fcn32",), random_trials=3, guided_trials=1),
+    search=SearchPlan(seeds=("ndnet29-fcn32",), random_trials=3, guided_trials=1, stop_weak=False),
 )
 
 
@@ -85,7 +85,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory, proposals: Callable[[RunFo
         for number in range(1, epochs + 1):
             epoch = Epoch(epoch=number, epochs=4, loss=1.0, seconds=1.0, scores=scores)
             append_epoch(run.phase_path(trial, "search"), epoch)
-        source.finished(trial, stopped=epochs < 4 and not failed, failed=failed)
+        source.finished(replace(trial, stopped=epochs < 4 and not failed), failed=failed)
     source.next()  # one that has not begun to train
     return run
 
@@ -141,7 +141,7 @@ def test_the_sampler_knows_what_was_taken_over_and_the_plan_is_the_runs_own(
     source = proposals(run)
     while (trial := source.next()) is not None:
         given.append(trial)
-        source.finished(trial, stopped=False, failed="a loss of NaN")
+        source.finished(trial, failed="a loss of NaN")
     assert [trial.origin for trial in given] == ["seed", "guided"]
     assert [trial.number for trial in run.trials()] == [1, 2]  # none of the earlier run's
 
@@ -157,14 +157,14 @@ def test_a_run_that_goes_on_knows_the_same_although_the_earlier_one_is_gone(
     expected = []
     while (trial := whole.next()) is not None:
         expected.append(trial.architecture.key)
-        whole.finished(trial, stopped=False, failed="a loss of NaN")
+        whole.finished(trial, failed="a loss of NaN")
     found = []
     for _ in range(2):  # begins anew for each
         source = proposals(run)
         trial = source.next()
         assert trial is not None
         found.append(trial.architecture.key)
-        source.finished(trial, stopped=False, failed="a loss of NaN")
+        source.finished(trial, failed="a loss of NaN")
     assert found == expected
 
 
@@ -172,8 +172,8 @@ def test_what_an_earlier_run_trained_can_be_proposed_again() -> None:
     """It says where to look, and only this run's own training makes it a candidate."""
     narrow = replace(ASKED, space={**ASKED.space, "block": ("nonbt",), "activation": ("relu",)}).architectures()
     sampler = sampler_of(narrow, kind="surrogate", startup=1, seed=0)
-    _, _, point = sampler_of(narrow, kind="random", startup=0, seed=1).propose()
-    _, _, other = sampler_of(narrow, kind="random", startup=0, seed=2).propose()
+    point = sampler_of(narrow, kind="random", startup=0, seed=1).propose().genotype
+    other = sampler_of(narrow, kind="random", startup=0, seed=2).propose().genotype
     sampler.recall(point, Outcome(miou=0.9, fidelity=MOST_FIDELITY))
     sampler.recall(other, Outcome(miou=0.1, fidelity=MOST_FIDELITY))
     proposed = [sampler.propose() for _ in range(3)]  # the sampler goes on with them known, and repeats none of its own

@@ -15,6 +15,7 @@ from nas.latency.record import Latency
 from nas.runs.trial import Origin, Trial
 from nas.search.guidance import Guidance
 from nas.search.sampler import Outcome, Sampler
+from nas.search.steps import Step
 from nas.surrogate.candidates import Candidates
 from space import Architecture
 from space.choices import Ask, Genotype
@@ -27,10 +28,13 @@ Make = Callable[[int, Origin, Genotype], Trial]
 class Row:
     """A question of where; every place is compared."""
 
-    resumable = False
+    rungs = (1.0,)
 
     def __init__(self) -> None:
         self.compared = 0
+
+    def facts(self, point: Genotype) -> dict[str, float]:
+        return {}
 
     def choose(self, ask: Ask) -> Architecture:
         ask("place", tuple(PLACES))
@@ -61,10 +65,10 @@ def trial(invented: Callable[[float], Latency]) -> Make:
 
 
 def guidance_of(row: Row) -> Guidance:
-    def trained(trial: Trial) -> Outcome:
-        return Outcome(miou=0.1 * float(trial.genotype["place"]))
+    def trained(step: Step) -> Outcome:
+        return Outcome(miou=0.1 * float(step.trial.genotype["place"]))
 
-    return Guidance(Sampler(row, surrogate), Budget.parse("10ms"), 0, trained)
+    return Guidance(Sampler(row, surrogate), Budget.parse("10ms"), ahead=0, epochs=2, trained=trained)
 
 
 def surrogate(candidates: Candidates) -> optuna.samplers.BaseSampler:
@@ -72,7 +76,7 @@ def surrogate(candidates: Candidates) -> optuna.samplers.BaseSampler:
 
 
 def next_places(guidance: Guidance, trials: list[Trial], count: int) -> list[object]:
-    return [guidance.propose(trials, len(trials) + 1)[2]["place"] for _ in range(count)]
+    return [guidance.propose(trials, len(trials) + 1).genotype["place"] for _ in range(count)]
 
 
 def test_what_is_entered_is_not_compared_with_anything(trial: Make) -> None:
@@ -98,14 +102,14 @@ def test_what_is_repeated_is_proposed_as_without_an_interruption(trial: Make) ->
     """The first proposal led to what was known: it is not proposed again in either."""
     whole = guidance_of(Row())
     trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
-    number, _, known = whole.propose(trials, 3)
-    whole.repeats(number)
-    number, _, genotype = whole.propose(trials, 3)
-    trials.append(trial(3, "guided", genotype))
-    whole.becomes(number, trials[-1])
+    known = whole.propose(trials, 3)
+    whole.repeats(known.number)
+    proposal = whole.propose(trials, 3)
+    trials.append(trial(3, "guided", proposal.genotype))
+    whole.becomes(proposal.number, 3)
     again = guidance_of(Row())
     again.repeat(trials)
     expected = next_places(whole, trials, 4)
     assert next_places(again, trials, 4) == expected
-    assert known["place"] not in expected
+    assert known.genotype["place"] not in expected
     assert len(set(expected)) == 4

@@ -13,16 +13,16 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, Trial, append_epoch
-from nas.search.halving import is_weak, milestones
 from nas.search.proposals import Proposals
 from nas.search.search import Search
+from nas.search.steps import rungs_for, steps_of
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
 from space import Architecture
 
 SIZE = (180, 240)
 EPOCHS = 8
-PLAN = SearchPlan(seeds=("ndnet29-fcn32", "swiftnet-rn18"), random_trials=2, guided_trials=3)
+PLAN = SearchPlan(seeds=("swiftnet-rn18",), random_trials=3, guided_trials=1)
 STUDY = Study(
     data=DataSpec(size=SIZE),
     budget="3ms",
@@ -82,7 +82,7 @@ class Pretended:
                 continue
             run = self._search.run
             return [
-                (each.number, each.name, each.architecture.key, each.stopped, len(run.progress(each, "search").history))
+                (each.number, each.name, each.architecture.key, each.rungs, len(run.progress(each, "search").history))
                 for each in run.trials()
             ]
 
@@ -104,22 +104,22 @@ class Pretended:
         """One epoch more; whether it was the last."""
         run = self._search.run
         epoch = len(run.progress(trial, "search").history) + 1
-        miou = random.Random(f"{trial.architecture.key}/{epoch}").random()
-        if epoch <= EPOCHS:
+        last = trial.until(EPOCHS)
+        if epoch <= last:
+            miou = random.Random(f"{trial.architecture.key}/{epoch}").random()
             scores = Scores(miou=miou, class_iou=(miou,) * 11, pixel_accuracy=miou)
             append_epoch(
                 run.phase_path(trial, "search"),
                 Epoch(epoch=epoch, epochs=EPOCHS, loss=1.0, seconds=1.0, scores=scores),
             )
-        weak = source.is_weak(trial, epoch, miou)
-        if weak or epoch >= EPOCHS:
+        if epoch >= last:
             if self._draw.random() < self._dies:
                 raise InterruptedHereError
-            source.finished(trial, stopped=epoch < EPOCHS, failed="")
-        return weak or epoch >= EPOCHS
+            source.finished(trial, failed="")
+        return epoch >= last
 
 
-def test_interrupted_runs_propose_and_stop_what_another_one_does(
+def test_interrupted_runs_propose_what_another_one_does_and_have_the_same_go_on(
     invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:
     """Nor does the order matter in which trainings end, which the seed decides."""
@@ -130,22 +130,16 @@ def test_interrupted_runs_propose_and_stop_what_another_one_does(
     whole, *killed = found
     assert killed == [whole, whole]
     assert sum(str(name).startswith("guided") for _, name, *_ in whole) >= PLAN.guided_trials
-    assert any(stopped for *_, stopped, _ in whole), "some are weak"
+    pauses, end = rungs_for(PLAN, EPOCHS)
+    trials = run.trials()
+    ends = [[rung.epochs for rung in trial.rungs] for trial in trials]
+    assert [pauses] in ends, "some are weak"
+    assert [pauses, end] in ends, "others go on from what they have"
+    numbers = [step.number for step in steps_of(trials)]
+    assert numbers == list(range(1, len(numbers) + 1))
     fpl = [trial for trial in run.trials() if trial.architecture.stages[0].block == "fpl"]
     assert {trial.feasible for trial in fpl} == {True, False}, "some were timed again, and others are surely over"
     for trial in fpl:
         assert trial.latency is not None
         assert not trial.latency.flagged
         assert bool(run.progress(trial, "search").history) == trial.feasible
-
-
-def test_the_weaker_half_of_those_before_stops() -> None:
-    assert milestones(16) == (4, 8)
-    assert milestones(2) == (1,)
-    earlier = [(0.1,) * 16, (0.2,) * 16, (0.3,) * 4]
-    assert is_weak(0.19, 4, 16, earlier)
-    assert not is_weak(0.2, 4, 16, earlier)
-    assert not is_weak(0.19, 8, 16, earlier[:1])
-    assert not is_weak(0.0, 5, 16, earlier)
-    assert not is_weak(0.0, 16, 16, earlier)
-    assert not is_weak(0.0, 4, 16, [])

@@ -34,7 +34,7 @@ ASKED = Study(
     target="onnxruntime@cpu:1",
     recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=4, batch_size=4),
     space={"stages": (2,), "stage.depth": (1,)},  # small ones: every width is found by hundreds of estimates
-    search=SearchPlan(seeds=("ndnet29-fcn32",), random_trials=4, guided_trials=1),
+    search=SearchPlan(seeds=("ndnet29-fcn32",), random_trials=4, guided_trials=1, stop_weak=False),
 )
 
 
@@ -63,7 +63,7 @@ def train(run: RunFolder, source: Proposals, trial: Trial, epochs: int, failed: 
     for number in range(1, epochs + 1):
         epoch = Epoch(epoch=number, epochs=4, loss=1.0, seconds=1.0, scores=scores)
         append_epoch(run.phase_path(trial, "search"), epoch)
-    source.finished(trial, stopped=epochs < 4 and not failed, failed=failed)
+    source.finished(replace(trial, stopped=epochs < 4 and not failed), failed=failed)
 
 
 def known(run: RunFolder) -> list[FrozenTrial]:

@@ -114,7 +114,7 @@ def test_a_search_says_at_its_start_that_a_budget_is_above_its_space(
     study = replace(built_in_study("10ms"), target="onnxruntime@cpu:1")
     asked = search_of(RunFolder.create(tmp_path / "run", study))
     device = Fast(invented, study.data.size, speed)
-    _measure_published(asked, device)
+    _measure_published(asked, device, None)
     _say_if_too_large(asked, device)
     told = capsys.readouterr().out
     assert ("this budget is above what the space can use" in told) == said

@@ -16,7 +16,6 @@ from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.search.candidates import sampler_of
-from nas.search.halving import passed
 from nas.search.proposals import Proposals
 from nas.search.sampler import Outcome, Sampler
 from nas.search.search import Search
@@ -74,7 +73,7 @@ def pretend_training(run: RunFolder, source: Proposals, trial: Trial, miou: floa
     for number in (1, 2):
         epoch = Epoch(epoch=number, epochs=2, loss=1.0, seconds=1.0, scores=scores)
         append_epoch(run.phase_path(trial, "search"), epoch)
-    source.finished(trial, stopped=False, failed="")
+    source.finished(trial, failed="")
 
 
 def all_of(run: RunFolder, source: Proposals) -> list[Trial]:
@@ -134,13 +133,6 @@ def test_a_budget_that_no_draw_can_meet_ends_with_the_lowest_latency_seen(tmp_pa
         all_of(run, proposals(run, "0.05ms", seeds=()))
 
 
-def test_what_passed_milestones_is_known_there_too() -> None:
-    whole = [0.1, 0.3, 0.4, 0.5, 0.6, 0.62, 0.64, 0.65]
-    assert passed(whole, 8) == {0.25: 0.3, 0.5: 0.5}
-    assert passed(whole[:4], 8) == {0.25: 0.3}, "it ended at the second one: that is its score"
-    assert passed(whole[:2], 8) == {}
-
-
 def test_narrow_ranges_bind_what_is_asked_before_them(
     tmp_path: Path, invented: Invented, search_of: Callable[[RunFolder], Search]
 ) -> None:
@@ -154,13 +146,64 @@ def test_narrow_ranges_bind_what_is_asked_before_them(
     assert all(trial.architecture.rep for trial in given[1:])
 
 
+def pretend_rungs(run: RunFolder, source: Proposals, epochs: int) -> list[Trial]:
+    """Give out and train all that is left: each network has a score of its own, and more the longer it is trained."""
+    given = []
+    while (trial := source.next()) is not None:
+        given.append(trial)
+        begun = len(run.progress(trial, "search").history)
+        for number in range(begun + 1, trial.until(epochs) + 1):
+            miou = 0.01 * number + random.Random(trial.architecture.key).random() / 2
+            scores = Scores(miou=miou, class_iou=(miou,) * CLASSES, pixel_accuracy=miou)
+            epoch = Epoch(epoch=number, epochs=epochs, loss=1.0, seconds=1.0, scores=scores)
+            append_epoch(run.phase_path(trial, "search"), epoch)
+        source.finished(trial, failed="")
+    return given
+
+
+def test_what_pauses_goes_on_and_finalists_are_trained_to_the_end(
+    tmp_path: Path, invented: Invented, search_of: Callable[[RunFolder], Search]
+) -> None:
+    asked = study(seeds=("swiftnet-rn18",), random_trials=3, guided_trials=1, finalists=4)
+    asked = replace(asked, recipe=replace(asked.recipe, epochs=4))
+    run = RunFolder.create(tmp_path / "run", asked)
+    pretend_rungs(run, Proposals(search_of(run), SlowBranches(invented), None), 4)
+    trials = [trial for trial in run.trials() if trial.feasible]
+    assert {trial.rungs[0].epochs for trial in trials} == {1}, "all begin with a short training"
+    whole = [trial for trial in trials if run.progress(trial, "search").done]
+    assert len(whole) >= 4
+    assert len(whole) < len(trials), "the others pause"
+    assert all(len(run.progress(trial, "search").history) == trial.until(4) for trial in trials)
+    guided = sum(rung.guided for trial in trials for rung in trial.rungs[1:])
+    spent = len(trials) + 3 * guided
+    assert 20 <= spent < 24, "the effort of five whole trainings, the last step begun within it"
+    assert pretend_rungs(run, Proposals(search_of(run), SlowBranches(invented), None), 4) == [], "all is done"
+
+
+def test_what_an_earlier_version_stopped_can_go_on(
+    tmp_path: Path, invented: Invented, search_of: Callable[[RunFolder], Search]
+) -> None:
+    """In the middle of its schedule: it goes on from there with another one."""
+    asked = study(seeds=("swiftnet-rn18",), random_trials=0, guided_trials=0, finalists=1)
+    asked = replace(asked, recipe=replace(asked.recipe, epochs=4))
+    run = RunFolder.create(tmp_path / "run", asked)
+    (trial,) = [Proposals(search_of(run), SlowBranches(invented), None).next()]
+    assert trial is not None
+    scores = Scores(miou=0.2, class_iou=(0.2,) * CLASSES, pixel_accuracy=0.2)
+    append_epoch(run.phase_path(trial, "search"), Epoch(epoch=1, epochs=4, loss=1.0, seconds=1.0, scores=scores))
+    run.write_trial(replace(trial, stopped=True))
+    (again,) = pretend_rungs(run, Proposals(search_of(run), SlowBranches(invented), None), 4)
+    assert [rung.epochs for rung in again.rungs] == [1, 4]
+    assert run.progress(again, "search").done
+
+
 def shares(sampler: Sampler[Architecture], draws: int) -> float:
     """Share of proposals with FPL blocks, none of which can be trained."""
     slow = 0
     for _ in range(draws):
-        number, architecture, _ = sampler.propose()
-        slow += architecture.stages[0].block == "fpl"
-        sampler.tell(number, Outcome(miou=None, violations={"latency": 0.5}))
+        proposal = sampler.propose()
+        slow += proposal.built.stages[0].block == "fpl"
+        sampler.tell(proposal.number, Outcome(miou=None, violations={"latency": 0.5}))
     return slow / draws
 
 
@@ -189,15 +232,5 @@ def test_the_sampler_learns_what_violates_the_budget(kind: str, told: int, draws
 def test_the_sampler_prefers_what_scored_well(kind: str, told: int, draws: int) -> None:
     sampler = sampler_of(Space(ranges=searched(), size=SIZE), kind=kind, startup=1, seed=0)
     enter(sampler, told, lambda fpl: Outcome(miou=0.6 if fpl else 0.2, violations={"latency": -0.1}))
-    blocks = [sampler.propose()[1].stages[0].block for _ in range(draws)]
-    assert blocks.count("fpl") > 0.6 * draws, "a third of random draws are FPL"
-
-
-@LEARNS
-def test_the_sampler_prefers_what_was_not_stopped(kind: str, told: int, draws: int) -> None:
-    sampler = sampler_of(Space(ranges=searched(), size=SIZE), kind=kind, startup=1, seed=0)
-    whole = Outcome(miou=0.6, earlier={0.25: 0.4}, violations={"latency": -0.1})
-    stopped = Outcome(miou=0.3, fidelity=0.25, violations={"latency": -0.1})
-    enter(sampler, told, lambda fpl: whole if fpl else stopped)
-    blocks = [sampler.propose()[1].stages[0].block for _ in range(draws)]
+    blocks = [sampler.propose().built.stages[0].block for _ in range(draws)]
     assert blocks.count("fpl") > 0.6 * draws, "a third of random draws are FPL"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import space
 from nas.data import DataSpec
 from nas.latency import WorkerError
+from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.report import summarize
@@ -71,7 +73,7 @@ def proposed(source: Proposals) -> list[Trial]:
     given = []
     while (trial := source.next()) is not None:
         given.append(trial)
-        source.finished(trial, stopped=False, failed="pretended")
+        source.finished(trial, failed="pretended")
     return given
 
 
@@ -107,15 +109,28 @@ def test_company_that_cannot_be_timed_is_recorded(
     invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:
     search = search_of(RunFolder.create(tmp_path / "run", study()))
-    _measure_published(search, Refusing(invented, has_fpl, TargetError(REASON)))
+    _measure_published(search, Refusing(invented, has_fpl, TargetError(REASON)), None)
     company = {each.name: each for each in search.run.company()}
     assert set(company) == set(space.published())
     unmeasured = {name for name, each in company.items() if each.latency is None}
     assert unmeasured == {"fplnet", "fplnet-encoder"}
     assert all(REASON in company[name].failed for name in unmeasured)
     again = Refusing(invented, has_fpl, TargetError(REASON))
-    _measure_published(search, again)
+    _measure_published(search, again, None)
     assert again.asked == []
+
+
+def test_where_a_latency_table_knows_the_device_only_the_networks_of_the_study_are_timed(
+    invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
+) -> None:
+    asked = replace(study(), search=replace(study().search, company=("erfnet",)))
+    search = search_of(RunFolder.create(tmp_path / "run", asked))
+    table = LatencyTable(
+        target=asked.target, height=SIZE[0], width=SIZE[1], milliseconds={}, networks=10, seconds=2.0, error=0.05,
+        unit_milliseconds={"multiply_adds": 1e-8}, environment={},
+    )  # fmt: skip
+    _measure_published(search, Refusing(invented, has_fpl, TargetError(REASON)), table)
+    assert {each.name for each in search.run.company()} == {*asked.search.company, *asked.search.seeds}
 
 
 def test_a_target_that_times_nothing_is_no_fault_of_a_candidate(invented: Invented) -> None:

@@ -77,6 +77,33 @@ def straight(architecture, dataset) -> Trainer:
     return train(Trainer(architecture, dataset, RECIPE, threads=1), 4)
 
 
+def test_a_training_pauses_at_a_rung_and_goes_on_with_another_schedule(architecture, dataset, tmp_path) -> None:
+    """Each rung ends as a training of as many epochs does; killed and restored in between, nothing changes."""
+    rates: list[float] = []
+
+    class Watched(Trainer):
+        def run_epoch(self):
+            report = super().run_epoch()
+            rates.append(self._optimizer.param_groups[0]["lr"])
+            return report
+
+    short = train(Trainer(architecture, dataset, replace(RECIPE, epochs=1), threads=1), 1)
+    paused = Watched(architecture, dataset, RECIPE, threads=1, rungs=(1,))
+    train(paused, 1)
+    assert paused.finished
+    assert same(paused.weights(), short.weights()), "as the short schedule ends"
+    paused.save(tmp_path / "checkpoint.pt")
+    restored = Watched(architecture, dataset, RECIPE, threads=1, rungs=(1, 3))
+    restored.restore(tmp_path / "checkpoint.pt")
+    assert not restored.finished
+    train(restored, 2)
+    assert restored.finished
+    assert [report.epochs for report in restored.history] == [4, 4, 4], "it is no whole training"
+    assert rates[0] < rates[1] > rates[2], "warm again, and annealed again"
+    at_once = train(Trainer(architecture, dataset, RECIPE, threads=1, rungs=(1, 3)), 3)
+    assert same(restored.weights(), at_once.weights())
+
+
 def test_it_learns(architecture, dataset) -> None:
     recipe = replace(RECIPE, crop=None, scale=(1.0, 1.0), epochs=25, learning_rate=0.02)
     trainer = Trainer(architecture, dataset, recipe, threads=1)

@@ -1,0 +1,114 @@
+"""The width at which a network fills the budget, found by estimates from what was measured so far in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nas.latency.estimates.estimator import Estimates
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.meter import Measures
+from nas.latency.record import Latency
+from nas.runs.earlier import EarlierTrial
+from nas.runs.trial import Measured, Timed, Trial
+from nas.search.fill import Filled, fill
+from nas.search.limits import limits_of
+from nas.search.measuring import time_each, time_one
+from nas.search.search import Search
+from space.architecture import Architecture
+from space.errors import UnmeasuredError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solved:
+    """A network with its width, or one of its widths and why none can be timed, and what was measured for it."""
+
+    architecture: Architecture
+    latency: Latency | None
+    factor: float
+    adjusted: bool
+    reason: str
+    measured: tuple[Measured, ...]
+    estimates: Estimates
+
+
+class Solver:
+    """Solves widths for a search's budget. What it measures on the way to a network it knows when that is `kept`."""
+
+    def __init__(self, search: Search, meter: Measures, table: LatencyTable | None) -> None:
+        self._search = search
+        self._meter = meter
+        self._budget = search.budget
+        self._allows = limits_of(search.study, search.num_classes)
+        self._estimates = Estimates(search.study.data.size, search.num_classes, table)
+
+    def solve(self, architecture: Architecture) -> Solved:
+        """The width of a network, confirmed; or the narrowest, over the budget."""
+        measured: list[Measured] = []
+        refused: list[tuple[Architecture, str]] = []
+        estimates = self._estimates.copy()
+
+        def note(one: Architecture, latency: Latency | UnmeasuredError) -> Latency | None:
+            if isinstance(latency, UnmeasuredError):
+                refused.append((one, str(latency)))
+                return None
+            milliseconds, disturbed = latency.milliseconds(self._budget.statistic), bool(latency.flagged)
+            estimates.learn(one, milliseconds, disturbed=disturbed)
+            measured.append(Measured(architecture=one, milliseconds=milliseconds, disturbed=disturbed))
+            return latency
+
+        def measure(scaled: Sequence[Architecture]) -> list[Latency | None]:
+            latencies = time_each(self._meter, scaled, within=self._search.quick)
+            return [note(one, latency) for one, latency in zip(scaled, latencies, strict=True)]
+
+        def confirm(scaled: Architecture) -> Latency | None:
+            try:
+                return note(scaled, time_one(self._meter, scaled, within=self._search.study.latency_within))
+            except UnmeasuredError as error:
+                return note(scaled, error)
+
+        def solved(one: Architecture, latency: Latency | None, filled: Filled | None, reason: str) -> Solved:
+            return Solved(
+                architecture=one,
+                latency=latency,
+                factor=1.0 if filled is None else filled.factor,
+                adjusted=filled is not None and filled.adjusted,
+                reason=reason,
+                measured=tuple(measured),
+                estimates=estimates,
+            )
+
+        try:
+            filled = fill(architecture, self._budget, measure, confirm, estimates.architecture, self._allows)
+        except UnmeasuredError:
+            one, reason = refused[0]
+            return solved(one, None, None, f"cannot be timed: {reason}")
+        return solved(filled.architecture, filled.latency, filled, "")
+
+    def keep(self, solved: Solved) -> None:
+        """The network becomes a candidate, and what was measured for it is written down."""
+        timed = Timed(statistic=self._budget.statistic, measured=solved.measured)
+        self._search.run.write_timed(solved.architecture, timed)
+        self._estimates = solved.estimates
+
+    def recall(self, earlier: EarlierTrial) -> float:
+        """Take into account what an earlier run measured of a network; the milliseconds that it takes, as estimated
+        where it did not.
+        """
+        if earlier.latency is None:
+            return self._estimates.architecture(earlier.architecture)
+        milliseconds = earlier.latency.milliseconds(self._budget.statistic)
+        self._estimates.learn(earlier.architecture, milliseconds, disturbed=bool(earlier.latency.flagged))
+        return milliseconds
+
+    def learn(self, trial: Trial) -> None:
+        """Take into account what was measured for a trial."""
+        timed = self._search.run.timed(trial)
+        if timed.measured and timed.statistic == self._budget.statistic:
+            for each in timed.measured:
+                self._estimates.learn(each.architecture, each.milliseconds, disturbed=each.disturbed)
+            return
+        if trial.latency is None:
+            return
+        milliseconds = trial.latency.milliseconds(self._budget.statistic)
+        self._estimates.learn(trial.architecture, milliseconds, disturbed=bool(trial.latency.flagged))

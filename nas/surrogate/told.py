@@ -1,0 +1,102 @@
+"""What a study of trainings tells: how each ended, and which are under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nas.surrogate.candidates import ANSWERS, ELSEWHERE, FIDELITY, FORGOTTEN, STEPS, WITHDRAWN
+from nas.surrogate.encoding import Point
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """How one training of a candidate ended, or that it cannot be trained."""
+
+    point: Point
+    score: float | None
+    """The higher the better; None where there is none."""
+    fidelity: float = 1.0
+    """The share of a whole training that is behind it, above 0."""
+    violations: Mapping[str, float] = field(default_factory=dict)
+    """By which share each budget was exceeded, by its name; 0 or less: kept."""
+    failed: bool = False
+    """Whether it broke for reasons of its own."""
+    elsewhere: bool = False
+    """Whether it was trained by another search, and cannot be trained on."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it exceeds a budget."""
+        return any(violation > 0 for violation in self.violations.values())
+
+    @property
+    def paused(self) -> bool:
+        """Whether it can be trained on."""
+        return self.score is not None and self.fidelity < 1 and not (self.over or self.elsewhere)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A candidate that is being trained."""
+
+    point: Point
+    fidelity: float = 1.0
+    """The share of a whole training that it will have behind it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """All that a study says, in the order of its trials."""
+
+    told: tuple[Told, ...] = ()
+    running: tuple[Running, ...] = ()
+    withdrawn: tuple[Point, ...] = ()
+    """What came to nothing new: of no interest, and of no consequence."""
+
+
+def known_of(study: optuna.Study, *, but: int | None = None) -> Known:
+    """What a study says, the trial of the number `but` left out, and all that is forgotten."""
+    from optuna.trial import TrialState
+
+    left_out = {but, *study.user_attrs.get(FORGOTTEN, ())}
+    others = [
+        each
+        for each in study.get_trials(deepcopy=False)
+        if each.number not in left_out and each.user_attrs.get(ANSWERS)
+    ]
+    finished = [each for each in others if each.state.is_finished()]
+    return Known(
+        told=tuple(_told(each) for each in finished if not each.user_attrs.get(WITHDRAWN)),
+        running=tuple(
+            Running(point=each.user_attrs[ANSWERS], fidelity=each.user_attrs[FIDELITY])
+            for each in others
+            if each.state == TrialState.RUNNING
+        ),
+        withdrawn=tuple(each.user_attrs[ANSWERS] for each in finished if each.user_attrs.get(WITHDRAWN)),
+    )
+
+
+def _told(trial: FrozenTrial) -> Told:
+    from optuna.trial import TrialState
+
+    step, score = max(trial.intermediate_values.items(), default=(STEPS, None))
+    return Told(
+        point=trial.user_attrs[ANSWERS],
+        score=score,
+        fidelity=step / STEPS,
+        violations=trial.constraints,
+        failed=trial.state == TrialState.FAIL,
+        elsewhere=bool(trial.user_attrs.get(ELSEWHERE)),
+    )
+
+
+def best_of(told: Sequence[Told]) -> list[Told]:
+    """Those that scored inside their budgets: whole trainings, then the longest of the others, the best first."""
+    scored = [(each.fidelity, each.score, each) for each in told if each.score is not None and not each.over]
+    return [each for _, _, each in sorted(scored, key=lambda each: (-each[0], -each[1]))]

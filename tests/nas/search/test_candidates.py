@@ -1,0 +1,72 @@
+"""What a sampler compares, on a device that is known by its latency table alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from nas.latency.budget import Budget
+from nas.latency.estimates.table import LatencyTable
+from nas.search.candidates import SpaceQuestions, draw, sampler_of, widths_of
+from nas.search.sampler import Outcome
+from space import Space
+from space.axes import searched
+from space.choices import Genotype
+from space.scale import scale_width
+
+CLASSES = 11
+SPACE = Space(ranges={**searched(), "stages": (2,), "stage.depth": (1, 4)}, size=(64, 96))
+
+
+@pytest.fixture
+def table() -> LatencyTable:
+    """A millisecond for every two million multiply-adds and for every twenty layers."""
+    return LatencyTable(
+        target="torch@cpu:1", height=64, width=96, milliseconds={}, networks=10, seconds=2.0, error=0.05,
+        unit_milliseconds={"multiply_adds": 5e-7, "count": 0.05}, environment={},
+    )  # fmt: skip
+
+
+def test_the_estimated_width_nearly_fills_the_budget(table: LatencyTable) -> None:
+    width_of = widths_of(Budget.parse("30ms"), CLASSES, table)
+    assert width_of is not None
+    for seed in range(8):
+        architecture, _ = draw(SPACE, random.Random(seed))
+        milliseconds = table.estimate(scale_width(architecture, 2 ** width_of(architecture)), CLASSES)
+        assert 10 < milliseconds < 60, "three estimates tell all widths"
+
+
+def test_what_no_width_brings_inside_is_not_compared(table: LatencyTable) -> None:
+    """Layers cost most here: deep networks are over the budget at any width."""
+    limited = SpaceQuestions(SPACE, (1.0,), widths_of(Budget.parse("3ms"), CLASSES, table))
+    free = SpaceQuestions(SPACE, (1.0,), None)
+    some, every = (each.around([], random.Random(0)) for each in (limited, free))
+    assert 0 < len(some) < len(every)
+    assert all(each in every for each in some)
+
+    def layers(points: list[Genotype]) -> float:
+        built = [SPACE.choose(lambda name, _, each=each: each[name]) for each in points]  # type: ignore[misc]
+        return sum(len(each.graph(CLASSES).nodes) for each in built) / len(built)
+
+    assert layers([each for each in every if each not in some]) > 1.5 * layers(some)
+    assert free.facts(every[0]) == {}
+
+
+def test_a_sampler_knows_that_wide_ones_score_well(table: LatencyTable) -> None:
+    """Nothing but the width that fills the budget says which are good: among hundreds, wide ones are proposed."""
+    width_of = widths_of(Budget.parse("6ms"), CLASSES, table)
+    assert width_of is not None
+    sampler = sampler_of(SPACE, kind="surrogate", startup=12, seed=0, width_of=width_of)
+    told, rng = [], random.Random(0)
+    while len(told) < 12:
+        architecture, genotype = draw(SPACE, rng)
+        if width_of(architecture) > -9:
+            told.append(width_of(architecture))
+            sampler.tell(sampler.enter(genotype), Outcome(miou=0.5 + 0.05 * told[-1]))
+    proposed = []
+    for _ in range(4):
+        proposal = sampler.propose()
+        proposed.append(width_of(proposal.built))
+        sampler.tell(proposal.number, Outcome(miou=0.5 + 0.05 * proposed[-1]))
+    assert sum(proposed) / len(proposed) > sorted(told)[-3]
