@@ -55,7 +55,9 @@ with local_timing(*asked, patience_seconds=0) as timing:
     device = device_key.name_of(device_key.key_of(timing.environment, timing.size))
     samples = device_key.folder("tables") / device / "samples.jsonl"
     samples.parent.mkdir(parents=True)
-    samples.write_text("".join(json.dumps(strict.plain(sample(index))) + "\n" for index in range(20)))
+    with samples.open("w") as kept_samples:
+        for index in range(20):
+            print(json.dumps(strict.plain(sample(index))), file=kept_samples)
     made = strict.plain(calibration.calibrate(timing).table)
     os.environ["XDG_CACHE_HOME"] = str(folder / "driver")
     of_this_machine = kept(timing)
