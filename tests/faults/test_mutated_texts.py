@@ -26,6 +26,7 @@ from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol.anchor import Anchor
 from nas.latency.record import Latency
 from nas.report.agreement import Agreement
+from nas.report.going import Going
 from nas.report.summary import Effort, LatencySummary, Standing, Summary, TrialSummary, Winner
 from nas.runs.certificate import Certificate
 from nas.runs.labelling import Labelling, metadata, read_labelling
@@ -133,6 +134,7 @@ KINDS: Mapping[str, Any] = {
         trials=(CANDIDATE,),
         company=(),
         notes=("a note",),
+        going=Going(trained=1, stopped=0, under_way=0, waiting=0, failed=0, over_budget=0, steps=("certify",)),
     ),
     "anchor": Anchor(
         milliseconds=5.0,
