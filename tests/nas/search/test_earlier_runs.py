@@ -177,7 +177,7 @@ def test_what_an_earlier_run_trained_can_be_proposed_again() -> None:
     sampler.recall(point, Outcome(miou=0.9, fidelity=MOST_FIDELITY))
     sampler.recall(other, Outcome(miou=0.1, fidelity=MOST_FIDELITY))
     proposed = [sampler.propose() for _ in range(3)]  # the sampler goes on with them known, and repeats none of its own
-    assert len({tuple(sorted(genotype.items())) for _, _, genotype in proposed}) == 3
+    assert len({tuple(sorted(each.genotype.items())) for each in proposed}) == 3
 
 
 @pytest.mark.parametrize(
