@@ -1,6 +1,6 @@
 """How many pictures a second of one core loads, by our loader and by others, and how busy a step is kept.
 
-    python studies/throughput/loaders.py --camvid ../shared/camvid
+    python studies/throughput/loaders.py --camvid ~/camvid
     python studies/throughput/loaders.py --start 2975 --gigabytes 6
 
 All loaders cut the same windows (drawn by `nas.data.windows`), resize, flip, vary and normalise them, and give batches
@@ -289,7 +289,7 @@ def until_first_step(spec: DataSpec) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--camvid")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/throughput"))
+    parser.add_argument("--work", type=Path, default=Path("runs/throughput"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("loaders.csv"))
     parser.add_argument("--start", type=int, help="how many pairs of Cityscapes' size")
     parser.add_argument("--gigabytes", type=float, default=6.0)
