@@ -113,7 +113,8 @@ def _correlation(scores: Sequence[Mapping[float, float]], rung: float) -> float:
         return expected
     measured = math.sin(math.pi / 2 * max(tau, 0.0))
     every = _spread([each[rung] for each in scores if rung in each])
-    wider = max(1.0, every / (_spread([first for first, _ in pairs]) or every))
+    these = _spread([first for first, _ in pairs])
+    wider = max(1.0, every / these) if these else 1.0  # where most are tied at the top, nothing is known of the range
     measured = measured * wider / math.sqrt(1 + measured**2 * (wider**2 - 1))
     return min(0.99, (SURENESS * expected + len(pairs) * measured) / (SURENESS + len(pairs)))
 

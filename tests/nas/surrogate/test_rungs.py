@@ -64,6 +64,38 @@ def test_that_only_the_best_go_on_makes_a_rung_hardly_worse() -> None:
     assert count(20) == pytest.approx(count(NETWORKS), rel=0.15)
 
 
+@pytest.mark.parametrize(
+    "scores",
+    [
+        (0.5, 0.5, 0.5, 0.1),
+        (0.5, 0.5, 0.5, 0.5, 0.1, 0.2),
+        (0.5, 0.1, 0.1, 0.1),
+        (0.5, 0.5, 0.1, 0.1),
+        (0.5, 0.5, 0.5, 0.5),
+        (0.0, 0.0),
+    ],
+    ids=["most at the top", "more at the top", "most at the bottom", "halves", "all equal", "all nothing"],
+)
+@pytest.mark.parametrize("more", [(), (0.5, 0.5, 0.5), (0.1, 0.3)], ids=["", "tied ones paused", "others paused"])
+def test_tied_scores_end_no_ladder(scores: tuple[float, ...], more: tuple[float, ...]) -> None:
+    """At the lower rungs, at the last one, and at all of them."""
+    untied = [0.1 * place for place in range(len(scores))]
+    for low, whole in ((scores, untied), (untied, scores), (scores, scores)):
+        told = [
+            Told(point={"x": place}, score=score, fidelity=share)
+            for share in RUNGS
+            for place, score in enumerate(whole if share == 1 else low)
+        ]
+        told += [
+            Told(point={"x": 100 + place}, score=score, fidelity=share)
+            for share in RUNGS[:-1]
+            for place, score in enumerate(more)
+        ]
+        steps = ladder(told, RUNGS)
+        assert steps.rungs[-1] == steps.counts[-1] == 1
+        assert all(1 <= count < 100 for count in steps.counts)
+
+
 def test_one_goes_on_when_enough_have_paused_and_what_runs_counts() -> None:
     rungs = (0.25, 1.0)
     short = [Told(point={"x": place}, score=0.1 * place, fidelity=0.25) for place in range(4)]
