@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from nas.commands import common
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nas.latency.budget import Verdict
     from nas.runs.folder import RunFolder
     from nas.study import Study
@@ -65,10 +67,10 @@ def run(options: argparse.Namespace) -> Verdict | None:
     with owned(folder.root):
         from nas.search.engine import search  # seconds of loading, not for what is refused above
 
-        before = _ask(folder, study, new=not options.resume)
+        before = _ask(folder, study, earlier, new=not options.resume)
         known = _known(folder)
         try:
-            return search(folder, address=options.address, earlier=earlier).verdict
+            return search(folder, address=options.address).verdict
         except KeyboardInterrupt:
             print(f"\nnothing finished is lost; go on with: nas search --resume {folder.root}", flush=True)
             raise
@@ -87,12 +89,12 @@ def run(options: argparse.Namespace) -> Verdict | None:
             raise
 
 
-def _ask(folder: RunFolder, study: Study, *, new: bool) -> Study | None:
-    """Have the run's folder ask the study; what it asked before, if it did."""
+def _ask(folder: RunFolder, study: Study, earlier: Sequence[RunFolder], *, new: bool) -> Study | None:
+    """Have the run's folder ask the study, and a new one take over `earlier` runs; what it asked before, if it did."""
     from nas.runs.folder import RunFolder
 
     if new:
-        RunFolder.create(folder.root, study)
+        RunFolder.create(folder.root, study, earlier=earlier)
         return None
     before = folder.study()
     if before != study:

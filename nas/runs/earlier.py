@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from nas.data.fingerprint import Fingerprint
 from nas.latency.record import Latency
@@ -70,6 +71,23 @@ def read_earlier(run: RunFolder) -> Earlier:
     if not file.is_file():
         return Earlier()
     return strict.parse(read_text(file, "what a run took over from earlier ones"), Earlier, str(file))
+
+
+def not_taken_over(run: RunFolder) -> list[RunFolder]:
+    """The earlier runs that a run was asked to take over and has not yet: it was interrupted before.
+
+    Raises: UserError when one of them is gone.
+    """
+    if (run.root / EARLIER).is_file():
+        return []
+    found = [RunFolder(Path(each)) for each in run.sources()]
+    for each in found:
+        if not each.study_path.is_file():
+            raise UserError(
+                f"expected the run {each.root}, which {run.root} was interrupted before it took over, got no run there; put "
+                "it back, or start anew"
+            )
+    return found
 
 
 def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence[RunFolder]) -> list[str]:

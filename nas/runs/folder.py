@@ -2,7 +2,8 @@
 
 study.yaml                        the resolved question
 data.yaml                         which data it was begun on (`nas.runs.data_seen`)
-earlier.yaml                      what it took over from earlier runs (`nas.runs.earlier`)
+sources.yaml                      which earlier runs it takes over, written before study.yaml makes it a run (`Sources`)
+earlier.yaml                      what it took over from them (`nas.runs.earlier`)
 init.yaml init.safetensors        which weights its trainings begin with, if any (`nas.runs.beginning`)
 order.yaml                        how its candidates follow one another, as it began (`Order`)
 trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
@@ -20,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +38,8 @@ TRIAL = "trial.yaml"
 TIMED = "timed.yaml"
 ORDER = "order.yaml"
 EARLIER = "earlier.yaml"
+SOURCES = "sources.yaml"
+BEGUN_WITH = (ORDER, SOURCES, EARLIER)  # what is of one run, and not of the next one in its folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,14 @@ class Order:
             raise UserError(f"ahead: expected 0 or more, got {self.ahead}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """The earlier runs that a run takes over."""
+
+    runs: tuple[str, ...]
+    """Their folders, as absolute paths."""
+
+
 class RunFolder:
     """Reads and writes the files of one run."""
 
@@ -57,15 +69,20 @@ class RunFolder:
         self.root = Path(root)
 
     @classmethod
-    def create(cls, root: Path, study: Study) -> RunFolder:
-        """A new run's folder.
+    def create(cls, root: Path, study: Study, *, earlier: Sequence[RunFolder] = ()) -> RunFolder:
+        """A new run's folder. `earlier`: runs that it is to take over (`nas.runs.earlier`), however often it is
+        interrupted before it has.
 
         Raises: UserError when the folder holds a run already.
         """
         folder = cls(root)
         if folder.study_path.exists():
             raise UserError(f"{root} holds a run already; go on with --resume {root}, or give another --out")
-        folder.write_study(study)
+        folder._forget()
+        if earlier:
+            sources = Sources(runs=tuple(str(each.root.resolve()) for each in earlier))
+            write_text(folder.root / SOURCES, strict.dump(sources))
+        folder.write_study(study)  # last: from now on it is a run
         return folder
 
     @classmethod
@@ -83,10 +100,16 @@ class RunFolder:
         """Undo what `create` did, unless something was found out since: the same folder can be asked again."""
         if self.trials() or self.company():
             return
-        for file in (self.study_path, self.root / DATA_SEEN, self.root / ORDER, self.root / EARLIER):
-            file.unlink(missing_ok=True)
+        self.study_path.unlink(missing_ok=True)
+        (self.root / DATA_SEEN).unlink(missing_ok=True)
+        self._forget()
         for kind in ("trials", "company"):
             shutil.rmtree(self.root / kind, ignore_errors=True)
+
+    def _forget(self) -> None:
+        """Remove what a run begins with, which one that was withdrawn by half may have left."""
+        for name in BEGUN_WITH:
+            (self.root / name).unlink(missing_ok=True)
 
     @classmethod
     def open(cls, root: Path) -> RunFolder:
@@ -121,6 +144,16 @@ class RunFolder:
         if root is not None and not expanded(root).is_absolute():
             study = replace(study, data=replace(study.data, root=str(Path(root).absolute())))
         write_text(self.study_path, study.to_yaml())
+
+    def sources(self) -> tuple[str, ...]:
+        """The folders of the earlier runs that it takes over.
+
+        Raises: UserError when the file is damaged.
+        """
+        file = self.root / SOURCES
+        if not file.is_file():
+            return ()
+        return strict.parse(read_text(file, "which runs a run takes over"), Sources, str(file)).runs
 
     def hold_to_order(self, order: Order) -> Order:
         """The order that the run began with; `order` where none is kept yet, which is kept."""

@@ -25,7 +25,7 @@ from nas.latency.meter import Measures
 from nas.runs.beginning import hold_to_beginning
 from nas.runs.certificate import Certificate
 from nas.runs.data_seen import hold_to_data
-from nas.runs.earlier import read_earlier, take_over
+from nas.runs.earlier import not_taken_over, read_earlier, take_over
 from nas.runs.folder import RunFolder
 from nas.search.address import ADDRESS_VARIABLE
 from nas.search.cluster import Resources, require_nodes, resources_of_nodes, workers_of
@@ -46,11 +46,11 @@ from space.errors import BudgetError, UnmeasuredError, UserError
 from space.scale import NARROWEST, scale_width
 
 
-def search(run: RunFolder, *, address: str | None = None, earlier: Sequence[RunFolder] = ()) -> Certificate:
+def search(run: RunFolder, *, address: str | None = None) -> Certificate:
     """Answer the run's study, from wherever its folder stands.
 
-    `address`: a Ray cluster to train on; the run's folder must be visible to its nodes under the same path. `earlier`:
-    runs that a new one takes over from what can be compared.
+    `address`: a Ray cluster to train on; the run's folder must be visible to its nodes under the same path. Earlier
+    runs that the folder names and has not taken over yet are taken over first.
 
     Raises: BudgetError when nothing reaches the budget; UserError when no candidate finished its training, and for an
     earlier run that cannot be compared.
@@ -61,10 +61,10 @@ def search(run: RunFolder, *, address: str | None = None, earlier: Sequence[RunF
         if address:  # the cluster may have a node that times
             session.enter_context(joined_ray(address))
             timing_of, certifier_of = timing_of_cluster(), certifier_of_cluster()
-            asked = _opened(run, resources_of_nodes(), earlier)
+            asked = _opened(run, resources_of_nodes())
             require_nodes(run, asked.dataset, asked.study.data.root, asked.workers.device, asked.console.step)
         else:
-            asked = _opened(run, [_resources_here()], earlier)
+            asked = _opened(run, [_resources_here()])
             dali_works(asked.workers.device)  # before a trial needs it, and where its answer is seen
             if elsewhere := os.environ.get(ADDRESS_VARIABLE):
                 asked.console.step(f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}")
@@ -94,7 +94,7 @@ def search(run: RunFolder, *, address: str | None = None, earlier: Sequence[RunF
     return certificate
 
 
-def _opened(run: RunFolder, nodes: Sequence[Resources], earlier: Sequence[RunFolder]) -> Search:
+def _opened(run: RunFolder, nodes: Sequence[Resources]) -> Search:
     """What the run is asked, with its target spelled out, so that the run's folder says where it was timed."""
     study = run.study()
     if study.target:
@@ -115,7 +115,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], earlier: Sequence[RunFol
     workers = workers_of(nodes, study.search.concurrent)
     asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=Console(run, study))
     asked.console.question(asked.target, findings)
-    if earlier:
+    if earlier := not_taken_over(run):
         for words in take_over(run, study, findings.fingerprint, earlier):
             asked.console.step(words)
     return asked

@@ -15,7 +15,7 @@ from nas.data.fingerprint import Fingerprint
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.data_seen import hold_to_data
-from nas.runs.earlier import MOST_FIDELITY, read_earlier, take_over
+from nas.runs.earlier import MOST_FIDELITY, not_taken_over, read_earlier, take_over
 from nas.runs.folder import EARLIER, RunFolder
 from nas.runs.trial import Epoch, append_epoch
 from nas.search.candidates import sampler_of
@@ -212,6 +212,36 @@ def test_the_command_refuses_in_one_line(nas: Callable[..., Any], earlier: RunFo
     words = (tmp_path / "study.yaml", "--from", earlier.root, "--out", tmp_path / "out")
     assert "expected a run on the same data" in nas("search", *words).refusal()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_was_interrupted_before_it_took_them_over_does_so_when_it_goes_on(
+    earlier: RunFolder, tmp_path: Path
+) -> None:
+    RunFolder.create(tmp_path / "new", ASKED, earlier=[earlier])
+    run = RunFolder.open(tmp_path / "new")  # the data had not been looked at
+    (source,) = not_taken_over(run)
+    assert source.root == earlier.root.resolve()
+    take_over(run, run.study(), SEEN, [source])
+    assert not_taken_over(run) == []
+    run.withdraw()
+    assert not_taken_over(RunFolder.create(run.root, ASKED)) == [], "another run in the same folder"
+
+
+def test_where_an_earlier_run_is_gone_before_it_was_taken_over_its_name_is_told(tmp_path: Path) -> None:
+    source = RunFolder.create(tmp_path / "gone", ASKED)
+    run = RunFolder.create(tmp_path / "new", ASKED, earlier=[source])
+    source.withdraw()
+    with pytest.raises(UserError, match=r"expected the run .*gone, which .*new was interrupted before it took over"):
+        not_taken_over(run)
+
+
+def test_going_on_after_such_an_interruption_compares_the_data(
+    nas: Callable[..., Any], earlier: RunFolder, tmp_path: Path
+) -> None:
+    data = DataSpec(size=(48, 64), train_images=4, validation_images=2)
+    run = RunFolder.create(tmp_path / "new", replace(ASKED, data=data), earlier=[earlier])
+    said = nas("search", "--resume", run.root).refusal()
+    assert f"expected a run on the same data, got {earlier.root.resolve()}" in said
 
 
 def test_what_was_measured_under_the_same_conditions_is_not_measured_again(
