@@ -5,6 +5,7 @@ data.yaml                         which data it was begun on (`nas.runs.data_see
 sources.yaml                      which earlier runs it takes over, written before study.yaml makes it a run (`Sources`)
 earlier.yaml                      what it took over from them (`nas.runs.earlier`)
 init.yaml init.safetensors        which weights its trainings begin with, if any (`nas.runs.beginning`)
+table.yaml                        the latency table that it began with, or that there was none (`nas.runs.table`)
 order.yaml                        how its candidates follow one another, as it began (`Order`)
 trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
 trials/KEY/timed.yaml             what was measured on the way to its width, written before the trial (`Timed`)
@@ -39,7 +40,8 @@ TIMED = "timed.yaml"
 ORDER = "order.yaml"
 EARLIER = "earlier.yaml"
 SOURCES = "sources.yaml"
-BEGUN_WITH = (ORDER, SOURCES, EARLIER)  # what is of one run, and not of the next one in its folder
+TABLE = "table.yaml"
+BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE)  # what is of one run, and not of the next one in its folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from nas.runs.certificate import Certificate
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import not_taken_over, read_earlier, take_over
 from nas.runs.folder import RunFolder
+from nas.runs.table import hold_to_table
 from nas.search.address import ADDRESS_VARIABLE
 from nas.search.cluster import Resources, require_nodes, resources_of_nodes, workers_of
 from nas.search.cluster_timing import certifier_of_cluster, timing_of_cluster
@@ -79,7 +80,7 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             new = not run.trials()
             if new:
                 _require_reachable(asked, timing)
-            table = timing.kept_table()
+            table = hold_to_table(run, timing.kept_table)
             _measure_published(asked, timing, table)
             if new:
                 _say_if_too_large(asked, timing)

@@ -57,7 +57,7 @@ class Proposals:
     """
 
     def __init__(self, search: Search, meter: Measures, table: LatencyTable | None) -> None:
-        """`table`: the latency table of the device that `meter` times on, if there is one."""
+        """`table`: the latency table of the device that `meter` times on, if there was one when the run began."""
         plan = search.study.search
         self._search = search
         self._meter = meter

@@ -231,7 +231,7 @@ def test_where_an_earlier_run_is_gone_before_it_was_taken_over_its_name_is_told(
     source = RunFolder.create(tmp_path / "gone", ASKED)
     run = RunFolder.create(tmp_path / "new", ASKED, earlier=[source])
     source.withdraw()
-    with pytest.raises(UserError, match=r"expected the run .*gone, which .*new was interrupted before it took over"):
+    with pytest.raises(UserError, match=r"expected the run .*gone, which .*new has not taken over yet"):
         not_taken_over(run)
 
 

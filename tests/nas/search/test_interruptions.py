@@ -9,9 +9,11 @@ from pathlib import Path
 
 import space
 from nas.data import DataSpec
+from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
+from nas.runs.table import hold_to_table
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.search.proposals import Proposals
 from nas.search.search import Search
@@ -143,3 +145,58 @@ def test_interrupted_runs_propose_what_another_one_does_and_have_the_same_go_on(
         assert trial.latency is not None
         assert not trial.latency.flagged
         assert bool(run.progress(trial, "search").history) == trial.feasible
+
+
+class Arithmetic:
+    """A device on which a hundred million multiply-adds take a millisecond."""
+
+    def __init__(self, invented: Invented) -> None:
+        self._invented = invented
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        return self._invented(0.4 + space.multiply_adds(architecture, SIZE, 11) / 1e8)
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        return [self.measure(architecture) for architecture in architectures]
+
+
+def test_a_table_that_is_made_or_lost_between_two_sessions_changes_no_proposal(
+    invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
+) -> None:
+    """What a run began with is kept in its folder, also that there was none."""
+    plan = SearchPlan(seeds=(), random_trials=2, guided_trials=1, stop_weak=False)
+    study = replace(STUDY, search=plan, recipe=replace(STUDY.recipe, epochs=1))
+    table = LatencyTable(
+        target="onnxruntime@cpu:1",
+        height=SIZE[0],
+        width=SIZE[1],
+        milliseconds={},
+        unit_milliseconds={"multiply_adds": 1e-8},
+        networks=100,
+        seconds=1.0,
+        error=0.1,
+        environment={},
+    )
+
+    def begun(run: RunFolder, kept: LatencyTable | None) -> Proposals:
+        return Proposals(search_of(run), Arithmetic(invented), hold_to_table(run, lambda: kept))
+
+    def proposed(name: str, *sessions: LatencyTable | None) -> list[tuple[str, object]]:
+        """All candidates, where the last session begins after the random ones."""
+        run = RunFolder.create(tmp_path / name, study)
+        for kept in sessions:
+            source = begun(run, kept)
+            while len(run.trials()) < plan.random_trials or kept is sessions[-1]:
+                if (trial := source.next()) is None:
+                    break
+                miou = 0.1 * trial.number
+                scores = Scores(miou=miou, class_iou=(miou,) * 11, pixel_accuracy=miou)
+                epoch = Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores)
+                append_epoch(run.phase_path(trial, "search"), epoch)
+                source.finished(trial, failed="")
+        return [(each.architecture.key, each.latency) for each in run.trials()]
+
+    with_it, without = proposed("with", table), proposed("without", None)
+    assert with_it != without, "it matters"
+    assert proposed("lost", table, None) == with_it
+    assert proposed("made", None, table) == without
