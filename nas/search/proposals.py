@@ -299,12 +299,16 @@ class Proposals:
         )
 
     def _paused(self, drawn: _Drawn) -> Trial | None:
-        """The candidate that a draw is, where it paused before the rung that it is to be trained to."""
+        """The candidate that a draw is, where it paused before the rung that it is to be trained to. Whether it has is
+        asked as the sampler is told: what ended faster than others is not known to have.
+        """
         if drawn.number is None:
             return None
+        told = [step for step in before(self._in_order(), self._next_number(), self._ahead) if step.last]
+        ended = {step.trial.architecture.key for step in told if step.trial.disturbed is None}
         known = [trial for trial in reversed(self._in_order()) if dict(trial.genotype) == dict(drawn.genotype)]
-        over = [trial for trial in known if trial.architecture.key in self._over]
-        left = [trial for trial in over if trial.feasible and not trial.failed and trial.origin != "pruned"]
+        over = [trial for trial in known if trial.architecture.key in ended]
+        left = [trial for trial in over if trial.feasible and not trial.failed]
         return next((trial for trial in left if 0 < len(self._curve(trial)) < drawn.until), None)
 
     def _admit(self, candidate: Candidate, solved: Solved, until: int, number: int | None = None) -> Trial | None:

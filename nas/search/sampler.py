@@ -166,12 +166,16 @@ class Sampler(Generic[Built]):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
     def withdraw(self, number: int) -> None:
-        """A proposal came to nothing new: that says nothing about it, and it need not be proposed again."""
+        """A proposal came to nothing new: that says nothing about it, and it need not be proposed again. Of one that is
+        under way not even that: when it pauses, it may go on.
+        """
         import optuna
 
         trial = self._running.pop(number)
         trial.set_user_attr(WITHDRAWN, True)
         self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if key(trial.user_attrs[ANSWERS]) in {key(each.user_attrs[ANSWERS]) for each in self._running.values()}:
+            self.forget([number])
 
     def forget(self, numbers: Sequence[int]) -> None:
         """Withdrawn proposals were of no search: what they were may be proposed as if for the first time."""

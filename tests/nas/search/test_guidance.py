@@ -64,6 +64,12 @@ def trial(invented: Callable[[float], Latency]) -> Make:
     return make
 
 
+class Stairs(Row):
+    """The same places, where a training may pause."""
+
+    rungs = (0.25, 1.0)
+
+
 def guidance_of(row: Row) -> Guidance:
     def trained(step: Step) -> Outcome:
         return Outcome(miou=0.1 * float(step.trial.genotype["place"]))
@@ -113,3 +119,35 @@ def test_what_is_repeated_is_proposed_as_without_an_interruption(trial: Make) ->
     assert next_places(again, trials, 4) == expected
     assert known.genotype["place"] not in expected
     assert len(set(expected)) == 4
+
+
+def begun(startup: int) -> tuple[Sampler[Architecture], dict[int, int]]:
+    """A sampler, and its numbers of short trainings at all places, in no order, which are under way."""
+    sampler = Sampler(
+        Stairs(), lambda candidates: samplers.make("surrogate", seed=0, startup=startup, candidates=candidates)
+    )
+    return sampler, {place: sampler.enter({"place": place}, 0.25) for place in (3, 0, 6, 7, 1, 5, 2, 4)}
+
+
+def pause(sampler: Sampler[Architecture], numbers: dict[int, int]) -> None:
+    for place, number in numbers.items():
+        sampler.tell(number, Outcome(miou=0.1 * place, fidelity=0.25))
+
+
+def test_the_best_of_those_that_paused_goes_on() -> None:
+    sampler, numbers = begun(startup=1)
+    pause(sampler, numbers)
+    proposal = sampler.propose()
+    assert (proposal.genotype["place"], proposal.fidelity) == (max(PLACES), 1.0)
+    assert sampler.propose().genotype != proposal.genotype, "it is under way"
+
+
+def test_what_was_drawn_again_while_it_was_under_way_may_go_on_when_it_has_paused() -> None:
+    sampler, numbers = begun(startup=len(PLACES))
+    drawn = [sampler.propose() for _ in range(40)]  # at random, as nothing is told
+    for each in drawn:
+        sampler.withdraw(each.number)
+    assert {each.genotype["place"] for each in drawn} == set(PLACES)
+    pause(sampler, numbers)
+    proposal = sampler.propose()
+    assert (proposal.genotype["place"], proposal.fidelity) == (max(PLACES), 1.0)
