@@ -39,7 +39,7 @@ def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: 
     if not begun:
         for name in (RECORD, TENSORS):
             (folder / name).unlink(missing_ok=True)
-    kept = _kept(folder)
+    kept = beginning(folder)
     if given is None:
         return kept
     if kept is None and begun and trained:
@@ -76,7 +76,11 @@ def kept_tensors(folder: Path) -> dict[str, Tensor]:
     return load_weights(folder / TENSORS)
 
 
-def _kept(folder: Path) -> Beginning | None:
+def beginning(folder: Path) -> Beginning | None:
+    """Where the weights came from that are kept in a folder; None where there are none.
+
+    Raises: UserError when the file that says so is damaged.
+    """
     file = folder / RECORD
     if not file.is_file():
         return None

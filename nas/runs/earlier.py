@@ -14,6 +14,7 @@ from pathlib import Path
 from nas.data.fingerprint import Fingerprint
 from nas.latency.record import Latency
 from nas.latency.target import Target
+from nas.runs.beginning import beginning
 from nas.runs.data_seen import data_seen
 from nas.runs.folder import EARLIER, RunFolder
 from nas.runs.trial import Trial
@@ -84,8 +85,8 @@ def not_taken_over(run: RunFolder) -> list[RunFolder]:
     for each in found:
         if not each.study_path.is_file():
             raise UserError(
-                f"expected the run {each.root}, which {run.root} was interrupted before it took over, got no run there; put "
-                "it back, or start anew"
+                f"expected the run {each.root}, which {run.root} has not taken over yet, got no run there; "
+                "put it back, or start anew"
             )
     return found
 
@@ -100,7 +101,7 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
     words = []
     for source in {each.root.resolve(): each for each in sources}.values():  # none twice
         before = source.study()
-        _require_comparable(source, before, study, seen)
+        _require_comparable(source, before, run, study, seen)
         same_target = _timed_on(before) == _timed_on(study)
         space = study.architectures()
         proposed = [each for each in source.trials() if each.origin in ("seed", "random", "guided") and each.genotype]
@@ -129,7 +130,7 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
     return words
 
 
-def _require_comparable(source: RunFolder, before: Study, study: Study, seen: Fingerprint) -> None:
+def _require_comparable(source: RunFolder, before: Study, run: RunFolder, study: Study, seen: Fingerprint) -> None:
     kept = data_seen(source.root)
     if kept is None:
         raise UserError(
@@ -144,13 +145,21 @@ def _require_comparable(source: RunFolder, before: Study, study: Study, seen: Fi
     recipes = [
         each.name
         for each in fields(study.recipe)
-        if each.name not in LENGTHS and getattr(before.recipe, each.name) != getattr(study.recipe, each.name)
+        if each.name not in (*LENGTHS, "init") and getattr(before.recipe, each.name) != getattr(study.recipe, each.name)
     ]
+    if _first_weights(source) != _first_weights(run):
+        recipes.append("init")
     if recipes:
         raise UserError(
             f"--from: expected a run with this study's recipe, got {source.root} with another {', '.join(recipes)}; "
             "its scores cannot be compared: leave it out, or take its recipe"
         )
+
+
+def _first_weights(run: RunFolder) -> str | None:
+    """What the weights are that its trainings begin with, wherever their file lies; None where they begin at random."""
+    kept = beginning(run.root)
+    return None if kept is None else kept.sha256
 
 
 def _timed_on(study: Study) -> tuple[Target | None, tuple[str, ...]]:

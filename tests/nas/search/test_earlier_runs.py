@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import space
 from nas.data import DataSpec
 from nas.data.fingerprint import Fingerprint
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
+from nas.runs.beginning import hold_to_beginning
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import MOST_FIDELITY, not_taken_over, read_earlier, take_over
 from nas.runs.folder import EARLIER, RunFolder
@@ -195,6 +198,28 @@ def test_what_cannot_be_compared_is_refused(
     with pytest.raises(UserError, match=expected):
         take_over(run, run.study(), SEEN, [earlier])
     assert read_earlier(run).trials == ()
+
+
+def test_first_weights_are_compared_by_what_they_are_and_not_by_where_they_lie(
+    earlier: RunFolder, tmp_path: Path
+) -> None:
+    """Of the earlier run and the new one: the same in another file, others in a file of the same name, none."""
+    source = RunFolder.open(shutil.copytree(earlier.root, tmp_path / "earlier"))
+    files = {}
+    for place, value in (("here", 1.0), ("elsewhere", 1.0), ("others", 2.0)):
+        files[place] = tmp_path / place / "w.pth"
+        files[place].parent.mkdir()
+        torch.save({"a": torch.tensor([value])}, files[place])
+    hold_to_beginning(source.root, str(files["here"]), begun=True, trained=False)
+    for place, file in (*files.items(), ("none", None)):
+        init = None if file is None else str(file)
+        run = RunFolder.create(tmp_path / "new" / place, replace(ASKED, recipe=replace(ASKED.recipe, init=init)))
+        hold_to_beginning(run.root, init, begun=True, trained=False)
+        if place in ("here", "elsewhere"):
+            assert take_over(run, run.study(), SEEN, [source])
+        else:
+            with pytest.raises(UserError, match="with another init; its scores"):
+                take_over(run, run.study(), SEEN, [source])
 
 
 def test_other_data_are_refused(earlier: RunFolder, new: Callable[..., RunFolder]) -> None:
