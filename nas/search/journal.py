@@ -54,11 +54,7 @@ class Journal:
 
     def hold_to(self, trials: Iterable[Trial]) -> None:
         """Have the journal say what the run's files say of the trials that are over; others are not in it."""
-        asked = [each for each in trials if each.origin != "pruned"]  # those are cut, not proposed
-        expected = {_identity(each): each for each in map(self._frozen, asked)}
-        if not (expected or self._file.exists()):
-            return  # it is made with its first trial
-        self._write(lambda: self._hold_to(expected))
+        self._write(lambda: self._hold_to(trials))
 
     def ended(self, trial: Trial) -> None:
         """A trial's training ended, or it came to none."""
@@ -75,7 +71,11 @@ class Journal:
             reason = f"{type(error).__name__}: {error}"
             self._say(f"note    {self._file} is not written any more ({reason}); the run does not need it")
 
-    def _hold_to(self, expected: dict[tuple[Any, ...], FrozenTrial]) -> None:
+    def _hold_to(self, trials: Iterable[Trial]) -> None:
+        asked = [each for each in trials if each.origin != "pruned"]  # those are cut, not proposed
+        expected = {_identity(each): each for each in map(self._frozen, asked)}
+        if not (expected or self._file.exists()):
+            return  # it is made with its first trial
         known = self._known()
         if known is not None and known <= expected.keys():
             self._opened().add_trials(each for identity, each in expected.items() if identity not in known)

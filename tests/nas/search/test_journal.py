@@ -19,12 +19,13 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, Trial, append_epoch
-from nas.search.journal import FILE, STUDY
+from nas.search.journal import FILE, STUDY, Journal
 from nas.search.proposals import Proposals
+from nas.search.sampler import Outcome
 from nas.search.search import Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
-from space import Architecture
+from space import Architecture, UserError
 
 SIZE = (180, 240)
 CLASSES = 11
@@ -167,6 +168,18 @@ def test_another_budget_is_another_constraint(run: RunFolder, proposals: Callabl
     proposals(run)
     for each in known(run):
         assert each.constraints["latency"] == pytest.approx(each.user_attrs["milliseconds"] / 5 - 1)
+
+
+def test_a_trial_that_cannot_be_told_ends_no_search(run: RunFolder) -> None:
+    def outcome(trial: Trial) -> Outcome:
+        raise UserError("expected a score")
+
+    said: list[str] = []
+    journal = Journal(run, ASKED.architectures(), outcome, said.append)
+    journal.hold_to(run.trials())
+    journal.ended(run.trials()[0])
+    (reason,) = said
+    assert "UserError: expected a score" in reason
 
 
 def test_a_journal_that_cannot_be_written_ends_no_search(
