@@ -33,7 +33,8 @@ ORIGINS: Mapping[Origin, str] = {
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write report.html and report.yaml (`Summary`) into the run's folder; where the page lies.
+    """Write report.html and report.yaml (`Summary`) into the run's folder; where the page lies. It computes for long: a
+    command does so in a training step (`nas.latency.machine.lane`), so that it disturbs no timing.
 
     Raises: UserError when a file of the run is damaged.
     """
@@ -41,7 +42,7 @@ def write_report(run: RunFolder) -> Path:
 
 
 def write_summary(run: RunFolder, summary: Summary) -> Path:
-    """Write both files from figures that are known already; where the page lies."""
+    """Write both files from figures that are known already; where the page lies. As long as `write_report`."""
     page = run.root / PAGE
     drawn = None if summary.winner is None else draw_samples(run)
     write_text(run.root / FIGURES, strict.dump(summary))
