@@ -189,7 +189,7 @@ def summarize(run: RunFolder) -> Summary:
         target=study.target or (latencies[0].target if latencies else "this machine's fastest"),
         input_size=study.data.size,
         data=study.data.name,
-        going=going_of(run, study.search, budget, proposed, accompanying, _answered(winner, budget)),
+        going=going_of(run, study, proposed, accompanying, answered=_answered(winner, budget)),
         winner=winner,
         leaderboard=_leaderboard(winner, trials, company),
         effort=_effort(trials),
