@@ -9,6 +9,7 @@ from nas.report import summarize, write_report
 from nas.report.going import going_words
 from nas.runs.folder import RunFolder
 from nas.storage.files import OWNER
+from nas.storage.ownership import owned
 from space import Architecture
 
 CERTIFY = "measure the best again and certify it"
@@ -100,4 +101,11 @@ def test_another_budget_asks_anew(full: RunFolder) -> None:
     assert going.steps[-1] == CERTIFY
     page = write_report(full).read_text()
     assert "Still to come: train new and paused candidates for 140 epochs" in page
-    assert '<meta http-equiv="refresh" content="60">' in page
+
+
+def test_a_page_reloads_only_while_a_search_works_on_the_run(made) -> None:
+    reload = '<meta http-equiv="refresh" content="60">'
+    assert reload not in write_report(made.run).read_text()
+    with owned(made.run.root):
+        assert reload in write_report(made.run).read_text()
+    assert reload not in write_report(made.run).read_text()
