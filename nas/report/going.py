@@ -24,9 +24,9 @@ class Going:
     """How the trials of a run stand, and what it does next."""
 
     trained: int
-    """Candidates whose training as such is over, the weak ones that stopped early among them."""
-    stopped: int
-    """Those of them that stopped early."""
+    """Candidates whose training as such is over, or over for now: those that paused are among them."""
+    paused: int
+    """Those of them that paused, or that an earlier version stopped: they may go on."""
     under_way: int
     """Trainings of any network that have begun and are not over: they run, or were interrupted."""
     waiting: int
@@ -49,21 +49,23 @@ def going_of(
     begun = {each.architecture.key for each in everything if _under_way(run, each, trainings)}
     proposed = [each for each in trials if each.origin != "pruned" and not each.failed]
     whole = [each for each in proposed if trainings[each.architecture.key, "search"].done]
-    paused = [each for each in proposed if each.paused_after(trainings[each.architecture.key, "search"])]
-    early = [each for each in paused if each not in whole]
-    inside = [each for each in proposed if each.inside(budget) and each not in whole and each not in early]
+    paused = [
+        each for each in proposed if each not in whole and each.paused_after(trainings[each.architecture.key, "search"])
+    ]
+    unfinished = [each for each in proposed if each not in whole and each not in paused]
+    inside = [each for each in unfinished if each.inside(budget)]
     waiting = [each for each in inside if each.architecture.key not in begun]
     return Going(
-        trained=len(whole) + len(early),
-        stopped=len(early),
+        trained=len(whole) + len(paused),
+        paused=len(paused),
         under_way=len(begun),
         waiting=len(waiting),
         failed=sum(bool(each.failed) for each in everything),
-        over_budget=sum(not each.inside(budget) for each in proposed if each not in whole and each not in early),
+        over_budget=len(unfinished) - len(inside),
         steps=()
         if answered
         else (
-            *_searching(study, trials, inside, early, len(whole)),
+            *_searching(study, trials, inside, paused, len(whole)),
             *_finishing(study, trials, company, trainings),
             "measure the best again and certify it",
         ),
@@ -72,9 +74,9 @@ def going_of(
 
 def going_words(going: Going) -> str:
     """The same in two sentences."""
-    early = f" ({going.stopped} of them stopped early)" if going.stopped else ""
+    paused = f" ({going.paused} of them paused)" if going.paused else ""
     return (
-        f"So far: {going.trained} trained{early}, {going.under_way} under way, {going.waiting} waiting, "
+        f"So far: {going.trained} trained{paused}, {going.under_way} under way, {going.waiting} waiting, "
         f"{going.failed} failed, {going.over_budget} over the budget and not trained. "
         f"Still to come: {'; then '.join(going.steps) or 'nothing'}."
     )

@@ -47,11 +47,11 @@ def test_every_trial_is_counted_as_what_it_is(made, architecture: Callable[[floa
     owner.parent.mkdir(parents=True)
     owner.touch()  # a process is at its first epoch
     going = summarize(made.run).going
-    assert (going.trained, going.stopped, going.under_way, going.waiting) == (2, 1, 2, 1)
+    assert (going.trained, going.paused, going.under_way, going.waiting) == (2, 1, 2, 1)
     assert (going.failed, going.over_budget) == (1, 1)
     assert going.steps[0] == "propose, time and train 2 more candidates"  # a seed and a guided one
     assert going_words(going).startswith(
-        "So far: 2 trained (1 of them stopped early), 2 under way, 1 waiting, 1 failed, 1 over the budget and not "
+        "So far: 2 trained (1 of them paused), 2 under way, 1 waiting, 1 failed, 1 over the budget and not "
         "trained. Still to come: propose, time and train 2 more candidates; then train the best 2"
     )
 
