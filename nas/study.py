@@ -29,8 +29,9 @@ class SearchPlan:
     random_trials: int = 4
     """Candidates drawn at random."""
     guided_trials: int = 8
-    """Candidates proposed by the sampler from everything seen. Where candidates pause as weak ones, the epochs that
-    they save are its too: `seeds`, `random_trials` and `guided_trials` together are the effort, in whole trainings."""
+    """Candidates proposed by the sampler from everything seen. Where candidates pause after short trainings, the
+    epochs that they leave are its too: `seeds`, `random_trials` and `guided_trials` together are the effort, in whole
+    trainings."""
     finalists: int = 2
     """How many of the best candidates are trained on."""
     finish_epochs: int = 20

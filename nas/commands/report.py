@@ -28,14 +28,17 @@ def run(options: argparse.Namespace) -> None:
 
     folder = RunFolder.open(Path(options.run_folder))
 
-    from nas.report import summarize  # with matplotlib, not for what is refused above
-    from nas.report.going import going_words
-    from nas.report.page import FIGURES, write_summary
-    from nas.report.sentences import effort_words, headline
-    from nas.report.terminal import leaderboard_table
+    from nas.latency.machine import lane
 
-    summary = summarize(folder)
-    page = write_summary(folder, summary)
+    with lane.training_step():  # all that takes long, loading matplotlib too: nobody's timing is disturbed
+        from nas.report import summarize
+        from nas.report.going import going_words
+        from nas.report.page import FIGURES, write_summary
+        from nas.report.sentences import effort_words, headline
+        from nas.report.terminal import leaderboard_table
+
+        summary = summarize(folder)
+        page = write_summary(folder, summary)
     print(headline(summary))
     if summary.going.steps:
         print(going_words(summary.going))

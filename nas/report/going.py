@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nas import samplers
 from nas.latency.budget import Budget
 from nas.runs.folder import RunFolder
+from nas.runs.steps import effort_left, rungs_for
 from nas.runs.trial import Phase, Progress, Trial
 from nas.storage.files import OWNER
-from nas.study import SearchPlan
+from nas.study import Study
 
 PHASES: tuple[Phase, ...] = ("search", "finish")
 Trainings = Mapping[tuple[str, Phase], Progress]
@@ -21,9 +24,9 @@ class Going:
     """How the trials of a run stand, and what it does next."""
 
     trained: int
-    """Candidates whose training as such is over, the weak ones that stopped early among them."""
-    stopped: int
-    """Those of them that stopped early."""
+    """Candidates whose training as such is over, or over for now: those that paused are among them."""
+    paused: int
+    """Those of them that paused, or that an earlier version stopped: they may go on."""
     under_way: int
     """Trainings of any network that have begun and are not over: they run, or were interrupted."""
     waiting: int
@@ -37,34 +40,43 @@ class Going:
 
 
 def going_of(
-    run: RunFolder, plan: SearchPlan, budget: Budget, trials: Sequence[Trial], company: Sequence[Trial], answered: bool
+    run: RunFolder, study: Study, trials: Sequence[Trial], company: Sequence[Trial], *, answered: bool
 ) -> Going:
     """How far a run is. `answered`: its winner is certified for the budget that it is asked for."""
+    budget = Budget.parse(study.budget)
     everything = (*trials, *company)
     trainings = {(each.architecture.key, phase): run.progress(each, phase) for each in everything for phase in PHASES}
     begun = {each.architecture.key for each in everything if _under_way(run, each, trainings)}
     proposed = [each for each in trials if each.origin != "pruned" and not each.failed]
     whole = [each for each in proposed if trainings[each.architecture.key, "search"].done]
-    paused = [each for each in proposed if each.paused_after(trainings[each.architecture.key, "search"])]
-    early = [each for each in paused if each not in whole]
-    inside = [each for each in proposed if each.inside(budget) and each not in whole and each not in early]
+    paused = [
+        each for each in proposed if each not in whole and each.paused_after(trainings[each.architecture.key, "search"])
+    ]
+    unfinished = [each for each in proposed if each not in whole and each not in paused]
+    inside = [each for each in unfinished if each.inside(budget)]
     waiting = [each for each in inside if each.architecture.key not in begun]
     return Going(
-        trained=len(whole) + len(early),
-        stopped=len(early),
+        trained=len(whole) + len(paused),
+        paused=len(paused),
         under_way=len(begun),
         waiting=len(waiting),
         failed=sum(bool(each.failed) for each in everything),
-        over_budget=sum(not each.inside(budget) for each in proposed if each not in whole and each not in early),
-        steps=() if answered else _steps(plan, budget, trials, company, trainings, len(inside)),
+        over_budget=len(unfinished) - len(inside),
+        steps=()
+        if answered
+        else (
+            *_searching(study, trials, inside, paused, len(whole)),
+            *_finishing(study, trials, company, trainings),
+            "measure the best again and certify it",
+        ),
     )
 
 
 def going_words(going: Going) -> str:
     """The same in two sentences."""
-    early = f" ({going.stopped} of them stopped early)" if going.stopped else ""
+    paused = f" ({going.paused} of them paused)" if going.paused else ""
     return (
-        f"So far: {going.trained} trained{early}, {going.under_way} under way, {going.waiting} waiting, "
+        f"So far: {going.trained} trained{paused}, {going.under_way} under way, {going.waiting} waiting, "
         f"{going.failed} failed, {going.over_budget} over the budget and not trained. "
         f"Still to come: {'; then '.join(going.steps) or 'nothing'}."
     )
@@ -83,36 +95,46 @@ def _under_way(run: RunFolder, trial: Trial, trainings: Trainings) -> bool:
     return False
 
 
-def _steps(
-    plan: SearchPlan,
-    budget: Budget,
-    trials: Sequence[Trial],
-    company: Sequence[Trial],
-    trainings: Trainings,
-    unfinished: int,
+def _searching(
+    study: Study, trials: Sequence[Trial], unfinished: Sequence[Trial], paused: Sequence[Trial], whole: int
 ) -> tuple[str, ...]:
-    steps = []
-    if missing := _missing(plan, budget, trials):
-        steps.append(f"propose, time and train {missing} more candidates")
-    elif unfinished:
-        steps.append(f"train {unfinished} candidates to their end")
-    if plan.finish_epochs:
-        ended = [each for each in (*trials, *company) if trainings[each.architecture.key, "finish"].done]
-        finalists = sum(each.origin not in ("pruned", "company") and each.inside(budget) for each in ended)
-        if finalists < plan.finalists:
-            steps.append(f"train the best {plan.finalists - finalists} for {plan.finish_epochs} epochs more")
-        alike = set(plan.company) - {each.name for each in ended if each.origin == "company"}
-        if alike:
-            steps.append(f"train {len(alike)} published networks as long")
-        if plan.company and plan.pruned and not any(each.origin == "pruned" for each in ended):
-            steps.append(f"prune at most {plan.pruned} published networks that are over the budget into it")
-    return (*steps, "measure the best again and certify it")
-
-
-def _missing(plan: SearchPlan, budget: Budget, trials: Sequence[Trial]) -> int:
-    """How many candidates are still to be proposed for the present budget."""
+    """What the search phase has still to do; `whole` candidates are trained to their end."""
+    plan, budget, epochs = study.search, Budget.parse(study.budget), study.recipe.epochs
+    pauses = samplers.resumes(plan.sampler) and len(rungs_for(plan, epochs)) > 1
     present = [each for each in trials if each.budget_milliseconds == budget.milliseconds]
-    missing = len(set(plan.seeds) - {each.parent for each in present if each.origin == "seed"})
-    for origin, planned in (("random", plan.random_trials), ("guided", plan.guided_trials)):
-        missing += max(0, planned - sum(each.origin == origin and each.inside(budget) for each in present))
-    return missing
+    begin = len(set(plan.seeds) - {each.parent for each in present if each.origin == "seed"})
+    begin += max(0, plan.random_trials - sum(each.origin == "random" and each.inside(budget) for each in present))
+    left = effort_left(plan, trials, budget.milliseconds, epochs)
+    if pauses and left > 0:  # how many candidates that will be depends on what they score
+        return (f"train new and paused candidates for {left} epochs, {left / epochs:.1f} times a whole training",)
+    if begin or left > 0:
+        return (f"propose, time and train {max(begin, math.ceil(left / epochs))} more candidates",)
+    steps = []
+    if unfinished:
+        rung = "the end of their rungs" if pauses else "their end"
+        steps.append(f"train {len(unfinished)} candidates to {rung}")
+    to_the_end = whole + sum(each.until(epochs) >= epochs for each in unfinished)
+    inside = sum(each.inside(budget) for each in paused)
+    if (finalists := min(plan.finalists - to_the_end, inside)) > 0:
+        steps.append(f"train the best {finalists} of those that paused to their end")
+    return tuple(steps)
+
+
+def _finishing(
+    study: Study, trials: Sequence[Trial], company: Sequence[Trial], trainings: Trainings
+) -> tuple[str, ...]:
+    """What comes between the search phase and the certificate."""
+    plan, budget = study.search, Budget.parse(study.budget)
+    if not plan.finish_epochs:
+        return ()
+    steps = []
+    ended = [each for each in (*trials, *company) if trainings[each.architecture.key, "finish"].done]
+    finalists = sum(each.origin not in ("pruned", "company") and each.inside(budget) for each in ended)
+    if finalists < plan.finalists:
+        steps.append(f"train the best {plan.finalists - finalists} for {plan.finish_epochs} epochs more")
+    alike = set(plan.company) - {each.name for each in ended if each.origin == "company"}
+    if alike:
+        steps.append(f"train {len(alike)} published networks as long")
+    if plan.company and plan.pruned and not any(each.origin == "pruned" for each in ended):
+        steps.append(f"prune at most {plan.pruned} published networks that are over the budget into it")
+    return tuple(steps)

@@ -1,4 +1,6 @@
-"""The report as one HTML file: no script, nothing loaded from elsewhere, the same for the same run."""
+"""The report as one HTML file: no script, nothing loaded from elsewhere, the same for the same run. As long as a search
+works on it, the file asks to be loaded again.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from nas.report.waiting import waiting_words
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Origin
 from nas.storage.files import write_text
+from nas.storage.ownership import is_owned
 from nas.terminal import percent
 from space import strict
 
@@ -33,7 +36,8 @@ ORIGINS: Mapping[Origin, str] = {
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write report.html and report.yaml (`Summary`) into the run's folder; where the page lies.
+    """Write report.html and report.yaml (`Summary`) into the run's folder; where the page lies. It computes for long: a
+    command does so in a training step (`nas.latency.machine.lane`), so that it disturbs no timing.
 
     Raises: UserError when a file of the run is damaged.
     """
@@ -41,16 +45,18 @@ def write_report(run: RunFolder) -> Path:
 
 
 def write_summary(run: RunFolder, summary: Summary) -> Path:
-    """Write both files from figures that are known already; where the page lies."""
+    """Write both files from figures that are known already; where the page lies. As long as `write_report`."""
     page = run.root / PAGE
     drawn = None if summary.winner is None else draw_samples(run)
     write_text(run.root / FIGURES, strict.dump(summary))
-    write_text(page, render(summary, drawn))
+    write_text(page, render(summary, drawn, goes_on=is_owned(run.root)))
     return page
 
 
-def render(summary: Summary, drawn: Samples | None) -> str:
-    """The page's HTML; `drawn` are the winner's pictures, None without a winner."""
+def render(summary: Summary, drawn: Samples | None, *, goes_on: bool) -> str:
+    """The page's HTML; `drawn` are the winner's pictures, None without a winner. `goes_on`: a search is working on the
+    run, so that another page will take its place.
+    """
     winner = summary.winner
     return _environment().get_template("page.html").render(
         summary=summary,
@@ -58,6 +64,7 @@ def render(summary: Summary, drawn: Samples | None) -> str:
         samples=drawn,
         headline=headline(summary),
         going=going_words(summary.going) if summary.going.steps else "",
+        reloads=goes_on and bool(summary.going.steps),
         verdicts=VERDICTS,
         effort=effort_words(summary.effort),
         waiting=waiting_words(summary.waited_for_data, summary.waited_for_lane),

@@ -55,7 +55,7 @@ KINDS: Mapping[Origin, Mark] = {
 LEGEND = (  # glyph, colour, words
     ("★", "winner", "winner"),
     *((kind.glyph, origin, kind.words) for origin, kind in KINDS.items()),
-    ("□", "guided", "stopped early"),
+    ("□", "guided", "paused"),
     ("|", "random", "not trained"),
 )
 
@@ -277,7 +277,7 @@ def _draw_candidate(axes: Axes, view: _View, candidate: TrialSummary) -> None:
     if candidate.miou is None and candidate.origin != "company":
         _draw_marker(axes, place, "|", 18, candidate.origin, words, hollow=True)
     else:
-        hollow = candidate.miou is None or candidate.status in ("stopped", "failed", "unfinished")
+        hollow = candidate.miou is None or candidate.status in ("paused", "stopped", "failed", "unfinished")
         _draw_marker(axes, place, kind.marker, kind.size, candidate.origin, words, hollow=hollow)
 
 

@@ -50,7 +50,6 @@ def draw_samples(run: RunFolder) -> Samples:
     A data set that is not here, or weights that are damaged, leave a report without pictures that says so.
     """
     from nas.data import load
-    from nas.latency.machine import lane
 
     colours: Mapping[str, str] = {}
     try:
@@ -60,7 +59,7 @@ def draw_samples(run: RunFolder) -> Samples:
         network = load_trained(str(run.winner), None).network(dataset.num_classes)
         count = len(dataset.validation)
         chosen = dict.fromkeys((2 * index + 1) * count // (2 * PICTURES) for index in range(PICTURES))
-        with lane.training_step(), _one_thread():  # nobody's timing is disturbed
+        with _one_thread():
             pictures = tuple(_sample(network, dataset, index) for index in chosen)
         return Samples(pictures=pictures, colours=colours)
     except UserError as error:

@@ -22,7 +22,7 @@ from nas.runs.trial import Origin, Progress, Trial
 from nas.terminal import waiting_advice
 from space import UserError
 
-Status = Literal["infeasible", "failed", "stopped", "unfinished", "finished"]
+Status = Literal["infeasible", "failed", "paused", "stopped", "unfinished", "finished"]
 VERDICTS: Mapping[Verdict | None, str] = {"PASS": "passed", "FAIL": "FAILED", "UNSURE": "unsure", None: "none"}
 Role = Literal["winner", "published, own width", "published, scaled", "published, pruned", "best random", "best guided"]
 
@@ -47,7 +47,8 @@ class LatencySummary:
 class TrialSummary:
     """A trial, or a published network at its own width, with its mIoU (0..1) after each epoch of both phases.
 
-    `status`: `infeasible` is over the budget and was not trained; `unfinished` has epochs of its phase to come.
+    `status`: `infeasible` is over the budget and was not trained; `paused` is at the end of a rung below a whole
+    training; `stopped` ended in the middle of its schedule, with an earlier version; `unfinished` has epochs to come.
     """
 
     number: int
@@ -189,7 +190,7 @@ def summarize(run: RunFolder) -> Summary:
         target=study.target or (latencies[0].target if latencies else "this machine's fastest"),
         input_size=study.data.size,
         data=study.data.name,
-        going=going_of(run, study.search, budget, proposed, accompanying, _answered(winner, budget)),
+        going=going_of(run, study, proposed, accompanying, answered=_answered(winner, budget)),
         winner=winner,
         leaderboard=_leaderboard(winner, trials, company),
         effort=_effort(trials),
@@ -237,7 +238,7 @@ def _status(trial: Trial, timing: LatencySummary, search: Progress, finish: Prog
     if not (timing.within_budget or search.history or finish.history):
         return "infeasible"
     if trial.paused_after(search):
-        return "stopped"
+        return "stopped" if trial.stopped else "paused"
     longest = finish if finish.history else search
     return "finished" if longest.done else "unfinished"
 

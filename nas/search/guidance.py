@@ -13,9 +13,9 @@ from dataclasses import replace
 
 from nas.latency.budget import Budget
 from nas.runs.earlier import EarlierTrial
+from nas.runs.steps import Step, before, steps_of
 from nas.runs.trial import Trial
 from nas.search.sampler import Outcome, Proposal, Sampler
-from nas.search.steps import Step, before, steps_of
 from space.architecture import Architecture
 
 MOST_REPEATS = 25  # draws of the sampler that led to what was known, before one that did not

@@ -1,7 +1,8 @@
 """The report of a run while it goes on: written anew as trainings end, by a process of its own.
 
-Nothing waits for it: trainings go on, and a trial that ends while a page is written leads to the next one. It is made
-as a training step is (`nas.latency.machine.lane`), so that it disturbs no timing.
+Nothing waits for it: trainings go on, and a trial that ends while a page is written leads to the next one. That process
+alone enters the lane (`nas.latency.machine.lane`), around all of its work: it disturbs no timing, also where the search
+is killed meanwhile.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nas.latency.machine import lane
 from nas.runs.folder import RunFolder
 
 PAUSE_SECONDS = 30.0  # before each page: trials that end within it are told of together
 SHARE = 9  # pages of large runs take longer: so many times as long as the last one took, too
-LONGEST_SECONDS = 300.0  # that a page may take
+LONGEST_SECONDS = 300.0  # that a page may take, waiting for timings included
 LAST_SECONDS = 2.0  # for a page under way to be given up
 LOOK_SECONDS = 0.1
 NICENESS = 10
@@ -37,7 +37,7 @@ def live_report(run: RunFolder, pause_seconds: float = PAUSE_SECONDS) -> Iterato
     finally:
         ended.set()
         asked.set()
-        writer.join(LAST_SECONDS)  # longer only where it waits for somebody's timing, and then it writes nothing
+        writer.join(LAST_SECONDS)
 
 
 def _write(root: Path, asked: threading.Event, ended: threading.Event, pause_seconds: float) -> None:
@@ -47,11 +47,10 @@ def _write(root: Path, asked: threading.Event, ended: threading.Event, pause_sec
         if ended.wait(max(pause_seconds, SHARE * took)):
             return
         asked.clear()
-        with contextlib.suppress(OSError), lane.training_step():  # no room for another process, say: the next may be
-            begin = time.monotonic()
-            if not ended.is_set():
-                _write_once(root, ended)
-            took = time.monotonic() - begin
+        begin = time.monotonic()
+        with contextlib.suppress(OSError):  # no room for another process, say: the next may be
+            _write_once(root, ended)
+        took = time.monotonic() - begin
 
 
 def _write_once(root: Path, ended: threading.Event) -> None:

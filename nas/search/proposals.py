@@ -14,6 +14,7 @@ from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.earlier import read_earlier
 from nas.runs.folder import Order
+from nas.runs.steps import Step, before, effort_left, rungs_for, steps_of
 from nas.runs.trial import Origin, Rung, Trial
 from nas.search.candidates import draw, sampler_of, widths_of
 from nas.search.guidance import Guidance
@@ -22,7 +23,6 @@ from nas.search.measuring import time_one
 from nas.search.sampler import Outcome
 from nas.search.search import Candidate, Search
 from nas.search.solving import Solved, Solver
-from nas.search.steps import Step, before, rungs_for, spent, steps_of
 from space.architecture import Architecture
 from space.choices import Genotype
 from space.errors import ArchitectureError, BudgetError, UnmeasuredError
@@ -160,9 +160,7 @@ class Proposals:
 
     def _guides(self) -> bool:
         """Whether there is effort left for the sampler."""
-        plan = self._plan
-        effort = (len(plan.seeds) + plan.random_trials + plan.guided_trials) * self._epochs
-        return spent(list(self._trials.values()), self._budget.milliseconds, self._epochs) < effort
+        return effort_left(self._plan, list(self._trials.values()), self._budget.milliseconds, self._epochs) > 0
 
     def _proposes(self) -> bool:
         """Whether the plan has candidates to come."""

@@ -231,7 +231,7 @@ def training_step_seconds(
 def forecast_seconds(
     study: Study, training_images: int, step_seconds: float, measurement_seconds: float
 ) -> tuple[float, float]:
-    """Seconds of training and of measuring if no candidate is stopped early, one after the other."""
+    """Seconds of training and of measuring if every candidate is trained to its end, one after the other."""
     plan = study.search
     candidates = len(plan.seeds) + plan.random_trials + plan.guided_trials
     epochs = (candidates + len(plan.company)) * study.recipe.epochs

@@ -134,7 +134,7 @@ KINDS: Mapping[str, Any] = {
         trials=(CANDIDATE,),
         company=(),
         notes=("a note",),
-        going=Going(trained=1, stopped=0, under_way=0, waiting=0, failed=0, over_budget=0, steps=("certify",)),
+        going=Going(trained=1, paused=0, under_way=0, waiting=0, failed=0, over_budget=0, steps=("certify",)),
     ),
     "anchor": Anchor(
         milliseconds=5.0,

@@ -9,7 +9,9 @@ user's own folder under the temporary directory are locked with flock:
 
 The kernel drops a lock when the process that holds it ends, however it ends: nothing is left to clean up. (A process
 that forks without exec while holding a lock shares it with its child; do not start workers inside a training step.)
-Steps and timings must not be nested in one another.
+Steps and timings must not be nested in one another: a timing that comes between would shut the turnstile on the inner
+one and wait for the outer one, for ever. A thread that tries is refused. Nor may a step wait for another process, or
+thread, that enters one: let that one alone enter.
 
 A process that is suspended in the middle of a step, by Ctrl-Z say, keeps its lock. So whoever waits for long says for
 whom.
@@ -28,13 +30,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TELL_SECONDS = 60.0  # of waiting, after which it is said for whom
+_thread = threading.local()  # whether it is in the lane: a lock that the kernel would let it wait for itself for
 
 
 @contextlib.contextmanager
 def training_step() -> Iterator[None]:
     """Runs beside other steps, never beside a timing. Costs some ten microseconds when nothing is timed."""
     folder = _folder()
-    with contextlib.ExitStack() as lane:
+    with _once(), contextlib.ExitStack() as lane:
         with _locked(folder / "turnstile", fcntl.LOCK_EX):
             lane.enter_context(_locked(folder / "lane", fcntl.LOCK_SH))
         yield
@@ -44,8 +47,19 @@ def training_step() -> Iterator[None]:
 def alone() -> Iterator[None]:
     """Runs beside no training step and no other timing; waits for the steps under way to end."""
     folder = _folder()
-    with _locked(folder / "turnstile", fcntl.LOCK_EX), _locked(folder / "lane", fcntl.LOCK_EX):
+    with _once(), _locked(folder / "turnstile", fcntl.LOCK_EX), _locked(folder / "lane", fcntl.LOCK_EX):
         yield
+
+
+@contextlib.contextmanager
+def _once() -> Iterator[None]:
+    held = _thread.__dict__  # this thread's, also where a generator is closed by another one
+    assert "entered" not in held, "steps and timings must not be nested in one another"
+    held["entered"] = True
+    try:
+        yield
+    finally:
+        del held["entered"]
 
 
 @contextlib.contextmanager

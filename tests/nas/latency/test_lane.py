@@ -120,6 +120,15 @@ def test_a_suspended_holder_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert len(stays(holder)) == 1
 
 
+@pytest.mark.parametrize("inner", ["alone", "training_step"])
+@pytest.mark.parametrize("outer", ["alone", "training_step"])
+def test_one_thread_is_in_the_lane_once(outer: str, inner: str) -> None:
+    with getattr(lane, outer)(), pytest.raises(AssertionError, match="nested"), getattr(lane, inner)():
+        pass
+    with getattr(lane, inner)():  # and when it has left, again
+        pass
+
+
 def test_an_error_inside_frees_the_lane() -> None:
     with pytest.raises(RuntimeError, match="inside"), lane.alone():
         raise RuntimeError("inside")

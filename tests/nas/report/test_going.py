@@ -9,12 +9,20 @@ from nas.report import summarize, write_report
 from nas.report.going import going_words
 from nas.runs.folder import RunFolder
 from nas.storage.files import OWNER
+from nas.storage.ownership import owned
 from space import Architecture
 
 CERTIFY = "measure the best again and certify it"
 
 
+def planned(run: RunFolder, **changes: object) -> None:
+    """Change the plan of a run's search."""
+    study = run.study()
+    run.write_study(replace(study, search=replace(study.search, **changes)))
+
+
 def test_nothing_has_happened_yet(made) -> None:
+    planned(made.run, stop_weak=False)
     going = summarize(made.run).going
     assert (going.trained, going.under_way, going.waiting, going.failed, going.over_budget) == (0, 0, 0, 0, 0)
     assert going.steps == (
@@ -27,6 +35,7 @@ def test_nothing_has_happened_yet(made) -> None:
 
 
 def test_every_trial_is_counted_as_what_it_is(made, architecture: Callable[[float], Architecture]) -> None:
+    planned(made.run, sampler="tpe", random_trials=3)
     made.trial(1, "erfnet x0.10", "seed", architecture(0.10), 9.5, (0.1, 0.2, 0.3), parent="erfnet")
     made.trial(2, "random 1", "random", architecture(0.15), 9.0, (0.1,), stopped=True)
     made.trial(3, "random 2", "random", architecture(0.20), 25.0)
@@ -38,22 +47,44 @@ def test_every_trial_is_counted_as_what_it_is(made, architecture: Callable[[floa
     owner.parent.mkdir(parents=True)
     owner.touch()  # a process is at its first epoch
     going = summarize(made.run).going
-    assert (going.trained, going.stopped, going.under_way, going.waiting) == (2, 1, 2, 1)
+    assert (going.trained, going.paused, going.under_way, going.waiting) == (2, 1, 2, 1)
     assert (going.failed, going.over_budget) == (1, 1)
     assert going.steps[0] == "propose, time and train 2 more candidates"  # a seed and a guided one
     assert going_words(going).startswith(
-        "So far: 2 trained (1 of them stopped early), 2 under way, 1 waiting, 1 failed, 1 over the budget and not "
+        "So far: 2 trained (1 of them paused), 2 under way, 1 waiting, 1 failed, 1 over the budget and not "
         "trained. Still to come: propose, time and train 2 more candidates; then train the best 2"
     )
 
 
 def test_when_all_were_proposed_their_trainings_end_first(made, architecture: Callable[[float], Architecture]) -> None:
-    study = made.run.study()
-    plan = replace(study.search, seeds=(), random_trials=1, guided_trials=1, finalists=1, company=())
-    made.run.write_study(replace(study, search=plan))
+    planned(made.run, seeds=(), random_trials=1, guided_trials=1, finalists=1, company=(), stop_weak=False)
     made.trial(1, "random 1", "random", architecture(0.10), 9.5, (0.1, 0.2, 0.3), (0.3, 0.4, 0.5))
     made.trial(2, "guided 1", "guided", architecture(0.15), 9.0)
     assert summarize(made.run).going.steps == ("train 1 candidates to their end", CERTIFY)
+
+
+def test_with_rungs_what_is_left_of_the_plan_is_told_in_epochs(
+    made, architecture: Callable[[float], Architecture]
+) -> None:
+    study = made.run.study()
+    assert study.recipe.epochs == 20
+    planned(made.run, seeds=(), random_trials=0, guided_trials=2, finalists=2, finish_epochs=0)
+    assert summarize(made.run).going.steps == (
+        "train new and paused candidates for 40 epochs, 2.0 times a whole training",
+        CERTIFY,
+    )
+    for number in range(1, 7):  # more candidates than are planned, each for a quarter of a whole training
+        factor = 0.05 + 0.05 * number
+        made.trial(number, f"guided {number}", "guided", architecture(factor), 9.0, (0.1,) * 5, epochs=20, rungs=(5,))
+    assert summarize(made.run).going.steps[0] == (
+        "train new and paused candidates for 10 epochs, 0.5 times a whole training"
+    )
+    made.trial(1, "guided 1", "guided", architecture(0.1), 9.0, (0.1,) * 5, epochs=20, rungs=(5, 15))
+    assert summarize(made.run).going.steps == (
+        "train 1 candidates to the end of their rungs",
+        "train the best 2 of those that paused to their end",
+        CERTIFY,
+    )
 
 
 def test_a_finished_run_has_nothing_to_come_and_its_page_stays(full: RunFolder) -> None:
@@ -66,8 +97,15 @@ def test_a_finished_run_has_nothing_to_come_and_its_page_stays(full: RunFolder) 
 def test_another_budget_asks_anew(full: RunFolder) -> None:
     full.write_study(replace(full.study(), budget="9.05ms"))
     going = summarize(full).going
-    assert going.steps[0] == "propose, time and train 7 more candidates"
+    assert going.steps[0] == "train new and paused candidates for 140 epochs, 7.0 times a whole training"
     assert going.steps[-1] == CERTIFY
     page = write_report(full).read_text()
-    assert "Still to come: propose, time and train 7 more candidates" in page
-    assert '<meta http-equiv="refresh" content="60">' in page
+    assert "Still to come: train new and paused candidates for 140 epochs" in page
+
+
+def test_a_page_reloads_only_while_a_search_works_on_the_run(made) -> None:
+    reload = '<meta http-equiv="refresh" content="60">'
+    assert reload not in write_report(made.run).read_text()
+    with owned(made.run.root):
+        assert reload in write_report(made.run).read_text()
+    assert reload not in write_report(made.run).read_text()

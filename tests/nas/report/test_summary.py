@@ -97,7 +97,7 @@ def test_rungs_are_compared_and_a_low_one_is_no_final_score(
     assert between.points == 5
     assert between.tau == pytest.approx(0.4)
     statuses = {each.name: each.status for each in summary.trials}
-    assert (statuses["random 1"], statuses["random 2"], statuses["random 3"]) == ("stopped", "finished", "unfinished")
+    assert (statuses["random 1"], statuses["random 2"], statuses["random 3"]) == ("paused", "finished", "unfinished")
     (best,) = [row for row in summary.leaderboard if row.place == "best random"]
     assert (best.name, best.miou) == ("random 2", 0.35)
     effort = summary.effort

@@ -12,10 +12,10 @@ import space
 from nas import samplers
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
+from nas.runs.steps import Step
 from nas.runs.trial import Origin, Trial
 from nas.search.guidance import Guidance
 from nas.search.sampler import Outcome, Sampler
-from nas.search.steps import Step
 from nas.surrogate.candidates import Candidates
 from space import Architecture
 from space.choices import Ask, Genotype

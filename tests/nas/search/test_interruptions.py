@@ -13,11 +13,11 @@ from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
+from nas.runs.steps import rungs_for, steps_of
 from nas.runs.table import hold_to_table
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.search.proposals import Proposals
 from nas.search.search import Search
-from nas.search.steps import rungs_for, steps_of
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
 from space import Architecture

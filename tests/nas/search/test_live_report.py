@@ -25,7 +25,7 @@ def test_a_page_is_written_when_asked_for_and_holds_nobody_up(tmp_path: Path) ->
         assert not page.exists()  # it comes when it comes
         while not page.exists() and time.monotonic() < end:
             time.sleep(0.05)
-    assert "Still to come: propose, time and train" in page.read_text()
+    assert "Still to come: train new and paused candidates" in page.read_text()
     assert (run.root / "report.yaml").is_file()
 
 

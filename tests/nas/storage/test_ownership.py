@@ -17,7 +17,7 @@ import pytest
 
 from nas.storage import ownership
 from nas.storage.files import OWNER, replace_folder
-from nas.storage.ownership import owned
+from nas.storage.ownership import is_owned, owned
 from space import UserError
 
 HOLD = "import sys, time; from pathlib import Path; from nas.storage.ownership import owned\n" + (
@@ -46,6 +46,20 @@ def test_a_second_owner_is_told_who_the_first_is_and_the_lock_goes_with_its_proc
     with owned(run):
         assert (run / OWNER).read_text().startswith(f"process {os.getpid()} on ")
     assert not run.exists(), "nothing is left"
+
+
+def test_whether_a_folder_has_an_owner_is_seen_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_owned(tmp_path)
+    with holder(tmp_path) as process:
+        assert is_owned(tmp_path)
+        process.kill()
+        process.wait()
+        assert (tmp_path / OWNER).exists()
+        assert not is_owned(tmp_path)
+    (tmp_path / OWNER).write_text(f"process {os.getpid()} on another boot of another\n")
+    assert is_owned(tmp_path)
+    monkeypatch.setattr(ownership, "WATCHED_SECONDS", 0.0)  # it was not touched for longer than that
+    assert not is_owned(tmp_path)
 
 
 def test_one_with_patience_waits_for_the_first_to_end(tmp_path: Path) -> None:

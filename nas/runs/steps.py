@@ -86,11 +86,13 @@ def before(trials: Sequence[Trial], number: int, ahead: int) -> list[Step]:
     return [step for step in earlier if step.number not in hidden]
 
 
-def spent(trials: Sequence[Trial], budget_milliseconds: float, epochs: int) -> int:
-    """The epochs of all steps for a budget, also of those to come. A published network that no width brings inside it
-    counts as if it were trained, since the plan names it.
+def effort_left(plan: SearchPlan, trials: Sequence[Trial], budget_milliseconds: float, epochs: int) -> int:
+    """The epochs that a plan has for steps for a budget that are not proposed yet, seeds and random ones among them; 0
+    or less where it has none. A published network that no width brings inside it counts as if it were trained, since
+    the plan names it. `epochs` are those of a whole training.
     """
-    return sum(
+    effort = (len(plan.seeds) + plan.random_trials + plan.guided_trials) * epochs
+    return effort - sum(
         step.adds(epochs)
         for step in steps_of(trials)
         if step.is_of(budget_milliseconds) and (step.trial.feasible or step.trial.origin == "seed")
