@@ -126,16 +126,18 @@ def _confusion(trained: Trained, dataset: Dataset, split: SplitName, view: View 
     from nas.host.cores import usable_cores
     from nas.latency.machine import lane
     from nas.terminal import Progress
-    from nas.training.evaluation import BATCH_SIZE, confusion
+    from nas.training.evaluation import confusion
     from nas.training.own_size import confusion_at_own_size
 
     network, threads, progress = trained.network(dataset.num_classes), usable_cores(), Progress()
     progress.begin("scored", len(dataset.split(split)))
-    guard = progress.counting(lane.training_step, BATCH_SIZE if view is None else 1)
+    guard, count = lane.training_step, progress.count
     try:
         if view is None:
-            return confusion(network, dataset, device=device, split=split, threads=threads, guard=guard)
-        return confusion_at_own_size(network, dataset, split, view, device=device, threads=threads, guard=guard)
+            return confusion(network, dataset, device=device, split=split, threads=threads, guard=guard, count=count)
+        return confusion_at_own_size(
+            network, dataset, split, view, device=device, threads=threads, guard=guard, count=count
+        )
     finally:
         progress.end()
 
