@@ -112,6 +112,23 @@ def test_a_cache_smaller_than_the_data_holds_what_it_may_and_all_is_shown(
     assert caplog.text.count("see data.cache_gigabytes") == 1
 
 
+def test_pictures_that_find_no_room_cost_no_writing_in_any_epoch(
+    cache: Path, load_tiny: Callable[..., Dataset]
+) -> None:
+    def files() -> dict[Path, tuple[int, int]]:
+        """Whatever is written anew is another file, at another time."""
+        return {file: (file.stat().st_ino, file.stat().st_ctime_ns) for file in cache.rglob("??/*")}
+
+    small = replace(load_tiny(), cache_gigabytes=2.2 * PICTURE_BYTES / 1e9)
+    check(small)
+    kept = files()
+    assert {file.parent.parent.name for file in kept} == {"pictures", "samples"}
+    for _ in range(2):
+        shown(small)
+        shown(small, "validation")
+        assert files() == kept
+
+
 def test_where_nothing_can_be_kept_training_goes_on(
     tmp_path: Path,
     load_tiny: Callable[..., Dataset],
