@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from nas.data.dataset import Dataset, SplitName
-from nas.data.sample import Pair, Sample, decode_pair, decode_sample, digest
+from nas.data.files import read_label
+from nas.data.sample import Pair, Sample, decode_pair, decode_sample, digest, pixels_of_classes
 from nas.storage.bounded import BoundedFolder
 from nas.storage.cache import cache_folder
 from space.errors import UserError
@@ -85,6 +86,16 @@ class DecodedPairs:
             if self._samples and name:
                 _keep(self._samples, name, [_written(found)])
         return found
+
+    def class_pixels(self, index: int) -> tuple[int, ...]:
+        """Labelled pixels of each class in a pair, (C,): as they were found, or else of its label alone.
+
+        Raises: DataError when the label is missing, unreadable or holds a value that is no class.
+        """
+        found = self._kept_sample(index, self._name(index))
+        if found is not None:
+            return found.pixels
+        return pixels_of_classes(self._dataset, read_label(self._dataset, self._split.labels[index], None))
 
     def _files(self, index: int) -> tuple[Path, Path]:
         return self._split.images[index], self._split.labels[index]

@@ -62,8 +62,8 @@ class Trainer:
         (for the whole process) and of the loader. `teacher`: a trained network whose logits are imitated beside the
         labels; moved to `device`. `rungs`: the epochs, ascending, at which the learning rate has come to the end of its
         schedule; another one goes on from the weights, and after the last the training is finished. Empty: one schedule
-        of all epochs. `guard()` is entered around every training step, every scored batch, and the class
-        count; `count` is told of the images of every step and every scored batch.
+        of all epochs. `guard()` is entered around every training step, every scored batch, and every
+        few labels whose classes are counted; `count` is told of the images of every step and every scored batch.
 
         Raises: UserError when the device is not there, the weights do not fit or are of no known network;
         ArchitectureError when training needs more memory than there is.
@@ -103,8 +103,7 @@ class Trainer:
         self._optimizer = make_optimizer(self.network, recipe)
         self._autocast = _autocast_type(self.device, recipe)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._autocast is torch.float16)
-        with guard():
-            self._class_weights = _class_weights(dataset, recipe, self.device)
+        self._class_weights = _class_weights(dataset, recipe, self.device, guard)
         self._train, self._plain, self._validation = _loaders(dataset, recipe, self.device, threads or 1)
 
     @property
@@ -326,10 +325,10 @@ def _autocast_type(device: torch.device, recipe: Recipe) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
-def _class_weights(dataset: Dataset, recipe: Recipe, device: torch.device) -> Tensor | None:
+def _class_weights(dataset: Dataset, recipe: Recipe, device: torch.device, guard: Guard) -> Tensor | None:
     if recipe.class_weighting is None:
         return None
-    return class_weights(class_shares(dataset).tolist(), recipe.class_weighting).to(device)
+    return class_weights(class_shares(dataset, guard).tolist(), recipe.class_weighting).to(device)
 
 
 def _loaders(
