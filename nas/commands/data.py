@@ -7,7 +7,7 @@ import argparse
 from nas.commands import common
 
 EPILOG = """\
-Every file is decoded as for a training; what could not be trained on is refused by name, what is odd is said.
+Every file is decoded anew, as for a training; what could not be trained on is refused by name, what is odd is said.
 
 examples:
   nas data folder:~/my-images --input 360x480
@@ -46,4 +46,4 @@ def run(options: argparse.Namespace) -> None:
         dataset = load(common.data_spec(options.data, common.DEFAULT_INPUT))
         height, width, _ = read_image(dataset.train.images[0], None).shape
         dataset = replace(dataset, size=(height, width))
-    print(data_table(check(dataset)))
+    print(data_table(check(replace(dataset, cache_gigabytes=0))))  # of what is there now, not of what was once found

@@ -108,9 +108,10 @@ class DecodedPairs:
                 status = os.stat(path)
             except OSError:
                 return ""
-            hashed.update(
-                f"{os.path.abspath(path)}\0{status.st_size} {status.st_mtime_ns}\0".encode(errors="surrogateescape")
-            )
+            # Whoever copies or unpacks a file can set back when it was written, not when it changed. Inodes are left
+            # out: some network file systems number them anew at each mount.
+            seen = f"{os.path.abspath(path)}\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\0"
+            hashed.update(seen.encode(errors="surrogateescape"))
         return hashed.hexdigest()
 
     def _kept_sample(self, index: int, name: str) -> Sample | None:
