@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from nas.commands import common, output
 from nas.runs.evaluation import CONFUSION, CONFUSION_CHART, EVALUATION, Evaluation, confusion_csv
 
 if TYPE_CHECKING:
-    from nas.data import Dataset
+    from nas.data import Dataset, SplitName
     from nas.runs.trained import Trained
     from nas.training.metrics import ConfusionMatrix
     from nas.training.own_size import View
 
-SplitName = Literal["train", "validation", "test"]
 SPLITS: dict[str, SplitName] = {"train": "train", "val": "validation", "test": "test"}
 EPILOG = """\
 Without --at the number is that of training and search: images and labels at the size that the network works at. With
