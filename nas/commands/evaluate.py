@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from nas.data import check
     from nas.host.memory import require_inference
+    from nas.latency.machine import lane
     from nas.runs.trained import load_trained
     from nas.terminal import class_table
 
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
     trained = load_trained(options.architecture, options.weights)
     dataset = common.data_of(options, trained, test=split == "test")
     view = _view(options, dataset.size)
-    common.say_notes(check(dataset, (split,)))
+    common.say_notes(check(dataset, (split,), lane.training_step))
     device = common.device(options)
     largest = dataset.size if view is None else view.largest()
     require_inference(trained.architecture, largest, dataset.num_classes, device=device)

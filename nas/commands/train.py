@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> None:
         beginning = hold_to_beginning(out, recipe.init, begun=options.resume, trained=kept)
         recipe = replace(recipe, init=None if beginning is None else str(beginning))
         dataset = load(spec)
-        findings = check(dataset)
+        findings = check(dataset, guard=lane.training_step)
         common.say_notes(findings)
         hold_to_data(out, findings.fingerprint, root=spec.root, begun=options.resume and kept)
         trainer = go_on(trainer_of, out)

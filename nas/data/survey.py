@@ -69,14 +69,15 @@ class Findings:
     fingerprint: Fingerprint
 
 
-def check(dataset: Dataset, splits: Sequence[SplitName] = BOTH) -> Findings:
-    """Opens and decodes every image and label of the splits, and tells what they hold.
+def check(dataset: Dataset, splits: Sequence[SplitName] = BOTH, guard: Guard = nullcontext) -> Findings:
+    """Opens and decodes every image and label of the splits, and tells what they hold. `guard()` is entered around
+    every few of them.
 
     Raises: DataError naming the first file that is missing, unreadable, truncated, not of its partner's size, or that
     holds a label value that is no class; when a split is empty or holds no labelled pixel; when there are not two
     classes to tell apart; and when labels are held in ways that contradict each other.
     """
-    samples = {name: _samples(dataset, name) for name in splits}
+    samples = {name: _samples(dataset, name, guard) for name in splits}
     found = tuple((name, _found(each)) for name, each in samples.items())
     everything = [sample for each in samples.values() for sample in each]
     _require_labels(dataset, found, everything)
@@ -105,9 +106,9 @@ def class_shares(dataset: Dataset, guard: Guard = nullcontext) -> NDArray[np.flo
     return np.asarray(pixels / pixels.sum(), dtype=np.float64)
 
 
-def _samples(dataset: Dataset, name: SplitName) -> list[Sample]:
+def _samples(dataset: Dataset, name: SplitName, guard: Guard) -> list[Sample]:
     pairs = _pairs(dataset, name)
-    return _in_threads(pairs.sample, range(len(pairs)))
+    return _in_threads(pairs.sample, range(len(pairs)), guard)
 
 
 def _pairs(dataset: Dataset, name: SplitName) -> DecodedPairs:
@@ -274,7 +275,7 @@ def _listed(items: Sequence[object]) -> str:
     return ", ".join(map(str, items[:MOST_NAMED])) + more
 
 
-def _in_threads(work: Callable[..., Result], items: Sequence[object], guard: Guard = nullcontext) -> list[Result]:
+def _in_threads(work: Callable[..., Result], items: Sequence[object], guard: Guard) -> list[Result]:
     """Results in order, some at a time, each time inside a `guard()`; the first failure in that order is raised. Pillow
     decodes outside Python's lock.
     """

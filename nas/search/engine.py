@@ -20,6 +20,7 @@ from nas.host.cores import usable_cores
 from nas.latency import Meter, default_target, parse_target
 from nas.latency.budget import unsettled
 from nas.latency.estimates.table import LatencyTable
+from nas.latency.machine import lane
 from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
 from nas.runs.beginning import hold_to_beginning
@@ -100,7 +101,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], earlier: Sequence[RunFol
     if study.target:
         parse_target(study.target)  # a misspelt runtime is told before data are read
     dataset = load(study.data)
-    findings = check(dataset)
+    findings = check(dataset, guard=lane.training_step)
     hold_to_beginning(run.root, study.recipe.init, begun=True, trained=bool(run.trials()))
     hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
     if not study.target:

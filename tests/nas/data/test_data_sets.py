@@ -269,7 +269,7 @@ def test_class_shares_leave_void_out(tiny_root: Path, load_tiny: Callable[..., D
     assert class_shares(load_tiny()).tolist() == [0.0, 0.25, 0.75, 0.0]
 
 
-def test_class_shares_look_at_labels_alone_a_few_at_a_time(
+def test_files_are_looked_at_a_few_at_a_time_and_for_class_shares_labels_alone(
     tiny_root: Path, load_tiny: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(survey, "usable_cores", lambda: 1)
@@ -282,6 +282,8 @@ def test_class_shares_look_at_labels_alone_a_few_at_a_time(
 
     expected = class_shares(dataset, guard)
     assert len(entered) == math.ceil(len(dataset.train) / survey.FILES_AT_ONCE) > 1
+    check(dataset, ("train",), guard)
+    assert len(entered) == 2 * math.ceil(len(dataset.train) / survey.FILES_AT_ONCE)
     for path in dataset.train.images:
         path.unlink()
     assert class_shares(dataset).tolist() == expected.tolist()
