@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -104,20 +102,8 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         self._what, self._shown = "", False
 
-    def counting(
-        self, guard: Callable[[], AbstractContextManager[object]], images: int
-    ) -> Callable[[], AbstractContextManager[object]]:
-        """A guard that is `guard`, and counts the steps that are taken inside it, of so many images each."""
-
-        @contextlib.contextmanager
-        def counted() -> Iterator[None]:
-            with guard():
-                yield
-            self._count(images)
-
-        return counted
-
-    def _count(self, images: int) -> None:
+    def count(self, images: int) -> None:
+        """So many more images are done."""
         self._images = min(self._images + images, self._of)
         now, terminal = self._clock(), sys.stderr.isatty()
         if not (self._what and self._images) or now < self._told + (REDRAW_SECONDS if terminal else TELL_SECONDS):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from nas.commands import common, output
 from nas.runs.evaluation import CONFUSION, CONFUSION_CHART, EVALUATION, Evaluation, confusion_csv
 
 if TYPE_CHECKING:
-    from nas.data import Dataset
+    from nas.data import Dataset, SplitName
     from nas.runs.trained import Trained
     from nas.training.metrics import ConfusionMatrix
     from nas.training.own_size import View
 
-SplitName = Literal["train", "validation", "test"]
 SPLITS: dict[str, SplitName] = {"train": "train", "val": "validation", "test": "test"}
 EPILOG = """\
 Without --at the number is that of training and search: images and labels at the size that the network works at. With
@@ -61,6 +60,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from nas.data import check
     from nas.host.memory import require_inference
+    from nas.latency.machine import lane
     from nas.runs.trained import load_trained
     from nas.terminal import class_table
 
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
     trained = load_trained(options.architecture, options.weights)
     dataset = common.data_of(options, trained, test=split == "test")
     view = _view(options, dataset.size)
-    common.say_notes(check(dataset, (split,)))
+    common.say_notes(check(dataset, (split,), lane.training_step))
     device = common.device(options)
     largest = dataset.size if view is None else view.largest()
     require_inference(trained.architecture, largest, dataset.num_classes, device=device)
@@ -126,16 +126,18 @@ def _confusion(trained: Trained, dataset: Dataset, split: SplitName, view: View 
     from nas.host.cores import usable_cores
     from nas.latency.machine import lane
     from nas.terminal import Progress
-    from nas.training.evaluation import BATCH_SIZE, confusion
+    from nas.training.evaluation import confusion
     from nas.training.own_size import confusion_at_own_size
 
     network, threads, progress = trained.network(dataset.num_classes), usable_cores(), Progress()
     progress.begin("scored", len(dataset.split(split)))
-    guard = progress.counting(lane.training_step, BATCH_SIZE if view is None else 1)
+    guard, count = lane.training_step, progress.count
     try:
         if view is None:
-            return confusion(network, dataset, device=device, split=split, threads=threads, guard=guard)
-        return confusion_at_own_size(network, dataset, split, view, device=device, threads=threads, guard=guard)
+            return confusion(network, dataset, device=device, split=split, threads=threads, guard=guard, count=count)
+        return confusion_at_own_size(
+            network, dataset, split, view, device=device, threads=threads, guard=guard, count=count
+        )
     finally:
         progress.end()
 

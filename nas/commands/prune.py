@@ -83,6 +83,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.latency import Meter
     from nas.latency.budget import Budget
     from nas.latency.estimates.calibration import kept_table
+    from nas.latency.machine import lane
     from nas.prune.judge import Judge
     from nas.prune.plan import PruningPlan
     from nas.prune.pruner import Pruner
@@ -102,7 +103,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         labelling = common.labelling_of(options, trained)
         dataset = common.data_of(options, trained) if options.data else None
         if dataset is not None:
-            common.say_notes(check(dataset))
+            common.say_notes(check(dataset, guard=lane.training_step))
         num_classes = len(labelling.classes)
         target, device = common.target(options), common.device(options)
         require_data_for(target, dataset)

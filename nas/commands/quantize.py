@@ -70,6 +70,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.host.memory import require_inference
     from nas.latency import Meter
     from nas.latency.budget import Budget
+    from nas.latency.machine import lane
     from nas.quantization.quantizer import QuantizationPlan, Quantizer
     from nas.quantization.verdicts import certified
     from nas.runs.labelling import Labelling
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     with output.owned_folder(out):
         trained = load_trained(options.architecture, options.weights)
         dataset = common.data_of(options, trained)
-        common.say_notes(check(dataset))
+        common.say_notes(check(dataset, guard=lane.training_step))
         require_inference(trained.architecture, dataset.size, dataset.num_classes)
         network = trained.network(dataset.num_classes)
         loss, outcomes = Quantizer(network, dataset, plan, meter_of, _say).outcomes()

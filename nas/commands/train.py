@@ -85,11 +85,19 @@ def run(options: argparse.Namespace) -> None:
     from nas.training.trainer import Trainer
 
     threads, progress = usable_cores(), Progress()
-    guard = progress.counting(lane.training_step, recipe.batch_size)
 
     def trainer_of() -> Trainer:
         init = None if beginning is None else kept_tensors(out)
-        trainer = Trainer(architecture, dataset, recipe, device=device, threads=threads, init=init, guard=guard)
+        trainer = Trainer(
+            architecture,
+            dataset,
+            recipe,
+            device=device,
+            threads=threads,
+            init=init,
+            guard=lane.training_step,
+            count=progress.count,
+        )
         if trainer.started is not None and not trainer.started.layers:
             raise UserError(
                 f"--init: expected weights of a network that {options.architecture} begins like, got {recipe.init}, of "
@@ -107,7 +115,7 @@ def run(options: argparse.Namespace) -> None:
         beginning = hold_to_beginning(out, recipe.init, begun=options.resume, trained=kept)
         recipe = replace(recipe, init=None if beginning is None else str(beginning))
         dataset = load(spec)
-        findings = check(dataset)
+        findings = check(dataset, guard=lane.training_step)
         common.say_notes(findings)
         hold_to_data(out, findings.fingerprint, root=spec.root, begun=options.resume and kept)
         trainer = go_on(trainer_of, out)

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from nas.data.dataset import Dataset, SplitName
-from nas.data.sample import Pair, Sample, decode_pair, digest
+from nas.data.files import read_label
+from nas.data.sample import Pair, Sample, decode_pair, decode_sample, digest, pixels_of_classes
 from nas.storage.bounded import BoundedFolder
 from nas.storage.cache import cache_folder
 from space.errors import UserError
@@ -60,7 +61,9 @@ class DecodedPairs:
         missing = [place for place, pair in enumerate(found) if pair is None]
 
         def decode(place: int) -> Pair:
-            return self._decoded(indices[place], names[place])[0]
+            pair = decode_pair(self._dataset, *self._files(indices[place]))
+            self._keep_pair(names[place], pair)
+            return pair
 
         if len(missing) > 1 and threads > 1:
             with ThreadPoolExecutor(max_workers=threads) as pool:
@@ -70,27 +73,50 @@ class DecodedPairs:
         return [next(decoded) if pair is None else pair for pair in found]
 
     def sample(self, index: int) -> Sample:
-        """What is in a pair.
+        """What is in a pair; both are kept where they are not yet, if that can be.
 
         Raises: DataError as `pairs` does.
         """
         name = self._name(index)
-        kept = self._samples.opened(name) if self._samples and name else None
-        found = None if kept is None else _parsed(kept[:], self._split.labels[index])
-        return found or self._decoded(index, name)[1]
+        found = self._kept_sample(index, name)
+        if found is None:
+            pair, found = decode_sample(self._dataset, *self._files(index))
+            if self._kept_pair(name) is None:
+                self._keep_pair(name, pair)
+            if self._samples and name:
+                _keep(self._samples, name, [_written(found)])
+        return found
+
+    def class_pixels(self, index: int) -> tuple[int, ...]:
+        """Labelled pixels of each class in a pair, (C,): as they were found, or else of its label alone.
+
+        Raises: DataError when the label is missing, unreadable or holds a value that is no class.
+        """
+        found = self._kept_sample(index, self._name(index))
+        if found is not None:
+            return found.pixels
+        return pixels_of_classes(self._dataset, read_label(self._dataset, self._split.labels[index], None))
+
+    def _files(self, index: int) -> tuple[Path, Path]:
+        return self._split.images[index], self._split.labels[index]
 
     def _name(self, index: int) -> str:
         """What is kept of a pair is called so; empty where the files cannot be looked at."""
         hashed = self._reading.copy()
-        for path in (self._split.images[index], self._split.labels[index]):
+        for path in self._files(index):
             try:
                 status = os.stat(path)
             except OSError:
                 return ""
-            hashed.update(
-                f"{os.path.abspath(path)}\0{status.st_size} {status.st_mtime_ns}\0".encode(errors="surrogateescape")
-            )
+            # Whoever copies or unpacks a file can set back when it was written, not when it changed. Inodes are left
+            # out: some network file systems number them anew at each mount.
+            seen = f"{os.path.abspath(path)}\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\0"
+            hashed.update(seen.encode(errors="surrogateescape"))
         return hashed.hexdigest()
+
+    def _kept_sample(self, index: int, name: str) -> Sample | None:
+        kept = self._samples.opened(name) if self._samples and name else None
+        return None if kept is None else _parsed(kept[:], self._split.labels[index])
 
     def _kept_pair(self, name: str) -> Pair | None:
         kept = self._pictures.opened(name) if self._pictures and name else None
@@ -107,19 +133,10 @@ class DecodedPairs:
         image, label = pixels[: 3 * height * width], pixels[3 * height * width :]
         return Pair(image=image.reshape(height, width, 3), label=label.reshape(height, width))
 
-    def _decoded(self, index: int, name: str) -> tuple[Pair, Sample]:
-        """A pair from its files; it is kept, if that can be."""
-        pair, sample = decode_pair(self._dataset, self._split.images[index], self._split.labels[index])
-        if self._pictures and self._samples and name:
-            header = HEADER % (FORMAT, *pair.size)
-            parts: list[bytes | memoryview] = [
-                header,
-                np.ascontiguousarray(pair.image).data,
-                np.ascontiguousarray(pair.label).data,
-            ]
-            _keep(self._pictures, name, parts)
-            _keep(self._samples, name, [_written(sample)])
-        return pair, sample
+    def _keep_pair(self, name: str, pair: Pair) -> None:
+        if self._pictures and name:
+            parts = [np.ascontiguousarray(pixels).data for pixels in (pair.image, pair.label)]
+            _keep(self._pictures, name, [HEADER % (FORMAT, *pair.size), *parts])
 
 
 def _folders(gigabytes: float | None) -> tuple[BoundedFolder | None, BoundedFolder | None]:

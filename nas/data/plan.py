@@ -34,14 +34,13 @@ class EpochPlan:
         self._train = split == "train"
         self._seed = seed
         self._threads = threads
+        sizes = [len(part) for part in batches(range(len(self._pairs)), batch_size, join_last=self._train)]
+        self._count = len(sizes)  # the same in every epoch, whatever the order
+        self.largest_batch = max(sizes)
+        """Samples in the largest batch of an epoch."""
 
     def __len__(self) -> int:
-        return len(self.epoch(0))
-
-    @property
-    def largest_batch(self) -> int:
-        """Samples in the largest batch of an epoch."""
-        return max(map(len, self.epoch(0)))
+        return self._count
 
     def epoch(self, number: int, most: int | None = None) -> list[list[int]]:
         """The samples of each batch; of the first `most` ones, where that is given."""

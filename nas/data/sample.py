@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.dataset import Dataset
-from nas.data.decoding import Convention, decode_label, decode_picture
+from nas.data.decoding import Convention, Picture, RawLabel, decode_label, decode_picture
 from nas.data.files import check_same_size, classes_of, read_bytes
 
 
@@ -48,29 +48,47 @@ class Sample:
     label_digest: str
 
 
-def decode_pair(dataset: Dataset, image_path: Path, label_path: Path) -> tuple[Pair, Sample]:
+def decode_pair(dataset: Dataset, image_path: Path, label_path: Path) -> Pair:
     """Read and decode both files.
 
     Raises: DataError naming the file that is missing, unreadable, truncated, not of its partner's size, or that holds a
     label value that is no class.
     """
-    image_data, label_data = read_bytes(image_path), read_bytes(label_path)
-    picture = decode_picture(image_data, image_path)
-    raw = decode_label(label_data, label_path, dataset.label_colours)
-    pair = Pair(image=picture.pixels, label=classes_of(dataset, raw, label_path))
-    check_same_size((image_path, label_path), picture.pixels.shape[:2], pair.label.shape, picture.orientation)
+    return _decoded(dataset, image_path, read_bytes(image_path), label_path)[0]
+
+
+def decode_sample(dataset: Dataset, image_path: Path, label_path: Path) -> tuple[Pair, Sample]:
+    """The same, and what is in it.
+
+    Raises: DataError as `decode_pair` does.
+    """
+    image_data = read_bytes(image_path)
+    pair, picture, raw = _decoded(dataset, image_path, image_data, label_path)
     sample = Sample(
         label_path=label_path,
         size=pair.size,
         orientation=picture.orientation,
         convention=raw.convention,
         palette=raw.palette,
-        pixels=tuple(np.bincount(pair.label.ravel(), minlength=256)[: dataset.num_classes].tolist()),
+        pixels=pixels_of_classes(dataset, pair.label),
         values=tuple(np.flatnonzero(np.bincount(raw.values.ravel(), minlength=256)).tolist()),
         image_digest=digest([image_data]),
         label_digest=digest([str(pair.label.shape).encode(), pair.label.tobytes()]),
     )
     return pair, sample
+
+
+def pixels_of_classes(dataset: Dataset, label: NDArray[np.uint8]) -> tuple[int, ...]:
+    """How many pixels of a label (H, W) each class has, (C,)."""
+    return tuple(np.bincount(label.ravel(), minlength=256)[: dataset.num_classes].tolist())
+
+
+def _decoded(dataset: Dataset, image_path: Path, image_data: bytes, label_path: Path) -> tuple[Pair, Picture, RawLabel]:
+    picture = decode_picture(image_data, image_path)
+    raw = decode_label(read_bytes(label_path), label_path, dataset.label_colours)
+    pair = Pair(image=picture.pixels, label=classes_of(dataset, raw, label_path))
+    check_same_size((image_path, label_path), picture.pixels.shape[:2], pair.label.shape, picture.orientation)
+    return pair, picture, raw
 
 
 def digest(parts: Iterable[bytes]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.data.batches import Guard
 from nas.data.dataset import IGNORE, Dataset, SplitName
 from nas.data.decoded import DecodedPairs
 from nas.data.decoding import Convention
@@ -29,6 +31,8 @@ STRETCHED = 1.5
 """A picture whose sides are squeezed this much more one way than the other is likely not meant so."""
 MOSTLY_VOID = 0.5
 NAMES_OF_VOID = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled"})
+FILES_AT_ONCE = 4
+"""For each core, before whoever waits to time a network is let in."""
 MOST_NAMED = 5  # classes or files in a sentence
 
 Result = TypeVar("Result")
@@ -65,14 +69,15 @@ class Findings:
     fingerprint: Fingerprint
 
 
-def check(dataset: Dataset, splits: Sequence[SplitName] = BOTH) -> Findings:
-    """Opens and decodes every image and label of the splits, and tells what they hold.
+def check(dataset: Dataset, splits: Sequence[SplitName] = BOTH, guard: Guard = nullcontext) -> Findings:
+    """Opens and decodes every image and label of the splits, and tells what they hold. `guard()` is entered around
+    every few of them.
 
     Raises: DataError naming the first file that is missing, unreadable, truncated, not of its partner's size, or that
     holds a label value that is no class; when a split is empty or holds no labelled pixel; when there are not two
     classes to tell apart; and when labels are held in ways that contradict each other.
     """
-    samples = {name: _samples(dataset, name) for name in splits}
+    samples = {name: _samples(dataset, name, guard) for name in splits}
     found = tuple((name, _found(each)) for name, each in samples.items())
     everything = [sample for each in samples.values() for sample in each]
     _require_labels(dataset, found, everything)
@@ -88,22 +93,28 @@ def check(dataset: Dataset, splits: Sequence[SplitName] = BOTH) -> Findings:
     return Findings(dataset=dataset, splits=found, notes=notes, fingerprint=_fingerprint(dataset, samples))
 
 
-def class_shares(dataset: Dataset) -> NDArray[np.float64]:
-    """Share of each class in the labelled pixels of the train split, (C,); void counts neither above nor below.
+def class_shares(dataset: Dataset, guard: Guard = nullcontext) -> NDArray[np.float64]:
+    """Share of each class in the labelled pixels of the train split, (C,); void counts neither above nor below. Images
+    are not looked at. `guard()` is entered around every few labels.
 
-    Raises: DataError when a file is bad, or labels are void everywhere.
+    Raises: DataError when a label is bad, or all are void everywhere.
     """
-    pixels = np.sum([sample.pixels for sample in _samples(dataset, "train")], axis=0)
+    pairs = _pairs(dataset, "train")
+    pixels = np.sum(_in_threads(pairs.class_pixels, range(len(pairs)), guard), axis=0)
     if not pixels.sum():
         raise DataError(f"{dataset.name}: every label of the train split is void everywhere; expected some classes")
     return np.asarray(pixels / pixels.sum(), dtype=np.float64)
 
 
-def _samples(dataset: Dataset, name: SplitName) -> list[Sample]:
+def _samples(dataset: Dataset, name: SplitName, guard: Guard) -> list[Sample]:
+    pairs = _pairs(dataset, name)
+    return _in_threads(pairs.sample, range(len(pairs)), guard)
+
+
+def _pairs(dataset: Dataset, name: SplitName) -> DecodedPairs:
     if not len(dataset.split(name)):
         raise DataError(f"{dataset.name}: the {name} split is empty; expected at least one image with its label")
-    pairs = DecodedPairs(dataset, name)
-    return _in_threads(pairs.sample, range(len(pairs)))
+    return DecodedPairs(dataset, name)
 
 
 def _found(samples: Sequence[Sample]) -> Found:
@@ -264,11 +275,18 @@ def _listed(items: Sequence[object]) -> str:
     return ", ".join(map(str, items[:MOST_NAMED])) + more
 
 
-def _in_threads(work: Callable[..., Result], items: Iterable[object]) -> list[Result]:
-    """Results in order; the first failure in that order is raised. Pillow decodes outside Python's lock."""
-    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
-        try:
-            return list(pool.map(work, items))
-        except BaseException:  # Ctrl-C does not wait for the rest either
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+def _in_threads(work: Callable[..., Result], items: Sequence[object], guard: Guard) -> list[Result]:
+    """Results in order, some at a time, each time inside a `guard()`; the first failure in that order is raised. Pillow
+    decodes outside Python's lock.
+    """
+    results: list[Result] = []
+    cores = usable_cores()
+    with ThreadPoolExecutor(max_workers=cores) as pool:
+        for start in range(0, len(items), FILES_AT_ONCE * cores):
+            with guard():
+                try:
+                    results += pool.map(work, items[start : start + FILES_AT_ONCE * cores])
+                except BaseException:  # Ctrl-C does not wait for the rest either, and none is at work past the guard
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
+    return results

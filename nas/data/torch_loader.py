@@ -56,8 +56,9 @@ class TorchLoader:
         else:
             shown = list(map(self._shown, samples))
         images = torch.stack([image for image, _ in shown])  # (N, 3, h, w)
-        labels = torch.stack([label for _, label in shown])  # (N, h, w)
-        return images.to(self._device), labels.to(self._device).long()
+        labels = torch.stack([label for _, label in shown]).long()  # (N, h, w)
+        # Only copies, which end before they return: nothing may be queued on a GPU when a latency is measured.
+        return images.to(self._device), labels.to(self._device)
 
     def _shown(self, sample: tuple[Pair, Window]) -> tuple[Tensor, Tensor]:
         pair, window = sample

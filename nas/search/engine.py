@@ -102,7 +102,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources]) -> Search:
     if study.target:
         parse_target(study.target)  # a misspelt runtime is told before data are read
     dataset = load(study.data)
-    findings = check(dataset)
+    findings = check(dataset, guard=lane.training_step)
     hold_to_beginning(run.root, study.recipe.init, begun=True, trained=bool(run.trials()))
     hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
     if not study.target:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nas.data import Dataset, SplitName, make_loader
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
-from nas.training.steps import Guard, guarded
+from nas.training.steps import Count, Guard, guarded, uncounted
 
 BATCH_SIZE = 4
 
@@ -49,15 +49,16 @@ def confusion(
     split: SplitName = "validation",
     threads: int = 1,
     guard: Guard = nullcontext,
+    count: Count = uncounted,
 ) -> ConfusionMatrix:
-    """The labels of a split against what `network` sees, as `evaluate` scores them.
+    """The labels of a split against what `network` sees, as `evaluate` scores them. `count` is told of every batch.
 
     Raises: DataError when a file of the split cannot be read.
     """
     if split == "test":  # loaders know the splits of a training
         dataset, split = replace(dataset, validation=dataset.test), "validation"
     loader = make_loader(dataset, split, batch_size=batch_size, augmentation=None, device=str(device), threads=threads)
-    return confusion_of_batches(network.to(device), loader.epoch(0), dataset.num_classes, guard)
+    return confusion_of_batches(network.to(device), loader.epoch(0), dataset.num_classes, guard, count)
 
 
 def evaluate_batches(
@@ -65,14 +66,15 @@ def evaluate_batches(
     batches: Iterable[tuple[Tensor, Tensor]],
     num_classes: int,
     guard: Guard = nullcontext,
+    count: Count = uncounted,
 ) -> Scores:
     """Scores of `network` on batches of images (N, 3, H, W) and labels (N, h, w); its mode is kept.
 
-    Logits are resized (bilinear) to the labels if those are larger or smaller.
+    Logits are resized (bilinear) to the labels if those are larger or smaller. `count` is told of every batch.
 
     Raises: DataError when the batches hold no labelled pixel, or a label that is no class.
     """
-    return confusion_of_batches(network, batches, num_classes, guard).scores()
+    return confusion_of_batches(network, batches, num_classes, guard, count).scores()
 
 
 def confusion_of_batches(
@@ -80,6 +82,7 @@ def confusion_of_batches(
     batches: Iterable[tuple[Tensor, Tensor]],
     num_classes: int,
     guard: Guard = nullcontext,
+    count: Count = uncounted,
 ) -> ConfusionMatrix:
     """The labels of batches against what `network` sees, as `evaluate_batches` scores them.
 
@@ -96,6 +99,7 @@ def confusion_of_batches(
                 if logits.shape[-2:] != expected.shape[-2:]:
                     logits = F.interpolate(logits, expected.shape[-2:], mode="bilinear", align_corners=False)
                 matrix.update(logits.argmax(1), expected)  # bincount waits for the device
+                count(len(images))
     finally:
         network.train(training)
     return matrix

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from nas.data import Dataset, SplitName, read_image, read_label
 from nas.training.metrics import ConfusionMatrix
 from nas.training.prediction import network_input
-from nas.training.steps import Guard, guarded
+from nas.training.steps import Count, Guard, guarded, uncounted
 from space.errors import UserError
 
 LARGEST_SCALE = 8.0
@@ -99,11 +99,12 @@ def confusion_at_own_size(
     device: str | torch.device = "cpu",
     threads: int = 1,
     guard: Guard = nullcontext,
+    count: Count = uncounted,
 ) -> ConfusionMatrix:
     """The labels of a split against what `network` sees, each picture at its own size, in float32.
 
     The network is moved to `device` and its mode is kept. `threads` pictures are decoded at a time. `guard()` is
-    entered around each and what is computed of it.
+    entered around each and what is computed of it, and `count` is told of it.
 
     Raises: DataError when a file cannot be read.
     """
@@ -115,6 +116,7 @@ def confusion_at_own_size(
         with torch.inference_mode(), closing(guarded(_read(dataset, split, threads), guard)) as steps:
             for image, label in steps:
                 matrix.update(_classes(network, image, view), torch.from_numpy(label).to(device))
+                count(1)
     finally:
         network.train(training)
     return matrix

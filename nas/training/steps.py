@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 import torch
@@ -12,6 +12,13 @@ from nas.data.batches import Guard as Guard
 from space.errors import DataError, UserError
 
 Item = TypeVar("Item")
+
+Count = Callable[[int], None]
+"""Is told of the images of each batch by the loop that worked on it. A guard cannot tell: batches are made in one."""
+
+
+def uncounted(images: int) -> None:
+    """A Count where nobody wants to know."""
 
 
 def guarded(batches: Iterable[Item], guard: Guard) -> Generator[Item, None, None]:

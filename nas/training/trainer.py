@@ -23,7 +23,7 @@ from nas.training.optimisation import learning_rate, make_optimizer
 from nas.training.pretrained import Started, start_from
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
-from nas.training.steps import Guard, guarded
+from nas.training.steps import Count, Guard, guarded, uncounted
 from nas.training.weights import load_into
 from space import Architecture, strict
 from space.errors import DamagedError, TrainingError, UserError
@@ -52,6 +52,7 @@ class Trainer:
         teacher: nn.Module | None = None,
         rungs: Sequence[int] = (),
         guard: Guard = nullcontext,
+        count: Count = uncounted,
     ) -> None:
         """Build the network and everything around it; nothing is trained yet.
 
@@ -61,8 +62,8 @@ class Trainer:
         (for the whole process) and of the loader. `teacher`: a trained network whose logits are imitated beside the
         labels; moved to `device`. `rungs`: the epochs, ascending, at which the learning rate has come to the end of its
         schedule; another one goes on from the weights, and after the last the training is finished. Empty: one schedule
-        of all epochs. `guard()` is entered around every training step, every scored batch, and the class
-        count.
+        of all epochs. `guard()` is entered around every training step, every scored batch, and every
+        few labels whose classes are counted; `count` is told of the images of every step and every scored batch.
 
         Raises: UserError when the device is not there, the weights do not fit or are of no known network;
         ArchitectureError when training needs more memory than there is.
@@ -76,6 +77,7 @@ class Trainer:
         self.history: tuple[EpochReport, ...] = ()
         self.device = _device(device)
         self._guard = guard
+        self._count = count
         crop, batch_size = recipe.crop_of(dataset.size), recipe.batch_size
         require_training(architecture, crop, dataset.num_classes, batch_size=batch_size, device=str(self.device))
         if threads is not None:
@@ -101,8 +103,7 @@ class Trainer:
         self._optimizer = make_optimizer(self.network, recipe)
         self._autocast = _autocast_type(self.device, recipe)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._autocast is torch.float16)
-        with guard():
-            self._class_weights = _class_weights(dataset, recipe, self.device)
+        self._class_weights = _class_weights(dataset, recipe, self.device, guard)
         self._train, self._plain, self._validation = _loaders(dataset, recipe, self.device, threads or 1)
 
     @property
@@ -192,6 +193,7 @@ class Trainer:
                 if not math.isfinite(loss):
                     raise self._diverged(step + 1, f"a loss of {loss}")
                 total, step = total + loss, step + 1
+                self._count(len(images))
         assert step > 0, "a loader of the training split gives at least one batch"
         if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
             raise self._diverged(step, "weights that are not")  # only the last step's gradient can do this
@@ -257,7 +259,8 @@ class Trainer:
             reestimate_batch_norm(
                 self._kept, self._plain, self.recipe.batch_norm_batches, epoch=self.epoch, guard=self._guard
             )
-        return evaluate_batches(self._kept, self._validation.epoch(0), self.dataset.num_classes, self._guard)
+        batches, classes = self._validation.epoch(0), self.dataset.num_classes
+        return evaluate_batches(self._kept, batches, classes, self._guard, self._count)
 
     @contextmanager
     def _randomness(self, epoch: int) -> Iterator[None]:
@@ -322,10 +325,10 @@ def _autocast_type(device: torch.device, recipe: Recipe) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
-def _class_weights(dataset: Dataset, recipe: Recipe, device: torch.device) -> Tensor | None:
+def _class_weights(dataset: Dataset, recipe: Recipe, device: torch.device, guard: Guard) -> Tensor | None:
     if recipe.class_weighting is None:
         return None
-    return class_weights(class_shares(dataset).tolist(), recipe.class_weighting).to(device)
+    return class_weights(class_shares(dataset, guard).tolist(), recipe.class_weighting).to(device)
 
 
 def _loaders(

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nas.data import DataSpec, check, load
+
 
 def test_the_table_says_what_was_found(nas, own_pictures):
     shutil.copy(own_pictures / "val" / "images" / "0.jpg", own_pictures / "val" / "images" / "other.webp")
@@ -26,6 +28,17 @@ def test_the_table_says_what_was_found(nas, own_pictures):
     assert re.search(r"^ +void, of all pixels +3\.1 +3\.1$", told, re.M), told
     assert told.count("note: ") == 1
     assert "1 files are not read (.webp): other.webp" in told
+
+
+def test_it_decodes_every_file_anew_and_keeps_none(nas, own_pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    spec = DataSpec(name="folder", root=str(own_pictures), size=(64, 96))
+    check(load(spec))
+    kept = sorted((tmp_path / "cache").rglob("samples/??/*"))
+    assert len(kept) == 9
+    shutil.rmtree(tmp_path / "cache")
+    nas("data", f"folder:{own_pictures}").done()
+    assert not list((tmp_path / "cache").rglob("??/*"))
 
 
 def test_it_reads_the_data_of_a_study(nas, own_pictures, tmp_path):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nas.data import IGNORE, Dataset, DataSpec, check, class_shares, data_sets, load, read_image, read_label
+from nas.data import IGNORE, Dataset, DataSpec, check, class_shares, data_sets, load, read_image, read_label, survey
 from nas.data.dataset import ILLEGAL
 from nas.data.sets import cityscapes
 from space import strict
@@ -264,6 +267,26 @@ def test_class_shares_leave_void_out(tiny_root: Path, load_tiny: Callable[..., D
         values[:8, :8], values[8:16, :24] = 1, 2
         save_label(path, values)
     assert class_shares(load_tiny()).tolist() == [0.0, 0.25, 0.75, 0.0]
+
+
+def test_files_are_looked_at_a_few_at_a_time_and_for_class_shares_labels_alone(
+    tiny_root: Path, load_tiny: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "usable_cores", lambda: 1)
+    dataset, entered = replace(load_tiny(), cache_gigabytes=0), []
+
+    @contextmanager
+    def guard() -> Iterator[None]:
+        entered.append(True)
+        yield
+
+    expected = class_shares(dataset, guard)
+    assert len(entered) == math.ceil(len(dataset.train) / survey.FILES_AT_ONCE) > 1
+    check(dataset, ("train",), guard)
+    assert len(entered) == 2 * math.ceil(len(dataset.train) / survey.FILES_AT_ONCE)
+    for path in dataset.train.images:
+        path.unlink()
+    assert class_shares(dataset).tolist() == expected.tolist()
 
 
 def test_class_shares_of_void_only_are_refused(tiny_root: Path, load_tiny: Callable[..., Dataset]) -> None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nas.data import Dataset, DataSpec, check, class_shares, decoded, load, make_loader, read_label
+from nas.data import Dataset, DataSpec, check, class_shares, decoded, load, make_loader, read_label, sample
 from space.errors import DataError
 
 PICTURE_BYTES = 4 * 64 * 96
@@ -36,23 +36,26 @@ def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
     return torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
 
-def spoil(root: Path) -> None:
-    """Have nothing readable in the files, without it showing in their sizes and times."""
-    for path in root.rglob("*.*g"):
-        status = path.stat()
-        path.write_bytes(bytes(status.st_size))
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the files of pairs not be read any more. They are not touched: that would show in their times."""
+
+    def read_bytes(path: Path) -> bytes:
+        raise DataError(f"{path} is read")
+
+    monkeypatch.setattr(sample, "read_bytes", read_bytes)
 
 
-def test_what_was_checked_or_shown_is_not_decoded_again(tiny_root: Path, load_tiny: Callable[..., Dataset]) -> None:
+def test_what_was_checked_or_shown_is_not_decoded_again(
+    load_tiny: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = load_tiny()
     first, shares = shown(replace(dataset, cache_gigabytes=0)), class_shares(replace(dataset, cache_gigabytes=0))
     findings = check(dataset)
-    spoil(tiny_root)
+    unread(monkeypatch)
     assert check(dataset) == findings
     assert same(shown(dataset), first)
     assert class_shares(dataset).tolist() == shares.tolist()
-    with pytest.raises(DataError, match="no readable"):
+    with pytest.raises(DataError, match="is read"):
         check(replace(dataset, cache_gigabytes=0))
 
 
@@ -69,6 +72,19 @@ def test_a_file_that_changed_is_read_again(tiny_root: Path, load_tiny: Callable[
         shown(dataset)
 
 
+def test_a_file_that_changed_is_read_again_though_size_and_time_of_writing_are_as_before(
+    tiny_root: Path, load_tiny: Callable[..., Dataset]
+) -> None:
+    dataset = load_tiny()
+    before = check(dataset)
+    path = tiny_root / "train" / "images" / "0.jpg"
+    status, data = path.stat(), bytearray(path.read_bytes())
+    data[-40] ^= 1  # in the middle of what is coded
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert check(dataset).fingerprint.train_images != before.fingerprint.train_images
+
+
 def test_the_same_files_under_another_class_list_are_other_labels(tiny_root: Path) -> None:
     def classes(text: str) -> set[int]:
         (tiny_root / "classes.yaml").write_text(text)
@@ -82,7 +98,11 @@ def test_the_same_files_under_another_class_list_are_other_labels(tiny_root: Pat
 @pytest.mark.parametrize("kind", ["pictures", "samples"])
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"x" + data[1:]])
 def test_what_is_damaged_is_made_from_the_files_again(
-    kind: str, damage: Callable[[bytes], bytes], cache: Path, tiny_root: Path, load_tiny: Callable[..., Dataset]
+    kind: str,
+    damage: Callable[[bytes], bytes],
+    cache: Path,
+    load_tiny: Callable[..., Dataset],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dataset = load_tiny()
     findings, first = check(dataset), shown(dataset)
@@ -93,7 +113,7 @@ def test_what_is_damaged_is_made_from_the_files_again(
     assert check(dataset) == findings
     assert same(shown(dataset), first)
     assert same(shown(dataset, "validation"), shown(replace(dataset, cache_gigabytes=0), "validation"))
-    spoil(tiny_root)  # what was damaged is whole again
+    unread(monkeypatch)  # what was damaged is whole again
     assert check(dataset) == findings
     assert same(shown(dataset), first)
 
@@ -110,6 +130,23 @@ def test_a_cache_smaller_than_the_data_holds_what_it_may_and_all_is_shown(
     assert len(list((cache / "pictures").glob("??/*"))) == 2
     assert sum(file.stat().st_size for file in cache.rglob("??/*")) <= 2.2 * PICTURE_BYTES
     assert caplog.text.count("see data.cache_gigabytes") == 1
+
+
+def test_pictures_that_find_no_room_cost_no_writing_in_any_epoch(
+    cache: Path, load_tiny: Callable[..., Dataset]
+) -> None:
+    def files() -> dict[Path, tuple[int, int]]:
+        """Whatever is written anew is another file, at another time."""
+        return {file: (file.stat().st_ino, file.stat().st_ctime_ns) for file in cache.rglob("??/*")}
+
+    small = replace(load_tiny(), cache_gigabytes=2.2 * PICTURE_BYTES / 1e9)
+    check(small)
+    kept = files()
+    assert {file.parent.parent.name for file in kept} == {"pictures", "samples"}
+    for _ in range(2):
+        shown(small)
+        shown(small, "validation")
+        assert files() == kept
 
 
 def test_where_nothing_can_be_kept_training_goes_on(

@@ -123,7 +123,9 @@ def test_scores_are_those_of_a_second_implementation(dataset: Dataset, view: Vie
         np.testing.assert_allclose(given.numpy(), wanted, atol=5e-6)
         pairs.append((wanted.argmax(0).astype(np.uint8), read_label(dataset, label_path, None)))
         np.testing.assert_array_equal(label_at_own_size(network, image, view), pairs[-1][0])
-    scores = confusion_at_own_size(network, dataset, "validation", view, threads=3).scores()
+    told: list[int] = []
+    scores = confusion_at_own_size(network, dataset, "validation", view, threads=3, count=told.append).scores()
+    assert told == [1] * len(dataset.validation)
     assert scores.class_iou == pytest.approx(expected_iou(pairs), abs=1e-6)
     right = sum(int((seen == label).sum()) for seen, label in pairs)
     assert scores.pixel_accuracy == pytest.approx(
