@@ -31,6 +31,12 @@ class Layout:
     """The normalisation of the first convolution's output beside the pooled image."""
 
 
+def block_of(layer: str) -> str:
+    """The block of the encoder that a layer of ours is in, which is taken whole or not at all; elsewhere the layer."""
+    found = re.match(r"stem\b|stage\d+\.\w+", layer)
+    return layer if found is None else found[0]
+
+
 def layout_of(
     tensors: Mapping[str, Tensor], architecture: Architecture, expected: Mapping[str, Tensor]
 ) -> Layout | None:
@@ -175,7 +181,11 @@ def _own(expected: Mapping[str, Tensor]) -> Layout:
     """Ours."""
     layers = dict.fromkeys(name.rpartition(".")[0] for name in expected)
     heads = [layer for layer in layers if layer.startswith(("head", "auxiliary"))]
+    blocks: dict[str, dict[str, str]] = {}
+    for layer in layers:
+        if layer not in heads:
+            blocks.setdefault(block_of(layer), {})[layer] = layer
     return Layout(
-        rows=tuple({layer: layer} for layer in layers if layer not in heads),
+        rows=tuple(blocks.values()),
         heads=tuple({layer: layer} for layer in heads),
     )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data import MEAN, STD
-from nas.training.layouts import Row, layout_of
+from nas.training.layouts import Layout, Row, block_of, layout_of
 from nas.training.weights import load_weights
 from space import Architecture
 from space.errors import UserError
@@ -114,8 +114,10 @@ def start_from(network: nn.Module, architecture: Architecture, tensors: Mapping[
     taken: dict[str, Tensor] = {}
     used: set[str] = set()
     reason = ""
+    layers = tuple(dict.fromkeys(name.rpartition(".")[0] for name in expected))
     for row in layout.rows:
         found, reason = _taken(row, given, expected, narrow=False)
+        reason = reason or _left_out(row, layout, layers)
         if reason:
             break
         taken |= {ours: tensor for ours, (_, tensor) in found.items()}
@@ -126,7 +128,6 @@ def start_from(network: nn.Module, architecture: Architecture, tensors: Mapping[
         taken |= {ours: tensor for ours, (_, tensor) in found.items()}
         used |= {theirs for theirs, _ in found.values()}
     network.load_state_dict(taken, strict=False)
-    layers = tuple(dict.fromkeys(name.rpartition(".")[0] for name in expected))
     with_weights = {name.rpartition(".")[0] for name in taken}
     return Started(
         layers=tuple(layer for layer in layers if layer in with_weights),
@@ -134,6 +135,17 @@ def start_from(network: nn.Module, architecture: Architecture, tensors: Mapping[
         unused=tuple(name for name in tensors if name not in used and not name.endswith(COUNTER)),
         reason=reason,
     )
+
+
+def _left_out(row: Row, layout: Layout, layers: Sequence[str]) -> str:
+    """Why a block starts afresh though all that the file has of it fits: a layer of ours, in it or before it, is none
+    of the file's. Empty where there is no such layer. `layers` are ours in the order of computation.
+    """
+    named = {layer for each in (*layout.rows, *layout.heads) for layer in each}
+    blocks = {block_of(layer) for layer in row}
+    end = max(index for index, layer in enumerate(layers) if block_of(layer) in blocks)
+    missing = [layer for layer in layers[: end + 1] if layer not in named]
+    return f"the file has no {missing[0]}" if missing else ""
 
 
 def _taken(

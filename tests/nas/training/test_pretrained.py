@@ -405,6 +405,29 @@ def test_a_crossing_starts_as_far_as_it_is_the_same(change: str) -> None:
     assert any(name.startswith("layer4.1") for name in told.unused)
 
 
+def strided(architecture: Architecture, index: int) -> Architecture:
+    """The first block of a stage then has a projection that it did not have."""
+    stages = [replace(stage, stride=2) if place == index else stage for place, stage in enumerate(architecture.stages)]
+    return replace(architecture, stages=tuple(stages))
+
+
+@pytest.mark.parametrize("names", ["torchvision's", "ours"])
+def test_a_block_with_a_layer_that_the_file_lacks_starts_afresh_as_a_whole(names: str) -> None:
+    parent = small_swiftnet("swiftnet-rn18")
+    state = trained(ResNet(WIDTHS) if names == "torchvision's" else parent.build(CLASSES)).state_dict()
+    _, told = started(strided(parent, 0), state)
+    assert told.layers == ("stem.conv0", "stem.conv0_norm")
+    assert told.reason.startswith("the file has no stage0.block0.projection")
+
+
+def test_what_reads_layers_that_the_file_lacks_starts_afresh() -> None:
+    """A stem of two convolutions: what the second one gives is not what the file's first stage read."""
+    parent = small_swiftnet("swiftnet-rn18")
+    deep = replace(parent, stem=replace(parent.stem, convolutions=2))
+    _, told = started(deep, trained(ResNet(WIDTHS)).state_dict())
+    assert (told.layers, told.reason) == ((), "the file has no stem.conv1")
+
+
 def test_other_networks_take_nothing() -> None:
     _, told = started(space.load("erfnet"), trained(ResNet(WIDTHS)).state_dict())
     assert told.layers == ()
