@@ -23,6 +23,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nas.runs.beginning import RECORD, TENSORS
 from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.data_seen import data_root
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
@@ -83,8 +84,9 @@ class RunFolder:
         """Undo what `create` did, unless something was found out since: the same folder can be asked again."""
         if self.trials() or self.company():
             return
-        for file in (self.study_path, self.root / DATA_SEEN, self.root / ORDER, self.root / EARLIER):
-            file.unlink(missing_ok=True)
+        self.study_path.unlink(missing_ok=True)
+        for name in (DATA_SEEN, ORDER, EARLIER, RECORD, TENSORS):
+            (self.root / name).unlink(missing_ok=True)
         for kind in ("trials", "company"):
             shutil.rmtree(self.root / kind, ignore_errors=True)
 
