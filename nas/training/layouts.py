@@ -29,6 +29,8 @@ class Layout:
     std: tuple[float, ...] | None = None
     pooled_norm: str = ""
     """The normalisation of the first convolution's output beside the pooled image."""
+    void: bool = False
+    """Whether the last of 20 classes in the public checkpoints is void."""
 
 
 def block_of(layer: str) -> str:
@@ -138,10 +140,13 @@ def _swiftnet(tensors: Mapping[str, Tensor], architecture: Architecture, expecte
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     if "backbone.img_mean" in tensors and "backbone.img_std" in tensors:
-        scale = float(tensors["backbone.img_scale"].flatten()[0]) if "backbone.img_scale" in tensors else 1.0
-        mean = tuple(float(each) * scale / 255 for each in tensors["backbone.img_mean"].flatten())
-        std = tuple(float(each) * scale / 255 for each in tensors["backbone.img_std"].flatten())
-    return Layout(rows=tuple(rows), heads=({"head.logits": "logits.conv"},), first="backbone.conv1", mean=mean, std=std)
+        scales = tensors["backbone.img_scale"].flatten().tolist() if "backbone.img_scale" in tensors else [1.0]
+        mean, std = (
+            tuple(each * scale / 255 for each in tensors[f"backbone.{name}"].flatten().tolist() for scale in scales)
+            for name in ("img_mean", "img_std")
+        )
+    heads = ({"head.logits": "logits.conv"},)
+    return Layout(rows=tuple(rows), heads=heads, first="backbone.conv1", mean=mean, std=std, void=True)
 
 
 def _erfnet(architecture: Architecture, prefix: str) -> Layout:
@@ -174,6 +179,7 @@ def _erfnet(architecture: Architecture, prefix: str) -> Layout:
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         pooled_norm=f"{first}.bn",
+        void=True,
     )
 
 
