@@ -39,10 +39,11 @@ def times_over(timing: LatencySummary, summary: Summary) -> str:
 
 
 def remarks(candidate: TrialSummary) -> list[str]:
-    """Why it failed and why not to trust its latency."""
+    """Why it failed, what it took of pretrained weights, and why not to trust its latency."""
     failed = [f"{candidate.name}: failed: {candidate.failed}"] if candidate.failed else []
     flags = "; ".join(candidate.timing.flagged)
-    return failed + ([f"{candidate.name}: latency flagged: {flags}"] if flags else [])
+    taken = [] if candidate.pretrained is None else [f"{candidate.name}: {candidate.pretrained}"]
+    return failed + taken + ([f"{candidate.name}: latency flagged: {flags}"] if flags else [])
 
 
 def judgement(found: Agreement) -> str:

@@ -9,6 +9,7 @@ from nas.latency.budget import Budget, settling
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate
+from nas.runs.trial import Pretrained
 from nas.study import Study
 
 
@@ -48,6 +49,17 @@ def notes(run: Path, study: Study, certificate: Certificate | None, latencies: S
             "differ by what the machine did between them."
         )
     return tuple(found)
+
+
+def pretrained_notes(begun: Sequence[Pretrained]) -> tuple[str, ...]:
+    """How many of the candidates that were to begin with weights of others took none; nothing where all took some."""
+    bare = sum(not each.layers for each in begun)
+    if not bare:
+        return ()
+    return (
+        f"{bare} of {len(begun)} candidates that were to begin with the weights in init took none of their layers: "
+        "they began at random, and their scores are of less training than those of the others.",
+    )
 
 
 def _settling(certificate: Certificate, run: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -12,15 +12,15 @@ from nas.latency.record import Latency, Statistic
 from nas.latency.target import PRECISIONS, Target
 from nas.report.agreement import Agreement, agreement
 from nas.report.going import Going, going_of
-from nas.report.notes import notes
+from nas.report.notes import notes, pretrained_notes
 from nas.report.waiting import waited
 from nas.report.words import describe
 from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
 from nas.runs.folder import RunFolder
 from nas.runs.trained import load_architecture
-from nas.runs.trial import Origin, Progress, Trial
+from nas.runs.trial import Origin, Pretrained, Progress, Trial
 from nas.terminal import waiting_advice
-from space import UserError
+from space import UserError, strict
 
 Status = Literal["infeasible", "failed", "paused", "stopped", "unfinished", "finished"]
 VERDICTS: Mapping[Verdict | None, str] = {"PASS": "passed", "FAIL": "FAILED", "UNSURE": "unsure", None: "none"}
@@ -65,6 +65,8 @@ class TrialSummary:
     rungs: tuple[int, ...]
     """The epochs of the search phase after which a schedule had ended; none for one schedule."""
     parent: str  # the published network that it is a scaling of or was cut from, or empty
+    pretrained: Pretrained | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """What it took of the study's `init`; None where there was none, or an earlier version trained."""
 
     @property
     def search_miou(self) -> float | None:
@@ -199,6 +201,7 @@ def summarize(run: RunFolder) -> Summary:
         company=company,
         notes=(
             *notes(run.root, study, None if winner is None else winner.certificate, latencies),
+            *pretrained_notes([each.pretrained for each in (*trials, *company) if each.pretrained]),
             *unmeasured,
             *([f"{advice}."] if advice else []),
         ),
@@ -229,6 +232,7 @@ def _candidate(run: RunFolder, trial: Trial, latency: Latency, budget: Budget) -
         finish=tuple(epoch.scores.miou for epoch in finish.history),
         rungs=tuple(rung.epochs for rung in trial.rungs if rung.epochs <= len(search.history)),
         parent=trial.parent,
+        pretrained=search.pretrained,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nas.runs.trained import CHECKPOINT
-from nas.runs.trial import Epoch, append_epoch, forget_epochs, read_progress
+from nas.runs.trial import Epoch, Pretrained, append_epoch, forget_epochs, read_progress
 from nas.training.scores import EpochReport
 from nas.training.trainer import Trainer
 from space.errors import DamagedError
@@ -33,7 +33,7 @@ def go_on(make: Callable[[], Trainer], folder: Path) -> Trainer:
     forget_epochs(folder, after=trainer.epoch)
     for epoch in range(1, trainer.epoch + 1):
         if recorded.get(epoch) != history[epoch]:
-            append_epoch(folder, history[epoch])
+            append_epoch(folder, history[epoch], _pretrained(trainer))
             recorded = {}  # it forgets those after it
     return trainer
 
@@ -41,7 +41,15 @@ def go_on(make: Callable[[], Trainer], folder: Path) -> Trainer:
 def commit_epoch(folder: Path, trainer: Trainer) -> None:
     """Write the checkpoint of a trainer after an epoch, and then that the epoch is finished."""
     trainer.save(folder / CHECKPOINT)
-    append_epoch(folder, _epoch(trainer.history[-1]))
+    append_epoch(folder, _epoch(trainer.history[-1]), _pretrained(trainer))
+
+
+def _pretrained(trainer: Trainer) -> Pretrained | None:
+    started = trainer.started
+    if started is None:
+        return None
+    layers, fresh = len(started.layers), len(started.fresh)
+    return Pretrained(layers=layers, of=layers + fresh, reason=started.reason)
 
 
 def _epoch(report: EpochReport) -> Epoch:

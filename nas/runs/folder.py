@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nas.runs.beginning import RECORD, TENSORS
 from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.data_seen import data_root
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
@@ -103,7 +104,8 @@ class RunFolder:
         if self.trials() or self.company():
             return
         self.study_path.unlink(missing_ok=True)
-        (self.root / DATA_SEEN).unlink(missing_ok=True)
+        for name in (DATA_SEEN, RECORD, TENSORS):
+            (self.root / name).unlink(missing_ok=True)
         self._forget()
         for kind in ("trials", "company"):
             shutil.rmtree(self.root / kind, ignore_errors=True)

@@ -147,10 +147,34 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """How much of a network began with the weights that others trained."""
+
+    layers: int
+    """How many of its layers took theirs."""
+    of: int
+    """How many it has."""
+    reason: str = ""
+    """Why no further one did; or empty."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.layers <= self.of:
+            raise UserError(f"layers: expected 0 to {self.of}, got {self.layers}")
+
+    def __str__(self) -> str:
+        """`36 of 40 layers pretrained`, or that none is, and why."""
+        if self.layers:
+            return f"{self.layers} of {self.of} layers pretrained"
+        return f"no layer pretrained: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """The epochs of one phase of a trial."""
 
     history: tuple[Epoch, ...] = ()
+    pretrained: Pretrained | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """What it took of `init`; None where there was none, or an earlier version trained."""
 
     @property
     def miou(self) -> float | None:
@@ -186,14 +210,16 @@ def read_progress(folder: Path) -> Progress:
     return progress if numbers == list(range(1, len(numbers) + 1)) else Progress()
 
 
-def append_epoch(folder: Path, epoch: Epoch) -> None:
-    """Record a finished epoch, and forget any that a resumed training is doing again."""
+def append_epoch(folder: Path, epoch: Epoch, pretrained: Pretrained | None = None) -> None:
+    """Record a finished epoch, and forget any that a resumed training is doing again. `pretrained`: what the training
+    took of `init`.
+    """
     before = [each for each in read_progress(folder).history if each.epoch < epoch.epoch]
-    write_text(folder / PROGRESS, strict.dump(Progress(history=(*before, epoch))))
+    write_text(folder / PROGRESS, strict.dump(Progress(history=(*before, epoch), pretrained=pretrained)))
 
 
 def forget_epochs(folder: Path, after: int) -> None:
     """Forget the epochs after the given one: they are to be done again."""
-    history = read_progress(folder).history
-    if len(history) > after:
-        write_text(folder / PROGRESS, strict.dump(Progress(history=history[:after])))
+    progress = read_progress(folder)
+    if len(progress.history) > after:
+        write_text(folder / PROGRESS, strict.dump(replace(progress, history=progress.history[:after])))

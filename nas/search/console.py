@@ -83,9 +83,11 @@ class Console:
         self._epochs_left = max(0.0, self._epochs_left - 1)
         begin = self._start if self._first_candidate is None else self._first_candidate
         left = (time.monotonic() - begin) / self._epochs_done * self._epochs_left
+        taken = self._run.progress(job.trial, job.phase).pretrained if epoch == 1 else None
         print(
             f"{self._clock()}  {PHASES[job.phase]:7} {job.trial.name:24} epoch {epoch}/{self._epochs(job)}  "
-            f"mIoU {100 * miou:5.1f} %  {self._latency(job.trial)}  {_duration(left)} left",
+            f"mIoU {100 * miou:5.1f} %  {self._latency(job.trial)}  {_duration(left)} left"
+            f"{'' if taken is None else f'  {taken}'}",
             flush=True,
         )
 

@@ -1,8 +1,8 @@
 """Ray Tune as the executor of trainings.
 
-Ray runs what it is fed, on one machine or a cluster. It keeps no
-state of ours: every trial writes its epochs and checkpoints into the run's folder (on a cluster, a folder that all
-nodes see), and an interrupted run is fed again from there.
+Ray runs what it is fed, on one machine or a cluster. It keeps no state of ours: every trial writes its epochs and
+checkpoints into the run's folder (on a cluster, a folder that all nodes see), and an interrupted run is fed again from
+there.
 """
 
 from __future__ import annotations

@@ -29,6 +29,14 @@ class Layout:
     std: tuple[float, ...] | None = None
     pooled_norm: str = ""
     """The normalisation of the first convolution's output beside the pooled image."""
+    void: bool = False
+    """Whether the last of 20 classes in the public checkpoints is void."""
+
+
+def block_of(layer: str) -> str:
+    """The block of the encoder that a layer of ours is in, which is taken whole or not at all; elsewhere the layer."""
+    found = re.match(r"stem\b|stage\d+\.\w+", layer)
+    return layer if found is None else found[0]
 
 
 def layout_of(
@@ -132,10 +140,13 @@ def _swiftnet(tensors: Mapping[str, Tensor], architecture: Architecture, expecte
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     if "backbone.img_mean" in tensors and "backbone.img_std" in tensors:
-        scale = float(tensors["backbone.img_scale"].flatten()[0]) if "backbone.img_scale" in tensors else 1.0
-        mean = tuple(float(each) * scale / 255 for each in tensors["backbone.img_mean"].flatten())
-        std = tuple(float(each) * scale / 255 for each in tensors["backbone.img_std"].flatten())
-    return Layout(rows=tuple(rows), heads=({"head.logits": "logits.conv"},), first="backbone.conv1", mean=mean, std=std)
+        scales = tensors["backbone.img_scale"].flatten().tolist() if "backbone.img_scale" in tensors else [1.0]
+        mean, std = (
+            tuple(each * scale / 255 for each in tensors[f"backbone.{name}"].flatten().tolist() for scale in scales)
+            for name in ("img_mean", "img_std")
+        )
+    heads = ({"head.logits": "logits.conv"},)
+    return Layout(rows=tuple(rows), heads=heads, first="backbone.conv1", mean=mean, std=std, void=True)
 
 
 def _erfnet(architecture: Architecture, prefix: str) -> Layout:
@@ -168,6 +179,7 @@ def _erfnet(architecture: Architecture, prefix: str) -> Layout:
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         pooled_norm=f"{first}.bn",
+        void=True,
     )
 
 
@@ -175,7 +187,11 @@ def _own(expected: Mapping[str, Tensor]) -> Layout:
     """Ours."""
     layers = dict.fromkeys(name.rpartition(".")[0] for name in expected)
     heads = [layer for layer in layers if layer.startswith(("head", "auxiliary"))]
+    blocks: dict[str, dict[str, str]] = {}
+    for layer in layers:
+        if layer not in heads:
+            blocks.setdefault(block_of(layer), {})[layer] = layer
     return Layout(
-        rows=tuple({layer: layer} for layer in layers if layer not in heads),
+        rows=tuple(blocks.values()),
         heads=tuple({layer: layer} for layer in heads),
     )

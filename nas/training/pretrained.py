@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data import MEAN, STD
-from nas.training.layouts import Row, layout_of
+from nas.training.layouts import Layout, Row, block_of, layout_of
 from nas.training.weights import load_weights
 from space import Architecture
 from space.errors import UserError
@@ -28,7 +28,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Under which names trainers keep the tensors beside an optimiser's."""
 PREFIX = "module."
 COUNTER = "num_batches_tracked"
-COLOURS = 255
+CLASSES_WITH_VOID = 20
+"""Of Cityscapes' heads that tell void apart too, as the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +98,10 @@ def start_from(network: nn.Module, architecture: Architecture, tensors: Mapping[
     """Copy what `architecture` has in common with the network of `tensors` into `network`, built of it with its
     auxiliary heads. Where the file's network reads images otherwise normalised, that is folded into its first layer.
 
-    Heads of one class more than ours lose the last, which is void in the public checkpoints.
+    Heads of 20 classes of ERFNet's and SwiftNet's authors lose the last, which is void, where ours have 19.
 
-    Raises: UserError when the names are of none of the networks that are known; `source` names the file.
+    Raises: UserError when the names are of none of the networks that are known, or the first layer is none that reads
+    an image of three colours; `source` names the file.
     """
     expected = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith(COUNTER)}
     layout = layout_of(tensors, architecture, expected)
@@ -110,23 +112,24 @@ def start_from(network: nn.Module, architecture: Architecture, tensors: Mapping[
         )
     given = dict(tensors)
     if layout.mean is not None and layout.std is not None:
-        given |= _read_as_ours(given, layout.first, layout.mean, layout.std, layout.pooled_norm)
+        given |= _read_as_ours(given, layout.first, layout.mean, layout.std, layout.pooled_norm, source)
     taken: dict[str, Tensor] = {}
     used: set[str] = set()
     reason = ""
+    layers = tuple(dict.fromkeys(name.rpartition(".")[0] for name in expected))
     for row in layout.rows:
-        found, reason = _taken(row, given, expected, narrow=False)
+        found, reason = _taken(row, given, expected, void=False)
+        reason = reason or _left_out(row, layout, layers)
         if reason:
             break
         taken |= {ours: tensor for ours, (_, tensor) in found.items()}
         used |= {theirs for theirs, _ in found.values()}
     for row in () if reason else [each for each in layout.heads if f"{next(iter(each))}.weight" in expected]:
-        found, why = _taken(row, given, expected, narrow=True)
+        found, why = _taken(row, given, expected, void=layout.void)
         reason = reason or why
         taken |= {ours: tensor for ours, (_, tensor) in found.items()}
         used |= {theirs for theirs, _ in found.values()}
     network.load_state_dict(taken, strict=False)
-    layers = tuple(dict.fromkeys(name.rpartition(".")[0] for name in expected))
     with_weights = {name.rpartition(".")[0] for name in taken}
     return Started(
         layers=tuple(layer for layer in layers if layer in with_weights),
@@ -136,8 +139,19 @@ def start_from(network: nn.Module, architecture: Architecture, tensors: Mapping[
     )
 
 
+def _left_out(row: Row, layout: Layout, layers: Sequence[str]) -> str:
+    """Why a block starts afresh though all that the file has of it fits: a layer of ours, in it or before it, is none
+    of the file's. Empty where there is no such layer. `layers` are ours in the order of computation.
+    """
+    named = {layer for each in (*layout.rows, *layout.heads) for layer in each}
+    blocks = {block_of(layer) for layer in row}
+    end = max(index for index, layer in enumerate(layers) if block_of(layer) in blocks)
+    missing = [layer for layer in layers[: end + 1] if layer not in named]
+    return f"the file has no {missing[0]}" if missing else ""
+
+
 def _taken(
-    row: Row, given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, narrow: bool
+    row: Row, given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, void: bool
 ) -> tuple[dict[str, tuple[str, Tensor]], str]:
     """For the tensors of a block of ours, the name and value of the file's; or why the block starts afresh."""
     found: dict[str, tuple[str, Tensor]] = {}
@@ -156,7 +170,7 @@ def _taken(
                     continue  # ours starts as 0, which is none
                 return {}, f"the file has no {other}"
             tensor = given[other]
-            if narrow:
+            if void:
                 tensor = _without_void(tensor, tuple(expected[name].shape))
             if tensor.shape != expected[name].shape:
                 return {}, f"{name} is of shape {tuple(expected[name].shape)}, {other} of {tuple(tensor.shape)}"
@@ -165,40 +179,68 @@ def _taken(
 
 
 def _without_void(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A head's tensor without its last class, where that is one more than `shape` has."""
+    """A head's tensor of 20 classes without the last, where `shape` has 19."""
     if tensor.dim() != len(shape):
         return tensor
-    more = [axis for axis, (have, want) in enumerate(zip(tensor.shape, shape, strict=True)) if have == want + 1]
-    same = sum(have == want for have, want in zip(tensor.shape, shape, strict=True))
-    if len(more) != 1 or same != len(shape) - 1:
-        return tensor
-    return tensor.narrow(more[0], 0, shape[more[0]])
+    sizes = list(enumerate(zip(tensor.shape, shape, strict=True)))
+    differs = [axis for axis, (have, want) in sizes if have != want]
+    more = [axis for axis, size in sizes if size == (CLASSES_WITH_VOID, CLASSES_WITH_VOID - 1)]
+    return tensor.narrow(more[0], 0, CLASSES_WITH_VOID - 1) if len(more) == 1 and differs == more else tensor
 
 
 def _read_as_ours(
-    given: Mapping[str, Tensor], first: str, mean: Sequence[float], std: Sequence[float], pooled_norm: str
+    given: Mapping[str, Tensor],
+    first: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    pooled_norm: str,
+    source: str,
 ) -> dict[str, Tensor]:
     """The first layer of a network that reads (value - mean) / std, values of 0..1, for images that are normalised as
     ours. It is the same inside the image; around it, where both pad with zeros, these are of another colour.
 
     A constant that is left goes into the bias, or where there is none into the means of the normalisation behind it.
     `pooled_norm` names one behind which the convolution's channels are joined by the pooled image.
+
+    Raises: UserError where the tensors in `source` are not of these shapes.
     """
-    weight = given[f"{first}.weight"].double()
+    if not (len(mean) == len(std) == 3 and min(std) > 0):
+        raise UserError(
+            f"{source}: expected a mean and a positive deviation for each of three colours, got {len(mean)} means and "
+            f"the deviations {', '.join(f'{each:g}' for each in std) or 'none'}; take another file"
+        )
+    weight = _shaped(given, f"{first}.weight", (None, 3, None, None), source)
+    out = weight.shape[0]
     ours_mean, ours_std = torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD, dtype=torch.float64)
     their_mean, their_std = (torch.as_tensor(each, dtype=torch.float64).flatten() for each in (mean, std))
     factor, offset = ours_std / their_std, (ours_mean - their_mean) / their_std  # theirs = factor * ours + offset
     constant = torch.einsum("oikl,i->o", weight, offset)
     changed = {f"{first}.weight": weight * factor[None, :, None, None]}
     if f"{first}.bias" in given:
-        changed[f"{first}.bias"] = given[f"{first}.bias"].double() + constant
+        changed[f"{first}.bias"] = _shaped(given, f"{first}.bias", (out,), source) + constant
     else:
         norm = re.compile(re.escape(first).replace("conv", "bn") + r"(\.\d+)?\.running_mean")
-        changed |= {name: given[name].double() - constant for name in given if norm.fullmatch(name)}
+        means_of = [name for name in given if norm.fullmatch(name)]
+        changed |= {name: _shaped(given, name, (out,), source) - constant for name in means_of}
     if pooled_norm:
         epsilon = 1e-3
-        means, variances = given[f"{pooled_norm}.running_mean"].double(), given[f"{pooled_norm}.running_var"].double()
+        names = (f"{pooled_norm}.running_mean", f"{pooled_norm}.running_var")
+        means, variances = (_shaped(given, name, (out + 3,), source).clone() for name in names)
         means[-3:] = (means[-3:] - offset) / factor
         variances[-3:] = ((variances[-3:] + epsilon) / factor**2 - epsilon).clamp(min=0)
         changed |= {f"{pooled_norm}.running_mean": means, f"{pooled_norm}.running_var": variances}
     return {name: tensor.float() for name, tensor in changed.items()}
+
+
+def _shaped(given: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...], source: str) -> Tensor:
+    """A tensor of a file in float64, once it is known to be of a shape; None stands for any size.
+
+    Raises: UserError where it is not.
+    """
+    came = tuple(given[name].shape) if name in given else None
+    known = came is not None and len(came) == len(shape)
+    if not known or any(want not in (None, have) for have, want in zip(came or (), shape, strict=True)):
+        sizes = " x ".join("any" if each is None else str(each) for each in shape)
+        told = "none" if came is None else f"one of {' x '.join(map(str, came)) or 'a single number'}"
+        raise UserError(f"{source}: expected a tensor {name} of {sizes}, got {told}; take another file")
+    return given[name].double()

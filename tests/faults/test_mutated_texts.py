@@ -31,7 +31,7 @@ from nas.report.summary import Effort, LatencySummary, Standing, Summary, TrialS
 from nas.runs.certificate import Certificate
 from nas.runs.labelling import Labelling, metadata, read_labelling
 from nas.runs.trained import ScoreCard, load_trained
-from nas.runs.trial import Epoch, Progress, Rung, Trial
+from nas.runs.trial import Epoch, Pretrained, Progress, Rung, Trial
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores, load_recipe
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -69,9 +69,11 @@ STANDING = Standing(
     place="winner", name="random 1", timing=TIMING, search_miou=0.4, miou=0.5, epochs=3, parameters=1000,
     multiply_adds=10**6,
 )  # fmt: skip
+PRETRAINED = Pretrained(layers=3, of=7, reason="the file has no stage1.block0.projection")
 CANDIDATE = TrialSummary(
     number=1, name="random 1", key=ARCHITECTURE.key, origin="random", status="finished", failed="", timing=TIMING,
     parameters=1000, multiply_adds=10**6, search=(0.1, 0.4), finish=(0.5,), rungs=(1, 2), parent="",
+    pretrained=PRETRAINED,
 )  # fmt: skip
 WINNER = Winner(
     name="random 1", number=1, key=ARCHITECTURE.key, pruned=False, timing=TIMING, miou=0.5,
@@ -103,7 +105,10 @@ KINDS: Mapping[str, Any] = {
         genotype={"block": "nonbt", "bias": False},
         rungs=(Rung(epochs=1, number=1, budget_milliseconds=10.0), Rung(epochs=3, number=4, budget_milliseconds=10.0)),
     ),
-    "progress": Progress(history=tuple(Epoch(epoch=n, epochs=3, loss=1.5, seconds=2.0, scores=SCORES) for n in (1, 2))),
+    "progress": Progress(
+        history=tuple(Epoch(epoch=n, epochs=3, loss=1.5, seconds=2.0, scores=SCORES) for n in (1, 2)),
+        pretrained=PRETRAINED,
+    ),
     "latency": LATENCY,
     "score card": ScoreCard(
         architecture=ARCHITECTURE.key,

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import space
 from nas.data import DataSpec
 from nas.latency.record import Latency
+from nas.runs.beginning import hold_to_beginning
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
 from nas.study import built_in_study
@@ -94,10 +96,14 @@ def test_damaged_epochs_are_none(damage: bytes, run: RunFolder) -> None:
     assert not run.is_done(TRIAL, "search")
 
 
-def test_what_was_asked_is_withdrawn_only_while_nothing_was_found_out(run: RunFolder) -> None:
+def test_what_was_asked_is_withdrawn_only_while_nothing_was_found_out(run: RunFolder, tmp_path: Path) -> None:
     run.write_trial(TRIAL)
     run.withdraw()
     assert run.study() == built_in_study("10ms")
     (run.trial_path(TRIAL) / "trial.yaml").unlink()
+    init = tmp_path / "init.pth"
+    torch.save({"stem.conv.weight": torch.zeros(1)}, init)
+    hold_to_beginning(run.root, str(init), begun=False, trained=False)
+    assert {file.name for file in run.root.iterdir()} >= {"init.yaml", "init.safetensors"}
     run.withdraw()
     assert list(run.root.iterdir()) == []

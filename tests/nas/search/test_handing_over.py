@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,15 @@ import torch
 
 from nas.data import Dataset, DataSpec, load
 from nas.latency.record import Latency
+from nas.report.summary import summarize
 from nas.runs.beginning import hold_to_beginning
 from nas.runs.epochs import commit_epoch, go_on
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
-from nas.runs.trial import Trial
+from nas.runs.trial import Trial, forget_epochs, read_progress
+from nas.search.console import Console
 from nas.search.handing_over import pretrained_weights, save_weights_of, starting_weights
+from nas.search.job import Job
 from nas.study import built_in_study
 from nas.training import Recipe
 from nas.training.trainer import Trainer
@@ -151,3 +155,30 @@ def test_pretrained_weights_are_kept_in_the_run_for_every_candidate(run: RunFold
     assert trainer.started.fresh == ("head.logits",)
     assert init is not None
     assert torch.equal(trainer.network.state_dict()["stem.conv0.weight"].contiguous(), init["stem.conv0.weight"])
+
+
+def test_how_much_of_a_candidate_is_pretrained_is_recorded_said_and_reported(run, dataset, trial_of, tmp_path, capsys):
+    whole = trial_of(False)
+    stem = replace(whole.architecture.stem, width=6)
+    wider = replace(whole, number=2, name="wider", architecture=replace(whole.architecture, stem=stem))
+    init, study = whole.architecture.build(7).state_dict(), run.study()
+    recipe, console = replace(RECIPE, init="w.pth"), Console(run, study)
+    for trial, words in (
+        (whole, "6 of 7 layers pretrained"),
+        (wider, "no layer pretrained: stem.conv0.weight is of shape (6, 3, 3, 3), stem.conv0.weight of (4, 3, 3, 3)"),
+    ):
+        run.write_trial(trial)
+        folder = run.phase_path(trial, "search")
+        trainer = go_on(partial(Trainer, trial.architecture, dataset, recipe, init=init, threads=1), folder)
+        trainer.run_epoch()
+        commit_epoch(folder, trainer)
+        assert str(read_progress(folder).pretrained) == words
+        console.epoch(Job(trial=trial, phase="search"), 1, 0.25)
+        assert capsys.readouterr().out.endswith(f" left  {words}\n")
+        console.epoch(Job(trial=trial, phase="search"), 2, 0.25)
+        assert "pretrained" not in capsys.readouterr().out
+    told = summarize(run)
+    assert [each.pretrained.layers for each in told.trials if each.pretrained] == [6, 0]
+    assert any(note.startswith("1 of 2 candidates that were to begin with the weights in init") for note in told.notes)
+    forget_epochs(folder, after=0)
+    assert str(read_progress(folder).pretrained) == words

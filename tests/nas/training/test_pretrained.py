@@ -338,12 +338,13 @@ def test_mobilenet_starts_swiftnets_encoder() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "levels"), [("swiftnet-rn18", 1), ("swiftnet-rn18-pyramid", 3)])
 def test_a_checkpoint_of_swiftnet_is_the_same_network(name: str, levels: int) -> None:
-    theirs = trained(SwiftNet(levels, 255 * OURS_MEAN, 255 * OURS_STD, CLASSES + 1))
-    network, told = started(small_swiftnet(name), {f"module.{key}": each for key, each in theirs.state_dict().items()})
+    theirs = trained(SwiftNet(levels, 255 * OURS_MEAN, 255 * OURS_STD, 20))
+    state = {f"module.{key}": each for key, each in theirs.state_dict().items()}
+    network, told = started(small_swiftnet(name), state, classes=19)
     assert told.fresh == ()
     assert told.unused == ("backbone.img_mean", "backbone.img_std")
     values = picture(128, 192)
-    wanted = theirs(255 * values)[:, :CLASSES]
+    wanted = theirs(255 * values)[:, :19]
     torch.testing.assert_close(network(seen(values)), wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -405,10 +406,69 @@ def test_a_crossing_starts_as_far_as_it_is_the_same(change: str) -> None:
     assert any(name.startswith("layer4.1") for name in told.unused)
 
 
+def strided(architecture: Architecture, index: int) -> Architecture:
+    """The first block of a stage then has a projection that it did not have."""
+    stages = [replace(stage, stride=2) if place == index else stage for place, stage in enumerate(architecture.stages)]
+    return replace(architecture, stages=tuple(stages))
+
+
+@pytest.mark.parametrize("names", ["torchvision's", "ours"])
+def test_a_block_with_a_layer_that_the_file_lacks_starts_afresh_as_a_whole(names: str) -> None:
+    parent = small_swiftnet("swiftnet-rn18")
+    state = trained(ResNet(WIDTHS) if names == "torchvision's" else parent.build(CLASSES)).state_dict()
+    _, told = started(strided(parent, 0), state)
+    assert told.layers == ("stem.conv0", "stem.conv0_norm")
+    assert told.reason.startswith("the file has no stage0.block0.projection")
+
+
+def test_what_reads_layers_that_the_file_lacks_starts_afresh() -> None:
+    """A stem of two convolutions: what the second one gives is not what the file's first stage read."""
+    parent = small_swiftnet("swiftnet-rn18")
+    deep = replace(parent, stem=replace(parent.stem, convolutions=2))
+    _, told = started(deep, trained(ResNet(WIDTHS)).state_dict())
+    assert (told.layers, told.reason) == ((), "the file has no stem.conv1")
+
+
 def test_other_networks_take_nothing() -> None:
     _, told = started(space.load("erfnet"), trained(ResNet(WIDTHS)).state_dict())
     assert told.layers == ()
     assert told.reason == "there is no stem.conv0 here"
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "words"),
+    [
+        ("encoder.initial_block.bn.running_mean", None, "bn.running_mean of 16, got none"),
+        ("encoder.initial_block.bn.running_var", torch.zeros(2), "bn.running_var of 16, got one of 2"),
+        ("encoder.initial_block.conv.weight", torch.zeros(13), "conv.weight of any x 3 x any x any, got one of 13"),
+        ("encoder.initial_block.conv.bias", torch.zeros(()), "conv.bias of 13, got one of a single number"),
+        ("backbone.conv1.weight", torch.zeros(8, 1, 7, 7), "conv1.weight of any x 3 x any x any, got one of 8 x 1 x"),
+        ("backbone.bn1.running_mean", torch.zeros(3), "bn1.running_mean of 8, got one of 3"),
+        ("backbone.img_scale", torch.zeros(0), "got 0 means"),
+        ("backbone.img_std", torch.zeros(3), "deviations 0, 0, 0"),
+    ],
+)
+def test_right_names_with_wrong_tensors_are_refused_in_a_line(name: str, tensor: Tensor | None, words: str) -> None:
+    erfnet = name.startswith("encoder.")
+    theirs = ErfNet(20) if erfnet else SwiftNet(1, 255 * OURS_MEAN, 255 * OURS_STD)
+    state = {key: each for key, each in theirs.state_dict().items() if key != name}
+    state |= {} if tensor is None else {name: tensor}
+    with pytest.raises(UserError, match=re.escape(words)) as refused:
+        started(space.load("erfnet") if erfnet else small_swiftnet("swiftnet-rn18"), state, classes=19)
+    assert str(refused.value).startswith("file: expected ")
+
+
+@pytest.mark.parametrize("more", [8, 20])
+def test_the_last_class_of_other_heads_is_not_taken_for_void(more: int) -> None:
+    """Of ours never, and of the authors' only where there are the 20 of Cityscapes with void."""
+    architecture = scale_width(space.load("erfnet"), 0.25)
+    _, told = started(architecture, architecture.build(more).state_dict(), classes=more - 1)
+    assert told.fresh == ("head.logits", "auxiliary0.logits")
+    assert (
+        told.reason == f"head.logits.weight is of shape (4, {more - 1}, 2, 2), head.logits.weight of (4, {more}, 2, 2)"
+    )
+    theirs = SwiftNet(1, 255 * OURS_MEAN, 255 * OURS_STD, CLASSES + 1)
+    assert started(small_swiftnet("swiftnet-rn18"), theirs.state_dict())[1].fresh == ("head.logits",)
 
 
 def test_our_own_weights_start_another_number_of_classes() -> None:
