@@ -55,9 +55,10 @@ class Network(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming-normal convolutions, zero biases, identity normalisation."""
+        """Kaiming-normal convolutions, zero biases, identity normalisation; nothing where weights have no memory."""
         for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            # PyTorch draws for its "meta" device too, in Python, for which it loads its compiler first.
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

@@ -18,6 +18,8 @@ from space.channels import widths
 from space.scale import notches, parts, scale_width, with_part
 from space.stage import Stage
 
+pytestmark = pytest.mark.share(3)
+
 KINDS = blocks.names()
 OPENINGS = ("cat", "module", "block")
 

@@ -15,6 +15,8 @@ from space.axes import ranges
 from space.block import LAST
 from space.scale import parts, scale_width, with_part
 
+pytestmark = pytest.mark.share(3)
+
 KINDS = tuple(decoders.kinds())
 
 

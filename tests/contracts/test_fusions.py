@@ -12,6 +12,8 @@ from pruning.surgery import Cutter
 from space.axes import ranges
 from space.fusion import FUSIONS
 
+pytestmark = pytest.mark.share(3)
+
 
 @pytest.mark.parametrize("name", FUSIONS)
 def test_the_width_that_it_says_is_the_width_that_comes_out(name, draws) -> None:

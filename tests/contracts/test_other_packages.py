@@ -78,7 +78,7 @@ def test_they_are_carried_by_the_suite_of_our_own(tmp_path) -> None:
     install(tmp_path, "blocks", "toy", "toy_block")
     environment = install(tmp_path, "decoders", "toy-sum", "toy_decoder")
     suites = [f"tests/contracts/test_{name}.py" for name in ("parts", "blocks", "decoders")]
-    told = run(environment, "pytest", *suites, "-k", "toy] or toy-sum]", "-vv", "-p", "no:cacheprovider")
+    told = run(environment, "pytest", *suites, "-k", "toy] or toy-sum]", "-m", "", "-vv", "-p", "no:cacheprovider")
     for part, name in (("block", "toy"), ("decoder", "toy-sum")):
         for station, test in STATIONS[part].items():
             assert re.search(rf"{re.escape(test)}\[({part}-)?{name}\] PASSED", told), f"{station}: {told}"

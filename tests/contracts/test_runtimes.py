@@ -64,6 +64,7 @@ def imported_at_the_top(tree: ast.Module) -> Iterator[str]:
             yield str(statement.module)
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("target", targets())
 @pytest.mark.parametrize(("name", "size"), [("ndnet29-fcn32", (45, 84)), ("swiftnet-mnv2", (64, 96))])
 def test_labels_are_those_of_pytorch(target: Target, name: str, size: tuple[int, int], shallow: Shallow) -> None:
@@ -77,6 +78,7 @@ def test_labels_are_those_of_pytorch(target: Target, name: str, size: tuple[int,
     assert same_labels(logits_of(network, image), first.cpu(), tie_of(target)) >= 0.999
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("target", targets())
 def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Target, shallow: Shallow) -> None:
     runtime = ready(target)
@@ -92,6 +94,7 @@ def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Tar
     assert next(reference.parameters()).device.type == "cpu"
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("target", targets())
 def test_what_reads_graphs_gives_what_it_prepares_and_knows_nothing_of_networks(
     target: Target, shallow: Shallow

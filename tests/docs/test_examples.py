@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from nas.data import DataSpec, load
 from nas.latency.budget import Budget
 from nas.runs.certificate import read_certificate
 from nas.runs.folder import RunFolder
+from nas.study import load_study
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -50,6 +52,18 @@ def test_a_network_is_pruned_and_exported(tmp_path: Path) -> None:
     assert "100.000 % of the labels are the same" in told
 
 
+def test_the_study_on_own_images_is_the_one_that_its_yaml_says(
+    own_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default it is made, its data are looked at, and it is not searched, which takes minutes."""
+    monkeypatch.setattr(sys, "argv", ["own_images.py", str(own_images)])
+    study = runpy.run_path(str(EXAMPLES / "own_images.py"))["study"]
+    (tmp_path / "study.yaml").write_text(study.to_yaml())
+    assert load_study(tmp_path / "study.yaml") == study
+    assert len(load(study.data).train.images) == 8
+    assert set(study.search.seeds) <= set(space.published())
+
+
 @pytest.fixture
 def own_images(tmp_path: Path) -> Path:
     """A folder as the data set `folder` wants it: some drawn scenes under a list of classes."""
@@ -63,6 +77,7 @@ def own_images(tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
+@pytest.mark.slow
 def test_a_study_on_own_images(own_images: Path, tmp_path: Path) -> None:
     """A whole search on a real runtime, from its start to its end."""
     told = run("own_images.py", str(own_images), cwd=tmp_path)

@@ -79,6 +79,7 @@ def test_the_pages_show_commands_at_all() -> None:
     assert len({words[1] for page in PAGES for words in commands(page)}) >= 10
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
 def test_python_runs_and_gives_what_is_written_beside_it(page: Path) -> None:
     for block in blocks(page, "python"):

@@ -32,7 +32,7 @@ from space import Architecture
 from space.graph import Graph
 from space.network import Network
 
-pytestmark = pytest.mark.share(3)
+pytestmark = pytest.mark.share(6)
 
 SAMPLES = 2  # channels compared per layer, beside its first and its last
 

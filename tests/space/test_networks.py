@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import space
 from space import Architecture, UserError
 
-pytestmark = pytest.mark.share(3)
+pytestmark = pytest.mark.share(6)
 
 SIZES = [(64, 96), (45, 61), (33, 65), (50, 40)]
 

@@ -50,6 +50,7 @@ def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(n
         assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 10  # something is drawn
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(("budget", "verdict", "code"), [("1000ms p99", "PASS", 0), ("0.001ms", "FAIL", 3)])
 def test_a_budget_is_judged(nas, budget, verdict, code):
     answer = nas("measure", "ndnet29-fcn32", "--target", "null@cpu:1", "--input", "64x96", "--budget", budget)

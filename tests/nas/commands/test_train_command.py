@@ -54,6 +54,7 @@ def test_a_training_prints_every_epoch_and_leaves_a_network_that_can_be_used(nas
     assert trained.network(3)(torch.zeros(1, 3, 50, 70)).shape == (1, 3, 50, 70)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_to_the_same_weights(nas, small, pictures, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert nas(*words(small, pictures, whole, "--epochs", "3")).code == 0

@@ -38,7 +38,7 @@ def settled(network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", space.published())
-@pytest.mark.share(3)
+@pytest.mark.share(6)
 def test_every_published_network_exports_at_an_odd_size(name: str) -> None:
     network = settled(space.load(name).build(11))
     comparison = compare_onnx(network, onnx_bytes(network, (45, 84), labels=False), noise((45, 84)))

@@ -138,6 +138,7 @@ def test_an_interrupted_calibration_goes_on_and_its_table_is_kept() -> None:
     assert np.median(np.abs(errors)) < 0.3
 
 
+@pytest.mark.slow
 def test_what_was_disturbed_is_not_used_and_measured_again() -> None:
     draws = [calibration.draw(index, SIZE, 3).key for index in range(24)]
     meter = InventedMeter(disturbed=frozenset(draws[5:7]))
@@ -151,6 +152,7 @@ def test_what_was_disturbed_is_not_used_and_measured_again() -> None:
     assert (found.table.networks, found.flagged) == (24, 0)
 
 
+@pytest.mark.slow
 def test_another_device_has_another_table() -> None:
     meter = InventedMeter()
     calibration.measure_networks(meter, 24, nobody)

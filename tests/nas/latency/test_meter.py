@@ -148,6 +148,7 @@ def test_neither_outlives_the_other(living_meter: Meter, killed: str) -> None:
     assert not runs(worker)
 
 
+@pytest.mark.slow
 def test_each_measurement_has_a_process_of_its_own(living_meter: Meter) -> None:
     """What was measured before leaves nothing behind, for small networks take longer in memory that others left."""
 
@@ -205,6 +206,7 @@ def test_nothing_is_prepared_during_a_timing(onnx_meter: Meter, shallow: Callabl
     assert computed < 0.1
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_answer_is_ended_and_one_that_is_left_too() -> None:
     with Meter(parse_target("torch@cpu:1"), SIZE, 4, patience_seconds=0, limit_seconds=60) as meter:
         process = worker_id(meter)
@@ -244,6 +246,7 @@ exec env -i PATH="$PATH" XDG_CACHE_HOME="{tmp_path}/cache" FRAMEBUDGET_PYTHON="{
     return tmp_path
 
 
+@pytest.mark.slow
 def test_another_host_measures_over_ssh(host: Path, tmp_path: Path) -> None:
     architecture = space.load("ndnet29-fcn32")
     weights = tmp_path / "weights.safetensors"

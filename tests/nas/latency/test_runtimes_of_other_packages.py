@@ -84,6 +84,7 @@ def test_it_is_listed_behind_ours(site: Path) -> None:
     assert offers == "toy@cpu a toy"
 
 
+@pytest.mark.slow
 def test_it_is_measured_like_ours(site: Path) -> None:
     done = python(site, MEASURE)
     assert done.returncode == 0, done.stderr

@@ -226,6 +226,7 @@ def test_a_network_given_back_that_is_over_after_all_is_cut(network: Network) ->
     assert budget.admits(certify(finished.network))
 
 
+@pytest.mark.slow
 def test_channels_alone(network: Network, dataset: Dataset) -> None:
     budget = share_of(network, 0.75)  # layers take two thirds of the time to start, whatever their width
     pruned = pruner(Invented(), dataset, [], budget, PruningPlan(epochs=0, depth=False)).prune(network)
@@ -274,6 +275,7 @@ def test_a_network_inside_the_budget_is_given_back(network: Network, dataset: Da
     assert pruned.blocks_gone == 0
 
 
+@pytest.mark.slow
 def test_no_network_computes_outside_a_training_step_of_a_single_cut(
     network: Network, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

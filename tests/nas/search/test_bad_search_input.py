@@ -92,6 +92,7 @@ def test_what_was_refused_can_be_asked_again_corrected(nas: Nas, tmp_path: Path)
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_budget_that_was_refused_is_not_asked_again(nas: Nas, tmp_path: Path) -> None:
     file = tmp_path / "run" / "study.yaml"
     file.parent.mkdir()

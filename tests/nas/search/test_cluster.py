@@ -180,6 +180,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return answers
 
 
+@pytest.mark.slow
 def test_a_latency_table_is_the_one_that_the_timing_node_keeps(found: dict[str, Any]) -> None:
     assert found["made"]["networks"] == 20
     assert found["of the node"] == found["made"]
@@ -188,6 +189,7 @@ def test_a_latency_table_is_the_one_that_the_timing_node_keeps(found: dict[str, 
     assert "asks for 99 threads" in found["refused"]
 
 
+@pytest.mark.slow
 def test_a_cluster_of_invented_gpus(found: dict[str, Any]) -> None:
     assert found["workers"] == {"concurrent": 2, "threads": 2, "device": "cuda"}
     assert found["ready"] is None

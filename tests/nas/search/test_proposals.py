@@ -93,6 +93,7 @@ def test_the_plan_is_followed_and_every_candidate_is_inside_the_budget(tmp_path:
     assert {trial.architecture.key for trial in run.trials()} >= {trial.architecture.key for trial in given}
 
 
+@pytest.mark.slow
 def test_what_is_over_the_budget_is_written_down_and_not_given_out(tmp_path: Path, proposals: Propose) -> None:
     run = RunFolder.create(tmp_path / "run", study("0.3ms"))
     given = all_of(run, proposals(run, "0.3ms", random_trials=8, guided_trials=0))
@@ -102,6 +103,7 @@ def test_what_is_over_the_budget_is_written_down_and_not_given_out(tmp_path: Pat
     assert all(trial.latency.p50_milliseconds > 0.3 for trial in over)
 
 
+@pytest.mark.slow
 def test_a_continued_run_does_not_propose_again_what_it_has(tmp_path: Path, proposals: Propose) -> None:
     run = RunFolder.create(tmp_path / "run", study())
     source = proposals(run)
@@ -115,6 +117,7 @@ def test_a_continued_run_does_not_propose_again_what_it_has(tmp_path: Path, prop
     assert sum(trial.feasible for trial in run.trials()) == 8
 
 
+@pytest.mark.slow
 def test_another_budget_keeps_the_old_trials_and_plans_for_the_new_one(tmp_path: Path, proposals: Propose) -> None:
     run = RunFolder.create(tmp_path / "run", study())
     few = {"random_trials": 1, "guided_trials": 1}

@@ -113,6 +113,7 @@ def recorded(search: Search) -> Trial:
     return cut
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("tires", [False, True])
 def test_a_cut_that_is_over_when_measured_again_does_not_compete(
     tires: bool, search: Search, invented: Callable[[float], Latency]
@@ -125,6 +126,7 @@ def test_a_cut_that_is_over_when_measured_again_does_not_compete(
     assert [cut.name for cut in cuts(search, meter)] == found, "as it is known"
 
 
+@pytest.mark.slow
 def test_a_cut_that_is_over_on_a_busy_machine_is_timed_again(
     search: Search, invented: Callable[[float], Latency]
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_search_goes_on_past_what_cannot_be_timed(
     assert any(REASON in note for note in summarize(search.run).notes)
 
 
+@pytest.mark.slow
 def test_widths_that_cannot_be_timed_leave_the_others(
     invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:

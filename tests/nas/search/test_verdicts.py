@@ -128,6 +128,7 @@ def competing(
     return architectures, meter_of
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize(
     ("intervals", "winner", "verdict"),
     [

@@ -66,6 +66,7 @@ def same(one: Path, other: Path) -> bool:
     return losses[0] == losses[1] and all(torch.equal(left[name], right[name]) for name in left)
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("write", range(EPOCHS * WRITES))
 def test_killed_around_any_write_a_training_ends_the_same(
