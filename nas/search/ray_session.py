@@ -24,7 +24,7 @@ from nas.storage.scratch import scratch_folder
 from space.errors import UserError
 
 SOURCE = Path(__file__).parents[2]
-REFUSALS = (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError)  # what ray.init raises
+BUSY = "timed out"  # among Ray's words when its processes did not begin within a minute
 
 
 @contextlib.contextmanager
@@ -59,11 +59,11 @@ def own_ray(workers: Workers) -> Iterator[None]:
         )
         try:
             session.enter_context(ours)
-        except REFUSALS as error:
-            raise UserError(
-                f"Ray, which runs the trainings, does not start: {_words(error)}; make room in {folder.parent}, or set "
-                "TMPDIR to another folder"
-            ) from None
+        except Exception as error:  # of no kind that all of Ray's would have in common
+            advice = f"make room in {folder.parent}, or set TMPDIR to another folder"
+            if BUSY in str(error):
+                advice = "go on when the machine is less busy"
+            raise UserError(f"Ray, which runs the trainings, does not start: {_words(error)}; {advice}") from None
         yield
 
 
@@ -77,7 +77,7 @@ def joined_ray(address: str) -> Iterator[None]:
     with contextlib.ExitStack() as session:
         try:
             session.enter_context(_connected(address=found))
-        except REFUSALS as error:
+        except Exception as error:  # as above
             raise UserError(
                 f"--address: cannot join the Ray at {found}: {_words(error)}; this machine has to be a node "
                 "of it, with the same versions of Ray and Python: `ray start --address HOST:PORT`"

@@ -195,6 +195,7 @@ def test_a_missing_root_is_answered_with_what_it_should_hold(name: str, root: st
         load(DataSpec(name=name, root=str(empty)))
 
 
+@pytest.mark.share(4)
 @every_data_set
 def test_importing_it_loads_no_heavy_library(name: str) -> None:
     code = (

@@ -148,6 +148,7 @@ def test_a_runtime_tells_its_versions_or_what_to_install(name: str) -> None:
             runtimes.require(target)
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("name", runtimes.names())
 def test_finding_a_runtime_loads_no_heavy_library(name: str) -> None:
     code = (

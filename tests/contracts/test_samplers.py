@@ -186,6 +186,7 @@ print(*(name for name in ("optuna", "nas.surrogate.sampler", "nas.surrogate.gaus
     assert done.stdout.split() == ["optuna"]
 
 
+@pytest.mark.share(3)
 @every_sampler
 def test_finding_it_loads_no_optuna(name: str) -> None:
     code = f"import sys; from nas import samplers; print('{name}' in samplers.names(), 'optuna' in sys.modules)"

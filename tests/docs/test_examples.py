@@ -41,6 +41,7 @@ def test_every_example_is_run_here() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {"prune_and_export.py", "own_images.py"}
 
 
+@pytest.mark.slow
 def test_a_network_is_pruned_and_exported(tmp_path: Path) -> None:
     told = run("prune_and_export.py", "null@cpu:1", cwd=tmp_path)
     whole, pruned = (float(ms) for ms in re.findall(r"^(?:whole|pruned): +(\d+\.\d+) ms", told, re.M))

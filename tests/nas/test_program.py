@@ -140,6 +140,7 @@ def test_a_killed_measuring_process_is_told(measuring: subprocess.Popen[str]) ->
     assert "Traceback" not in said
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("module", ["nas.commands", "numpy", "torch._utils", "torch.nn"])
 def test_ctrl_c_while_libraries_load(module: str, tmp_path: Path) -> None:
     """Before the program's first line it is Python that answers."""
@@ -205,6 +206,7 @@ def test_output_that_cannot_be_written_is_told() -> None:
     )
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_names_are_shown_on_every_terminal(encoding: str) -> None:
     done = nas("show", "歩行者-Straße", PYTHONIOENCODING=encoding)

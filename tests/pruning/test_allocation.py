@@ -264,6 +264,7 @@ def test_the_lowest_budget_leaves_one_channel_per_group(small: Cutter) -> None:
     assert found.architecture == least
 
 
+@pytest.mark.slow
 def test_the_same_question_has_the_same_answer(cutter: Cutter) -> None:
     budget = share_of(cutter, lanes, 0.6)
     ask = {"estimate": lanes, "measure": measured(lanes), "budget_milliseconds": budget}

@@ -222,6 +222,7 @@ def rates() -> Architecture:
     return replace(whole, stages=(*whole.stages[:3], last, whole.stages[4]), activation="prelu")
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("make", [lambda: space.load("rdrnet-s-simple"), rates], ids=["simple", "dilated"])
 def test_what_runs_computes_what_was_trained(make: Callable[[], Architecture]) -> None:
     torch.manual_seed(0)
@@ -236,6 +237,7 @@ def test_what_runs_computes_what_was_trained(make: Callable[[], Architecture]) -
         assert float((runs(image) - wanted).abs().max()) < 1e-9 * float(wanted.abs().max())
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("classes", [19, 11])
 @pytest.mark.parametrize("auxiliary", [False, True])
 @pytest.mark.parametrize(

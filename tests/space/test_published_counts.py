@@ -129,6 +129,7 @@ def test_published_parameters(name: str, classes: int, inference: int, training:
     assert space.parameters(architecture, classes, auxiliary=True) == training
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize(("name", "classes", "inference", "training"), PARAMETERS[::2])
 def test_the_real_module_has_as_many_parameters(name: str, classes: int, inference: int, training: int) -> None:
     architecture = space.load(name)

@@ -79,6 +79,7 @@ def test_draws_hold_every_option_of_every_discrete_trait(draws: list[Architectur
         assert min(counts.values()) >= fewest, axis
 
 
+@pytest.mark.slow
 def test_draws_reach_from_tiny_to_huge(draws: list[Architecture]) -> None:
     counts = sorted(space.parameters(draw, 19) for draw in draws[:400])
     assert counts[0] < 100_000
@@ -102,6 +103,7 @@ def test_random_architectures_replay(draws: list[Architecture]) -> None:
         assert replay(draw, Space()) == draw
 
 
+@pytest.mark.slow
 def test_re_parameterised_draws_have_something_that_is(draws: list[Architecture]) -> None:
     for draw in draws[:300]:
         graph = replace(draw, rep=draw.has_plain_convolutions and draw.levels == 1, stem=unbiased(draw)).graph(1)

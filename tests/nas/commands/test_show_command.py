@@ -41,6 +41,7 @@ def test_without_all_only_convolutions_have_their_own_lines(nas):
     assert "3x1 dilated 16" in answer.out
 
 
+@pytest.mark.slow
 def test_latency_is_measured_for_the_whole_and_shared_by_the_layers(nas, small):
     answer = nas("show", small, "--input", "64x96", "--latency", "--target", "null@cpu:1")
     assert answer.code == 0, answer.err

@@ -146,6 +146,7 @@ def test_the_certificate_says_whether_the_budget_is_met(winner, dataset, budget,
     assert strict.parse(strict.dump(certificate), Certificate, "certificate") == certificate
 
 
+@pytest.mark.slow
 def test_a_measurement_that_fails_leaves_what_was_there(trained, dataset, tmp_path):
     architecture, weights = load_winner(trained)
     (tmp_path / "winner").mkdir()

@@ -51,6 +51,7 @@ def test_every_class_occurs_and_none_is_everything() -> None:
     assert shares.max() < 0.55
 
 
+@pytest.mark.slow
 def test_colour_alone_does_not_tell_the_classes() -> None:
     """The best guess from a pixel's colour, learned from 20 scenes, is often wrong in 10 others."""
     votes = np.zeros((16**3, 12))

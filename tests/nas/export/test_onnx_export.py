@@ -136,6 +136,7 @@ def test_shrinking_is_pooling_or_a_product_in_the_graph(
     assert ("Resize" in {node.op_type for node in onnx.load_from_string(data).graph.node}) == resized
 
 
+@pytest.mark.slow
 def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
     class Antialiased(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:

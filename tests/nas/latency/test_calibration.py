@@ -190,6 +190,7 @@ def test_a_line_that_is_no_sample_is_not_used(tmp_path: Path) -> None:
     assert [sample.index for sample in calibration.read_samples(meter)] == [0, 2, 4, 6, 7]
 
 
+@pytest.mark.slow
 def test_draws_repeat_and_spread() -> None:
     drawn = [calibration.draw(index, SIZE, 3) for index in range(30)]
     assert drawn == [calibration.draw(index, SIZE, 3) for index in range(30)]

@@ -80,6 +80,7 @@ def test_a_few_measurements_correct_a_table(table: LatencyTable) -> None:
     assert error(estimates, networks) < error(without, networks)
 
 
+@pytest.mark.slow
 def test_disturbed_measurements_mislead_less() -> None:
     networks = drawn(3, 20)
     trusting, wary = Estimates(SIZE, CLASSES), Estimates(SIZE, CLASSES)

@@ -162,6 +162,7 @@ def test_each_measurement_has_a_process_of_its_own(living_meter: Meter) -> None:
     assert abs(pages() - before) < 128  # half a megabyte; the measurement takes some fifty
 
 
+@pytest.mark.slow
 def test_networks_that_take_turns_have_a_process_each(living_meter: Meter) -> None:
     worker, seen = worker_id(living_meter), set[int]()
     names = ["ndnet29-fcn32", "ndnet45-fcn32", "ndnet61-fcn32"]
@@ -191,6 +192,7 @@ def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:
     assert done.is_set()
 
 
+@pytest.mark.slow
 def test_nothing_is_prepared_during_a_timing(onnx_meter: Meter, shallow: Callable[[str], Architecture]) -> None:
     def seconds(process: int) -> float:
         user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]

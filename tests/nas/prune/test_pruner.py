@@ -174,6 +174,7 @@ def test_a_cut_that_finds_none_lower_is_kept(network: Network) -> None:
     assert budget.admits(Invented().measure(pruned.network.architecture))
 
 
+@pytest.mark.slow
 def test_what_is_over_the_budget_when_it_is_finished_is_cut_lower(network: Network, dataset: Dataset) -> None:
     said: list[str] = []
     budget = share_of(network, 0.7)

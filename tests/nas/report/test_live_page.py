@@ -16,6 +16,7 @@ from nas.search.live_report import live_report
 PATIENCE_SECONDS = 60.0
 
 
+@pytest.mark.slow
 def test_it_is_written_between_timings_and_holds_none_of_them_up(
     full: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

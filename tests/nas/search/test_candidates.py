@@ -53,6 +53,7 @@ def test_what_no_width_brings_inside_is_not_compared(table: LatencyTable) -> Non
     assert free.facts(every[0]) == {}
 
 
+@pytest.mark.slow
 def test_a_sampler_knows_that_wide_ones_score_well(table: LatencyTable) -> None:
     """Nothing but the width that fills the budget says which are good: among hundreds, wide ones are proposed."""
     width_of = widths_of(Budget.parse("6ms"), CLASSES, table)

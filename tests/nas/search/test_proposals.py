@@ -130,12 +130,14 @@ def test_another_budget_keeps_the_old_trials_and_plans_for_the_new_one(tmp_path:
     assert all(trial.feasible == (trial.latency.p50_milliseconds <= 5) for trial in run.trials())
 
 
+@pytest.mark.slow
 def test_a_budget_that_no_draw_can_meet_ends_with_the_lowest_latency_seen(tmp_path: Path, proposals: Propose) -> None:
     run = RunFolder.create(tmp_path / "run", study("0.05ms"))
     with pytest.raises(BudgetError, match=r"the lowest took 0\.\d+ ms"):
         all_of(run, proposals(run, "0.05ms", seeds=()))
 
 
+@pytest.mark.slow
 def test_narrow_ranges_bind_what_is_asked_before_them(
     tmp_path: Path, invented: Invented, search_of: Callable[[RunFolder], Search]
 ) -> None:
@@ -223,6 +225,7 @@ def enter(sampler: Sampler[Architecture], candidates: int, outcome: Callable[[bo
 LEARNS = pytest.mark.parametrize(("kind", "told", "draws"), [("tpe", 60, 40), ("surrogate", 16, 6)])
 
 
+@pytest.mark.share(2)
 @LEARNS
 def test_the_sampler_learns_what_violates_the_budget(kind: str, told: int, draws: int) -> None:
     sampler = sampler_of(Space(ranges=searched(), size=SIZE), kind=kind, startup=1, seed=0)
@@ -231,6 +234,7 @@ def test_the_sampler_learns_what_violates_the_budget(kind: str, told: int, draws
     assert shares(sampler, draws) < 0.17, "a third of random draws are FPL"
 
 
+@pytest.mark.share(2)
 @LEARNS
 def test_the_sampler_prefers_what_scored_well(kind: str, told: int, draws: int) -> None:
     sampler = sampler_of(Space(ranges=searched(), size=SIZE), kind=kind, startup=1, seed=0)

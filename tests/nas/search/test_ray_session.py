@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from nas.search import configured_ray, ray_session
+from nas.search.search import Workers
+from space.errors import UserError
+
 LISTENING = "0A"  # include/net/tcp_states.h
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
@@ -102,3 +106,24 @@ def test_it_is_ours_alone_and_ends_with_a_killed_owner(session: tuple[subprocess
         time.sleep(0.1)
     assert [each for each in processes[1:] if alive(each)] == []
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("The current node timed out during startup. This could happen because", "go on when the machine is less busy"),
+        ("no space left for sockets", "make room in "),
+    ],
+)
+def test_one_that_does_not_start_is_told_in_a_line(said: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises bare exceptions too. A machine so busy cannot be had at will, so what Ray does there is pretended."""
+
+    def refuse(**options: object) -> None:
+        raise Exception(said)
+
+    monkeypatch.setattr(configured_ray.ray, "init", refuse)
+    with (
+        pytest.raises(UserError, match=f"does not start: {said}.*; {advice}"),
+        ray_session.own_ray(Workers(concurrent=1, threads=1, device="cpu")),
+    ):
+        pass

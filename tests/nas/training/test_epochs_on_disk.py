@@ -93,6 +93,7 @@ def test_killed_around_any_write_a_training_ends_the_same(
     assert same(tmp_path, whole)
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("file", [CHECKPOINT, PROGRESS])
 @pytest.mark.parametrize("damage", ["cut", "overwritten", "one bit", "empty"])
 def test_a_damaged_file_means_starting_anew_and_the_same_end(

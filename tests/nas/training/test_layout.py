@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 STEP = """
 import torch
 import space
@@ -19,6 +21,7 @@ print(layout)
 """
 
 
+@pytest.mark.slow
 def test_a_training_step_of_a_very_narrow_network_does_not_crash() -> None:
     done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"code {done.returncode}: {done.stderr}"

@@ -120,6 +120,7 @@ def test_it_learns(architecture, dataset) -> None:
         trainer.run_epoch()
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize(
     "change",
     [
@@ -141,6 +142,7 @@ def test_a_saved_and_restored_training_ends_with_the_same_bits(architecture, dat
     assert same(whole.weights(), second.weights())
 
 
+@pytest.mark.slow
 def test_another_process_goes_on_with_the_same_bits(straight, architecture, dataset, tmp_path) -> None:
     train(Trainer(architecture, dataset, RECIPE, threads=1), 2).save(tmp_path / "checkpoint.pt")
     (tmp_path / "architecture.yaml").write_text(architecture.to_yaml())
