@@ -19,10 +19,12 @@ from nas.data.loader import dali_works
 from nas.host.cores import usable_cores
 from nas.latency import Meter, default_target, parse_target
 from nas.latency.budget import unsettled
+from nas.latency.estimates.shipped import shipped_table
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
 from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
+from nas.latency.record import Latency
 from nas.runs.beginning import hold_to_beginning
 from nas.runs.certificate import Certificate
 from nas.runs.data_seen import hold_to_data
@@ -42,7 +44,7 @@ from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
 from nas.search.remembered import RememberedTiming
 from nas.search.search import Candidate, Search
-from nas.search.timing import CertifierOf, TimingOf, local_timing
+from nas.search.timing import CertifierOf, Timing, TimingOf, local_timing
 from nas.search.training import candidates, train
 from space.errors import BudgetError, UnmeasuredError, UserError
 from space.scale import NARROWEST, scale_width
@@ -79,9 +81,8 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             for reason in timing.left_out():
                 asked.console.step(f"note    {reason}")
             new = not run.trials()
-            if new:
-                _require_reachable(asked, timing)
-            table = hold_to_table(run, timing.kept_table)
+            measured = _require_reachable(asked, timing) if new else []
+            table = hold_to_table(run, functools.partial(_table_of, asked, timing, measured))
             _measure_published(asked, timing, table)
             if new:
                 _say_if_too_large(asked, timing)
@@ -129,9 +130,10 @@ def _resources_here() -> Resources:
     return {"CPU": usable_cores(), "GPU": torch.cuda.device_count() if training_device() == "cuda" else 0}
 
 
-def _require_reachable(search: Search, meter: Measures) -> None:
-    """Say that a budget cannot be met before anything is trained. Latencies that a busy machine gave say no such thing:
-    they are taken once more, and if that does not help it is the machine that is refused, not the budget.
+def _require_reachable(search: Search, meter: Measures) -> list[Latency]:
+    """Say that a budget cannot be met before anything is trained, or what the narrowest networks take. Latencies that a
+    busy machine gave say no such thing: they are taken once more, and if that does not help it is the machine that is
+    refused, not the budget.
 
     Raises: BudgetError with the lowest latency reached.
     """
@@ -143,7 +145,7 @@ def _require_reachable(search: Search, meter: Measures) -> None:
         found = time_each(meter, smallest, within=search.quick)
         latencies = [each for each in found if not isinstance(each, UnmeasuredError)]
         if not latencies:
-            return  # candidates will tell
+            return []  # candidates will tell
         lowest = min(latencies, key=lambda latency: latency.milliseconds(budget.statistic))
         milliseconds = lowest.milliseconds(budget.statistic)
         if all(budget.refutes(latency) for latency in latencies):
@@ -152,12 +154,28 @@ def _require_reachable(search: Search, meter: Measures) -> None:
                 f"take {milliseconds:.2f} ms here; raise the budget or lower the input size"
             )
         if any(budget.verdict(each) != "FAIL" and (budget.admits(each) or not each.flagged) for each in latencies):
-            return
+            return latencies
     disturbed = lowest if lowest.flagged else next(latency for latency in latencies if latency.flagged)
     raise BudgetError(
         f"expected a machine quiet enough to tell whether {search.target} can meet {budget}; the narrowest networks of "
         f"the space took {milliseconds:.2f} ms, but {unsettled(disturbed)}"
     )
+
+
+def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> LatencyTable | None:
+    """The latency table that is kept of the device; else the one that comes with the package, made for the device by
+    what the reference network took beside those that were `measured`. None where there is neither, and for a search in
+    several precisions, since a table is of one.
+    """
+    table = timing.kept_table()
+    if table is None and measured and not search.study.precisions:
+        table = shipped_table(search.target, search.study.data.size, measured[0].reference_milliseconds)
+        if table is not None:
+            search.console.step(
+                f"note    estimates begin with a table that comes with the package, {table.error:.0%} off on average; "
+                "`nas measure --calibrate` makes one of this device"
+            )
+    return table
 
 
 def _measure_published(search: Search, meter: Measures, table: LatencyTable | None) -> None:

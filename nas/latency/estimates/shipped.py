@@ -1,0 +1,61 @@
+"""Latency tables that come with the package, for runtimes whose layers cost much the same on all CPUs of a kind.
+
+A price is kept as a share of what the reference network takes, which is measured on every device. At another input size
+a layer and the reference grow alike. How far off that is on devices, sizes and threads other than those that the prices
+were found on is the table's `error`; what is measured in a run corrects it (`nas.latency.estimates.estimator`).
+`studies/latency/shipped.py` makes the files in `tables/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.target import Target
+from nas.storage.files import read_text
+from space import strict
+
+TABLES = Path(__file__).with_name("tables")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharesOfReference:
+    """Prices of work in fp32 on CPUs, as shares of the latency of the reference network at one input size."""
+
+    height: int
+    width: int
+    """Of the images at which the reference takes 1."""
+    of_quantity: Mapping[str, float]
+    """As `LatencyTable.milliseconds`."""
+    of_unit: Mapping[str, float]
+    """As `LatencyTable.unit_milliseconds`."""
+    networks: int
+    """How many measured ones they were found from."""
+    error: float
+    """Mean absolute error where nothing has been measured yet, as a share of the latency."""
+    source: str
+    """Where and how they were measured."""
+
+
+def shipped_table(target: Target, size: tuple[int, int], reference_milliseconds: float) -> LatencyTable | None:
+    """A table for input `size` (height, width) of a device whose reference network takes so long there; None where none
+    comes with the package for such a target.
+    """
+    file = TABLES / f"{target.runtime}.yaml"
+    if target.on_cuda or target.precision != "fp32" or not file.is_file():
+        return None
+    known = strict.parse(read_text(file, "a latency table of this package"), SharesOfReference, str(file))
+    scale = reference_milliseconds * known.height * known.width / (size[0] * size[1])
+    return LatencyTable(
+        target=str(target),
+        height=size[0],
+        width=size[1],
+        milliseconds={quantity: share * scale for quantity, share in known.of_quantity.items()},
+        unit_milliseconds={unit: share * scale for unit, share in known.of_unit.items()},
+        networks=known.networks,
+        seconds=0.0,
+        error=known.error,
+        environment={"measured": known.source},
+    )
