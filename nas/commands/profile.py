@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from nas.study import Study
 
 EPILOG = """\
-Networks are estimated from the device's latency table. Where there is none for this input size yet, one is made first:
+Networks are estimated from the device's latency table. Where there is none for this input size yet, the one that comes
+with the package for the target is taken. Where that has none either, or --networks asks for it, one is made first:
 random networks are measured, some three seconds each, once per device; `nas measure --calibrate` makes a better one.
 
 examples:
@@ -22,6 +23,7 @@ examples:
   nas profile --budget 100fps --input 360x480 --samples 2000
   nas profile studies/camvid/study.yaml --target onnxruntime@cpu:1"""
 NETWORKS = 150  # measured for a table when there is none
+SMALL = "ndnet45-fcn32"  # timed to learn what the reference takes on a device without a table
 MOST_KNOBS = 10
 
 
@@ -40,9 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--networks",
         type=common.whole_number,
-        default=NETWORKS,
         metavar="N",
-        help=f"to measure where no table is (default {NETWORKS})",
+        help=f"to measure where the device has no table (default {NETWORKS}, or none where one comes with the package)",
     )
 
 
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
 
     if options.samples < 1:
         raise UserError(f"--samples: expected at least 1, got {options.samples}")
-    if options.networks < calibration.FEWEST:
+    if options.networks is not None and options.networks < calibration.FEWEST:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {options.networks}")
     patience_seconds = common.patience(options)
     study = _study(options)
@@ -74,11 +75,7 @@ def run(options: argparse.Namespace) -> None:
         f"{budget} on {target} at {study.data.size[0]}x{study.data.size[1]}, {dataset.num_classes} classes", flush=True
     )
     with Meter(target, study.data.size, dataset.num_classes, patience_seconds=patience_seconds) as meter:
-        table = calibration.kept_table(meter) or _make_table(meter, options.networks)
-    print(
-        f"estimated from a latency table: fitted to {table.networks} measured networks, {table.error:.1%} off on "
-        "average on networks left out of a fit"
-    )
+        table = _table(meter, options.networks)
     allows = limits_of(study, dataset.num_classes)
     estimate = partial(table.estimate, num_classes=dataset.num_classes)
     reachability = explore(study, estimate, samples=options.samples, seed=options.seed, allows=allows)
@@ -92,12 +89,40 @@ def run(options: argparse.Namespace) -> None:
     print(_forecast(study, reachability, table, len(dataset.train), dataset.num_classes))
 
 
-def _make_table(meter: Meter, networks: int) -> LatencyTable:
-    from nas.latency.estimates import calibration
+def _table(meter: Meter, networks: int | None) -> LatencyTable:
+    """The device's own, the one that comes with the package, or a new one from `networks` measured ones; said where it
+    is from and how good it is.
+    """
+    from dataclasses import replace
+    from time import monotonic
 
-    print(f"no latency table of this device at this size yet: measuring {networks} random networks", flush=True)
-    calibration.measure_networks(meter, networks, common.progress)
-    return calibration.calibrate(meter).table
+    import space
+    from nas.latency.estimates import calibration
+    from nas.latency.estimates.shipped import shipped_table
+
+    table = calibration.kept_table(meter)
+    if table is None and networks is None and shipped_table(meter.target, meter.size, 1.0) is not None:
+        small, within = space.load(SMALL), calibration.SAMPLES_WITHIN
+        reference = meter.measure(small, within=within).reference_milliseconds
+        begun = monotonic()
+        meter.measure(small, within=within)  # without what is prepared once
+        table = shipped_table(meter.target, meter.size, reference)
+        assert table is not None, "there was one"
+        print(
+            f"estimated from a latency table that comes with the package: {table.error:.1%} off on average on other "
+            f"sizes and threads; --networks {NETWORKS} makes one of this device"
+        )
+        return replace(table, seconds=monotonic() - begun)
+    if table is None:
+        networks = networks or NETWORKS
+        print(f"no latency table of this device at this size yet: measuring {networks} random networks", flush=True)
+        calibration.measure_networks(meter, networks, common.progress)
+        table = calibration.calibrate(meter).table
+    print(
+        f"estimated from a latency table: fitted to {table.networks} measured networks, {table.error:.1%} off on "
+        "average on networks left out of a fit"
+    )
+    return table
 
 
 def _study(options: argparse.Namespace) -> Study:

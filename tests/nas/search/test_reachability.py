@@ -146,6 +146,15 @@ def test_the_command_makes_a_table_where_there_is_none_and_reads_it_after(
     assert "no latency table" not in again.out
 
 
+@pytest.mark.slow
+def test_the_command_begins_with_the_table_that_comes_with_the_package(nas: Callable[..., Any]) -> None:
+    answer = nas("profile", "--budget", "10ms", "--target", "onnxruntime@cpu:1", "--input", "96x128", "--samples", "50")
+    assert answer.code == 0, answer.err
+    assert "from a latency table that comes with the package: 6.9% off on average" in answer.out
+    assert "measuring" not in answer.out.partition("forecast")[0]
+    assert re.search(r"ndnet29-fcn32 +\d+\.\d\d +\d+\.\d\d +inside", answer.out)
+
+
 def test_a_timed_step_has_all_that_training_has() -> None:
     from torch.nn.modules.module import register_module_forward_hook
 
