@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from nas import __version__
+
 TYPE_CHECKING = False  # of `typing`, which would be imported before anything is answered
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +86,7 @@ def _run(given: Sequence[str], chosen: str) -> str | None:
         description="The most accurate real-time segmentation network that your device runs within your frame budget.",
         epilog="example: nas search --budget 10ms",
     )
+    parser.add_argument("--version", action="version", version=f"nas (framebudget) {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, purpose in COMMANDS.items():
         subparser = commands.add_parser(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -312,3 +313,7 @@ def test_a_long_folder_for_temporary_files_is_told_first(tmp_path: Path) -> None
     done = nas("search", "--budget", "10ms", "--out", str(tmp_path / "run"), TMPDIR=str(long))
     assert "set TMPDIR to a shorter one" in refusal(done)
     assert not (tmp_path / "run").exists()
+
+
+def test_it_tells_its_version(nas) -> None:
+    assert nas("--version").done().out == f"nas (framebudget) {version('framebudget')}\n"
