@@ -34,7 +34,8 @@ def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: 
     in the folder has `begun`, they must be those that are kept there, which are taken where none is given; where
     something is `trained` already, there must be some.
 
-    Raises: UserError when the file cannot be read, or is another than it was begun with.
+    Raises: UserError when the file cannot be read, when no network can start from it, and when it is another than the
+    one it was begun with.
     """
     if not begun:
         for name in (RECORD, TENSORS):
@@ -47,7 +48,7 @@ def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: 
     file = expanded(given)
     if kept is not None and not file.is_file():
         return kept
-    from nas.training.pretrained import read_tensors
+    from nas.training.pretrained import read_tensors, require_known_names
     from nas.training.weights import save_weights
 
     tensors = None if kept else read_tensors(file)  # which says what a file is that cannot be read
@@ -61,6 +62,7 @@ def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: 
             )
         return kept
     assert tensors is not None, "they were read"
+    require_known_names(tensors, file)
     save_weights(folder / TENSORS, tensors, {"file": found.file, "sha256_of_file": found.sha256})
     write_text(folder / RECORD, strict.dump(found))
     return found

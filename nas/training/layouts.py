@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -12,6 +13,9 @@ from space import Architecture
 
 Row = Mapping[str, str]
 """The layers of one block: ours, and the same one in the file."""
+Kind = Literal["resnet", "mobilenet", "swiftnet", "erfnet", "ours"]
+ERFNET = "encoder.initial_block.conv.weight"
+ERFNET_PREFIXES = ("", "features.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,21 +43,34 @@ def block_of(layer: str) -> str:
     return layer if found is None else found[0]
 
 
+def kind_of(tensors: Mapping[str, Tensor]) -> Kind | None:
+    """Whose names those in a file are; None for unknown ones."""
+    if "conv1.weight" in tensors and "layer1.0.conv1.weight" in tensors:
+        return "resnet"
+    if "backbone.conv1.weight" in tensors:
+        return "swiftnet"
+    if "features.0.0.weight" in tensors and any(name.startswith("features.1.conv.") for name in tensors):
+        return "mobilenet"
+    if any(f"{prefix}{ERFNET}" in tensors for prefix in ERFNET_PREFIXES):
+        return "erfnet"
+    return "ours" if any(name.startswith("stem.") for name in tensors) else None
+
+
 def layout_of(
     tensors: Mapping[str, Tensor], architecture: Architecture, expected: Mapping[str, Tensor]
 ) -> Layout | None:
     """The layout that the names in a file are of; None for unknown ones. `expected` has the tensors of ours."""
-    if "conv1.weight" in tensors and "layer1.0.conv1.weight" in tensors:
-        return Layout(rows=(*_resnet(tensors, architecture, ""),), first="conv1")
-    if "backbone.conv1.weight" in tensors:
-        return _swiftnet(tensors, architecture, expected)
-    if "features.0.0.weight" in tensors and any(name.startswith("features.1.conv.") for name in tensors):
-        return Layout(rows=(*_mobilenet(architecture),), first="features.0.0")
-    for prefix in ("", "features."):
-        if f"{prefix}encoder.initial_block.conv.weight" in tensors:
-            return _erfnet(architecture, prefix)
-    if any(name.startswith("stem.") for name in tensors):
-        return _own(expected)
+    match kind_of(tensors):
+        case "resnet":
+            return Layout(rows=(*_resnet(tensors, architecture, ""),), first="conv1")
+        case "swiftnet":
+            return _swiftnet(tensors, architecture, expected)
+        case "mobilenet":
+            return Layout(rows=(*_mobilenet(architecture),), first="features.0.0")
+        case "erfnet":
+            return _erfnet(architecture, next(each for each in ERFNET_PREFIXES if f"{each}{ERFNET}" in tensors))
+        case "ours":
+            return _own(expected)
     return None
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data import MEAN, STD
-from nas.training.layouts import Layout, Row, block_of, layout_of
+from nas.training.layouts import Layout, Row, block_of, kind_of, layout_of
 from nas.training.weights import load_weights
 from space import Architecture
 from space.errors import UserError
@@ -94,6 +94,18 @@ def _read_saved(file: Path) -> Mapping[str, object]:
     return state
 
 
+def require_known_names(tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """That a network can start from tensors of such names; `source` names the file.
+
+    Raises: UserError when they are of none of the networks that are known.
+    """
+    if kind_of(tensors) is None:
+        raise UserError(
+            f"{source}: expected the names of torchvision's ResNet-18 or MobileNetV2, of ERFNet's or SwiftNet's "
+            f"authors, or of `nas train`, got {', '.join(list(tensors)[:3])}; rename the tensors"
+        )
+
+
 def start_from(network: nn.Module, architecture: Architecture, tensors: Mapping[str, Tensor], source: str) -> Started:
     """Copy what `architecture` has in common with the network of `tensors` into `network`, built of it with its
     auxiliary heads. Where the file's network reads images otherwise normalised, that is folded into its first layer.
@@ -104,12 +116,9 @@ def start_from(network: nn.Module, architecture: Architecture, tensors: Mapping[
     an image of three colours; `source` names the file.
     """
     expected = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith(COUNTER)}
+    require_known_names(tensors, source)
     layout = layout_of(tensors, architecture, expected)
-    if layout is None:
-        raise UserError(
-            f"{source}: expected the names of torchvision's ResNet-18 or MobileNetV2, of ERFNet's or SwiftNet's "
-            f"authors, or of `nas train`, got {', '.join(list(tensors)[:3])}; rename the tensors"
-        )
+    assert layout is not None, "the names are known"
     given = dict(tensors)
     if layout.mean is not None and layout.std is not None:
         given |= _read_as_ours(given, layout.first, layout.mean, layout.std, layout.pooled_norm, source)

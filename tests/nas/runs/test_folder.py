@@ -107,3 +107,14 @@ def test_what_was_asked_is_withdrawn_only_while_nothing_was_found_out(run: RunFo
     assert {file.name for file in run.root.iterdir()} >= {"init.yaml", "init.safetensors"}
     run.withdraw()
     assert list(run.root.iterdir()) == []
+
+
+def test_weights_that_no_network_can_start_from_are_refused_before_anything_is_kept(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    init = tmp_path / "init.pth"
+    torch.save({"nobody.weight": torch.zeros(1)}, init)
+    before = list(run.root.iterdir())
+    with pytest.raises(UserError, match="rename the tensors"):
+        hold_to_beginning(run.root, str(init), begun=False, trained=False)
+    assert list(run.root.iterdir()) == before
