@@ -209,7 +209,7 @@ def test_first_weights_are_compared_by_what_they_are_and_not_by_where_they_lie(
     for place, value in (("here", 1.0), ("elsewhere", 1.0), ("others", 2.0)):
         files[place] = tmp_path / place / "w.pth"
         files[place].parent.mkdir()
-        torch.save({"a": torch.tensor([value])}, files[place])
+        torch.save({"stem.weight": torch.tensor([value])}, files[place])
     hold_to_beginning(source.root, str(files["here"]), begun=True, trained=False)
     for place, file in (*files.items(), ("none", None)):
         init = None if file is None else str(file)
