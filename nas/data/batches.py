@@ -81,6 +81,19 @@ class Batches(Iterator["Batch"]):
         self._room.release()
         return made.batch
 
+    def made_already(self) -> Batch | None:
+        """Inside `ahead`: the next batch, where it is made and nobody has to wait; else None, and after the last."""
+        assert self._made is not None, "inside `ahead`"
+        try:
+            made = self._made.get_nowait()
+        except queue.Empty:
+            return None
+        if made.batch is None:
+            self._made.put(made)  # the last that is made: for `__next__`
+            return None
+        self._room.release()
+        return made.batch
+
     @contextlib.contextmanager
     def ahead(self, guard: Guard) -> Iterator[None]:
         """Batches are made in a thread, up to AHEAD before they are asked for, each inside a `guard()`.

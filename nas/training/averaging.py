@@ -18,12 +18,13 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def mean(averages: Sequence[Tensor], latest: Sequence[Tensor], steps: Tensor | int) -> None:
-        share = min(decay, (1 + int(steps)) / (MOST_RECENT + int(steps)))
-        for average, current in zip(averages, latest, strict=True):
-            if average.is_floating_point():
-                average.lerp_(current, 1 - share)
-            else:  # how many batches a batch norm has seen
-                average.copy_(current)
+    def mean(averages: Sequence[Tensor], latest: Sequence[Tensor], _: Tensor | int) -> None:
+        steps = int(average.n_averaged)  # on the CPU: what is passed on is on the device, and would be waited for
+        share = min(decay, (1 + steps) / (MOST_RECENT + steps))
+        if averages[0].is_floating_point():  # it is asked for tensors of each type by themselves
+            torch._foreach_lerp_(list(averages), list(latest), 1 - share)
+        else:  # how many batches a batch norm has seen
+            torch._foreach_copy_(list(averages), list(latest))
 
-    return AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
+    return average

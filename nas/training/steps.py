@@ -21,8 +21,16 @@ def uncounted(images: int) -> None:
     """A Count where nobody wants to know."""
 
 
-def guarded(batches: Iterable[Item], guard: Guard) -> Generator[Item, None, None]:
-    """The batches, each inside a `guard()` of its own until the next one is asked for.
+def settled() -> None:
+    """For `guarded`, where nothing is under way any more when the next batch is asked for."""
+
+
+def guarded(
+    batches: Iterable[Item], guard: Guard, *, together: int = 1, settle: Callable[[], None] = settled
+) -> Generator[Item, None, None]:
+    """The batches, each inside a `guard()` of its own until the next one is asked for. Up to `together` of a loader are
+    worked on inside one guard, as long as none has to be waited for: a guard that was held meanwhile might be what the
+    next one waits for. `settle()` waits for what is queued on a GPU, before a guard is left.
 
     Those of a loader are made ahead by a thread, each inside a `guard()` of its own too, and waited for outside. Others
     are fetched inside the guard that they are worked on in: decoding images disturbs a latency measurement as well. A
@@ -42,12 +50,18 @@ def guarded(batches: Iterable[Item], guard: Guard) -> Generator[Item, None, None
             while (batch := _fetched(source)) is not None:
                 with of_loader.worked_on(guard):
                     yield batch
+                    for _ in range(together - 1):
+                        if (batch := of_loader.made_already()) is None:
+                            break
+                        yield batch
+                    settle()
         return
     while True:
         with guard():
             if (batch := _fetched(source)) is None:
                 return
             yield batch
+            settle()
 
 
 def _fetched(source: Iterator[Item]) -> Item | None:

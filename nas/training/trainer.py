@@ -17,18 +17,22 @@ from nas.host.memory import require_training
 from nas.training.averaging import averaged
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.evaluation import evaluate_batches
-from nas.training.loss import class_weights, distillation_loss, hardest, total_loss
+from nas.training.form import Form, device_of, usual_form
+from nas.training.loss import class_weights
 from nas.training.normalisation import reestimate_batch_norm
-from nas.training.optimisation import learning_rate, make_optimizer
 from nas.training.pretrained import Started, start_from
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
+from nas.training.step import Step
 from nas.training.steps import Count, Guard, guarded, uncounted
 from nas.training.weights import load_into
 from space import Architecture, strict
 from space.errors import DamagedError, TrainingError, UserError
 from space.network import lone_values_kept
 from space.paths import folded_state
+
+TOGETHER = 8
+"""Steps on a GPU before their losses are read, which waits for it: what is queued meanwhile is not waited for."""
 
 
 class Trainer:
@@ -51,6 +55,7 @@ class Trainer:
         init: Mapping[str, Tensor] | None = None,
         teacher: nn.Module | None = None,
         rungs: Sequence[int] = (),
+        form: Form | None = None,
         guard: Guard = nullcontext,
         count: Count = uncounted,
     ) -> None:
@@ -62,8 +67,9 @@ class Trainer:
         (for the whole process) and of the loader. `teacher`: a trained network whose logits are imitated beside the
         labels; moved to `device`. `rungs`: the epochs, ascending, at which the learning rate has come to the end of its
         schedule; another one goes on from the weights, and after the last the training is finished. Empty: one schedule
-        of all epochs. `guard()` is entered around every training step, every scored batch, and every
-        few labels whose classes are counted; `count` is told of the images of every step and every scored batch.
+        of all epochs. `form`: of computing on this device; None is the usual one. `guard()` is entered around every
+        training step (on a GPU: every few of them), every scored batch, and every few labels whose classes are counted;
+        `count` is told of the images of every step and every scored batch.
 
         Raises: UserError when the device is not there, the weights do not fit or are of no known network;
         ArchitectureError when training needs more memory than there is.
@@ -75,7 +81,7 @@ class Trainer:
         assert 0 < self._rungs[0] <= self._rungs[-1] <= recipe.epochs, (self._rungs, recipe.epochs)
         self.epoch = 0
         self.history: tuple[EpochReport, ...] = ()
-        self.device = _device(device)
+        self.device = device_of(device)
         self._guard = guard
         self._count = count
         crop, batch_size = recipe.crop_of(dataset.size), recipe.batch_size
@@ -95,16 +101,24 @@ class Trainer:
         if weights is not None:
             load_into(inference, weights, f"starting weights of {architecture.key}")
             network.load_state_dict(inference.state_dict(), strict=False)
-        self._layout = _layout(network, self.device)
+        self.form = form or usual_form(network, self.device, recipe)
         # torch's annotations leave memory_format out.
-        self.network = network.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
+        self.network = network.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
         self._average = averaged(self.network, recipe.ema_decay) if recipe.ema_decay else None
-        self._teacher = None if teacher is None else teacher.to(self.device).eval()
-        self._optimizer = make_optimizer(self.network, recipe)
-        self._autocast = _autocast_type(self.device, recipe)
-        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._autocast is torch.float16)
-        self._class_weights = _class_weights(dataset, recipe, self.device, guard)
+        self._step = Step(
+            self.network,
+            recipe,
+            self.form,
+            self.device,
+            class_weights=_class_weights(dataset, recipe, self.device, guard),
+            teacher=None if teacher is None else teacher.to(self.device).eval(),
+        )
         self._train, self._plain, self._validation = _loaders(dataset, recipe, self.device, threads or 1)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the last step; of the recipe before the first."""
+        return self._step.learning_rate
 
     @property
     def finished(self) -> bool:
@@ -155,8 +169,8 @@ class Trainer:
             epoch=self.epoch,
             identity=self._identity(),
             network=self.network.state_dict(),
-            optimizer=self._optimizer.state_dict(),
-            scaler=self._scaler.state_dict(),
+            optimizer=self._step.optimizer.state_dict(),
+            scaler=self._step.scaler.state_dict(),
             average={} if self._average is None else self._average.state_dict(),
             history=self.history,
         )
@@ -171,9 +185,9 @@ class Trainer:
         checkpoint = load_checkpoint(path, self._identity())
         try:
             self.network.load_state_dict(checkpoint.network)
-            self._optimizer.load_state_dict(dict(checkpoint.optimizer))
+            self._step.optimizer.load_state_dict(dict(checkpoint.optimizer))
             if checkpoint.scaler:
-                self._scaler.load_state_dict(dict(checkpoint.scaler))
+                self._step.scaler.load_state_dict(dict(checkpoint.scaler))
             if self._average is not None:
                 self._average.load_state_dict(checkpoint.average)
             self.epoch = int(checkpoint.epoch)
@@ -185,19 +199,38 @@ class Trainer:
     def _train_epoch(self) -> float:
         """Mean loss over the steps."""
         self.network.train()
-        total, step = 0.0, 0
-        images_of = closing(guarded(self._train.epoch(self.epoch), self._guard))
-        with lone_values_kept(self.network), images_of as steps:
-            for images, labels in steps:
-                loss = self._step(images.to(self.device), labels.to(self.device), step)
+        taken: list[Tensor] = []
+        losses: list[float] = []
+
+        def settle() -> None:
+            for loss in torch.stack(taken).tolist():
                 if not math.isfinite(loss):
-                    raise self._diverged(step + 1, f"a loss of {loss}")
-                total, step = total + loss, step + 1
+                    raise self._diverged(len(losses) + 1, f"a loss of {loss}")
+                losses.append(loss)
+            taken.clear()
+
+        together = TOGETHER if self.device.type == "cuda" else 1
+        images_of = closing(guarded(self._train.epoch(self.epoch), self._guard, together=together, settle=settle))
+        with lone_values_kept(self.network), images_of as batches:
+            for images, labels in batches:
+                taken.append(self._step.take(images, labels, *self._place(len(losses) + len(taken))))
+                if self._average is not None:
+                    self._average.update_parameters(self.network)
                 self._count(len(images))
-        assert step > 0, "a loader of the training split gives at least one batch"
+        assert losses, "a loader of the training split gives at least one batch"
         if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
-            raise self._diverged(step, "weights that are not")  # only the last step's gradient can do this
-        return total / step
+            raise self._diverged(len(losses), "weights that are not")  # only the last step's gradient can do this
+        total = 0.0
+        for loss in losses:
+            total += loss
+        return total / len(losses)
+
+    def _place(self, step: int) -> tuple[int, int]:
+        """Which step of its schedule that step of this epoch is, and how many the schedule has."""
+        steps = len(self._train)
+        begin = max((rung for rung in self._rungs if rung <= self.epoch), default=0)
+        end = min(rung for rung in self._rungs if rung > self.epoch)
+        return (self.epoch - begin) * steps + step, (end - begin) * steps
 
     def _waited(self) -> tuple[float, float]:
         """Seconds that passed so far waiting for batches, and for the guard."""
@@ -210,47 +243,6 @@ class Trainer:
             f"got {came}; lower the learning rate ({self.recipe.learning_rate}), raise warmup_steps, "
             "set gradient_clip, or turn mixed_precision off"
         )
-
-    def _step(self, images: Tensor, labels: Tensor, step: int) -> float:
-        """One optimiser step; the loss before it. Reading the loss last waits for the GPU: the guard needs it."""
-        steps = len(self._train)
-        begin = max((rung for rung in self._rungs if rung <= self.epoch), default=0)
-        end = min(rung for rung in self._rungs if rung > self.epoch)
-        rate = learning_rate(self.recipe, (self.epoch - begin) * steps + step, (end - begin) * steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=True)
-        images = images.contiguous(memory_format=self._layout)
-        loss = self._loss(images, labels)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        if self.recipe.gradient_clip is not None:
-            self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        if self._average is not None:
-            self._average.update_parameters(self.network)
-        return float(loss.detach())
-
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        with self._precision():
-            outputs = self.network.outputs(images)
-        loss = total_loss(
-            outputs, self.network.auxiliary_weights, labels, self._class_weights, of_head=self._labels_of_head
-        )
-        if self._teacher is not None and self.recipe.distillation_weight > 0:
-            with torch.no_grad(), self._precision():
-                wanted = self._teacher(images)
-            divergence = distillation_loss(outputs[0], wanted, labels, self.recipe.distillation_temperature)
-            loss = loss + self.recipe.distillation_weight * divergence
-        return loss
-
-    def _labels_of_head(self, logits: Tensor, labels: Tensor) -> Tensor:
-        probability = self.recipe.ohem_probability
-        return labels if probability is None else hardest(logits, labels, probability, self.recipe.ohem_share)
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None)
 
     def _score(self) -> Scores:
         if self._plain is not None:
@@ -287,42 +279,6 @@ def _are_folded(weights: Mapping[str, Tensor], architecture: Architecture) -> bo
 
 def _copied(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
     return {name: state[name].detach().cpu().contiguous().clone() for name in names}
-
-
-def _layout(network: nn.Module, device: torch.device) -> torch.memory_format:
-    """Channels last, which is faster, where it is safe.
-
-    PyTorch 2.13's backward pass of a strided 1x1 convolution with fewer than 16 input channels, channels last on the
-    CPU, ends the process with a segmentation fault (seen on AVX-512).
-    """
-    unsafe = device.type == "cpu" and any(
-        isinstance(layer, nn.Conv2d)
-        and layer.kernel_size == (1, 1)
-        and layer.stride > (1, 1)
-        and layer.in_channels < 16
-        for layer in network.modules()
-    )
-    return torch.contiguous_format if unsafe else torch.channels_last
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device: expected 'cpu', 'cuda' or 'cuda:0', got '{name}'") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device: expected one that is here, got '{name}' but torch sees {torch.cuda.device_count()} GPUs; "
-            "use 'cpu', or install a torch build that fits the driver"
-        )
-    return device
-
-
-def _autocast_type(device: torch.device, recipe: Recipe) -> torch.dtype | None:
-    if device.type != "cuda" or not recipe.mixed_precision:
-        return None
-    # bfloat16 has float32's range and needs no loss scaling, but older GPUs only emulate it.
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
 def _class_weights(dataset: Dataset, recipe: Recipe, device: torch.device, guard: Guard) -> Tensor | None:

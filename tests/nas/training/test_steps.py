@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
+import torch
 
+from nas.data.batches import Batches, Waited
 from nas.training.steps import guarded
 
 
@@ -81,3 +84,29 @@ def test_a_fetch_that_fails_lets_go_of_the_guard() -> None:
     with pytest.raises(ValueError, match="unreadable"), closing(guarded(unreadable(), diary.guard)) as steps:
         list(steps)
     assert diary.events == ["enter", "fetch 1", "leave", "enter", "fetch 2", "leave", "enter", "leave"]
+
+
+@pytest.mark.parametrize(
+    ("together", "expected"), [(1, [[0], [1], [2]]), (2, [[0, 1], [2]]), (3, [[0, 1, 2]]), (8, [[0, 1, 2]])]
+)
+def test_batches_that_are_made_share_a_guard_and_the_device_is_waited_for_before_it_is_left(together, expected) -> None:
+    main, worked, settled = threading.current_thread(), [], []
+
+    @contextmanager
+    def guard() -> Iterator[None]:
+        if here := threading.current_thread() is main:
+            worked.append([])
+        yield
+        assert not here or settled == worked
+
+    def settle() -> None:
+        settled.append(list(worked[-1]))
+
+    batches = Batches([[0], [1], [2]], lambda part: (torch.tensor(part), torch.tensor(part)), Waited())
+    with closing(guarded(batches, guard, together=together, settle=settle)) as steps:
+        for images, _ in steps:
+            worked[-1].append(int(images))
+            for thread in threading.enumerate():
+                if thread.name == "batches":
+                    thread.join()  # all are made
+    assert worked == expected

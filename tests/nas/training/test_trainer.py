@@ -84,7 +84,7 @@ def test_a_training_pauses_at_a_rung_and_goes_on_with_another_schedule(architect
     class Watched(Trainer):
         def run_epoch(self):
             report = super().run_epoch()
-            rates.append(self._optimizer.param_groups[0]["lr"])
+            rates.append(self.learning_rate)
             return report
 
     short = train(Trainer(architecture, dataset, replace(RECIPE, epochs=1), threads=1), 1)

@@ -1,0 +1,92 @@
+"""How a training computes on its device: in which precision, and how images lie in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from nas.host.processor import has_bf16
+from nas.training.recipe import Recipe
+from space.errors import UserError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Layout = Literal["channels_last", "plain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What changes how long a step takes, and its results by rounding only."""
+
+    device: str
+    """The kind of device that it is for: `cpu`, `cuda`."""
+    precision: Precision
+    """Of convolutions, by autocast; weights, losses and statistics are always float32."""
+    layout: Layout
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout by torch's name."""
+        return torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
+
+    @property
+    def autocast_type(self) -> torch.dtype | None:
+        """None where nothing is cast."""
+        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+
+def usual_form(network: nn.Module, device: torch.device, recipe: Recipe) -> Form:
+    """Channels last where it is safe, and mixed precision on a GPU where the recipe has it."""
+    layout: Layout = "channels_last" if _is_safe_channels_last(network, device) else "plain"
+    precision = _mixed(device) if device.type == "cuda" and recipe.mixed_precision else "fp32"
+    return Form(device=device.type, precision=precision, layout=layout)
+
+
+def forms_of(network: nn.Module, device: torch.device, recipe: Recipe) -> tuple[Form, ...]:
+    """All that the device has in hardware, the usual one first. Mixed precision only where the recipe allows it."""
+    usual = usual_form(network, device, recipe)
+    layouts: list[Layout] = ["channels_last", "plain"] if _is_safe_channels_last(network, device) else ["plain"]
+    precisions: list[Precision] = ["fp32"]
+    if recipe.mixed_precision and (device.type == "cuda" or has_bf16()):
+        precisions.append(_mixed(device))
+    every = [Form(device=device.type, precision=each, layout=layout) for each in precisions for layout in layouts]
+    return (usual, *(form for form in every if form != usual))
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises: UserError when it is not there.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device: expected 'cpu', 'cuda' or 'cuda:0', got '{name}'") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device: expected one that is here, got '{name}' but torch sees {torch.cuda.device_count()} GPUs; "
+            "use 'cpu', or install a torch build that fits the driver"
+        )
+    return device
+
+
+def _mixed(device: torch.device) -> Precision:
+    # bfloat16 has float32's range and needs no loss scaling, but older GPUs only emulate it.
+    return "bf16" if device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+
+
+def _is_safe_channels_last(network: nn.Module, device: torch.device) -> bool:
+    """Whether a training in this layout does not crash.
+
+    PyTorch 2.13's backward pass of a strided 1x1 convolution with fewer than 16 input channels, channels last on the
+    CPU, ends the process with a segmentation fault (seen on AVX-512).
+    """
+    return device.type != "cpu" or not any(
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and layer.stride > (1, 1)
+        and layer.in_channels < 16
+        for layer in network.modules()
+    )

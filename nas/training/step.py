@@ -1,0 +1,81 @@
+"""One optimiser step: what a training does with every batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nas.training.form import Form
+from nas.training.loss import distillation_loss, hardest, total_loss
+from nas.training.optimisation import learning_rate, make_optimizer
+from nas.training.recipe import Recipe
+from space.network import Network
+
+
+class Step:
+    """Takes steps on a network. Nothing of it waits for a GPU, but for hard example mining and float16."""
+
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        form: Form,
+        device: torch.device,
+        *,
+        class_weights: Tensor | None = None,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        """`network`: on the device and in the form's layout; `class_weights` (C,); `teacher`: a network whose logits are
+        imitated.
+        """
+        self._network = network
+        self._recipe = recipe
+        self._form = form
+        self._device = device
+        self._class_weights = class_weights
+        self._teacher = teacher
+        self.optimizer = make_optimizer(network, recipe)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=form.precision == "fp16")
+        self.learning_rate = recipe.learning_rate
+        """Of the last step."""
+
+    def take(self, images: Tensor, labels: Tensor, step: int, steps: int) -> Tensor:
+        """Step `step` (from 0) of a schedule of `steps`; the loss before it, a scalar on the device.
+
+        `images` (N, 3, H, W) float32 and `labels` (N, H, W) class ids or IGNORE, on any device.
+        """
+        recipe = self._recipe
+        self.learning_rate = learning_rate(recipe, step, steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        images = images.to(self._device).contiguous(memory_format=self._form.memory_format)
+        loss = self._loss(images, labels.to(self._device))
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        if recipe.gradient_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self._network.parameters(), recipe.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach()
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with self._precision():
+            outputs = self._network.outputs(images)
+        loss = total_loss(
+            outputs, self._network.auxiliary_weights, labels, self._class_weights, of_head=self._labels_of_head
+        )
+        if self._teacher is not None and self._recipe.distillation_weight > 0:
+            with torch.no_grad(), self._precision():
+                wanted = self._teacher(images)
+            divergence = distillation_loss(outputs[0], wanted, labels, self._recipe.distillation_temperature)
+            loss = loss + self._recipe.distillation_weight * divergence
+        return loss
+
+    def _labels_of_head(self, logits: Tensor, labels: Tensor) -> Tensor:
+        probability = self._recipe.ohem_probability
+        return labels if probability is None else hardest(logits, labels, probability, self._recipe.ohem_share)
+
+    def _precision(self) -> torch.autocast:
+        kind = self._form.autocast_type
+        return torch.autocast(self._device.type, dtype=kind, enabled=kind is not None)
