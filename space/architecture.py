@@ -230,8 +230,11 @@ class Architecture:
             rep=self.rep,
         )
         encoder = self.encoder
-        levels = tuple(encoder.add(graph, level, self.bias) for level in range(self.levels))
-        features = Features(levels=levels, encoder=encoder, context=self.context, bias=self.bias)
+        levels = []
+        for level in range(self.levels):
+            levels.append(encoder.add(graph, level, self.bias))
+            graph.encoder_nodes = graph.encoder_nodes or len(graph.nodes)
+        features = Features(levels=tuple(levels), encoder=encoder, context=self.context, bias=self.bias)
         if self.decoder is None:
             x = self._end(graph, levels[0])
         else:

@@ -125,6 +125,8 @@ class Graph:
         self.ties: list[tuple[Atoms, Atoms]] = []
         self.fixed: list[Atoms] = []
         self.outputs: list[Node] = []
+        self.encoder_nodes = 0
+        """How many of the first nodes are those of the stem and the stages, on the first level of an image pyramid."""
         self.activation = activation
         self.align_corners = align_corners
         self.levels = levels
@@ -308,6 +310,7 @@ class Graph:
         if len(used) == len(self.nodes):
             return
         place = {old: new for new, old in enumerate(sorted(used))}
+        self.encoder_nodes = sum(old < self.encoder_nodes for old in used)
         moved = {old: self._moved(old, place) for old in place}
         self.nodes = list(moved.values())
         self.outputs = [moved[node.index] for node in self.outputs]

@@ -50,6 +50,9 @@ class Network(nn.Module):
         self.auxiliary_weights = auxiliary_weights
         self._nodes = tuple(graph.nodes)
         self._outputs = tuple(node.index for node in graph.outputs)
+        self._encoder_end = graph.encoder_nodes - 1
+        self.encoder_width = sizes.out(graph.nodes[self._encoder_end])
+        """Channels of what the encoder gives."""
         self._align_corners = graph.align_corners
         self._last_use = _last_uses(graph.nodes, self._outputs)
         self.reset_parameters()
@@ -70,6 +73,12 @@ class Network(nn.Module):
     def outputs(self, image: Tensor) -> list[Tensor]:
         """Logits, then those of each auxiliary head the network was built with; all (N, C, H, W)."""
         return self._values(image, self._outputs)
+
+    def encoded(self, image: Tensor) -> Tensor:
+        """What the encoder, which is the stem and the stages, gives (N, encoder_width, h, w) of images (N, 3, H, W); of
+        the last stage, what the rest of the network reads of it.
+        """
+        return self._values(image, (self._encoder_end,))[0]
 
     def coarse_logits(self, image: Tensor) -> Tensor:
         """Logits (N, C, h, w) before they are repeated to the images' size; those of `forward` where they are not."""

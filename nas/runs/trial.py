@@ -135,6 +135,8 @@ class Epoch:
     """The share of `seconds` (0..1) that passed waiting for batches; None where an earlier version trained."""
     waited_for_lane: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """The same of waiting until somebody else's timing was over."""
+    encoder: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Whether it trained the encoder alone, under a classifier of its own, which the scores are of."""
 
     def __post_init__(self) -> None:
         for name in ("waited_for_data", "waited_for_lane"):

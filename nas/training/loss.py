@@ -32,6 +32,13 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = N
     return total / mass.sum(dtype=torch.float32).clamp(min=1e-12)
 
 
+def labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (N, H, W) at (h, w): each is that of the pixel under its centre."""
+    if tuple(labels.shape[-2:]) == size:
+        return labels
+    return F.interpolate(labels.unsqueeze(1).float(), size, mode="nearest-exact").squeeze(1).to(labels.dtype)
+
+
 @torch.no_grad()
 def hardest(logits: Tensor, labels: Tensor, probability: float, share: float) -> Tensor:
     """The labels (N, H, W) of the pixels whose true class has less than `probability` by `logits` (N, C, H, W), and of

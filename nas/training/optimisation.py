@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -10,36 +12,57 @@ from torch import nn
 from nas.training.recipe import Recipe
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser. Its first group decays (weights of convolutions), its second does not.
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Parameters that are updated alike."""
+
+    parameters: list[nn.Parameter]
+    weight_decay: float
+    rate_share: float
+    """Of the recipe's rate."""
+
+
+def parameter_groups(network: nn.Module, recipe: Recipe, pretrained: Collection[nn.Parameter] = ()) -> list[Group]:
+    """First what decays (weights of convolutions), then what does not; and the same of `pretrained`, where they have
+    another rate.
 
     Batch norms, PReLU slopes and biases are the parameters with one axis; decaying them only removes the freedom they
-    are there for. All are updated by one kernel: networks have hundreds of small parameters.
+    are there for.
     """
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    slowed = set(pretrained) if recipe.pretrained_share != 1 else set()
+    groups = []
+    for share, slow in ((1.0, False), (recipe.pretrained_share, True)):
+        own = [each for each in network.parameters() if each.requires_grad and (each in slowed) == slow]
+        weights, others = [each for each in own if each.ndim > 1], [each for each in own if each.ndim <= 1]
+        groups.append(Group(parameters=weights, weight_decay=share * recipe.weight_decay, rate_share=share))
+        groups.append(Group(parameters=others, weight_decay=0.0, rate_share=share))
+    return groups if slowed else groups[:2]
+
+
+def make_optimizer(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser. All parameters of a group are updated by one kernel: there are hundreds of small ones."""
+    options = [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+        return torch.optim.SGD(options, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.learning_rate, betas=(recipe.momentum, recipe.second_momentum), fused=True)
+    return kind(options, lr=recipe.learning_rate, betas=(recipe.momentum, recipe.second_momentum), fused=True)
 
 
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate of step `step` (from 0) of a schedule of `steps`: a pure function, so resuming needs no state."""
+def learning_rate(recipe: Recipe, step: int, steps: int, share: float = 1.0) -> float:
+    """Learning rate of step `step` (from 0) of a schedule of `steps`, of parameters that have a share of the recipe's:
+    a pure function, so resuming needs no state.
+    """
     assert 0 <= step < steps, (step, steps)
+    whole = share * recipe.learning_rate
     warmup = min(recipe.warmup_steps, steps // 4)
     if step < warmup:
-        share = recipe.warmup_start + (1 - recipe.warmup_start) * (step + 1) / (warmup + 1)
-        return recipe.learning_rate * share
+        return whole * (recipe.warmup_start + (1 - recipe.warmup_start) * (step + 1) / (warmup + 1))
     progress = (step - warmup) / (steps - warmup)
     if recipe.schedule == "steps":
         factor = 1.0
         for milestone, reached in zip(recipe.milestones, recipe.factors, strict=True):
             factor = reached if progress >= milestone else factor
-        return recipe.learning_rate * factor
+        return whole * factor
     cosine = (1 + math.cos(math.pi * progress)) / 2
-    share = cosine if recipe.schedule == "cosine" else (1 - progress) ** recipe.power
-    return recipe.final_learning_rate + (recipe.learning_rate - recipe.final_learning_rate) * share
+    fallen = cosine if recipe.schedule == "cosine" else (1 - progress) ** recipe.power
+    return recipe.final_learning_rate + (whole - recipe.final_learning_rate) * fallen

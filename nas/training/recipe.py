@@ -14,6 +14,35 @@ PUBLISHED = Path(__file__).parent / "published"
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderStage:
+    """A first stage of a training: the encoder alone, under a 1x1 convolution to the classes that is left behind. Its
+    schedule is one of its own, and so is that of the whole network after it.
+
+    Raises: UserError for a value that makes no sense.
+    """
+
+    share: float
+    """Of the epochs of the training."""
+    batch_size: int
+    class_weighting: float | None
+    """In place of the recipe's."""
+    labels: Literal["coarse", "full"]
+    """`coarse`: at the encoder's stride; `full`: logits are interpolated to the image's size."""
+    bias: bool
+    """Of the convolution."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise UserError(f"encoder.share: expected a share of the epochs above 0 and below 1, got {self.share}")
+        _positive(self, "batch_size")
+        _check_class_weighting(self.class_weighting)
+
+    def epochs_of(self, epochs: int) -> int:
+        """How many epochs of a training it has; the whole network has at least one."""
+        return min(round(self.share * epochs), epochs - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One training, from the first step to the last. Steps are optimiser steps; one step sees one batch.
 
@@ -79,14 +108,24 @@ class Recipe:
     batch_norm_batches: int = 0
     """Training batches that give batch norms fresh statistics before a scoring; 0 keeps running averages."""
     mixed_precision: bool = True
-    """bfloat16, or float16 with loss scaling, on CUDA; the CPU always computes in float32."""
+    """bfloat16, or float16 with loss scaling, on CUDA; the CPU computes in float32 unless a probe finds otherwise."""
+    encoder: EncoderStage | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """The encoder's stage before the whole network's, of a network with a decoder that starts without weights of a
+    whole one. None: the whole network is trained at once."""
+    pretrained_share: float = field(default=1.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Of `learning_rate` and `weight_decay`, for layers that start with the weights in `init`."""
     seed: int = 0
+    probe: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Whether a few steps before the first say which precision (where `mixed_precision` allows it) and memory layout
+    are the fastest here. What was found is kept beside the training. Otherwise: channels last where it is safe."""
     init: str | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """A file of pretrained weights to start from (`nas.training.pretrained`); None starts at random. One in a YAML file
     counts from the file's folder. What a training leaves says which file it was."""
 
     def __post_init__(self) -> None:
-        _positive(self, "learning_rate", "epochs", "batch_size", "power", "distillation_temperature")
+        _positive(
+            self, "learning_rate", "epochs", "batch_size", "power", "distillation_temperature", "pretrained_share"
+        )
         _not_negative(self, "weight_decay", "final_learning_rate", "warmup_steps", "shift_pixels")
         _not_negative(self, "distillation_weight", "batch_norm_batches", "seed")
         for name in ("momentum", "second_momentum", "brightness", "contrast", "ema_decay"):
@@ -96,11 +135,7 @@ class Recipe:
             raise UserError(f"warmup_start: expected a share in 0..1, got {self.warmup_start}")
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise UserError(f"gradient_clip: expected a norm above 0 or null, got {self.gradient_clip}")
-        if self.class_weighting is not None and not self.class_weighting > 1:
-            raise UserError(
-                f"class_weighting: expected c above 1 in 1 / ln(c + p), such as 1.1, or null; "
-                f"got {self.class_weighting}"
-            )
+        _check_class_weighting(self.class_weighting)
         if self.ohem_probability is not None and not 0 < self.ohem_probability <= 1:
             raise UserError(
                 f"ohem_probability: expected a probability above 0, at most 1, or null; got {self.ohem_probability}"
@@ -119,6 +154,13 @@ class Recipe:
         """
         height, width = self.crop or size
         return min(height, size[0]), min(width, size[1])
+
+    def of_encoder(self) -> Recipe:
+        """The recipe of the encoder's stage."""
+        assert self.encoder is not None, "it has one"
+        return replace(
+            self, batch_size=self.encoder.batch_size, class_weighting=self.encoder.class_weighting, encoder=None
+        )
 
     def _check_steps(self) -> None:
         if self.schedule != "steps":
@@ -184,7 +226,12 @@ def beside(recipe: Recipe, folder: Path) -> Recipe:
     return replace(recipe, init=str((folder / recipe.init).absolute()))
 
 
-def _positive(recipe: Recipe, *names: str) -> None:
+def _check_class_weighting(c: float | None) -> None:
+    if c is not None and not c > 1:
+        raise UserError(f"class_weighting: expected c above 1 in 1 / ln(c + p), such as 1.1, or null; got {c}")
+
+
+def _positive(recipe: Recipe | EncoderStage, *names: str) -> None:
     for name in names:
         if not getattr(recipe, name) > 0:
             raise UserError(f"{name}: expected more than 0, got {getattr(recipe, name)}")

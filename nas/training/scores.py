@@ -46,3 +46,5 @@ class EpochReport:
     """The share of `seconds` (0..1) that passed waiting for batches; None where an earlier version trained."""
     waited_for_lane: float | None = None
     """The same of waiting until somebody else's timing was over."""
+    encoder: bool = False
+    """Whether it trained the encoder alone, under a classifier of its own, which the scores are of."""

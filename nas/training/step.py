@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
+from nas.training.encoder_stage import EncoderModel
 from nas.training.form import Form
-from nas.training.loss import distillation_loss, hardest, total_loss
-from nas.training.optimisation import learning_rate, make_optimizer
+from nas.training.loss import distillation_loss, hardest, labels_at, total_loss
+from nas.training.optimisation import learning_rate, make_optimizer, parameter_groups
 from nas.training.recipe import Recipe
 from space.network import Network
 
+Model = Network | EncoderModel
+
 
 class Step:
-    """Takes steps on a network. Nothing of it waits for a GPU, but for hard example mining and float16."""
+    """Takes steps on a model. Nothing of it waits for a GPU, but for hard example mining and float16."""
 
     def __init__(
         self,
-        network: Network,
+        model: Model,
         recipe: Recipe,
         form: Form,
         device: torch.device,
         *,
         class_weights: Tensor | None = None,
         teacher: nn.Module | None = None,
+        pretrained: Collection[nn.Parameter] = (),
     ) -> None:
-        """`network`: on the device and in the form's layout; `class_weights` (C,); `teacher`: a network whose logits are
-        imitated.
+        """`model`: on the device and in the form's layout; `class_weights` (C,); `teacher`: a network whose logits are
+        imitated; `pretrained`: parameters that began with the weights of others.
         """
-        self._network = network
+        self._model = model
         self._recipe = recipe
         self._form = form
         self._device = device
         self._class_weights = class_weights
         self._teacher = teacher
-        self.optimizer = make_optimizer(network, recipe)
+        self._groups = parameter_groups(model, recipe, pretrained)
+        self.optimizer = make_optimizer(self._groups, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=form.precision == "fp16")
         self.learning_rate = recipe.learning_rate
-        """Of the last step."""
+        """Of the last step; that of layers that start at random."""
 
     def take(self, images: Tensor, labels: Tensor, step: int, steps: int) -> Tensor:
         """Step `step` (from 0) of a schedule of `steps`; the loss before it, a scalar on the device.
@@ -46,24 +53,25 @@ class Step:
         """
         recipe = self._recipe
         self.learning_rate = learning_rate(recipe, step, steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+        for group, options in zip(self._groups, self.optimizer.param_groups, strict=True):
+            options["lr"] = learning_rate(recipe, step, steps, group.rate_share)
         self.optimizer.zero_grad(set_to_none=True)
         images = images.to(self._device).contiguous(memory_format=self._form.memory_format)
         loss = self._loss(images, labels.to(self._device))
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         if recipe.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self._network.parameters(), recipe.gradient_clip)
+            nn.utils.clip_grad_norm_(self._model.parameters(), recipe.gradient_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.detach()
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._precision():
-            outputs = self._network.outputs(images)
+            outputs = self._model.outputs(images)
+        labels = labels_at(labels, (int(outputs[0].shape[-2]), int(outputs[0].shape[-1])))
         loss = total_loss(
-            outputs, self._network.auxiliary_weights, labels, self._class_weights, of_head=self._labels_of_head
+            outputs, self._model.auxiliary_weights, labels, self._class_weights, of_head=self._labels_of_head
         )
         if self._teacher is not None and self._recipe.distillation_weight > 0:
             with torch.no_grad(), self._precision():

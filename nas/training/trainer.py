@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from nas.data import Augmentation, Dataset, Loader, class_shares, make_loader
 from nas.host.memory import require_training
 from nas.training.averaging import averaged
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nas.training.encoder_stage import EncoderModel
 from nas.training.evaluation import evaluate_batches
 from nas.training.form import Form, device_of, usual_form
 from nas.training.loss import class_weights
@@ -23,11 +24,11 @@ from nas.training.normalisation import reestimate_batch_norm
 from nas.training.pretrained import Started, start_from
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
-from nas.training.step import Step
+from nas.training.step import Model, Step
 from nas.training.steps import Count, Guard, guarded, uncounted
 from nas.training.weights import load_into
 from space import Architecture, strict
-from space.errors import DamagedError, TrainingError, UserError
+from space.errors import DamagedError, TrainingError
 from space.network import lone_values_kept
 from space.paths import folded_state
 
@@ -84,6 +85,7 @@ class Trainer:
         self.device = device_of(device)
         self._guard = guard
         self._count = count
+        self._threads = threads or 1
         crop, batch_size = recipe.crop_of(dataset.size), recipe.batch_size
         require_training(architecture, crop, dataset.num_classes, batch_size=batch_size, device=str(self.device))
         if threads is not None:
@@ -104,16 +106,35 @@ class Trainer:
         self.form = form or usual_form(network, self.device, recipe)
         # torch's annotations leave memory_format out.
         self.network = network.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
-        self._average = averaged(self.network, recipe.ema_decay) if recipe.ema_decay else None
+        self._teacher = None if teacher is None else teacher.to(self.device).eval()
+        from_start = weights is None and teacher is None and architecture.decoder is not None
+        self.encoder_epochs = recipe.encoder.epochs_of(self._rungs[0]) if from_start and recipe.encoder else 0
+        """How many of the first epochs train the encoder alone; what is scored then is the encoder under a classifier
+        of its own."""
+        self._begin_stage()
+
+    def _begin_stage(self) -> None:
+        """Prepare what trains the next epoch: the encoder alone, or the whole network."""
+        recipe, model = self.recipe, cast("Model", self.network)
+        if self.epoch < self.encoder_epochs:
+            assert recipe.encoder is not None, "it has epochs"
+            with self._randomness(epoch=0):
+                model = EncoderModel(self.network, recipe.encoder)
+            model = model.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
+            recipe = recipe.of_encoder()
+        self._model: Model = model
+        self._average = averaged(model, recipe.ema_decay) if recipe.ema_decay else None
+        began = set() if self.started is None else set(self.started.layers)
         self._step = Step(
-            self.network,
+            model,
             recipe,
             self.form,
             self.device,
-            class_weights=_class_weights(dataset, recipe, self.device, guard),
-            teacher=None if teacher is None else teacher.to(self.device).eval(),
+            class_weights=_class_weights(self.dataset, recipe, self.device, self._guard),
+            teacher=self._teacher,
+            pretrained=[each for name, each in self.network.named_parameters() if name.rpartition(".")[0] in began],
         )
-        self._train, self._plain, self._validation = _loaders(dataset, recipe, self.device, threads or 1)
+        self._train, self._plain, self._validation = _loaders(self.dataset, recipe, self.device, self._threads)
 
     @property
     def learning_rate(self) -> float:
@@ -131,6 +152,8 @@ class Trainer:
         Raises: TrainingError when the loss is no longer a finite number; DataError when a batch cannot be read.
         """
         assert not self.finished, "the training is finished; look at `finished` first"
+        if isinstance(self._model, EncoderModel) and self.epoch >= self.encoder_epochs:
+            self._begin_stage()
         start, waited = time.perf_counter(), self._waited()
         with self._randomness(self.epoch + 1):
             loss = self._train_epoch()
@@ -143,6 +166,7 @@ class Trainer:
             epochs=self.recipe.epochs,
             loss=loss,
             scores=scores,
+            encoder=isinstance(self._model, EncoderModel),
             seconds=seconds,
             waited_for_data=data,
             waited_for_lane=lane,
@@ -159,16 +183,22 @@ class Trainer:
         return _copied(self._kept.state_dict(), self._trained_keys)
 
     @property
+    def _scored(self) -> nn.Module:
+        """What is scored: the average over the steps, or the model as the last step left it."""
+        return self._model if self._average is None else self._average.module
+
+    @property
     def _kept(self) -> nn.Module:
-        """What is scored and kept: the average over the steps, or the network as the last step left it."""
-        return self.network if self._average is None else self._average.module
+        """What is kept: the network that is scored."""
+        scored = self._scored
+        return scored.network if isinstance(scored, EncoderModel) else scored
 
     def save(self, path: str | Path) -> None:
         """Write everything that `restore` needs; a file that was there is replaced only by a complete one."""
         checkpoint = Checkpoint(
             epoch=self.epoch,
             identity=self._identity(),
-            network=self.network.state_dict(),
+            network=self._model.state_dict(),
             optimizer=self._step.optimizer.state_dict(),
             scaler=self._step.scaler.state_dict(),
             average={} if self._average is None else self._average.state_dict(),
@@ -184,13 +214,16 @@ class Trainer:
         """
         checkpoint = load_checkpoint(path, self._identity())
         try:
-            self.network.load_state_dict(checkpoint.network)
+            self.epoch = int(checkpoint.epoch) - 1  # the last that was trained
+            if isinstance(self._model, EncoderModel) and self.epoch >= self.encoder_epochs:
+                self._begin_stage()
+            self._model.load_state_dict(checkpoint.network)
             self._step.optimizer.load_state_dict(dict(checkpoint.optimizer))
             if checkpoint.scaler:
                 self._step.scaler.load_state_dict(dict(checkpoint.scaler))
             if self._average is not None:
                 self._average.load_state_dict(checkpoint.average)
-            self.epoch = int(checkpoint.epoch)
+            self.epoch += 1
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DamagedError(f"{path}: expected the state of this training, got a damaged one ({reason})") from None
@@ -198,7 +231,7 @@ class Trainer:
 
     def _train_epoch(self) -> float:
         """Mean loss over the steps."""
-        self.network.train()
+        self._model.train()
         taken: list[Tensor] = []
         losses: list[float] = []
 
@@ -215,10 +248,10 @@ class Trainer:
             for images, labels in batches:
                 taken.append(self._step.take(images, labels, *self._place(len(losses) + len(taken))))
                 if self._average is not None:
-                    self._average.update_parameters(self.network)
+                    self._average.update_parameters(self._model)
                 self._count(len(images))
         assert losses, "a loader of the training split gives at least one batch"
-        if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
+        if not all(parameter.isfinite().all() for parameter in self._model.parameters()):
             raise self._diverged(len(losses), "weights that are not")  # only the last step's gradient can do this
         total = 0.0
         for loss in losses:
@@ -228,8 +261,9 @@ class Trainer:
     def _place(self, step: int) -> tuple[int, int]:
         """Which step of its schedule that step of this epoch is, and how many the schedule has."""
         steps = len(self._train)
-        begin = max((rung for rung in self._rungs if rung <= self.epoch), default=0)
-        end = min(rung for rung in self._rungs if rung > self.epoch)
+        ends = (self.encoder_epochs, *self._rungs)
+        begin = max((end for end in ends if end <= self.epoch), default=0)
+        end = min(end for end in ends if end > self.epoch)
         return (self.epoch - begin) * steps + step, (end - begin) * steps
 
     def _waited(self) -> tuple[float, float]:
@@ -249,10 +283,10 @@ class Trainer:
             # Before every scoring, not only the last: training itself never reads the statistics, and scores
             # that decide whether a trial goes on must not depend on how far they lag behind.
             reestimate_batch_norm(
-                self._kept, self._plain, self.recipe.batch_norm_batches, epoch=self.epoch, guard=self._guard
+                self._scored, self._plain, self.recipe.batch_norm_batches, epoch=self.epoch, guard=self._guard
             )
         batches, classes = self._validation.epoch(0), self.dataset.num_classes
-        return evaluate_batches(self._kept, batches, classes, self._guard, self._count)
+        return evaluate_batches(self._scored, batches, classes, self._guard, self._count)
 
     @contextmanager
     def _randomness(self, epoch: int) -> Iterator[None]:

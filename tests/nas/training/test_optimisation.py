@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from nas.training import load_recipe
-from nas.training.optimisation import learning_rate, make_optimizer
+from nas.training.optimisation import learning_rate, make_optimizer, parameter_groups
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
 def test_only_weights_of_convolutions_decay(kind: str) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4), nn.ConvTranspose2d(4, 2, 2))
     recipe = replace(load_recipe("quick"), optimizer=kind, weight_decay=0.5, learning_rate=0.1)
-    optimizer = make_optimizer(network, recipe)
+    optimizer = make_optimizer(parameter_groups(network, recipe), recipe)
     before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -24,6 +24,41 @@ def test_only_weights_of_convolutions_decay(kind: str) -> None:
     moved = {name for name, parameter in network.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved == {"0.weight", "3.weight"}
     assert type(optimizer).__name__.lower() == kind
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_one_kernel_updates_as_one_parameter_after_the_other_does(kind: str) -> None:
+    """Against torch's plain loop, over steps with other gradients and rates."""
+    torch.manual_seed(0)
+    recipe = replace(load_recipe("quick"), optimizer=kind, weight_decay=0.01)
+    networks = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1)) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    fused, plain = (make_optimizer(parameter_groups(each, recipe), recipe) for each in networks)
+    for group in plain.param_groups:
+        group["fused"], group["foreach"] = None, False
+    for step in range(4):
+        for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for optimizer in (fused, plain):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 / (step + 1)
+            optimizer.step()
+    for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_layers_that_others_trained_have_a_share_of_the_rate_and_of_the_decay() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1))
+    recipe = replace(load_recipe("swiftnet"), weight_decay=0.4)
+    first, second = (list(layer.parameters()) for layer in network)
+    groups = parameter_groups(network, recipe, first)
+    assert [(group.rate_share, group.weight_decay) for group in groups] == [(1, 0.4), (1, 0), (0.25, 0.1), (0.25, 0)]
+    assert [id(each) for group in groups for each in group.parameters] == [*map(id, second), *map(id, first)]
+    assert len(parameter_groups(network, recipe)) == len(parameter_groups(network, load_recipe("quick"), first)) == 2
+    found = [learning_rate(recipe, step, 1000, share=0.25) for step in range(1000)]
+    assert found[0] == pytest.approx(1e-4), "the authors'"
+    assert found[-1] == pytest.approx(1e-6, rel=0.01), "where all end"
 
 
 def rates(steps: int, **changes) -> list[float]:

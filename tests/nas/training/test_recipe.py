@@ -47,6 +47,10 @@ def test_published_values() -> None:
         1e-6,
         None,
     )
+    assert (erfnet.encoder.epochs_of(erfnet.epochs), fplnet.encoder.epochs_of(fplnet.epochs)) == (150, 500)
+    assert (erfnet.encoder.class_weighting, erfnet.encoder.labels, erfnet.encoder.batch_size) == (1.2, "coarse", 6)
+    assert (fplnet.encoder.class_weighting, fplnet.encoder.labels, fplnet.encoder.batch_size) == (1.02, "full", 12)
+    assert (swiftnet.learning_rate, swiftnet.pretrained_share, swiftnet.encoder) == (0.0004, 0.25, None)
     ddrnet, rdrnet, regseg, stdc, dabnet = map(load_recipe, ("ddrnet", "rdrnet", "regseg", "stdc", "dabnet"))
     for recipe in (ddrnet, rdrnet):
         assert (recipe.learning_rate, recipe.weight_decay, recipe.batch_size) == (0.01, 0.0005, 12)
@@ -88,6 +92,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path) -> None:
         ({"class_weighting": 1.0}, "class_weighting: expected c above 1"),
         ({"scale": (2.0, 1.0)}, "scale: expected lowest and highest"),
         ({"crop": (0, 4)}, "crop: expected height and width"),
+        ({"pretrained_share": 0.0}, "pretrained_share: expected more than 0"),
         ({"gradient_clip": 0.0}, "gradient_clip: expected a norm above 0"),
         ({"warmup_start": 1.5}, "warmup_start: expected a share"),
         ({"milestones": (0.5,)}, "belong to schedule 'steps'"),
