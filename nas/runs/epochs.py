@@ -9,11 +9,52 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
+from nas.data import Dataset
 from nas.runs.trained import CHECKPOINT
 from nas.runs.trial import Epoch, Pretrained, append_epoch, forget_epochs, read_progress
+from nas.storage.files import read_text, write_text
+from nas.training.form import Form, device_of
+from nas.training.probe import fastest_form
+from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport
+from nas.training.steps import Guard
 from nas.training.trainer import Trainer
+from space import Architecture, strict
 from space.errors import DamagedError
+
+FORM = "form.yaml"
+"""In which form a training computes, where that was found by a probe."""
+
+
+def held_form(
+    folder: Path,
+    architecture: Architecture,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    device: str,
+    threads: int,
+    guard: Guard,
+) -> Form | None:
+    """The form that the training in a folder computes in: found before its first step and kept there, so that it goes
+    on with the same bits. None, for the usual one, where the recipe asks for no probe. `threads`: of torch, for the
+    whole process.
+
+    Raises: UserError when the device is not there, or the file that says so is damaged.
+    """
+    if not recipe.probe:
+        return None
+    file = folder / FORM
+    if file.is_file():
+        kept = strict.parse(read_text(file, "the form of a training"), Form, str(file))
+        if kept.device == device_of(device).type:  # the folder may have been moved
+            return kept
+    torch.set_num_threads(threads)
+    found = fastest_form(architecture, recipe, dataset.size, dataset.num_classes, device=device, guard=guard)
+    write_text(file, strict.dump(found))
+    return found
 
 
 def go_on(make: Callable[[], Trainer], folder: Path) -> Trainer:
@@ -61,4 +102,5 @@ def _epoch(report: EpochReport) -> Epoch:
         scores=report.scores,
         waited_for_data=report.waited_for_data,
         waited_for_lane=report.waited_for_lane,
+        encoder=report.encoder,
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nas.data import load
-from nas.runs.epochs import commit_epoch, go_on
+from nas.runs.epochs import commit_epoch, go_on, held_form
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Phase, read_progress
 from nas.search.causes import Cause, cause_of, cause_of_death
@@ -271,19 +271,29 @@ class TrialRunner(tune.Trainable):
         self._folder = run.phase_path(trial, phase)
         self._job.enter_context(owned(self._folder, patience_seconds=PATIENCE_SECONDS))
         self._job.enter_context(_last_words(self._folder / LAST_WORDS))
-        dataset = load(study.data)
+        dataset, recipe, device = load(study.data), recipe_of(study, phase), config["device"]
+        form = held_form(
+            self._folder,
+            trial.architecture,
+            dataset,
+            recipe,
+            device=device,
+            threads=config["threads"],
+            guard=lane.training_step,
+        )
 
         def trainer() -> Trainer:
             return Trainer(
                 trial.architecture,
                 dataset,
-                recipe_of(study, phase),
-                device=config["device"],
+                recipe,
+                device=device,
                 threads=config["threads"],
                 weights=starting_weights(run, trial, phase),
                 init=pretrained_weights(run, study, phase),
                 teacher=parent_network(run, trial, dataset.num_classes) if trial.origin == "pruned" else None,
                 rungs=[rung.epochs for rung in trial.rungs] if phase == "search" else (),
+                form=form,
                 guard=lane.training_step,
             )
 

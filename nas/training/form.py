@@ -26,6 +26,10 @@ class Form:
     """Of convolutions, by autocast; weights, losses and statistics are always float32."""
     layout: Layout
 
+    def __str__(self) -> str:
+        """`fp32, channels last`."""
+        return f"{self.precision}, {self.layout.replace('_', ' ')}{' layout' if self.layout == 'plain' else ''}"
+
     @property
     def memory_format(self) -> torch.memory_format:
         """The layout by torch's name."""

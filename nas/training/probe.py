@@ -1,0 +1,77 @@
+"""Which form a training is the fastest in on its device, found by a few steps of each."""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import nullcontext
+
+import torch
+
+from nas.training.form import Form, device_of, forms_of
+from nas.training.recipe import Recipe
+from nas.training.step import Step
+from nas.training.steps import Guard
+from space import Architecture
+from space.network import lone_values_kept
+
+ROUNDS = 4  # the first warms up
+MOST_SECONDS = 20.0  # after which no further round begins
+WORTH = 0.97
+"""A form takes the place of the usual one when its steps take at most this share of the usual one's time."""
+
+
+def fastest_form(
+    architecture: Architecture,
+    recipe: Recipe,
+    size: tuple[int, int],
+    num_classes: int,
+    *,
+    device: str = "cpu",
+    guard: Guard = nullcontext,
+) -> Form:
+    """The form whose training steps are the fastest here: of those that the device has in hardware, the usual one
+    unless another is clearly faster.
+
+    Steps are taken in turns, on invented pictures at the recipe's batch and crop of `size`, each inside a `guard()`;
+    the best of each form counts. Nothing is drawn from, or left in, torch's global random state.
+
+    Raises: UserError when the device is not there.
+    """
+    on = device_of(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = architecture.build(num_classes, auxiliary=True, trained=True).train()
+        images = torch.randn(recipe.batch_size, 3, *recipe.crop_of(size)).to(on)
+        labels = torch.randint(num_classes, (recipe.batch_size, *recipe.crop_of(size))).to(on)
+        usual, *others = forms_of(network, on, recipe)
+        seconds = _seconds(network, (usual, *others), recipe, images, labels, guard) if others else {}
+    fastest = min(others, key=lambda form: seconds[form], default=usual)
+    return fastest if fastest != usual and seconds[fastest] <= WORTH * seconds[usual] else usual
+
+
+def _seconds(
+    network: torch.nn.Module,
+    forms: tuple[Form, ...],
+    recipe: Recipe,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    guard: Guard,
+) -> dict[Form, float]:
+    """The shortest step of each form."""
+    steps = {}
+    for form in forms:
+        own = copy.deepcopy(network).to(images.device, memory_format=form.memory_format)  # type: ignore[call-overload]
+        steps[form] = (own, Step(own, recipe, form, images.device))
+    best = dict.fromkeys(forms, float("inf"))
+    began = time.perf_counter()
+    for number in range(ROUNDS):
+        for form, (own, step) in steps.items():
+            with guard(), lone_values_kept(own):
+                start = time.perf_counter()
+                float(step.take(images, labels, 0, 1))  # waits for the GPU
+                took = time.perf_counter() - start
+            best[form] = min(best[form], took) if number else best[form]
+        if number and time.perf_counter() - began > MOST_SECONDS:
+            break
+    return best

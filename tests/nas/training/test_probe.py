@@ -1,0 +1,99 @@
+"""The form that a training computes in: what a device has, what a probe finds, and that what is kept decides."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nas.runs.epochs import FORM, commit_epoch, go_on, held_form
+from nas.storage.files import write_text
+from nas.training import Recipe, form
+from nas.training.form import Form, forms_of
+from nas.training.probe import fastest_form
+from nas.training.trainer import Trainer
+from space import strict
+from space.errors import UserError
+
+RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=2, batch_size=4, crop=(24, 32), probe=True)
+CPU = torch.device("cpu")
+PLAIN = Form(device="cpu", precision="fp32", layout="plain")
+
+
+def held(folder, architecture, dataset, recipe=RECIPE):
+    return held_form(folder, architecture, dataset, recipe, device="cpu", threads=1, guard=nullcontext)
+
+
+def test_a_processor_is_asked_for_bfloat16_only_where_it_has_it_and_the_recipe_allows_it(
+    architecture, monkeypatch
+) -> None:
+    network = architecture.build(3)
+
+    def found(recipe: Recipe) -> list[tuple[str, str]]:
+        return [(each.precision, each.layout) for each in forms_of(network, CPU, recipe)]
+
+    full = [("fp32", "channels_last"), ("fp32", "plain")]
+    monkeypatch.setattr(form, "has_bf16", lambda: False)
+    assert found(RECIPE) == full
+    monkeypatch.setattr(form, "has_bf16", lambda: True)
+    assert found(RECIPE) == [*full, ("bf16", "channels_last"), ("bf16", "plain")]
+    assert found(replace(RECIPE, mixed_precision=False)) == full
+
+
+def test_a_probe_gives_a_form_of_the_device_and_leaves_random_numbers_alone(architecture, dataset) -> None:
+    entered = []
+
+    def guard():
+        entered.append(1)
+        return nullcontext()
+
+    before = torch.get_rng_state()
+    found = fastest_form(architecture, RECIPE, dataset.size, 3, guard=guard)
+    assert found in forms_of(architecture.build(3), CPU, RECIPE)
+    assert len(entered) >= 4, "each form warms up, and is timed"
+    torch.set_rng_state(before)
+    fastest_form(architecture, RECIPE, dataset.size, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_form_is_found_before_the_first_step_and_what_is_kept_decides(architecture, dataset, tmp_path) -> None:
+    assert held(tmp_path, architecture, dataset, replace(RECIPE, probe=False)) is None
+    assert not (tmp_path / FORM).exists()
+    found = held(tmp_path, architecture, dataset)
+    assert strict.parse((tmp_path / FORM).read_text(), Form, FORM) == found
+    other = replace(found, layout="plain" if found.layout == "channels_last" else "channels_last")
+    write_text(tmp_path / FORM, strict.dump(other))
+    assert held(tmp_path, architecture, dataset) == other
+    write_text(tmp_path / FORM, strict.dump(replace(other, device="cuda")))
+    assert held(tmp_path, architecture, dataset).device == "cpu", "the folder came from another device"
+    write_text(tmp_path / FORM, "layout: upside down\n")
+    with pytest.raises(UserError, match=FORM):
+        held(tmp_path, architecture, dataset)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_goes_on_in_its_form_with_the_same_bits(precision, architecture, dataset, tmp_path) -> None:
+    """bfloat16 is computed by any processor, if slowly."""
+    kept = replace(PLAIN, precision=precision)
+
+    def make() -> Trainer:
+        return Trainer(architecture, dataset, RECIPE, threads=1, form=kept)
+
+    whole = make()
+    while not whole.finished:
+        whole.run_epoch()
+    first = make()
+    first.run_epoch()
+    commit_epoch(tmp_path, first)
+    second = go_on(make, tmp_path)
+    assert second.epoch == 1
+    second.run_epoch()
+    assert all(torch.equal(each, second.weights()[name]) for name, each in whole.weights().items())
+    usual = Trainer(architecture, dataset, RECIPE, threads=1)
+    assert usual.form == Form(device="cpu", precision="fp32", layout="channels_last")
+    usual.run_epoch()
+    difference = abs(usual.history[0].loss - whole.history[0].loss)
+    assert difference < (1e-4 if precision == "fp32" else 0.1)
+    assert (difference > 1e-6) == (precision == "bf16")
