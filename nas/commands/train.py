@@ -11,11 +11,13 @@ from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from nas.terminal import Progress
     from nas.training.pretrained import Started
     from nas.training.recipe import Recipe
+    from nas.training.scores import EpochReport
     from nas.training.trainer import Trainer
     from space.architecture import Architecture
 
@@ -52,6 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=common.whole_number, metavar="N", help="instead of the recipe's")
     parser.add_argument("--batch-size", type=common.whole_number, metavar="N", help="instead of the recipe's")
     parser.add_argument("--seed", type=common.whole_number, metavar="N", help="instead of the recipe's")
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="find the fastest precision and memory layout by a few steps first; results may round differently",
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write loss, mIoU, rate and waiting of every epoch to OUT/events"
+    )
     parser.add_argument("--out", metavar="DIR", type=common.path, help="where weights go (default: runs/train-ARCH)")
     parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch in --out")
     common.add_device(parser)
@@ -59,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train, or go on training, and write architecture, weights and scores."""
+    from contextlib import nullcontext
     from dataclasses import replace
     from pathlib import Path
 
@@ -79,7 +90,8 @@ def run(options: argparse.Namespace) -> None:
     with output.folder(out):
         pass  # what cannot be made is refused before PyTorch is loaded
 
-    from nas.runs.epochs import go_on
+    from nas.runs.epochs import FORM, go_on, held_form
+    from nas.runs.events import event_files
     from nas.storage.ownership import owned
     from nas.terminal import Progress
     from nas.training.trainer import Trainer
@@ -95,6 +107,7 @@ def run(options: argparse.Namespace) -> None:
             device=device,
             threads=threads,
             init=init,
+            form=form,
             guard=lane.training_step,
             count=progress.count,
         )
@@ -118,11 +131,16 @@ def run(options: argparse.Namespace) -> None:
         findings = check(dataset, guard=lane.training_step)
         common.say_notes(findings)
         hold_to_data(out, findings.fingerprint, root=spec.root, begun=options.resume and kept)
+        if not options.resume:
+            (out / FORM).unlink(missing_ok=True)  # of another one that was ended in its first epoch
+        form = held_form(out, architecture, dataset, recipe, device=device, threads=threads, guard=lane.training_step)
         trainer = go_on(trainer_of, out)
         if kept and not trainer.epoch:
             print(f"{out / CHECKPOINT} is damaged: the training begins anew")
         _introduce(trainer, options)
-        _train(trainer, out, progress)
+        told = event_files(out, trainer.epoch) if options.tensorboard else nullcontext(_untold)
+        with told as tell:
+            _train(trainer, out, progress, tell)
         _finish(trainer, out)
 
 
@@ -148,8 +166,17 @@ def _introduce(trainer: Trainer, options: argparse.Namespace) -> None:
     )
     if trainer.started is not None and not trainer.epoch:
         print(_started(trainer.started, recipe.init or ""))
+    if recipe.probe:
+        print(f"computes in {trainer.form}: the fastest of what was tried here")
     going = f"going on after epoch {trainer.epoch}" if trainer.epoch else "after an interruption go on with --resume"
-    print(f"recipe {options.recipe}: {recipe.epochs} epochs in batches of {recipe.batch_size}; {going}", flush=True)
+    epochs = f"{recipe.epochs} epochs in batches of {recipe.batch_size}"
+    if trainer.encoder_epochs and recipe.encoder is not None:
+        first, rest = trainer.encoder_epochs, recipe.epochs - trainer.encoder_epochs
+        epochs = (
+            f"{first} epochs of the encoder in batches of {recipe.encoder.batch_size}, {rest} of all in batches of "
+            f"{recipe.batch_size}"
+        )
+    print(f"recipe {options.recipe}: {epochs}; {going}", flush=True)
 
 
 def _started(started: Started, source: str) -> str:
@@ -171,10 +198,17 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
     recipe = recipe_of_network(options.architecture) if options.recipe == "published" else load_recipe(options.recipe)
     given = {name: getattr(options, name) for name in ("epochs", "batch_size", "seed", "init")}
+    recipe = replace(recipe, probe=recipe.probe or options.probe)
+    if recipe.encoder is not None and options.batch_size is not None:
+        recipe = replace(recipe, encoder=replace(recipe.encoder, batch_size=options.batch_size))
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})
 
 
-def _train(trainer: Trainer, out: Path, progress: Progress) -> None:
+def _untold(report: EpochReport, learning_rate: float) -> None:
+    """Where nobody wants events."""
+
+
+def _train(trainer: Trainer, out: Path, progress: Progress, tell: Callable[[EpochReport, float], None]) -> None:
     from nas.runs.epochs import commit_epoch
     from nas.terminal import duration, percent, waiting, waiting_advice
 
@@ -189,12 +223,14 @@ def _train(trainer: Trainer, out: Path, progress: Progress) -> None:
         finally:
             progress.end()
         seconds.append(report.seconds)
+        tell(report, trainer.learning_rate)
         commit_epoch(out, trainer)
+        stage = f"  encoder {report.epoch}/{trainer.encoder_epochs}" if report.encoder else ""
         left = sum(seconds) / len(seconds) * (report.epochs - report.epoch)
         waits = waiting(report.waited_for_data, report.waited_for_lane)
         ending = f"{waits and ', '}{waits}{'' if trainer.finished else f', {duration(left)} left'}"
         print(
-            f"epoch {report.epoch:{width}}/{report.epochs}  loss {report.loss:.4f}  "
+            f"epoch {report.epoch:{width}}/{report.epochs}{stage}  loss {report.loss:.4f}  "
             f"mIoU {percent(report.scores.miou):>5} %  {report.seconds:.1f} s{ending}",
             flush=True,
         )

@@ -211,3 +211,46 @@ def test_a_recipe_names_weights_beside_itself(resnet, tmp_path):
     study = "{data: {name: road_scenes}, budget: 10ms, recipe: {optimizer: sgd, learning_rate: 0.1, epochs: 1, "
     (tmp_path / "study.yaml").write_text(study + "batch_size: 2, init: deep/w.pth}}")
     assert load_study(tmp_path / "study.yaml").recipe.init == str(tmp_path / "deep" / "w.pth")
+
+
+RECIPE_IN_STAGES = """
+optimizer: adamw
+learning_rate: 0.01
+epochs: 9
+batch_size: 3
+encoder: {share: 0.5, batch_size: 6, class_weighting: null, labels: coarse, bias: true}
+"""
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values by name in the event files of a folder, one file after the other."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found: dict[str, list[tuple[int, float]]] = {}
+    for file in sorted(folder.iterdir()):
+        content = file.read_bytes()
+        while content:  # a length and its check, an event and its check
+            end = 12 + int.from_bytes(content[:8], "little")
+            event = Event.FromString(content[12:end])
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+            content = content[end + 4 :]
+    return found
+
+
+def test_a_training_in_two_stages_finds_its_form_and_is_drawn(nas, pictures, tmp_path):
+    architecture, recipe, out = tmp_path / "narrow.yaml", tmp_path / "recipe.yaml", tmp_path / "out"
+    architecture.write_text(scale_width(space.load("erfnet"), 0.125).to_yaml())
+    recipe.write_text(RECIPE_IN_STAGES)
+    options = ("--recipe", recipe, "--epochs", "2", "--batch-size", "3", "--probe", "--tensorboard")
+    answer = nas(*words(architecture, pictures, out, *map(str, options))).done().out
+    assert "1 epochs of the encoder in batches of 3, 1 of all in batches of 3" in answer
+    assert re.findall(r"^(epoch .*)  loss", answer, re.M) == ["epoch 1/2  encoder 1/1", "epoch 2/2"]
+    kept = yaml.safe_load((out / "form.yaml").read_text())
+    assert f"computes in {kept['precision']}, {kept['layout'].replace('_', ' ')}" in answer
+    epochs = yaml.safe_load((out / "progress.yaml").read_text())["history"]
+    assert [epoch.get("encoder") for epoch in epochs] == [True, None]
+    drawn = scalars(out / "events")
+    assert drawn["loss"] == [(epoch["epoch"], pytest.approx(epoch["loss"])) for epoch in epochs]
+    assert drawn["mIoU"] == [(epoch["epoch"], pytest.approx(epoch["scores"]["miou"])) for epoch in epochs]
+    assert {"learning_rate", "waited_for_data", "waited_for_lane"} <= drawn.keys()
