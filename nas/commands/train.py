@@ -12,6 +12,7 @@ from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from nas.terminal import Progress
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from nas.training.scores import EpochReport
     from nas.training.trainer import Trainer
     from space.architecture import Architecture
+
+    Tell = Callable[[EpochReport, float], None]
+    """Is told the report of an epoch and its last learning rate."""
 
 FEWEST_CLASSES = 2  # how many there are is not known before the data are
 EPILOG = """\
@@ -138,8 +142,10 @@ def run(options: argparse.Namespace) -> None:
         if kept and not trainer.epoch:
             print(f"{out / CHECKPOINT} is damaged: the training begins anew")
         _introduce(trainer, options)
-        told = event_files(out, trainer.epoch) if options.tensorboard else nullcontext(_untold)
-        with told as tell:
+        events: AbstractContextManager[Tell] = nullcontext(_untold)
+        if options.tensorboard:
+            events = event_files(out, trainer.epoch)
+        with events as tell:
             _train(trainer, out, progress, tell)
         _finish(trainer, out)
 
@@ -208,7 +214,7 @@ def _untold(report: EpochReport, learning_rate: float) -> None:
     """Where nobody wants events."""
 
 
-def _train(trainer: Trainer, out: Path, progress: Progress, tell: Callable[[EpochReport, float], None]) -> None:
+def _train(trainer: Trainer, out: Path, progress: Progress, tell: Tell) -> None:
     from nas.runs.epochs import commit_epoch
     from nas.terminal import duration, percent, waiting, waiting_advice
 

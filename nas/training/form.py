@@ -44,7 +44,7 @@ class Form:
 def usual_form(network: nn.Module, device: torch.device, recipe: Recipe) -> Form:
     """Channels last where it is safe, and mixed precision on a GPU where the recipe has it."""
     layout: Layout = "channels_last" if _is_safe_channels_last(network, device) else "plain"
-    precision = _mixed(device) if device.type == "cuda" and recipe.mixed_precision else "fp32"
+    precision: Precision = _mixed(device) if device.type == "cuda" and recipe.mixed_precision else "fp32"
     return Form(device=device.type, precision=precision, layout=layout)
 
 

@@ -13,7 +13,7 @@ from nas.training.recipe import Recipe
 from nas.training.step import Step
 from nas.training.steps import Guard
 from space import Architecture
-from space.network import lone_values_kept
+from space.network import Network, lone_values_kept
 
 ROUNDS = 4  # the first warms up
 MOST_SECONDS = 20.0  # after which no further round begins
@@ -51,7 +51,7 @@ def fastest_form(
 
 
 def _seconds(
-    network: torch.nn.Module,
+    network: Network,
     forms: tuple[Form, ...],
     recipe: Recipe,
     images: torch.Tensor,
