@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 
@@ -51,9 +51,9 @@ def guarded(
                 with of_loader.worked_on(guard):
                     yield batch
                     for _ in range(together - 1):
-                        if (batch := of_loader.made_already()) is None:
+                        if (ready := cast("Item | None", of_loader.made_already())) is None:
                             break
-                        yield batch
+                        yield ready
                     settle()
         return
     while True:
