@@ -8,8 +8,8 @@ good ones are.
 
 A rung that is seen to tell too little for its cost is left out, and candidates train on to the next. What it is worth
 follows from its correlation with whole trainings (Peherstorfer, Willcox and Gunzburger, "Optimal model management for
-multifidelity Monte Carlo estimation", 2016). That is of ranks (Kendall's tau of the networks that both rungs know), and as
-those that went on are the better ones, among which scores differ less, it is corrected for that range (Thorndike,
+multifidelity Monte Carlo estimation", 2016). That is of ranks (Kendall's tau of the networks that both rungs know), and
+as those that went on are the better ones, among which scores differ less, it is corrected for that range (Thorndike,
 "Personnel selection", 1949).
 """
 
@@ -44,8 +44,8 @@ class Ladder:
         return next((rung for rung in self.rungs if rung > fidelity), 1.0)
 
     def due(self, known: Known) -> tuple[float, ...]:
-        """The rungs for which enough was spent below them: one that paused has to go on to the highest of these that one
-        can. They descend.
+        """The rungs for which enough was spent below them, descending: one that paused has to go on to the highest of
+        these that one can go on to.
         """
         found = []
         for rung in self.rungs[:0:-1]:
