@@ -61,7 +61,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         over = {key(each) for each in (*whole, *known.withdrawn, *(one.point for one in known.running))}
         paused = {key(each.point): each for each in told if each.paused and key(each.point) not in over}
         steps = ladder(told, rungs_of(self._candidates))
-        if (due := steps.due(known)) is not None:
+        for due in steps.due(known):
             candidates = [each.point for each in paused.values() if steps.after(each.fidelity) == due]
             if candidates:
                 return candidates[choose(candidates, told, known.running, self._candidates.facts)]

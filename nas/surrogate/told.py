@@ -58,6 +58,8 @@ class Known:
     running: tuple[Running, ...] = ()
     withdrawn: tuple[Point, ...] = ()
     """What came to nothing new: of no interest, and of no consequence."""
+    begun: tuple[float, ...] = ()
+    """The share of a whole training that each training had behind it or will have, in the order in which they began."""
 
 
 def known_of(study: optuna.Study, *, but: int | None = None) -> Known:
@@ -71,6 +73,8 @@ def known_of(study: optuna.Study, *, but: int | None = None) -> Known:
         if each.number not in left_out and each.user_attrs.get(ANSWERS)
     ]
     finished = [each for each in others if each.state.is_finished()]
+    trained = [each for each in others if not (each.user_attrs.get(WITHDRAWN) or each.user_attrs.get(ELSEWHERE))]
+    begun = [_share(each) for each in trained]
     return Known(
         told=tuple(_told(each) for each in finished if not each.user_attrs.get(WITHDRAWN)),
         running=tuple(
@@ -79,7 +83,18 @@ def known_of(study: optuna.Study, *, but: int | None = None) -> Known:
             if each.state == TrialState.RUNNING
         ),
         withdrawn=tuple(each.user_attrs[ANSWERS] for each in finished if each.user_attrs.get(WITHDRAWN)),
+        begun=tuple(share for share in begun if share is not None),
     )
+
+
+def _share(trial: FrozenTrial) -> float | None:
+    """What a training had behind it or will have; None where there was none."""
+    from optuna.trial import TrialState
+
+    if trial.state == TrialState.RUNNING:
+        return float(trial.user_attrs[FIDELITY])
+    told = _told(trial)
+    return told.fidelity if told.score is not None or told.failed else None
 
 
 def _told(trial: FrozenTrial) -> Told:

@@ -86,7 +86,7 @@ def guided(
     while account.open:
         if drawn:
             row = drawn.pop()
-            fidelity = questions.rungs[0]
+            fidelity = sampler.begins_at
             number = sampler.enter(table.points[row], fidelity)
         else:
             proposal = sampler.propose()

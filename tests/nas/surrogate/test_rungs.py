@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 
 import pytest
 
 from nas.surrogate.rungs import ladder
-from nas.surrogate.told import Known, Running, Told
+from nas.surrogate.told import Known, Told
 
 RUNGS = (0.062, 0.25, 1.0)
 NETWORKS = 60
@@ -26,16 +25,21 @@ def told_of(noise: float, wholes: int = NETWORKS) -> list[Told]:
     return found
 
 
-def test_before_anything_is_known_all_rungs_are_used_and_each_has_more_than_the_next() -> None:
-    steps = ladder((), RUNGS)
-    assert steps.rungs == RUNGS
-    assert all(more > fewer for more, fewer in pairwise(steps.counts))
-    assert steps.counts[-1] == 1
+def test_before_anything_is_known_all_rungs_are_used_but_one_that_costs_half() -> None:
+    assert ladder((), RUNGS).rungs == RUNGS
+    assert ladder((), (0.02, 1.0)).rungs == (0.02, 1.0)
+    assert ladder((), (0.25, 1.0)).rungs == (0.25, 1.0)
+    assert ladder((), (0.5, 1.0)).rungs == (1.0,)
 
 
-def test_where_rungs_agree_fewer_go_on_than_where_they_hardly_do() -> None:
-    sure, unsure = ladder(told_of(0.01), RUNGS), ladder(told_of(0.3), RUNGS)
-    assert sure.counts[0] > ladder((), RUNGS).counts[0] > unsure.counts[0]
+def test_a_dear_rung_is_left_out_before_a_cheap_one_that_ranks_alike() -> None:
+    def used(cost: float, pairs: int) -> bool:
+        rng = random.Random(2)
+        told = [Told(point={"x": place}, score=rng.random(), fidelity=cost) for place in range(pairs)]
+        told += [Told(point={"x": place}, score=rng.random()) for place in range(pairs)]
+        return len(ladder(told, (cost, 1.0)).rungs) > 1
+
+    assert [used(0.25, 3), used(0.25, 12), used(0.06, 12), used(0.06, 60)] == [True, False, True, False]
 
 
 def test_where_rungs_tell_nothing_candidates_are_trained_whole() -> None:
@@ -58,10 +62,10 @@ def test_that_only_the_best_go_on_makes_a_rung_hardly_worse() -> None:
     """Among a third, the best, the order is much less sure than among all."""
     rungs = (RUNGS[1], 1.0)
 
-    def count(wholes: int) -> float:
-        return ladder([each for each in told_of(0.1, wholes) if each.fidelity in rungs], rungs).counts[0]
+    def used(wholes: int) -> tuple[float, ...]:
+        return ladder([each for each in told_of(0.1, wholes) if each.fidelity in rungs], rungs).rungs
 
-    assert count(20) == pytest.approx(count(NETWORKS), rel=0.15)
+    assert used(20) == used(NETWORKS) == rungs
 
 
 @pytest.mark.parametrize(
@@ -92,17 +96,21 @@ def test_tied_scores_end_no_ladder(scores: tuple[float, ...], more: tuple[float,
             for place, score in enumerate(more)
         ]
         steps = ladder(told, RUNGS)
-        assert steps.rungs[-1] == steps.counts[-1] == 1
-        assert all(1 <= count < 100 for count in steps.counts)
+        assert steps.rungs[-1] == 1
 
 
-def test_one_goes_on_when_enough_have_paused_and_what_runs_counts() -> None:
-    rungs = (0.25, 1.0)
-    short = [Told(point={"x": place}, score=0.1 * place, fidelity=0.25) for place in range(4)]
-    steps = ladder(short, rungs)
-    assert 2 <= steps.counts[0] <= 3
-    assert steps.due(Known(told=tuple(short[:1]))) is None
-    assert steps.due(Known(told=tuple(short))) == 1
-    assert steps.due(Known(told=tuple(short), running=(Running(point={"x": 3}),))) is None
-    broken = Told(point={"x": 3}, score=None, failed=True)
-    assert steps.due(Known(told=(*short, broken))) is None, "it went on, and that came to nothing"
+def test_one_goes_on_at_once_and_then_whenever_enough_was_spent_below_it() -> None:
+    steps = ladder((), (0.25, 1.0))
+    assert steps.due(Known()) == ()
+    assert steps.due(Known(begun=(0.25,) * 4)) == (1,)
+    assert steps.due(Known(begun=(0.25, 0.25, 1, 0.25, 0.25))) == ()
+    assert steps.due(Known(begun=(0.25, 0.25, 1, 0.25, 0.25, 0.25))) == (1,)
+
+
+def test_each_rung_has_its_share_of_three() -> None:
+    steps = ladder((), RUNGS)
+    first = RUNGS[:1] * 3
+    assert steps.due(Known(begun=first)) == (1, 0.25), "one can only go on to the lower of these"
+    assert steps.due(Known(begun=(*first, 0.25))) == (1,)
+    assert steps.due(Known(begun=(*first, 0.25, 1, *first))) == (0.25,)
+    assert steps.due(Known(begun=(*first, 0.25, 1, *first, 0.25, *first))) == (1, 0.25)
