@@ -49,9 +49,13 @@ class Ladder:
         """
         found = []
         for rung in self.rungs[:0:-1]:
-            since = list(itertools.takewhile(lambda fidelity, rung=rung: fidelity < rung, reversed(known.begun)))
-            enough = SHARE * rung if len(since) < len(known.begun) else 0.0  # the first goes on at once
-            if since and sum(since) >= enough:
+            since = []
+            for fidelity in reversed(known.begun):
+                if fidelity >= rung:
+                    break
+                since.append(fidelity)
+            first = len(since) == len(known.begun)  # which goes on at once
+            if since and (first or sum(since) >= SHARE * rung):
                 found.append(rung)
         return tuple(found)
 
