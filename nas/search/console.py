@@ -37,7 +37,7 @@ class Console:
         """What is asked, and on which data."""
         height, width = self._study.data.size
         images = self._study.data.name
-        within = " and ".join(map(str, self._budgets))
+        within = f"each of {self._budgets}" if self._budgets.several else str(self._budgets)
         print(f"Which network is the most accurate that {target} runs within {within} at {height}x{width}?")
         print(f"data {images}, run {self._run.root}\n\n{data_table(data)}\n", flush=True)
 
@@ -48,7 +48,10 @@ class Console:
     def published(self, trial: Trial) -> None:
         """A published network was timed at its own width."""
         verdict = trial.failed if trial.latency is None else self._standing(trial.latency)
-        print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {verdict}", flush=True)
+        latency = self._latency(trial)
+        if self._budgets.several:  # it was made for none of them
+            latency = latency.partition(" of ")[0]
+        print(f"{self._clock()}  time    {trial.name:24} {latency}  {verdict}", flush=True)
 
     def proposed(self, trial: Trial) -> None:
         """A candidate was measured."""
