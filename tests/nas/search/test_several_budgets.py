@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -283,3 +285,40 @@ def test_a_front_is_spread_from_the_fastest_network_to_the_budget(fastest: float
 def test_a_front_without_room_below_the_budget_is_refused(fastest: float | None) -> None:
     with pytest.raises(BudgetError, match="expected a budget with room for smaller ones below it, got 10ms"):
         spread(Budget.parse("10ms"), fastest)
+
+
+@pytest.mark.slow
+def test_a_search_for_several_budgets_ends_with_a_winner_for_each_and_takes_one_more(tmp_path: Path) -> None:
+    def nas(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nas.cli", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+    (tmp_path / "study.yaml").write_text(
+        """
+data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
+budgets: [3ms, 0.001ms, 1ms]
+target: null@cpu:1
+recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}
+space: {stages: [2], stage.depth: [1], block: [nonbt]}
+search:
+  {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 1, finalists: 1, finish_epochs: 1, company: [erfnet-encoder],
+   pruned: 1, concurrent: 1}
+"""
+    )
+    run = tmp_path / "run"
+    done = nas("search", tmp_path / "study.yaml", "--out", run)
+    assert done.returncode == 3, done.stdout + done.stderr  # one budget has no winner
+    assert "0.001ms is given up, the others go on" in done.stdout
+    assert {file.name for file in (run / "winners").iterdir()} == {"1ms", "3ms"}
+    for name in ("1ms", "3ms"):
+        certificate = read_certificate(run / "winners" / name)
+        assert (certificate.budget, certificate.passed) == (name, True)
+    before = {trial.architecture.key for trial in RunFolder.open(run).trials()}
+    again = nas("search", "--resume", run, "--budget", "2ms")
+    assert again.returncode == 3, again.stdout + again.stderr
+    assert read_certificate(run / "winners" / "2ms").passed
+    new = [trial for trial in RunFolder.open(run).trials() if trial.architecture.key not in before]
+    assert new
+    assert {trial.budget_milliseconds for trial in new} == {2.0}
+    assert nas("show", run / "winners" / "2ms").returncode == 0
+    assert "give one of" in nas("show", run).stderr
