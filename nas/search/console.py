@@ -48,9 +48,7 @@ class Console:
     def published(self, trial: Trial) -> None:
         """A published network was timed at its own width."""
         verdict = trial.failed if trial.latency is None else self._standing(trial.latency)
-        latency = self._latency(trial)
-        if self._budgets.several:  # it was made for none of them
-            latency = latency.partition(" of ")[0]
+        latency = self._latency(trial, of_budget=not self._budgets.several)  # it was made for none of them
         print(f"{self._clock()}  time    {trial.name:24} {latency}  {verdict}", flush=True)
 
     def proposed(self, trial: Trial) -> None:
@@ -131,14 +129,15 @@ class Console:
         words = "over" if inside is None else f"inside {inside}" if self._budgets.several else "inside"
         return f"unsure, perhaps {words}" if nearest.verdict(latency) == "UNSURE" else words
 
-    def _latency(self, trial: Trial) -> str:
+    def _latency(self, trial: Trial, *, of_budget: bool = True) -> str:
         budget = self._budgets.of(trial.budget_milliseconds)
+        words = f"of {budget.milliseconds:g} ms" if of_budget else "ms"
         if trial.latency is None:
-            return f"      -  of {budget.milliseconds:g} ms"
+            return f"      -  {words}"
         noisy = "?" if trial.latency.flagged else " "
         milliseconds = trial.latency.milliseconds(budget.statistic)
         precision = f" in {Target.parse(trial.latency.target).precision}" if self._study.precisions else ""
-        return f"{milliseconds:7.2f}{noisy} of {budget.milliseconds:g} ms{precision}"
+        return f"{milliseconds:7.2f}{noisy} {words}{precision}"
 
     def _clock(self) -> str:
         seconds = int(time.monotonic() - self._start)

@@ -32,7 +32,7 @@ from nas.runs.earlier import not_taken_over, read_earlier, take_over
 from nas.runs.folder import RunFolder
 from nas.runs.table import hold_to_table
 from nas.runs.unreached import give_up
-from nas.runs.winners import gather_winners
+from nas.runs.gathering import gather_winners
 from nas.search.address import ADDRESS_VARIABLE
 from nas.search.cluster import Resources, require_nodes, resources_of_nodes, workers_of
 from nas.search.cluster_timing import certifier_of_cluster, timing_of_cluster

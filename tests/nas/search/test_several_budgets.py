@@ -25,7 +25,7 @@ from nas.runs.shares import Shares
 from nas.runs.trained import load_trained
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.runs.unreached import ask_again, give_up, unreached
-from nas.runs.winners import gather_winners
+from nas.runs.gathering import gather_winners
 from nas.search.engine import _require_reachable
 from nas.search.finishing import all_finalists, certify_each, finalists
 from nas.search.proposals import Proposals
