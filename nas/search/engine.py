@@ -30,9 +30,9 @@ from nas.runs.certificate import Certificate
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import not_taken_over, read_earlier, take_over
 from nas.runs.folder import RunFolder
+from nas.runs.gathering import gather_winners
 from nas.runs.table import hold_to_table
 from nas.runs.unreached import give_up
-from nas.runs.gathering import gather_winners
 from nas.search.address import ADDRESS_VARIABLE
 from nas.search.cluster import Resources, require_nodes, resources_of_nodes, workers_of
 from nas.search.cluster_timing import certifier_of_cluster, timing_of_cluster
@@ -137,8 +137,8 @@ def _resources_here() -> Resources:
 
 
 def _require_reachable(search: Search, meter: Measures) -> list[Latency]:
-    """Say that a budget cannot be met before anything is trained for it, or what the narrowest networks take. Of several
-    budgets, one that cannot be met is given up.
+    """Say that a budget cannot be met before anything is trained for it, or what the narrowest networks take. Of
+    several budgets, one that cannot be met is given up.
 
     Raises: BudgetError with the lowest latency reached, when none of them can be met.
     """

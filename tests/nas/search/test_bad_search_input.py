@@ -109,7 +109,9 @@ def test_a_budget_that_was_refused_is_not_asked_again(nas: Nas, tmp_path: Path) 
         (("10ms", "20"), "cannot read '20' as a budget"),
     ],
 )
-def test_several_budgets_that_do_not_go_together(budgets: tuple[str, ...], expected: str, nas: Nas, tmp_path: Path) -> None:
+def test_several_budgets_that_do_not_go_together(
+    budgets: tuple[str, ...], expected: str, nas: Nas, tmp_path: Path
+) -> None:
     given = [word for budget in budgets for word in ("--budget", budget)]
     assert expected in nas("search", *given, "--out", tmp_path / "run").refusal()
     assert not (tmp_path / "run").exists()

@@ -21,11 +21,11 @@ from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import read_certificate
 from nas.runs.folder import RunFolder
+from nas.runs.gathering import gather_winners
 from nas.runs.shares import Shares
 from nas.runs.trained import load_trained
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.runs.unreached import ask_again, give_up, unreached
-from nas.runs.gathering import gather_winners
 from nas.search.engine import _require_reachable
 from nas.search.finishing import all_finalists, certify_each, finalists
 from nas.search.proposals import Proposals
@@ -301,8 +301,8 @@ target: null@cpu:1
 recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}
 space: {stages: [2], stage.depth: [1], block: [nonbt]}
 search:
-  {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 1, finalists: 1, finish_epochs: 1, company: [erfnet-encoder],
-   pruned: 1, concurrent: 1}
+  {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 1, finalists: 1, finish_epochs: 1,
+   company: [erfnet-encoder], pruned: 1, concurrent: 1}
 """
     )
     run = tmp_path / "run"
