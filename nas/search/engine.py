@@ -87,6 +87,7 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             if asked.study.frontier:
                 asked = _spread(asked, timing)
             measured = _require_reachable(asked, timing)
+            gather_winners(run, asked.study)
             table = hold_to_table(run, functools.partial(_table_of, asked, timing, measured))
             _measure_published(asked, timing, table)
             if new:
@@ -122,7 +123,6 @@ def _opened(run: RunFolder, nodes: Sequence[Resources]) -> Search:
         )
     workers = workers_of(nodes, study.search.concurrent)
     asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=Console(run, study))
-    gather_winners(run, study)
     asked.console.question(asked.target, findings)
     if earlier := not_taken_over(run):
         for words in take_over(run, study, findings.fingerprint, earlier):
@@ -169,7 +169,6 @@ def _spread(search: Search, meter: Measures) -> Search:
     search.console.step(f"spread  {budgets}")
     study = search.study.asking(tuple(map(str, budgets)))
     search.run.write_study(study)
-    gather_winners(search.run, study)
     return replace(search, study=study, console=Console(search.run, study))
 
 
