@@ -127,6 +127,7 @@ def test_what_is_best_within_a_budget_may_be_made_for_a_smaller_one(searched: Ru
     assert len(inside) == len(searched.trials()), "what keeps three keeps six"
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_proposes_what_one_that_was_not_does(
     searched: RunFolder, invented: Invented, search_of: SearchOf, tmp_path: Path
 ) -> None:
