@@ -258,7 +258,10 @@ def _levelled(found: Sequence[tuple[str, float, float]]) -> list[tuple[float, fl
     if len(budgets) < 2:
         return [(proxy, truth) for _, proxy, truth in found]
     medians = {
-        budget: [statistics.median(each[place] for each in found if each[0] == budget) for place in (1, 2)]
+        budget: (
+            statistics.median(proxy for each, proxy, _ in found if each == budget),
+            statistics.median(truth for each, _, truth in found if each == budget),
+        )
         for budget in budgets
     }
     return [(proxy - medians[budget][0], truth - medians[budget][1]) for budget, proxy, truth in found]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nas.report.summary import Standing, Summary, summarize
+from nas.report.standings import Standing
+from nas.report.summary import Summary, summarize
 from nas.runs.folder import RunFolder
 from nas.terminal import percent, table
 

@@ -155,11 +155,11 @@ def _require_reachable(search: Search, meter: Measures) -> list[Latency]:
             refused[budget] = error
     if refused.keys() == set(search.budgets):
         raise refused[search.budgets.largest]
-    for budget, error in refused.items():
+    for budget, reason in refused.items():
         if not narrowest.refutes(budget):
             continue  # the machine is busy: candidates will tell
-        search.console.step(f"note    {budget} is given up, the others go on: {error}")
-        give_up(search.run, budget, str(error), searched=False)
+        search.console.step(f"note    {budget} is given up, the others go on: {reason}")
+        give_up(search.run, budget, str(reason), searched=False)
     return narrowest.latencies()
 
 
