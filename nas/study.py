@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 from nas import samplers
 from nas.data import DataSpec
-from nas.latency.budget import Budget
+from nas.latency.budget import Budgets
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN, check_patience, check_within
 from nas.latency.target import PRECISIONS, Target
 from nas.storage.files import expanded, read_text
@@ -79,8 +79,12 @@ class Study:
     """Data, budget, target, space, recipe and effort of a search."""
 
     data: DataSpec
-    budget: str
-    """As `nas.latency.budget.Budget` reads it: 10ms, 100fps, 10ms p90."""
+    budget: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """As `nas.latency.budget.Budget` reads it: 10ms, 100fps, 10ms p90. Empty where there are `budgets`."""
+    budgets: tuple[str, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """In its place: several, each of which gets a winner of its own; the search shares its effort among them."""
+    frontier: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Whether to spread `budgets` up to `budget`, from what the fastest network takes, as the search begins."""
     recipe: Recipe
     """By which candidates are trained."""
     target: str = ""
@@ -98,13 +102,49 @@ class Study:
     search: SearchPlan = SearchPlan()
 
     def __post_init__(self) -> None:
-        Budget.parse(self.budget)
+        self._check_budgets()
         if self.target:
             Target.parse(self.target)
         self._check_precisions()
         check_within(self.latency_within, "latency_within")
         check_patience(self.patience_seconds, "patience_seconds")
         self.architectures()
+
+    @property
+    def asked(self) -> Budgets:
+        """What it asks for: its budget, or each of its budgets."""
+        return Budgets.parse(self.budgets or (self.budget,))
+
+    def asking(self, texts: Sequence[str]) -> Study:
+        """The same question for one budget, or for several.
+
+        Raises: BudgetError when one of the texts is none, or two name the same.
+        """
+        if len(texts) == 1:
+            return replace(self, budget=texts[0], budgets=())
+        return replace(self, budget="", budgets=tuple(map(str, Budgets.parse(texts))), frontier=False)
+
+    def asking_also(self, texts: Sequence[str]) -> Study:
+        """The same question for more budgets, where it is for several; else for these instead.
+
+        Raises: BudgetError as `asking` does.
+        """
+        if not self.budgets:
+            return self.asking(texts)
+        known = {budget.name: budget for budget in self.asked}
+        more = {budget.name: budget for budget in Budgets.parse(texts)}
+        return replace(self, budgets=tuple(map(str, Budgets(each=tuple((more | known).values())))))
+
+    def _check_budgets(self) -> None:
+        if self.budget and self.budgets:
+            raise UserError(
+                f"expected budget or budgets, got both; put {self.budget} among the budgets, or leave it out"
+            )
+        if not (self.budget or self.budgets):
+            raise UserError("expected a budget, got none; add budget: 10ms, or budgets: [10ms, 20ms]")
+        if self.frontier and self.budgets:
+            raise UserError("frontier: expected one budget to spread others below, got budgets; leave frontier out")
+        Budgets.parse(self.budgets or (self.budget,))
 
     def _check_precisions(self) -> None:
         for name in self.precisions:

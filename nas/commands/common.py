@@ -240,8 +240,8 @@ def target(options: argparse.Namespace) -> Target:
     return parse_target(options.target) if options.target else default_target()
 
 
-def built_in_study(options: argparse.Namespace) -> Study:
-    """The built-in study for what --budget and --target give: another one where networks run on a GPU.
+def built_in_study(options: argparse.Namespace, budget: str) -> Study:
+    """The built-in study for a budget and what --target gives: another one where networks run on a GPU.
 
     Raises: UserError for a target that is unknown, or a budget that is none.
     """
@@ -252,12 +252,12 @@ def built_in_study(options: argparse.Namespace) -> Study:
     from nas.latency.default import is_on_cuda
     from nas.study import built_in_study
 
-    Budget.parse(options.budget)
+    Budget.parse(budget)
     if options.target:
         where = parse_target(options.target)
-        return replace(built_in_study(options.budget, on_gpu=where.on_cuda), target=str(where))
+        return replace(built_in_study(budget, on_gpu=where.on_cuda), target=str(where))
     # Which runtime is the default one may have to be found by timing: not before everything else that is asked is read.
-    return built_in_study(options.budget, on_gpu=is_on_cuda())
+    return built_in_study(budget, on_gpu=is_on_cuda())
 
 
 def within(options: argparse.Namespace) -> float:

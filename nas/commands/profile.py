@@ -56,7 +56,6 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.data import load
     from nas.latency import Meter, default_target, parse_target
-    from nas.latency.budget import Budget
     from nas.latency.estimates import calibration
     from nas.search.limits import limits_of
     from nas.search.reachability import explore
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {options.networks}")
     patience_seconds = common.patience(options)
     study = _study(options)
-    budget = Budget.parse(study.budget)
+    budget = study.asked.largest
     target = parse_target(study.target) if study.target else default_target()
     dataset = load(study.data)
     print(
@@ -133,9 +132,13 @@ def _study(options: argparse.Namespace) -> Study:
 
     if options.study is None and options.budget is None:
         raise UserError("expected a study or a budget, got neither; try: nas profile --budget 10ms")
-    study = common.built_in_study(options) if options.study is None else load_study(options.study)
+    study = common.built_in_study(options, options.budget) if options.study is None else load_study(options.study)
     if options.budget:
-        study = replace(study, budget=options.budget)
+        study = study.asking([options.budget])
+    if study.budgets:
+        raise UserError(
+            f"expected one budget, got a study for {study.asked}; give one of them: --budget {study.asked.largest}"
+        )
     if options.target:
         study = replace(study, target=options.target)
     if options.input:

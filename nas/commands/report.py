@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> None:
         from nas.report import summarize
         from nas.report.going import going_words
         from nas.report.page import FIGURES, write_summary
-        from nas.report.sentences import effort_words, headline
-        from nas.report.terminal import leaderboard_table
+        from nas.report.sentences import efforts, headline
+        from nas.report.terminal import front_table, leaderboard_table
 
         summary = summarize(folder)
         page = write_summary(folder, summary)
@@ -46,5 +46,8 @@ def run(options: argparse.Namespace) -> None:
         print(f"note: {note}")
     if summary.leaderboard:
         print(f"\n{leaderboard_table(summary)}\n")
-        print(effort_words(summary.effort))
+        for words in efforts(summary):
+            print(words)
+    if summary.answers:
+        print(f"\n{front_table(summary)}")
     print(f"\n{page} (figures as data: {FIGURES} beside it)")

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   nas search --budget 10ms                        the built-in road scenes on this machine
   nas search studies/camvid/study.yaml            a study of your own
-  nas search --resume runs/night --budget 8ms     go on, also with another budget
+  nas search --budget 10ms --budget 20ms          a winner for each, from one search
+  nas search --frontier --budget 40ms             for a handful of budgets up to this one
+  nas search --resume runs/night --budget 8ms     go on, also with another budget (of several: with one more)
   nas search other.yaml --from runs/night         a new run that knows what an earlier one found out
   nas search --resume runs/night --data /new/place    go on after the data were moved"""
 
@@ -26,7 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas search`."""
     parser.epilog = EXAMPLES
     common.add_study(parser)
-    parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90'; overrides the study's")
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        dest="budgets",
+        action="append",
+        default=[],
+        help="10ms, 100fps or '10ms p90'; overrides the study's; several get a winner each",
+    )
+    parser.add_argument(
+        "--frontier",
+        action="store_true",
+        help="a winner for each of a handful of budgets, from what the fastest network takes up to --budget",
+    )
     parser.add_argument("--target", metavar="TARGET", help="where latency counts, such as onnxruntime@cpu:1")
     parser.add_argument("--out", metavar="DIR", type=common.path, help="the run's folder (default: a new one in runs/)")
     parser.add_argument("--resume", metavar="RUN", type=common.path, help="go on with the run in this folder")
@@ -45,15 +59,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Verdict | None:
-    """Search, as the only one that works on the run's folder; what the winner's certificate says. A new run that is
-    refused leaves no folder.
+    """Search, as the only one that works on the run's folder; what the winner's certificate says, of several budgets
+    the worst. A new run that is refused leaves no folder.
 
     Raises: UserError for options, studies and budgets that do not fit, and when the run is in use; HaltedError when its
     surroundings broke it off.
     """
     from pathlib import Path
 
+    from nas.latency.budget import Budgets
     from nas.runs.folder import RunFolder
+    from nas.runs.unreached import ask_again
     from nas.search.address import address_of, require_short_folder
     from nas.storage.ownership import owned
     from space.errors import HaltedError, UserError
@@ -68,9 +84,12 @@ def run(options: argparse.Namespace) -> Verdict | None:
         from nas.search.engine import search  # seconds of loading, not for what is refused above
 
         before = _ask(folder, study, earlier, new=not options.resume)
+        if options.resume and options.budgets:
+            ask_again(folder, Budgets.parse(options.budgets))
         known = _known(folder)
         try:
-            return search(folder, address=options.address).verdict
+            found = search(folder, address=options.address)
+            return _worst([each.verdict for each in found.values()], missing=len(folder.study().asked) - len(found))
         except KeyboardInterrupt:
             print(f"\nnothing finished is lost; go on with: nas search --resume {folder.root}", flush=True)
             raise
@@ -87,6 +106,12 @@ def run(options: argparse.Namespace) -> Verdict | None:
             elif _known(folder) == known:  # refused before anything was found out by it
                 folder.write_study(before)
             raise
+
+
+def _worst(verdicts: Sequence[Verdict | None], missing: int) -> Verdict | None:
+    """What is said of all budgets together: a `missing` winner is one that does not keep its budget."""
+    order: tuple[Verdict, ...] = ("FAIL", "UNSURE", "PASS")
+    return "FAIL" if missing else next((each for each in order if each in verdicts), None)
 
 
 def _ask(folder: RunFolder, study: Study, earlier: Sequence[RunFolder], *, new: bool) -> Study | None:
@@ -129,11 +154,13 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
         raise UserError(
             "--data goes with --resume, for data that were moved; a new search's study names its data itself"
         )
-    if options.study is None and options.budget is None:
+    if options.study is None and not options.budgets:
         raise UserError("expected a study or a budget, got neither; try: nas search --budget 10ms")
-    study = common.built_in_study(options) if options.study is None else load_study(options.study)
-    if options.budget:
-        study = replace(study, budget=options.budget)
+    study = common.built_in_study(options, options.budgets[0]) if options.study is None else load_study(options.study)
+    if options.budgets:
+        study = study.asking(options.budgets)
+    if options.frontier and not study.budgets:
+        study = replace(study, frontier=True)
     if options.target:
         study = replace(study, target=options.target)
     if options.patience:
@@ -171,8 +198,10 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
             f"{study.data.root}, where the data of this run were, is not a folder here; go on with: "
             f"nas search --resume {folder.root} --data DIR"
         )
-    if options.budget:
-        study = replace(study, budget=options.budget)
+    if options.budgets:
+        study = study.asking_also(options.budgets)
+    if options.frontier and not study.budgets:
+        study = replace(study, frontier=True)
     if options.patience:
         study = replace(study, patience_seconds=common.patience(options))
     return folder, study

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -59,6 +61,12 @@ class Budget:
         number = repr(float(self.milliseconds)).removesuffix(".0")
         return f"{number}ms" if self.statistic == "p50" else f"{number}ms {self.statistic}"
 
+    @property
+    def name(self) -> str:
+        """As a folder is called: `10ms`, `33.3333ms`, `10ms-p90`. Budgets of the same name are the same."""
+        words = f"{self.milliseconds:g}ms"
+        return words if self.statistic == "p50" else f"{words}-{self.statistic}"
+
     def admits(self, latency: Latency) -> bool:
         """Whether the statistic of `latency` is within the budget, as far as was measured: what is worth a training.
         What is said of a network is its `verdict`.
@@ -91,6 +99,66 @@ class Budget:
         if not again.flagged:
             return again
         return min(again, disturbed, key=lambda latency: latency.milliseconds(self.statistic))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """What one search is asked for: one budget, or several of one statistic, the smallest first.
+
+    A network that was made for one of them counts for each that it is inside of.
+
+    Raises: BudgetError when there is none, or two are the same or of different statistics.
+    """
+
+    each: tuple[Budget, ...]
+
+    def __post_init__(self) -> None:
+        if not self.each:
+            raise BudgetError(f"expected a budget, got none; give {_ACCEPTED}")
+        statistics = {budget.statistic for budget in self.each}
+        if len(statistics) > 1:
+            raise BudgetError(
+                f"expected budgets of one statistic, got {', '.join(map(str, self.each))}: one search counts one; "
+                "search for the others in a run of their own"
+            )
+        ordered = tuple(sorted(self.each, key=lambda budget: budget.milliseconds))
+        for before, after in itertools.pairwise(ordered):
+            if before.name == after.name:
+                raise BudgetError(f"expected budgets that differ, got {before} twice; leave one of them out")
+        object.__setattr__(self, "each", ordered)
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Budgets:
+        """The budgets that such texts name as `Budget.parse` reads them, in any order.
+
+        Raises: BudgetError when one names none, and as the class does.
+        """
+        return cls(each=tuple(map(Budget.parse, texts)))
+
+    def __iter__(self) -> Iterator[Budget]:
+        return iter(self.each)
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.each))
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one."""
+        return len(self.each) > 1
+
+    @property
+    def largest(self) -> Budget:
+        """The one that is kept wherever one is."""
+        return self.each[-1]
+
+    def of(self, milliseconds: float) -> Budget:
+        """The budget of so many milliseconds, to which a network counts that was made for it; the largest where it was
+        made for one that is asked for no more.
+        """
+        return next((budget for budget in self.each if budget.milliseconds == milliseconds), self.largest)
 
 
 def unsettled(latency: Latency) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from nas.report.drawing import DISC, draw_leader, draw_name, draw_percent_axis, framed, look
 from nas.report.labels import LINE_PIXELS, shortened, spread
 from nas.report.palette import LIGHT
-from nas.report.summary import Summary, TrialSummary
+from nas.report.standings import TrialSummary
+from nas.report.summary import Summary
 from nas.report.svg import as_svg, css, hover
 
 WIDTH, HEIGHT = 1000, 310
@@ -26,7 +27,7 @@ def curves(summary: Summary) -> Markup | None:
     if not trained:
         return None
     values = [value for each in trained for value in (*each.search, *each.finish)]
-    winner = None if summary.winner is None else summary.winner.key
+    winners = {winner.key for winner in summary.winners}
     with look():
         figure, axes = framed(WIDTH, HEIGHT, *MARGINS)
         longest = max(2, max(each.epochs for each in trained))
@@ -38,9 +39,9 @@ def curves(summary: Summary) -> Markup | None:
         axes.tick_params(axis="x", length=0)
         axes.spines.bottom.set_visible(False)
         draw_percent_axis(axes, low, high)
-        for each in sorted(trained, key=lambda each: (each.key == winner, len(each.finish))):
-            _draw_curve(axes, each, each.key == winner)
-        _draw_names(axes, trained, winner)
+        for each in sorted(trained, key=lambda each: (each.key in winners, len(each.finish))):
+            _draw_curve(axes, each, each.key in winners)
+        _draw_names(axes, trained, winners)
         return as_svg(figure, "Learning curves", "mIoU after every epoch")
 
 
@@ -60,15 +61,15 @@ def _draw_curve(axes: Axes, candidate: TrialSummary, is_winner: bool) -> None:
     )
 
 
-def _draw_names(axes: Axes, trained: Sequence[TrialSummary], winner: str | None) -> None:
+def _draw_names(axes: Axes, trained: Sequence[TrialSummary], winners: Collection[str | None]) -> None:
     """Names of those who trained longest, at the right edge, best first; a thin line leads to the curve's end."""
     longest = max(each.epochs for each in trained)
-    order = sorted(trained, key=lambda each: (each.key != winner, -(each.miou or 0.0)))
-    named = [each for each in order if each.epochs == longest or each.key == winner][:MOST_NAMES]
+    order = sorted(trained, key=lambda each: (each.key not in winners, -(each.miou or 0.0)))
+    named = [each for each in order if each.epochs == longest or each.key in winners][:MOST_NAMES]
     ends = [axes.transData.transform((each.epochs, each.miou or 0.0)) for each in named]
     frame = axes.bbox
     heights = spread([y for _, y in ends], LINE_PIXELS, frame.y0, frame.y1)
     for each, (x, y), height in zip(named, ends, heights, strict=True):
         draw_leader(axes, (x + 5, frame.x1 + 8, frame.x1 + 20), (y, y, height))
-        words, bold = shortened(each.name, LONGEST_NAME), each.key == winner
+        words, bold = shortened(each.name, LONGEST_NAME), each.key in winners
         draw_name(axes, words, frame.x1 + 24, height - 4, bold=bold, align="left")

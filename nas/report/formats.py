@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.report.agreement import FEWEST_POINTS, Agreement
-from nas.report.summary import LatencySummary, Summary, TrialSummary
+from nas.report.standings import TrialSummary
+from nas.report.summary import Summary
+from nas.report.winners import LatencySummary
 from nas.runs.certificate import Certificate
 from space import strict
 
@@ -34,7 +36,7 @@ def latency(timing: LatencySummary, summary: Summary) -> str:
 
 def times_over(timing: LatencySummary, summary: Summary) -> str:
     """How many times the budget a latency over it is."""
-    times = timing.milliseconds / summary.budget_milliseconds
+    times = timing.milliseconds / summary.milliseconds_of(timing.budget)
     return f"{times:.1f}x" if times >= 1.1 else f"{times:.2f}x"
 
 

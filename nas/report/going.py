@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas import samplers
-from nas.latency.budget import Budget
 from nas.runs.folder import RunFolder
-from nas.runs.steps import effort_left, rungs_for
+from nas.runs.shares import Shares
+from nas.runs.steps import rungs_for
 from nas.runs.trial import Phase, Progress, Trial
+from nas.runs.unreached import reachable, unreached
 from nas.storage.files import OWNER
 from nas.study import Study
 
@@ -39,11 +40,23 @@ class Going:
     """What is still to come, in order; nothing once a winner is certified for the budget that is asked for."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """Candidates by how far their training as such is."""
+
+    inside: Sequence[Trial]
+    """Not over, and inside their budget."""
+    paused: Sequence[Trial]
+    whole: Sequence[Trial]
+    """To their end."""
+
+
 def going_of(
     run: RunFolder, study: Study, trials: Sequence[Trial], company: Sequence[Trial], *, answered: bool
 ) -> Going:
-    """How far a run is. `answered`: its winner is certified for the budget that it is asked for."""
-    budget = Budget.parse(study.budget)
+    """How far a run is. `answered`: a winner is certified for every budget that it is asked for and that can be met."""
+    given_up = unreached(run) if study.asked.several else ()
+    shares = Shares.of(study, reachable(run, study), given_up)
     everything = (*trials, *company)
     trainings = {(each.architecture.key, phase): run.progress(each, phase) for each in everything for phase in PHASES}
     begun = {each.architecture.key for each in everything if _under_way(run, each, trainings)}
@@ -53,7 +66,7 @@ def going_of(
         each for each in proposed if each not in whole and each.paused_after(trainings[each.architecture.key, "search"])
     ]
     unfinished = [each for each in proposed if each not in whole and each not in paused]
-    inside = [each for each in unfinished if each.inside(budget)]
+    inside = [each for each in unfinished if each.inside(shares.home(each))]
     waiting = [each for each in inside if each.architecture.key not in begun]
     return Going(
         trained=len(whole) + len(paused),
@@ -65,8 +78,8 @@ def going_of(
         steps=()
         if answered
         else (
-            *_searching(study, trials, inside, paused, len(whole)),
-            *_finishing(study, trials, company, trainings),
+            *_searching(study, shares, trials, Searched(inside=inside, paused=paused, whole=whole)),
+            *_finishing(study, shares, trials, company, trainings),
             "measure the best again and certify it",
         ),
     )
@@ -95,43 +108,48 @@ def _under_way(run: RunFolder, trial: Trial, trainings: Trainings) -> bool:
     return False
 
 
-def _searching(
-    study: Study, trials: Sequence[Trial], unfinished: Sequence[Trial], paused: Sequence[Trial], whole: int
-) -> tuple[str, ...]:
-    """What the search phase has still to do; `whole` candidates are trained to their end."""
-    plan, budget, epochs = study.search, Budget.parse(study.budget), study.recipe.epochs
+def _searching(study: Study, shares: Shares, trials: Sequence[Trial], searched: Searched) -> tuple[str, ...]:
+    """What the search phase has still to do."""
+    plan, epochs = study.search, study.recipe.epochs
     pauses = samplers.resumes(plan.sampler) and len(rungs_for(plan, epochs)) > 1
-    present = [each for each in trials if each.budget_milliseconds == budget.milliseconds]
-    begin = len(set(plan.seeds) - {each.parent for each in present if each.origin == "seed"})
-    begin += max(0, plan.random_trials - sum(each.origin == "random" and each.inside(budget) for each in present))
-    left = effort_left(plan, trials, budget.milliseconds, epochs)
+    open_ = [budget for budget in shares.budgets if budget not in shares.given_up]
+    begin = len(shares.seeds_left(trials)) + sum(shares.random_left(trials, budget) for budget in open_)
+    left = sum(max(0, shares.effort_left(trials, budget)) for budget in open_)
     if pauses and left > 0:  # how many candidates that will be depends on what they score
         return (f"train new and paused candidates for {left} epochs, {left / epochs:.1f} times a whole training",)
     if begin or left > 0:
         return (f"propose, time and train {max(begin, math.ceil(left / epochs))} more candidates",)
     steps = []
+    unfinished = searched.inside
     if unfinished:
         rung = "the end of their rungs" if pauses else "their end"
         steps.append(f"train {len(unfinished)} candidates to {rung}")
-    to_the_end = whole + sum(each.until(epochs) >= epochs for each in unfinished)
-    inside = sum(each.inside(budget) for each in paused)
-    if (finalists := min(plan.finalists - to_the_end, inside)) > 0:
+    to_the_end = [*searched.whole, *(each for each in unfinished if each.until(epochs) >= epochs)]
+    finalists = 0
+    for budget in shares.budgets:
+        wanted = plan.finalists - sum(shares.home(each) == budget for each in to_the_end)
+        inside = sum(shares.home(each) == budget and each.inside(budget) for each in searched.paused)
+        finalists += max(0, min(wanted, inside))
+    if finalists > 0:
         steps.append(f"train the best {finalists} of those that paused to their end")
     return tuple(steps)
 
 
 def _finishing(
-    study: Study, trials: Sequence[Trial], company: Sequence[Trial], trainings: Trainings
+    study: Study, shares: Shares, trials: Sequence[Trial], company: Sequence[Trial], trainings: Trainings
 ) -> tuple[str, ...]:
     """What comes between the search phase and the certificate."""
-    plan, budget = study.search, Budget.parse(study.budget)
+    plan = study.search
     if not plan.finish_epochs:
         return ()
     steps = []
     ended = [each for each in (*trials, *company) if trainings[each.architecture.key, "finish"].done]
-    finalists = sum(each.origin not in ("pruned", "company") and each.inside(budget) for each in ended)
-    if finalists < plan.finalists:
-        steps.append(f"train the best {plan.finalists - finalists} for {plan.finish_epochs} epochs more")
+    candidates = [each for each in ended if each.origin not in ("pruned", "company")]
+    finalists = sum(
+        max(0, plan.finalists - sum(each.inside(budget) for each in candidates)) for budget in shares.budgets
+    )
+    if finalists:
+        steps.append(f"train the best {finalists} for {plan.finish_epochs} epochs more")
     alike = set(plan.company) - {each.name for each in ended if each.origin == "company"}
     if alike:
         steps.append(f"train {len(alike)} published networks as long")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nas.latency.budget import Budget, settling
@@ -13,18 +13,25 @@ from nas.runs.trial import Pretrained
 from nas.study import Study
 
 
-def notes(run: Path, study: Study, certificate: Certificate | None, latencies: Sequence[Latency]) -> tuple[str, ...]:
-    """What a reader must know of a run's winner and of its candidates' latencies, a sentence each."""
-    budget = Budget.parse(study.budget)
+def winner_notes(winners: Iterable[tuple[Path, Budget, Certificate]], *, of_several: bool) -> tuple[str, ...]:
+    """What a reader must know of winners, each with what to call its folder and the budget that is asked for now."""
     found = []
-    if certificate is not None and certificate.budget is not None and Budget.parse(certificate.budget) != budget:
-        found.append(
-            f"The winner was certified for {certificate.budget}; the study now asks for {budget}: not answered yet."
-        )
-    if certificate is not None and certificate.verdict == "UNSURE":
-        found.append(f"Whether the winner keeps its budget is not settled: {_settling(certificate, run)}.")
-    if certificate is not None and certificate.latency.flagged:
-        found.append(f"The winner's latency is flagged: {'; '.join(certificate.latency.flagged)}.")
+    for folder, budget, certificate in winners:
+        winner = f"winner for {budget}" if of_several else "winner"
+        if certificate.budget is not None and Budget.parse(certificate.budget) != budget:
+            found.append(
+                f"The winner was certified for {certificate.budget}; the study now asks for {budget}: not answered yet."
+            )
+        if certificate.verdict == "UNSURE":
+            found.append(f"Whether the {winner} keeps its budget is not settled: {_settling(certificate, folder)}.")
+        if certificate.latency.flagged:
+            found.append(f"The {winner}'s latency is flagged: {'; '.join(certificate.latency.flagged)}.")
+    return tuple(found)
+
+
+def notes(study: Study, latencies: Sequence[Latency]) -> tuple[str, ...]:
+    """What a reader must know of the candidates' latencies, a sentence each."""
+    found = []
     flagged = sum(bool(latency.flagged) for latency in latencies)
     if flagged:
         found.append(
@@ -62,10 +69,10 @@ def pretrained_notes(begun: Sequence[Pretrained]) -> tuple[str, ...]:
     )
 
 
-def _settling(certificate: Certificate, run: Path) -> str:
+def _settling(certificate: Certificate, folder: Path) -> str:
     """What would settle an unsure verdict; older certificates do not say so themselves."""
     assert certificate.budget is not None, "only a budget has a verdict"
     words = certificate.unsure or settling(
         certificate.latency, Budget.parse(certificate.budget), certificate.num_classes
     )
-    return words.replace("FOLDER", str(run))
+    return words.replace("FOLDER", str(folder))

@@ -4,7 +4,7 @@ works on it, the file asks to be loaded again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,7 +14,7 @@ from nas.report.curves import curves
 from nas.report.going import going_words
 from nas.report.pareto import KINDS, LEGEND, pareto
 from nas.report.samples import Samples, draw_samples
-from nas.report.sentences import effort_words, headline
+from nas.report.sentences import efforts, headline
 from nas.report.summary import VERDICTS, Summary, summarize
 from nas.report.waiting import waiting_words
 from nas.runs.folder import RunFolder
@@ -47,26 +47,29 @@ def write_report(run: RunFolder) -> Path:
 def write_summary(run: RunFolder, summary: Summary) -> Path:
     """Write both files from figures that are known already; where the page lies. As long as `write_report`."""
     page = run.root / PAGE
-    drawn = None if summary.winner is None else draw_samples(run)
+    folders = [each.folder for each in summary.answers if each.winner is not None] or ["winner"]
+    drawn = [draw_samples(run, run.root / folder) for folder in folders] if summary.winners else []
     write_text(run.root / FIGURES, strict.dump(summary))
     write_text(page, render(summary, drawn, goes_on=is_owned(run.root)))
     return page
 
 
-def render(summary: Summary, drawn: Samples | None, *, goes_on: bool) -> str:
-    """The page's HTML; `drawn` are the winner's pictures, None without a winner. `goes_on`: a search is working on the
+def render(summary: Summary, drawn: Sequence[Samples], *, goes_on: bool) -> str:
+    """The page's HTML; `drawn` are the pictures of each winner. `goes_on`: a search is working on the
     run, so that another page will take its place.
     """
-    winner = summary.winner
     return _environment().get_template("page.html").render(
         summary=summary,
-        winner=winner,
-        samples=drawn,
+        winners=[
+            (winner, pictures, formats.certified(winner.certificate))
+            for winner, pictures in zip(summary.winners, drawn, strict=True)
+        ],
+        named={winner.key for winner in summary.winners},
         headline=headline(summary),
         going=going_words(summary.going) if summary.going.steps else "",
         reloads=goes_on and bool(summary.going.steps),
         verdicts=VERDICTS,
-        effort=effort_words(summary.effort),
+        efforts=efforts(summary),
         waiting=waiting_words(summary.waited_for_data, summary.waited_for_lane),
         size=f"{summary.input_size[0]}x{summary.input_size[1]}",
         pareto=pareto(summary) if summary.measured else (),
@@ -75,7 +78,6 @@ def render(summary: Summary, drawn: Samples | None, *, goes_on: bool) -> str:
         origins=ORIGINS,
         kinds=KINDS,
         remarks=[words for each in summary.measured for words in formats.remarks(each)],
-        certified=None if winner is None else formats.certified(winner.certificate),
         light=palette.LIGHT,
         dark=palette.DARK,
         printed=palette.PRINTED,

@@ -1,4 +1,4 @@
-"""The Pareto picture: mIoU over latency, with the budget as a line."""
+"""The Pareto picture: mIoU over latency, with each budget as a line."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from matplotlib.ticker import NullLocator
 from nas.report.drawing import DISC, draw_leader, draw_name, draw_percent_axis, draw_words, framed, look, ticks_within
 from nas.report.labels import Point, place_label, shortened
 from nas.report.palette import LIGHT
-from nas.report.summary import LatencySummary, Summary, TrialSummary, Winner
+from nas.report.standings import TrialSummary
+from nas.report.summary import Summary
 from nas.report.svg import as_svg, css, hover
+from nas.report.winners import LatencySummary, Winner
 from nas.runs.trial import Origin
 
 WIDTH, HEIGHT = 1000, 500
@@ -74,10 +76,9 @@ class _View:
         return self.milliseconds[0] <= timing.milliseconds <= self.milliseconds[1]
 
     @property
-    def winner(self) -> Winner | None:
-        """The winner if it is in the picture."""
-        winner = self.summary.winner
-        return winner if winner is not None and self.holds(winner.timing) else None
+    def winners(self) -> list[Winner]:
+        """The winners that are in the picture."""
+        return [winner for winner in self.summary.winners if self.holds(winner.timing)]
 
     @property
     def candidates(self) -> list[TrialSummary]:
@@ -92,8 +93,8 @@ class _View:
     @property
     def marked(self) -> list[TrialSummary]:
         """Those with a marker of their own, last what is on top. The star is the winner's, unless that was pruned."""
-        itself = self.winner.key if self.winner is not None and not self.winner.pruned else None
-        shown = [each for each in self.candidates if each.miou is None or each.key != itself]
+        themselves = {winner.key for winner in self.winners if not winner.pruned}
+        shown = [each for each in self.candidates if each.miou is None or each.key not in themselves]
         return sorted(shown, key=_rank, reverse=True)
 
     def place(self, candidate: TrialSummary) -> Point:
@@ -109,6 +110,7 @@ def pareto(summary: Summary) -> tuple[Markup, ...]:
     Where many crowd below the budget, a second picture shows them close up.
     """
     fastest, slowest = _latency_range(summary)
+    budgets = summary.budgets
     near, far = (share * summary.budget_milliseconds for share in CLOSE)
     crowd = sum(near <= each.timing.milliseconds <= far for each in summary.measured)
     statistic = "" if summary.statistic == "p50" else f" {summary.statistic}"
@@ -116,7 +118,7 @@ def pareto(summary: Summary) -> tuple[Markup, ...]:
     below = f"latency{statistic} (ms) on {summary.target}, {size}"
     miou = _miou_range(summary)
     first, *others = KINDS
-    if crowd < CROWD or math.log(far / near) >= CLOSE_SHARE * math.log(slowest / fastest):
+    if len(budgets) > 1 or crowd < CROWD or math.log(far / near) >= CLOSE_SHARE * math.log(slowest / fastest):
         whole = _View(summary=summary, milliseconds=(fastest, slowest), miou=miou, named=(first, *others))
         return (_drawn(whole, WIDTH, below),)
     whole = _View(summary=summary, milliseconds=(fastest, slowest), miou=miou, named=(first,))
@@ -128,16 +130,15 @@ def pareto(summary: Summary) -> tuple[Markup, ...]:
 
 
 def _latency_range(summary: Summary) -> tuple[float, float]:
-    latencies = [each.timing.milliseconds for each in summary.measured] + [summary.budget_milliseconds]
-    if summary.winner is not None:
-        latencies.append(summary.winner.timing.milliseconds)
+    latencies = [each.timing.milliseconds for each in summary.measured]
+    latencies += [milliseconds for _, milliseconds in summary.budgets]
+    latencies += [winner.timing.milliseconds for winner in summary.winners]
     return min(latencies) / 1.15, max(latencies) * 1.25
 
 
 def _miou_range(summary: Summary) -> tuple[float, float]:
     mious = [value for each in summary.measured for value in (each.search_miou, each.finish_miou) if value is not None]
-    if summary.winner is not None:
-        mious.append(summary.winner.miou)
+    mious += [winner.miou for winner in summary.winners]
     low, high = (min(mious), max(mious)) if mious else (0.0, 1.0)
     margin = max(0.1 * (high - low), 0.01)
     return max(0.0, low - margin), min(1.0, high + margin)
@@ -152,17 +153,18 @@ def _drawn(view: _View, width: int, below: str) -> Markup:
     with look():
         figure, axes = framed(width, HEIGHT, *MARGINS)
         _draw_axes(axes, view, below)
-        _draw_budget(axes, view)
+        _draw_budgets(axes, view)
         _draw_fronts(axes, view)
         _draw_cuts(axes, view)
         _draw_gains(axes, view)
         _draw_intervals(axes, view)
         for each in view.marked:
             _draw_candidate(axes, view, each)
-        if view.winner is not None:
-            _draw_star(axes, view.winner)
+        for winner in view.winners:
+            _draw_star(axes, winner)
         _draw_names(axes, view)
-        return as_svg(figure, "Pareto picture", f"mIoU over latency against the budget of {view.summary.budget}")
+        words = "budget" if len(view.summary.budgets) == 1 else "budgets"
+        return as_svg(figure, "Pareto picture", f"mIoU over latency against the {words} of {view.summary.budget}")
 
 
 def _draw_axes(axes: Axes, view: _View, below: str) -> None:
@@ -197,15 +199,18 @@ def round_values(low: float, high: float, most: int) -> list[float]:
     return sorted(kept)
 
 
-def _draw_budget(axes: Axes, view: _View) -> None:
-    budget, (fastest, slowest) = view.summary.budget_milliseconds, view.milliseconds
-    axes.axvspan(budget, slowest, color=LIGHT["bad"], alpha=0.06, linewidth=0, zorder=0)
-    axes.axvline(budget, ymax=1.03, color=LIGHT["bad"], linestyle=(0, (5, 3)))
-    words, place = f"budget {view.summary.budget}", (budget, 1)
-    if math.log(slowest / budget) > 0.25 * math.log(slowest / fastest):
-        draw_words(axes, words, place, (6, 4), across="data", colour="bad", kind="budget")
-    else:
-        draw_words(axes, words, place, (-6, 4), across="data", align="right", colour="bad", kind="budget")
+def _draw_budgets(axes: Axes, view: _View) -> None:
+    """A line for each, and what is over the largest."""
+    fastest, slowest = view.milliseconds
+    *_, (_, largest) = budgets = view.summary.budgets
+    axes.axvspan(largest, slowest, color=LIGHT["bad"], alpha=0.06, linewidth=0, zorder=0)
+    for name, budget in budgets:
+        axes.axvline(budget, ymax=1.03, color=LIGHT["bad"], linestyle=(0, (5, 3)))
+        words, place = (f"budget {name}" if len(budgets) == 1 else name), (budget, 1)
+        if len(budgets) > 1 or math.log(slowest / budget) > 0.25 * math.log(slowest / fastest):
+            draw_words(axes, words, place, (6, 4), across="data", colour="bad", kind="budget")
+        else:
+            draw_words(axes, words, place, (-6, 4), across="data", align="right", colour="bad", kind="budget")
 
 
 def _draw_fronts(axes: Axes, view: _View) -> None:
@@ -213,9 +218,9 @@ def _draw_fronts(axes: Axes, view: _View) -> None:
     points: dict[str, list[Point]] = {precision: [] for precision in view.summary.precisions}
     for each in view.trained:
         points[each.timing.precision].append(view.place(each))
-    if view.winner is not None:
-        timing = view.winner.timing
-        points.setdefault(timing.precision, []).append((timing.milliseconds, view.winner.miou))
+    for winner in view.winners:
+        timing = winner.timing
+        points.setdefault(timing.precision, []).append((timing.milliseconds, winner.miou))
     for precision, found in points.items():
         steps: list[Point] = []
         for milliseconds, miou in sorted(found, key=lambda point: (point[0], -point[1])):
@@ -235,23 +240,22 @@ def _draw_cuts(axes: Axes, view: _View) -> None:
     published = {each.name: view.place(each) for each in view.trained if each.origin == "company"}
     pruned = [each for each in view.trained if each.origin == "pruned" and each.parent in published]
     cuts = [(published[each.parent], view.place(each)) for each in pruned]
-    winner = view.winner
-    if winner is not None and winner.pruned:
+    for winner in view.winners:
         star = winner.timing.milliseconds, winner.miou
-        cuts += [(view.place(each), star) for each in view.trained if each.key == winner.key]
+        cuts += [(view.place(each), star) for each in view.trained if winner.pruned and each.key == winner.key]
     for ends in cuts:
         x, y = zip(*ends, strict=True)
         axes.plot(x, y, color=LIGHT["winner"], linestyle=(0, (2, 3)), gid=css("cut"))
 
 
 def _draw_gains(axes: Axes, view: _View) -> None:
-    """From the mIoU after the search phase (a dot) to that after the finish; the winner's leads to its star."""
-    winner = view.winner
+    """From the mIoU after the search phase (a dot) to that after the finish; a winner's leads to its star."""
+    stars = {winner.key: winner for winner in view.winners if not winner.pruned}
     for each in view.trained:
         if each.search_miou is None or not each.finish:
             continue
         x, after = view.place(each)
-        if winner is not None and not winner.pruned and each.key == winner.key:
+        if (winner := stars.get(each.key)) is not None:
             x, after = winner.timing.milliseconds, winner.miou
         (line,) = axes.plot((x, x), (each.search_miou, after), color=LIGHT[each.origin], linewidth=1.2, alpha=0.7)
         line.set(marker=DISC, markevery=[0], gid=css("gain"))
@@ -304,13 +308,13 @@ def _draw_marker(
 
 
 def _draw_names(axes: Axes, view: _View) -> None:
-    """Names of the winner, the published networks and the best of the others, where there is room for them.
+    """Names of the winners, the published networks and the best of the others, where there is room for them.
 
     They cover no marker, interval or other name, nor the budget's line, and a gain only where there is no other room.
     """
     names = [(each.name, view.place(each), False) for each in _worth_naming(view)]
-    if view.winner is not None:
-        names.insert(0, (view.winner.name, (view.winner.timing.milliseconds, view.winner.miou), True))
+    stars = [(each.name, (each.timing.milliseconds, each.miou), True) for each in view.winners]
+    names = [*stars, *names]
     gains = [each.get_window_extent() for each in axes.lines if each.get_gid() == css("gain")]
     free_to_cover = (css("gain"), css("front"), css("cut"))
     taken = [each.get_window_extent().padded(1.5) for each in axes.lines if each.get_gid() not in free_to_cover]

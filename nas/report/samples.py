@@ -7,6 +7,7 @@ import contextlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.runs.folder import RunFolder
@@ -44,8 +45,8 @@ class Samples:
     missing: str = ""
 
 
-def draw_samples(run: RunFolder) -> Samples:
-    """The winner's predictions on pictures from all over the validation split.
+def draw_samples(run: RunFolder, winner: Path) -> Samples:
+    """The predictions of the winner in a folder on pictures from all over the validation split.
 
     A data set that is not here, or weights that are damaged, leave a report without pictures that says so.
     """
@@ -56,7 +57,7 @@ def draw_samples(run: RunFolder) -> Samples:
         dataset = load(run.study().data)
         shades = ("#" + bytes(colour).hex() for colour in dataset.palette)
         colours = dict(zip(dataset.classes, shades, strict=True))
-        network = load_trained(str(run.winner), None).network(dataset.num_classes)
+        network = load_trained(str(winner), None).network(dataset.num_classes)
         count = len(dataset.validation)
         chosen = dict.fromkeys((2 * index + 1) * count // (2 * PICTURES) for index in range(PICTURES))
         with _one_thread():

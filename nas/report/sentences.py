@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from nas.report.summary import VERDICTS, Effort, Summary
+from nas.report.standings import Effort
+from nas.report.summary import VERDICTS, Summary
 from nas.terminal import percent
 
 
 def headline(summary: Summary) -> str:
     """The run's answer in one sentence, or how far it is."""
     where = f"{summary.target} at {summary.input_size[0]}x{summary.input_size[1]}"
+    if summary.answers:
+        return _answers(summary, where)
     winner = summary.winner
     if winner is None:
         trained = sum(bool(each.epochs) for each in summary.trials)
@@ -26,8 +29,32 @@ def headline(summary: Summary) -> str:
     )
 
 
-def effort_words(effort: Effort) -> str:
-    """What the sampler's guidance was worth, in a sentence or two."""
+def _answers(summary: Summary, where: str) -> str:
+    """What came of each of several budgets."""
+    found = [
+        f"{each.budget}: {each.winner.name}, {each.winner.miou:.1%} mIoU in {each.winner.timing.milliseconds:.2f} ms "
+        f"({VERDICTS[each.winner.certificate.verdict]})"
+        for each in summary.answers
+        if each.winner is not None
+    ]
+    if not found:
+        trained = sum(bool(each.epochs) for each in summary.trials)
+        return (
+            f"No winners yet for {summary.budget} on {where}: {len(summary.trials)} candidates were proposed and "
+            f"{trained} of them trained. Go on with `nas search --resume`."
+        )
+    count = f"{len(found)} of {len(summary.answers)} budgets have a winner on {where}"
+    return f"{count}. {'; '.join(found)}."
+
+
+def efforts(summary: Summary) -> list[str]:
+    """What the sampler's guidance was worth, in a sentence or two; with several budgets so for each."""
+    if not summary.answers:
+        return [_effort(summary.effort)]
+    return [f"{each.budget}: {_effort(each.effort)}" for each in summary.answers]
+
+
+def _effort(effort: Effort) -> str:
     found = f"{effort.random_trials} random and {effort.guided_trials} guided candidates were trained."
     if effort.compared == 0:
         return f"{found} Guided and random search cannot be compared without some of both."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nas.report.summary import Standing, Summary, summarize
+from nas.report.standings import Standing
+from nas.report.summary import Summary, summarize
 from nas.runs.folder import RunFolder
 from nas.terminal import percent, table
 
@@ -39,7 +40,34 @@ def leaderboard_table(summary: Summary) -> str:
     return table(rows, ("place", "network", *precision, f"{statistic}ms", *measured))
 
 
+def front_table(summary: Summary) -> str:
+    """The winner for each of several budgets, as plain text."""
+    statistic = "" if summary.statistic == "p50" else f"{summary.statistic} "
+    rows = []
+    for each in summary.answers:
+        if each.winner is None:
+            rows.append((each.budget, "none: given up" if each.given_up else "none yet", "-", "-", "", "-", "-", ""))
+            continue
+        winner, certificate = each.winner, each.winner.certificate
+        rows.append(
+            (
+                each.budget,
+                winner.name,
+                percent(winner.miou),
+                f"{winner.timing.milliseconds:.2f}",
+                certificate.verdict or "",
+                f"{certificate.parameters:,}",
+                f"{certificate.multiply_adds / 1e9:.2f}",
+                each.folder,
+            )
+        )
+    return table(rows, ("budget", "winner", "mIoU", f"{statistic}ms", "verdict", "parameters", "GMAC", "folder"))
+
+
 def _budget(row: Standing, summary: Summary) -> str:
     """Where it stands against the budget: inside it, so many times as long, or one of them perhaps."""
-    words = "inside" if row.timing.within_budget else f"{row.timing.milliseconds / summary.budget_milliseconds:.2f}x"
+    if row.timing.within_budget:
+        words = f"inside {row.timing.budget}" if row.timing.budget else "inside"
+    else:
+        words = f"{row.timing.milliseconds / summary.milliseconds_of(row.timing.budget):.2f}x"
     return f"{words}?" if row.timing.verdict == "UNSURE" else words

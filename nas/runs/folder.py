@@ -6,6 +6,7 @@ sources.yaml                      which earlier runs it takes over, written befo
 earlier.yaml                      what it took over from them (`nas.runs.earlier`)
 init.yaml init.safetensors        which weights its trainings begin with, if any (`nas.runs.beginning`)
 table.yaml                        the latency table that it began with, or that there was none (`nas.runs.table`)
+unreached.yaml                    which of several budgets were given up (`nas.runs.unreached`)
 order.yaml                        how its candidates follow one another, as it began (`Order`)
 trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
 trials/KEY/timed.yaml             what was measured on the way to its width, written before the trial (`Timed`)
@@ -14,6 +15,7 @@ trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.p
 company/KEY/...                   the same for published networks at their own width
 .owner                            the process that works on it (`nas.storage.ownership`)
 winner/                           architecture.yaml weights.safetensors model.onnx certificate.yaml
+winners/10ms/                     the same for each of several budgets
 report.html report.yaml           for people, as is optuna.journal: written anew from the others at any time
 """
 
@@ -26,6 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nas.latency.budget import Budget
 from nas.runs.beginning import RECORD, TENSORS
 from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.data_seen import data_root
@@ -36,13 +39,15 @@ from nas.study import Study, load_study
 from nas.training.recipe import beside
 from space import Architecture, UserError, strict
 
+WINNERS = "winners"
 TRIAL = "trial.yaml"
 TIMED = "timed.yaml"
 ORDER = "order.yaml"
 EARLIER = "earlier.yaml"
 SOURCES = "sources.yaml"
 TABLE = "table.yaml"
-BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE)  # what is of one run, and not of the next one in its folder
+UNREACHED = "unreached.yaml"
+BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED)  # what is of one run, and not of the next one in its folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +138,14 @@ class RunFolder:
 
     @property
     def winner(self) -> Path:
-        """Where the finished network goes."""
+        """Where the finished network goes, where one budget is asked for."""
         return self.root / "winner"
+
+    def winners(self, study: Study) -> dict[Budget, Path]:
+        """Where the finished network for each budget goes that a study asks for, the smallest first."""
+        if not study.budgets:
+            return {study.asked.largest: self.winner}
+        return {budget: self.root / WINNERS / budget.name for budget in study.asked}
 
     def study(self) -> Study:
         """What the run was asked. Data that were moved together with the run are found again."""

@@ -57,7 +57,7 @@ class Step:
         """Whether it was proposed for this budget."""
         if self.place:
             return self.trial.rungs[self.place].budget_milliseconds == budget_milliseconds
-        return self.trial.budget_milliseconds == budget_milliseconds
+        return budget_milliseconds in (self.trial.budget_milliseconds, *self.trial.also_milliseconds)
 
 
 def rungs_for(plan: SearchPlan, epochs: int) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from nas.latency import runtimes
 from nas.latency.target import Target
 from nas.runs import zoo
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, read_certificate
+from nas.runs.folder import WINNERS
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, read_labelling
 from nas.training.recipe import Recipe
 from nas.training.scores import Scores
@@ -125,9 +126,18 @@ def load_winner(folder: Path) -> tuple[Architecture, Path]:
 
 
 def folder_of(name_or_path: str | Path) -> Path | None:
-    """The folder of that name or path, or the winner's in it, that holds an architecture; None when there is none."""
+    """The folder of that name or path, or the winner's in it, that holds an architecture; None when there is none.
+
+    Raises: UserError when there is a winner for each of several budgets.
+    """
     path = zoo.place_of(name_or_path)
-    return next((folder for folder in (path, path / "winner") if (folder / ARCHITECTURE).is_file()), None)
+    found = next((folder for folder in (path, path / "winner") if (folder / ARCHITECTURE).is_file()), None)
+    if found is None and (several := sorted(file.parent for file in path.glob(f"{WINNERS}/*/{ARCHITECTURE}"))):
+        raise UserError(
+            f"{path}: expected one network, got a folder with several winners; give one of "
+            f"{', '.join(map(str, several))}"
+        )
+    return found
 
 
 def deployed_graph(name_or_path: str, target: Target) -> bytes | None:

@@ -53,7 +53,7 @@ class Trial:
     latency: Latency | None
     """None where the target cannot time it; `failed` says why."""
     feasible: bool
-    """Whether it is inside the run's budget."""
+    """Whether it is inside the run's budget; of several, inside the one that it was made for."""
     budget_milliseconds: float
     """The budget that its width was solved for."""
     parameters: int
@@ -71,6 +71,8 @@ class Trial:
     """What a busy machine gave before `latency` was measured, when all was proposed."""
     rungs: tuple[Rung, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
     """What it was trained to, one after the other, and is now; empty for one schedule of all epochs."""
+    also_milliseconds: tuple[float, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Other budgets that the width which fills them came to be the same for: as large as networks may become."""
 
     def __post_init__(self) -> None:
         ends = [each.epochs for each in self.rungs]
@@ -95,6 +97,10 @@ class Trial:
         """Whether its training in the search, which came so far, is over for now but not at its end."""
         done = len(progress.history)
         return self.stopped or (bool(self.rungs) and done >= self.rungs[-1].epochs and not progress.done)
+
+    def is_for(self, budget: Budget) -> bool:
+        """Whether its width was solved for `budget`."""
+        return budget.milliseconds in (self.budget_milliseconds, *self.also_milliseconds)
 
     def inside(self, budget: Budget) -> bool:
         """Whether it was timed, and within `budget`."""

@@ -39,8 +39,12 @@ where even the narrowest is over it."""
 class SpaceQuestions:
     """A space, as `nas.search.sampler` asks it."""
 
-    def __init__(self, space: Space, rungs: tuple[float, ...], width_of: WidthOf | None) -> None:
+    def __init__(
+        self, space: Space, rungs: tuple[float, ...], width_of: WidthOf | None, *, of_several: bool = False
+    ) -> None:
+        """`of_several`: it is one of several budgets, so that what is best for others may be tried for it."""
         self.rungs = rungs
+        self._of_several = of_several
         self._space = space
         self._width_of = width_of
         self._widths: dict[tuple[tuple[str, Choice], ...], float] = {}  # estimated, by point
@@ -52,6 +56,7 @@ class SpaceQuestions:
     def around(self, best: Sequence[Genotype], rng: random.Random) -> list[Genotype]:
         """Draws, and about as many mutations of the best ones, where there are any."""
         found: list[Genotype] = [draw(self._space, rng)[1] for _ in range(DRAWS)]
+        found += best if self._of_several else ()
         for index in range(MUTATIONS if best else 0):
             with contextlib.suppress(ArchitectureError):  # narrow ranges leave no way on from these answers
                 found.append(self._mutated(best[index % len(best)], rng))
@@ -128,14 +133,17 @@ def sampler_of(
     seed: int,
     rungs: tuple[float, ...] = (1.0,),
     width_of: WidthOf | None = None,
+    width_at: Callable[[float], WidthOf | None] | None = None,
 ) -> Sampler[Architecture]:
     """A sampler of this kind that searches a space; random until it was told of `startup` candidates. `rungs`: the
     shares of a whole training at which trainings may pause, if it is of a kind that has them go on. `width_of`: see
-    `widths_of`.
+    `widths_of`. `width_at`: the same for a budget of so many milliseconds, where there are several.
 
     Raises: UserError when there is no such kind.
     """
+    used = rungs if samplers.resumes(kind) else (1.0,)
     return Sampler(
-        SpaceQuestions(space, rungs if samplers.resumes(kind) else (1.0,), width_of),
+        SpaceQuestions(space, used, width_of),
         lambda candidates: samplers.make(kind, seed=seed, startup=startup, candidates=candidates),
+        None if width_at is None else lambda each: SpaceQuestions(space, used, width_at(each), of_several=True),
     )

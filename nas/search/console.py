@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from nas.data import Findings
 from nas.latency.budget import Budget
+from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate
-from nas.runs.folder import RunFolder
+from nas.runs.folder import WINNERS, RunFolder
+from nas.runs.shares import Shares
 from nas.runs.trial import Trial
 from nas.search.job import Job, recipe_of
 from nas.study import Study
@@ -22,23 +25,20 @@ class Console:
     """Prints a run's events with the time left, which it forecasts from the epochs seen."""
 
     def __init__(self, run: RunFolder, study: Study) -> None:
-        plan = study.search
         self._run = run
         self._study = study
-        self._budget = Budget.parse(study.budget)
+        self._budgets = study.asked
         self._start = time.monotonic()
         self._first_candidate: float | None = None  # timing published networks before it is no part of a forecast
-        self._epochs_left = float(
-            (len(plan.seeds) + plan.random_trials + plan.guided_trials + len(plan.company)) * study.recipe.epochs
-            + (plan.finalists + len(plan.company) + min(plan.pruned, len(plan.company))) * plan.finish_epochs
-        )
+        self._epochs_left = float(_epochs(study))
         self._epochs_done = 0
 
     def question(self, target: Target, data: Findings) -> None:
         """What is asked, and on which data."""
         height, width = self._study.data.size
         images = self._study.data.name
-        print(f"Which network is the most accurate that {target} runs within {self._budget} at {height}x{width}?")
+        within = f"each of {self._budgets}" if self._budgets.several else str(self._budgets)
+        print(f"Which network is the most accurate that {target} runs within {within} at {height}x{width}?")
         print(f"data {images}, run {self._run.root}\n\n{data_table(data)}\n", flush=True)
 
     def step(self, text: str) -> None:
@@ -47,13 +47,9 @@ class Console:
 
     def published(self, trial: Trial) -> None:
         """A published network was timed at its own width."""
-        if trial.latency is None:
-            verdict = trial.failed
-        else:
-            verdict = "inside" if trial.feasible else "over"
-            if self._budget.verdict(trial.latency) == "UNSURE":
-                verdict = f"unsure, perhaps {verdict}"
-        print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {verdict}", flush=True)
+        verdict = trial.failed if trial.latency is None else self._standing(trial.latency)
+        latency = self._latency(trial, of_budget=not self._budgets.several)  # it was made for none of them
+        print(f"{self._clock()}  time    {trial.name:24} {latency}  {verdict}", flush=True)
 
     def proposed(self, trial: Trial) -> None:
         """A candidate was measured."""
@@ -114,20 +110,47 @@ class Console:
         print(f"  timed: {latency.scope}")
         print(f"\nwinner  {self._run.winner}\nreport  {page}", flush=True)
 
+    def answers(self, front: str, table: str, certificates: Mapping[Budget, Certificate], page: Path) -> None:
+        """The winner for each budget, the networks beside them, what is not settled, and where the files are."""
+        print(f"\n{table}\n\n{front}\n")
+        folders = self._run.winners(self._study)
+        for budget, certificate in certificates.items():
+            if certificate.verdict == "UNSURE":
+                print(f"{budget}: {certificate.unsure.replace('FOLDER', str(folders[budget]))}")
+        print(f"winners {self._run.root / WINNERS}\nreport  {page}", flush=True)
+
     def _epochs(self, job: Job) -> int:
         return recipe_of(self._study, job.phase).epochs
 
-    def _latency(self, trial: Trial) -> str:
+    def _standing(self, latency: Latency) -> str:
+        """Where a network at its own width stands: inside the budget or over it; of several, the smallest it keeps."""
+        inside = next((budget for budget in self._budgets if budget.admits(latency)), None)
+        nearest = self._budgets.largest if inside is None else inside
+        words = "over" if inside is None else f"inside {inside}" if self._budgets.several else "inside"
+        return f"unsure, perhaps {words}" if nearest.verdict(latency) == "UNSURE" else words
+
+    def _latency(self, trial: Trial, *, of_budget: bool = True) -> str:
+        budget = self._budgets.of(trial.budget_milliseconds)
+        words = f"of {budget.milliseconds:g} ms" if of_budget else "ms"
         if trial.latency is None:
-            return f"      -  of {self._budget.milliseconds:g} ms"
+            return f"      -  {words}"
         noisy = "?" if trial.latency.flagged else " "
-        milliseconds = trial.latency.milliseconds(self._budget.statistic)
+        milliseconds = trial.latency.milliseconds(budget.statistic)
         precision = f" in {Target.parse(trial.latency.target).precision}" if self._study.precisions else ""
-        return f"{milliseconds:7.2f}{noisy} of {self._budget.milliseconds:g} ms{precision}"
+        return f"{milliseconds:7.2f}{noisy} {words}{precision}"
 
     def _clock(self) -> str:
         seconds = int(time.monotonic() - self._start)
         return f"{seconds // 60:3d}:{seconds % 60:02d}"
+
+
+def _epochs(study: Study) -> int:
+    """How many a study asks for at the most."""
+    plan, count = study.search, len(study.asked)
+    share = Shares.of(study, study.asked).plan
+    candidates = count * (len(plan.seeds) + share.random_trials + share.guided_trials)
+    finished = count * (plan.finalists + min(plan.pruned, len(plan.company))) + len(plan.company)
+    return (candidates + len(plan.company)) * study.recipe.epochs + finished * plan.finish_epochs
 
 
 def _duration(seconds: float) -> str:

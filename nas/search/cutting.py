@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
@@ -23,15 +24,15 @@ from space.errors import BudgetError, UnmeasuredError, UserError
 from space.network import Network
 
 
-def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pruner:
-    """What prunes for a search, on the device that `meter` times on and whose latency table is `table`."""
+def pruner_of(search: Search, meter: Measures, table: LatencyTable | None, budget: Budget) -> Pruner:
+    """What prunes into a budget for a search, on the device that `meter` times on, whose latency table is `table`."""
     study = search.study  # weighed by this process: the workers' device may be another machine's
     judge = Judge(
         CarefulMeter(meter=meter), study.data.size, search.num_classes, table=table, within=study.latency_within
     )
     return Pruner(
         judge=judge,
-        budget=search.budget,
+        budget=budget,
         plan=PruningPlan(epochs=0),
         tuning=FineTuning(dataset=search.dataset, recipe=study.recipe, device=training_device()),
         said=search.console.step,
@@ -39,18 +40,18 @@ def pruner_of(search: Search, meter: Measures, table: LatencyTable | None) -> Pr
 
 
 def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:
-    """The most accurate published networks over the budget, `study.search.pruned` of them, cut down into it: trials
-    with weights from which their fine-tuning begins. What was cut already is not cut again, unless its weights are
-    damaged, but timed again where a busy machine may have brought it over the budget; what no cut brings inside, or
+    """The most accurate published networks over the pruner's budget, `study.search.pruned` of them, cut down into it:
+    trials with weights from which their fine-tuning begins. What was cut already is not cut again, unless its weights
+    are damaged, but timed again where a busy machine may have brought it over the budget; what no cut brings inside, or
     what the target cannot time, is left out.
     """
-    run, budget = search.run, search.budget
+    run, budget = search.run, pruner.budget
     trained = [each for each in run.company() if not each.failed and run.progress(each, "search").done]
     over = [each for each in trained if not each.inside(budget)]
     over.sort(key=lambda each: run.best_miou(each) or 0.0, reverse=True)
     found = []
     for parent in over[: search.study.search.pruned]:
-        trial = _known(search, parent)
+        trial = _known(search, parent, budget)
         trial = _cut(search, pruner, parent) if trial is None else _timed_again(search, pruner, trial)
         if trial is not None and trial.inside(budget):
             found.append(trial)
@@ -68,10 +69,10 @@ def _trained(run: RunFolder, trial: Trial, num_classes: int) -> Network:
     return network.eval()
 
 
-def _known(search: Search, parent: Trial) -> Trial | None:
+def _known(search: Search, parent: Trial, budget: Budget) -> Trial | None:
     run = search.run
     cuts = [each for each in run.trials() if each.origin == "pruned" and each.parent == parent.name]
-    cut = next((each for each in cuts if each.budget_milliseconds == search.budget.milliseconds), None)
+    cut = next((each for each in cuts if each.budget_milliseconds == budget.milliseconds), None)
     if cut is None or cut.failed or run.is_done(cut, "finish"):
         return cut
     try:
@@ -83,7 +84,7 @@ def _known(search: Search, parent: Trial) -> Trial | None:
 
 def _timed_again(search: Search, pruner: Pruner, cut: Trial) -> Trial:
     """A known cut, timed once more if it may be over the budget only since the machine was busy."""
-    budget = search.budget
+    budget = pruner.budget
     if cut.failed or cut.latency is None or not budget.doubts(cut.latency):
         return cut
     try:
@@ -99,7 +100,7 @@ def _timed_again(search: Search, pruner: Pruner, cut: Trial) -> Trial:
 
 def _cut(search: Search, pruner: Pruner, parent: Trial) -> Trial | None:
     run, console = search.run, search.console
-    console.step(f"prune   {parent.name}")
+    console.step(f"prune   {parent.name}{f' to {pruner.budget}' if search.budgets.several else ''}")
     try:
         pruned = pruner.prune(_trained(run, parent, search.num_classes))
     except BudgetError as error:
@@ -107,7 +108,7 @@ def _cut(search: Search, pruner: Pruner, parent: Trial) -> Trial | None:
         return None
     except UnmeasuredError as error:
         console.step(f"        left out: {error}")
-        _record(search, parent, parent.architecture, parent.latency, f"cannot be timed: {error}")
+        _record(search, pruner.budget, parent, parent.architecture, parent.latency, f"cannot be timed: {error}")
         return None
     architecture = pruned.network.architecture
     # Weights before the trial: one that is there can be trained.
@@ -116,18 +117,24 @@ def _cut(search: Search, pruner: Pruner, parent: Trial) -> Trial | None:
         pruned.network.state_dict(),
         {"architecture": architecture.key},
     )
-    trial = _record(search, parent, architecture, pruned.after)
+    trial = _record(search, pruner.budget, parent, architecture, pruned.after)
     console.proposed(trial)
     return trial
 
 
 def _record(
-    search: Search, parent: Trial, architecture: Architecture, latency: Latency | None, failed: str = ""
+    search: Search,
+    budget: Budget,
+    parent: Trial,
+    architecture: Architecture,
+    latency: Latency | None,
+    failed: str = "",
 ) -> Trial:
-    """Write down what a parent was cut to, or that it could not be."""
-    candidate = Candidate(name=f"{parent.name}, pruned", origin="pruned", architecture=architecture, parent=parent.name)
+    """Write down what a parent was cut to for a budget, or that it could not be."""
+    name = f"{parent.name}, pruned to {budget}" if search.budgets.several else f"{parent.name}, pruned"
+    candidate = Candidate(name=name, origin="pruned", architecture=architecture, parent=parent.name)
     known = next((each for each in search.run.trials() if each.architecture.key == architecture.key), None)
     number = search.run.next_number() if known is None else known.number
-    trial = search.trial(number, candidate, latency, failed=failed)
+    trial = search.trial(number, candidate, latency, failed, budget)
     search.run.write_trial(trial)
     return trial

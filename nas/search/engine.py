@@ -10,7 +10,7 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import space
@@ -18,7 +18,7 @@ from nas.data import check, load
 from nas.data.loader import dali_works
 from nas.host.cores import usable_cores
 from nas.latency import Meter, default_target, parse_target
-from nas.latency.budget import unsettled
+from nas.latency.budget import Budget
 from nas.latency.estimates.shipped import shipped_table
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
@@ -30,28 +30,31 @@ from nas.runs.certificate import Certificate
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import not_taken_over, read_earlier, take_over
 from nas.runs.folder import RunFolder
+from nas.runs.gathering import gather_winners
 from nas.runs.table import hold_to_table
+from nas.runs.unreached import give_up
 from nas.search.address import ADDRESS_VARIABLE
 from nas.search.cluster import Resources, require_nodes, resources_of_nodes, workers_of
 from nas.search.cluster_timing import certifier_of_cluster, timing_of_cluster
 from nas.search.console import Console
 from nas.search.fill import NEARLY_FULL
-from nas.search.finishing import certify_best, last_stages, prune_company
+from nas.search.finishing import certify_each, last_stages, prune_company
 from nas.search.limits import above_the_space, limits_of, widest
 from nas.search.live_report import live_report
 from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
+from nas.search.reaching import Narrowest, spread
 from nas.search.remembered import RememberedTiming
 from nas.search.search import Candidate, Search
 from nas.search.timing import CertifierOf, Timing, TimingOf, local_timing
 from nas.search.training import candidates, train
 from space.errors import BudgetError, UnmeasuredError, UserError
-from space.scale import NARROWEST, scale_width
 
 
-def search(run: RunFolder, *, address: str | None = None) -> Certificate:
-    """Answer the run's study, from wherever its folder stands.
+def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certificate]:
+    """Answer the run's study, from wherever its folder stands: what is certified for each budget that something is
+    inside of.
 
     `address`: a Ray cluster to train on; the run's folder must be visible to its nodes under the same path. Earlier
     runs that the folder names and has not taken over yet are taken over first.
@@ -73,7 +76,7 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             if elsewhere := os.environ.get(ADDRESS_VARIABLE):
                 asked.console.step(f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}")
         patience = asked.study.patience_seconds
-        statistic = asked.budget.statistic
+        statistic = asked.budgets.largest.statistic
         with timing_of(
             asked.targets, asked.study.data.size, asked.num_classes, patience_seconds=patience, statistic=statistic
         ) as fresh:
@@ -81,7 +84,10 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             for reason in timing.left_out():
                 asked.console.step(f"note    {reason}")
             new = not run.trials()
-            measured = _require_reachable(asked, timing) if new else []
+            if asked.study.frontier:
+                asked = _spread(asked, timing)
+            measured = _require_reachable(asked, timing)
+            gather_winners(run, asked.study)
             table = hold_to_table(run, functools.partial(_table_of, asked, timing, measured))
             _measure_published(asked, timing, table)
             if new:
@@ -92,9 +98,9 @@ def search(run: RunFolder, *, address: str | None = None) -> Certificate:
             with live_report(run) as report:
                 train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], report)
             prune_company(asked, timing, table)
-        certificate = certify_best(asked, functools.partial(certifier_of, patience_seconds=patience))
-    _report(asked, certificate)
-    return certificate
+        certificates = certify_each(asked, functools.partial(certifier_of, patience_seconds=patience))
+    _report(asked, certificates)
+    return certificates
 
 
 def _opened(run: RunFolder, nodes: Sequence[Resources]) -> Search:
@@ -131,35 +137,39 @@ def _resources_here() -> Resources:
 
 
 def _require_reachable(search: Search, meter: Measures) -> list[Latency]:
-    """Say that a budget cannot be met before anything is trained, or what the narrowest networks take. Latencies that a
-    busy machine gave say no such thing: they are taken once more, and if that does not help it is the machine that is
-    refused, not the budget.
+    """Say that a budget cannot be met before anything is trained for it, or what the narrowest networks take. Of
+    several budgets, one that cannot be met is given up.
 
-    Raises: BudgetError with the lowest latency reached.
+    Raises: BudgetError with the lowest latency reached, when none of them can be met.
     """
-    budget = search.budget
-    smallest = [
-        scale_width(space.load(name), NARROWEST) for name in ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
-    ]
-    for _ in range(2):
-        found = time_each(meter, smallest, within=search.quick)
-        latencies = [each for each in found if not isinstance(each, UnmeasuredError)]
-        if not latencies:
-            return []  # candidates will tell
-        lowest = min(latencies, key=lambda latency: latency.milliseconds(budget.statistic))
-        milliseconds = lowest.milliseconds(budget.statistic)
-        if all(budget.refutes(latency) for latency in latencies):
-            raise BudgetError(
-                f"expected a budget that {search.target} can meet, got {budget}; the narrowest networks of the space "
-                f"take {milliseconds:.2f} ms here; raise the budget or lower the input size"
-            )
-        if any(budget.verdict(each) != "FAIL" and (budget.admits(each) or not each.flagged) for each in latencies):
-            return latencies
-    disturbed = lowest if lowest.flagged else next(latency for latency in latencies if latency.flagged)
-    raise BudgetError(
-        f"expected a machine quiet enough to tell whether {search.target} can meet {budget}; the narrowest networks of "
-        f"the space took {milliseconds:.2f} ms, but {unsettled(disturbed)}"
-    )
+    begun, several = search.run.trials(), search.budgets.several
+    fresh = [budget for budget in search.budgets if not any(several and trial.is_for(budget) for trial in begun)]
+    if begun and not several:
+        return []
+    narrowest = Narrowest(meter, search.quick)
+    refused = {}
+    for budget in fresh:
+        try:
+            narrowest.require(budget, search.target)
+        except BudgetError as error:
+            refused[budget] = error
+    if refused.keys() == set(search.budgets):
+        raise refused[search.budgets.largest]
+    for budget, reason in refused.items():
+        if not narrowest.refutes(budget):
+            continue  # the machine is busy: candidates will tell
+        search.console.step(f"note    {budget} is given up, the others go on: {reason}")
+        give_up(search.run, budget, str(reason), searched=False)
+    return narrowest.latencies()
+
+
+def _spread(search: Search, meter: Measures) -> Search:
+    """The same search for several budgets, spread from what the fastest network takes to the one that is asked for."""
+    budgets = spread(search.budgets.largest, Narrowest(meter, search.quick).lowest(search.budgets.largest))
+    search.console.step(f"spread  {budgets}")
+    study = search.study.asking(tuple(map(str, budgets)))
+    search.run.write_study(study)
+    return replace(search, study=study, console=Console(search.run, study))
 
 
 def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> LatencyTable | None:
@@ -182,7 +192,7 @@ def _measure_published(search: Search, meter: Measures, table: LatencyTable | No
     """Time the published networks that the study names at their own width, once per run; they take turns. Without a
     latency table all of them are needed: what they take is what estimates of this device begin with.
     """
-    run, console, plan = search.run, search.console, search.study.search
+    run, console, plan, largest = search.run, search.console, search.study.search, search.budgets.largest
     known = {trial.name: trial for trial in run.company()}
     named = {*plan.company, *plan.seeds}
     wanted = {*known, *(space.published() if table is None else named)}
@@ -195,10 +205,8 @@ def _measure_published(search: Search, meter: Measures, table: LatencyTable | No
             continue
         candidate = Candidate(name=name, origin="company", architecture=space.load(name), parent=name)
         if name in known:
-            feasible = known[name].inside(search.budget)
-            trial = replace(
-                known[name], number=number, feasible=feasible, budget_milliseconds=search.budget.milliseconds
-            )
+            feasible = known[name].inside(largest)
+            trial = replace(known[name], number=number, feasible=feasible, budget_milliseconds=largest.milliseconds)
         else:
             latency = latencies[name]
             failed = f"cannot be timed: {latency}" if isinstance(latency, UnmeasuredError) else ""
@@ -213,24 +221,30 @@ def _measure_published(search: Search, meter: Measures, table: LatencyTable | No
 
 def _say_if_too_large(search: Search, meter: Measures) -> None:
     """Say that a budget is more than the space can use. Looked at only where every network that was timed is inside."""
-    budget, company = search.budget, search.run.company()
-    if not company or not all(trial.inside(budget) for trial in company):
+    company = search.run.company()
+    budgets = [budget for budget in search.budgets if company and all(trial.inside(budget) for trial in company)]
+    if not budgets:
         return
     allows = limits_of(search.study, search.num_classes)
     largest = [widest(space.load(name), allows) for name in search.study.search.seeds or space.published()]
     found = time_each(meter, largest, within=search.quick)
-    milliseconds = [each.milliseconds(budget.statistic) for each in found if not isinstance(each, UnmeasuredError)]
+    statistic = search.budgets.largest.statistic
+    milliseconds = [each.milliseconds(statistic) for each in found if not isinstance(each, UnmeasuredError)]
     highest = max(milliseconds, default=math.inf)
-    if highest < NEARLY_FULL * budget.milliseconds:
-        search.console.step(f"note    {above_the_space(budget, highest, search.study)}")
+    for budget in budgets:
+        if highest < NEARLY_FULL * budget.milliseconds:
+            search.console.step(f"note    {above_the_space(budget, highest, search.study)}")
 
 
-def _report(search: Search, certificate: Certificate) -> None:
+def _report(search: Search, certificates: Mapping[Budget, Certificate]) -> None:
     from nas.report import summarize
     from nas.report.page import write_summary
-    from nas.report.terminal import leaderboard_table
+    from nas.report.terminal import front_table, leaderboard_table
 
     with lane.training_step():  # nobody's timing is disturbed
         summary = summarize(search.run)
         page = write_summary(search.run, summary)
-    search.console.answer(leaderboard_table(summary), certificate, page)
+    if search.study.budgets:
+        search.console.answers(front_table(summary), leaderboard_table(summary), certificates, page)
+    else:
+        search.console.answer(leaderboard_table(summary), certificates[search.budgets.largest], page)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from nas.latency import MeterOf
+from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate, Deployed
 from nas.runs.trial import Trial
+from nas.runs.winner import Certification, Finished, write_winner
 from nas.search.cutting import prune_over_budget, pruner_of
 from nas.search.measuring import CarefulGraphMeter
 from nas.search.search import Search
 from nas.search.training import Stage, train, unfinished
-from space.errors import ExportError, UnmeasuredError, UserError
+from space.errors import BudgetError, ExportError, UnmeasuredError, UserError
 
 
 def last_stages(search: Search) -> list[Stage]:
@@ -27,30 +30,49 @@ def last_stages(search: Search) -> list[Stage]:
     company = [trial for trial in search.run.company() if trial.name in plan.company]
     stages: list[Stage] = [
         lambda: unfinished(search, company, "search"),
-        lambda: unfinished(search, finalists(search), "search"),  # again, should the weights of one be damaged
+        lambda: unfinished(search, all_finalists(search), "search"),  # again, should the weights of one be damaged
     ]
     if plan.finish_epochs:
-        stages.append(lambda: unfinished(search, [*finalists(search), *company], "finish"))
+        stages.append(lambda: unfinished(search, [*all_finalists(search), *company], "finish"))
     return stages
 
 
 def prune_company(search: Search, meter: Measures, table: LatencyTable | None) -> None:
-    """Prune trained networks that are over the budget into it, where the study asks for that, and train what is left.
+    """Prune trained networks that are over a budget into it, where the study asks for that, and train what is left.
 
     Raises: HaltedError when something but a candidate broke a training.
     """
     if search.study.search.finish_epochs:
-        pruned = prune_over_budget(search, pruner_of(search, meter, table))
+        budgets = search.budgets
+        pruned = [each for one in budgets for each in prune_over_budget(search, pruner_of(search, meter, table, one))]
         if not all(each.failed or search.run.is_done(each, "finish") for each in pruned):
             train(search, [lambda: unfinished(search, pruned, "finish")])
 
 
-def finalists(search: Search) -> list[Trial]:
-    """The best of the candidates inside the budget that were trained through the search phase, best first.
+def all_finalists(search: Search) -> list[Trial]:
+    """Those of all budgets, each once.
 
-    Raises: UserError when there is none.
+    Raises: BudgetError when no budget has one.
     """
-    run, budget = search.run, search.budget
+    found: dict[str, Trial] = {}
+    refused: BudgetError | None = None
+    for budget in search.budgets:
+        try:
+            found |= {trial.architecture.key: trial for trial in finalists(search, budget)}
+        except BudgetError as error:
+            refused = error
+    if not found:
+        assert refused is not None, "there is at least one budget"
+        raise refused
+    return list(found.values())
+
+
+def finalists(search: Search, budget: Budget) -> list[Trial]:
+    """The best of the candidates inside a budget that were trained through the search phase, best first.
+
+    Raises: BudgetError when there is none.
+    """
+    run = search.run
     finished = [
         trial
         for trial in run.trials()
@@ -59,7 +81,7 @@ def finalists(search: Search) -> list[Trial]:
     if not finished:
         failed = next((trial for trial in run.trials() if trial.failed), None)
         first = "" if failed is None else f" ({failed.name}: {failed.failed})"
-        raise UserError(
+        raise BudgetError(
             f"expected a candidate inside {budget} whose training finished, got none of {len(run.trials())}{first}; "
             f"see {run.root}/trials, then give the search more trials or a larger budget"
         )
@@ -67,26 +89,52 @@ def finalists(search: Search) -> list[Trial]:
     return finished[: search.study.search.finalists]
 
 
-def certify_best(search: Search, meter_of: MeterOf) -> Certificate:
-    """Measure the finished networks again, best first, until one passes. Failing all, the best of those that may be
-    inside the budget is certified as unsure, or else the best of all as over it.
+def certify_each(search: Search, meter_of: MeterOf) -> dict[Budget, Certificate]:
+    """Certify the best for every budget that the study asks for; those without a candidate are left out, and said.
+
+    Raises: UserError when there is none at all.
+    """
+    found: dict[Budget, Certificate] = {}
+    refused: UserError | None = None
+    for budget, folder in search.run.winners(search.study).items():
+        try:
+            found[budget] = certify_best(search, meter_of, budget, folder)
+        except (BudgetError, ExportError, UnmeasuredError) as error:
+            if not search.study.asked.several:
+                raise
+            refused = error
+            search.console.step(f"note    no winner for {budget}: {error}")
+    if not found:
+        assert refused is not None, "there is at least one budget"
+        raise refused
+    return found
+
+
+def certify_best(search: Search, meter_of: MeterOf, budget: Budget, folder: Path) -> Certificate:
+    """Measure the finished networks inside a budget again, best first, until one passes, and write it into `folder`.
+    Failing all, the best of those that may be inside the budget is certified as unsure, or else the best of all as over
+    it.
 
     One that cannot be exported or timed as it was trained is passed over. Raises: UserError when all are.
     """
-    competing = [*finalists(search), *_pruned(search)]
+    competing = [*finalists(search, budget), *_pruned(search, budget)]
     deployed = {trial.architecture.key: _deployed(search, trial) for trial in competing}
 
     def miou(trial: Trial) -> float:
         form = deployed[trial.architecture.key]
         return (search.run.best_miou(trial) or 0.0) if form is None else form.scores.miou
 
+    def write(trial: Trial) -> Certificate:
+        certification = _certification(search, trial, meter_of, budget)
+        return write_winner(folder, _finished(search, trial, deployed[trial.architecture.key]), certification)
+
     ranked = sorted(competing, key=miou, reverse=True)
     certificates: dict[str, Certificate] = {}
     refused: UserError | None = None
     for trial in ranked:
-        search.console.step(f"certify {trial.name}")
+        search.console.step(f"certify {trial.name}{f' for {budget}' if search.budgets.several else ''}")
         try:
-            certificate = _write(search, trial, deployed[trial.architecture.key], meter_of)
+            certificate = write(trial)
         except (ExportError, UnmeasuredError) as error:
             search.console.step(f"        left out: {error}")
             refused = refused or error
@@ -95,7 +143,7 @@ def certify_best(search: Search, meter_of: MeterOf) -> Certificate:
             return certificate
         certificates[trial.architecture.key] = certificate
         maybe = certificate.verdict == "UNSURE"
-        words = f"may be inside {search.budget}, or over it" if maybe else f"is over {search.budget}"
+        words = f"may be inside {budget}, or over it" if maybe else f"is over {budget}"
         search.console.step(f"        {certificate.latency} {words}")
     judged = [trial for trial in ranked if trial.architecture.key in certificates]
     if not judged:
@@ -105,12 +153,12 @@ def certify_best(search: Search, meter_of: MeterOf) -> Certificate:
     chosen = next(unsure, judged[0])
     if chosen is judged[-1]:  # the last one written
         return certificates[chosen.architecture.key]
-    return _write(search, chosen, deployed[chosen.architecture.key], meter_of)
+    return write(chosen)
 
 
-def _pruned(search: Search) -> list[Trial]:
-    """Cuts inside the budget whose fine-tuning is done."""
-    run, budget = search.run, search.budget
+def _pruned(search: Search, budget: Budget) -> list[Trial]:
+    """Cuts inside a budget whose fine-tuning is done."""
+    run = search.run
     inside = [each for each in run.trials() if each.origin == "pruned" and each.inside(budget)]
     return [each for each in inside if not each.failed and run.progress(each, "finish").done]
 
@@ -137,26 +185,26 @@ def _deployed(search: Search, trial: Trial) -> Deployed | None:
         return None
 
 
-def _write(search: Search, trial: Trial, deployed: Deployed | None, meter_of: MeterOf) -> Certificate:
-    from nas.latency.machine.gpu import training_device
+def _finished(search: Search, trial: Trial, deployed: Deployed | None) -> Finished:
     from nas.runs.labelling import Labelling
-    from nas.runs.winner import Certification, Finished, write_winner
     from nas.training.weights import load_weights
 
-    return write_winner(
-        search.run.winner,
-        Finished(
-            architecture=trial.architecture,
-            weights=load_weights(search.run.weights_path(trial)),
-            labelling=Labelling.of(search.dataset),
-            dataset=search.dataset,
-            deployed=deployed,
-        ),
-        Certification(
-            target=search.ships_on(trial),
-            budget=search.budget,
-            device=training_device(),  # the target may be another machine's
-            within=min(search.study.latency_within, WITHIN),
-            meter_of=lambda target, size, num_classes: _careful(meter_of, target, size, num_classes),
-        ),
+    return Finished(
+        architecture=trial.architecture,
+        weights=load_weights(search.run.weights_path(trial)),
+        labelling=Labelling.of(search.dataset),
+        dataset=search.dataset,
+        deployed=deployed,
+    )
+
+
+def _certification(search: Search, trial: Trial, meter_of: MeterOf, budget: Budget) -> Certification:
+    from nas.latency.machine.gpu import training_device
+
+    return Certification(
+        target=search.ships_on(trial),
+        budget=budget,
+        device=training_device(),  # the target may be another machine's
+        within=min(search.study.latency_within, WITHIN),
+        meter_of=lambda target, size, num_classes: _careful(meter_of, target, size, num_classes),
     )

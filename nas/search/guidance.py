@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from nas.latency.budget import Budget
+from nas.latency.budget import Budget, Budgets
 from nas.runs.earlier import EarlierTrial
 from nas.runs.steps import Step, before, steps_of
 from nas.runs.trial import Trial
@@ -28,7 +28,7 @@ class Guidance:
     def __init__(
         self,
         sampler: Sampler[Architecture],
-        budget: Budget,
+        budgets: Budgets,
         *,
         ahead: int,
         epochs: int,
@@ -36,7 +36,7 @@ class Guidance:
     ) -> None:
         """`epochs`: of a whole training; `trained`: how the training of a step ended, budgets aside."""
         self._sampler = sampler
-        self._budget = budget
+        self._budgets = budgets
         self._ahead = ahead
         self._epochs = epochs
         self._trained = trained
@@ -45,24 +45,28 @@ class Guidance:
 
     def recall(self, earlier: EarlierTrial, milliseconds: float) -> None:
         """What an earlier run found out about a candidate that takes so long; before anything else is told."""
-        violations = {"latency": milliseconds / self._budget.milliseconds - 1}
+        admitting = (budget for budget in self._budgets if milliseconds <= budget.milliseconds)
+        budget = next(admitting, self._budgets.largest)
+        violations = {"latency": milliseconds / budget.milliseconds - 1}
         self._sampler.recall(
-            dict(earlier.genotype), Outcome(miou=earlier.miou, fidelity=earlier.fidelity, violations=violations)
+            dict(earlier.genotype),
+            Outcome(miou=earlier.miou, fidelity=earlier.fidelity, violations=violations),
+            self._told_for(budget.milliseconds),
         )
 
     def repeat(self, trials: Sequence[Trial]) -> None:
-        """Have the sampler propose again what it proposed for this budget.
+        """Have the sampler propose again what it proposed for these budgets.
 
         What it proposes before led to what was known. Where it does not come to the trial at all, another one proposed
         that (another kind, another version): then what came instead was never looked at.
         """
         for step in steps_of(trials):
-            if not (self._proposed(step) and step.is_of(self._budget.milliseconds)):
+            if not (self._proposed(step) and any(step.is_of(budget.milliseconds) for budget in self._budgets)):
                 continue
             self._tell(trials, step.number)
             others: list[int] = []
             for _ in range(MOST_REPEATS):
-                proposal = self._sampler.propose()
+                proposal = self._sampler.propose(self._told_for(step.trial.budget_milliseconds))
                 if dict(proposal.genotype) == dict(step.trial.genotype):
                     self._numbers[step.number] = proposal.number
                     break
@@ -71,10 +75,10 @@ class Guidance:
             else:
                 self._sampler.forget(others)
 
-    def propose(self, trials: Sequence[Trial], number: int) -> Proposal[Architecture]:
-        """A draw for the step of this number."""
+    def propose(self, trials: Sequence[Trial], number: int, budget: Budget) -> Proposal[Architecture]:
+        """A draw for the step of this number, for one of the budgets."""
         self._tell(trials, number)
-        return self._sampler.propose()
+        return self._sampler.propose(self._told_for(budget.milliseconds))
 
     def becomes(self, proposed: int, number: int) -> None:
         """What the sampler knows under a number became the step of that number."""
@@ -83,6 +87,10 @@ class Guidance:
     def repeats(self, proposed: int) -> None:
         """The draw of this sampler's number led to what is known."""
         self._sampler.withdraw(proposed)
+
+    def _told_for(self, milliseconds: float) -> float | None:
+        """What the sampler tells budgets apart by; None where there is one."""
+        return milliseconds if self._budgets.several else None
 
     def _proposed(self, step: Step) -> bool:
         return step.trial.rungs[step.place].guided if step.place else step.trial.origin == "guided"
@@ -95,16 +103,19 @@ class Guidance:
                 continue
             if step.number not in self._numbers:
                 share = step.until(self._epochs) / self._epochs
-                self._numbers[step.number] = self._sampler.enter(step.trial.genotype, share)
+                self._numbers[step.number] = self._sampler.enter(
+                    step.trial.genotype, share, self._told_for(step.trial.budget_milliseconds)
+                )
             if step.number in over:
                 self._told.add(step.number)
                 self._sampler.tell(self._numbers.pop(step.number), self.outcome(step))
 
     def outcome(self, step: Step) -> Outcome:
-        """How the training of a step ended under the budget, as the sampler is told."""
+        """How the training of a step ended under the budget that it was made for, as the sampler is told."""
         latency = step.trial.disturbed or step.trial.latency
         violation = UNMEASURED
         if latency is not None:
-            violation = latency.milliseconds(self._budget.statistic) / self._budget.milliseconds - 1
+            budget = self._budgets.of(step.trial.budget_milliseconds)
+            violation = latency.milliseconds(budget.statistic) / budget.milliseconds - 1
         trained = self._trained(step) if step.trial.disturbed is None else Outcome(miou=None)
         return replace(trained, violations={"latency": violation})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from nas.latency.budget import Budget
+from nas.latency.budget import Budget, unsettled
+from nas.latency.record import Latency
 from nas.search.fill import WIDEST, Allows
 from nas.study import Study
 from space.architecture import Architecture
 from space.count import memory
+from space.errors import BudgetError
 from space.scale import NARROWEST, bisected, scale_width
 
 
@@ -39,4 +41,18 @@ def above_the_space(budget: Budget, highest: float, study: Study) -> str:
         f"this budget is above what the space can use: as wide as the study lets them become ({plan.most_parameters:,} "
         f"parameters, {plan.most_gigabytes:g} GB to train), networks take at most {highest:.2f} of {budget}; lower the "
         "budget, raise the input size, or raise search.most_parameters and search.most_gigabytes"
+    )
+
+
+def nothing_inside(budget: Budget, draws: int, lowest: Latency | None) -> BudgetError:
+    """That of so many draws in a row none led to a new candidate inside a budget, and what to do; `lowest`: of all that
+    were timed.
+    """
+    seen, advice = "none could be timed", ""
+    if lowest is not None:
+        seen = f"the lowest took {lowest.milliseconds(budget.statistic):.2f} ms"
+        advice = unsettled(lowest)
+    return BudgetError(
+        f"expected candidates inside {budget}, but {draws} draws in a row were over it at any width or known already; "
+        f"{seen}; {advice or 'raise the budget or widen the space of the study'}"
     )

@@ -1,27 +1,28 @@
-"""What is trained next: seeds, random draws and the sampler's proposals, each at the width that fills the budget."""
+"""What is trained next: seeds, random draws and the sampler's proposals, each at the width that fills a budget."""
 
 from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import space
-from nas.latency.budget import unsettled
+from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.earlier import read_earlier
-from nas.runs.folder import Order
-from nas.runs.steps import Step, before, effort_left, rungs_for, steps_of
+from nas.runs.shares import Shares
+from nas.runs.steps import Step, before, rungs_for, steps_of
 from nas.runs.trial import Origin, Rung, Trial
-from nas.search.candidates import draw, sampler_of, widths_of
+from nas.runs.unreached import give_up, unreached
+from nas.search.candidates import WidthOf, draw, sampler_of, widths_of
 from nas.search.guidance import Guidance
 from nas.search.journal import Journal
+from nas.search.limits import nothing_inside
 from nas.search.measuring import time_one
 from nas.search.sampler import Outcome
-from nas.search.search import Candidate, Search
+from nas.search.search import Candidate, Search, ahead_of
 from nas.search.solving import Solved, Solver
 from space.architecture import Architecture
 from space.choices import Genotype
@@ -54,6 +55,9 @@ class Proposals:
 
     Candidates pause at rungs where the sampler asks for that. The plan's trials then are the effort, in whole
     trainings, and when it is spent the best of those that paused go on to the end until there are finalists.
+
+    With several budgets each candidate is made for one of them, in turns (`nas.runs.shares`). One for which no draw is
+    found any more is given up, and the others go on.
     """
 
     def __init__(self, search: Search, meter: Measures, table: LatencyTable | None) -> None:
@@ -63,18 +67,11 @@ class Proposals:
         self._meter = meter
         self._run = search.run
         self._plan = plan
-        self._budget = search.budget
+        self._table = table
+        self._budgets = search.budgets
         self._epochs = search.study.recipe.epochs
         self._space = search.study.architectures()
-        # A candidate may begin before those just before it are over, one or some more than train at a time: a fast
-        # training need not wait for a slow one. As many as when the run began, wherever it goes on.
-        concurrent = search.workers.concurrent
-        self._ahead = search.run.hold_to_order(Order(ahead=concurrent + concurrent // 2 - 1)).ahead
-        if concurrent > self._ahead + 1:
-            search.console.step(
-                f"train   {self._ahead + 1} at a time, not {concurrent}: so that its candidates depend on its seed "
-                "alone, a run goes on as it began"
-            )
+        self._ahead = ahead_of(search)
         rungs = rungs_for(plan, self._epochs)
         sampler = sampler_of(
             self._space,
@@ -82,11 +79,14 @@ class Proposals:
             startup=len(plan.seeds) + plan.random_trials,
             seed=plan.seed,
             rungs=tuple(each / self._epochs for each in rungs),
-            width_of=widths_of(self._budget, search.num_classes, table),
+            width_of=widths_of(self._budgets.largest, search.num_classes, table),
+            width_at=self._width_at if self._budgets.several else None,
         )
         self._first = round(sampler.begins_at * self._epochs)
-        self._guidance = Guidance(sampler, self._budget, ahead=self._ahead, epochs=self._epochs, trained=self._trained)
+        self._guidance = Guidance(sampler, self._budgets, ahead=self._ahead, epochs=self._epochs, trained=self._trained)
         self._solver = Solver(search, meter, table)
+        given_up = unreached(search.run) if self._budgets.several else ()
+        self._shares = Shares.of(search.study, self._budgets, given_up)
         self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
         self._over = {key for key, trial in self._trials.items() if self._settled(trial)}  # nothing is to be done now
         self._curves: dict[str, tuple[float, ...]] = {}  # mIoU after every epoch of those that are over, by key
@@ -113,7 +113,7 @@ class Proposals:
         for each in earlier:
             if each.genotype:
                 milliseconds = self._solver.recall(each)
-                if each.miou is not None or milliseconds > self._budget.milliseconds:
+                if each.miou is not None or milliseconds > self._budgets.largest.milliseconds:
                     self._guidance.recall(each, milliseconds)
 
     def waits(self) -> bool:
@@ -123,23 +123,27 @@ class Proposals:
         if any(step.last and step.trial.architecture.key not in self._over for step in known):
             return True
         under_way = self._trials.keys() - self._over
-        return bool(under_way) and not self._unfinished and not self._proposes()
+        return bool(under_way) and not self._unfinished and not self._shares.proposes(self._in_order())
 
     def next(self) -> Trial | None:
         """The next candidate to train; None when the plan is done.
 
-        Raises: BudgetError when one draw after the other cannot be brought inside the budget.
+        Raises: BudgetError when one draw after the other cannot be brought inside the one budget that there is.
         """
         if self._unfinished:
             return self._unfinished.pop(0)
-        for name in self._seeds_left():
-            trial = self._seed(name)
+        for name, budget in self._shares.seeds_left(self._in_order()):
+            trial = self._seed(name, budget)
             if trial is not None:
                 return trial
-        if len(self._ours("random")) < self._plan.random_trials:
-            return self._new("random", self._random)
-        if self._guides():
-            return self._new("guided", self._guided)
+        while (turn := self._shares.turn(self._in_order())) is not None:
+            origin, budget = turn
+            try:
+                return self._new(origin, budget)
+            except BudgetError as error:
+                if not self._budgets.several:
+                    raise
+                self._give_up(budget, str(error))
         if not self._doubts_timed:
             self._doubts_timed = True
             self._time_doubted()
@@ -154,28 +158,34 @@ class Proposals:
         self._over.add(trial.architecture.key)
         self._journal.ended(ended)
 
-    def _seeds_left(self) -> list[str]:
-        known = {trial.parent for trial in self._ours("seed")}
-        return [name for name in self._plan.seeds if name not in known]
-
-    def _guides(self) -> bool:
-        """Whether there is effort left for the sampler."""
-        return effort_left(self._plan, list(self._trials.values()), self._budget.milliseconds, self._epochs) > 0
-
-    def _proposes(self) -> bool:
-        """Whether the plan has candidates to come."""
-        return bool(self._seeds_left()) or len(self._ours("random")) < self._plan.random_trials or self._guides()
+    def _give_up(self, budget: Budget, reason: str) -> None:
+        """Nothing more is proposed for one of several budgets."""
+        give_up(self._run, budget, reason, searched=True)
+        self._shares = self._shares.without(budget)
+        self._search.console.step(f"note    {budget} is given up, the others go on: {reason}")
 
     def _finalists_left(self) -> list[Trial]:
-        """The best of those that paused go on to the end, so many as finalists are missing: a low rung is no final
-        score.
+        """The best of those that paused go on to the end, so many as finalists are missing for a budget: a low rung is
+        no final score.
         """
         steps = [step for step in steps_of(self._in_order()) if step.last]
-        left = [step.trial for step in steps if step.trial.feasible and not step.trial.failed]
-        paused = [trial for trial in left if len(self._curve(trial)) < self._epochs]
-        missing = self._plan.finalists - (len(left) - len(paused))
-        paused.sort(key=lambda trial: (-len(self._curve(trial)), -self._curve(trial)[-1]))
-        return [self._goes_on(trial, self._epochs, guided=False) for trial in paused[: max(0, missing)]]
+        going: list[Trial] = []
+        for budget in self._budgets:
+            left = [step.trial for step in steps if step.trial.feasible and not step.trial.failed]
+            left = [trial for trial in left if self._shares.home(trial) == budget]
+            paused = [trial for trial in left if len(self._curve(trial)) < self._epochs]
+            missing = self._plan.finalists - (len(left) - len(paused))
+            paused.sort(key=lambda trial: (-len(self._curve(trial)), -self._curve(trial)[-1]))
+            going += paused[: max(0, missing)]
+        return [self._goes_on(trial, self._epochs, guided=False) for trial in going]
+
+    def _is_for(self, trial: Trial, budget: Budget) -> bool:
+        """Whether the sampler knows a candidate as one for this budget, or does not tell budgets apart."""
+        return not self._budgets.several or trial.budget_milliseconds == budget.milliseconds
+
+    def _width_at(self, milliseconds: float) -> WidthOf | None:
+        budget = Budget(milliseconds=milliseconds, statistic=self._budgets.largest.statistic)
+        return widths_of(budget, self._search.num_classes, self._table)
 
     def _goes_on(self, trial: Trial, until: int, *, guided: bool) -> Trial:
         """A candidate that paused is trained on."""
@@ -184,7 +194,10 @@ class Proposals:
             milliseconds, epochs = trial.budget_milliseconds, len(self._curve(trial))
             begun = (Rung(epochs=epochs, number=trial.number, budget_milliseconds=milliseconds),)
         rung = Rung(
-            epochs=until, number=self._next_number(), budget_milliseconds=self._budget.milliseconds, guided=guided
+            epochs=until,
+            number=self._next_number(),
+            budget_milliseconds=self._shares.home(trial).milliseconds,
+            guided=guided,
         )
         trial = replace(trial, rungs=(*begun, rung), stopped=False)
         self._opens(trial)
@@ -203,34 +216,28 @@ class Proposals:
         for trial in self._in_order():
             if trial.origin == "pruned" or trial.failed or trial.latency is None:
                 continue
-            if not self._budget.doubts(trial.latency):
+            budget = self._shares.home(trial)
+            if not budget.doubts(trial.latency):
                 continue
             try:
                 again = time_one(self._meter, trial.architecture, within=self._search.study.latency_within)
             except UnmeasuredError:
                 continue
-            latency = self._budget.likelier(trial.latency, again)
+            latency = budget.likelier(trial.latency, again)
             first = trial.disturbed or trial.latency
-            trial = replace(trial, latency=latency, feasible=self._budget.admits(latency), disturbed=first)
+            trial = replace(trial, latency=latency, feasible=budget.admits(latency), disturbed=first)
             self._record(trial)
             self._search.console.timed_again(trial)
             if not self._settled(trial):
                 self._opens(trial)
                 self._unfinished.append(trial)
 
-    def _ours(self, origin: Origin) -> list[Trial]:
-        """Candidates of an origin that count towards the plan: made for this budget, and seeds or inside it."""
-        return [
-            trial
-            for trial in self._trials.values()
-            if trial.origin == origin
-            and trial.budget_milliseconds == self._budget.milliseconds
-            and (trial.feasible or origin == "seed")
-        ]
-
-    def _seed(self, name: str) -> Trial | None:
+    def _seed(self, name: str, budget: Budget) -> Trial | None:
         published = space.load(name)
-        solved = self._solver.solve(published)
+        solved = self._solver.solve(published, budget)
+        known = self._trials.get(solved.architecture.key)
+        if known is not None and (known.origin, known.parent) == ("seed", name):
+            return self._comes_again(known, budget)
         genotype: Genotype = {}  # where narrow ranges leave no way on from what is nearest, samplers are not told of it
         with contextlib.suppress(ArchitectureError):
             genotype = self._space.closest_genotype(published)
@@ -241,24 +248,39 @@ class Proposals:
             genotype=genotype,
             parent=name,
         )
-        return self._admit(candidate, solved, self._first if genotype else self._epochs)
+        return self._admit(candidate, budget, solved, self._first if genotype else self._epochs)
 
-    def _new(self, origin: Origin, draw: Callable[[int], _Drawn]) -> Trial:
-        """The first draw that is not known yet and can be brought inside the budget, or that goes on. `draw` is given
-        how many draws before it led to what is known since the last candidate was recorded.
+    def _comes_again(self, seed: Trial, budget: Budget) -> Trial | None:
+        """A published network cannot become wider or narrower than for another budget: it is for both. Given back if it
+        is to be trained for the sake of this one.
         """
-        name = f"{origin} {len(self._ours(origin)) + 1}"
+        if seed.feasible or not seed.inside(budget):
+            self._record(replace(seed, also_milliseconds=(*seed.also_milliseconds, budget.milliseconds)))
+            return None
+        also = (*seed.also_milliseconds, seed.budget_milliseconds)
+        seed = replace(seed, budget_milliseconds=budget.milliseconds, also_milliseconds=also, feasible=True)
+        self._opens(seed)
+        self._record(seed)
+        return seed
+
+    def _new(self, origin: Origin, budget: Budget) -> Trial:
+        """The first draw that is not known yet and can be brought inside a budget, or that goes on. A draw knows how
+        many before it led to what is known since the last candidate was recorded.
+        """
+        draw = self._random if origin == "random" else self._guided
+        before = [each for one in self._budgets for each in self._shares.ours(self._in_order(), origin, one)]
+        name = f"{origin} {len(before) + 1}"
         lowest: Latency | None = None
         repeats = 0
         for _ in range(MOST_ATTEMPTS):
-            drawn = draw(repeats)
-            if (paused := self._paused(drawn)) is not None:
+            drawn = draw(budget, repeats)
+            if (paused := self._paused(drawn, budget)) is not None:
                 assert drawn.number is not None, "only the sampler knows what paused"
                 self._guidance.becomes(drawn.number, self._next_number())
                 return self._goes_on(paused, drawn.until, guided=True)
-            solved = self._solver.solve(drawn.architecture)
+            solved = self._solver.solve(drawn.architecture, budget)
             timed = [each for each in (lowest, solved.latency) if each is not None]
-            lowest = min(timed, key=lambda latency: latency.milliseconds(self._budget.statistic), default=None)
+            lowest = min(timed, key=lambda latency: latency.milliseconds(budget.statistic), default=None)
             if solved.architecture.key in self._trials:
                 repeats += 1
                 if drawn.number is not None:
@@ -267,28 +289,22 @@ class Proposals:
             repeats = 0
             trial = self._admit(
                 Candidate(name=name, origin=origin, architecture=solved.architecture, genotype=drawn.genotype),
+                budget,
                 solved,
                 drawn.until,
                 drawn.number,
             )
             if trial is not None:
                 return trial
-        seen, advice = "none could be timed", ""
-        if lowest is not None:
-            seen = f"the lowest took {lowest.milliseconds(self._budget.statistic):.2f} ms"
-            advice = unsettled(lowest)
-        raise BudgetError(
-            f"expected candidates inside {self._budget}, but {MOST_ATTEMPTS} draws in a row were over it at any width "
-            f"or known already; {seen}; {advice or 'raise the budget or widen the space of the study'}"
-        )
+        raise nothing_inside(budget, MOST_ATTEMPTS, lowest)
 
-    def _random(self, repeats: int) -> _Drawn:
+    def _random(self, budget: Budget, repeats: int) -> _Drawn:
         chance = random.Random(f"{self._plan.seed}/{self._next_number() - 1}/{repeats}")
         drawn, genotype = draw(self._space, chance)
         return _Drawn(architecture=drawn, genotype=genotype, until=self._first)
 
-    def _guided(self, repeats: int) -> _Drawn:
-        proposal = self._guidance.propose(self._in_order(), self._next_number())
+    def _guided(self, budget: Budget, repeats: int) -> _Drawn:
+        proposal = self._guidance.propose(self._in_order(), self._next_number(), budget)
         return _Drawn(
             architecture=proposal.built,
             genotype=proposal.genotype,
@@ -296,7 +312,7 @@ class Proposals:
             number=proposal.number,
         )
 
-    def _paused(self, drawn: _Drawn) -> Trial | None:
+    def _paused(self, drawn: _Drawn, budget: Budget) -> Trial | None:
         """The candidate that a draw is, where it paused before the rung that it is to be trained to. Whether it has is
         asked as the sampler is told: what ended faster than others is not known to have.
         """
@@ -305,15 +321,17 @@ class Proposals:
         told = [step for step in before(self._in_order(), self._next_number(), self._ahead) if step.last]
         ended = {step.trial.architecture.key for step in told if step.trial.disturbed is None}
         known = [trial for trial in reversed(self._in_order()) if dict(trial.genotype) == dict(drawn.genotype)]
-        over = [trial for trial in known if trial.architecture.key in ended]
+        over = [trial for trial in known if trial.architecture.key in ended and self._is_for(trial, budget)]
         left = [trial for trial in over if trial.feasible and not trial.failed]
         return next((trial for trial in left if 0 < len(self._curve(trial)) < drawn.until), None)
 
-    def _admit(self, candidate: Candidate, solved: Solved, until: int, number: int | None = None) -> Trial | None:
-        """Write a candidate down; give it back if it is inside the budget, to be trained `until` an epoch. `number`:
-        the sampler's of it.
+    def _admit(
+        self, candidate: Candidate, budget: Budget, solved: Solved, until: int, number: int | None = None
+    ) -> Trial | None:
+        """Write a candidate down; give it back if it is inside the budget that it was made for, to be trained `until`
+        an epoch. `number`: the sampler's of it.
         """
-        trial = self._search.trial(self._next_number(), candidate, solved.latency, failed=solved.reason)
+        trial = self._search.trial(self._next_number(), candidate, solved.latency, solved.reason, budget)
         if trial.feasible and until < self._epochs:
             rung = Rung(epochs=until, number=trial.number, budget_milliseconds=trial.budget_milliseconds)
             trial = replace(trial, rungs=(rung,))
@@ -333,12 +351,13 @@ class Proposals:
         self._run.write_trial(trial)
 
     def _judged(self, trial: Trial) -> Trial:
-        """A trial under the run's present budget, which may not be the one that it was made for."""
-        feasible = trial.inside(self._budget)
+        """A trial under the run's present budgets, among which the one that it was made for may not be."""
+        home = self._shares.home(trial)
+        feasible = trial.inside(home)
         if feasible != trial.feasible:
             trial = replace(trial, feasible=feasible)
             self._run.write_trial(trial)
-        if trial.budget_milliseconds != self._budget.milliseconds:  # what was doubted is as good as another one now
+        if trial.budget_milliseconds != home.milliseconds:  # what was doubted is as good as another one now
             trial = replace(trial, disturbed=None)
         return trial
 

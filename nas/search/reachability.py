@@ -125,7 +125,7 @@ def explore(
     """Estimate the study's published networks and `samples` random draws of its space, against the study's budget.
     Nothing is widened beyond what `allows` lets through (`nas.search.limits`).
     """
-    budget = Budget.parse(study.budget)
+    budget = study.asked.largest
     names = dict.fromkeys((*study.search.seeds, *study.search.company))
     drawing = random.Random(seed)
     searched = study.architectures()

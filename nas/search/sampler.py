@@ -8,6 +8,9 @@ broke as failed, and what exceeds a budget as a violated constraint without a va
 A proposal says how far it is to be trained: what is not known yet to the lowest rung in use, and what paused at a rung,
 when it is proposed again, to the next one (`nas.surrogate.rungs`). Where the questions have no rungs, each is trained
 whole.
+
+With several budgets one study is told of all. Each proposal is for one of them, which is in its answers beside what was
+asked (`nas.surrogate.candidates.BUDGET`), and the questions are those at this budget.
 """
 
 from __future__ import annotations
@@ -19,7 +22,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from nas.surrogate.candidates import ANSWERS, ELSEWHERE, FIDELITY, FORGOTTEN, WITHDRAWN, Candidates, rungs_of, step_of
+from nas.surrogate.candidates import (
+    ANSWERS,
+    BUDGET,
+    ELSEWHERE,
+    FIDELITY,
+    FORGOTTEN,
+    WITHDRAWN,
+    Candidates,
+    rungs_of,
+    step_of,
+)
 from nas.surrogate.encoding import key
 from nas.surrogate.rungs import ladder
 from nas.surrogate.told import known_of
@@ -83,49 +96,55 @@ class Proposal(Generic[Of]):
 class Sampler(Generic[Built]):
     """A conversation with one Optuna study; everything it knows comes through `propose`, `enter` and `tell`."""
 
-    def __init__(self, questions: Questions[Built], make: Callable[[Candidates], optuna.samplers.BaseSampler]) -> None:
+    def __init__(
+        self,
+        questions: Questions[Built],
+        make: Callable[[Candidates], optuna.samplers.BaseSampler],
+        at: Callable[[float], Questions[Built]] | None = None,
+    ) -> None:
+        """`at`: the questions at a budget (milliseconds), where there are several; others are asked nothing else."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._questions = questions
-        self._study = optuna.create_study(direction="maximize", sampler=make(_Points(questions)))
+        self._points = _Points(questions, at)
+        self._study = optuna.create_study(direction="maximize", sampler=make(self._points))
         self._running: dict[int, optuna.trial.Trial] = {}
 
     @property
     def begins_at(self) -> float:
         """The share of a whole training that a candidate gets first, before anything is known."""
-        return ladder((), rungs_of(_Points(self._questions))).rungs[0]
+        return ladder((), rungs_of(self._points)).rungs[0]
 
-    def propose(self) -> Proposal[Built]:
-        """Something worth trying, or worth training on.
+    def propose(self, budget: float | None = None) -> Proposal[Built]:
+        """Something worth trying, or worth training on; for this one of several budgets (milliseconds).
 
         Raises: ArchitectureError when one set of answers after the other leads to nothing.
         """
-        trial, built, answers = self._ask()
-        fidelity = self._next_rung(trial.number, answers)
+        trial, built, answers = self._ask(budget)
+        fidelity = self._next_rung(trial.number, trial.user_attrs[ANSWERS])
         trial.set_user_attr(FIDELITY, fidelity)
         return Proposal(number=trial.number, built=built, genotype=answers, fidelity=fidelity)
 
-    def enter(self, genotype: Genotype, fidelity: float = 1.0) -> int:
+    def enter(self, genotype: Genotype, fidelity: float = 1.0, budget: float | None = None) -> int:
         """A training that was not proposed here begins, up to this share of a whole one (of a seed, a random draw, a
         trial of an earlier run): the number to `tell` its outcome under.
         """
-        self._study.enqueue_trial(
-            {name: value for name, (_, value) in _Points(self._questions).parameters(genotype).items()}
-        )
-        trial, _, _ = self._ask()  # which gives exactly these answers
+        self._study.enqueue_trial({name: value for name, (_, value) in self._points.parameters(genotype).items()})
+        trial, _, _ = self._ask(budget)  # which gives exactly these answers
         trial.set_user_attr(FIDELITY, fidelity)
         return trial.number
 
-    def recall(self, genotype: Genotype, outcome: Outcome) -> None:
+    def recall(self, genotype: Genotype, outcome: Outcome, budget: float | None = None) -> None:
         """What another search found out about a candidate, before anything is proposed here."""
-        number = self.enter(genotype, outcome.fidelity)
+        number = self.enter(genotype, outcome.fidelity, budget)
         self._running[number].set_user_attr(ELSEWHERE, True)
         self.tell(number, outcome)
 
-    def _ask(self) -> tuple[optuna.trial.Trial, Built, Genotype]:
+    def _ask(self, budget: float | None) -> tuple[optuna.trial.Trial, Built, Genotype]:
         import optuna
 
+        self._points.budget = budget
         reason = ""
         for _ in range(MOST_TRIES):
             trial = self._study.ask()
@@ -136,18 +155,18 @@ class Sampler(Generic[Built]):
                 reason = str(error)
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 continue
-            trial.set_user_attr(ANSWERS, answers)
+            trial.set_user_attr(ANSWERS, _marked(answers, budget))
             self._running[trial.number] = trial
             return trial, built, answers
         raise ArchitectureError(f"{reason} (so ended the last of {MOST_TRIES} proposals, and all before it alike)")
 
-    def _next_rung(self, number: int, genotype: Genotype) -> float:
+    def _next_rung(self, number: int, point: Genotype) -> float:
         if len(self._questions.rungs) == 1:
             return 1.0
         told = known_of(self._study, but=number).told
-        known = [each for each in told if key(each.point) == key(genotype) and not each.elsewhere]
+        known = [each for each in told if key(each.point) == key(point) and not each.elsewhere]
         behind = [each.fidelity for each in known if each.score is not None]
-        return ladder(told, rungs_of(_Points(self._questions))).after(max(behind, default=0.0))
+        return ladder(told, rungs_of(self._points)).after(max(behind, default=0.0))
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """How a proposal ended, or one that was entered."""
@@ -185,18 +204,35 @@ class Sampler(Generic[Built]):
 class _Points(Generic[Built]):
     """Genotypes as the study's parameters."""
 
-    def __init__(self, questions: Questions[Built]) -> None:
+    def __init__(self, questions: Questions[Built], at: Callable[[float], Questions[Built]] | None = None) -> None:
         self._questions = questions
+        self._at = at
+        self._known: dict[float, Questions[Built]] = {}  # by budget
+        self.budget: float | None = None
+        """For which one of several it is asked now."""
 
     @property
     def rungs(self) -> tuple[float, ...]:
         return self._questions.rungs
 
     def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
-        return self._questions.around(best, rng)
+        if self.budget is None:
+            return self._questions.around(best, rng)
+        found = self._questions_at(self.budget).around([_plain(each) for each in best], rng)
+        return [_marked(each, self.budget) for each in found]
 
     def facts(self, point: Genotype) -> Mapping[str, float]:
-        return self._questions.facts(point)
+        budget = point.get(BUDGET)
+        return (
+            self._questions.facts(point) if budget is None else self._questions_at(float(budget)).facts(_plain(point))
+        )
+
+    def _questions_at(self, budget: float) -> Questions[Built]:
+        if self._at is None:
+            return self._questions
+        if budget not in self._known:
+            self._known[budget] = self._at(budget)
+        return self._known[budget]
 
     def parameters(self, point: Genotype) -> Mapping[str, tuple[BaseDistribution, float | int]]:
         """What is not among the options there becomes the first of them."""
@@ -211,6 +247,15 @@ class _Points(Generic[Built]):
 
         self._questions.choose(ask)
         return found
+
+
+def _marked(genotype: Genotype, budget: float | None) -> Genotype:
+    """A genotype as the study knows it, with the budget that it is for where there are several."""
+    return genotype if budget is None else {**genotype, BUDGET: budget}
+
+
+def _plain(point: Genotype) -> Genotype:
+    return {name: answer for name, answer in point.items() if name != BUDGET}
 
 
 def parameters_of(

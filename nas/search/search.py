@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 
 import space
 from nas.data import Dataset
-from nas.latency.budget import Budget
+from nas.latency.budget import Budget, Budgets
 from nas.latency.protocol import QUICK
 from nas.latency.record import Latency
 from nas.latency.target import PRECISIONS, Target
-from nas.runs.folder import RunFolder
+from nas.runs.folder import Order, RunFolder
 from nas.runs.trial import Origin, Trial
+from nas.runs.unreached import reachable
 from nas.search.console import Console
 from nas.study import Study
 from space.architecture import Architecture
@@ -55,9 +56,9 @@ class Search:
     console: Console
 
     @property
-    def budget(self) -> Budget:
-        """What the latency of a candidate may be."""
-        return Budget.parse(self.study.budget)
+    def budgets(self) -> Budgets:
+        """What the latency of a candidate may be. Budgets that nothing reaches are left out, where there are others."""
+        return reachable(self.run, self.study)
 
     @property
     def target(self) -> Target:
@@ -86,9 +87,18 @@ class Search:
         """How sure a latency is that only leads to another: half of its 95 % interval, as a share of it."""
         return QUICK * self.study.latency_within
 
-    def trial(self, number: int, candidate: Candidate, latency: Latency | None, failed: str = "") -> Trial:
-        """A candidate with its sizes, as it is written into the run's folder; `failed` says why it has no latency."""
-        budget, architecture = self.budget, candidate.architecture
+    def trial(
+        self,
+        number: int,
+        candidate: Candidate,
+        latency: Latency | None,
+        failed: str = "",
+        budget: Budget | None = None,
+    ) -> Trial:
+        """A candidate with its sizes, as it is written into the run's folder; `failed` says why it has no latency.
+        `budget`: which one it is made for, the largest unless given.
+        """
+        budget, architecture = budget or self.budgets.largest, candidate.architecture
         return Trial(
             number=number,
             name=candidate.name,
@@ -103,3 +113,19 @@ class Search:
             genotype=candidate.genotype,
             failed=failed,
         )
+
+
+def ahead_of(search: Search) -> int:
+    """How many candidates that are still trained another one may begin before it knows the outcome of.
+
+    One may begin before those just before it are over, one or some more than train at a time: a fast training need not
+    wait for a slow one. As many as when the run began, wherever it goes on.
+    """
+    concurrent = search.workers.concurrent
+    ahead = search.run.hold_to_order(Order(ahead=concurrent + concurrent // 2 - 1)).ahead
+    if concurrent > ahead + 1:
+        search.console.step(
+            f"train   {ahead + 1} at a time, not {concurrent}: so that its candidates depend on its seed alone, a run "
+            "goes on as it began"
+        )
+    return ahead

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nas.latency.budget import Budget
 from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
@@ -33,17 +34,17 @@ class Solved:
 
 
 class Solver:
-    """Solves widths for a search's budget. What it measures on the way to a network it knows when that is `kept`."""
+    """Solves widths for a search's budgets. What it measures on the way to a network it knows when that is `kept`."""
 
     def __init__(self, search: Search, meter: Measures, table: LatencyTable | None) -> None:
         self._search = search
         self._meter = meter
-        self._budget = search.budget
+        self._statistic = search.budgets.largest.statistic
         self._allows = limits_of(search.study, search.num_classes)
         self._estimates = Estimates(search.study.data.size, search.num_classes, table)
 
-    def solve(self, architecture: Architecture) -> Solved:
-        """The width of a network, confirmed; or the narrowest, over the budget."""
+    def solve(self, architecture: Architecture, budget: Budget) -> Solved:
+        """The width of a network that fills a budget, confirmed; or the narrowest, over it."""
         measured: list[Measured] = []
         refused: list[tuple[Architecture, str]] = []
         estimates = self._estimates.copy()
@@ -52,7 +53,7 @@ class Solver:
             if isinstance(latency, UnmeasuredError):
                 refused.append((one, str(latency)))
                 return None
-            milliseconds, disturbed = latency.milliseconds(self._budget.statistic), bool(latency.flagged)
+            milliseconds, disturbed = latency.milliseconds(self._statistic), bool(latency.flagged)
             estimates.learn(one, milliseconds, disturbed=disturbed)
             measured.append(Measured(architecture=one, milliseconds=milliseconds, disturbed=disturbed))
             return latency
@@ -79,7 +80,7 @@ class Solver:
             )
 
         try:
-            filled = fill(architecture, self._budget, measure, confirm, estimates.architecture, self._allows)
+            filled = fill(architecture, budget, measure, confirm, estimates.architecture, self._allows)
         except UnmeasuredError:
             one, reason = refused[0]
             return solved(one, None, None, f"cannot be timed: {reason}")
@@ -87,7 +88,7 @@ class Solver:
 
     def keep(self, solved: Solved) -> None:
         """The network becomes a candidate, and what was measured for it is written down."""
-        timed = Timed(statistic=self._budget.statistic, measured=solved.measured)
+        timed = Timed(statistic=self._statistic, measured=solved.measured)
         self._search.run.write_timed(solved.architecture, timed)
         self._estimates = solved.estimates
 
@@ -97,18 +98,18 @@ class Solver:
         """
         if earlier.latency is None:
             return self._estimates.architecture(earlier.architecture)
-        milliseconds = earlier.latency.milliseconds(self._budget.statistic)
+        milliseconds = earlier.latency.milliseconds(self._statistic)
         self._estimates.learn(earlier.architecture, milliseconds, disturbed=bool(earlier.latency.flagged))
         return milliseconds
 
     def learn(self, trial: Trial) -> None:
         """Take into account what was measured for a trial."""
         timed = self._search.run.timed(trial)
-        if timed.measured and timed.statistic == self._budget.statistic:
+        if timed.measured and timed.statistic == self._statistic:
             for each in timed.measured:
                 self._estimates.learn(each.architecture, each.milliseconds, disturbed=each.disturbed)
             return
         if trial.latency is None:
             return
-        milliseconds = trial.latency.milliseconds(self._budget.statistic)
+        milliseconds = trial.latency.milliseconds(self._statistic)
         self._estimates.learn(trial.architecture, milliseconds, disturbed=bool(trial.latency.flagged))

@@ -6,7 +6,8 @@ A trial says in its user attributes what it is (`ANSWERS`, a genotype), of what 
 whoever asks and tells writes them. It reports its score at the step that is from (`step_of`). A whole
 training is complete, one that paused before is pruned, and one that broke has failed. A candidate whose training goes
 on is another trial with the same answers. The study lists the numbers of trials that count as if they had never been
-(`FORGOTTEN`).
+(`FORGOTTEN`). With several budgets the
+genotype holds one more answer, which budget it is for (`BUDGET`): the same answers for another one are another network.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 ANSWERS = "answers"
+BUDGET = "budget"  # no axis is called so
 FIDELITY = "fidelity"
 WITHDRAWN = "withdrawn"
 ELSEWHERE = "elsewhere"
@@ -40,6 +42,10 @@ def rungs_of(candidates: Candidates) -> tuple[float, ...]:
 
 class Candidates(Protocol):
     """Points that may be tried next, and how Optuna is told of them."""
+
+    @property
+    def budget(self) -> float | None:
+        """Which of several budgets the next one is for; None where there is one."""
 
     @property
     def rungs(self) -> tuple[float, ...]:

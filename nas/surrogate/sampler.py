@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from nas.surrogate.candidates import Candidates, rungs_of
+from nas.surrogate.candidates import BUDGET, Candidates, rungs_of
 from nas.surrogate.choice import choose
 from nas.surrogate.encoding import Point, key
 from nas.surrogate.rungs import ladder
-from nas.surrogate.told import best_of, known_of
+from nas.surrogate.told import Told, best_of, known_of
 
 BEST = 8  # whose neighbourhood is looked at
 
@@ -59,17 +60,27 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
             return None
         whole = [each.point for each in told if each.fidelity >= 1 and not each.elsewhere]
         over = {key(each) for each in (*whole, *known.withdrawn, *(one.point for one in known.running))}
-        paused = {key(each.point): each for each in told if each.paused and key(each.point) not in over}
+        budget = self._candidates.budget
+        here = [each for each in told if each.point.get(BUDGET) == budget]
+        paused = {key(each.point): each for each in here if each.paused and key(each.point) not in over}
         steps = ladder(told, rungs_of(self._candidates))
         for due in steps.due(known):
             candidates = [each.point for each in paused.values() if steps.after(each.fidelity) == due]
             if candidates:
                 return candidates[choose(candidates, told, known.running, self._candidates.facts)]
         rng = random.Random(f"{self._seed}/{trial.number}")
-        nearest = list({key(each.point): each.point for each in best_of(told)}.values())[:BEST]
+        nearest = list({key(point): point for point in self._best(told)}.values())[:BEST]
         found = {key(point): point for point in self._candidates.around(nearest, rng)}
         seen = over | {key(each.point) for each in told if not each.elsewhere}
         candidates = [point for place, point in found.items() if place not in seen]
         if len(steps.rungs) > 1:
             candidates += [each.point for each in paused.values()]
         return candidates[choose(candidates, told, known.running, self._candidates.facts)] if candidates else None
+
+    def _best(self, told: Sequence[Told]) -> list[Point]:
+        """The best so far for the budget that is proposed for, then as they would be for it those of the others."""
+        best, budget = best_of(told), self._candidates.budget
+        if budget is None:
+            return [each.point for each in best]
+        best.sort(key=lambda each: each.point.get(BUDGET) != budget)
+        return [{**each.point, BUDGET: budget} for each in best]

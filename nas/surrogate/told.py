@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from nas.surrogate.candidates import ANSWERS, ELSEWHERE, FIDELITY, FORGOTTEN, STEPS, WITHDRAWN
+from nas.surrogate.candidates import ANSWERS, BUDGET, ELSEWHERE, FIDELITY, FORGOTTEN, STEPS, WITHDRAWN
 from nas.surrogate.encoding import Point
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def known_of(study: optuna.Study, *, but: int | None = None) -> Known:
     trained = [each for each in others if not (each.user_attrs.get(WITHDRAWN) or each.user_attrs.get(ELSEWHERE))]
     begun = [_share(each) for each in trained]
     return Known(
-        told=tuple(_told(each) for each in finished if not each.user_attrs.get(WITHDRAWN)),
+        told=tuple(_levelled([_told(each) for each in finished if not each.user_attrs.get(WITHDRAWN)])),
         running=tuple(
             Running(point=each.user_attrs[ANSWERS], fidelity=each.user_attrs[FIDELITY])
             for each in others
@@ -109,6 +111,25 @@ def _told(trial: FrozenTrial) -> Told:
         failed=trial.state == TrialState.FAIL,
         elsewhere=bool(trial.user_attrs.get(ELSEWHERE)),
     )
+
+
+def _levelled(told: Sequence[Told]) -> Sequence[Told]:
+    """Scores of several budgets as what they are above the median of their own, so that they compare: what is good for
+    a small budget scores less than anything for a large one.
+    """
+    scores: dict[tuple[object, float], list[float]] = defaultdict(list)
+    for each in told:
+        if each.score is not None and not each.over:
+            scores[each.point.get(BUDGET), each.fidelity].append(each.score)
+    if {budget for budget, _ in scores} <= {None}:
+        return told
+    medians = {place: statistics.median(found) for place, found in scores.items()}
+    return [
+        each
+        if each.score is None
+        else replace(each, score=each.score - medians.get((each.point.get(BUDGET), each.fidelity), each.score))
+        for each in told
+    ]
 
 
 def best_of(told: Sequence[Told]) -> list[Told]:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from nas.latency.budget import Budget
+from nas.latency.budget import Budget, Budgets
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from space import strict
@@ -284,3 +284,26 @@ def test_the_nouns_do_not_load_torch() -> None:
     code = "import sys, nas.latency.target, nas.latency.record, nas.latency; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_several_budgets_are_sorted_and_name_folders() -> None:
+    budgets = Budgets.parse(["20ms", "100fps", "30fps"])
+    assert [budget.name for budget in budgets] == ["10ms", "20ms", "33.3333ms"]
+    assert budgets.largest.milliseconds == pytest.approx(1000 / 30)
+    assert budgets.of(20.0) == Budget.parse("20ms")
+    assert budgets.of(15.0) == budgets.largest
+    assert [each.name for each in Budgets.parse(["9ms p90", "5ms p90"])] == ["5ms-p90", "9ms-p90"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ([], "expected a budget, got none"),
+        (["10ms", "100fps"], "expected budgets that differ, got 10ms twice"),
+        (["10ms", "20ms p90"], "expected budgets of one statistic, got 10ms, 20ms p90"),
+        (["10ms", "20"], "cannot read '20' as a budget"),
+    ],
+)
+def test_several_budgets_that_do_not_go_together(texts: list[str], said: str) -> None:
+    with pytest.raises(BudgetError, match=said):
+        Budgets.parse(texts)

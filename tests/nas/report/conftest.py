@@ -12,6 +12,7 @@ from PIL import Image
 
 import space
 from nas.data import DataSpec, load
+from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.runs.certificate import Certificate
 from nas.runs.folder import RunFolder
@@ -77,6 +78,7 @@ class Made:
         failed: str = "",
         parent: str = "",
         rungs: Sequence[int] = (),
+        budget: float = 10.0,
     ) -> Trial:
         """Write a trial with the mIoU of its epochs; the search phase has `epochs` of them, the finish as many."""
         trial = Trial(
@@ -85,15 +87,15 @@ class Made:
             origin=origin,
             architecture=architecture,
             latency=latency_of(milliseconds, flagged),
-            feasible=milliseconds <= 10,
-            budget_milliseconds=10.0,
+            feasible=milliseconds <= budget,
+            budget_milliseconds=budget,
             parameters=space.parameters(architecture, 3),
             multiply_adds=space.multiply_adds(architecture, SIZE, 3),
             genotype={"block": "nonbt"},
             stopped=stopped,
             failed=failed,
             parent=parent,
-            rungs=tuple(Rung(epochs=each, number=number, budget_milliseconds=10.0) for each in rungs),
+            rungs=tuple(Rung(epochs=each, number=number, budget_milliseconds=budget) for each in rungs),
         )
         self.run.write_trial(trial)
         phases: tuple[tuple[Phase, Sequence[float]], ...] = (("search", search), ("finish", finish))
@@ -108,8 +110,8 @@ class Made:
 
     def winner(self, architecture: Architecture, milliseconds: float, miou: float, *, budget: str = "10ms") -> None:
         """Write a certified winner with untrained weights."""
-        dataset = load(self.run.study().data)
-        folder = self.run.winner
+        study = self.run.study()
+        dataset, folder = load(study.data), self.run.winners(study).get(Budget.parse(budget), self.run.winner)
         write_text(folder / "architecture.yaml", architecture.to_yaml())
         weights = architecture.build(dataset.num_classes).state_dict()
         save_weights(folder / "weights.safetensors", weights, metadata(architecture, Labelling.of(dataset)))
@@ -118,7 +120,7 @@ class Made:
             certified="2020-01-01T00:00:00+00:00",
             version="0",
             budget=budget,
-            passed=milliseconds <= 10,
+            passed=milliseconds <= Budget.parse(budget).milliseconds,
             latency=latency_of(milliseconds),
             precision="fp32",
             protocol="invented",

@@ -101,6 +101,45 @@ def test_a_budget_that_was_refused_is_not_asked_again(nas: Nas, tmp_path: Path) 
     assert load_study(file).budget == "10ms"
 
 
+@pytest.mark.parametrize(
+    ("budgets", "expected"),
+    [
+        (("10ms", "100fps"), "expected budgets that differ, got 10ms twice"),
+        (("10ms", "20ms p90"), "expected budgets of one statistic, got 10ms, 20ms p90"),
+        (("10ms", "20"), "cannot read '20' as a budget"),
+    ],
+)
+def test_several_budgets_that_do_not_go_together(
+    budgets: tuple[str, ...], expected: str, nas: Nas, tmp_path: Path
+) -> None:
+    given = [word for budget in budgets for word in ("--budget", budget)]
+    assert expected in nas("search", *given, "--out", tmp_path / "run").refusal()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ("budget: 10ms\nbudgets: [10ms, 20ms]", "expected budget or budgets, got both; put 10ms among the budgets"),
+        ("", "expected a budget, got none; add budget: 10ms, or budgets: [10ms, 20ms]"),
+        ("budgets: [10ms, 20ms]\nfrontier: true", "frontier: expected one budget to spread others below, got budgets"),
+    ],
+)
+def test_studies_that_do_not_say_which_budgets(budget: str, expected: str, nas: Nas, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY.replace("budget: 10ms", budget))
+    assert expected in nas("search", tmp_path / "study.yaml", "--out", tmp_path / "run").refusal()
+
+
+def test_more_budgets_are_asked_for_beside_those_of_a_run_for_several(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    one = load_study(tmp_path / "study.yaml")
+    assert one.asking_also(["8ms"]).budget == "8ms", "another one, where there is one"
+    two = one.asking_also(["20ms", "100fps"])
+    assert (two.budget, two.budgets) == ("", ("10ms", "20ms"))
+    assert two.asking_also(["15ms", "10ms"]).budgets == ("10ms", "15ms", "20ms")
+    assert two.asking(["8ms"]).budgets == ()
+
+
 def test_a_budget_without_a_unit_is_told_from_text(nas: Nas, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY.replace("budget: 10ms", "budget: 10"))
     said = nas("search", tmp_path / "study.yaml").refusal()

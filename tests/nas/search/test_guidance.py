@@ -10,7 +10,7 @@ import pytest
 
 import space
 from nas import samplers
-from nas.latency.budget import Budget
+from nas.latency.budget import Budget, Budgets
 from nas.latency.record import Latency
 from nas.runs.steps import Step
 from nas.runs.trial import Origin, Trial
@@ -20,6 +20,7 @@ from nas.surrogate.candidates import Candidates
 from space import Architecture
 from space.choices import Ask, Genotype
 
+TEN = Budget.parse("10ms")
 PLACES = range(8)
 PUBLISHED = ("erfnet", "erfnet-encoder", "fplnet", "swiftnet-rn18")
 Make = Callable[[int, Origin, Genotype], Trial]
@@ -74,7 +75,7 @@ def guidance_of(row: Row) -> Guidance:
     def trained(step: Step) -> Outcome:
         return Outcome(miou=0.1 * float(step.trial.genotype["place"]))
 
-    return Guidance(Sampler(row, surrogate), Budget.parse("10ms"), ahead=0, epochs=2, trained=trained)
+    return Guidance(Sampler(row, surrogate), Budgets.parse(["10ms"]), ahead=0, epochs=2, trained=trained)
 
 
 def surrogate(candidates: Candidates) -> optuna.samplers.BaseSampler:
@@ -82,7 +83,7 @@ def surrogate(candidates: Candidates) -> optuna.samplers.BaseSampler:
 
 
 def next_places(guidance: Guidance, trials: list[Trial], count: int) -> list[object]:
-    return [guidance.propose(trials, len(trials) + 1).genotype["place"] for _ in range(count)]
+    return [guidance.propose(trials, len(trials) + 1, TEN).genotype["place"] for _ in range(count)]
 
 
 def test_what_is_entered_is_not_compared_with_anything(trial: Make) -> None:
@@ -108,9 +109,9 @@ def test_what_is_repeated_is_proposed_as_without_an_interruption(trial: Make) ->
     """The first proposal led to what was known: it is not proposed again in either."""
     whole = guidance_of(Row())
     trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
-    known = whole.propose(trials, 3)
+    known = whole.propose(trials, 3, TEN)
     whole.repeats(known.number)
-    proposal = whole.propose(trials, 3)
+    proposal = whole.propose(trials, 3, TEN)
     trials.append(trial(3, "guided", proposal.genotype))
     whole.becomes(proposal.number, 3)
     again = guidance_of(Row())

@@ -105,7 +105,7 @@ def search(invented: Callable[[float], Latency], search_of: Callable[[RunFolder]
 
 def cuts(search: Search, meter: Tiring) -> list[Trial]:
     judge = Judge(meter, (48, 64), 11)
-    return prune_over_budget(search, Pruner(judge=judge, budget=search.budget, plan=PruningPlan(epochs=0)))
+    return prune_over_budget(search, Pruner(judge=judge, budget=search.budgets.largest, plan=PruningPlan(epochs=0)))
 
 
 def recorded(search: Search) -> Trial:
@@ -121,7 +121,7 @@ def test_a_cut_that_is_over_when_measured_again_does_not_compete(
     meter = Tiring(invented, 10.0 if tires else 1.0)
     found = [] if tires else ["swiftnet, pruned"]
     assert [cut.name for cut in cuts(search, meter)] == found
-    assert recorded(search).inside(search.budget) != tires
+    assert recorded(search).inside(search.budgets.largest) != tires
     meter.rest()
     assert [cut.name for cut in cuts(search, meter)] == found, "as it is known"
 

@@ -149,7 +149,7 @@ def test_a_finalist_that_passes_is_preferred(
 
     asked = replace(asked, dataset=load(asked.study.data))
     architectures, meter_of = competing(asked, invented, intervals)
-    certificate = certify_best(asked, meter_of)
+    certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
     assert (certificate.architecture, certificate.verdict) == (architectures[winner].key, verdict)
     assert read_certificate(asked.run.winner) == certificate
     assert certificate.passed == {"PASS": True, "FAIL": False, "UNSURE": None}[verdict]
@@ -189,7 +189,7 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
     def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[MeasuresFinished]:
         yield Certifier([latency], target=str(target))
 
-    certificate = certify_best(asked, meter_of)
+    certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
     assert timed == ["openvino:int8@cpu:1"]
     assert certificate.precision == "int8"
     assert certificate.form == "openvino:int8@cpu:1"
@@ -202,5 +202,5 @@ def test_finalists_none_of_which_can_be_timed_are_refused_with_the_reason(asked:
     asked = replace(asked, dataset=load(asked.study.data))
     _, meter_of = competing(asked, invented, (None, None))
     with pytest.raises(UnmeasuredError, match="fp16 gives other labels than PyTorch"):
-        certify_best(asked, meter_of)
+        certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
     assert not asked.run.winner.exists()

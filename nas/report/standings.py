@@ -1,0 +1,177 @@
+"""How the candidates of a run stand beside each other: their figures, the leaderboard, and what guidance was worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nas.latency.budget import Budgets
+from nas.report.winners import LatencySummary, Winner
+from nas.runs.trial import Origin, Pretrained
+from space import strict
+
+Status = Literal["infeasible", "failed", "paused", "stopped", "unfinished", "finished"]
+Role = Literal["winner", "published, own width", "published, scaled", "published, pruned", "best random", "best guided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSummary:
+    """A trial, or a published network at its own width, with its mIoU (0..1) after each epoch of both phases.
+
+    `status`: `infeasible` is over the budget and was not trained; `paused` is at the end of a rung below a whole
+    training; `stopped` ended in the middle of its schedule, with an earlier version; `unfinished` has epochs to come.
+    """
+
+    number: int
+    name: str
+    key: str
+    origin: Origin
+    status: Status
+    failed: str
+    timing: LatencySummary
+    parameters: int
+    multiply_adds: int
+    search: tuple[float, ...]
+    finish: tuple[float, ...]
+    rungs: tuple[int, ...]
+    """The epochs of the search phase after which a schedule had ended; none for one schedule."""
+    parent: str  # the published network that it is a scaling of or was cut from, or empty
+    pretrained: Pretrained | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """What it took of the study's `init`; None where there was none, or an earlier version trained."""
+
+    @property
+    def search_miou(self) -> float | None:
+        """mIoU after the last epoch of the search phase."""
+        return self.search[-1] if self.search else None
+
+    @property
+    def finish_miou(self) -> float | None:
+        """mIoU after the last epoch of the finish phase."""
+        return self.finish[-1] if self.finish else None
+
+    @property
+    def miou(self) -> float | None:
+        """mIoU after the longest training."""
+        return self.search_miou if self.finish_miou is None else self.finish_miou
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of both phases together."""
+        return len(self.search) + len(self.finish)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One row of the leaderboard. `search_miou` compares equal training, `miou` is after all `epochs`."""
+
+    place: Role
+    name: str
+    timing: LatencySummary
+    search_miou: float | None
+    miou: float | None
+    epochs: int
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """Guided beside random search: the best search-phase mIoU inside the budget among the first `compared` of each,
+    after the shortest training that all of them have.
+    """
+
+    random_trials: int
+    guided_trials: int
+    compared: int
+    epochs: int | None
+    """Of that training; None where each is looked at after its last epoch."""
+    best_random_miou: float | None
+    best_guided_miou: float | None
+
+
+def leaderboard(
+    winners: Iterable[Winner | None], trials: Sequence[TrialSummary], company: Sequence[TrialSummary], budgets: Budgets
+) -> tuple[Standing, ...]:
+    """The winner, then published networks and the best of each way of proposing, best mIoU first. With several budgets
+    so for each of them: the networks of which it is the smallest that they are inside of, those over all at the end.
+    """
+    places: list[tuple[Role, TrialSummary]] = [("published, own width", each) for each in company]
+    places += [("published, scaled", each) for each in trials if each.origin == "seed"]
+    places += [("published, pruned", each) for each in trials if each.origin == "pruned"]
+    kinds: tuple[tuple[Role, Origin], ...] = (("best random", "random"), ("best guided", "guided"))
+    for place, origin in kinds:
+        found = {
+            best.key: best
+            for budget in budgets
+            if (best := _best([each for each in trials if each.origin == origin], budget.milliseconds)) is not None
+        }
+        places += [(place, each) for each in found.values()]
+    certified = [each for each in winners if each is not None]
+    themselves = {each.key for each in certified if not each.pruned}
+    by_key = {each.key: each for each in (*company, *trials)}
+    rows = [_standing(place, each) for place, each in places if each.key not in themselves]
+    rows += [_of_winner(each, by_key.get(each.key or "")) for each in certified]
+    order = {str(budget): place for place, budget in enumerate(budgets)}
+
+    def rank(row: Standing) -> tuple[float, bool, bool, float, float]:
+        own = row.timing.budget if row.timing.within_budget or row.place == "winner" else ""
+        group = order.get(own, math.inf) if budgets.several else 0
+        return group, row.place != "winner", row.miou is None, -(row.miou or 0), row.timing.milliseconds
+
+    return tuple(sorted(rows, key=rank))
+
+
+def _of_winner(winner: Winner, source: TrialSummary | None) -> Standing:
+    return Standing(
+        place="winner",
+        name=winner.name,
+        timing=winner.timing,
+        search_miou=None if source is None else source.search_miou,
+        miou=winner.miou,
+        epochs=0 if source is None else source.epochs,
+        parameters=winner.certificate.parameters,
+        multiply_adds=winner.certificate.multiply_adds,
+    )
+
+
+def _standing(place: Role, candidate: TrialSummary) -> Standing:
+    return Standing(
+        place=place,
+        name=candidate.name,
+        timing=candidate.timing,
+        search_miou=candidate.search_miou,
+        miou=candidate.miou,
+        epochs=candidate.epochs,
+        parameters=candidate.parameters,
+        multiply_adds=candidate.multiply_adds,
+    )
+
+
+def _best(candidates: Sequence[TrialSummary], milliseconds: float) -> TrialSummary | None:
+    """The highest mIoU inside a budget; after a short training only where none has a longer one."""
+    eligible = [each for each in candidates if each.miou is not None and each.timing.milliseconds <= milliseconds]
+    return max(eligible, key=lambda each: (each.status == "finished", each.miou or 0.0), default=None)
+
+
+def effort_of(trials: Sequence[TrialSummary]) -> Effort:
+    """Guided beside random search, among these candidates."""
+    trained = [each for each in trials if each.search]
+    random = [each for each in trained if each.origin == "random"]
+    guided = [each for each in trained if each.origin == "guided"]
+    compared = min(len(random), len(guided))
+    epochs = min((each.rungs[0] for each in trained if each.rungs), default=None)
+
+    def best(candidates: Sequence[TrialSummary]) -> float | None:
+        inside = [each.search for each in candidates[:compared] if each.timing.within_budget]
+        return max((curve[-1] if epochs is None else curve[:epochs][-1] for curve in inside), default=None)
+
+    return Effort(
+        random_trials=len(random),
+        guided_trials=len(guided),
+        compared=compared,
+        epochs=epochs,
+        best_random_miou=best(random),
+        best_guided_miou=best(guided),
+    )

@@ -1,0 +1,26 @@
+"""The winner of a run that was asked for one budget, where it is asked for several now."""
+
+from __future__ import annotations
+
+import shutil
+
+from nas.latency.budget import Budget
+from nas.runs.certificate import CERTIFICATE, read_certificate
+from nas.runs.folder import WINNERS, RunFolder
+from nas.study import Study
+
+
+def gather_winners(run: RunFolder, study: Study) -> None:
+    """Put the winner of the one budget that was asked for before among those of several.
+
+    Raises: UserError when its certificate cannot be read.
+    """
+    if not (study.budgets and (run.winner / CERTIFICATE).is_file()):
+        return
+    asked = read_certificate(run.winner).budget
+    if asked is None:  # no search put it there
+        return
+    place = run.root / WINNERS / Budget.parse(asked).name
+    place.parent.mkdir(exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    run.winner.rename(place)

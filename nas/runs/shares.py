@@ -1,0 +1,87 @@
+"""What a search still has to propose, budget by budget: a function of its plan and of the candidates that it has.
+
+With several budgets each gets its share of the plan. Every published network is scaled to each of them, so that each
+has its company; random draws and the sampler's trials are divided. A candidate is made for one budget, and counts for
+every one that it is inside of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from nas.latency.budget import Budget, Budgets
+from nas.runs.steps import effort_left
+from nas.runs.trial import Origin, Trial
+from nas.study import SearchPlan, Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """Whose turn it is."""
+
+    budgets: Budgets
+    plan: SearchPlan
+    """The share of each budget."""
+    epochs: int
+    """Of a whole training."""
+    given_up: frozenset[Budget] = frozenset()
+    """Budgets for which nothing more is proposed."""
+
+    @classmethod
+    def of(cls, study: Study, budgets: Budgets, given_up: Iterable[Budget] = ()) -> Shares:
+        """What a study has for each of these budgets."""
+        plan, count = study.search, len(budgets)
+        share = replace(
+            plan,
+            random_trials=math.ceil(plan.random_trials / count),
+            guided_trials=math.ceil(plan.guided_trials / count),
+        )
+        return cls(budgets=budgets, plan=share, epochs=study.recipe.epochs, given_up=frozenset(given_up))
+
+    def without(self, budget: Budget) -> Shares:
+        """The same when a budget is given up."""
+        return replace(self, given_up=self.given_up | {budget})
+
+    def home(self, trial: Trial) -> Budget:
+        """The budget that a candidate was made for, or the largest where that is asked for no more."""
+        return self.budgets.of(trial.budget_milliseconds)
+
+    def ours(self, trials: Sequence[Trial], origin: Origin, budget: Budget) -> list[Trial]:
+        """Candidates of an origin that count towards a budget's share: made for it, and seeds or inside it."""
+        return [
+            trial
+            for trial in trials
+            if trial.origin == origin and trial.is_for(budget) and (origin == "seed" or trial.inside(budget))
+        ]
+
+    def seeds_left(self, trials: Sequence[Trial]) -> list[tuple[str, Budget]]:
+        """The published networks that are still to be scaled, each with the budget that it is for."""
+        known = {(trial.parent, budget) for budget in self.budgets for trial in self.ours(trials, "seed", budget)}
+        left = [(name, budget) for name in self.plan.seeds for budget in self.budgets if budget not in self.given_up]
+        return [each for each in left if each not in known]
+
+    def random_left(self, trials: Sequence[Trial], budget: Budget) -> int:
+        """How many are still to be drawn at random for a budget."""
+        return max(0, self.plan.random_trials - len(self.ours(trials, "random", budget)))
+
+    def effort_left(self, trials: Sequence[Trial], budget: Budget) -> int:
+        """The epochs that are left for a budget, its seeds and random draws among them; 0 or less where none are."""
+        return effort_left(self.plan, trials, budget.milliseconds, self.epochs)
+
+    def turn(self, trials: Sequence[Trial]) -> tuple[Origin, Budget] | None:
+        """How the next candidate comes once all seeds are there, and for which budget: the one of which most is left,
+        the smallest of those. None when nothing is left.
+        """
+        origins: tuple[Origin, ...] = ("random", "guided")
+        for origin in origins:
+            left = self.random_left if origin == "random" else self.effort_left
+            counts = {budget: left(trials, budget) for budget in self.budgets if budget not in self.given_up}
+            if counts and max(counts.values()) > 0:
+                return origin, max(counts, key=lambda budget: counts[budget])
+        return None
+
+    def proposes(self, trials: Sequence[Trial]) -> bool:
+        """Whether there are candidates to come."""
+        return bool(self.seeds_left(trials)) or self.turn(trials) is not None

@@ -1,0 +1,71 @@
+"""Budgets of several that a run gave up, since what it looked at is over them at any width: the others go on.
+
+It is kept, so that a run which goes on proposes what one that was not interrupted would have. Who asks for such a
+budget again gets it tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nas.latency.budget import Budget, Budgets
+from nas.runs.folder import UNREACHED, RunFolder
+from nas.storage.files import read_text, write_text
+from nas.study import Study
+from space import strict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreached:
+    """A budget that was given up."""
+
+    budget: str
+    reason: str
+    """What was found instead, in words."""
+    searched: bool
+    """Whether candidates were proposed for it before; they count for what they are inside of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllUnreached:
+    """Those of one run."""
+
+    budgets: tuple[Unreached, ...] = ()
+
+
+def unreached(run: RunFolder) -> dict[Budget, Unreached]:
+    """Which budgets a run gave up.
+
+    Raises: UserError when the file is damaged.
+    """
+    file = run.root / UNREACHED
+    if not file.is_file():
+        return {}
+    found = strict.parse(read_text(file, "which budgets a run gave up"), AllUnreached, str(file))
+    return {Budget.parse(each.budget): each for each in found.budgets}
+
+
+def reachable(run: RunFolder, study: Study) -> Budgets:
+    """The budgets that a study asks for; of several, without those that were given up before anything was proposed."""
+    asked = study.asked
+    if not asked.several:
+        return asked
+    left_out = {budget for budget, each in unreached(run).items() if not each.searched}
+    return Budgets(each=tuple(budget for budget in asked if budget not in left_out))
+
+
+def give_up(run: RunFolder, budget: Budget, reason: str, *, searched: bool) -> None:
+    """Nothing more is proposed for a budget."""
+    _write(run, unreached(run) | {budget: Unreached(budget=str(budget), reason=reason, searched=searched)})
+
+
+def ask_again(run: RunFolder, budgets: Iterable[Budget]) -> None:
+    """Budgets are tried again that were given up."""
+    known, wanted = unreached(run), set(budgets)
+    if known.keys() & wanted:
+        _write(run, {budget: each for budget, each in known.items() if budget not in wanted})
+
+
+def _write(run: RunFolder, known: dict[Budget, Unreached]) -> None:
+    write_text(run.root / UNREACHED, strict.dump(AllUnreached(budgets=tuple(known.values()))))

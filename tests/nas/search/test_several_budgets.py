@@ -1,0 +1,325 @@
+"""One search for several budgets, on an invented device: whose candidates are whose, and what each budget ends with."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+import space
+from nas.data import DataSpec, load
+from nas.latency.budget import Budget
+from nas.latency.meter import Measures
+from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
+from nas.latency.target import Target
+from nas.runs.certificate import read_certificate
+from nas.runs.folder import RunFolder
+from nas.runs.gathering import gather_winners
+from nas.runs.shares import Shares
+from nas.runs.trained import load_trained
+from nas.runs.trial import Epoch, Trial, append_epoch
+from nas.runs.unreached import ask_again, give_up, unreached
+from nas.search.engine import _require_reachable
+from nas.search.finishing import all_finalists, certify_each, finalists
+from nas.search.proposals import Proposals
+from nas.search.reaching import LEAST_RATIO, MOST_BUDGETS, spread
+from nas.search.search import Candidate, Search
+from nas.storage.files import write_text
+from nas.study import SearchPlan, Study
+from nas.training import Recipe, Scores
+from nas.training.weights import save_weights
+from space import Architecture, BudgetError, UserError, strict
+from space.scale import scale_width
+
+SIZE = (180, 240)
+EPOCHS = 4
+STUDY = Study(
+    data=DataSpec(size=SIZE),
+    budgets=("6ms", "3ms"),
+    target="onnxruntime@cpu:1",
+    recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=EPOCHS, batch_size=4),
+    space={"stages": (2,), "stage.depth": (1,), "block": ("sep", "nonbt"), "decoder": ("none",)},
+    search=SearchPlan(seeds=("ndnet29-fcn32",), random_trials=2, guided_trials=1, finalists=1),
+)
+THREE, SIX = Budget.parse("3ms"), Budget.parse("6ms")
+Invented = Callable[[float], Latency]
+SearchOf = Callable[[RunFolder], Search]
+
+
+class Arithmetic:
+    """A device on which a hundred million multiply-adds take a millisecond; what is certified takes what is said."""
+
+    def __init__(self, invented: Invented) -> None:
+        self._invented = invented
+        self.certified: dict[str, float] = {}
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        milliseconds = 0.4 + space.multiply_adds(architecture, SIZE, 11) / 1e8
+        return self._invented(self.certified.get(architecture.key, milliseconds))
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        return [self.measure(architecture) for architecture in architectures]
+
+
+def train(run: RunFolder, source: Proposals, trial: Trial) -> None:
+    """Pretend to, up to the rung that it is to reach: a larger network scores more."""
+    for number in range(len(run.progress(trial, "search").history) + 1, trial.until(EPOCHS) + 1):
+        miou = 0.1 * number + trial.multiply_adds / 1e10
+        scores = Scores(miou=miou, class_iou=(miou,) * 11, pixel_accuracy=miou)
+        epoch = Epoch(epoch=number, epochs=EPOCHS, loss=1.0, seconds=1.0, scores=scores)
+        append_epoch(run.phase_path(trial, "search"), epoch)
+    source.finished(trial, failed="")
+
+
+def to_the_end(search: Search, meter: Measures, *, interrupted: bool = False) -> None:
+    """Train all that is proposed; `interrupted`: with another process now and then."""
+    source = Proposals(search, meter, None)
+    while (trial := source.next()) is not None:
+        if interrupted and trial.last_number in (2, 7):
+            source = Proposals(search, meter, None)
+            again = source.next()
+            assert again == trial
+        train(search.run, source, trial)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, invented: Invented, search_of: SearchOf) -> RunFolder:
+    """A run for two budgets, in which all is proposed."""
+    run = RunFolder.create(tmp_path_factory.mktemp("front") / "run", STUDY)
+    to_the_end(search_of(run), Arithmetic(invented))
+    return run
+
+
+def test_each_candidate_is_made_for_one_budget_and_fills_it(searched: RunFolder) -> None:
+    trials = searched.trials()
+    assert {trial.budget_milliseconds for trial in trials} == {3.0, 6.0}
+    for trial in trials:
+        assert trial.latency is not None
+        assert 0.8 * trial.budget_milliseconds < trial.latency.p50_milliseconds <= trial.budget_milliseconds
+    made = Counter((trial.origin, trial.budget_milliseconds) for trial in trials)
+    assert made["seed", 3.0] == made["seed", 6.0] == 1, "a published network is scaled to each"
+    assert made["random", 3.0] == made["random", 6.0] == 1, "random draws are divided"
+    assert made["guided", 3.0] >= 1
+    assert made["guided", 6.0] >= 1
+    assert [trial.budget_milliseconds for trial in trials][:4] == [3.0, 6.0, 3.0, 6.0], "in turns"
+    assert len({trial.name for trial in trials}) == len(trials)
+
+
+def test_each_budget_has_finalists_that_were_made_for_it_and_trained_to_the_end(searched: RunFolder) -> None:
+    for budget in (3.0, 6.0):
+        own = [trial for trial in searched.trials() if trial.budget_milliseconds == budget]
+        assert any(searched.progress(trial, "search").done for trial in own)
+
+
+def test_what_is_best_within_a_budget_may_be_made_for_a_smaller_one(searched: RunFolder, search_of: SearchOf) -> None:
+    search = search_of(searched)
+    assert all(trial.budget_milliseconds == 3.0 for trial in finalists(search, THREE))
+    both = {trial.architecture.key for budget in (THREE, SIX) for trial in finalists(search, budget)}
+    assert {trial.architecture.key for trial in all_finalists(search)} == both
+    inside = [trial for trial in searched.trials() if trial.inside(SIX)]
+    assert len(inside) == len(searched.trials()), "what keeps three keeps six"
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_proposes_what_one_that_was_not_does(
+    searched: RunFolder, invented: Invented, search_of: SearchOf, tmp_path: Path
+) -> None:
+    run = RunFolder.create(tmp_path / "run", STUDY)
+    to_the_end(search_of(run), Arithmetic(invented), interrupted=True)
+    assert [(each.number, each.name, each.rungs) for each in run.trials()] == [
+        (each.number, each.name, each.rungs) for each in searched.trials()
+    ]
+    assert [each.architecture.key for each in run.trials()] == [each.architecture.key for each in searched.trials()]
+
+
+def test_one_more_budget_adds_candidates_for_it_alone(invented: Invented, search_of: SearchOf, tmp_path: Path) -> None:
+    few = replace(STUDY, search=replace(STUDY.search, random_trials=1, guided_trials=0, stop_weak=False))
+    run = RunFolder.create(tmp_path / "run", few)
+    to_the_end(search_of(run), Arithmetic(invented))
+    before = run.trials()
+    run.write_study(run.study().asking_also(["4ms"]))
+    assert run.study().budgets == ("3ms", "4ms", "6ms")
+    to_the_end(search_of(run), Arithmetic(invented))
+    new = run.trials()[len(before) :]
+    assert run.trials()[: len(before)] == before
+    assert [(trial.origin, trial.budget_milliseconds) for trial in new] == [("seed", 4.0), ("random", 4.0)]
+
+
+def test_a_network_that_cannot_be_widened_serves_both_budgets(
+    invented: Invented, search_of: SearchOf, tmp_path: Path
+) -> None:
+    """It is as large as the study lets networks become, below both."""
+    plan = SearchPlan(seeds=("ndnet29-fcn32",), random_trials=0, guided_trials=0, most_parameters=100_000)
+    run = RunFolder.create(tmp_path / "run", replace(STUDY, budgets=("300ms", "600ms"), search=plan))
+    to_the_end(search_of(run), Arithmetic(invented))
+    (seed,) = run.trials()
+    assert (seed.budget_milliseconds, seed.also_milliseconds) == (300.0, (600.0,))
+    assert Shares.of(run.study(), run.study().asked).seeds_left(run.trials()) == []
+
+
+@dataclass
+class Machine:
+    """Whatever is timed takes as long."""
+
+    latency: Latency
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        return [self.latency for _ in architectures]
+
+
+@pytest.fixture
+def asked(tmp_path: Path, search_of: SearchOf) -> Search:
+    study = Study(
+        data=DataSpec(size=(32, 48), train_images=2, validation_images=2),
+        budgets=("1ms", "5ms", "10ms"),
+        target="onnxruntime@cpu:1",
+        recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=1, batch_size=2),
+        search=SearchPlan(finish_epochs=0, finalists=3),
+    )
+    return search_of(RunFolder.create(tmp_path / "run", study))
+
+
+def test_a_budget_out_of_reach_is_told_and_the_others_go_on(
+    asked: Search, invented: Invented, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _require_reachable(asked, Machine(invented(2.0)))
+    told = capsys.readouterr().out
+    assert "1ms is given up, the others go on" in told
+    assert "the narrowest networks of the space take 2.00 ms here" in told
+    assert list(map(str, asked.budgets)) == ["5ms", "10ms"]
+    assert asked.study.asked.each[0] == Budget.parse("1ms"), "it is still what was asked for"
+    ask_again(asked.run, [Budget.parse("1ms")])
+    assert len(asked.budgets) == 3
+
+
+def test_budgets_that_all_are_out_of_reach_are_refused(asked: Search, invented: Invented) -> None:
+    with pytest.raises(BudgetError, match="can meet, got 10ms; the narrowest networks of the space take 20"):
+        _require_reachable(asked, Machine(invented(20.0)))
+    assert unreached(asked.run) == {}
+
+
+def test_a_busy_machine_gives_no_budget_up(asked: Search, invented: Invented) -> None:
+    busy = replace(invented(2.0), ci_low_milliseconds=0.5, ci_high_milliseconds=3.0, flagged=("others computed",))
+    _require_reachable(asked, Machine(busy))
+    assert len(asked.budgets) == 3
+
+
+def test_each_budget_gets_a_winner_in_a_folder_of_its_own(
+    asked: Search, invented: Invented, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give_up(asked.run, Budget.parse("1ms"), "nothing is that fast", searched=False)
+    asked = replace(asked, dataset=load(asked.study.data))
+    machine = Arithmetic(invented)
+    fast, slow = (scale_width(space.load("ndnet29-fcn32"), factor) for factor in (0.10, 0.15))
+    for number, (architecture, milliseconds, miou) in enumerate([(fast, 4.0, 0.4), (slow, 9.0, 0.6)], 1):
+        candidate = Candidate(name=f"random {number}", origin="random", architecture=architecture)
+        trial = asked.trial(number, candidate, invented(milliseconds))
+        asked.run.write_trial(trial)
+        folder, scores = asked.run.phase_path(trial, "search"), Scores(miou=miou, pixel_accuracy=0.5, class_iou=())
+        append_epoch(folder, Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
+        save_weights(folder / "weights.safetensors", architecture.build(asked.num_classes).state_dict(), {})
+        machine.certified[architecture.key] = milliseconds
+
+    @contextlib.contextmanager
+    def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[Measures]:
+        yield machine
+
+    found = certify_each(asked, meter_of)
+    assert {str(budget): each.architecture for budget, each in found.items()} == {"5ms": fast.key, "10ms": slow.key}
+    told = capsys.readouterr().out
+    assert "certify random 2 for 10ms" in told
+    assert "no winner for 1ms: expected a candidate inside 1ms" in told
+    for name, architecture in (("5ms", fast), ("10ms", slow)):
+        winner = asked.run.root / "winners" / name
+        assert {file.name for file in winner.iterdir()} == {
+            "architecture.yaml",
+            "weights.safetensors",
+            "model.onnx",
+            "certificate.yaml",
+        }
+        assert read_certificate(winner).budget == name
+        assert load_trained(str(winner), None).architecture == architecture
+    with pytest.raises(UserError, match=r"got a folder with several winners; give one of .*/10ms, .*/5ms"):
+        load_trained(str(asked.run.root), None)
+
+
+def test_the_winner_of_the_one_budget_before_joins_the_others(asked: Search) -> None:
+    folder = asked.run.winner
+    folder.mkdir()
+    gather_winners(asked.run, asked.study)
+    assert folder.is_dir(), "without a certificate it is none"
+    known = next((Path(space.__file__).parents[1] / "nas" / "runs" / "winners").glob("*/certificate.yaml")).parent
+    certificate = replace(read_certificate(known), budget="10ms")
+    write_text(folder / "certificate.yaml", strict.dump(replace(certificate, passed=certificate.verdict == "PASS")))
+    gather_winners(asked.run, replace(asked.study, budget="10ms", budgets=()))
+    assert folder.is_dir(), "there is one budget"
+    gather_winners(asked.run, asked.study)
+    assert not folder.exists()
+    assert read_certificate(asked.run.root / "winners" / "10ms") == replace(
+        certificate, passed=certificate.verdict == "PASS"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fastest", "expected"),
+    [
+        (0.2, ["0.44ms", "0.96ms", "2.1ms", "4.6ms", "10ms"]),
+        (6.0, ["7.7ms", "10ms"]),
+    ],
+)
+def test_a_front_is_spread_from_the_fastest_network_to_the_budget(fastest: float, expected: list[str]) -> None:
+    found = spread(Budget.parse("10ms"), fastest)
+    assert list(map(str, found)) == expected
+    assert len(found) <= MOST_BUDGETS
+    assert found.each[0].milliseconds > fastest
+    assert all(each.statistic == "p90" for each in spread(Budget.parse("10ms p90"), fastest))
+
+
+@pytest.mark.parametrize("fastest", [None, 10.0 / LEAST_RATIO, 12.0])
+def test_a_front_without_room_below_the_budget_is_refused(fastest: float | None) -> None:
+    with pytest.raises(BudgetError, match="expected a budget with room for smaller ones below it, got 10ms"):
+        spread(Budget.parse("10ms"), fastest)
+
+
+@pytest.mark.slow
+def test_a_search_for_several_budgets_ends_with_a_winner_for_each_and_takes_one_more(tmp_path: Path) -> None:
+    def nas(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nas.cli", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+    (tmp_path / "study.yaml").write_text(
+        """
+data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
+budgets: [3ms, 0.001ms, 1ms]
+target: null@cpu:1
+recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}
+space: {stages: [2], stage.depth: [1], block: [nonbt]}
+search:
+  {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 1, finalists: 1, finish_epochs: 1,
+   company: [erfnet-encoder], pruned: 1, concurrent: 1}
+"""
+    )
+    run = tmp_path / "run"
+    done = nas("search", tmp_path / "study.yaml", "--out", run)
+    assert done.returncode == 3, done.stdout + done.stderr  # one budget has no winner
+    assert "0.001ms is given up, the others go on" in done.stdout
+    assert {file.name for file in (run / "winners").iterdir()} == {"1ms", "3ms"}
+    for name in ("1ms", "3ms"):
+        certificate = read_certificate(run / "winners" / name)
+        assert (certificate.budget, certificate.passed) == (name, True)
+    before = {trial.architecture.key for trial in RunFolder.open(run).trials()}
+    again = nas("search", "--resume", run, "--budget", "2ms")
+    assert again.returncode == 3, again.stdout + again.stderr
+    assert read_certificate(run / "winners" / "2ms").passed
+    new = [trial for trial in RunFolder.open(run).trials() if trial.architecture.key not in before]
+    assert new
+    assert {trial.budget_milliseconds for trial in new} == {2.0}
+    assert nas("show", run / "winners" / "2ms").returncode == 0
+    assert "give one of" in nas("show", run).stderr
