@@ -142,7 +142,7 @@ def _interrupted(name: str, heard: Sequence[int]) -> int:
     import signal
 
     number = signal.Signals(heard[0] if heard else signal.SIGINT)
-    _say(f"\n{name}: {SIGNALS[number.name]}; what was finished is kept")
+    _say(f"\n{name}: {SIGNALS[number.name]}; nothing finished is lost")
     _quiet()
     return 128 + number
 
@@ -160,9 +160,9 @@ def _answer(name: str, error: BaseException) -> int:
         text = str(error)
     elif isinstance(error, OSError):  # a full disk, a folder that cannot be written
         advice = "make room there, then try again; " if error.errno == errno.ENOSPC else ""
-        text = f"{error}; {advice}what was finished is kept"
+        text = f"{error}; {advice}nothing finished is lost"
     elif isinstance(error, MemoryError):
-        text = "there is not enough memory; ask for a smaller input or network; what was finished is kept"
+        text = "there is not enough memory; ask for a smaller input or network; nothing finished is lost"
     elif _is_of_worker(error):
         text = str(error)
     else:
@@ -192,8 +192,8 @@ def _fault(error: BaseException) -> str:
         ) as file:
             file.write("".join(traceback.format_exception(error)))
     except OSError:
-        return f"this is a fault of the program ({what}); please report it; what was finished is kept"
-    return f"this is a fault of the program ({what}); please report it with {file.name}; what was finished is kept"
+        return f"this is a fault of the program ({what}); please report it; nothing finished is lost"
+    return f"this is a fault of the program ({what}); please report it with {file.name}; nothing finished is lost"
 
 
 def _say(text: str) -> None:

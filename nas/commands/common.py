@@ -172,6 +172,7 @@ def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False
     DataError.
     """
     from dataclasses import replace
+    from pathlib import Path
 
     from nas.data import DataSpec, load
     from nas.runs.data_seen import seen_root
@@ -194,6 +195,11 @@ def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False
     elif known is not None and known.data == DEFAULT_DATA:
         spec = _data_spec(DEFAULT_DATA, size)
     elif known is not None and (root := seen_root(trained.weights.parent)) is not None:
+        if not Path(root).is_dir():
+            raise UserError(
+                f"--data: expected the data that {trained.name} was trained on, but there is no folder {root}; give "
+                f"{_data_hint(known)}"
+            )
         spec = DataSpec(name=known.data, root=root, size=size)
     else:
         raise UserError(f"--data: expected the data set to work on, got none; give {_data_hint(known)}")

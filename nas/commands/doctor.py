@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
         *((name, _library(name)) for name in LIBRARIES),
         *_runtimes(),
         *_formats(),
+        ("video", _answer(_video)),
         ("cache", _answer(_cache)),
     ]
     width = max(len(name) for name, _ in lines)
@@ -147,6 +148,12 @@ def _formats() -> list[tuple[str, str]]:
         return f"ready: {form.TITLE} ({', '.join(form.SUFFIXES)})" if missing is None else f"not here: {missing}"
 
     return [(f"export {name}", _answer(functools.partial(state, name))) for name in formats.names()]
+
+
+def _video() -> str:
+    from nas.video.frames import opencv
+
+    return f"ready: OpenCV {opencv().__version__}"
 
 
 def _version(package: str) -> str:

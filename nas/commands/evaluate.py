@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.runs.trained import Trained
     from nas.training.metrics import ConfusionMatrix
     from nas.training.own_size import View
+    from space.network import Network
 
 SPLITS: dict[str, SplitName] = {"train": "train", "val": "validation", "test": "test"}
 EPILOG = """\
@@ -61,6 +62,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.data import check
     from nas.host.memory import require_inference
     from nas.latency.machine import lane
+    from nas.runs.data_seen import data_seen
     from nas.runs.trained import load_trained
     from nas.terminal import class_table
 
@@ -69,7 +71,12 @@ def run(options: argparse.Namespace) -> None:
     trained = load_trained(options.architecture, options.weights)
     dataset = common.data_of(options, trained, test=split == "test")
     view = _view(options, dataset.size)
-    common.say_notes(check(dataset, (split,), lane.training_step))
+    network = trained.network(dataset.num_classes)  # weights that do not fit are told before anything else
+    findings = check(dataset, (split,), lane.training_step)
+    common.say_notes(findings)
+    seen = data_seen(trained.weights.parent)
+    if seen is not None and split != "test" and (change := seen.fingerprint.difference(findings.fingerprint, (split,))):
+        print(f"note: since the training {change}", flush=True)
     device = common.device(options)
     largest = dataset.size if view is None else view.largest()
     require_inference(trained.architecture, largest, dataset.num_classes, device=device)
@@ -84,7 +91,7 @@ def run(options: argparse.Namespace) -> None:
         )
     else:
         print(f"scored at the labels' own size, as benchmarks do; the network sees {view.words()}\n", flush=True)
-    matrix = _confusion(trained, dataset, split, view, device)
+    matrix = _confusion(network, dataset, split, view, device)
     scores = matrix.scores()
     print(class_table(dataset.classes, scores))
     evaluation = _evaluation(options, trained, dataset, matrix, view)
@@ -122,14 +129,14 @@ def _view(options: argparse.Namespace, size: tuple[int, int]) -> View | None:
     return View(size=size, scales=scales, flip=options.flip, window=window)
 
 
-def _confusion(trained: Trained, dataset: Dataset, split: SplitName, view: View | None, device: str) -> ConfusionMatrix:
+def _confusion(network: Network, dataset: Dataset, split: SplitName, view: View | None, device: str) -> ConfusionMatrix:
     from nas.host.cores import usable_cores
     from nas.latency.machine import lane
     from nas.terminal import Progress
     from nas.training.evaluation import confusion
     from nas.training.own_size import confusion_at_own_size
 
-    network, threads, progress = trained.network(dataset.num_classes), usable_cores(), Progress()
+    threads, progress = usable_cores(), Progress()
     progress.begin("scored", len(dataset.split(split)))
     guard, count = lane.training_step, progress.count
     try:

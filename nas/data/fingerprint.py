@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -17,10 +18,10 @@ class Fingerprint:
     validation_images: str
     validation_labels: str
 
-    def difference(self, other: Fingerprint) -> str:
-        """What `other` has differently, in a few words; empty when nothing."""
+    def difference(self, other: Fingerprint, splits: Sequence[str] = ("train", "validation")) -> str:
+        """What `other` has differently in these splits, in a few words; empty when nothing."""
         if self.classes != other.classes:
             return f"the classes were {', '.join(self.classes)} and are {', '.join(other.classes)}"
-        kinds = ("train_images", "train_labels", "validation_images", "validation_labels")
+        kinds = [f"{split}_{what}" for split in splits for what in ("images", "labels")]
         changed = [kind.replace("_", " ") for kind in kinds if getattr(self, kind) != getattr(other, kind)]
         return f"the {' and the '.join(changed)} have changed" if changed else ""

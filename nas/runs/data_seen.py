@@ -58,16 +58,16 @@ def data_root(folder: Path, root: str | None) -> str | None:
     """
     if root is None or expanded(root).is_dir():
         return root
-    return seen_root(folder) or root
+    moved = seen_root(folder)
+    return moved if moved is not None and Path(moved).is_dir() else root
 
 
 def seen_root(folder: Path) -> str | None:
-    """Where the data of a training lie as seen from its folder; None where it keeps no such place, or nothing is there.
+    """Where the data of a training lie as seen from its folder, if they are still there; None where it keeps no place.
 
     Raises: UserError when the file that says so is damaged.
     """
     seen = data_seen(folder)
     if seen is None or not seen.root_from_here:
         return None
-    root = Path(os.path.normpath(folder.resolve() / seen.root_from_here))
-    return str(root) if root.is_dir() else None
+    return os.path.normpath(folder.resolve() / seen.root_from_here)

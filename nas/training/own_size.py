@@ -79,6 +79,8 @@ class View:
         if self.scales != (1.0,):
             words.append(f"times {_listed(self.scales)}")
         words.append("whole" if self.window is None else f"by windows of {self.window[0]}x{self.window[1]}")
+        if self.window is not None and self.largest() == tuple(max(sides) for sides in zip(*self.sizes(), strict=True)):
+            words[-1] = f"whole, since windows of {self.window[0]}x{self.window[1]} are no smaller"
         words += ["mirrored too"] if self.flip else []
         return ", ".join(words)
 

@@ -53,6 +53,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises: UserError when there is no such file, or it holds something else.
     """
     file = Path(path)
+    if file.is_dir():
+        raise UserError(f"{path}: expected a file with weights to start from, got a folder; name the file in it")
     if not file.is_file():
         raise UserError(f"{path}: expected a file with weights to start from, got no such file; check the path")
     state: Mapping[str, object] = load_weights(file) if file.suffix == ".safetensors" else _read_saved(file)

@@ -119,7 +119,7 @@ def test_a_signal_ends_it_with_clean_words_and_nothing_stays(
     measuring.send_signal(number)
     said, _ = measuring.communicate(timeout=30)
     assert measuring.returncode == 128 + number, said
-    assert said.splitlines()[-1] == f"nas measure: {words}; what was finished is kept"
+    assert said.splitlines()[-1] == f"nas measure: {words}; nothing finished is lost"
     assert "Traceback" not in said
     assert gone(processes)
 
@@ -159,7 +159,7 @@ def test_ctrl_c_while_libraries_load(module: str, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
     assert process.returncode == 130
-    assert "nas train: interrupted; what was finished is kept" in said.splitlines()
+    assert "nas train: interrupted; nothing finished is lost" in said.splitlines()
     assert "Traceback" not in said
 
 
@@ -203,7 +203,7 @@ def test_output_that_cannot_be_written_is_told() -> None:
     assert done.returncode == 2
     assert (
         done.stderr
-        == "nas show: [Errno 28] No space left on device; make room there, then try again; what was finished is kept\n"
+        == "nas show: [Errno 28] No space left on device; make room there, then try again; nothing finished is lost\n"
     )
 
 

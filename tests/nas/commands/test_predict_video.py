@@ -222,7 +222,7 @@ def test_what_is_finished_when_it_is_interrupted_is_a_video(nas, trained, tmp_pa
         ended.set()
         watcher.join()
     assert answer.code == 130
-    assert "interrupted; what was finished is kept" in answer.err
+    assert "interrupted; nothing finished is lost" in answer.err
     (file,) = out.iterdir()
     frames, _ = read_video(file)
     assert 0 < len(frames) < 600
