@@ -21,7 +21,6 @@ from space import strict
 from space.errors import DamagedError, UserError
 
 FORMAT = 2
-LINES_TOLD = {"architecture": 1}  # its key; lines of two whole networks tell nobody anything
 TAIL = re.compile(rb"framebudget checkpoint (\d{1,9}) ([0-9a-f]{64})\Z")
 """The comment at the end of a file, which `torch.save` writes as a ZIP archive: the format, and the SHA-256 of what is
 before the comment. Files of format 1 have none."""
@@ -92,7 +91,7 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, str]) -> Checkpoint
         came = _complete(what, str(checkpoint.identity.get(what, "")))
         if came != expected:
             raise UserError(
-                f"{path}: the checkpoint is of another {what}: {_difference(came, expected, LINES_TOLD.get(what, 4))}; "
+                f"{path}: the checkpoint is of another {what}: {_difference(came, expected)}; "
                 f"continue with the {what} it was made with, or start a new training"
             )
     return checkpoint
@@ -138,9 +137,9 @@ def _damaged(path: str | Path, reason: str) -> DamagedError:
     )
 
 
-def _difference(came: str, expected: str, most: int) -> str:
-    """The first lines that differ, as 'x in the checkpoint, y here'."""
+def _difference(came: str, expected: str) -> str:
+    """The first few lines that differ, as 'x in the checkpoint, y here'."""
     before, here = came.splitlines(), expected.splitlines()
-    removed = [line.strip() for line in before if line not in here][:most]
-    added = [line.strip() for line in here if line not in before][:most]
+    removed = [line.strip() for line in before if line not in here][:4]
+    added = [line.strip() for line in here if line not in before][:4]
     return f"{'; '.join(removed) or 'less'} in the checkpoint, {'; '.join(added) or 'less'} here"

@@ -194,8 +194,8 @@ def recipe_of_network(name: str) -> Recipe:
     families = [recipe for recipe in published_recipes() if name in published() and name.startswith(recipe)]
     if not families:
         raise UserError(
-            f"recipe published: expected a published network, whose own recipe is known, got '{name}'; name a recipe "
-            f"({', '.join(published_recipes())}) or another network: {nearest(name, published())}"
+            f"recipe published: expected a published network, whose own recipe is known, got '{name}'; "
+            f"{nearest(name, published())} (recipes that can be named: {', '.join(published_recipes())})"
         )
     return load_recipe(families[0])
 

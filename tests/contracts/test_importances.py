@@ -101,11 +101,13 @@ def test_one_score_per_channel(importance: Importance, network: Network) -> None
     assert len(np.unique(scores[free])) > len(free) / 2  # they tell channels apart
 
 
+@pytest.mark.share(3)
 def test_the_same_network_has_the_same_scores(importance: Importance, network: Network) -> None:
     first, second = (importance.scores(cutter_of(network), network, some(importance)) for _ in range(2))
     assert np.array_equal(first, second)
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("training", [False, True])
 def test_the_network_is_left_as_it_was(training: bool, importance: Importance, network: Network) -> None:
     network.train(training)
@@ -122,6 +124,7 @@ def test_the_network_is_left_as_it_was(training: bool, importance: Importance, n
         assert parameter.requires_grad
 
 
+@pytest.mark.share(3)
 def test_a_pruned_network_is_scored_over_the_unpruned_channels(importance: Importance, network: Network) -> None:
     whole = cutter_of(network)
     keep = whole.everything.copy()

@@ -64,7 +64,7 @@ def imported_at_the_top(tree: ast.Module) -> Iterator[str]:
             yield str(statement.module)
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(6)
 @pytest.mark.parametrize("target", targets())
 @pytest.mark.parametrize(("name", "size"), [("ndnet29-fcn32", (45, 84)), ("swiftnet-mnv2", (64, 96))])
 def test_labels_are_those_of_pytorch(target: Target, name: str, size: tuple[int, int], shallow: Shallow) -> None:

@@ -185,6 +185,7 @@ def test_ddrnet(largest_difference: Compare, size: tuple[int, int]) -> None:
     assert largest_difference(space.load("ddrnet23-slim"), DdrNet(), size) < 1e-9
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(("name", "head"), [("rdrnet-s", 128), ("rdrnet-s-simple", 64)])
 def test_rdrnet(largest_difference: Compare, name: str, head: int) -> None:
     assert largest_difference(space.load(name), RdrNet(head), (89, 132)) < 1e-9

@@ -228,6 +228,7 @@ FIXED_TOGETHER: dict[str, dict[str, tuple[Choice, ...]]] = {
 }
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("fixed", FIXED_TOGETHER)
 def test_what_is_fixed_binds_the_questions_before_it(fixed: str) -> None:
     narrow = Space(ranges=FIXED_TOGETHER[fixed])

@@ -39,7 +39,7 @@ def wide(nas, pictures, tmp_path_factory):
 def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_path, with_data):
     trained, milliseconds = wide
     out = tmp_path / "compact"
-    data = ("--data", f"folder:{pictures}", "--epochs", "1") if with_data else ()
+    data = ("--data", f"folder:{pictures}", "--epochs", "1", "--steps", "1") if with_data else ()
     answer = nas("prune", trained, "--budget", f"{0.6 * milliseconds:.3f}ms", *TARGET, *data, "--out", out)
     assert answer.code == 0, answer.err
     certificate = read_certificate(out)
@@ -77,6 +77,7 @@ def test_a_pruned_network_can_be_used_like_any_other(nas, wide, pictures, tmp_pa
     assert "mIoU" in answer.out
 
 
+@pytest.mark.slow
 def test_a_budget_below_what_pruning_reaches_says_the_lowest_latency(nas, wide, tmp_path):
     refusal = nas("prune", wide[0], "--budget", "0.001ms", *TARGET, "--out", tmp_path / "compact").refusal()
     assert re.search(r"cut as far as it goes the network takes \d+\.\d+ ms", refusal)

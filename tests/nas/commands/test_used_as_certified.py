@@ -68,6 +68,7 @@ def test_without_its_certificate_a_folder_is_what_it_is(certified):
     assert load_trained(str(certified), None).labelling.classes == ("ground", "box", "sky")
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("name", space.published())
 def test_the_head_of_weights_tells_the_classes(name, tmp_path):
     architecture = scale_width(space.load(name), 0.1)
@@ -78,6 +79,7 @@ def test_the_head_of_weights_tells_the_classes(name, tmp_path):
     assert trained.head_classes() == 7
 
 
+@pytest.mark.slow
 def test_weights_without_words_need_no_data(nas, pictures, tmp_path):
     torch.manual_seed(0)
     architecture = scale_width(space.load("ndnet29-fcn32"), 0.25)

@@ -55,6 +55,7 @@ def worker_id(meter: Meter) -> int:
     return meter._worker._process.pid  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_network_is_measured_with_and_without_weights(meter: Meter, tmp_path: Path) -> None:
     def kept_anchor() -> anchor.Anchor | None:
         """Asked for after each: a machine that turns out better meanwhile is anchored anew."""
@@ -134,6 +135,7 @@ def living_meter(meter: Meter) -> Meter:
     return meter
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("killed", ["the worker", "its child"])
 def test_neither_outlives_the_other(living_meter: Meter, killed: str) -> None:
     worker = worker_id(living_meter)
@@ -315,6 +317,7 @@ def test_a_worker_is_pinned_to_as_many_cores_as_it_has_threads() -> None:
     assert chosen <= before
 
 
+@pytest.mark.slow
 def test_precisions_of_a_graph_are_timed_beside_one_reference(
     onnx_meter: Meter, shallow: Callable[[str], Architecture]
 ) -> None:

@@ -149,6 +149,7 @@ def test_the_sampler_knows_what_was_taken_over_and_the_plan_is_the_runs_own(
     assert [trial.number for trial in run.trials()] == [1, 2]  # none of the earlier run's
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_knows_the_same_although_the_earlier_one_is_gone(
     earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals], tmp_path: Path
 ) -> None:

@@ -129,7 +129,7 @@ def test_interrupted_runs_propose_what_another_one_does_and_have_the_same_go_on(
 ) -> None:
     """Nor does the order matter in which trainings end, which is drawn: by 0 that of the one that is not killed."""
     found = []
-    for name, seed, lives in (("whole", 0, 1e9), ("killed", order, 12.0)):
+    for name, seed, lives in (("whole", 0, 1e9), ("killed", order, 25.0)):
         run = RunFolder.create(tmp_path / name, STUDY)
         found.append(Pretended(search_of(run), SlowFpl(invented, run), seed, lives).to_its_end())
     whole, killed = found
@@ -163,6 +163,7 @@ class Arithmetic:
         return [self.measure(architecture) for architecture in architectures]
 
 
+@pytest.mark.slow
 def test_a_table_that_is_made_or_lost_between_two_sessions_changes_no_proposal(
     invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:

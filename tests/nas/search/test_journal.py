@@ -139,6 +139,7 @@ def append_another(file: Path) -> None:
     optuna.load_study(study_name=STUDY, storage=storage).add_trial(optuna.trial.create_trial(value=1.0))
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("harm", [Path.unlink, cut, scribble, append_another, lambda file: file.write_text("")])
 def test_a_harmed_journal_is_written_anew(
     run: RunFolder, proposals: Callable[[RunFolder], Proposals], harm: Callable[[Path], object]

@@ -103,6 +103,7 @@ def test_a_lower_precision_has_to_be_surely_faster_in_what_the_budget_counts(
     assert chosen(whole, faster, "p90") == "openvino@cpu:1"
 
 
+@pytest.mark.slow
 def test_a_precision_that_is_not_there_is_left_out_with_its_reason() -> None:
     targets = [Target(runtime="null", threads=1, precision=precision) for precision in ("fp32", "int8")]
     with local_timing(targets, (32, 48), 3, patience_seconds=0) as timing:

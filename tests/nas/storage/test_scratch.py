@@ -57,6 +57,7 @@ def test_a_killed_processs_folder_is_removed_by_the_next_and_a_living_ones_is_no
     assert [each.name for each in temporary.iterdir()] == [f"{PREFIX}12345678"]
 
 
+@pytest.mark.slow
 def test_processes_that_make_folders_at_once_do_not_remove_each_others(temporary: Path) -> None:
     makers = [subprocess.Popen([sys.executable, "-c", MANY], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [maker.communicate(timeout=120)[0] for maker in makers] == ["0\n"] * 3
