@@ -159,6 +159,7 @@ def test_finding_a_runtime_loads_no_heavy_library(name: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_null_gives_the_same_record_in_every_process_and_goes_through_the_whole_protocol(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_the_pages_name_files_at_all() -> None:
     assert sum(len(paths_named(page)) for page in PAGES) > 30
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_have_the_options_that_are_shown(page: Path) -> None:
     for _, command, *words in commands(page):

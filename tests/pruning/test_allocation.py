@@ -196,6 +196,7 @@ def test_damage_is_nearly_the_least_that_there_is(small: Cutter) -> None:
     assert least <= found.damage <= 1.1 * least
 
 
+@pytest.mark.slow
 def test_a_block_goes_where_that_pays_more_than_channels(cutter: Cutter) -> None:
     """On a device where layers take a while to start, and only if blocks are worth little."""
     budget = share_of(cutter, odd_is_slow, 0.5)

@@ -15,13 +15,14 @@ def drawn(record: ModuleType) -> list[tuple[str, Architecture]]:
     return list(record.architectures())
 
 
-@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))])
+@pytest.mark.share(8)
+@pytest.mark.parametrize("part", range(8))
 def test_architectures_have_their_keys_and_sizes(
     part: int, drawn: list[tuple[str, Architecture]], record: ModuleType
 ) -> None:
     expected = record.read("names.csv")
     assert len(expected) > record.DRAWN
-    assert [record.names(*each) for each in drawn[part::4]] == expected[part::4]
+    assert [record.names(*each) for each in drawn[part::8]] == expected[part::8]
 
 
 @pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))])

@@ -71,6 +71,7 @@ def test_a_file_that_would_be_lost_is_not_written_over(trained, nas):
     assert (trained / "weights.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_openvino_loads_the_pair_afresh_and_gives_the_labels_of_pytorch(nas, trained, tmp_path, monkeypatch):
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():

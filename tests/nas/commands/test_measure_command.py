@@ -20,6 +20,7 @@ COLUMNS = (
 )
 
 
+@pytest.mark.slow
 def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(nas, small, tmp_path):
     board = tmp_path / "board"
     networks = ("ndnet29-fcn32", small)

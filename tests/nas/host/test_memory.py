@@ -113,6 +113,7 @@ def test_free_is_what_is_left() -> None:
     assert 0 < free_bytes() <= whole_bytes()
 
 
+@pytest.mark.slow
 def test_what_measures_refuses_too_and_goes_on(giant: Architecture) -> None:
     with Meter(parse_target("null@cpu:1"), (64, 96), 4) as meter:
         with pytest.raises(TargetError, match="expected a network that fits into memory"):

@@ -225,6 +225,7 @@ def test_a_worker_that_does_not_answer_is_ended_and_one_that_is_left_too() -> No
     assert not Path(f"/proc/{process}").exists()
 
 
+@pytest.mark.slow
 def test_several_are_measured_in_turns(onnx_meter: Meter) -> None:
     fast, slow = onnx_meter.measure_together([space.load("ndnet29-fcn32"), space.load("erfnet-encoder")], within=QUICK)
     assert slow.ratio > fast.ratio

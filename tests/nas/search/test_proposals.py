@@ -84,6 +84,7 @@ def all_of(run: RunFolder, source: Proposals) -> list[Trial]:
     return given
 
 
+@pytest.mark.slow
 def test_the_plan_is_followed_and_every_candidate_is_inside_the_budget(tmp_path: Path, proposals: Propose) -> None:
     run = RunFolder.create(tmp_path / "run", study())
     given = all_of(run, proposals(run))

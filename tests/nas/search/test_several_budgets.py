@@ -139,6 +139,7 @@ def test_an_interrupted_run_proposes_what_one_that_was_not_does(
     assert [each.architecture.key for each in run.trials()] == [each.architecture.key for each in searched.trials()]
 
 
+@pytest.mark.slow
 def test_one_more_budget_adds_candidates_for_it_alone(invented: Invented, search_of: SearchOf, tmp_path: Path) -> None:
     few = replace(STUDY, search=replace(STUDY.search, random_trials=1, guided_trials=0, stop_weak=False))
     run = RunFolder.create(tmp_path / "run", few)

@@ -88,6 +88,7 @@ def test_an_owner_that_leaves_nothing_does_not_take_the_folder_from_the_next(tmp
             assert (run / OWNER).is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lives", [True, False])
 def test_an_owner_on_another_host_lives_while_it_touches_the_file(
     lives: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
