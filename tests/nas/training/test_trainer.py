@@ -104,7 +104,6 @@ def test_a_training_pauses_at_a_rung_and_goes_on_with_another_schedule(architect
     assert same(restored.weights(), at_once.weights())
 
 
-@pytest.mark.slow
 def test_it_learns(architecture, dataset) -> None:
     recipe = replace(RECIPE, crop=None, scale=(1.0, 1.0), epochs=25, learning_rate=0.02)
     trainer = Trainer(architecture, dataset, recipe, threads=1)
