@@ -27,6 +27,6 @@ study = Study(
 
 if __name__ == "__main__":  # trainings are processes of their own
     run = RunFolder.create(Path("runs/own-images"), study)
-    certificate = search(run)
-    print(f"{certificate.latency} against {certificate.budget}: {certificate.verdict}")
+    for budget, certificate in search(run).items():  # one, unless the study has several budgets
+        print(f"{certificate.latency} against {budget}: {certificate.verdict}")
     print(f"the network, its weights and its certificate are in {run.winner}")

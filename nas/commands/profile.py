@@ -108,8 +108,8 @@ def _table(meter: Meter, networks: int | None) -> LatencyTable:
         table = shipped_table(meter.target, meter.size, reference)
         assert table is not None, "there was one"
         print(
-            f"estimated from a latency table that comes with the package: {table.error:.1%} off on average on other "
-            f"sizes and threads; --networks {NETWORKS} makes one of this device"
+            f"estimated from a latency table that comes with the package: {table.error:.1%} off on average at other "
+            f"sizes and threads of the CPU that it was made on; --networks {NETWORKS} makes one of this device"
         )
         return replace(table, seconds=monotonic() - begun)
     if table is None:

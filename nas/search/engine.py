@@ -182,8 +182,8 @@ def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> La
         table = shipped_table(search.target, search.study.data.size, measured[0].reference_milliseconds)
         if table is not None:
             search.console.step(
-                f"note    estimates begin with a table that comes with the package, {table.error:.0%} off on average; "
-                "`nas measure --calibrate` makes one of this device"
+                f"note    estimates begin with a table that comes with the package, {table.error:.0%} off on the CPU "
+                "that it was made on; `nas measure --calibrate` makes one of this device"
             )
     return table
 

@@ -93,10 +93,10 @@ def _share(trial: FrozenTrial) -> float | None:
     """What a training had behind it or will have; None where there was none."""
     from optuna.trial import TrialState
 
-    if trial.state == TrialState.RUNNING:
-        return float(trial.user_attrs[FIDELITY])
     told = _told(trial)
-    return told.fidelity if told.score is not None or told.failed else None
+    if trial.state == TrialState.RUNNING or (told.failed and told.score is None):
+        return float(trial.user_attrs[FIDELITY])  # that it was begun for
+    return None if told.score is None else told.fidelity
 
 
 def _told(trial: FrozenTrial) -> Told:

@@ -1,9 +1,10 @@
 """Latency tables that come with the package, for runtimes whose layers cost much the same on all CPUs of a kind.
 
 A price is kept as a share of what the reference network takes, which is measured on every device. At another input size
-a layer and the reference grow alike. How far off that is on devices, sizes and threads other than those that the prices
-were found on is the table's `error`; what is measured in a run corrects it (`nas.latency.estimates.estimator`).
-`studies/latency/shipped.py` makes the files in `tables/`.
+a layer and the reference grow alike. How far off that is at sizes and numbers of threads other than those that the
+prices were found at, on the CPU on which they were found, is the table's `error`; on another CPU nobody has looked.
+What is measured in a run corrects it (`nas.latency.estimates.estimator`). `studies/latency/shipped.py` makes the files
+in `tables/`.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ class SharesOfReference:
     networks: int
     """How many measured ones they were found from."""
     error: float
-    """Mean absolute error where nothing has been measured yet, as a share of the latency."""
+    """Mean absolute error at other sizes and threads of the same CPU, before anything is measured, as a share."""
     source: str
     """Where and how they were measured."""
 
 
 def shipped_table(target: Target, size: tuple[int, int], reference_milliseconds: float) -> LatencyTable | None:
     """A table for input `size` (height, width) of a device whose reference network takes so long there; None where none
-    comes with the package for such a target.
+    comes with the package for such a target, and for other hosts, which may be of another kind.
     """
     file = TABLES / f"{target.runtime}.yaml"
-    if target.on_cuda or target.precision != "fp32" or not file.is_file():
+    if target.host or target.on_cuda or target.precision != "fp32" or not file.is_file():
         return None
     known = strict.parse(read_text(file, "a latency table of this package"), SharesOfReference, str(file))
     scale = reference_milliseconds * known.height * known.width / (size[0] * size[1])

@@ -202,7 +202,6 @@ write_winner(Path(folder), finished, Certification(target=target, budget=None))
 """
 
 
-@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_no_half_winner(trained, pictures, tmp_path):
     folder = tmp_path / "winner"
     process = subprocess.Popen([sys.executable, "-c", KILLED, folder, trained, pictures], env=os.environ)

@@ -45,5 +45,5 @@ def test_it_follows_the_reference_and_knows_where_it_says_nothing() -> None:
     assert fast is not None
     network = space.load("ndnet45-ende")
     assert slow.estimate(network, CLASSES) == pytest.approx(4 * fast.estimate(network, CLASSES))
-    for text in ("null@cpu:1", "onnxruntime:int8@cpu:1", "cudagraph@cuda:0"):
+    for text in ("null@cpu:1", "onnxruntime:int8@cpu:1", "cudagraph@cuda:0", "onnxruntime@ssh:board"):
         assert shipped_table(parse_target(text), SIZE, 10.0) is None, text

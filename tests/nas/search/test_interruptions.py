@@ -74,6 +74,7 @@ class Pretended:
         self._meter = meter
         self._draw = random.Random(seed)
         self._dies = 1 / lives
+        self.deaths = 0
 
     def to_its_end(self) -> list[tuple[object, ...]]:
         """Every candidate, once nothing is left to be done."""
@@ -81,6 +82,7 @@ class Pretended:
             try:
                 self._once()
             except InterruptedHereError:  # it goes on on a machine with other cores
+                self.deaths += 1
                 workers = replace(self._search.workers, concurrent=self._draw.choice((1, 2, 4)))
                 self._search = replace(self._search, workers=workers)
                 continue
@@ -128,12 +130,15 @@ def test_interrupted_runs_propose_what_another_one_does_and_have_the_same_go_on(
     order: int, invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:
     """Nor does the order matter in which trainings end, which is drawn: by 0 that of the one that is not killed."""
-    found = []
+    found, deaths = [], []
     for name, seed, lives in (("whole", 0, 1e9), ("killed", order, 25.0)):
         run = RunFolder.create(tmp_path / name, STUDY)
-        found.append(Pretended(search_of(run), SlowFpl(invented, run), seed, lives).to_its_end())
+        pretended = Pretended(search_of(run), SlowFpl(invented, run), seed, lives)
+        found.append(pretended.to_its_end())
+        deaths.append(pretended.deaths)
     whole, killed = found
     assert killed == whole
+    assert deaths[0] == 0 < 2 < deaths[1]
     assert sum(str(name).startswith("guided") for _, name, *_ in whole) >= PLAN.guided_trials
     pauses, end = rungs_for(PLAN, EPOCHS)
     trials = run.trials()

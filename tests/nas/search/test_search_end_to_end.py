@@ -133,11 +133,15 @@ def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Ended(folder=run.root, told=told, before=before, done=done)
 
 
+def test_no_traceback_is_shown(ended: Ended) -> None:
+    assert "Traceback" not in ended.before.output + ended.told.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended", ["killed, Ctrl-C"], indirect=True)
 def test_ctrl_c_ends_with_the_command_that_goes_on(ended: Ended) -> None:
-    assert "Traceback" not in ended.before.output
-    if ended.before is not ended.told:
-        assert ended.before.code == 130, ended.before.output
-        assert f"nas search --resume {ended.folder}" in ended.before.output
+    assert ended.before.code == 130, ended.before.output
+    assert f"nas search --resume {ended.folder}" in ended.before.output
 
 
 def test_progress_is_shown_and_ray_is_silent(ended: Ended) -> None:

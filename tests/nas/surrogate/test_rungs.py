@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
+from nas.surrogate.candidates import ANSWERS, FIDELITY, STEPS
 from nas.surrogate.rungs import ladder
-from nas.surrogate.told import Known, Told
+from nas.surrogate.told import Known, Told, known_of
 
 RUNGS = (0.062, 0.25, 1.0)
 NETWORKS = 60
@@ -114,3 +117,16 @@ def test_each_rung_has_its_share_of_three() -> None:
     assert steps.due(Known(begun=(*first, 0.25))) == (1,)
     assert steps.due(Known(begun=(*first, 0.25, 1, *first))) == (0.25,)
     assert steps.due(Known(begun=(*first, 0.25, 1, *first, 0.25, *first))) == (1, 0.25)
+
+
+def test_a_short_training_that_failed_has_cost_what_it_was_begun_for() -> None:
+    """Else, where some diverge, none would ever be due to go on."""
+    study = optuna.create_study()
+    for state in (TrialState.COMPLETE, TrialState.FAIL):
+        trial = study.ask()
+        trial.set_user_attr(ANSWERS, {"x": trial.number})
+        trial.set_user_attr(FIDELITY, RUNGS[0])
+        if state == TrialState.COMPLETE:
+            trial.report(0.5, round(RUNGS[0] * STEPS))
+        study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state=state)
+    assert known_of(study).begun == pytest.approx((RUNGS[0], RUNGS[0]), rel=0.01)
