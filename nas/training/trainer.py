@@ -21,6 +21,7 @@ from nas.training.evaluation import evaluate_batches
 from nas.training.form import Form, device_of, usual_form
 from nas.training.loss import class_weights
 from nas.training.normalisation import reestimate_batch_norm
+from nas.training.optimisation import restore_optimizer
 from nas.training.pretrained import Started, start_from
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
@@ -218,7 +219,7 @@ class Trainer:
             if isinstance(self._model, EncoderModel) and self.epoch >= self.encoder_epochs:
                 self._begin_stage()
             self._model.load_state_dict(checkpoint.network)
-            self._step.optimizer.load_state_dict(dict(checkpoint.optimizer))
+            restore_optimizer(self._step.optimizer, checkpoint.optimizer)
             if checkpoint.scaler:
                 self._step.scaler.load_state_dict(dict(checkpoint.scaler))
             if self._average is not None:
