@@ -167,7 +167,11 @@ def _require_room(architecture: Architecture, size: tuple[int, int], recipe: Rec
     """
     from nas.host.memory import require_training
 
-    require_training(architecture, recipe.crop_of(size), FEWEST_CLASSES, batch_size=recipe.batch_size, device=device)
+    crop = recipe.crop_of(size)
+    require_training(architecture, crop, FEWEST_CLASSES, batch_size=recipe.batch_size, device=device)
+    if recipe.encoder_epochs(architecture, recipe.epochs):
+        batch_size = recipe.of_encoder().batch_size
+        require_training(architecture, crop, FEWEST_CLASSES, batch_size=batch_size, device=device, encoder=True)
 
 
 def _introduce(trainer: Trainer, options: argparse.Namespace) -> None:
