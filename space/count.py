@@ -128,10 +128,14 @@ class Memory:
         return FLOAT_BYTES * (4 * self.trained_parameters + batch * (self.outputs + self.alive))
 
 
-def memory(architecture: Architecture, size: tuple[int, int], num_classes: int) -> Memory:
-    """What the network holds for images of `size` (height, width), counted without building it."""
+def memory(architecture: Architecture, size: tuple[int, int], num_classes: int, *, encoder: bool = False) -> Memory:
+    """What the network, or its encoder alone, holds for images of `size` (height, width), counted without building
+    it.
+    """
     graph = architecture.graph(num_classes)
     sizes = widths(graph, architecture.channels)
+    if encoder:
+        del graph.nodes[graph.encoder_nodes :]
     elements = [sizes.given[node.index] * math.prod(output_size(node, size)) for node in graph.nodes]
     last = {index: node.index for node in graph.nodes for index in node.inputs}
     now = most = 0

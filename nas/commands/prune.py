@@ -104,6 +104,10 @@ def run(options: argparse.Namespace) -> Verdict | None:
         dataset = common.data_of(options, trained) if options.data else None
         if dataset is not None:
             common.say_notes(check(dataset, guard=lane.training_step))
+            if recipe.probe:
+                _say(
+                    "note: `probe` is for nas train and nas search; here the usual precision and memory layout are used"
+                )
         num_classes = len(labelling.classes)
         target, device = common.target(options), common.device(options)
         require_data_for(target, dataset)

@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> None:
     """Train, or go on training, and write architecture, weights and scores."""
     from contextlib import nullcontext
     from dataclasses import replace
+    from functools import partial
     from pathlib import Path
 
     from nas.data import check, load
@@ -137,7 +138,16 @@ def run(options: argparse.Namespace) -> None:
         hold_to_data(out, findings.fingerprint, root=spec.root, begun=options.resume and kept)
         if not options.resume:
             (out / FORM).unlink(missing_ok=True)  # of another one that was ended in its first epoch
-        form = held_form(out, architecture, dataset, recipe, device=device, threads=threads, guard=lane.training_step)
+        form = held_form(
+            out,
+            architecture,
+            dataset,
+            recipe,
+            device=device,
+            threads=threads,
+            guard=lane.training_step,
+            said=partial(print, flush=True),
+        )
         trainer = go_on(trainer_of, out)
         if kept and not trainer.epoch:
             print(f"{out / CHECKPOINT} is damaged: the training begins anew")
@@ -157,7 +167,11 @@ def _require_room(architecture: Architecture, size: tuple[int, int], recipe: Rec
     """
     from nas.host.memory import require_training
 
-    require_training(architecture, recipe.crop_of(size), FEWEST_CLASSES, batch_size=recipe.batch_size, device=device)
+    crop = recipe.crop_of(size)
+    require_training(architecture, crop, FEWEST_CLASSES, batch_size=recipe.batch_size, device=device)
+    if recipe.encoder_epochs(architecture, recipe.epochs):
+        batch_size = recipe.of_encoder().batch_size
+        require_training(architecture, crop, FEWEST_CLASSES, batch_size=batch_size, device=device, encoder=True)
 
 
 def _introduce(trainer: Trainer, options: argparse.Namespace) -> None:

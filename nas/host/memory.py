@@ -53,21 +53,29 @@ def require_inference(
 
 
 def require_training(
-    architecture: Architecture, size: Size, num_classes: int, *, batch_size: int, device: str = "cpu"
+    architecture: Architecture,
+    size: Size,
+    num_classes: int,
+    *,
+    batch_size: int,
+    device: str = "cpu",
+    encoder: bool = False,
 ) -> None:
-    """Refuse a network that cannot be trained on batches of crops of `size` (height, width).
+    """Refuse a network that cannot be trained, or of which the encoder alone cannot, on batches of crops of `size`
+    (height, width).
 
     Raises: ArchitectureError with what would do, or BusyError where others hold the memory that it needs.
     """
 
     def needed(narrowed: Architecture, smaller: Size) -> int:
-        return memory(narrowed, smaller, num_classes).training_bytes(batch_size)
+        return memory(narrowed, smaller, num_classes, encoder=encoder).training_bytes(batch_size)
 
     free = free_bytes(device)
-    counted = memory(architecture, size, num_classes)
+    counted = memory(architecture, size, num_classes, encoder=encoder)
     fitting = [batch for batch in range(min(batch_size, 1024), 0, -1) if counted.training_bytes(batch) <= free]
     instead = f"batches of at most {fitting[0]}, or " if fitting else ""
-    _require(architecture, size, needed, device, ArchitectureError, instead, f" in batches of {batch_size}")
+    how = f" in batches of {batch_size}{' in the stage of its encoder' if encoder else ''}"
+    _require(architecture, size, needed, device, ArchitectureError, instead, how)
 
 
 def _require(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 from markupsafe import Markup
@@ -22,11 +23,11 @@ LONGEST_NAME = 24
 
 
 def curves(summary: Summary) -> Markup | None:
-    """One line per candidate; a dot where its finish phase begins, and a name where it ends. None if none trained."""
-    trained = [each for each in summary.measured if each.epochs]
+    """One line per candidate; a dot where its finish phase begins, and a name where it ends. None without a score."""
+    trained = [each for each in summary.measured if each.miou is not None]
     if not trained:
         return None
-    values = [value for each in trained for value in (*each.search, *each.finish)]
+    values = [value for each in trained for value in (*each.search, *each.finish) if value is not None]
     winners = {winner.key for winner in summary.winners}
     with look():
         figure, axes = framed(WIDTH, HEIGHT, *MARGINS)
@@ -46,7 +47,8 @@ def curves(summary: Summary) -> Markup | None:
 
 
 def _draw_curve(axes: Axes, candidate: TrialSummary, is_winner: bool) -> None:
-    values = (*candidate.search, *candidate.finish)
+    # Where the encoder alone was trained the line has no points, but those epochs count on the axis.
+    values = [math.nan if value is None else value for value in (*candidate.search, *candidate.finish)]
     marks = [len(values) - 1] + ([len(candidate.search)] if candidate.search and candidate.finish else [])
     bold = bool(candidate.finish) or is_winner
     axes.plot(

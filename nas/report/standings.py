@@ -33,7 +33,8 @@ class TrialSummary:
     timing: LatencySummary
     parameters: int
     multiply_adds: int
-    search: tuple[float, ...]
+    search: tuple[float | None, ...]
+    """None after an epoch that trained the encoder alone: its score is not the network's."""
     finish: tuple[float, ...]
     rungs: tuple[int, ...]
     """The epochs of the search phase after which a schedule had ended; none for one schedule."""
@@ -165,7 +166,8 @@ def effort_of(trials: Sequence[TrialSummary]) -> Effort:
 
     def best(candidates: Sequence[TrialSummary]) -> float | None:
         inside = [each.search for each in candidates[:compared] if each.timing.within_budget]
-        return max((curve[-1] if epochs is None else curve[:epochs][-1] for curve in inside), default=None)
+        reached = (curve[-1] if epochs is None else curve[:epochs][-1] for curve in inside)
+        return max((miou for miou in reached if miou is not None), default=None)
 
     return Effort(
         random_trials=len(random),

@@ -209,7 +209,7 @@ def _candidate(run: RunFolder, trial: Trial, latency: Latency, budgets: Budgets)
         timing=timing,
         parameters=trial.parameters,
         multiply_adds=trial.multiply_adds,
-        search=tuple(epoch.scores.miou for epoch in search.history),
+        search=tuple(None if epoch.encoder else epoch.scores.miou for epoch in search.history),
         finish=tuple(epoch.scores.miou for epoch in finish.history),
         rungs=tuple(rung.epochs for rung in trial.rungs if rung.epochs <= len(search.history)),
         parent=trial.parent,
@@ -230,9 +230,9 @@ def _status(trial: Trial, timing: LatencySummary, search: Progress, finish: Prog
 
 def _agreements(candidates: Sequence[TrialSummary]) -> tuple[Agreement, ...]:
     both = [
-        (each.timing.budget, each.search[-1], each.finish[-1])
+        (each.timing.budget, each.search_miou, each.finish_miou)
         for each in candidates
-        if each.search and each.finish and each.status == "finished"
+        if each.search_miou is not None and each.finish_miou is not None and each.status == "finished"
     ]
     ends = sorted({rung for each in candidates for rung in each.rungs})
     return (
@@ -246,7 +246,11 @@ def _agreements(candidates: Sequence[TrialSummary]) -> tuple[Agreement, ...]:
 def _between(lower: int, higher: int, candidates: Sequence[TrialSummary]) -> Agreement:
     """Of two rungs, over the candidates that were trained to both."""
     both = [each for each in candidates if {lower, higher} <= set(each.rungs)]
-    pairs = [(each.timing.budget, each.search[lower - 1], each.search[higher - 1]) for each in both]
+    pairs = [
+        (each.timing.budget, low, high)
+        for each in both
+        if (low := each.search[lower - 1]) is not None and (high := each.search[higher - 1]) is not None
+    ]
     return agreement(f"mIoU after a schedule of {lower} epochs", f"mIoU after {higher} epochs", _levelled(pairs))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from nas.data import Dataset
+from nas.host.memory import require_training
 from nas.runs.trained import CHECKPOINT
 from nas.runs.trial import Epoch, Pretrained, append_epoch, forget_epochs, read_progress
 from nas.storage.files import read_text, write_text
@@ -37,12 +38,14 @@ def held_form(
     device: str,
     threads: int,
     guard: Guard,
+    said: Callable[[str], None] | None = None,
 ) -> Form | None:
     """The form that the training in a folder computes in: found before its first step and kept there, so that it goes
     on with the same bits. None, for the usual one, where the recipe asks for no probe. `threads`: of torch, for the
-    whole process.
+    whole process. `said` hears that a probe begins.
 
-    Raises: UserError when the device is not there, or the file that says so is damaged.
+    Raises: UserError when the device is not there, or the file that says so is damaged; ArchitectureError when training
+    needs more memory than there is.
     """
     if not recipe.probe:
         return None
@@ -51,6 +54,16 @@ def held_form(
         kept = strict.parse(read_text(file, "the form of a training"), Form, str(file))
         if kept.device == device_of(device).type:  # the folder may have been moved
             return kept
+    # A probe takes whole steps, and no trainer has asked yet whether there is room for one.
+    require_training(
+        architecture,
+        recipe.crop_of(dataset.size),
+        dataset.num_classes,
+        batch_size=recipe.batch_size,
+        device=str(device_of(device)),
+    )
+    if said is not None:
+        said("probes precisions and memory layouts by a few steps of each")
     torch.set_num_threads(threads)
     found = fastest_form(architecture, recipe, dataset.size, dataset.num_classes, device=device, guard=guard)
     write_text(file, strict.dump(found))

@@ -26,5 +26,5 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel:
         else:  # how many batches a batch norm has seen
             torch._foreach_copy_(list(averages), list(latest))
 
-    average = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)  # named, because `mean` counts its steps
     return average

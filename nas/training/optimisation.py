@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,6 +47,17 @@ def make_optimizer(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer
         return torch.optim.SGD(options, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(options, lr=recipe.learning_rate, betas=(recipe.momentum, recipe.second_momentum), fused=True)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Give an optimiser of `make_optimizer` a state that was saved: one of an earlier version, which had no fused
+    kernels, goes on without them.
+    """
+    optimizer.load_state_dict(dict(state))
+    # Torch sets this when an optimiser is made, not when a state says otherwise; a GradScaler then leaves the scale of
+    # gradients to a kernel that does not know it, and the step fails.
+    fused = all(group["fused"] for group in optimizer.param_groups)
+    optimizer._step_supports_amp_scaling = fused  # type: ignore[attr-defined]
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int, share: float = 1.0) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from nas.storage.files import expanded
-from space import published, strict
+from space import Architecture, published, strict
 from space.errors import UserError, nearest
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -154,6 +154,10 @@ class Recipe:
         """
         height, width = self.crop or size
         return min(height, size[0]), min(width, size[1])
+
+    def encoder_epochs(self, architecture: Architecture, epochs: int) -> int:
+        """How many epochs of a training from the start, of so many, train the encoder alone."""
+        return self.encoder.epochs_of(epochs) if self.encoder is not None and architecture.decoder is not None else 0
 
     def of_encoder(self) -> Recipe:
         """The recipe of the encoder's stage."""

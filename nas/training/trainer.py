@@ -21,6 +21,7 @@ from nas.training.evaluation import evaluate_batches
 from nas.training.form import Form, device_of, usual_form
 from nas.training.loss import class_weights
 from nas.training.normalisation import reestimate_batch_norm
+from nas.training.optimisation import restore_optimizer
 from nas.training.pretrained import Started, start_from
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
@@ -88,6 +89,19 @@ class Trainer:
         self._threads = threads or 1
         crop, batch_size = recipe.crop_of(dataset.size), recipe.batch_size
         require_training(architecture, crop, dataset.num_classes, batch_size=batch_size, device=str(self.device))
+        from_start = weights is None and teacher is None
+        self.encoder_epochs = recipe.encoder_epochs(architecture, self._rungs[0]) if from_start else 0
+        """How many of the first epochs train the encoder alone; what is scored then is the encoder under a classifier
+        of its own."""
+        if self.encoder_epochs:  # its batches may be the larger ones
+            require_training(
+                architecture,
+                crop,
+                dataset.num_classes,
+                batch_size=recipe.of_encoder().batch_size,
+                device=str(self.device),
+                encoder=True,
+            )
         if threads is not None:
             torch.set_num_threads(threads)
         several = weights is None or not _are_folded(weights, architecture)
@@ -107,10 +121,6 @@ class Trainer:
         # torch's annotations leave memory_format out.
         self.network = network.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
         self._teacher = None if teacher is None else teacher.to(self.device).eval()
-        from_start = weights is None and teacher is None and architecture.decoder is not None
-        self.encoder_epochs = recipe.encoder.epochs_of(self._rungs[0]) if from_start and recipe.encoder else 0
-        """How many of the first epochs train the encoder alone; what is scored then is the encoder under a classifier
-        of its own."""
         self._begin_stage()
 
     def _begin_stage(self) -> None:
@@ -218,7 +228,7 @@ class Trainer:
             if isinstance(self._model, EncoderModel) and self.epoch >= self.encoder_epochs:
                 self._begin_stage()
             self._model.load_state_dict(checkpoint.network)
-            self._step.optimizer.load_state_dict(dict(checkpoint.optimizer))
+            restore_optimizer(self._step.optimizer, checkpoint.optimizer)
             if checkpoint.scaler:
                 self._step.scaler.load_state_dict(dict(checkpoint.scaler))
             if self._average is not None:

@@ -14,6 +14,8 @@ import space
 from nas.runs.certificate import read_certificate
 from nas.runs.trained import load_trained
 from nas.storage.ownership import owned
+from nas.training import load_recipe
+from space import strict
 from space.scale import scale_width
 
 TARGET = ("--target", "null@cpu:1")
@@ -39,7 +41,9 @@ def wide(nas, pictures, tmp_path_factory):
 def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_path, with_data):
     trained, milliseconds = wide
     out = tmp_path / "compact"
-    data = ("--data", f"folder:{pictures}", "--epochs", "1", "--steps", "1") if with_data else ()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(strict.dump(replace(load_recipe("quick"), probe=True)))
+    data = ("--data", f"folder:{pictures}", "--epochs", "1", "--steps", "1", "--recipe", recipe) if with_data else ()
     answer = nas("prune", trained, "--budget", f"{0.6 * milliseconds:.3f}ms", *TARGET, *data, "--out", out)
     assert answer.code == 0, answer.err
     certificate = read_certificate(out)
@@ -54,6 +58,7 @@ def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_p
     assert certificate.latency.p50_milliseconds <= 0.6 * milliseconds + 0.001
     assert (certificate.miou is None) == (not with_data)
     assert ("epoch 1/1" in answer.out) == with_data
+    assert ("note: `probe` is for nas train and nas search" in answer.out) == with_data
     assert re.search(r"whole .* ms.*\npruned .* ms", answer.out)
 
     network = architecture.build(3)

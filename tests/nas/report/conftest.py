@@ -79,8 +79,11 @@ class Made:
         parent: str = "",
         rungs: Sequence[int] = (),
         budget: float = 10.0,
+        encoder: int = 0,
     ) -> Trial:
-        """Write a trial with the mIoU of its epochs; the search phase has `epochs` of them, the finish as many."""
+        """Write a trial with the mIoU of its epochs; the search phase has `epochs` of them, the finish as many. The
+        first `encoder` of the search phase train the encoder alone.
+        """
         trial = Trial(
             number=number,
             name=name,
@@ -102,7 +105,14 @@ class Made:
         for phase, mious in phases:
             if mious:
                 history = tuple(
-                    Epoch(epoch=index, epochs=epochs, loss=1.0, seconds=2.0, scores=scores_of(miou))
+                    Epoch(
+                        epoch=index,
+                        epochs=epochs,
+                        loss=1.0,
+                        seconds=2.0,
+                        scores=scores_of(miou),
+                        encoder=phase == "search" and index <= encoder,
+                    )
                     for index, miou in enumerate(mious, 1)
                 )
                 write_text(self.run.phase_path(trial, phase) / "progress.yaml", strict.dump(Progress(history=history)))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nas.report import Summary, leaderboard_text, summarize
+from nas.report.curves import curves
 from nas.report.pareto import pareto
 from nas.report.sentences import headline
 from nas.report.waiting import waiting_words
@@ -103,6 +104,29 @@ def test_rungs_are_compared_and_a_low_one_is_no_final_score(
     effort = summary.effort
     assert (effort.epochs, effort.compared) == (1, 3)
     assert (effort.best_random_miou, effort.best_guided_miou) == (0.6, 0.3)
+
+
+def test_scores_of_the_encoder_alone_are_not_the_networks(
+    made: Any, architecture: Callable[[float], Architecture]
+) -> None:
+    def trial(number: int, name: str, origin: str, search: tuple[float, ...], **options: Any) -> None:
+        made.trial(number, name, origin, architecture(0.1 + 0.05 * number), 9.0, search, encoder=1, **options)
+
+    trial(1, "random 1", "random", (0.9, 0.2, 0.3))
+    trial(2, "random 2", "random", (0.95,))  # under way
+    trial(3, "guided 1", "guided", (0.8, 0.3, 0.4))
+    trial(4, "guided 2", "guided", (0.8, 0.3, 0.2), rungs=(2, 3))
+    summary = summarize(made.run)
+    found = {each.name: each for each in summary.trials}
+    assert (found["random 1"].search, found["random 1"].epochs) == ((None, 0.2, 0.3), 3)
+    assert (found["random 2"].search, found["random 2"].miou) == ((None,), None)
+    assert (summary.effort.epochs, summary.effort.compared) == (2, 2)
+    assert (summary.effort.best_random_miou, summary.effort.best_guided_miou) == (0.2, 0.3)
+    assert strict.parse(strict.dump(summary), Summary, "report.yaml") == summary
+    drawn = str(curves(summary))
+    assert "random 1" in drawn
+    assert "random 2" not in drawn, "it has no score yet"
+    assert pareto(summary)
 
 
 def test_a_reader_is_told_of_disturbed_measurements(full: RunFolder) -> None:

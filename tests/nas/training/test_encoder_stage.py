@@ -15,7 +15,8 @@ from nas.training.loss import labels_at
 from nas.training.recipe import EncoderStage
 from nas.training.trainer import Trainer
 from space import load
-from space.errors import UserError
+from space.count import memory
+from space.errors import ArchitectureError, UserError
 from space.scale import scale_width
 
 STAGE = EncoderStage(share=0.5, batch_size=8, class_weighting=1.2, labels="coarse", bias=True)
@@ -115,6 +116,24 @@ def test_coarse_labels_are_those_that_pillow_finds_nearest() -> None:
     found = labels_at(torch.from_numpy(labels).long()[None], (3, 6))
     assert found.dtype == torch.int64
     assert found[0].tolist() == np.asarray(nearest).tolist()
+
+
+def test_the_larger_batches_of_the_encoder_need_room_too(architecture, dataset) -> None:
+    recipe = replace(RECIPE, encoder=replace(STAGE, batch_size=100_000_000))
+    with pytest.raises(ArchitectureError, match="in batches of 100000000 in the stage of its encoder, which needs"):
+        Trainer(architecture, dataset, recipe, threads=1)
+    weights = architecture.build(dataset.num_classes).state_dict()
+    Trainer(architecture, dataset, recipe, threads=1, weights=weights)  # it has no such stage
+
+
+@pytest.mark.parametrize("name", ["erfnet", "fplnet"])
+def test_room_is_counted_for_the_encoder_alone(name) -> None:
+    """Beside the published encoder, which has a linear head, and logits that are interpolated."""
+    counted, whole = (memory(load(name), (64, 96), 5, encoder=encoder) for encoder in (True, False))
+    published = memory(load(f"{name}-encoder"), (64, 96), 5)
+    assert 0.9 * published.trained_parameters < counted.trained_parameters < published.trained_parameters
+    assert 0.9 * published.outputs < counted.outputs < published.outputs < whole.outputs
+    assert counted.alive <= published.alive
 
 
 def test_a_short_training_has_an_epoch_of_the_whole_network() -> None:

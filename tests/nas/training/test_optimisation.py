@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from nas.training import load_recipe
-from nas.training.optimisation import learning_rate, make_optimizer, parameter_groups
+from nas.training.optimisation import learning_rate, make_optimizer, parameter_groups, restore_optimizer
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
@@ -46,6 +47,32 @@ def test_one_kernel_updates_as_one_parameter_after_the_other_does(kind: str) -> 
             optimizer.step()
     for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("fused", [True, None])
+def test_a_training_with_loss_scaling_goes_on_in_the_form_that_it_was_saved_in(kind: str, fused: bool | None) -> None:
+    """Also in the one from before optimisers were fused."""
+    torch.manual_seed(0)
+    recipe = replace(load_recipe("quick"), optimizer=kind)
+    network = nn.Conv2d(3, 4, 3)
+    optimizer, saved = (make_optimizer(parameter_groups(network, recipe), recipe) for _ in range(2))
+    state = saved.state_dict()
+    for group in state["param_groups"]:
+        group["fused"] = fused
+    restore_optimizer(optimizer, state)
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    twin = copy.deepcopy(network)
+    plain = make_optimizer(parameter_groups(twin, recipe), recipe)
+    image = torch.randn(1, 3, 8, 8)
+    scaler.scale(network(image).square().mean()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    twin(image).square().mean().backward()
+    plain.step()
+    for one, other in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert [group["fused"] for group in optimizer.param_groups] == [fused] * 2
 
 
 def test_layers_that_others_trained_have_a_share_of_the_rate_and_of_the_decay() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nas.runs import epochs
 from nas.runs.epochs import FORM, commit_epoch, go_on, held_form
 from nas.storage.files import write_text
 from nas.training import Recipe, form
@@ -15,7 +16,7 @@ from nas.training.form import Form, forms_of
 from nas.training.probe import fastest_form
 from nas.training.trainer import Trainer
 from space import strict
-from space.errors import UserError
+from space.errors import ArchitectureError, UserError
 
 RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=2, batch_size=4, crop=(24, 32), probe=True)
 CPU = torch.device("cpu")
@@ -71,6 +72,30 @@ def test_a_form_is_found_before_the_first_step_and_what_is_kept_decides(architec
     write_text(tmp_path / FORM, "layout: upside down\n")
     with pytest.raises(UserError, match=FORM):
         held(tmp_path, architecture, dataset)
+
+
+def test_a_probe_is_told_of_and_does_not_begin_where_a_step_has_no_room(architecture, dataset, tmp_path, monkeypatch):
+    said: list[str] = []
+    began: list[str] = []
+
+    def found(*arguments, **options) -> Form:
+        began.extend(said)
+        return PLAIN
+
+    monkeypatch.setattr(epochs, "fastest_form", found)
+
+    def held_with(recipe: Recipe) -> Form | None:
+        return held_form(
+            tmp_path, architecture, dataset, recipe, device="cpu", threads=1, guard=nullcontext, said=said.append
+        )
+
+    with pytest.raises(ArchitectureError, match="in batches of 100000000, which needs"):
+        held_with(replace(RECIPE, batch_size=100_000_000))
+    assert (said, began) == ([], [])
+    assert held_with(RECIPE) == PLAIN
+    assert began == ["probes precisions and memory layouts by a few steps of each"]
+    assert held_with(RECIPE) == PLAIN
+    assert len(said) == 1, "what is kept needs no probe"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
