@@ -126,7 +126,8 @@ class Proposals:
         return bool(under_way) and not self._unfinished and not self._shares.proposes(self._in_order())
 
     def next(self) -> Trial | None:
-        """The next candidate to train; None when the plan is done.
+        """The next candidate to train; None when the plan is done, or when what is left depends on those under way, so
+        that it `waits` after all.
 
         Raises: BudgetError when one draw after the other cannot be brought inside the one budget that there is.
         """
@@ -144,6 +145,8 @@ class Proposals:
                 if not self._budgets.several:
                     raise
                 self._give_up(budget, str(error))
+        if self._trials.keys() - self._over:  # what `waits` counted on was over its budget, or the budget was given up
+            return None
         if not self._doubts_timed:
             self._doubts_timed = True
             self._time_doubted()

@@ -15,6 +15,7 @@ import pytest
 import space
 from nas.data import DataSpec, load
 from nas.latency.budget import Budget
+from nas.latency.estimates.estimator import Estimates
 from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
@@ -31,6 +32,7 @@ from nas.search.finishing import all_finalists, certify_each, finalists
 from nas.search.proposals import Proposals
 from nas.search.reaching import LEAST_RATIO, MOST_BUDGETS, spread
 from nas.search.search import Candidate, Search
+from nas.search.solving import Solved
 from nas.storage.files import write_text
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
@@ -163,6 +165,49 @@ def test_a_network_that_cannot_be_widened_serves_both_budgets(
     (seed,) = run.trials()
     assert (seed.budget_milliseconds, seed.also_milliseconds) == (300.0, (600.0,))
     assert Shares.of(run.study(), run.study().asked).seeds_left(run.trials()) == []
+
+
+class Overloaded:
+    """A solver on a device on which nothing is inside a budget any more."""
+
+    def __init__(self, asked: Search, invented: Invented) -> None:
+        self._estimates = Estimates(SIZE, asked.num_classes, None)
+        self._latency = invented(99.0)
+
+    def solve(self, architecture: Architecture, budget: Budget) -> Solved:
+        return Solved(
+            architecture=architecture,
+            latency=self._latency,
+            factor=1.0,
+            adjusted=False,
+            reason="",
+            measured=(),
+            estimates=self._estimates,
+        )
+
+    def keep(self, solved: Solved) -> None:
+        return
+
+
+def test_candidates_under_way_end_before_the_rest_is_decided_when_a_budget_is_given_up(
+    invented: Invented, search_of: SearchOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two train at a time: the first one has no epoch yet when nothing is found for the last open budget."""
+    few = replace(STUDY.search, seeds=(), guided_trials=0, stop_weak=False)
+    run = RunFolder.create(tmp_path / "run", replace(STUDY, search=few))
+    search = search_of(run)
+    search = replace(search, workers=replace(search.workers, concurrent=2))
+    source = Proposals(search, Arithmetic(invented), None)
+    trial = source.next()
+    assert trial is not None
+    assert not source.waits()
+    monkeypatch.setattr(source, "_solver", Overloaded(search, invented))
+    assert source.next() is None
+    assert list(map(str, unreached(run))) == ["6ms"]
+    assert source.waits()
+    train(run, source, trial)
+    assert not source.waits()
+    assert source.next() is None, "one finalist is there, at its end"
 
 
 @dataclass
