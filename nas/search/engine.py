@@ -87,7 +87,6 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             if asked.study.frontier:
                 asked = _spread(asked, timing)
             measured = _require_reachable(asked, timing)
-            gather_winners(run, asked.study)
             table = hold_to_table(run, functools.partial(_table_of, asked, timing, measured))
             _measure_published(asked, timing, table)
             if new:
@@ -99,6 +98,7 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
                 train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], report)
             prune_company(asked, timing, table)
         certificates = certify_each(asked, functools.partial(certifier_of, patience_seconds=patience))
+    gather_winners(run, asked.study)
     _report(asked, certificates)
     return certificates
 
