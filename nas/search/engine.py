@@ -144,7 +144,7 @@ def _require_reachable(search: Search, meter: Measures) -> list[Latency]:
     """
     begun, several = search.run.trials(), search.budgets.several
     fresh = [budget for budget in search.budgets if not any(several and trial.is_for(budget) for trial in begun)]
-    if begun and not several:
+    if not fresh or (begun and not several):
         return []
     narrowest = Narrowest(meter, search.quick)
     refused = {}

@@ -221,6 +221,13 @@ class Machine:
         return [self.latency for _ in architectures]
 
 
+class Untimed:
+    """Nothing is timed on it."""
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        raise AssertionError("nothing was to be timed")
+
+
 @pytest.fixture
 def asked(tmp_path: Path, search_of: SearchOf) -> Search:
     study = Study(
@@ -250,6 +257,10 @@ def test_budgets_that_all_are_out_of_reach_are_refused(asked: Search, invented: 
     with pytest.raises(BudgetError, match="can meet, got 10ms; the narrowest networks of the space take 20"):
         _require_reachable(asked, Machine(invented(20.0)))
     assert unreached(asked.run) == {}
+
+
+def test_nothing_is_timed_again_for_budgets_that_have_candidates(searched: RunFolder, search_of: SearchOf) -> None:
+    assert _require_reachable(search_of(searched), Untimed()) == []
 
 
 def test_a_busy_machine_gives_no_budget_up(asked: Search, invented: Invented) -> None:
