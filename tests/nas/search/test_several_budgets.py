@@ -168,12 +168,12 @@ def test_a_network_that_cannot_be_widened_serves_both_budgets(
     assert Shares.of(run.study(), run.study().asked).seeds_left(run.trials()) == []
 
 
-class Overloaded:
-    """A solver on a device on which nothing is inside a budget any more."""
+class Rigid:
+    """A solver that leaves networks as wide as they are, and a device on which all of them take as long."""
 
-    def __init__(self, asked: Search, invented: Invented) -> None:
+    def __init__(self, asked: Search, latency: Latency) -> None:
         self._estimates = Estimates(SIZE, asked.num_classes, None)
-        self._latency = invented(99.0)
+        self._latency = latency
 
     def solve(self, architecture: Architecture, budget: Budget) -> Solved:
         return Solved(
@@ -202,13 +202,29 @@ def test_candidates_under_way_end_before_the_rest_is_decided_when_a_budget_is_gi
     trial = source.next()
     assert trial is not None
     assert not source.waits()
-    monkeypatch.setattr(source, "_solver", Overloaded(search, invented))
+    monkeypatch.setattr(source, "_solver", Rigid(search, invented(99.0)))
     assert source.next() is None
     assert list(map(str, unreached(run))) == ["6ms"]
     assert source.waits()
     train(run, source, trial)
     assert not source.waits()
     assert source.next() is None, "one finalist is there, at its end"
+
+
+def test_what_is_over_one_budget_and_inside_the_next_begins_with_a_short_training(
+    invented: Invented, search_of: SearchOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The solver finds one network, of four milliseconds, for both."""
+    run = RunFolder.create(tmp_path / "run", STUDY)
+    search = search_of(run)
+    source = Proposals(search, Arithmetic(invented), None)
+    monkeypatch.setattr(source, "_solver", Rigid(search, invented(4.0)))
+    trial = source.next()
+    assert trial is not None
+    assert (trial.budget_milliseconds, trial.also_milliseconds) == (6.0, (3.0,))
+    assert [(rung.epochs, rung.budget_milliseconds) for rung in trial.rungs] == [(1, 6.0)]
+    train(run, source, trial)
+    assert len(run.progress(trial, "search").history) == 1
 
 
 @dataclass
