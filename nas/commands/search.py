@@ -159,7 +159,8 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     study = common.built_in_study(options, options.budgets[0]) if options.study is None else load_study(options.study)
     if options.budgets:
         study = study.asking(options.budgets)
-    if options.frontier and not study.budgets:
+    if options.frontier:
+        _require_one(study.budgets)
         study = replace(study, frontier=True)
     if options.target:
         study = replace(study, target=options.target)
@@ -198,13 +199,29 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
             f"{study.data.root}, where the data of this run were, is not a folder here; go on with: "
             f"nas search --resume {folder.root} --data DIR"
         )
+    several = bool(study.budgets)
     if options.budgets:
         study = study.asking_also(options.budgets)
-    if options.frontier and not study.budgets:
-        study = replace(study, frontier=True)
+    if options.frontier:
+        if several:
+            print(f"note    --frontier: this run has several budgets already, and keeps {study.asked}", flush=True)
+        else:
+            _require_one(study.budgets)
+            study = replace(study, frontier=True)
     if options.patience:
         study = replace(study, patience_seconds=common.patience(options))
     return folder, study
+
+
+def _require_one(budgets: Sequence[str]) -> None:
+    """Raises: UserError when there are several budgets, where one is to be spread."""
+    from space.errors import UserError
+
+    if budgets:
+        raise UserError(
+            f"--frontier: expected one budget to spread others below, got {', '.join(budgets)}; leave --frontier out, "
+            "or give one --budget"
+        )
 
 
 def _moved(data: str, name: str) -> str:

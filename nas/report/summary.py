@@ -15,7 +15,7 @@ from nas.report.going import Going, going_of
 from nas.report.notes import notes, pretrained_notes, winner_notes
 from nas.report.standings import Effort, Standing, Status, TrialSummary, effort_of, leaderboard
 from nas.report.waiting import waited
-from nas.report.winners import LatencySummary, Winner, timing_of, winner_in
+from nas.report.winners import Winner, timing_of, winner_in
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Progress, Trial
 from nas.runs.unreached import unreached
@@ -204,7 +204,7 @@ def _candidate(run: RunFolder, trial: Trial, latency: Latency, budgets: Budgets)
         name=trial.name,
         key=trial.architecture.key,
         origin=trial.origin,
-        status=_status(trial, timing, search, finish),
+        status=_status(trial, budgets, search, finish),
         failed=trial.failed,
         timing=timing,
         parameters=trial.parameters,
@@ -217,10 +217,11 @@ def _candidate(run: RunFolder, trial: Trial, latency: Latency, budgets: Budgets)
     )
 
 
-def _status(trial: Trial, timing: LatencySummary, search: Progress, finish: Progress) -> Status:
+def _status(trial: Trial, budgets: Budgets, search: Progress, finish: Progress) -> Status:
+    """What is over the budget that it was made for is not trained, whichever larger one it is inside of."""
     if trial.failed:
         return "failed"
-    if not (timing.within_budget or search.history or finish.history):
+    if not (trial.inside(budgets.of(trial.budget_milliseconds)) or search.history or finish.history):
         return "infeasible"
     if trial.paused_after(search):
         return "stopped" if trial.stopped else "paused"

@@ -11,7 +11,8 @@ from nas.study import Study
 
 
 def gather_winners(run: RunFolder, study: Study) -> None:
-    """Put the winner of the one budget that was asked for before among those of several.
+    """Put the winner of the one budget that was asked for before among those of several, once these are certified: a
+    search that is refused leaves it where it was. Where there is one for that budget already, it is the newer one.
 
     Raises: UserError when its certificate cannot be read.
     """
@@ -21,6 +22,9 @@ def gather_winners(run: RunFolder, study: Study) -> None:
     if asked is None:  # no search put it there
         return
     place = run.root / WINNERS / Budget.parse(asked).name
+    if (place / CERTIFICATE).is_file():
+        shutil.rmtree(run.winner)
+        return
     place.parent.mkdir(exist_ok=True)
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)  # without a certificate it is none
     run.winner.rename(place)

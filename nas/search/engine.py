@@ -87,7 +87,6 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             if asked.study.frontier:
                 asked = _spread(asked, timing)
             measured = _require_reachable(asked, timing)
-            gather_winners(run, asked.study)
             table = hold_to_table(run, functools.partial(_table_of, asked, timing, measured))
             _measure_published(asked, timing, table)
             if new:
@@ -99,6 +98,7 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
                 train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], report)
             prune_company(asked, timing, table)
         certificates = certify_each(asked, functools.partial(certifier_of, patience_seconds=patience))
+    gather_winners(run, asked.study)
     _report(asked, certificates)
     return certificates
 
@@ -144,7 +144,7 @@ def _require_reachable(search: Search, meter: Measures) -> list[Latency]:
     """
     begun, several = search.run.trials(), search.budgets.several
     fresh = [budget for budget in search.budgets if not any(several and trial.is_for(budget) for trial in begun)]
-    if begun and not several:
+    if not fresh or (begun and not several):
         return []
     narrowest = Narrowest(meter, search.quick)
     refused = {}

@@ -126,7 +126,8 @@ class Proposals:
         return bool(under_way) and not self._unfinished and not self._shares.proposes(self._in_order())
 
     def next(self) -> Trial | None:
-        """The next candidate to train; None when the plan is done.
+        """The next candidate to train; None when the plan is done, or when what is left depends on those under way, so
+        that it `waits` after all.
 
         Raises: BudgetError when one draw after the other cannot be brought inside the one budget that there is.
         """
@@ -144,6 +145,8 @@ class Proposals:
                 if not self._budgets.several:
                     raise
                 self._give_up(budget, str(error))
+        if self._trials.keys() - self._over:  # what `waits` counted on was over its budget, or the budget was given up
+            return None
         if not self._doubts_timed:
             self._doubts_timed = True
             self._time_doubted()
@@ -259,6 +262,7 @@ class Proposals:
             return None
         also = (*seed.also_milliseconds, seed.budget_milliseconds)
         seed = replace(seed, budget_milliseconds=budget.milliseconds, also_milliseconds=also, feasible=True)
+        seed = self._begins(seed, self._first if seed.genotype else self._epochs)
         self._opens(seed)
         self._record(seed)
         return seed
@@ -332,9 +336,8 @@ class Proposals:
         an epoch. `number`: the sampler's of it.
         """
         trial = self._search.trial(self._next_number(), candidate, solved.latency, solved.reason, budget)
-        if trial.feasible and until < self._epochs:
-            rung = Rung(epochs=until, number=trial.number, budget_milliseconds=trial.budget_milliseconds)
-            trial = replace(trial, rungs=(rung,))
+        if trial.feasible:
+            trial = self._begins(trial, until)
         self._solver.keep(solved)
         self._record(trial)
         if number is not None:
@@ -345,6 +348,13 @@ class Proposals:
         self._over.add(trial.architecture.key)
         self._journal.ended(trial)
         return None
+
+    def _begins(self, trial: Trial, until: int) -> Trial:
+        """A candidate that is to be trained `until` an epoch first."""
+        if until >= self._epochs:
+            return trial
+        rung = Rung(epochs=until, number=trial.number, budget_milliseconds=trial.budget_milliseconds)
+        return replace(trial, rungs=(rung,))
 
     def _record(self, trial: Trial) -> None:
         self._trials[trial.architecture.key] = trial

@@ -72,6 +72,15 @@ def test_the_leaderboard_has_winners_and_company_of_each_budget(front: RunFolder
     assert table[4].endswith("winners/10ms")
 
 
+def test_what_is_over_the_budget_that_it_was_made_for_is_not_to_be_trained(
+    made: Any, front: RunFolder, architecture: Callable[[float], Architecture]
+) -> None:
+    made.trial(7, "random 3", "random", architecture(0.45), 5.2, budget=5.0)
+    summary = summarize(front)
+    assert {each.name: each.status for each in summary.trials}["random 3"] == "infeasible"
+    assert (summary.going.waiting, summary.going.over_budget) == (0, 1)
+
+
 def test_random_and_guided_are_compared_where_they_fill_the_same_budget(front: RunFolder) -> None:
     words = efforts(summarize(front))
     assert [each.partition(":")[0] for each in words] == ["1ms", "5ms", "10ms"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from nas.commands.search import _resumed, add_arguments
 from nas.data import DataSpec, load
+from nas.runs.folder import RunFolder
 from nas.study import load_study
 
 STUDY = """
@@ -128,6 +131,22 @@ def test_several_budgets_that_do_not_go_together(
 def test_studies_that_do_not_say_which_budgets(budget: str, expected: str, nas: Nas, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY.replace("budget: 10ms", budget))
     assert expected in nas("search", tmp_path / "study.yaml", "--out", tmp_path / "run").refusal()
+
+
+def test_several_budgets_are_not_spread(nas: Nas, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--frontier", "--budget", "10ms", "--budget", "20ms")
+    expected = "--frontier: expected one budget to spread others below, got 10ms, 20ms"
+    assert expected in nas("search", *given, "--out", tmp_path / "run").refusal()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "study.yaml").write_text(STUDY)
+    run = RunFolder.create(tmp_path / "run", load_study(tmp_path / "study.yaml"))
+    assert expected in nas("search", "--resume", run.root, *given).refusal()
+    run.write_study(run.study().asking(["10ms", "20ms"]))
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    _, study = _resumed(parser.parse_args(["--resume", str(run.root), "--frontier"]))
+    assert (study.budgets, study.frontier) == (("10ms", "20ms"), False)
+    assert "this run has several budgets already, and keeps 10ms, 20ms" in capsys.readouterr().out
 
 
 def test_more_budgets_are_asked_for_beside_those_of_a_run_for_several(tmp_path: Path) -> None:

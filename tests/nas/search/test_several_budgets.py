@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -15,6 +16,7 @@ import pytest
 import space
 from nas.data import DataSpec, load
 from nas.latency.budget import Budget
+from nas.latency.estimates.estimator import Estimates
 from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
@@ -31,6 +33,7 @@ from nas.search.finishing import all_finalists, certify_each, finalists
 from nas.search.proposals import Proposals
 from nas.search.reaching import LEAST_RATIO, MOST_BUDGETS, spread
 from nas.search.search import Candidate, Search
+from nas.search.solving import Solved
 from nas.storage.files import write_text
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
@@ -165,6 +168,65 @@ def test_a_network_that_cannot_be_widened_serves_both_budgets(
     assert Shares.of(run.study(), run.study().asked).seeds_left(run.trials()) == []
 
 
+class Rigid:
+    """A solver that leaves networks as wide as they are, and a device on which all of them take as long."""
+
+    def __init__(self, asked: Search, latency: Latency) -> None:
+        self._estimates = Estimates(SIZE, asked.num_classes, None)
+        self._latency = latency
+
+    def solve(self, architecture: Architecture, budget: Budget) -> Solved:
+        return Solved(
+            architecture=architecture,
+            latency=self._latency,
+            factor=1.0,
+            adjusted=False,
+            reason="",
+            measured=(),
+            estimates=self._estimates,
+        )
+
+    def keep(self, solved: Solved) -> None:
+        return
+
+
+def test_candidates_under_way_end_before_the_rest_is_decided_when_a_budget_is_given_up(
+    invented: Invented, search_of: SearchOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two train at a time: the first one has no epoch yet when nothing is found for the last open budget."""
+    few = replace(STUDY.search, seeds=(), guided_trials=0, stop_weak=False)
+    run = RunFolder.create(tmp_path / "run", replace(STUDY, search=few))
+    search = search_of(run)
+    search = replace(search, workers=replace(search.workers, concurrent=2))
+    source = Proposals(search, Arithmetic(invented), None)
+    trial = source.next()
+    assert trial is not None
+    assert not source.waits()
+    monkeypatch.setattr(source, "_solver", Rigid(search, invented(99.0)))
+    assert source.next() is None
+    assert list(map(str, unreached(run))) == ["6ms"]
+    assert source.waits()
+    train(run, source, trial)
+    assert not source.waits()
+    assert source.next() is None, "one finalist is there, at its end"
+
+
+def test_what_is_over_one_budget_and_inside_the_next_begins_with_a_short_training(
+    invented: Invented, search_of: SearchOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The solver finds one network, of four milliseconds, for both."""
+    run = RunFolder.create(tmp_path / "run", STUDY)
+    search = search_of(run)
+    source = Proposals(search, Arithmetic(invented), None)
+    monkeypatch.setattr(source, "_solver", Rigid(search, invented(4.0)))
+    trial = source.next()
+    assert trial is not None
+    assert (trial.budget_milliseconds, trial.also_milliseconds) == (6.0, (3.0,))
+    assert [(rung.epochs, rung.budget_milliseconds) for rung in trial.rungs] == [(1, 6.0)]
+    train(run, source, trial)
+    assert len(run.progress(trial, "search").history) == 1
+
+
 @dataclass
 class Machine:
     """Whatever is timed takes as long."""
@@ -173,6 +235,13 @@ class Machine:
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         return [self.latency for _ in architectures]
+
+
+class Untimed:
+    """Nothing is timed on it."""
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        raise AssertionError("nothing was to be timed")
 
 
 @pytest.fixture
@@ -204,6 +273,10 @@ def test_budgets_that_all_are_out_of_reach_are_refused(asked: Search, invented: 
     with pytest.raises(BudgetError, match="can meet, got 10ms; the narrowest networks of the space take 20"):
         _require_reachable(asked, Machine(invented(20.0)))
     assert unreached(asked.run) == {}
+
+
+def test_nothing_is_timed_again_for_budgets_that_have_candidates(searched: RunFolder, search_of: SearchOf) -> None:
+    assert _require_reachable(search_of(searched), Untimed()) == []
 
 
 def test_a_busy_machine_gives_no_budget_up(asked: Search, invented: Invented) -> None:
@@ -263,9 +336,13 @@ def test_the_winner_of_the_one_budget_before_joins_the_others(asked: Search) -> 
     assert folder.is_dir(), "there is one budget"
     gather_winners(asked.run, asked.study)
     assert not folder.exists()
-    assert read_certificate(asked.run.root / "winners" / "10ms") == replace(
-        certificate, passed=certificate.verdict == "PASS"
-    )
+    place = asked.run.root / "winners" / "10ms"
+    assert read_certificate(place) == replace(certificate, passed=certificate.verdict == "PASS")
+    shutil.copytree(place, folder)
+    (place / "newer").touch()
+    gather_winners(asked.run, asked.study)
+    assert not folder.exists()
+    assert (place / "newer").is_file(), "what was certified for the same budget since stays"
 
 
 @pytest.mark.parametrize(
