@@ -7,7 +7,7 @@ budget again gets it tried again.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nas.latency.budget import Budget, Budgets
 from nas.runs.folder import UNREACHED, RunFolder
@@ -25,6 +25,10 @@ class Unreached:
     """What was found instead, in words."""
     searched: bool
     """Whether candidates were proposed for it before; they count for what they are inside of."""
+    number: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Of the step that came next."""
+    repeats: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """How many draws of the sampler led to what was known, after the last one that did not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +59,10 @@ def reachable(run: RunFolder, study: Study) -> Budgets:
     return Budgets(each=tuple(budget for budget in asked if budget not in left_out))
 
 
-def give_up(run: RunFolder, budget: Budget, reason: str, *, searched: bool) -> None:
-    """Nothing more is proposed for a budget."""
-    _write(run, unreached(run) | {budget: Unreached(budget=str(budget), reason=reason, searched=searched)})
+def give_up(run: RunFolder, budget: Budget, reason: str, *, searched: bool, number: int = 0, repeats: int = 0) -> None:
+    """Nothing more is proposed for a budget; `number` and `repeats` as in `Unreached`."""
+    found = Unreached(budget=str(budget), reason=reason, searched=searched, number=number, repeats=repeats)
+    _write(run, unreached(run) | {budget: found})
 
 
 def ask_again(run: RunFolder, budgets: Iterable[Budget]) -> None:

@@ -8,13 +8,14 @@ ones are those of a run that was never interrupted. What was timed again after a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nas.latency.budget import Budget, Budgets
 from nas.runs.earlier import EarlierTrial
 from nas.runs.steps import Step, before, steps_of
 from nas.runs.trial import Trial
+from nas.runs.unreached import Unreached
 from nas.search.sampler import Outcome, Proposal, Sampler
 from space.architecture import Architecture
 
@@ -42,6 +43,7 @@ class Guidance:
         self._trained = trained
         self._told: set[int] = set()  # numbers of steps
         self._numbers: dict[int, int] = {}  # of what the sampler knows of and was not told the outcome of, by step
+        self._in_vain = 0  # draws that led to what was known, since the last that became a step
 
     def recall(self, earlier: EarlierTrial, milliseconds: float) -> None:
         """What an earlier run found out about a candidate that takes so long; before anything else is told."""
@@ -54,13 +56,16 @@ class Guidance:
             self._told_for(budget.milliseconds),
         )
 
-    def repeat(self, trials: Sequence[Trial]) -> None:
-        """Have the sampler propose again what it proposed for these budgets.
+    def repeat(self, trials: Sequence[Trial], given_up: Mapping[Budget, Unreached]) -> None:
+        """Have the sampler propose again what it proposed for these budgets, also in vain for those that were given up.
 
         What it proposes before led to what was known. Where it does not come to the trial at all, another one proposed
         that (another kind, another version): then what came instead was never looked at.
         """
+        left = [(budget, each) for budget, each in given_up.items() if each.repeats]
         for step in steps_of(trials):
+            while left and left[0][1].number <= step.number:
+                self._draw_in_vain(trials, *left.pop(0))
             if not (self._proposed(step) and any(step.is_of(budget.milliseconds) for budget in self._budgets)):
                 continue
             self._tell(trials, step.number)
@@ -74,6 +79,21 @@ class Guidance:
                 others.append(proposal.number)
             else:
                 self._sampler.forget(others)
+        for budget, each in left:
+            self._draw_in_vain(trials, budget, each)
+        self._in_vain = 0
+
+    def _draw_in_vain(self, trials: Sequence[Trial], budget: Budget, given_up: Unreached) -> None:
+        """Draw again what came to nothing before a budget was given up: later draws depend on how many there were."""
+        for _ in range(given_up.repeats):
+            self.repeats(self.propose(trials, given_up.number, budget).number)
+
+    def gives_up(self) -> int:
+        """Nothing more is proposed for the budget of the last draws; how many of them led to what was known, since the
+        last that became a step.
+        """
+        repeats, self._in_vain = self._in_vain, 0
+        return repeats
 
     def propose(self, trials: Sequence[Trial], number: int, budget: Budget) -> Proposal[Architecture]:
         """A draw for the step of this number, for one of the budgets."""
@@ -83,10 +103,12 @@ class Guidance:
     def becomes(self, proposed: int, number: int) -> None:
         """What the sampler knows under a number became the step of that number."""
         self._numbers[number] = proposed
+        self._in_vain = 0
 
     def repeats(self, proposed: int) -> None:
         """The draw of this sampler's number led to what is known."""
         self._sampler.withdraw(proposed)
+        self._in_vain += 1
 
     def _told_for(self, milliseconds: float) -> float | None:
         """What the sampler tells budgets apart by; None where there is one."""

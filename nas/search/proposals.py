@@ -85,7 +85,7 @@ class Proposals:
         self._first = round(sampler.begins_at * self._epochs)
         self._guidance = Guidance(sampler, self._budgets, ahead=self._ahead, epochs=self._epochs, trained=self._trained)
         self._solver = Solver(search, meter, table)
-        given_up = unreached(search.run) if self._budgets.several else ()
+        given_up = unreached(search.run) if self._budgets.several else {}
         self._shares = Shares.of(search.study, self._budgets, given_up)
         self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
         self._over = {key for key, trial in self._trials.items() if self._settled(trial)}  # nothing is to be done now
@@ -98,7 +98,7 @@ class Proposals:
         unfinished = [trial for key, trial in self._trials.items() if key not in self._over]
         self._unfinished = sorted(unfinished, key=lambda trial: trial.last_number)
         self._doubts_timed = False
-        self._guidance.repeat(self._in_order())
+        self._guidance.repeat(self._in_order(), given_up)
         self._journal = Journal(search.run, self._space, self._told, search.console.step)
         steps = steps_of(self._in_order())
         over = [step for step in steps if not step.last or step.trial.architecture.key in self._over]
@@ -163,7 +163,8 @@ class Proposals:
 
     def _give_up(self, budget: Budget, reason: str) -> None:
         """Nothing more is proposed for one of several budgets."""
-        give_up(self._run, budget, reason, searched=True)
+        number, repeats = self._next_number(), self._guidance.gives_up()
+        give_up(self._run, budget, reason, searched=True, number=number, repeats=repeats)
         self._shares = self._shares.without(budget)
         self._search.console.step(f"note    {budget} is given up, the others go on: {reason}")
 

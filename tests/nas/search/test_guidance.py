@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ from nas.latency.budget import Budget, Budgets
 from nas.latency.record import Latency
 from nas.runs.steps import Step
 from nas.runs.trial import Origin, Trial
+from nas.runs.unreached import Unreached
 from nas.search.guidance import Guidance
 from nas.search.sampler import Outcome, Sampler
 from nas.surrogate.candidates import Candidates
@@ -71,15 +73,16 @@ class Stairs(Row):
     rungs = (0.25, 1.0)
 
 
-def guidance_of(row: Row) -> Guidance:
+def guidance_of(row: Row, *budgets: str, startup: int = 2) -> Guidance:
     def trained(step: Step) -> Outcome:
         return Outcome(miou=0.1 * float(step.trial.genotype["place"]))
 
-    return Guidance(Sampler(row, surrogate), Budgets.parse(["10ms"]), ahead=0, epochs=2, trained=trained)
+    sampler = Sampler(row, functools.partial(surrogate, startup=startup))
+    return Guidance(sampler, Budgets.parse(budgets or ["10ms"]), ahead=0, epochs=2, trained=trained)
 
 
-def surrogate(candidates: Candidates) -> optuna.samplers.BaseSampler:
-    return samplers.make("surrogate", seed=0, startup=2, candidates=candidates)
+def surrogate(candidates: Candidates, startup: int = 2) -> optuna.samplers.BaseSampler:
+    return samplers.make("surrogate", seed=0, startup=startup, candidates=candidates)
 
 
 def next_places(guidance: Guidance, trials: list[Trial], count: int) -> list[object]:
@@ -101,7 +104,7 @@ def test_what_another_sampler_proposed_costs_no_places(trial: Make) -> None:
     guidance = guidance_of(Row())
     trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
     trials.append(trial(3, "guided", {"place": 2, "of another kind": 1}))
-    guidance.repeat(trials)
+    guidance.repeat(trials, {})
     assert sorted(next_places(guidance, trials, 5)) == [3, 4, 5, 6, 7]
 
 
@@ -115,11 +118,35 @@ def test_what_is_repeated_is_proposed_as_without_an_interruption(trial: Make) ->
     trials.append(trial(3, "guided", proposal.genotype))
     whole.becomes(proposal.number, 3)
     again = guidance_of(Row())
-    again.repeat(trials)
+    again.repeat(trials, {})
     expected = next_places(whole, trials, 4)
     assert next_places(again, trials, 4) == expected
     assert known.genotype["place"] not in expected
     assert len(set(expected)) == 4
+
+
+def test_draws_before_a_budget_was_given_up_are_repeated(trial: Make) -> None:
+    """They came to nothing, but those at random that follow depend on how many they were."""
+    twenty = Budget.parse("20ms")
+    whole = guidance_of(Row(), "10ms", "20ms", startup=9)
+    trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
+    for _ in range(3):
+        whole.repeats(whole.propose(trials, 3, twenty).number)
+    given_up = Unreached(budget="20ms", reason="", searched=True, number=3, repeats=whole.gives_up())
+    assert given_up.repeats == 3
+    proposal = whole.propose(trials, 3, TEN)
+    trials.append(trial(3, "guided", proposal.genotype))
+    whole.becomes(proposal.number, 3)
+    expected = next_places(whole, trials, 6)
+    for known in (trials, trials[:2]):
+        again = guidance_of(Row(), "10ms", "20ms", startup=9)
+        again.repeat(known, {twenty: given_up})
+        assert again.gives_up() == 0
+        if known is not trials:
+            proposal = again.propose(known, 3, TEN)
+            assert dict(proposal.genotype) == dict(trials[2].genotype)
+            again.becomes(proposal.number, 3)
+        assert next_places(again, trials, 6) == expected
 
 
 def begun(startup: int) -> tuple[Sampler[Architecture], dict[int, int]]:
