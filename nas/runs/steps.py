@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nas.runs.trial import Trial
+from nas.runs.trial import Rung, Trial
 from nas.study import SearchPlan
 
 APART = 4  # times as long is each rung as the one below
@@ -97,3 +97,11 @@ def effort_left(plan: SearchPlan, trials: Sequence[Trial], budget_milliseconds: 
         for step in steps_of(trials)
         if step.is_of(budget_milliseconds) and (step.trial.feasible or step.trial.origin == "seed")
     )
+
+
+def begin_at(trial: Trial, epochs: int, until: int) -> Trial:
+    """A candidate that is to be trained `until` an epoch first, of as many `epochs` as a whole training has."""
+    if until >= epochs:
+        return trial
+    rung = Rung(epochs=until, number=trial.number, budget_milliseconds=trial.budget_milliseconds)
+    return replace(trial, rungs=(rung,))

@@ -13,7 +13,7 @@ from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.earlier import read_earlier
 from nas.runs.shares import Shares
-from nas.runs.steps import Step, before, rungs_for, steps_of
+from nas.runs.steps import Step, before, begin_at, rungs_for, steps_of
 from nas.runs.trial import Origin, Rung, Trial
 from nas.runs.unreached import give_up, unreached
 from nas.search.candidates import WidthOf, draw, sampler_of, widths_of
@@ -263,7 +263,7 @@ class Proposals:
             return None
         also = (*seed.also_milliseconds, seed.budget_milliseconds)
         seed = replace(seed, budget_milliseconds=budget.milliseconds, also_milliseconds=also, feasible=True)
-        seed = self._begins(seed, self._first if seed.genotype else self._epochs)
+        seed = begin_at(seed, self._epochs, self._first if seed.genotype else self._epochs)
         self._opens(seed)
         self._record(seed)
         return seed
@@ -338,7 +338,7 @@ class Proposals:
         """
         trial = self._search.trial(self._next_number(), candidate, solved.latency, solved.reason, budget)
         if trial.feasible:
-            trial = self._begins(trial, until)
+            trial = begin_at(trial, self._epochs, until)
         self._solver.keep(solved)
         self._record(trial)
         if number is not None:
@@ -349,13 +349,6 @@ class Proposals:
         self._over.add(trial.architecture.key)
         self._journal.ended(trial)
         return None
-
-    def _begins(self, trial: Trial, until: int) -> Trial:
-        """A candidate that is to be trained `until` an epoch first."""
-        if until >= self._epochs:
-            return trial
-        rung = Rung(epochs=until, number=trial.number, budget_milliseconds=trial.budget_milliseconds)
-        return replace(trial, rungs=(rung,))
 
     def _record(self, trial: Trial) -> None:
         self._trials[trial.architecture.key] = trial
