@@ -27,7 +27,9 @@ from nas.latency.protocol.anchor import Anchor
 from nas.latency.record import Latency
 from nas.report.agreement import Agreement
 from nas.report.going import Going
-from nas.report.summary import Effort, LatencySummary, Standing, Summary, TrialSummary, Winner
+from nas.report.standings import Effort, Standing, TrialSummary
+from nas.report.summary import Summary
+from nas.report.winners import LatencySummary, Winner
 from nas.runs.certificate import Certificate
 from nas.runs.labelling import Labelling, metadata, read_labelling
 from nas.runs.trained import ScoreCard, load_trained
