@@ -152,7 +152,7 @@ def test_the_command_begins_with_the_table_that_comes_with_the_package(nas: Call
     assert answer.code == 0, answer.err
     assert "from a latency table that comes with the package: 6.9% off on average" in answer.out
     assert "measuring" not in answer.out.partition("forecast")[0]
-    assert re.search(r"ndnet29-fcn32 +\d+\.\d\d +\d+\.\d\d +inside", answer.out)
+    assert re.search(r"ndnet45-ende +\d+\.\d\d +\d+\.\d\d +inside", answer.out)
 
 
 def test_a_timed_step_has_all_that_training_has() -> None:
