@@ -30,13 +30,16 @@ from nas.report.going import Going
 from nas.report.standings import Effort, Standing, TrialSummary
 from nas.report.summary import Summary
 from nas.report.winners import LatencySummary, Winner
+from nas.runs.beginning import Beginning
 from nas.runs.certificate import Certificate
 from nas.runs.labelling import Labelling, metadata, read_labelling
 from nas.runs.trained import ScoreCard, load_trained
 from nas.runs.trial import Epoch, Pretrained, Progress, Rung, Trial
+from nas.runs.unreached import AllUnreached, Unreached
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores, load_recipe
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nas.training.form import Form
 from nas.training.weights import load_weights, save_weights
 from space import Architecture, UserError, strict
 from space.channels import widths
@@ -94,6 +97,11 @@ KINDS: Mapping[str, Any] = {
     ),
     "recipe": load_recipe("erfnet"),
     "certificate": CERTIFICATE,
+    "form of a training": Form(device="cpu", precision="fp32", layout="channels_last"),
+    "where the first weights came from": Beginning(file="resnet18.pth", sha256="00" * 32),
+    "budgets that were given up": AllUnreached(
+        budgets=(Unreached(budget="1ms", reason="nothing is inside", searched=True, number=3, repeats=2),)
+    ),
     "trial": Trial(
         number=1,
         name="random 1",
