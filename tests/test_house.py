@@ -6,6 +6,7 @@ Types are checked by mypy, in `.ci/run` and before every commit: it takes a minu
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -97,10 +98,16 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in SOURCES}
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@functools.cache
 def imports_of(path: Path) -> set[str]:
     """Modules of ours that a file imports: at its top, inside functions, for type checkers."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -189,7 +196,7 @@ def unsafe_calls(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_nothing_that_is_read_can_run_code(path: Path) -> None:
-    assert list(unsafe_calls(ast.parse(path.read_text("utf-8")))) == []
+    assert list(unsafe_calls(tree_of(path))) == []
 
 
 @pytest.mark.parametrize(
