@@ -255,10 +255,9 @@ class TrialRunner(tune.Trainable):
         self._job = contextlib.ExitStack()
         self._broken: Cause | None = None
         self._trainer: Trainer | None = None
-        try:
-            self._begin(config)
-        except Exception as error:
-            self._broken = cause_of(error)
+        # Nothing is begun yet: Ray sets up processes for jobs that others have done by the time that these have loaded,
+        # and ends them without a word.
+        self._waiting: dict[str, Any] | None = config
 
     def _begin(self, config: dict[str, Any]) -> None:
         from nas.latency.machine import lane
@@ -309,6 +308,9 @@ class TrialRunner(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self._broken is None:
             try:
+                if self._waiting is not None:
+                    waiting, self._waiting = self._waiting, None
+                    self._begin(waiting)
                 return self._train()
             except Exception as error:
                 self._broken = cause_of(error)

@@ -1,0 +1,59 @@
+"""What Ray sets up and what it has trained are two things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from nas.data import DataSpec
+from nas.latency.record import Latency
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Trial
+from nas.search.tuning import TrialRunner
+from nas.storage.files import OWNER
+from nas.study import built_in_study
+from space.library import load
+from space.scale import scale_width
+
+
+def test_one_that_is_set_up_and_never_asked_to_train_touches_nothing(
+    invented: Callable[[float], Latency], tmp_path: Path
+) -> None:
+    """Ray sets up a process for a job that another one does meanwhile, and ends it: nobody would wait for it."""
+    small = built_in_study("10ms")
+    small = replace(
+        small,
+        data=DataSpec(size=(48, 64), train_images=4, validation_images=2),
+        recipe=replace(small.recipe, epochs=1, crop=None),
+    )
+    run = RunFolder.create(tmp_path / "run", small)
+    trial = Trial(
+        number=1,
+        name="narrow",
+        origin="random",
+        architecture=scale_width(load("ndnet45-fcn32"), 0.25),
+        latency=invented(5.0),
+        feasible=True,
+        budget_milliseconds=10.0,
+        parameters=1,
+        multiply_adds=1,
+    )
+    run.write_trial(trial)
+    folder = run.phase_path(trial, "search")
+    job = {
+        "run": str(run.root),
+        "trial": str(run.trial_path(trial).relative_to(run.root)),
+        "phase": "search",
+        "device": "cpu",
+        "threads": 1,
+    }
+    idle, busy = TrialRunner(config=dict(job)), TrialRunner(config=dict(job))
+    assert not folder.exists()
+    assert busy.train()["done"]
+    assert run.is_done(trial, "search")
+    assert not [*folder.glob(".*.tmp"), *folder.glob(OWNER)]
+    idle.stop()
+    assert busy.reset(dict(job))
+    again = busy.train()
+    assert (again["done"], again["epoch"], again["failed"]) == (True, 1, "")
