@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.export.formats import to_install
+from nas.host.home import some_home
 from space.errors import ExportError
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def missing() -> str | None:
 
 
 def write(graph: bytes, path: Path) -> None:
-    import openvino
+    with some_home():
+        import openvino
 
     try:
         openvino.save_model(openvino.Core().read_model(graph), path, compress_to_fp16=False)
@@ -34,7 +36,8 @@ def write(graph: bytes, path: Path) -> None:
 
 
 def open_file(path: Path) -> Call:
-    import openvino
+    with some_home():
+        import openvino
 
     try:
         core = openvino.Core()

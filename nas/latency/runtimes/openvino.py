@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nas.host.home import some_home
 from nas.latency.target import Target
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def available(target: Target) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    import openvino
+    with some_home():
+        import openvino
 
     from nas.export import graph
 
@@ -44,7 +46,8 @@ def settle(target: Target) -> None:
 
 
 def open_graph(graph: bytes, image: NDArray[np.float32], target: Target) -> Callable[[], NDArray[Any]]:
-    import openvino
+    with some_home():
+        import openvino
 
     core = openvino.Core()
     compiled = core.compile_model(
