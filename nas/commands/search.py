@@ -214,13 +214,13 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
 
 
 def _require_one(budgets: Sequence[str]) -> None:
-    """Raises: UserError when there are several budgets, where one is to be spread."""
+    """Raises: UserError when there are several budgets, where one is to be the largest of a frontier."""
     from space.errors import UserError
 
     if budgets:
         raise UserError(
-            f"--frontier: expected one budget to spread others below, got {', '.join(budgets)}; leave --frontier out, "
-            "or give one --budget"
+            f"--frontier: expected one budget, the largest of the frontier, got {', '.join(budgets)}; leave "
+            "--frontier out, or give one --budget"
         )
 
 
