@@ -98,7 +98,8 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
                 train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], report)
             prune_company(asked, timing, table)
         certificates = certify_each(asked, functools.partial(certifier_of, patience_seconds=patience))
-    gather_winners(run, asked.study)
+    if left := gather_winners(run, asked.study):
+        asked.console.step(f"note    {left}")
     _report(asked, certificates)
     return certificates
 

@@ -7,35 +7,12 @@ from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
-import pytest
-
-from nas.latency.budget import Budget
 from nas.report import Summary, summarize, write_report
 from nas.report.pareto import pareto
 from nas.report.sentences import efforts, headline
 from nas.report.terminal import frontier_table, leaderboard_table
 from nas.runs.folder import RunFolder
-from nas.runs.unreached import give_up
 from space import Architecture, strict
-
-
-@pytest.fixture
-def frontier(made: Any, architecture: Callable[[float], Architecture]) -> RunFolder:
-    """A finished run for three budgets, one of which nothing reaches."""
-    run: RunFolder = made.run
-    plan = replace(run.study().search, seeds=("ndnet29-fcn32",), random_trials=1, guided_trials=1, finalists=1)
-    run.write_study(replace(run.study(), budget="", budgets=("10ms", "5ms", "1ms"), search=plan))
-    give_up(run, Budget.parse("1ms"), "the narrowest networks take 2.00 ms", searched=False)
-    made.trial(1, "small seed", "seed", architecture(0.10), 4.8, (0.2, 0.3, 0.4), (0.4,) * 3, parent="x", budget=5.0)
-    made.trial(2, "large seed", "seed", architecture(0.15), 9.7, (0.2, 0.3, 0.5), (0.6,) * 3, parent="x")
-    made.trial(3, "random 1", "random", architecture(0.20), 4.6, (0.1, 0.2, 0.3), budget=5.0)
-    made.trial(4, "random 2", "random", architecture(0.25), 9.4, (0.1, 0.2, 0.45))
-    made.trial(5, "guided 1", "guided", architecture(0.30), 4.7, (0.1, 0.3, 0.35), (0.5,) * 3, budget=5.0)
-    made.trial(6, "guided 2", "guided", architecture(0.35), 9.5, (0.1, 0.3, 0.40))
-    made.trial(1, "slow", "company", architecture(0.40), 30.0)
-    made.winner(architecture(0.30), 4.75, 0.51, budget="5ms")
-    made.winner(architecture(0.15), 9.75, 0.61, budget="10ms")
-    return run
 
 
 def test_each_budget_has_its_winner_or_why_there_is_none(frontier: RunFolder) -> None:

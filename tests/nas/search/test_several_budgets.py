@@ -320,7 +320,8 @@ def test_each_budget_gets_a_winner_in_a_folder_of_its_own(
         }
         assert read_certificate(winner).budget == name
         assert load_trained(str(winner), None).architecture == architecture
-    with pytest.raises(UserError, match=r"got a folder with several winners; give one of .*/10ms, .*/5ms"):
+    shutil.copytree(asked.run.root / "winners" / "5ms", asked.run.root / "winners" / ".7ms.unfinished")
+    with pytest.raises(UserError, match=r"got a folder with several winners; give one of \S*/10ms, \S*/5ms$"):
         load_trained(str(asked.run.root), None)
 
 
@@ -329,6 +330,12 @@ def test_the_winner_of_the_one_budget_before_joins_the_others(asked: Search) -> 
     folder.mkdir()
     gather_winners(asked.run, asked.study)
     assert folder.is_dir(), "without a certificate it is none"
+    for damaged in (b"", b"\xff", b"architecture: half"):
+        (folder / "certificate.yaml").write_bytes(damaged)
+        told = gather_winners(asked.run, asked.study)
+        assert told.startswith("the winner of before is left where it is: ")
+        assert str(folder / "certificate.yaml") in told
+        assert (folder / "certificate.yaml").read_bytes() == damaged
     known = next((Path(space.__file__).parents[1] / "nas" / "runs" / "winners").glob("*/certificate.yaml")).parent
     certificate = replace(read_certificate(known), budget="10ms")
     write_text(folder / "certificate.yaml", strict.dump(replace(certificate, passed=certificate.verdict == "PASS")))
