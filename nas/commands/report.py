@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.runs.folder import RunFolder
 
     folder = RunFolder.open(Path(options.run_folder))
+    common.say(f"reading {folder.root}")
 
     from nas.latency.machine import lane
 

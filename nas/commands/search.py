@@ -81,6 +81,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     earlier = [RunFolder.open(Path(each)) for each in options.earlier]
     folder, study = _resumed(options) if options.resume else _new(options)
     with owned(folder.root):
+        common.say(f"searching within {study.asked}, run {folder.root}")
         from nas.search.engine import search  # seconds of loading, not for what is refused above
 
         before = _ask(folder, study, earlier, new=not options.resume)

@@ -80,8 +80,9 @@ def run(options: argparse.Namespace) -> None:
 
     architecture = load_architecture(options.architecture)
     recipe = _recipe(options)
-    device = common.device(options)
     out = Path(options.out or f"runs/train-{Path(options.architecture).stem}")
+    common.say(f"training {options.architecture} in {out}")
+    device = common.device(options)
     spec = common.data_spec(options.data, options.input)
     _require_room(architecture, spec.size, recipe, device)
     with output.folder(out):
@@ -132,12 +133,11 @@ def _held_data(out: Path, spec: DataSpec, *, resume: bool) -> Dataset:
 
     Raises: DataError for what cannot be trained on, UserError when they are others than the training was begun on.
     """
-    from nas.data import check, load
-    from nas.latency.machine import lane
+    from nas.data import load
     from nas.runs.data_seen import hold_to_data
 
     dataset = load(spec)
-    findings = check(dataset, guard=lane.training_step)
+    findings = common.looked_at(dataset)
     common.say_notes(findings)
     hold_to_data(out, findings.fingerprint, root=spec.root, begun=resume and (out / CHECKPOINT).is_file())
     return dataset
@@ -156,8 +156,6 @@ def _trainer(
 
     Raises: UserError when a checkpoint is of another training, or nothing of what it is to begin with fits.
     """
-    from functools import partial
-
     from nas.host.cores import usable_cores
     from nas.latency.machine import lane
     from nas.runs.beginning import kept_tensors
@@ -168,8 +166,7 @@ def _trainer(
     threads, guard, kept = usable_cores(), lane.training_step, (out / CHECKPOINT).is_file()
     if not options.resume:
         (out / FORM).unlink(missing_ok=True)  # of another one that was ended in its first epoch
-    said = partial(print, flush=True)
-    form = held_form(out, architecture, dataset, recipe, device=device, threads=threads, guard=guard, said=said)
+    form = held_form(out, architecture, dataset, recipe, device=device, threads=threads, guard=guard, said=common.say)
 
     def made() -> Trainer:
         init = None if recipe.init is None else kept_tensors(out)

@@ -109,7 +109,8 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     study = run.study()
     if study.target:
         parse_target(study.target)  # a misspelt runtime is told before data are read
-    dataset = load(study.data)
+    console, dataset = Console(run, study), load(study.data)
+    console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
     findings = check(dataset, guard=lane.training_step)
     hold_to_beginning(run.root, study.recipe.init, begun=True, trained=bool(run.trials()))
     hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
@@ -123,8 +124,8 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
             f"{study.target}; name the precision there instead, as in tensorrt:fp16@cuda:0"
         )
     workers = replace(workers_of(nodes, study.search.concurrent), joined=joined)
-    asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=Console(run, study))
-    asked.console.question(asked.target, findings)
+    asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=console)
+    console.question(asked.target, findings)
     if earlier := not_taken_over(run):
         for words in take_over(run, study, findings.fingerprint, earlier):
             asked.console.step(words)
