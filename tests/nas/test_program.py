@@ -309,7 +309,7 @@ FIRST_WORDS = {
     "measure --calibrate --target null@cpu:1": "550 random networks on null@cpu:1 at 180x240, batch 1",
     "train erfnet --out trained": "training erfnet in trained",
     "evaluate erfnet --weights w.safetensors --data folder:data": "evaluating erfnet",
-    "predict erfnet --weights w.safetensors a.png b.png": "segmenting 2 images with erfnet",
+    "predict erfnet --weights w.safetensors a.png b.png": "segmenting with erfnet",
     "show erfnet --latency --target null@cpu:1": "timing the layers of erfnet in PyTorch, then all of it on null@cpu:1",
     "export erfnet --weights w.safetensors": "exporting erfnet to model.onnx",
     "report run": "reading run",
