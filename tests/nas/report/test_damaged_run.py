@@ -9,13 +9,20 @@ from pathlib import Path
 
 import pytest
 
+import space
+from nas.data.fingerprint import Fingerprint
 from nas.latency.budget import Budget
+from nas.latency.estimates.table import LatencyTable
 from nas.report import summarize
 from nas.report.page import write_report
-from nas.runs.folder import RunFolder
+from nas.runs.beginning import Beginning, beginning
+from nas.runs.data_seen import DataSeen, data_seen
+from nas.runs.earlier import Earlier, EarlierTrial, read_earlier
+from nas.runs.folder import Order, RunFolder, Sources
+from nas.runs.table import BegunWith, hold_to_table
 from nas.runs.trained import load_trained
 from nas.runs.unreached import ask_again, reachable, unreached
-from space import UserError
+from space import UserError, strict
 
 Damage = Callable[[bytes], bytes | None]
 DAMAGES: Mapping[str, Damage] = {
@@ -42,6 +49,59 @@ def refused(read: Callable[[], object]) -> str:
         read()
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+OF_RUN: Mapping[str, tuple[object, Callable[[RunFolder], object]]] = {
+    "order.yaml": (Order(ahead=2), lambda run: run.hold_to_order(Order(ahead=2))),
+    "sources.yaml": (Sources(runs=("/runs/one", "/runs/two")), RunFolder.sources),
+    "earlier.yaml": (
+        Earlier(trials=(EarlierTrial(run="one", architecture=space.load("ndnet29-fcn32"), miou=0.4),)),
+        read_earlier,
+    ),
+    "table.yaml": (
+        BegunWith(
+            table=LatencyTable(
+                target="torch@cpu:1",
+                height=64,
+                width=96,
+                milliseconds={"add count": 0.01},
+                unit_milliseconds={},
+                networks=150,
+                seconds=3.0,
+                error=0.08,
+                environment={},
+            )
+        ),
+        lambda run: hold_to_table(run, lambda: None),
+    ),
+    "data.yaml": (
+        DataSeen(
+            fingerprint=Fingerprint(
+                classes=("ground", "sky"),
+                train_images="0",
+                train_labels="1",
+                validation_images="2",
+                validation_labels="3",
+            )
+        ),
+        lambda run: data_seen(run.root),
+    ),
+    "init.yaml": (Beginning(file="resnet18.pth", sha256="00" * 32), lambda run: beginning(run.root)),
+}
+"""What else a run keeps of its beginning, and what reads it."""
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DAMAGES if kind != "missing"])
+@pytest.mark.parametrize("name", OF_RUN)
+def test_what_a_run_keeps_of_its_beginning_is_named_where_it_is_damaged(
+    frontier: RunFolder, name: str, kind: str
+) -> None:
+    value, read = OF_RUN[name]
+    file = frontier.root / name
+    file.write_text(strict.dump(value), "utf-8")
+    read(frontier)
+    damage(file, kind)
+    assert str(file) in refused(lambda: read(frontier))
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
