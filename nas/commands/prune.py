@@ -9,10 +9,11 @@ from nas.commands import common, output
 from pruning import importances
 
 if TYPE_CHECKING:
+    from functools import partial
     from pathlib import Path
 
     from nas.data import Dataset
-    from nas.latency import MeterOf
+    from nas.latency import Meter
     from nas.latency.budget import Budget, Verdict
     from nas.latency.record import Latency
     from nas.prune.plan import PruningPlan
@@ -104,7 +105,7 @@ def _pruned(
     recipe: Recipe,
     *,
     within: float,
-    meter_of: MeterOf,
+    meter_of: partial[Meter],
 ) -> tuple[Network, Pruned]:
     """The whole network, and what was left of it and written to `out`."""
     from functools import partial
