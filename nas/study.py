@@ -84,7 +84,7 @@ class Study:
     budgets: tuple[str, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
     """In its place: several, each of which gets a winner of its own; the search shares its effort among them."""
     frontier: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether to spread `budgets` up to `budget`, from what the fastest network takes, as the search begins."""
+    """Whether `budgets` are chosen as the search begins, from what the fastest network takes up to `budget`."""
     recipe: Recipe
     """By which candidates are trained."""
     target: str = ""
@@ -143,7 +143,9 @@ class Study:
         if not (self.budget or self.budgets):
             raise UserError("expected a budget, got none; add budget: 10ms, or budgets: [10ms, 20ms]")
         if self.frontier and self.budgets:
-            raise UserError("frontier: expected one budget to spread others below, got budgets; leave frontier out")
+            raise UserError(
+                "frontier: expected one budget, the largest of the frontier, got budgets; leave frontier out"
+            )
         Budgets.parse(self.budgets or (self.budget,))
 
     def _check_precisions(self) -> None:

@@ -85,10 +85,20 @@ def _shallow(name: str) -> Architecture:
 
 @pytest.fixture(scope="session")
 def record() -> ModuleType:
-    """What is recorded of results that must not change, and how: `tests/unchanged/record.py`."""
-    specification = importlib.util.spec_from_file_location(
-        "unchanged_record", Path(__file__).parent / "unchanged" / "record.py"
-    )
+    """What is recorded of results that must not change, and how."""
+    return _module_in("unchanged/record.py")
+
+
+@pytest.fixture(scope="session")
+def others() -> ModuleType:
+    """Networks of others in plain PyTorch, with the names of their files."""
+    return _module_in("nas/training/networks_of_others.py")
+
+
+def _module_in(file: str) -> ModuleType:
+    """A module beside tests, which are not packages."""
+    path = Path(__file__).parent / file
+    specification = importlib.util.spec_from_file_location(f"tests_{path.stem}", path)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)

@@ -8,7 +8,9 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nas.data import Dataset, DataSpec, Findings
+    from collections.abc import Sequence
+
+    from nas.data import Dataset, DataSpec, Findings, SplitName
     from nas.latency.target import Target
     from nas.runs.labelling import Labelling
     from nas.runs.trained import Trained
@@ -212,10 +214,28 @@ def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False
     return dataset
 
 
+def say(words: str) -> None:
+    """Print what is done now, at once: what follows may take minutes, and PyTorch alone takes seconds to load."""
+    print(words, flush=True)
+
+
+def looked_at(dataset: Dataset, splits: Sequence[SplitName] = ("train", "validation")) -> Findings:
+    """What a data set holds. That it is looked at is said first: all files may have to be decoded for it.
+
+    Raises: DataError for what cannot be worked on.
+    """
+    from nas.data import check
+    from nas.latency.machine import lane
+
+    counts = " and ".join(f"{len(dataset.split(name))} {'training' if name == 'train' else name}" for name in splits)
+    say(f"looking at {counts} images of {dataset.name}")
+    return check(dataset, splits, lane.training_step)
+
+
 def say_notes(findings: Findings) -> None:
     """Print what is odd about a data set."""
     for note in findings.notes:
-        print(f"note: {note}", flush=True)
+        say(f"note: {note}")
 
 
 def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:

@@ -33,8 +33,7 @@ def run(options: argparse.Namespace) -> None:
     from dataclasses import replace
     from pathlib import Path
 
-    from nas.data import check, load, read_image
-    from nas.latency.machine import lane
+    from nas.data import load, read_image
     from nas.study import load_study
     from nas.terminal import data_table
 
@@ -48,4 +47,4 @@ def run(options: argparse.Namespace) -> None:
         height, width, _ = read_image(dataset.train.images[0], None).shape
         dataset = replace(dataset, size=(height, width))
     anew = replace(dataset, cache_gigabytes=0)  # what is there now, not what was once found
-    print(data_table(check(anew, guard=lane.training_step)))
+    print(data_table(common.looked_at(anew)))

@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from space.errors import UserError
 
@@ -20,6 +20,7 @@ examples:
   nas doctor"""
 LIBRARIES = ("ray", "optuna", "torch-pruning", "onnx", "onnxscript", "numpy", "safetensors", "matplotlib")
 MISSING = "missing"
+WIDTH = 22  # of most names: what takes long to find out is not waited for
 DALI = {"12": ("dali-cu12", "nvidia-dali-cuda120"), "13": ("dali-cu13", "nvidia-dali-cuda130")}
 
 
@@ -30,25 +31,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print what is here, one line each. Something missing is an answer, not an error."""
+    for name, text in _facts():
+        print(f"{name:{WIDTH}}  {text}".rstrip(), flush=True)
+
+
+def _facts() -> Iterator[tuple[str, str]]:
+    """One after the other, as they are found out."""
     from nas.host.cores import usable_cores
     from nas.latency.machine.device import cpu_model
 
-    lines = [
-        ("python", f"{platform.python_version()} ({sys.executable})"),
-        ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
-        ("cores", f"{usable_cores()} for this process, {os.cpu_count()} in all; {cpu_model()}"),
-        ("memory", _memory()),
-        *_torch(),
-        ("dali", _dali()),
-        *((name, _library(name)) for name in LIBRARIES),
-        *_runtimes(),
-        *_formats(),
-        ("video", _answer(_video)),
-        ("cache", _answer(_cache)),
-    ]
-    width = max(len(name) for name, _ in lines)
-    for name, text in lines:
-        print(f"{name:{width}}  {text}".rstrip())
+    yield "python", f"{platform.python_version()} ({sys.executable})"
+    yield "system", f"{platform.system()} {platform.release()} {platform.machine()}"
+    yield "cores", f"{usable_cores()} for this process, {os.cpu_count()} in all; {cpu_model()}"
+    yield "memory", _memory()
+    yield from _torch()
+    yield "dali", _dali()
+    yield from ((name, _library(name)) for name in LIBRARIES)
+    yield from _runtimes()
+    yield from _formats()
+    yield "video", _answer(_video)
+    yield "cache", _answer(_cache)
 
 
 def dali_advice(cuda: str | None, installed: frozenset[str]) -> str:

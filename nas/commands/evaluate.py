@@ -59,20 +59,19 @@ def run(options: argparse.Namespace) -> None:
 
     Raises: UserError or DataError for weights, data, splits and devices that do not fit.
     """
-    from nas.data import check
     from nas.host.memory import require_inference
-    from nas.latency.machine import lane
     from nas.runs.data_seen import data_seen
     from nas.runs.trained import load_trained
     from nas.terminal import class_table
 
     _check(options)
+    common.say(f"evaluating {options.architecture}")
     split = SPLITS[options.split]
     trained = load_trained(options.architecture, options.weights)
     dataset = common.data_of(options, trained, test=split == "test")
     view = _view(options, dataset.size)
     network = trained.network(dataset.num_classes)  # weights that do not fit are told before anything else
-    findings = check(dataset, (split,), lane.training_step)
+    findings = common.looked_at(dataset, (split,))
     common.say_notes(findings)
     seen = data_seen(trained.weights.parent)
     if seen is not None and split != "test" and (change := seen.fingerprint.difference(findings.fingerprint, (split,))):

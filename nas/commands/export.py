@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
     out = Path(options.out or f"model{suffix}")
     files = formats.files_of(form, out)
     output.require_own_files(files, suffix)
+    common.say(f"exporting {options.architecture} to {out}")
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
 

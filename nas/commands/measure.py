@@ -84,11 +84,19 @@ def run(options: argparse.Namespace) -> Verdict | None:
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(output.folder(options.out)) if options.out else None
         target = common.target(options)  # last, for it may have to be found by timing
-        meter = stack.enter_context(Meter(target, size, classes, patience_seconds=common.patience(options)))
+        meter = Meter(target, size, classes, patience_seconds=common.patience(options))
+        what = _words(networks, "random network") if options.calibrate else _words(len(architectures), "network")
+        told = "" if options.calibrate else f", {classes} classes"
+        common.say(f"{what} on {target} at {size[0]}x{size[1]}, batch 1{told}")  # the process takes seconds to start
+        stack.enter_context(meter)
         if options.calibrate:
             _calibrate(meter, networks, out)
             return None
         return _leaderboard(meter, architectures, within, out, budget)
+
+
+def _words(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _calibrate(meter: Meter, networks: int, out: Path | None) -> None:
@@ -96,7 +104,6 @@ def _calibrate(meter: Meter, networks: int, out: Path | None) -> None:
     from nas.report.calibration import ESTIMATES, comparison, write_calibration
     from nas.report.calibration import PICTURE as SCATTER
 
-    print(f"{networks} random networks on {meter.target} at {meter.size[0]}x{meter.size[1]}, batch 1", flush=True)
     calibration.measure_networks(meter, networks, common.progress)
     found = calibration.calibrate(meter)
     print(f"\nfitted to {found.table.networks} networks; judged on {len(found.left_out)} that were left out of a fit\n")
@@ -117,9 +124,6 @@ def _leaderboard(
     from nas.report.leaderboard import BLOCKS, PICTURE, TABLE, write_leaderboard
     from nas.runs.trained import deployed_graph
 
-    (height, width), classes = meter.size, meter.num_classes
-    number = f"{len(architectures)} networks" if len(architectures) > 1 else "1 network"
-    print(f"{number} on {meter.target} at {height}x{width}, batch 1, {classes} classes", flush=True)
     graphs = {name: graph for name in architectures if (graph := deployed_graph(name, meter.target)) is not None}
     together = [architecture for name, architecture in architectures.items() if name not in graphs]
     in_turns = iter(meter.measure_together(together, within=within) if together else ())
@@ -127,7 +131,7 @@ def _leaderboard(
         meter.measure_graph(graphs[name], within=within) if name in graphs else next(in_turns) for name in architectures
     ]
     latencies = _sorted(dict(zip(architectures, measured, strict=True)))
-    print(f"\n{_table(latencies, architectures, meter.size, classes, budget)}\n")
+    print(f"\n{_table(latencies, architectures, meter.size, meter.num_classes, budget)}\n")
     some = next(iter(latencies.values()))
     print(f"timed: {some.scope}")
     for name, latency in latencies.items():
@@ -136,7 +140,7 @@ def _leaderboard(
     if out:
         write_leaderboard(out, latencies)
         print(f"{out}: {TABLE} {BLOCKS} {PICTURE}")
-    return None if budget is None else judged(latencies, budget, classes)
+    return None if budget is None else judged(latencies, budget, meter.num_classes)
 
 
 def judged(latencies: Mapping[str, Latency], budget: Budget, num_classes: int) -> Verdict:

@@ -83,6 +83,7 @@ def _see_images(options: argparse.Namespace) -> None:
     from nas.runs.trained import load_trained
     from space.errors import UserError
 
+    common.say(f"segmenting with {options.architecture}")
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
     device = common.device(options)

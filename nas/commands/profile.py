@@ -54,11 +54,8 @@ def run(options: argparse.Namespace) -> None:
     """
     from functools import partial
 
-    from nas.data import load
-    from nas.latency import Meter, default_target, parse_target
+    from nas.latency import default_target, parse_target
     from nas.latency.estimates import calibration
-    from nas.search.limits import limits_of
-    from nas.search.reachability import explore
     from space.errors import UserError
 
     if options.samples < 1:
@@ -67,15 +64,21 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {options.networks}")
     patience_seconds = common.patience(options)
     study = _study(options)
-    budget = study.asked.largest
+    (height, width), budget = study.data.size, study.asked.largest
+    common.say(f"is {budget} reachable at {height}x{width}?")
     target = parse_target(study.target) if study.target else default_target()
+
+    from nas.data import load  # with what takes seconds to load, not for what is refused above
+    from nas.latency import Meter
+    from nas.search.limits import limits_of
+    from nas.search.reachability import explore
+
     dataset = load(study.data)
-    print(
-        f"{budget} on {target} at {study.data.size[0]}x{study.data.size[1]}, {dataset.num_classes} classes", flush=True
-    )
+    common.say(f"{budget} on {target} at {height}x{width}, {dataset.num_classes} classes")
     with Meter(target, study.data.size, dataset.num_classes, patience_seconds=patience_seconds) as meter:
         table = _table(meter, options.networks)
     allows = limits_of(study, dataset.num_classes)
+    common.say(f"estimating {options.samples} random draws and every published network, narrow and wide")
     estimate = partial(table.estimate, num_classes=dataset.num_classes)
     reachability = explore(study, estimate, samples=options.samples, seed=options.seed, allows=allows)
     print(f"\n{_published_table(reachability)}\n")
@@ -102,6 +105,7 @@ def _table(meter: Meter, networks: int | None) -> LatencyTable:
     table = calibration.kept_table(meter)
     if table is None and networks is None and shipped_table(meter.target, meter.size, 1.0) is not None:
         small, within = space.load(SMALL), calibration.SAMPLES_WITHIN
+        common.say(f"timing {SMALL}, to learn what this device takes")
         reference = meter.measure(small, within=within).reference_milliseconds
         begun = monotonic()
         meter.measure(small, within=within)  # without what is prepared once

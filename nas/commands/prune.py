@@ -9,14 +9,18 @@ from nas.commands import common, output
 from pruning import importances
 
 if TYPE_CHECKING:
+    from functools import partial
     from pathlib import Path
 
     from nas.data import Dataset
-    from nas.latency.budget import Verdict
+    from nas.latency import Meter
+    from nas.latency.budget import Budget, Verdict
     from nas.latency.record import Latency
+    from nas.prune.plan import PruningPlan
     from nas.prune.pruner import Pruned
     from nas.runs.labelling import Labelling
     from nas.runs.winner import Certification
+    from nas.training import Recipe
     from space.network import Network
 
 DEFAULT_EPOCHS = 10
@@ -78,49 +82,67 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from functools import partial
     from pathlib import Path
 
-    from nas.data import check
-    from nas.host.memory import require_inference
     from nas.latency import Meter
     from nas.latency.budget import Budget
-    from nas.latency.estimates.calibration import kept_table
-    from nas.latency.machine import lane
-    from nas.prune.judge import Judge
     from nas.prune.plan import PruningPlan
+    from nas.training import load_recipe
+
+    budget, within, out = Budget.parse(options.budget), common.within(options), Path(options.out)
+    meter_of = partial(Meter, patience_seconds=common.patience(options))
+    plan = PruningPlan(epochs=_epochs(options), steps=options.steps, importance=options.importance, depth=options.depth)
+    recipe = load_recipe(options.recipe)
+    with output.owned_folder(out):
+        common.say(f"pruning {options.architecture} to {budget}")
+        network, pruned = _pruned(options, out, budget, plan, recipe, within=within, meter_of=meter_of)
+        return _tell(out, network, pruned)
+
+
+def _pruned(
+    options: argparse.Namespace,
+    out: Path,
+    budget: Budget,
+    plan: PruningPlan,
+    recipe: Recipe,
+    *,
+    within: float,
+    meter_of: partial[Meter],
+) -> tuple[Network, Pruned]:
+    """The whole network, and what was left of it and written to `out`."""
+    from functools import partial
+
+    from nas.host.memory import require_inference
+    from nas.latency.estimates.calibration import kept_table
+    from nas.prune.judge import Judge
     from nas.prune.pruner import Pruner
     from nas.prune.tuning import FineTuning
     from nas.quantization.shipping import require_data_for
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification
-    from nas.training import load_recipe
 
-    budget, within = Budget.parse(options.budget), common.within(options)
-    meter_of = partial(Meter, patience_seconds=common.patience(options))
-    plan = PruningPlan(epochs=_epochs(options), steps=options.steps, importance=options.importance, depth=options.depth)
-    recipe = load_recipe(options.recipe)
-    out = Path(options.out)
-    with output.owned_folder(out):
-        trained = load_trained(options.architecture, options.weights)
-        labelling = common.labelling_of(options, trained)
-        dataset = common.data_of(options, trained) if options.data else None
-        if dataset is not None:
-            common.say_notes(check(dataset, guard=lane.training_step))
-            if recipe.probe:
-                _say(
-                    "note: `probe` is for nas train and nas search; here the usual precision and memory layout are used"
-                )
-        num_classes = len(labelling.classes)
-        target, device = common.target(options), common.device(options)
-        require_data_for(target, dataset)
-        require_inference(trained.architecture, labelling.size, num_classes, device=device)
-        tuning = None if dataset is None else FineTuning(dataset=dataset, recipe=recipe, device=device)
-        certification = Certification(target=target, budget=budget, device=device, within=within, meter_of=meter_of)
-        certify = partial(_certified, out, labelling, dataset, certification)
-        network = trained.network(num_classes)
-        with meter_of(target, labelling.size, num_classes) as meter:
-            judge = Judge(meter, labelling.size, num_classes, table=kept_table(meter), within=within)
-            pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=_say)
-            pruned = pruner.finish(pruner.prune(network), network, certify)
-        return _tell(out, network, pruned)
+    trained = load_trained(options.architecture, options.weights)
+    labelling = common.labelling_of(options, trained)
+    dataset = common.data_of(options, trained) if options.data else None
+    if dataset is not None:
+        common.say_notes(common.looked_at(dataset))
+        if recipe.probe:
+            common.say(
+                "note: `probe` is for nas train and nas search; here the usual precision and memory layout are used"
+            )
+    num_classes = len(labelling.classes)
+    target, device = common.target(options), common.device(options)
+    require_data_for(target, dataset)
+    require_inference(trained.architecture, labelling.size, num_classes, device=device)
+    tuning = None if dataset is None else FineTuning(dataset=dataset, recipe=recipe, device=device)
+    certification = Certification(target=target, budget=budget, device=device, within=within, meter_of=meter_of)
+    certify = partial(_certified, out, labelling, dataset, certification)
+    network = trained.network(num_classes)
+    height, width = labelling.size
+    common.say(f"timing on {target} at {height}x{width}")
+    with meter_of(target, labelling.size, num_classes) as meter:
+        judge = Judge(meter, labelling.size, num_classes, table=kept_table(meter), within=within)
+        pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=common.say)
+        pruned = pruner.finish(pruner.prune(network), network, certify)
+    return network, pruned
 
 
 def _certified(
@@ -173,7 +195,3 @@ def _epochs(options: argparse.Namespace) -> int:
     if epochs < 0 or (epochs and not options.data):
         raise UserError(f"--epochs: expected 0, or more together with --data to train on; got {epochs}")
     return epochs
-
-
-def _say(words: str) -> None:
-    print(words, flush=True)

@@ -66,18 +66,19 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from functools import partial
     from pathlib import Path
 
-    from nas.data import check
-    from nas.host.memory import require_inference
-    from nas.latency import Meter
     from nas.latency.budget import Budget
-    from nas.latency.machine import lane
+
+    budget = None if options.budget is None else Budget.parse(options.budget)
+    common.say(f"quantizing {options.architecture}")
+
+    from nas.host.memory import require_inference  # with PyTorch
+    from nas.latency import Meter
     from nas.quantization.quantizer import QuantizationPlan, Quantizer
     from nas.quantization.verdicts import certified
     from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification, Finished, write_winner
 
-    budget = None if options.budget is None else Budget.parse(options.budget)
     within, out = common.within(options), Path(options.out)
     plan = QuantizationPlan(
         targets=_targets(options), points=_points(options.points), images=_images(options.images), within=within
@@ -86,10 +87,11 @@ def run(options: argparse.Namespace) -> Verdict | None:
     with output.owned_folder(out):
         trained = load_trained(options.architecture, options.weights)
         dataset = common.data_of(options, trained)
-        common.say_notes(check(dataset, guard=lane.training_step))
+        common.say_notes(common.looked_at(dataset))
         require_inference(trained.architecture, dataset.size, dataset.num_classes)
         network = trained.network(dataset.num_classes)
-        loss, outcomes = Quantizer(network, dataset, plan, meter_of, _say).outcomes()
+        common.say(f"scoring {len(dataset.validation)} validation images in float32 and as each target runs it")
+        loss, outcomes = Quantizer(network, dataset, plan, meter_of, common.say).outcomes()
 
         def certify(outcomes: Sequence[Outcome], chosen: Outcome, require: Callable[[Latency], None]) -> Certificate:
             return write_winner(
@@ -106,7 +108,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
                 ),
             )
 
-        outcomes, chosen, certificate = certified(outcomes, loss, certify, _say)
+        outcomes, chosen, certificate = certified(outcomes, loss, certify, common.say)
     print(f"\n{_table(outcomes, chosen, loss)}\n")
     against = "" if budget is None else f" against {budget}"
     print(f"kept: {chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")
@@ -197,7 +199,3 @@ def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> Deplo
             for outcome in outcomes
         ),
     )
-
-
-def _say(words: str) -> None:
-    print(words, flush=True)

@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.runs.folder import RunFolder
 
     folder = RunFolder.open(Path(options.run_folder))
+    common.say(f"reading {folder.root}")
 
     from nas.latency.machine import lane
 
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
         from nas.report.going import going_words
         from nas.report.page import FIGURES, write_summary
         from nas.report.sentences import efforts, headline
-        from nas.report.terminal import front_table, leaderboard_table
+        from nas.report.terminal import frontier_table, leaderboard_table
 
         summary = summarize(folder)
         page = write_summary(folder, summary)
@@ -49,5 +50,5 @@ def run(options: argparse.Namespace) -> None:
         for words in efforts(summary):
             print(words)
     if summary.answers:
-        print(f"\n{front_table(summary)}")
+        print(f"\n{frontier_table(summary)}")
     print(f"\n{page} (figures as data: {FIGURES} beside it)")

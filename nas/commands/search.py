@@ -81,6 +81,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     earlier = [RunFolder.open(Path(each)) for each in options.earlier]
     folder, study = _resumed(options) if options.resume else _new(options)
     with owned(folder.root):
+        common.say(f"searching within {study.asked}, run {folder.root}")
         from nas.search.engine import search  # seconds of loading, not for what is refused above
 
         before = _ask(folder, study, earlier, new=not options.resume)
@@ -214,13 +215,13 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
 
 
 def _require_one(budgets: Sequence[str]) -> None:
-    """Raises: UserError when there are several budgets, where one is to be spread."""
+    """Raises: UserError when there are several budgets, where one is to be the largest of a frontier."""
     from space.errors import UserError
 
     if budgets:
         raise UserError(
-            f"--frontier: expected one budget to spread others below, got {', '.join(budgets)}; leave --frontier out, "
-            "or give one --budget"
+            f"--frontier: expected one budget, the largest of the frontier, got {', '.join(budgets)}; leave "
+            "--frontier out, or give one --budget"
         )
 
 

@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("--target and --within: nothing is measured without --latency; add it, or leave them out")
     within = common.within(options)
     target = common.target(options) if options.latency else None
+    if target is not None:
+        common.say(f"timing the layers of {options.architecture} in PyTorch, then all of it on {target}")
     found = layers(architecture, size, classes)
     times = None if target is None else _times(architecture, size, classes, target)
     print(_table(found, times, every=options.all))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from nas.commands import common, output
@@ -12,9 +13,9 @@ from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from nas.data import Dataset, DataSpec
     from nas.terminal import Progress
     from nas.training.pretrained import Started
     from nas.training.recipe import Recipe
@@ -73,38 +74,102 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train, or go on training, and write architecture, weights and scores."""
-    from contextlib import nullcontext
-    from dataclasses import replace
-    from functools import partial
     from pathlib import Path
 
-    from nas.data import check, load
-    from nas.host.cores import usable_cores
-    from nas.latency.machine import lane
-    from nas.runs.beginning import hold_to_beginning, kept_tensors
-    from nas.runs.data_seen import hold_to_data
     from nas.runs.trained import load_architecture
-    from space import UserError
 
     architecture = load_architecture(options.architecture)
     recipe = _recipe(options)
-    device = common.device(options)
     out = Path(options.out or f"runs/train-{Path(options.architecture).stem}")
+    common.say(f"training {options.architecture} in {out}")
+    device = common.device(options)
     spec = common.data_spec(options.data, options.input)
     _require_room(architecture, spec.size, recipe, device)
     with output.folder(out):
         pass  # what cannot be made is refused before PyTorch is loaded
 
-    from nas.runs.epochs import FORM, go_on, held_form
     from nas.runs.events import event_files
     from nas.storage.ownership import owned
     from nas.terminal import Progress
+
+    with owned(out):  # what is in the folder is looked at by one process only
+        _require_folder(out, resume=options.resume)
+        recipe = _held_recipe(out, recipe, resume=options.resume)
+        dataset = _held_data(out, spec, resume=options.resume)
+        progress = Progress()
+        trainer = _trainer(options, out, architecture, dataset, recipe, device, progress)
+        _introduce(trainer, options)
+        with event_files(out, trainer.epoch) if options.tensorboard else nullcontext(_untold) as tell:
+            _train(trainer, out, progress, tell)
+        _finish(trainer, out)
+
+
+def _require_folder(out: Path, *, resume: bool) -> None:
+    """Raises: UserError for a folder that holds something else than a training that goes on."""
+    from space import UserError
+
+    if not resume and ((out / CHECKPOINT).is_file() or (out / WEIGHTS).exists()):
+        raise UserError(f"--out: {out} holds a training already; go on with --resume, or give another --out")
+    for name in OTHERS:
+        if (out / name).is_file():  # what says what a folder is would say something else beside a training
+            raise UserError(f"--out: expected a folder for a training, got {out} with its {name}; give another")
+
+
+def _held_recipe(out: Path, recipe: Recipe, *, resume: bool) -> Recipe:
+    """The recipe with the weights that are kept in the folder of the training to begin with, if any.
+
+    Raises: UserError when they cannot be read, or are others than it was begun with.
+    """
+    from dataclasses import replace
+
+    from nas.runs.beginning import hold_to_beginning
+
+    beginning = hold_to_beginning(out, recipe.init, begun=resume, trained=(out / CHECKPOINT).is_file())
+    return replace(recipe, init=None if beginning is None else str(beginning))
+
+
+def _held_data(out: Path, spec: DataSpec, *, resume: bool) -> Dataset:
+    """The data, which were looked at; what is odd about them is printed.
+
+    Raises: DataError for what cannot be trained on, UserError when they are others than the training was begun on.
+    """
+    from nas.data import load
+    from nas.runs.data_seen import hold_to_data
+
+    dataset = load(spec)
+    findings = common.looked_at(dataset)
+    common.say_notes(findings)
+    hold_to_data(out, findings.fingerprint, root=spec.root, begun=resume and (out / CHECKPOINT).is_file())
+    return dataset
+
+
+def _trainer(
+    options: argparse.Namespace,
+    out: Path,
+    architecture: Architecture,
+    dataset: Dataset,
+    recipe: Recipe,
+    device: str,
+    progress: Progress,
+) -> Trainer:
+    """The trainer, after the last epoch that is finished in the folder.
+
+    Raises: UserError when a checkpoint is of another training, or nothing of what it is to begin with fits.
+    """
+    from nas.host.cores import usable_cores
+    from nas.latency.machine import lane
+    from nas.runs.beginning import kept_tensors
+    from nas.runs.epochs import FORM, go_on, held_form
     from nas.training.trainer import Trainer
+    from space import UserError
 
-    threads, progress = usable_cores(), Progress()
+    threads, guard, kept = usable_cores(), lane.training_step, (out / CHECKPOINT).is_file()
+    if not options.resume:
+        (out / FORM).unlink(missing_ok=True)  # of another one that was ended in its first epoch
+    form = held_form(out, architecture, dataset, recipe, device=device, threads=threads, guard=guard, said=common.say)
 
-    def trainer_of() -> Trainer:
-        init = None if beginning is None else kept_tensors(out)
+    def made() -> Trainer:
+        init = None if recipe.init is None else kept_tensors(out)
         trainer = Trainer(
             architecture,
             dataset,
@@ -113,7 +178,7 @@ def run(options: argparse.Namespace) -> None:
             threads=threads,
             init=init,
             form=form,
-            guard=lane.training_step,
+            guard=guard,
             count=progress.count,
         )
         if trainer.started is not None and not trainer.started.layers:
@@ -123,41 +188,10 @@ def run(options: argparse.Namespace) -> None:
             )
         return trainer
 
-    with owned(out):  # what is in the folder is looked at by one process only
-        kept = (out / CHECKPOINT).is_file()
-        if not options.resume and (kept or (out / WEIGHTS).exists()):
-            raise UserError(f"--out: {out} holds a training already; go on with --resume, or give another --out")
-        for name in OTHERS:
-            if (out / name).is_file():  # what says what a folder is would say something else beside a training
-                raise UserError(f"--out: expected a folder for a training, got {out} with its {name}; give another")
-        beginning = hold_to_beginning(out, recipe.init, begun=options.resume, trained=kept)
-        recipe = replace(recipe, init=None if beginning is None else str(beginning))
-        dataset = load(spec)
-        findings = check(dataset, guard=lane.training_step)
-        common.say_notes(findings)
-        hold_to_data(out, findings.fingerprint, root=spec.root, begun=options.resume and kept)
-        if not options.resume:
-            (out / FORM).unlink(missing_ok=True)  # of another one that was ended in its first epoch
-        form = held_form(
-            out,
-            architecture,
-            dataset,
-            recipe,
-            device=device,
-            threads=threads,
-            guard=lane.training_step,
-            said=partial(print, flush=True),
-        )
-        trainer = go_on(trainer_of, out)
-        if kept and not trainer.epoch:
-            print(f"{out / CHECKPOINT} is damaged: the training begins anew")
-        _introduce(trainer, options)
-        events: AbstractContextManager[Tell] = nullcontext(_untold)
-        if options.tensorboard:
-            events = event_files(out, trainer.epoch)
-        with events as tell:
-            _train(trainer, out, progress, tell)
-        _finish(trainer, out)
+    trainer = go_on(made, out)
+    if kept and not trainer.epoch:
+        print(f"{out / CHECKPOINT} is damaged: the training begins anew")
+    return trainer
 
 
 def _require_room(architecture: Architecture, size: tuple[int, int], recipe: Recipe, device: str) -> None:

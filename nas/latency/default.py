@@ -58,6 +58,9 @@ class DefaultTarget:
     target: str
     reason: str
 
+    def __post_init__(self) -> None:
+        Target.parse(self.target)
+
 
 def default_target() -> Target:
     """The fastest deployment runtime that is ready on this machine. May have to time it first."""
@@ -81,7 +84,8 @@ def known() -> DefaultTarget | None:
     if not ready:
         return DefaultTarget(target=LAST_RESORT, reason="no deployment runtime is ready")
     if len(ready) > 1:
-        return _kept(_file(ready))
+        kept = _kept(_file(ready))
+        return kept if kept is not None and kept.target in map(str, ready) else None
     texts = next(texts for texts in DEPLOYMENT if str(ready[0]) in texts)
     others = [f"{text} is not ready ({_missing(Target.parse(text))})" for text in texts if text != str(ready[0])]
     return DefaultTarget(target=str(ready[0]), reason=f"the only one ready for this device; {', '.join(others)}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nas.latency.budget import Budget, unsettled
 from nas.latency.machine import lane
 from nas.latency.record import Latency
-from nas.prune.judge import Judge
+from nas.prune.judge import TAUGHT, Judge
 from nas.prune.plan import PruningPlan
 from nas.prune.recovery import recover
 from nas.prune.tuning import FineTuning
@@ -76,6 +76,7 @@ class Pruner:
         Raises: BudgetError with the lowest latency reached, before anything is trained, when no cut is enough.
         """
         before = self.judge.latency(network.architecture)
+        self.said(f"whole   {before}")
         if self.budget.admits(before):
             return _pruned(network, network, before, before)
         aim = AIM * self.budget.milliseconds
@@ -125,6 +126,7 @@ class Pruner:
 
         def measure(architecture: Architecture) -> float:
             tried.append(self.judge.latency(architecture))
+            self.said(f"tried   {tried[-1]}")
             return self.judge.learn(architecture, self.budget)
 
         try:
@@ -137,6 +139,7 @@ class Pruner:
             )
         except BudgetError as error:
             raise _doubted(error, tried) from None
+        self.said(f"learn   from {TAUGHT} cuts of all sizes")
         self.judge.learn_from_cuts(cutter, self.budget, depth=depth)
 
     def _compare_groups(self, cutter: Cutter, network: Network) -> None:

@@ -27,8 +27,8 @@ STRIP = 0.09  # of the frame's height, below the rest: what was timed but not tr
 LONGEST_NAME = 32
 LEADER_PIXELS = 11.0
 
-FRONTS: Mapping[str, Any] = {"fp32": "solid", "fp16": (0, (6, 2, 1, 2)), "bf16": (0, (6, 3)), "int8": (0, (1, 2))}
-"""How the front of each precision is drawn, as matplotlib calls it."""
+FRONTIERS: Mapping[str, Any] = {"fp32": "solid", "fp16": (0, (6, 2, 1, 2)), "bf16": (0, (6, 3)), "int8": (0, (1, 2))}
+"""How the frontier of each precision is drawn, as matplotlib calls it."""
 
 CLOSE = (0.9, 1.02)  # times the budget: where candidates that were made to fill it crowd
 CROWD = 4
@@ -154,7 +154,7 @@ def _drawn(view: _View, width: int, below: str) -> Markup:
         figure, axes = framed(width, HEIGHT, *MARGINS)
         _draw_axes(axes, view, below)
         _draw_budgets(axes, view)
-        _draw_fronts(axes, view)
+        _draw_frontiers(axes, view)
         _draw_cuts(axes, view)
         _draw_gains(axes, view)
         _draw_intervals(axes, view)
@@ -213,7 +213,7 @@ def _draw_budgets(axes: Axes, view: _View) -> None:
             draw_words(axes, words, place, (-6, 4), across="data", align="right", colour="bad", kind="budget")
 
 
-def _draw_fronts(axes: Axes, view: _View) -> None:
+def _draw_frontiers(axes: Axes, view: _View) -> None:
     """Steps through what nothing faster beats, of each precision by itself where there are several."""
     points: dict[str, list[Point]] = {precision: [] for precision in view.summary.precisions}
     for each in view.trained:
@@ -229,7 +229,7 @@ def _draw_fronts(axes: Axes, view: _View) -> None:
         if steps:
             x, y = zip(*steps, (view.milliseconds[1], steps[-1][1]), strict=True)
             axes.step(
-                x, y, where="post", color=LIGHT["soft"], alpha=0.45, linestyle=FRONTS[precision], gid=css("front")
+                x, y, where="post", color=LIGHT["soft"], alpha=0.45, linestyle=FRONTIERS[precision], gid=css("frontier")
             )
             if len(points) > 1:
                 draw_words(axes, precision, (1, steps[-1][1]), (-4, 3), up="data", align="right")
@@ -316,7 +316,7 @@ def _draw_names(axes: Axes, view: _View) -> None:
     stars = [(each.name, (each.timing.milliseconds, each.miou), True) for each in view.winners]
     names = [*stars, *names]
     gains = [each.get_window_extent() for each in axes.lines if each.get_gid() == css("gain")]
-    free_to_cover = (css("gain"), css("front"), css("cut"))
+    free_to_cover = (css("gain"), css("frontier"), css("cut"))
     taken = [each.get_window_extent().padded(1.5) for each in axes.lines if each.get_gid() not in free_to_cover]
     bounds = axes.bbox.padded(-2)
     for name, place, bold in names:

@@ -112,8 +112,8 @@ def leaderboard(
     certified = [each for each in winners if each is not None]
     themselves = {each.key for each in certified if not each.pruned}
     by_key = {each.key: each for each in (*company, *trials)}
-    rows = [_standing(place, each) for place, each in places if each.key not in themselves]
-    rows += [_of_winner(each, by_key.get(each.key or "")) for each in certified]
+    rows = [_standing(place, each, each) for place, each in places if each.key not in themselves]
+    rows += [_standing("winner", each, by_key.get(each.key or "")) for each in certified]
     order = {str(budget): place for place, budget in enumerate(budgets)}
 
     def rank(row: Standing) -> tuple[float, bool, bool, float, float]:
@@ -124,29 +124,17 @@ def leaderboard(
     return tuple(sorted(rows, key=rank))
 
 
-def _of_winner(winner: Winner, source: TrialSummary | None) -> Standing:
-    return Standing(
-        place="winner",
-        name=winner.name,
-        timing=winner.timing,
-        search_miou=None if source is None else source.search_miou,
-        miou=winner.miou,
-        epochs=0 if source is None else source.epochs,
-        parameters=winner.certificate.parameters,
-        multiply_adds=winner.certificate.multiply_adds,
-    )
-
-
-def _standing(place: Role, candidate: TrialSummary) -> Standing:
+def _standing(place: Role, network: TrialSummary | Winner, trained: TrialSummary | None) -> Standing:
+    """The row of a network; `trained` is the candidate that its epochs are those of, None where there is none."""
     return Standing(
         place=place,
-        name=candidate.name,
-        timing=candidate.timing,
-        search_miou=candidate.search_miou,
-        miou=candidate.miou,
-        epochs=candidate.epochs,
-        parameters=candidate.parameters,
-        multiply_adds=candidate.multiply_adds,
+        name=network.name,
+        timing=network.timing,
+        search_miou=None if trained is None else trained.search_miou,
+        miou=network.miou,
+        epochs=0 if trained is None else trained.epochs,
+        parameters=network.parameters,
+        multiply_adds=network.multiply_adds,
     )
 
 

@@ -40,7 +40,7 @@ def leaderboard_table(summary: Summary) -> str:
     return table(rows, ("place", "network", *precision, f"{statistic}ms", *measured))
 
 
-def front_table(summary: Summary) -> str:
+def frontier_table(summary: Summary) -> str:
     """The winner for each of several budgets, as plain text."""
     statistic = "" if summary.statistic == "p50" else f"{summary.statistic} "
     rows = []

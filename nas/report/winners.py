@@ -49,6 +49,16 @@ class Winner:
     genotype: Mapping[str, str | int | float | bool]
     certificate: Certificate
 
+    @property
+    def parameters(self) -> int:
+        """Of the network that was certified."""
+        return self.certificate.parameters
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the network that was certified, at the size that it was timed at."""
+        return self.certificate.multiply_adds
+
 
 def timing_of(latency: Latency, budgets: Budgets) -> LatencySummary:
     """A latency against the smallest budget that it is inside of, or else the largest."""

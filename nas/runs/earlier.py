@@ -49,6 +49,8 @@ class EarlierTrial:
     def __post_init__(self) -> None:
         if not 0 < self.fidelity <= MOST_FIDELITY:
             raise UserError(f"fidelity: expected a share above 0 and at most {MOST_FIDELITY}, got {self.fidelity}")
+        if not 0 <= (self.miou or 0) <= 1:
+            raise UserError(f"miou: expected a share of 0 to 1, got {self.miou}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,7 @@ def folder_of(name_or_path: str | Path) -> Path | None:
     """
     path = zoo.place_of(name_or_path)
     found = next((folder for folder in (path, path / "winner") if (folder / ARCHITECTURE).is_file()), None)
-    if found is None and (several := sorted(file.parent for file in path.glob(f"{WINNERS}/*/{ARCHITECTURE}"))):
+    if found is None and (several := sorted(file.parent for file in path.glob(f"{WINNERS}/[!.]*/{ARCHITECTURE}"))):
         raise UserError(
             f"{path}: expected one network, got a folder with several winners; give one of "
             f"{', '.join(map(str, several))}"

@@ -116,6 +116,10 @@ class Measured:
     disturbed: bool
     """Whether the machine was."""
 
+    def __post_init__(self) -> None:
+        if not self.milliseconds > 0:
+            raise UserError(f"milliseconds: expected more than 0, got {self.milliseconds}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:

@@ -13,7 +13,9 @@ from nas.latency.budget import Budget, Budgets
 from nas.runs.folder import UNREACHED, RunFolder
 from nas.storage.files import read_text, write_text
 from nas.study import Study
-from space import strict
+from space import UserError, strict
+
+MOST_REPEATS = 1000  # more than a search draws in vain before it gives a budget up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,12 @@ class Unreached:
     """Of the step that came next."""
     repeats: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """How many draws of the sampler led to what was known, after the last one that did not."""
+
+    def __post_init__(self) -> None:
+        Budget.parse(self.budget)
+        for name, most in (("number", strict.LARGEST), ("repeats", MOST_REPEATS)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UserError(f"{name}: expected 0 to {most}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +59,19 @@ def unreached(run: RunFolder) -> dict[Budget, Unreached]:
 
 
 def reachable(run: RunFolder, study: Study) -> Budgets:
-    """The budgets that a study asks for; of several, without those that were given up before anything was proposed."""
+    """The budgets that a study asks for; of several, without those that were given up before anything was proposed.
+
+    Raises: UserError when the file that says so is damaged, or leaves none.
+    """
     asked = study.asked
     if not asked.several:
         return asked
     left_out = {budget for budget, each in unreached(run).items() if not each.searched}
+    if left_out >= set(asked):
+        raise UserError(
+            f"{run.root / UNREACHED}: expected a budget of {asked} that was not given up, got none; ask for one again: "
+            f"nas search --resume {run.root} --budget '{asked.largest}'"
+        )
     return Budgets(each=tuple(budget for budget in asked if budget not in left_out))
 
 

@@ -110,9 +110,9 @@ class Console:
         print(f"  timed: {latency.scope}")
         print(f"\nwinner  {self._run.winner}\nreport  {page}", flush=True)
 
-    def answers(self, front: str, table: str, certificates: Mapping[Budget, Certificate], page: Path) -> None:
+    def answers(self, frontier: str, table: str, certificates: Mapping[Budget, Certificate], page: Path) -> None:
         """The winner for each budget, the networks beside them, what is not settled, and where the files are."""
-        print(f"\n{table}\n\n{front}\n")
+        print(f"\n{table}\n\n{frontier}\n")
         folders = self._run.winners(self._study)
         for budget, certificate in certificates.items():
             if certificate.verdict == "UNSURE":

@@ -44,7 +44,7 @@ from nas.search.live_report import live_report
 from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
-from nas.search.reaching import Narrowest, spread
+from nas.search.reaching import Narrowest, frontier
 from nas.search.remembered import RememberedTiming
 from nas.search.search import Candidate, Search
 from nas.search.timing import CertifierOf, Timing, TimingOf, local_timing
@@ -68,10 +68,10 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
         if address:  # the cluster may have a node that times
             session.enter_context(joined_ray(address))
             timing_of, certifier_of = timing_of_cluster(), certifier_of_cluster()
-            asked = _opened(run, resources_of_nodes())
+            asked = _opened(run, resources_of_nodes(), joined=True)
             require_nodes(run, asked.dataset, asked.study.data.root, asked.workers.device, asked.console.step)
         else:
-            asked = _opened(run, [_resources_here()])
+            asked = _opened(run, [_resources_here()], joined=False)
             dali_works(asked.workers.device)  # before a trial needs it, and where its answer is seen
             if elsewhere := os.environ.get(ADDRESS_VARIABLE):
                 asked.console.step(f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}")
@@ -85,7 +85,7 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
                 asked.console.step(f"note    {reason}")
             new = not run.trials()
             if asked.study.frontier:
-                asked = _spread(asked, timing)
+                asked = _on_frontier(asked, timing)
             measured = _require_reachable(asked, timing)
             table = hold_to_table(run, functools.partial(_table_of, asked, timing, measured))
             _measure_published(asked, timing, table)
@@ -98,17 +98,19 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
                 train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], report)
             prune_company(asked, timing, table)
         certificates = certify_each(asked, functools.partial(certifier_of, patience_seconds=patience))
-    gather_winners(run, asked.study)
+    if left := gather_winners(run, asked.study):
+        asked.console.step(f"note    {left}")
     _report(asked, certificates)
     return certificates
 
 
-def _opened(run: RunFolder, nodes: Sequence[Resources]) -> Search:
+def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Search:
     """What the run is asked, with its target spelled out, so that the run's folder says where it was timed."""
     study = run.study()
     if study.target:
         parse_target(study.target)  # a misspelt runtime is told before data are read
-    dataset = load(study.data)
+    console, dataset = Console(run, study), load(study.data)
+    console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
     findings = check(dataset, guard=lane.training_step)
     hold_to_beginning(run.root, study.recipe.init, begun=True, trained=bool(run.trials()))
     hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
@@ -121,9 +123,9 @@ def _opened(run: RunFolder, nodes: Sequence[Resources]) -> Search:
             f"precisions: expected a target on a CPU, where all precisions are ratios to one reference, got "
             f"{study.target}; name the precision there instead, as in tensorrt:fp16@cuda:0"
         )
-    workers = workers_of(nodes, study.search.concurrent)
-    asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=Console(run, study))
-    asked.console.question(asked.target, findings)
+    workers = replace(workers_of(nodes, study.search.concurrent), joined=joined)
+    asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=console)
+    console.question(asked.target, findings)
     if earlier := not_taken_over(run):
         for words in take_over(run, study, findings.fingerprint, earlier):
             asked.console.step(words)
@@ -163,10 +165,10 @@ def _require_reachable(search: Search, meter: Measures) -> list[Latency]:
     return narrowest.latencies()
 
 
-def _spread(search: Search, meter: Measures) -> Search:
-    """The same search for several budgets, spread from what the fastest network takes to the one that is asked for."""
-    budgets = spread(search.budgets.largest, Narrowest(meter, search.quick).lowest(search.budgets.largest))
-    search.console.step(f"spread  {budgets}")
+def _on_frontier(search: Search, meter: Measures) -> Search:
+    """The same search for a frontier of budgets, from what the fastest network takes to the one that is asked for."""
+    budgets = frontier(search.budgets.largest, Narrowest(meter, search.quick).lowest(search.budgets.largest))
+    search.console.step(f"budgets {budgets}")
     study = search.study.asking(tuple(map(str, budgets)))
     search.run.write_study(study)
     return replace(search, study=study, console=Console(search.run, study))
@@ -239,12 +241,12 @@ def _say_if_too_large(search: Search, meter: Measures) -> None:
 def _report(search: Search, certificates: Mapping[Budget, Certificate]) -> None:
     from nas.report import summarize
     from nas.report.page import write_summary
-    from nas.report.terminal import front_table, leaderboard_table
+    from nas.report.terminal import frontier_table, leaderboard_table
 
     with lane.training_step():  # nobody's timing is disturbed
         summary = summarize(search.run)
         page = write_summary(search.run, summary)
     if search.study.budgets:
-        search.console.answers(front_table(summary), leaderboard_table(summary), certificates, page)
+        search.console.answers(frontier_table(summary), leaderboard_table(summary), certificates, page)
     else:
         search.console.answer(leaderboard_table(summary), certificates[search.budgets.largest], page)

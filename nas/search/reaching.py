@@ -14,7 +14,7 @@ from space.errors import BudgetError, UnmeasuredError
 from space.scale import NARROWEST, scale_width
 
 SMALLEST = ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
-MOST_BUDGETS = 5  # of a front
+MOST_BUDGETS = 5  # of a frontier
 LEAST_RATIO = 1.25  # between two of them: nearer ones would be filled by nearly the same networks
 
 
@@ -69,7 +69,7 @@ class Narrowest:
         return self._found
 
 
-def spread(largest: Budget, fastest: float | None) -> Budgets:
+def frontier(largest: Budget, fastest: float | None) -> Budgets:
     """A handful of budgets up to `largest`, each as many times the one before as the smallest is times what the
     `fastest` network takes, to two digits: which fewer are where there is no room for five.
 

@@ -29,6 +29,8 @@ class Workers:
     """CPU threads of each."""
     device: str
     """As PyTorch calls it: cpu or cuda."""
+    joined: bool = False
+    """Whether on a cluster that was joined, which others may use too; else on a Ray of our own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nas.data import load
+from nas.host.cores import usable_cores
 from nas.runs.epochs import commit_epoch, go_on, held_form
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Phase, read_progress
@@ -168,7 +170,11 @@ class Feed(Searcher):
         gpu = " and a GPU" if self._workers.device == "cuda" else ""
         count = self._workers.threads
         processors = f"{count} processor{'' if count == 1 else 's'}{gpu}"
-        self._say(f"wait    for {processors} of Ray's to be free; see `ray status`")
+        if self._workers.joined:
+            self._say(f"wait    for {processors} of Ray's to be free; see `ray status`")
+            return
+        here = f"there are {usable_cores()} here, with a load of {os.getloadavg()[0]:.1f}"
+        self._say(f"wait    for a training to begin on {processors}: {here}; it begins sooner where less else runs")
 
     def on_death(self, trial_id: str, told: str) -> None:
         """A training's process died for the last time; `told` is what Ray says about it."""

@@ -4,11 +4,13 @@ same. The mutations are seeded; `-m slow` makes ten thousand of each kind.
 
 from __future__ import annotations
 
+import ast
+import math
 import random
 import resource
 import string
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,15 @@ from PIL import Image
 
 import space
 from nas.data import DataSpec, load
+from nas.data.fingerprint import Fingerprint
+from nas.latency.budget import Budget
 from nas.latency.default import DefaultTarget
 from nas.latency.estimates.calibration import MeasuredNetwork
+from nas.latency.estimates.shipped import SharesOfReference
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol.anchor import Anchor
 from nas.latency.record import Latency
+from nas.latency.target import Target
 from nas.report.agreement import Agreement
 from nas.report.going import Going
 from nas.report.standings import Effort, Standing, TrialSummary
@@ -32,9 +38,13 @@ from nas.report.summary import Summary
 from nas.report.winners import LatencySummary, Winner
 from nas.runs.beginning import Beginning
 from nas.runs.certificate import Certificate
+from nas.runs.data_seen import DataSeen
+from nas.runs.earlier import Earlier, EarlierTrial
+from nas.runs.folder import Order, Sources
 from nas.runs.labelling import Labelling, metadata, read_labelling
+from nas.runs.table import BegunWith
 from nas.runs.trained import ScoreCard, load_trained
-from nas.runs.trial import Epoch, Pretrained, Progress, Rung, Trial
+from nas.runs.trial import Epoch, Measured, Pretrained, Progress, Rung, Timed, Trial
 from nas.runs.unreached import AllUnreached, Unreached
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores, load_recipe
@@ -45,6 +55,7 @@ from space import Architecture, UserError, strict
 from space.channels import widths
 from space.scale import scale_width
 
+ROOT = Path(__file__).resolve().parents[2]
 FEW, MANY = 60, 10_000
 DAMAGED = 400
 MOST_SECONDS = 1.0  # of this process's own time
@@ -83,6 +94,10 @@ CANDIDATE = TrialSummary(
 WINNER = Winner(
     name="random 1", number=1, key=ARCHITECTURE.key, pruned=False, timing=TIMING, miou=0.5,
     description={"Stem": "a convolution"}, genotype={"block": "nonbt", "width": 16}, certificate=CERTIFICATE,
+)  # fmt: skip
+TABLE = LatencyTable(
+    target="torch@cpu:1", height=64, width=96, milliseconds={"conv 3x3 multiply_adds": 1e-9, "add count": 0.01},
+    unit_milliseconds={"multiply_adds": 1e-9}, networks=150, seconds=3.0, error=0.08, environment={"threads": "1"},
 )  # fmt: skip
 KINDS: Mapping[str, Any] = {
     "architecture": space.load("swiftnet-rn18"),
@@ -160,16 +175,44 @@ KINDS: Mapping[str, Any] = {
         device={"runtime": "torch"},
         flagged=(),
     ),
-    "latency table": LatencyTable(
-        target="torch@cpu:1",
-        height=64,
-        width=96,
-        milliseconds={"conv 3x3 multiply_adds": 1e-9, "add count": 0.01},
-        unit_milliseconds={"multiply_adds": 1e-9},
+    "latency table": TABLE,
+    "latency table that a run began with": BegunWith(table=TABLE),
+    "no latency table that a run began with": BegunWith(),
+    "latency table of the package": SharesOfReference(
+        height=180,
+        width=240,
+        of_quantity={"conv 3x3 multiply_adds": 1e-9, "add count": 0.0},
+        of_unit={"multiply_adds": 1e-9},
         networks=150,
-        seconds=3.0,
         error=0.08,
-        environment={"threads": "1"},
+        source="an invented CPU",
+    ),
+    "data that a run was begun on": DataSeen(
+        fingerprint=Fingerprint(
+            classes=("ground", "box"),
+            train_images="00" * 20,
+            train_labels="11" * 20,
+            validation_images="22" * 20,
+            validation_labels="33" * 20,
+        ),
+        root_from_here="../../data",
+    ),
+    "order of candidates": Order(ahead=2),
+    "runs that are taken over": Sources(runs=("/runs/one", "/runs/two")),
+    "what was taken over": Earlier(
+        trials=(
+            EarlierTrial(
+                run="one",
+                architecture=ARCHITECTURE,
+                genotype={"block": "nonbt", "bias": False},
+                latency=LATENCY,
+                miou=0.4,
+                fidelity=0.5,
+            ),
+        )
+    ),
+    "what was timed on the way": Timed(
+        measured=(Measured(architecture=ARCHITECTURE, milliseconds=9.8, disturbed=False),)
     ),
     "measured network": MeasuredNetwork(
         index=3, key=ARCHITECTURE.key, ratio=1.5, reference_milliseconds=5.0, seconds=3.0, flagged=False
@@ -311,14 +354,31 @@ def text_of(kind: str) -> tuple[type, str]:
     return type(value), strict.dump(value)
 
 
+def use(value: object) -> None:
+    """Do what its readers do with it, who expect no refusal any more."""
+    if isinstance(value, DefaultTarget):
+        assert Target.parse(value.target).runtime
+    if isinstance(value, AllUnreached):
+        assert all(Budget.parse(each.budget).milliseconds > 0 for each in value.budgets)
+        assert all(len(range(each.repeats)) == each.repeats < 10_000 for each in value.budgets), "drawn as often"
+    if isinstance(value, Timed):
+        assert all(math.isfinite(math.log(each.milliseconds)) for each in value.measured)
+    if isinstance(value, SharesOfReference):
+        assert min(value.of_quantity.values(), default=0) * value.height * value.width >= 0
+
+
 def read_and_written(text: str, cls: type) -> object:
-    """What a text says. It is counted too: what was accepted can be asked for its sizes."""
+    """What a text says. It is used too: what was accepted can be asked for its sizes, say."""
     value = strict.parse(text, cls, "a file")
     again = strict.parse(strict.dump(value), cls, "the same file")
     assert again == value
     if isinstance(value, Architecture):
         graph = value.graph(3)
         assert len(widths(graph, value.channels).given) == len(graph.nodes)
+    try:
+        use(value)
+    except UserError as error:
+        raise AssertionError("what is wrong with it is not told where it is read") from error
     return value
 
 
@@ -335,6 +395,54 @@ def test_a_mutated_text_is_read_or_refused(kind: str, count: int) -> None:
     assert tally.longest_seconds < MOST_SECONDS
     assert tally.longest_words < 3000
     assert peak_bytes() - before < MOST_BYTES
+
+
+def calls(names: Iterable[str]) -> Iterator[tuple[str, str, ast.Call]]:
+    """Calls in the product of functions with these dotted names: in which module, and inside which class if any."""
+    for file in sorted(file for package in ("nas", "pruning", "space") for file in (ROOT / package).rglob("*.py")):
+        text = file.read_text("utf-8")
+        if not any(name in text for name in names):
+            continue
+        tree = ast.parse(text)
+        classes = [each for each in ast.walk(tree) if isinstance(each, ast.ClassDef)]
+        inside = {call: each.name for each in classes for call in ast.walk(each)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
+                yield ".".join(file.relative_to(ROOT).with_suffix("").parts), inside.get(node, ""), node
+
+
+def test_every_kind_of_text_that_is_read_is_mutated() -> None:
+    read = set()
+    for _, around, call in calls(["strict.parse"]):
+        cls = ast.unparse(call.args[1])
+        read.add(around if cls == "cls" else cls)
+    assert len(read) > 15
+    assert read - {type(value).__name__ for value in KINDS.values()} == {"ClassList"}  # that of data, below
+
+
+READERS: Mapping[str, set[str]] = {
+    # anchors (tests/nas/latency/test_anchor_files.py), what stands behind its own digest, and words of weights (below)
+    "json.loads": {"nas.latency.protocol.anchor", "nas.data.decoded", "nas.runs.labelling"},
+    "safe_open": {"nas.training.weights"},  # below
+    "torch.load": {
+        "nas.training.checkpoint",
+        "nas.training.pretrained",
+    },  # below; tests/nas/training/test_pretrained.py
+    "yaml.compose": {"space.strict"},
+    "np.load": set(),
+    "json.load": set(),
+    "yaml.safe_load": set(),
+    "csv.reader": set(),
+}
+"""Other functions that read files, and where: what is damaged there is looked at here or in the test that is named."""
+
+
+def test_files_are_read_where_damaged_ones_are_tried() -> None:
+    found: dict[str, set[str]] = {name: set() for name in READERS}
+    for module, _, call in calls(READERS):
+        if not module.startswith("nas.latency.worker."):  # between processes of ours
+            found[ast.unparse(call.func)].add(module)
+    assert found == READERS
 
 
 CLASSES = {

@@ -16,6 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from nas.cli import COMMANDS
+from nas.study import built_in_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -257,6 +261,7 @@ def test_run_as_a_module_it_leaves_the_current_folder(tmp_path: Path) -> None:
     assert nas("show", "erfnet", folder=tmp_path).returncode == 0
 
 
+HEAVY = {"torch", "ray", "optuna", "onnx", "onnxruntime", "matplotlib"}
 REFUSED = [
     ["search", "--budget", "10"],
     ["search", "--budget", "10ms", "--address", "jetson"],
@@ -289,9 +294,67 @@ def test_what_can_be_refused_at_once_waits_for_no_heavy_library(tmp_path: Path) 
         env=environment(),
         timeout=60,
     )
-    codes, modules = done.stdout.splitlines()
+    *_, codes, modules = done.stdout.splitlines()
     assert codes.split() == ["2"] * len(REFUSED), done.stderr
-    assert not {"torch", "ray", "optuna", "onnx", "onnxruntime", "matplotlib"} & set(modules.split())
+    assert not HEAVY & set(modules.split())
+
+
+FIRST_WORDS = {
+    "search --budget 10ms --target null@cpu:1 --out new": "searching within 10ms, run new",
+    "search --resume run": "searching within 10ms, run run",
+    "profile --budget 10ms --target null@cpu:1": "is 10ms reachable at 180x240?",
+    "prune erfnet --weights w.safetensors --budget 6ms --out pruned": "pruning erfnet to 6ms",
+    "quantize erfnet --weights w.safetensors --target openvino@cpu:1 --out quantized": "quantizing erfnet",
+    "measure erfnet --target null@cpu:1": "1 network on null@cpu:1 at 180x240, batch 1, 11 classes",
+    "measure --calibrate --target null@cpu:1": "550 random networks on null@cpu:1 at 180x240, batch 1",
+    "train erfnet --out trained": "training erfnet in trained",
+    "evaluate erfnet --weights w.safetensors --data folder:data": "evaluating erfnet",
+    "predict erfnet --weights w.safetensors a.png b.png": "segmenting with erfnet",
+    "show erfnet --latency --target null@cpu:1": "timing the layers of erfnet in PyTorch, then all of it on null@cpu:1",
+    "export erfnet --weights w.safetensors": "exporting erfnet to model.onnx",
+    "report run": "reading run",
+    "data folder:data": "looking at 1 training and 1 validation images of folder",
+    "doctor": "python ",
+    "zoo": "name ",
+}
+
+
+def test_every_command_says_what_it_does_before_anything_that_takes_long(tmp_path: Path) -> None:
+    """Before a heavy library is loaded, that is, without which no data are looked at and nothing is timed."""
+    assert {words.split()[0] for words in FIRST_WORDS} == set(COMMANDS)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "study.yaml").write_text(built_in_study("10ms").to_yaml())
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (tmp_path / "data" / split / kind).mkdir(parents=True)
+            Image.new("L", (32, 32)).save(tmp_path / "data" / split / kind / "a.png")
+    (tmp_path / "data" / "classes.txt").write_text("road\ncar\n")
+    code = (
+        "import json, os, sys; import nas.latency, nas.runs.trained, nas.study; from nas.cli import main\n"
+        "class Ear:\n"
+        "    def write(self, text):\n"
+        "        os.write(1, json.dumps([text, *{name.split('.')[0] for name in sys.modules}]).encode() + b'\\n')\n"
+        "        os._exit(0)\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    if not os.fork():\n"
+        "        sys.stdout = Ear()\n"
+        "        main(words.split())\n"
+        "        os._exit(1)\n"
+        "    os.wait()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(list(FIRST_WORDS))],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(XDG_CACHE_HOME=str(tmp_path / "cache")),
+        timeout=120,
+    )
+    assert (done.stderr, len(done.stdout.splitlines())) == ("", len(FIRST_WORDS)), done.stdout
+    for (words, first), line in zip(FIRST_WORDS.items(), done.stdout.splitlines(), strict=True):
+        text, *modules = json.loads(line)
+        assert text.startswith(first), words
+        assert not HEAVY & set(modules), words
 
 
 def test_what_answers_otherwise_than_ray_is_no_cluster(tmp_path: Path) -> None:

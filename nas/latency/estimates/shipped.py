@@ -16,7 +16,7 @@ from pathlib import Path
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.target import Target
 from nas.storage.files import read_text
-from space import strict
+from space import UserError, strict
 
 TABLES = Path(__file__).with_name("tables")
 
@@ -38,6 +38,12 @@ class SharesOfReference:
     """Mean absolute error at other sizes and threads of the same CPU, before anything is measured, as a share."""
     source: str
     """Where and how they were measured."""
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 1:
+            raise UserError(f"expected a height and a width of at least 1, got {self.height}x{self.width}")
+        if not min(self.of_quantity.values(), default=0) >= 0 <= min(self.of_unit.values(), default=0):
+            raise UserError("expected shares of 0 or more")
 
 
 def shipped_table(target: Target, size: tuple[int, int], reference_milliseconds: float) -> LatencyTable | None:

@@ -44,74 +44,84 @@ from space import Architecture, TargetError, strict
 EARLY = ("nas.export.comparison", "nas.export.graph", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
 
 
+class Server:
+    """Answers requests on one target, at one input size (H, W) and number of classes."""
+
+    def __init__(self, target: Target, size: tuple[int, int], num_classes: int) -> None:
+        self.target = target
+        self.size = size
+        self.num_classes = num_classes
+
+    def start(self) -> dict[str, Any]:
+        """Load what timing needs; what latencies will depend on."""
+        # Before torch is imported: its thread pools copy the cores that they may use, and schedulers like Ray set one
+        # thread for all that they start.
+        device.pin(self.target)
+        if self.target.on_cuda:
+            return {"ready": True, "program": PROGRAM, "environment": self._session.environment}
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.target.thread_count()))
+        gc.disable()  # all of this stays: to look for garbage among it takes a tenth of the start
+        for module in EARLY:
+            importlib.import_module(module)
+        runtimes.require(self.target)
+        gc.freeze()  # nor do the children look there, which would copy what they share
+        gc.enable()
+        return {"ready": True, "program": PROGRAM, "environment": environment(self.target)}
+
+    def measure(self, request: dict[str, Any], timer: InterleavedTimer) -> dict[str, Any]:
+        """Latencies of the networks of a request."""
+        _ = self._controls  # before any child is forked
+        makers = [functools.partial(self._prepare, asked) for asked in request["networks"]]
+        with contextlib.ExitStack() as stack:
+            candidates: Sequence[ReadyNetwork]
+            if self.target.on_cuda:
+                candidates = [make() for make in makers]
+            else:
+                candidates = stack.enter_context(children.start(makers, at_once=self.target.thread_count()))
+            return {"latencies": [strict.dump(latency) for latency in timer.measure(candidates, request["within"])]}
+
+    def _prepare(self, asked: dict[str, Any]) -> LocalNetwork:
+        with lane.training_step():  # preparing is no timing: it would disturb another's
+            if "graph" in asked:
+                return self._session.graph(base64.b64decode(asked["graph"]))
+            architecture = Architecture.from_yaml(asked["architecture"], source="architecture")
+            require_inference(architecture, self.size, self.num_classes, device=self.target.device, kind=TargetError)
+            return self._session.candidate(build(architecture, asked["weights"], self.num_classes))
+
+    @functools.cached_property
+    def _session(self) -> Session:
+        """Of this process: each child makes its own."""
+        return Session(self.target, self.size, self._controls)
+
+    @functools.cached_property
+    def _controls(self) -> ControlGraphs | None:
+        """Exported in a process of its own, since this one runs no network."""
+        if runtimes.reader(self.target) is None:
+            return None
+
+        def exported() -> dict[str, Any]:
+            with lane.training_step():
+                graphs = ControlGraphs.exported(self.size)
+            return {name: base64.b64encode(graph).decode("ascii") for name, graph in vars(graphs).items()}
+
+        return ControlGraphs(**{name: base64.b64decode(text) for name, text in children.computed(exported).items()})
+
+
 def main(arguments: list[str]) -> int:
     """Serve requests until the input ends."""
     end_with_the_input()
     say = sayer()
     target_text, height, width, classes, *patience = arguments
-    size, num_classes = (int(height), int(width)), int(classes)
-
-    def start() -> dict[str, Any]:
-        # Before torch is imported: its thread pools copy the cores that they may use, and schedulers like Ray set one
-        # thread for all that they start.
-        device.pin(target)
-        if target.on_cuda:
-            return {"ready": True, "program": PROGRAM, "environment": session().environment}
-        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(target.thread_count()))
-        gc.disable()  # all of this stays: to look for garbage among it takes a tenth of the start
-        for module in EARLY:
-            importlib.import_module(module)
-        runtimes.require(target)
-        gc.freeze()  # nor do the children look there, which would copy what they share
-        gc.enable()
-        return {"ready": True, "program": PROGRAM, "environment": environment(target)}
-
-    def prepare(asked: dict[str, Any]) -> LocalNetwork:
-        with lane.training_step():  # preparing is no timing: it would disturb another's
-            if "graph" in asked:
-                return session().graph(base64.b64decode(asked["graph"]))
-            architecture = Architecture.from_yaml(asked["architecture"], source="architecture")
-            require_inference(architecture, size, num_classes, device=target.device, kind=TargetError)
-            return session().candidate(build(architecture, asked["weights"], num_classes))
-
-    @functools.cache
-    def session() -> Session:
-        """Of this process: each child makes its own."""
-        return Session(target, size, controls())
-
-    @functools.cache
-    def controls() -> ControlGraphs | None:
-        """Exported in a process of its own, since this one runs no network, and before any child is forked."""
-        if runtimes.reader(target) is None:
-            return None
-
-        def exported() -> dict[str, Any]:
-            with lane.training_step():
-                graphs = ControlGraphs.exported(size)
-            return {name: base64.b64encode(graph).decode("ascii") for name, graph in vars(graphs).items()}
-
-        return ControlGraphs(**{name: base64.b64decode(text) for name, text in children.computed(exported).items()})
-
-    def measure(request: dict[str, Any]) -> dict[str, Any]:
-        controls()
-        makers = [functools.partial(prepare, asked) for asked in request["networks"]]
-        with contextlib.ExitStack() as stack:
-            candidates: Sequence[ReadyNetwork]
-            if target.on_cuda:
-                candidates = [make() for make in makers]
-            else:
-                candidates = stack.enter_context(children.start(makers, at_once=target.thread_count()))
-            return {"latencies": [strict.dump(latency) for latency in timer.measure(candidates, request["within"])]}
-
-    target = Target.parse(target_text)
-    started = answer(start)
+    target, size = Target.parse(target_text), (int(height), int(width))
+    server = Server(target, size, int(classes))
+    started = answer(server.start)
     if not say(started):
         return 1
     watch = runtimes.watch(runtimes.load(target))
     patience_seconds = float(patience[0]) if patience else PATIENCE_SECONDS
     timer = InterleavedTimer(target, size, started["environment"], watch, patience_seconds)
     for line in sys.stdin:
-        say(answer(functools.partial(measure, json.loads(line))))
+        say(answer(functools.partial(server.measure, json.loads(line), timer)))
     return 0
 
 

@@ -29,6 +29,7 @@ def test_every_image_becomes_an_overlay_of_its_own_size(nas, trained, pictures, 
     answer = nas("predict", trained, small, large, "--out", tmp_path / "out")
     assert answer.code == 0, answer.err
     assert [line.partition(": ")[0] for line in answer.out.splitlines()] == [
+        f"segmenting with {trained}",
         str(tmp_path / "out" / "1.overlay.png"),
         str(tmp_path / "out" / "large.overlay.png"),
     ]
@@ -80,7 +81,7 @@ def test_labels_are_those_that_are_scored_in_the_values_of_the_data_set(nas, tra
     weights = load_weights(own / "weights.safetensors")
     save_weights(own / "weights.safetensors", weights, {**words, "label_values": "[7, 26, 23]"})
     answer = nas("predict", own, large, "--labels", "--out", tmp_path / "out").done()
-    assert answer.out.startswith(f"{tmp_path / 'out' / 'large.png'}: ")
+    assert answer.out.startswith(f"segmenting with {own}\n{tmp_path / 'out' / 'large.png'}: ")
     written = Image.open(tmp_path / "out" / "large.png")
     assert written.mode == "L"
     seen = label_at_own_size(load_trained(str(own), None).network(3), read_image(large, None), View(size=(64, 96)))

@@ -8,6 +8,7 @@ import pytest
 
 from nas.latency import default, runtimes
 from nas.latency.default import Speed
+from nas.latency.machine import device_key
 from nas.latency.target import Target
 
 
@@ -44,6 +45,18 @@ def test_the_fastest_is_chosen_and_asked_for_once(only) -> None:
     assert "5.00 ms, onnxruntime@cpu 8.00 ms" in choice.reason
     assert default.choose(measure) == choice
     assert asked == ["onnxruntime@cpu", "openvino@cpu"]
+
+
+def test_what_is_kept_of_no_target_that_is_ready_is_found_anew(only) -> None:
+    only("onnxruntime@cpu", "openvino@cpu")
+    choice = default.choose(lambda target: speed(5.0))
+    (file,) = device_key.folder("defaults").iterdir()
+    whole = file.read_text()
+    for other in ("nothing@cpu", "torch@cpu", "onnxruntime@cpu:0", "''"):
+        file.write_text(whole.replace(choice.target, other, 1))
+        assert default.known() is None
+    assert default.choose(lambda target: speed(5.0)) == choice
+    assert file.read_text() == whole
 
 
 @pytest.mark.parametrize(("within", "kept"), [(0.6, False), (0.1, True)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from nas.runs.certificate import Certificate
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import Labelling, metadata
 from nas.runs.trial import Epoch, Origin, Phase, Progress, Rung, Trial
+from nas.runs.unreached import give_up
 from nas.storage.files import write_text
 from nas.study import SearchPlan, Study
 from nas.training import Scores, load_recipe
@@ -223,3 +224,22 @@ def full(made: Made) -> RunFolder:
     )
     made.winner(narrow(0.30), 9.77, 0.6012)
     return made.run
+
+
+@pytest.fixture
+def frontier(made: Made) -> RunFolder:
+    """A finished run for three budgets, one of which nothing reaches."""
+    run = made.run
+    plan = replace(run.study().search, seeds=("ndnet29-fcn32",), random_trials=1, guided_trials=1, finalists=1)
+    run.write_study(replace(run.study(), budget="", budgets=("10ms", "5ms", "1ms"), search=plan))
+    give_up(run, Budget.parse("1ms"), "the narrowest networks take 2.00 ms", searched=False)
+    made.trial(1, "small seed", "seed", narrow(0.10), 4.8, (0.2, 0.3, 0.4), (0.4,) * 3, parent="x", budget=5.0)
+    made.trial(2, "large seed", "seed", narrow(0.15), 9.7, (0.2, 0.3, 0.5), (0.6,) * 3, parent="x")
+    made.trial(3, "random 1", "random", narrow(0.20), 4.6, (0.1, 0.2, 0.3), budget=5.0)
+    made.trial(4, "random 2", "random", narrow(0.25), 9.4, (0.1, 0.2, 0.45))
+    made.trial(5, "guided 1", "guided", narrow(0.30), 4.7, (0.1, 0.3, 0.35), (0.5,) * 3, budget=5.0)
+    made.trial(6, "guided 2", "guided", narrow(0.35), 9.5, (0.1, 0.3, 0.40))
+    made.trial(1, "slow", "company", narrow(0.40), 30.0)
+    made.winner(narrow(0.30), 4.75, 0.51, budget="5ms")
+    made.winner(narrow(0.15), 9.75, 0.61, budget="10ms")
+    return run

@@ -69,22 +69,22 @@ def test_what_is_not_finished_is_hollow(summary: Summary) -> None:
     assert hollow == {"random 2", "guided 2", "guided 3"}
 
 
-def test_it_shows_intervals_what_the_finish_gained_and_the_front(summary: Summary) -> None:
+def test_it_shows_intervals_what_the_finish_gained_and_the_frontier(summary: Summary) -> None:
     whole, close = pareto(summary)
     assert [len(elements(each, "interval")) for each in (whole, close)] == [6, 5]  # of all trained but the winner
     assert [len(elements(each, "gain")) for each in (whole, close)] == [3, 2]  # seed, guided 1, and erfnet
-    assert [len(elements(each, "front")) for each in (whole, close)] == [1, 1]
+    assert [len(elements(each, "frontier")) for each in (whole, close)] == [1, 1]
     assert [len(elements(each, "budget")) for each in (whole, close)] == [1, 1]
 
 
-def test_precisions_have_fronts_of_their_own(full: RunFolder) -> None:
+def test_precisions_have_frontiers_of_their_own(full: RunFolder) -> None:
     (quantized,) = [trial for trial in full.trials() if trial.name == "random 1"]
     int8 = replace(quantized.latency, target=quantized.latency.target.replace("@", ":int8@"))
     full.write_trial(replace(quantized, latency=int8))
     summary = summarize(full)
     assert summary.precisions == ("fp32", "int8")
     whole, _ = pareto(summary)
-    assert len(elements(whole, "front")) == 2
+    assert len(elements(whole, "frontier")) == 2
     assert "int8" in written(whole)
     assert "random 1: 9.00 ms in int8, 33.0% mIoU (finished)" in styles(whole)
     assert "precision" in leaderboard_table(summary).splitlines()[0]

@@ -125,7 +125,10 @@ def test_several_budgets_that_do_not_go_together(
     [
         ("budget: 10ms\nbudgets: [10ms, 20ms]", "expected budget or budgets, got both; put 10ms among the budgets"),
         ("", "expected a budget, got none; add budget: 10ms, or budgets: [10ms, 20ms]"),
-        ("budgets: [10ms, 20ms]\nfrontier: true", "frontier: expected one budget to spread others below, got budgets"),
+        (
+            "budgets: [10ms, 20ms]\nfrontier: true",
+            "frontier: expected one budget, the largest of the frontier, got budgets",
+        ),
     ],
 )
 def test_studies_that_do_not_say_which_budgets(budget: str, expected: str, nas: Nas, tmp_path: Path) -> None:
@@ -133,9 +136,11 @@ def test_studies_that_do_not_say_which_budgets(budget: str, expected: str, nas: 
     assert expected in nas("search", tmp_path / "study.yaml", "--out", tmp_path / "run").refusal()
 
 
-def test_several_budgets_are_not_spread(nas: Nas, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_budgets_have_no_frontier_below_them(
+    nas: Nas, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = ("--frontier", "--budget", "10ms", "--budget", "20ms")
-    expected = "--frontier: expected one budget to spread others below, got 10ms, 20ms"
+    expected = "--frontier: expected one budget, the largest of the frontier, got 10ms, 20ms"
     assert expected in nas("search", *given, "--out", tmp_path / "run").refusal()
     assert not (tmp_path / "run").exists()
     (tmp_path / "study.yaml").write_text(STUDY)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -81,11 +83,25 @@ def test_what_a_training_waits_for_is_said_once_until_the_first_begins(
     feed, _ = feed_of()
     Halt(feed).stop_all()
     Halt(feed).stop_all()
-    assert capsys.readouterr().out.count("wait    for 1 processor of Ray's to be free; see `ray status`") == 1
+    said = capsys.readouterr().out
+    assert said.count("wait    for a training to begin on 1 processor: there are ") == 1
+    assert re.search(r"there are \d+ here, with a load of \d+\.\d; it begins sooner where less else runs\n", said)
+    assert "ray" not in said.lower(), "nobody can look into a Ray of our own"
     feed, _ = feed_of()
     Beginning(feed).on_trial_start(0, [], None)
     Halt(feed).stop_all()
     assert "wait" not in capsys.readouterr().out
+
+
+def test_on_a_cluster_ray_itself_says_who_has_its_processors(
+    search: Search, job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tuning, "WAIT_SECONDS", 0.0)
+    joined = replace(search, workers=replace(search.workers, joined=True))
+    feed = Feed(joined, Jobs(next=lambda: job, epoch=lambda *_: None, end=lambda *_: None))
+    feed.suggest("a")
+    Halt(feed).stop_all()
+    assert "wait    for 1 processor of Ray's to be free; see `ray status`" in capsys.readouterr().out
 
 
 def test_a_mistake_of_ours_ends_the_run_with_its_traceback(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:

@@ -31,7 +31,7 @@ from nas.runs.unreached import ask_again, give_up, unreached
 from nas.search.engine import _require_reachable
 from nas.search.finishing import all_finalists, certify_each, finalists
 from nas.search.proposals import Proposals
-from nas.search.reaching import LEAST_RATIO, MOST_BUDGETS, spread
+from nas.search.reaching import LEAST_RATIO, MOST_BUDGETS, frontier
 from nas.search.search import Candidate, Search
 from nas.search.solving import Solved
 from nas.storage.files import write_text
@@ -95,7 +95,7 @@ def to_the_end(search: Search, meter: Measures, *, interrupted: bool = False) ->
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory, invented: Invented, search_of: SearchOf) -> RunFolder:
     """A run for two budgets, in which all is proposed."""
-    run = RunFolder.create(tmp_path_factory.mktemp("front") / "run", STUDY)
+    run = RunFolder.create(tmp_path_factory.mktemp("frontier") / "run", STUDY)
     to_the_end(search_of(run), Arithmetic(invented))
     return run
 
@@ -320,7 +320,8 @@ def test_each_budget_gets_a_winner_in_a_folder_of_its_own(
         }
         assert read_certificate(winner).budget == name
         assert load_trained(str(winner), None).architecture == architecture
-    with pytest.raises(UserError, match=r"got a folder with several winners; give one of .*/10ms, .*/5ms"):
+    shutil.copytree(asked.run.root / "winners" / "5ms", asked.run.root / "winners" / ".7ms.unfinished")
+    with pytest.raises(UserError, match=r"got a folder with several winners; give one of \S*/10ms, \S*/5ms$"):
         load_trained(str(asked.run.root), None)
 
 
@@ -329,6 +330,12 @@ def test_the_winner_of_the_one_budget_before_joins_the_others(asked: Search) -> 
     folder.mkdir()
     gather_winners(asked.run, asked.study)
     assert folder.is_dir(), "without a certificate it is none"
+    for damaged in (b"", b"\xff", b"architecture: half"):
+        (folder / "certificate.yaml").write_bytes(damaged)
+        told = gather_winners(asked.run, asked.study)
+        assert told.startswith("the winner of before is left where it is: ")
+        assert str(folder / "certificate.yaml") in told
+        assert (folder / "certificate.yaml").read_bytes() == damaged
     known = next((Path(space.__file__).parents[1] / "nas" / "runs" / "winners").glob("*/certificate.yaml")).parent
     certificate = replace(read_certificate(known), budget="10ms")
     write_text(folder / "certificate.yaml", strict.dump(replace(certificate, passed=certificate.verdict == "PASS")))
@@ -352,18 +359,18 @@ def test_the_winner_of_the_one_budget_before_joins_the_others(asked: Search) -> 
         (6.0, ["7.7ms", "10ms"]),
     ],
 )
-def test_a_front_is_spread_from_the_fastest_network_to_the_budget(fastest: float, expected: list[str]) -> None:
-    found = spread(Budget.parse("10ms"), fastest)
+def test_a_frontier_is_from_the_fastest_network_to_the_budget(fastest: float, expected: list[str]) -> None:
+    found = frontier(Budget.parse("10ms"), fastest)
     assert list(map(str, found)) == expected
     assert len(found) <= MOST_BUDGETS
     assert found.each[0].milliseconds > fastest
-    assert all(each.statistic == "p90" for each in spread(Budget.parse("10ms p90"), fastest))
+    assert all(each.statistic == "p90" for each in frontier(Budget.parse("10ms p90"), fastest))
 
 
 @pytest.mark.parametrize("fastest", [None, 10.0 / LEAST_RATIO, 12.0])
-def test_a_front_without_room_below_the_budget_is_refused(fastest: float | None) -> None:
+def test_a_frontier_without_room_below_the_budget_is_refused(fastest: float | None) -> None:
     with pytest.raises(BudgetError, match="expected a budget with room for smaller ones below it, got 10ms"):
-        spread(Budget.parse("10ms"), fastest)
+        frontier(Budget.parse("10ms"), fastest)
 
 
 @pytest.mark.slow

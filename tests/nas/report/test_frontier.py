@@ -7,39 +7,16 @@ from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
-import pytest
-
-from nas.latency.budget import Budget
 from nas.report import Summary, summarize, write_report
 from nas.report.pareto import pareto
 from nas.report.sentences import efforts, headline
-from nas.report.terminal import front_table, leaderboard_table
+from nas.report.terminal import frontier_table, leaderboard_table
 from nas.runs.folder import RunFolder
-from nas.runs.unreached import give_up
 from space import Architecture, strict
 
 
-@pytest.fixture
-def front(made: Any, architecture: Callable[[float], Architecture]) -> RunFolder:
-    """A finished run for three budgets, one of which nothing reaches."""
-    run: RunFolder = made.run
-    plan = replace(run.study().search, seeds=("ndnet29-fcn32",), random_trials=1, guided_trials=1, finalists=1)
-    run.write_study(replace(run.study(), budget="", budgets=("10ms", "5ms", "1ms"), search=plan))
-    give_up(run, Budget.parse("1ms"), "the narrowest networks take 2.00 ms", searched=False)
-    made.trial(1, "small seed", "seed", architecture(0.10), 4.8, (0.2, 0.3, 0.4), (0.4,) * 3, parent="x", budget=5.0)
-    made.trial(2, "large seed", "seed", architecture(0.15), 9.7, (0.2, 0.3, 0.5), (0.6,) * 3, parent="x")
-    made.trial(3, "random 1", "random", architecture(0.20), 4.6, (0.1, 0.2, 0.3), budget=5.0)
-    made.trial(4, "random 2", "random", architecture(0.25), 9.4, (0.1, 0.2, 0.45))
-    made.trial(5, "guided 1", "guided", architecture(0.30), 4.7, (0.1, 0.3, 0.35), (0.5,) * 3, budget=5.0)
-    made.trial(6, "guided 2", "guided", architecture(0.35), 9.5, (0.1, 0.3, 0.40))
-    made.trial(1, "slow", "company", architecture(0.40), 30.0)
-    made.winner(architecture(0.30), 4.75, 0.51, budget="5ms")
-    made.winner(architecture(0.15), 9.75, 0.61, budget="10ms")
-    return run
-
-
-def test_each_budget_has_its_winner_or_why_there_is_none(front: RunFolder) -> None:
-    summary = summarize(front)
+def test_each_budget_has_its_winner_or_why_there_is_none(frontier: RunFolder) -> None:
+    summary = summarize(frontier)
     assert summary.winner is None
     assert [(each.budget, each.folder, each.winner and each.winner.name) for each in summary.answers] == [
         ("1ms", "winners/1ms", None),
@@ -53,8 +30,8 @@ def test_each_budget_has_its_winner_or_why_there_is_none(front: RunFolder) -> No
     assert strict.parse(strict.dump(summary), Summary, "report.yaml") == summary
 
 
-def test_the_leaderboard_has_winners_and_company_of_each_budget(front: RunFolder) -> None:
-    summary = summarize(front)
+def test_the_leaderboard_has_winners_and_company_of_each_budget(frontier: RunFolder) -> None:
+    summary = summarize(frontier)
     assert [(row.place, row.name, row.timing.budget) for row in summary.leaderboard] == [
         ("winner", "guided 1", "5ms"),
         ("published, scaled", "small seed", "5ms"),
@@ -66,36 +43,36 @@ def test_the_leaderboard_has_winners_and_company_of_each_budget(front: RunFolder
     lines = leaderboard_table(summary).splitlines()
     assert "inside 5ms" in lines[2]
     assert "3.00x" in lines[-1]
-    table = front_table(summary).splitlines()
+    table = frontier_table(summary).splitlines()
     assert "none: given up" in table[2]
     assert table[4].split()[:2] == ["10ms", "large"]
     assert table[4].endswith("winners/10ms")
 
 
 def test_what_is_over_the_budget_that_it_was_made_for_is_not_to_be_trained(
-    made: Any, front: RunFolder, architecture: Callable[[float], Architecture]
+    made: Any, frontier: RunFolder, architecture: Callable[[float], Architecture]
 ) -> None:
     made.trial(7, "random 3", "random", architecture(0.45), 5.2, budget=5.0)
-    summary = summarize(front)
+    summary = summarize(frontier)
     assert {each.name: each.status for each in summary.trials}["random 3"] == "infeasible"
     assert (summary.going.waiting, summary.going.over_budget) == (0, 1)
 
 
-def test_random_and_guided_are_compared_where_they_fill_the_same_budget(front: RunFolder) -> None:
-    words = efforts(summarize(front))
+def test_random_and_guided_are_compared_where_they_fill_the_same_budget(frontier: RunFolder) -> None:
+    words = efforts(summarize(frontier))
     assert [each.partition(":")[0] for each in words] == ["1ms", "5ms", "10ms"]
     assert "30.0 % of the random and 35.0 % of the guided" in words[1]
     assert "45.0 % of the random and 40.0 % of the guided" in words[2]
 
 
-def test_rungs_and_finishes_are_compared_within_budgets(front: RunFolder) -> None:
+def test_rungs_and_finishes_are_compared_within_budgets(frontier: RunFolder) -> None:
     """Both seeds gain, and the guided one that begins below them ends above one of them: only budgets tell."""
-    finish = next(each for each in summarize(front).agreements if each.truth == "mIoU after the finish")
+    finish = next(each for each in summarize(frontier).agreements if each.truth == "mIoU after the finish")
     assert finish.points == 3
 
 
-def test_one_picture_shows_all_budgets_and_winners(front: RunFolder) -> None:
-    (picture,) = pareto(summarize(front))
+def test_one_picture_shows_all_budgets_and_winners(frontier: RunFolder) -> None:
+    (picture,) = pareto(summarize(frontier))
     words = {each.text for each in ElementTree.fromstring(picture).iter("text")}
     assert {"1ms", "5ms", "10ms", "guided 1", "large seed"} <= words
     titles = {each.text for each in ElementTree.fromstring(picture).iter("title")}
@@ -105,8 +82,8 @@ def test_one_picture_shows_all_budgets_and_winners(front: RunFolder) -> None:
     assert groups.count("winner-name") == 2
 
 
-def test_the_page_shows_every_winner(front: RunFolder) -> None:
-    page = write_report(front).read_text("utf-8")
+def test_the_page_shows_every_winner(frontier: RunFolder) -> None:
+    page = write_report(frontier).read_text("utf-8")
     assert "<h1>2 winners, 5ms to 10ms</h1>" in page
     for budget in ("5ms", "10ms"):
         assert f"<h2>What the winner for {budget} sees</h2>" in page
