@@ -138,14 +138,14 @@ def _loaded(graph: bytes) -> onnx.ModelProto:
     """
     import onnx
 
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
+    model = onnx.load_from_string(graph)
     kept = {each.name for each in model.graph.initializer}
     copies = {node.output[0]: node for node in model.graph.node if node.op_type == "Identity" and node.input[0] in kept}
     for node in copies.values():
         model.graph.node.remove(node)
     for node in model.graph.node:
         node.input[:] = [copies[name].input[0] if name in copies else name for name in node.input]
-    return model
+    return onnx.shape_inference.infer_shapes(model)
 
 
 def _ranges(model: onnx.ModelProto, images: Iterable[Image]) -> Any:
