@@ -145,7 +145,7 @@ def _loaded(graph: bytes) -> onnx.ModelProto:
         model.graph.node.remove(node)
     for node in model.graph.node:
         node.input[:] = [copies[name].input[0] if name in copies else name for name in node.input]
-    return onnx.shape_inference.infer_shapes(model)
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)  # sizes of a Resize are computed in the graph
 
 
 def _ranges(model: onnx.ModelProto, images: Iterable[Image]) -> Any:

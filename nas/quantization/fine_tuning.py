@@ -73,6 +73,6 @@ def fine_tuned(
     )
     while not trainer.finished:
         said(str(trainer.run_epoch()))
-    tuned = network.architecture.build(network.num_classes)
+    tuned: Network = network.architecture.build(network.num_classes)
     tuned.load_state_dict(trainer.weights())
     return tuned.eval()

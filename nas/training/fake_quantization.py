@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +45,7 @@ class FakeQuantized(nn.Module):
         logits: Tensor = torch.func.functional_call(self.network, self._rounded_weights(), (image, self._through))
         return logits
 
-    def _rounded_weights(self) -> Mapping[str, Tensor]:
+    def _rounded_weights(self) -> dict[str, Tensor]:
         """Weights of the convolutions, each output channel on a grid of its own that ends at its largest weight."""
         rounded = {}
         for name, largest in self._grid.weights.items():
