@@ -164,7 +164,7 @@ class Quantizer:
             self._said(f"note: {coarse} loses more than {loss.points:g} points; --epochs N fine-tunes it, rounded")
             return None
         if between not in self._tuned:
-            self._said(f"fine-tuning as {coarse.words} in INT8, for {tuning.epochs} epochs")
+            self._said(f"fine-tuning as {coarse.words} in INT8, for {_epochs(tuning.epochs)}")
             self._tuned[between] = self._tune(source, coarse.graph, tuning)
         tuned = self._tuned[between]
         if tuned is None:
@@ -216,7 +216,7 @@ class Quantizer:
         with lane.training_step():
             graph = source.calibrated.quantized(between=between, kept=kept)
         if source.tuned is not None:
-            words += f", fine-tuned for {source.epochs} epochs"
+            words += f", fine-tuned for {_epochs(source.epochs)}"
         return Form(target=target, graph=graph, words=words, tuned=source.tuned, epochs=source.epochs)
 
     def _timed(self, form: Form, scored: FormScores | None) -> Latency:
@@ -255,3 +255,7 @@ class Quantizer:
         """mIoU of PyTorch, and the scores of forms."""
         scores, found = score_on_validation(forms, self._network, self._dataset)
         return scores.miou, found
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
