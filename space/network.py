@@ -17,6 +17,8 @@ from space.paths import SeveralPaths, one_layer
 from space.sizes import grid_size
 
 Operation = Callable[..., Tensor]
+Through = Callable[[Node, Tensor], Tensor]
+"""What becomes of the value of a node before others read it."""
 
 
 class Network(nn.Module):
@@ -66,9 +68,9 @@ class Network(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, C, H, W) of images (N, 3, H, W)."""
-        return self.outputs(image)[0]
+    def forward(self, image: Tensor, through: Through | None = None) -> Tensor:
+        """Logits (N, C, H, W) of images (N, 3, H, W); every value on the way goes `through` what is given."""
+        return self._values(image, self._outputs, through)[0]
 
     def outputs(self, image: Tensor) -> list[Tensor]:
         """Logits, then those of each auxiliary head the network was built with; all (N, C, H, W)."""
@@ -92,11 +94,12 @@ class Network(nn.Module):
         last = self._nodes[self._outputs[0]]
         return last.step if last.kind == "repeat" else (1, 1)
 
-    def _values(self, image: Tensor, wanted: tuple[int, ...]) -> list[Tensor]:
+    def _values(self, image: Tensor, wanted: tuple[int, ...], through: Through | None = None) -> list[Tensor]:
         values: dict[int, Tensor] = {}
         size = (int(image.shape[-2]), int(image.shape[-1]))
         for node in self._nodes[: max(wanted) + 1]:
-            values[node.index] = self._run(node, [values[index] for index in node.inputs], image, size)
+            value = self._run(node, [values[index] for index in node.inputs], image, size)
+            values[node.index] = value if through is None else through(node, value)
             for index in self._last_use.get(node.index, ()):
                 del values[index]
         return [values[index] for index in wanted]

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from nas.commands import common
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nas.latency import Meter
+    from nas.latency.budget import Budget
     from nas.latency.estimates.table import LatencyTable
     from nas.search.reachability import Reachability
     from nas.study import Study
@@ -21,6 +24,7 @@ random networks are measured, some three seconds each, once per device; `nas mea
 examples:
   nas profile --budget 10ms
   nas profile --budget 100fps --input 360x480 --samples 2000
+  nas profile --budget 5ms --budget 10ms --target openvino:bf16@cpu
   nas profile studies/camvid/study.yaml --target onnxruntime@cpu:1"""
 NETWORKS = 150  # measured for a table when there is none
 SMALL = "ndnet45-fcn32"  # timed to learn what the reference takes on a device without a table
@@ -31,7 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.epilog = EPILOG
     common.add_study(parser)
-    parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90'; overrides the study's")
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        dest="budgets",
+        action="append",
+        default=[],
+        help="10ms, 100fps or '10ms p90'; overrides the study's; may be given several times",
+    )
     common.add_target(parser)
     common.add_patience(parser)
     parser.add_argument("--input", metavar="HxW", help="size that networks work at; overrides the study's")
@@ -50,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Estimate and print.
 
-    Raises: BudgetError with the lowest or highest latency reached when the budget is outside of what the space reaches.
+    Raises: BudgetError with the lowest or highest latency reached when every budget is outside of what the space
+    reaches.
     """
     from functools import partial
 
@@ -64,8 +76,8 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {options.networks}")
     patience_seconds = common.patience(options)
     study = _study(options)
-    (height, width), budget = study.data.size, study.asked.largest
-    common.say(f"is {budget} reachable at {height}x{width}?")
+    size = f"{study.data.size[0]}x{study.data.size[1]}"
+    common.say(f"is {study.asked} reachable at {size}?")
     target = parse_target(study.target) if study.target else default_target()
 
     from nas.data import load  # with what takes seconds to load, not for what is refused above
@@ -74,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.search.reachability import explore
 
     dataset = load(study.data)
-    common.say(f"{budget} on {target} at {height}x{width}, {dataset.num_classes} classes")
+    common.say(f"{study.asked} on {target} at {size}, {dataset.num_classes} classes")
     with Meter(target, study.data.size, dataset.num_classes, patience_seconds=patience_seconds) as meter:
         table = _table(meter, options.networks)
     allows = limits_of(study, dataset.num_classes)
@@ -83,6 +95,9 @@ def run(options: argparse.Namespace) -> None:
     reachability = explore(study, estimate, samples=options.samples, seed=options.seed, allows=allows)
     print(f"\n{_published_table(reachability)}\n")
     print(_draws(reachability))
+    for budget in study.asked if study.asked.several else ():
+        if reason := reachability.refusal(budget):
+            print(f"note: {budget} is out of reach: {reason}")
     if study.precisions:
         print(f"\nnote: all of this is {target}; in other precisions of the study networks may be faster")
     else:
@@ -118,7 +133,11 @@ def _table(meter: Meter, networks: int | None) -> LatencyTable:
         return replace(table, seconds=monotonic() - begun)
     if table is None:
         networks = networks or NETWORKS
-        print(f"no latency table of this device at this size yet: measuring {networks} random networks", flush=True)
+        precision = meter.target.precision
+        what = "at this size yet"
+        if precision != "fp32":
+            what = f"in {precision} at this size yet, and none comes with the package"
+        print(f"no latency table of this device {what}: measuring {networks} random networks", flush=True)
         calibration.measure_networks(meter, networks, common.progress)
         table = calibration.calibrate(meter).table
     print(
@@ -134,15 +153,11 @@ def _study(options: argparse.Namespace) -> Study:
     from nas.study import load_study
     from space.errors import UserError
 
-    if options.study is None and options.budget is None:
+    if options.study is None and not options.budgets:
         raise UserError("expected a study or a budget, got neither; try: nas profile --budget 10ms")
-    study = common.built_in_study(options, options.budget) if options.study is None else load_study(options.study)
-    if options.budget:
-        study = study.asking([options.budget])
-    if study.budgets:
-        raise UserError(
-            f"expected one budget, got a study for {study.asked}; give one of them: --budget {study.asked.largest}"
-        )
+    study = common.built_in_study(options, options.budgets[0]) if options.study is None else load_study(options.study)
+    if options.budgets:
+        study = study.asking(options.budgets)
     if options.target:
         study = replace(study, target=options.target)
     if options.input:
@@ -153,33 +168,55 @@ def _study(options: argparse.Namespace) -> Study:
 def _published_table(reachability: Reachability) -> str:
     from nas.terminal import table
 
-    budget = reachability.budget.milliseconds
+    budgets = reachability.study.asked
     rows = [
-        (each.name, f"{each.narrowest:.2f}", f"{each.own:.2f}", each.verdict(budget)) for each in reachability.published
+        (
+            each.name,
+            f"{each.narrowest:.2f}",
+            f"{each.own:.2f}",
+            *(each.verdict(budget.milliseconds) for budget in budgets),
+        )
+        for each in reachability.published
     ]
-    return table(rows, ("published network", "narrowest (ms)", "own width (ms)", "budget"))
+    of_budgets = [str(budget) for budget in budgets] if budgets.several else ["budget"]
+    return table(rows, ("published network", "narrowest (ms)", "own width (ms)", *of_budgets))
 
 
 def _draws(reachability: Reachability) -> str:
     from nas.search.reachability import extremes
     from nas.terminal import table
 
-    rows = []
-    for name, values in (
-        ("narrowest", [each.narrowest for each in reachability.draws]),
-        ("as drawn", [each.own for each in reachability.draws]),
-    ):
-        inside = sum(value <= reachability.budget.milliseconds for value in values) / len(values)
-        rows.append((name, *(f"{value:.2f}" for value in extremes(values)), f"{inside:.0%}"))
-    lowest = reachability.lowest
-    header = (f"draws: {len(reachability.draws)}", "min (ms)", "median (ms)", "max (ms)", "inside the budget")
-    return "\n".join(
-        [
-            table(rows, header),
-            f"width can be chosen to fill the budget in {reachability.fillable():.0%} of the draws",
-            f"fastest reached: {lowest.name} at its narrowest, {lowest.narrowest:.2f} ms",
+    budgets, lowest = reachability.study.asked, reachability.lowest
+    drawn = {
+        "narrowest": [each.narrowest for each in reachability.draws],
+        "as drawn": [each.own for each in reachability.draws],
+    }
+    rows = [(name, *(f"{value:.2f}" for value in extremes(values))) for name, values in drawn.items()]
+    header = (f"draws: {len(reachability.draws)}", "min (ms)", "median (ms)", "max (ms)")
+    if budgets.several:
+        inside = [
+            (
+                str(budget),
+                *(f"{_inside(values, budget):.0%}" for values in drawn.values()),
+                f"{reachability.fillable(budget):.0%}",
+            )
+            for budget in budgets
         ]
-    )
+        of_budgets = ("budget", "narrowest inside", "as drawn inside", "filled by some width")
+        told = [table(rows, header), "", table(inside, of_budgets)]
+    else:
+        budget = budgets.largest
+        shares = [f"{_inside(values, budget):.0%}" for values in drawn.values()]
+        told = [
+            table([(*row, share) for row, share in zip(rows, shares, strict=True)], (*header, "inside the budget")),
+            f"width can be chosen to fill the budget in {reachability.fillable(budget):.0%} of the draws",
+        ]
+    return "\n".join([*told, f"fastest reached: {lowest.name} at its narrowest, {lowest.narrowest:.2f} ms"])
+
+
+def _inside(milliseconds: Sequence[float], budget: Budget) -> float:
+    """The share of latencies that are inside a budget."""
+    return sum(value <= budget.milliseconds for value in milliseconds) / len(milliseconds)
 
 
 def _knobs(reachability: Reachability) -> str:
@@ -208,7 +245,7 @@ def _forecast(
     from nas.search.reachability import forecast_seconds, training_step_seconds
     from nas.terminal import duration
 
-    wanted = math.log(reachability.budget.milliseconds)
+    wanted = math.log(study.asked.largest.milliseconds)
     closest = min(reachability.every, key=lambda each: abs(math.log(each.own) - wanted))
     device = training_device()
     step = training_step_seconds(closest.architecture, study.recipe, study.data.size, num_classes, device)

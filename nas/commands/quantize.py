@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.latency.budget import Verdict
     from nas.latency.record import Latency
     from nas.latency.target import Target
+    from nas.quantization.fine_tuning import FineTuning
     from nas.quantization.verdicts import Loss, Outcome
     from nas.runs.certificate import Certificate, Deployed
 
@@ -21,11 +22,13 @@ MOST_IMAGES = 300
 EPILOG = """\
 Every precision that the runtime has on this device is timed, and scored on the validation images by the runtime itself.
 INT8 is calibrated on training images. The fastest that loses no more than --points is kept, if it is faster than full
-precision; else the fastest in full precision is, and what was found is said.
+precision; else the fastest in full precision is, and what was found is said. With --epochs INT8 is fine-tuned where it
+loses more: the network learns to give in INT8 what it gives in full precision. Nothing is trained unless asked for.
 
 examples:
   nas quantize runs/night --target openvino@cpu:1
-  nas quantize erfnet --weights w.safetensors --data camvid:~/camvid --points 1 --budget 20ms"""
+  nas quantize erfnet --weights w.safetensors --data camvid:~/camvid --points 1 --budget 20ms
+  nas quantize runs/night --points 0.3 --epochs 5"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=100,
         help=f"training images that INT8 is calibrated on, at most {MOST_IMAGES} (default: 100)",
     )
+    parser.add_argument(
+        "--epochs",
+        metavar="N",
+        type=common.whole_number,
+        default=0,
+        help="of fine-tuning where INT8 loses more than --points, kept only where it helps (default: 0, none)",
+    )
+    parser.add_argument(
+        "--recipe",
+        default="quick",
+        metavar="NAME",
+        type=common.path,
+        help="of fine-tuning, at a twentieth of its rate (default: quick)",
+    )
+    common.add_device(parser)
     common.add_within(parser)
     common.add_patience(parser)
     parser.add_argument(
@@ -80,8 +98,13 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.runs.winner import Certification, Finished, write_winner
 
     within, out = common.within(options), Path(options.out)
+    targets = _targets(options)
     plan = QuantizationPlan(
-        targets=_targets(options), points=_points(options.points), images=_images(options.images), within=within
+        targets=targets,
+        points=_points(options.points),
+        images=_images(options.images),
+        within=within,
+        tuning=_tuning(options, targets),
     )
     meter_of = partial(Meter, patience_seconds=common.patience(options))
     with output.owned_folder(out):
@@ -89,6 +112,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
         dataset = common.data_of(options, trained)
         common.say_notes(common.looked_at(dataset))
         require_inference(trained.architecture, dataset.size, dataset.num_classes)
+        if plan.tuning is not None:
+            plan.tuning.require_memory(trained.architecture, dataset)
         network = trained.network(dataset.num_classes)
         common.say(f"scoring {len(dataset.validation)} validation images in float32 and as each target runs it")
         loss, outcomes = Quantizer(network, dataset, plan, meter_of, common.say).outcomes()
@@ -98,7 +123,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
                 out,
                 Finished(
                     architecture=network.architecture,
-                    weights=network.state_dict(),
+                    weights=(chosen.form.tuned or network).state_dict(),
                     labelling=Labelling.of(dataset),
                     dataset=dataset,
                     deployed=_deployed(outcomes, chosen, loss),
@@ -135,6 +160,27 @@ def _targets(options: argparse.Namespace) -> tuple[Target, ...]:
             here = (here[0], target)
         found.update(dict.fromkeys(here))
     return tuple(found)
+
+
+def _tuning(options: argparse.Namespace, targets: Sequence[Target]) -> FineTuning | None:
+    """What fine-tuning is asked for, in the recipe that it has.
+
+    Raises: UserError where there is nothing to fine-tune for, or no such recipe or device.
+    """
+    from nas.quantization.fine_tuning import FineTuning
+    from nas.training import load_recipe
+    from space.errors import UserError
+
+    if options.epochs < 0:
+        raise UserError(f"--epochs: expected 0 or more, got {options.epochs}")
+    if options.epochs == 0:
+        return None
+    if not any(target.precision == "int8" for target in targets):
+        raise UserError(
+            f"--epochs: expected a target in INT8 to fine-tune for, got {', '.join(map(str, targets))}; leave --epochs "
+            "out, or give a target such as onnxruntime:int8@cpu"
+        )
+    return FineTuning(epochs=options.epochs, recipe=load_recipe(options.recipe), device=common.device(options))
 
 
 def _points(text: str) -> float:
@@ -186,6 +232,7 @@ def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> Deplo
         scores=chosen.scored.scores,
         same_labels=chosen.scored.same_labels,
         miou_float32=loss.miou,
+        fine_tuned_epochs=chosen.form.epochs,
         compared=tuple(
             ComparedForm(
                 form=str(outcome.form),

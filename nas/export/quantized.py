@@ -12,6 +12,7 @@ are: their input decides the labels.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -37,7 +38,7 @@ BETWEEN = ("Add", "MaxPool", "AveragePool", "Concat", "Resize", "Relu", "Mul")
 
 def graph_in(precision: str, network: torch.nn.Module, image: torch.Tensor, *, elsewhere: bool = False) -> bytes:
     """The graph of labels to time `network` by in a precision, for images of the size of `image` (1, 3, H, W).
-    `elsewhere` is as in `Calibrated.quantized`.
+    `elsewhere` is as in `weight_steps`.
 
     In int8 its convolutions are quantized with the ranges that `image` gives: a network's time does not depend on them,
     its labels do. What is deployed is calibrated on real images (`nas.quantization`).
@@ -57,6 +58,13 @@ class Calibrated:
         self._model = _prepared(graph)
         self._ranges = _ranges(self._model, images)
 
+    def with_weights_of(self, graph: bytes) -> Calibrated:
+        """The same ranges for a `graph` of the same network with other weights."""
+        other = copy.copy(self)
+        other._model = _prepared(graph)
+        assert [node.output for node in other._model.graph.node] == [node.output for node in self._model.graph.node]
+        return other
+
     @property
     def convolutions(self) -> tuple[str, ...]:
         """Names of the convolutions, in the order of the graph."""
@@ -65,8 +73,7 @@ class Calibrated:
     def quantized(self, *, between: bool = False, kept: Collection[str] = (), elsewhere: bool = False) -> bytes:
         """The graph with its convolutions in INT8, and what lies `between` them too where that is wanted.
 
-        `kept` are names of convolutions that stay in floating point. Weights keep to 7 bits where this processor adds
-        products of 8-bit numbers in 16 bits, or where the graph runs `elsewhere`, on one that may.
+        `kept` are names of convolutions that stay in floating point. `elsewhere` is as in `weight_steps`.
         """
         import onnx
         from onnxruntime.quantization import QDQQuantizer, QuantType
@@ -77,10 +84,10 @@ class Calibrated:
             quantizer: Any = QDQQuantizer(
                 model,
                 per_channel=True,
-                reduce_range=elsewhere or saturates(),
+                reduce_range=weight_steps(elsewhere=elsewhere) < 127,
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8,
-                tensors_range=self._ranges,
+                tensors_range=copy.deepcopy(self._ranges),  # it is changed where activations are quantized
                 nodes_to_quantize=[],
                 nodes_to_exclude=[*kept, *_deciding(model)],
                 op_types_to_quantize=[*CONVOLUTIONS, *(BETWEEN if between else ())],
@@ -91,11 +98,16 @@ class Calibrated:
         return data
 
 
+def weight_steps(*, elsewhere: bool = False) -> int:
+    """How many steps the grid of a weight has on either side of zero: 127, or 64 where this processor adds products of
+    8-bit numbers in 16 bits, which would overflow, or where a graph runs `elsewhere`, on one that may.
+    """
+    return 64 if elsewhere or saturates() else 127
+
+
 def multiply_adds(graph: bytes) -> dict[str, int]:
     """Multiply-adds of each convolution of a graph with static shapes, by its name."""
-    import onnx
-
-    inferred = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph)).graph
+    inferred = _loaded(graph).graph
     shapes = {each.name: _shape(each) for each in (*inferred.value_info, *inferred.input, *inferred.output)}
     weights = {each.name: tuple(each.dims) for each in inferred.initializer}
     counts = {}
@@ -112,12 +124,28 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 def _prepared(graph: bytes) -> onnx.ModelProto:
     """The graph with shapes of all tensors, and a name for every node."""
-    import onnx
-
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
+    model = _loaded(graph)
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
     return model
+
+
+def _loaded(graph: bytes) -> onnx.ModelProto:
+    """The graph with shapes of all tensors, in which weights are read where they are.
+
+    The exporter keeps equal ones once and has the others read a copy of them, which would be quantized while it runs,
+    and per tensor.
+    """
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    kept = {each.name for each in model.graph.initializer}
+    copies = {node.output[0]: node for node in model.graph.node if node.op_type == "Identity" and node.input[0] in kept}
+    for node in copies.values():
+        model.graph.node.remove(node)
+    for node in model.graph.node:
+        node.input[:] = [copies[name].input[0] if name in copies else name for name in node.input]
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)  # sizes of a Resize are computed in the graph
 
 
 def _ranges(model: onnx.ModelProto, images: Iterable[Image]) -> Any:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from nas.latency.machine import lane
 from nas.prune.tuning import FineTuning
-from nas.training import EpochReport
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.trainer import Trainer
 from space.network import Network
@@ -34,10 +33,5 @@ def recover(network: Network, teacher: Network, epochs: int, tuning: FineTuning,
         guard=lane.training_step,
     )
     while not trainer.finished:
-        said(_words(trainer.run_epoch()))
+        said(str(trainer.run_epoch()))
     network.load_state_dict(trainer.weights())
-
-
-def _words(report: EpochReport) -> str:
-    miou = 100 * report.scores.miou
-    return f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  mIoU {miou:.1f} %"

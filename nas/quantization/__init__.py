@@ -2,6 +2,7 @@
 
 `forms` are the ways to run one network: a graph, a runtime and a precision. `calibration` gives the images that ranges
 of activations are seen on. `scoring` runs forms on real images beside PyTorch, `sensitivity` tells which convolutions
-lose most in INT8, `verdicts` says of each form whether it is faster than what it would replace and as good as asked,
-and `quantizer` is the way through. `shipping` gives the one form that a network has on a target in lower precision.
+lose most in INT8, `ranges` which weights range too widely for it, `fine_tuning` trains one that rounds, `verdicts`
+says of each form whether it is faster than what it would replace and as good as asked, and `quantizer` is the way
+through. `shipping` gives the one form that a network has on a target in lower precision.
 """

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from space.network import Network
+
 FLOATING = ("fp32", "bf16", "fp16")
 
 
@@ -27,6 +29,10 @@ class Form:
     """ONNX, with labels as output."""
     words: str = ""
     """Which parts are quantized, where the precision does not say it all."""
+    tuned: Network | None = None
+    """The fine-tuned network that the graph is made of; None: the one that was given."""
+    epochs: int = 0
+    """Of that fine-tuning."""
 
     def __str__(self) -> str:
         return f"{self.target} ({self.words})" if self.words else str(self.target)

@@ -2,8 +2,9 @@
 
 Forms in floating point are timed and scored first; the fastest in full precision is what others would replace. INT8
 needs ranges of activations, seen on training images: convolutions alone and with what lies between them are timed, the
-faster goes on where it gains at all. Where it loses more points than asked, the convolutions that lose most per
-multiply-add stay in floating point: as few as are needed, found by bisection on the validation images.
+faster goes on where it gains at all. Where it loses more points than asked, it is fine-tuned, if that is wanted: kept
+only where it becomes better. If that is not enough, the convolutions that lose most per multiply-add stay in floating
+point: as few as are needed, found by bisection on the validation images.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from nas.data import Dataset
 from nas.export.graph import onnx_bytes
+from nas.export.grid import grid_of
 from nas.export.quantized import Calibrated, Image
 from nas.latency import WorkerError
 from nas.latency.machine import lane
@@ -23,11 +25,13 @@ from nas.latency.meter import MeasuresFinished
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.quantization.calibration import IMAGES, calibration_images
+from nas.quantization.fine_tuning import FineTuning, fine_tuned
 from nas.quantization.forms import Form, floating
+from nas.quantization.ranges import wide_layers, wide_words
 from nas.quantization.scoring import FormScores, score_on_validation
 from nas.quantization.sensitivity import most_sensitive_first
 from nas.quantization.verdicts import Loss, Outcome, fastest_whole, is_faster
-from space.errors import TargetError
+from space.errors import TargetError, TrainingError
 
 if TYPE_CHECKING:
     from space.network import Network
@@ -47,6 +51,21 @@ class QuantizationPlan:
     """Of the training split, for ranges of activations."""
     within: float = 0.015
     """Half of the 95 % interval of each latency, as a share of it."""
+    tuning: FineTuning | None = None
+    """Where INT8 loses more than that; None: not at all."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """What INT8 forms are made of."""
+
+    graph: bytes
+    """In full precision."""
+    calibrated: Calibrated
+    tuned: Network | None = None
+    """The fine-tuned network that they are of; None: the one that was given."""
+    epochs: int = 0
+    """Of that fine-tuning."""
 
 
 class Quantizer:
@@ -70,6 +89,7 @@ class Quantizer:
         self._said = said
         self._started = contextlib.ExitStack()
         self._meters: dict[Target, MeasuresFinished] = {}
+        self._tuned: dict[bool, Source | None] = {}  # by whether what lies between convolutions is quantized too
 
     def outcomes(self) -> tuple[Loss, list[Outcome]]:
         """What may be lost, and everything that was timed.
@@ -95,24 +115,19 @@ class Quantizer:
         if to_quantize:
             images: list[Image] = []
             with lane.training_step():
-                calibrated = Calibrated(graph, self._calibration_images(images))
+                source = Source(graph=graph, calibrated=Calibrated(graph, self._calibration_images(images)))
+            if wide := wide_words(wide_layers(self._network)):
+                self._said(wide)
             for target in to_quantize:
-                form = Form(target=replace(target, precision="fp32"), graph=graph)
-                outcomes += self._quantized(calibrated, form, target, fastest_whole(outcomes), loss, images)
+                outcomes += self._quantized(source, target, fastest_whole(outcomes), loss, images)
         return loss, outcomes
 
     def _quantized(
-        self,
-        calibrated: Calibrated,
-        whole: Form,
-        target: Target,
-        replaced: Outcome,
-        loss: Loss,
-        images: Sequence[Image],
+        self, source: Source, target: Target, replaced: Outcome, loss: Loss, images: Sequence[Image]
     ) -> list[Outcome]:
         """What INT8 comes to on one target."""
         ways = {"convolutions": False, "convolutions and what lies between": True}
-        forms = [self._form(calibrated, target, words, between=between) for words, between in ways.items()]
+        forms = [self._form(source, target, words, between=between) for words, between in ways.items()]
         timed = [(form, self._timed_if_it_runs(form)) for form in forms]
         tried = [Outcome(form=form, latency=latency, scored=None) for form, latency in timed if latency is not None]
         faster = [each for each in tried if is_faster(each.latency, replaced.latency)]
@@ -126,21 +141,62 @@ class Quantizer:
             return found
         best = min(faster, key=lambda outcome: outcome.latency.p50_milliseconds)
         between = ways[best.form.words]
-        order = most_sensitive_first(calibrated, whole, best.form, images, lane.training_step)
-        relieved = self._relieved(calibrated, target, order, between=between, loss=loss)
+        tuned = self._fine_tuned(source, best.form, scored[best], loss, between=between)
+        if tuned is not None:
+            source, form, scores = tuned
+            found.append(Outcome(form=form, latency=self._timed(form, scores), scored=scores))
+            if loss.allows(scores):
+                return found
+        whole = Form(target=replace(target, precision="fp32"), graph=source.graph)
+        order = most_sensitive_first(source.calibrated, whole, best.form, images, lane.training_step)
+        relieved = self._relieved(source, target, order, between=between, loss=loss)
         if relieved is not None:
             form, scores = relieved
             found.append(Outcome(form=form, latency=self._timed(form, scores), scored=scores))
         return found
 
+    def _fine_tuned(
+        self, source: Source, coarse: Form, scored: FormScores, loss: Loss, *, between: bool
+    ) -> tuple[Source, Form, FormScores] | None:
+        """What fine-tuning makes of a form that loses more than asked; None where it does not become better."""
+        tuning = self._plan.tuning
+        if tuning is None:
+            self._said(f"note: {coarse} loses more than {loss.points:g} points; --epochs N fine-tunes it, rounded")
+            return None
+        if between not in self._tuned:
+            self._said(f"fine-tuning as {coarse.words} in INT8, for {_epochs(tuning.epochs)}")
+            self._tuned[between] = self._tune(source, coarse.graph, tuning)
+        tuned = self._tuned[between]
+        if tuned is None:
+            return None
+        form = self._form(tuned, coarse.target, coarse.words, between=between)
+        (scores,) = self._scores([form])[1]
+        better = scores.scores.miou > scored.scores.miou
+        self._said(f"{form}: {loss.of(scores):+.2f} points lost{'' if better else ', no fewer: left out'}")
+        return (tuned, form, scores) if better else None
+
+    def _tune(self, source: Source, quantized: bytes, tuning: FineTuning) -> Source | None:
+        """The network fine-tuned to the grid of a `quantized` graph; None where its loss does not stay finite."""
+        try:
+            grid = grid_of(self._network, quantized)
+            tuned = fine_tuned(self._network, self._dataset, grid, tuning, self._said)
+        except TrainingError as error:
+            self._said(f"fine-tuning: left out: {error}")
+            return None
+        with lane.training_step():
+            graph = onnx_bytes(tuned, self._dataset.size, labels=True)
+        return Source(
+            graph=graph, calibrated=source.calibrated.with_weights_of(graph), tuned=tuned, epochs=tuning.epochs
+        )
+
     def _relieved(
-        self, calibrated: Calibrated, target: Target, order: Sequence[str], *, between: bool, loss: Loss
+        self, source: Source, target: Target, order: Sequence[str], *, between: bool, loss: Loss
     ) -> tuple[Form, FormScores] | None:
         """The form with the fewest of the `order`ed convolutions in floating point that is as good as asked."""
 
         def tried(count: int) -> tuple[Form, FormScores] | None:
             words = f"{len(order) - count} of {len(order)} convolutions"
-            form = self._form(calibrated, target, words, between=between, kept=order[:count])
+            form = self._form(source, target, words, between=between, kept=order[:count])
             (scored,) = self._scores([form])[1]
             self._said(f"{form}: {loss.of(scored):+.2f} points lost")
             return (form, scored) if loss.allows(scored) else None
@@ -156,12 +212,12 @@ class Quantizer:
                 found, enough = better, count
         return found
 
-    def _form(
-        self, calibrated: Calibrated, target: Target, words: str, *, between: bool, kept: Sequence[str] = ()
-    ) -> Form:
+    def _form(self, source: Source, target: Target, words: str, *, between: bool, kept: Sequence[str] = ()) -> Form:
         with lane.training_step():
-            graph = calibrated.quantized(between=between, kept=kept)
-        return Form(target=target, graph=graph, words=words)
+            graph = source.calibrated.quantized(between=between, kept=kept)
+        if source.tuned is not None:
+            words += f", fine-tuned for {_epochs(source.epochs)}"
+        return Form(target=target, graph=graph, words=words, tuned=source.tuned, epochs=source.epochs)
 
     def _timed(self, form: Form, scored: FormScores | None) -> Latency:
         latency = self._meter(form.target).measure_graph(form.graph, within=self._plan.within)
@@ -199,3 +255,7 @@ class Quantizer:
         """mIoU of PyTorch, and the scores of forms."""
         scores, found = score_on_validation(forms, self._network, self._dataset)
         return scores.miou, found
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"

@@ -55,6 +55,8 @@ class Deployed:
     same_labels: float
     miou_float32: float
     compared: tuple[ComparedForm, ...]
+    fine_tuned_epochs: int = 0
+    """Of quantization-aware fine-tuning of the weights that the graph is made of; 0: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +107,14 @@ class Certificate:
     form: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
     """How model.onnx is run where that is not the network in full precision; `miou` is of it, as `scored` says."""
     miou_float32: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What PyTorch reaches in float32, where model.onnx is something else."""
+    """What PyTorch reaches in float32, where model.onnx is something else; before any fine-tuning."""
+    fine_tuned_epochs: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Of quantization-aware fine-tuning, where the weights had it that model.onnx is made of."""
     compared: tuple[ComparedForm, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
     """What it was chosen among."""
 
     def __post_init__(self) -> None:
-        for name in ("num_classes", "parameters", "multiply_adds", "onnx_images"):
+        for name in ("num_classes", "parameters", "multiply_adds", "onnx_images", "fine_tuned_epochs"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}; write the certificate again")
         shares = [self.miou, self.pixel_accuracy, self.onnx_same_labels, *self.class_iou.values()]
@@ -204,6 +208,7 @@ def certify(
         onnx_same_labels=check.same_labels,
         form="" if deployed is None else deployed.form,
         miou_float32=None if deployed is None else deployed.miou_float32,
+        fine_tuned_epochs=0 if deployed is None else deployed.fine_tuned_epochs,
         compared=() if deployed is None else deployed.compared,
         sha256={
             name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in (ARCHITECTURE, WEIGHTS, MODEL)

@@ -187,6 +187,11 @@ def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> La
                 f"note    estimates begin with a table that comes with the package, {table.error:.0%} off on the CPU "
                 "that it was made on; `nas measure --calibrate` makes one of this device"
             )
+        elif search.target.precision != "fp32":
+            search.console.step(
+                f"note    no latency table comes with the package for {search.target.precision}: estimates begin with "
+                "what the published networks take here; `nas measure --calibrate` makes one of this target"
+            )
     return table
 
 

@@ -1,4 +1,4 @@
-"""Is a budget within reach of a space on a target, by how much of it, and how long would the search take?
+"""Is each budget within reach of a space on a target, by how much of it, and how long would the search take?
 
 Answered from a latency table (`nas.latency.estimates.table`): a thousand networks are estimated in seconds. What is
 said about single networks is an estimate; the table's error goes with it.
@@ -18,6 +18,7 @@ import numpy as np
 import space
 from nas.host.memory import require_training
 from nas.latency.budget import Budget
+from nas.runs.shares import Shares
 from nas.search.candidates import draw
 from nas.search.fill import Allows, EstimateMilliseconds, anything
 from nas.search.limits import above_the_space, widest
@@ -74,11 +75,9 @@ class Knob:
 
 @dataclass(frozen=True, kw_only=True)
 class Reachability:
-    """What was estimated, for a budget."""
+    """What was estimated, for each budget of a study."""
 
     study: Study
-    """The question; its budget is `budget`."""
-    budget: Budget
     published: tuple[Reach, ...]
     draws: tuple[Reach, ...]
 
@@ -97,35 +96,42 @@ class Reachability:
         """The slowest network, at its widest."""
         return max(self.every, key=lambda each: each.widest)
 
-    def fillable(self) -> float:
-        """Share of the draws that some width brings to the budget."""
-        filled = [each.narrowest <= self.budget.milliseconds <= each.widest for each in self.draws]
+    def fillable(self, budget: Budget) -> float:
+        """Share of the draws that some width brings to a budget of the study."""
+        filled = [each.narrowest <= budget.milliseconds <= each.widest for each in self.draws]
         return sum(filled) / len(filled)
 
     def require(self) -> None:
-        """Raises: BudgetError with the lowest or highest latency reached when the budget is outside of that."""
+        """Raises: BudgetError with the lowest or highest latency reached when every budget is outside of that."""
+        refused = [self.refusal(budget) for budget in self.study.asked]
+        if refused[-1] is not None and all(refused):
+            raise refused[-1]
+
+    def refusal(self, budget: Budget) -> BudgetError | None:
+        """Why nothing meets a budget of the study, or fills it; None where something does."""
         lowest, highest = self.lowest, self.highest
-        if lowest.narrowest > self.budget.milliseconds:
-            raise BudgetError(
-                f"expected a budget that something can meet, got {self.budget}; of {len(self.every)} networks the "
+        if lowest.narrowest > budget.milliseconds:
+            return BudgetError(
+                f"expected a budget that something can meet, got {budget}; of {len(self.every)} networks the "
                 f"fastest, {lowest.name} at its narrowest, is estimated at {lowest.narrowest:.2f} ms; raise the "
                 "budget, lower the input size or choose a faster target"
             )
-        if highest.widest < self.budget.milliseconds:
-            raise BudgetError(
-                f"expected a budget that networks can fill, got {self.budget}; of {len(self.every)} networks the "
+        if highest.widest < budget.milliseconds:
+            return BudgetError(
+                f"expected a budget that networks can fill, got {budget}; of {len(self.every)} networks the "
                 f"slowest, {highest.name} at the largest allowed width, is estimated at {highest.widest:.2f} ms; "
-                f"{above_the_space(self.budget, highest.widest, self.study)}"
+                f"{above_the_space(budget, highest.widest, self.study)}"
             )
+        return None
 
 
 def explore(
     study: Study, estimate: EstimateMilliseconds, *, samples: int, seed: int, allows: Allows = anything
 ) -> Reachability:
-    """Estimate the study's published networks and `samples` random draws of its space, against the study's budget.
+    """Estimate the study's published networks and `samples` random draws of its space, against the study's budgets.
     Nothing is widened beyond what `allows` lets through (`nas.search.limits`).
     """
-    budget = study.asked.largest
+    budget = study.asked.largest  # what is over it at its own width is over the others too
     names = dict.fromkeys((*study.search.seeds, *study.search.company))
     drawing = random.Random(seed)
     searched = study.architectures()
@@ -133,7 +139,7 @@ def explore(
     for index in range(samples):
         draws.append(_reach(f"draw {index + 1}", *draw(searched, drawing), budget, estimate, allows))
     published = [_reach(name, space.load(name), {}, budget, estimate, allows) for name in names]
-    return Reachability(study=study, budget=budget, published=tuple(published), draws=tuple(draws))
+    return Reachability(study=study, published=tuple(published), draws=tuple(draws))
 
 
 def _reach(
@@ -231,11 +237,13 @@ def training_step_seconds(
 def forecast_seconds(
     study: Study, training_images: int, step_seconds: float, measurement_seconds: float
 ) -> tuple[float, float]:
-    """Seconds of training and of measuring if every candidate is trained to its end, one after the other."""
-    plan = study.search
-    candidates = len(plan.seeds) + plan.random_trials + plan.guided_trials
+    """Seconds of training and of measuring if every candidate is trained to its end, one after the other. Each budget
+    has its share of the candidates and finalists of its own.
+    """
+    plan, budgets = Shares.of(study, study.asked).plan, len(study.asked)
+    candidates = budgets * (len(plan.seeds) + plan.random_trials + plan.guided_trials)
     epochs = (candidates + len(plan.company)) * study.recipe.epochs
-    epochs += (plan.finalists + len(plan.company)) * plan.finish_epochs
+    epochs += (budgets * plan.finalists + len(plan.company)) * plan.finish_epochs
     steps = max(1, training_images // study.recipe.batch_size)
     measuring = (MEASUREMENTS_PER_CANDIDATE * candidates + len(plan.company)) * measurement_seconds
     return epochs * steps * step_seconds, measuring

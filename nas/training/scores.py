@@ -48,3 +48,7 @@ class EpochReport:
     """The same of waiting until somebody else's timing was over."""
     encoder: bool = False
     """Whether it trained the encoder alone, under a classifier of its own, which the scores are of."""
+
+    def __str__(self) -> str:
+        """`epoch 2/10  loss 0.512  mIoU 41.3 %`."""
+        return f"epoch {self.epoch}/{self.epochs}  loss {self.loss:.3f}  mIoU {100 * self.scores.miou:.1f} %"

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from nas.training.encoder_stage import EncoderModel
+from nas.training.fake_quantization import FakeQuantized
 from nas.training.form import Form
 from nas.training.loss import distillation_loss, hardest, labels_at, total_loss
 from nas.training.optimisation import learning_rate, make_optimizer, parameter_groups
 from nas.training.recipe import Recipe
 from space.network import Network
 
-Model = Network | EncoderModel
+Model = Network | EncoderModel | FakeQuantized
 
 
 class Step:

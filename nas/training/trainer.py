@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from nas.data import Augmentation, Dataset, Loader, class_shares, make_loader
+from nas.export.grid import Grid
 from nas.host.memory import require_training
 from nas.training.averaging import averaged
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.encoder_stage import EncoderModel
 from nas.training.evaluation import evaluate_batches
+from nas.training.fake_quantization import FakeQuantized
 from nas.training.form import Form, device_of, usual_form
 from nas.training.loss import class_weights
 from nas.training.normalisation import reestimate_batch_norm
@@ -56,6 +58,7 @@ class Trainer:
         weights: Mapping[str, Tensor] | None = None,
         init: Mapping[str, Tensor] | None = None,
         teacher: nn.Module | None = None,
+        grid: Grid | None = None,
         rungs: Sequence[int] = (),
         form: Form | None = None,
         guard: Guard = nullcontext,
@@ -67,11 +70,12 @@ class Trainer:
         several paths, unless it starts from weights that have none: then as the one convolution that runs. `init`:
         tensors of any network that `nas.training.pretrained` knows, of which what fits is taken. `threads`: of torch
         (for the whole process) and of the loader. `teacher`: a trained network whose logits are imitated beside the
-        labels; moved to `device`. `rungs`: the epochs, ascending, at which the learning rate has come to the end of its
-        schedule; another one goes on from the weights, and after the last the training is finished. Empty: one schedule
-        of all epochs. `form`: of computing on this device; None is the usual one. `guard()` is entered around every
-        training step (on a GPU: every few of them), every scored batch, and every few labels whose classes are counted;
-        `count` is told of the images of every step and every scored batch.
+        labels; moved to `device`. `grid`: what an INT8 form of the weights rounds, which this training and its scores
+        round too. `rungs`: the epochs, ascending, at which the learning rate has come to the end of its schedule;
+        another one goes on from the weights, and after the last the training is finished. Empty: one schedule of all
+        epochs. `form`: of computing on this device; None is the usual one. `guard()` is entered around every training
+        step (on a GPU: every few of them), every scored batch, and every few labels whose classes are counted; `count`
+        is told of the images of every step and every scored batch.
 
         Raises: UserError when the device is not there, the weights do not fit or are of no known network;
         ArchitectureError when training needs more memory than there is.
@@ -79,6 +83,7 @@ class Trainer:
         self.architecture = architecture
         self.dataset = dataset
         self.recipe = recipe
+        self._grid = grid
         self._rungs = tuple(rungs) or (recipe.epochs,)
         assert 0 < self._rungs[0] <= self._rungs[-1] <= recipe.epochs, (self._rungs, recipe.epochs)
         self.epoch = 0
@@ -106,7 +111,7 @@ class Trainer:
             torch.set_num_threads(threads)
         several = weights is None or not _are_folded(weights, architecture)
         with self._randomness(epoch=0):
-            network = architecture.build(dataset.num_classes, auxiliary=True, trained=several)
+            network = architecture.build(dataset.num_classes, auxiliary=grid is None, trained=several)
             inference = architecture.build(dataset.num_classes, trained=several)
         self._trained_keys = tuple(inference.state_dict())
         self._inference_keys = tuple(folded_state(inference))
@@ -132,6 +137,8 @@ class Trainer:
                 model = EncoderModel(self.network, recipe.encoder)
             model = model.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
             recipe = recipe.of_encoder()
+        elif self._grid is not None:
+            model = FakeQuantized(self.network, self._grid)
         self._model: Model = model
         self._average = averaged(model, recipe.ema_decay) if recipe.ema_decay else None
         began = set() if self.started is None else set(self.started.layers)
@@ -201,7 +208,7 @@ class Trainer:
     def _kept(self) -> nn.Module:
         """What is kept: the network that is scored."""
         scored = self._scored
-        return scored.network if isinstance(scored, EncoderModel) else scored
+        return scored.network if isinstance(scored, (EncoderModel, FakeQuantized)) else scored
 
     def save(self, path: str | Path) -> None:
         """Write everything that `restore` needs; a file that was there is replaced only by a complete one."""

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import space
 from nas import cli
@@ -70,11 +71,28 @@ def test_what_is_kept_is_certified_with_all_that_was_found(
     assert labels.shape == (1, *SIZE)
 
 
+@pytest.mark.slow
+def test_a_certificate_says_of_how_many_epochs_its_fine_tuning_was(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "quantized"
+    words = ["--target", "onnxruntime@cpu:1", "--images", "2", "--within", "20%", "--patience", "0s"]
+    tuning = ["--points", "0", "--epochs", "2", "--device", "cpu"]
+    assert cli.main(["quantize", str(trained), *words, *tuning, "--out", str(out)]) == 0, capsys.readouterr().err
+    certificate = read_certificate(out)
+    assert certificate.fine_tuned_epochs == (2 if "fine-tuned for 2 epochs" in certificate.form else 0)
+    before, after = (load_file(folder / "weights.safetensors") for folder in (trained, out))
+    same = all(torch.equal(value, after[name]) for name, value in before.items())
+    assert same == (certificate.fine_tuned_epochs == 0)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--points", "many"], "--points: expected points of mIoU"),
         (["--images", "0"], "--images: expected 1 to 300"),
+        (["--epochs", "-1"], "--epochs: expected 0 or more"),
+        (["--epochs", "1", "--recipe", "quik"], "did you mean 'quick'"),
         (["--target", "torch@cpu:1"], "reads ONNX graphs"),
         (["--target", "onnxruntime:bf16@cpu"], "onnxruntime does not run bf16 on cpu"),
         (["--target", "onnxruntime@ssh:board"], "scored on this machine only"),

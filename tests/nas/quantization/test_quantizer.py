@@ -4,25 +4,49 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
-from nas.data import DataSpec, load
+from nas.data import Dataset, DataSpec, Split, load
+from nas.data.dataset import label_map
+from nas.export.graph import onnx_bytes
 from nas.latency import WorkerError, parse_target
 from nas.latency.record import Latency
 from nas.latency.target import Target
+from nas.quantization.fine_tuning import FineTuning
 from nas.quantization.quantizer import QuantizationPlan, Quantizer
 from nas.quantization.verdicts import kept
+from nas.training import Recipe, load_recipe
+from nas.training.trainer import Trainer
 from space import Architecture
 from space.network import Network
 from space.scale import scale_width
 
 SIZE = (48, 64)
+CLASSES = 6  # of greys
+BLOCK = 16  # pixels
+EPOCHS = 5
 WHOLE, QUANTIZED = parse_target("onnxruntime@cpu:1"), parse_target("onnxruntime:int8@cpu:1")
+
+NARROW = """
+stem: {kind: convs, width: 16, kernel: 3, convolutions: 3, image: false, halvings: 1}
+stages:
+- {block: plain, width: 16, depth: 1, stride: 2}
+context: null
+decoder: null
+head: {kind: linear}
+activation: relu
+levels: 1
+norm_epsilon: 0.001
+bias: false
+align_corners: false
+"""
 
 
 @dataclass
@@ -34,7 +58,8 @@ class Invented:
 
     @contextlib.contextmanager
     def of(self, target: Target, size: tuple[int, int], num_classes: int) -> Iterator[Invented]:
-        assert (size, num_classes) == (SIZE, 11)
+        assert size == SIZE
+        assert num_classes in (11, CLASSES)
         self.asked.append(target)
         yield self
 
@@ -112,3 +137,79 @@ def test_convolutions_stay_in_floating_point_until_no_more_is_lost_than_asked(ne
     assert loss.of(best.scored) <= 0
     if best.form.target == WHOLE:
         assert any("convolutions)" in line and "points lost" in line for line in said)
+
+
+def draw(folder: Path, index: int, random: np.random.Generator) -> tuple[Path, Path]:
+    """Blocks of grey, of a class each: how bright they are says which."""
+    label = np.kron(random.integers(0, CLASSES, (3, 4)), np.ones((BLOCK, BLOCK))).astype(np.uint8)
+    image = 30 + 36 * label[..., None] + random.normal(0, 8, (*SIZE, 3))
+    paths = folder / f"{index}.png", folder / f"{index}_label.png"
+    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(paths[0])
+    Image.fromarray(label).save(paths[1])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def greys(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("greys")
+    random = np.random.default_rng(0)
+    images, labels = zip(*(draw(folder, index, random) for index in range(18)), strict=True)
+    return Dataset(
+        name="greys",
+        classes=tuple("abcdef"),
+        palette=tuple((grey, grey, grey) for grey in range(CLASSES)),
+        label_map=label_map(CLASSES),
+        train=Split(images=images[:12], labels=labels[:12]),
+        validation=Split(images=images[12:], labels=labels[12:]),
+        size=SIZE,
+    )
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return replace(load_recipe("quick"), brightness=0.0, contrast=0.0, scale=(1.0, 1.0), warmup_steps=4, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def trained(greys: Dataset, recipe: Recipe) -> Network:
+    """It tells the classes apart, and most of its weights are small beside ones that never matter: one channel is 0."""
+    trainer = Trainer(Architecture.from_yaml(NARROW, "narrow"), greys, replace(recipe, epochs=10))
+    while not trainer.finished:
+        trainer.run_epoch()
+    network = trainer.architecture.build(CLASSES)
+    network.load_state_dict(trainer.weights())
+    nodes = network.architecture.graph(CLASSES).nodes
+    behind = {node.inputs[0]: node for node in nodes if node.kind in ("act", "conv")}
+    for norm in (node for node in nodes if node.kind == "norm"):
+        read = behind.get(behind[norm.index].index) if norm.index in behind else None
+        if read is None or read.kind != "conv":
+            continue
+        before, after = network.layer(norm.name), network.layer(read.name).get_parameter("weight")
+        with torch.no_grad():
+            before.get_parameter("weight")[0] = before.get_parameter("bias")[0] = 0
+            after[:, 0] = 0
+            after[:, 0, 0, 0] = 40 * after.flatten(1).abs().amax(1)
+    return network.eval()
+
+
+def test_fine_tuning_gives_back_what_int8_loses_and_the_better_form_is_kept(
+    trained: Network, greys: Dataset, recipe: Recipe
+) -> None:
+    state = {name: value.clone() for name, value in trained.state_dict().items()}
+    said: list[str] = []
+    tuning = FineTuning(epochs=EPOCHS, recipe=recipe)
+    plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), points=8, images=12, tuning=tuning)
+    loss, outcomes = Quantizer(trained, greys, plan, Invented(saves=0.1).of, said.append).outcomes()
+    best = kept(outcomes, loss)
+    rounded = [each.scored for each in outcomes if each.form.target == QUANTIZED and each.form.tuned is None]
+    lost = min(loss.of(scored) for scored in rounded if scored is not None)
+    assert lost > 10
+    assert best.scored is not None
+    assert loss.of(best.scored) < lost / 2
+    assert best.form.epochs == EPOCHS
+    assert str(best.form).endswith(f"fine-tuned for {EPOCHS} epochs)")
+    assert best.form.tuned is not None
+    assert onnx_bytes(best.form.tuned, SIZE, labels=True) != onnx_bytes(trained, SIZE, labels=True)
+    assert [line for line in said if line.startswith("epoch")][-1].startswith(f"epoch {EPOCHS}/{EPOCHS}  loss ")
+    assert any(line.startswith("note: weights of 4 convolutions range so widely") for line in said)
+    assert all(torch.equal(value, state[name]) for name, value in trained.state_dict().items()), "it is left as it was"

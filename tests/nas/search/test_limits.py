@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -14,11 +15,12 @@ from nas.latency.estimates.estimator import Estimates
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
-from nas.search.engine import _measure_published, _say_if_too_large
+from nas.search.engine import _measure_published, _say_if_too_large, _table_of
 from nas.search.fill import FULL_ENOUGH, SAFE, WIDEST, fill
 from nas.search.limits import limits_of, widest
 from nas.search.reachability import explore
 from nas.search.search import Search
+from nas.search.timing import Timing
 from nas.study import SearchPlan, Study, built_in_study
 from nas.training import load_recipe
 from space import Architecture, BudgetError, UserError
@@ -45,6 +47,13 @@ class Fast:
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         return [self.measure(each) for each in architectures]
+
+
+class Uncalibrated(Fast):
+    """One of which no latency table is kept."""
+
+    def kept_table(self) -> None:
+        return None
 
 
 DATA_CENTRE = 3e10
@@ -119,6 +128,31 @@ def test_a_search_says_at_its_start_that_a_budget_is_above_its_space(
     told = capsys.readouterr().out
     assert ("this budget is above what the space can use" in told) == said
     assert ("search.most_parameters" in told) == said
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("onnxruntime@cpu:1", "estimates begin with a table that comes with the package"),
+        ("onnxruntime:int8@cpu:1", "no latency table comes with the package for int8"),
+        ("torch@cpu:1", ""),
+    ],
+)
+def test_a_search_says_what_its_estimates_begin_with(
+    target: str,
+    said: str,
+    tmp_path: Path,
+    invented: Invented,
+    search_of: Callable[[RunFolder], Search],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study = replace(built_in_study("10ms"), target=target)
+    asked = search_of(RunFolder.create(tmp_path / "run", study))
+    table = _table_of(asked, cast("Timing", Uncalibrated(invented, study.data.size, DATA_CENTRE)), [invented(10.0)])
+    assert (table is not None) == ("comes with the package" in said and "no latency" not in said)
+    told = capsys.readouterr().out
+    assert said in told
+    assert bool(told) == bool(said)
 
 
 def test_a_profile_says_so_too(invented: Invented) -> None:

@@ -77,7 +77,7 @@ def test_each_network_is_estimated_at_its_width_and_at_the_ends(tiny: Study, tab
         assert each.own == table.estimate(each.architecture, 3)
         assert each.own < each.widest
     assert found.lowest.narrowest == min(each.narrowest for each in found.every)
-    assert found.fillable() == 1
+    assert found.fillable(found.study.asked.largest) == 1
     found.require()
 
 
@@ -86,10 +86,38 @@ def test_a_budget_outside_of_what_is_reached_is_told_the_end(
     tiny: Study, table: LatencyTable, budget: str, word: str
 ) -> None:
     found = reachability_of(tiny, budget, table, 5)
-    assert found.fillable() == 0
+    assert found.fillable(found.study.asked.largest) == 0
     end = found.lowest.narrowest if word == "narrowest" else found.highest.widest
     with pytest.raises(BudgetError, match=rf"{word}, is estimated at {end:.2f} ms"):
         found.require()
+
+
+def test_each_of_several_budgets_is_answered(tiny: Study, table: LatencyTable) -> None:
+    estimate = partial(table.estimate, num_classes=3)
+    asked = tiny.asking(["50ms", "3ms", "0.1ms"])
+    found = explore(asked, estimate, samples=20, seed=0)
+    low, middle, high = asked.asked
+    assert found.refusal(low) is not None
+    assert found.refusal(middle) is None
+    assert found.refusal(high) is None
+    found.require()
+    for budget in (low, middle, high):
+        alone = reachability_of(tiny, str(budget), table, 20)
+        assert found.fillable(budget) == alone.fillable(budget)
+        told, known = ([each.verdict(budget.milliseconds) for each in of.every] for of in (found, alone))
+        assert told == known
+    hopeless = explore(tiny.asking(["0.1ms", "0.2ms"]), estimate, samples=5, seed=0)
+    with pytest.raises(BudgetError, match=r"got 0\.2ms"):
+        hopeless.require()
+
+
+def test_several_budgets_share_the_forecast(tiny: Study) -> None:
+    plan = replace(tiny.search, random_trials=3, guided_trials=6, finalists=2, finish_epochs=5)
+    study = replace(tiny, search=plan, recipe=replace(tiny.recipe, epochs=2, batch_size=4))
+    training, measuring = forecast_seconds(study.asking(["5ms", "10ms"]), 41, 0.5, 3.0)
+    candidates = 2 * (1 + 2 + 3)
+    assert training == (candidates * 2 + 2 * 2 * 5) * 10 * 0.5
+    assert measuring == candidates * 8 * 3.0
 
 
 def test_the_effect_of_a_choice_is_not_that_of_its_company() -> None:
@@ -153,6 +181,18 @@ def test_the_command_begins_with_the_table_that_comes_with_the_package(nas: Call
     assert "from a latency table that comes with the package: 6.9% off on average" in answer.out
     assert "measuring" not in answer.out.partition("forecast")[0]
     assert re.search(r"ndnet45-ende +\d+\.\d\d +\d+\.\d\d +inside", answer.out)
+
+
+@pytest.mark.slow
+def test_the_command_answers_for_several_budgets_in_another_precision(nas: Callable[..., Any]) -> None:
+    budgets = ("--budget", "20ms", "--budget", "2ms")
+    where = ("--target", "onnxruntime:int8@cpu:1", "--input", "64x96")
+    answer = nas("profile", *budgets, *where, "--samples", "30", "--networks", "20").done()
+    assert answer.out.startswith("2ms, 20ms on onnxruntime:int8@cpu:1 at 64x96")
+    assert "no latency table of this device in int8 at this size yet, and none comes with the package" in answer.out
+    assert re.search(r"^published network .* 2ms +20ms$", answer.out, re.M)
+    assert re.search(r"^2ms +\d+% +\d+% +\d+%$", answer.out, re.M)
+    assert re.search(r"^20ms +\d+% +\d+% +\d+%$", answer.out, re.M)
 
 
 def test_a_timed_step_has_all_that_training_has() -> None:

@@ -1,0 +1,138 @@
+"""Where a quantized graph rounds a network's weights and values, and to which steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.export.quantized import CONVOLUTIONS
+from space.graph import Node
+from space.network import Network
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+_ONE_INPUT = {"act": "Relu", "max_pool": "MaxPool", "average_pool": "AveragePool", "resize": "Resize", "gate": "Mul"}
+"""Kinds of nodes that are one operation of a graph, which first reads what the node first reads."""
+_EVERY_INPUT = {"add": "Add", "cat": "Concat"}
+"""Kinds that read as much as their operation; a sum of three is a sum of two and one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The numbers that a tensor of activations is rounded to: (n - zero_point) * scale, n in 0..255."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What a network in INT8 rounds."""
+
+    values: Mapping[int, Steps]
+    """By the index of the node in the architecture's graph: its value is rounded before anything reads it."""
+    weights: Mapping[str, int]
+    """By the name of the convolution: how many steps its grids have on either side of zero. The largest weight of each
+    output channel is that many."""
+
+
+def grid_of(network: Network, graph: bytes) -> Grid:
+    """The grid of a quantized `graph` (`Calibrated.quantized`) of a network.
+
+    Weights are found for every convolution, values where operations of the graph are those of the network: all that
+    convolutions read and give, and sums, pools, concatenations and resizes between them unless they were exported as
+    something else.
+    """
+    import onnx
+
+    found = _Graph(onnx.load_from_string(graph).graph)
+    nodes = network.architecture.graph(network.num_classes).nodes
+    layers = [node for node in nodes if node.kind in ("conv", "deconv")]
+    assert len(layers) == len(found.convolutions), (len(layers), len(found.convolutions))
+    norm_behind = {node.inputs[0]: node.index for node in nodes if node.kind == "norm"}
+    values: dict[int, Steps] = {}
+    weights: dict[str, int] = {}
+    for convolution, layer in zip(found.convolutions, layers, strict=True):
+        if largest := found.largest_weight(convolution):
+            weights[layer.name] = largest
+        (given,) = convolution.output
+        place = layer.index if given in found.normalised else norm_behind.get(layer.index, layer.index)
+        if given in found.steps:
+            values[place] = found.steps[given]
+        values |= found.values_before(convolution.input[0], layer.inputs[0], nodes)
+    return Grid(values=values, weights=weights)
+
+
+class _Graph:
+    """A quantized graph, to be looked things up in."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        from onnx.numpy_helper import to_array
+
+        self._numbers: dict[str, NDArray[Any]] = {each.name: to_array(each) for each in graph.initializer}
+        self._makers = {name: node for node in graph.node for name in node.output}
+        self.convolutions = [node for node in graph.node if node.op_type in CONVOLUTIONS]
+        self.normalised = {self._rounded(node.input[0]) for node in graph.node if node.op_type == "BatchNormalization"}
+        """Tensors that a normalisation reads, which was not made part of a convolution."""
+        self.steps = {
+            node.input[0]: self._steps(node)
+            for node in graph.node
+            if node.op_type == "QuantizeLinear" and node.input[0] not in self._numbers
+        }
+        """Of each tensor that is rounded."""
+
+    def largest_weight(self, convolution: onnx.NodeProto) -> int:
+        """The largest whole number among its weights; 0 where they are not rounded, or all 0."""
+        maker = self._makers.get(convolution.input[1])
+        if maker is None:
+            return 0
+        whole = self._numbers[maker.input[0]]
+        assert whole.dtype == np.int8, f"expected INT8, got {whole.dtype}"
+        return int(np.abs(whole.astype(np.int16)).max())
+
+    def values_before(self, tensor: str, index: int, nodes: Sequence[Node]) -> dict[int, Steps]:
+        """What is rounded on the way to a `tensor` that is the value of the node of this index."""
+        values: dict[int, Steps] = {}
+        left = [(tensor, index)]
+        while left:
+            read, at = left.pop()
+            made = self._rounded(read)
+            if made in self.steps:
+                values[at] = self.steps[made]
+            left += self._read_by(made, nodes[at])
+        return values
+
+    def _read_by(self, made: str, node: Node) -> Iterator[tuple[str, int]]:
+        """The tensors and the nodes that are read to make a tensor, which is the value of `node`."""
+        if node.kind == "dropout":
+            yield made, node.inputs[0]
+            return
+        maker = self._makers.get(made)
+        if maker is None:
+            return
+        if maker.op_type == _ONE_INPUT.get(node.kind):
+            yield maker.input[0], node.inputs[0]
+        elif maker.op_type == _EVERY_INPUT.get(node.kind):
+            read = list(maker.input)
+            while len(read) < len(node.inputs):
+                maker = self._makers[self._rounded(read[0])]
+                read[:1] = maker.input
+            yield from zip(read, node.inputs, strict=True)
+
+    def _rounded(self, read: str) -> str:
+        """The tensor as it was before it was rounded."""
+        maker = self._makers.get(read)
+        if maker is None or maker.op_type != "DequantizeLinear":
+            return read
+        name: str = self._makers[maker.input[0]].input[0]
+        return name
+
+    def _steps(self, node: onnx.NodeProto) -> Steps:
+        scale, zero_point = (self._numbers[name] for name in node.input[1:3])
+        assert zero_point.dtype == np.uint8, f"expected UINT8, got {zero_point.dtype}"
+        return Steps(scale=float(scale), zero_point=int(zero_point))

@@ -1,0 +1,60 @@
+"""Weights that range so widely that 8 bits say little of most of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nas.export.quantized import weight_steps
+from space.network import Network
+
+FEWEST_STEPS = 2.5  # of the grid in a channel's typical weight, so that rounding changes it by 10 % on average
+LOSSY_SHARE = 0.25  # of a convolution's channels, from which on it is told
+NAMED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class WideLayer:
+    """A convolution whose weights range too widely for INT8."""
+
+    name: str
+    channels: float
+    """Share of its output channels whose typical weight (the median of the magnitudes) is fewer than `FEWEST_STEPS`
+    steps of their grid."""
+    folded: bool
+    """Whether it was folded from several paths: the identity among them makes one weight of a channel far larger than
+    the others (arXiv 2212.01593)."""
+
+
+def wide_layers(network: Network) -> tuple[WideLayer, ...]:
+    """The convolutions of a network whose weights range too widely for INT8, the worst first."""
+    nodes = network.architecture.graph(network.num_classes).nodes
+    layers = {node.name: node for node in nodes if node.kind in ("conv", "deconv")}
+    found = []
+    for name, node in layers.items():
+        weight = network.layer(name).get_parameter("weight").detach()
+        by_channel = (weight if node.kind == "conv" else weight.transpose(0, 1)).flatten(1).abs()
+        share = float((_typical_steps(by_channel) < FEWEST_STEPS).float().mean())
+        if share >= LOSSY_SHARE:
+            found.append(WideLayer(name=name, channels=share, folded=bool(node.paths)))
+    return tuple(sorted(found, key=lambda layer: -layer.channels))
+
+
+def wide_words(layers: tuple[WideLayer, ...]) -> str:
+    """What a user should know about them; empty where there are none."""
+    if not layers:
+        return ""
+    names = [f"{each.name} (re-parameterised)" if each.folded else each.name for each in layers[:NAMED]]
+    more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
+    return (
+        f"note: weights of {len(layers)} convolutions range so widely that INT8 rounds most of them by 10 % or more: "
+        f"{', '.join(names)}{more}"
+    )
+
+
+def _typical_steps(magnitudes: Tensor) -> Tensor:
+    """How many steps of its grid the median of each channel's (C, N) weights other than 0 is; (C)."""
+    typical = torch.where(magnitudes > 0, magnitudes, torch.nan).nanmedian(1).values
+    return (typical / magnitudes.amax(1) * weight_steps()).nan_to_num(torch.inf)  # a channel of zeros loses nothing

@@ -1,0 +1,80 @@
+"""A network that rounds as its INT8 form does, and which weights are warned of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import space
+from nas.export.graph import onnx_bytes
+from nas.export.grid import grid_of
+from nas.export.quantized import Calibrated, multiply_adds
+from nas.quantization.ranges import wide_layers, wide_words
+from nas.training.fake_quantization import FakeQuantized
+from space import Architecture
+from space.paths import folded_state
+from space.scale import scale_width
+
+CLASSES = 6
+SIZE = (48, 64)
+
+
+def logits_of(graph: bytes, image: np.ndarray) -> np.ndarray:
+    return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(None, {"image": image})[0]
+
+
+def images_of(count: int) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.normal(size=(1, 3, *SIZE)).astype(np.float32) for _ in range(count)]
+
+
+@pytest.mark.parametrize(("name", "between"), [("ndnet29-fcn32", False), ("fast-scnn", False), ("fast-scnn", True)])
+def test_a_network_that_rounds_gives_what_the_quantized_graph_gives(
+    name: str, between: bool, shallow: Callable[[str], Architecture]
+) -> None:
+    """To within a step of the grid of its logits; a value between two steps may come to lie on another one."""
+    torch.manual_seed(0)
+    network = scale_width(shallow(name), 0.25).build(CLASSES).eval()
+    images = images_of(2)
+    graph = Calibrated(onnx_bytes(network, SIZE, labels=False), images).quantized(between=between)
+    grid = grid_of(network, graph)
+    last = [node.index for node in network.architecture.graph(CLASSES).nodes if node.kind in ("conv", "deconv")][-1]
+    step = grid.values[last].scale
+    image = torch.from_numpy(images[0])
+    with torch.inference_mode():
+        rounded, whole = FakeQuantized(network, grid)(image), network(image)
+    given = torch.from_numpy(logits_of(graph, images[0]))
+    assert float(((given - rounded).abs() <= step).float().mean()) > 0.99
+    assert float(((given - whole).abs() <= step).float().mean()) < 0.9, "in full precision it gives something else"
+
+
+def test_every_level_of_a_pyramid_reads_the_same_weights_per_channel(shallow: Callable[[str], Architecture]) -> None:
+    """The exporter writes weights that are equal once, and copies of them that are no constants."""
+    network = scale_width(shallow("swiftnet-rn18-pyramid"), 0.1).build(CLASSES).eval()
+    graph = onnx_bytes(network, SIZE, labels=True)
+    grid = grid_of(network, Calibrated(graph, images_of(1)).quantized())
+    layers = {node.name for node in network.architecture.graph(CLASSES).nodes if node.kind == "conv"}
+    assert grid.weights.keys() == layers
+    assert sum(multiply_adds(graph).values()) == space.multiply_adds(network.architecture, SIZE, CLASSES)
+
+
+def test_what_was_folded_from_several_paths_is_said_to_be(shallow: Callable[[str], Architecture]) -> None:
+    """A strong identity among the paths makes one weight of each channel far larger than the others."""
+    architecture = scale_width(shallow("rdrnet-s-simple"), 0.25)
+    trained = architecture.build(CLASSES, trained=True)
+    identities = [module for name, module in trained.named_modules() if name.endswith("identity_norm")]
+    with torch.no_grad():
+        for norm in identities:
+            norm.get_parameter("weight").fill_(30.0)
+    network = architecture.build(CLASSES)
+    network.load_state_dict(folded_state(trained))
+    found = wide_layers(network)
+    assert len(found) == len(identities) > 0
+    assert all(each.folded for each in found)
+    assert "(re-parameterised)" in wide_words(found)
+    assert wide_layers(architecture.build(CLASSES)) == ()
+    assert wide_words(()) == ""
