@@ -1,0 +1,146 @@
+"""`nas train --processes N`: the same training, shared by processes that end together."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from nas.training.weights import load_weights
+
+RECIPE = """
+optimizer: sgd
+learning_rate: 0.05
+epochs: 3
+batch_size: 4
+crop: [48, 64]
+scale: [0.8, 1.2]
+class_weighting: 1.1
+batch_norm_batches: 2
+gradient_clip: 1.0
+ema_decay: 0.5
+seed: 4
+"""
+"""Two steps an epoch of six images: the second one is of two."""
+
+
+def command(small: Path, pictures: Path, out: Path, *more: str) -> list[str]:
+    recipe = out.parent / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    data = ("--data", f"folder:{pictures}", "--input", "64x96", "--recipe", str(recipe), "--device", "cpu")
+    return [sys.executable, "-m", "nas.cli", "train", str(small), *data, "--out", str(out), *more]
+
+
+def run(words: list[str]) -> str:
+    """What it prints, when it ends well."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+def children_of(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def are_gone(processes: list[int]) -> bool:
+    """Whether they end; it waits for them."""
+    until = time.monotonic() + 60
+    while any(Path(f"/proc/{each}").exists() for each in processes) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not any(Path(f"/proc/{each}").exists() for each in processes)
+
+
+@contextmanager
+def training(words: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """`words` under way, when the first epoch is finished; with two processes more that train."""
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert any(line.startswith("epoch 1/") for line in process.stdout)
+            yield process
+        finally:
+            process.kill()
+
+
+def same(first: Path, second: Path) -> None:
+    """That two folders hold the same training, up to rounding."""
+    histories = [yaml.safe_load((out / "progress.yaml").read_text())["history"] for out in (first, second)]
+    assert [each["loss"] for each in histories[0]] == pytest.approx([each["loss"] for each in histories[1]], rel=1e-4)
+    wanted, found = (load_weights(out / "weights.safetensors") for out in (first, second))
+    assert wanted.keys() == found.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_processes_train_what_one_trains_and_it_goes_on_when_one_of_them_was_killed(small, pictures, tmp_path):
+    alone, three, killed = (tmp_path / name for name in ("alone", "three", "killed"))
+    told = [run(command(small, pictures, alone)), run(command(small, pictures, three, "--processes", "3"))]
+    assert "on cpu, in 3 processes" in told[1]
+    epochs = [re.findall(r"^epoch (\d)/3  loss (\d+\.\d\d)", each, re.M) for each in told]
+    assert [number for number, _ in epochs[0]] == ["1", "2", "3"]
+    assert epochs[0] == epochs[1]
+    assert sorted(file.name for file in alone.iterdir()) == sorted(file.name for file in three.iterdir())
+    same(alone, three)
+
+    words = command(small, pictures, killed, "--processes", "2")
+    with training(words) as process:
+        members = children_of(process.pid)
+        os.kill(members[1], signal.SIGKILL)
+        assert process.wait(timeout=60) == 2
+        (line,) = process.stderr.read().splitlines()
+    assert line.startswith("nas train: process 2 of 2 was ended by SIGKILL")
+    assert are_gone(members)
+    assert "going on after epoch" in run([*command(small, pictures, killed), "--resume"])
+    same(alone, killed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_the_one_that_started_it(number, small, pictures, tmp_path):
+    with training(command(small, pictures, tmp_path / "out", "--processes", "2")) as process:
+        members = children_of(process.pid)
+        assert len(members) >= 2
+        process.send_signal(number)
+        code = process.wait(timeout=60)
+        told = process.stderr.read()
+    assert are_gone(members)
+    assert code == (-number if number == signal.SIGKILL else 128 + number)
+    assert told == ("" if number == signal.SIGKILL else "\nnas train: interrupted; nothing finished is lost\n")
+
+
+@pytest.mark.slow
+def test_what_one_of_several_cannot_do_is_said_once(small, pictures, tmp_path):
+    words = command(small, pictures, tmp_path / "out", "--processes", "2")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("0.05", "1.0e+30"))
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "expected finite numbers" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("--processes", "0"), "--processes: expected a number up to 1024, or gpus, got '0'"),
+        (("--processes", "all"), "--processes: expected a number up to 1024, or gpus, got 'all'"),
+        (("--processes", "gpus"), "--processes: expected GPUs for `gpus`, got the CPU"),
+        (("--processes", "5"), "got 5 processes and 4 images at a time; give 4 at most, or a larger --batch-size"),
+        (("--processes", "7", "--batch-size", "9"), "got 7 processes and 6 images at a time; give 6 at most"),
+    ],
+)
+def test_processes_that_would_have_nothing_are_refused(nas, small, pictures, tmp_path, given, expected):
+    words = command(small, pictures, tmp_path / "out", *given)
+    assert expected in nas(*words[3:]).refusal()
+    assert not (tmp_path / "out").exists()
