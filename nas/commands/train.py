@@ -165,13 +165,12 @@ def _require_shares(recipe: Recipe, architecture: Architecture, dataset: Dataset
     """Raises: UserError when there are fewer images at a time than processes."""
     from space import UserError
 
-    sizes = [recipe.batch_size, len(dataset.train)]
-    if recipe.encoder_epochs(architecture, recipe.epochs):
-        sizes.append(recipe.of_encoder().batch_size)
-    if processes > min(sizes):
+    stages = recipe.stages(architecture, recipe.epochs)
+    least = min(len(dataset.train), *(stage.batch_size for stage in stages))
+    if processes > least:
         raise UserError(
             f"--processes: expected an image of every batch for each process, got {processes} processes and "
-            f"{min(sizes)} images at a time; give {min(sizes)} at most, or a larger --batch-size"
+            f"{least} images at a time; give {least} at most, or a larger --batch-size"
         )
 
 
@@ -182,14 +181,11 @@ def _require_room(
 
     Raises: UserError with what would do.
     """
-    from nas.host.memory import require_training
+    from nas.data.share import WHOLE, Share
+    from nas.training.room import require_room
 
-    shares = 1 if device == "cpu" else processes
-    crop, batch_size = recipe.crop_of(size), -(-recipe.batch_size // shares)
-    require_training(architecture, crop, FEWEST_CLASSES, batch_size=batch_size, device=device)
-    if recipe.encoder_epochs(architecture, recipe.epochs):
-        batch_size = -(-recipe.of_encoder().batch_size // shares)
-        require_training(architecture, crop, FEWEST_CLASSES, batch_size=batch_size, device=device, encoder=True)
+    share = WHOLE if device == "cpu" else Share(count=processes)
+    require_room(architecture, recipe, size, FEWEST_CLASSES, epochs=recipe.epochs, device=device, share=share)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from nas.data import Augmentation, Dataset, Loader, class_shares, make_loader
 from nas.data.share import WHOLE, Share
-from nas.host.memory import require_training
 from nas.training.averaging import averaged
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.encoder_stage import EncoderModel
@@ -25,6 +24,7 @@ from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import restore_optimizer
 from nas.training.pretrained import Started, start_from
 from nas.training.recipe import Recipe
+from nas.training.room import require_room
 from nas.training.scores import EpochReport, Scores
 from nas.training.step import Model, Step
 from nas.training.steps import Count, Guard, guarded, uncounted
@@ -92,21 +92,13 @@ class Trainer:
         self._count = count if share.is_whole else lambda images: count(images * share.count)
         self._share = share
         self._threads = threads or 1
-        crop, batch_size = recipe.crop_of(dataset.size), share.most_of(recipe.batch_size)
-        require_training(architecture, crop, dataset.num_classes, batch_size=batch_size, device=str(self.device))
         from_start = weights is None and teacher is None
+        epochs = self._rungs[0] if from_start else None
+        device = str(self.device)
+        require_room(architecture, recipe, dataset.size, dataset.num_classes, epochs=epochs, device=device, share=share)
         self.encoder_epochs = recipe.encoder_epochs(architecture, self._rungs[0]) if from_start else 0
         """How many of the first epochs train the encoder alone; what is scored then is the encoder under a classifier
         of its own."""
-        if self.encoder_epochs:  # its batches may be the larger ones
-            require_training(
-                architecture,
-                crop,
-                dataset.num_classes,
-                batch_size=share.most_of(recipe.of_encoder().batch_size),
-                device=str(self.device),
-                encoder=True,
-            )
         if threads is not None:
             torch.set_num_threads(threads)
         several = weights is None or not _are_folded(weights, architecture)
