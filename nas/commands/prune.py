@@ -91,6 +91,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.quantization.shipping import require_data_for
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification
+    from nas.terminal import Progress
     from nas.training import load_recipe
 
     budget, within = Budget.parse(options.budget), common.within(options)
@@ -118,7 +119,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         network = trained.network(num_classes)
         with meter_of(target, labelling.size, num_classes) as meter:
             judge = Judge(meter, labelling.size, num_classes, table=kept_table(meter), within=within)
-            pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=_say)
+            pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=_say, progress=Progress())
             pruned = pruner.finish(pruner.prune(network), network, certify)
         return _tell(out, network, pruned)
 

@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification, Finished, write_winner
+    from nas.terminal import Progress
 
     budget = None if options.budget is None else Budget.parse(options.budget)
     within, out = common.within(options), Path(options.out)
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         common.say_notes(check(dataset, guard=lane.training_step))
         require_inference(trained.architecture, dataset.size, dataset.num_classes)
         network = trained.network(dataset.num_classes)
-        loss, outcomes = Quantizer(network, dataset, plan, meter_of, _say).outcomes()
+        loss, outcomes = Quantizer(network, dataset, plan, meter_of, _say, Progress()).outcomes()
 
         def certify(outcomes: Sequence[Outcome], chosen: Outcome, require: Callable[[Latency], None]) -> Certificate:
             return write_winner(

@@ -167,11 +167,8 @@ def _train(trainer: Trainer, out: Path, progress: Progress, tell: Tell) -> None:
     advised = False
     while not trainer.finished:
         images = len(trainer.dataset.train) + len(trainer.dataset.validation)
-        progress.begin(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", images)
-        try:
+        with progress.over(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", images):
             report = trainer.run_epoch()
-        finally:
-            progress.end()
         seconds.append(report.seconds)
         tell(report, trainer.learning_rate)
         commit_epoch(out, trainer)

@@ -10,7 +10,7 @@ from torch import nn
 
 from nas.data import Loader
 from nas.data.share import WHOLE, Share
-from nas.training.steps import Guard, guarded
+from nas.training.steps import Count, Guard, guarded, uncounted
 from nas.training.together import SharedNorm
 from space.network import lone_values_kept
 
@@ -23,13 +23,14 @@ def reestimate_batch_norm(
     epoch: int = 0,
     guard: Guard = nullcontext,
     share: Share = WHOLE,
+    count: Count = uncounted,
 ) -> int:
     """Replace the running mean and variance of every batch norm by their plain average over up to `batches` batches.
 
     Running averages mix the statistics of past weights, and in a short training still those of the first steps. Here
     images of `loader.epoch(epoch)` pass through the weights as they are now, with dropout off ("precise BN", arXiv
     2105.07576). Weights are not touched and the network's mode is kept. `guard()` is entered around every batch. Of a
-    `share` of the batches, all processes that have norms in common take part.
+    `share` of the batches, all processes that have norms in common take part. `count` is told of every batch.
 
     Returns the number of batches used: fewer than `batches` when there are no more; with none nothing changes.
     """
@@ -48,6 +49,7 @@ def reestimate_batch_norm(
                     _start(norms)
                 network(images.to(device))
                 used += 1
+                count(len(images))
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)  # what is queued on the GPU must not outlive the guard
     finally:
