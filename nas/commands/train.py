@@ -22,7 +22,8 @@ examples:
   nas train erfnet --out runs/erfnet
   nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet
   nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet --resume
-  nas train swiftnet-rn18 --data cityscapes:~/cityscapes --input 1024x2048 --recipe swiftnet --init resnet18.pth"""
+  nas train swiftnet-rn18 --data cityscapes:~/cityscapes --input 1024x2048 --recipe swiftnet --init resnet18.pth
+  nas train regseg --data cityscapes:~/cityscapes --input 1024x2048 --recipe regseg --processes gpus"""
 OTHERS = ("study.yaml", CERTIFICATE, "classes.txt", "classes.yaml")
 """Files of a search, a certified network and a data set."""
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from nas.latency.machine import lane
 from nas.training.weights import load_weights
 from space import Architecture
 from space.scale import scale_width
@@ -130,6 +131,24 @@ def test_no_process_outlives_the_one_that_started_it(number, plain, pictures, tm
     assert are_gone(members)
     assert code == (-number if number == signal.SIGKILL else 128 + number)
     assert told == ("" if number == signal.SIGKILL else "\nnas train: interrupted; nothing finished is lost\n")
+
+
+@pytest.mark.slow
+def test_processes_and_timings_do_not_wait_for_each_other_for_ever(plain, pictures, tmp_path):
+    """A process in a step that waits for another one, which waits for the timing that waits for the first, would."""
+    words = command(plain, pictures, tmp_path / "out", "--processes", "2", "--epochs", "6", "--batch-size", "2")
+    taken = 0
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            until = time.monotonic() + 200
+            while process.poll() is None and time.monotonic() < until:
+                with lane.alone():
+                    taken += 1
+            assert process.poll() == 0
+        finally:
+            process.kill()
+        assert "epoch 6/6" in process.stdout.read()
+    assert taken > 100
 
 
 @pytest.mark.slow
