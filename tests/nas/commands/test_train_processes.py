@@ -119,6 +119,18 @@ def test_processes_train_what_one_does_and_it_goes_on_when_one_of_them_was_kille
     same(alone, killed)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_gpus_train_what_one_does(plain, pictures, tmp_path):
+    one, all_ = tmp_path / "one", tmp_path / "all"
+    run([*command(plain, pictures, one), "--device", "cuda"])
+    assert "processes" in run([*command(plain, pictures, all_, "--processes", "2"), "--device", "cuda"])
+    losses = [
+        [each["loss"] for each in yaml.safe_load((out / "progress.yaml").read_text())["history"]] for out in (one, all_)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)  # convolutions round to bfloat16
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_outlives_the_one_that_started_it(number, plain, pictures, tmp_path):
