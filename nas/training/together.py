@@ -120,7 +120,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], loss: Tensor, share: S
     together = torch.cat([each.flatten() for each in (*gradients, loss)])
     dist.all_reduce(together)
     together /= share.count
-    *means, of_loss = together.split([each.numel() for each in (*gradients, loss)])
+    *means, of_loss = torch.split(together, [each.numel() for each in (*gradients, loss)])
     for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
     return of_loss.view_as(loss)
