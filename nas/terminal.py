@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,31 +83,39 @@ def class_table(classes: Sequence[str], scores: Scores) -> str:
 
 
 class Progress:
-    """How far work in steps is, on standard error: one line that is written over on a terminal, else one every 30 s."""
+    """How far work in steps is, on standard error: one line that is written over on a terminal, else one every 30 s.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    `silent`: for callers who want no words.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, silent: bool = False) -> None:
+        self._silent = silent
         self._clock = clock
         self._what = ""
         self._images = self._of = 0
         self._began = self._told = 0.0
         self._shown = False
 
-    def begin(self, what: str, images: int) -> None:
-        """Work on so many images begins."""
+    @contextmanager
+    def over(self, what: str, images: int) -> Iterator[None]:
+        """Inside, so many images are worked on. Afterwards the line that was written over is gone, so that others can
+        be printed.
+        """
         self._what, self._images, self._of = what, 0, images
         self._began = self._told = self._clock()
-
-    def end(self) -> None:
-        """It ended: the line that was written over is gone, so that others can be printed."""
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        self._what, self._shown = "", False
+        try:
+            yield
+        finally:
+            if self._shown:
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._what, self._shown = "", False
 
     def count(self, images: int) -> None:
         """So many more images are done."""
         self._images = min(self._images + images, self._of)
         now, terminal = self._clock(), sys.stderr.isatty()
-        if not (self._what and self._images) or now < self._told + (REDRAW_SECONDS if terminal else TELL_SECONDS):
+        soon = self._told + (REDRAW_SECONDS if terminal else TELL_SECONDS)
+        if self._silent or not (self._what and self._images) or now < soon:
             return
         self._told = now
         rate = self._images / max(now - self._began, 1e-9)

@@ -58,12 +58,14 @@ def observed_damage(
     scores: ChannelScores,
     images: Sequence[Tensor],
     guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+    count: Callable[[int], None] = lambda images: None,
 ) -> Damage:
     """Damage observed on `images`, batches (N, 3, H, W) on the network's device with N of 2 at least.
 
     It is the divergence (Kullback and Leibler's, mean over pixels) of the classes' probabilities from those of the
     whole network. Each group is observed at a few counts; in between it is shared out by the scores of the channels
-    that go. The network is left as it was. `guard()` is entered around every batch.
+    that go. The network is left as it was. `guard()` is entered around every batch, and `count` is told of its
+    images: of all `images`, as often as there are `observations`.
     """
     with _batch_statistics(network), _Gates(cutter, network) as gates, torch.no_grad():
 
@@ -71,6 +73,7 @@ def observed_damage(
             for batch in images:
                 with guard():
                     yield functional.log_softmax(observed(batch), dim=1)
+                count(len(batch))
 
         whole = list(answers(network))
 
@@ -82,12 +85,11 @@ def observed_damage(
         for name in cutter.map.names:
             order = kept_first(cutter, scores, name)
             observed = {}
-            counts = {cutter.map.whole(name, max(1, math.ceil(share * len(order)))) for share in SHARES}
-            for count in sorted(counts - {len(order)}):
+            for kept in _observed_counts(cutter, name, len(order)):
                 keep = cutter.everything.copy()
-                keep[order[count:]] = False
+                keep[order[kept:]] = False
                 with gates.closed(keep):
-                    observed[count] = divergence(network)
+                    observed[kept] = divergence(network)
             groups[name] = _curve(scores[order], observed)
         blocks = {}
         for block in removable_blocks(network.architecture):
@@ -95,6 +97,19 @@ def observed_damage(
             with _batch_statistics(shorter):
                 blocks[block] = divergence(shorter)
     return Damage(groups=groups, blocks=blocks)
+
+
+def observations(cutter: Cutter, network: Network) -> int:
+    """How often the images pass through the network, or through what is left of it, to observe its damage."""
+    there = {name: int(cutter.everything[cutter.map.members(name)].sum()) for name in cutter.map.names}
+    of_groups = sum(len(_observed_counts(cutter, name, total)) for name, total in there.items())
+    return 1 + of_groups + len(removable_blocks(network.architecture))
+
+
+def _observed_counts(cutter: Cutter, name: str, total: int) -> list[int]:
+    """At how many channels a group that has a `total` is observed."""
+    counts = {cutter.map.whole(name, max(1, math.ceil(share * total))) for share in SHARES}
+    return sorted(counts - {total})
 
 
 def assumed_damage(cutter: Cutter, scores: ChannelScores) -> Damage:

@@ -124,7 +124,7 @@ def _with_norm(convolution: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]
 
 def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Scale and shift of each channel by the running statistics, in double precision."""
-    assert isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm))
     assert norm.running_mean is not None, "its statistics are kept"
     assert norm.running_var is not None, "its statistics are kept"
     scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()

@@ -136,16 +136,13 @@ def _confusion(network: Network, dataset: Dataset, split: SplitName, view: View 
     from nas.training.own_size import confusion_at_own_size
 
     threads, progress = usable_cores(), Progress()
-    progress.begin("scored", len(dataset.split(split)))
     guard, count = lane.training_step, progress.count
-    try:
+    with progress.over("scored", len(dataset.split(split))):
         if view is None:
             return confusion(network, dataset, device=device, split=split, threads=threads, guard=guard, count=count)
         return confusion_at_own_size(
             network, dataset, split, view, device=device, threads=threads, guard=guard, count=count
         )
-    finally:
-        progress.end()
 
 
 def _evaluation(

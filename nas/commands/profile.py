@@ -242,16 +242,16 @@ def _forecast(
     import math
 
     from nas.latency.machine.gpu import training_device
-    from nas.search.reachability import forecast_seconds, training_step_seconds
+    from nas.search.reachability import forecast, training_step_seconds
     from nas.terminal import duration
 
     wanted = math.log(study.asked.largest.milliseconds)
     closest = min(reachability.every, key=lambda each: abs(math.log(each.own) - wanted))
     device = training_device()
     step = training_step_seconds(closest.architecture, study.recipe, study.data.size, num_classes, device)
-    training, measuring = forecast_seconds(study, training_images, step, table.seconds)
+    found = forecast(study, training_images, step, table.seconds)
     return (
-        f"forecast of the search: {duration(training)} of training steps at {step:.2f} s each (timed on "
-        f"{closest.name}, {closest.own:.1f} ms) and {duration(measuring)} of measuring, "
-        "if all candidates are trained whole (in rungs, more are measured); scoring and export come on top"
+        f"forecast of the search: {duration(found.training_seconds)} of training steps at {step:.2f} s each (timed on "
+        f"{closest.name}, {closest.own:.1f} ms) and {duration(found.measuring_seconds)} of measuring "
+        f"about {found.candidates} candidates; scoring and export come on top"
     )

@@ -118,6 +118,7 @@ def _pruned(
     from nas.quantization.shipping import require_data_for
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification
+    from nas.terminal import Progress
 
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
@@ -140,7 +141,7 @@ def _pruned(
     common.say(f"timing on {target} at {height}x{width}")
     with meter_of(target, labelling.size, num_classes) as meter:
         judge = Judge(meter, labelling.size, num_classes, table=kept_table(meter), within=within)
-        pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=common.say)
+        pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=common.say, progress=Progress())
         pruned = pruner.finish(pruner.prune(network), network, certify)
     return network, pruned
 

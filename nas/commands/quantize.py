@@ -96,6 +96,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification, Finished, write_winner
+    from nas.terminal import Progress
 
     within, out = common.within(options), Path(options.out)
     targets = _targets(options)
@@ -116,7 +117,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
             plan.tuning.require_memory(trained.architecture, dataset)
         network = trained.network(dataset.num_classes)
         common.say(f"scoring {len(dataset.validation)} validation images in float32 and as each target runs it")
-        loss, outcomes = Quantizer(network, dataset, plan, meter_of, common.say).outcomes()
+        loss, outcomes = Quantizer(network, dataset, plan, meter_of, common.say, Progress()).outcomes()
 
         def certify(outcomes: Sequence[Outcome], chosen: Outcome, require: Callable[[Latency], None]) -> Certificate:
             return write_winner(

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
+import re
 from typing import TYPE_CHECKING
 
 from nas.commands import common, output
 from nas.runs.certificate import CERTIFICATE
-from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
-from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
+from nas.runs.labelling import WEIGHTS
+from nas.runs.trained import CHECKPOINT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from nas.data import Dataset, DataSpec
-    from nas.terminal import Progress
-    from nas.training.pretrained import Started
     from nas.training.recipe import Recipe
-    from nas.training.scores import EpochReport
-    from nas.training.trainer import Trainer
     from space.architecture import Architecture
-
-    Tell = Callable[[EpochReport, float], None]
-    """Is told the report of an epoch and its last learning rate."""
 
 FEWEST_CLASSES = 2  # how many there are is not known before the data are
 EPILOG = """\
@@ -32,7 +24,8 @@ examples:
   nas train erfnet --out runs/erfnet
   nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet
   nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet --resume
-  nas train swiftnet-rn18 --data cityscapes:~/cityscapes --input 1024x2048 --recipe swiftnet --init resnet18.pth"""
+  nas train swiftnet-rn18 --data cityscapes:~/cityscapes --input 1024x2048 --recipe swiftnet --init resnet18.pth
+  nas train regseg --data cityscapes:~/cityscapes --input 1024x2048 --recipe regseg --processes gpus"""
 OTHERS = ("study.yaml", CERTIFICATE, "classes.txt", "classes.yaml")
 """Files of a search, a certified network and a data set."""
 
@@ -69,13 +62,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="DIR", type=common.path, help="where weights go (default: runs/train-ARCH)")
     parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch in --out")
+    parser.add_argument(
+        "--processes",
+        default="1",
+        metavar="N",
+        help="share every batch among N processes, each on a GPU of its own; gpus: as many as there are (default: 1)",
+    )
     common.add_device(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Train, or go on training, and write architecture, weights and scores."""
+    from functools import partial
     from pathlib import Path
 
+    from nas.host.cores import usable_cores
     from nas.runs.trained import load_architecture
 
     architecture = load_architecture(options.architecture)
@@ -83,25 +84,38 @@ def run(options: argparse.Namespace) -> None:
     out = Path(options.out or f"runs/train-{Path(options.architecture).stem}")
     common.say(f"training {options.architecture} in {out}")
     device = common.device(options)
+    processes = _processes(options.processes, device)
     spec = common.data_spec(options.data, options.input)
-    _require_room(architecture, spec.size, recipe, device)
+    _require_room(architecture, spec.size, recipe, device, processes)
     with output.folder(out):
         pass  # what cannot be made is refused before PyTorch is loaded
 
-    from nas.runs.events import event_files
+    from nas.commands.training import Job, work
+    from nas.runs.epochs import FORM
+    from nas.runs.processes import work_together
     from nas.storage.ownership import owned
-    from nas.terminal import Progress
 
     with owned(out):  # what is in the folder is looked at by one process only
         _require_folder(out, resume=options.resume)
         recipe = _held_recipe(out, recipe, resume=options.resume)
         dataset = _held_data(out, spec, resume=options.resume)
-        progress = Progress()
-        trainer = _trainer(options, out, architecture, dataset, recipe, device, progress)
-        _introduce(trainer, options)
-        with event_files(out, trainer.epoch) if options.tensorboard else nullcontext(_untold) as tell:
-            _train(trainer, out, progress, tell)
-        _finish(trainer, out)
+        _require_shares(recipe, architecture, dataset, processes)
+        if not options.resume:
+            (out / FORM).unlink(missing_ok=True)  # of another one that was ended in its first epoch
+        job = Job(
+            name=options.architecture,
+            architecture=architecture,
+            dataset=dataset,
+            recipe=recipe,
+            recipe_name=options.recipe,
+            out=out,
+            device=device,
+            threads=max(1, usable_cores() // processes),
+            from_tensors=recipe.init is not None,
+            begun=(out / CHECKPOINT).is_file(),
+            tensorboard=options.tensorboard,
+        )
+        work_together(partial(work, job), processes, on_gpus=device != "cpu")
 
 
 def _require_folder(out: Path, *, resume: bool) -> None:
@@ -143,106 +157,63 @@ def _held_data(out: Path, spec: DataSpec, *, resume: bool) -> Dataset:
     return dataset
 
 
-def _trainer(
-    options: argparse.Namespace,
-    out: Path,
-    architecture: Architecture,
-    dataset: Dataset,
-    recipe: Recipe,
-    device: str,
-    progress: Progress,
-) -> Trainer:
-    """The trainer, after the last epoch that is finished in the folder.
+def _processes(words: str, device: str) -> int:
+    """How many processes train.
 
-    Raises: UserError when a checkpoint is of another training, or nothing of what it is to begin with fits.
+    Raises: UserError when they would have no GPU each.
     """
-    from nas.host.cores import usable_cores
-    from nas.latency.machine import lane
-    from nas.runs.beginning import kept_tensors
-    from nas.runs.epochs import FORM, go_on, held_form
-    from nas.training.trainer import Trainer
+    from nas.data.share import MOST
     from space import UserError
 
-    threads, guard, kept = usable_cores(), lane.training_step, (out / CHECKPOINT).is_file()
-    if not options.resume:
-        (out / FORM).unlink(missing_ok=True)  # of another one that was ended in its first epoch
-    form = held_form(out, architecture, dataset, recipe, device=device, threads=threads, guard=guard, said=common.say)
-
-    def made() -> Trainer:
-        init = None if recipe.init is None else kept_tensors(out)
-        trainer = Trainer(
-            architecture,
-            dataset,
-            recipe,
-            device=device,
-            threads=threads,
-            init=init,
-            form=form,
-            guard=guard,
-            count=progress.count,
+    found = re.fullmatch(r"[1-9]\d{0,3}|gpus", words)
+    if found is None or (words != "gpus" and int(words) > MOST):
+        raise UserError(f"--processes: expected a number up to {MOST}, or gpus, got {words!r}")
+    if words == "1":
+        return 1
+    if device == "cpu":
+        if words == "gpus":
+            raise UserError("--processes: expected GPUs for `gpus`, got the CPU; give a number, or see `nas doctor`")
+        return int(words)
+    if device != "cuda":
+        raise UserError(
+            f"--processes: expected --device cuda, since each process has a GPU of its own, got {device}; leave one out"
         )
-        if trainer.started is not None and not trainer.started.layers:
-            raise UserError(
-                f"--init: expected weights of a network that {options.architecture} begins like, got {recipe.init}, of "
-                f"which nothing fits: {trainer.started.reason}"
-            )
-        return trainer
+    import torch
 
-    trainer = go_on(made, out)
-    if kept and not trainer.epoch:
-        print(f"{out / CHECKPOINT} is damaged: the training begins anew")
-    return trainer
+    here = torch.cuda.device_count()
+    count = here if words == "gpus" else int(words)
+    if count > here:
+        raise UserError(
+            f"--processes: expected a GPU for each, got {words} processes but torch sees {here}; give {here}"
+        )
+    return count
 
 
-def _require_room(architecture: Architecture, size: tuple[int, int], recipe: Recipe, device: str) -> None:
-    """Refuse what cannot be trained here before pictures of that size are read or drawn.
+def _require_shares(recipe: Recipe, architecture: Architecture, dataset: Dataset, processes: int) -> None:
+    """Raises: UserError when there are fewer images at a time than processes."""
+    from space import UserError
+
+    stages = recipe.stages(architecture, recipe.epochs)
+    least = min(len(dataset.train), *(stage.batch_size for stage in stages))
+    if processes > least:
+        raise UserError(
+            f"--processes: expected an image of every batch for each process, got {processes} processes and "
+            f"{least} images at a time; give {least} at most, or a larger --batch-size"
+        )
+
+
+def _require_room(
+    architecture: Architecture, size: tuple[int, int], recipe: Recipe, device: str, processes: int
+) -> None:
+    """Refuse what cannot be trained here before pictures of that size are read or drawn. On GPUs each process has one.
 
     Raises: UserError with what would do.
     """
-    from nas.host.memory import require_training
+    from nas.data.share import WHOLE, Share
+    from nas.training.room import require_room
 
-    crop = recipe.crop_of(size)
-    require_training(architecture, crop, FEWEST_CLASSES, batch_size=recipe.batch_size, device=device)
-    if recipe.encoder_epochs(architecture, recipe.epochs):
-        batch_size = recipe.of_encoder().batch_size
-        require_training(architecture, crop, FEWEST_CLASSES, batch_size=batch_size, device=device, encoder=True)
-
-
-def _introduce(trainer: Trainer, options: argparse.Namespace) -> None:
-    from space import parameters
-
-    dataset, recipe = trainer.dataset, trainer.recipe
-    height, width = dataset.size
-    print(
-        f"{options.architecture}: {parameters(trainer.architecture, dataset.num_classes):,} parameters, "
-        f"{dataset.num_classes} classes of {dataset.name}, {len(dataset.train)} training and "
-        f"{len(dataset.validation)} validation images at {height}x{width}, on {trainer.device}"
-    )
-    if trainer.started is not None and not trainer.epoch:
-        print(_started(trainer.started, recipe.init or ""))
-    if recipe.probe:
-        print(f"computes in {trainer.form}: the fastest of what was tried here")
-    going = f"going on after epoch {trainer.epoch}" if trainer.epoch else "after an interruption go on with --resume"
-    epochs = f"{recipe.epochs} epochs in batches of {recipe.batch_size}"
-    if trainer.encoder_epochs and recipe.encoder is not None:
-        first, rest = trainer.encoder_epochs, recipe.epochs - trainer.encoder_epochs
-        epochs = (
-            f"{first} epochs of the encoder in batches of {recipe.encoder.batch_size}, {rest} of all in batches of "
-            f"{recipe.batch_size}"
-        )
-    print(f"recipe {options.recipe}: {epochs}; {going}", flush=True)
-
-
-def _started(started: Started, source: str) -> str:
-    """What a network took from a file of weights, and what not."""
-    lines = [f"weights of {len(started.layers)} layers from {source}"]
-    if started.fresh:
-        lines.append(f"  start at random: {', '.join(started.fresh)}")
-    if started.unused:
-        lines.append(f"  not used: {', '.join(started.unused)}")
-    if started.reason:
-        lines.append(f"  the first that did not fit: {started.reason}")
-    return "\n".join(lines)
+    share = WHOLE if device == "cpu" else Share(count=processes)
+    require_room(architecture, recipe, size, FEWEST_CLASSES, epochs=recipe.epochs, device=device, share=share)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -256,54 +227,3 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     if recipe.encoder is not None and options.batch_size is not None:
         recipe = replace(recipe, encoder=replace(recipe.encoder, batch_size=options.batch_size))
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})
-
-
-def _untold(report: EpochReport, learning_rate: float) -> None:
-    """Where nobody wants events."""
-
-
-def _train(trainer: Trainer, out: Path, progress: Progress, tell: Tell) -> None:
-    from nas.runs.epochs import commit_epoch
-    from nas.terminal import duration, percent, waiting, waiting_advice
-
-    width = len(str(trainer.recipe.epochs))
-    seconds: list[float] = []
-    advised = False
-    while not trainer.finished:
-        images = len(trainer.dataset.train) + len(trainer.dataset.validation)
-        progress.begin(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", images)
-        try:
-            report = trainer.run_epoch()
-        finally:
-            progress.end()
-        seconds.append(report.seconds)
-        tell(report, trainer.learning_rate)
-        commit_epoch(out, trainer)
-        stage = f"  encoder {report.epoch}/{trainer.encoder_epochs}" if report.encoder else ""
-        left = sum(seconds) / len(seconds) * (report.epochs - report.epoch)
-        waits = waiting(report.waited_for_data, report.waited_for_lane)
-        ending = f"{waits and ', '}{waits}{'' if trainer.finished else f', {duration(left)} left'}"
-        print(
-            f"epoch {report.epoch:{width}}/{report.epochs}{stage}  loss {report.loss:.4f}  "
-            f"mIoU {percent(report.scores.miou):>5} %  {report.seconds:.1f} s{ending}",
-            flush=True,
-        )
-        advice = waiting_advice(report.waited_for_data, report.waited_for_lane)
-        if advice and not advised:
-            print(f"note: {advice}", flush=True)
-            advised = True
-
-
-def _finish(trainer: Trainer, out: Path) -> None:
-    from nas.runs.trial import read_progress
-    from nas.storage.files import write_text
-    from nas.terminal import class_table
-    from nas.training.weights import save_weights
-    from space import strict
-
-    architecture, dataset = trainer.architecture, trainer.dataset
-    scores = read_progress(out).history[-1].scores
-    write_text(out / ARCHITECTURE, architecture.to_yaml())
-    write_text(out / SCORES, strict.dump(ScoreCard.of(architecture, dataset, trainer.recipe, scores)))
-    save_weights(out / WEIGHTS, trainer.weights(), metadata(architecture, Labelling.of(dataset)))
-    print(f"\n{class_table(dataset.classes, scores)}\n\n{out}: {ARCHITECTURE} {WEIGHTS} {SCORES} {CHECKPOINT}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     Batch = tuple[Tensor, Tensor]
@@ -43,6 +44,13 @@ class Made:
     guarded_from: float
     guarded_to: float
     """When it waited for its guard, by time.perf_counter()."""
+
+
+def no_images(size: tuple[int, int], device: torch.device) -> Batch:
+    """A batch of none, for a process without a share of the others'."""
+    import torch
+
+    return torch.empty((0, 3, *size), device=device), torch.empty((0, *size), dtype=torch.int64, device=device)
 
 
 class Batches(Iterator["Batch"]):
@@ -113,11 +121,14 @@ class Batches(Iterator["Batch"]):
             thread.join()
 
     @contextlib.contextmanager
-    def worked_on(self, guard: Guard) -> Iterator[None]:
-        """Inside a `guard()`, which is waited for."""
+    def worked_on(self, guard: Guard, others: Callable[[], None]) -> Iterator[None]:
+        """Inside a `guard()`, which is waited for, when the `others` have their batches too."""
         start = time.perf_counter()
+        others()
+        made = time.perf_counter()
+        self._waited.data_seconds += made - start
         with guard():
-            self._waited.guard_seconds += time.perf_counter() - start
+            self._waited.guard_seconds += time.perf_counter() - made
             yield
 
     def _work(self, made: queue.SimpleQueue[Made], guard: Guard) -> None:

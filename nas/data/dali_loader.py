@@ -22,10 +22,11 @@ from nvidia.dali.plugin.pytorch import feed_ndarray
 from torch import Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Batches, Waited
+from nas.data.batches import Batches, Waited, no_images
 from nas.data.cutting import cut_image, show_label
 from nas.data.dataset import Dataset
 from nas.data.plan import EpochPlan
+from nas.data.share import WHOLE, Share
 from nas.data.windows import Window
 
 _PARAMETERS = ("mirror", "mean", "std")
@@ -45,9 +46,10 @@ class DaliLoader:
         seed: int,
         device: str,
         threads: int,
+        share: Share = WHOLE,
     ) -> None:
         self.waited = Waited()
-        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads)
+        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads, share)
         self._device = torch.device(device)
         self._threads = threads
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
@@ -61,6 +63,8 @@ class DaliLoader:
         return Batches(self._plan.epoch(number, most), functools.partial(self._batch, number), self.waited)
 
     def _batch(self, epoch: int, indices: list[int]) -> tuple[Tensor, Tensor]:
+        if not indices:
+            return no_images(self._plan.output, self._device)
         samples = self._plan.samples(epoch, indices)
         resized = any((window.height, window.width) != self._plan.output for _, window in samples)
         if resized not in self._pipelines:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Batches, Waited
 from nas.data.dataset import Dataset, Split, label_map
+from nas.data.share import WHOLE, Share
 from nas.host.room import whole_bytes
 from space.errors import DataError
 
@@ -56,6 +57,7 @@ def make_loader(
     device: str = "cpu",
     backend: Literal["auto", "dali", "torch"] = "auto",
     threads: int = 1,
+    share: Share = WHOLE,
 ) -> Loader:
     """A loader of one split.
 
@@ -63,6 +65,9 @@ def make_loader(
     normalisation could not take, joins the batch before it. "validation" comes in order, the last batch as it is.
     Without an augmentation every picture is shown whole at the data set's size. Nothing runs between two batches
     unless in `Batches.ahead`, so that no loader disturbs a timing.
+
+    Of several processes that take the same steps each has its `share` of the batches: the images of one process, dealt
+    out. In training one without an image is a batch of none.
 
     `backend` "auto" is DALI where it works on the device, else PyTorch with Pillow; both give the same batches.
 
@@ -74,16 +79,16 @@ def make_loader(
             raise DataError(f"{name}: expected {least} or more, got {value}")
     if not len(dataset.split(split)):
         raise DataError(f"{dataset.name}: the {split} split is empty; expected at least one image with its label")
-    _require_memory(dataset, min(batch_size, len(dataset.split(split))), augmentation)
+    _require_memory(dataset, share.most_of(min(batch_size, len(dataset.split(split)))), augmentation)
     if backend == "torch" or (backend == "auto" and not dali_works(device)):
         from nas.data.torch_loader import TorchLoader
 
-        return TorchLoader(dataset, split, batch_size, augmentation, seed, device, threads)
+        return TorchLoader(dataset, split, batch_size, augmentation, seed, device, threads, share)
     if not _dali_is_installed():
         raise DataError("backend: expected DALI, got none; pip install nvidia-dali-cuda130, or use backend torch")
     from nas.data.dali_loader import DaliLoader
 
-    return DaliLoader(dataset, split, batch_size, augmentation, seed, device, threads)
+    return DaliLoader(dataset, split, batch_size, augmentation, seed, device, threads, share)
 
 
 def endless(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:

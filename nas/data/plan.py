@@ -10,6 +10,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.dataset import Dataset
 from nas.data.decoded import DecodedPairs
 from nas.data.sample import Pair
+from nas.data.share import Share
 from nas.data.windows import Window, draw, order, whole
 
 
@@ -24,8 +25,9 @@ class EpochPlan:
         augmentation: Augmentation | None,
         seed: int,
         threads: int,
+        share: Share,
     ) -> None:
-        """`threads` decode what is not kept decoded."""
+        """`threads` decode what is not kept decoded; `share` of each batch is planned."""
         self.output = augmentation.crop if augmentation and augmentation.crop else dataset.size
         self._size = dataset.size
         self._pairs = DecodedPairs(dataset, split)
@@ -34,19 +36,23 @@ class EpochPlan:
         self._train = split == "train"
         self._seed = seed
         self._threads = threads
+        self._share = share
         sizes = [len(part) for part in batches(range(len(self._pairs)), batch_size, join_last=self._train)]
         self._count = len(sizes)  # the same in every epoch, whatever the order
-        self.largest_batch = max(sizes)
-        """Samples in the largest batch of an epoch."""
+        self.largest_batch = share.most_of(max(sizes))
+        """Samples in the largest share of a batch of an epoch."""
 
     def __len__(self) -> int:
         return self._count
 
     def epoch(self, number: int, most: int | None = None) -> list[list[int]]:
-        """The samples of each batch; of the first `most` ones, where that is given."""
+        """The share of each batch's samples; of the first `most` batches, where that is given. In training every batch
+        has one, which may be empty: processes take their steps together.
+        """
         count = len(self._pairs)
         shuffled = order(count, seed=self._seed, epoch=number).tolist() if self._train else range(count)
-        return list(itertools.islice(batches(shuffled, self._batch_size, join_last=self._train), most))
+        every = itertools.islice(batches(shuffled, self._batch_size, join_last=self._train), most)
+        return [part for part in map(self._share.of, every) if part or self._train]
 
     def samples(self, epoch: int, indices: Sequence[int]) -> list[tuple[Pair, Window]]:
         """Decoded samples and what to show of each.

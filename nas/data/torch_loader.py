@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Batches, Waited
+from nas.data.batches import Batches, Waited, no_images
 from nas.data.cutting import cut_image, show_label
 from nas.data.dataset import Dataset
 from nas.data.plan import EpochPlan
 from nas.data.sample import Pair
+from nas.data.share import WHOLE, Share
 from nas.data.windows import Window
 
 
@@ -35,9 +36,10 @@ class TorchLoader:
         seed: int,
         device: str,
         threads: int,
+        share: Share = WHOLE,
     ) -> None:
         self.waited = Waited()
-        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads)
+        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads, share)
         self._device = torch.device(device)
         self._threads = threads
 
@@ -49,6 +51,8 @@ class TorchLoader:
         return Batches(self._plan.epoch(number, most), functools.partial(self._batch, number), self.waited)
 
     def _batch(self, epoch: int, indices: list[int]) -> tuple[Tensor, Tensor]:
+        if not indices:
+            return no_images(self._plan.output, self._device)
         samples = self._plan.samples(epoch, indices)
         if self._threads > 1:
             with ThreadPoolExecutor(max_workers=self._threads) as pool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from nas.latency.budget import Budget, unsettled
 from nas.latency.machine import lane
@@ -14,6 +15,7 @@ from nas.prune.plan import PruningPlan
 from nas.prune.recovery import recover
 from nas.prune.tuning import FineTuning
 from nas.prune.weighing import Weighed, weighed
+from nas.terminal import Progress
 from pruning import importances
 from pruning.allocation import FULL_ENOUGH, Allocation, allocate, require_reachable
 from pruning.check import UntraceableError, differing_groups
@@ -58,6 +60,8 @@ class Pruner:
     """Without it nothing is trained, weights decide, and no block goes."""
     said: Callable[[str], None] = _silence
     """Hears what is tried, cut and trained, line by line."""
+    progress: Progress = field(default_factory=partial(Progress, silent=True))
+    """Hears how far it is with what takes long."""
 
     def __post_init__(self) -> None:
         chosen = self.plan.importance
@@ -161,7 +165,7 @@ class Pruner:
 
     def _cut(self, network: Network, milliseconds: float, *, last: bool) -> Network:
         """`network` cut to `milliseconds`; the `last` cut is confirmed."""
-        scales = weighed(network, self.plan, self.tuning)
+        scales = weighed(network, self.plan, self.tuning, self.progress)
         allocation = self._allocated(scales, milliseconds, last=last)
         for _ in range(CONFIRMATIONS if last else 0):
             latency = self.judge.latency(allocation.architecture, anew=True)
@@ -223,7 +227,7 @@ class Pruner:
 
     def _recover(self, network: Network, teacher: Network, epochs: int) -> None:
         if self.tuning is not None:
-            recover(network, teacher, epochs, self.tuning, self.said)
+            recover(network, teacher, epochs, self.tuning, self.said, self.progress)
 
     def _placed(self, network: Network) -> Network:
         """The network where it is weighed and trained."""

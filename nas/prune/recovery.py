@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from nas.latency.machine import lane
 from nas.prune.tuning import FineTuning
+from nas.terminal import Progress
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.trainer import Trainer
 from space.network import Network
@@ -14,13 +15,17 @@ from space.network import Network
 STATISTICS_BATCHES = 32  # that give batch norms fresh statistics when nothing is trained
 
 
-def recover(network: Network, teacher: Network, epochs: int, tuning: FineTuning, said: Callable[[str], None]) -> None:
+def recover(
+    network: Network, teacher: Network, epochs: int, tuning: FineTuning, said: Callable[[str], None], progress: Progress
+) -> None:
     """Give `network` fresh batch-norm statistics, then train it for some epochs with the whole network as its teacher.
 
-    `said` hears of each epoch.
+    `said` hears of each epoch, `progress` of every batch.
     """
     loader = tuning.loader(tuning.recipe.batch_size)
-    reestimate_batch_norm(network, loader, STATISTICS_BATCHES, guard=lane.training_step)
+    train, validation = len(tuning.dataset.train), len(tuning.dataset.validation)
+    with progress.over("statistics of batch norms", min(STATISTICS_BATCHES * tuning.recipe.batch_size, train)):
+        reestimate_batch_norm(network, loader, STATISTICS_BATCHES, guard=lane.training_step, count=progress.count)
     if not epochs:
         return
     trainer = Trainer(
@@ -31,7 +36,10 @@ def recover(network: Network, teacher: Network, epochs: int, tuning: FineTuning,
         weights=network.state_dict(),
         teacher=teacher,
         guard=lane.training_step,
+        count=progress.count,
     )
     while not trainer.finished:
-        said(str(trainer.run_epoch()))
+        with progress.over(f"epoch {trainer.epoch + 1}/{epochs}", train + validation):
+            report = trainer.run_epoch()
+        said(str(report))
     network.load_state_dict(trainer.weights())

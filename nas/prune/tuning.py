@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 from nas.data import Dataset, Loader, endless, make_loader
 from nas.latency.machine import lane
 from nas.training import Recipe
-from nas.training.steps import guarded
+from nas.training.steps import Count, guarded
 from pruning.importance import Batch
 
 
@@ -27,6 +28,12 @@ class FineTuning:
             self.dataset, "train", batch_size=batch_size, augmentation=None, seed=self.recipe.seed, device=self.device
         )
 
-    def batches(self, count: int) -> Generator[Batch, None, None]:
-        """Images and labels, each batch fetched and worked on as a step of training; to be closed after its use."""
-        return guarded(itertools.islice(endless(self.loader(self.recipe.batch_size)), count), lane.training_step)
+    def batches(self, number: int, count: Count) -> Generator[Batch, None, None]:
+        """Images and labels, each batch fetched and worked on as a step of training, and then counted; to be closed
+        after its use.
+        """
+        whole = itertools.islice(endless(self.loader(self.recipe.batch_size)), number)
+        with closing(guarded(whole, lane.training_step)) as batches:
+            for batch in batches:
+                yield batch
+                count(len(batch[0]))

@@ -9,9 +9,10 @@ from nas.data import endless
 from nas.latency.machine import lane
 from nas.prune.plan import PruningPlan
 from nas.prune.tuning import FineTuning
+from nas.terminal import Progress
 from nas.training.loss import segmentation_loss
 from pruning import importances
-from pruning.damage import Damage, assumed_damage, observed_damage
+from pruning.damage import Damage, assumed_damage, observations, observed_damage
 from pruning.importance import ChannelScores, LabelledData
 from pruning.surgery import Cutter
 from space.network import Network
@@ -29,17 +30,21 @@ class Weighed:
     damage: Damage
 
 
-def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None) -> Weighed:
-    """Score the channels of `network`, and observe what cuts do; without `tuning`, assume it from the scores."""
+def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, progress: Progress) -> Weighed:
+    """Score the channels of `network`, and observe what cuts do; without `tuning`, assume it from the scores.
+    `progress` hears of the images that this takes.
+    """
     cutter = Cutter(network.architecture, network.num_classes)
     importance = importances.kind(plan.importance or importances.default(with_data=tuning is not None))
     if tuning is None:
         scores = importance.scores(cutter, network)
         return Weighed(cutter=cutter, scores=scores, damage=assumed_damage(cutter, scores))
-    with closing(tuning.batches(SCORING_BATCHES)) as batches:
+    scoring = progress.over("channels weighed", SCORING_BATCHES * tuning.recipe.batch_size)
+    with scoring, closing(tuning.batches(SCORING_BATCHES, progress.count)) as batches:
         data = LabelledData(batches=batches, loss=segmentation_loss) if importance.needs_data else None
         scores = importance.scores(cutter, network, data)
     with lane.training_step():
         images = next(endless(tuning.loader(OBSERVED_IMAGES)))[0]
-    damage = observed_damage(cutter, network, scores, [images], guard=lane.training_step)
+    with progress.over("cuts observed", len(images) * observations(cutter, network)):
+        damage = observed_damage(cutter, network, scores, [images], guard=lane.training_step, count=progress.count)
     return Weighed(cutter=cutter, scores=scores, damage=damage if plan.depth else replace(damage, blocks={}))

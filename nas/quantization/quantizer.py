@@ -31,6 +31,7 @@ from nas.quantization.ranges import wide_layers, wide_words
 from nas.quantization.scoring import FormScores, score_on_validation
 from nas.quantization.sensitivity import most_sensitive_first
 from nas.quantization.verdicts import Loss, Outcome, fastest_whole, is_faster
+from nas.terminal import Progress
 from space.errors import TargetError, TrainingError
 
 if TYPE_CHECKING:
@@ -81,12 +82,15 @@ class Quantizer:
         plan: QuantizationPlan,
         meter_of: Callable[[Target, tuple[int, int], int], AbstractContextManager[MeasuresFinished]],
         said: Callable[[str], None],
+        progress: Progress | None = None,
     ) -> None:
+        """`said` hears what was found, line by line, and `progress` how far it is with what takes long."""
         self._network = network.eval()
         self._dataset = dataset
         self._plan = plan
         self._meter_of = meter_of
         self._said = said
+        self._progress = progress or Progress(silent=True)
         self._started = contextlib.ExitStack()
         self._meters: dict[Target, MeasuresFinished] = {}
         self._tuned: dict[bool, Source | None] = {}  # by whether what lies between convolutions is quantized too
@@ -114,8 +118,10 @@ class Quantizer:
         to_quantize = [target for target in self._plan.targets if target.precision == "int8"]
         if to_quantize:
             images: list[Image] = []
-            with lane.training_step():
+            count = min(self._plan.images, len(self._dataset.train))
+            with lane.training_step(), self._progress.over("ranges of activations", count):
                 source = Source(graph=graph, calibrated=Calibrated(graph, self._calibration_images(images)))
+            self._said(f"ranges of activations from {count} training images")
             if wide := wide_words(wide_layers(self._network)):
                 self._said(wide)
             for target in to_quantize:
@@ -148,7 +154,11 @@ class Quantizer:
             if loss.allows(scores):
                 return found
         whole = Form(target=replace(target, precision="fp32"), graph=source.graph)
-        order = most_sensitive_first(source.calibrated, whole, best.form, images, lane.training_step)
+        passes = 1 + len(source.calibrated.convolutions)
+        with self._progress.over("convolutions compared", passes * len(images)):
+            order = most_sensitive_first(
+                source.calibrated, whole, best.form, images, lane.training_step, self._progress.count
+            )
         relieved = self._relieved(source, target, order, between=between, loss=loss)
         if relieved is not None:
             form, scores = relieved
@@ -237,13 +247,11 @@ class Quantizer:
 
     def _calibration_images(self, first: list[Image]) -> Iterator[Image]:
         """One after the other; the `first` ones are kept for what is looked at more closely."""
-        count = 0
         for image in calibration_images(self._dataset, self._plan.images):
-            count += 1
             if len(first) < SENSITIVITY_IMAGES:
                 first.append(image)
             yield image
-        self._said(f"ranges of activations from {count} training images")
+            self._progress.count(1)
 
     def _meter(self, target: Target) -> MeasuresFinished:
         if target not in self._meters:
@@ -253,7 +261,8 @@ class Quantizer:
 
     def _scores(self, forms: Sequence[Form]) -> tuple[float, list[FormScores]]:
         """mIoU of PyTorch, and the scores of forms."""
-        scores, found = score_on_validation(forms, self._network, self._dataset)
+        with self._progress.over("scored", len(self._dataset.validation)):
+            scores, found = score_on_validation(forms, self._network, self._dataset, self._progress.count)
         return scores.miou, found
 
 

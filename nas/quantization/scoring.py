@@ -15,7 +15,7 @@ from nas.latency.machine import lane
 from nas.quantization.forms import Form
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
-from nas.training.steps import Guard, guarded
+from nas.training.steps import Count, Guard, guarded, uncounted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,12 @@ def score_forms(
     size: tuple[int, int],
     num_classes: int,
     guard: Guard = nullcontext,
+    count: Count = uncounted,
 ) -> tuple[Scores, list[FormScores]]:
     """Scores of `network` in PyTorch and of its `forms`, over `batches` of one image (1, 3, H, W) and labels (1, h, w).
 
     Labels that a form gives are brought to the size of the expected ones by the nearest. `guard()` is entered around
-    every batch.
+    every batch, and `count` is told of it.
 
     Raises: DataError when the batches hold no labelled pixel, or a label that is no class.
     """
@@ -57,16 +58,19 @@ def score_forms(
                 given = torch.from_numpy(np.array(call(), dtype=np.int64))
                 same[index] += int((given == labels).sum())
                 matrices[index].update(_sized(given, expected), expected)
+            count(len(images))
     return reference.scores(), [
         FormScores(scores=matrix.scores(), same_labels=count / pixels)
         for matrix, count in zip(matrices, same, strict=True)
     ]
 
 
-def score_on_validation(forms: Sequence[Form], network: nn.Module, dataset: Dataset) -> tuple[Scores, list[FormScores]]:
+def score_on_validation(
+    forms: Sequence[Form], network: nn.Module, dataset: Dataset, count: Count = uncounted
+) -> tuple[Scores, list[FormScores]]:
     """`score_forms` over the validation images of a data set. Do not call it inside a training step."""
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
-    return score_forms(forms, network, loader.epoch(0), dataset.size, dataset.num_classes, lane.training_step)
+    return score_forms(forms, network, loader.epoch(0), dataset.size, dataset.num_classes, lane.training_step, count)
 
 
 def _sized(labels: Tensor, expected: Tensor) -> Tensor:

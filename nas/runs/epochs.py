@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from nas.data import Dataset
+from nas.data.share import WHOLE, Share
 from nas.host.memory import require_training
 from nas.runs.trained import CHECKPOINT
 from nas.runs.trial import Epoch, Pretrained, append_epoch, forget_epochs, read_progress
@@ -21,6 +22,7 @@ from nas.training.probe import fastest_form
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport
 from nas.training.steps import Guard
+from nas.training.together import told_by_first
 from nas.training.trainer import Trainer
 from space import Architecture, strict
 from space.errors import DamagedError
@@ -70,11 +72,17 @@ def held_form(
     return found
 
 
-def go_on(make: Callable[[], Trainer], folder: Path) -> Trainer:
-    """A trainer that `make` makes, at the last epoch finished in `folder`: at none where its files are damaged.
+def go_on(make: Callable[[], Trainer], folder: Path, share: Share = WHOLE) -> Trainer:
+    """A trainer that `make` makes, at the last epoch finished in `folder`: at none where its files are damaged. Of
+    several processes that train together only the first writes there, and all go on from where it does.
 
     Raises: UserError when the checkpoint is of another architecture, recipe or data set.
     """
+    if share.rank:
+        trainer = make()
+        if told_by_first(trainer.epoch, share):
+            trainer.restore(folder / CHECKPOINT)
+        return trainer
     trainer, recorded = make(), {each.epoch: each for each in read_progress(folder).history}
     try:
         if (folder / CHECKPOINT).is_file():
@@ -89,6 +97,7 @@ def go_on(make: Callable[[], Trainer], folder: Path) -> Trainer:
         if recorded.get(epoch) != history[epoch]:
             append_epoch(folder, history[epoch], _pretrained(trainer))
             recorded = {}  # it forgets those after it
+    told_by_first(trainer.epoch, share)
     return trainer
 
 

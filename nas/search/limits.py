@@ -6,21 +6,23 @@ from nas.latency.budget import Budget, unsettled
 from nas.latency.record import Latency
 from nas.search.fill import WIDEST, Allows
 from nas.study import Study
+from nas.training.room import training_bytes
 from space.architecture import Architecture
-from space.count import memory
+from space.count import parameters
 from space.errors import BudgetError
 from space.scale import NARROWEST, bisected, scale_width
 
 
 def limits_of(study: Study, num_classes: int) -> Allows:
-    """The limits of a study: parameters, and what training on a batch of its recipe's crops takes of memory."""
-    plan, recipe, size = study.search, study.recipe, study.data.size
-    crop = recipe.crop_of(size)
-    most_bytes = plan.most_gigabytes * 1e9
+    """The limits of a study: parameters, and what training on batches of its recipe's crops takes of memory, in the
+    stage that takes most.
+    """
+    plan, most_bytes = study.search, study.search.most_gigabytes * 1e9
 
     def allows(architecture: Architecture) -> bool:
-        needed = memory(architecture, crop, num_classes)
-        return needed.parameters <= plan.most_parameters and needed.training_bytes(recipe.batch_size) <= most_bytes
+        if parameters(architecture, num_classes) > plan.most_parameters:
+            return False
+        return training_bytes(architecture, study.recipe, study.data.size, num_classes) <= most_bytes
 
     return allows
 

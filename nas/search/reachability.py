@@ -16,13 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 import space
+from nas import samplers
 from nas.host.memory import require_training
 from nas.latency.budget import Budget
 from nas.runs.shares import Shares
+from nas.runs.steps import rungs_for
 from nas.search.candidates import draw
 from nas.search.fill import Allows, EstimateMilliseconds, anything
 from nas.search.limits import above_the_space, widest
 from nas.study import Study
+from nas.surrogate.rungs import begun_per_training
 from nas.training import Recipe
 from space import Architecture
 from space.choices import Genotype
@@ -234,16 +237,31 @@ def training_step_seconds(
     return min(durations[1:])
 
 
-def forecast_seconds(
-    study: Study, training_images: int, step_seconds: float, measurement_seconds: float
-) -> tuple[float, float]:
-    """Seconds of training and of measuring if every candidate is trained to its end, one after the other. Each budget
-    has its share of the candidates and finalists of its own.
-    """
-    plan, budgets = Shares.of(study, study.asked).plan, len(study.asked)
-    candidates = budgets * (len(plan.seeds) + plan.random_trials + plan.guided_trials)
-    epochs = (candidates + len(plan.company)) * study.recipe.epochs
-    epochs += (budgets * plan.finalists + len(plan.company)) * plan.finish_epochs
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a search is expected to take, if nothing runs beside it."""
+
+    training_seconds: float
+    """Of steps, one training after the other; scoring comes on top."""
+    measuring_seconds: float
+    candidates: int
+    """How many are measured, about: where they pause at rungs, more than are trained whole for the same effort."""
+
+
+def forecast(study: Study, training_images: int, step_seconds: float, measurement_seconds: float) -> Forecast:
+    """What a study takes, from what a training step and a measurement take."""
+    plan, epochs, budgets = study.search, study.recipe.epochs, len(study.asked)
+    share = Shares.of(study, study.asked).plan
+    begun = (len(plan.seeds) + share.random_trials) * budgets
+    effort = begun + share.guided_trials * budgets  # in whole trainings
+    rungs = rungs_for(plan, epochs) if samplers.resumes(plan.sampler) else (epochs,)
+    candidates = max(begun, round(effort * begun_per_training([rung / epochs for rung in rungs])))
+    pruned = min(plan.pruned, len(plan.company)) * budgets
+    trained = (effort + len(plan.company)) * epochs
+    trained += (plan.finalists * budgets + len(plan.company) + pruned) * plan.finish_epochs
     steps = max(1, training_images // study.recipe.batch_size)
-    measuring = (MEASUREMENTS_PER_CANDIDATE * candidates + len(plan.company)) * measurement_seconds
-    return epochs * steps * step_seconds, measuring
+    return Forecast(
+        training_seconds=trained * steps * step_seconds,
+        measuring_seconds=(MEASUREMENTS_PER_CANDIDATE * candidates + len(plan.company)) * measurement_seconds,
+        candidates=candidates,
+    )

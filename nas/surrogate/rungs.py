@@ -79,6 +79,15 @@ def ladder(told: Sequence[Told], rungs: Sequence[float]) -> Ladder:
     return Ladder(rungs=best)
 
 
+def begun_per_training(rungs: Sequence[float]) -> float:
+    """How many candidates begin for the effort of one whole training, where each rung is gone on to at the latest."""
+    rate, before = 1 / rungs[0], rungs[0]
+    for rung in rungs[1:]:
+        below = SHARE * rung
+        rate, before = below * rate / (below + rung - before), rung
+    return rate
+
+
 def _steps(rungs: Sequence[float], squares: Mapping[float, float]) -> list[tuple[float, float]]:
     """For each rung what it costs after the one before, and how much more of whole trainings it explains."""
     pairs = itertools.pairwise((0.0, *rungs))

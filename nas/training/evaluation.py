@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.data import Dataset, SplitName, make_loader
+from nas.data.share import WHOLE, Share
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
 from nas.training.steps import Count, Guard, guarded, uncounted
+from nas.training.together import summed
 
 BATCH_SIZE = 4
 
@@ -67,14 +69,18 @@ def evaluate_batches(
     num_classes: int,
     guard: Guard = nullcontext,
     count: Count = uncounted,
+    share: Share = WHOLE,
 ) -> Scores:
     """Scores of `network` on batches of images (N, 3, H, W) and labels (N, h, w); its mode is kept.
 
     Logits are resized (bilinear) to the labels if those are larger or smaller. `count` is told of every batch.
+    Of several processes each gives its `share` of the batches, and the scores are those of all.
 
     Raises: DataError when the batches hold no labelled pixel, or a label that is no class.
     """
-    return confusion_of_batches(network, batches, num_classes, guard, count).scores()
+    matrix = confusion_of_batches(network, batches, num_classes, guard, count)
+    matrix.counts = summed(matrix.counts.cpu(), share)
+    return matrix.scores()
 
 
 def confusion_of_batches(

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.data import IGNORE
+from nas.data.share import WHOLE, Share
+from nas.training.together import mean_of
 
 
 def class_weights(shares: Sequence[float], c: float) -> Tensor:
@@ -20,16 +22,17 @@ def class_weights(shares: Sequence[float], c: float) -> Tensor:
     return torch.tensor([1 / math.log(c + float(share)) for share in shares], dtype=torch.float32)
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, *, share: Share = WHOLE) -> Tensor:
     """Cross-entropy, averaged over the labelled pixels with the weight of each one's class.
 
     `logits` (N, C, H, W), any float type; `labels` (N, H, W) class ids or IGNORE; `weights` (C,).
-    0 with gradient 0 when every pixel is void, where torch's own mean would be NaN.
+    0 with gradient 0 when every pixel is void, where torch's own mean would be NaN. Where these are a `share` of a
+    batch, the mean over the processes is that of the whole one.
     """
     total = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORE, reduction="sum")
     known = labels != IGNORE
     mass = known if weights is None else weights[labels.masked_fill(~known, 0)] * known  # (N, H, W)
-    return total / mass.sum(dtype=torch.float32).clamp(min=1e-12)
+    return total / mean_of(mass.sum(dtype=torch.float32), share).clamp(min=1e-12)
 
 
 def labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -63,15 +66,16 @@ def total_loss(
     weights: Tensor | None = None,
     *,
     of_head: Callable[[Tensor, Tensor], Tensor] | None = None,
+    share: Share = WHOLE,
 ) -> Tensor:
     """Loss of the main logits plus each auxiliary head's, times its weight.
 
     `outputs`: main logits first, then one per auxiliary head, each (N, C, H, W). `of_head`: gives the labels that teach
-    a head, from its logits and all labels; without it all do.
+    a head, from its logits and all labels; without it all do. `share`: as in `segmentation_loss`.
     """
 
     def loss_of(logits: Tensor) -> Tensor:
-        return segmentation_loss(logits, labels if of_head is None else of_head(logits, labels), weights)
+        return segmentation_loss(logits, labels if of_head is None else of_head(logits, labels), weights, share=share)
 
     main, *auxiliary = outputs
     loss = loss_of(main)
@@ -80,11 +84,14 @@ def total_loss(
     return loss
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def distillation_loss(
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, *, share: Share = WHOLE
+) -> Tensor:
     """KL divergence of the student's class distribution from the teacher's, averaged over labelled pixels.
 
     Both logits (N, C, H, W) are divided by `temperature`; the result is multiplied by its square, which keeps
     the gradient's size (Hinton et al., arXiv 1503.02531). Void pixels, which include padding, teach nothing.
+    `share`: as in `segmentation_loss`.
     """
     divergence = F.kl_div(
         F.log_softmax(student.float() / temperature, dim=1),
@@ -93,4 +100,4 @@ def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperat
         reduction="none",
     ).sum(1)  # (N, H, W)
     known = labels != IGNORE
-    return (divergence * known).sum() / known.sum().clamp(min=1) * temperature**2
+    return (divergence * known).sum() / mean_of(known.sum(), share).clamp(min=1) * temperature**2

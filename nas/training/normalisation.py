@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 
 import torch
 from torch import nn
 
 from nas.data import Loader
-from nas.training.steps import Guard, guarded
+from nas.data.share import WHOLE, Share
+from nas.training.steps import Count, Guard, guarded, uncounted
+from nas.training.together import SharedNorm
 from space.network import lone_values_kept
 
 
@@ -19,16 +22,19 @@ def reestimate_batch_norm(
     *,
     epoch: int = 0,
     guard: Guard = nullcontext,
+    share: Share = WHOLE,
+    count: Count = uncounted,
 ) -> int:
     """Replace the running mean and variance of every batch norm by their plain average over up to `batches` batches.
 
     Running averages mix the statistics of past weights, and in a short training still those of the first steps. Here
     images of `loader.epoch(epoch)` pass through the weights as they are now, with dropout off ("precise BN", arXiv
-    2105.07576). Weights are not touched and the network's mode is kept. `guard()` is entered around every batch.
+    2105.07576). Weights are not touched and the network's mode is kept. `guard()` is entered around every batch. Of a
+    `share` of the batches, all processes that have norms in common take part. `count` is told of every batch.
 
     Returns the number of batches used: fewer than `batches` when there are no more; with none nothing changes.
     """
-    every = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    every = [module for module in network.modules() if isinstance(module, (nn.BatchNorm2d, SharedNorm))]
     norms = [norm for norm in every if norm.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     training = network.training
@@ -36,13 +42,14 @@ def reestimate_batch_norm(
     used = 0
     network.eval()
     try:
-        images_of = closing(guarded(loader.epoch(epoch, batches), guard))
+        images_of = closing(guarded(loader.epoch(epoch, batches), guard, share=share))
         with torch.no_grad(), lone_values_kept(network), images_of as steps:
             for images, _ in steps:
                 if used == 0:
                     _start(norms)
                 network(images.to(device))
                 used += 1
+                count(len(images))
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)  # what is queued on the GPU must not outlive the guard
     finally:
@@ -52,7 +59,7 @@ def reestimate_batch_norm(
     return used
 
 
-def _start(norms: list[nn.BatchNorm2d]) -> None:
+def _start(norms: Sequence[nn.BatchNorm2d | SharedNorm]) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's name for a plain average over all batches

@@ -43,6 +43,15 @@ class EncoderStage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What is trained at a time."""
+
+    encoder: bool
+    """Whether it is the encoder alone."""
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One training, from the first step to the last. Steps are optimiser steps; one step sees one batch.
 
@@ -158,6 +167,15 @@ class Recipe:
     def encoder_epochs(self, architecture: Architecture, epochs: int) -> int:
         """How many epochs of a training from the start, of so many, train the encoder alone."""
         return self.encoder.epochs_of(epochs) if self.encoder is not None and architecture.decoder is not None else 0
+
+    def stages(self, architecture: Architecture, epochs: int | None) -> tuple[Stage, ...]:
+        """The stages of a training, the whole network's first. `epochs`: of one from the start; None where it starts
+        from weights of a whole network, which has one stage.
+        """
+        whole = Stage(encoder=False, batch_size=self.batch_size)
+        if epochs is None or not self.encoder_epochs(architecture, epochs):
+            return (whole,)
+        return (whole, Stage(encoder=True, batch_size=self.of_encoder().batch_size))
 
     def of_encoder(self) -> Recipe:
         """The recipe of the encoder's stage."""

@@ -7,12 +7,14 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from nas.data.share import WHOLE, Share
 from nas.training.encoder_stage import EncoderModel
 from nas.training.fake_quantization import FakeQuantized
 from nas.training.form import Form
 from nas.training.loss import distillation_loss, hardest, labels_at, total_loss
 from nas.training.optimisation import learning_rate, make_optimizer, parameter_groups
 from nas.training.recipe import Recipe
+from nas.training.together import average_gradients
 from space.network import Network
 
 Model = Network | EncoderModel | FakeQuantized
@@ -31,9 +33,11 @@ class Step:
         class_weights: Tensor | None = None,
         teacher: nn.Module | None = None,
         pretrained: Collection[nn.Parameter] = (),
+        share: Share = WHOLE,
     ) -> None:
         """`model`: on the device and in the form's layout; `class_weights` (C,); `teacher`: a network whose logits are
-        imitated; `pretrained`: parameters that began with the weights of others.
+        imitated; `pretrained`: parameters that began with the weights of others; `share`: of each batch that it is
+        given, where other processes take the same steps.
         """
         self._model = model
         self._recipe = recipe
@@ -41,6 +45,7 @@ class Step:
         self._device = device
         self._class_weights = class_weights
         self._teacher = teacher
+        self._share = share
         self._groups = parameter_groups(model, recipe, pretrained)
         self.optimizer = make_optimizer(self._groups, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=form.precision == "fp16")
@@ -50,7 +55,8 @@ class Step:
     def take(self, images: Tensor, labels: Tensor, step: int, steps: int) -> Tensor:
         """Step `step` (from 0) of a schedule of `steps`; the loss before it, a scalar on the device.
 
-        `images` (N, 3, H, W) float32 and `labels` (N, H, W) class ids or IGNORE, on any device.
+        `images` (N, 3, H, W) float32 and `labels` (N, H, W) class ids or IGNORE, on any device. Of several processes
+        each gives its share of a batch, the loss is that of the whole one, and the weights are the same afterwards.
         """
         recipe = self._recipe
         self.learning_rate = learning_rate(recipe, step, steps)
@@ -60,24 +66,31 @@ class Step:
         images = images.to(self._device).contiguous(memory_format=self._form.memory_format)
         loss = self._loss(images, labels.to(self._device))
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        mean_loss = average_gradients(self._model.parameters(), loss.detach(), self._share)
         if recipe.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self._model.parameters(), recipe.gradient_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.detach()
+        return mean_loss
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._precision():
             outputs = self._model.outputs(images)
         labels = labels_at(labels, (int(outputs[0].shape[-2]), int(outputs[0].shape[-1])))
         loss = total_loss(
-            outputs, self._model.auxiliary_weights, labels, self._class_weights, of_head=self._labels_of_head
+            outputs,
+            self._model.auxiliary_weights,
+            labels,
+            self._class_weights,
+            of_head=self._labels_of_head,
+            share=self._share,
         )
         if self._teacher is not None and self._recipe.distillation_weight > 0:
             with torch.no_grad(), self._precision():
                 wanted = self._teacher(images)
-            divergence = distillation_loss(outputs[0], wanted, labels, self._recipe.distillation_temperature)
+            temperature = self._recipe.distillation_temperature
+            divergence = distillation_loss(outputs[0], wanted, labels, temperature, share=self._share)
             loss = loss + self._recipe.distillation_weight * divergence
         return loss
 

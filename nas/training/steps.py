@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from typing import TypeVar, cast
 
 import torch
 
 from nas.data.batches import Batches
 from nas.data.batches import Guard as Guard
+from nas.data.share import WHOLE, Share
+from nas.training.together import all_have, entered_by_first, meet
 from space.errors import DataError, UserError
 
 Item = TypeVar("Item")
@@ -26,11 +29,17 @@ def settled() -> None:
 
 
 def guarded(
-    batches: Iterable[Item], guard: Guard, *, together: int = 1, settle: Callable[[], None] = settled
+    batches: Iterable[Item],
+    guard: Guard,
+    *,
+    together: int = 1,
+    settle: Callable[[], None] = settled,
+    share: Share = WHOLE,
 ) -> Generator[Item, None, None]:
     """The batches, each inside a `guard()` of its own until the next one is asked for. Up to `together` of a loader are
     worked on inside one guard, as long as none has to be waited for: a guard that was held meanwhile might be what the
-    next one waits for. `settle()` waits for what is queued on a GPU, before a guard is left.
+    next one waits for. `settle()` waits for what is queued on a GPU, before a guard is left. Where these are a `share`
+    of batches that several processes work on together, they do so at the same time, inside one guard of the first one.
 
     Those of a loader are made ahead by a thread, each inside a `guard()` of its own too, and waited for outside. Others
     are fetched inside the guard that they are worked on in: decoding images disturbs a latency measurement as well. A
@@ -47,15 +56,23 @@ def guarded(
     of_loader = batches if isinstance(batches, Batches) else None
     if of_loader is not None:
         with of_loader.ahead(guard):
-            while (batch := _fetched(source)) is not None:
-                with of_loader.worked_on(guard):
+            batch = _fetched(source)
+            while batch is not None:
+                with of_loader.worked_on(partial(entered_by_first, guard, share), partial(meet, share)):
                     yield batch
+                    batch = None
                     for _ in range(together - 1):
-                        if (ready := cast("Item | None", of_loader.made_already())) is None:
+                        batch = cast("Item | None", of_loader.made_already())
+                        if not all_have(batch is not None, share):
                             break
-                        yield ready
+                        assert batch is not None, "all have one"
+                        yield batch
+                        batch = None
                     settle()
+                if batch is None:  # of several processes one may have had the next when another had not
+                    batch = _fetched(source)
         return
+    assert share.is_whole, "others are worked on by one process"
     while True:
         with guard():
             if (batch := _fetched(source)) is None:

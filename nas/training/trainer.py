@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.data import Augmentation, Dataset, Loader, class_shares, make_loader
+from nas.data.share import WHOLE, Share
 from nas.export.grid import Grid
-from nas.host.memory import require_training
 from nas.training.averaging import averaged
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.encoder_stage import EncoderModel
@@ -26,9 +26,11 @@ from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import restore_optimizer
 from nas.training.pretrained import Started, start_from
 from nas.training.recipe import Recipe
+from nas.training.room import require_room
 from nas.training.scores import EpochReport, Scores
 from nas.training.step import Model, Step
 from nas.training.steps import Count, Guard, guarded, uncounted
+from nas.training.together import share_norms
 from nas.training.weights import load_into
 from space import Architecture, strict
 from space.errors import DamagedError, TrainingError
@@ -63,6 +65,7 @@ class Trainer:
         form: Form | None = None,
         guard: Guard = nullcontext,
         count: Count = uncounted,
+        share: Share = WHOLE,
     ) -> None:
         """Build the network and everything around it; nothing is trained yet.
 
@@ -75,7 +78,8 @@ class Trainer:
         another one goes on from the weights, and after the last the training is finished. Empty: one schedule of all
         epochs. `form`: of computing on this device; None is the usual one. `guard()` is entered around every training
         step (on a GPU: every few of them), every scored batch, and every few labels whose classes are counted; `count`
-        is told of the images of every step and every scored batch.
+        is told of the images of every step and every scored batch. `share`: of every batch, where several processes
+        train one network together. Each makes the same calls; `weights` and `save` are asked of the first.
 
         Raises: UserError when the device is not there, the weights do not fit or are of no known network;
         ArchitectureError when training needs more memory than there is.
@@ -90,23 +94,16 @@ class Trainer:
         self.history: tuple[EpochReport, ...] = ()
         self.device = device_of(device)
         self._guard = guard
-        self._count = count
+        self._count = count if share.is_whole else lambda images: count(images * share.count)
+        self._share = share
         self._threads = threads or 1
-        crop, batch_size = recipe.crop_of(dataset.size), recipe.batch_size
-        require_training(architecture, crop, dataset.num_classes, batch_size=batch_size, device=str(self.device))
         from_start = weights is None and teacher is None
+        epochs = self._rungs[0] if from_start else None
+        device = str(self.device)
+        require_room(architecture, recipe, dataset.size, dataset.num_classes, epochs=epochs, device=device, share=share)
         self.encoder_epochs = recipe.encoder_epochs(architecture, self._rungs[0]) if from_start else 0
         """How many of the first epochs train the encoder alone; what is scored then is the encoder under a classifier
         of its own."""
-        if self.encoder_epochs:  # its batches may be the larger ones
-            require_training(
-                architecture,
-                crop,
-                dataset.num_classes,
-                batch_size=recipe.of_encoder().batch_size,
-                device=str(self.device),
-                encoder=True,
-            )
         if threads is not None:
             torch.set_num_threads(threads)
         several = weights is None or not _are_folded(weights, architecture)
@@ -122,6 +119,7 @@ class Trainer:
         if weights is not None:
             load_into(inference, weights, f"starting weights of {architecture.key}")
             network.load_state_dict(inference.state_dict(), strict=False)
+        share_norms(network, share)
         self.form = form or usual_form(network, self.device, recipe)
         # torch's annotations leave memory_format out.
         self.network = network.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
@@ -150,8 +148,11 @@ class Trainer:
             class_weights=_class_weights(self.dataset, recipe, self.device, self._guard),
             teacher=self._teacher,
             pretrained=[each for name, each in self.network.named_parameters() if name.rpartition(".")[0] in began],
+            share=self._share,
         )
-        self._train, self._plain, self._validation = _loaders(self.dataset, recipe, self.device, self._threads)
+        self._train, self._plain, self._validation = _loaders(
+            self.dataset, recipe, self.device, self._threads, self._share
+        )
 
     @property
     def learning_rate(self) -> float:
@@ -260,7 +261,8 @@ class Trainer:
             taken.clear()
 
         together = TOGETHER if self.device.type == "cuda" else 1
-        images_of = closing(guarded(self._train.epoch(self.epoch), self._guard, together=together, settle=settle))
+        epoch = self._train.epoch(self.epoch)
+        images_of = closing(guarded(epoch, self._guard, together=together, settle=settle, share=self._share))
         with lone_values_kept(self.network), images_of as batches:
             for images, labels in batches:
                 taken.append(self._step.take(images, labels, *self._place(len(losses) + len(taken))))
@@ -300,17 +302,25 @@ class Trainer:
             # Before every scoring, not only the last: training itself never reads the statistics, and scores
             # that decide whether a trial goes on must not depend on how far they lag behind.
             reestimate_batch_norm(
-                self._scored, self._plain, self.recipe.batch_norm_batches, epoch=self.epoch, guard=self._guard
+                self._scored,
+                self._plain,
+                self.recipe.batch_norm_batches,
+                epoch=self.epoch,
+                guard=self._guard,
+                share=self._share,
             )
         batches, classes = self._validation.epoch(0), self.dataset.num_classes
-        return evaluate_batches(self._scored, batches, classes, self._guard, self._count)
+        return evaluate_batches(self._scored, batches, classes, self._guard, self._count, self._share)
 
     @contextmanager
     def _randomness(self, epoch: int) -> Iterator[None]:
-        """Random numbers of the seed and the epoch only; the global state is put back afterwards."""
+        """Random numbers of the seed and the epoch only; the global state is put back afterwards. In an epoch (from 1)
+        each process has its own: the images that they drop channels of are not the same.
+        """
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.recipe.seed * 1_000_003 + epoch)
+            own = self._share.rank << 52 if epoch else 0  # beyond all that seeds and epochs lead to
+            torch.manual_seed(own + self.recipe.seed * 1_000_003 + epoch)
             yield
 
     def _identity(self) -> dict[str, str]:
@@ -339,7 +349,7 @@ def _class_weights(dataset: Dataset, recipe: Recipe, device: torch.device, guard
 
 
 def _loaders(
-    dataset: Dataset, recipe: Recipe, device: torch.device, threads: int
+    dataset: Dataset, recipe: Recipe, device: torch.device, threads: int, share: Share
 ) -> tuple[Loader, Loader | None, Loader]:
     """Loaders of augmented training images, plain ones if batch norms need them, and validation images."""
     augmentation = Augmentation(
@@ -360,6 +370,7 @@ def _loaders(
             seed=recipe.seed,
             device=str(device),
             threads=threads,
+            share=share,
         )
 
     plain = loader("train", None) if recipe.batch_norm_batches else None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruning.damage import SHARES, assumed_damage, kept_first, observed_damage
+from pruning.damage import SHARES, assumed_damage, kept_first, observations, observed_damage
 from pruning.depth import removable_blocks, remove_blocks
 from pruning.importances.magnitude import magnitude
 from pruning.surgery import Cutter
@@ -107,12 +107,16 @@ def test_channels_that_say_nothing_cost_nothing(network: Network, images: Tensor
     assert damage.groups[name][len(members) - len(gone)] < 1e-4 * damage.groups[name][1]
 
 
-def test_observing_leaves_the_network_as_it_was(network: Network, images: Tensor, classes: int) -> None:
+def test_observing_leaves_the_network_as_it_was_and_tells_of_every_pass(
+    network: Network, images: Tensor, classes: int
+) -> None:
     cutter = Cutter(network.architecture, classes)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with torch.no_grad():
         answers = network(images)
-    observed_damage(cutter, network, magnitude(cutter, network), [images])
+    seen: list[int] = []
+    observed_damage(cutter, network, magnitude(cutter, network), [images], count=seen.append)
+    assert seen == [len(images)] * observations(cutter, network)
     assert not network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     with torch.no_grad():

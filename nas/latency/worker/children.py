@@ -8,7 +8,6 @@ reference network and canary, also where several take turns: all wait but the on
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import json
 import os
@@ -19,14 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.host.parent import end_with
 from nas.latency.machine.load import Snapshot
 from nas.latency.protocol import anchor
 from nas.latency.protocol.anchor import Anchor
 from nas.latency.protocol.ready import ReadyNetwork, TimedBlock
 from nas.latency.worker.arrays import LABELS, array_of, values_of
 from nas.latency.worker.replies import accept, answer, refusal
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 Answers = Callable[[dict[str, Any]], dict[str, Any]]
 """From a request to its reply."""
@@ -43,9 +41,7 @@ class Child:
         parent = os.getpid()
         self._process = os.fork()
         if not self._process:
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it was gone before we asked to go with it
-                os._exit(0)
+            end_with(parent)
             with contextlib.suppress(BaseException):
                 _serve(prepare, requests, replies)
             os._exit(0)  # nothing of the parent's is to be tidied up

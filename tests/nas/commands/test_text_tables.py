@@ -74,10 +74,9 @@ def followed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float)
     monkeypatch.setattr("sys.stderr", screen)
     progress = Progress(lambda: next(now) * seconds)
     progress.count(4)  # before it begins, nothing is told
-    progress.begin("epoch 1/2", 22)
-    for _ in range(6):
-        progress.count(4)
-    progress.end()
+    with progress.over("epoch 1/2", 22):
+        for _ in range(6):
+            progress.count(4)
     return screen.getvalue()
 
 

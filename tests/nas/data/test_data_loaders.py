@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nas.data import IGNORE, MEAN, STD, Augmentation, Dataset, DataSpec, check, load, make_loader, read_label
 from nas.data import loader as loader_module
+from nas.data.share import WHOLE, Share
 from nas.data.windows import PADDING, Window, draw, order
 from space.errors import DataError
 
@@ -253,6 +254,26 @@ def test_no_training_batch_has_a_lone_sample(
     loader = make_loader(load_tiny(), "train", batch_size=batch_size, augmentation=None, backend=backend)  # type: ignore[arg-type]
     assert [len(images) for images, _ in loader.epoch(0)] == expected
     assert len(loader) == len(expected)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@both
+def test_processes_deal_out_the_batches_of_one(load_tiny: Callable[..., Dataset], backend: str, split: str) -> None:
+    """Three to a batch of up to four: of some batches a process has nothing."""
+    wishes = {"batch_size": 3, "augmentation": VARIED if split == "train" else None, "backend": backend}
+
+    def epoch(share: Share) -> list[tuple[Tensor, Tensor]]:
+        return list(make_loader(load_tiny(), split, share=share, **wishes).epoch(2))  # type: ignore[arg-type]
+
+    whole, shares = epoch(WHOLE), [epoch(Share(rank=rank, count=3)) for rank in range(3)]
+    assert max(len(images) for share in shares for images, _ in share) == 1
+    if split == "train":  # they take their steps together
+        assert {len(share) for share in shares} == {len(whole)}
+        assert any(len(images) == 0 for share in shares for images, _ in share)
+    for place, (images, labels) in enumerate(whole):
+        dealt = [share[place] for share in shares if place < len(share)]
+        torch.testing.assert_close(torch.cat([each for each, _ in dealt]), images, rtol=0, atol=1e-4)
+        assert torch.equal(torch.cat([each for _, each in dealt]), labels)
 
 
 @both

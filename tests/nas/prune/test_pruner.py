@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from nas.prune.judge import Judge
 from nas.prune.plan import PruningPlan
 from nas.prune.pruner import AIM, Pruned, Pruner
 from nas.prune.tuning import FineTuning
+from nas.terminal import TELL_SECONDS, Progress
 from nas.training import load_recipe
 from space import Architecture, BudgetError, UserError
 from space.channels import widths
@@ -140,11 +143,15 @@ def narrowed(network: Network) -> Pruned:
     return pruner(Invented(), None, [], share_of(network, 0.75)).prune(network)
 
 
-def test_the_budget_is_filled_and_the_epochs_are_shared_out(network: Network, dataset: Dataset) -> None:
+def test_the_budget_is_filled_and_the_epochs_are_shared_out(
+    network: Network, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
     said: list[str] = []
     before = {name: value.clone() for name, value in network.state_dict().items()}
     budget = share_of(network, 0.5)
-    pruned = pruner(Invented(), dataset, said, budget, PruningPlan(epochs=4, steps=2)).prune(network)
+    slow = Progress(itertools.count(step=TELL_SECONDS).__next__)  # every batch seems to take that long
+    asked = replace(pruner(Invented(), dataset, said, budget, PruningPlan(epochs=4, steps=2)), progress=slow)
+    pruned = asked.prune(network)
     # Of a network that has learnt nothing blocks go first, and no part of one can be given back.
     assert 0.9 * budget.milliseconds <= pruned.after.p50_milliseconds <= AIM * budget.milliseconds
     assert pruned.blocks == 5
@@ -154,6 +161,12 @@ def test_the_budget_is_filled_and_the_epochs_are_shared_out(network: Network, da
     assert 0 < pruned.blocks_gone == 5 - depths
     assert len([words for words in said if words.startswith("cut")]) == 2
     assert len([words for words in said if words.startswith("epoch")]) == 4
+    told = re.findall(r"^(.+): (\d+) of (\d+) images, .* left$", capsys.readouterr().err, re.M)
+    steps = [("epoch 1/1",), ("epoch 1/3", "epoch 2/3", "epoch 3/3")]
+    before_training = ("channels weighed", "cuts observed", "statistics of batch norms")
+    assert [what for what, done, of in told if done == of] == [
+        what for epochs in steps for what in (*before_training, *epochs)
+    ]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 

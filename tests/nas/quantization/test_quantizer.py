@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from nas.latency.target import Target
 from nas.quantization.fine_tuning import FineTuning
 from nas.quantization.quantizer import QuantizationPlan, Quantizer
 from nas.quantization.verdicts import kept
+from nas.terminal import TELL_SECONDS, Progress
 from nas.training import Recipe, load_recipe
 from nas.training.trainer import Trainer
 from space import Architecture
@@ -89,7 +92,8 @@ def quantizer(network: Network, target: Invented, points: float) -> tuple[Quanti
     dataset = load(DataSpec(size=SIZE, train_images=3, validation_images=2))
     plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), points=points, images=2)
     said: list[str] = []
-    return Quantizer(network, dataset, plan, target.of, said.append), said
+    slow = Progress(itertools.count(step=TELL_SECONDS).__next__)  # every image seems to take that long
+    return Quantizer(network, dataset, plan, target.of, said.append, slow), said
 
 
 def test_a_form_at_which_the_runtime_crashes_is_left_out(network: Network) -> None:
@@ -128,7 +132,9 @@ def test_what_is_faster_and_as_good_as_asked_is_kept(network: Network) -> None:
     assert any(line.startswith("ranges of activations from 2 training images") for line in said)
 
 
-def test_convolutions_stay_in_floating_point_until_no_more_is_lost_than_asked(network: Network) -> None:
+def test_convolutions_stay_in_floating_point_until_no_more_is_lost_than_asked(
+    network: Network, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Nothing may be lost: what does lose is given back, up to half of it, or INT8 is given up."""
     found, said = quantizer(network, Invented(saves=0.1), points=0)
     loss, outcomes = found.outcomes()
@@ -137,6 +143,10 @@ def test_convolutions_stay_in_floating_point_until_no_more_is_lost_than_asked(ne
     assert loss.of(best.scored) <= 0
     if best.form.target == WHOLE:
         assert any("convolutions)" in line and "points lost" in line for line in said)
+    told = re.findall(r"^(.+): (\d+) of (\d+) images, .* left$", capsys.readouterr().err, re.M)
+    ended = [what for what, done, of in told if done == of]
+    assert ended[:3] == ["scored", "ranges of activations", "scored"]
+    assert "convolutions compared" in ended
 
 
 def draw(folder: Path, index: int, random: np.random.Generator) -> tuple[Path, Path]:

@@ -23,6 +23,7 @@ from nas.search.search import Search
 from nas.search.timing import Timing
 from nas.study import SearchPlan, Study, built_in_study
 from nas.training import load_recipe
+from nas.training.recipe import EncoderStage
 from space import Architecture, BudgetError, UserError
 from space.count import memory
 from space.scale import scale_width
@@ -103,6 +104,21 @@ def test_memory_is_a_limit_too() -> None:
     needed = memory(architecture, crop, CLASSES).training_bytes(study.recipe.batch_size)
     assert 0.07e9 < needed <= 0.1e9
     assert space.parameters(architecture, CLASSES) < plan.most_parameters
+
+
+def test_the_larger_batches_of_an_encoder_count_too() -> None:
+    study = replace(built_in_study("10ms"), search=SearchPlan(most_gigabytes=0.1))
+    stage = EncoderStage(
+        share=0.5, batch_size=3 * study.recipe.batch_size, class_weighting=None, labels="coarse", bias=True
+    )
+    two_stages = replace(study, recipe=replace(study.recipe, encoder=stage))
+    crop = study.recipe.crop
+    assert crop is not None
+    wide, narrower = (widest(space.load("erfnet"), limits_of(each, CLASSES)) for each in (study, two_stages))
+    assert memory(wide, crop, CLASSES, encoder=True).training_bytes(stage.batch_size) > 0.1e9
+    assert 0.07e9 < memory(narrower, crop, CLASSES, encoder=True).training_bytes(stage.batch_size) <= 0.1e9
+    alone = space.load("erfnet-encoder")  # which has no stage before the whole
+    assert widest(alone, limits_of(study, CLASSES)) == widest(alone, limits_of(two_stages, CLASSES))
 
 
 @pytest.mark.parametrize("name", ["most_parameters", "most_gigabytes"])

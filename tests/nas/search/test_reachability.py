@@ -21,7 +21,7 @@ from nas.search.reachability import (
     Reach,
     Reachability,
     explore,
-    forecast_seconds,
+    forecast,
     knobs,
     training_step_seconds,
 )
@@ -111,15 +111,6 @@ def test_each_of_several_budgets_is_answered(tiny: Study, table: LatencyTable) -
         hopeless.require()
 
 
-def test_several_budgets_share_the_forecast(tiny: Study) -> None:
-    plan = replace(tiny.search, random_trials=3, guided_trials=6, finalists=2, finish_epochs=5)
-    study = replace(tiny, search=plan, recipe=replace(tiny.recipe, epochs=2, batch_size=4))
-    training, measuring = forecast_seconds(study.asking(["5ms", "10ms"]), 41, 0.5, 3.0)
-    candidates = 2 * (1 + 2 + 3)
-    assert training == (candidates * 2 + 2 * 2 * 5) * 10 * 0.5
-    assert measuring == candidates * 8 * 3.0
-
-
 def test_the_effect_of_a_choice_is_not_that_of_its_company() -> None:
     """fpl doubles latency; prelu, which mostly comes with fpl, does nothing."""
     architecture = space.load("ndnet29-fcn32")
@@ -148,10 +139,35 @@ def test_the_effect_of_a_choice_is_not_that_of_its_company() -> None:
 def test_the_forecast_counts_every_epoch_that_is_planned(tiny: Study) -> None:
     plan = replace(tiny.search, random_trials=3, guided_trials=6, finalists=2, finish_epochs=5, company=("erfnet",))
     study = replace(tiny, search=plan, recipe=replace(tiny.recipe, epochs=2, batch_size=4))
-    training, measuring = forecast_seconds(study, 41, 0.5, 3.0)
-    epochs = (1 + 3 + 6 + 1) * 2 + (2 + 1) * 5
-    assert training == epochs * 10 * 0.5
-    assert measuring == (10 * 8 + 1) * 3.0
+    found = forecast(study, 41, 0.5, 3.0)
+    pruned = 1  # of the two that may be, since there is no more company
+    assert found.training_seconds == ((1 + 3 + 6 + 1) * 2 + (2 + 1 + pruned) * 5) * 10 * 0.5
+    assert found.candidates == 1 + 3 + 6
+    assert found.measuring_seconds == (10 * 8 + 1) * 3.0
+    several = forecast(study.asking(["10ms", "20ms", "30ms", "40ms"]), 41, 0.5, 3.0)
+    assert several.candidates == 4 * (1 + 1 + 2), "each budget has the seeds and its share of the others"
+    assert several.training_seconds == ((16 + 1) * 2 + (4 * (2 + pruned) + 1) * 5) * 10 * 0.5
+
+
+@pytest.mark.parametrize(
+    ("sampler", "stop_weak", "whole"), [("tpe", True, True), ("surrogate", False, True), ("surrogate", True, False)]
+)
+def test_more_candidates_are_measured_than_trained_whole_where_they_pause(
+    tiny: Study, sampler: str, stop_weak: bool, whole: bool
+) -> None:
+    """Two short trainings below a whole one, or one: the fewer epochs the lowest has, the more can be tried."""
+    plan = replace(tiny.search, seeds=(), random_trials=4, guided_trials=16, finish_epochs=0)
+    plan = replace(plan, sampler=sampler, stop_weak=stop_weak)
+    long = replace(tiny, search=plan, recipe=replace(tiny.recipe, epochs=32))
+    found, short = (
+        forecast(long, 40, 0.5, 3.0),
+        forecast(replace(long, recipe=replace(tiny.recipe, epochs=4)), 40, 0.5, 3.0),
+    )
+    if whole:
+        assert found.candidates == short.candidates == 20
+    else:
+        assert 20 < short.candidates < found.candidates < 20 * 16
+    assert found.training_seconds == 8 * short.training_seconds, "the effort is in whole trainings"
 
 
 @pytest.mark.slow

@@ -1,0 +1,195 @@
+"""`nas train --processes N`: the same training, shared by processes that end together."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from nas.latency.machine import lane
+from nas.training.weights import load_weights
+from space import Architecture
+from space.scale import scale_width
+
+RECIPE = """
+optimizer: sgd
+learning_rate: 0.02
+epochs: 3
+batch_size: 4
+crop: [48, 64]
+scale: [0.8, 1.2]
+class_weighting: 1.1
+batch_norm_batches: 2
+gradient_clip: 1.0
+ema_decay: 0.5
+seed: 4
+encoder: {share: 0.34, batch_size: 5, class_weighting: null, labels: coarse, bias: true}
+"""
+"""An epoch of the encoder in batches of five and one, which are joined; two of all in batches of four and two."""
+
+
+@pytest.fixture(scope="module")
+def plain(shallow: Callable[[str], Architecture], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with an encoder, batch norms and no dropout, whose channels two processes would not drop alike."""
+    file = tmp_path_factory.mktemp("plain") / "plain.yaml"
+    file.write_text(scale_width(shallow("fplnet"), 0.25).to_yaml())
+    return file
+
+
+def command(plain: Path, pictures: Path, out: Path, *more: str) -> list[str]:
+    recipe = out.parent / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    data = ("--data", f"folder:{pictures}", "--input", "64x96", "--recipe", str(recipe), "--device", "cpu")
+    return [sys.executable, "-m", "nas.cli", "train", str(plain), *data, "--out", str(out), *more]
+
+
+def said(err: str) -> list[str]:
+    """Lines of standard error, but for those of a training that takes long or waits."""
+    return [line for line in err.splitlines() if line and not re.search(r" images/s, |^waiting, so that timings", line)]
+
+
+def run(words: list[str]) -> str:
+    """What it prints, when it ends well."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said(done.stderr) == []
+    return done.stdout
+
+
+def children_of(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def are_gone(processes: list[int]) -> bool:
+    """Whether they end; it waits for them."""
+    until = time.monotonic() + 60
+    while any(Path(f"/proc/{each}").exists() for each in processes) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not any(Path(f"/proc/{each}").exists() for each in processes)
+
+
+@contextmanager
+def training(words: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """`words` under way, when the first epoch is finished; with two processes more that train."""
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert any(line.startswith("epoch 1/") for line in process.stdout)
+            yield process
+        finally:
+            process.kill()
+
+
+def same(first: Path, second: Path) -> None:
+    """That two folders hold the same training, up to rounding."""
+    histories = [yaml.safe_load((out / "progress.yaml").read_text())["history"] for out in (first, second)]
+    assert [each["loss"] for each in histories[0]] == pytest.approx([each["loss"] for each in histories[1]], rel=1e-4)
+    wanted, found = (load_weights(out / "weights.safetensors") for out in (first, second))
+    assert wanted.keys() == found.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_processes_train_what_one_does_and_it_goes_on_when_one_of_them_was_killed(plain, pictures, tmp_path):
+    alone, three, killed = (tmp_path / name for name in ("alone", "three", "killed"))
+    told = [run(command(plain, pictures, alone)), run(command(plain, pictures, three, "--processes", "3"))]
+    assert "on cpu, in 3 processes" in told[1]
+    epochs = [re.findall(r"^epoch (\d)/3.*  loss (\d+\.\d\d)", each, re.M) for each in told]
+    assert "encoder 1/1" in told[1]
+    assert [number for number, _ in epochs[0]] == ["1", "2", "3"]
+    assert epochs[0] == epochs[1]
+    assert sorted(file.name for file in alone.iterdir()) == sorted(file.name for file in three.iterdir())
+    same(alone, three)
+
+    words = command(plain, pictures, killed, "--processes", "2")
+    with training(words) as process:
+        members = children_of(process.pid)
+        os.kill(members[-1], signal.SIGKILL)  # before it stands what multiprocessing starts for itself
+        assert process.wait(timeout=60) == 2
+        (line,) = said(process.stderr.read())
+    assert line.startswith("nas train: process 2 of 2 was ended by SIGKILL")
+    assert are_gone(members)
+    assert "going on after epoch" in run([*command(plain, pictures, killed), "--resume"])
+    same(alone, killed)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_gpus_train_what_one_does(plain, pictures, tmp_path):
+    one, all_ = tmp_path / "one", tmp_path / "all"
+    run([*command(plain, pictures, one), "--device", "cuda"])
+    assert "processes" in run([*command(plain, pictures, all_, "--processes", "2"), "--device", "cuda"])
+    losses = [
+        [each["loss"] for each in yaml.safe_load((out / "progress.yaml").read_text())["history"]] for out in (one, all_)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)  # convolutions round to bfloat16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_the_one_that_started_it(number, plain, pictures, tmp_path):
+    with training(command(plain, pictures, tmp_path / "out", "--processes", "2")) as process:
+        members = children_of(process.pid)
+        assert len(members) >= 2
+        process.send_signal(number)
+        code = process.wait(timeout=60)
+        told = said(process.stderr.read())
+    assert are_gone(members)
+    assert code == (-number if number == signal.SIGKILL else 128 + number)
+    assert told == ([] if number == signal.SIGKILL else ["nas train: interrupted; nothing finished is lost"])
+
+
+@pytest.mark.slow
+def test_processes_and_timings_do_not_wait_for_each_other_for_ever(plain, pictures, tmp_path):
+    """A process in a step that waits for another one, which waits for the timing that waits for the first, would."""
+    words = command(plain, pictures, tmp_path / "out", "--processes", "2", "--epochs", "6", "--batch-size", "2")
+    taken = 0
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            until = time.monotonic() + 200
+            while process.poll() is None and time.monotonic() < until:
+                with lane.alone():
+                    taken += 1
+                time.sleep(0.01)  # whoever waits gets in between
+            assert process.poll() == 0
+        finally:
+            process.kill()
+        assert "epoch 6/6" in process.stdout.read()
+    assert taken > 10
+
+
+@pytest.mark.slow
+def test_what_one_of_several_cannot_do_is_said_once(plain, pictures, tmp_path):
+    words = command(plain, pictures, tmp_path / "out", "--processes", "2")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("0.02", "1.0e+30"))
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    (line,) = said(done.stderr)
+    assert "expected finite numbers" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("--processes", "0"), "--processes: expected a number up to 1024, or gpus, got '0'"),
+        (("--processes", "all"), "--processes: expected a number up to 1024, or gpus, got 'all'"),
+        (("--processes", "gpus"), "--processes: expected GPUs for `gpus`, got the CPU"),
+        (("--processes", "5"), "got 5 processes and 4 images at a time; give 4 at most, or a larger --batch-size"),
+        (("--processes", "7", "--batch-size", "9"), "got 7 processes and 6 images at a time; give 6 at most"),
+    ],
+)
+def test_processes_that_would_have_nothing_are_refused(nas, plain, pictures, tmp_path, given, expected):
+    words = command(plain, pictures, tmp_path / "out", *given)
+    assert expected in nas(*words[3:]).refusal()
+    assert not (tmp_path / "out").exists()
