@@ -91,6 +91,7 @@ def run(options: argparse.Namespace) -> None:
         pass  # what cannot be made is refused before PyTorch is loaded
 
     from nas.commands.training import Job, work
+    from nas.data import load
     from nas.runs.epochs import FORM
     from nas.runs.processes import work_together
     from nas.storage.ownership import owned
@@ -98,8 +99,9 @@ def run(options: argparse.Namespace) -> None:
     with owned(out):  # what is in the folder is looked at by one process only
         _require_folder(out, resume=options.resume)
         recipe = _held_recipe(out, recipe, resume=options.resume)
-        dataset = _held_data(out, spec, resume=options.resume)
+        dataset = load(spec)
         _require_shares(recipe, architecture, dataset, processes)
+        _hold_to_data(out, spec, dataset, resume=options.resume)
         if not options.resume:
             (out / FORM).unlink(missing_ok=True)  # of another one that was ended in its first epoch
         job = Job(
@@ -142,19 +144,16 @@ def _held_recipe(out: Path, recipe: Recipe, *, resume: bool) -> Recipe:
     return replace(recipe, init=None if beginning is None else str(beginning))
 
 
-def _held_data(out: Path, spec: DataSpec, *, resume: bool) -> Dataset:
-    """The data, which were looked at; what is odd about them is printed.
+def _hold_to_data(out: Path, spec: DataSpec, dataset: Dataset, *, resume: bool) -> None:
+    """Look at the data, print what is odd about them, and hold the training to them.
 
     Raises: DataError for what cannot be trained on, UserError when they are others than the training was begun on.
     """
-    from nas.data import load
     from nas.runs.data_seen import hold_to_data
 
-    dataset = load(spec)
     findings = common.looked_at(dataset)
     common.say_notes(findings)
     hold_to_data(out, findings.fingerprint, root=spec.root, begun=resume and (out / CHECKPOINT).is_file())
-    return dataset
 
 
 def _processes(words: str, device: str) -> int:

@@ -166,7 +166,9 @@ def test_a_run_that_has_just_begun_has_a_report(made: Any) -> None:
 def test_the_command_prints_headline_leaderboard_and_page(full: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(full.root)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("guided 1: 60.1% mIoU in 9.77 ms")
+    reading, headline = printed.splitlines()[:2]
+    assert reading == f"reading {full.root}"
+    assert headline.startswith("guided 1: 60.1% mIoU in 9.77 ms")
     assert "published, own width" in printed
     assert str(full.root / "report.html") in printed
 
