@@ -150,20 +150,33 @@ def _loaded(graph: bytes) -> onnx.ModelProto:
 
 def _ranges(model: onnx.ModelProto, images: Iterable[Image]) -> Any:
     import onnx
-    from onnxruntime.quantization import CalibrationMethod, create_calibrator
+    from onnxruntime.quantization.calibrate import MinMaxCalibrater
 
     with tempfile.TemporaryDirectory() as folder, _hushed():
         file = Path(folder) / "graph.onnx"
         onnx.save_model(model, str(file))
-        calibrator = create_calibrator(
-            file,
-            [*CONVOLUTIONS, *BETWEEN],
-            augmented_model_path=str(Path(folder) / "augmented.onnx"),
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"moving_average": True},  # one odd image does not widen a range for all
-        )
+        augmented = str(Path(folder) / "augmented.onnx")
+        # One odd image does not widen a range for all.
+        calibrator = MinMaxCalibrater(str(file), [*CONVOLUTIONS, *BETWEEN], augmented, moving_average=True)
+        calibrator.augment_graph()
+        calibrator.infer_session = _session(augmented)
         calibrator.collect_data(_Reader(images))
         return calibrator.compute_data()
+
+
+def _session(file: str) -> Any:
+    """What runs a graph as it is written. In a process whose sessions share their threads, as those that time do, ONNX
+    Runtime makes no session with threads of its own, and elsewhere none without.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except RuntimeError:
+        options.use_per_session_threads = False
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
 class _Reader:
