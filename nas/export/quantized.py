@@ -174,7 +174,9 @@ def _session(file: str) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    except RuntimeError:
+    except RuntimeError as error:
+        if "use_per_session_threads" not in str(error):
+            raise
         options.use_per_session_threads = False
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
