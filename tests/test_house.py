@@ -118,6 +118,25 @@ def imports_of(path: Path) -> set[str]:
     return {module for module in found if module in MODULES and module != module_of(path)}
 
 
+def test_openvino_is_imported_for_users_without_a_home_too() -> None:
+    """`nas.host.home` says why."""
+    bare, homes = [], 0
+    for path in SOURCES:
+        inside = {
+            id(statement)
+            for node in ast.walk(tree_of(path))
+            if isinstance(node, ast.With) and ast.unparse(node.items[0]) == "some_home()"
+            for statement in node.body
+        }
+        homes += len(inside)
+        for node in ast.walk(tree_of(path)):
+            is_import = isinstance(node, (ast.Import, ast.ImportFrom))
+            if is_import and id(node) not in inside and re.match(r"(import|from) openvino\b", ast.unparse(node)):
+                bare.append(name(path))
+    assert bare == []
+    assert homes
+
+
 def room_of(module: str, rooms: tuple[str, ...]) -> str | None:
     """Which of the rooms a module is in."""
     return next((room for room in rooms if module == room or module.startswith(f"{room}.")), None)
