@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments is None:
             _listen(heard, name)
-            _collect_less_often()
+            collect_less_often()
         try:
             verdict = _run(given, chosen)
         finally:
@@ -139,7 +139,7 @@ def _listen(heard: list[int], name: str) -> None:
             signal.signal(number, stop)
 
 
-def _collect_less_often() -> None:
+def collect_less_often() -> None:
     """To look for garbage among what the libraries load, where there is none, takes a sixth of the start."""
     import gc
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import importlib.util
 import os
 import signal
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 import space
+from nas.cli import collect_less_often
 from space import Architecture
 
 
@@ -26,7 +26,7 @@ def pytest_configure() -> None:
 
     In the background of a shell, or under nohup, signals are ignored, and children would inherit that.
     """
-    gc.set_threshold(200_000, 30, 30)  # as the program does: libraries and tests stay
+    collect_less_often()
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -105,6 +105,18 @@ def add_within(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_budgets(parser: argparse.ArgumentParser, several: str) -> None:
+    """--budget of a command that takes several; `several` says what it does with them."""
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        dest="budgets",
+        action="append",
+        default=[],
+        help=f"10ms, 100fps or '10ms p90'; overrides the study's; {several}",
+    )
+
+
 def add_patience(parser: argparse.ArgumentParser) -> None:
     """--patience."""
     parser.add_argument(

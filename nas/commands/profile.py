@@ -35,14 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.epilog = EPILOG
     common.add_study(parser)
-    parser.add_argument(
-        "--budget",
-        metavar="TIME",
-        dest="budgets",
-        action="append",
-        default=[],
-        help="10ms, 100fps or '10ms p90'; overrides the study's; may be given several times",
-    )
+    common.add_budgets(parser, "may be given several times")
     common.add_target(parser)
     common.add_patience(parser)
     parser.add_argument("--input", metavar="HxW", help="size that networks work at; overrides the study's")

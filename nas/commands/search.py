@@ -28,14 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas search`."""
     parser.epilog = EXAMPLES
     common.add_study(parser)
-    parser.add_argument(
-        "--budget",
-        metavar="TIME",
-        dest="budgets",
-        action="append",
-        default=[],
-        help="10ms, 100fps or '10ms p90'; overrides the study's; several get a winner each",
-    )
+    common.add_budgets(parser, "several get a winner each")
     parser.add_argument(
         "--frontier",
         action="store_true",
