@@ -193,7 +193,8 @@ def test_a_dropped_connection_ends_all_that_was_started_there(board: Board, fami
             assert process.wait(timeout=60) == 0
         with pytest.raises(Exception, match="ended with code 0"):
             measuring.result(timeout=60)
-    assert not any(family(each) for each in started)
+    while any(family(each) for each in started):  # the kernel ends what is left with its parent, in its own time
+        time.sleep(0.05)
 
 
 def test_another_packages_runtime_is_sent_with_what_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
