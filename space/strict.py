@@ -38,6 +38,7 @@ SCALARS = {
 }
 LONGEST_NAME = 60  # characters of a document that a message repeats
 LONGEST_WORDS = 1500  # characters of what is said of a value
+MOST_KEYS = 6  # of a mapping, that a message lists
 LEFT_OUT_AT_DEFAULT = {"left_out_at_default": True}
 """Metadata of a field that is not written while it has its default: one that came later, so that old texts stay."""
 
@@ -74,8 +75,8 @@ def parse(text: str, cls: type[T], source: str) -> T:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{source}{line}: not valid YAML: {problem}") from None
     if node is None:
-        raise UserError(f"{source}: expected a {cls.__name__}, got an empty document")
-    value: T = _convert(node, cls, cls.__name__.lower(), source)
+        raise UserError(f"{source}: expected {_keys(cls)}, got an empty document")
+    value: T = _convert(node, cls, "", source)
     return value
 
 
@@ -150,7 +151,26 @@ def _convert(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
 
 
 def _where(node: yaml.Node, key: str, source: str) -> str:
-    return f"{source}:{node.start_mark.line + 1}: {_shown(key)}"
+    """Where a message begins: the line, and the keys that lead to the value; none of the document itself."""
+    line = f"{source}:{node.start_mark.line + 1}"
+    return f"{line}: {_shown(key)}" if key else line
+
+
+def _under(key: str, name: str) -> str:
+    """The key of a value inside that of another, or of the document."""
+    return f"{key}.{name}" if key else name
+
+
+def _keys(cls: Any) -> str:
+    """What a mapping holds: the keys that it must have, or all where it need not have any."""
+    fields = dataclasses.fields(cls)
+    names = [field.name for field in fields if _is_required(field)] or [field.name for field in fields]
+    more = f" and {len(names) - MOST_KEYS} more" if len(names) > MOST_KEYS else ""
+    return f"the key{'' if len(names) == 1 else 's'} {', '.join(names[:MOST_KEYS])}{more}"
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _shown(name: str) -> str:
@@ -215,9 +235,9 @@ def _leaves_out(cls: Any, name: str) -> bool:
 
 def _kind_of(node: yaml.Node, kinds: tuple[str, ...], key: str, source: str, unsaid: str = "") -> str:
     """What the `kind` of a mapping says, one of `kinds`; `unsaid`, if any, where it says nothing."""
-    for name, _, item in _pairs(node, key, source):
+    for name, _, item in _pairs(node, key, source, f"the key kind, one of {', '.join(kinds)}, and those of that kind"):
         if name == "kind":
-            return str(_literal(item, kinds, f"{key}.kind", source))
+            return str(_literal(item, kinds, _under(key, "kind"), source))
     if unsaid:
         return unsaid
     raise UserError(f"{_where(node, key, source)}: missing kind; give one of {', '.join(kinds)}")
@@ -246,9 +266,10 @@ def _tuple(node: yaml.Node, kinds: tuple[Any, ...], key: str, source: str) -> tu
     )
 
 
-def _pairs(node: yaml.Node, key: str, source: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
+def _pairs(node: yaml.Node, key: str, source: str, expected: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
+    """Names, each with its node and its value's; `expected` says in words what these are."""
     if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{_where(node, key, source)}: expected a mapping, got {_came(node)}")
+        raise UserError(f"{_where(node, key, source)}: expected {expected}, got {_came(node)}")
     found: dict[str, tuple[str, yaml.Node, yaml.Node]] = {}
     for name_node, item in node.value:
         if not isinstance(name_node, yaml.ScalarNode):
@@ -262,7 +283,8 @@ def _pairs(node: yaml.Node, key: str, source: str) -> list[tuple[str, yaml.Node,
 
 def _mapping(node: yaml.Node, arguments: tuple[Any, ...], key: str, source: str) -> dict[str, Any]:
     assert arguments[0] is str, f"{key}: keys of a mapping are strings"
-    return {name: _convert(item, arguments[1], f"{key}.{name}", source) for name, _, item in _pairs(node, key, source)}
+    pairs = _pairs(node, key, source, "a mapping")
+    return {name: _convert(item, arguments[1], _under(key, name), source) for name, _, item in pairs}
 
 
 @functools.cache
@@ -275,15 +297,11 @@ def _dataclass(node: yaml.Node, cls: Any, key: str, source: str) -> Any:
     kinds = _annotations(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     values = {}
-    for name, name_node, item in _pairs(node, key, source):
+    for name, name_node, item in _pairs(node, key, source, _keys(cls)):
         if name not in fields:
             raise UserError(f"{_where(name_node, key, source)}: unknown key '{_shown(name)}'; {nearest(name, fields)}")
-        values[name] = _convert(item, kinds[name], f"{key}.{name}", source)
-    missing = [
-        name
-        for name, field in fields.items()
-        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    ]
+        values[name] = _convert(item, kinds[name], _under(key, name), source)
+    missing = [name for name, field in fields.items() if name not in values and _is_required(field)]
     if missing:
         raise UserError(f"{_where(node, key, source)}: missing {', '.join(missing)}; add it")
     try:

@@ -17,6 +17,11 @@ import torch
 import space
 from nas.cli import collect_less_often
 from space import Architecture
+from space.head import Head
+from space.stage import Stage
+from space.stem import Stem
+
+THIN = Stem(kind="convs", width=4)
 
 
 def pytest_configure() -> None:
@@ -81,6 +86,28 @@ def shallow() -> Callable[[str], Architecture]:
 def _shallow(name: str) -> Architecture:
     whole = space.load(name)
     return replace(whole, stages=tuple(stage.kept((0,)) for stage in whole.stages))
+
+
+@pytest.fixture(scope="session")
+def plain_network() -> Callable[..., Architecture]:
+    """A tiny network of `plain` blocks under a linear head: stages of some widths and depths, each of stride 2."""
+    return _plain_network
+
+
+def _plain_network(*stages: tuple[int, int], stem: Stem = THIN, rep: bool = False) -> Architecture:
+    return Architecture(
+        stem=stem,
+        stages=tuple(Stage(block="plain", width=width, depth=depth, stride=2) for width, depth in stages),
+        context=None,
+        decoder=None,
+        head=Head(kind="linear"),
+        activation="relu",
+        levels=1,
+        norm_epsilon=0.001,
+        bias=False,
+        align_corners=False,
+        rep=rep,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +26,10 @@ from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.latency.worker.connection import Connection
 from nas.latency.worker.installed import Installed
-from nas.latency.worker.replies import WorkerError
+from nas.latency.worker.replies import LostError, WorkerError
 from nas.latency.worker.sender import Sender
 from space import strict
-from space.errors import TargetError, UserError
+from space.errors import HaltedError, TargetError, UserError
 
 if TYPE_CHECKING:
     from space.architecture import Architecture
@@ -103,7 +104,8 @@ class Meter:
 
     `patience_seconds`: how long to wait, for each network, for a machine that is disturbed.
 
-    A worker that died is replaced at the next measurement. Not for use by several threads at once.
+    A worker that died is replaced at the next measurement; a connection that was lost is made again once, and then the
+    same is measured again. Not for use by several threads at once.
 
     Raises: TargetError when it is entered and the target cannot be timed here; the message says what to change.
     """
@@ -141,7 +143,8 @@ class Meter:
         `within` is the half of its 95 % interval, as a share of it, that is asked for. Nothing of ours trains on this
         machine meanwhile (`nas.latency.machine.lane`): do not call it inside a training step.
 
-        Raises: UserError when the user can put it right, WorkerError when the process died or failed.
+        Raises: UserError when the user can put it right, HaltedError when the connection to another host is lost again
+        and again, WorkerError when the process died or failed.
         """
         return self._ask([(architecture, weights)], within)[0]
 
@@ -165,9 +168,28 @@ class Meter:
         return self._heard(lambda worker, limit: self._way.measure(worker, asked, within, limit), len(asked))
 
     def _heard(self, ask: Callable[[Connection, float], list[str]], networks: int) -> list[Latency]:
+        try:
+            found = self._answers(ask, networks)
+        except LostError as error:
+            print(f"note    lost the connection to {self.target.host} and makes it again: {error}", file=sys.stderr)
+            try:
+                found = self._answers(ask, networks)
+            except LostError as again:
+                raise HaltedError(
+                    f"expected to time on {self.target}, but the connection to {self.target.host} was lost, and lost "
+                    f"again: {again}; nothing finished is lost: {self._way.advice.format(host=self.target.host)}, then "
+                    "try again, a search with --resume"
+                ) from again
+        latencies = [strict.parse(text, Latency, "the measuring process") for text in found]
+        return [replace(latency, target=str(self.target)) for latency in latencies]  # there it is called without a host
+
+    def _answers(self, ask: Callable[[Connection, float], list[str]], networks: int) -> list[str]:
         worker = self._worker or self._start()
         try:
-            found = ask(worker, self._limit_seconds * networks)
+            return ask(worker, self._limit_seconds * networks)
+        except LostError:
+            self._stop()
+            raise
         except WorkerError as error:
             if error.code is None:  # it lives, and failed at this
                 raise
@@ -178,8 +200,6 @@ class Meter:
         except BaseException:  # interrupted: its answer would be taken for that of the next question
             self._stop()
             raise
-        latencies = [strict.parse(text, Latency, "the measuring process") for text in found]
-        return [replace(latency, target=str(self.target)) for latency in latencies]  # there it is called without a host
 
     @functools.cached_property
     def _way(self) -> Way:
@@ -194,7 +214,7 @@ class Meter:
             self.environment = self._way.set_up(self._worker, self._limit_seconds)
         except WorkerError as error:
             self._stop()
-            if not host:
+            if not host or (self.environment and isinstance(error, LostError)):  # it did answer before
                 raise
             advice = self._way.advice if error.code != NOT_FOUND else PYTHON
             raise TargetError(

@@ -13,6 +13,7 @@ from nas.latency.record import Latency, Statistic
 from nas.storage.files import read_text, write_text
 from nas.training.scores import Scores
 from space import Architecture, UserError, strict
+from space.errors import DamagedError
 
 PROGRESS = "progress.yaml"
 NO_VERDICT = re.compile(r"its process died \d+ times")
@@ -203,9 +204,14 @@ def read_trial(file: Path) -> Trial:
     """The candidate recorded in a file. What earlier versions wrote of a training that broke for no reason of the
     candidate's is forgotten: it is trained again.
 
-    Raises: UserError when it cannot be read; DamagedError when it is not UTF-8.
+    Raises: UserError when it cannot be read; DamagedError when it is not UTF-8, or of another folder.
     """
     trial = strict.parse(read_text(file, "a trial of a search"), Trial, str(file))
+    if trial.architecture.key != file.parent.name:
+        raise DamagedError(
+            f"{file}: expected the architecture that its folder is named by, got {trial.architecture.key}; bring the "
+            "file back that was there, or remove the folder"
+        )
     return replace(trial, failed="") if NO_VERDICT.fullmatch(trial.failed) else trial
 
 

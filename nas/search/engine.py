@@ -27,6 +27,7 @@ from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.beginning import hold_to_beginning
 from nas.runs.certificate import Certificate
+from nas.runs.consistency import require_consistent
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import not_taken_over, read_earlier, take_over
 from nas.runs.folder import RunFolder
@@ -109,6 +110,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     study = run.study()
     if study.target:
         parse_target(study.target)  # a misspelt runtime is told before data are read
+    require_consistent(run, study)
     console, dataset = Console(run, study), load(study.data)
     console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
     findings = check(dataset, guard=lane.training_step)

@@ -18,12 +18,15 @@ from nas.latency.meter import Measures, MeasuresFinished
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
 from nas.latency.record import Latency, Statistic
 from nas.latency.target import Target
+from nas.latency.worker.replies import LostError
 from nas.quantization.verdicts import is_faster
 from nas.search.measuring import time_each, time_one
 from space.architecture import Architecture
 from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
 
 LOGGER = logging.getLogger(__name__)
+NO_VERDICT = (BusyError, LostError)
+"""Why nothing can be timed now, whatever the precision."""
 
 
 class Timing(Measures, Protocol):
@@ -111,7 +114,7 @@ class FastestTiming:
             try:
                 found.append(take(timing))
             except (TargetError, HaltedError) as error:
-                if isinstance(error.__cause__, BusyError) or self._timings == [timing]:
+                if isinstance(error.__cause__, NO_VERDICT) or self._timings == [timing]:
                     raise
                 self._timings.remove(timing)
                 self._left_out.append(str(error))

@@ -21,20 +21,6 @@ from space.network import Network
 from space.paths import folded_state
 
 CLASSES = 3
-NARROW = """
-stem: {kind: convs, width: 4}
-stages:
-- {block: plain, width: 8, depth: 2, stride: 2}
-context: null
-decoder: null
-head: {kind: linear}
-activation: relu
-levels: 1
-norm_epsilon: 0.001
-bias: false
-align_corners: false
-rep: true
-"""
 
 
 def labelled() -> LabelledData:
@@ -65,8 +51,8 @@ USES: dict[str, Callable[[Network], object]] = {
 
 
 @pytest.fixture(scope="module")
-def trained() -> Network:
-    return Architecture.from_yaml(NARROW).build(CLASSES, trained=True).eval()
+def trained(plain_network: Callable[..., Architecture]) -> Network:
+    return plain_network((8, 2), rep=True).build(CLASSES, trained=True).eval()
 
 
 @pytest.mark.parametrize("use", USES)

@@ -14,12 +14,19 @@ from typing import IO, Any
 from nas.latency.machine import lane
 from nas.latency.target import Target
 from nas.latency.worker import parcel
-from nas.latency.worker.replies import WorkerError
+from nas.latency.worker.replies import LostError, WorkerError
 from space.errors import TargetError
 
-# No questions; a host that is not there is told after 10 s, and a connection that has dropped after 15 s.
-SSH_OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3")
-
+# No questions; a host that is not there is told after 10 s, and a connection that has dropped after 15 s. What an ssh
+# configuration says for people at a terminal (`RemoteCommand tmux`) is not for us.
+SSH_OPTIONS = (
+    "BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3", "RequestTTY=no",
+    "RemoteCommand=none",
+)  # fmt: skip
+# Of a program that a signal ends over there ssh says what it says of itself, unless a shell waits for the program.
+AFTER = "; exit $?"
+SSH_FAILED = 255  # what ssh ends with for a reason of its own
+SIGNALLED = 128  # what a shell ends with, and the signal's number more, for a program that was ended by one
 
 SEND_SECONDS = 120.0  # in which a process takes nothing that is sent to it, and counts as lost
 
@@ -35,7 +42,7 @@ class Connection:
         if target.host:
             # The words are joined by spaces and read by a shell over there.
             options = [word for option in SSH_OPTIONS for word in ("-o", option)]
-            command = ["ssh", *options, target.host, "${FRAMEBUDGET_PYTHON:-python3}", *words]
+            command = ["ssh", *options, target.host, "${FRAMEBUDGET_PYTHON:-python3}", *words, AFTER]
         else:
             command = [sys.executable, *words]
         self._here = not target.host
@@ -120,8 +127,13 @@ class Connection:
 
     def _died(self, how: str = "") -> WorkerError:
         code = self._process.wait()
+        if not self._here and SIGNALLED < code < SSH_FAILED:
+            code = SIGNALLED - code
         self._words.seek(0)
         last = self._words.read()[-2000:].decode(errors="replace").strip()
         ended = code == -signal.SIGKILL and not how  # not by us
+        lost = not self._here and code == SSH_FAILED
         how = how or (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
+        if lost:
+            return LostError(f"{how}; its last words: {' '.join(last.split()) or '(none)'}", ended=True, code=code)
         return WorkerError(f"{how}; its last words: {last or '(none)'}", ended=ended, code=code)

@@ -33,6 +33,10 @@ class WorkerError(RuntimeError):
         self.code = code
 
 
+class LostError(WorkerError):
+    """The connection to the host that measures could not be made, or was lost: no word on what was to be measured."""
+
+
 def answer(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `work` gives, or why it gave nothing."""
     try:

@@ -30,26 +30,13 @@ from nas.training.trainer import Trainer
 from space import Architecture
 from space.network import Network
 from space.scale import scale_width
+from space.stem import Stem
 
 SIZE = (48, 64)
 CLASSES = 6  # of greys
 BLOCK = 16  # pixels
 EPOCHS = 5
 WHOLE, QUANTIZED = parse_target("onnxruntime@cpu:1"), parse_target("onnxruntime:int8@cpu:1")
-
-NARROW = """
-stem: {kind: convs, width: 16, kernel: 3, convolutions: 3, image: false, halvings: 1}
-stages:
-- {block: plain, width: 16, depth: 1, stride: 2}
-context: null
-decoder: null
-head: {kind: linear}
-activation: relu
-levels: 1
-norm_epsilon: 0.001
-bias: false
-align_corners: false
-"""
 
 
 @dataclass
@@ -181,9 +168,10 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def trained(greys: Dataset, recipe: Recipe) -> Network:
+def trained(greys: Dataset, recipe: Recipe, plain_network: Callable[..., Architecture]) -> Network:
     """It tells the classes apart, and most of its weights are small beside ones that never matter: one channel is 0."""
-    trainer = Trainer(Architecture.from_yaml(NARROW, "narrow"), greys, replace(recipe, epochs=10))
+    architecture = plain_network((16, 1), stem=Stem(kind="convs", width=16, convolutions=3))
+    trainer = Trainer(architecture, greys, replace(recipe, epochs=10))
     while not trainer.finished:
         trainer.run_epoch()
     network = trainer.architecture.build(CLASSES)

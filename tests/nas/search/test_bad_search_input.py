@@ -167,7 +167,7 @@ def test_more_budgets_are_asked_for_beside_those_of_a_run_for_several(tmp_path: 
 def test_a_budget_without_a_unit_is_told_from_text(nas: Nas, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY.replace("budget: 10ms", "budget: 10"))
     said = nas("search", tmp_path / "study.yaml").refusal()
-    assert "study.budget: expected text, got 10, which YAML reads as a number; write '10' for text" in said
+    assert ": budget: expected text, got 10, which YAML reads as a number; write '10' for text" in said
 
 
 def test_a_study_that_is_not_there(nas: Nas, tmp_path: Path) -> None:

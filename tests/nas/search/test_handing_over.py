@@ -28,21 +28,6 @@ from nas.training.weights import load_weights
 from space import Architecture, UserError
 
 RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=1, batch_size=2)
-NARROW = """
-stem: {kind: convs, width: 4}
-stages:
-- {block: plain, width: 8, depth: 1, stride: 2}
-- {block: plain, width: 8, depth: 1, stride: 2}
-context: null
-decoder: null
-head: {kind: linear}
-activation: relu
-levels: 1
-norm_epsilon: 0.001
-bias: false
-align_corners: false
-rep: REP
-"""
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +41,15 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture
-def trial_of(invented: Callable[[float], Latency]) -> Callable[[bool], Trial]:
+def trial_of(
+    invented: Callable[[float], Latency], plain_network: Callable[..., Architecture]
+) -> Callable[[bool], Trial]:
     def made(rep: bool) -> Trial:
         return Trial(
             number=1,
             name="narrow",
             origin="random",
-            architecture=Architecture.from_yaml(NARROW.replace("REP", str(rep).lower())),
+            architecture=plain_network((8, 1), (8, 1), rep=rep),
             latency=invented(5.0),
             feasible=True,
             budget_milliseconds=10.0,
@@ -137,8 +124,8 @@ def test_a_pruned_candidate_goes_on_from_one_convolution(run, trial_of, dataset)
         assert (starting_weights(run, trial, "finish") or {}).keys() == weights.keys()
 
 
-def test_pretrained_weights_are_kept_in_the_run_for_every_candidate(run: RunFolder, dataset: Dataset, tmp_path: Path):
-    file, architecture = tmp_path / "w.pth", Architecture.from_yaml(NARROW.replace("REP", "false"))
+def test_pretrained_weights_are_kept_in_the_run_for_every_candidate(run, dataset, plain_network, tmp_path) -> None:
+    file, architecture = tmp_path / "w.pth", plain_network((8, 1), (8, 1))
     torch.save(architecture.build(2).state_dict(), file)
     study = run.study()
     assert pretrained_weights(run, study, "search") is None

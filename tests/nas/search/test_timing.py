@@ -12,13 +12,14 @@ import space
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency, Statistic
 from nas.latency.target import Target
+from nas.latency.worker.replies import LostError
 from nas.runs.folder import RunFolder
 from nas.search.measuring import time_each
 from nas.search.search import Candidate, Search
 from nas.search.timing import FastestTiming, local_timing
 from nas.study import Study, built_in_study
 from space import Architecture, UserError
-from space.errors import TargetError, UnmeasuredError
+from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
 from space.scale import NARROWEST, scale_width
 
 SMALL, LARGE = scale_width(space.load("ndnet45-fcn32"), 0.1), scale_width(space.load("ndnet45-fcn32"), 0.2)
@@ -79,6 +80,24 @@ def test_a_precision_in_which_nothing_can_be_timed_any_more_is_left_out(invented
     assert timing.measure(LARGE).target == "openvino@cpu:1"
     with pytest.raises(TargetError, match=OTHER_LABELS):
         FastestTiming([Machine("openvino:int8@cpu:1", invented)]).measure(SMALL)
+
+
+def lost_link() -> HaltedError:
+    error = HaltedError("the connection was lost, and lost again")
+    error.__cause__ = LostError("ended with code 255", ended=True, code=255)
+    return error
+
+
+@pytest.mark.parametrize("passing", [BusyError("others hold the memory"), lost_link()], ids=["busy", "lost"])
+def test_what_passes_leaves_no_precision_out(passing: UserError, invented: Callable[[float], Latency]) -> None:
+    class Passing(Machine):
+        def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = 1.0) -> Latency:
+            raise passing
+
+    timing = FastestTiming([Machine("openvino@cpu:1", invented, {SMALL.key: 1.0}), Passing("", invented)])
+    with pytest.raises(HaltedError, match=str(passing)):
+        timing.measure(SMALL)
+    assert timing.left_out() == ()
 
 
 def test_a_lower_precision_has_to_be_surely_faster_in_what_the_budget_counts(

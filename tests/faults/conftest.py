@@ -1,0 +1,330 @@
+"""The kinds of text that the product reads, a value of each, and what is done to texts."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import space
+from nas.data import DataSpec
+from nas.data.class_list import ClassList
+from nas.data.fingerprint import Fingerprint
+from nas.latency.default import DefaultTarget
+from nas.latency.estimates.calibration import MeasuredNetwork
+from nas.latency.estimates.shipped import SharesOfReference
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.protocol.anchor import Anchor
+from nas.latency.record import Latency
+from nas.report.agreement import Agreement
+from nas.report.going import Going
+from nas.report.standings import Effort, Standing, TrialSummary
+from nas.report.summary import Summary
+from nas.report.winners import LatencySummary, Winner
+from nas.runs.beginning import Beginning
+from nas.runs.certificate import Certificate
+from nas.runs.data_seen import DataSeen
+from nas.runs.earlier import Earlier, EarlierTrial
+from nas.runs.folder import Order, Sources
+from nas.runs.table import BegunWith
+from nas.runs.trained import ScoreCard
+from nas.runs.trial import Epoch, Measured, Pretrained, Progress, Rung, Timed, Trial
+from nas.runs.unreached import AllUnreached, Unreached
+from nas.study import SearchPlan, Study
+from nas.training import Scores, load_recipe
+from nas.training.form import Form
+from space import Architecture
+from space.scale import scale_width
+
+LATENCY = Latency(
+    p50_milliseconds=9.77, p90_milliseconds=10.1, p99_milliseconds=12.0, ci_low_milliseconds=9.7,
+    ci_high_milliseconds=9.9, samples=40, ratio=1.954, ratio_low=1.94, ratio_high=1.98, reference_milliseconds=5.0,
+    raw_p50_milliseconds=9.9, target="onnxruntime@cpu:1", height=64, width=96, scope="network and arg-max",
+    set_aside=3, blocks=((9.7, 5.0), (9.8, 5.1)), flagged=("a: 'busy' # host",), environment={"cpu": "an invented one"},
+)  # fmt: skip
+SCORES = Scores(miou=0.5, class_iou=(0.5, None, 0.25), pixel_accuracy=0.75)
+ARCHITECTURE = scale_width(space.load("ndnet29-fcn32"), 0.2)
+TIMING = LatencySummary(
+    precision="fp32",
+    milliseconds=9.77, p50_milliseconds=9.77, ci_low_milliseconds=9.7, ci_high_milliseconds=9.9, within_budget=True,
+    verdict="PASS", flagged=(),
+)  # fmt: skip
+CERTIFICATE = Certificate(
+    architecture=ARCHITECTURE.key, certified="2020-01-01T00:00:00+00:00", version="0", budget="10ms", passed=True,
+    latency=LATENCY, precision="fp32", protocol="invented", miou=0.5, pixel_accuracy=0.75,
+    class_iou={"ground": 0.5, "box": None}, scored="not at all", data="folder", validation_images=3, num_classes=2,
+    input_mean=(0.5, 0.5, 0.5), input_std=(0.2, 0.2, 0.2), parameters=1000, multiply_adds=10**6, onnx_images=1,
+    onnx_max_abs_difference=1e-6, onnx_tolerance=1e-3, onnx_same_labels=1.0, sha256={"model.onnx": "00" * 32},
+)  # fmt: skip
+STANDING = Standing(
+    place="winner", name="random 1", timing=TIMING, search_miou=0.4, miou=0.5, epochs=3, parameters=1000,
+    multiply_adds=10**6,
+)  # fmt: skip
+PRETRAINED = Pretrained(layers=3, of=7, reason="the file has no stage1.block0.projection")
+CANDIDATE = TrialSummary(
+    number=1, name="random 1", key=ARCHITECTURE.key, origin="random", status="finished", failed="", timing=TIMING,
+    parameters=1000, multiply_adds=10**6, search=(0.1, 0.4), finish=(0.5,), rungs=(1, 2), parent="",
+    pretrained=PRETRAINED,
+)  # fmt: skip
+WINNER = Winner(
+    name="random 1", number=1, key=ARCHITECTURE.key, pruned=False, timing=TIMING, miou=0.5,
+    description={"Stem": "a convolution"}, genotype={"block": "nonbt", "width": 16}, certificate=CERTIFICATE,
+)  # fmt: skip
+TABLE = LatencyTable(
+    target="torch@cpu:1", height=64, width=96, milliseconds={"conv 3x3 multiply_adds": 1e-9, "add count": 0.01},
+    unit_milliseconds={"multiply_adds": 1e-9}, networks=150, seconds=3.0, error=0.08, environment={"threads": "1"},
+)  # fmt: skip
+KINDS: Mapping[str, Any] = {
+    "architecture": space.load("swiftnet-rn18"),
+    "narrowed architecture": replace(ARCHITECTURE, channels=dict(list(space.groups(ARCHITECTURE).items())[:3])),
+    "study": Study(
+        data=DataSpec(name="folder", root="images", size=(64, 96), train_images=4),
+        budget="10ms p90",
+        recipe=load_recipe("quick"),
+        target="onnxruntime@cpu:1",
+        space={"block": ("nonbt", "sep"), "stage.depth": (1, 2)},
+        search=SearchPlan(company=("erfnet",)),
+    ),
+    "recipe": load_recipe("erfnet"),
+    "certificate": CERTIFICATE,
+    "form of a training": Form(device="cpu", precision="fp32", layout="channels_last"),
+    "where the first weights came from": Beginning(file="resnet18.pth", sha256="00" * 32),
+    "budgets that were given up": AllUnreached(
+        budgets=(Unreached(budget="1ms", reason="nothing is inside", searched=True, number=3, repeats=2),)
+    ),
+    "trial": Trial(
+        number=1,
+        name="random 1",
+        origin="random",
+        architecture=ARCHITECTURE,
+        latency=LATENCY,
+        feasible=True,
+        budget_milliseconds=10.0,
+        parameters=1000,
+        multiply_adds=10**6,
+        genotype={"block": "nonbt", "bias": False},
+        rungs=(Rung(epochs=1, number=1, budget_milliseconds=10.0), Rung(epochs=3, number=4, budget_milliseconds=10.0)),
+    ),
+    "progress": Progress(
+        history=tuple(Epoch(epoch=n, epochs=3, loss=1.5, seconds=2.0, scores=SCORES) for n in (1, 2)),
+        pretrained=PRETRAINED,
+    ),
+    "latency": LATENCY,
+    "score card": ScoreCard(
+        architecture=ARCHITECTURE.key,
+        data="folder",
+        training_images=3,
+        validation_images=3,
+        size=(64, 96),
+        parameters=1000,
+        miou=0.5,
+        pixel_accuracy=0.75,
+        class_iou={"ground": 0.5, "box": None},
+        recipe=load_recipe("quick"),
+    ),
+    "report": Summary(
+        run="run",
+        budget="10ms",
+        budget_milliseconds=10.0,
+        statistic="p50",
+        target="onnxruntime@cpu:1",
+        input_size=(64, 96),
+        data="folder",
+        winner=WINNER,
+        leaderboard=(STANDING,),
+        effort=Effort(
+            random_trials=1, guided_trials=0, compared=0, epochs=1, best_random_miou=0.4, best_guided_miou=None
+        ),
+        agreements=(Agreement(proxy="parameters", truth="latency", points=1, tau=None),),
+        trials=(CANDIDATE,),
+        company=(),
+        notes=("a note",),
+        going=Going(trained=1, paused=0, under_way=0, waiting=0, failed=0, over_budget=0, steps=("certify",)),
+    ),
+    "anchor": Anchor(
+        milliseconds=5.0,
+        canary=0.2,
+        blocks_milliseconds=(5.0, 5.1),
+        blocks_canary=(0.2, 0.21),
+        taken="2020-01-01",
+        device={"runtime": "torch"},
+        flagged=(),
+    ),
+    "latency table": TABLE,
+    "latency table that a run began with": BegunWith(table=TABLE),
+    "no latency table that a run began with": BegunWith(),
+    "latency table of the package": SharesOfReference(
+        height=180,
+        width=240,
+        of_quantity={"conv 3x3 multiply_adds": 1e-9, "add count": 0.0},
+        of_unit={"multiply_adds": 1e-9},
+        networks=150,
+        error=0.08,
+        source="an invented CPU",
+    ),
+    "data that a run was begun on": DataSeen(
+        fingerprint=Fingerprint(
+            classes=("ground", "box"),
+            train_images="00" * 20,
+            train_labels="11" * 20,
+            validation_images="22" * 20,
+            validation_labels="33" * 20,
+        ),
+        root_from_here="../../data",
+    ),
+    "classes": ClassList(classes=("road", "car", "sky"), void=("sky",), colours=("#804080", "#00008e", "#4682b4")),
+    "order of candidates": Order(ahead=2),
+    "runs that are taken over": Sources(runs=("/runs/one", "/runs/two")),
+    "what was taken over": Earlier(
+        trials=(
+            EarlierTrial(
+                run="one",
+                architecture=ARCHITECTURE,
+                genotype={"block": "nonbt", "bias": False},
+                latency=LATENCY,
+                miou=0.4,
+                fidelity=0.5,
+            ),
+        )
+    ),
+    "what was timed on the way": Timed(
+        measured=(Measured(architecture=ARCHITECTURE, milliseconds=9.8, disturbed=False),)
+    ),
+    "measured network": MeasuredNetwork(
+        index=3, key=ARCHITECTURE.key, ratio=1.5, reference_milliseconds=5.0, seconds=3.0, flagged=False
+    ),
+    "default target": DefaultTarget(target="onnxruntime@cpu", reason="the only one ready"),
+}
+
+
+EVIL = (
+    "", "~", "null", "-1", "0", "-0.0", "1", "2", "7", "64", "255", "4096", "4097", "1e309", "-1e309", "1e308",
+    "1e-320", ".nan", ".inf", "-.inf", "9" * 300, "-" + "9" * 300, "9" * 5000, str(2**63), "1_000", "0x10",
+    "0b11", "0o7", "017", "1:30", "190:20:30", "1e5", "1.0", "3.0e+0", "true", "no", "on", "[]", "{}", "''",
+    '"\\0"', '"\\uD800"', "[1, 2]", "[[[]]]", "{a: 1}", "{kind: sep}", "2020-01-01", "2020-99-99",
+    "2001-12-14t21:59:43.10-05:00", "!!python/object:os.system x", "!!int 3", "!!binary aGk=", "&a b", "*a",
+    "<<", "=", "- -", "? a", ": b", "|", ">-", "%", "@", "`", "\t", "\x07", "\u202e", "é" * 300, "\U0001f600",
+    "'", '"', "[" * 50, "{" * 50, "x" * 2000, "../../etc/passwd", "nonbt", "sep", "none", "ladder", "-5", "3.5",
+    "99999999", "1" + "0" * 30,
+)  # fmt: skip
+
+
+def _mutated(text: str, rng: random.Random) -> str:
+    """The text with one to three things in it changed."""
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        text = rng.choice(CHANGES)(text, rng)
+    return text
+
+
+def another_value(text: str, rng: random.Random) -> str:
+    lines = text.split("\n")
+    at = rng.randrange(len(lines))
+    key, colon, _ = lines[at].partition(": ")
+    lines[at] = f"{key}: {rng.choice(EVIL)}" if colon or lines[at].endswith(":") else f"- {rng.choice(EVIL)}"
+    return "\n".join(lines)
+
+
+def another_number(text: str, rng: random.Random) -> str:
+    places = [at for at, character in enumerate(text) if character.isdigit()]
+    if not places:
+        return text
+    at = rng.choice(places)
+    return text[:at] + rng.choice(("-", "0", "9", "99999", ".", "e", "e9", "1" * 40, "", "_", ":")) + text[at + 1 :]
+
+
+def another_item(text: str, rng: random.Random) -> str:
+    """In a list of one line."""
+    places = [at for at, character in enumerate(text) if character in "[,"]
+    if not places:
+        return text
+    at = rng.choice(places) + 1
+    return text[:at] + rng.choice(EVIL) + rng.choice(("", ",")) + text[at:]
+
+
+def without_a_line(text: str, rng: random.Random) -> str:
+    lines = text.split("\n")
+    del lines[rng.randrange(len(lines))]
+    return "\n".join(lines)
+
+
+def a_line_twice(text: str, rng: random.Random) -> str:
+    lines = text.split("\n")
+    lines.insert(rng.randrange(len(lines)), rng.choice(lines))
+    return "\n".join(lines)
+
+
+def lines_swapped(text: str, rng: random.Random) -> str:
+    lines = text.split("\n")
+    one, other = rng.randrange(len(lines)), rng.randrange(len(lines))
+    lines[one], lines[other] = lines[other], lines[one]
+    return "\n".join(lines)
+
+
+def indented(text: str, rng: random.Random) -> str:
+    lines = text.split("\n")
+    at = rng.randrange(len(lines))
+    lines[at] = lines[at].lstrip() if rng.random() < 0.5 else rng.choice((" ", "  ", "\t")) + lines[at]
+    return "\n".join(lines)
+
+
+def another_character(text: str, rng: random.Random) -> str:
+    at = rng.randrange(len(text) + 1)
+    new = rng.choice((*string.printable, "\0", "\x85", "\u2028", "\ufeff", "é", "\U0010ffff"))
+    return text[:at] + new + text[at + rng.choice((0, 1)) :]
+
+
+def cut_short(text: str, rng: random.Random) -> str:
+    return text[: rng.randrange(len(text) + 1)]
+
+
+def without_a_part(text: str, rng: random.Random) -> str:
+    at = rng.randrange(len(text) + 1)
+    return text[:at] + text[at + rng.randrange(40) :]
+
+
+def another_key(text: str, rng: random.Random) -> str:
+    lines = text.split("\n")
+    at = rng.randrange(len(lines))
+    head, colon, rest = lines[at].partition(":")
+    lines[at] = rng.choice((head[:-1], head + "s", head.upper(), rng.choice(EVIL))) + colon + rest
+    return "\n".join(lines)
+
+
+CHANGES: tuple[Callable[[str, random.Random], str], ...] = (
+    another_value, another_value, another_value, another_number, another_number, another_item, without_a_line,
+    a_line_twice, lines_swapped, indented, another_character, cut_short, without_a_part, another_key,
+)  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def kinds() -> Mapping[str, Any]:
+    """A value of each kind, by what it is."""
+    return KINDS
+
+
+@pytest.fixture(scope="session")
+def narrow() -> Architecture:
+    """A network that is read in no time."""
+    return ARCHITECTURE
+
+
+@pytest.fixture(scope="session")
+def mutated() -> Callable[[str, random.Random], str]:
+    """Changes a text in one to three places."""
+    return _mutated
+
+
+@pytest.fixture(scope="session")
+def evil() -> tuple[str, ...]:
+    """What may stand where something else should."""
+    return EVIL
