@@ -40,6 +40,7 @@ from nas.runs.beginning import Beginning
 from nas.runs.certificate import Certificate
 from nas.runs.data_seen import DataSeen
 from nas.runs.earlier import Earlier, EarlierTrial
+from nas.runs.finish_recipe import FinishRecipe, Tried
 from nas.runs.folder import Order, Sources
 from nas.runs.labelling import Labelling, metadata, read_labelling
 from nas.runs.table import BegunWith
@@ -47,7 +48,7 @@ from nas.runs.trained import ScoreCard, load_trained
 from nas.runs.trial import Epoch, Measured, Pretrained, Progress, Rung, Timed, Trial
 from nas.runs.unreached import AllUnreached, Unreached
 from nas.study import SearchPlan, Study
-from nas.training import Recipe, Scores, load_recipe
+from nas.training import Recipe, Scores, Variant, load_recipe
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.form import Form
 from nas.training.weights import load_weights, save_weights
@@ -108,7 +109,7 @@ KINDS: Mapping[str, Any] = {
         recipe=load_recipe("quick"),
         target="onnxruntime@cpu:1",
         space={"block": ("nonbt", "sep"), "stage.depth": (1, 2)},
-        search=SearchPlan(company=("erfnet",)),
+        search=SearchPlan(company=("erfnet",), finish_recipes=(Variant(), Variant(ema_decay=0.9, epochs=30))),
     ),
     "recipe": load_recipe("erfnet"),
     "certificate": CERTIFICATE,
@@ -117,6 +118,18 @@ KINDS: Mapping[str, Any] = {
     "budgets that were given up": AllUnreached(
         budgets=(Unreached(budget="1ms", reason="nothing is inside", searched=True, number=3, repeats=2),)
     ),
+    "finish recipe of a run": FinishRecipe(
+        tried=(
+            Tried(recipe=Variant(), epochs=5, miou=0.4),
+            Tried(recipe=Variant(learning_rate=0.003, epochs=40, ema_decay=0.9), epochs=10, miou=0.5),
+            Tried(recipe=Variant(ohem_probability=0.7, deep_supervision=True), epochs=5, failed="a loss of NaN"),
+            Tried(recipe=Variant(distillation=True), epochs=5, teacher="0123456789ab"),
+        ),
+        network=ARCHITECTURE.key,
+        chosen=1,
+        teachers={ARCHITECTURE.key: "0123456789ab"},
+    ),
+    "recipe variant": Variant(learning_rate=0.003, ohem_probability=0.7, ema_decay=0.9, epochs=4, distillation=True),
     "trial": Trial(
         number=1,
         name="random 1",
@@ -361,6 +374,13 @@ def use(value: object) -> None:
     if isinstance(value, AllUnreached):
         assert all(Budget.parse(each.budget).milliseconds > 0 for each in value.budgets)
         assert all(len(range(each.repeats)) == each.repeats < 10_000 for each in value.budgets), "drawn as often"
+    if isinstance(value, FinishRecipe):
+        assert value.recipe in [each.recipe for each in value.tried] or value.chosen is None
+        assert 0 <= value.best < len(value.tried)
+        assert all(each.recipe.of(load_recipe("quick")).epochs >= 1 for each in value.tried)
+    if isinstance(value, Study):
+        assert value.search.longest_finish > 0 or not value.search.finish_epochs
+        assert all(value.search.tried_epochs)
     if isinstance(value, Timed):
         assert all(math.isfinite(math.log(each.milliseconds)) for each in value.measured)
     if isinstance(value, SharesOfReference):
