@@ -90,9 +90,17 @@ def _shape(node: Node) -> tuple[object, ...]:
 
 
 def _places(wanted: NDArray[np.int64], there: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the parent's layer has each of these channels, -1 where it has not."""
-    place = {int(channel): index for index, channel in enumerate(there)}
-    return np.array([place.get(int(channel), -1) for channel in wanted])
+    """Where the parent's layer has each of these channels, -1 where it has not; one that a concatenation repeats is
+    found as often.
+    """
+    places: dict[int, list[int]] = {}
+    for index, channel in enumerate(there):
+        places.setdefault(int(channel), []).append(index)
+    found = []
+    for channel in wanted:
+        left = places.get(int(channel), [])
+        found.append(left.pop(0) if left else -1)
+    return np.array(found)
 
 
 def _take(tensor: Tensor, theirs: Tensor, node: Node, out: NDArray[np.int64], read: NDArray[np.int64]) -> int:

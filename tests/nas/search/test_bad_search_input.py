@@ -50,7 +50,7 @@ def test_no_question_at_all(nas: Nas) -> None:
         ("search: {finalists: many}", "whole number"),
         ("search: {finish_recipes: []}", "search.finish_recipes: expected at least one, got none"),
         ("search: {finish_recipes: [{}, {}]}", "search.finish_recipes: expected each once"),
-        ("search: {finish_recipes: [{}, {ohem: 0.7}]}", "did you mean 'ohem_probability'?"),
+        ("search: {finish_recipes: [{}, {ohem_probabilty: 0.7}]}", "did you mean 'ohem_probability'?"),
         ("search: {finish_recipes: [{ema_decay: 0.9}], finish_epochs: 0}", "expected finish_epochs above 0"),
     ],
 )
