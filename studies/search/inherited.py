@@ -169,33 +169,35 @@ def main() -> None:
     within = Space(ranges=searched(), size=SIZE)
     if not options.out.is_file():
         options.out.write_text(",".join(HEADER) + "\n", "utf-8")
-    for number in range(options.children):
-        for name in options.parents:
-            known = {(row["parent"], row["child"]) for row in rows(options.out)}
-            answers = within.closest_genotype(space.load(name))
-            parent = filled(answered(within, answers), dataset.num_classes)
-            child, question = mutated(within, answers, random.Random(f"{name} {number}"))
-            child = filled(child, dataset.num_classes)
-            if (name, child.key) in known or child.key == parent.key:
-                continue
-            compare(options.out, name, parent, (child, question), dataset)
+    for name in options.parents:
+        compare(options.out, name, options.children, within, dataset)
     report(rows(options.out))
 
 
-def compare(file: Path, name: str, parent: Architecture, child: tuple[Architecture, str], dataset: Dataset) -> None:
-    """Train a child both ways, and add its rows."""
-    before = trained(parent, dataset, PARENT_EPOCHS, None)
-    network = parent.build(dataset.num_classes)
-    network.load_state_dict(before.weights())
-    weights, shared = inherited(child[0], network.eval(), dataset.num_classes)
-    for epochs in LENGTHS:
-        fresh, begun = (trained(child[0], dataset, epochs, each).history[-1].scores.miou for each in (None, weights))
-        told = (before.history[-1].scores.miou, shared, fresh, begun)
-        parents, share, one, other = (f"{each:.4f}" for each in told)
-        with file.open("a", newline="", encoding="utf-8") as opened:
-            row = (name, child[0].key, child[1], parents, share, epochs, one, other)
-            csv.writer(opened, lineterminator="\n").writerow(row)
-        print(*row, flush=True)
+def compare(file: Path, name: str, children: int, within: Space, dataset: Dataset) -> None:
+    """Train the children of a parent both ways that the file does not hold yet, and add their rows."""
+    answers = within.closest_genotype(space.load(name))
+    parent = filled(answered(within, answers), dataset.num_classes)
+    before: Trainer | None = None
+    for number in range(children):
+        child, question = mutated(within, answers, random.Random(f"{name} {number}"))
+        child = filled(child, dataset.num_classes)
+        known = {(row["parent"], row["child"], int(row["epochs"])) for row in rows(file)}
+        lengths = [epochs for epochs in LENGTHS if (name, child.key, epochs) not in known]
+        if child.key == parent.key or not lengths:
+            continue
+        before = before or trained(parent, dataset, PARENT_EPOCHS, None)
+        network = parent.build(dataset.num_classes)
+        network.load_state_dict(before.weights())
+        weights, shared = inherited(child, network.eval(), dataset.num_classes)
+        for epochs in lengths:
+            told = [before.history[-1].scores.miou, shared]
+            told += [trained(child, dataset, epochs, each).history[-1].scores.miou for each in (None, weights)]
+            parents, share, fresh, begun = (f"{each:.4f}" for each in told)
+            row = (name, child.key, question, parents, share, epochs, fresh, begun)
+            with file.open("a", newline="", encoding="utf-8") as opened:
+                csv.writer(opened, lineterminator="\n").writerow(row)
+            print(*row, flush=True)
 
 
 def rows(file: Path) -> list[dict[str, str]]:
