@@ -13,11 +13,13 @@ from nas.latency.budget import Budgets
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN, check_patience, check_within
 from nas.latency.target import PRECISIONS, Target
 from nas.storage.files import expanded, read_text
-from nas.training import Recipe, load_recipe
+from nas.training import Recipe, Variant, load_recipe
 from nas.training.recipe import beside
 from space import Space, UserError, published, strict
 from space.axes import searched
 from space.errors import nearest
+
+TRIED_SHARE = 0.25  # of the epochs of a finish recipe, for which it is tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,9 @@ class SearchPlan:
     """How many of the best candidates are trained on."""
     finish_epochs: int = 20
     """For how long, with a fresh schedule."""
+    finish_recipes: tuple[Variant, ...] = field(default=(Variant(),), metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """What the study's recipe may have otherwise then. Of several, each is tried on the best finalist first, for a
+    quarter of its epochs; the one that scores best finishes all finalists, the company and what is pruned."""
     company: tuple[str, ...] = ()
     """Published networks trained at their own width with the same effort as a finalist, to compare with."""
     pruned: int = 2
@@ -65,6 +70,12 @@ class SearchPlan:
             raise UserError(f"search.finalists: expected at least 1, got {self.finalists}")
         if not (self.seeds or self.random_trials or self.guided_trials):
             raise UserError("search: expected seeds, random_trials or guided_trials, got none; nothing would be tried")
+        if not self.finish_recipes:
+            raise UserError("search.finish_recipes: expected at least one, got none; {} is the study's recipe")
+        if len(set(self.finish_recipes)) < len(self.finish_recipes):
+            raise UserError("search.finish_recipes: expected each once, got one of them twice; keep one")
+        if self.finish_recipes != (Variant(),) and not self.finish_epochs:
+            raise UserError("search.finish_recipes: expected finish_epochs above 0 to go with them, got 0; raise it")
         if self.sampler not in samplers.names():
             known = samplers.names()
             hint = nearest(self.sampler, known)
@@ -72,6 +83,22 @@ class SearchPlan:
         for name in (*self.seeds, *self.company):
             if name not in published():
                 raise UserError(f"search: no published network is called '{name}'; {nearest(name, published())}")
+
+    def epochs_of(self, recipe: Variant) -> int:
+        """How long a finish recipe trains."""
+        return recipe.epochs or self.finish_epochs
+
+    @property
+    def longest_finish(self) -> int:
+        """The epochs of the longest finish recipe."""
+        return max(map(self.epochs_of, self.finish_recipes))
+
+    @property
+    def tried_epochs(self) -> tuple[int, ...]:
+        """For how many epochs each finish recipe is tried; none where there is no choice."""
+        if len(self.finish_recipes) == 1:
+            return ()
+        return tuple(max(1, round(TRIED_SHARE * self.epochs_of(each))) for each in self.finish_recipes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas import samplers
+from nas.runs.finish_recipe import read_finish_recipe
 from nas.runs.folder import RunFolder
 from nas.runs.shares import Shares
 from nas.runs.steps import rungs_for
@@ -79,7 +80,7 @@ def going_of(
         if answered
         else (
             *_searching(study, shares, trials, Searched(inside=inside, paused=paused, whole=whole)),
-            *_finishing(study, shares, trials, company, trainings),
+            *_finishing(run, study, shares, trials, company, trainings),
             "measure the best again and certify it",
         ),
     )
@@ -136,7 +137,12 @@ def _searching(study: Study, shares: Shares, trials: Sequence[Trial], searched: 
 
 
 def _finishing(
-    study: Study, shares: Shares, trials: Sequence[Trial], company: Sequence[Trial], trainings: Trainings
+    run: RunFolder,
+    study: Study,
+    shares: Shares,
+    trials: Sequence[Trial],
+    company: Sequence[Trial],
+    trainings: Trainings,
 ) -> tuple[str, ...]:
     """What comes between the search phase and the certificate."""
     plan = study.search
@@ -148,8 +154,13 @@ def _finishing(
     finalists = sum(
         max(0, plan.finalists - sum(each.inside(budget) for each in candidates)) for budget in shares.budgets
     )
+    found = read_finish_recipe(run)
+    known = [each.over for each in found.tried] if found else [False] * len(plan.tried_epochs)
+    if not all(known):
+        steps.append(f"try {known.count(False)} recipes on the best of them")
     if finalists:
-        steps.append(f"train the best {finalists} for {plan.finish_epochs} epochs more")
+        epochs = plan.longest_finish if found is None or found.chosen is None else plan.epochs_of(found.recipe)
+        steps.append(f"train the best {finalists} for {epochs} epochs more")
     alike = set(plan.company) - {each.name for each in ended if each.origin == "company"}
     if alike:
         steps.append(f"train {len(alike)} published networks as long")

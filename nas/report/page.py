@@ -65,6 +65,7 @@ def render(summary: Summary, drawn: Sequence[Samples], *, goes_on: bool) -> str:
             for winner, pictures in zip(summary.winners, drawn, strict=True)
         ],
         named={winner.key for winner in summary.winners},
+        names={each.key: each.name for each in summary.measured},
         headline=headline(summary),
         going=going_words(summary.going) if summary.going.steps else "",
         reloads=goes_on and bool(summary.going.steps),

@@ -16,6 +16,7 @@ from nas.report.notes import notes, pretrained_notes, winner_notes
 from nas.report.standings import Effort, Standing, Status, TrialSummary, effort_of, leaderboard
 from nas.report.waiting import waited
 from nas.report.winners import Winner, timing_of, winner_in
+from nas.runs.finish_recipe import FinishRecipe, read_finish_recipe
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Progress, Trial
 from nas.runs.unreached import unreached
@@ -70,6 +71,10 @@ class Summary:
     """The same of waiting until timings were over."""
     answers: tuple[Answer, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
     """One for each of several budgets, the smallest first."""
+    finish: FinishRecipe | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """By which recipe finalists, company and what was pruned are finished, and what else was tried; None where the
+    study's recipe is the only one.
+    """
 
     @property
     def winners(self) -> tuple[Winner, ...]:
@@ -154,6 +159,7 @@ def summarize(run: RunFolder) -> Summary:
         waited_for_data=data,
         waited_for_lane=lane,
         answers=answers,
+        finish=read_finish_recipe(run),
     )
 
 

@@ -7,11 +7,13 @@ earlier.yaml                      what it took over from them (`nas.runs.earlier
 init.yaml init.safetensors        which weights its trainings begin with, if any (`nas.runs.beginning`)
 table.yaml                        the latency table that it began with, or that there was none (`nas.runs.table`)
 unreached.yaml                    which of several budgets were given up (`nas.runs.unreached`)
+finish.yaml                       which recipes finish its networks, and what came of them (`nas.runs.finish_recipe`)
 order.yaml                        how its candidates follow one another, as it began (`Order`)
 trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
 trials/KEY/timed.yaml             what was measured on the way to its width, written before the trial (`Timed`)
 trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.pt, weights.safetensors, and
                                   trained.safetensors where it is trained in another form than the one that runs
+trials/KEY/tried/0/               the same for each of several finish recipes, tried on the best finalist
 company/KEY/...                   the same for published networks at their own width
 .owner                            the process that works on it (`nas.storage.ownership`)
 winner/                           architecture.yaml weights.safetensors model.onnx certificate.yaml
@@ -47,7 +49,15 @@ EARLIER = "earlier.yaml"
 SOURCES = "sources.yaml"
 TABLE = "table.yaml"
 UNREACHED = "unreached.yaml"
-BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED)  # what is of one run, and not of the next one in its folder
+FINISH = "finish.yaml"
+BEGUN_WITH = (
+    ORDER,
+    SOURCES,
+    EARLIER,
+    TABLE,
+    UNREACHED,
+    FINISH,
+)  # what is of one run, and not of the next one in its folder
 
 
 @dataclass(frozen=True, kw_only=True)

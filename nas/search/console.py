@@ -11,10 +11,11 @@ from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate
+from nas.runs.finish_recipe import FinishRecipe
 from nas.runs.folder import WINNERS, RunFolder
 from nas.runs.shares import Shares
 from nas.runs.trial import Trial
-from nas.search.job import Job, recipe_of
+from nas.search.job import Job
 from nas.study import Study
 from nas.terminal import data_table
 
@@ -66,6 +67,11 @@ class Console:
         epochs = self._study.recipe.epochs
         print(f"{self._clock()}  go on   {trial.name:24} until epoch {trial.until(epochs)}/{epochs}", flush=True)
 
+    def recipe(self, found: FinishRecipe) -> None:
+        """Which recipe finishes all networks, of those that were tried."""
+        tried = "; ".join(f"{each.recipe}: {each.outcome}" for each in found.tried)
+        print(f"{self._clock()}  recipe  {found.recipe}, which finishes all networks; tried  {tried}", flush=True)
+
     def timed_again(self, trial: Trial) -> None:
         """What was over the budget while the machine was busy was measured once more."""
         verdict = "inside, to be trained" if trial.feasible else "over the budget still: not trained"
@@ -80,10 +86,11 @@ class Console:
         begin = self._start if self._first_candidate is None else self._first_candidate
         left = (time.monotonic() - begin) / self._epochs_done * self._epochs_left
         taken = self._run.progress(job.trial, job.phase).pretrained if epoch == 1 else None
+        phase = PHASES[job.phase] if job.tries is None else "try"
         print(
-            f"{self._clock()}  {PHASES[job.phase]:7} {job.trial.name:24} epoch {epoch}/{self._epochs(job)}  "
+            f"{self._clock()}  {phase:7} {job.trial.name:24} epoch {epoch}/{self._epochs(job)}  "
             f"mIoU {100 * miou:5.1f} %  {self._latency(job.trial)}  {_duration(left)} left"
-            f"{'' if taken is None else f'  {taken}'}",
+            f"{'' if taken is None else f'  {taken}'}{'' if job.tries is None else f'  {job.variant}'}",
             flush=True,
         )
 
@@ -120,7 +127,7 @@ class Console:
         print(f"winners {self._run.root / WINNERS}\nreport  {page}", flush=True)
 
     def _epochs(self, job: Job) -> int:
-        return recipe_of(self._study, job.phase).epochs
+        return job.epochs(self._study)
 
     def _standing(self, latency: Latency) -> str:
         """Where a network at its own width stands: inside the budget or over it; of several, the smallest it keeps."""
@@ -150,7 +157,8 @@ def _epochs(study: Study) -> int:
     share = Shares.of(study, study.asked).plan
     candidates = count * (len(plan.seeds) + share.random_trials + share.guided_trials)
     finished = count * (plan.finalists + min(plan.pruned, len(plan.company))) + len(plan.company)
-    return (candidates + len(plan.company)) * study.recipe.epochs + finished * plan.finish_epochs
+    tried = sum(plan.tried_epochs)
+    return (candidates + len(plan.company)) * study.recipe.epochs + tried + finished * plan.longest_finish
 
 
 def _duration(seconds: float) -> str:

@@ -58,12 +58,16 @@ def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:
     return found
 
 
-def parent_network(run: RunFolder, trial: Trial, num_classes: int) -> Network:
-    """What a pruned trial was cut from, with the weights at the end of its training."""
-    return _trained(run, next(each for each in run.company() if each.name == trial.parent), num_classes)
+def parent_of(run: RunFolder, trial: Trial) -> Trial:
+    """What a pruned trial was cut from."""
+    return next(each for each in run.company() if each.name == trial.parent)
 
 
-def _trained(run: RunFolder, trial: Trial, num_classes: int) -> Network:
+def trained_network(run: RunFolder, trial: Trial, num_classes: int) -> Network:
+    """The network of a trial, with the weights at the end of its longest training.
+
+    Raises: UserError when they cannot be read.
+    """
     network = trial.architecture.build(num_classes)
     network.load_state_dict(load_weights(run.weights_path(trial)))
     return network.eval()
@@ -102,7 +106,7 @@ def _cut(search: Search, pruner: Pruner, parent: Trial) -> Trial | None:
     run, console = search.run, search.console
     console.step(f"prune   {parent.name}{f' to {pruner.budget}' if search.budgets.several else ''}")
     try:
-        pruned = pruner.prune(_trained(run, parent, search.num_classes))
+        pruned = pruner.prune(trained_network(run, parent, search.num_classes))
     except BudgetError as error:
         console.step(f"        left out: {error}")
         return None

@@ -17,6 +17,7 @@ from nas.runs.trial import Trial
 from nas.runs.winner import Certification, Finished, write_winner
 from nas.search.cutting import prune_over_budget, pruner_of
 from nas.search.measuring import CarefulGraphMeter
+from nas.search.recipes import begin_finish, begin_tries, finish, tries
 from nas.search.search import Search
 from nas.search.training import Stage, train, unfinished
 from space.errors import BudgetError, ExportError, UnmeasuredError, UserError
@@ -29,11 +30,16 @@ def last_stages(search: Search) -> list[Stage]:
     plan = search.study.search
     company = [trial for trial in search.run.company() if trial.name in plan.company]
     stages: list[Stage] = [
-        lambda: unfinished(search, company, "search"),
-        lambda: unfinished(search, all_finalists(search), "search"),  # again, should the weights of one be damaged
+        lambda: unfinished(search, company),
+        lambda: unfinished(search, all_finalists(search)),  # again, should the weights of one be damaged
     ]
     if plan.finish_epochs:
-        stages.append(lambda: unfinished(search, [*all_finalists(search), *company], "finish"))
+        stages += [
+            lambda: unfinished(search, begin_tries(search, all_finalists(search))),  # again, as above
+            lambda: tries(search),
+            lambda: unfinished(search, begin_finish(search, [*all_finalists(search), *company])),
+            lambda: finish(search, [*all_finalists(search), *company]),
+        ]
     return stages
 
 
@@ -46,7 +52,7 @@ def prune_company(search: Search, meter: Measures, table: LatencyTable | None) -
         budgets = search.budgets
         pruned = [each for one in budgets for each in prune_over_budget(search, pruner_of(search, meter, table, one))]
         if not all(each.failed or search.run.is_done(each, "finish") for each in pruned):
-            train(search, [lambda: unfinished(search, pruned, "finish")])
+            train(search, [lambda: finish(search, pruned)])
 
 
 def all_finalists(search: Search) -> list[Trial]:

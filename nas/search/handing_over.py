@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.training.trainer import Trainer
+    from space import Architecture
 
 
-def save_weights_of(trainer: Trainer, folder: Path) -> None:
-    """Write the weights that run, and those of the form that is trained where that is another."""
+def save_weights_of(trainer: Trainer, folder: Path, architecture: Architecture) -> None:
+    """Write the weights that run, and those of the form that is trained where that is another. `architecture`: of the
+    candidate, which may be trained with heads that it has not.
+    """
     from nas.training.weights import save_weights
 
-    words = metadata(trainer.architecture, Labelling.of(trainer.dataset))
+    words = metadata(architecture, Labelling.of(trainer.dataset))
     weights, trained = trainer.weights(), trainer.trained_weights()
     if trained.keys() != weights.keys():
         save_weights(folder / TRAINED_WEIGHTS, trained, words)

@@ -258,7 +258,7 @@ def forecast(study: Study, training_images: int, step_seconds: float, measuremen
     candidates = max(begun, round(effort * begun_per_training([rung / epochs for rung in rungs])))
     pruned = min(plan.pruned, len(plan.company)) * budgets
     trained = (effort + len(plan.company)) * epochs
-    trained += (plan.finalists * budgets + len(plan.company) + pruned) * plan.finish_epochs
+    trained += (plan.finalists * budgets + len(plan.company) + pruned) * plan.longest_finish + sum(plan.tried_epochs)
     steps = max(1, training_images // study.recipe.batch_size)
     return Forecast(
         training_seconds=trained * steps * step_seconds,

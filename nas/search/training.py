@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from nas.runs.trial import Phase, Trial
+from nas.runs.trial import Trial
 from nas.search.job import Job
 from nas.search.proposals import Proposals
 from nas.search.search import Search
@@ -52,17 +52,22 @@ def candidates(search: Search, proposals: Proposals) -> Jobs:
     return Jobs(next=next_job, epoch=search.console.epoch, end=end, waits=proposals.waits)
 
 
-def unfinished(search: Search, trials: Sequence[Trial], phase: Phase) -> Jobs:
-    """Those of `trials` that are not at the end of a phase yet, or whose weights are damaged."""
-    waiting = [trial for trial in trials if not trial.failed and not search.run.is_done(trial, phase)]
-    jobs = iter([Job(trial=trial, phase=phase) for trial in waiting])
+def unfinished(search: Search, trials: Sequence[Trial]) -> Jobs:
+    """Those of `trials` that are not at the end of their training in the search, or whose weights are damaged."""
+    waiting = [trial for trial in trials if not trial.failed and not search.run.is_done(trial, "search")]
+    jobs = iter([Job(trial=trial, phase="search") for trial in waiting])
 
     def end(job: Job, epoch: int, error: str) -> None:
-        if error:
-            search.run.write_trial(replace(job.trial, failed=error))
-        search.console.ended(job, epoch, error)
+        keep_end(search, job, epoch, error)
 
     return Jobs(next=lambda: next(jobs, None), epoch=search.console.epoch, end=end)
+
+
+def keep_end(search: Search, job: Job, epoch: int, error: str) -> None:
+    """A training ended: if it broke, that is kept of its candidate."""
+    if error:
+        search.run.write_trial(replace(job.trial, failed=error))
+    search.console.ended(job, epoch, error)
 
 
 class Turns:

@@ -24,12 +24,14 @@ from nas.runs.folder import RunFolder
 from nas.runs.trial import Phase, read_progress
 from nas.search.causes import Cause, cause_of, cause_of_death
 from nas.search.configured_ray import Callback, FIFOScheduler, Searcher, Stopper, TrialScheduler, tune
-from nas.search.cutting import parent_network
+from nas.search.cutting import trained_network
 from nas.search.handing_over import pretrained_weights, save_weights_of, starting_weights
 from nas.search.job import Job, recipe_of
-from nas.search.search import Search
+from nas.search.search import Search, Workers
 from nas.storage.ownership import owned
 from nas.storage.scratch import scratch_folder
+from nas.training import Variant
+from space import strict
 from space.errors import HaltedError
 
 if TYPE_CHECKING:
@@ -87,6 +89,22 @@ def run_jobs(search: Search, jobs: Jobs) -> None:
         raise feed.broken
 
 
+def configured(job: Job, run: RunFolder, workers: Workers) -> dict[str, Any]:
+    """A job as a worker is told it: its paths count from the run's folder."""
+    root = run.root
+    return {
+        "run": str(root.resolve()),
+        "trial": str(run.trial_path(job.trial).relative_to(root)),
+        "phase": job.phase,
+        "folder": str(job.folder(run).relative_to(root)),
+        "variant": strict.dump(job.variant),
+        "epochs": job.epochs(run.study()),
+        "teacher": "" if job.teacher is None else str(run.trial_path(job.teacher).relative_to(root)),
+        "device": workers.device,
+        "threads": workers.threads,
+    }
+
+
 def _short_name(trial: Any) -> str:
     return str(trial.trial_id)
 
@@ -122,13 +140,7 @@ class Feed(Searcher):
             if job is not None:
                 self._jobs[trial_id] = job
                 self._waits_since = self._waits_since or time.monotonic()
-                return {
-                    "run": str(self._run.root.resolve()),
-                    "trial": str(self._run.trial_path(job.trial).relative_to(self._run.root)),
-                    "phase": job.phase,
-                    "device": self._workers.device,
-                    "threads": self._workers.threads,
-                }
+                return configured(job, self._run, self._workers)
         return Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -181,7 +193,7 @@ class Feed(Searcher):
         self._told[trial_id] = told
 
     def _cause_of_death(self, trial_id: str, job: Job) -> Cause:
-        file = self._run.phase_path(job.trial, job.phase) / LAST_WORDS
+        file = job.folder(self._run) / LAST_WORDS
         last_words = file.read_text("utf-8", errors="replace") if file.is_file() else ""
         return cause_of_death(self._told.pop(trial_id, ""), last_words, MOST_RESTARTS + 1)
 
@@ -273,13 +285,17 @@ class TrialRunner(tune.Trainable):
         study = run.study()
         trial = run.read_trial(run.root / config["trial"])
         phase: Phase = config["phase"]
-        self._folder = run.phase_path(trial, phase)
+        variant = strict.parse(config["variant"], Variant, "a job")
+        architecture = variant.trains(trial.architecture)
+        teacher = run.read_trial(run.root / config["teacher"]) if config["teacher"] else None
+        self._folder, self._architecture = run.root / config["folder"], trial.architecture
         self._job.enter_context(owned(self._folder, patience_seconds=PATIENCE_SECONDS))
         self._job.enter_context(_last_words(self._folder / LAST_WORDS))
-        dataset, recipe, device = load(study.data), recipe_of(study, phase), config["device"]
+        dataset, device = load(study.data), config["device"]
+        recipe = recipe_of(study, phase, variant, config["epochs"])
         form = held_form(
             self._folder,
-            trial.architecture,
+            architecture,
             dataset,
             recipe,
             device=device,
@@ -289,14 +305,14 @@ class TrialRunner(tune.Trainable):
 
         def trainer() -> Trainer:
             return Trainer(
-                trial.architecture,
+                architecture,
                 dataset,
                 recipe,
                 device=device,
                 threads=config["threads"],
                 weights=starting_weights(run, trial, phase),
                 init=pretrained_weights(run, study, phase),
-                teacher=parent_network(run, trial, dataset.num_classes) if trial.origin == "pruned" else None,
+                teacher=None if teacher is None else trained_network(run, teacher, dataset.num_classes),
                 rungs=[rung.epochs for rung in trial.rungs] if phase == "search" else (),
                 form=form,
                 guard=lane.training_step,
@@ -304,7 +320,7 @@ class TrialRunner(tune.Trainable):
 
         self._trainer = go_on(trainer, self._folder)
         if self._trainer.finished:  # its weights are damaged
-            save_weights_of(self._trainer, self._folder)
+            save_weights_of(self._trainer, self._folder, self._architecture)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
@@ -328,7 +344,7 @@ class TrialRunner(tune.Trainable):
         assert trainer is not None, "nothing broke at the beginning"
         if not trainer.finished:
             trainer.run_epoch()
-            save_weights_of(trainer, self._folder)  # before the epoch counts
+            save_weights_of(trainer, self._folder, self._architecture)  # before the epoch counts
             commit_epoch(self._folder, trainer)
         last = read_progress(self._folder).history[-1]
         if trainer.finished:

@@ -11,3 +11,4 @@ from nas.training.recipe import published_recipes as published_recipes
 from nas.training.recipe import recipe_of_network as recipe_of_network
 from nas.training.scores import EpochReport as EpochReport
 from nas.training.scores import Scores as Scores
+from nas.training.variant import Variant as Variant

@@ -29,13 +29,14 @@ from nas.runs.beginning import Beginning
 from nas.runs.certificate import Certificate
 from nas.runs.data_seen import DataSeen
 from nas.runs.earlier import Earlier, EarlierTrial
+from nas.runs.finish_recipe import FinishRecipe, Tried
 from nas.runs.folder import Order, Sources
 from nas.runs.table import BegunWith
 from nas.runs.trained import ScoreCard
 from nas.runs.trial import Epoch, Measured, Pretrained, Progress, Rung, Timed, Trial
 from nas.runs.unreached import AllUnreached, Unreached
 from nas.study import SearchPlan, Study
-from nas.training import Scores, load_recipe
+from nas.training import Scores, Variant, load_recipe
 from nas.training.form import Form
 from space import Architecture
 from space.scale import scale_width
@@ -87,7 +88,7 @@ KINDS: Mapping[str, Any] = {
         recipe=load_recipe("quick"),
         target="onnxruntime@cpu:1",
         space={"block": ("nonbt", "sep"), "stage.depth": (1, 2)},
-        search=SearchPlan(company=("erfnet",)),
+        search=SearchPlan(company=("erfnet",), finish_recipes=(Variant(), Variant(ema_decay=0.9, epochs=30))),
     ),
     "recipe": load_recipe("erfnet"),
     "certificate": CERTIFICATE,
@@ -96,6 +97,18 @@ KINDS: Mapping[str, Any] = {
     "budgets that were given up": AllUnreached(
         budgets=(Unreached(budget="1ms", reason="nothing is inside", searched=True, number=3, repeats=2),)
     ),
+    "finish recipe of a run": FinishRecipe(
+        tried=(
+            Tried(recipe=Variant(), epochs=5, miou=0.4),
+            Tried(recipe=Variant(learning_rate=0.003, epochs=40, ema_decay=0.9), epochs=10, miou=0.5),
+            Tried(recipe=Variant(ohem_probability=0.7, deep_supervision=True), epochs=5, failed="a loss of NaN"),
+            Tried(recipe=Variant(distillation=True), epochs=5, teacher="0123456789ab"),
+        ),
+        network=ARCHITECTURE.key,
+        chosen=1,
+        teachers={ARCHITECTURE.key: "0123456789ab"},
+    ),
+    "recipe variant": Variant(learning_rate=0.003, ohem_probability=0.7, ema_decay=0.9, epochs=4, distillation=True),
     "trial": Trial(
         number=1,
         name="random 1",

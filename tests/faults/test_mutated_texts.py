@@ -27,10 +27,12 @@ from nas.latency.budget import Budget
 from nas.latency.default import DefaultTarget
 from nas.latency.estimates.shipped import SharesOfReference
 from nas.latency.target import Target
+from nas.runs.finish_recipe import FinishRecipe
 from nas.runs.labelling import Labelling, metadata, read_labelling
 from nas.runs.trained import load_trained
 from nas.runs.trial import Timed
 from nas.runs.unreached import AllUnreached
+from nas.study import Study
 from nas.training import Recipe, load_recipe
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.weights import load_weights, save_weights
@@ -82,6 +84,13 @@ def use(value: object) -> None:
     if isinstance(value, AllUnreached):
         assert all(Budget.parse(each.budget).milliseconds > 0 for each in value.budgets)
         assert all(len(range(each.repeats)) == each.repeats < 10_000 for each in value.budgets), "drawn as often"
+    if isinstance(value, FinishRecipe):
+        assert value.recipe in [each.recipe for each in value.tried] or value.chosen is None
+        assert 0 <= value.best < len(value.tried)
+        assert all(each.recipe.of(load_recipe("quick")).epochs >= 1 for each in value.tried)
+    if isinstance(value, Study):
+        assert value.search.longest_finish > 0 or not value.search.finish_epochs
+        assert all(value.search.tried_epochs)
     if isinstance(value, Timed):
         assert all(math.isfinite(math.log(each.milliseconds)) for each in value.measured)
     if isinstance(value, SharesOfReference):

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from nas.report import summarize, write_report
 from nas.report.going import going_words
+from nas.runs.finish_recipe import FinishRecipe, Tried, write_finish_recipe
 from nas.runs.folder import RunFolder
 from nas.storage.files import OWNER
 from nas.storage.ownership import owned
+from nas.training import Variant
 from space import Architecture
 
 CERTIFY = "measure the best again and certify it"
@@ -109,3 +111,25 @@ def test_a_page_reloads_only_while_a_search_works_on_the_run(made) -> None:
     with owned(made.run.root):
         assert reload in write_report(made.run).read_text()
     assert reload not in write_report(made.run).read_text()
+
+
+def test_what_is_still_to_be_tried_is_told(made, architecture: Callable[[float], Architecture]) -> None:
+    recipes = (Variant(), Variant(ema_decay=0.9), Variant(epochs=40))
+    planned(made.run, seeds=(), random_trials=1, guided_trials=0, finalists=1, company=(), finish_recipes=recipes)
+    made.trial(1, "random 1", "random", architecture(0.10), 9.5, (0.1, 0.2, 0.3))
+    assert summarize(made.run).going.steps == (
+        "try 3 recipes on the best of them",
+        "train the best 1 for 40 epochs more",
+        CERTIFY,
+    )
+    tried = [Tried(recipe=each, epochs=5) for each in recipes]
+    tried[1] = replace(tried[1], miou=0.4)
+    found = FinishRecipe(tried=tuple(tried), network=architecture(0.10).key)
+    write_finish_recipe(made.run, found)
+    assert summarize(made.run).going.steps[0] == "try 2 recipes on the best of them"
+    scored = tuple(replace(each, miou=0.3) for each in tried)
+    write_finish_recipe(made.run, replace(found, tried=scored, chosen=0))
+    summary = summarize(made.run)
+    assert summary.going.steps == ("train the best 1 for 20 epochs more", CERTIFY)
+    assert summary.finish is not None
+    assert summary.finish.recipe == Variant()

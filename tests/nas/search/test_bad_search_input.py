@@ -48,6 +48,10 @@ def test_no_question_at_all(nas: Nas) -> None:
         ("search: !!python/object/apply:os.system ['true']", "tags are not accepted"),
         ("search: {finalists: 0}", "finalists"),
         ("search: {finalists: many}", "whole number"),
+        ("search: {finish_recipes: []}", "search.finish_recipes: expected at least one, got none"),
+        ("search: {finish_recipes: [{}, {}]}", "search.finish_recipes: expected each once"),
+        ("search: {finish_recipes: [{}, {ohem_probabilty: 0.7}]}", "did you mean 'ohem_probability'?"),
+        ("search: {finish_recipes: [{ema_decay: 0.9}], finish_epochs: 0}", "expected finish_epochs above 0"),
     ],
 )
 def test_studies_that_do_not_fit(wrong: str, expected: str, nas: Nas, tmp_path: Path) -> None:

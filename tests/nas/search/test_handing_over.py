@@ -66,10 +66,10 @@ def searched(run: RunFolder, trial: Trial, dataset: Dataset) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
     trainer = go_on(lambda: Trainer(trial.architecture, dataset, RECIPE, threads=1), folder)
     if trainer.finished:
-        save_weights_of(trainer, folder)
+        save_weights_of(trainer, folder, trainer.architecture)
         return trainer
     trainer.run_epoch()
-    save_weights_of(trainer, folder)
+    save_weights_of(trainer, folder, trainer.architecture)
     commit_epoch(folder, trainer)
     return trainer
 
@@ -119,7 +119,7 @@ def test_a_pruned_candidate_goes_on_from_one_convolution(run, trial_of, dataset)
             starting_weights(run, trial, "finish")
         weights = architecture.build(len(dataset.classes)).state_dict()
         trainer = Trainer(architecture, dataset, RECIPE, threads=1, weights=weights)
-        save_weights_of(trainer, folder)
+        save_weights_of(trainer, folder, trainer.architecture)
         assert [file.name for file in folder.iterdir()] == [WEIGHTS]
         assert (starting_weights(run, trial, "finish") or {}).keys() == weights.keys()
 

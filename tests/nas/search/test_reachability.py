@@ -26,7 +26,7 @@ from nas.search.reachability import (
     training_step_seconds,
 )
 from nas.study import SearchPlan, Study
-from nas.training import load_recipe
+from nas.training import Variant, load_recipe
 from space import BudgetError
 from space.scale import scale_width
 
@@ -147,6 +147,10 @@ def test_the_forecast_counts_every_epoch_that_is_planned(tiny: Study) -> None:
     several = forecast(study.asking(["10ms", "20ms", "30ms", "40ms"]), 41, 0.5, 3.0)
     assert several.candidates == 4 * (1 + 1 + 2), "each budget has the seeds and its share of the others"
     assert several.training_seconds == ((16 + 1) * 2 + (4 * (2 + pruned) + 1) * 5) * 10 * 0.5
+    recipes = (Variant(), Variant(ema_decay=0.9), Variant(epochs=9))
+    tries = forecast(replace(study, search=replace(plan, finish_recipes=recipes)), 41, 0.5, 3.0)
+    finished, tried = 9, 1 + 1 + 2  # the longest may be the best; a quarter of each
+    assert tries.training_seconds == ((1 + 3 + 6 + 1) * 2 + tried + (2 + 1 + pruned) * finished) * 10 * 0.5
 
 
 @pytest.mark.parametrize(

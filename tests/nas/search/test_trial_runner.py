@@ -10,7 +10,9 @@ from nas.data import DataSpec
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
-from nas.search.tuning import TrialRunner
+from nas.search.job import Job
+from nas.search.search import Workers
+from nas.search.tuning import TrialRunner, configured
 from nas.storage.files import OWNER
 from nas.study import built_in_study
 from space.library import load
@@ -41,13 +43,7 @@ def test_one_that_is_set_up_and_never_asked_to_train_touches_nothing(
     )
     run.write_trial(trial)
     folder = run.phase_path(trial, "search")
-    job = {
-        "run": str(run.root),
-        "trial": str(run.trial_path(trial).relative_to(run.root)),
-        "phase": "search",
-        "device": "cpu",
-        "threads": 1,
-    }
+    job = configured(Job(trial=trial, phase="search"), run, Workers(concurrent=1, threads=1, device="cpu"))
     idle, busy = TrialRunner(config=dict(job)), TrialRunner(config=dict(job))
     assert not folder.exists()
     assert busy.train()["done"]
