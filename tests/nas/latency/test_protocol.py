@@ -318,6 +318,8 @@ def test_what_others_do_is_told_from_what_we_do() -> None:
     assert "30% of the cores timed on" in load.disturbances([(before, shared)], threads=1)[0]
     beside = replace(quiet, machine_busy=3.0)
     assert "of the machine" in load.disturbances([(before, beside)], threads=1)[0]
+    assert load.disturbances([(before, beside)], threads=1, neighbours=False) == (), "a GPU has one core beside it"
+    assert load.disturbances([(before, shared)], threads=1, neighbours=False), "which is its own"
     kept_waiting = replace(quiet, waiting=0.2)
     assert "waited for a core 20%" in load.disturbances([(before, kept_waiting)], threads=1)[0]
     assert load.disturbances([(before, quiet)] * 5 + [(before, shared)], threads=1) == ()  # 5 % of it all
