@@ -160,9 +160,9 @@ def _session_of(process: int) -> int | None:
 def _locks() -> tuple[list[int], list[int]]:
     """Other processes that hold one of the locks, and those that wait for one, as the kernel tells (proc_locks(5))."""
     files = set()
-    for file in _folder().iterdir():
+    for each in _folder().iterdir():
         with contextlib.suppress(OSError):
-            found = file.stat()
+            found = each.stat()
             files.add(f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}")
     try:
         lines = Path("/proc/locks").read_text("utf-8").splitlines()

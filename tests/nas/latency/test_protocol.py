@@ -250,7 +250,7 @@ def test_who_is_patient_repeats_until_nothing_disturbs(
 ) -> None:
     """The machine is busy for four rounds."""
     told = iter([("other processes",)] * 4 + [()] * 2)
-    monkeypatch.setattr(load, "disturbances", lambda spans, threads: next(told))
+    monkeypatch.setattr(load, "disturbances", lambda spans, threads, neighbours: next(told))
     patient = replace(conditions(), patience_seconds=patience_seconds)
     taken = interleaving.measure([taking(2.0)], patient)[0]
     assert bool(taken.flagged) == (rounds < 5)
@@ -378,9 +378,9 @@ def test_an_anchor_from_a_disturbed_machine_is_replaced_on_a_quiet_one(
     monkeypatch.setattr(anchor, "FEWEST_ALIKE", 0)
     marked = replace(ANCHOR, milliseconds=9e9, flagged=("busy",))
     anchor.write(anchor.path_of(KEY), marked)
-    monkeypatch.setattr(load, "disturbances", lambda *_: ("busy",))  # whether it is quiet here is not ours to decide
+    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ("busy",))  # whether it is quiet here is not ours to decide
     assert anchor.obtain(controls()) == marked
-    monkeypatch.setattr(load, "disturbances", lambda *_: ())
+    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ())
     fresh = anchor.obtain(controls())
     assert fresh.milliseconds < 9e9
     assert fresh.flagged == ()
