@@ -19,6 +19,9 @@ from space import Space, UserError, published, strict
 from space.axes import searched
 from space.errors import nearest
 
+AUTO = "auto"
+MOST_PER_GPU = 32  # trainings, none of which would get far
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
@@ -50,7 +53,10 @@ class SearchPlan:
     """Whether candidates get short trainings first, of which the promising ones go on, with samplers that can have them
     go on (`surrogate`). Other samplers' are trained whole."""
     concurrent: int = 0
-    """Trainings at a time; 0 is one per core, or one per GPU."""
+    """Trainings at a time; 0 is one per core, or as many as `trials_per_gpu` says."""
+    trials_per_gpu: int | float | str = field(default=1, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Trainings that share a GPU, where trainings run on GPUs; `auto`: as many as a short probe finds worth it, when
+    the search begins."""
     seed: int = 0
     """Of random draws and of the sampler."""
 
@@ -65,6 +71,7 @@ class SearchPlan:
             raise UserError(f"search.finalists: expected at least 1, got {self.finalists}")
         if not (self.seeds or self.random_trials or self.guided_trials):
             raise UserError("search: expected seeds, random_trials or guided_trials, got none; nothing would be tried")
+        self._check_sharing()
         if self.sampler not in samplers.names():
             known = samplers.names()
             hint = nearest(self.sampler, known)
@@ -72,6 +79,17 @@ class SearchPlan:
         for name in (*self.seeds, *self.company):
             if name not in published():
                 raise UserError(f"search: no published network is called '{name}'; {nearest(name, published())}")
+
+    def _check_sharing(self) -> None:
+        """A training has one GPU, or a share of it."""
+        count = self.trials_per_gpu
+        if count == AUTO:
+            return
+        if not isinstance(count, int) or not 1 <= count <= MOST_PER_GPU:
+            raise UserError(
+                f"search.trials_per_gpu: expected a whole number of trainings, from 1 to {MOST_PER_GPU}, or {AUTO}, "
+                f"got {count}; write 2 for two on each GPU"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,8 @@ def test_one_that_is_set_up_and_never_asked_to_train_touches_nothing(
         "phase": "search",
         "device": "cpu",
         "threads": 1,
+        "per_gpu": 1,
+        "leaves_core_of": "",
     }
     idle, busy = TrialRunner(config=dict(job)), TrialRunner(config=dict(job))
     assert not folder.exists()
