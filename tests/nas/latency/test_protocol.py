@@ -378,7 +378,7 @@ def test_an_anchor_from_a_disturbed_machine_is_replaced_on_a_quiet_one(
     monkeypatch.setattr(anchor, "FEWEST_ALIKE", 0)
     marked = replace(ANCHOR, milliseconds=9e9, flagged=("busy",))
     anchor.write(anchor.path_of(KEY), marked)
-    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ("busy",))  # whether it is quiet here is not ours to decide
+    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ("busy",))  # whether it is quiet is not ours to say
     assert anchor.obtain(controls()) == marked
     monkeypatch.setattr(load, "disturbances", lambda *_, **__: ())
     fresh = anchor.obtain(controls())
