@@ -82,8 +82,9 @@ class ClusterTiming:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(ray.exceptions.RayActorError):  # lost, or halted
-            ray.get(self._actor.stop.remote())
+        if self._actor is not None:  # else it was lost, and none came instead
+            with contextlib.suppress(ray.exceptions.RayActorError):  # lost, or halted
+                ray.get(self._actor.stop.remote())
         self._end()
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
@@ -130,6 +131,7 @@ class ClusterTiming:
             _say(f"waiting for the cluster's node that times: {reason}, see `ray status`")
             while lost and not ray.wait([ready], timeout=1)[0]:
                 if self._halted or (not _is_there() and time.monotonic() > begin + LOST_SECONDS):
+                    self._end()  # it would wait for ever, and so would who asks it to stop
                     raise OSError(_lost(lost))
         self._answer_to("start", *self._arguments)
 
@@ -152,6 +154,7 @@ class ClusterTiming:
                 words = " ".join(str(again).split())[:200]
             else:
                 return
+        self._end()
         raise OSError(_lost(words))
 
     def _end(self) -> None:
