@@ -20,6 +20,8 @@ from space.axes import searched
 from space.errors import nearest
 
 TRIED_SHARE = 0.25  # of the epochs of a finish recipe, for which it is tried
+AUTO = "auto"
+MOST_PER_GPU = 32  # trainings, none of which would get far
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,10 @@ class SearchPlan:
     """Whether candidates get short trainings first, of which the promising ones go on, with samplers that can have them
     go on (`surrogate`). Other samplers' are trained whole."""
     concurrent: int = 0
-    """Trainings at a time; 0 is one per core, or one per GPU."""
+    """Trainings at a time; 0 is one per core, or as many as `trials_per_gpu` says."""
+    trials_per_gpu: int | float | str = field(default=1, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Trainings that share a GPU, where trainings run on GPUs; `auto`: as many as a short probe finds worth it, when
+    the search begins."""
     seed: int = 0
     """Of random draws and of the sampler."""
 
@@ -76,6 +81,7 @@ class SearchPlan:
             raise UserError("search.finish_recipes: expected each once, got one of them twice; keep one")
         if self.finish_recipes != (Variant(),) and not self.finish_epochs:
             raise UserError("search.finish_recipes: expected finish_epochs above 0 to go with them, got 0; raise it")
+        self._check_sharing()
         if self.sampler not in samplers.names():
             known = samplers.names()
             hint = nearest(self.sampler, known)
@@ -99,6 +105,17 @@ class SearchPlan:
         if len(self.finish_recipes) == 1:
             return ()
         return tuple(max(1, round(TRIED_SHARE * self.epochs_of(each))) for each in self.finish_recipes)
+
+    def _check_sharing(self) -> None:
+        """A training has one GPU, or a share of it."""
+        count = self.trials_per_gpu
+        if count == AUTO:
+            return
+        if not isinstance(count, int) or not 1 <= count <= MOST_PER_GPU:
+            raise UserError(
+                f"search.trials_per_gpu: expected a whole number of trainings, from 1 to {MOST_PER_GPU}, or {AUTO}, "
+                f"got {count}; write 2 for two on each GPU"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,6 @@
-"""How much memory there is: of the machine, of a GPU, and of what containers and limits leave of it to this process."""
+"""How much memory there is: of the machine, of a GPU, and of what containers and limits leave of it to this process.
+A process that shares a GPU with others of ours keeps to its share.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from pathlib import Path
 from nas.host.control_groups import control_groups, text_of
 
 UNLIMITED = 2**60  # bytes from which on a limit is none
+SHARED = 0.9  # of a GPU's memory that several processes divide: libraries need the rest, once for each
 
 
 def free_bytes(device: str = "cpu") -> int:
@@ -20,8 +23,9 @@ def free_bytes(device: str = "cpu") -> int:
     if device != "cpu":
         import torch
 
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
+        used = torch.cuda.memory_allocated(device)
+        kept = torch.cuda.memory_reserved(device) - used
+        return min(int(torch.cuda.mem_get_info(device)[0]) + kept, whole_bytes(device) - used)
     return min([*_machine("MemAvailable"), *_groups(free=True), *_own_limits(free=True)], default=UNLIMITED)
 
 
@@ -30,8 +34,26 @@ def whole_bytes(device: str = "cpu") -> int:
     if device != "cpu":
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[1])
+        return int(_share_of(device) * torch.cuda.mem_get_info(device)[1])
     return min([*_machine("MemTotal"), *_groups(free=False), *_own_limits(free=False)], default=UNLIMITED)
+
+
+def hold_to_share(device: str, count: int) -> None:
+    """Keep this process to its share of a GPU's memory, of which `count` processes have one each: what takes more than
+    that ends by itself, and not by chance one of the others.
+    """
+    if device != "cpu" and count > 1:
+        import torch
+
+        torch.cuda.set_per_process_memory_fraction(SHARED / count, torch.device(device).index)
+
+
+def _share_of(device: str) -> float:
+    """Of a GPU's memory, that this process may take: all of it, or what `hold_to_share` says, where PyTorch tells."""
+    import torch
+
+    tells = getattr(torch.cuda, "get_per_process_memory_fraction", None)
+    return float(tells(torch.device(device).index)) if tells else 1.0
 
 
 def resident_bytes() -> int:

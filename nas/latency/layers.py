@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nas.host.memory import require_inference
-from nas.latency.machine import lane
+from nas.latency.machine import gpu, lane
 from space import Architecture
 from space.channels import widths
 from space.graph import Node
@@ -39,7 +39,7 @@ def layer_milliseconds(
     if threads is not None:
         torch.set_num_threads(threads)
     passes = []
-    with lane.alone(), torch.inference_mode():
+    with lane.alone(gpu.name_of(device)), torch.inference_mode():
         for _ in range(WARM_UP_PASSES + PASSES):
             network.milliseconds = []
             network(image)

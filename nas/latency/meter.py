@@ -105,7 +105,7 @@ class Meter:
     `patience_seconds`: how long to wait, for each network, for a machine that is disturbed.
 
     A worker that died is replaced at the next measurement; a connection that was lost is made again once, and then the
-    same is measured again. Not for use by several threads at once.
+    same is measured again. Not for use by several threads at once, but for `halt`.
 
     Raises: TargetError when it is entered and the target cannot be timed here; the message says what to change.
     """
@@ -125,6 +125,7 @@ class Meter:
         self._patience_seconds = patience_seconds
         self._limit_seconds = limit_seconds + MOST_STRETCHED * max(0.0, patience_seconds - PATIENCE_SECONDS)
         self._worker: Connection | None = None
+        self._halted = False
         self.environment: dict[str, str] = {}  # device, versions and threads, known when the process runs
 
     def __enter__(self) -> Self:
@@ -163,6 +164,12 @@ class Meter:
         """
         return self._heard(lambda worker, limit: self._way.measure_graph(worker, graph, within, limit), 1)[0]
 
+    def halt(self) -> None:
+        """End what another thread measures, which gets a HaltedError, as it does from then on."""
+        self._halted = True
+        if (worker := self._worker) is not None:
+            worker.kill()
+
     def _ask(self, networks: Sequence[tuple[Architecture, Path | None]], within: float) -> list[Latency]:
         asked = [(architecture, None if path is None else _text_of(path)) for architecture, path in networks]
         return self._heard(lambda worker, limit: self._way.measure(worker, asked, within, limit), len(asked))
@@ -194,6 +201,7 @@ class Meter:
             if error.code is None:  # it lives, and failed at this
                 raise
             self._stop()
+            self._require_going()
             raise WorkerError(f"the process measuring on {self.target} {error}", ended=error.ended) from None
         except (UserError, OSError):  # its answer
             raise
@@ -207,13 +215,19 @@ class Meter:
         reader = runtimes.reader(self.target)
         return Sender(*asked, reader) if self.target.host and reader else Installed(*asked)
 
+    def _require_going(self) -> None:
+        if self._halted:
+            raise HaltedError(f"the measuring on {self.target} was ended with the rest")
+
     def _start(self) -> Connection:
         host = self.target.host
         self._worker = self._way.connect()
         try:
+            self._require_going()
             self.environment = self._way.set_up(self._worker, self._limit_seconds)
         except WorkerError as error:
             self._stop()
+            self._require_going()
             if not host or (self.environment and isinstance(error, LostError)):  # it did answer before
                 raise
             advice = self._way.advice if error.code != NOT_FOUND else PYTHON

@@ -12,9 +12,9 @@ from nas.latency.machine import lane
 from nas.latency.record import Latency
 from nas.prune.judge import TAUGHT, Judge
 from nas.prune.plan import PruningPlan
-from nas.prune.recovery import recover
+from nas.prune.recovery import Recover, recover
 from nas.prune.tuning import FineTuning
-from nas.prune.weighing import Weighed, weighed
+from nas.prune.weighing import Weigh, Weighed, weighed
 from nas.terminal import Progress
 from pruning import importances
 from pruning.allocation import FULL_ENOUGH, Allocation, allocate, require_reachable
@@ -58,6 +58,10 @@ class Pruner:
     plan: PruningPlan
     tuning: FineTuning | None = None
     """Without it nothing is trained, weights decide, and no block goes."""
+    weigh: Weigh = weighed
+    """What tells which channels matter, here or on another machine."""
+    recover: Recover = recover
+    """What brings a network that was cut back to its accuracy, here or on another machine."""
     said: Callable[[str], None] = _silence
     """Hears what is tried, cut and trained, line by line."""
     progress: Progress = field(default_factory=partial(Progress, silent=True))
@@ -165,7 +169,7 @@ class Pruner:
 
     def _cut(self, network: Network, milliseconds: float, *, last: bool) -> Network:
         """`network` cut to `milliseconds`; the `last` cut is confirmed."""
-        scales = weighed(network, self.plan, self.tuning, self.progress)
+        scales = self.weigh(network, self.plan, self.tuning, self.progress)
         allocation = self._allocated(scales, milliseconds, last=last)
         for _ in range(CONFIRMATIONS if last else 0):
             latency = self.judge.latency(allocation.architecture, anew=True)
@@ -227,7 +231,7 @@ class Pruner:
 
     def _recover(self, network: Network, teacher: Network, epochs: int) -> None:
         if self.tuning is not None:
-            recover(network, teacher, epochs, self.tuning, self.said, self.progress)
+            self.recover(network, teacher, epochs, self.tuning, self.said, self.progress)
 
     def _placed(self, network: Network) -> Network:
         """The network where it is weighed and trained."""

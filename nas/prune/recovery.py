@@ -12,6 +12,8 @@ from nas.training.normalisation import reestimate_batch_norm
 from nas.training.trainer import Trainer
 from space.network import Network
 
+Recover = Callable[[Network, Network, int, FineTuning, Callable[[str], None], Progress], None]
+"""`recover`, or what has it done elsewhere."""
 STATISTICS_BATCHES = 32  # that give batch norms fresh statistics when nothing is trained
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,10 @@ class Weighed:
     cutter: Cutter
     scores: ChannelScores
     damage: Damage
+
+
+Weigh = Callable[[Network, PruningPlan, "FineTuning | None", Progress], Weighed]
+"""`weighed`, or what has it done elsewhere."""
 
 
 def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, progress: Progress) -> Weighed:

@@ -49,6 +49,9 @@ def notes(study: Study, latencies: Sequence[Latency]) -> tuple[str, ...]:
             f"Some candidates were timed in {', '.join(sorted(others))}, which the study does not ask for now "
             f"({', '.join(asked)}): they are not timed anew."
         )
+    per_gpu = study.search.trials_per_gpu
+    if isinstance(per_gpu, int) and per_gpu > 1:
+        found.append(f"Up to {per_gpu} trainings share a GPU: their epochs take longer than those of one alone.")
     anchors = {latency.reference_milliseconds for latency in latencies}
     if len(conditions) == 1 and len(anchors) > 1:
         found.append(

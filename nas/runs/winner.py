@@ -23,6 +23,8 @@ from space import Architecture, strict
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from nas.training.scores import Scores
+
 COMPARED_IMAGES = 2  # of the validation split, on which ONNX is compared with PyTorch
 
 USAGE = """\
@@ -68,6 +70,8 @@ class Certification:
     """What times it: a search on a cluster times on another node."""
     device: str = "cpu"
     """Where it is scored."""
+    score: Callable[[nn.Module, Dataset], Scores] | None = None
+    """What scores it on the validation images; None: this process."""
     require: Callable[[Latency], None] | None = None
     """Told the latency before anything is replaced; what it raises leaves the folder as it was."""
 
@@ -127,7 +131,10 @@ def _scored(network: nn.Module, finished: Finished, certification: Certification
         return Scored(scores=deployed.scores, images=_validation_count(dataset), device=certification.target.device)
     if dataset is None:
         return None
-    scores = evaluate(network, dataset, device=certification.device, guard=lane.training_step)
+    if certification.score is None:
+        scores = evaluate(network, dataset, device=certification.device, guard=lane.training_step)
+    else:
+        scores = certification.score(network, dataset)
     return Scored(scores=scores, images=_validation_count(dataset), device=certification.device)
 
 

@@ -32,7 +32,10 @@ CRASH = re.compile(r"Fatal Python error: (?!Bus error)(.+)")
 FAULTS = (AssertionError, LookupError, TypeError, AttributeError, NameError)
 """Mistakes of ours, whatever the disk or the candidate is like."""
 ROOM = "make room on the disk, or put right what is said there"
-FREE = "free memory, or lower `search.concurrent` or the recipe's `batch_size` in the run's study.yaml"
+FREE = (
+    "free memory, or lower `search.concurrent` (on GPUs `search.trials_per_gpu`) or the recipe's `batch_size` in the "
+    "run's study.yaml"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +97,7 @@ def _is_own_need(error: BaseException, words: str) -> bool:
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
-        _, total = torch.cuda.mem_get_info()
-        return torch.cuda.memory_allocated() + asked > 0.95 * total
+        return torch.cuda.memory_allocated() + asked > 0.95 * whole_bytes("cuda")
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and virtual_bytes() + asked > limit:
         return True

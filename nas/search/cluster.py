@@ -15,7 +15,9 @@ from nas.runs.folder import RunFolder
 from nas.search.cluster_timing import RESOURCE
 from nas.search.configured_ray import NodeAffinitySchedulingStrategy, ray
 from nas.search.search import Workers
-from space.errors import UserError
+from nas.search.sharing import Sharing, probe
+from nas.study import Study
+from space.errors import HaltedError, UserError
 
 ANSWER_SECONDS = 120.0  # a node starts a process and imports Ray there
 
@@ -23,18 +25,19 @@ Resources = Mapping[str, float]
 """Of a node, as Ray names them: CPU, GPU and what else it was given."""
 
 
-def workers_of(nodes: Sequence[Resources], wanted: int) -> Workers:
-    """Who trains on these nodes: on GPUs if any has one, `wanted` trainings at a time (0: as many as there are GPUs or
-    processors), each with as many processors as all of them can have.
+def workers_of(nodes: Sequence[Resources], wanted: int, per_gpu: int = 1) -> Workers:
+    """Who trains on these nodes: on GPUs if any has one, at most `per_gpu` on each and no more than needed, `wanted`
+    trainings at a time (0: as many as fit onto the GPUs, or as there are processors), each with as many processors as
+    all of them can have.
 
     Raises: UserError when no node can train.
     """
     sizes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
     on_gpus = any(gpus for _, gpus in sizes)
 
-    def room(threads: int) -> int:
+    def room(threads: int, sharing: int = per_gpu) -> int:
         """Trainings of that many threads at a time."""
-        return sum(min(cpus // threads, gpus if on_gpus else cpus) for cpus, gpus in sizes)
+        return sum(min(cpus // threads, sharing * gpus if on_gpus else cpus) for cpus, gpus in sizes)
 
     if not room(1):
         what = "with a GPU has a processor" if on_gpus else "has a processor"
@@ -44,7 +47,10 @@ def workers_of(nodes: Sequence[Resources], wanted: int) -> Workers:
         )
     concurrent = min(wanted or room(1), room(1))
     threads = max(count for count in range(1, max(cpus for cpus, _ in sizes) + 1) if room(count) >= concurrent)
-    return Workers(concurrent=concurrent, threads=threads, device="cuda" if on_gpus else "cpu")
+    if not on_gpus:
+        return Workers(concurrent=concurrent, threads=threads, device="cpu")
+    sharing = next(count for count in range(1, per_gpu + 1) if room(threads, count) >= concurrent)
+    return Workers(concurrent=concurrent, threads=threads, device="cuda", per_gpu=sharing)
 
 
 def resources_of_nodes() -> list[Resources]:
@@ -85,6 +91,22 @@ def require_nodes(run: RunFolder, dataset: Dataset, root: str | None, device: st
         raise UserError(
             f"the cluster's node {asked[reference]} gave no answer within {ANSWER_SECONDS:.0f} s; look at `ray status`"
         )
+
+
+def probe_on_cluster(study: Study, num_classes: int, device: str) -> Sharing:
+    """`nas.search.sharing.probe` on one of the cluster's GPUs, which has nothing else to do meanwhile.
+
+    Raises: HaltedError when that is lost.
+    """
+    options: Any = {"num_cpus": 1, "num_gpus": 1, "max_retries": 0, "max_calls": 1}
+    try:
+        found: Sharing = ray.get(ray.remote(**options)(probe).remote(study, num_classes, device))
+    except ray.exceptions.RayError as error:
+        raise HaltedError(
+            f"the probe of how many trainings may share a GPU broke: {' '.join(str(error).split())[-200:]}; give the "
+            "study a number for search.trials_per_gpu"
+        ) from None
+    return found
 
 
 def _alive() -> list[dict[str, Any]]:

@@ -6,12 +6,16 @@ One unit of it is one measuring process, so that no two timings share the device
 (`--num-cpus 0`) gets no training, and on one with processors the lane keeps training steps off while something is
 timed (`nas.latency.machine.lane`). A latency table is the one that the node keeps (`nas measure --calibrate` there).
 A cluster without the resource times on the machine that searches.
+
+A node that is lost is replaced by another one that carries the resource, if there is one or one comes soon, and what it
+was asked is asked again. It has to be a device of the same kind: its milliseconds are from an anchor of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,10 +31,13 @@ from nas.latency.worker.replies import WorkerError, accept, refusal
 from nas.search.configured_ray import ray
 from nas.search.timing import CertifierOf, TimingOf, local_timing
 from space.architecture import Architecture
-from space.errors import UserError
+from space.errors import HaltedError, UserError
 
 RESOURCE = "timing"
 WAIT_SECONDS = 20.0  # for the node, before it is said
+LOST_SECONDS = 120.0  # for another node, after one is lost
+MOST_LOST = 3  # for one question, which may be the reason
+OF_NODE = ("host", "node", "system", "python")  # what may differ from one node to another, of a latency's environment
 
 Answer = tuple[object, dict[str, Any]]  # and a reply (`nas.latency.worker.replies`) that says why there is none
 
@@ -40,7 +47,8 @@ class ClusterTiming:
     connected Ray.
 
     Weights are read by the node under the path that they have here. The records say which node it was
-    (`environment["node"]`).
+    (`environment["node"]`). `measure` and its like raise OSError when the node is lost and none takes its place,
+    HaltedError when one of another kind does.
 
     Raises (on entering): TargetError when the target cannot be timed there, saying what to install or change; OSError
     when the node is lost.
@@ -56,18 +64,16 @@ class ClusterTiming:
         statistic: Statistic = "p50",
     ) -> None:
         self._arguments = (tuple(targets), size, num_classes, patience_seconds, statistic)
+        self._actor: Any = None
+        self._halted = False
+        self._kinds: dict[str, dict[str, str]] = {}  # of device, by target
 
     def __enter__(self) -> ClusterTiming:
-        node: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_TimingNode)
-        self._actor: Any = node.remote()
         try:
-            if not ray.wait([self._actor.__ray_ready__.remote()], timeout=WAIT_SECONDS)[0]:
-                print(
-                    f"waiting for the cluster's node that times: all its `{RESOURCE}` is in use, see `ray status`",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            self._ask("start", *self._arguments)
+            try:
+                self._begin()
+            except ray.exceptions.RayActorError as error:
+                self._replace(error)
         except BaseException:
             self._end()
             raise
@@ -76,23 +82,25 @@ class ClusterTiming:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ray.get(self._actor.stop.remote())
+        if self._actor is not None:  # else it was lost, and none came instead
+            with contextlib.suppress(ray.exceptions.RayActorError):  # lost, or halted
+                ray.get(self._actor.stop.remote())
         self._end()
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         """As `Meter.measure`."""
         latency: Latency = self._ask("measure", architecture, weights, within)
-        return latency
+        return self.alike(latency)
 
     def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
         """As `Meter.measure_graph`."""
         latency: Latency = self._ask("measure_graph", graph, within)
-        return latency
+        return self.alike(latency)
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """As `Meter.measure_together`."""
         latencies: list[Latency] = self._ask("measure_together", architectures, within)
-        return latencies
+        return [self.alike(each) for each in latencies]
 
     def kept_table(self) -> LatencyTable | None:
         """The latency table of the device that the node keeps; None when it has none."""
@@ -104,30 +112,114 @@ class ClusterTiming:
         reasons: tuple[str, ...] = self._ask("left_out")
         return reasons
 
+    def halt(self) -> None:
+        """See `nas.search.timing.Halting`."""
+        self._halted = True
+        if (actor := self._actor) is not None:
+            ray.kill(actor)
+
+    def _begin(self, lost: str = "") -> None:
+        """Have a node time. Where one was `lost`, and how, another is not waited for as long as it takes.
+
+        Raises: OSError where none came instead.
+        """
+        node: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_TimingNode)
+        self._actor = node.remote()
+        ready, begin = self._actor.__ray_ready__.remote(), time.monotonic()
+        if not ray.wait([ready], timeout=WAIT_SECONDS)[0]:
+            reason = f"all its `{RESOURCE}` is in use" if _is_there() else f"none has the resource `{RESOURCE}`"
+            _say(f"waiting for the cluster's node that times: {reason}, see `ray status`")
+            while lost and not ray.wait([ready], timeout=1)[0]:
+                if self._halted or (not _is_there() and time.monotonic() > begin + LOST_SECONDS):
+                    self._end()  # it would wait for ever, and so would who asks it to stop
+                    raise OSError(_lost(lost))
+        self._answer_to("start", *self._arguments)
+
+    def _replace(self, error: Exception) -> None:
+        """Have another node time in place of one that was lost.
+
+        Raises: OSError where none comes.
+        """
+        if self._halted:
+            raise HaltedError("the measuring was ended with the rest") from None
+        words = " ".join(str(error).split())[:200]
+        for _ in range(MOST_LOST):
+            self._end()
+            _say(
+                f"the cluster's node that times is lost; another one with `{RESOURCE}` takes its place, if there is one"
+            )
+            try:
+                self._begin(words)
+            except ray.exceptions.RayActorError as again:
+                words = " ".join(str(again).split())[:200]
+            else:
+                return
+        self._end()
+        raise OSError(_lost(words))
+
     def _end(self) -> None:
         actor, self._actor = self._actor, None
-        ray.kill(actor)
+        if actor is not None:
+            ray.kill(actor)
 
     def _ask(self, question: str, *arguments: Any) -> Any:
+        for _ in range(MOST_LOST):
+            try:
+                return self._answer_to(question, *arguments)
+            except ray.exceptions.RayActorError as error:
+                lost = error
+                self._replace(error)
+        raise OSError(_lost(" ".join(str(lost).split())[:200]))
+
+    def _answer_to(self, question: str, *arguments: Any) -> Any:
+        """Raises: RayActorError where the node is lost; OSError for what else Ray says; what was raised there."""
         try:
             answer, refused = ray.get(getattr(self._actor, question).remote(*arguments))
+        except ray.exceptions.RayActorError:
+            raise
         except ray.exceptions.RayError as error:
-            words = " ".join(str(error).split())[:200]
-            raise OSError(f"the cluster's node that times is lost: {words}; look at `ray status`") from None
+            raise OSError(_lost(" ".join(str(error).split())[:200])) from None
         accept(refused)
         return answer
+
+    def alike(self, latency: Latency) -> Latency:
+        """A latency, where the node is of the kind that all before it were timed on.
+
+        Raises: HaltedError where it is not: they would not compare.
+        """
+        kind = {name: text for name, text in latency.environment.items() if name not in OF_NODE}
+        known = self._kinds.setdefault(latency.target, kind)
+        if kind != known:
+            names = [name for name in sorted({*kind, *known}) if kind.get(name) != known.get(name)]
+            differs = ", ".join(f"{name} {known.get(name, '-')} before, {kind.get(name, '-')} now" for name in names)
+            raise HaltedError(
+                f"the cluster's node that times now is of another kind than the one that was lost ({differs}): their "
+                f"latencies do not compare; give `{RESOURCE}` to one like it, then go on with --resume"
+            )
+        return latency
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def _lost(words: str) -> str:
+    return f"the cluster's node that times is lost: {words}; look at `ray status`"
+
+
+def _is_there() -> bool:
+    """Whether a node of the cluster carries the resource, in use or not."""
+    return RESOURCE in ray.cluster_resources()  # type: ignore[no-untyped-call]
 
 
 def timing_of_cluster() -> TimingOf:
     """What times on the connected cluster: its timing node if it has one, else this machine."""
-    return ClusterTiming if RESOURCE in ray.cluster_resources() else local_timing  # type: ignore[no-untyped-call]
+    return ClusterTiming if _is_there() else local_timing
 
 
 def certifier_of_cluster() -> CertifierOf:
     """What certifies on the connected cluster: on its timing node if it has one, else on this machine."""
-    if RESOURCE not in ray.cluster_resources():  # type: ignore[no-untyped-call]
-        return Meter
-    return _certifier
+    return _certifier if _is_there() else Meter
 
 
 def _certifier(

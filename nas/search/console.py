@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ class Console:
         self._budgets = study.asked
         self._start = time.monotonic()
         self._first_candidate: float | None = None  # timing published networks before it is no part of a forecast
+        self._lock = threading.Lock()  # trainings are told of by one thread, candidates by another
         self._epochs_left = float(_epochs(study))
         self._epochs_done = 0
 
@@ -44,13 +46,14 @@ class Console:
 
     def step(self, text: str) -> None:
         """A part of the way begins."""
-        print(f"{self._clock()}  {text}", flush=True)
+        with self._lock:
+            print(f"{self._clock()}  {text}", flush=True)
 
     def published(self, trial: Trial) -> None:
         """A published network was timed at its own width."""
         verdict = trial.failed if trial.latency is None else self._standing(trial.latency)
         latency = self._latency(trial, of_budget=not self._budgets.several)  # it was made for none of them
-        print(f"{self._clock()}  time    {trial.name:24} {latency}  {verdict}", flush=True)
+        self.step(f"time    {trial.name:24} {latency}  {verdict}")
 
     def proposed(self, trial: Trial) -> None:
         """A candidate was measured."""
@@ -58,48 +61,47 @@ class Console:
             self._first_candidate = time.monotonic()
         verdict = "" if trial.feasible else f"  {trial.failed or 'over the budget'}: not trained"
         sizes = f"{trial.parameters / 1e3:8.1f} k parameters {trial.multiply_adds / 1e9:6.3f} GMAC"
-        print(f"{self._clock()}  time    {trial.name:24} {self._latency(trial)}  {sizes}{verdict}", flush=True)
+        self.step(f"time    {trial.name:24} {self._latency(trial)}  {sizes}{verdict}")
         if not trial.feasible and trial.origin == "seed":  # of the others, another is proposed in its place
-            self._epochs_left -= self._study.recipe.epochs
+            self._add_epochs(-self._study.recipe.epochs)
 
     def goes_on(self, trial: Trial) -> None:
         """A candidate that paused is trained on."""
         epochs = self._study.recipe.epochs
-        print(f"{self._clock()}  go on   {trial.name:24} until epoch {trial.until(epochs)}/{epochs}", flush=True)
+        self.step(f"go on   {trial.name:24} until epoch {trial.until(epochs)}/{epochs}")
 
     def recipe(self, found: FinishRecipe) -> None:
         """Which recipe finishes all networks, of those that were tried."""
         tried = "; ".join(f"{each.recipe}: {each.outcome}" for each in found.tried)
-        print(f"{self._clock()}  recipe  {found.recipe}, which finishes all networks; tried  {tried}", flush=True)
+        self.step(f"recipe  {found.recipe}, which finishes all networks; tried  {tried}")
 
     def timed_again(self, trial: Trial) -> None:
         """What was over the budget while the machine was busy was measured once more."""
         verdict = "inside, to be trained" if trial.feasible else "over the budget still: not trained"
-        print(f"{self._clock()}  again   {trial.name:24} {self._latency(trial)}  {verdict}", flush=True)
+        self.step(f"again   {trial.name:24} {self._latency(trial)}  {verdict}")
         if trial.feasible:
-            self._epochs_left += self._study.recipe.epochs
+            self._add_epochs(self._study.recipe.epochs)
 
     def epoch(self, job: Job, epoch: int, miou: float) -> None:
         """A training finished an epoch."""
         self._epochs_done += 1
-        self._epochs_left = max(0.0, self._epochs_left - 1)
+        self._add_epochs(-1)
         begin = self._start if self._first_candidate is None else self._first_candidate
         left = (time.monotonic() - begin) / self._epochs_done * self._epochs_left
         taken = self._run.progress(job.trial, job.phase).pretrained if epoch == 1 else None
         phase = PHASES[job.phase] if job.tries is None else "try"
-        print(
-            f"{self._clock()}  {phase:7} {job.trial.name:24} epoch {epoch}/{self._epochs(job)}  "
+        self.step(
+            f"{phase:7} {job.trial.name:24} epoch {epoch}/{self._epochs(job)}  "
             f"mIoU {100 * miou:5.1f} %  {self._latency(job.trial)}  {_duration(left)} left"
-            f"{'' if taken is None else f'  {taken}'}{'' if job.tries is None else f'  {job.variant}'}",
-            flush=True,
+            f"{'' if taken is None else f'  {taken}'}{'' if job.tries is None else f'  {job.variant}'}"
         )
 
     def ended(self, job: Job, epoch: int, error: str) -> None:
         """A training ended, or pauses; only worth a line when it broke."""
         if error:
-            print(f"{self._clock()}  failed  {job.trial.name:24} {error}", flush=True)
+            self.step(f"failed  {job.trial.name:24} {error}")
         epochs = job.trial.until(self._epochs(job)) if job.phase == "search" else self._epochs(job)
-        self._epochs_left = max(0.0, self._epochs_left - (epochs - epoch))
+        self._add_epochs(epoch - epochs)
 
     def answer(self, table: str, certificate: Certificate, page: Path) -> None:
         """The winner beside published networks, its certificate, and where the files are."""
@@ -125,6 +127,10 @@ class Console:
             if certificate.verdict == "UNSURE":
                 print(f"{budget}: {certificate.unsure.replace('FOLDER', str(folders[budget]))}")
         print(f"winners {self._run.root / WINNERS}\nreport  {page}", flush=True)
+
+    def _add_epochs(self, count: int) -> None:
+        with self._lock:
+            self._epochs_left = max(0.0, self._epochs_left + count)
 
     def _epochs(self, job: Job) -> int:
         return job.epochs(self._study)

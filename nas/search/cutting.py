@@ -18,6 +18,7 @@ from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Trial
 from nas.search.measuring import CarefulMeter
 from nas.search.search import Candidate, Search
+from nas.search.tasks import recover_on, weigh_on
 from nas.training.weights import load_weights, save_weights
 from space.architecture import Architecture
 from space.errors import BudgetError, UnmeasuredError, UserError
@@ -26,17 +27,20 @@ from space.network import Network
 
 def pruner_of(search: Search, meter: Measures, table: LatencyTable | None, budget: Budget) -> Pruner:
     """What prunes into a budget for a search, on the device that `meter` times on, whose latency table is `table`."""
-    study = search.study  # weighed by this process: the workers' device may be another machine's
+    study, workers = search.study, search.workers
     judge = Judge(
         CarefulMeter(meter=meter), study.data.size, search.num_classes, table=table, within=study.latency_within
     )
-    return Pruner(
+    here = Pruner(
         judge=judge,
         budget=budget,
         plan=PruningPlan(epochs=0),
-        tuning=FineTuning(dataset=search.dataset, recipe=study.recipe, device=training_device()),
+        tuning=FineTuning(
+            dataset=search.dataset, recipe=study.recipe, device="cpu" if workers.joined else training_device()
+        ),
         said=search.console.step,
     )
+    return replace(here, weigh=weigh_on(workers), recover=recover_on(workers)) if workers.joined else here
 
 
 def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:

@@ -35,8 +35,8 @@ from nas.runs.gathering import gather_winners
 from nas.runs.table import hold_to_table
 from nas.runs.unreached import give_up
 from nas.search.address import ADDRESS_VARIABLE
-from nas.search.cluster import Resources, require_nodes, resources_of_nodes, workers_of
-from nas.search.cluster_timing import certifier_of_cluster, timing_of_cluster
+from nas.search.cluster import Resources, probe_on_cluster, require_nodes, resources_of_nodes, workers_of
+from nas.search.cluster_timing import RESOURCE, certifier_of_cluster, timing_of_cluster
 from nas.search.console import Console
 from nas.search.fill import NEARLY_FULL
 from nas.search.finishing import certify_each, last_stages, prune_company
@@ -47,9 +47,11 @@ from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
 from nas.search.reaching import Narrowest, frontier
 from nas.search.remembered import RememberedTiming
-from nas.search.search import Candidate, Search
+from nas.search.search import Candidate, Search, Workers
+from nas.search.sharing import probe
 from nas.search.timing import CertifierOf, Timing, TimingOf, local_timing
 from nas.search.training import candidates, train
+from nas.study import AUTO, Study
 from space.errors import BudgetError, UnmeasuredError, UserError
 
 
@@ -69,13 +71,17 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
         if address:  # the cluster may have a node that times
             session.enter_context(joined_ray(address))
             timing_of, certifier_of = timing_of_cluster(), certifier_of_cluster()
-            asked = _opened(run, resources_of_nodes(), joined=True)
+            nodes = resources_of_nodes()
+            asked = _opened(run, nodes, joined=True)
             require_nodes(run, asked.dataset, asked.study.data.root, asked.workers.device, asked.console.step)
         else:
-            asked = _opened(run, [_resources_here()], joined=False)
+            nodes = [_resources_here()]
+            asked = _opened(run, nodes, joined=False)
             dali_works(asked.workers.device)  # before a trial needs it, and where its answer is seen
             if elsewhere := os.environ.get(ADDRESS_VARIABLE):
                 asked.console.step(f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}")
+        asked = _sharing_gpus(asked, nodes)
+        asked.console.step(f"train   {asked.workers}")
         patience = asked.study.patience_seconds
         statistic = asked.budgets.largest.statistic
         with timing_of(
@@ -96,7 +102,7 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             if not address:  # a Ray of our own would only disturb the timings above
                 session.enter_context(own_ray(asked.workers))
             with live_report(run) as report:
-                train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], report)
+                train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], report, timing.halt)
             prune_company(asked, timing, table)
         certificates = certify_each(asked, functools.partial(certifier_of, patience_seconds=patience))
     if left := gather_winners(run, asked.study):
@@ -125,7 +131,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
             f"precisions: expected a target on a CPU, where all precisions are ratios to one reference, got "
             f"{study.target}; name the precision there instead, as in tensorrt:fp16@cuda:0"
         )
-    workers = replace(workers_of(nodes, study.search.concurrent), joined=joined)
+    workers = _workers_of(study, nodes, joined=joined)
     asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=console)
     console.question(asked.target, findings)
     if earlier := not_taken_over(run):
@@ -138,6 +144,39 @@ def _resources_here() -> Resources:
     import torch
 
     return {"CPU": usable_cores(), "GPU": torch.cuda.device_count() if training_device() == "cuda" else 0}
+
+
+def _workers_of(study: Study, nodes: Sequence[Resources], *, joined: bool) -> Workers:
+    plan, target = study.search, parse_target(study.target)
+    per_gpu = plan.trials_per_gpu if isinstance(plan.trials_per_gpu, int) else 1
+    timing_node = any(RESOURCE in node for node in nodes)
+    on_gpu_here = target.on_cuda and not target.host  # and on another one is trained meanwhile, where there is one
+    others = on_gpu_here and sum(node.get("GPU", 0) for node in nodes) > 1
+    if others and not joined:
+        nodes = [{**node, "CPU": max(1, node["CPU"] - 1)} for node in nodes]
+    return replace(
+        workers_of(nodes, plan.concurrent, per_gpu),
+        joined=joined,
+        timed_beside=bool(target.host) or timing_node or others,
+        leaves_core_of=target.device if others else "",
+        timing_node=timing_node,
+    )
+
+
+def _sharing_gpus(search: Search, nodes: Sequence[Resources]) -> Search:
+    """The same search with so many trainings on each GPU as a probe finds worth it, where the study leaves it to that.
+    The run's folder says how many, so that it goes on with them.
+    """
+    study, workers = search.study, search.workers
+    if study.search.trials_per_gpu != AUTO or workers.device == "cpu":
+        return search
+    search.console.step("probe   how many trainings may share a GPU")
+    probed = probe_on_cluster if workers.joined else probe
+    found = probed(study, search.num_classes, workers.device)
+    search.console.step(f"        {found.count}: {found.words}")
+    study = replace(study, search=replace(study.search, trials_per_gpu=found.count))
+    search.run.write_study(study)
+    return replace(search, study=study, workers=_workers_of(study, nodes, joined=workers.joined))
 
 
 def _require_reachable(search: Search, meter: Measures) -> list[Latency]:

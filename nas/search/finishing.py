@@ -178,6 +178,7 @@ def _careful(meter_of: MeterOf, target: Target, size: tuple[int, int], num_class
 def _deployed(search: Search, trial: Trial) -> Deployed | None:
     """What a trial ships as in lower precision; None in full precision, and where it cannot be expressed."""
     from nas.quantization.shipping import deployed_on
+    from nas.search.tasks import deployed_on_timing_node
     from nas.training.weights import load_into, load_weights
 
     target = search.ships_on(trial)
@@ -186,7 +187,7 @@ def _deployed(search: Search, trial: Trial) -> Deployed | None:
     network = trial.architecture.build(search.num_classes)
     load_into(network, load_weights(search.run.weights_path(trial)), f"weights of {trial.name}")
     try:
-        return deployed_on(target, network, search.dataset)
+        return (deployed_on_timing_node if search.workers.timing_node else deployed_on)(target, network, search.dataset)
     except ExportError:  # told again when it is written
         return None
 
@@ -206,11 +207,14 @@ def _finished(search: Search, trial: Trial, deployed: Deployed | None) -> Finish
 
 def _certification(search: Search, trial: Trial, meter_of: MeterOf, budget: Budget) -> Certification:
     from nas.latency.machine.gpu import training_device
+    from nas.search.tasks import score_on
 
+    workers = search.workers
     return Certification(
         target=search.ships_on(trial),
         budget=budget,
-        device=training_device(),  # the target may be another machine's
+        device=workers.device if workers.joined else training_device(),  # the target may be another machine's
+        score=score_on(workers) if workers.joined else None,
         within=min(search.study.latency_within, WITHIN),
         meter_of=lambda target, size, num_classes: _careful(meter_of, target, size, num_classes),
     )

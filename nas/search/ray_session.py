@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import signal
@@ -52,7 +53,7 @@ def own_ray(workers: Workers) -> Iterator[None]:
         ours = _connected(
             address="local",
             num_cpus=workers.concurrent * workers.threads,
-            num_gpus=workers.concurrent if workers.device == "cuda" else 0,
+            num_gpus=math.ceil(workers.concurrent / workers.per_gpu) if workers.device == "cuda" else 0,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             _temp_dir=str(folder),

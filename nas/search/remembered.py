@@ -44,6 +44,10 @@ class RememberedTiming:
         """See `Timing.left_out`."""
         return self._timing.left_out()
 
+    def halt(self) -> None:
+        """See `Halting.halt`."""
+        self._timing.halt()
+
     def _recalled(self, architecture: Architecture, within: float) -> Latency | None:
         latency = self._known.get(architecture.key)
         if latency is None or latency.flagged or _conditions(latency) not in self._here:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import space
@@ -31,6 +32,24 @@ class Workers:
     """As PyTorch calls it: cpu or cuda."""
     joined: bool = False
     """Whether on a cluster that was joined, which others may use too; else on a Ray of our own."""
+    per_gpu: int = 1
+    """Trainings that share a GPU, where there are GPUs."""
+    timed_beside: bool = False
+    """Whether candidates are timed while these train, on another device."""
+    leaves_core_of: str = ""
+    """The GPU on which candidates are timed on the same machine, where these train on others: a core is left to it."""
+    timing_node: bool = False
+    """Whether a node of the cluster does all the timing."""
+
+    @property
+    def gpu_share(self) -> float:
+        """Of a GPU, that each training has: as Ray counts them, to four digits, none too much."""
+        return math.floor(10_000 / self.per_gpu) / 10_000 if self.device == "cuda" else 0.0
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        sharing = f", {self.per_gpu} on each GPU" if self.device == "cuda" and self.per_gpu > 1 else ""
+        return f"{self.concurrent} at a time{sharing}, each with {threads}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +140,12 @@ def ahead_of(search: Search) -> int:
     """How many candidates that are still trained another one may begin before it knows the outcome of.
 
     One may begin before those just before it are over, one or some more than train at a time: a fast training need not
-    wait for a slow one. As many as when the run began, wherever it goes on.
+    wait for a slow one, nor any for the next candidate to be measured. A single training on the device that times would
+    gain nothing by that. As many as when the run began, wherever it goes on.
     """
     concurrent = search.workers.concurrent
-    ahead = search.run.hold_to_order(Order(ahead=concurrent + concurrent // 2 - 1)).ahead
+    more = max(concurrent // 2, int(search.workers.timed_beside))
+    ahead = search.run.hold_to_order(Order(ahead=concurrent + more - 1)).ahead
     if concurrent > ahead + 1:
         search.console.step(
             f"train   {ahead + 1} at a time, not {concurrent}: so that its candidates depend on its seed alone, a run "

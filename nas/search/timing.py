@@ -29,7 +29,14 @@ NO_VERDICT = (BusyError, LostError)
 """Why nothing can be timed now, whatever the precision."""
 
 
-class Timing(Measures, Protocol):
+class Halting(Measures, Protocol):
+    """What times architectures, and can be broken off."""
+
+    def halt(self) -> None:
+        """End what another thread measures, which gets a HaltedError, as it does from then on."""
+
+
+class Timing(Halting, Protocol):
     """What times architectures on one device, and knows its latency table."""
 
     def kept_table(self) -> LatencyTable | None:
@@ -69,11 +76,12 @@ class FastestTiming:
     """
 
     def __init__(
-        self, timings: Sequence[Measures], *, statistic: Statistic = "p50", left_out: Sequence[str] = ()
+        self, timings: Sequence[Halting], *, statistic: Statistic = "p50", left_out: Sequence[str] = ()
     ) -> None:
         self._timings = list(timings)
         self._statistic = statistic
         self._left_out = list(left_out)
+        self._halted = False
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         """As `Meter.measure`.
@@ -105,6 +113,12 @@ class FastestTiming:
         """See `Timing.left_out`."""
         return tuple(self._left_out)
 
+    def halt(self) -> None:
+        """See `Halting.halt`."""
+        self._halted = True
+        for timing in tuple(self._timings):
+            timing.halt()
+
     def _in_each(
         self, take: Callable[[Measures], list[Latency | UnmeasuredError]]
     ) -> list[list[Latency | UnmeasuredError]]:
@@ -114,7 +128,7 @@ class FastestTiming:
             try:
                 found.append(take(timing))
             except (TargetError, HaltedError) as error:
-                if isinstance(error.__cause__, NO_VERDICT) or self._timings == [timing]:
+                if self._halted or isinstance(error.__cause__, NO_VERDICT) or self._timings == [timing]:
                     raise
                 self._timings.remove(timing)
                 self._left_out.append(str(error))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nas.runs.trial import Trial
+from nas.search.ahead import Ahead
 from nas.search.job import Job
 from nas.search.proposals import Proposals
 from nas.search.search import Search
@@ -15,9 +16,15 @@ Stage = Callable[[], Jobs]
 """Jobs that depend on what was trained before."""
 
 
-def train(search: Search, stages: Sequence[Stage], ended: Callable[[], None] = lambda: None) -> None:
+def train(
+    search: Search,
+    stages: Sequence[Stage],
+    ended: Callable[[], None] = lambda: None,
+    halt: Callable[[], None] = lambda: None,
+) -> None:
     """Train the jobs of one stage after the other, all in the same processes: a new one takes seconds to load PyTorch.
-    `ended` is called whenever one has ended.
+    The next ones are looked for meanwhile. `ended` is called whenever one has ended, and `halt` when all is broken off,
+    to end what is measured (`nas.search.timing.Halting`).
 
     Raises: HaltedError when something but a candidate broke a training.
     """
@@ -27,15 +34,14 @@ def train(search: Search, stages: Sequence[Stage], ended: Callable[[], None] = l
         turns.end(job, epoch, error)
         ended()
 
-    run_jobs(
-        search,
-        Jobs(
-            next=turns.next,
-            epoch=lambda job, epoch, miou: turns.now.epoch(job, epoch, miou),
-            end=end,
-            waits=turns.waits,
-        ),
+    jobs = Jobs(
+        next=turns.next,
+        epoch=lambda job, epoch, miou: turns.now.epoch(job, epoch, miou),
+        end=end,
+        waits=turns.waits,
     )
+    with Ahead(jobs, search.workers.concurrent, halt) as found:
+        run_jobs(search, found)
 
 
 def candidates(search: Search, proposals: Proposals) -> Jobs:

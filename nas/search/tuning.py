@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import logging
 import os
 import time
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from nas.data import load
 from nas.host.cores import usable_cores
+from nas.host.room import hold_to_share
 from nas.runs.epochs import commit_epoch, go_on, held_form
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Phase, read_progress
@@ -75,7 +77,7 @@ def run_jobs(search: Search, jobs: Jobs) -> None:
             stop=Halt(feed),
             callbacks=[Beginning(feed)],
             num_samples=-1,
-            resources_per_trial={"cpu": search.workers.threads, "gpu": int(search.workers.device == "cuda")},
+            resources_per_trial={"cpu": search.workers.threads, "gpu": search.workers.gpu_share},
             max_concurrent_trials=search.workers.concurrent,
             storage_path=str(scratch),
             name="tune",
@@ -102,6 +104,8 @@ def configured(job: Job, run: RunFolder, workers: Workers) -> dict[str, Any]:
         "teacher": "" if job.teacher is None else str(run.trial_path(job.teacher).relative_to(root)),
         "device": workers.device,
         "threads": workers.threads,
+        "per_gpu": workers.per_gpu,
+        "leaves_core_of": workers.leaves_core_of,
     }
 
 
@@ -179,7 +183,8 @@ class Feed(Searcher):
         if self._began or self._waits_since is None or time.monotonic() < self._waits_since + WAIT_SECONDS:
             return
         self._began = True
-        gpu = " and a GPU" if self._workers.device == "cuda" else ""
+        whole = "a GPU" if self._workers.per_gpu == 1 else f"1/{self._workers.per_gpu} of a GPU"
+        gpu = f" and {whole}" if self._workers.device == "cuda" else ""
         count = self._workers.threads
         processors = f"{count} processor{'' if count == 1 else 's'}{gpu}"
         if self._workers.joined:
@@ -278,7 +283,8 @@ class TrialRunner(tune.Trainable):
         self._waiting: dict[str, Any] | None = config
 
     def _begin(self, config: dict[str, Any]) -> None:
-        from nas.latency.machine import lane
+        from nas.latency.machine import gpu, lane
+        from nas.latency.machine.device import leave_core_of
         from nas.training.trainer import Trainer
 
         run = RunFolder.open(Path(config["run"]))
@@ -293,6 +299,10 @@ class TrialRunner(tune.Trainable):
         self._job.enter_context(_last_words(self._folder / LAST_WORDS))
         dataset, device = load(study.data), config["device"]
         recipe = recipe_of(study, phase, variant, config["epochs"])
+        hold_to_share(device, config["per_gpu"])
+        if config["leaves_core_of"]:
+            leave_core_of(config["leaves_core_of"])
+        guard = functools.partial(lane.training_step, gpu.name_of(device))
         form = held_form(
             self._folder,
             architecture,
@@ -300,7 +310,7 @@ class TrialRunner(tune.Trainable):
             recipe,
             device=device,
             threads=config["threads"],
-            guard=lane.training_step,
+            guard=guard,
         )
 
         def trainer() -> Trainer:
@@ -315,7 +325,7 @@ class TrialRunner(tune.Trainable):
                 teacher=None if teacher is None else trained_network(run, teacher, dataset.num_classes),
                 rungs=[rung.epochs for rung in trial.rungs] if phase == "search" else (),
                 form=form,
-                guard=lane.training_step,
+                guard=guard,
             )
 
         self._trainer = go_on(trainer, self._folder)

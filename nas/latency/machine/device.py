@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 from nas.latency.target import Target
@@ -16,6 +19,40 @@ def pin(target: Target) -> None:
     """
     if not target.on_cuda:
         os.sched_setaffinity(0, _choose_cores(target.thread_count()))
+
+
+def core_of(device: str) -> int:
+    """The core that timings on a GPU (`cuda:N`) have beside it, of those that this process may use: while they last,
+    another one for each GPU.
+    """
+    ranked = _ranked_cores()
+    return ranked[int(device.partition(":")[2] or 0) % len(ranked)]
+
+
+@contextlib.contextmanager
+def on_core_of(device: str, gpus: int) -> Iterator[None]:
+    """Has this thread, which launches what a GPU computes, on the core that others leave it (`leave_core_of`), where
+    there are several GPUs and thus others beside it.
+    """
+    if gpus < 2:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core_of(device)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@functools.cache  # once: of what is left, one more would go
+def leave_core_of(device: str) -> None:
+    """Keep this thread, and those that it starts from now on, off the core of timings on that GPU, where there are
+    others.
+    """
+    cores = os.sched_getaffinity(0)
+    if len(cores) > 1:
+        os.sched_setaffinity(0, cores - {core_of(device)})
 
 
 def describe(target: Target) -> dict[str, str]:
@@ -37,6 +74,10 @@ def describe(target: Target) -> dict[str, str]:
 
 
 def _choose_cores(count: int) -> set[int]:
+    return set(_ranked_cores()[:count])
+
+
+def _ranked_cores() -> list[int]:
     by_physical: dict[str, list[int]] = {}
     for core in sorted(os.sched_getaffinity(0)):
         siblings = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
@@ -45,7 +86,7 @@ def _choose_cores(count: int) -> set[int]:
     # The first hardware thread of every physical core, then the second ones; from the last core backwards, since
     # interrupts gather on the first.
     ranked = [(rank, -core, core) for cores in by_physical.values() for rank, core in enumerate(cores)]
-    return {core for _, _, core in sorted(ranked)[:count]}
+    return [core for _, _, core in sorted(ranked)]
 
 
 def cpu_model() -> str:

@@ -78,6 +78,22 @@ def _first_answer(nvml: Any, handle: Any, questions: Sequence[str]) -> Any:
     return None
 
 
+def name_of(device: str) -> str:
+    """What a GPU of this machine is called in every process, whichever of them it sees; empty for the CPU."""
+    if device == "cpu":
+        return ""
+    import torch
+
+    return f"{torch.cuda.get_device_properties(device).uuid}"
+
+
+def count() -> int:
+    """How many GPUs this process sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def training_device() -> str:
     """`cuda` where torch can compute on a GPU, `cpu` where there is none, or CUDA_VISIBLE_DEVICES hides them all.
 

@@ -1,11 +1,20 @@
-"""An exclusive lane on one machine: no training step runs while anything is timed.
+"""An exclusive lane on one machine: no training step runs while anything is timed on what it computes on.
 
 Every training step is entered through `training_step()`, and so is what else computes for long (exporting a network to
-be timed, weighing channels); every timing through `alone()`. Processes need not know each other. Two files of the
-user's own folder under the temporary directory are locked with flock:
+be timed, weighing channels); every timing through `alone()`. Processes need not know each other. A timing on the CPU
+has the whole machine. One on a GPU has that GPU and a core, which those who train on other GPUs leave free: beside it
+are steps and timings on other GPUs, and no other steps, which may take all cores.
+
+Files of the user's own folder under the temporary directory are locked with flock. The first two belong to the machine,
+and the same two with its name to each GPU:
 
     turnstile   everybody passes it; whoever times keeps it shut, so that no new step starts and timing is not starved
     lane        held shared by steps and exclusively by a timing, which thus waits only for the steps under way
+    cores, gpus held shared by steps that may take all cores, and by timings on GPUs; whoever enters one of them holds
+                the other one for a moment, which thus is empty
+    door        who enters either passes it one after the other, so that neither is starved
+
+Whoever takes several takes the machine's, then those between the two kinds, then the GPU's: nobody waits in a circle.
 
 The kernel drops a lock when the process that holds it ends, however it ends: nothing is left to clean up. (A process
 that forks without exec while holding a lock shares it with its child; do not start workers inside a training step.)
@@ -34,21 +43,50 @@ _thread = threading.local()  # whether it is in the lane: a lock that the kernel
 
 
 @contextlib.contextmanager
-def training_step() -> Iterator[None]:
-    """Runs beside other steps, never beside a timing. Costs some ten microseconds when nothing is timed."""
+def training_step(gpu: str = "") -> Iterator[None]:
+    """Runs beside other steps, never beside a timing on the CPU, nor on the same GPU. `gpu`: which one alone it
+    computes on, by its name (`nas.latency.machine.gpu.name_of`), leaving a core free; without one it is beside no
+    timing at all. Costs some twenty microseconds when nothing is timed.
+    """
     folder = _folder()
     with _once(), contextlib.ExitStack() as lane:
-        with _locked(folder / "turnstile", fcntl.LOCK_EX):
-            lane.enter_context(_locked(folder / "lane", fcntl.LOCK_SH))
+        _enter_beside(lane, folder)
+        if gpu:
+            _enter_beside(lane, folder, gpu)
+        else:
+            _enter_either(lane, folder / "cores", folder / "gpus")
         yield
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Runs beside no training step and no other timing; waits for the steps under way to end."""
+def alone(gpu: str = "") -> Iterator[None]:
+    """Runs beside no training step and no other timing, or beside none but those on other GPUs; waits for the steps
+    under way to end.
+    """
     folder = _folder()
-    with _once(), _locked(folder / "turnstile", fcntl.LOCK_EX), _locked(folder / "lane", fcntl.LOCK_EX):
+    with _once(), contextlib.ExitStack() as lane:
+        if gpu:
+            _enter_beside(lane, folder)
+            _enter_either(lane, folder / "gpus", folder / "cores")
+        for name in ("turnstile", "lane"):
+            lane.enter_context(_locked(_of(folder, name, gpu), fcntl.LOCK_EX))
         yield
+
+
+def _enter_beside(lane: contextlib.ExitStack, folder: Path, gpu: str = "") -> None:
+    with _locked(_of(folder, "turnstile", gpu), fcntl.LOCK_EX):
+        lane.enter_context(_locked(_of(folder, "lane", gpu), fcntl.LOCK_SH))
+
+
+def _enter_either(lane: contextlib.ExitStack, one: Path, other: Path) -> None:
+    """Into `one`, beside others that are there, when nobody is in the `other`."""
+    with _locked(one.with_name("door"), fcntl.LOCK_EX), _locked(other, fcntl.LOCK_EX):
+        lane.enter_context(_locked(one, fcntl.LOCK_SH))
+
+
+def _of(folder: Path, name: str, gpu: str) -> Path:
+    """A file of the machine's, or of a GPU's."""
+    return folder / f"{name}-{gpu}" if gpu else folder / name
 
 
 @contextlib.contextmanager
@@ -120,13 +158,11 @@ def _session_of(process: int) -> int | None:
 
 
 def _locks() -> tuple[list[int], list[int]]:
-    """Other processes that hold one of the two locks, and those that wait for one, as the kernel tells
-    (proc_locks(5)).
-    """
+    """Other processes that hold one of the locks, and those that wait for one, as the kernel tells (proc_locks(5))."""
     files = set()
-    for name in ("turnstile", "lane"):
+    for each in _folder().iterdir():
         with contextlib.suppress(OSError):
-            found = (_folder() / name).stat()
+            found = each.stat()
             files.add(f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}")
     try:
         lines = Path("/proc/locks").read_text("utf-8").splitlines()

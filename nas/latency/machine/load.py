@@ -68,8 +68,10 @@ def snapshot(device: str = "cpu") -> Snapshot:
     )
 
 
-def disturbances(spans: Sequence[Span], threads: int) -> tuple[str, ...]:
-    """Reasons to distrust what was timed during `spans` by a process of `threads` busy threads."""
+def disturbances(spans: Sequence[Span], threads: int, *, neighbours: bool = True) -> tuple[str, ...]:
+    """Reasons to distrust what was timed during `spans` by a process of `threads` busy threads. `neighbours`: whether
+    what the other cores did is one: not for what a GPU computes.
+    """
 
     def passed(counter: str) -> float:
         return float(sum(getattr(after, counter) - getattr(before, counter) for before, after in spans))
@@ -85,7 +87,7 @@ def disturbances(spans: Sequence[Span], threads: int) -> tuple[str, ...]:
         ),
         (
             # where we are pinned to all of it, the line above has said so
-            (passed("machine_busy") - own) * (machine_cores > pinned_cores),
+            (passed("machine_busy") - own) * (neighbours and machine_cores > pinned_cores),
             wall * machine_cores,
             NEIGHBOUR_SHARE,
             "other processes used {share:.0%} of the machine",

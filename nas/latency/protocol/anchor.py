@@ -114,7 +114,7 @@ def take(controls: Controls) -> Anchor:
             medians.append(median)
             canaries.append(canary)
         alike = best_state(np.asarray(medians), np.asarray(canaries))
-        flagged = load.disturbances(spans, threads)
+        flagged = load.disturbances(spans, threads, neighbours=controls.device == "cpu")
         if alike.sum() < FEWEST_ALIKE:
             flagged += (f"only {alike.sum()} of {ANCHOR_BLOCKS} blocks were alike",)
         used = alike if alike.any() else np.ones_like(alike)
@@ -137,7 +137,8 @@ def take(controls: Controls) -> Anchor:
 def _disturbed_now(controls: Controls) -> bool:
     before = controls.watch.snapshot("cpu")
     _block(controls)
-    return bool(load.disturbances([(before, controls.watch.snapshot("cpu"))], controls.threads))
+    span = before, controls.watch.snapshot("cpu")
+    return bool(load.disturbances([span], controls.threads, neighbours=controls.device == "cpu"))
 
 
 def best_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -41,6 +41,8 @@ class Conditions:
     allows as many times more blocks and repetitions."""
     watch: Watch = THIS_MACHINE
     """The clock that says whose turn it is."""
+    neighbours: bool = True
+    """Whether what other cores do disturbs (`load.disturbances`)."""
 
     @property
     def blocks(self) -> int:
@@ -159,7 +161,8 @@ class _Series:
         taken = _pairs(used)
         far = _far_from_anchor(quiet_median(taken.reference), conditions.anchor)
         reason = far or (self.reason if short else "")
-        seen = load.disturbances([block.span for block in used], conditions.threads)
+        spans = [block.span for block in used]
+        seen = load.disturbances(spans, conditions.threads, neighbours=conditions.neighbours)
         return replace(
             taken,
             disturbances=(*seen, *filter(None, [reason])),

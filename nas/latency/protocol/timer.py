@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
-from nas.latency.machine import lane
+from nas.latency.machine import device, gpu, lane
 from nas.latency.machine.watch import Watch
 from nas.latency.protocol import PATIENCE_SECONDS
 from nas.latency.protocol.anchor import Anchor
@@ -39,7 +40,7 @@ class InterleavedTimer:
 
         Raises: UserError when an anchor cannot be kept.
         """
-        with lane.alone():
+        with self._alone():
             anchor = self._anchor or candidates[0].anchored(None)
             taken = self._take(candidates, anchor, within)
             if any(one.better for one in taken):
@@ -53,6 +54,13 @@ class InterleavedTimer:
             summarise(one, anchor, target=self._target, size=self._size, environment=self._environment) for one in taken
         ]
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """On a GPU with that GPU and a core, which those who train on others leave free."""
+        on = self._target.device
+        with lane.alone(gpu.name_of(on)), device.on_core_of(on, gpu.count() if self._target.on_cuda else 0):
+            yield
+
     def _take(self, candidates: Sequence[ReadyNetwork], anchor: Anchor, within: float) -> list[Pairs]:
         conditions = Conditions(
             anchor=anchor,
@@ -60,5 +68,6 @@ class InterleavedTimer:
             within=within,
             patience_seconds=self._patience_seconds,
             watch=self._watch,
+            neighbours=not self._target.on_cuda,
         )
         return measure(candidates, conditions)

@@ -113,6 +113,10 @@ class Connection:
             raise self._died(f"said {said!r} where an answer was expected, and was ended") from None
         return reply
 
+    def kill(self) -> None:
+        """End the process, whoever waits for its answer."""
+        self._process.kill()
+
     def stop(self) -> None:
         """Close its requests, on which it ends; end it when it does not."""
         with contextlib.suppress(BrokenPipeError):  # it is gone, and a request was still on its way

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pynvml
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from nas.latency import parse_target
-from nas.latency.machine import gpu
+from nas.latency.machine import device, gpu
 from nas.latency.machine.gpu import UNSEEN, GpuState, processor_seconds, read, slowdowns
 from nas.latency.runtimes import tensorrt
 from space.errors import TargetError
@@ -160,3 +162,38 @@ def test_tensorrt_says_its_version_itself(
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     assert missing is not None
     assert said in missing
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_who_times_on_a_gpu_has_a_core_that_those_who_train_on_others_leave() -> None:
+    """In threads of their own, whose affinity this is."""
+
+    def all_cores() -> set[int]:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        return os.sched_getaffinity(0)
+
+    def timing() -> None:
+        cores = all_cores()
+        with device.on_core_of("cuda:1", gpus=2):
+            inside = os.sched_getaffinity(0)
+        assert os.sched_getaffinity(0) == cores
+        assert inside == {device.core_of("cuda:1")}
+        assert inside != {device.core_of("cuda:0")}, "each GPU has one of its own"
+
+    def training() -> None:
+        cores, of_timings = all_cores(), device.core_of("cuda:1")
+        for _ in range(3):  # one training after the other in the same process
+            device.leave_core_of("cuda:1")
+        assert os.sched_getaffinity(0) == cores - {of_timings}
+
+    device.leave_core_of.cache_clear()
+    with ThreadPoolExecutor(1) as timer, ThreadPoolExecutor(1) as trainer:
+        timer.submit(timing).result()
+        trainer.submit(training).result()
+    device.leave_core_of.cache_clear()
+
+
+def test_a_machine_with_one_gpu_keeps_all_its_cores_for_it() -> None:
+    before = os.sched_getaffinity(0)
+    with device.on_core_of("cuda:0", gpus=1):
+        assert os.sched_getaffinity(0) == before

@@ -150,6 +150,72 @@ def test_threads_of_one_process_exclude_each_other() -> None:
     assert entered.is_set()
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "beside"),
+    [
+        # a timing on a GPU has that GPU and a core
+        (("alone", "A"), ("alone", "B"), True),
+        (("alone", "A"), ("training_step", "B"), True),
+        (("alone", "A"), ("alone", "A"), False),
+        (("alone", "A"), ("training_step", "A"), False),
+        (("alone", "A"), ("training_step", ""), False),  # that may take all cores
+        # one on the CPU has the whole machine
+        (("alone", ""), ("alone", "A"), False),
+        (("alone", ""), ("training_step", "A"), False),
+        (("alone", ""), ("training_step", ""), False),
+        # steps run beside each other, wherever
+        (("training_step", "A"), ("training_step", "A"), True),
+        (("training_step", "A"), ("training_step", "B"), True),
+        (("training_step", ""), ("training_step", "A"), True),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_has_a_gpu_waits_for_nobody_on_another_one(
+    one: tuple[str, str], other: tuple[str, str], beside: bool, turned: bool
+) -> None:
+    first, second = (other, one) if turned else (one, other)
+    entered = threading.Event()
+
+    def enter() -> None:
+        with getattr(lane, second[0])(second[1]):
+            entered.set()
+
+    waiting = threading.Thread(target=enter)
+    with getattr(lane, first[0])(first[1]):
+        waiting.start()
+        assert entered.wait(30 if beside else 0.05) == beside
+    waiting.join(timeout=30)
+    assert entered.is_set()
+
+
+def test_steps_on_a_gpu_and_timings_on_others_do_not_keep_each_other_out_for_ever() -> None:
+    """Threads that enter whatever there is, each many times, all get through."""
+    ways = [(kind, gpu) for kind in ("alone", "training_step") for gpu in ("", "A", "B")]
+    inside: list[tuple[str, str]] = []
+    wrong: list[tuple[tuple[str, str], ...]] = []
+
+    def apart(first: tuple[str, str], second: tuple[str, str]) -> bool:
+        if first[0] == second[0] == "training_step":
+            return False
+        return "" in (first[1], second[1]) or first[1] == second[1]
+
+    def visit(way: tuple[str, str]) -> None:
+        for _ in range(40):
+            with getattr(lane, way[0])(way[1]):
+                inside.append(way)
+                wrong.extend((way, each) for each in tuple(inside) if each is not way and apart(way, each))
+                time.sleep(0.0005)
+                inside.remove(way)
+
+    visitors = [threading.Thread(target=visit, args=(way,), daemon=True) for way in ways]
+    for each in visitors:
+        each.start()
+    for each in visitors:
+        each.join(timeout=60)
+    assert not any(each.is_alive() for each in visitors)
+    assert not wrong
+
+
 def test_a_forked_child_does_not_keep_the_lane() -> None:
     reader, writer = os.pipe()
     with lane.alone():

@@ -26,7 +26,7 @@ from nas.latency.machine import device_key, lane
 from nas.latency.machine.device import pin
 from nas.latency.protocol import anchor
 from space import Architecture
-from space.errors import TargetError, UserError
+from space.errors import HaltedError, TargetError, UserError
 
 SIZE = (64, 96)
 QUICK = 0.12  # of a latency: half of the interval that is asked for
@@ -338,3 +338,17 @@ def test_precisions_of_a_graph_are_timed_beside_one_reference(
     assert [latency.environment["precision"] for latency in found] == ["fp32", "int8"]
     kept = list(device_key.folder("anchors").glob("onnxruntime-*.yaml"))
     assert [file.name.split("-")[1] for file in kept] == ["fp32"]
+
+
+@pytest.mark.slow
+def test_what_another_thread_measures_is_ended_and_nothing_more_is_measured() -> None:
+    with Meter(parse_target("torch@cpu:1"), (512, 1024), 4) as busy, ThreadPoolExecutor(1) as other:
+        measuring = other.submit(busy.measure, space.load("erfnet"), within=1e-6)
+        with contextlib.suppress(TimeoutError):
+            measuring.result(timeout=2)  # it takes longer than that
+        assert not measuring.done()
+        busy.halt()
+        with pytest.raises(HaltedError, match="was ended with the rest"):
+            measuring.result(timeout=60)
+        with pytest.raises(HaltedError):
+            busy.measure(space.load("ndnet45-fcn32"))

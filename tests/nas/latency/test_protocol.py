@@ -250,7 +250,7 @@ def test_who_is_patient_repeats_until_nothing_disturbs(
 ) -> None:
     """The machine is busy for four rounds."""
     told = iter([("other processes",)] * 4 + [()] * 2)
-    monkeypatch.setattr(load, "disturbances", lambda spans, threads: next(told))
+    monkeypatch.setattr(load, "disturbances", lambda spans, threads, neighbours: next(told))
     patient = replace(conditions(), patience_seconds=patience_seconds)
     taken = interleaving.measure([taking(2.0)], patient)[0]
     assert bool(taken.flagged) == (rounds < 5)
@@ -318,6 +318,8 @@ def test_what_others_do_is_told_from_what_we_do() -> None:
     assert "30% of the cores timed on" in load.disturbances([(before, shared)], threads=1)[0]
     beside = replace(quiet, machine_busy=3.0)
     assert "of the machine" in load.disturbances([(before, beside)], threads=1)[0]
+    assert load.disturbances([(before, beside)], threads=1, neighbours=False) == (), "a GPU has one core beside it"
+    assert load.disturbances([(before, shared)], threads=1, neighbours=False), "which is its own"
     kept_waiting = replace(quiet, waiting=0.2)
     assert "waited for a core 20%" in load.disturbances([(before, kept_waiting)], threads=1)[0]
     assert load.disturbances([(before, quiet)] * 5 + [(before, shared)], threads=1) == ()  # 5 % of it all
@@ -376,9 +378,9 @@ def test_an_anchor_from_a_disturbed_machine_is_replaced_on_a_quiet_one(
     monkeypatch.setattr(anchor, "FEWEST_ALIKE", 0)
     marked = replace(ANCHOR, milliseconds=9e9, flagged=("busy",))
     anchor.write(anchor.path_of(KEY), marked)
-    monkeypatch.setattr(load, "disturbances", lambda *_: ("busy",))  # whether it is quiet here is not ours to decide
+    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ("busy",))  # whether it is quiet is not ours to say
     assert anchor.obtain(controls()) == marked
-    monkeypatch.setattr(load, "disturbances", lambda *_: ())
+    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ())
     fresh = anchor.obtain(controls())
     assert fresh.milliseconds < 9e9
     assert fresh.flagged == ()

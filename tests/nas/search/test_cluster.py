@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import pytest
 import torch
 
 import nas
+from nas.latency import parse_target
+from nas.latency.record import Latency
 from nas.search.cluster import Resources, question_for_nodes, workers_of
+from nas.search.cluster_timing import ClusterTiming
 from nas.search.search import Workers
-from space.errors import UserError
+from space.errors import HaltedError, UserError
 
 # Invented resources on this machine: a head that trains nothing, two nodes with GPUs, one that times. That one keeps
 # what it knows in a folder of its own, as on another machine; a table is made there first, of invented ratios.
@@ -118,6 +123,77 @@ cluster.shutdown()
 print(json.dumps(found))
 """
 
+# Two GPUs, invented too, which trainings share.
+SHARED = """
+import json
+from dataclasses import replace
+from nas.search.cluster import probe_on_cluster, resources_of_nodes, workers_of
+from nas.search.configured_ray import ray
+from nas.search.ray_session import joined_ray
+from nas.study import built_in_study
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+cluster.add_node(num_cpus=4, num_gpus=2)
+cluster.wait_for_nodes()
+found = {}
+with joined_ray(cluster.address):
+    small = built_in_study("10ms")
+    small = replace(small, data=replace(small.data, size=(48, 64)), search=replace(small.search, seeds=("erfnet",)),
+                    recipe=replace(small.recipe, crop=None, batch_size=2))
+    probed = probe_on_cluster(small, 3, "cpu")
+    found["probed"] = [probed.count, probed.words]
+    shared = workers_of(resources_of_nodes(), 0, 2)
+
+    class Training:
+        def gpus(self):
+            return ray.get_gpu_ids()
+
+    options = {"num_cpus": shared.threads, "num_gpus": shared.gpu_share}
+    trainings = [ray.remote(**options)(Training).remote() for _ in range(shared.concurrent + 1)]
+    asked_for = [each.gpus.remote() for each in trainings]
+    ray.wait(asked_for, num_returns=shared.concurrent, timeout=200)
+    begun, waits = ray.wait(asked_for, num_returns=len(asked_for), timeout=1)
+    found["GPUs of trainings"] = sorted(ray.get(begun))
+    found["trainings that wait"] = len(waits)
+cluster.shutdown()
+print(json.dumps(found))
+"""
+
+# Two nodes that time, one after the other, each killed while it is asked; a third one never comes.
+LOST = """
+import functools, json
+import space
+from nas.latency import parse_target
+from nas.search import cluster_timing
+from nas.search.cluster_timing import timing_of_cluster
+from nas.search.ray_session import joined_ray
+from ray.cluster_utils import Cluster
+from space.scale import scale_width
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+first = cluster.add_node(num_cpus=0, resources={"timing": 1})
+cluster.wait_for_nodes()
+found, network = {}, scale_width(space.load("ndnet45-fcn32"), 0.25)
+cluster_timing.WAIT_SECONDS, cluster_timing.LOST_SECONDS = 5.0, 3.0
+with joined_ray(cluster.address):
+    timing_of = functools.partial(timing_of_cluster(), patience_seconds=0)
+    with timing_of((parse_target("null@cpu:1"),), (48, 64), 3) as timing:
+        before = timing.measure(network)
+        cluster.remove_node(first, allow_graceful=False)
+        second = cluster.add_node(num_cpus=0, resources={"timing": 1})
+        after = timing.measure(network)
+        found["nodes"] = [each.environment["node"] for each in (before, after)]
+        found["milliseconds"] = [each.p50_milliseconds for each in (before, after)]
+        cluster.remove_node(second, allow_graceful=False)
+        try:
+            timing.measure(network)
+        except OSError as error:
+            found["lost"] = str(error)
+cluster.shutdown()
+print(json.dumps(found))
+"""
+
 
 @pytest.mark.parametrize(
     ("nodes", "wanted", "expected"),
@@ -139,6 +215,20 @@ def test_device_trainings_and_threads_come_from_the_nodes(
     nodes: list[Resources], wanted: int, expected: Workers
 ) -> None:
     assert workers_of(nodes, wanted) == expected
+
+
+def test_trainings_share_gpus_where_they_are_asked_to() -> None:
+    node: Resources = {"CPU": 16, "GPU": 2}
+    expected = Workers(concurrent=4, threads=4, device="cuda", per_gpu=2)
+    assert workers_of([node], 0, 2) == expected
+    assert str(expected) == "4 at a time, 2 on each GPU, each with 4 threads"
+    assert workers_of([{"CPU": 3, "GPU": 2}], 0, 2) == Workers(concurrent=3, threads=1, device="cuda", per_gpu=2)
+    assert workers_of([node], 2, 4).per_gpu == 1, "no GPU is shared while another one has nothing to do"
+    assert workers_of([node], 3, 4).per_gpu == 2
+    assert workers_of([{"CPU": 16}], 0, 2) == Workers(concurrent=16, threads=1, device="cpu"), "no GPU, no sharing"
+    for count in (1, 2, 3, 7, 32):
+        share = replace(expected, per_gpu=count).gpu_share
+        assert count * share <= 1 < (count + 1) * share, "as many as that fit onto one, and no more"
 
 
 @pytest.mark.parametrize("nodes", [[], [{}], [{"CPU": 0}, {"timing": 1}], [{"CPU": 0, "GPU": 4}, {"CPU": 4}]])
@@ -191,9 +281,49 @@ def test_a_latency_table_is_the_one_that_the_timing_node_keeps(found: dict[str, 
 
 @pytest.mark.slow
 def test_a_cluster_of_invented_gpus(found: dict[str, Any]) -> None:
-    assert found["workers"] == {"concurrent": 2, "threads": 2, "device": "cuda"}
+    workers = found["workers"]
+    assert (workers["concurrent"], workers["threads"], workers["device"], workers["per_gpu"]) == (2, 2, "cuda", 1)
     assert found["ready"] is None
     assert found["drawn there"] is None
     if not torch.cuda.is_available():
         assert "has GPUs for Ray, but PyTorch sees none there" in found["no GPU"]
     assert "does not see the data, such as /nowhere/at/all.png" in found["no data"]
+
+
+@pytest.mark.slow
+def test_trainings_share_invented_gpus_after_a_probe_on_one_of_them() -> None:
+    done = subprocess.run([sys.executable, "-c", SHARED], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shared: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert shared["GPUs of trainings"] == [[0], [0], [1], [1]], "two on each"
+    assert shared["trainings that wait"] == 1, "a fifth has no room"
+    count, words = shared["probed"]
+    assert count in (1, 2, 4)
+    assert "GB alone" in words
+
+
+@pytest.mark.slow
+def test_a_timing_node_that_dies_is_replaced_and_where_none_comes_it_is_said() -> None:
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lost: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    one, other = lost["nodes"]
+    assert one != other
+    assert lost["milliseconds"][0] == lost["milliseconds"][1], "the same kind of device, and an invented one"
+    assert "the cluster's node that times is lost; another one with `timing` takes its place" in done.stderr
+    assert "waiting for the cluster's node that times: none has the resource `timing`, see `ray status`" in done.stderr
+    assert lost["lost"].startswith("the cluster's node that times is lost: ")
+    assert lost["lost"].endswith("; look at `ray status`")
+
+
+def test_latencies_of_another_kind_of_device_are_refused(invented: Callable[[float], Latency]) -> None:
+    timing = ClusterTiming((parse_target("null@cpu:1"),), (48, 64), 3)
+
+    def on(**environment: str) -> Latency:
+        return replace(invented(1.0), environment={"cpu": "an old one", "host": "a", **environment})
+
+    timing.alike(on())
+    timing.alike(on(host="b", node="1"))
+    with pytest.raises(HaltedError, match="cpu an old one before, a new one now") as refused:
+        timing.alike(on(cpu="a new one"))
+    assert "\n" not in str(refused.value)

@@ -18,8 +18,11 @@ from nas.runs.folder import RunFolder
 from nas.runs.steps import rungs_for, steps_of
 from nas.runs.table import hold_to_table
 from nas.runs.trial import Epoch, Trial, append_epoch
+from nas.search.ahead import Ahead
+from nas.search.job import Job
 from nas.search.proposals import Proposals
 from nas.search.search import Search
+from nas.search.training import candidates
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
 from space import Architecture
@@ -103,10 +106,10 @@ class Pretended:
                 trial = source.next()
                 ended = trial is None
                 training += [] if trial is None else [trial]
-            elif self._advance(source, chosen := self._draw.choice(training)):
+            elif self._advance(chosen := self._draw.choice(training), lambda trial: source.finished(trial, failed="")):
                 training.remove(chosen)
 
-    def _advance(self, source: Proposals, trial: Trial) -> bool:
+    def _advance(self, trial: Trial, finished: Callable[[Trial], None]) -> bool:
         """One epoch more; whether it was the last."""
         run = self._search.run
         epoch = len(run.progress(trial, "search").history) + 1
@@ -121,8 +124,30 @@ class Pretended:
         if epoch >= last:
             if self._draw.random() < self._dies:
                 raise InterruptedHereError
-            source.finished(trial, failed="")
+            finished(trial)
         return epoch >= last
+
+
+class FoundAhead(Pretended):
+    """One whose candidates a thread finds and measures while others train, as a search has it."""
+
+    def _once(self) -> None:
+        source = Proposals(self._search, self._meter, None)
+        training: list[Trial] = []
+        ended = False
+        with Ahead(candidates(self._search, source), 2, lambda: None) as jobs:
+            while training or not ended:
+                if self._draw.random() < self._dies:
+                    raise InterruptedHereError
+                if not ended and len(training) < 2 and not jobs.waits():
+                    job = jobs.next()
+                    ended = job is None
+                    training += [] if job is None else [job.trial]
+                elif self._advance(
+                    chosen := self._draw.choice(training),
+                    lambda trial: jobs.end(Job(trial=trial, phase="search"), EPOCHS, ""),
+                ):
+                    training.remove(chosen)
 
 
 @pytest.mark.parametrize("order", [1, *(pytest.param(order, marks=pytest.mark.slow) for order in (0, 2, 3))])
@@ -153,6 +178,22 @@ def test_interrupted_runs_propose_what_another_one_does_and_have_the_same_go_on(
         assert trial.latency is not None
         assert not trial.latency.flagged
         assert bool(run.progress(trial, "search").history) == trial.feasible
+
+
+@pytest.mark.slow
+def test_candidates_that_are_measured_ahead_are_the_same_whatever_is_killed_when(
+    invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
+) -> None:
+    """When the thread gets its time is chance, and so is what is measured and not begun at a kill."""
+
+    def candidates_of(kind: type[Pretended], name: str, seed: int, lives: float) -> list[tuple[object, ...]]:
+        run = RunFolder.create(tmp_path / name, STUDY)
+        return kind(search_of(run), SlowFpl(invented, run), seed, lives).to_its_end()
+
+    whole = candidates_of(Pretended, "whole", 0, 1e9)
+    assert candidates_of(FoundAhead, "ahead", 1, 1e9) == whole
+    for seed in (2, 3):
+        assert candidates_of(FoundAhead, f"killed {seed}", seed, 12.0) == whole
 
 
 class Arithmetic:

@@ -44,8 +44,8 @@ def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
 
 
-def searched(folder: Path, kind: str) -> subprocess.CompletedProcess[str]:
-    (folder / "study.yaml").write_text(STUDY)
+def searched(folder: Path, kind: str, study: str = STUDY) -> subprocess.CompletedProcess[str]:
+    (folder / "study.yaml").write_text(study)
     return python(SEARCH, kind, folder / "study.yaml", "--out", folder / "run")
 
 
@@ -70,3 +70,24 @@ def test_everything_is_timed_on_the_node_that_carries_the_resource(tmp_path: Pat
     timed.append(read_certificate(run.winner).latency)
     assert len(timed) > 13
     assert {latency.environment["node"] for latency in timed} == {node}
+
+
+@pytest.mark.slow
+def test_the_next_candidate_is_measured_while_the_only_training_goes_on(tmp_path: Path) -> None:
+    done = searched(tmp_path, "timing", STUDY.replace("finish_epochs: 1", "finish_epochs: 1, concurrent: 1"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train   1 at a time, each with 2 threads" in done.stdout
+    measured, trained = (done.stdout.index(words) for words in ("time    random 1 ", "train   ndnet45-fcn32 x"))
+    assert measured < trained
+    assert "ahead: 1" in (tmp_path / "run" / "order.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_pruned_is_weighed_where_trainings_run(tmp_path: Path) -> None:
+    study = STUDY.replace("random_trials: 1", "random_trials: 0, company: [erfnet], pruned: 1")
+    done = searched(tmp_path, "timing", study)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "prune   erfnet" in done.stdout
+    run = RunFolder.open(tmp_path / "run")
+    (cut,) = [trial for trial in run.trials() if trial.origin == "pruned"]
+    assert run.is_done(cut, "finish")

@@ -42,6 +42,9 @@ class Machine:
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         return [self.measure(architecture) for architecture in architectures]
 
+    def halt(self) -> None:
+        raise AssertionError("nothing is measured by another thread")
+
 
 @pytest.fixture
 def timing(invented: Callable[[float], Latency]) -> FastestTiming:

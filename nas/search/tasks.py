@@ -1,0 +1,133 @@
+"""What a search computes between trainings, as tasks on the cluster that it has joined: the machine that searches may
+have no GPU, and not the runtime of the target.
+
+Pruning weighs channels and renews statistics, and finished networks are scored, where trainings run: with as many
+processors and as much of a GPU as one of them has. INT8 is calibrated and scored on the node that times, by the runtime
+that is timed. Without a cluster all of it is done here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from nas.data import Dataset
+from nas.latency.machine import gpu, lane
+from nas.latency.target import Target
+from nas.latency.worker.replies import WorkerError, accept, refusal
+from nas.prune.plan import PruningPlan
+from nas.prune.recovery import Recover, recover
+from nas.prune.tuning import FineTuning
+from nas.prune.weighing import Weigh, Weighed, weighed
+from nas.quantization.shipping import deployed_on
+from nas.runs.certificate import Deployed
+from nas.search.cluster_timing import RESOURCE
+from nas.search.configured_ray import ray
+from nas.search.search import Workers
+from nas.terminal import Progress
+from nas.training.evaluation import evaluate
+from nas.training.scores import Scores
+from pruning.damage import Damage
+from pruning.importance import ChannelScores
+from pruning.surgery import Cutter
+from space.errors import UserError
+from space.network import Network
+
+MOST_RETRIES = 2  # when a node is lost
+
+T = TypeVar("T")
+Options = dict[str, Any]
+
+
+def on_node(options: Options, work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` gives on a node of the cluster that has what the `options` of Ray ask for.
+
+    Raises: what `work` raises, where that is a UserError or an OSError; OSError when the task is lost.
+    """
+    task: Any = ray.remote(**options, max_retries=MOST_RETRIES, max_calls=1)(_answered)
+    try:
+        answer, refused = ray.get(task.remote(work, arguments))
+    except ray.exceptions.RayError as error:
+        words = " ".join(str(error).split())[-200:]
+        raise OSError(f"{work.__name__.strip('_')} on a node of the cluster broke: {words}") from None
+    accept(refused)
+    found: T = answer
+    return found
+
+
+def options_of(workers: Workers) -> Options:
+    """What a training has."""
+    return {"num_cpus": workers.threads, "num_gpus": workers.gpu_share}
+
+
+def weigh_on(workers: Workers) -> Weigh:
+    """`nas.prune.weighing.weighed`, where trainings run."""
+
+    def weigh(network: Network, plan: PruningPlan, tuning: FineTuning | None, progress: Progress) -> Weighed:
+        scores, damage = on_node(options_of(workers), _weighed, network, plan, tuning, workers.device)
+        return Weighed(cutter=Cutter(network.architecture, network.num_classes), scores=scores, damage=damage)
+
+    return weigh
+
+
+def recover_on(workers: Workers) -> Recover:
+    """`nas.prune.recovery.recover`, where trainings run."""
+
+    def recovers(
+        network: Network,
+        teacher: Network,
+        epochs: int,
+        tuning: FineTuning,
+        said: Callable[[str], None],
+        progress: Progress,
+    ) -> None:
+        state, words = on_node(options_of(workers), _recovered, network, teacher, epochs, tuning, workers.device)
+        for line in words:
+            said(line)
+        network.load_state_dict(state)
+
+    return recovers
+
+
+def score_on(workers: Workers) -> Callable[[nn.Module, Dataset], Scores]:
+    """`nas.training.evaluation.evaluate` of the validation images, where trainings run."""
+    return lambda network, dataset: on_node(options_of(workers), _scored, network, dataset, workers.device)
+
+
+def deployed_on_timing_node(target: Target, network: Network, dataset: Dataset) -> Deployed | None:
+    """`nas.quantization.shipping.deployed_on`, on the node that times."""
+    return on_node({"num_cpus": 0, "resources": {RESOURCE: 1}}, deployed_on, target, network, dataset)
+
+
+def _answered(work: Callable[..., T], arguments: tuple[Any, ...]) -> tuple[T | None, dict[str, Any]]:
+    """What went wrong travels as text: Ray would wrap it in a traceback."""
+    try:
+        return work(*arguments), {}
+    except (UserError, OSError, WorkerError) as error:
+        return None, refusal(error)
+
+
+def _weighed(
+    network: Network, plan: PruningPlan, tuning: FineTuning | None, device: str
+) -> tuple[ChannelScores, Damage]:
+    there = None if tuning is None else replace(tuning, device=device)
+    found = weighed(network.to(device), plan, there, Progress(silent=True))
+    return found.scores, found.damage
+
+
+def _recovered(
+    network: Network, teacher: Network, epochs: int, tuning: FineTuning, device: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    words: list[str] = []
+    there = replace(tuning, device=device)
+    recover(network.to(device), teacher.to(device), epochs, there, words.append, Progress(silent=True))
+    return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, words
+
+
+def _scored(network: nn.Module, dataset: Dataset, device: str) -> Scores:
+    guard = functools.partial(lane.training_step, gpu.name_of(device))
+    return evaluate(network, dataset, device=device, guard=guard)

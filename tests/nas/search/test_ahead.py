@@ -1,0 +1,138 @@
+"""The next jobs are found while others are under way; what finds them is used by one thread, in its order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nas.search.ahead import Ahead
+from nas.search.tuning import Jobs
+from space.errors import BudgetError
+
+SECONDS = 30.0  # after which something hangs
+
+
+class Finder:
+    """Gives so many jobs, each when it is let, and notes who asks it what."""
+
+    def __init__(self, count: int, ahead: int = 9) -> None:
+        self._left = list(range(count))
+        self._ahead = ahead  # how many may be given whose end is not known
+        self._open = 0
+        self.may_find = threading.Semaphore(0)
+        self.found = threading.Semaphore(0)
+        self.told: list[Any] = []
+        self.threads: set[int] = set()
+
+    def jobs(self) -> Jobs:
+        return Jobs(next=self.next, epoch=lambda *_: None, end=self.end, waits=self.waits)
+
+    def waits(self) -> bool:
+        self.threads.add(threading.get_ident())
+        return bool(self._left) and self._open >= self._ahead
+
+    def next(self) -> Any:
+        assert self.may_find.acquire(timeout=SECONDS)
+        self._open += bool(self._left)
+        job = self._left.pop(0) if self._left else None
+        self.found.release()
+        return job
+
+    def end(self, job: Any, epoch: int, error: str) -> None:
+        self.threads.add(threading.get_ident())
+        self._open -= 1
+        self.told.append(job)
+
+
+def patiently(holds: Callable[[], bool]) -> None:
+    waiting = threading.Event()
+    for _ in range(int(SECONDS * 100)):
+        if holds():
+            return
+        waiting.wait(0.01)
+    raise AssertionError("it does not become so")
+
+
+def test_the_next_job_is_found_while_one_is_under_way() -> None:
+    finder = Finder(2)
+    with Ahead(finder.jobs(), 1, lambda: None) as jobs:
+        finder.may_find.release()
+        assert not jobs.waits(), "with nothing under way it is waited for"
+        assert jobs.next() == 0  # type: ignore[comparison-overlap]
+        assert jobs.waits(), "whoever asks meanwhile is not kept"
+        assert jobs.next() is None
+        finder.may_find.release(2)
+        patiently(lambda: not jobs.waits())
+        assert jobs.next() == 1  # type: ignore[comparison-overlap]
+        jobs.end(0, 1, "")  # type: ignore[arg-type]
+        jobs.end(1, 1, "")  # type: ignore[arg-type]
+        assert not jobs.waits()
+        assert jobs.next() is None
+    assert finder.told == [0, 1], "all ends are told of when it is left"
+    assert len(finder.threads) == 1
+    assert threading.get_ident() not in finder.threads
+
+
+def test_no_more_are_found_than_asked_for() -> None:
+    finder = Finder(5)
+    finder.may_find.release(9)
+    with Ahead(finder.jobs(), 2, lambda: None) as jobs:
+        for _ in range(2):
+            assert finder.found.acquire(timeout=SECONDS)
+        assert not finder.found.acquire(timeout=0.1)
+        jobs.next()
+        assert finder.found.acquire(timeout=SECONDS)
+
+
+def test_what_depends_on_an_end_is_found_when_that_is_told() -> None:
+    finder = Finder(2, ahead=1)
+    finder.may_find.release(9)
+    with Ahead(finder.jobs(), 4, lambda: None) as jobs:
+        assert not jobs.waits()
+        jobs.next()
+        assert jobs.waits()
+        jobs.end(0, 1, "")  # type: ignore[arg-type]
+        assert not jobs.waits()
+        assert jobs.next() == 1  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize("where", ["next", "end", "waits"])
+def test_what_breaks_there_is_raised_here(where: str) -> None:
+    def breaks(*_: object) -> Any:
+        raise BudgetError("too small")
+
+    finder = Finder(3)
+    finder.may_find.release(9)
+    words: dict[str, Any] = {**vars(finder.jobs()), where: breaks}
+
+    def one_job() -> None:
+        with Ahead(Jobs(**words), 1, lambda: None) as jobs:
+            jobs.waits()
+            jobs.next()
+            jobs.end(0, 1, "")  # type: ignore[arg-type]
+
+    with pytest.raises(BudgetError, match="too small"):
+        one_job()
+
+
+def test_what_is_measured_is_ended_when_all_is_broken_off() -> None:
+    halted, began = threading.Event(), threading.Event()
+
+    def measures() -> None:
+        began.set()
+        assert halted.wait(SECONDS)
+
+    jobs = Jobs(next=measures, epoch=print, end=print)  # type: ignore[arg-type]
+
+    def interrupted() -> None:
+        with Ahead(jobs, 1, halted.set):
+            assert began.wait(SECONDS)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert halted.is_set()
+    assert not any(thread.name == "ahead" for thread in threading.enumerate())
