@@ -34,6 +34,7 @@ SIZE = (180, 240)
 CLASSES = 11
 DEFAULT_WITHIN = 0.06  # of each latency
 TIE = 0.03
+PATIENCE_SECONDS = 1.0  # for each network on a busy machine: what is chosen then is not kept for long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +165,7 @@ def judge(milliseconds: Mapping[str, float]) -> DefaultTarget:
 
 def _geometric_mean(target: Target) -> Speed:
     networks = [space.load(name) for name in NETWORKS]
-    with Meter(target, SIZE, CLASSES) as meter:
+    with Meter(target, SIZE, CLASSES, patience_seconds=PATIENCE_SECONDS) as meter:
         latencies = meter.measure_together(networks, within=DEFAULT_WITHIN)
     intervals = [latency.interval() for latency in latencies]
     return Speed(

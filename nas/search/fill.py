@@ -1,16 +1,16 @@
 """The width at which the measured latency of a network fills the budget: one factor on every width, then single parts.
 
-Latency rises in steps: where channels are padded, 16 cost what 9 do, and 20 what 32 do. Where one factor ends below the
-budget, since the next step of all layers together is above it, stages and decoders are changed one by one.
+Latency rises in steps: where channels are padded, 16 cost what 9 do, and 20 what 32 do. Where the factor that is
+estimated to fit ends below the budget, since the next step of all layers together is above it, stages and decoders are
+changed one by one until the estimate fills it. To measure costs seconds, to estimate nothing, so:
 
-1. *The factor.* An estimate says which one to try, a quick measurement whether it fits. Measurements correct estimates
-   for the factors around and between. The next one lies between what was measured inside and outside, and near the
-   last one: an estimate that knows little of a kind of network may say that sixteen times its width fits.
-2. *Single parts.* Rounds of networks with wider and narrower parts: one that should fill what is left of the budget,
-   others that are estimated to fill less or more of it. Those of a round take turns, so that they compare.
-3. *Confirmation.* Quick measurements are of few blocks and err by a few per cent, all of a round alike. So the best is
-   measured as surely as the study asks. What that says of the error holds for the others too, and decides which is
-   confirmed next.
+1. *Nearly there.* Quick measurements, of few blocks, correct the estimate of this network until one is near the budget.
+   The next factor lies between what was measured inside and outside, and near the last one: an estimate that knows
+   little of a kind of network may say that sixteen times its width fits.
+2. *Confirmed.* What is estimated to fill the budget after that is measured as surely as the study asks. Where it does
+   not, what it says corrects the estimate for the next, a few times.
+
+How full is full enough depends on how surely a latency is known: nothing is gained by what no measurement tells.
 """
 
 from __future__ import annotations
@@ -30,24 +30,21 @@ from space.errors import UnmeasuredError
 from space.scale import NARROWEST, bisected, notches, parts, scale_width, with_part
 
 WIDEST = 16.0
-NEARLY_FULL = 0.92  # of the budget: enough for a factor; parts are changed after it
-FULL_ENOUGH = 0.95
 SAFE = 0.97  # of the budget: of twelve winners one took 3 % more when it was measured again, two 2 %, nine at most 1 %
-WANTED = (FULL_ENOUGH + SAFE) / 2
-MOST_MEASUREMENTS = 4  # to solve the factor
-MOST_ROUNDS = 2  # of changes of single parts
+FULL_ENOUGH = 0.95  # where latencies are known to a per cent
+NEARLY_FULL = 0.9  # of the budget, from which on a network is confirmed, or one like it
+LOWER = 0.03  # of the budget, for each that left it when it was confirmed, but for the first
+MOST_MEASUREMENTS = 4  # quick ones
 MOST_CONFIRMATIONS = 3
-REACHES = (0.6, 1.0, 1.5, 2.2)  # shares of what is left of the budget that a round's changes should add
+TELLS = 1.5  # times what a latency is sure to: what lies closer together is not told apart
 LIKELIEST = 5  # combinations of wider and narrower parts that are estimated whole
 OVER = 3.0  # times as bad is an estimate above the wanted one as one below
 STEEPEST = 2.0  # a measured factor tells about others up to this power of what it missed the budget by,
 NEAR = 1.5  # and about those within this factor
 
 EstimateMilliseconds = Callable[[Architecture], float]  # without measuring
-MeasureTogether = Callable[[Sequence[Architecture]], Sequence[Latency | None]]
-"""Quickly, and they take turns; None for what the target cannot time."""
-Confirm = Callable[[Architecture], Latency | None]
-"""As surely as the study asks; None for what the target cannot time."""
+Measure = Callable[[Architecture], Latency | None]
+"""None for what the target cannot time."""
 Allows = Callable[[Architecture], bool]
 """Whether it is small enough to be looked at."""
 
@@ -72,201 +69,208 @@ class Filled:
 def fill(
     architecture: Architecture,
     budget: Budget,
-    measure: MeasureTogether,
-    confirm: Confirm,
+    measure: Measure,
+    confirm: Measure,
     estimate: EstimateMilliseconds,
     allows: Allows = anything,
+    *,
+    within: float,
 ) -> Filled:
     """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
 
     What `allows` refuses is not tried, however much of the budget is left, but for the narrowest width. `measure` is
-    quick, `confirm` is sure. The result was confirmed. It is outside the budget when the narrowest width
-    is, or when all that were confirmed are.
+    quick, `confirm` is sure to `within`, half of its 95 % interval as a share. The result was confirmed. It is outside
+    the budget when the narrowest width is, or when all that were confirmed are.
 
     Raises: UnmeasuredError when the target cannot time any width that was tried.
     """
-    tries = _Tries(architecture, budget, measure, estimate, allows)
-    tries.solve_factor()
-    for _ in range(MOST_ROUNDS):
-        tries.adjust(correction=1.0)
-    confirmed: list[Filled] = []
-    best: Filled | None = None
-    correction = 1.0  # of quick measurements
-    for _ in range(MOST_CONFIRMATIONS):
-        quick = tries.next(correction) if best is None else tries.fuller(best, correction)
-        if quick is None:
-            break
-        latency = confirm(quick.architecture)
-        if latency is None:
-            continue
-        sure = replace(quick, latency=latency)
-        if sure.latency.flagged and tries.use(sure) > SAFE:
-            again = confirm(quick.architecture)
-            sure = sure if again is None else replace(quick, latency=budget.likelier(latency, again))
-        confirmed.append(sure)
-        correction = tries.use(sure) / tries.use(quick)
-        if tries.use(sure) <= SAFE:
-            best = max(filter(None, (best, sure)), key=tries.use)
-            if tries.use(best) >= FULL_ENOUGH or sure.latency.flagged:  # a disturbed machine tells no finer
-                break
-    if not confirmed:
-        raise UnmeasuredError(f"expected a width of {architecture.key} that the target can time, got none")
-    return best or min(confirmed, key=tries.use)
+    tries = _Tries(architecture, budget, estimate, allows, min(FULL_ENOUGH, SAFE - TELLS * within))
+    tries.measure(measure)
+    return tries.confirm(confirm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """What is to be measured."""
+
+    architecture: Architecture
+    factor: float
+    adjusted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tried:
+    """What was measured, quickly or surely."""
+
+    choice: _Choice
+    latency: Latency
+    use: float
+    """The share of the budget."""
 
 
 class _Tries:
-    """What was measured quickly on the way to an architecture's width, and what to measure next."""
+    """What was measured on the way to an architecture's width, and what to measure next."""
 
     def __init__(
         self,
         architecture: Architecture,
         budget: Budget,
-        measure: MeasureTogether,
         estimate: EstimateMilliseconds,
         allows: Allows,
+        full_enough: float,
     ) -> None:
-        self._waiting: list[Filled] = []  # not confirmed yet
-        self._tried: list[Filled] = []
-        self._refused: set[str] = set()  # keys of what the target cannot time
         self._architecture = architecture
         self._budget = budget
-        self._measure = measure
         self._estimate = estimate
         self._allows = allows
+        self._full_enough = full_enough
+        self._quick: list[_Tried] = []
+        self._sure: list[_Tried] = []
+        self._refused: dict[str, float] = {}  # factors by keys of what the target cannot time
 
-    def use(self, filled: Filled) -> float:
-        """The share of the budget."""
-        return filled.latency.milliseconds(self._budget.statistic) / self._budget.milliseconds
-
-    def solve_factor(self) -> None:
-        """Try factors until one nearly fills the budget, or nothing is left between what is inside and outside."""
-        low, high = NARROWEST, WIDEST
-        lowest, highest = low, high  # to try next
+    def measure(self, measure: Measure) -> None:
+        """Measure quickly until one is near the budget, or nothing is left between what is inside and outside."""
         for _ in range(MOST_MEASUREMENTS):
-            factor = self._solve(lowest, highest)
-            tried = self._by_factor(factor)
-            if tried is None:  # the estimate says that there is nothing in between
-                factor = math.sqrt(lowest * highest)
-                tried = self._by_factor(factor)
+            choice = self._next()
+            if choice is None:
+                return
+            tried = self._tried(choice, measure(choice.architecture))
             if tried is None:
-                if scale_width(self._architecture, factor).key not in self._refused:
-                    break
-                high = highest = factor  # what is wider asks for more memory, say
                 continue
-            if self.use(tried) > SAFE:
-                high = factor
-            else:
-                low = factor
-                if self.use(tried) >= NEARLY_FULL:
-                    break
-            missed = WANTED / self.use(tried)
-            reach = max(NEAR, missed**STEEPEST, missed**-STEEPEST)
-            lowest, highest = max(low, factor / reach), min(high, factor * reach)
+            self._quick.append(tried)
+            if NEARLY_FULL <= tried.use <= 1 / NEARLY_FULL:
+                return
 
-    def adjust(self, correction: float) -> None:
-        """Try to fill what the best one inside leaves with single parts: as estimated, and with less and with more.
+    def confirm(self, confirm: Measure) -> Filled:
+        """Measure surely until one fills the budget, and give the fullest that does not leave it.
 
-        Measured latencies are to be multiplied by `correction`.
+        Raises: UnmeasuredError when the target cannot time any.
         """
-        inside = [each for each in self._tried if correction * self.use(each) <= SAFE]
-        if not inside:
-            return
-        best = max(inside, key=self.use)
-        if correction * self.use(best) >= FULL_ENOUGH:
-            return
-        now = self._estimate(best.architecture)
-        left = self._wanted(correction * self._correction(best)) - now
-        wanted = [now + share * left for share in REACHES]
-        self._try(_adjusted(best.architecture, self._estimate, wanted), best.factor)
+        for _ in range(MOST_CONFIRMATIONS):
+            choice = self._promising() or self._next() or self._left()
+            if choice is None:
+                break
+            tried = self._tried(choice, confirm(choice.architecture))
+            if tried is None:
+                continue
+            if tried.latency.flagged and tried.use > SAFE:
+                again = confirm(choice.architecture)
+                likelier = tried.latency if again is None else self._budget.likelier(tried.latency, again)
+                tried = replace(tried, latency=likelier, use=self._use(likelier))
+            self._sure.append(tried)
+            # A disturbed machine tells no finer.
+            if tried.use <= SAFE and (tried.use >= self._full_enough or tried.latency.flagged):
+                break
+        if not self._sure:
+            raise UnmeasuredError(f"expected a width of {self._architecture.key} that the target can time, got none")
+        inside = [each for each in self._sure if each.use <= SAFE]
+        best = max(inside, key=lambda each: each.use) if inside else min(self._sure, key=lambda each: each.use)
+        return Filled(
+            architecture=best.choice.architecture,
+            latency=best.latency,
+            factor=best.choice.factor,
+            adjusted=best.choice.adjusted,
+        )
 
-    def next(self, correction: float) -> Filled | None:
-        """What to confirm first: the one that fills most of the budget without leaving it. Narrower ones are tried
-        where there is none, and at last the narrowest is given although it is over.
-
-        Measured latencies are to be multiplied by `correction`.
-        """
-        if not self._tried:
+    def _tried(self, choice: _Choice, latency: Latency | None) -> _Tried | None:
+        if latency is None:
+            self._refused[choice.architecture.key] = choice.factor
             return None
-        if not self._likely(correction):
-            self._narrow(correction)
-        lowest = min(self._tried, key=self.use)
-        return self._take(self._likely(correction) or [each for each in self._waiting if each is lowest])
+        return _Tried(choice=choice, latency=latency, use=self._use(latency))
 
-    def fuller(self, best: Filled, correction: float) -> Filled | None:
-        """What to confirm after `best`: one that fills more of the budget. Wider ones are tried where there is none."""
-        above = self.use(best)
-        if not self._likely(correction, above):
-            self.adjust(correction)
-        return self._take(self._likely(correction, above))
+    def _use(self, latency: Latency) -> float:
+        return latency.milliseconds(self._budget.statistic) / self._budget.milliseconds
 
-    def _likely(self, correction: float, above: float = 0.0) -> list[Filled]:
-        """Those not confirmed that fill more than `above` of the budget, and do not leave it."""
-        return [each for each in self._waiting if above < correction * self.use(each) <= SAFE]
+    @property
+    def _known(self) -> list[_Tried]:
+        """What corrects estimates: quick measurements only until there is a sure one, since all of them may err alike."""
+        return self._sure or self._quick
 
-    def _take(self, found: Sequence[Filled]) -> Filled | None:
-        """The fullest, which waits no longer."""
-        if not found:
+    def _promising(self) -> _Choice | None:
+        """What fills the budget by a quick measurement, before any is confirmed."""
+        found = [each for each in self._quick if self._full_enough <= each.use <= SAFE and not self._sure]
+        return max(found, key=lambda each: each.use).choice if found else None
+
+    def _left(self) -> _Choice | None:
+        """What is left to confirm where nothing new is: the fullest inside, or what leaves the budget least."""
+        sure = {each.choice.architecture.key for each in self._sure}
+        left = [each for each in self._quick if each.choice.architecture.key not in sure]
+        inside = [each for each in left if each.use <= SAFE]
+        if self._sure or not left:
             return None
-        chosen = max(found, key=self.use)
-        self._waiting.remove(chosen)
-        return chosen
+        return (max(inside, key=lambda each: each.use) if inside else min(left, key=lambda each: each.use)).choice
 
-    def _narrow(self, correction: float) -> None:
-        lowest = min(self._tried, key=self.use)
-        if self._by_factor(self._solve(NARROWEST, lowest.factor, correction)) is None:
-            self._by_factor(NARROWEST)
+    def _next(self) -> _Choice | None:
+        """What is estimated to fill the budget, as far as that is known; None where it was measured already."""
+        lowest, highest = self._between()
+        for factor in (self._solved(lowest, highest), math.sqrt(lowest * highest)):
+            for choice in self._choices(factor):
+                allowed = factor == NARROWEST or self._allows(choice.architecture)
+                if allowed and choice.architecture.key not in self._seen:
+                    return choice
+        return None
 
-    def _by_factor(self, factor: float) -> Filled | None:
-        return next(iter(self._try([scale_width(self._architecture, factor)], factor)), None)
+    def _between(self) -> tuple[float, float]:
+        """The factors between which the next one lies."""
+        known, refused = self._known, min(self._refused.values(), default=WIDEST)
+        low = max((each.choice.factor for each in known if each.use <= SAFE), default=NARROWEST)
+        high = max(low, min((each.choice.factor for each in known if each.use > SAFE), default=refused))
+        if not known:
+            return low, high
+        last = known[-1]
+        missed = self._wanted / last.use
+        reach = max(NEAR, missed**STEEPEST, missed**-STEEPEST)
+        return max(low, last.choice.factor / reach), min(high, refused, last.choice.factor * reach)
 
-    def _try(self, architectures: Sequence[Architecture], factor: float) -> list[Filled]:
-        """Measure those that were not measured before."""
-        plain = scale_width(self._architecture, factor)
-        seen = {each.architecture.key for each in self._tried} | self._refused
-        new = {each.key: each for each in architectures if each.key not in seen}
-        new = {key: each for key, each in new.items() if factor == NARROWEST or self._allows(each)}
-        latencies = self._measure(list(new.values())) if new else []
-        self._refused |= {key for key, latency in zip(new, latencies, strict=True) if latency is None}
-        tried = [
-            Filled(architecture=each, latency=latency, factor=factor, adjusted=each != plain)
-            for each, latency in zip(new.values(), latencies, strict=True)
-            if latency is not None
-        ]
-        self._tried += tried
-        self._waiting += tried
-        return tried
+    @property
+    def _seen(self) -> set[str]:
+        """Keys of what is not to be measured again."""
+        return {each.choice.architecture.key for each in self._known} | self._refused.keys()
 
-    def _correction(self, tried: Filled) -> float:
-        """How many times as long as estimated it takes."""
-        return self.use(tried) * self._budget.milliseconds / self._estimate(tried.architecture)
+    @property
+    def _wanted(self) -> float:
+        """The share of the budget to aim at: less where what was confirmed left it."""
+        over = sum(each.use > SAFE for each in self._sure)
+        return (self._full_enough + SAFE) / 2 - LOWER * max(0, over - 1)
 
-    def _wanted(self, correction: float) -> float:
-        """The estimate to look for."""
-        return WANTED * self._budget.milliseconds / correction
+    def _choices(self, factor: float) -> Sequence[_Choice]:
+        """With single parts changed so that the estimate fills the budget, where the factor alone does not; and without."""
+        plain = _Choice(architecture=scale_width(self._architecture, factor), factor=factor)
+        use = self._corrected(plain.architecture) / self._budget.milliseconds
+        if factor in (NARROWEST, WIDEST) or self._full_enough <= use <= SAFE:
+            return (plain,)
+        wanted = self._estimate(plain.architecture) * self._wanted / use
+        found = _adjusted(plain.architecture, self._estimate, wanted)
+        return (_Choice(architecture=found, factor=factor, adjusted=found != plain.architecture), plain)
 
-    def _solve(self, low: float, high: float, correction: float = 1.0) -> float:
-        """The largest factor from `low` to `high` that is allowed and estimated to fit; an end where none does.
+    def _corrected(self, architecture: Architecture) -> float:
+        """Estimated milliseconds, corrected by what was measured of those around."""
+        estimate = self._estimate(architecture)
+        points = sorted(
+            (math.log(guess), math.log(each.use * self._budget.milliseconds / guess))
+            for each in self._known
+            for guess in [self._estimate(each.choice.architecture)]
+        )
+        if not points:
+            return estimate
+        estimates, corrections = zip(*points, strict=True)
+        return estimate * math.exp(float(np.interp(math.log(estimate), estimates, corrections)))
 
-        Estimates are corrected by what was measured at the factors around; measured latencies by `correction`.
-        """
-        plain = sorted((math.log(each.factor), self._correction(each)) for each in self._tried if not each.adjusted)
-        factors, corrections = zip(*plain, strict=True) if plain else ((0.0,), (1.0,))
+    def _solved(self, low: float, high: float) -> float:
+        """The largest factor from `low` to `high` that is allowed and estimated to fit; an end where none does."""
 
         def fits(factor: float) -> bool:
-            wanted = self._wanted(correction * float(np.interp(math.log(factor), factors, corrections)))
             scaled = scale_width(self._architecture, factor)
-            return self._estimate(scaled) <= wanted and self._allows(scaled)
+            return self._corrected(scaled) <= self._wanted * self._budget.milliseconds and self._allows(scaled)
 
         if fits(high):
             return high
         return bisected(low, high, fits)
 
 
-def _adjusted(
-    architecture: Architecture, estimate: EstimateMilliseconds, wanted: Sequence[float]
-) -> list[Architecture]:
-    """For each of the `wanted` milliseconds: the widths of single parts changed so that the estimate comes near them,
-    and stays below if it can.
+def _adjusted(architecture: Architecture, estimate: EstimateMilliseconds, wanted: float) -> Architecture:
+    """The widths of single parts changed so that the estimate comes near the `wanted` milliseconds, and stays below if
+    it can.
 
     Each part's notches are estimated alone; sums of them tell which few of all combinations are worth an estimate.
     """
@@ -276,21 +280,17 @@ def _adjusted(
     for found in changes:
         combined = np.add.outer(combined, [added for _, added in found]).ravel()
     shape = [len(found) for found in changes]
-
-    def nearest(milliseconds: float) -> Architecture:
-        best, missed = architecture, math.inf
-        for index in np.argsort(np.abs(combined - milliseconds), kind="stable")[:LIKELIEST]:
-            places = np.unravel_index(index, shape)
-            with contextlib.suppress(ArchitectureError):
-                tried = architecture
-                for part, (found, place) in enumerate(zip(changes, places, strict=True)):
-                    tried = with_part(tried, part, found[place][0])
-                left = milliseconds - estimate(tried)
-                if (error := left if left >= 0 else OVER * -left) < missed:
-                    best, missed = tried, error
-        return best
-
-    return [nearest(milliseconds) for milliseconds in wanted]
+    best, missed = architecture, math.inf
+    for index in np.argsort(np.abs(combined - wanted), kind="stable")[:LIKELIEST]:
+        places = np.unravel_index(index, shape)
+        with contextlib.suppress(ArchitectureError):
+            tried = architecture
+            for part, (found, place) in enumerate(zip(changes, places, strict=True)):
+                tried = with_part(tried, part, found[place][0])
+            left = wanted - estimate(tried)
+            if (error := left if left >= 0 else OVER * -left) < missed:
+                best, missed = tried, error
+    return best
 
 
 def _changes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.latency.budget import Budget
@@ -12,9 +11,9 @@ from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.earlier import EarlierTrial
 from nas.runs.trial import Measured, Timed, Trial
-from nas.search.fill import Filled, fill
+from nas.search.fill import Filled, Measure, fill
 from nas.search.limits import limits_of
-from nas.search.measuring import time_each, time_one
+from nas.search.measuring import time_one
 from nas.search.search import Search
 from space.architecture import Architecture
 from space.errors import UnmeasuredError
@@ -45,6 +44,7 @@ class Solver:
 
     def solve(self, architecture: Architecture, budget: Budget) -> Solved:
         """The width of a network that fills a budget, confirmed; or the narrowest, over it."""
+        within = self._search.study.latency_within
         measured: list[Measured] = []
         refused: list[tuple[Architecture, str]] = []
         estimates = self._estimates.copy()
@@ -58,15 +58,14 @@ class Solver:
             measured.append(Measured(architecture=one, milliseconds=milliseconds, disturbed=disturbed))
             return latency
 
-        def measure(scaled: Sequence[Architecture]) -> list[Latency | None]:
-            latencies = time_each(self._meter, scaled, within=self._search.quick)
-            return [note(one, latency) for one, latency in zip(scaled, latencies, strict=True)]
+        def timed(within: float) -> Measure:
+            def measure(scaled: Architecture) -> Latency | None:
+                try:
+                    return note(scaled, time_one(self._meter, scaled, within=within))
+                except UnmeasuredError as error:
+                    return note(scaled, error)
 
-        def confirm(scaled: Architecture) -> Latency | None:
-            try:
-                return note(scaled, time_one(self._meter, scaled, within=self._search.study.latency_within))
-            except UnmeasuredError as error:
-                return note(scaled, error)
+            return measure
 
         def solved(one: Architecture, latency: Latency | None, filled: Filled | None, reason: str) -> Solved:
             return Solved(
@@ -80,7 +79,15 @@ class Solver:
             )
 
         try:
-            filled = fill(architecture, budget, measure, confirm, estimates.architecture, self._allows)
+            filled = fill(
+                architecture,
+                budget,
+                timed(self._search.quick),
+                timed(within),
+                estimates.architecture,
+                self._allows,
+                within=within,
+            )
         except UnmeasuredError:
             one, reason = refused[0]
             return solved(one, None, None, f"cannot be timed: {reason}")

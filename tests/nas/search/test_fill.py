@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 import space
 from nas.latency.budget import Budget
+from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.search.fill import (
     FULL_ENOUGH,
     MOST_CONFIRMATIONS,
     MOST_MEASUREMENTS,
-    MOST_ROUNDS,
     NARROWEST,
-    REACHES,
     SAFE,
     WIDEST,
-    MeasureTogether,
     fill,
 )  # fmt: skip
 from space import Architecture
@@ -34,11 +32,6 @@ One = Callable[[Architecture], Latency]
 def guess(architecture: Architecture) -> float:
     """An estimate that is five times too low, and counts layers not at all."""
     return space.multiply_adds(architecture, SIZE, 11) / 5e8
-
-
-def together(measure: One) -> MeasureTogether:
-    """Several at a time."""
-    return lambda architectures: [measure(architecture) for architecture in architectures]
 
 
 @pytest.fixture
@@ -65,12 +58,11 @@ def test_the_budget_is_filled_and_not_left(name: str, scale: float, proportional
         return measure
 
     budget = Budget.parse("10ms")
-    network, measure = space.load(name), together(counted(quick))
-    filled = fill(network, budget, measure, counted(sure), lambda scaled: scale * guess(scaled))
+    network, estimate = space.load(name), lambda scaled: scale * guess(scaled)
+    filled = fill(network, budget, counted(quick), counted(sure), estimate, within=WITHIN)
     assert filled.latency == proportional(filled.architecture)
     assert budget.admits(filled.latency)
-    # A last one where the narrowest factor had to be tried.
-    assert len(quick) == len(set(quick)) <= MOST_MEASUREMENTS + MOST_ROUNDS * len(REACHES) + 1
+    assert len(quick) == len(set(quick)) <= MOST_MEASUREMENTS
     assert 1 <= len(sure) == len(set(sure)) <= MOST_CONFIRMATIONS
     assert filled.architecture.key in sure
     # NDNet's smallest member cannot become slow enough: it ends at the widest factor instead.
@@ -79,13 +71,13 @@ def test_the_budget_is_filled_and_not_left(name: str, scale: float, proportional
 
 
 def test_a_device_with_steps_is_filled_to_the_step_below(stepped: One) -> None:
-    filled = fill(space.load("erfnet"), Budget.parse("10ms"), together(stepped), stepped, guess)
+    filled = fill(space.load("erfnet"), Budget.parse("10ms"), stepped, stepped, guess, within=WITHIN)
     assert filled.latency.p50_milliseconds in (9.0, 9.5)
 
 
 def test_nothing_is_inside_an_impossible_budget_and_the_narrowest_is_given_back(proportional: One) -> None:
     budget = Budget.parse("0.1ms")
-    filled = fill(space.load("erfnet"), budget, together(proportional), proportional, guess)
+    filled = fill(space.load("erfnet"), budget, proportional, proportional, guess, within=WITHIN)
     assert not budget.admits(filled.latency)
     assert filled.factor == NARROWEST
 
@@ -98,7 +90,9 @@ def test_single_parts_are_changed_where_one_factor_cannot_fill(invented: Invente
         return invented(space.multiply_adds(replace(architecture, stages=stages), SIZE, 11) / 4e7)
 
     budget = Budget.parse("5.35ms")
-    filled = fill(space.load("swiftnet-rn18"), budget, together(padded), padded, lambda a: padded(a).p50_milliseconds)
+    filled = fill(
+        space.load("swiftnet-rn18"), budget, padded, padded, lambda a: padded(a).p50_milliseconds, within=WITHIN
+    )
     by_factor = scale_width(space.load("swiftnet-rn18"), filled.factor)
     assert filled.adjusted
     assert padded(by_factor).p50_milliseconds < filled.latency.p50_milliseconds <= SAFE * 5.35
@@ -107,14 +101,13 @@ def test_single_parts_are_changed_where_one_factor_cannot_fill(invented: Invente
 def test_a_true_estimate_needs_one_factor(proportional: One) -> None:
     asked = []
 
-    def measure(architectures: Sequence[Architecture]) -> list[Latency]:
-        asked.append(len(architectures))
-        return [proportional(architecture) for architecture in architectures]
+    def measure(architecture: Architecture) -> Latency:
+        asked.append(architecture.key)
+        return proportional(architecture)
 
     network, budget = space.load("swiftnet-rn18"), Budget.parse("10ms")
-    true = fill(network, budget, measure, proportional, lambda a: proportional(a).p50_milliseconds)
-    assert asked[0] == 1
-    assert len(asked) <= 2, "a factor, and a round of changed parts"
+    true = fill(network, budget, measure, measure, lambda a: proportional(a).p50_milliseconds, within=WITHIN)
+    assert asked == 2 * [true.architecture.key], "quickly, and surely"
     assert true.latency.p50_milliseconds > 9.5
 
 
@@ -128,7 +121,7 @@ def test_a_quick_measurement_that_erred_downwards_is_not_trusted(proportional: O
     def hasty(architecture: Architecture) -> Latency:
         return invented(0.85 * proportional(architecture).p50_milliseconds)
 
-    filled = fill(space.load("erfnet"), budget, together(hasty), proportional, guess)
+    filled = fill(space.load("erfnet"), budget, hasty, proportional, guess, within=WITHIN)
     assert filled.latency == proportional(filled.architecture)
     assert 8.5 < filled.latency.p50_milliseconds <= SAFE * 10
 
@@ -140,7 +133,7 @@ def test_an_impossible_budget_is_confirmed_once(proportional: One) -> None:
         asked.append(architecture.key)
         return proportional(architecture)
 
-    fill(space.load("erfnet"), Budget.parse("0.1ms"), together(proportional), confirm, guess)
+    fill(space.load("erfnet"), Budget.parse("0.1ms"), proportional, confirm, guess, within=WITHIN)
     assert asked == [scale_width(space.load("erfnet"), NARROWEST).key]
 
 
@@ -150,7 +143,7 @@ def test_a_quick_measurement_that_erred_upwards_is_made_good(proportional: One, 
     def hasty(architecture: Architecture) -> Latency:
         return invented(1.15 * proportional(architecture).p50_milliseconds)
 
-    filled = fill(space.load("erfnet"), budget, together(hasty), proportional, guess)
+    filled = fill(space.load("erfnet"), budget, hasty, proportional, guess, within=WITHIN)
     assert filled.latency == proportional(filled.architecture)
     assert 9.3 < filled.latency.p50_milliseconds <= SAFE * 10  # 8.4 without
 
@@ -161,16 +154,15 @@ def test_an_estimate_that_hardly_rises_with_width_leads_nowhere_far(proportional
     own = proportional(network).p50_milliseconds
     factors = []
 
-    def measure(architectures: Sequence[Architecture]) -> list[Latency]:
-        latencies = [proportional(architecture) for architecture in architectures]
-        if len(latencies) == 1:  # no round of changed parts
-            factors.append(latencies[0].p50_milliseconds)
-        return latencies
+    def measure(architecture: Architecture) -> Latency:
+        latency = proportional(architecture)
+        factors.append(latency.p50_milliseconds)
+        return latency
 
     def flat(architecture: Architecture) -> float:
         return 24.3 * (proportional(architecture).p50_milliseconds / own) ** 0.05
 
-    filled = fill(network, budget, measure, proportional, flat)
+    filled = fill(network, budget, measure, proportional, flat, within=WITHIN)
     assert max(factors) < 3 * 25
     assert filled.latency.p50_milliseconds > 0.85 * 25
 
@@ -183,7 +175,7 @@ def test_a_disturbed_confirmation_inside_the_budget_is_the_last(proportional: On
         confirmed.append(replace(latency, p50_milliseconds=0.9 * latency.p50_milliseconds, flagged=("a neighbour",)))
         return confirmed[-1]
 
-    filled = fill(space.load("erfnet"), Budget.parse("10ms"), together(proportional), confirm, guess)
+    filled = fill(space.load("erfnet"), Budget.parse("10ms"), proportional, confirm, guess, within=WITHIN)
     assert [filled.latency] == confirmed
 
 
@@ -204,6 +196,6 @@ def test_a_disturbed_confirmation_over_the_budget_is_asked_again(proportional: O
         confirmed.append(latency)
         return latency
 
-    filled = fill(space.load("erfnet"), Budget.parse("10ms"), together(proportional), confirm, guess)
+    filled = fill(space.load("erfnet"), Budget.parse("10ms"), proportional, confirm, guess, within=WITHIN)
     assert [latency.flagged for latency in confirmed] == [("a neighbour",), ()]
     assert FULL_ENOUGH <= filled.latency.p50_milliseconds / 10 <= SAFE

@@ -67,10 +67,11 @@ def filled(study: Study, name: str, device: Fast) -> tuple[Architecture, float]:
     found = fill(
         space.load(name),
         Budget.parse(study.budget),
-        device.measure_together,
+        device.measure,
         device.measure,
         Estimates(study.data.size, CLASSES).architecture,
         limits_of(study, CLASSES),
+        within=WITHIN,
     )
     return found.architecture, found.latency.p50_milliseconds / Budget.parse(study.budget).milliseconds
 
