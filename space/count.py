@@ -135,7 +135,7 @@ def memory(architecture: Architecture, size: tuple[int, int], num_classes: int, 
     graph = architecture.graph(num_classes)
     sizes = widths(graph, architecture.channels)
     if encoder:
-        del graph.nodes[graph.encoder_nodes :]
+        graph = graph.encoder()
     elements = [sizes.given[node.index] * math.prod(output_size(node, size)) for node in graph.nodes]
     last = {index: node.index for node in graph.nodes for index in node.inputs}
     now = most = 0
