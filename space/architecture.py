@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Activation = Literal["relu", "prelu", "relu6"]
 
 FULL_SIZE: Pair = (1, 1)
-REMEMBERED = 32  # graphs: a network is counted, estimated and built, and one of nearly its width is the same
+REMEMBERED = 32  # graphs: a network is counted, estimated and built, and cuts of it have the same
 AXES: Axes = {
     "levels": (1, 2, 3),
     "activation": get_args(Activation),
@@ -220,7 +220,7 @@ class Architecture:
 
         The graph's outputs are the logits at the input's size and, if asked for, one more per auxiliary head.
         """
-        return _graph(self, num_classes, auxiliary)
+        return _graph(self.without_channels() if self.channels else self, num_classes, auxiliary)
 
     def _layers(self, num_classes: int, auxiliary: bool) -> Graph:
         norm = Norm(epsilon=self.norm_epsilon, momentum=self.norm_momentum)

@@ -61,7 +61,7 @@ def graph_multiply_adds(graph: Graph, sizes: Widths, size: tuple[int, int]) -> i
     )
 
 
-@functools.lru_cache(maxsize=8)  # a graph is asked for at many widths in a row
+@functools.lru_cache(maxsize=32)  # a graph is asked for at many widths in a row
 def _convolutions(graph: Graph, size: tuple[int, int]) -> tuple[tuple[Node, int], ...]:
     """The convolutions, with the multiply-adds of one channel in and one out."""
     return tuple(

@@ -351,7 +351,7 @@ class _Layer:
         return bool(self.reads) and self.reads[0].blocked
 
 
-@functools.lru_cache(maxsize=8)  # a graph is asked for at many widths in a row
+@functools.lru_cache(maxsize=32)  # a graph is asked for at many widths in a row
 def _places(graph: Graph, size: tuple[int, int]) -> tuple[_Place, ...]:
     """What the work of each layer depends on beside the widths."""
     nodes = graph.nodes
