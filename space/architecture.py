@@ -122,7 +122,8 @@ class Architecture:
             check_channels(self.graph(1), self.channels)
 
     def __hash__(self) -> int:
-        return hash((self.stem, self.stages, self.head, self.levels))  # the key takes a hundred times as long
+        # The key takes a hundred times as long.
+        return hash((self.stem, self.stages, self.head, self.levels, tuple(self.channels.items())))
 
     def _check_image_pyramid(self) -> None:
         if self.levels == 1:

@@ -49,7 +49,8 @@ def total(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return sums
 
 
-def work_of(architecture: Architecture, size: tuple[int, int], num_classes: int) -> dict[str, float]:
+@functools.lru_cache(maxsize=256)  # who looks for a width comes near the same ones again and again
+def work_of(architecture: Architecture, size: tuple[int, int], num_classes: int) -> Mapping[str, float]:
     """All the work of an architecture at input `size` (height, width)."""
     graph = architecture.graph(num_classes)
     return total(layer_work(graph, widths(graph, architecture.channels), size))
