@@ -16,7 +16,7 @@ from space import Architecture, blocks, decoders
 from space.context import Order
 from space.detail import Exchange
 
-pytestmark = pytest.mark.share(5)
+pytestmark = pytest.mark.share(7)
 
 ALONE = {"decoder": "none", "block": "nonbt", "stem.kind": "convs", "stem.halvings": 1, "stages": 3}
 HALVING = {**ALONE, "down": "block", "factorization": "none", "stage.stride": 2}

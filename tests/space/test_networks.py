@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import space
 from space import Architecture, UserError
 
-pytestmark = pytest.mark.share(6)
+pytestmark = pytest.mark.share(9)
 
 Flops = Callable[[nn.Module, Tensor], int]
 SIZES = [(64, 96), (45, 61), (33, 65), (50, 40)]
