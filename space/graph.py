@@ -14,7 +14,6 @@ layers round up and all upsampling aims at a stride, so that any input size work
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -301,12 +300,6 @@ class Graph:
         """`x` times the sigmoid of `gate`, which has a value for every pixel or one for all; it ties their channels."""
         assert gate.grid in (x.grid, WHOLE), "a gate is as large as what it opens, or the mean of a map"
         return self._add(Node(**self._together((x, gate)), kind="gate"))
-
-    def encoder(self) -> Graph:
-        """The stem and the stages alone, on the first level of an image pyramid; without outputs."""
-        alone = copy.copy(self)
-        alone.nodes, alone.outputs = self.nodes[: self.encoder_nodes], []
-        return alone
 
     def drop_unused(self) -> None:
         """Forget layers that no output depends on, such as an activation after the last tap of a ladder."""

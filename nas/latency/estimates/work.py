@@ -356,8 +356,7 @@ class _Layer:
 def _places(graph: Graph, size: tuple[int, int]) -> tuple[_Place, ...]:
     """What the work of each layer depends on beside the widths."""
     nodes = graph.nodes
-    read_alone = [False] * len(nodes)
-    before_relu6 = [False] * len(nodes)
+    read_alone, before_relu6 = [False] * len(nodes), [False] * len(nodes)
     producers: list[str] = []
     seen: set[int] = set()
     for node in nodes:
