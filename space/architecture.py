@@ -7,10 +7,10 @@ points of it, and so is everything between them.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from space import blocks, decoders, strict
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Activation = Literal["relu", "prelu", "relu6"]
 
 FULL_SIZE: Pair = (1, 1)
+REMEMBERED = 32  # graphs: a network is counted, estimated and built, and cuts of it have the same
 AXES: Axes = {
     "levels": (1, 2, 3),
     "activation": get_args(Activation),
@@ -121,7 +122,8 @@ class Architecture:
             check_channels(self.graph(1), self.channels)
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        # The key takes a hundred times as long.
+        return hash((self.stem, self.stages, self.head, self.levels, tuple(self.channels.items())))
 
     def _check_image_pyramid(self) -> None:
         if self.levels == 1:
@@ -208,16 +210,20 @@ class Architecture:
         """YAML text with every number explicit."""
         return strict.dump(self)
 
-    @cached_property
+    @functools.cached_property
     def key(self) -> str:
         """Twelve hexadecimal digits that name this architecture, the same in every process."""
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()[:12]
 
     def graph(self, num_classes: int, *, auxiliary: bool = False) -> Graph:
-        """Its layers for `num_classes` logits, at the widths before narrowing by `channels`.
+        """Its layers for `num_classes` logits, at the widths before narrowing by `channels`. Not to be changed: whoever
+        asks next for the same is given it too.
 
         The graph's outputs are the logits at the input's size and, if asked for, one more per auxiliary head.
         """
+        return _graph(self.without_channels() if self.channels else self, num_classes, auxiliary)
+
+    def _layers(self, num_classes: int, auxiliary: bool) -> Graph:
         norm = Norm(epsilon=self.norm_epsilon, momentum=self.norm_momentum)
         graph = Graph(
             activation=self.activation,
@@ -306,6 +312,11 @@ class Architecture:
         steps = {name: row for name, row in rows.items() if isinstance(row, DecoderStep)}
         decoder = None if self.decoder is None else self.decoder.with_rows(steps)
         return replace(self, stages=stages, detail=detail, decoder=decoder)
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _graph(architecture: Architecture, num_classes: int, auxiliary: bool) -> Graph:
+    return architecture._layers(num_classes, auxiliary)
 
 
 def allows_image_pyramid(encoder: Encoder) -> bool:

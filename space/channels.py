@@ -14,6 +14,7 @@ The image's own channels and the logits are fixed and belong to no group.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -95,8 +96,9 @@ class ChannelMap:
         return Widths(given=tuple(int(kept_atoms[node.channels].sum()) for node in graph.nodes))
 
 
+@functools.lru_cache(maxsize=32)  # all cuts of a network have one graph
 def channel_map(graph: Graph) -> ChannelMap:
-    """Find the channels and groups of a graph."""
+    """Find the channels and groups of a graph, to which nothing is added any more."""
     channel_of_atom = _merge(graph)
     total = int(channel_of_atom.max()) + 1
     fixed = np.zeros(total, dtype=bool)

@@ -6,6 +6,7 @@ resizing are not counted (what networks' papers mean by GMAC, and some of them b
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ def graph_multiply_adds(graph: Graph, sizes: Widths, size: tuple[int, int]) -> i
     )
 
 
-@functools.lru_cache(maxsize=8)  # a graph is asked for at many widths in a row
+@functools.lru_cache(maxsize=32)  # a graph is asked for at many widths in a row
 def _convolutions(graph: Graph, size: tuple[int, int]) -> tuple[tuple[Node, int], ...]:
     """The convolutions, with the multiply-adds of one channel in and one out."""
     return tuple(
@@ -135,7 +136,7 @@ def memory(architecture: Architecture, size: tuple[int, int], num_classes: int, 
     graph = architecture.graph(num_classes)
     sizes = widths(graph, architecture.channels)
     if encoder:
-        del graph.nodes[graph.encoder_nodes :]
+        graph = _encoder_of(graph)
     elements = [sizes.given[node.index] * math.prod(output_size(node, size)) for node in graph.nodes]
     last = {index: node.index for node in graph.nodes for index in node.inputs}
     now = most = 0
@@ -152,6 +153,13 @@ def memory(architecture: Architecture, size: tuple[int, int], num_classes: int, 
         outputs=sum(elements) + outputs,
         alive=most,
     )
+
+
+def _encoder_of(graph: Graph) -> Graph:
+    """The stem and the stages alone, on the first level of an image pyramid."""
+    alone = copy.copy(graph)
+    alone.nodes = graph.nodes[: graph.encoder_nodes]
+    return alone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ def require(condition: bool, message: str) -> None:
 
 def require_range(name: str, value: float, low: float, high: float) -> None:
     """Raises: ArchitectureError unless `value`, called `name`, lies in `low` to `high`."""
-    require(low <= value <= high, f"{name}: expected {low} to {high}, got {value}")
+    if not low <= value <= high:
+        raise ArchitectureError(f"{name}: expected {low} to {high}, got {value}")
 
 
 def require_one_of(name: str, value: str, known: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ works on it, the file asks to be loaded again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def render(summary: Summary, drawn: Sequence[Samples], *, goes_on: bool) -> str:
     )  # fmt: skip
 
 
+@functools.cache
 def _environment() -> Environment:
     """Everything is escaped but what is `Markup`, which only the charts are; a name that is missing is an error."""
     environment = Environment(

@@ -22,7 +22,7 @@ from space.count import graph_multiply_adds
 from space.graph import Graph
 from space.sizes import output_size
 
-pytestmark = pytest.mark.share(6)
+pytestmark = pytest.mark.share(9)
 
 SIZE = (60, 80)
 Device = Callable[[Graph, Widths], float]

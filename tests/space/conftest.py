@@ -39,7 +39,7 @@ def sample_kinds(count: int) -> tuple[Architecture, ...]:
     small = tiny_space()
     chosen: list[Architecture] = []
     seen: set[object] = set()
-    for _ in range(600):  # with five times as many there is nothing that these have not
+    for _ in range(350):  # with ten times as many there is nothing that these have not
         candidate = small.sample(rng)
         traits = {
             ("block", candidate.stages[0].block, candidate.stages[0].factorization),

@@ -7,6 +7,7 @@ metres along the rectangle and above the ground, so perspective and occlusion co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -198,8 +199,8 @@ def _clip(ends: tuple[tuple[float, float], tuple[float, float]]) -> list[tuple[f
 
 
 def _range(values: list[float], limit: int) -> slice:
-    low, high = int(np.clip(np.floor(min(values)), 0, limit)), int(np.clip(np.ceil(max(values)) + 1, 0, limit))
-    return slice(low, high)
+    low, high = math.floor(min(values)), math.ceil(max(values)) + 1
+    return slice(min(max(low, 0), limit), min(max(high, 0), limit))
 
 
 def _extent(present: NDArray[np.bool_]) -> slice | None:

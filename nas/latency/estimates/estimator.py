@@ -5,6 +5,8 @@ Without a table, prices are found from the measurements alone; before there are 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from nas.latency.estimates.prices import fit_prices
 from nas.latency.estimates.table import LatencyTable, Prices
 from nas.latency.estimates.work import layer_work, total, work_of
@@ -23,7 +25,7 @@ class Estimates:
         self._size = size
         self._num_classes = num_classes
         self._table = table
-        self._works: dict[str, dict[str, float]] = {}
+        self._works: dict[str, Mapping[str, float]] = {}
         self._measured: dict[str, tuple[float, bool]] = {}  # milliseconds, and whether the machine was disturbed
         self._prices: Prices | None = None if table is None else table.prices
         self._fresh = True
@@ -47,6 +49,9 @@ class Estimates:
 
     def architecture(self, architecture: Architecture) -> float:
         """Milliseconds of an architecture."""
+        prices = self._fitted()
+        if prices is not None:
+            return prices.sum(work_of(architecture, self._size, self._num_classes))
         graph = architecture.graph(self._num_classes)
         return self.graph(graph, widths(graph, architecture.channels))
 

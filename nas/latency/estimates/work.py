@@ -49,7 +49,8 @@ def total(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return sums
 
 
-def work_of(architecture: Architecture, size: tuple[int, int], num_classes: int) -> dict[str, float]:
+@functools.lru_cache(maxsize=256)  # who looks for a width comes near the same ones again and again
+def work_of(architecture: Architecture, size: tuple[int, int], num_classes: int) -> Mapping[str, float]:
     """All the work of an architecture at input `size` (height, width)."""
     graph = architecture.graph(num_classes)
     return total(layer_work(graph, widths(graph, architecture.channels), size))
@@ -351,12 +352,11 @@ class _Layer:
         return bool(self.reads) and self.reads[0].blocked
 
 
-@functools.lru_cache(maxsize=8)  # a graph is asked for at many widths in a row
+@functools.lru_cache(maxsize=32)  # a graph is asked for at many widths in a row
 def _places(graph: Graph, size: tuple[int, int]) -> tuple[_Place, ...]:
     """What the work of each layer depends on beside the widths."""
     nodes = graph.nodes
-    read_alone = [False] * len(nodes)
-    before_relu6 = [False] * len(nodes)
+    read_alone, before_relu6 = [False] * len(nodes), [False] * len(nodes)
     producers: list[str] = []
     seen: set[int] = set()
     for node in nodes:

@@ -19,7 +19,7 @@ from space import strict
 from space.scale import scale_width
 
 TARGET = ("--target", "null@cpu:1")
-INPUT = ("--input", "64x96")
+INPUT = ("--input", "32x48")
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +63,7 @@ def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_p
 
     network = architecture.build(3)
     network.load_state_dict(load_file(out / "weights.safetensors"))
-    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
     with torch.no_grad():
         expected = network.eval()(image).argmax(1).numpy()

@@ -41,6 +41,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def meter(own_cache: None) -> Iterator[Meter]:
+    """On the simulated device, where the processes are those of any other and no time is spent on calls."""
+    with Meter(parse_target("null@cpu:1"), SIZE, 4, patience_seconds=0) as meter:
+        yield meter
+
+
+@pytest.fixture(scope="module")
+def torch_meter(own_cache: None) -> Iterator[Meter]:
     with Meter(parse_target("torch@cpu:1"), SIZE, 4, patience_seconds=0) as meter:
         yield meter
 
@@ -56,17 +63,17 @@ def worker_id(meter: Meter) -> int:
 
 
 @pytest.mark.slow
-def test_a_network_is_measured_with_and_without_weights(meter: Meter, tmp_path: Path) -> None:
+def test_a_network_is_measured_with_and_without_weights(torch_meter: Meter, tmp_path: Path) -> None:
     def kept_anchor() -> anchor.Anchor | None:
         """Asked for after each: a machine that turns out better meanwhile is anchored anew."""
-        return anchor.read(anchor.path_of(device_key.key_of(meter.environment, SIZE)))
+        return anchor.read(anchor.path_of(device_key.key_of(torch_meter.environment, SIZE)))
 
     architecture = space.load("ndnet29-fcn32")
-    untrained = meter.measure(architecture)
+    untrained = torch_meter.measure(architecture)
     anchors = [kept_anchor()]
     weights = tmp_path / "weights.safetensors"
     save_file(architecture.build(4).state_dict(), weights)
-    trained = meter.measure(architecture, weights=weights, within=QUICK)
+    trained = torch_meter.measure(architecture, weights=weights, within=QUICK)
     anchors.append(kept_anchor())
     assert untrained.samples >= 40
     assert trained.samples >= 5

@@ -37,7 +37,7 @@ from space.decoders.deconv import DeconvDecoder
 from space.network import Network
 from space.scale import scale_width
 
-SIZE = (48, 64)
+SIZE = (32, 48)
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Invented:
         self.measured.append(architecture.key)
         graph = architecture.graph(11)
         layers = sum(map(bool, layer_work(graph, widths(graph, architecture.channels), SIZE)))
-        milliseconds = self.slowness * (0.02 * layers + space.multiply_adds(architecture, SIZE, 11) / 2.5e6)
+        milliseconds = self.slowness * (0.02 * layers + space.multiply_adds(architecture, SIZE, 11) / 1.25e6)
         return Latency(
             p50_milliseconds=milliseconds,
             p90_milliseconds=milliseconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -171,10 +172,8 @@ def latency() -> Callable[[float], Latency]:
     return latency_of
 
 
-@pytest.fixture
-def tiny_data(tmp_path: Path) -> Path:
-    """A `folder` data set with four validation pictures."""
-    root = tmp_path / "data"
+def data_in(folder: Path) -> Path:
+    root = folder / "data"
     random = np.random.default_rng(0)
     for split, count in (("train", 2), ("val", 4)):
         for index in range(count):
@@ -189,11 +188,9 @@ def tiny_data(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def study(tiny_data: Path) -> Study:
-    """A question about the tiny data set."""
+def study_of(data: Path) -> Study:
     return Study(
-        data=DataSpec(name="folder", root=str(tiny_data), size=SIZE),
+        data=DataSpec(name="folder", root=str(data), size=SIZE),
         budget="10ms",
         recipe=load_recipe("quick"),
         target=TARGET,
@@ -201,15 +198,45 @@ def study(tiny_data: Path) -> Study:
     )
 
 
+def made_in(folder: Path, study: Study) -> Made:
+    return Made(run=RunFolder.create(folder / "run <i>1", study))
+
+
+def frontier_of(study: Study) -> Study:
+    plan = replace(study.search, seeds=("ndnet29-fcn32",), random_trials=1, guided_trials=1, finalists=1)
+    return replace(study, budget="", budgets=("10ms", "5ms", "1ms"), search=plan)
+
+
+def copied(whole: RunFolder, made: Made) -> RunFolder:
+    """What is in a run's folder, but for the study, which says where the data are."""
+    ignore = shutil.ignore_patterns("study.yaml")
+    shutil.copytree(whole.root, made.run.root, ignore=ignore, dirs_exist_ok=True)
+    return made.run
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Path:
+    """A `folder` data set with four validation pictures."""
+    return data_in(tmp_path)
+
+
+@pytest.fixture
+def study(tiny_data: Path) -> Study:
+    """A question about the tiny data set."""
+    return study_of(tiny_data)
+
+
 @pytest.fixture
 def made(tmp_path: Path, study: Study) -> Made:
     """A run's folder in which nothing has happened yet."""
-    return Made(run=RunFolder.create(tmp_path / "run <i>1", study))
+    return made_in(tmp_path, study)
 
 
-@pytest.fixture
-def full(made: Made) -> RunFolder:
-    """A finished run: every origin and every status."""
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run: every origin and every status. Not to be changed."""
+    folder = tmp_path_factory.mktemp("whole")
+    made = made_in(folder, study_of(data_in(folder)))
     made.trial(1, "seed <script>alert(1)</script>", "seed", narrow(0.10), 9.5, (0.1, 0.2, 0.31), (0.4, 0.5, 0.55))
     made.trial(2, "random 1", "random", narrow(0.15), 9.0, (0.1, 0.2, 0.33))
     made.trial(3, "random 2", "random", narrow(0.20), 9.1, (0.1, 0.25), stopped=True)
@@ -227,11 +254,17 @@ def full(made: Made) -> RunFolder:
 
 
 @pytest.fixture
-def frontier(made: Made) -> RunFolder:
-    """A finished run for three budgets, one of which nothing reaches."""
+def full(whole: RunFolder, made: Made) -> RunFolder:
+    """A finished run: every origin and every status."""
+    return copied(whole, made)
+
+
+@pytest.fixture(scope="session")
+def whole_frontier(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run for three budgets, one of which nothing reaches. Not to be changed."""
+    folder = tmp_path_factory.mktemp("frontier")
+    made = made_in(folder, frontier_of(study_of(data_in(folder))))
     run = made.run
-    plan = replace(run.study().search, seeds=("ndnet29-fcn32",), random_trials=1, guided_trials=1, finalists=1)
-    run.write_study(replace(run.study(), budget="", budgets=("10ms", "5ms", "1ms"), search=plan))
     give_up(run, Budget.parse("1ms"), "the narrowest networks take 2.00 ms", searched=False)
     made.trial(1, "small seed", "seed", narrow(0.10), 4.8, (0.2, 0.3, 0.4), (0.4,) * 3, parent="x", budget=5.0)
     made.trial(2, "large seed", "seed", narrow(0.15), 9.7, (0.2, 0.3, 0.5), (0.6,) * 3, parent="x")
@@ -243,3 +276,10 @@ def frontier(made: Made) -> RunFolder:
     made.winner(narrow(0.30), 4.75, 0.51, budget="5ms")
     made.winner(narrow(0.15), 9.75, 0.61, budget="10ms")
     return run
+
+
+@pytest.fixture
+def frontier(whole_frontier: RunFolder, made: Made) -> RunFolder:
+    """A finished run for three budgets, one of which nothing reaches."""
+    made.run.write_study(frontier_of(made.run.study()))
+    return copied(whole_frontier, made)

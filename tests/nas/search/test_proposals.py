@@ -171,7 +171,8 @@ def test_what_pauses_goes_on_and_finalists_are_trained_to_the_end(
     tmp_path: Path, invented: Invented, search_of: Callable[[RunFolder], Search]
 ) -> None:
     asked = study(seeds=("swiftnet-rn18",), random_trials=3, guided_trials=1, finalists=4)
-    asked = replace(asked, recipe=replace(asked.recipe, epochs=4))
+    encoders = {**asked.space, "decoder": ("none",), "detail": ("none",)}
+    asked = replace(asked, recipe=replace(asked.recipe, epochs=4), space=encoders)
     run = RunFolder.create(tmp_path / "run", asked)
     pretend_rungs(run, Proposals(search_of(run), SlowBranches(invented), None), 4)
     trials = [trial for trial in run.trials() if trial.feasible]
