@@ -82,13 +82,13 @@ def parts(architecture: Architecture) -> int:
 
 
 def notches(architecture: Architecture, part: int, *, vector: int) -> tuple[int, ...]:
-    """By how many notches a part's width is worth changing: one down, none, one up, and up to the next two whole
+    """By how many notches a part's width is worth changing: at most two down or up, and up to the next two whole
     multiples of `vector`, the channels that the hardware computes with at a time. A notch is the smallest change:
     `STEP` channels, or the least multiple of it that the part allows.
     """
     width, notch = _width_and_notch(architecture, part)
     whole = (vector * (width // vector + count) for count in (1, 2))
-    return tuple(sorted({-1, 0, 1, *(math.ceil((channels - width) / notch) for channels in whole)}))
+    return tuple(sorted({-2, -1, 0, 1, 2, *(math.ceil((channels - width) / notch) for channels in whole)}))
 
 
 def with_part(architecture: Architecture, part: int, count: int) -> Architecture:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +37,8 @@ LOWER = 0.03  # of the budget, for each that left it when it was confirmed, but 
 MOST_MEASUREMENTS = 4  # quick ones
 MOST_CONFIRMATIONS = 3
 TELLS = 1.5  # times what a latency is sure to: what lies closer together is not told apart
-LIKELIEST = 5  # combinations of wider and narrower parts that are estimated whole
+NEXT = 1.1  # times a factor: another width of the stem, say, where all that is near was measured
+LIKELIEST = 8  # combinations of wider and narrower parts that are estimated whole
 OVER = 3.0  # times as bad is an estimate above the wanted one as one below
 STEEPEST = 2.0  # a measured factor tells about others up to this power of what it missed the budget by,
 NEAR = 1.5  # and about those within this factor
@@ -183,8 +184,19 @@ class _Tries:
 
     @property
     def _known(self) -> list[_Tried]:
-        """What corrects estimates: quick measurements only until there is a sure one, since all of them may err alike."""
-        return self._sure or self._quick
+        """What corrects estimates: what was confirmed, and quick measurements, all of which may err alike, by as much
+        as the confirmed ones say.
+        """
+        if not self._sure:
+            return self._quick
+        if not self._quick:
+            return self._sure
+        errors = [
+            math.log(each.use * self._budget.milliseconds / self._corrected(each.choice.architecture, self._quick))
+            for each in self._sure
+        ]
+        error = math.exp(sum(errors) / len(errors))
+        return [*(replace(each, use=each.use * error) for each in self._quick), *self._sure]
 
     def _promising(self) -> _Choice | None:
         """What fills the budget by a quick measurement, before any is confirmed."""
@@ -202,17 +214,32 @@ class _Tries:
 
     def _next(self) -> _Choice | None:
         """What is estimated to fill the budget, as far as that is known; None where it was measured already."""
-        lowest, highest = self._between()
-        for factor in (self._solved(lowest, highest), math.sqrt(lowest * highest)):
-            for choice in self._choices(factor):
-                allowed = factor == NARROWEST or self._allows(choice.architecture)
-                if allowed and choice.architecture.key not in self._seen:
-                    return choice
-        return None
+        known = self._known
+        lowest, highest = self._between(known)
+        solved = self._solved(lowest, highest, known)
+        ends = any(each.use > SAFE and each.choice.factor == highest for each in known)
+        if not self._sure:  # in between, where the estimate says that there is nothing
+            factors = (solved, math.sqrt(lowest * highest))
+        else:  # at another width of the stem too
+            factors = (solved,) if solved == NARROWEST else (solved, solved * NEXT)
+        choices = [
+            choice
+            for factor in factors
+            for choice in self._choices(factor, known, steps=factor < highest or ends)
+            if choice.architecture.key not in self._seen and (factor == NARROWEST or self._allows(choice.architecture))
+        ]
+        if not self._sure:
+            return next(iter(choices), None)
+        return min(choices, key=lambda choice: self._misses(choice, known), default=None)
 
-    def _between(self) -> tuple[float, float]:
+    def _misses(self, choice: _Choice, known: Sequence[_Tried]) -> float:
+        """How far from the wanted share of the budget it is estimated to be."""
+        left = self._wanted - self._corrected(choice.architecture, known) / self._budget.milliseconds
+        return left if left >= 0 else OVER * -left
+
+    def _between(self, known: Sequence[_Tried]) -> tuple[float, float]:
         """The factors between which the next one lies."""
-        known, refused = self._known, min(self._refused.values(), default=WIDEST)
+        refused = min(self._refused.values(), default=WIDEST)
         low = max((each.choice.factor for each in known if each.use <= SAFE), default=NARROWEST)
         high = max(low, min((each.choice.factor for each in known if each.use > SAFE), default=refused))
         if not known:
@@ -225,7 +252,7 @@ class _Tries:
     @property
     def _seen(self) -> set[str]:
         """Keys of what is not to be measured again."""
-        return {each.choice.architecture.key for each in self._known} | self._refused.keys()
+        return {each.choice.architecture.key for each in (*self._quick, *self._sure)} | self._refused.keys()
 
     @property
     def _wanted(self) -> float:
@@ -233,22 +260,24 @@ class _Tries:
         over = sum(each.use > SAFE for each in self._sure)
         return (self._full_enough + SAFE) / 2 - LOWER * max(0, over - 1)
 
-    def _choices(self, factor: float) -> Sequence[_Choice]:
-        """With single parts changed so that the estimate fills the budget, where the factor alone does not; and without."""
+    def _choices(self, factor: float, known: Sequence[_Tried], *, steps: bool) -> Sequence[_Choice]:
+        """With single parts changed so that the estimate fills the budget where the factor alone does not; without too.
+        `steps`: whether the next step of all layers together is estimated to leave it.
+        """
         plain = _Choice(architecture=scale_width(self._architecture, factor), factor=factor)
-        use = self._corrected(plain.architecture) / self._budget.milliseconds
-        if factor in (NARROWEST, WIDEST) or self._full_enough <= use <= SAFE:
+        use = self._corrected(plain.architecture, known) / self._budget.milliseconds
+        if not steps or factor == NARROWEST or self._full_enough <= use <= SAFE:
             return (plain,)
         wanted = self._estimate(plain.architecture) * self._wanted / use
-        found = _adjusted(plain.architecture, self._estimate, wanted)
+        found = _adjusted(plain.architecture, self._estimate, wanted, self._seen)
         return (_Choice(architecture=found, factor=factor, adjusted=found != plain.architecture), plain)
 
-    def _corrected(self, architecture: Architecture) -> float:
-        """Estimated milliseconds, corrected by what was measured of those around."""
+    def _corrected(self, architecture: Architecture, known: Sequence[_Tried]) -> float:
+        """Estimated milliseconds, corrected by what is `known` of those around."""
         estimate = self._estimate(architecture)
         points = sorted(
             (math.log(guess), math.log(each.use * self._budget.milliseconds / guess))
-            for each in self._known
+            for each in known
             for guess in [self._estimate(each.choice.architecture)]
         )
         if not points:
@@ -256,21 +285,23 @@ class _Tries:
         estimates, corrections = zip(*points, strict=True)
         return estimate * math.exp(float(np.interp(math.log(estimate), estimates, corrections)))
 
-    def _solved(self, low: float, high: float) -> float:
+    def _solved(self, low: float, high: float, known: Sequence[_Tried]) -> float:
         """The largest factor from `low` to `high` that is allowed and estimated to fit; an end where none does."""
 
         def fits(factor: float) -> bool:
             scaled = scale_width(self._architecture, factor)
-            return self._corrected(scaled) <= self._wanted * self._budget.milliseconds and self._allows(scaled)
+            return self._corrected(scaled, known) <= self._wanted * self._budget.milliseconds and self._allows(scaled)
 
         if fits(high):
             return high
         return bisected(low, high, fits)
 
 
-def _adjusted(architecture: Architecture, estimate: EstimateMilliseconds, wanted: float) -> Architecture:
+def _adjusted(
+    architecture: Architecture, estimate: EstimateMilliseconds, wanted: float, seen: Set[str]
+) -> Architecture:
     """The widths of single parts changed so that the estimate comes near the `wanted` milliseconds, and stays below if
-    it can.
+    it can. What is `seen` (keys) is no choice.
 
     Each part's notches are estimated alone; sums of them tell which few of all combinations are worth an estimate.
     """
@@ -287,6 +318,8 @@ def _adjusted(architecture: Architecture, estimate: EstimateMilliseconds, wanted
             tried = architecture
             for part, (found, place) in enumerate(zip(changes, places, strict=True)):
                 tried = with_part(tried, part, found[place][0])
+            if tried.key in seen:
+                continue
             left = wanted - estimate(tried)
             if (error := left if left >= 0 else OVER * -left) < missed:
                 best, missed = tried, error

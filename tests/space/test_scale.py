@@ -113,9 +113,9 @@ def test_single_parts_change_by_notches_and_nothing_else_does() -> None:
         architecture = Space(ranges=searched(), size=(180, 240)).sample(random.Random(seed))
         for part in range(parts(architecture)):
             counts = notches(architecture, part, vector=16)
-            assert counts[:3] == (-1, 0, 1)
+            assert counts[:5] == (-2, -1, 0, 1, 2)
             assert with_part(architecture, part, 0) == architecture
-            for count in counts[2:]:
+            for count in counts[3:]:
                 try:
                     wider = with_part(architecture, part, count)
                 except ArchitectureError:  # a downsampler behind it keeps channels of its own
