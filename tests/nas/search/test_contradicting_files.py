@@ -30,7 +30,7 @@ from nas.runs.folder import RunFolder
 from nas.runs.table import hold_to_table
 from nas.runs.trial import Epoch, Phase, Trial, append_epoch
 from nas.runs.unreached import give_up
-from nas.search.cutting import parent_network
+from nas.search.cutting import parent_of, trained_network
 from nas.search.engine import _measure_published, _require_reachable
 from nas.search.finishing import all_finalists, last_stages
 from nas.search.proposals import Proposals
@@ -109,7 +109,7 @@ def go_on(search: Search, meter: Arithmetic, most: int = 100) -> None:
     for trial in run.trials():
         if trial.origin == "pruned":
             with suppress(UserError):  # there are no weights
-                parent_network(run, trial, 11)
+                trained_network(run, parent_of(run, trial), 11)
 
 
 def cut(search: Search, meter: Arithmetic) -> None:
