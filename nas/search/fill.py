@@ -35,7 +35,7 @@ FULL_ENOUGH = 0.95  # where latencies are known to a per cent
 NEARLY_FULL = 0.9  # of the budget, from which on a network is confirmed, or one like it
 LOWER = 0.03  # of the budget, for each that left it when it was confirmed, but for the first
 MOST_MEASUREMENTS = 4  # quick ones
-MOST_CONFIRMATIONS = 3
+MOST_CONFIRMATIONS = 4
 TELLS = 1.5  # times what a latency is sure to: what lies closer together is not told apart
 NEXT = 1.1  # times a factor: another width of the stem, say, where all that is near was measured
 LIKELIEST = 8  # combinations of wider and narrower parts that are estimated whole
@@ -48,6 +48,8 @@ Measure = Callable[[Architecture], Latency | None]
 """None for what the target cannot time."""
 Allows = Callable[[Architecture], bool]
 """Whether it is small enough to be looked at."""
+_Correction = Callable[[float], float]
+"""What an estimate of so many milliseconds is to be multiplied by."""
 
 
 def anything(architecture: Architecture) -> bool:
@@ -191,10 +193,11 @@ class _Tries:
             return self._quick
         if not self._quick:
             return self._sure
-        errors = [
-            math.log(each.use * self._budget.milliseconds / self._corrected(each.choice.architecture, self._quick))
-            for each in self._sure
-        ]
+        correction = self._correction(self._quick)
+        errors = []
+        for each in self._sure:
+            estimate = self._estimate(each.choice.architecture)
+            errors.append(math.log(each.use * self._budget.milliseconds / (estimate * correction(estimate))))
         error = math.exp(sum(errors) / len(errors))
         return [*(replace(each, use=each.use * error) for each in self._quick), *self._sure]
 
@@ -215,39 +218,43 @@ class _Tries:
     def _next(self) -> _Choice | None:
         """What is estimated to fill the budget, as far as that is known; None where it was measured already."""
         known = self._known
+        correction = self._correction(known)
         lowest, highest = self._between(known)
-        solved = self._solved(lowest, highest, known)
+        solved = self._solved(lowest, highest, correction)
         ends = any(each.use > SAFE and each.choice.factor == highest for each in known)
-        if not self._sure:  # in between, where the estimate says that there is nothing
-            factors = (solved, math.sqrt(lowest * highest))
-        else:  # at another width of the stem too
-            factors = (solved,) if solved == NARROWEST else (solved, solved * NEXT)
+        other = math.sqrt(lowest * highest)  # in between, where the estimate says that there is nothing
+        if self._sure and solved > NARROWEST:  # at another width of the stem too
+            other = min(solved * NEXT, self._widest)
         choices = [
             choice
-            for factor in factors
-            for choice in self._choices(factor, known, steps=factor < highest or ends)
+            for factor in (solved, other)
+            for choice in self._choices(factor, correction, steps=factor < highest or ends)
             if choice.architecture.key not in self._seen and (factor == NARROWEST or self._allows(choice.architecture))
         ]
         if not self._sure:
             return next(iter(choices), None)
-        return min(choices, key=lambda choice: self._misses(choice, known), default=None)
+        return min(choices, key=lambda choice: self._misses(choice, correction), default=None)
 
-    def _misses(self, choice: _Choice, known: Sequence[_Tried]) -> float:
+    def _misses(self, choice: _Choice, correction: _Correction) -> float:
         """How far from the wanted share of the budget it is estimated to be."""
-        left = self._wanted - self._corrected(choice.architecture, known) / self._budget.milliseconds
+        left = self._wanted - self._estimated_use(choice.architecture, correction)
         return left if left >= 0 else OVER * -left
 
     def _between(self, known: Sequence[_Tried]) -> tuple[float, float]:
         """The factors between which the next one lies."""
-        refused = min(self._refused.values(), default=WIDEST)
         low = max((each.choice.factor for each in known if each.use <= SAFE), default=NARROWEST)
-        high = max(low, min((each.choice.factor for each in known if each.use > SAFE), default=refused))
+        high = max(low, min((each.choice.factor for each in known if each.use > SAFE), default=self._widest))
         if not known:
             return low, high
         last = known[-1]
         missed = self._wanted / last.use
         reach = max(NEAR, missed**STEEPEST, missed**-STEEPEST)
-        return max(low, last.choice.factor / reach), min(high, refused, last.choice.factor * reach)
+        return max(low, last.choice.factor / reach), min(high, self._widest, last.choice.factor * reach)
+
+    @property
+    def _widest(self) -> float:
+        """The widest factor to try: what is wider than one that the target cannot time asks for more memory, say."""
+        return min(self._refused.values(), default=WIDEST)
 
     @property
     def _seen(self) -> set[str]:
@@ -260,37 +267,38 @@ class _Tries:
         over = sum(each.use > SAFE for each in self._sure)
         return (self._full_enough + SAFE) / 2 - LOWER * max(0, over - 1)
 
-    def _choices(self, factor: float, known: Sequence[_Tried], *, steps: bool) -> Sequence[_Choice]:
+    def _choices(self, factor: float, correction: _Correction, *, steps: bool) -> Sequence[_Choice]:
         """With single parts changed so that the estimate fills the budget where the factor alone does not; without too.
         `steps`: whether the next step of all layers together is estimated to leave it.
         """
         plain = _Choice(architecture=scale_width(self._architecture, factor), factor=factor)
-        use = self._corrected(plain.architecture, known) / self._budget.milliseconds
+        use = self._estimated_use(plain.architecture, correction)
         if not steps or factor == NARROWEST or self._full_enough <= use <= SAFE:
             return (plain,)
         wanted = self._estimate(plain.architecture) * self._wanted / use
         found = _adjusted(plain.architecture, self._estimate, wanted, self._seen)
         return (_Choice(architecture=found, factor=factor, adjusted=found != plain.architecture), plain)
 
-    def _corrected(self, architecture: Architecture, known: Sequence[_Tried]) -> float:
-        """Estimated milliseconds, corrected by what is `known` of those around."""
-        estimate = self._estimate(architecture)
-        points = sorted(
-            (math.log(guess), math.log(each.use * self._budget.milliseconds / guess))
-            for each in known
-            for guess in [self._estimate(each.choice.architecture)]
-        )
-        if not points:
-            return estimate
-        estimates, corrections = zip(*points, strict=True)
-        return estimate * math.exp(float(np.interp(math.log(estimate), estimates, corrections)))
+    def _correction(self, known: Sequence[_Tried]) -> _Correction:
+        """What estimates are to be multiplied by, from what is known of the networks around."""
+        points = []
+        for each in known:
+            estimate = self._estimate(each.choice.architecture)
+            points.append((math.log(estimate), math.log(each.use * self._budget.milliseconds / estimate)))
+        estimates, corrections = zip(*sorted(points), strict=True) if points else ((0.0,), (0.0,))
+        return lambda milliseconds: math.exp(float(np.interp(math.log(milliseconds), estimates, corrections)))
 
-    def _solved(self, low: float, high: float, known: Sequence[_Tried]) -> float:
+    def _estimated_use(self, architecture: Architecture, correction: _Correction) -> float:
+        """The share of the budget that an architecture is estimated to use."""
+        estimate = self._estimate(architecture)
+        return estimate * correction(estimate) / self._budget.milliseconds
+
+    def _solved(self, low: float, high: float, correction: _Correction) -> float:
         """The largest factor from `low` to `high` that is allowed and estimated to fit; an end where none does."""
 
         def fits(factor: float) -> bool:
             scaled = scale_width(self._architecture, factor)
-            return self._corrected(scaled, known) <= self._wanted * self._budget.milliseconds and self._allows(scaled)
+            return self._estimated_use(scaled, correction) <= self._wanted and self._allows(scaled)
 
         if fits(high):
             return high
