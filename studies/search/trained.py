@@ -1,0 +1,265 @@
+"""A table of the product's own space for `replay.py`: networks of one latency, each trained on CamVid in three rungs.
+
+    python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid.csv [--processes 2]
+    python studies/search/trained.py --out studies/search/camvid.csv --measure
+
+The first command trains what the table does not hold yet, from scratch, at 120x160 by the recipe `quick`, and adds a
+row for each: published networks at the width that is estimated to fill the budget, and random draws of what a search
+looks at, then draws and mutations of the best so far, twice. A training is one of a search: its schedule is annealed to
+the end at 1, 4 and 16 epochs, and goes on from the weights; its cost is in processor seconds. The second command times every network that the table has no latency of, on a machine that
+does nothing else, and notes whether that was disturbed.
+
+What a network is stands in the columns that begin with `axis.` (the answers that lead to it) and in `factor`, on every
+width of what they lead to, or of the published network that `origin` names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import multiprocessing
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import space
+from nas.commands.common import data_spec
+from nas.data import DataSpec, load
+from nas.latency.estimates.shipped import shipped_table
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.machine import lane
+from nas.latency.meter import Meter
+from nas.latency.target import Target
+from nas.search.candidates import SpaceQuestions
+from nas.storage.files import write_text
+from nas.training import load_recipe
+from nas.training.trainer import Trainer
+from space import Architecture, Space
+from space.axes import ranges, searched
+from space.choices import Choice, Genotype
+from space.errors import ArchitectureError, TrainingError, UnmeasuredError
+from space.scale import NARROWEST, bisected, scale_width
+
+SIZE = (120, 160)
+TARGET = Target.parse("onnxruntime@cpu:1")
+BUDGET_MILLISECONDS = 1.2
+REFERENCE_MILLISECONDS = 2.0  # of the reference on this target; a constant, so that the same networks are made again
+RUNGS = (1, 4, 16)  # epochs
+CLASSES = 11
+DRAWN = 110  # at random, in the first generation
+BRED = (50, 50)  # draws and mutations of the best, in later ones
+BEST = 10  # whose mutations they are
+WIDEST = 16.0
+FIXED = ("key", "origin", "factor", "parameters", "estimated_milliseconds", "p50_milliseconds", "flagged")
+SCORES = tuple(f"{name}_{epochs}" for epochs in RUNGS for name in ("miou", "seconds"))
+AXIS = "axis."
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A network of the table before it is trained."""
+
+    origin: str
+    genotype: Genotype
+    architecture: Architecture
+    factor: float
+
+
+def main() -> None:
+    """Train, or time, what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", metavar="camvid:DIR")
+    parser.add_argument("--out", type=Path, required=True, help="the table, a CSV file; rows that it has stay")
+    parser.add_argument("--processes", type=int, default=1, help="trainings at a time, of one thread each")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after so many")
+    parser.add_argument("--measure", action="store_true", help="time what has no latency yet, and train nothing")
+    asked = parser.parse_args()
+    if asked.measure:
+        measure(asked.out)
+    elif asked.data is None:
+        parser.error("expected --data or --measure")
+    else:
+        train_all(data_spec(asked.data, f"{SIZE[0]}x{SIZE[1]}"), asked.out, asked.processes, asked.minutes)
+
+
+def train_all(data: DataSpec, table: Path, processes: int, minutes: float) -> None:
+    """Train what the table does not hold, generation after generation, until the time is over."""
+    end = time.monotonic() + 60 * minutes
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for generation in range(1 + len(BRED)):
+            known = {row["key"] for row in rows_of(table)}
+            waiting = iter([each for each in candidates(generation, table) if each.architecture.key not in known])
+            under_way: dict[Future[Row], Candidate] = {}
+            while True:
+                while len(under_way) < processes and time.monotonic() < end:
+                    if (candidate := next(waiting, None)) is None:
+                        break
+                    under_way[pool.submit(trained, candidate, data)] = candidate
+                if not under_way:
+                    break
+                done = next(as_completed(under_way))
+                del under_way[done]
+                row = done.result()
+                add(table, row)
+                print(*(row.get(name, "") for name in ("origin", "key", "parameters", *SCORES)), flush=True)
+            if time.monotonic() >= end:
+                return
+
+
+def candidates(generation: int, table: Path) -> list[Candidate]:
+    """Those of a generation: the same whenever all before it are trained, and no two alike."""
+    questions = SpaceQuestions(Space(ranges=searched(), size=SIZE), (1.0,), None)
+    rng = random.Random(f"generation {generation}")
+    if generation == 0:
+        found = [*published(), *(made(each, "drawn") for each in drawn(questions, rng))]
+    else:
+        scored = sorted(
+            (row for row in rows_of(table) if row[f"miou_{RUNGS[-1]}"] and row["factor"]),
+            key=lambda row: -float(row[f"miou_{RUNGS[-1]}"]),
+        )
+        best = [genotype_of(row) for row in scored[:BEST]]
+        around = questions.around(best, rng)
+        found = [made(each, f"bred {generation}") for each in rng.sample(around, BRED[generation - 1])]
+    inside = {each.architecture.key: each for each in found if each is not None}
+    return list(inside.values())
+
+
+def published() -> Iterator[Candidate | None]:
+    """Published networks, scaled to the budget."""
+    nearest = Space(ranges=searched(), size=SIZE)
+    for name in space.published():
+        architecture = space.load(name)
+        yield filled(architecture, name, nearest.closest_genotype(architecture))
+
+
+def drawn(questions: SpaceQuestions, rng: random.Random) -> Iterator[Genotype]:
+    """Random points of the space."""
+    left = DRAWN
+    while left:
+        for each in questions.around((), rng)[:left]:
+            left -= 1
+            yield each
+
+
+def made(genotype: Genotype, origin: str) -> Candidate | None:
+    """The network that answers lead to, at the width that fills the budget."""
+    reached = Space(ranges=searched(), size=SIZE).choose(
+        lambda name, options: genotype[name] if genotype.get(name) in options else options[0]
+    )
+    return filled(reached, origin, genotype)
+
+
+def filled(architecture: Architecture, origin: str, genotype: Genotype) -> Candidate | None:
+    """At the largest width that is estimated to be inside the budget; None where none is."""
+    latencies = estimates()
+
+    def fits(factor: float) -> bool:
+        return latencies.estimate(scale_width(architecture, factor), CLASSES) <= BUDGET_MILLISECONDS
+
+    if not fits(NARROWEST):
+        return None
+    factor = WIDEST if fits(WIDEST) else bisected(NARROWEST, WIDEST, fits)
+    scaled = scale_width(architecture, factor)
+    return Candidate(origin=origin, genotype=genotype, architecture=scaled, factor=factor)
+
+
+def estimates() -> LatencyTable:
+    """The latency table that comes with the package."""
+    table = shipped_table(TARGET, SIZE, REFERENCE_MILLISECONDS)
+    assert table is not None, "one comes for this target"
+    return table
+
+
+def trained(candidate: Candidate, data: DataSpec) -> Row:
+    """One training of one thread, as a row of the table; scores of a training that broke are missing."""
+    architecture = candidate.architecture
+    row = {
+        "key": architecture.key,
+        "origin": candidate.origin,
+        "factor": repr(candidate.factor),
+        "parameters": str(space.parameters(architecture, CLASSES)),
+        "estimated_milliseconds": f"{estimates().estimate(architecture, CLASSES):.3f}",
+        **{f"{AXIS}{name}": str(answer) for name, answer in candidate.genotype.items()},
+    }
+    recipe = replace(load_recipe("quick"), epochs=RUNGS[-1])
+    begun = time.process_time()
+    try:
+        trainer = Trainer(architecture, load(data), recipe, threads=1, rungs=RUNGS, guard=lane.training_step)
+        while not trainer.finished:
+            report = trainer.run_epoch()
+            if report.epoch in RUNGS:
+                row[f"miou_{report.epoch}"] = f"{100 * report.scores.miou:.2f}"
+                row[f"seconds_{report.epoch}"] = f"{time.process_time() - begun:.1f}"
+    except (TrainingError, ArchitectureError) as error:
+        print(f"{architecture.key} failed: {error}", flush=True)
+    return row
+
+
+def measure(table: Path) -> None:
+    """Time what has no latency yet."""
+    rows = rows_of(table)
+    with Meter(TARGET, SIZE, CLASSES) as meter:
+        for place, row in enumerate(rows):
+            if row["p50_milliseconds"]:
+                continue
+            try:
+                latency = meter.measure(rebuilt(row), within=0.04)
+            except UnmeasuredError as error:
+                print(f"{row['key']}: {error}", flush=True)
+                continue
+            flagged = "yes" if latency.flagged else ""
+            rows[place] = {**row, "p50_milliseconds": f"{latency.p50_milliseconds:.3f}", "flagged": flagged}
+            write(table, rows)
+            print(row["key"], row["estimated_milliseconds"], rows[place]["p50_milliseconds"], flagged, flush=True)
+
+
+def rebuilt(row: Row) -> Architecture:
+    """The network of a row."""
+    if row["origin"] in space.published():
+        return scale_width(space.load(row["origin"]), float(row["factor"]))
+    genotype = genotype_of(row)
+    reached = Space(ranges=searched(), size=SIZE).choose(
+        lambda name, options: genotype[name] if genotype.get(name) in options else options[0]
+    )
+    return scale_width(reached, float(row["factor"]))
+
+
+def genotype_of(row: Row) -> Genotype:
+    """The answers of a row, of the kinds that the space has them in."""
+    kinds = ranges()
+    answers: dict[str, Choice] = {}
+    for column, text in row.items():
+        if column.startswith(AXIS) and text:
+            name = column.removeprefix(AXIS)
+            answers[name] = next((option for option in kinds.get(name, ()) if str(option) == text), text)
+    return answers
+
+
+def rows_of(table: Path) -> list[Row]:
+    """What the table holds."""
+    if not table.is_file():
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def add(table: Path, row: Row) -> None:
+    """Add a row, and columns for answers that none before it had."""
+    write(table, [*rows_of(table), row])
+
+
+def write(table: Path, rows: Sequence[Row]) -> None:
+    """Replace the table, columns of axes in their order."""
+    axes = sorted({name for row in rows for name in row if name.startswith(AXIS)})
+    columns = (*FIXED, *SCORES, *axes)
+    lines = [",".join(columns), *(",".join(row.get(name) or "" for name in columns) for row in rows)]
+    write_text(table, "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
