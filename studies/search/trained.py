@@ -6,8 +6,9 @@
 The first command trains what the table does not hold yet, from scratch, at 120x160 by the recipe `quick`, and adds a
 row for each: published networks at the width that is estimated to fill the budget, and random draws of what a search
 looks at, then draws and mutations of the best so far, twice. A training is one of a search: its schedule is annealed to
-the end at 1, 4 and 16 epochs, and goes on from the weights; its cost is in processor seconds. The second command times every network that the table has no latency of, on a machine that
-does nothing else, and notes whether that was disturbed.
+the end at 1, 4 and 16 epochs, and goes on from the weights; its cost is in processor seconds. The second command times
+every network that the table has no latency of, on a machine that does nothing else, and notes whether that was
+disturbed.
 
 What a network is stands in the columns that begin with `axis.` (the answers that lead to it) and in `factor`, on every
 width of what they lead to, or of the published network that `origin` names.
