@@ -222,14 +222,15 @@ class _Tries:
             factors = (solved, math.sqrt(lowest * highest))
         else:  # at another width of the stem too
             factors = (solved,) if solved == NARROWEST else (solved, solved * NEXT)
-        choices = [
+        seen = self._seen
+        choices = (  # found as they are asked for: each takes many estimates
             choice
             for factor in factors
             for choice in self._choices(factor, known, steps=factor < highest or ends)
-            if choice.architecture.key not in self._seen and (factor == NARROWEST or self._allows(choice.architecture))
-        ]
+            if choice.architecture.key not in seen and (factor == NARROWEST or self._allows(choice.architecture))
+        )
         if not self._sure:
-            return next(iter(choices), None)
+            return next(choices, None)
         return min(choices, key=lambda choice: self._misses(choice, known), default=None)
 
     def _misses(self, choice: _Choice, known: Sequence[_Tried]) -> float:
