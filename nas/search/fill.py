@@ -39,6 +39,7 @@ MOST_CONFIRMATIONS = 3
 TELLS = 1.5  # times what a latency is sure to: what lies closer together is not told apart
 NEXT = 1.1  # times a factor: another width of the stem, say, where all that is near was measured
 LIKELIEST = 8  # combinations of wider and narrower parts that are estimated whole
+MOST_COMBINATIONS = 10**7  # that are looked at: ten parts would have thirty times as many
 OVER = 3.0  # times as bad is an estimate above the wanted one as one below
 STEEPEST = 2.0  # a measured factor tells about others up to this power of what it missed the budget by,
 NEAR = 1.5  # and about those within this factor
@@ -307,7 +308,7 @@ def _adjusted(
     Each part's notches are estimated alone; sums of them tell which few of all combinations are worth an estimate.
     """
     now = estimate(architecture)
-    changes = [_changes(architecture, part, estimate, now) for part in range(parts(architecture))]
+    changes = _smallest([_changes(architecture, part, estimate, now) for part in range(parts(architecture))])
     combined = np.full(1, now)
     for found in changes:
         combined = np.add.outer(combined, [added for _, added in found]).ravel()
@@ -336,3 +337,11 @@ def _changes(
         with contextlib.suppress(ArchitectureError):  # the layers around forbid it
             found.append((count, estimate(with_part(architecture, part, count)) - now))
     return found
+
+
+def _smallest(changes: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
+    """Of each part so many of the smallest changes that all combinations can be looked at."""
+    most = max(map(len, changes))
+    while math.prod(min(most, len(found)) for found in changes) > MOST_COMBINATIONS:
+        most -= 1
+    return [sorted(sorted(found, key=lambda change: abs(change[0]))[:most]) for found in changes]
