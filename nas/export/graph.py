@@ -10,9 +10,11 @@ import contextlib
 import functools
 import io
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import torch
 from torch import nn
@@ -180,8 +182,26 @@ def _hushed() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(_Muted(sys.stdout)):
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+
+
+class _Muted(io.StringIO):
+    """Takes what the thread that makes it prints. What others print meanwhile goes on to `others`: a search exports in
+    one thread, and tells of its trainings in another.
+    """
+
+    def __init__(self, others: TextIO) -> None:
+        super().__init__()
+        self._others = others
+        self._thread = threading.get_ident()
+
+    def write(self, text: str) -> int:
+        return super().write(text) if threading.get_ident() == self._thread else self._others.write(text)
+
+    def flush(self) -> None:
+        if threading.get_ident() != self._thread:
+            self._others.flush()

@@ -34,7 +34,7 @@ SIZE = (180, 240)
 CLASSES = 11
 DEFAULT_WITHIN = 0.06  # of each latency
 TIE = 0.03
-PATIENCE_SECONDS = 1.0  # for each network on a busy machine: what is chosen then is not kept for long
+PATIENCE_SECONDS = 1.0  # for each network on a busy machine: what is not settled then is found anew the next time
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,14 +50,8 @@ SOURCES = "sources.yaml"
 TABLE = "table.yaml"
 UNREACHED = "unreached.yaml"
 FINISH = "finish.yaml"
-BEGUN_WITH = (
-    ORDER,
-    SOURCES,
-    EARLIER,
-    TABLE,
-    UNREACHED,
-    FINISH,
-)  # what is of one run, and not of the next one in its folder
+# What is of one run, and not of the next one in its folder.
+BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED, FINISH)
 
 
 @dataclass(frozen=True, kw_only=True)

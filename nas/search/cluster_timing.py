@@ -82,9 +82,9 @@ class ClusterTiming:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._actor is not None:  # else it was lost, and none came instead
+        if (actor := self._actor) is not None:  # else it was lost, and none came instead
             with contextlib.suppress(ray.exceptions.RayActorError):  # lost, or halted
-                ray.get(self._actor.stop.remote())
+                ray.get(actor.stop.remote())
         self._end()
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
@@ -121,16 +121,18 @@ class ClusterTiming:
     def _begin(self, lost: str = "") -> None:
         """Have a node time. Where one was `lost`, and how, another is not waited for as long as it takes.
 
-        Raises: OSError where none came instead.
+        Raises: OSError where none came instead; HaltedError after `halt`.
         """
         node: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_TimingNode)
         self._actor = node.remote()
+        self._require_going()  # now that `halt` finds it
         ready, begin = self._actor.__ray_ready__.remote(), time.monotonic()
         if not ray.wait([ready], timeout=WAIT_SECONDS)[0]:
             reason = f"all its `{RESOURCE}` is in use" if _is_there() else f"none has the resource `{RESOURCE}`"
             _say(f"waiting for the cluster's node that times: {reason}, see `ray status`")
             while lost and not ray.wait([ready], timeout=1)[0]:
-                if self._halted or (not _is_there() and time.monotonic() > begin + LOST_SECONDS):
+                self._require_going()
+                if not _is_there() and time.monotonic() > begin + LOST_SECONDS:
                     self._end()  # it would wait for ever, and so would who asks it to stop
                     raise OSError(_lost(lost))
         self._answer_to("start", *self._arguments)
@@ -138,10 +140,9 @@ class ClusterTiming:
     def _replace(self, error: Exception) -> None:
         """Have another node time in place of one that was lost.
 
-        Raises: OSError where none comes.
+        Raises: OSError where none comes; HaltedError after `halt`.
         """
-        if self._halted:
-            raise HaltedError("the measuring was ended with the rest") from None
+        self._require_going()
         words = " ".join(str(error).split())[:200]
         for _ in range(MOST_LOST):
             self._end()
@@ -156,6 +157,12 @@ class ClusterTiming:
                 return
         self._end()
         raise OSError(_lost(words))
+
+    def _require_going(self) -> None:
+        """Raises: HaltedError where all was ended, and with it what was begun meanwhile."""
+        if self._halted:
+            self._end()
+            raise HaltedError("the measuring was ended with the rest") from None
 
     def _end(self) -> None:
         actor, self._actor = self._actor, None

@@ -39,6 +39,7 @@ MOST_CONFIRMATIONS = 4
 TELLS = 1.5  # times what a latency is sure to: what lies closer together is not told apart
 NEXT = 1.1  # times a factor: another width of the stem, say, where all that is near was measured
 LIKELIEST = 8  # combinations of wider and narrower parts that are estimated whole
+MOST_COMBINATIONS = 10**7  # that are looked at: ten parts would have thirty times as many
 OVER = 3.0  # times as bad is an estimate above the wanted one as one below
 STEEPEST = 2.0  # a measured factor tells about others up to this power of what it missed the budget by,
 NEAR = 1.5  # and about those within this factor
@@ -203,16 +204,22 @@ class _Tries:
 
     def _promising(self) -> _Choice | None:
         """What fills the budget by a quick measurement, before any is confirmed."""
-        found = [each for each in self._quick if self._full_enough <= each.use <= SAFE and not self._sure]
+        if self._sure:
+            return None
+        found = [each for each in self._timeable if self._full_enough <= each.use <= SAFE]
         return max(found, key=lambda each: each.use).choice if found else None
+
+    @property
+    def _timeable(self) -> list[_Tried]:
+        """What was measured quickly, and not refused when it was to be confirmed."""
+        return [each for each in self._quick if each.choice.architecture.key not in self._refused]
 
     def _left(self) -> _Choice | None:
         """What is left to confirm where nothing new is: the fullest inside, or what leaves the budget least."""
-        sure = {each.choice.architecture.key for each in self._sure}
-        left = [each for each in self._quick if each.choice.architecture.key not in sure]
-        inside = [each for each in left if each.use <= SAFE]
+        left = self._timeable
         if self._sure or not left:
             return None
+        inside = [each for each in left if each.use <= SAFE]
         return (max(inside, key=lambda each: each.use) if inside else min(left, key=lambda each: each.use)).choice
 
     def _next(self) -> _Choice | None:
@@ -223,16 +230,17 @@ class _Tries:
         solved = self._solved(lowest, highest, correction)
         ends = any(each.use > SAFE and each.choice.factor == highest for each in known)
         other = math.sqrt(lowest * highest)  # in between, where the estimate says that there is nothing
-        if self._sure and solved > NARROWEST:  # at another width of the stem too
-            other = min(solved * NEXT, self._widest)
-        choices = [
+        if self._sure and not self._refused and solved > NARROWEST:  # at another width of the stem too
+            other = solved * NEXT
+        seen = self._seen
+        choices = (  # found as they are asked for: each takes many estimates
             choice
             for factor in (solved, other)
             for choice in self._choices(factor, correction, steps=factor < highest or ends)
-            if choice.architecture.key not in self._seen and (factor == NARROWEST or self._allows(choice.architecture))
-        ]
+            if choice.architecture.key not in seen and (factor == NARROWEST or self._allows(choice.architecture))
+        )
         if not self._sure:
-            return next(iter(choices), None)
+            return next(choices, None)
         return min(choices, key=lambda choice: self._misses(choice, correction), default=None)
 
     def _misses(self, choice: _Choice, correction: _Correction) -> float:
@@ -314,7 +322,7 @@ def _adjusted(
     Each part's notches are estimated alone; sums of them tell which few of all combinations are worth an estimate.
     """
     now = estimate(architecture)
-    changes = [_changes(architecture, part, estimate, now) for part in range(parts(architecture))]
+    changes = _smallest([_changes(architecture, part, estimate, now) for part in range(parts(architecture))])
     combined = np.full(1, now)
     for found in changes:
         combined = np.add.outer(combined, [added for _, added in found]).ravel()
@@ -343,3 +351,11 @@ def _changes(
         with contextlib.suppress(ArchitectureError):  # the layers around forbid it
             found.append((count, estimate(with_part(architecture, part, count)) - now))
     return found
+
+
+def _smallest(changes: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
+    """Of each part so many of the smallest changes that all combinations can be looked at."""
+    most = max(map(len, changes))
+    while math.prod(min(most, len(found)) for found in changes) > MOST_COMBINATIONS:
+        most -= 1
+    return [sorted(sorted(found, key=lambda change: abs(change[0]))[:most]) for found in changes]

@@ -32,7 +32,7 @@ from space.choices import Genotype
 from space.errors import BudgetError
 from space.scale import NARROWEST, scale_width
 
-MEASUREMENTS_PER_CANDIDATE = 8  # on average, to solve its width for the budget and confirm it
+MEASUREMENTS_PER_CANDIDATE = 4  # on average, to solve its width for the budget and confirm it
 TIMED_STEPS = 3
 FEWEST = 10  # draws with a value, below which nothing is said about it
 RIDGE = 1.0  # in draws: what keeps rare values near the axis' average

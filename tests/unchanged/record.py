@@ -145,9 +145,10 @@ def read(file: str) -> list[tuple[str, ...]]:
 
 
 def write(file: str, header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:
-    """Replace a file beside this one."""
+    """Replace a file beside this one, when all rows are there."""
+    found = [header, *rows]
     with (FOLDER / file).open("w", newline="", encoding="utf-8") as opened:
-        csv.writer(opened, lineterminator="\n").writerows([header, *rows])
+        csv.writer(opened, lineterminator="\n").writerows(found)
 
 
 def main() -> None:

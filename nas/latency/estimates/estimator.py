@@ -11,8 +11,8 @@ from nas.latency.estimates.prices import fit_prices
 from nas.latency.estimates.table import LatencyTable, Prices
 from nas.latency.estimates.work import layer_work, total, work_of
 from space.architecture import Architecture
-from space.channels import Widths, widths
-from space.count import graph_multiply_adds
+from space.channels import Widths
+from space.count import graph_multiply_adds, multiply_adds
 from space.graph import Graph
 
 UNKNOWN_DEVICE = 1e8  # multiply-adds per millisecond, before anything was measured
@@ -50,10 +50,9 @@ class Estimates:
     def architecture(self, architecture: Architecture) -> float:
         """Milliseconds of an architecture."""
         prices = self._fitted()
-        if prices is not None:
-            return prices.sum(work_of(architecture, self._size, self._num_classes))
-        graph = architecture.graph(self._num_classes)
-        return self.graph(graph, widths(graph, architecture.channels))
+        if prices is None:
+            return multiply_adds(architecture, self._size, self._num_classes) / UNKNOWN_DEVICE
+        return prices.sum(work_of(architecture, self._size, self._num_classes))
 
     def graph(self, graph: Graph, sizes: Widths) -> float:
         """Milliseconds of a graph whose nodes have the given widths."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import onnx
@@ -164,6 +165,19 @@ def test_export_leaves_the_network_as_it_came() -> None:
     onnx_bytes(network, (64, 96), labels=True)
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_what_another_thread_prints_meanwhile_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    class Talking(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            print("exporting")
+            other = threading.Thread(target=print, args=("training",))
+            other.start()
+            other.join()
+            return image + 1
+
+    onnx_bytes(Talking(), (32, 48), labels=False)
+    assert set(capsys.readouterr().out.splitlines()) == {"training"}
 
 
 def test_another_networks_graph_is_told_apart() -> None:

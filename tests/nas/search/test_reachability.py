@@ -143,7 +143,7 @@ def test_the_forecast_counts_every_epoch_that_is_planned(tiny: Study) -> None:
     pruned = 1  # of the two that may be, since there is no more company
     assert found.training_seconds == ((1 + 3 + 6 + 1) * 2 + (2 + 1 + pruned) * 5) * 10 * 0.5
     assert found.candidates == 1 + 3 + 6
-    assert found.measuring_seconds == (10 * 8 + 1) * 3.0
+    assert found.measuring_seconds == (10 * 4 + 1) * 3.0
     several = forecast(study.asking(["10ms", "20ms", "30ms", "40ms"]), 41, 0.5, 3.0)
     assert several.candidates == 4 * (1 + 1 + 2), "each budget has the seeds and its share of the others"
     assert several.training_seconds == ((16 + 1) * 2 + (4 * (2 + pruned) + 1) * 5) * 10 * 0.5
