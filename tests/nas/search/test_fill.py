@@ -199,3 +199,15 @@ def test_a_disturbed_confirmation_over_the_budget_is_asked_again(proportional: O
     filled = fill(space.load("erfnet"), Budget.parse("10ms"), proportional, confirm, guess, within=WITHIN)
     assert [latency.flagged for latency in confirmed] == [("a neighbour",), ()]
     assert FULL_ENOUGH <= filled.latency.p50_milliseconds / 10 <= SAFE
+
+
+def test_what_cannot_be_confirmed_makes_way_for_a_narrower_one(proportional: One) -> None:
+    asked: list[str] = []
+
+    def confirm(architecture: Architecture) -> Latency | None:
+        asked.append(architecture.key)
+        return None if len(asked) == 1 else proportional(architecture)
+
+    filled = fill(space.load("erfnet"), Budget.parse("10ms"), proportional, confirm, guess, within=WITHIN)
+    assert len(set(asked)) == len(asked) > 1
+    assert 0.8 < filled.latency.p50_milliseconds / 10 <= SAFE
