@@ -6,6 +6,7 @@ network teaches is kept before anybody is taught, so that a run which goes on ha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -109,10 +110,11 @@ def finish(search: Search, trials: Sequence[Trial]) -> Jobs:
     waiting = [
         Job(trial=each, phase="finish", variant=variant, teacher=_taught_by(run, found, each)) for each in unfinished
     ]
-    not_over = {each.architecture.key for each in unfinished}
+    # A published network that is a candidate at its own width too is there twice.
+    not_over = Counter(each.architecture.key for each in unfinished)
 
     def ready() -> Job | None:
-        taught = (each for each in waiting if each.teacher is None or each.teacher.architecture.key not in not_over)
+        taught = (each for each in waiting if each.teacher is None or not not_over[each.teacher.architecture.key])
         return next(taught, None)
 
     def next_job() -> Job | None:
@@ -122,7 +124,7 @@ def finish(search: Search, trials: Sequence[Trial]) -> Jobs:
         return job
 
     def end(job: Job, epoch: int, error: str) -> None:
-        not_over.discard(job.trial.architecture.key)
+        not_over[job.trial.architecture.key] -= 1
         keep_end(search, job, epoch, error)
 
     def waits() -> bool:
