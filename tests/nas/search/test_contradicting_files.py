@@ -42,7 +42,7 @@ from space.scale import scale_width
 
 pytestmark = pytest.mark.slow
 
-CHANGES = 120
+CHANGES = 20
 SIZE, EPOCHS, FINISH = (180, 240), 4, 2
 CLASSES = tuple(f"class {index}" for index in range(11))
 STUDY = Study(
