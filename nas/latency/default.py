@@ -34,7 +34,9 @@ SIZE = (180, 240)
 CLASSES = 11
 DEFAULT_WITHIN = 0.06  # of each latency
 TIE = 0.03
-PATIENCE_SECONDS = 1.0  # for each network on a busy machine: what is not settled then is found anew the next time
+CHOICE_PATIENCE_SECONDS = (
+    1.0  # for each network on a busy machine: what is not settled then is found anew the next time
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +167,7 @@ def judge(milliseconds: Mapping[str, float]) -> DefaultTarget:
 
 def _geometric_mean(target: Target) -> Speed:
     networks = [space.load(name) for name in NETWORKS]
-    with Meter(target, SIZE, CLASSES, patience_seconds=PATIENCE_SECONDS) as meter:
+    with Meter(target, SIZE, CLASSES, patience_seconds=CHOICE_PATIENCE_SECONDS) as meter:
         latencies = meter.measure_together(networks, within=DEFAULT_WITHIN)
     intervals = [latency.interval() for latency in latencies]
     return Speed(

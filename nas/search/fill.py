@@ -231,7 +231,7 @@ class _Tries:
         ends = any(each.use > SAFE and each.choice.factor == highest for each in known)
         other = math.sqrt(lowest * highest)  # in between, where the estimate says that there is nothing
         if self._sure and not self._refused and solved > NARROWEST:  # at another width of the stem too
-            other = solved * NEXT
+            other = min(solved * NEXT, WIDEST)
         seen = self._seen
         choices = (  # found as they are asked for: each takes many estimates
             choice

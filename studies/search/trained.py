@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import multiprocessing
 import random
 import time
@@ -34,17 +35,18 @@ from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
 from nas.latency.meter import Meter
 from nas.latency.target import Target
-from nas.search.candidates import SpaceQuestions
+from nas.search.candidates import SpaceQuestions, draw
 from nas.storage.files import write_text
 from nas.training import load_recipe
 from nas.training.trainer import Trainer
 from space import Architecture, Space
-from space.axes import ranges, searched
+from space.axes import searched
 from space.choices import Choice, Genotype
 from space.errors import ArchitectureError, TrainingError, UnmeasuredError
 from space.scale import NARROWEST, bisected, scale_width
 
 SIZE = (120, 160)
+SEARCHED = Space(ranges=searched(), size=SIZE)
 TARGET = Target.parse("onnxruntime@cpu:1")
 BUDGET_MILLISECONDS = 1.2
 REFERENCE_MILLISECONDS = 2.0  # of the reference on this target; a constant, so that the same networks are made again
@@ -95,16 +97,16 @@ def train_all(data: DataSpec, table: Path, processes: int, minutes: float) -> No
         for generation in range(1 + len(BRED)):
             known = {row["key"] for row in rows_of(table)}
             waiting = iter([each for each in candidates(generation, table) if each.architecture.key not in known])
-            under_way: dict[Future[Row], Candidate] = {}
+            under_way: set[Future[Row]] = set()
             while True:
                 while len(under_way) < processes and time.monotonic() < end:
                     if (candidate := next(waiting, None)) is None:
                         break
-                    under_way[pool.submit(trained, candidate, data)] = candidate
+                    under_way.add(pool.submit(trained, candidate, data))
                 if not under_way:
                     break
                 done = next(as_completed(under_way))
-                del under_way[done]
+                under_way.remove(done)
                 row = done.result()
                 add(table, row)
                 print(*(row.get(name, "") for name in ("origin", "key", "parameters", *SCORES)), flush=True)
@@ -114,17 +116,15 @@ def train_all(data: DataSpec, table: Path, processes: int, minutes: float) -> No
 
 def candidates(generation: int, table: Path) -> list[Candidate]:
     """Those of a generation: the same whenever all before it are trained, and no two alike."""
-    questions = SpaceQuestions(Space(ranges=searched(), size=SIZE), (1.0,), None)
     rng = random.Random(f"generation {generation}")
     if generation == 0:
-        found = [*published(), *(made(each, "drawn") for each in drawn(questions, rng))]
+        inside_it = filter(None, (made(draw(SEARCHED, rng)[1], "drawn") for _ in itertools.count()))
+        found = [*published(), *itertools.islice(inside_it, DRAWN)]
     else:
-        scored = sorted(
-            (row for row in rows_of(table) if row[f"miou_{RUNGS[-1]}"] and row["factor"]),
-            key=lambda row: -float(row[f"miou_{RUNGS[-1]}"]),
-        )
-        best = [genotype_of(row) for row in scored[:BEST]]
-        around = questions.around(best, rng)
+        later = {f"bred {each}" for each in range(generation, 1 + len(BRED))}  # this one may be trained in part
+        scored = [row for row in rows_of(table) if row[f"miou_{RUNGS[-1]}"] and row["origin"] not in later]
+        scored.sort(key=lambda row: -float(row[f"miou_{RUNGS[-1]}"]))
+        around = SpaceQuestions(SEARCHED, (1.0,), None).around([genotype_of(row) for row in scored[:BEST]], rng)
         found = [made(each, f"bred {generation}") for each in rng.sample(around, BRED[generation - 1])]
     inside = {each.architecture.key: each for each in found if each is not None}
     return list(inside.values())
@@ -132,27 +132,19 @@ def candidates(generation: int, table: Path) -> list[Candidate]:
 
 def published() -> Iterator[Candidate | None]:
     """Published networks, scaled to the budget."""
-    nearest = Space(ranges=searched(), size=SIZE)
     for name in space.published():
         architecture = space.load(name)
-        yield filled(architecture, name, nearest.closest_genotype(architecture))
-
-
-def drawn(questions: SpaceQuestions, rng: random.Random) -> Iterator[Genotype]:
-    """Random points of the space."""
-    left = DRAWN
-    while left:
-        for each in questions.around((), rng)[:left]:
-            left -= 1
-            yield each
+        yield filled(architecture, name, SEARCHED.closest_genotype(architecture))
 
 
 def made(genotype: Genotype, origin: str) -> Candidate | None:
     """The network that answers lead to, at the width that fills the budget."""
-    reached = Space(ranges=searched(), size=SIZE).choose(
-        lambda name, options: genotype[name] if genotype.get(name) in options else options[0]
-    )
-    return filled(reached, origin, genotype)
+    return filled(led_to(genotype), origin, genotype)
+
+
+def led_to(genotype: Genotype) -> Architecture:
+    """What answers lead to."""
+    return SEARCHED.choose(lambda name, options: genotype[name] if genotype.get(name) in options else options[0])
 
 
 def filled(architecture: Architecture, origin: str, genotype: Genotype) -> Candidate | None:
@@ -223,21 +215,19 @@ def rebuilt(row: Row) -> Architecture:
     """The network of a row."""
     if row["origin"] in space.published():
         return scale_width(space.load(row["origin"]), float(row["factor"]))
-    genotype = genotype_of(row)
-    reached = Space(ranges=searched(), size=SIZE).choose(
-        lambda name, options: genotype[name] if genotype.get(name) in options else options[0]
-    )
-    return scale_width(reached, float(row["factor"]))
+    return scale_width(led_to(genotype_of(row)), float(row["factor"]))
 
 
 def genotype_of(row: Row) -> Genotype:
     """The answers of a row, of the kinds that the space has them in."""
-    kinds = ranges()
     answers: dict[str, Choice] = {}
-    for column, text in row.items():
-        if column.startswith(AXIS) and text:
-            name = column.removeprefix(AXIS)
-            answers[name] = next((option for option in kinds.get(name, ()) if str(option) == text), text)
+
+    def ask(name: str, options: Sequence[Choice]) -> Choice:
+        text = row.get(f"{AXIS}{name}")
+        answers[name] = next((option for option in options if str(option) == text), options[0])
+        return answers[name]
+
+    SEARCHED.choose(ask)
     return answers
 
 
