@@ -34,9 +34,7 @@ SIZE = (180, 240)
 CLASSES = 11
 DEFAULT_WITHIN = 0.06  # of each latency
 TIE = 0.03
-CHOICE_PATIENCE_SECONDS = (
-    1.0  # for each network on a busy machine: what is not settled then is found anew the next time
-)
+CHOICE_PATIENCE_SECONDS = 1.0  # for each network on a busy machine: what is not settled is found anew the next time
 
 
 @dataclass(frozen=True, kw_only=True)
