@@ -36,28 +36,31 @@ class Questioner:
         self.size = size
         self.ask = ask
 
-    def pick(self, name: str, axis: str, allowed: Callable[[Choice], bool] = lambda option: True) -> Choice:
+    def pick(self, name: str, axis: str, allowed: Callable[[Choice], bool] | None = None) -> Choice:
         """Ask for `name` among the options of `axis` that are allowed here; a single option is no question.
 
         Raises: ArchitectureError when no option is.
         """
-        options = [option for option in self.options(axis) if allowed(option)]
+        offered = self.options(axis)
+        options = offered if allowed is None else tuple(filter(allowed, offered))
         if not options:
             raise ArchitectureError(
-                f"space.{axis}: none of {list(self.options(axis))} is possible for {name} after the choices "
-                f"before it; add an option"
+                f"space.{axis}: none of {list(offered)} is possible for {name} after the choices before it; add an "
+                f"option"
             )
         return self.ask(name, options)
 
-    def pick_newer(self, axis: str, allowed: Callable[[Choice], bool] = lambda option: True) -> Choice:
+    def pick_newer(self, axis: str, allowed: Callable[[Choice], bool] | None = None) -> Choice:
         """`pick` from an axis that came later: held at one value it is not asked for, and seeds draw what they drew."""
         options = self.options(axis)
-        return options[0] if len(options) == 1 and allowed(options[0]) else self.pick(axis, axis, allowed)
+        if len(options) == 1 and (allowed is None or allowed(options[0])):
+            return options[0]
+        return self.pick(axis, axis, allowed)
 
-    def integer(self, name: str, axis: str, allowed: Callable[[int], bool] = lambda option: True) -> int:
+    def integer(self, name: str, axis: str, allowed: Callable[[int], bool] | None = None) -> int:
         """`pick` of whole numbers."""
-        return int(self.pick(name, axis, lambda option: allowed(int(option))))
+        return int(self.pick(name, axis, allowed and (lambda option: allowed(int(option)))))
 
-    def text(self, name: str, axis: str, allowed: Callable[[str], bool] = lambda option: True) -> str:
+    def text(self, name: str, axis: str, allowed: Callable[[str], bool] | None = None) -> str:
         """`pick` of words."""
-        return str(self.pick(name, axis, lambda option: allowed(str(option))))
+        return str(self.pick(name, axis, allowed and (lambda option: allowed(str(option)))))

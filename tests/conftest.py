@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import signal
@@ -65,6 +66,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for index, case in enumerate(cases):
             if index % share != first:
                 case.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """All that was loaded stays: to look for garbage among it, over and over, takes seconds."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
