@@ -59,8 +59,8 @@ class Questioner:
 
     def integer(self, name: str, axis: str, allowed: Callable[[int], bool] | None = None) -> int:
         """`pick` of whole numbers."""
-        return int(self.pick(name, axis, allowed and (lambda option: allowed(int(option)))))
+        return int(self.pick(name, axis, None if allowed is None else lambda option: allowed(int(option))))
 
     def text(self, name: str, axis: str, allowed: Callable[[str], bool] | None = None) -> str:
         """`pick` of words."""
-        return str(self.pick(name, axis, allowed and (lambda option: allowed(str(option)))))
+        return str(self.pick(name, axis, None if allowed is None else lambda option: allowed(str(option))))

@@ -41,7 +41,7 @@ class Ahead:
 
     def __enter__(self) -> Jobs:
         self._thread.start()
-        return Jobs(next=self._next, epoch=self._jobs.epoch, end=self._end, waits=self._asked)
+        return Jobs(next=self._next, epoch=self._epoch, end=self._end, waits=self._asked)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -76,6 +76,13 @@ class Ahead:
             self._under_way += 1
             self._changed.notify_all()
             return self._found.popleft()
+
+    def _epoch(self, job: Job, epoch: int, miou: float) -> None:
+        """Raises: what broke the thread: trainings go on for hours, and nothing would come behind them."""
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+        self._jobs.epoch(job, epoch, miou)
 
     def _end(self, job: Job, epoch: int, error: str) -> None:
         """Raises: what broke the thread."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from nas.latency.record import Latency, Statistic
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept, refusal
 from nas.search.configured_ray import ray
+from nas.search.same_device import changes
 from nas.search.timing import CertifierOf, TimingOf, local_timing
 from space.architecture import Architecture
 from space.errors import HaltedError, UserError
@@ -66,7 +67,7 @@ class ClusterTiming:
         self._arguments = (tuple(targets), size, num_classes, patience_seconds, statistic)
         self._actor: Any = None
         self._halted = False
-        self._kinds: dict[str, dict[str, str]] = {}  # of device, by target
+        self._kinds: dict[str, Mapping[str, str]] = {}  # environments of the first latency, by target
 
     def __enter__(self) -> ClusterTiming:
         try:
@@ -102,6 +103,12 @@ class ClusterTiming:
         latencies: list[Latency] = self._ask("measure_together", architectures, within)
         return [self.alike(each) for each in latencies]
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """See `nas.search.timing.Timing.environment`."""
+        found: dict[str, str] = self._ask("environment")
+        return found
+
     def kept_table(self) -> LatencyTable | None:
         """The latency table of the device that the node keeps; None when it has none."""
         table: LatencyTable | None = self._ask("kept_table")
@@ -116,7 +123,8 @@ class ClusterTiming:
         """See `nas.search.timing.Halting`."""
         self._halted = True
         if (actor := self._actor) is not None:
-            ray.kill(actor)
+            with contextlib.suppress(ray.exceptions.RayError):  # why all is ended is to be told, not that it has ended
+                ray.kill(actor)
 
     def _begin(self, lost: str = "") -> None:
         """Have a node time. Where one was `lost`, and how, another is not waited for as long as it takes.
@@ -180,6 +188,8 @@ class ClusterTiming:
 
     def _answer_to(self, question: str, *arguments: Any) -> Any:
         """Raises: RayActorError where the node is lost; OSError for what else Ray says; what was raised there."""
+        if self._actor is None:  # it was lost before, and none came instead
+            raise OSError(_lost("no other one took its place"))
         try:
             answer, refused = ray.get(getattr(self._actor, question).remote(*arguments))
         except ray.exceptions.RayActorError:
@@ -194,13 +204,11 @@ class ClusterTiming:
 
         Raises: HaltedError where it is not: they would not compare.
         """
-        kind = {name: text for name, text in latency.environment.items() if name not in OF_NODE}
-        known = self._kinds.setdefault(latency.target, kind)
-        if kind != known:
-            names = [name for name in sorted({*kind, *known}) if kind.get(name) != known.get(name)]
-            differs = ", ".join(f"{name} {known.get(name, '-')} before, {kind.get(name, '-')} now" for name in names)
+        now = latency.environment
+        known = self._kinds.setdefault(latency.target, now)
+        if changed := changes(known, now, sorted({*now, *known} - {*OF_NODE})):
             raise HaltedError(
-                f"the cluster's node that times now is of another kind than the one that was lost ({differs}): their "
+                f"the cluster's node that times now is of another kind than the one that was lost ({changed}): their "
                 f"latencies do not compare; give `{RESOURCE}` to one like it, then go on with --resume"
             )
         return latency
@@ -263,6 +271,9 @@ class _TimingNode:
         return self._answer(
             lambda: [self._placed(each) for each in self._timing.measure_together(architectures, within=within)]
         )
+
+    def environment(self) -> Answer:
+        return self._answer(lambda: dict(self._timing.environment))
 
     def kept_table(self) -> Answer:
         return self._answer(self._timing.kept_table)

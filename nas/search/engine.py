@@ -47,6 +47,7 @@ from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
 from nas.search.reaching import Narrowest, frontier
 from nas.search.remembered import RememberedTiming
+from nas.search.same_device import require_same_device
 from nas.search.search import Candidate, Search, Workers
 from nas.search.sharing import probe
 from nas.search.timing import CertifierOf, Timing, TimingOf, local_timing
@@ -88,6 +89,8 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             asked.targets, asked.study.data.size, asked.num_classes, patience_seconds=patience, statistic=statistic
         ) as fresh:
             timing = RememberedTiming(fresh, read_earlier(run).latencies)
+            if changed := require_same_device(run, timing.environment):
+                asked.console.step(f"note    {changed}: what is timed from now on may differ from what was before")
             for reason in timing.left_out():
                 asked.console.step(f"note    {reason}")
             new = not run.trials()

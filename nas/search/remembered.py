@@ -24,6 +24,11 @@ class RememberedTiming:
         self._known = known
         self._here: set[tuple[object, ...]] = set()  # conditions of what was measured
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """See `Timing.environment`."""
+        return self._timing.environment
+
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         """As `Meter.measure`."""
         latency = None if weights is not None else self._recalled(architecture, within)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +38,10 @@ class Halting(Measures, Protocol):
 
 class Timing(Halting, Protocol):
     """What times architectures on one device, and knows its latency table."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What latencies depend on there: device and versions, as in their records."""
 
     def kept_table(self) -> LatencyTable | None:
         """The table that the machine which times keeps of the device, or None when it has none that can be used."""
@@ -76,12 +80,17 @@ class FastestTiming:
     """
 
     def __init__(
-        self, timings: Sequence[Halting], *, statistic: Statistic = "p50", left_out: Sequence[str] = ()
+        self, timings: Sequence[Timing], *, statistic: Statistic = "p50", left_out: Sequence[str] = ()
     ) -> None:
         self._timings = list(timings)
         self._statistic = statistic
         self._left_out = list(left_out)
         self._halted = False
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """See `Timing.environment`: in the highest precision."""
+        return self._timings[0].environment
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         """As `Meter.measure`.

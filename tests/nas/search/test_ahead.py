@@ -118,6 +118,25 @@ def test_what_breaks_there_is_raised_here(where: str) -> None:
         one_job()
 
 
+def test_what_broke_is_told_at_the_next_epoch_of_a_long_training() -> None:
+    answers = iter((False,))
+
+    def waits() -> bool:
+        for answer in answers:
+            return answer
+        raise BudgetError("too small")
+
+    def long_training() -> None:
+        with Ahead(Jobs(next=lambda: 0, epoch=print, end=print, waits=waits), 2, print) as jobs:  # type: ignore[arg-type, return-value]
+            assert not jobs.waits()
+            jobs.next()
+            patiently(lambda: not any(thread.name == "ahead" for thread in threading.enumerate()))
+            jobs.epoch(0, 1, 0.5)  # type: ignore[arg-type]
+
+    with pytest.raises(BudgetError, match="too small"):
+        long_training()
+
+
 def test_what_is_measured_is_ended_when_all_is_broken_off() -> None:
     halted, began = threading.Event(), threading.Event()
 

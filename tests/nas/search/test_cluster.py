@@ -330,3 +330,11 @@ def test_latencies_of_another_kind_of_device_are_refused(invented: Callable[[flo
     with pytest.raises(HaltedError, match="cpu an old one before, a new one now") as refused:
         timing.alike(on(cpu="a new one"))
     assert "\n" not in str(refused.value)
+
+
+def test_a_timing_node_that_is_gone_for_good_stays_so() -> None:
+    """Whoever asks after it was lost, and none came instead, is told the same again."""
+    timing = ClusterTiming((parse_target("null@cpu:1"),), (48, 64), 3)
+    with pytest.raises(OSError, match="node that times is lost: no other one took its place; look at `ray status`"):
+        timing.measure_graph(b"")
+    timing.halt()

@@ -1,0 +1,78 @@
+"""A run that was carried to another machine is not gone on with there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import space
+from nas.data import DataSpec
+from nas.latency.record import Latency
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Trial
+from nas.search.same_device import require_same_device
+from nas.study import Study
+from nas.training import Recipe
+from space import UserError
+
+STUDY = Study(
+    data=DataSpec(size=(180, 240)),
+    budget="3ms",
+    recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=2, batch_size=4),
+)
+BESIDE_A_GPU = {"cpu": "EPYC", "gpu": "Orin", "gpu_memory_mebibytes": "7620", "gpu_capability": "8.7", "torch": "2.13"}
+HERE = {"host": "one", "system": "Linux 6.1", "cpu": "EPYC", "threads": "1", "onnxruntime": "1.24", "protocol": "4"}
+
+
+@pytest.fixture
+def timed_in(tmp_path: Path, invented: Callable[[float], Latency]) -> Callable[[Mapping[str, str]], RunFolder]:
+    """A run with one candidate that was timed in an environment."""
+
+    def make(environment: Mapping[str, str]) -> RunFolder:
+        run = RunFolder.create(tmp_path / "run", STUDY)
+        architecture = space.load("ndnet45-fcn32")
+        run.write_trial(
+            Trial(
+                number=1,
+                name="ndnet45-fcn32",
+                origin="seed",
+                architecture=architecture,
+                latency=replace(invented(2.0), environment=dict(environment)),
+                feasible=True,
+                budget_milliseconds=3.0,
+                parameters=space.parameters(architecture, 11),
+                multiply_adds=space.multiply_adds(architecture, (180, 240), 11),
+            )
+        )
+        return run
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("before", "name"), [(HERE, "cpu"), (BESIDE_A_GPU, "gpu"), (BESIDE_A_GPU, "gpu_memory_mebibytes")]
+)
+def test_another_device_is_refused_and_named(
+    before: Mapping[str, str], name: str, timed_in: Callable[[Mapping[str, str]], RunFolder]
+) -> None:
+    run = timed_in(before)
+    with pytest.raises(UserError, match=rf"{name} {before[name]} before, another now.* --from .*run"):
+        require_same_device(run, {**before, name: "another"})
+
+
+def test_other_versions_are_told(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
+    run = timed_in(HERE)
+    told = require_same_device(run, {**HERE, "onnxruntime": "1.25", "protocol": "5", "host": "two", "threads": "2"})
+    assert told == "onnxruntime 1.24 before, 1.25 now, protocol 4 before, 5 now"
+    assert require_same_device(run, HERE) == ""
+
+
+def test_the_machine_around_a_gpu_may_be_another(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
+    assert require_same_device(timed_in(BESIDE_A_GPU), {**BESIDE_A_GPU, "cpu": "Xeon", "host": "two"}) == ""
+
+
+def test_a_record_of_no_environment_says_nothing(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
+    assert require_same_device(timed_in({}), HERE) == ""
