@@ -8,6 +8,7 @@ init.yaml init.safetensors        which weights its trainings begin with, if any
 table.yaml                        the latency table that it began with, or that there was none (`nas.runs.table`)
 unreached.yaml                    which of several budgets were given up (`nas.runs.unreached`)
 finish.yaml                       which recipes finish its networks, and what came of them (`nas.runs.finish_recipe`)
+terms.yaml                        what makes its candidates compare, as it began (`nas.runs.terms`)
 order.yaml                        how its candidates follow one another, as it began (`Order`)
 trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
 trials/KEY/timed.yaml             what was measured on the way to its width, written before the trial (`Timed`)
@@ -50,8 +51,9 @@ SOURCES = "sources.yaml"
 TABLE = "table.yaml"
 UNREACHED = "unreached.yaml"
 FINISH = "finish.yaml"
+TERMS = "terms.yaml"
 # What is of one run, and not of the next one in its folder.
-BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED, FINISH)
+BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED, FINISH, TERMS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from nas.runs.earlier import not_taken_over, read_earlier, take_over
 from nas.runs.folder import RunFolder
 from nas.runs.gathering import gather_winners
 from nas.runs.table import hold_to_table
+from nas.runs.terms import keep_terms, require_terms
 from nas.runs.unreached import give_up
 from nas.search.address import ADDRESS_VARIABLE
 from nas.search.cluster import Resources, probe_on_cluster, require_nodes, resources_of_nodes, workers_of
@@ -120,6 +121,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     if study.target:
         parse_target(study.target)  # a misspelt runtime is told before data are read
     require_consistent(run, study)
+    require_terms(run, study)
     console, dataset = Console(run, study), load(study.data)
     console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
     findings = check(dataset, guard=lane.training_step)
@@ -129,6 +131,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
         target = default_target()
         study = replace(study, target=str(replace(target, precision="fp32") if study.precisions else target))
         run.write_study(study)
+    keep_terms(run, study)
     if study.precisions and parse_target(study.target).on_cuda:
         raise UserError(
             f"precisions: expected a target on a CPU, where all precisions are ratios to one reference, got "

@@ -32,6 +32,7 @@ from nas.runs.earlier import Earlier, EarlierTrial
 from nas.runs.finish_recipe import FinishRecipe, Tried
 from nas.runs.folder import Order, Sources
 from nas.runs.table import BegunWith
+from nas.runs.terms import Terms
 from nas.runs.trained import ScoreCard
 from nas.runs.trial import Epoch, Measured, Pretrained, Progress, Rung, Timed, Trial
 from nas.runs.unreached import AllUnreached, Unreached
@@ -190,6 +191,7 @@ KINDS: Mapping[str, Any] = {
         root_from_here="../../data",
     ),
     "classes": ClassList(classes=("road", "car", "sky"), void=("sky",), colours=("#804080", "#00008e", "#4682b4")),
+    "terms of a run": Terms(size=(64, 96), recipe=load_recipe("quick"), target="torch@cpu:1", precisions=("fp32",)),
     "order of candidates": Order(ahead=2),
     "runs that are taken over": Sources(runs=("/runs/one", "/runs/two")),
     "what was taken over": Earlier(
