@@ -19,9 +19,9 @@ SPACE = Space(ranges={**searched(), "stages": (2,), "stage.depth": (1, 2)}, size
 every_sampler = pytest.mark.parametrize("name", samplers.names())
 
 
-def conversation(name: str, seed: int) -> list[str]:
-    """The keys that a sampler proposes while it is told of whole and short trainings, failures, and candidates over the
-    budget. One outcome is told after the next proposal.
+def conversation(name: str, seed: int, steps: int = 9) -> list[str]:
+    """The keys that a sampler proposes in so many steps while it is told of whole and short trainings, failures, and
+    candidates over the budget. One outcome is told after the next proposal.
     """
     sampler = sampler_of(SPACE, kind=name, startup=3, seed=seed)
     outcomes = (
@@ -31,7 +31,7 @@ def conversation(name: str, seed: int) -> list[str]:
         Outcome(miou=0.2, fidelity=0.25, violations={"latency": -0.1}),
     )
     keys, waiting = [], []
-    for step in range(9):
+    for step in range(steps):
         proposal = sampler.propose()
         number, architecture, genotype = proposal.number, proposal.built, proposal.genotype
         keys.append(architecture.key)
@@ -62,7 +62,7 @@ def test_what_it_proposes_is_a_point_of_the_space_with_its_answers(name: str) ->
 def test_the_same_seed_and_the_same_outcomes_propose_the_same(name: str) -> None:
     first = conversation(name, seed=3)
     assert conversation(name, seed=3) == first
-    assert conversation(name, seed=4) != first
+    assert conversation(name, seed=4, steps=3) != first[:3]
 
 
 @every_sampler
