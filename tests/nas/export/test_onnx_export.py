@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -153,11 +154,16 @@ def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
     assert comparison.max_abs_difference < 1e-4
 
 
-def test_what_onnx_cannot_express_is_refused() -> None:
+@pytest.mark.parametrize("exporters", [pytest.param("both", marks=pytest.mark.slow), "the one by tracing"])
+def test_what_onnx_cannot_express_is_refused(exporters: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By both exporters; also where the package of the other one, which takes seconds to load, does not load."""
+
     class Spectrum(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return torch.linalg.svdvals(image)
 
+    if exporters != "both":
+        monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match="cannot be written as ONNX"):
         onnx_bytes(Spectrum(), (32, 48), labels=False)
 
