@@ -30,6 +30,7 @@ from nas.latency.worker import parcel
 from nas.latency.worker.session import build, tie_of
 from space import Architecture
 from space.errors import TargetError
+from space.scale import scale_width
 
 SLOW = ("torch-compile",)  # to prepare: it calls a C++ compiler
 Shallow = Callable[[str], Architecture]
@@ -69,7 +70,8 @@ def imported_at_the_top(tree: ast.Module) -> Iterator[str]:
 @pytest.mark.parametrize(("name", "size"), [("ndnet29-fcn32", (45, 84)), ("swiftnet-mnv2", (64, 96))])
 def test_labels_are_those_of_pytorch(target: Target, name: str, size: tuple[int, int], shallow: Shallow) -> None:
     runtime = ready(target)
-    network = build(shallow(name), None, 7)  # float16 cannot hold what a plain untrained one computes
+    architecture = scale_width(shallow(name), 0.25)
+    network = build(architecture, None, 7)  # float16 cannot hold what a plain untrained one computes
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
     call = runtime.prepare(network, image, target)
     first, second = call().clone(), call()
@@ -87,7 +89,7 @@ def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Tar
     before = {name: tensor.clone() for name, tensor in reference.state_dict().items()}
     one = runtime.prepare(reference, image, target)
     expected = one().clone()
-    other = runtime.prepare(shallow("ndnet29-fcn32").build(CLASSES).eval(), image, target)
+    other = runtime.prepare(scale_width(shallow("ndnet29-fcn32"), 0.25).build(CLASSES).eval(), image, target)
     other()
     assert torch.equal(one(), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in reference.state_dict().items())
@@ -106,7 +108,7 @@ def test_what_reads_graphs_gives_what_it_prepares_and_knows_nothing_of_networks(
         pytest.skip("it does not read ONNX graphs")
     library = importlib.import_module(reader.library)
     assert runtime.versions()[reader.library] == str(library.__version__)
-    network = build(shallow("ndnet29-fcn32"), None, 7)
+    network = build(scale_width(shallow("ndnet29-fcn32"), 0.25), None, 7)
     image = torch.randn(1, 3, 45, 84, generator=torch.Generator().manual_seed(3))
     graph = graph_in(target.precision, network, image)
     labels = importlib.import_module(reader.module).open_graph(graph, image.numpy(), target)()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import re
 import shlex
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nas.cli import main
 from nas.study import load_study
 
 ROOT = Path(__file__).parents[2]
@@ -48,9 +51,11 @@ def commands(page: Path) -> list[list[str]]:
 @cache
 def help_of(command: str) -> str:
     """What `nas COMMAND --help` says."""
-    done = subprocess.run([sys.executable, "-m", "nas.cli", command, "--help"], capture_output=True, text=True)
-    assert done.returncode == 0, f"there is no command {command}"
-    return done.stdout
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0, f"there is no command {command}"
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

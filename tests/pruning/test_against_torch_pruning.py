@@ -56,8 +56,10 @@ CROSSINGS = (
 
 
 @pytest.fixture
-def network_of(randomised: Callable[..., Network], crossings: dict[str, Architecture]) -> Callable[[str], Network]:
-    return lambda name: randomised(crossings[name] if name in crossings else space.load(name))
+def network_of(
+    randomised: Callable[..., Network], crossings: dict[str, Architecture], shallow: Callable[[str], Architecture]
+) -> Callable[[str], Network]:
+    return lambda name: randomised(crossings[name] if name in crossings else shallow(name))
 
 
 @pytest.fixture(params=[*PUBLISHED, *CROSSINGS])

@@ -20,6 +20,7 @@ from space import Architecture, BudgetError
 from space.channels import FIXED, Widths, widths
 from space.count import graph_multiply_adds
 from space.graph import Graph
+from space.scale import scale_width
 from space.sizes import output_size
 
 pytestmark = pytest.mark.share(9)
@@ -67,7 +68,7 @@ NETWORKS = ("ndnet61-fcn32", "swiftnet-rn18", "blocks of all families in a row")
 @pytest.fixture(params=NETWORKS)
 def cutter(request: pytest.FixtureRequest, crossings: dict[str, Architecture], classes: int) -> Cutter:
     name = request.param
-    return Cutter(crossings[name] if name in crossings else space.load(name), classes)
+    return Cutter(crossings[name] if name in crossings else scale_width(space.load(name), 0.5), classes)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def network(request: pytest.FixtureRequest, randomised: Callable, crossings: dic
 
 @pytest.fixture
 def images(image: Callable) -> Tensor:
-    return torch.cat([image(seed=seed, size=(36, 52)) for seed in range(4)])
+    return torch.cat([image(seed=seed, size=(20, 28)) for seed in range(4)])
 
 
 def divergence(network: Network, whole: Network, images: Tensor) -> float:

@@ -46,10 +46,12 @@ def labelled(data: list[Batch]) -> LabelledData:
 
 
 def belonging(cutter: Cutter, network: Network, channel: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Every parameter with the mask of its entries that go when `channel` goes, each entry once."""
+    """Parameters with the mask of their entries that go when `channel` goes, each entry once."""
     for node in parametric(cutter.graph):
         out = torch.from_numpy(cutter.positions(node) == channel)
         read = torch.from_numpy(cutter.read_positions(node) == channel)
+        if not out.any() and not read.any():
+            continue
         for parameter in network.layer(node.name).parameters():
             mask = torch.zeros_like(parameter, dtype=torch.bool)
             if parameter.dim() == 1 or node.group:
@@ -77,7 +79,10 @@ def gate_derivatives(cutter: Cutter, network: Network, batch: tuple[Tensor, Tens
         for node in parametric(cutter.graph):
             if node.kind in ("conv", "deconv") and not node.group:
                 scale = torch.ones(len(cutter.read_positions(node)), dtype=torch.float64)
-                scale[torch.from_numpy(cutter.read_positions(node) == channel)] = factor
+                read = cutter.read_positions(node) == channel
+                if not read.any():
+                    continue
+                scale[torch.from_numpy(read)] = factor
                 handles.append(
                     network.layer(node.name).register_forward_pre_hook(
                         lambda module, inputs, scale=scale: (inputs[0] * scale[:, None, None],)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import space
 from space import Architecture, UserError
+from space.scale import scale_width
 
 pytestmark = pytest.mark.share(9)
 
@@ -108,7 +109,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_running_statistics_move_in_training_only() -> None:
-    network = space.load("fplnet-encoder").build(3)
+    network = scale_width(space.load("fplnet-encoder"), 0.25).build(3)
     before = {key: value.clone() for key, value in network.state_dict().items() if "running" in key}
     with torch.no_grad():
         network.eval()(image((32, 48), batch=2))
@@ -118,7 +119,7 @@ def test_running_statistics_move_in_training_only() -> None:
 
 
 def test_a_batch_is_its_images_one_by_one() -> None:
-    network = space.load("swiftnet-rn18").build(3).eval()
+    network = scale_width(space.load("swiftnet-rn18"), 0.25).build(3).eval()
     pictures = image((45, 61), batch=3)
     with torch.no_grad():
         together = network(pictures)

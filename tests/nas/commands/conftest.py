@@ -15,7 +15,7 @@ from PIL import Image
 import space
 from nas.latency.record import Latency
 from nas.runs.certificate import Certificate
-from space import strict
+from space import Architecture, strict
 from space.scale import scale_width
 
 HEIGHT, WIDTH = 64, 96
@@ -65,10 +65,10 @@ def own_pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A quarter of NDNet's width, as a YAML file."""
+def small(shallow: Callable[[str], Architecture], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quarter of NDNet's width and one block in each stage, as a YAML file."""
     file = tmp_path_factory.mktemp("architectures") / "small.yaml"
-    file.write_text(scale_width(space.load("ndnet45-fcn32"), 0.25).to_yaml())
+    file.write_text(scale_width(shallow("ndnet45-fcn32"), 0.25).to_yaml())
     return file
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import space
 from nas import cli
 from nas.data import DataSpec, load
 from nas.latency import parse_target
@@ -20,6 +20,7 @@ from nas.quantization.shipping import deployed_on
 from nas.runs.certificate import read_certificate
 from nas.runs.labelling import Labelling, metadata
 from nas.training.weights import save_weights
+from space import Architecture
 from space.errors import UserError
 from space.scale import scale_width
 
@@ -27,10 +28,10 @@ SIZE = (48, 64)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(shallow: Callable[[str], Architecture], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network with some weights, as `nas train` leaves it."""
     folder = tmp_path_factory.mktemp("trained")
-    architecture = scale_width(space.load("ndnet29-fcn32"), 0.25)
+    architecture = scale_width(shallow("ndnet29-fcn32"), 0.25)
     torch.manual_seed(0)
     network = architecture.build(11)
     dataset = load(DataSpec(size=SIZE, train_images=4, validation_images=3))
@@ -106,9 +107,9 @@ def test_what_cannot_be_asked_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_ships_in_int8_is_calibrated_and_scored_by_its_runtime() -> None:
+def test_what_ships_in_int8_is_calibrated_and_scored_by_its_runtime(shallow: Callable[[str], Architecture]) -> None:
     dataset = load(DataSpec(size=SIZE, train_images=4, validation_images=3))
-    network = scale_width(space.load("ndnet29-fcn32"), 0.25).build(11)
+    network = scale_width(shallow("ndnet29-fcn32"), 0.25).build(11)
     target = parse_target("onnxruntime:int8@cpu:1")
     deployed = deployed_on(target, network, dataset)
     assert deployed is not None

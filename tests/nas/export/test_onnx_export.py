@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import onnx
@@ -15,6 +17,7 @@ import space
 from nas.export.comparison import Comparison, compare, logits_of, same_labels
 from nas.export.formats.onnx import open_graph
 from nas.export.graph import INPUT_NAME, onnx_bytes, with_labels
+from space import Architecture
 from space.errors import UserError
 from space.scale import scale_width
 
@@ -51,9 +54,11 @@ def test_every_published_network_exports_at_an_odd_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 96), (45, 85)])
-def test_labels_at_half_the_size_are_repeated_after_the_arg_max(size: tuple[int, int]) -> None:
+def test_labels_at_half_the_size_are_repeated_after_the_arg_max(
+    size: tuple[int, int], shallow: Callable[[str], Architecture]
+) -> None:
     """Whether they are written at once, or behind logits as `nas export` does."""
-    network = settled(replace(scale_width(space.load("fast-scnn"), 0.25), label_stride=2).build(7))
+    network = settled(replace(scale_width(shallow("fast-scnn"), 0.25), label_stride=2).build(7))
     logits = onnx_bytes(network, size, labels=False)
     comparison = compare_onnx(network, logits, noise(size))
     assert comparison.max_abs_difference is not None
@@ -69,8 +74,8 @@ def test_labels_at_half_the_size_are_repeated_after_the_arg_max(size: tuple[int,
 
 
 @pytest.mark.parametrize("size", [(180, 240), (122, 162)])
-def test_the_labels_are_in_the_graph(size: tuple[int, int]) -> None:
-    network = settled(scale_width(space.load("swiftnet-rn18"), 0.25).build(5))
+def test_the_labels_are_in_the_graph(size: tuple[int, int], shallow: Callable[[str], Architecture]) -> None:
+    network = settled(scale_width(shallow("swiftnet-rn18"), 0.25).build(5))
     data = onnx_bytes(network, size, labels=True)
     graph = onnx.load_from_string(data).graph
     assert [value.name for value in (*graph.input, *graph.output)] == [INPUT_NAME, "labels"]
@@ -94,9 +99,9 @@ def test_adaptive_pooling_to_grids_that_do_not_divide_is_exact() -> None:
     assert comparison.max_abs_difference < 1e-5
 
 
-def test_regsegs_graph_splits_nothing_and_averages_by_pooling() -> None:
+def test_regsegs_graph_splits_nothing_and_averages_by_pooling(shallow: Callable[[str], Architecture]) -> None:
     """Splits, means over axes and matrix products leave the layout that runtimes convolve in; norms are folded."""
-    network = scale_width(space.load("regseg"), 0.25).build(5).eval()
+    network = scale_width(shallow("regseg"), 0.25).build(5).eval()
     kinds = {node.op_type for node in onnx.load_from_string(onnx_bytes(network, (64, 96), labels=True)).graph.node}
     assert {"GlobalAveragePool", "AveragePool", "Sigmoid", "Mul", "Resize", "Concat"} <= kinds
     assert not kinds & {"Split", "ReduceMean", "MatMul", "BatchNormalization"}
@@ -149,17 +154,22 @@ def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
     assert comparison.max_abs_difference < 1e-4
 
 
-def test_what_onnx_cannot_express_is_refused() -> None:
+@pytest.mark.parametrize("exporters", [pytest.param("both", marks=pytest.mark.slow), "the one by tracing"])
+def test_what_onnx_cannot_express_is_refused(exporters: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By both exporters; also where the package of the other one, which takes seconds to load, does not load."""
+
     class Spectrum(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return torch.linalg.svdvals(image)
 
+    if exporters != "both":
+        monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match="cannot be written as ONNX"):
         onnx_bytes(Spectrum(), (32, 48), labels=False)
 
 
-def test_export_leaves_the_network_as_it_came() -> None:
-    network = space.load("ndnet29-fcn32").build(3)
+def test_export_leaves_the_network_as_it_came(shallow: Callable[[str], Architecture]) -> None:
+    network = shallow("ndnet29-fcn32").build(3)
     network.train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     onnx_bytes(network, (64, 96), labels=True)
@@ -180,8 +190,8 @@ def test_what_another_thread_prints_meanwhile_is_printed(capsys: pytest.CaptureF
     assert set(capsys.readouterr().out.splitlines()) == {"training"}
 
 
-def test_another_networks_graph_is_told_apart() -> None:
-    one, other = (settled(space.load("ndnet29-fcn32").build(5)) for _ in range(2))
+def test_another_networks_graph_is_told_apart(shallow: Callable[[str], Architecture]) -> None:
+    one, other = (settled(shallow("ndnet29-fcn32").build(5)) for _ in range(2))
     with torch.no_grad():
         next(reversed(list(other.parameters()))).normal_(std=100)
     data = onnx_bytes(other, (64, 96), labels=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,22 +39,22 @@ def test_multiply_adds_are_padded_to_whole_blocks() -> None:
 
 @pytest.mark.share(3)
 @pytest.mark.parametrize(
-    ("name", "activation"),
+    ("name", "activation", "whole"),
     [
-        ("erfnet", "relu"),
-        ("fplnet", "prelu"),
-        ("ndnet45-ende", "relu"),
-        ("ndnet45-ende", "relu6"),
-        ("swiftnet-rn18", "prelu"),
-        ("swiftnet-mnv2", "relu6"),
-        ("regseg", "relu"),
+        ("erfnet", "relu", False),
+        ("fplnet", "prelu", False),
+        ("ndnet45-ende", "relu", False),
+        ("ndnet45-ende", "relu6", True),
+        ("swiftnet-rn18", "prelu", False),
+        ("swiftnet-mnv2", "relu6", True),
+        ("regseg", "relu", True),
     ],
 )
 def test_values_change_their_layout_as_often_as_in_onnx_runtimes_own_graph(
-    name: str, activation: str, tmp_path: Path
+    name: str, activation: str, whole: bool, tmp_path: Path, shallow: Callable[[str], space.Architecture]
 ) -> None:
-    """Also with activations that are not folded everywhere."""
-    architecture = replace(space.load(name), activation=activation)
+    """Also with activations that are not folded everywhere; with one block in each stage where more change nothing."""
+    architecture = replace(space.load(name) if whole else shallow(name), activation=activation)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 4

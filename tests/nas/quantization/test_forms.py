@@ -27,6 +27,7 @@ from nas.quantization.sensitivity import most_sensitive_first
 from nas.quantization.verdicts import Loss, Outcome, against, certified, is_faster, kept
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
+from space import Architecture
 from space.errors import TargetError
 from space.network import Network
 from space.scale import scale_width
@@ -36,9 +37,9 @@ WHOLE, QUANTIZED = parse_target("onnxruntime@cpu:1"), parse_target("onnxruntime:
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
+def network(shallow: Callable[[str], Architecture]) -> Network:
     """Untrained, with activations of a trained one's magnitude."""
-    return build(scale_width(space.load("erfnet-encoder"), 0.25), None, CLASSES)  # type: ignore[return-value]
+    return build(scale_width(shallow("erfnet-encoder"), 0.25), None, CLASSES)  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,6 @@ from nas.training import Recipe, load_recipe
 from nas.training.trainer import Trainer
 from space import Architecture
 from space.network import Network
-from space.scale import scale_width
 from space.stem import Stem
 
 SIZE = (48, 64)
@@ -70,9 +69,9 @@ class Invented:
 
 
 @pytest.fixture(scope="module")
-def network(shallow: Callable[[str], Architecture]) -> Network:
+def network(plain_network: Callable[..., Architecture]) -> Network:
     torch.manual_seed(0)
-    return scale_width(shallow("ndnet29-fcn32"), 0.25).build(11)
+    return plain_network((8, 1), (16, 1)).build(11)
 
 
 def quantizer(network: Network, target: Invented, points: float) -> tuple[Quantizer, list[str]]:

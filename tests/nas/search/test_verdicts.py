@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import space
 from nas.data import DataSpec
 from nas.latency.meter import Measures, MeasuresFinished, MeterOf
 from nas.latency.protocol import WITHIN
@@ -30,6 +29,7 @@ from space.scale import scale_width
 
 BUSY = ("other processes used 69% of the cores timed on", "the median is known to 80% only after 25 pairs")
 Invented = Callable[[float], Latency]
+Shallow = Callable[[str], Architecture]
 
 
 def between(latency: Latency, low: float, high: float, flagged: tuple[str, ...] = ()) -> Latency:
@@ -104,11 +104,11 @@ def test_a_machine_that_is_quiet_again_is_heard(asked: Search, invented: Invente
 
 
 def competing(
-    asked: Search, invented: Invented, intervals: Sequence[tuple[float, float] | None]
+    asked: Search, invented: Invented, intervals: Sequence[tuple[float, float] | None], shallow: Shallow
 ) -> tuple[list[Architecture], MeterOf]:
     """Finalists, the best first, and what times them at the end: surely in these intervals, or not at all."""
     machine = Machine([invented(1.0)])
-    architectures = [scale_width(space.load("ndnet29-fcn32"), factor) for factor in (0.10, 0.15)]
+    architectures = [scale_width(shallow("ndnet29-fcn32"), factor) for factor in (0.10, 0.15)]
     for number, (architecture, interval) in enumerate(zip(architectures, intervals, strict=True)):
         trial = asked.trial(number + 1, Candidate(name="", origin="random", architecture=architecture), invented(9.5))
         asked.run.write_trial(trial)
@@ -143,12 +143,13 @@ def test_a_finalist_that_passes_is_preferred(
     verdict: str,
     asked: Search,
     invented: Invented,
+    shallow: Shallow,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from nas.data import load
 
     asked = replace(asked, dataset=load(asked.study.data))
-    architectures, meter_of = competing(asked, invented, intervals)
+    architectures, meter_of = competing(asked, invented, intervals, shallow)
     certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
     assert (certificate.architecture, certificate.verdict) == (architectures[winner].key, verdict)
     assert read_certificate(asked.run.winner) == certificate
@@ -162,13 +163,13 @@ def test_a_finalist_that_passes_is_preferred(
 
 
 def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the_fastest(
-    asked: Search, invented: Invented
+    asked: Search, invented: Invented, shallow: Shallow
 ) -> None:
     from nas.data import load
 
     study = replace(asked.study, target="openvino@cpu:1", precisions=("fp32", "int8"))
     asked = replace(asked, study=study, dataset=load(study.data))
-    architecture = scale_width(space.load("ndnet29-fcn32"), 0.10)
+    architecture = scale_width(shallow("ndnet29-fcn32"), 0.10)
     latency = replace(invented(9.5), target="openvino:int8@cpu:1")
     trial = asked.trial(1, Candidate(name="", origin="random", architecture=architecture), latency)
     asked.run.write_trial(trial)
@@ -196,11 +197,13 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
     assert certificate.miou_float32 is not None
 
 
-def test_finalists_none_of_which_can_be_timed_are_refused_with_the_reason(asked: Search, invented: Invented) -> None:
+def test_finalists_none_of_which_can_be_timed_are_refused_with_the_reason(
+    asked: Search, invented: Invented, shallow: Shallow
+) -> None:
     from nas.data import load
 
     asked = replace(asked, dataset=load(asked.study.data))
-    _, meter_of = competing(asked, invented, (None, None))
+    _, meter_of = competing(asked, invented, (None, None), shallow)
     with pytest.raises(UnmeasuredError, match="fp16 gives other labels than PyTorch"):
         certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
     assert not asked.run.winner.exists()

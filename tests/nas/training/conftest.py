@@ -18,13 +18,13 @@ NARROW = """
 stem: {kind: cat, width: 8}
 stages:
 - {block: nonbt, width: 12, depth: 1, stride: 2, factorization: all, down: cat, dropout: 0.03}
-- {block: nonbt, width: 16, depth: 2, stride: 2, rates: [1, 2], factorization: all, down: cat, dropout: 0.2}
+- {block: nonbt, width: 16, depth: 1, stride: 2, rates: [2], factorization: all, down: cat, dropout: 0.2}
 context: null
 decoder:
   kind: deconv
   projection: 0
   steps:
-  - {width: 12, depth: 1, block: nonbt, factorization: all}
+  - {width: 12, depth: 0, block: nonbt}
   - {width: 8, depth: 0, block: nonbt}
 head: {kind: deconv2}
 activation: prelu

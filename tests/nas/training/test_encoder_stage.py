@@ -84,12 +84,12 @@ def test_each_rung_but_the_first_trains_all_of_it(architecture, dataset) -> None
 
 
 @pytest.mark.parametrize("name", ["erfnet", "fplnet"])
-def test_what_is_trained_first_is_the_published_encoder(name) -> None:
-    """Against the network of that name under a linear head, with the same weights."""
-    parent = load(name)
+def test_what_is_trained_first_is_the_published_encoder(name, shallow) -> None:
+    """Against the network of that name under a linear head, with the same weights; one block in each stage of both."""
+    parent = scale_width(shallow(name), 0.25)
     network = parent.build(5).eval()
     model = EncoderModel(network, replace(STAGE, labels="full", bias=parent.bias)).eval()
-    encoder = load(f"{name}-encoder").build(5).eval()
+    encoder = scale_width(shallow(f"{name}-encoder"), 0.25).build(5).eval()
     state = {key: value for key, value in network.state_dict().items() if key in encoder.state_dict()}
     state |= {f"head.logits.{key}": value for key, value in model.classifier.state_dict().items()}
     encoder.load_state_dict(state)

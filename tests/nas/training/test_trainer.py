@@ -105,13 +105,13 @@ def test_a_training_pauses_at_a_rung_and_goes_on_with_another_schedule(architect
 
 
 def test_it_learns(architecture, dataset) -> None:
-    recipe = replace(RECIPE, crop=None, scale=(1.0, 1.0), epochs=25, learning_rate=0.02)
+    recipe = replace(RECIPE, crop=None, scale=(1.0, 1.0), epochs=15, learning_rate=0.03)
     trainer = Trainer(architecture, dataset, recipe, threads=1)
     reports = []
     while not trainer.finished:
         reports.append(trainer.run_epoch())
-    assert [report.epoch for report in reports] == list(range(1, 26))
-    assert reports[0].epochs == 25
+    assert [report.epoch for report in reports] == list(range(1, 16))
+    assert reports[0].epochs == 15
     assert reports[-1].loss < 0.5 * reports[0].loss
     assert reports[-1].scores.miou > 0.6
     assert len(reports[-1].scores.class_iou) == 3
