@@ -47,7 +47,8 @@ def test_latency_is_measured_for_the_whole_and_shared_by_the_layers(nas, small):
     assert answer.code == 0, answer.err
     assert re.search(r"measured latency: \d+\.\d\d ms \+-\d+\.\d\d on null@cpu:1 at 64x96", answer.out)
     assert "arg-max to labels" in answer.out
-    header, _, *rows = answer.out.split("\n\n")[0].splitlines()
+    under_way, header, _, *rows = answer.out.split("\n\n")[0].splitlines()
+    assert under_way.startswith("timing the layers of ")
     assert header.endswith("% of time")
     assert sum(float(row.split()[-1]) for row in rows) == pytest.approx(100, abs=0.05 * len(rows))
 
