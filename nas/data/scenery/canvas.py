@@ -145,13 +145,13 @@ class Canvas:
         distance = (z0 + part * (z1 - z0)).astype(np.float32)
         nearer = (part >= 0) & (part <= 1) & (distance > NEAR) & (distance < self.depth[rows, columns])
         # Most of a street is hidden: heights and patterns are worked out only where something of them may show.
-        near = _extent(nearer.any(axis=0))
+        near = _extent(np.any(nearer, axis=0))
         if near is None:
             return
         part, distance = part[:, near], distance[:, near]
         up = (camera.eye - self._below[rows] * distance / camera.focal_pixels).astype(np.float32)
         seen = nearer[:, near] & (up >= height[0]) & (up <= height[1])
-        high, wide = _extent(seen.any(axis=1)), _extent(seen.any(axis=0))
+        high, wide = _extent(np.any(seen, axis=1)), _extent(np.any(seen, axis=0))
         if high is None or wide is None:
             return
         up, distance, seen = up[high, wide], distance[:, wide], seen[high, wide]
