@@ -82,10 +82,15 @@ OURS = tuple(name for name in data_sets() if extensions.modules(SETS, GROUP, sep
 every_data_set = pytest.mark.parametrize("name", OURS)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def root(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
-    """The root to ask for, where the sample lies; what is drawn goes to a cache of this test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def root(name: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """The root to ask for, where the sample lies; what is drawn goes to a cache of these tests, once for all."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     if name not in SAMPLES:
         pytest.fail(f"no pictures to test {name} on: write what makes some, and name it in SAMPLES of {__file__}")
     return SAMPLES[name](tmp_path / name)

@@ -110,6 +110,9 @@ class Canvas:
         self.glow: Floats = np.zeros((*shape, 3), dtype=np.float32)
         self.depth: Floats = np.full(shape, FAR, dtype=np.float32)
         self.label: NDArray[np.uint8] = np.zeros(shape, dtype=np.uint8)
+        rows, columns = (np.arange(length, dtype=np.float32) for length in shape)
+        self._below = (rows - camera.horizon_pixels)[:, None]  # the horizon, (h, 1)
+        self._slope = ((columns - camera.centre_pixels) / camera.focal_pixels)[None]  # of each column's ray, (1, w)
 
     def stand(
         self,
@@ -136,26 +139,28 @@ class Canvas:
         )
         if columns.start >= columns.stop or rows.start >= rows.stop:
             return
-        xs = np.arange(columns.start, columns.stop, dtype=np.float32)[None]
-        ys = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
-        slope = (xs - camera.centre_pixels) / camera.focal_pixels  # (1, w) of the ray through each column
+        slope = self._slope[:, columns]
         across = (x1 - x0) - slope * (z1 - z0)
         part = (slope * z0 - x0) / np.where(np.abs(across) < 1e-6, 1e-6, across)
         distance = (z0 + part * (z1 - z0)).astype(np.float32)
-        length = float(np.hypot(x1 - x0, z1 - z0))
-        up = (camera.eye - (ys - camera.horizon_pixels) * distance / camera.focal_pixels).astype(np.float32)
-        seen = (part >= 0) & (part <= 1) & (distance > NEAR) & (up >= height[0]) & (up <= height[1])
-        seen &= distance < self.depth[rows, columns]
-        # Most of a street is hidden: patterns are worked out only where something of them shows.
+        nearer = (part >= 0) & (part <= 1) & (distance > NEAR) & (distance < self.depth[rows, columns])
+        # Most of a street is hidden: heights and patterns are worked out only where something of them may show.
+        near = _extent(np.any(nearer, axis=0))
+        if near is None:
+            return
+        part, distance = part[:, near], distance[:, near]
+        up = (camera.eye - self._below[rows] * distance / camera.focal_pixels).astype(np.float32)
+        seen = nearer[:, near] & (up >= height[0]) & (up <= height[1])
         high, wide = _extent(np.any(seen, axis=1)), _extent(np.any(seen, axis=0))
         if high is None or wide is None:
             return
         up, distance, seen = up[high, wide], distance[:, wide], seen[high, wide]
+        length = float(np.hypot(x1 - x0, z1 - z0))
         along = (part[:, wide] * length).astype(np.float32)
         paint = pattern(Surface(along=along, up=up, distance=distance, length=length, grain=self.grain))
         view = (
             slice(rows.start + high.start, rows.start + high.stop),
-            slice(columns.start + wide.start, columns.start + wide.stop),
+            slice(columns.start + near.start + wide.start, columns.start + near.start + wide.stop),
         )
         self._apply(view, paint, seen, distance, label, brightness)
 
@@ -205,5 +210,5 @@ def _range(values: list[float], limit: int) -> slice:
 
 def _extent(present: NDArray[np.bool_]) -> slice | None:
     """From the first to the last true entry; None if there is none."""
-    places = np.flatnonzero(present)
+    (places,) = present.nonzero()
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else None

@@ -60,10 +60,9 @@ class Street:
 
     def pick(self, colours: tuple[Colour, ...]) -> Colour:
         """One of the colours, varied a little."""
-        red, green, blue = np.clip(
-            np.asarray(colours[self.rng.integers(len(colours))]) + self.rng.normal(0, 0.03, 3), 0, 1
-        )
-        return float(red), float(green), float(blue)
+        colour, change = colours[self.rng.integers(len(colours))], self.rng.normal(0, 0.03, 3)
+        red, green, blue = (min(max(part + by, 0.0), 1.0) for part, by in zip(colour, change.tolist(), strict=True))
+        return red, green, blue
 
     def add(
         self,

@@ -121,16 +121,16 @@ def test_where_nothing_is_cheap_enough_drawing_ends_in_words(monkeypatch: pytest
 def test_an_interrupted_calibration_goes_on_and_its_table_is_kept() -> None:
     interrupted = InventedMeter(fails_after=18)
     with pytest.raises(KeyboardInterrupt):
-        calibration.measure_networks(interrupted, 40, nobody)
+        calibration.measure_networks(interrupted, 32, nobody)
     kept = [sample.index for sample in calibration.read_samples(interrupted)]
     assert kept == list(range(16))
     with pytest.raises(UserError, match="got 16"):
         calibration.calibrate(interrupted)
     meter = InventedMeter()
-    calibration.measure_networks(meter, 40, nobody)
-    assert len(meter.measured) == 24
+    calibration.measure_networks(meter, 32, nobody)
+    assert len(meter.measured) == 16
     found = calibration.calibrate(meter)
-    assert (found.table.networks, len(found.left_out), found.flagged) == (40, 10, 0)
+    assert (found.table.networks, len(found.left_out), found.flagged) == (32, 8, 0)
     assert calibration.kept_table(meter) == found.table
     others = [space.load(name) for name in ("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18", "stdc1")]
     measured = [meter.measure(other, within=0.03).p50_milliseconds for other in others]

@@ -102,6 +102,21 @@ def test_the_users_mistakes_are_refused_and_the_worker_lives_on(meter: Meter, tm
     assert worker_id(meter) == before
 
 
+def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:
+    done = threading.Event()
+
+    def measure() -> None:
+        meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
+        done.set()
+
+    measuring = threading.Thread(target=measure)
+    with lane.training_step():
+        measuring.start()
+        assert not done.wait(2)
+    measuring.join(timeout=120)
+    assert done.is_set()
+
+
 def test_a_dead_worker_is_told_and_replaced(meter: Meter) -> None:
     meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
     first = worker_id(meter)
@@ -184,21 +199,6 @@ def test_networks_that_take_turns_have_a_process_each(living_meter: Meter) -> No
     assert len(seen) == len(names)
     assert all(latency.samples >= 5 for latency in latencies)
     assert not children_of(worker)
-
-
-def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:
-    done = threading.Event()
-
-    def measure() -> None:
-        meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
-        done.set()
-
-    measuring = threading.Thread(target=measure)
-    with lane.training_step():
-        measuring.start()
-        assert not done.wait(2)
-    measuring.join(timeout=120)
-    assert done.is_set()
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ class Flattering(Invented):
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return load(DataSpec(size=SIZE, train_images=16, validation_images=4))
+    return load(DataSpec(size=SIZE, train_images=8, validation_images=2))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from nas.runs.folder import RunFolder
 from nas.study import load_study
 
 STUDY = """
-data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
+data: {name: road_scenes, size: [48, 64], train_images: 4, validation_images: 1}
 budget: 10ms
 recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}
 """
@@ -86,9 +86,7 @@ def test_what_was_refused_can_be_asked_again_corrected(nas: Nas, tmp_path: Path)
     out, file = tmp_path / "runs" / "night", tmp_path / "study.yaml"
     assert "onnxruntime" in nas("search", "--budget", "10ms", "--target", "onxruntime@cpu", "--out", out).refusal()
     assert not out.exists()
-    file.write_text(
-        STUDY.replace("name: road_scenes,", "name: folder, root: nosuch,").replace(", train_images: 12", "")
-    )
+    file.write_text(STUDY.replace("name: road_scenes,", "name: folder, root: nosuch,").replace(", train_images: 4", ""))
     assert "nosuch" in nas("search", file, "--out", out).refusal()
     assert not out.exists()
     file.write_text(STUDY)
@@ -193,12 +191,12 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(nas: Nas, tmp_path: Path) 
 
 
 def test_a_truncated_picture_is_named_before_anything_is_timed(nas: Nas, tmp_path: Path) -> None:
-    scenes = load(DataSpec(size=(48, 64), train_images=12, validation_images=4))
+    scenes = load(DataSpec(size=(48, 64), train_images=4, validation_images=1))
     for split, pairs in (("train", scenes.train), ("val", scenes.validation)):
         for kind, files in (("images", pairs.images), ("labels", pairs.labels)):
             folder = tmp_path / "data" / split / kind
             folder.mkdir(parents=True)
-            for number, file in enumerate(files[:4]):
+            for number, file in enumerate(files):
                 (folder / f"{number}{file.suffix}").write_bytes(file.read_bytes())
     (tmp_path / "data" / "classes.txt").write_text("\n".join(scenes.classes) + "\n")
     broken = sorted((tmp_path / "data" / "train" / "images").iterdir())[2]
@@ -206,7 +204,7 @@ def test_a_truncated_picture_is_named_before_anything_is_timed(nas: Nas, tmp_pat
     file = tmp_path / "study.yaml"
     file.write_text(
         STUDY.replace("name: road_scenes,", f"name: folder, root: {tmp_path / 'data'},").replace(
-            ", train_images: 12, validation_images: 4", ""
+            ", train_images: 4, validation_images: 1", ""
         )
     )
     said = nas("search", str(file), "--target", "torch@cpu:1", "--out", str(tmp_path / "run")).refusal()
