@@ -130,7 +130,7 @@ class _Tries:
         self._full_enough = full_enough
         self._quick: list[_Tried] = []
         self._sure: list[_Tried] = []
-        self._refused: dict[str, float] = {}  # factors by keys of what the target cannot time
+        self._refused: dict[Architecture, float] = {}  # factors of what the target cannot time
 
     def measure(self, measure: Measure) -> None:
         """Measure quickly until one is near the budget, or nothing is left between what is inside and outside."""
@@ -178,7 +178,7 @@ class _Tries:
 
     def _tried(self, choice: _Choice, latency: Latency | None) -> _Tried | None:
         if latency is None:
-            self._refused[choice.architecture.key] = choice.factor
+            self._refused[choice.architecture] = choice.factor
             return None
         return _Tried(choice=choice, latency=latency, use=self._use(latency))
 
@@ -212,7 +212,7 @@ class _Tries:
     @property
     def _timeable(self) -> list[_Tried]:
         """What was measured quickly, and not refused when it was to be confirmed."""
-        return [each for each in self._quick if each.choice.architecture.key not in self._refused]
+        return [each for each in self._quick if each.choice.architecture not in self._refused]
 
     def _left(self) -> _Choice | None:
         """What is left to confirm where nothing new is: the fullest inside, or what leaves the budget least."""
@@ -237,7 +237,7 @@ class _Tries:
             choice
             for factor in (solved, other)
             for choice in self._choices(factor, correction, steps=factor < highest or ends)
-            if choice.architecture.key not in seen and (factor == NARROWEST or self._allows(choice.architecture))
+            if choice.architecture not in seen and (factor == NARROWEST or self._allows(choice.architecture))
         )
         if not self._sure:
             return next(choices, None)
@@ -265,9 +265,9 @@ class _Tries:
         return min(self._refused.values(), default=WIDEST)
 
     @property
-    def _seen(self) -> set[str]:
-        """Keys of what is not to be measured again."""
-        return {each.choice.architecture.key for each in (*self._quick, *self._sure)} | self._refused.keys()
+    def _seen(self) -> set[Architecture]:
+        """What is not to be measured again."""
+        return {each.choice.architecture for each in (*self._quick, *self._sure)} | self._refused.keys()
 
     @property
     def _wanted(self) -> float:
@@ -314,10 +314,10 @@ class _Tries:
 
 
 def _adjusted(
-    architecture: Architecture, estimate: EstimateMilliseconds, wanted: float, seen: Set[str]
+    architecture: Architecture, estimate: EstimateMilliseconds, wanted: float, seen: Set[Architecture]
 ) -> Architecture:
     """The widths of single parts changed so that the estimate comes near the `wanted` milliseconds, and stays below if
-    it can. What is `seen` (keys) is no choice.
+    it can. What is `seen` is no choice.
 
     Each part's notches are estimated alone; sums of them tell which few of all combinations are worth an estimate.
     """
@@ -334,7 +334,7 @@ def _adjusted(
             tried = architecture
             for part, (found, place) in enumerate(zip(changes, places, strict=True)):
                 tried = with_part(tried, part, found[place][0])
-            if tried.key in seen:
+            if tried in seen:
                 continue
             left = wanted - estimate(tried)
             if (error := left if left >= 0 else OVER * -left) < missed:
