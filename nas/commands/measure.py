@@ -121,7 +121,6 @@ def _calibrate(meter: Meter, networks: int, out: Path | None) -> None:
 def _leaderboard(
     meter: Meter, architectures: Mapping[str, Architecture], within: float, out: Path | None, budget: Budget | None
 ) -> Verdict | None:
-    from nas.report.leaderboard import BLOCKS, PICTURE, TABLE, write_leaderboard
     from nas.runs.trained import deployed_graph
 
     graphs = {name: graph for name in architectures if (graph := deployed_graph(name, meter.target)) is not None}
@@ -138,6 +137,8 @@ def _leaderboard(
         if latency.flagged:
             print(f"! {name}: {'; '.join(latency.flagged)}")
     if out:
+        from nas.report.leaderboard import BLOCKS, PICTURE, TABLE, write_leaderboard
+
         write_leaderboard(out, latencies)
         print(f"{out}: {TABLE} {BLOCKS} {PICTURE}")
     return None if budget is None else judged(latencies, budget, meter.num_classes)
