@@ -90,7 +90,7 @@ def test_a_host_without_anything_of_ours_measures(board: Board, tmp_path: Path) 
     assert there.stdout.strip() == "[]"
     architecture, weights = space.load("ndnet29-fcn32"), tmp_path / "weights.safetensors"
     save_file(architecture.build(4).state_dict(), weights)
-    with Meter(parse_target(TARGET), SIZE, 4) as meter:
+    with Meter(parse_target(TARGET), SIZE, 4, patience_seconds=0) as meter:
         told = dict(meter.environment)
         latency = meter.measure(architecture, weights=weights, within=QUICK)
     assert latency.target == TARGET

@@ -28,7 +28,7 @@ from nas.training import Recipe, Scores
 from space import Architecture
 
 SIZE = (180, 240)
-EPOCHS = 8
+EPOCHS = 4
 PLAN = SearchPlan(seeds=("swiftnet-rn18",), random_trials=3, guided_trials=1)
 STUDY = Study(
     data=DataSpec(size=SIZE),
@@ -156,7 +156,7 @@ def test_interrupted_runs_propose_what_another_one_does_and_have_the_same_go_on(
 ) -> None:
     """Nor does the order matter in which trainings end, which is drawn: by 0 that of the one that is not killed."""
     found, deaths = [], []
-    for name, seed, lives in (("whole", 0, 1e9), ("killed", order, 25.0)):
+    for name, seed, lives in (("whole", 0, 1e9), ("killed", order, 10.0)):
         run = RunFolder.create(tmp_path / name, STUDY)
         pretended = Pretended(search_of(run), SlowFpl(invented, run), seed, lives)
         found.append(pretended.to_its_end())
