@@ -17,6 +17,7 @@ from nas.latency.target import Target
 from nas.runs.beginning import beginning
 from nas.runs.data_seen import data_seen
 from nas.runs.folder import EARLIER, RunFolder
+from nas.runs.terms import require_terms
 from nas.runs.trial import Trial
 from nas.storage.files import read_text, write_text
 from nas.study import Study
@@ -76,6 +77,11 @@ def read_earlier(run: RunFolder) -> Earlier:
     return strict.parse(read_text(file, "what a run took over from earlier ones"), Earlier, str(file))
 
 
+def write_earlier(run: RunFolder, earlier: Earlier) -> None:
+    """Keep it in the run's folder."""
+    write_text(run.root / EARLIER, strict.dump(earlier))
+
+
 def not_taken_over(run: RunFolder) -> list[RunFolder]:
     """The earlier runs that a run was asked to take over and has not yet: it was interrupted before.
 
@@ -97,12 +103,14 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
     """Keep in the folder of a new run what earlier ones found out; a sentence on each of them. `seen`: the new run's
     data.
 
-    Raises: UserError for a run of other data, another size or another recipe, and for one without comparable trials.
+    Raises: UserError for a run of other data, another size or another recipe, for one without comparable trials, and
+    for one whose study was changed since.
     """
     found: list[EarlierTrial] = []
     words = []
     for source in {each.root.resolve(): each for each in sources}.values():  # none twice
         before = source.study()
+        require_terms(source, before)  # else its study says of its candidates what is not so
         _require_comparable(source, before, run, study, seen)
         same_target = _timed_on(before) == _timed_on(study)
         space = study.architectures()
@@ -128,7 +136,7 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
             f"{f'{latencies} latencies' if same_target else f'no latencies, which are of {before.target}'}"
         )
         found += (*told, *timed)
-    write_text(run.root / EARLIER, strict.dump(Earlier(trials=tuple(found))))
+    write_earlier(run, Earlier(trials=tuple(found)))
     return words
 
 

@@ -1,4 +1,5 @@
-"""What makes the candidates of a run compare: the size of the pictures, the recipe and the target, as it began.
+"""What makes the candidates of a run compare: the size of the pictures and the target that they were timed at, which
+their records say, and the recipe and the precisions, which are kept when the run begins.
 
 A run's study can be changed by hand between two commands. Budgets, the space and the plan may be others from then on;
 of these, what was trained and timed before could not be compared with what comes after.
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from nas.latency.target import Target
 from nas.runs.folder import TERMS, RunFolder
 from nas.storage.files import read_text, write_text
 from nas.study import Study
@@ -19,51 +21,72 @@ from space import UserError, strict
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """As a study has them."""
+    """What no record of a candidate says. Trainings compare whatever their seeds were, and where their weights begin is
+    kept by itself (`nas.runs.beginning`): of the recipe those are left at their defaults.
+    """
 
-    size: tuple[int, int]
-    """Height and width at which networks see the pictures."""
     recipe: Recipe
-    """Without the file that weights come from, which is kept as `nas.runs.beginning` has it."""
-    target: str
     precisions: tuple[str, ...] = ()
 
 
 def keep_terms(run: RunFolder, study: Study) -> None:
-    """Keep them in the run's folder, unless they are kept there and something was timed or trained by them."""
-    if not ((run.root / TERMS).is_file() and _begun(run)):
+    """Keep them in the run's folder, unless they are kept there and it has candidates. In one that an earlier version
+    began, which kept none, they are those of now.
+    """
+    if not ((run.root / TERMS).is_file() and run.trials()):
         write_text(run.root / TERMS, strict.dump(_terms_of(study)))
 
 
 def require_terms(run: RunFolder, study: Study) -> None:
-    """Hold a run that has begun to those that are kept there, if any are: earlier versions kept none.
+    """Hold the `study` that a run has now to what it began with.
 
     Raises: UserError that names what the study has otherwise, and when the file is damaged.
     """
+    others = dict(_timed_otherwise(run, study))
     file = run.root / TERMS
-    if not (file.is_file() and _begun(run)):
-        return
-    kept = strict.parse(read_text(file, "what the candidates of a run are compared by"), Terms, str(file))
-    before, now = dict(_flat(asdict(kept))), dict(_flat(asdict(_terms_of(study))))
-    others = [f"{name} is {now[name]}, and was {before[name]}" for name in now if now[name] != before[name]]
+    if file.is_file() and run.trials():
+        kept = strict.parse(read_text(file, "what the candidates of a run are compared by"), Terms, str(file))
+        before, now = dict(_flat(asdict(kept))), dict(_flat(asdict(_terms_of(study))))
+        others |= {
+            name: (before.get(name, "none"), now.get(name, "none"))
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
+        }
     if others:
+        words = "; ".join(f"{name}: expected {before}, got {now}" for name, (before, now) in others.items())
         raise UserError(
-            f"{run.study_path}: {', '.join(others)} when the run began, so that its candidates would not compare with "
-            f"those to come; put it back, or begin a new search with --from {run.root}"
+            f"{run.study_path}: {words}. The run began otherwise, and its candidates would not compare with those to "
+            "come: put it back, or begin a new search"
         )
 
 
-def _begun(run: RunFolder) -> bool:
-    return bool(run.trials() or run.company())
-
-
 def _terms_of(study: Study) -> Terms:
-    return Terms(
-        size=study.data.size,
-        recipe=replace(study.recipe, init=None),
-        target=study.target,
-        precisions=study.precisions,
-    )
+    recipe = replace(study.recipe, init=None, seed=Recipe.seed, probe=Recipe.probe)
+    return Terms(recipe=recipe, precisions=tuple(sorted(study.precisions)))
+
+
+def _timed_otherwise(run: RunFolder, study: Study) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Names of the study, what the records say instead, and what it says now."""
+    for trial in (*run.company(), *run.trials()):
+        if trial.latency is None:
+            continue
+        height, width = study.data.size
+        if (trial.latency.height, trial.latency.width) != (height, width):
+            yield "data.size", (f"{trial.latency.height}x{trial.latency.width}", f"{height}x{width}")
+        chosen = bool(study.precisions)  # then a candidate is timed in the fastest one
+        if _runs_as(trial.latency.target, chosen=chosen) != _runs_as(study.target, chosen=chosen):
+            yield "target", (trial.latency.target, study.target or "none")
+
+
+def _runs_as(text: str, *, chosen: bool) -> Target | None:
+    """A target without the name of its host and the number of its GPU, which may be called otherwise; which device that
+    is, what times it says itself (`nas.search.same_device`). Without its precision too, where that is `chosen`.
+    """
+    if not text:
+        return None
+    target = Target.parse(text)
+    device = "cuda:0" if target.on_cuda else target.device
+    return replace(target, host="", device=device, precision="fp32" if chosen else target.precision)
 
 
 def _flat(values: Mapping[str, Any], scope: str = "") -> Iterator[tuple[str, Any]]:

@@ -29,7 +29,7 @@ from nas.latency.record import Latency, Statistic
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept, refusal
 from nas.search.configured_ray import ray
-from nas.search.same_device import changes
+from nas.search.same_device import incomparable, other_versions
 from nas.search.timing import CertifierOf, TimingOf, local_timing
 from space.architecture import Architecture
 from space.errors import HaltedError, UserError
@@ -38,7 +38,6 @@ RESOURCE = "timing"
 WAIT_SECONDS = 20.0  # for the node, before it is said
 LOST_SECONDS = 120.0  # for another node, after one is lost
 MOST_LOST = 3  # for one question, which may be the reason
-OF_NODE = ("host", "node", "system", "python")  # what may differ from one node to another, of a latency's environment
 
 Answer = tuple[object, dict[str, Any]]  # and a reply (`nas.latency.worker.replies`) that says why there is none
 
@@ -188,6 +187,7 @@ class ClusterTiming:
 
     def _answer_to(self, question: str, *arguments: Any) -> Any:
         """Raises: RayActorError where the node is lost; OSError for what else Ray says; what was raised there."""
+        self._require_going()
         if self._actor is None:  # it was lost before, and none came instead
             raise OSError(_lost("no other one took its place"))
         try:
@@ -206,7 +206,7 @@ class ClusterTiming:
         """
         now = latency.environment
         known = self._kinds.setdefault(latency.target, now)
-        if changed := changes(known, now, sorted({*now, *known} - {*OF_NODE})):
+        if changed := incomparable(known, now) or other_versions(known, now):
             raise HaltedError(
                 f"the cluster's node that times now is of another kind than the one that was lost ({changed}): their "
                 f"latencies do not compare; give `{RESOURCE}` to one like it, then go on with --resume"

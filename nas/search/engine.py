@@ -48,7 +48,7 @@ from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
 from nas.search.reaching import Narrowest, frontier
 from nas.search.remembered import RememberedTiming
-from nas.search.same_device import require_same_device
+from nas.search.same_device import leave_out_other_devices, require_same_device
 from nas.search.search import Candidate, Search, Workers
 from nas.search.sharing import probe
 from nas.search.timing import CertifierOf, Timing, TimingOf, local_timing
@@ -89,6 +89,8 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
         with timing_of(
             asked.targets, asked.study.data.size, asked.num_classes, patience_seconds=patience, statistic=statistic
         ) as fresh:
+            if left_out := leave_out_other_devices(run, fresh.environment):
+                asked.console.step(f"note    {left_out} latencies of earlier runs are of another device and left out")
             timing = RememberedTiming(fresh, read_earlier(run).latencies)
             if changed := require_same_device(run, timing.environment):
                 asked.console.step(f"note    {changed}: what is timed from now on may differ from what was before")

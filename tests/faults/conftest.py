@@ -191,7 +191,7 @@ KINDS: Mapping[str, Any] = {
         root_from_here="../../data",
     ),
     "classes": ClassList(classes=("road", "car", "sky"), void=("sky",), colours=("#804080", "#00008e", "#4682b4")),
-    "terms of a run": Terms(size=(64, 96), recipe=load_recipe("quick"), target="torch@cpu:1", precisions=("fp32",)),
+    "terms of a run": Terms(recipe=load_recipe("erfnet"), precisions=("fp32", "int8")),
     "order of candidates": Order(ahead=2),
     "runs that are taken over": Sources(runs=("/runs/one", "/runs/two")),
     "what was taken over": Earlier(

@@ -4,18 +4,38 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import space
 from nas.data import DataSpec
+from nas.latency.record import Latency
 from nas.runs.folder import TERMS, RunFolder
 from nas.runs.terms import keep_terms, require_terms
 from nas.runs.trial import Trial
 from nas.study import SearchPlan, Study
 from nas.training import Recipe
+from nas.training.recipe import EncoderStage
 from space import UserError
 
+LATENCY = Latency(
+    p50_milliseconds=2.0, p90_milliseconds=2.1, p99_milliseconds=2.2, ci_low_milliseconds=1.9, ci_high_milliseconds=2.1,
+    samples=20, ratio=0.4, ratio_low=0.4, ratio_high=0.4, reference_milliseconds=5.0, raw_p50_milliseconds=2.0,
+    target="torch@cpu:1", height=48, width=64, scope="an invented device",
+)  # fmt: skip
+CANDIDATE = Trial(
+    number=1,
+    name="a",
+    origin="seed",
+    architecture=space.load("ndnet29-fcn32"),
+    latency=LATENCY,
+    feasible=True,
+    budget_milliseconds=3.0,
+    parameters=1,
+    multiply_adds=1,
+)
+STAGE = EncoderStage(share=0.5, batch_size=4, class_weighting=None, labels="coarse", bias=True)
 STUDY = Study(
     data=DataSpec(name="folder", root="data", size=(48, 64)),
     budget="3ms",
@@ -26,53 +46,44 @@ STUDY = Study(
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """A run that has begun: one candidate is too slow."""
+    """A run that has begun: one candidate is timed."""
     found = RunFolder.create(tmp_path / "run", STUDY)
     keep_terms(found, STUDY)
-    begin(found)
+    found.write_trial(CANDIDATE)
     return found
 
 
-def begin(run: RunFolder) -> None:
-    network = space.load("ndnet29-fcn32")
-    run.write_trial(
-        Trial(
-            number=1,
-            name="a",
-            origin="seed",
-            architecture=network,
-            latency=None,
-            feasible=False,
-            budget_milliseconds=3.0,
-            parameters=1,
-            multiply_adds=1,
-        )
-    )
+def with_recipe(**changed: Any) -> Study:
+    return replace(STUDY, recipe=replace(STUDY.recipe, **changed))
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        (
-            replace(STUDY, recipe=replace(STUDY.recipe, learning_rate=0.1)),
-            r"recipe\.learning_rate is 0\.1, and was 0\.006",
-        ),
-        (
-            replace(STUDY, recipe=replace(STUDY.recipe, epochs=3, ema_decay=0.9)),
-            r"recipe\.epochs is 3, and was 2, recipe\.ema_decay is 0\.9, and was 0\.0",
-        ),
-        (replace(STUDY, target="torch@cpu:2"), r"target is torch@cpu:2, and was torch@cpu:1"),
-        (replace(STUDY, data=replace(STUDY.data, size=(64, 48))), r"size is \(64, 48\), and was \(48, 64\)"),
-        (replace(STUDY, precisions=("fp32", "int8")), r"precisions is \('fp32', 'int8'\), and was \(\)"),
+        (with_recipe(learning_rate=0.1), r"recipe\.learning_rate: expected 0\.006, got 0\.1\. "),
+        (with_recipe(ema_decay=0.9), r"recipe\.ema_decay: expected 0\.0, got 0\.9\. "),
+        (with_recipe(encoder=STAGE), r"recipe\.encoder\.share: expected none, got 0\.5; recipe\.encoder\.batch_size: "),
+        (replace(STUDY, target="torch@cpu:2"), r"target: expected torch@cpu:1, got torch@cpu:2\. "),
+        (replace(STUDY, target="torch:bf16@cpu:1"), r"target: expected torch@cpu:1, got torch:bf16@cpu:1\. "),
+        (replace(STUDY, target=""), r"target: expected torch@cpu:1, got none\. "),
+        (replace(STUDY, data=replace(STUDY.data, size=(64, 48))), r"data\.size: expected 48x64, got 64x48\. "),
+        (replace(STUDY, precisions=("fp32", "int8")), r"precisions: expected \(\), got \('fp32', 'int8'\)\. "),
     ],
 )
 def test_what_would_not_compare_is_refused_and_named(run: RunFolder, changed: Study, words: str) -> None:
-    with pytest.raises(UserError, match=rf"study\.yaml: {words} when the run began.* --from .*run"):
-        require_terms(run, changed)
-    keep_terms(run, changed)
-    with pytest.raises(UserError, match=words):
-        require_terms(run, changed)
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"study\.yaml: {words}.*begin a new search"):
+            require_terms(run, changed)
+        keep_terms(run, changed)
     require_terms(run, STUDY)
+
+
+def test_an_encoder_stage_that_is_gone_is_named(tmp_path: Path) -> None:
+    run, staged = RunFolder.create(tmp_path / "run", STUDY), with_recipe(encoder=STAGE)
+    keep_terms(run, staged)
+    run.write_trial(CANDIDATE)
+    with pytest.raises(UserError, match=r"recipe\.encoder\.share: expected 0\.5, got none"):
+        require_terms(run, STUDY)
 
 
 def test_what_compares_may_be_others(run: RunFolder) -> None:
@@ -80,32 +91,43 @@ def test_what_compares_may_be_others(run: RunFolder) -> None:
         replace(STUDY, budget="9ms"),
         replace(STUDY, patience_seconds=60.0),
         replace(STUDY, data=replace(STUDY.data, root="elsewhere")),
-        replace(STUDY, recipe=replace(STUDY.recipe, init="moved.safetensors")),
+        replace(STUDY, target="torch:fp32@cpu:1"),
+        replace(STUDY, target="torch@ssh:board/cpu:1"),
+        with_recipe(init="moved.safetensors", seed=3, probe=True),
         replace(STUDY, space={"block": ("sep",)}, search=SearchPlan(random_trials=9)),
     ):
         require_terms(run, changed)
 
 
-def test_a_run_in_which_nothing_was_timed_yet_can_be_asked_otherwise(tmp_path: Path) -> None:
-    run, other = RunFolder.create(tmp_path / "run", STUDY), replace(STUDY, target="torch@cpu:2")
+def test_before_the_first_candidate_a_run_can_be_asked_otherwise(tmp_path: Path) -> None:
+    run, other = RunFolder.create(tmp_path / "run", STUDY), with_recipe(learning_rate=0.1)
     keep_terms(run, STUDY)
     require_terms(run, other)
     keep_terms(run, other)
-    begin(run)
+    run.write_trial(CANDIDATE)
     require_terms(run, other)
-    with pytest.raises(UserError, match="target is torch@cpu:1, and was torch@cpu:2"):
+    with pytest.raises(UserError, match=r"learning_rate: expected 0\.1, got 0\.006"):
         require_terms(run, STUDY)
 
 
 def test_a_run_of_an_earlier_version_keeps_them_from_now_on(run: RunFolder) -> None:
     (run.root / TERMS).unlink()
-    require_terms(run, STUDY)
-    keep_terms(run, STUDY)
     with pytest.raises(UserError, match="target"):
         require_terms(run, replace(STUDY, target="torch@cpu:2"))
+    keep_terms(run, STUDY)
+    with pytest.raises(UserError, match="learning_rate"):
+        require_terms(run, with_recipe(learning_rate=0.1))
+
+
+def test_with_several_precisions_each_candidate_has_its_own(run: RunFolder) -> None:
+    asked = replace(STUDY, precisions=("fp32", "bf16"))
+    (run.root / TERMS).unlink()
+    run.write_trial(replace(CANDIDATE, latency=replace(LATENCY, target="torch:bf16@cpu:1")))
+    keep_terms(run, asked)
+    require_terms(run, replace(asked, precisions=("bf16", "fp32")))
 
 
 def test_a_damaged_file_is_named(run: RunFolder) -> None:
-    (run.root / TERMS).write_text("size: [48", "utf-8")
+    (run.root / TERMS).write_text("recipe: [48", "utf-8")
     with pytest.raises(UserError, match=str(run.root / TERMS)):
         require_terms(run, STUDY)

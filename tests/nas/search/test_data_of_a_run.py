@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from nas.data import DataSpec, check, load
 from nas.latency.record import Latency
 from nas.runs.data_seen import FILE, hold_to_data
 from nas.runs.folder import RunFolder
+from nas.runs.terms import keep_terms
 from nas.runs.trial import Trial
 from nas.study import load_study
 
@@ -51,7 +54,7 @@ def project(tmp_path: Path, invented: Callable[[float], Latency]) -> Path:
             name="a",
             origin="seed",
             architecture=architecture,
-            latency=invented(1.0),
+            latency=replace(invented(1.0), target="null@cpu:1", height=48, width=64, environment={"cpu": "another"}),
             feasible=True,
             budget_milliseconds=10,
             parameters=1,
@@ -75,6 +78,23 @@ def test_other_labels_and_other_classes_are_refused(project: Path, nas: Nas) -> 
     classes = project / "d" / "classes.yaml"
     classes.write_text(classes.read_text().replace("sky, building", "building, sky"))
     assert "but the classes were sky, building" in nas("search", "--resume", project / "run").refusal()
+
+
+def test_another_recipe_or_target_in_its_study_is_refused(project: Path, nas: Nas) -> None:
+    run = RunFolder.open(project / "run")
+    keep_terms(run, run.study())
+    study = run.study_path.read_text()
+    for before, now in (("epochs: 1", "epochs: 2"), ("null@cpu:1", "torch@cpu:1")):
+        run.study_path.write_text(study.replace(before, now))
+        assert re.search(
+            r"study\.yaml: (recipe\.epochs|target): expected ", nas("search", "--resume", run.root).refusal()
+        )
+
+
+@pytest.mark.slow
+def test_a_run_that_began_on_another_device_is_refused(project: Path, nas: Nas) -> None:
+    said = nas("search", "--resume", project / "run").refusal()
+    assert "its candidates were timed otherwise (cpu another before, " in said
 
 
 def test_a_run_without_a_fingerprint_keeps_one_from_now_on(project: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 import space
 from nas.data import DataSpec
 from nas.latency.record import Latency
+from nas.runs.earlier import Earlier, EarlierTrial, read_earlier, write_earlier
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
-from nas.search.same_device import require_same_device
+from nas.search.same_device import leave_out_other_devices, require_same_device
 from nas.study import Study
 from nas.training import Recipe
 from space import UserError
@@ -53,25 +54,52 @@ def timed_in(tmp_path: Path, invented: Callable[[float], Latency]) -> Callable[[
 
 
 @pytest.mark.parametrize(
-    ("before", "name"), [(HERE, "cpu"), (BESIDE_A_GPU, "gpu"), (BESIDE_A_GPU, "gpu_memory_mebibytes")]
+    ("before", "name", "now"),
+    [
+        (HERE, "cpu", "Xeon"),
+        (HERE, "threads", "2"),
+        (HERE, "protocol", "5"),
+        (BESIDE_A_GPU, "gpu", "Xavier"),
+        (BESIDE_A_GPU, "gpu_memory_mebibytes", "15655"),
+    ],
 )
 def test_another_device_is_refused_and_named(
-    before: Mapping[str, str], name: str, timed_in: Callable[[Mapping[str, str]], RunFolder]
+    before: Mapping[str, str], name: str, now: str, timed_in: Callable[[Mapping[str, str]], RunFolder]
 ) -> None:
     run = timed_in(before)
-    with pytest.raises(UserError, match=rf"{name} {before[name]} before, another now.* --from .*run"):
-        require_same_device(run, {**before, name: "another"})
+    with pytest.raises(UserError, match=rf"{name} {before[name]} before, {now} now.* --from .*run"):
+        require_same_device(run, {**before, name: now})
 
 
 def test_other_versions_are_told(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
     run = timed_in(HERE)
-    told = require_same_device(run, {**HERE, "onnxruntime": "1.25", "protocol": "5", "host": "two", "threads": "2"})
-    assert told == "onnxruntime 1.24 before, 1.25 now, protocol 4 before, 5 now"
+    told = require_same_device(run, {**HERE, "onnxruntime": "1.25", "host": "two", "cores": "9", "driver": "3"})
+    assert told == "driver - before, 3 now, onnxruntime 1.24 before, 1.25 now"
     assert require_same_device(run, HERE) == ""
 
 
 def test_the_machine_around_a_gpu_may_be_another(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
     assert require_same_device(timed_in(BESIDE_A_GPU), {**BESIDE_A_GPU, "cpu": "Xeon", "host": "two"}) == ""
+
+
+def test_a_driver_takes_a_little_of_a_gpus_memory(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
+    assert require_same_device(timed_in(BESIDE_A_GPU), {**BESIDE_A_GPU, "gpu_memory_mebibytes": "7601"}) == ""
+
+
+def test_what_earlier_runs_timed_on_another_device_is_forgotten_and_their_trainings_are_not(
+    timed_in: Callable[[Mapping[str, str]], RunFolder], invented: Callable[[float], Latency]
+) -> None:
+    run, network = timed_in({}), space.load("ndnet29-fcn32")
+    here, there = (replace(invented(2.0), environment={**HERE, "cpu": name}) for name in ("EPYC", "Xeon"))
+    taken_over = [
+        EarlierTrial(run="a", architecture=network, latency=here, miou=0.4),
+        EarlierTrial(run="b", architecture=network, latency=there, miou=0.5),
+        EarlierTrial(run="b", architecture=network, miou=0.6),
+    ]
+    write_earlier(run, Earlier(trials=tuple(taken_over)))
+    assert leave_out_other_devices(run, HERE) == 1
+    assert read_earlier(run).trials == (taken_over[0], replace(taken_over[1], latency=None), taken_over[2])
+    assert leave_out_other_devices(run, HERE) == 0
 
 
 def test_a_record_of_no_environment_says_nothing(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
