@@ -1,5 +1,6 @@
-"""What makes the candidates of a run compare: the size of the pictures and the target that they were timed at, which
-their records say, and the recipe and the precisions, which are kept when the run begins.
+"""What makes the candidates of a run compare: the size of the pictures and the target that they were timed at and the
+epochs that they were finished for, which their records say, and the recipe and the precisions, which are kept when the
+run begins.
 
 A run's study can be changed by hand between two commands. Budgets, the space and the plan may be others from then on;
 of these, what was trained and timed before could not be compared with what comes after.
@@ -12,10 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nas.latency.target import Target
+from nas.runs.finish_recipe import read_finish_recipe
 from nas.runs.folder import TERMS, RunFolder
 from nas.storage.files import read_text, write_text
 from nas.study import Study
-from nas.training import Recipe
+from nas.training import Recipe, Variant
 from space import UserError, strict
 
 
@@ -42,7 +44,7 @@ def require_terms(run: RunFolder, study: Study) -> None:
 
     Raises: UserError that names what the study has otherwise, and when the file is damaged.
     """
-    others = dict(_timed_otherwise(run, study))
+    others: dict[str, tuple[object, object]] = {**dict(_timed_otherwise(run, study)), **_finished_otherwise(run, study)}
     file = run.root / TERMS
     if file.is_file() and run.trials():
         kept = strict.parse(read_text(file, "what the candidates of a run are compared by"), Terms, str(file))
@@ -76,6 +78,15 @@ def _timed_otherwise(run: RunFolder, study: Study) -> Iterator[tuple[str, tuple[
         chosen = bool(study.precisions)  # then a candidate is timed in the fastest one
         if _runs_as(trial.latency.target, chosen=chosen) != _runs_as(study.target, chosen=chosen):
             yield "target", (trial.latency.target, study.target or "none")
+
+
+def _finished_otherwise(run: RunFolder, study: Study) -> dict[str, tuple[int, int]]:
+    """For how many epochs networks are finished already, and for how many others would be."""
+    found = read_finish_recipe(run)
+    wanted = study.search.epochs_of(Variant() if found is None else found.recipe)
+    finished = (run.progress(trial, "finish").history for trial in (*run.company(), *run.trials()))
+    lengths = {history[-1].epochs for history in finished if history} - {wanted}
+    return {"search.finish_epochs": (min(lengths), wanted)} if lengths else {}
 
 
 def _runs_as(text: str, *, chosen: bool) -> Target | None:

@@ -11,11 +11,12 @@ import pytest
 import space
 from nas.data import DataSpec
 from nas.latency.record import Latency
+from nas.runs.finish_recipe import FinishRecipe, Tried, write_finish_recipe
 from nas.runs.folder import TERMS, RunFolder
 from nas.runs.terms import keep_terms, require_terms
-from nas.runs.trial import Trial
+from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.study import SearchPlan, Study
-from nas.training import Recipe
+from nas.training import Recipe, Scores, Variant
 from nas.training.recipe import EncoderStage
 from space import UserError
 
@@ -125,6 +126,22 @@ def test_with_several_precisions_each_candidate_has_its_own(run: RunFolder) -> N
     run.write_trial(replace(CANDIDATE, latency=replace(LATENCY, target="torch:bf16@cpu:1")))
     keep_terms(run, asked)
     require_terms(run, replace(asked, precisions=("bf16", "fp32")))
+
+
+@pytest.mark.parametrize(("kept", "epochs"), [(Variant(), 20), (Variant(epochs=30), 30)])
+def test_networks_are_finished_for_as_long_as_those_that_are(run: RunFolder, kept: Variant, epochs: int) -> None:
+    write_finish_recipe(run, FinishRecipe(tried=(Tried(recipe=kept),), chosen=0))
+    scores = Scores(miou=0.5, class_iou=(0.5,), pixel_accuracy=0.5)
+    last = Epoch(epoch=1, epochs=epochs, loss=1.0, seconds=1.0, scores=scores)
+    append_epoch(run.phase_path(CANDIDATE, "finish"), last)
+    assert STUDY.search.finish_epochs == 20
+    require_terms(run, STUDY)
+    other = replace(STUDY, search=SearchPlan(finish_epochs=21))
+    if kept.epochs:
+        require_terms(run, other)
+        return
+    with pytest.raises(UserError, match=r"search\.finish_epochs: expected 20, got 21"):
+        require_terms(run, other)
 
 
 def test_a_damaged_file_is_named(run: RunFolder) -> None:
