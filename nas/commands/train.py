@@ -166,7 +166,9 @@ def _processes(words: str, device: str) -> int:
 
     found = re.fullmatch(r"[1-9]\d{0,3}|gpus", words)
     if found is None or (words != "gpus" and int(words) > MOST):
-        raise UserError(f"--processes: expected a number up to {MOST}, or gpus, got {words!r}")
+        raise UserError(
+            f"--processes: expected a number from 1 to {MOST}, or gpus for as many as there are, got {words!r}"
+        )
     if words == "1":
         return 1
     if device == "cpu":
