@@ -182,8 +182,14 @@ def test_what_one_of_several_cannot_do_is_said_once(plain, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (("--processes", "0"), "--processes: expected a number up to 1024, or gpus, got '0'"),
-        (("--processes", "all"), "--processes: expected a number up to 1024, or gpus, got 'all'"),
+        (
+            ("--processes", "0"),
+            "--processes: expected a number from 1 to 1024, or gpus for as many as there are, got '0'",
+        ),
+        (
+            ("--processes", "all"),
+            "--processes: expected a number from 1 to 1024, or gpus for as many as there are, got 'all'",
+        ),
         (("--processes", "gpus"), "--processes: expected GPUs for `gpus`, got the CPU"),
         (("--processes", "5"), "got 5 processes and 4 images at a time; give 4 at most, or a larger --batch-size"),
         (("--processes", "7", "--batch-size", "9"), "got 7 processes and 6 images at a time; give 6 at most"),
