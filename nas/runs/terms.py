@@ -8,13 +8,14 @@ of these, what was trained and timed before could not be compared with what come
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nas.latency.target import Target
 from nas.runs.finish_recipe import read_finish_recipe
 from nas.runs.folder import TERMS, RunFolder
+from nas.runs.trial import Trial
 from nas.storage.files import read_text, write_text
 from nas.study import Study
 from nas.training import Recipe, Variant
@@ -44,9 +45,14 @@ def require_terms(run: RunFolder, study: Study) -> None:
 
     Raises: UserError that names what the study has otherwise, and when the file is damaged.
     """
-    others: dict[str, tuple[object, object]] = {**dict(_timed_otherwise(run, study)), **_finished_otherwise(run, study)}
+    trials = run.trials()
+    networks = (*run.company(), *trials)
+    others: dict[str, tuple[object, object]] = {
+        **dict(_timed_otherwise(networks, study)),
+        **_finished_otherwise(run, networks, study),
+    }
     file = run.root / TERMS
-    if file.is_file() and run.trials():
+    if file.is_file() and trials:
         kept = strict.parse(read_text(file, "what the candidates of a run are compared by"), Terms, str(file))
         before, now = dict(_flat(asdict(kept))), dict(_flat(asdict(_terms_of(study))))
         others |= {
@@ -67,9 +73,9 @@ def _terms_of(study: Study) -> Terms:
     return Terms(recipe=recipe, precisions=tuple(sorted(study.precisions)))
 
 
-def _timed_otherwise(run: RunFolder, study: Study) -> Iterator[tuple[str, tuple[str, str]]]:
+def _timed_otherwise(networks: Sequence[Trial], study: Study) -> Iterator[tuple[str, tuple[str, str]]]:
     """Names of the study, what the records say instead, and what it says now."""
-    for trial in (*run.company(), *run.trials()):
+    for trial in networks:
         if trial.latency is None:
             continue
         height, width = study.data.size
@@ -80,11 +86,11 @@ def _timed_otherwise(run: RunFolder, study: Study) -> Iterator[tuple[str, tuple[
             yield "target", (trial.latency.target, study.target or "none")
 
 
-def _finished_otherwise(run: RunFolder, study: Study) -> dict[str, tuple[int, int]]:
+def _finished_otherwise(run: RunFolder, networks: Sequence[Trial], study: Study) -> dict[str, tuple[int, int]]:
     """For how many epochs networks are finished already, and for how many others would be."""
     found = read_finish_recipe(run)
     wanted = study.search.epochs_of(Variant() if found is None else found.recipe)
-    finished = (run.progress(trial, "finish").history for trial in (*run.company(), *run.trials()))
+    finished = (run.progress(trial, "finish").history for trial in networks)
     lengths = {history[-1].epochs for history in finished if history} - {wanted}
     return {"search.finish_epochs": (min(lengths), wanted)} if lengths else {}
 

@@ -89,11 +89,11 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
         with timing_of(
             asked.targets, asked.study.data.size, asked.num_classes, patience_seconds=patience, statistic=statistic
         ) as fresh:
+            if changed := require_same_device(run, fresh.environment):
+                asked.console.step(f"note    {changed}: what is timed from now on may differ from what was before")
             if left_out := leave_out_other_devices(run, fresh.environment):
                 asked.console.step(f"note    {left_out} latencies of earlier runs are of another device and left out")
             timing = RememberedTiming(fresh, read_earlier(run).latencies)
-            if changed := require_same_device(run, timing.environment):
-                asked.console.step(f"note    {changed}: what is timed from now on may differ from what was before")
             for reason in timing.left_out():
                 asked.console.step(f"note    {reason}")
             new = not run.trials()

@@ -59,11 +59,18 @@ def incomparable(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """In words, what two environments differ in so that latencies do not compare; earlier versions recorded less."""
     on_gpu = "gpu" in now
     names = [name for name in (*(GPU if on_gpu else CPU), *MEANING) if name in before]
-    if on_gpu and GPU_MEMORY in before:
-        memory, memory_now = int(before[GPU_MEMORY]), int(now[GPU_MEMORY])
-        if abs(memory - memory_now) > SAME_MEMORY * max(memory, memory_now):
-            names.append(GPU_MEMORY)
+    if on_gpu and GPU_MEMORY in before and not _nearly_as_much(before[GPU_MEMORY], now.get(GPU_MEMORY, "")):
+        names.append(GPU_MEMORY)
     return _changes(before, now, names)
+
+
+def _nearly_as_much(before: str, now: str) -> bool:
+    """Of two numbers in records, which may be damaged."""
+    try:
+        one, other = sorted((int(before), int(now)))
+    except ValueError:
+        return before == now
+    return other - one <= SAME_MEMORY * other
 
 
 def other_versions(before: Mapping[str, str], now: Mapping[str, str]) -> str:

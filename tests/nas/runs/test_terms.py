@@ -54,6 +54,15 @@ def run(tmp_path: Path) -> RunFolder:
     return found
 
 
+def refusal(run: RunFolder, study: Study) -> str:
+    """Why a run does not go on with a study; empty where it does."""
+    try:
+        require_terms(run, study)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def with_recipe(**changed: Any) -> Study:
     return replace(STUDY, recipe=replace(STUDY.recipe, **changed))
 
@@ -97,7 +106,7 @@ def test_what_compares_may_be_others(run: RunFolder) -> None:
         with_recipe(init="moved.safetensors", seed=3, probe=True),
         replace(STUDY, space={"block": ("sep",)}, search=SearchPlan(random_trials=9)),
     ):
-        require_terms(run, changed)
+        assert refusal(run, changed) == ""
 
 
 def test_before_the_first_candidate_a_run_can_be_asked_otherwise(tmp_path: Path) -> None:
@@ -125,7 +134,8 @@ def test_with_several_precisions_each_candidate_has_its_own(run: RunFolder) -> N
     (run.root / TERMS).unlink()
     run.write_trial(replace(CANDIDATE, latency=replace(LATENCY, target="torch:bf16@cpu:1")))
     keep_terms(run, asked)
-    require_terms(run, replace(asked, precisions=("bf16", "fp32")))
+    assert refusal(run, replace(asked, precisions=("bf16", "fp32"))) == ""
+    assert "precisions: expected ('bf16', 'fp32'), got ()" in refusal(run, STUDY)
 
 
 @pytest.mark.parametrize(("kept", "epochs"), [(Variant(), 20), (Variant(epochs=30), 30)])

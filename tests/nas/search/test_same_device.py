@@ -61,6 +61,7 @@ def timed_in(tmp_path: Path, invented: Callable[[float], Latency]) -> Callable[[
         (HERE, "protocol", "5"),
         (BESIDE_A_GPU, "gpu", "Xavier"),
         (BESIDE_A_GPU, "gpu_memory_mebibytes", "15655"),
+        ({**BESIDE_A_GPU, "gpu_memory_mebibytes": "damaged"}, "gpu_memory_mebibytes", "7620"),
     ],
 )
 def test_another_device_is_refused_and_named(
