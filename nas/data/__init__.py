@@ -18,14 +18,16 @@ from nas.data.augmentation import Augmentation
 from nas.data.dataset import IGNORE, MEAN, STD, Dataset, DataSpec, Split, SplitName, data_sets, load
 from nas.data.fingerprint import Fingerprint
 from nas.data.loader import Loader, endless, make_loader
+from nas.data.showings import ClassUniform
 
 if TYPE_CHECKING:
     from nas.data.files import read_image, read_label
-    from nas.data.survey import Findings, check, class_shares
+    from nas.data.survey import Findings, check, class_shares, images_of_classes
 
 __all__ = [
-    "IGNORE", "MEAN", "STD", "Augmentation", "DataSpec", "Dataset", "Findings", "Fingerprint", "Loader", "Split",
-    "SplitName", "check", "class_shares", "data_sets", "endless", "load", "make_loader", "read_image", "read_label",
+    "IGNORE", "MEAN", "STD", "Augmentation", "ClassUniform", "DataSpec", "Dataset", "Findings", "Fingerprint", "Loader",
+    "Split", "SplitName", "check", "class_shares", "data_sets", "endless", "images_of_classes", "load", "make_loader",
+    "read_image", "read_label",
 ]  # fmt: skip
 
 _NEEDS_PILLOW = {
@@ -33,6 +35,7 @@ _NEEDS_PILLOW = {
     "read_label": "nas.data.files",
     "check": "nas.data.survey",
     "class_shares": "nas.data.survey",
+    "images_of_classes": "nas.data.survey",
     "Findings": "nas.data.survey",
 }
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from nas.data.showings import Showing
+
     Batch = tuple[Tensor, Tensor]
 
 Guard = Callable[[], AbstractContextManager[object]]
@@ -58,7 +60,7 @@ class Batches(Iterator["Batch"]):
     for, unless in the context of `ahead`.
     """
 
-    def __init__(self, parts: Iterable[list[int]], make: Callable[[list[int]], Batch], waited: Waited) -> None:
+    def __init__(self, parts: Iterable[list[Showing]], make: Callable[[list[Showing]], Batch], waited: Waited) -> None:
         """`make` gives the batch of some samples; `waited` is added to."""
         self._parts = iter(parts)
         self._make = make

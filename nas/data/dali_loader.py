@@ -27,6 +27,7 @@ from nas.data.cutting import cut_image, show_label
 from nas.data.dataset import Dataset
 from nas.data.plan import EpochPlan
 from nas.data.share import WHOLE, Share
+from nas.data.showings import ClassUniform, Showing
 from nas.data.windows import Window
 
 _PARAMETERS = ("mirror", "mean", "std")
@@ -47,9 +48,10 @@ class DaliLoader:
         device: str,
         threads: int,
         share: Share = WHOLE,
+        class_uniform: ClassUniform | None = None,
     ) -> None:
         self.waited = Waited()
-        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads, share)
+        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads, share, class_uniform)
         self._device = torch.device(device)
         self._threads = threads
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
@@ -62,10 +64,10 @@ class DaliLoader:
         """See nas.data.loader.Loader."""
         return Batches(self._plan.epoch(number, most), functools.partial(self._batch, number), self.waited)
 
-    def _batch(self, epoch: int, indices: list[int]) -> tuple[Tensor, Tensor]:
-        if not indices:
+    def _batch(self, epoch: int, shown: list[Showing]) -> tuple[Tensor, Tensor]:
+        if not shown:
             return no_images(self._plan.output, self._device)
-        samples = self._plan.samples(epoch, indices)
+        samples = self._plan.samples(epoch, shown)
         resized = any((window.height, window.width) != self._plan.output for _, window in samples)
         if resized not in self._pipelines:
             self._pipelines[resized] = _pipeline(self._plan, self._device, self._threads, resized=resized)
@@ -81,7 +83,7 @@ class DaliLoader:
         # DALI reuses its buffers, so the batch is copied out. On a GPU by a stream of its own, since a step may be
         # under way, and to its end, since nothing may be when a latency is measured.
         with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
-            image_batch = torch.empty((len(indices), 3, *self._plan.output), device=self._device)
+            image_batch = torch.empty((len(shown), 3, *self._plan.output), device=self._device)
             feed_ndarray(images.as_tensor(), image_batch, cuda_stream=self._stream)
             label_batch = labels.to(self._device).long()
         if self._stream:

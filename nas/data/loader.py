@@ -13,6 +13,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.batches import Batches, Waited
 from nas.data.dataset import Dataset, Split, label_map
 from nas.data.share import WHOLE, Share
+from nas.data.showings import ClassUniform
 from nas.host.room import whole_bytes
 from space.errors import DataError
 
@@ -58,6 +59,7 @@ def make_loader(
     backend: Literal["auto", "dali", "torch"] = "auto",
     threads: int = 1,
     share: Share = WHOLE,
+    class_uniform: ClassUniform | None = None,
 ) -> Loader:
     """A loader of one split.
 
@@ -68,6 +70,9 @@ def make_loader(
 
     Of several processes that take the same steps each has its `share` of the batches: the images of one process, dealt
     out. In training one without an image is a batch of none.
+
+    With `class_uniform` sampling, of "train" only, a share of each epoch shows pictures class by class instead: some
+    more than once, others not at all.
 
     `backend` "auto" is DALI where it works on the device, else PyTorch with Pillow; both give the same batches.
 
@@ -83,12 +88,12 @@ def make_loader(
     if backend == "torch" or (backend == "auto" and not dali_works(device)):
         from nas.data.torch_loader import TorchLoader
 
-        return TorchLoader(dataset, split, batch_size, augmentation, seed, device, threads, share)
+        return TorchLoader(dataset, split, batch_size, augmentation, seed, device, threads, share, class_uniform)
     if not _dali_is_installed():
         raise DataError("backend: expected DALI, got none; pip install nvidia-dali-cuda130, or use backend torch")
     from nas.data.dali_loader import DaliLoader
 
-    return DaliLoader(dataset, split, batch_size, augmentation, seed, device, threads, share)
+    return DaliLoader(dataset, split, batch_size, augmentation, seed, device, threads, share, class_uniform)
 
 
 def endless(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:

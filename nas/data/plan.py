@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import Dataset
 from nas.data.decoded import DecodedPairs
 from nas.data.sample import Pair
 from nas.data.share import Share
-from nas.data.windows import Window, draw, order, whole
+from nas.data.showings import ClassUniform, Showing, pixel_of, showings
+from nas.data.windows import Window, draw, whole
+
+Item = TypeVar("Item")
 
 
 class EpochPlan:
@@ -26,8 +29,10 @@ class EpochPlan:
         seed: int,
         threads: int,
         share: Share,
+        class_uniform: ClassUniform | None,
     ) -> None:
         """`threads` decode what is not kept decoded; `share` of each batch is planned."""
+        assert class_uniform is None or split == "train", "validation shows every picture once"
         self.output = augmentation.crop if augmentation and augmentation.crop else dataset.size
         self._size = dataset.size
         self._pairs = DecodedPairs(dataset, split)
@@ -37,6 +42,7 @@ class EpochPlan:
         self._seed = seed
         self._threads = threads
         self._share = share
+        self._class_uniform = class_uniform
         sizes = [len(part) for part in batches(range(len(self._pairs)), batch_size, join_last=self._train)]
         self._count = len(sizes)  # the same in every epoch, whatever the order
         self.largest_batch = share.most_of(max(sizes))
@@ -45,30 +51,38 @@ class EpochPlan:
     def __len__(self) -> int:
         return self._count
 
-    def epoch(self, number: int, most: int | None = None) -> list[list[int]]:
+    def epoch(self, number: int, most: int | None = None) -> list[list[Showing]]:
         """The share of each batch's samples; of the first `most` batches, where that is given. In training every batch
         has one, which may be empty: processes take their steps together.
         """
         count = len(self._pairs)
-        shuffled = order(count, seed=self._seed, epoch=number).tolist() if self._train else range(count)
-        every = itertools.islice(batches(shuffled, self._batch_size, join_last=self._train), most)
+        if self._train:
+            shown = showings(count, self._class_uniform, seed=self._seed, epoch=number)
+        else:
+            shown = [Showing(index=index, number=index) for index in range(count)]
+        every = itertools.islice(batches(shown, self._batch_size, join_last=self._train), most)
         return [part for part in map(self._share.of, every) if part or self._train]
 
-    def samples(self, epoch: int, indices: Sequence[int]) -> list[tuple[Pair, Window]]:
+    def samples(self, epoch: int, shown: Sequence[Showing]) -> list[tuple[Pair, Window]]:
         """Decoded samples and what to show of each.
 
         Raises: DataError when a file is missing, unreadable or contradicts its partner.
         """
-        pairs = self._pairs.pairs(indices, self._threads)
-        return [(pair, self._window(epoch, index, pair.size)) for pair, index in zip(pairs, indices, strict=True)]
+        pairs = self._pairs.pairs([each.index for each in shown], self._threads)
+        return [(pair, self._window(epoch, each, pair)) for pair, each in zip(pairs, shown, strict=True)]
 
-    def _window(self, epoch: int, index: int, source: tuple[int, int]) -> Window:
+    def _window(self, epoch: int, showing: Showing, pair: Pair) -> Window:
         if self._augmentation is None:
-            return whole(source)
-        return draw(self._augmentation, source, self._size, seed=self._seed, epoch=epoch, index=index)
+            return whole(pair.size)
+        number, holding = showing.number, None
+        if showing.of_class is not None:
+            holding = pixel_of(pair.label, showing.of_class, seed=self._seed, epoch=epoch, number=number)
+        return draw(
+            self._augmentation, pair.size, self._size, seed=self._seed, epoch=epoch, number=number, holding=holding
+        )
 
 
-def batches(order: Sequence[int], batch_size: int, *, join_last: bool) -> list[list[int]]:
+def batches(order: Sequence[Item], batch_size: int, *, join_last: bool) -> list[list[Item]]:
     """The samples of each batch; with `join_last` a last batch of a single sample joins the one before it."""
     parts = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
     if join_last and batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:

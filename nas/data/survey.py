@@ -99,11 +99,26 @@ def class_shares(dataset: Dataset, guard: Guard = nullcontext) -> NDArray[np.flo
 
     Raises: DataError when a label is bad, or all are void everywhere.
     """
-    pairs = _pairs(dataset, "train")
-    pixels = np.sum(_in_threads(pairs.class_pixels, range(len(pairs)), guard), axis=0)
-    if not pixels.sum():
-        raise DataError(f"{dataset.name}: every label of the train split is void everywhere; expected some classes")
+    pixels = _class_pixels(dataset, guard).sum(axis=0)
     return np.asarray(pixels / pixels.sum(), dtype=np.float64)
+
+
+def images_of_classes(dataset: Dataset, guard: Guard = nullcontext) -> tuple[tuple[int, ...], ...]:
+    """Of each class, which images of the train split hold it, (C,). Only labels are looked at; `guard()` is entered
+    around every few of them.
+
+    Raises: DataError as `class_shares` does.
+    """
+    return tuple(tuple(np.flatnonzero(held).tolist()) for held in _class_pixels(dataset, guard).T)
+
+
+def _class_pixels(dataset: Dataset, guard: Guard) -> NDArray[np.int64]:
+    """Labelled pixels of each class in each image of the train split, (images, C)."""
+    pairs = _pairs(dataset, "train")
+    pixels = np.array(_in_threads(pairs.class_pixels, range(len(pairs)), guard), dtype=np.int64)
+    if not pixels.any():
+        raise DataError(f"{dataset.name}: every label of the train split is void everywhere; expected some classes")
+    return pixels
 
 
 def _samples(dataset: Dataset, name: SplitName, guard: Guard) -> list[Sample]:

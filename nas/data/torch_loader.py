@@ -19,6 +19,7 @@ from nas.data.dataset import Dataset
 from nas.data.plan import EpochPlan
 from nas.data.sample import Pair
 from nas.data.share import WHOLE, Share
+from nas.data.showings import ClassUniform, Showing
 from nas.data.windows import Window
 
 
@@ -37,9 +38,10 @@ class TorchLoader:
         device: str,
         threads: int,
         share: Share = WHOLE,
+        class_uniform: ClassUniform | None = None,
     ) -> None:
         self.waited = Waited()
-        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads, share)
+        self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads, share, class_uniform)
         self._device = torch.device(device)
         self._threads = threads
 
@@ -50,17 +52,17 @@ class TorchLoader:
         """See nas.data.loader.Loader."""
         return Batches(self._plan.epoch(number, most), functools.partial(self._batch, number), self.waited)
 
-    def _batch(self, epoch: int, indices: list[int]) -> tuple[Tensor, Tensor]:
-        if not indices:
+    def _batch(self, epoch: int, shown: list[Showing]) -> tuple[Tensor, Tensor]:
+        if not shown:
             return no_images(self._plan.output, self._device)
-        samples = self._plan.samples(epoch, indices)
+        samples = self._plan.samples(epoch, shown)
         if self._threads > 1:
             with ThreadPoolExecutor(max_workers=self._threads) as pool:
-                shown = list(pool.map(self._shown, samples))
+                made = list(pool.map(self._shown, samples))
         else:
-            shown = list(map(self._shown, samples))
-        images = torch.stack([image for image, _ in shown])  # (N, 3, h, w)
-        labels = torch.stack([label for _, label in shown]).long()  # (N, h, w)
+            made = list(map(self._shown, samples))
+        images = torch.stack([image for image, _ in made])  # (N, 3, h, w)
+        labels = torch.stack([label for _, label in made]).long()  # (N, h, w)
         # Only copies, which end before they return: nothing may be queued on a GPU when a latency is measured.
         return images.to(self._device), labels.to(self._device)
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import MEAN, STD
 
-_ORDER, _WINDOW = 0, 1
-"""First words of the two kinds of random streams, so that they never coincide."""
+ORDER, WINDOW, CLASSES, PIXEL = range(4)
+"""First words of the kinds of random streams, so that they never coincide."""
 
 PADDING = tuple(round(255 * value) for value in MEAN)
 """Grey values outside the image: the mean colour, so about 0 (within 0.01) once normalised."""
@@ -58,16 +58,18 @@ def draw(
     *,
     seed: int,
     epoch: int,
-    index: int,
+    number: int,
+    holding: tuple[int, int] | None = None,
 ) -> Window:
-    """The window of sample `index` in `epoch`.
+    """The window of showing `number` in `epoch`.
 
     `source` is the height and width of the file, `size` those at which networks see the whole picture; crop and
     shift count in pixels of `size`. Scale 2 shows things twice as large. A window smaller than the image lies
-    anywhere inside it; a larger one contains it anywhere; the shift may then push it over the edge.
+    anywhere inside it; a larger one contains it anywhere; the shift may then push it over the edge. One that is
+    `holding` a pixel of the file, its row and column, lies anywhere of that where it does.
     """
     # All numbers are drawn whatever is used, so that switching one augmentation leaves the others as they were.
-    numbers = np.random.default_rng([_WINDOW, seed, epoch, index]).random(8).tolist()
+    numbers = np.random.default_rng([WINDOW, seed, epoch, number]).random(8).tolist()
     across, down, zoom, side, light, spread, *shift = numbers
     low, high = augmentation.scale
     scale = low * (high / low) ** zoom  # as often half as double
@@ -78,9 +80,10 @@ def draw(
     moved = [round((2 * shift[axis] - 1) * pixels * ratio[axis]) for axis in (0, 1)]
     contrast = 1 + augmentation.contrast * (2 * spread - 1)
     brightness = 1 + augmentation.brightness * (2 * light - 1)
+    row, column = (None, None) if holding is None else holding
     return Window(
-        top=_position(source[0] - height, down) + moved[0],
-        left=_position(source[1] - width, across) + moved[1],
+        top=_position(source[0], height, moved[0], down, row),
+        left=_position(source[1], width, moved[1], across, column),
         height=height,
         width=width,
         flip=augmentation.flip and side < 0.5,
@@ -91,10 +94,15 @@ def draw(
 
 def order(samples: int, *, seed: int, epoch: int) -> NDArray[np.intp]:
     """The order in which an epoch of training goes through the samples."""
-    return np.random.default_rng([_ORDER, seed, epoch]).permutation(samples)
+    return np.random.default_rng([ORDER, seed, epoch]).permutation(samples)
 
 
-def _position(room: int, place: float) -> int:
-    """A whole number between 0 and `room` (which may be negative), both included, equally likely."""
-    start = min(0, room)
-    return start + min(int(place * (abs(room) + 1)), abs(room))
+def _position(source: int, length: int, moved: int, place: float, held: int | None) -> int:
+    """Where a window of a length begins along an axis: equally likely anywhere in the source, or around it where it is
+    longer, then moved; with a pixel that is held, only where it has that.
+    """
+    low, high = sorted((0, source - length))
+    low, high = low + moved, high + moved
+    if held is not None:
+        low, high = (min(max(end, held - length + 1), held) for end in (low, high))
+    return low + min(int(place * (high - low + 1)), high - low)

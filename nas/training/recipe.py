@@ -98,6 +98,8 @@ class Recipe:
     contrast: float = 0.0
     """Largest relative change of brightness and contrast."""
 
+    class_uniform: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """The share of an epoch's pictures that is drawn class by class (`nas.data.showings`); 0: each is shown once."""
     class_weighting: float | None = None
     """c of the class weights 1 / ln(c + p), p the class's share of labelled training pixels; None: equal weights."""
     ohem_probability: float | None = None
@@ -149,8 +151,9 @@ class Recipe:
             raise UserError(
                 f"ohem_probability: expected a probability above 0, at most 1, or null; got {self.ohem_probability}"
             )
-        if not 0 <= self.ohem_share <= 1:
-            raise UserError(f"ohem_share: expected a share in 0..1, got {self.ohem_share}")
+        for name in ("ohem_share", "class_uniform"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}: expected a share in 0..1, got {getattr(self, name)}")
         if self.crop is not None and min(self.crop) < 1:
             raise UserError(f"crop: expected height and width in pixels or null, got {self.crop}")
         if not 0 < self.scale[0] <= self.scale[1]:

@@ -12,7 +12,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from nas.data import Augmentation, Dataset, Loader, class_shares, make_loader
+from nas.data import Augmentation, ClassUniform, Dataset, Loader, class_shares, images_of_classes, make_loader
 from nas.data.share import WHOLE, Share
 from nas.export.grid import Grid
 from nas.training.averaging import averaged
@@ -151,7 +151,7 @@ class Trainer:
             share=self._share,
         )
         self._train, self._plain, self._validation = _loaders(
-            self.dataset, recipe, self.device, self._threads, self._share
+            self.dataset, recipe, self.device, self._threads, self._share, self._guard
         )
 
     @property
@@ -349,7 +349,7 @@ def _class_weights(dataset: Dataset, recipe: Recipe, device: torch.device, guard
 
 
 def _loaders(
-    dataset: Dataset, recipe: Recipe, device: torch.device, threads: int, share: Share
+    dataset: Dataset, recipe: Recipe, device: torch.device, threads: int, share: Share, guard: Guard
 ) -> tuple[Loader, Loader | None, Loader]:
     """Loaders of augmented training images, plain ones if batch norms need them, and validation images."""
     augmentation = Augmentation(
@@ -361,7 +361,15 @@ def _loaders(
         contrast=recipe.contrast,
     )
 
-    def loader(split: Literal["train", "validation"], augmentation: Augmentation | None) -> Loader:
+    class_uniform = None
+    if recipe.class_uniform:
+        class_uniform = ClassUniform(share=recipe.class_uniform, images=images_of_classes(dataset, guard))
+
+    def loader(
+        split: Literal["train", "validation"],
+        augmentation: Augmentation | None,
+        class_uniform: ClassUniform | None = None,
+    ) -> Loader:
         return make_loader(
             dataset,
             split,
@@ -371,7 +379,8 @@ def _loaders(
             device=str(device),
             threads=threads,
             share=share,
+            class_uniform=class_uniform,
         )
 
     plain = loader("train", None) if recipe.batch_norm_batches else None
-    return loader("train", augmentation), plain, loader("validation", None)
+    return loader("train", augmentation, class_uniform), plain, loader("validation", None)

@@ -70,7 +70,7 @@ class Pictures(TorchDataset):
         split = self.dataset.train
         image, label = read(split.images[index], split.labels[index])
         source = np.asarray(label).shape
-        window = draw(self.augmentation, source, self.dataset.size, seed=0, epoch=self.epoch, index=index)
+        window = draw(self.augmentation, source, self.dataset.size, seed=0, epoch=self.epoch, number=index)
         image, label = show(image, label, window, self.augmentation.crop)
         if window.flip:
             image, label = image[:, ::-1], label[:, ::-1]

@@ -368,7 +368,7 @@ def test_impossible_augmentations_are_refused(wrong: dict[str, object]) -> None:
 
 
 def windows(augmentation: Augmentation, source: tuple[int, int], size: tuple[int, int]) -> list[Window]:
-    return [draw(augmentation, source, size, seed=0, epoch=1, index=index) for index in range(300)]
+    return [draw(augmentation, source, size, seed=0, epoch=1, number=index) for index in range(300)]
 
 
 def test_windows_cover_the_range_that_was_asked_for() -> None:

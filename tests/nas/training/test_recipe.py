@@ -91,6 +91,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path) -> None:
         ({"momentum": 1.0}, "momentum: expected a number"),
         ({"class_weighting": 1.0}, "class_weighting: expected c above 1"),
         ({"scale": (2.0, 1.0)}, "scale: expected lowest and highest"),
+        ({"class_uniform": 1.1}, "class_uniform: expected a share in 0..1, got 1.1"),
         ({"crop": (0, 4)}, "crop: expected height and width"),
         ({"pretrained_share": 0.0}, "pretrained_share: expected more than 0"),
         ({"gradient_clip": 0.0}, "gradient_clip: expected a norm above 0"),

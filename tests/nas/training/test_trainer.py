@@ -127,6 +127,7 @@ def test_it_learns(architecture, dataset) -> None:
         {},
         {"optimizer": "sgd", "ema_decay": 0.9, "ohem_probability": 0.7},
         {"optimizer": "adam", "batch_norm_batches": 0, "ema_decay": 0.5},
+        {"class_uniform": 0.5},
     ],
 )
 def test_a_saved_and_restored_training_ends_with_the_same_bits(architecture, dataset, tmp_path, change) -> None:
