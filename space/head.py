@@ -19,6 +19,7 @@ Branch = Literal["trunk", "detail"]
 Tap = Literal["act", "sum"]
 
 AUXILIARY_WEIGHT = 0.4  # NDNet's
+MOST_WEIGHT = 10.0
 AUXILIARY_WIDTH = 128  # of a separable one
 DENSE_AUXILIARY_WIDTH = 32  # of a conv3
 WORDS: Mapping[HeadKind, str] = {
@@ -119,7 +120,7 @@ class Auxiliary:
         require_one_of("auxiliary.tap", self.tap, get_args(Tap))
         require(self.width > 0 or self.kind == "sep", f"auxiliary.kind: {self.kind} needs a width; give one")
         object.__setattr__(self, "weight", float(self.weight))
-        require_range("auxiliary.weight", self.weight, 0.0, 10.0)
+        require_range("auxiliary.weight", self.weight, 0.0, MOST_WEIGHT)
 
     def check(self, encoder: Encoder) -> None:
         """Raises: ArchitectureError when there is no such stage, or part of the detail branch."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from nas.training.recipe import Recipe
 from space import Architecture, strict
 from space.errors import UserError
-from space.head import AUXILIARY_WEIGHT, AUXILIARY_WIDTH, Auxiliary
+from space.head import AUXILIARY_WEIGHT, AUXILIARY_WIDTH, MOST_WEIGHT, STEM, Auxiliary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +24,12 @@ class Variant:
     """1 lets every pixel teach, where the recipe mines hard examples."""
     ema_decay: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """0 averages nothing, where the recipe does."""
-    deep_supervision: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether a network without auxiliary heads is trained with one (NDNet's), which is left behind."""
+    class_uniform: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """0 shows each picture once, where the recipe draws a share of them class by class."""
+    deep_supervision: bool | tuple[float, ...] = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Whether a network without auxiliary heads is trained with some (NDNet's), which are left behind: the weights of
+    their losses, from the last stage to the first, then the stem; 0: none there. True is (0.4,), NDNet's; STDC has
+    (1, 1)."""
     distillation: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Whether a larger network teaches it, where there is a more accurate one."""
 
@@ -35,14 +40,16 @@ class Variant:
             raise UserError(f"epochs: expected 1 or more, got {self.epochs}")
         if self.ohem_probability is not None and not 0 < self.ohem_probability <= 1:
             raise UserError(f"ohem_probability: expected a probability above 0, at most 1, got {self.ohem_probability}")
+        if self.class_uniform is not None and not 0 <= self.class_uniform <= 1:
+            raise UserError(f"class_uniform: expected a share in 0..1, got {self.class_uniform}")
+        if not isinstance(self.deep_supervision, bool):
+            _check_weights(self.deep_supervision)
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay: expected a number in 0..1 (below 1), got {self.ema_decay}")
 
     def __str__(self) -> str:
         """`ohem_probability 0.7, distillation`; `the study's recipe` where nothing is changed."""
-        changed = strict.plain(self)
-        words = [name if value is True else f"{name} {value:g}" for name, value in changed.items()]
-        return ", ".join(words) or "the study's recipe"
+        return ", ".join(_words(name, value) for name, value in strict.plain(self).items()) or "the study's recipe"
 
     def of(self, recipe: Recipe) -> Recipe:
         """The recipe with what is changed."""
@@ -52,15 +59,35 @@ class Variant:
             epochs=recipe.epochs if self.epochs is None else self.epochs,
             ohem_probability=recipe.ohem_probability if self.ohem_probability is None else self.ohem_probability,
             ema_decay=recipe.ema_decay if self.ema_decay is None else self.ema_decay,
+            class_uniform=recipe.class_uniform if self.class_uniform is None else self.class_uniform,
         )
 
     def trains(self, architecture: Architecture) -> Architecture:
-        """What is trained for an architecture: the same network, with an auxiliary head where that is asked for. The
-        head stands on the last stage, or before it (a single one: on the stem) where the logits are those of the last.
+        """What is trained for an architecture: the same network, with auxiliary heads where they are asked for. The
+        first stands on the last stage, or before it where the logits are those of the last; each further one on the
+        stage before, down to the stem. Weights for which there are no stages left are not used.
         """
         if not self.deep_supervision or architecture.auxiliary:
             return architecture
-        last = len(architecture.stages) - 1
-        stage = last if architecture.decoder is not None else last - 1
-        head = Auxiliary(stage=stage, width=AUXILIARY_WIDTH, weight=AUXILIARY_WEIGHT)
-        return replace(architecture, auxiliary=(head,))
+        weights = self.deep_supervision if isinstance(self.deep_supervision, tuple) else (AUXILIARY_WEIGHT,)
+        last = len(architecture.stages) - (1 if architecture.decoder is not None else 2)
+        heads = [
+            Auxiliary(stage=stage, width=AUXILIARY_WIDTH, weight=weight)
+            for stage, weight in zip(range(last, STEM - 1, -1), weights, strict=False)
+            if weight
+        ]
+        return replace(architecture, auxiliary=tuple(heads))
+
+
+def _words(name: str, value: Any) -> str:
+    if value is True:
+        return name
+    return f"{name} {' '.join(f'{each:g}' for each in (value if isinstance(value, list) else [value]))}"
+
+
+def _check_weights(weights: tuple[float, ...]) -> None:
+    if not any(weights) or not all(0 <= weight <= MOST_WEIGHT for weight in weights):
+        raise UserError(
+            f"deep_supervision: expected true, or weights of heads in 0..{MOST_WEIGHT:g}, the last stage's first, one "
+            f"at least above 0; got {list(weights)}"
+        )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 import space
 from nas.training import Recipe, Variant
+from nas.training.loss import total_loss
 from space import UserError, strict
 from space.scale import scale_width
 
@@ -18,6 +22,8 @@ def test_what_is_not_named_stays() -> None:
     changed = Variant(learning_rate=0.003, epochs=3, ohem_probability=1.0, ema_decay=0.0).of(RECIPE)
     assert (changed.learning_rate, changed.epochs, changed.ohem_probability, changed.ema_decay) == (0.003, 3, 1.0, 0.0)
     assert changed.batch_size == 2
+    assert Variant(class_uniform=0.5).of(RECIPE).class_uniform == 0.5
+    assert Variant(class_uniform=0.0).of(Variant(class_uniform=0.5).of(RECIPE)) == RECIPE
 
 
 @pytest.mark.parametrize(
@@ -27,6 +33,10 @@ def test_what_is_not_named_stays() -> None:
         ("epochs: 0", "epochs: expected 1 or more, got 0"),
         ("ohem_probability: 1.1", "ohem_probability: expected a probability above 0, at most 1, got 1.1"),
         ("ema_decay: 1", "ema_decay: expected a number in 0..1"),
+        ("class_uniform: 1.5", "class_uniform: expected a share in 0..1, got 1.5"),
+        ("deep_supervision: [0.4, -1]", "deep_supervision: expected true, or weights of heads in 0..10"),
+        ("deep_supervision: [0, 0]", "at least above 0; got [0.0, 0.0]"),
+        ("deep_supervision: 0.4", "deep_supervision: expected true or false, got '0.4'"),
         ("learning_rat: 1", "unknown key 'learning_rat'; did you mean 'learning_rate'"),
         ("optimizer: sgd", "unknown key 'optimizer'"),
     ],
@@ -40,6 +50,7 @@ def test_what_makes_no_sense_is_refused(text: str, words: str) -> None:
 def test_it_is_told_in_words() -> None:
     assert str(Variant()) == "the study's recipe"
     assert str(Variant(ohem_probability=0.7, distillation=True)) == "ohem_probability 0.7, distillation"
+    assert str(Variant(class_uniform=0.5, deep_supervision=(0.4, 1.0))) == "class_uniform 0.5, deep_supervision 0.4 1"
 
 
 @pytest.mark.parametrize("name", ["erfnet", "ndnet45-fcn32", "fplnet", "fplnet-encoder", "swiftnet-rn18", "rdrnet-s"])
@@ -52,6 +63,47 @@ def test_deep_supervision_adds_a_head_that_is_left_behind(name: str) -> None:
     assert len(trained.auxiliary) >= 1
     assert trained.build(5).state_dict().keys() == architecture.build(5).state_dict().keys()
     assert len(trained.build(5, auxiliary=True).auxiliary_weights) == len(trained.auxiliary)
+
+
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [("erfnet", [1, 0, -1]), ("swiftnet-rn18", [3, 2, 1, 0, -1]), ("fplnet-encoder", [0, -1])],
+)
+def test_weights_name_places_from_the_last_stage_to_the_stem(name: str, places: list[int], shallow) -> None:
+    """A network whose logits are those of its last stage has the first head before it."""
+    architecture = replace(scale_width(shallow(name), 0.2), auxiliary=())
+    assert places == list(range(len(architecture.stages) - (1 if architecture.decoder else 2), -2, -1))
+
+    def heads(*weights: float) -> list[tuple[int, float]]:
+        return [(h.stage, h.weight) for h in Variant(deep_supervision=weights).trains(architecture).auxiliary]
+
+    assert heads(0.4, 1.0) == [(places[0], 0.4), (places[1], 1.0)]
+    assert heads(0.0, 0.3) == [(places[1], 0.3)]
+    assert heads(*[0.1] * 9) == [(place, 0.1) for place in places]
+    once = Variant(deep_supervision=True).trains(architecture)
+    assert once == Variant(deep_supervision=(0.4,)).trains(architecture)
+
+
+def test_each_head_teaches_what_it_stands_on(shallow) -> None:
+    """Of the auxiliary losses alone each head's own layers and the stages below it have gradients, by its weight."""
+    architecture = replace(scale_width(shallow("erfnet"), 0.2), auxiliary=())
+    trained = Variant(deep_supervision=(0.0, 0.5)).trains(architecture)
+    network = trained.build(5, auxiliary=True).eval()
+    labels = torch.randint(5, (1, 32, 48), generator=torch.Generator().manual_seed(0))
+
+    def gradients(weight: float) -> dict[str, torch.Tensor]:
+        network.zero_grad(set_to_none=True)
+        main, head = network.outputs(torch.ones(1, 3, 32, 48))
+        total_loss([0 * main, head], (weight,), labels).backward()
+        return {name: each.grad.clone() for name, each in network.named_parameters() if each.grad is not None}
+
+    half, whole = gradients(0.5), gradients(1.0)
+    reached = {name.split(".")[0] for name, gradient in half.items() if gradient.abs().sum() > 0}
+    assert reached == {"stem", "stage0", "auxiliary0"}
+    assert all(torch.allclose(2 * half[name], whole[name]) for name in half)
+    inference = trained.build(5)
+    assert not any(name.startswith("auxiliary") for name in inference.state_dict())
+    assert space.parameters(trained, 5) == space.parameters(architecture, 5)
 
 
 def test_a_single_stage_has_it_on_its_stem() -> None:
