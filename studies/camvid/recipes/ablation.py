@@ -22,7 +22,7 @@ import space
 from nas.commands.common import data_spec
 from nas.data import Dataset, load
 from nas.latency.machine import lane
-from nas.training import Recipe, load_recipe
+from nas.training import Recipe, Variant, load_recipe
 from nas.training.trainer import Trainer
 from nas.training.weights import load_into, load_weights, save_weights
 from space import Architecture
@@ -46,6 +46,11 @@ class Part:
     """By a larger network that was trained before."""
 
 
+def supervised_at_two_places(architecture: Architecture) -> Architecture:
+    """With a head on the last stage (or the one before, if the logits are its) and on the one before that."""
+    return Variant(deep_supervision=(0.4, 0.4)).trains(replace(architecture, auxiliary=()))
+
+
 NETWORKS = {
     "ndnet45-ende": lambda: space.load("ndnet45-ende"),
     "rdrnet-s-simple x 0.5": lambda: scale_width(space.load("rdrnet-s-simple"), 0.5),
@@ -54,8 +59,10 @@ PARTS = {
     "quick": Part(),
     "ohem 0.7": Part(recipe=lambda recipe: replace(recipe, ohem_probability=0.7)),
     "ema 0.99": Part(recipe=lambda recipe: replace(recipe, ema_decay=0.99)),
+    "class-uniform 0.5": Part(recipe=lambda recipe: replace(recipe, class_uniform=0.5)),
     "equal class weights": Part(recipe=lambda recipe: replace(recipe, class_weighting=None)),
     "no auxiliary head": Part(architecture=lambda architecture: replace(architecture, auxiliary=())),
+    "auxiliary heads at two places": Part(architecture=supervised_at_two_places),
     "one path": Part(architecture=lambda architecture: replace(architecture, rep=False)),
     "labels at half the size": Part(architecture=lambda architecture: replace(architecture, label_stride=2)),
     "distillation": Part(taught=True),
