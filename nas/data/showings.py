@@ -1,9 +1,9 @@
 """Which pictures an epoch shows, in which order: a function of seed and epoch, so that a run resumes without state.
 
 Without class-uniform sampling each picture is shown once. With it a share of an epoch is drawn class by class: the
-classes take turns, and of the pictures that hold a class each is as likely (Zhu et al., CVPR 2019, arXiv 1812.01593,
-section 3.3, where it is half of each epoch). Each of these shows a window with some pixels of its class. What is left
-shows the pictures that it would without them, in the same windows.
+classes take turns, and of the pictures that hold a class each is as likely (Zhu et al., CVPR 2019, arXiv 1812.01593).
+Each of these shows a window with some pixels of its class. What is left shows the pictures that it would without them,
+in the same windows.
 """
 
 from __future__ import annotations
