@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from space import blocks, decoders, strict
-from space.channels import check_channels, widths
+from space.channels import check_channels, last_layer, widths
 from space.choices import Axes
 from space.context import Context
 from space.decoder import Decoder, Features
@@ -118,6 +118,12 @@ class Architecture:
             self.label_stride == 1 or self.head.kind not in FULL_SIZE_HEADS,
             f"label_stride: a {self.head.kind} head gives logits at full size; give 1",
         )
+        if self.head.shuffle > 1:
+            most = last_layer(self.graph(1)).stride[0] // self.label_stride
+            require(
+                self.head.shuffle <= most,
+                f"head.shuffle: expected {most} at most, as far as logits are from labels; got {self.head.shuffle}",
+            )
         if self.channels:
             check_channels(self.graph(1), self.channels)
 

@@ -240,3 +240,11 @@ def parametric(graph: Graph) -> list[Node]:
         if node.kind in PARAMETRIC and node.name:
             found.setdefault(node.name, node)
     return list(found.values())
+
+
+def last_layer(graph: Graph) -> Node:
+    """The convolution that gives the logits."""
+    node = graph.outputs[0]
+    while node.kind not in ("conv", "deconv"):
+        node = graph.nodes[node.inputs[0]]
+    return node

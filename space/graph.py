@@ -27,21 +27,9 @@ from space.rules import IMAGE_CHANNELS
 Atoms = NDArray[np.int64]
 Pair = tuple[int, int]
 LayerKind = Literal[
-    "image",
-    "conv",
-    "deconv",
-    "norm",
-    "act",
-    "dropout",
-    "max_pool",
-    "average_pool",
-    "grid_pool",
-    "resize",
-    "repeat",
-    "cat",
-    "add",
-    "gate",
-]
+    "image", "conv", "deconv", "norm", "act", "dropout", "max_pool", "average_pool", "grid_pool", "resize", "repeat",
+    "shuffle", "cat", "add", "gate",
+]  # fmt: skip
 Paths = Literal["", "residual", "pair"]
 PARAMETRIC = ("conv", "deconv", "norm", "act")
 WHOLE: Pair = (1, 1)  # the grid of one cell: the mean of a map
@@ -279,6 +267,14 @@ class Graph:
     def repeat(self, x: Node) -> Node:
         """Every pixel repeated to the image's size: what is beyond its far edges is cut off."""
         return self._add(Node(**self._behind(x), kind="repeat", stride=(1, 1), step=x.stride))
+
+    def shuffle(self, x: Node, factor: int) -> Node:
+        """Depth to space: `factor` squared neighbouring channels are the pixels of one, row by row; what is beyond the
+        far edges is cut off. Of channels that are fixed.
+        """
+        stride = (x.stride[0] // factor, x.stride[1] // factor)
+        fewer: _Behind = {**self._behind(x), "channels": x.channels[:: factor**2]}
+        return self._add(Node(**fewer, kind="shuffle", stride=stride, step=(factor, factor)))
 
     def cat(self, parts: Sequence[Node]) -> Node:
         """Concatenation of channels."""

@@ -34,6 +34,7 @@ WORDS: Mapping[HeadKind, str] = {
 AXES: Axes = {
     "head": ("linear", "linear_nobias", "sep", "preact", "sep2", "preact3"),
     "head.width": (32, 64, 128),
+    "head.shuffle": (1, 2, 4, 8),
     "auxiliary": ("none", "linear", "sep", "conv3", "preact3"),
     "auxiliary.branch": get_args(Branch),
     "auxiliary.tap": get_args(Tap),
@@ -42,6 +43,7 @@ AXES: Axes = {
 SEARCHED: Axes = {
     "head": ("linear", "linear_nobias", "sep", "preact"),
     "head.width": (32, 64),
+    "head.shuffle": (1,),
     "auxiliary": ("none",),
 }
 FULL_SIZE_HEADS = ("deconv2",)  # logits come at the image's size
@@ -54,11 +56,13 @@ class Head:
     """From features to logits. `sep`: a separable convolution to `width` first; `sep2`: two of them, normalised and
     activated inside too (as in public code for Fast-SCNN); `preact`: normalise and activate first; `preact3`: that, a
     3x3 convolution to `width`, and that again (DDRNet); `deconv2`: a transposed 2x2 convolution to full size; `width`
-    is 0 where there is none to choose.
+    is 0 where there is none to choose. `shuffle`: the 1x1 convolution gives so many by so many logits of each class for
+    a pixel, which become pixels (Shi et al., CVPR 2016, arXiv 1609.05158), and less is left to interpolate.
     """
 
     kind: HeadKind
     width: int = 0
+    shuffle: int = field(default=1, metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         require_one_of("head.kind", self.kind, get_args(HeadKind))
@@ -66,6 +70,12 @@ class Head:
             require_range("head.width", self.width, 1, WIDEST)
         else:
             require(self.width == 0, f"head.width: {self.kind} has no width of its own; expected 0, got {self.width}")
+        sides = AXES["head.shuffle"]
+        require(self.shuffle in sides, f"head.shuffle: expected one of {list(sides)}, got {self.shuffle}")
+        require(
+            self.shuffle == 1 or self.kind not in FULL_SIZE_HEADS,
+            f"head.shuffle: a {self.kind} head gives logits at full size; give 1",
+        )
 
     def add(self, graph: Graph, x: Node, num_classes: int) -> Node:
         """Add its layers behind `x`; the logits."""
@@ -82,7 +92,9 @@ class Head:
                 x = graph.norm_act(x, per_level=False)
             if self.kind == "deconv2":
                 return graph.deconv(x, num_classes, 2, "logits", fixed=True)
-            return graph.conv(x, num_classes, 1, "logits", bias=self.kind != "linear_nobias", fixed=True)
+            width, bias = num_classes * self.shuffle**2, self.kind != "linear_nobias"
+            logits = graph.conv(x, width, 1, "logits", bias=bias, fixed=True)
+            return logits if self.shuffle == 1 else graph.shuffle(logits, self.shuffle)
 
     def scaled(self, scale: Callable[[int], int]) -> Self:
         """At another width; none stays none."""
@@ -90,11 +102,14 @@ class Head:
 
     def answers(self) -> dict[str, Choice]:
         """What each of its questions would have to be answered."""
-        return {"head": self.kind, "head.width": self.width}
+        return {"head": self.kind, "head.width": self.width, "head.shuffle": self.shuffle}
 
     def words(self) -> str:
         """For people."""
-        return WORDS[self.kind] + (f", {self.width} channels" if self.width else "")
+        width = f", {self.width} channels" if self.width else ""
+        return (
+            WORDS[self.kind] + width + (f", {self.shuffle}x{self.shuffle} pixels of each" if self.shuffle > 1 else "")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

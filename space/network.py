@@ -139,6 +139,9 @@ class Network(nn.Module):
                 return functional.adaptive_avg_pool2d(inputs[0], grid_size(node.grid, height, width))
             case "repeat":
                 return repeated(inputs[0], node.step, size)
+            case "shuffle":
+                height, width = _size_at(size, node.stride)
+                return functional.pixel_shuffle(inputs[0], node.step[0])[..., :height, :width]
             case "dropout":
                 return functional.dropout2d(inputs[0], node.probability, self.training)
             case "resize":

@@ -13,6 +13,7 @@ from space import context as contexts
 from space import head as heads
 from space.architecture import Architecture, allows_image_pyramid
 from space.block import Block, Unit
+from space.channels import last_layer
 from space.choices import Choice, Questioner, numbers, text_of
 from space.decoder import Decoder
 from space.encoder import Encoder
@@ -66,10 +67,18 @@ def ask(questions: Questioner) -> Architecture:
         head_norm_momentum=float(questions.pick_newer("head_norm_momentum")),
     )
     can = levels == 1 and not found.stem.bias and found.has_plain_convolutions
+    least = min(int(factor) for factor in questions.options("head.shuffle"))
     rep = bool(questions.pick_newer("rep", lambda rep: not rep or can))
-    coarse = found.head.kind not in heads.FULL_SIZE_HEADS
-    stride = int(questions.pick_newer("label_stride", lambda stride: stride == 1 or coarse))
-    return replace(found, rep=rep, label_stride=stride) if rep or stride > 1 else found
+    stride = int(questions.pick_newer("label_stride", lambda stride: _has_room(found, int(stride), least)))
+    shuffle = int(questions.pick_newer("head.shuffle", lambda factor: _has_room(found, stride, int(factor))))
+    head = replace(found.head, shuffle=shuffle)
+    return found if (rep, stride, shuffle) == (False, 1, 1) else replace(found, rep=rep, label_stride=stride, head=head)
+
+
+def _has_room(architecture: Architecture, label_stride: int, shuffle: int) -> bool:
+    """Whether its logits, made finer by a shuffle, are not finer than its labels."""
+    coarse, times = architecture.head.kind not in heads.FULL_SIZE_HEADS, label_stride * shuffle
+    return times == 1 or (coarse and times <= last_layer(architecture.graph(1)).stride[0])
 
 
 def _require_room(questions: Questioner) -> None:
@@ -103,7 +112,7 @@ def _decoders(questions: Questioner, stem: Stem, block: str) -> list[str]:
     windows is left for that, those that start with one.
     """
     names, kinds = [str(name) for name in questions.options("decoder")], decoders.kinds()
-    if 1 not in questions.options("label_stride"):
+    if any(1 not in questions.options(axis) for axis in ("label_stride", "head.shuffle")):
         names = [name for name in names if name == "none" or kinds[name].head not in heads.FULL_SIZE_HEADS]
     if not _is_pooled(questions, stem, block):
         return names

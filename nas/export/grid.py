@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-_ONE_INPUT = {"act": "Relu", "max_pool": "MaxPool", "average_pool": "AveragePool", "resize": "Resize", "gate": "Mul"}
+_ONE_INPUT = {
+    "act": "Relu", "max_pool": "MaxPool", "average_pool": "AveragePool", "resize": "Resize", "gate": "Mul",
+    "shuffle": "DepthToSpace",
+}  # fmt: skip
 """Kinds of nodes that are one operation of a graph, which first reads what the node first reads."""
 _EVERY_INPUT = {"add": "Add", "cat": "Concat"}
 """Kinds that read as much as their operation; a sum of three is a sum of two and one."""

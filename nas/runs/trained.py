@@ -22,6 +22,7 @@ from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, read_labelling
 from nas.training.recipe import Recipe
 from nas.training.scores import Scores
 from space import Architecture, UserError
+from space.channels import last_layer
 
 if TYPE_CHECKING:
     from nas.data import Dataset
@@ -65,17 +66,14 @@ class Trained:
         """
         from nas.training.weights import read_shapes
 
-        graph = self.architecture.graph(2)
-        node = graph.outputs[0]
-        while node.kind not in ("conv", "deconv"):
-            node = graph.nodes[node.inputs[0]]
+        node = last_layer(self.architecture.graph(2))
         shape = read_shapes(self.weights).get(f"{node.name}.weight", ())
         if len(shape) != 4:
             raise UserError(
                 f"{self.weights}: expected {node.name}.weight, the last layer of {self.name}, got no such weight; use "
                 "the weights that were saved with this architecture"
             )
-        return shape[0] if node.kind == "conv" else shape[1]
+        return (shape[0] if node.kind == "conv" else shape[1]) // self.architecture.head.shuffle**2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ FIXED = {
     "rep": {**ALONE, "block": "plain", "context": "pyramid", "stem.bias": False, "rep": True},
     **{f"detail-{name}": {**HALVING, "detail": name} for name in get_args(Exchange)},
     "detail-bottles": {**HALVING, "detail": "both", "detail.bottles": 1},
+    "shuffle": {**ALONE, "head.shuffle": 2},
     **{f"context-{name}": {**ALONE, "context": "pyramid", "context.order": name} for name in get_args(Order)},
 }
 every_kind = pytest.mark.parametrize("fixed", FIXED.values(), ids=list(FIXED))

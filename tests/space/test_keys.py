@@ -105,6 +105,7 @@ VARIANTS: dict[str, Callable[[], Architecture]] = {
     "Architecture.decoder": lambda: replace(base(), decoder=LADDER),
     "Architecture.context": lambda: replace(base(), decoder=LADDER, context=CONTEXT),
     "Architecture.head": lambda: replace(base(), head=Head(kind="preact")),
+    "Head.shuffle": lambda: replace(base(), head=Head(kind="linear", shuffle=2)),
     "Architecture.label_stride": lambda: replace(base(), label_stride=2),
     "Architecture.activation": lambda: replace(base(), activation="prelu"),
     "Architecture.levels": lambda: replace(base(), decoder=LADDER, levels=2),

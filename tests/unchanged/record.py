@@ -46,6 +46,7 @@ LATER = {
     "head_norm_momentum": (0.0,),
     "rep": (False,),
     "label_stride": (1,),
+    "head.shuffle": (1,),
 }
 BLOCKS = {"block": ("nonbt", "fpl", "esp", "sep", "inverted"), **LATER, "stage.expansion": (1, 4, 6)}
 SEARCHED = {"block": ("nonbt", "fpl", "sep"), **LATER, "auxiliary": ("none",)}

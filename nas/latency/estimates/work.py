@@ -125,8 +125,8 @@ def _done(place: _Place, channels: int, reads: tuple[_Value, ...]) -> _Done:
     layer = _Layer(place, channels, reads)
     steps = {
         "conv": layer.conv, "deconv": layer.deconv, "norm": layer.norm, "act": layer.act, "add": layer.add,
-        "cat": layer.cat, "resize": layer.resize, "max_pool": layer.pool, "average_pool": layer.pool,
-        "grid_pool": layer.grid_pool, "gate": layer.gate, **dict.fromkeys(NO_WORK, layer.nothing),
+        "resize": layer.resize, "max_pool": layer.pool, "grid_pool": layer.grid_pool, "shuffle": layer.grid_pool,
+        "average_pool": layer.pool, "cat": layer.cat, "gate": layer.gate, **dict.fromkeys(NO_WORK, layer.nothing),
     }  # fmt: skip
     blocked = steps[place.kind]()
     output = _Value(channels=channels, blocked=blocked, moved=False, folded_sum=layer.folded_sum)
@@ -344,8 +344,8 @@ class _Layer:
             self.note("mean read", self.read_elements(0, padded=blocked))
             return blocked
         self.want(blocked=False)
-        self.note("grid_pool count", 1)
-        self.note("grid_pool read", self.read_elements(0, padded=False))
+        self.note(f"{self.place.kind} count", 1)  # or of a pixel shuffle
+        self.note(f"{self.place.kind} read", self.read_elements(0, padded=False))
         return False
 
     def nothing(self) -> bool:

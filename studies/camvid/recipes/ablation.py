@@ -64,6 +64,9 @@ PARTS = {
     "no auxiliary head": Part(architecture=lambda architecture: replace(architecture, auxiliary=())),
     "auxiliary heads at two places": Part(architecture=supervised_at_two_places),
     "one path": Part(architecture=lambda architecture: replace(architecture, rep=False)),
+    "pixel shuffle": Part(
+        architecture=lambda architecture: replace(architecture, head=replace(architecture.head, shuffle=2))
+    ),
     "labels at half the size": Part(architecture=lambda architecture: replace(architecture, label_stride=2)),
     "distillation": Part(taught=True),
 }

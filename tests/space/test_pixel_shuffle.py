@@ -1,0 +1,119 @@
+"""Heads that give several pixels of each class at once, and leave less to interpolate."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+
+import space
+from nas.export.comparison import compare, logits_of
+from nas.export.formats.onnx import open_graph
+from nas.export.graph import onnx_bytes
+from space import Architecture
+from space.errors import ArchitectureError
+from space.search_space import Space
+
+
+def shuffled(architecture: Architecture, factor: int) -> Architecture:
+    return replace(architecture, head=replace(architecture.head, shuffle=factor))
+
+
+def test_published_networks_and_their_keys_know_nothing_of_it() -> None:
+    for name in space.published():
+        assert space.load(name).head.shuffle == 1
+        assert "shuffle" not in space.load(name).to_yaml()
+
+
+@pytest.mark.parametrize(("name", "factor"), [("fast-scnn", 8), ("ndnet45-ende", 2), ("swiftnet-rn18", 4)])
+@pytest.mark.parametrize("size", [(64, 96), (37, 51)])
+def test_each_pixel_of_the_last_layer_becomes_several(
+    name: str, factor: int, size: tuple[int, int], shallow: Callable[[str], Architecture]
+) -> None:
+    """Class c at (i, j) is what the last layer gives at (i/f, j/f) in channel c f f + (i mod f) f + (j mod f)."""
+    torch.manual_seed(0)
+    network = shuffled(shallow(name), factor).build(5).eval()
+    captured: list[torch.Tensor] = []
+    network.get_submodule("head.logits").register_forward_hook(lambda layer, given, out: captured.append(out))
+    with torch.no_grad():
+        found = network(torch.randn(2, 3, *size))
+    (coarse,) = captured
+    assert coarse.shape[1] == 5 * factor**2
+    rows, columns = torch.arange(coarse.shape[2] * factor), torch.arange(coarse.shape[3] * factor)
+    channel = (rows % factor * factor)[:, None] + (columns % factor)[None, :]
+    expected = torch.stack(
+        [
+            coarse[:, each * factor**2 + channel, (rows // factor)[:, None], (columns // factor)[None, :]]
+            for each in range(5)
+        ],
+        1,
+    )
+    stride = next(step for step in (4, 8, 16, 32) if -(-size[0] // step) == coarse.shape[2])
+    expected = expected[..., : -(-size[0] * factor // stride), : -(-size[1] * factor // stride)]
+    assert found.shape == (2, 5, *size)
+    wanted = F.interpolate(expected, size, mode="bilinear", align_corners=network.architecture.align_corners)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_it_is_read_written_counted_and_told_apart() -> None:
+    plain = space.load("fast-scnn")
+    architecture = shuffled(plain, 2)
+    assert Architecture.from_yaml(architecture.to_yaml()) == architecture
+    assert architecture.key != plain.key
+    assert space.parameters(architecture, 11) - space.parameters(plain, 11) == 3 * 11 * (128 + 1)
+    more = space.multiply_adds(architecture, (64, 96), 11) - space.multiply_adds(plain, (64, 96), 11)
+    assert more == 3 * 11 * 128 * 8 * 12
+    assert space.groups(architecture) == space.groups(plain), "logits are no channels to be cut"
+    assert "2x2 pixels" in architecture.head.words()
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ArchitectureError, match=r"head.shuffle: a deconv2 head gives logits at full size; give 1"):
+        shuffled(space.load("erfnet"), 2)
+    with pytest.raises(ArchitectureError, match=r"head.shuffle: expected one of \[1, 2, 4, 8\], got 3"):
+        shuffled(space.load("fast-scnn"), 3)
+    with pytest.raises(ArchitectureError, match=r"head.shuffle: expected 4 at most, as far as logits are from labels"):
+        shuffled(space.load("swiftnet-rn18"), 8)
+    with pytest.raises(ArchitectureError, match=r"head.shuffle: expected 2 at most"):
+        replace(shuffled(space.load("swiftnet-rn18"), 4), label_stride=2)
+
+
+def test_labels_at_half_the_size_go_with_it(shallow: Callable[[str], Architecture]) -> None:
+    architecture = replace(shuffled(shallow("swiftnet-rn18"), 2), label_stride=2)
+    network = architecture.build(5).eval()
+    assert "resize" not in [node.kind for node in architecture.graph(5).nodes[-2:]], "nothing is left to interpolate"
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 64, 96)).shape == (1, 5, 64, 96)
+
+
+def test_a_space_of_nothing_else_is_valid() -> None:
+    chance = random.Random(0)
+    finer = Space(ranges={"head.shuffle": (2,)}, size=(96, 128))
+    drawn = [finer.sample(chance) for _ in range(12)]
+    assert {each.head.shuffle for each in drawn} == {2}
+    for each in drawn[:4]:
+        answers = finer.genotype(each)
+        assert finer.choose(lambda name, options, answers=answers: answers[name]) == each  # type: ignore[misc]
+    both = Space(ranges={"head.shuffle": (2, 4), "label_stride": (1, 2), "head": ("linear",)}, size=(96, 128))
+    assert {(each.head.shuffle, each.label_stride) for each in (both.sample(chance) for _ in range(20))} >= {
+        (2, 1),
+        (4, 1),
+        (2, 2),
+    }
+
+
+@pytest.mark.parametrize("size", [(64, 96), (122, 162)])
+def test_it_is_one_depth_to_space_in_a_graph(size: tuple[int, int], shallow: Callable[[str], Architecture]) -> None:
+    torch.manual_seed(0)
+    network = shuffled(shallow("ndnet45-ende"), 2).build(5).eval()
+    data = onnx_bytes(network, size, labels=False)
+    assert [node.op_type for node in onnx.load_from_string(data).graph.node].count("DepthToSpace") == 1
+    image = torch.rand(1, 3, *size)
+    agreement = compare(logits_of(network, image), open_graph(data), image)
+    assert agreement.max_abs_difference is not None
+    assert agreement.max_abs_difference < 1e-3
