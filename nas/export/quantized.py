@@ -106,7 +106,9 @@ class Calibrated:
                 extra_options=symmetric if on_gpu else {},
             )
             quantizer.quantize_model()
-        data: bytes = quantizer.model.model.SerializeToString()
+        quantized = quantizer.model.model
+        _sort(quantized.graph)
+        data: bytes = quantized.SerializeToString()
         return data
 
 
@@ -209,6 +211,21 @@ def _deciding(model: onnx.ModelProto) -> Sequence[str]:
     nodes = list(model.graph.node)
     last = max((index for index, node in enumerate(nodes) if node.op_type in CONVOLUTIONS), default=-1)
     return [node.name for node in nodes[last + 1 :]]
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Every node behind those that it reads, as ONNX asks for, which the tools leave at the end; else as they were."""
+    makers = {name: node for node in graph.node for name in node.output}
+    waiting = list(graph.node)[::-1]
+    placed: dict[str, onnx.NodeProto] = {}  # by the first output
+    while waiting:
+        node = waiting[-1]
+        read = [makers[name] for name in node.input if name in makers and makers[name].output[0] not in placed]
+        waiting += read[::-1]
+        if not read:
+            placed[node.output[0]] = waiting.pop()
+    del graph.node[:]
+    graph.node.extend(placed.values())
 
 
 def _of_few_channels(model: onnx.ModelProto) -> Sequence[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from nas.export.formats import Call
+    from nas.export.formats import Call, Exported
 
 TITLE = "TensorRT engine"
 LIBRARY = "tensorrt"
@@ -58,9 +58,9 @@ def version() -> str:
     return str(tensorrt.__version__)
 
 
-def write(graph: bytes, path: Path) -> None:
+def write(exported: Exported, path: Path) -> None:
     try:
-        plan = build(graph, half=False, tf32=False)
+        plan = build(exported.graph, half=False, tf32=False)
     except RuntimeError as error:
         raise ExportError(f"{TITLE} cannot be written: {' '.join(str(error).split())}") from None
     path.write_bytes(plan)

@@ -109,6 +109,18 @@ def test_what_is_slower_is_neither_scored_nor_kept(network: Network) -> None:
     assert target.asked == [WHOLE, QUANTIZED], "one process for each target"
 
 
+def test_why_nothing_is_trained_is_said_where_that_was_asked_for(network: Network) -> None:
+    data = load(DataSpec(size=SIZE, train_images=3, validation_images=2))
+    reasons = {-0.1: "it is not surely faster than onnxruntime@cpu:1", 0.1: "it loses no more than 99 points"}
+    for saves, reason in reasons.items():
+        plan = QuantizationPlan(
+            targets=(WHOLE, QUANTIZED), points=99, images=2, tuning=FineTuning(epochs=1, recipe=load_recipe("quick"))
+        )
+        said: list[str] = []
+        Quantizer(network, data, plan, Invented(saves=saves).of, said.append).outcomes()
+        assert f"onnxruntime:int8@cpu:1: not fine-tuned, since {reason}" in said
+
+
 def test_what_is_faster_and_as_good_as_asked_is_kept(network: Network) -> None:
     found, said = quantizer(network, Invented(saves=0.1), points=100)
     loss, outcomes = found.outcomes()
