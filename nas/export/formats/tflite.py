@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import os
 import warnings
@@ -85,27 +86,24 @@ def _labelling(network: nn.Module) -> nn.Module:
 def _with_cropped_deconvolutions(network: nn.Module) -> nn.Module:
     """A copy whose transposed convolutions pad nothing and are cropped behind, which is what TFLite has of them."""
     from torch import nn
-    from torch.nn import functional
-
-    class Cropped(nn.Module):
-        def __init__(self, convolution: nn.ConvTranspose2d) -> None:
-            super().__init__()
-            self.convolution = convolution
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            own = self.convolution
-            whole = functional.conv_transpose2d(
-                image, own.weight, own.bias, stride=own.stride, groups=own.groups, dilation=own.dilation
-            )
-            (top, left), (below, right) = own.padding, own.output_padding
-            return functional.pad(whole, (-left, right - left, -top, below - top))
 
     copied = copy.deepcopy(network).cpu().eval()
-    for parent in list(copied.modules()):
-        for name, module in list(parent.named_children()):
-            if isinstance(module, nn.ConvTranspose2d):
-                setattr(parent, name, Cropped(module))
+    for module in copied.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            module.forward = functools.partial(_cropped, module)  # type: ignore[method-assign]
     return copied
+
+
+def _cropped(layer: nn.ConvTranspose2d, image: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+    """What a transposed convolution gives, computed without its padding."""
+    from torch.nn import functional
+
+    whole = functional.conv_transpose2d(
+        image, layer.weight, layer.bias, stride=layer.stride, groups=layer.groups, dilation=layer.dilation
+    )
+    top, left = (int(each) for each in layer.padding)
+    height, width = output_size or (whole.shape[-2] - 2 * top, whole.shape[-1] - 2 * left)
+    return whole[..., top : top + height, left : left + width]
 
 
 @contextlib.contextmanager
