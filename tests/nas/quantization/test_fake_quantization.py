@@ -62,6 +62,7 @@ def test_a_network_that_rounds_gives_what_the_quantized_graph_gives(
         assert float(((given - whole).abs() <= step).float().mean()) < 0.9, "in full precision it gives something else"
 
 
+@pytest.mark.slow
 def test_it_gives_what_a_graph_for_a_gpu_gives(shallow: Callable[[str], Architecture]) -> None:
     """Signed numbers around zero, and some convolutions in floating point."""
     torch.manual_seed(0)
