@@ -12,8 +12,12 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from space.errors import UserError
+
+if TYPE_CHECKING:
+    from nas.latency.target import Target
 
 EPILOG = """\
 examples:
@@ -113,7 +117,6 @@ def _dali() -> str:
 
 
 def _runtimes() -> list[tuple[str, str]]:
-    from nas.host.processor import precision_words
     from nas.latency import default, runtimes
 
     lines = []
@@ -126,7 +129,7 @@ def _runtimes() -> list[tuple[str, str]]:
         for target in targets:
             runtime = runtimes.load(target)
             missing, note = runtime.available(target), runtimes.note(runtime)
-            words = note or ("" if target.on_cuda else precision_words(target.precision))
+            words = "" if missing else note or _precision_words(target)
             ready = f"ready: {words}" if words else "ready"
             lines.append((str(target), ready if missing is None else f"not here: {missing}"))
 
@@ -138,6 +141,17 @@ def _runtimes() -> list[tuple[str, str]]:
         return f"{found.target}: {found.reason}"
 
     return [*lines, ("default target", _answer(chosen))]
+
+
+def _precision_words(target: Target) -> str:
+    """What the precision of a target that is ready can be expected to bring on its device."""
+    from nas.host.processor import gpu_precision_words, precision_words
+
+    if not target.on_cuda:
+        return precision_words(target.precision)
+    import torch
+
+    return gpu_precision_words(target.precision, torch.cuda.get_device_capability(torch.device(target.device)))
 
 
 def _formats() -> list[tuple[str, str]]:

@@ -8,8 +8,8 @@ from nas.commands import common, output
 
 EPILOG = """\
 The file takes `image`, float32 (1, 3, H, W): RGB in 0..1, minus the mean, divided by the deviation printed here. It
-gives `labels`, int64 (1, H, W), upsampling and arg-max inside, which is what latencies are measured of; or with
---logits `logits`, float32 (1, classes, H, W).
+gives `labels`, int64 (1, H, W), in TFLite int32, upsampling and arg-max inside, which is what latencies are measured
+of; or with --logits `logits`, float32 (1, classes, H, W).
 
 examples:
   nas export runs/erfnet --out erfnet.onnx                     a folder of nas train or nas search

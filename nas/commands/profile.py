@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import TYPE_CHECKING
 
 from nas.commands import common
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from nas.latency import Meter
     from nas.latency.budget import Budget
     from nas.latency.estimates.table import LatencyTable
+    from nas.latency.target import Target
     from nas.search.reachability import Reachability
     from nas.study import Study
+    from space.architecture import Architecture
 
 EPILOG = """\
 Networks are estimated from the device's latency table. Where there is none for this input size yet, the one that comes
@@ -57,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
     Raises: BudgetError with the lowest or highest latency reached when every budget is outside of what the space
     reaches.
     """
-    from functools import partial
+    from dataclasses import replace
 
     from nas.latency import default_target, parse_target
     from nas.latency.estimates import calibration
@@ -82,21 +85,47 @@ def run(options: argparse.Namespace) -> None:
     common.say(f"{study.asked} on {target} at {size}, {dataset.num_classes} classes")
     with Meter(target, study.data.size, dataset.num_classes, patience_seconds=patience_seconds) as meter:
         table = _table(meter, options.networks)
+    lower = tuple(replace(target, precision=each) for each in study.precisions if each != target.precision)
+    tables, unknown = _tables_of(lower, study.data.size, dataset.num_classes)
     allows = limits_of(study, dataset.num_classes)
     common.say(f"estimating {options.samples} random draws and every published network, narrow and wide")
-    estimate = partial(table.estimate, num_classes=dataset.num_classes)
+
+    def estimate(architecture: Architecture) -> float:
+        return min(each.estimate(architecture, dataset.num_classes) for each in (table, *tables))
+
     reachability = explore(study, estimate, samples=options.samples, seed=options.seed, allows=allows)
     print(f"\n{_published_table(reachability)}\n")
     print(_draws(reachability))
     for budget in study.asked if study.asked.several else ():
         if reason := reachability.refusal(budget):
             print(f"note: {budget} is out of reach: {reason}")
-    if study.precisions:
-        print(f"\nnote: all of this is {target}; in other precisions of the study networks may be faster")
+    if unknown:
+        print(
+            f"\nnote: networks may be faster on {', '.join(map(str, unknown))}, which have no latency table; `nas "
+            "measure --calibrate --target TARGET` makes one where a target can be timed"
+        )
     else:
         reachability.require()
     print(f"\n{_knobs(reachability)}\n")
     print(_forecast(study, reachability, table, len(dataset.train), dataset.num_classes))
+
+
+def _tables_of(
+    targets: Sequence[Target], size: tuple[int, int], num_classes: int
+) -> tuple[tuple[LatencyTable, ...], tuple[Target, ...]]:
+    """Tables that are kept of targets, and the targets of which there is none."""
+    from nas.latency import Meter
+    from nas.latency.estimates.calibration import kept_table
+    from space.errors import TargetError
+
+    found: dict[Target, LatencyTable | None] = dict.fromkeys(targets)
+    for target in targets:
+        with contextlib.suppress(TargetError), Meter(target, size, num_classes) as meter:
+            found[target] = kept_table(meter)
+    unknown = tuple(target for target, table in found.items() if table is None)
+    for target in found.keys() - {*unknown}:
+        print(f"{target}: estimated from a latency table of its own, and each network counts in its fastest precision")
+    return tuple(table for table in found.values() if table is not None), unknown
 
 
 def _table(meter: Meter, networks: int | None) -> LatencyTable:

@@ -173,7 +173,7 @@ def _tuning(options: argparse.Namespace, targets: Sequence[Target]) -> FineTunin
     from space.errors import UserError
 
     if options.epochs < 0:
-        raise UserError(f"--epochs: expected 0 or more, got {options.epochs}")
+        raise UserError(f"--epochs: expected 0 or more, got {options.epochs}; 0 is no fine-tuning")
     if options.epochs == 0:
         return None
     if not any(target.precision == "int8" for target in targets):
@@ -188,7 +188,7 @@ def _points(text: str) -> float:
     from space.errors import UserError
 
     if not re.fullmatch(r"\d{1,2}(\.\d{1,3})?", text.strip()):
-        raise UserError(f"--points: expected points of mIoU such as 0.5, got {text!r}")
+        raise UserError(f"--points: expected points of mIoU such as 0.5, got {text!r}; leave it out for 0.5")
     return float(text)
 
 
@@ -196,7 +196,7 @@ def _images(count: int) -> int:
     from space.errors import UserError
 
     if not 1 <= count <= MOST_IMAGES:
-        raise UserError(f"--images: expected 1 to {MOST_IMAGES}, got {count}")
+        raise UserError(f"--images: expected 1 to {MOST_IMAGES}, got {count}; leave it out for 100")
     return count
 
 

@@ -27,7 +27,9 @@ _EVERY_INPUT = {"add": "Add", "cat": "Concat"}
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """The numbers that a tensor of activations is rounded to: (n - zero_point) * scale, n in 0..255."""
+    """The numbers that a tensor of activations is rounded to: (n - zero_point) * scale, n in 0..255. Of signed numbers
+    -128 is the first.
+    """
 
     scale: float
     zero_point: int
@@ -137,5 +139,6 @@ class _Graph:
 
     def _steps(self, node: onnx.NodeProto) -> Steps:
         scale, zero_point = (self._numbers[name] for name in node.input[1:3])
-        assert zero_point.dtype == np.uint8, f"expected UINT8, got {zero_point.dtype}"
-        return Steps(scale=float(scale), zero_point=int(zero_point))
+        assert zero_point.dtype in (np.uint8, np.int8), f"expected 8 bits, got {zero_point.dtype}"
+        first = int(np.iinfo(zero_point.dtype).min)
+        return Steps(scale=float(scale), zero_point=int(zero_point) - first)

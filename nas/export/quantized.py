@@ -7,6 +7,11 @@ per tensor, seen on calibration images.
 Convolutions are quantized first. Whether sums, pools, concatenations and resizes between them gain anything differs by
 network and runtime, so that is asked for; arg-max and the last resize of logits to the input size always stay as they
 are: their input decides the labels.
+
+On a CPU activations are UINT8 with a zero point and biases INT32. What TensorRT reads for a GPU is symmetric: INT8
+around zero, biases in floating point, and pairs only before what is quantized, so that it can fuse what follows
+(https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html). Convolutions of
+fewer than `FEWEST_CHANNELS` channels stay in floating point there: for some of them it has no INT8 kernel, and fails.
 """
 
 from __future__ import annotations
@@ -34,20 +39,23 @@ Image = NDArray[np.float32]  # (1, 3, H, W), as the network sees it
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 BETWEEN = ("Add", "MaxPool", "AveragePool", "Concat", "Resize", "Relu", "Mul")
 """What may be quantized together with the convolutions around it."""
+FEWEST_CHANNELS = 4  # that a filter reads: INT8 kernels of a GPU take them by fours
 
 
-def graph_in(precision: str, network: torch.nn.Module, image: torch.Tensor, *, elsewhere: bool = False) -> bytes:
+def graph_in(
+    precision: str, network: torch.nn.Module, image: torch.Tensor, *, on_gpu: bool = False, elsewhere: bool = False
+) -> bytes:
     """The graph of labels to time `network` by in a precision, for images of the size of `image` (1, 3, H, W).
-    `elsewhere` is as in `weight_steps`.
+    `on_gpu` and `elsewhere` are as in `weight_steps`.
 
     In int8 its convolutions are quantized with the ranges that `image` gives: a network's time does not depend on them,
     its labels do. What is deployed is calibrated on real images (`nas.quantization`).
     """
     height, width = image.shape[-2:]
     graph = onnx_bytes(network, (height, width), labels=True)
-    return (
-        Calibrated(graph, [image.contiguous().numpy()]).quantized(elsewhere=elsewhere) if precision == "int8" else graph
-    )
+    if precision != "int8":
+        return graph
+    return Calibrated(graph, [image.contiguous().numpy()]).quantized(on_gpu=on_gpu, elsewhere=elsewhere)
 
 
 class Calibrated:
@@ -70,39 +78,45 @@ class Calibrated:
         """Names of the convolutions, in the order of the graph."""
         return tuple(node.name for node in self._model.graph.node if node.op_type in CONVOLUTIONS)
 
-    def quantized(self, *, between: bool = False, kept: Collection[str] = (), elsewhere: bool = False) -> bytes:
+    def quantized(
+        self, *, between: bool = False, kept: Collection[str] = (), on_gpu: bool = False, elsewhere: bool = False
+    ) -> bytes:
         """The graph with its convolutions in INT8, and what lies `between` them too where that is wanted.
 
-        `kept` are names of convolutions that stay in floating point. `elsewhere` is as in `weight_steps`.
+        `kept` are names of convolutions that stay in floating point. `on_gpu` and `elsewhere` are as in `weight_steps`.
         """
         import onnx
         from onnxruntime.quantization import QDQQuantizer, QuantType
 
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
+        kinds = [*CONVOLUTIONS, *(BETWEEN if between else ())]
+        symmetric = {"ActivationSymmetric": True, "QuantizeBias": False, "OpTypesToExcludeOutputQuantization": kinds}
         with _hushed():
             quantizer: Any = QDQQuantizer(
                 model,
                 per_channel=True,
-                reduce_range=weight_steps(elsewhere=elsewhere) < 127,
+                reduce_range=weight_steps(on_gpu=on_gpu, elsewhere=elsewhere) < 127,
                 weight_qType=QuantType.QInt8,
-                activation_qType=QuantType.QUInt8,
+                activation_qType=QuantType.QInt8 if on_gpu else QuantType.QUInt8,
                 tensors_range=copy.deepcopy(self._ranges),  # it is changed where activations are quantized
                 nodes_to_quantize=[],
-                nodes_to_exclude=[*kept, *_deciding(model)],
-                op_types_to_quantize=[*CONVOLUTIONS, *(BETWEEN if between else ())],
-                extra_options={},
+                nodes_to_exclude=[*kept, *_deciding(model), *(_of_few_channels(model) if on_gpu else ())],
+                op_types_to_quantize=kinds,
+                extra_options=symmetric if on_gpu else {},
             )
             quantizer.quantize_model()
-        data: bytes = quantizer.model.model.SerializeToString()
+        quantized = quantizer.model.model
+        _sort(quantized.graph)
+        data: bytes = quantized.SerializeToString()
         return data
 
 
-def weight_steps(*, elsewhere: bool = False) -> int:
+def weight_steps(*, on_gpu: bool = False, elsewhere: bool = False) -> int:
     """How many steps the grid of a weight has on either side of zero: 127, or 64 where this processor adds products of
-    8-bit numbers in 16 bits, which would overflow, or where a graph runs `elsewhere`, on one that may.
+    8-bit numbers in 16 bits, which would overflow, or where a graph runs `elsewhere`, on one that may. No GPU does.
     """
-    return 64 if elsewhere or saturates() else 127
+    return 127 if on_gpu or not (elsewhere or saturates()) else 64
 
 
 def multiply_adds(graph: bytes) -> dict[str, int]:
@@ -197,6 +211,27 @@ def _deciding(model: onnx.ModelProto) -> Sequence[str]:
     nodes = list(model.graph.node)
     last = max((index for index, node in enumerate(nodes) if node.op_type in CONVOLUTIONS), default=-1)
     return [node.name for node in nodes[last + 1 :]]
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Every node behind those that it reads, as ONNX asks for, which the tools leave at the end; else as they were."""
+    makers = {name: node for node in graph.node for name in node.output}
+    waiting = list(graph.node)[::-1]
+    placed: dict[str, onnx.NodeProto] = {}  # by the first output
+    while waiting:
+        node = waiting[-1]
+        read = [makers[name] for name in node.input if name in makers and makers[name].output[0] not in placed]
+        waiting += read[::-1]
+        if not read:
+            placed[node.output[0]] = waiting.pop()
+    del graph.node[:]
+    graph.node.extend(placed.values())
+
+
+def _of_few_channels(model: onnx.ModelProto) -> Sequence[str]:
+    """Convolutions whose filters read so few channels that a GPU may have no INT8 kernel: of images, and depthwise."""
+    read = {each.name: each.dims[1] for each in model.graph.initializer if len(each.dims) > 1}
+    return [node.name for node in model.graph.node if node.op_type == "Conv" and read[node.input[1]] < FEWEST_CHANNELS]
 
 
 @contextlib.contextmanager

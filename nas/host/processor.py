@@ -1,4 +1,4 @@
-"""What the processor can compute in lower precision, by its flags."""
+"""What the processor can compute in lower precision, by its flags, and a GPU, by its compute capability."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 CPUINFO = Path("/proc/cpuinfo")
 INT8_DOTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # products of 8-bit numbers summed in 32 bits
 BF16 = ("amx_bf16", "avx512_bf16", "bf16")
+TENSOR_CORES = {"fp16": (7, 0), "int8": (7, 2)}  # from which compute capability on
 X86 = ("x86_64", "AMD64")
 
 
@@ -42,3 +43,13 @@ def precision_words(precision: str) -> str:
             return f"{', '.join(found)}: 8-bit products at several times the rate of fp32"
         return "without VNNI or AMX some networks gain, others lose; `nas quantize` measures which"
     return ", ".join(name for name in BF16 if name in flags()) if precision == "bf16" else ""
+
+
+def gpu_precision_words(precision: str, capability: tuple[int, int]) -> str:
+    """The same of an NVIDIA GPU of a compute capability; empty for full precision."""
+    if precision not in TENSOR_CORES:
+        return ""
+    first = TENSOR_CORES[precision]
+    if capability >= first:
+        return f"tensor cores compute in {precision}; `nas quantize` measures whether that pays"
+    return f"no tensor cores for it before compute capability {first[0]}.{first[1]}; `nas quantize` measures it"

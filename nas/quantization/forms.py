@@ -47,12 +47,13 @@ def precisions_here(target: Target) -> tuple[Target, ...]:
 
     Raises: TargetError when its runtime reads no graphs, or is not ready here.
     """
-    if runtimes.reader(target) is None:
+    if not runtimes.reads_graphs(target):
         raise TargetError(
-            f"expected a runtime that reads ONNX graphs, got {target}; try onnxruntime@cpu or openvino@cpu"
+            f"expected a runtime that reads ONNX graphs, got {target}; try onnxruntime@cpu, openvino@cpu or "
+            "tensorrt@cuda:0"
         )
     runtimes.require(target)
-    offered = runtimes.load(target).PRECISIONS["cpu"]
+    offered = runtimes.load(target).PRECISIONS[target.device.partition(":")[0]]
     possible = [replace(target, precision=each) for each in (*FLOATING, "int8") if each in offered]
     return tuple(each for each in possible if runtimes.load(each).available(each.on_its_host()) is None)
 

@@ -93,7 +93,8 @@ class Quantizer:
         self._progress = progress or Progress(silent=True)
         self._started = contextlib.ExitStack()
         self._meters: dict[Target, MeasuresFinished] = {}
-        self._tuned: dict[bool, Source | None] = {}  # by whether what lies between convolutions is quantized too
+        # By whether what lies between convolutions is quantized too, and whether it is for a GPU.
+        self._tuned: dict[tuple[bool, bool], Source | None] = {}
 
     def outcomes(self) -> tuple[Loss, list[Outcome]]:
         """What may be lost, and everything that was timed.
@@ -138,12 +139,14 @@ class Quantizer:
         tried = [Outcome(form=form, latency=latency, scored=None) for form, latency in timed if latency is not None]
         faster = [each for each in tried if is_faster(each.latency, replaced.latency)]
         if not faster:
+            self._say_untuned(target, f"it is not surely faster than {replaced.form}")
             return tried
         scored = dict(zip(faster, self._scores([each.form for each in faster])[1], strict=True))
         for each, scores in scored.items():
             self._said(f"{each.form}: {100 * scores.scores.miou:.2f} % mIoU, {loss.of(scores):+.2f} points lost")
         found = [replace(each, scored=scored.get(each)) for each in tried]
         if any(loss.allows(scores) for scores in scored.values()):
+            self._say_untuned(target, f"it loses no more than {loss.points:g} points")
             return found
         best = min(faster, key=lambda outcome: outcome.latency.p50_milliseconds)
         between = ways[best.form.words]
@@ -165,6 +168,11 @@ class Quantizer:
             found.append(Outcome(form=form, latency=self._timed(form, scores), scored=scores))
         return found
 
+    def _say_untuned(self, target: Target, reason: str) -> None:
+        """Why nothing is trained, where that was asked for."""
+        if self._plan.tuning is not None:
+            self._said(f"{target}: not fine-tuned, since {reason}")
+
     def _fine_tuned(
         self, source: Source, coarse: Form, scored: FormScores, loss: Loss, *, between: bool
     ) -> tuple[Source, Form, FormScores] | None:
@@ -173,10 +181,11 @@ class Quantizer:
         if tuning is None:
             self._said(f"note: {coarse} loses more than {loss.points:g} points; --epochs N fine-tunes it, rounded")
             return None
-        if between not in self._tuned:
+        grid = between, coarse.target.on_cuda
+        if grid not in self._tuned:
             self._said(f"fine-tuning as {coarse.words} in INT8, for {_epochs(tuning.epochs)}")
-            self._tuned[between] = self._tune(source, coarse.graph, tuning)
-        tuned = self._tuned[between]
+            self._tuned[grid] = self._tune(source, coarse.graph, tuning)
+        tuned = self._tuned[grid]
         if tuned is None:
             return None
         form = self._form(tuned, coarse.target, coarse.words, between=between)
@@ -224,7 +233,7 @@ class Quantizer:
 
     def _form(self, source: Source, target: Target, words: str, *, between: bool, kept: Sequence[str] = ()) -> Form:
         with lane.training_step():
-            graph = source.calibrated.quantized(between=between, kept=kept)
+            graph = source.calibrated.quantized(between=between, kept=kept, on_gpu=target.on_cuda)
         if source.tuned is not None:
             words += f", fine-tuned for {_epochs(source.epochs)}"
         return Form(target=target, graph=graph, words=words, tuned=source.tuned, epochs=source.epochs)

@@ -35,7 +35,8 @@ def most_sensitive_first(
     changed = {}
     for name in names:
         with guard():
-            graph = calibrated.quantized(kept=[other for other in names if other != name])
+            others = [other for other in names if other != name]
+            graph = calibrated.quantized(kept=others, on_gpu=quantized.target.on_cuda)
             alone = Form(target=quantized.target, graph=graph)
             changed[name] = float(np.mean(_labels(alone, image, images) != expected))
         count(len(images))

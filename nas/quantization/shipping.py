@@ -37,7 +37,7 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> De
     Raises: UserError for INT8 without a data set to calibrate on.
     """
     require_data_for(target, dataset)
-    if target.precision == "fp32" or runtimes.reader(target) is None or dataset is None:
+    if target.precision == "fp32" or not runtimes.reads_graphs(target) or dataset is None:
         return None
     is_here = not target.host and runtimes.load(target).available(target) is None
     if target.precision != "int8" and not is_here:
@@ -46,7 +46,8 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> De
     with lane.training_step():
         graph = onnx_bytes(network, dataset.size, labels=True)
         if target.precision == "int8":
-            graph = Calibrated(graph, calibration_images(dataset)).quantized(elsewhere=not is_here)
+            calibrated = Calibrated(graph, calibration_images(dataset))
+            graph = calibrated.quantized(on_gpu=target.on_cuda, elsewhere=not is_here)
     scored_on = replace(target, threads=None) if is_here else Target(runtime="onnxruntime", precision="int8")
     scores, (found,) = score_on_validation([Form(target=scored_on, graph=graph)], network, dataset)
     return Deployed(

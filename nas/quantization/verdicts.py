@@ -47,7 +47,7 @@ def is_faster(one: Latency, other: Latency) -> bool:
     An interval is that of a ratio. What the anchor behind it adds shows where a machine was busy, or where one of two
     precisions was anchored anew: then it has to be as much faster as an anchor may be off.
     """
-    same_reference = runtime_of(one) == runtime_of(other)
+    same_reference = reference_of(one) == reference_of(other)
     anew = same_reference and one.reference_milliseconds != other.reference_milliseconds
     margin = FAR_FROM_ANCHOR if one.flagged or other.flagged or anew else 1.0
     if one.ci_high_milliseconds * margin >= other.ci_low_milliseconds:
@@ -55,9 +55,9 @@ def is_faster(one: Latency, other: Latency) -> bool:
     return not same_reference or one.ratio_high < other.ratio_low
 
 
-def runtime_of(latency: Latency) -> str:
-    """The runtime that a latency was taken on."""
-    return Target.parse(latency.target).runtime
+def reference_of(latency: Latency) -> Target:
+    """Where the reference was timed that a latency is a ratio to: on a GPU in the precision of its own."""
+    return Target.parse(latency.target).of_reference()
 
 
 def fastest_whole(outcomes: Sequence[Outcome]) -> Outcome:
@@ -71,14 +71,21 @@ def against(outcome: Outcome, whole: Outcome, loss: Loss) -> str:
     if outcome is whole:
         return "what the others would replace"
     if not is_faster(outcome.latency, whole.latency):
-        ratio = outcome.latency.p50_milliseconds / whole.latency.p50_milliseconds
-        times = f"takes {ratio:.2f} times as long as {whole.form}"
-        return times if ratio >= 1 else f"{times}, which is not surely faster"
+        return _times(outcome, whole)
     if outcome.scored is None:
         return "not scored"
     if not loss.allows(outcome.scored):
         return f"loses {loss.of(outcome.scored):.1f} points of mIoU, {loss.points:g} allowed"
     return ""
+
+
+def _times(one: Outcome, other: Outcome) -> str:
+    """How many times as long as the other one form takes, in words, and whether that is sure."""
+    ratio = one.latency.p50_milliseconds / other.latency.p50_milliseconds
+    times = f"takes {ratio:.2f} times as long as {other.form}"
+    if is_faster(one.latency, other.latency) or is_faster(other.latency, one.latency):
+        return times
+    return f"{times}, which is not surely {'slower' if ratio >= 1 else 'faster'}"
 
 
 def kept(outcomes: Sequence[Outcome], loss: Loss) -> Outcome:
@@ -126,4 +133,4 @@ def certified(
 
 def verdict(outcome: Outcome, chosen: Outcome, whole: Outcome, loss: Loss) -> str:
     """What became of a form, in words: `kept`, or why it was not."""
-    return "kept" if outcome is chosen else against(outcome, whole, loss) or "slower than what is kept"
+    return "kept" if outcome is chosen else against(outcome, whole, loss) or _times(outcome, chosen)

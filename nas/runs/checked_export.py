@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.export.comparison import SAME_LABELS, compare, logits_of
-from nas.export.formats import Format, files_of, onnx
+from nas.export.formats import Exported, Format, files_of, onnx
 from nas.export.graph import onnx_bytes, with_labels
 from nas.storage.files import write_together
 from space.errors import ExportError
@@ -41,37 +41,38 @@ def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bo
     """Write `network` in a format for one image of the size of `images` (N, 3, H, W), compared on all of them.
 
     What is compared is read back from what was written. With `labels` the file gives labels (1, H, W), as they are
-    timed; a file that gives the logits is then compared first, and so is the ONNX graph that another format is made
-    from. Files at `path` are replaced whole, and nothing is left there when they would differ from PyTorch.
+    timed; a file that gives the logits is then compared first, and so is the ONNX graph where it is another format.
+    Files at `path` are replaced whole, and nothing is left there when they would differ from PyTorch.
 
     Raises: ExportError when the network cannot be expressed or the files give something else than PyTorch.
     """
     size = (int(images.shape[-2]), int(images.shape[-1]))
     graph = onnx_bytes(network, size, labels=False)
+    of_logits = Exported(network=network, size=size, labels=False, graph=graph)
 
     def write(file: Path) -> FileCheck:
         if form is not onnx:
-            _compared(onnx, graph, file.with_name("source.onnx"), network, images)
+            _compared(onnx, of_logits, file.with_name("source.onnx"), images)
         if not labels:
-            return _compared(form, graph, file, network, images)
-        check = _compared(form, graph, file.with_name(f"logits{file.suffix}"), network, images)
-        of_labels = _compared(form, with_labels(graph), file, network, images)
+            return _compared(form, of_logits, file, images)
+        check = _compared(form, of_logits, file.with_name(f"logits{file.suffix}"), images)
+        of_labels = _compared(form, replace(of_logits, labels=True, graph=with_labels(graph)), file, images)
         return replace(check, same_labels=of_labels.same_labels)
 
     return write_together(files_of(form, path), write)
 
 
-def _compared(form: Format, graph: bytes, file: Path, network: nn.Module, images: Tensor) -> FileCheck:
-    """How well a graph of logits or of labels, once it is written and read back, agrees with PyTorch.
+def _compared(form: Format, exported: Exported, file: Path, images: Tensor) -> FileCheck:
+    """How well what gives logits or labels, once it is written and read back, agrees with PyTorch.
 
     Raises: ExportError when it does not.
     """
-    form.write(graph, file)
+    form.write(exported, file)
     run = form.open_file(file)
     difference = tolerance = None
     same = 1.0
     for image in torch.split(images, 1):
-        logits = logits_of(network, image)
+        logits = logits_of(exported.network, image)
         agreement = compare(logits, run, image)
         same = min(same, agreement.same_labels)
         if agreement.max_abs_difference is not None:

@@ -143,7 +143,7 @@ def deployed_graph(name_or_path: str, target: Target) -> bytes | None:
     architecture in full precision.
     """
     certificate, folder = certificate_of(name_or_path), folder_of(name_or_path)
-    if folder is None or certificate is None or not certificate.form or runtimes.reader(target) is None:
+    if folder is None or certificate is None or not certificate.form or not runtimes.reads_graphs(target):
         return None
     return certified_graph(name_or_path) if certificate.precision == target.precision else None
 

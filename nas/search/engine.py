@@ -225,11 +225,16 @@ def _on_frontier(search: Search, meter: Measures) -> Search:
 
 def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> LatencyTable | None:
     """The latency table that is kept of the device; else the one that comes with the package, made for the device by
-    what the reference network took beside those that were `measured`. None where there is neither, and for a search in
-    several precisions, since a table is of one.
+    what the reference network took beside those that were `measured`. None where there is neither. A search in several
+    precisions needs a table of each (`FastestTiming.kept_table`), and those that come with the package are of one.
     """
     table = timing.kept_table()
-    if table is None and measured and not search.study.precisions:
+    if table is None and measured and search.study.precisions:
+        search.console.step(
+            f"note    not each of {', '.join(map(str, search.targets))} has a latency table: estimates begin with what "
+            "the published networks take here; `nas measure --calibrate --target TARGET` makes one"
+        )
+    elif table is None and measured:
         table = shipped_table(search.target, search.study.data.size, measured[0].reference_milliseconds)
         if table is not None:
             search.console.step(

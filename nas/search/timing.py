@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import space
 from nas.latency import Meter
+from nas.latency.default import CLASSES, NETWORKS
 from nas.latency.estimates import calibration
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures, MeasuresFinished
@@ -115,8 +118,12 @@ class FastestTiming:
         """
         return self._fastest(self._in_each(lambda timing: time_each(timing, architectures, within=within)))
 
-    def kept_table(self) -> None:
-        """None: a table is of one precision. What was measured in the run takes its place."""
+    def kept_table(self) -> LatencyTable | None:
+        """Of the tables that its precisions have, the one by which networks of each family take the least: what is
+        measured corrects it. None where one of them has none, whose networks may be faster than all estimates.
+        """
+        tables = [table for table in (timing.kept_table() for timing in self._timings) if table is not None]
+        return min(tables, key=_typical_milliseconds) if len(tables) == len(self._timings) else None
 
     def left_out(self) -> tuple[str, ...]:
         """See `Timing.left_out`."""
@@ -156,6 +163,10 @@ class FastestTiming:
             less = each.milliseconds(self._statistic) < chosen.milliseconds(self._statistic)
             chosen = each if less and is_faster(each, chosen) else chosen
         return chosen
+
+
+def _typical_milliseconds(table: LatencyTable) -> float:
+    return statistics.geometric_mean(table.estimate(space.load(name), CLASSES) for name in NETWORKS)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def certified_form(name_or_path: str, size: tuple[int, int]) -> Form:
     target = Target.parse(latency.target)
     if target.host:
         raise TargetError(f"it is certified on another host, {target}")
-    if runtimes.reader(target) is None:
+    if not runtimes.reads_graphs(target):
         raise TargetError(f"it is certified on {target}, which reads no ONNX graphs")
     if size != (latency.height, latency.width):
         raise TargetError(f"it is certified at {latency.height}x{latency.width}, not at {size[0]}x{size[1]}")

@@ -13,13 +13,16 @@ from torch import nn
 
 from nas.export import formats
 from nas.export.comparison import logits_of, same_labels
-from nas.export.formats import Format, files_of, onnx
+from nas.export.formats import Exported, Format, files_of, onnx
 from nas.runs.checked_export import export_checked
 from space.errors import ExportError, UserError
 
-ON_A_GPU = ("tensorrt",)
+ON_A_GPU, CONVERTED = ("tensorrt",), ("tflite",)
 SIZE = (45, 84)
-FORMATS = [pytest.param(each, marks=[pytest.mark.gpu] * (each in ON_A_GPU)) for each in formats.names()]
+FORMATS = [
+    pytest.param(each, marks=[pytest.mark.gpu] * (each in ON_A_GPU) + [pytest.mark.slow] * (each in CONVERTED))
+    for each in formats.names()
+]
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def images() -> torch.Tensor:
 
 def test_each_file_is_a_format() -> None:
     files = {module.name.replace("_", "-") for module in pkgutil.iter_modules(formats.__path__)}
-    assert set(formats.names()) >= files >= {"onnx", "openvino", "tensorrt"}
+    assert set(formats.names()) >= files >= {"onnx", "openvino", "tensorrt", "tflite"}
 
 
 @pytest.mark.parametrize("form", FORMATS, indirect=True)
@@ -87,8 +90,8 @@ class Spoiling:
     def missing(self) -> None:
         """It is here."""
 
-    def write(self, graph: bytes, path: Path) -> None:
-        path.write_bytes(graph)
+    def write(self, exported: Exported, path: Path) -> None:
+        path.write_bytes(exported.graph)
         path.with_suffix(".weights").write_bytes(b"1")
 
     def open_file(self, path: Path) -> formats.Call:
@@ -124,7 +127,8 @@ def test_another_package_brings_one_and_finding_them_loads_no_heavy_library(
     program = (
         "import sys; from nas.export import formats; found = [formats.load(each) for each in formats.names()]\n"
         "print(*formats.names(), formats.load('board').missing())\n"
-        "print([each for each in ('torch', 'onnx', 'onnxruntime', 'openvino', 'tensorrt') if each in sys.modules])"
+        "heavy = 'torch', 'onnx', 'onnxruntime', 'openvino', 'tensorrt', 'litert_torch', 'ai_edge_litert'\n"
+        "print([each for each in heavy if each in sys.modules])"
     )
     told = run(program, tmp_path).splitlines()
-    assert told == ["onnx openvino tensorrt board buy the board", "[]"]
+    assert told == ["onnx openvino tensorrt tflite board buy the board", "[]"]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nas.export.formats import Call
+    from nas.export.formats import Call, Exported
 
 TITLE = "ONNX"
 LIBRARY = "onnxruntime"
@@ -22,8 +22,8 @@ def missing() -> str | None:
     return to_install("onnx", LIBRARY)
 
 
-def write(graph: bytes, path: Path) -> None:
-    path.write_bytes(graph)
+def write(exported: Exported, path: Path) -> None:
+    path.write_bytes(exported.graph)
 
 
 def open_file(path: Path) -> Call:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nas.export.formats import Call
+    from nas.export.formats import Call, Exported
 
 TITLE = "OpenVINO IR"
 LIBRARY = "openvino"
@@ -25,12 +25,12 @@ def missing() -> str | None:
     return to_install("onnx", LIBRARY)
 
 
-def write(graph: bytes, path: Path) -> None:
+def write(exported: Exported, path: Path) -> None:
     with some_home():
         import openvino
 
     try:
-        openvino.save_model(openvino.Core().read_model(graph), path, compress_to_fp16=False)
+        openvino.save_model(openvino.Core().read_model(exported.graph), path, compress_to_fp16=False)
     except RuntimeError as error:  # it says no more than this of a full disk either
         raise ExportError(f"{TITLE} cannot be written ({_line(error)}); see whether the disk is full") from None
 

@@ -1,8 +1,8 @@
 """TensorRT: a serialized engine, for GPUs of the kind and for the version of TensorRT that it was built with.
 
 Weakly typed, as TensorRT 10 offers it: with fp16 the builder may choose half precision layer by layer, which is what a
-deployment gets from the same file. (TensorRT 11 has strongly typed networks only.) What `write` gives is in full
-precision, without TF32 too.
+deployment gets from the same file. INT8 is taken where the graph is quantized, symmetrically. (TensorRT 11 has strongly
+typed networks only.) What `write` gives is in full precision, without TF32 too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from nas.export.formats import Call
+    from nas.export.formats import Call, Exported
 
 TITLE = "TensorRT engine"
 LIBRARY = "tensorrt"
@@ -58,9 +58,9 @@ def version() -> str:
     return str(tensorrt.__version__)
 
 
-def write(graph: bytes, path: Path) -> None:
+def write(exported: Exported, path: Path) -> None:
     try:
-        plan = build(graph, half=False, tf32=False)
+        plan = build(exported.graph, half=False, tf32=False)
     except RuntimeError as error:
         raise ExportError(f"{TITLE} cannot be written: {' '.join(str(error).split())}") from None
     path.write_bytes(plan)
@@ -82,8 +82,9 @@ def open_file(path: Path) -> Call:
     return run
 
 
-def build(graph: bytes, *, half: bool, tf32: bool = True) -> Any:
+def build(graph: bytes, *, half: bool, int8: bool = False, tf32: bool = True) -> Any:
     """A serialized engine of a graph for the current GPU; `half` and `tf32` are what the builder may compute in.
+    `int8`: the graph is quantized (`nas.export.quantized`, for a GPU), and computed so there.
 
     Raises: RuntimeError when TensorRT cannot.
     """
@@ -98,6 +99,8 @@ def build(graph: bytes, *, half: bool, tf32: bool = True) -> Any:
     config = builder.create_builder_config()
     if half:
         config.set_flag(tensorrt.BuilderFlag.FP16)
+    if int8:
+        config.set_flag(tensorrt.BuilderFlag.INT8)
     if not tf32:  # which is on unless told otherwise
         config.clear_flag(tensorrt.BuilderFlag.TF32)
     plan = builder.build_serialized_network(definition, config)

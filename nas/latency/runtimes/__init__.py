@@ -16,10 +16,12 @@ A runtime that reads ONNX graphs also has
     LIBRARY: str                               the library that reads them, named in `versions` with its __version__
     open_graph(graph, image, target) -> call   call() -> labels (1, H, W) as a NumPy array, of a graph (bytes) whose
                                                output they are, and an image (1, 3, H, W) float32 as a NumPy array
+    hold_graph(graph, image, target) -> call   on a GPU: what is timed, for an image that lies there already, where
+                                               `open_graph` brings it there and the labels back in every call
 
-and a `prepare` that exports the network and calls `open_graph`. Over ssh such a runtime needs nothing of ours on the
-other host: its module is sent there (`nas.latency.worker.parcel`), `settle` and `open_graph` are called there, and what
-the module imports at its top is the standard library, NumPy and `nas.latency.target` only.
+and a `prepare` that exports the network and calls `open_graph` or `hold_graph`. Over ssh such a runtime on a CPU needs
+nothing of ours on the other host: its module is sent there (`nas.latency.worker.parcel`), `settle` and `open_graph` are
+called there, and what the module imports at its top is the standard library, NumPy and `nas.latency.target` only.
 
 `prepare` holds `image` (1, 3, H, W) statically, includes upsampling and arg-max, and `call` returns only when the
 labels exist (it synchronises with the device). No runtime imports its heavy library before it is called.
@@ -139,16 +141,31 @@ class Reader:
     """That reads them, such as `onnxruntime`."""
 
 
-def reader(target: Target) -> Reader | None:
-    """What reads ONNX graphs on `target`; None where its runtime does not, or on a GPU.
+def reads_graphs(target: Target) -> bool:
+    """Whether the runtime of `target` reads ONNX graphs.
 
     Raises: TargetError and UserError as `load` does.
     """
     runtime = load(target)
-    if target.on_cuda or not all(hasattr(runtime, each) for each in NEEDS_FOR_GRAPHS):
+    return all(hasattr(runtime, each) for each in NEEDS_FOR_GRAPHS)
+
+
+def reader(target: Target) -> Reader | None:
+    """What reads ONNX graphs on `target` where nothing else of ours is; None where its runtime does not, or on a GPU.
+
+    Raises: TargetError and UserError as `load` does.
+    """
+    if target.on_cuda or not reads_graphs(target):
         return None
-    library = cast(GraphRuntime, runtime).LIBRARY
+    library = cast(GraphRuntime, load(target)).LIBRARY
     return Reader(module=extensions.modules(__name__, GROUP)[target.runtime], library=library)
+
+
+def timed_graph(runtime: GraphRuntime) -> Callable[[bytes, NDArray[np.float32], Target], Callable[[], object]]:
+    """What opens a graph to be timed: the call that it gives leaves labels on the device."""
+    found: Callable[[bytes, NDArray[np.float32], Target], Callable[[], object]]
+    found = getattr(runtime, "hold_graph", runtime.open_graph)
+    return found
 
 
 def environment(target: Target) -> dict[str, str]:

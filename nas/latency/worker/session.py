@@ -96,8 +96,8 @@ class Session:
         """An ONNX graph that gives labels, prepared on a target whose runtime reads them. What labels those are is the
         business of who made it.
         """
-        runtime = cast(runtimes.GraphRuntime, self.runtime)
-        return LocalNetwork(runtime.open_graph(graph, self.image.numpy(), self.target), self.controls)
+        open_timed = runtimes.timed_graph(cast(runtimes.GraphRuntime, self.runtime))
+        return LocalNetwork(open_timed(graph, self.image.numpy(), self.target), self.controls)
 
 
 def check_labels(network: nn.Module, image: Tensor, labels: Tensor, target: Target) -> None:

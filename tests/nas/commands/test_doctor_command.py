@@ -11,6 +11,7 @@ import torch
 
 from nas.commands.doctor import dali_advice
 from nas.export import formats
+from nas.host.processor import gpu_precision_words
 from nas.latency import default, runtimes
 from nas.latency.default import Speed
 from nas.latency.target import Target
@@ -49,6 +50,13 @@ def test_it_tells_what_is_here(nas, cache):
     assert lines["export openvino"].endswith("ready: OpenVINO IR (.xml, .bin)")
     assert formats.load("tensorrt").missing() or "ready" in lines["export tensorrt"]
     assert onnxruntime.__version__  # which is why it is ready
+
+
+def test_what_a_gpu_computes_in_lower_precision_is_said_by_its_compute_capability():
+    assert gpu_precision_words("int8", (7, 5)).startswith("tensor cores compute in int8")
+    assert gpu_precision_words("int8", (7, 0)).startswith("no tensor cores for it before compute capability 7.2")
+    assert gpu_precision_words("fp16", (7, 0)).startswith("tensor cores compute in fp16")
+    assert gpu_precision_words("fp32", (9, 0)) == ""
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_certificate_says_of_how_many_epochs_its_fine_tuning_was(
     ("words", "message"),
     [
         (["--points", "many"], "--points: expected points of mIoU"),
-        (["--images", "0"], "--images: expected 1 to 300"),
+        (["--images", "0"], "--images: expected 1 to 300, got 0; leave it out for 100"),
         (["--epochs", "-1"], "--epochs: expected 0 or more"),
         (["--epochs", "1", "--recipe", "quik"], "did you mean 'quick'"),
         (["--target", "torch@cpu:1"], "reads ONNX graphs"),

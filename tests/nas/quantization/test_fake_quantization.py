@@ -23,8 +23,13 @@ CLASSES = 6
 SIZE = (48, 64)
 
 
-def logits_of(graph: bytes, image: np.ndarray) -> np.ndarray:
-    return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(None, {"image": image})[0]
+def logits_of(graph: bytes, image: np.ndarray, *, as_written: bool = False) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    if as_written:  # and not as ONNX Runtime would compute it on this processor
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]).run(None, {"image": image})[
+        0
+    ]
 
 
 def images_of(count: int) -> list[np.ndarray]:
@@ -55,6 +60,21 @@ def test_a_network_that_rounds_gives_what_the_quantized_graph_gives(
         given = torch.from_numpy(logits_of(graph, images[0]))
         assert float(((given - rounded).abs() <= step).float().mean()) > 0.99
         assert float(((given - whole).abs() <= step).float().mean()) < 0.9, "in full precision it gives something else"
+
+
+@pytest.mark.slow
+def test_it_gives_what_a_graph_for_a_gpu_gives(shallow: Callable[[str], Architecture]) -> None:
+    """Signed numbers around zero, and some convolutions in floating point."""
+    torch.manual_seed(0)
+    network = scale_width(shallow("fast-scnn"), 0.25).build(CLASSES).eval()
+    images = images_of(2)
+    graph = Calibrated(onnx_bytes(network, SIZE, labels=False), images).quantized(between=True, on_gpu=True)
+    image = torch.from_numpy(images[0])
+    with torch.inference_mode():
+        rounded, whole = FakeQuantized(network, grid_of(network, graph))(image), network(image)
+    given = torch.from_numpy(logits_of(graph, images[0], as_written=True))
+    assert torch.allclose(given, rounded, atol=1e-4)
+    assert not torch.allclose(given, whole, atol=1e-2)
 
 
 def test_every_level_of_a_pyramid_reads_the_same_weights_per_channel(shallow: Callable[[str], Architecture]) -> None:

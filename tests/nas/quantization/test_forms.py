@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import onnx
@@ -18,13 +19,15 @@ from nas.data import Dataset, DataSpec, load, make_loader
 from nas.export.graph import onnx_bytes
 from nas.export.quantized import CONVOLUTIONS, Calibrated, multiply_adds
 from nas.host.processor import saturates
-from nas.latency import parse_target
+from nas.latency import parse_target, runtimes
 from nas.latency.record import Latency
 from nas.latency.worker.session import build
+from nas.quantization.calibration import calibration_images
 from nas.quantization.forms import Form, precisions_here
 from nas.quantization.scoring import FormScores, score_forms
 from nas.quantization.sensitivity import most_sensitive_first
-from nas.quantization.verdicts import Loss, Outcome, against, certified, is_faster, kept
+from nas.quantization.verdicts import Loss, Outcome, against, certified, is_faster, kept, verdict
+from nas.runs.trained import load_trained
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
 from space import Architecture
@@ -70,6 +73,15 @@ def kinds_behind_dequantizing(graph: bytes) -> Iterator[str]:
     yield from (node.op_type for node in nodes if node.input and node.input[0] in dequantized)
 
 
+def labels_as_written(graph: bytes, image: np.ndarray) -> np.ndarray:
+    """What a graph says, without what ONNX Runtime makes of it on this processor."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]).run(None, {"image": image})[
+        0
+    ]
+
+
 def labels_of(graph: bytes, image: np.ndarray) -> np.ndarray:
     return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(None, {"image": image})[0]
 
@@ -103,6 +115,68 @@ def test_most_labels_stay_and_the_decision_is_left_alone(
         quantized = calibrated.quantized(between=between)
         assert np.mean(labels_of(quantized, images[0]) == labels_of(graph, images[0])) > 0.7
         assert not {"ArgMax"} & set(kinds_behind_dequantizing(quantized))
+
+
+def test_a_graph_for_a_gpu_is_what_tensorrt_reads(
+    calibrated: Calibrated, graph: bytes, images: list[np.ndarray]
+) -> None:
+    """Its parser refuses UINT8, zero points other than 0 and INT32 biases; its builder some filters of 3 channels."""
+    for between in (False, True):
+        quantized = calibrated.quantized(between=between, on_gpu=True)
+        model = onnx.load_from_string(quantized)
+        onnx.checker.check_model(model, full_check=True)
+        numbers = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+        makers = {node.output[0]: node for node in model.graph.node}
+        pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+        assert {numbers[node.input[2]].dtype.name for node in pairs} == {"int8"}
+        assert not any(numbers[node.input[2]].any() for node in pairs)
+        assert all((numbers[node.input[1]] > 0).all() for node in pairs)
+        kept = 0
+        for node in model.graph.node:
+            if node.op_type not in CONVOLUTIONS:
+                continue
+            assert all(numbers[bias].dtype == np.float32 for bias in node.input[2:])
+            if node.input[1] in numbers:
+                kept += 1
+                assert numbers[node.input[1]].shape[1] < 4
+                continue
+            weights, scales = (numbers[name] for name in makers[node.input[1]].input[:2])
+            assert weights.dtype == np.int8
+            assert scales.shape == (weights.shape[node.op_type == "ConvTranspose"],)
+            assert makers[node.input[0]].op_type == "DequantizeLinear"
+        assert 0 < kept < len(calibrated.convolutions) / 2
+        same = np.mean(labels_as_written(quantized, images[0]) == labels_of(graph, images[0]))
+        assert same > 0.7, "as the one for a CPU"
+
+
+@pytest.mark.slow
+def test_a_trained_network_gives_nearly_the_same_labels_by_its_graph_for_a_gpu() -> None:
+    dataset = load(DataSpec(size=(96, 128), train_images=8, validation_images=2))
+    graph = onnx_bytes(load_trained("camvid-ndnet45", None).network(11), dataset.size, labels=True)
+    calibrated = Calibrated(graph, calibration_images(dataset))
+    for images, _ in make_loader(dataset, "validation", batch_size=1, augmentation=None).epoch(0):
+        expected = labels_of(graph, images.numpy())
+        for between in (False, True):
+            found = labels_as_written(calibrated.quantized(between=between, on_gpu=True), images.numpy())
+            assert np.mean(found == expected) > 0.97
+
+
+@pytest.mark.gpu
+def test_tensorrt_gives_the_labels_of_the_graph_that_is_quantized_for_it(
+    calibrated: Calibrated, images: list[np.ndarray]
+) -> None:
+    target = parse_target("tensorrt:int8@cuda:0")
+    runtime = runtimes.load(target)
+    if missing := runtime.available(target):
+        pytest.skip(missing)
+    graph = calibrated.quantized(on_gpu=True)
+    image = np.zeros_like(images[0])
+    call = Form(target=target, graph=graph).open(image)
+    for each in images:
+        image[...] = each
+        assert np.mean(call() == labels_as_written(graph, each)) > 0.95
+    held = runtimes.timed_graph(cast(runtimes.GraphRuntime, runtime))(graph, images[-1], target)
+    assert np.array_equal(cast(torch.Tensor, held()).cpu().numpy(), call())
 
 
 def test_multiply_adds_of_a_graph_are_those_of_the_network(graph: bytes, network: Network) -> None:
@@ -225,6 +299,23 @@ def test_one_is_surely_faster_only_as_far_as_its_anchor_is_sure() -> None:
     # The same ratio, but the reference was anchored anew 20 % lower.
     assert not is_faster(latency(8.0, anchor=4.0), latency(10.0, anchor=5.0))
     assert is_faster(latency(8.0, target="openvino@cpu:1", anchor=4.0), latency(10.0, anchor=5.0)), "another runtime"
+    # On a GPU each precision has a reference of its own, which is faster too: ratios of two say nothing.
+    half = latency(5.0, target="tensorrt:fp16@cuda:0", anchor=2.0)
+    assert is_faster(half, latency(8.0, target="tensorrt@cuda:0", anchor=5.0))
+
+
+def test_a_difference_that_is_not_sure_is_said_to_be_none() -> None:
+    whole, loss = outcome("onnxruntime@cpu:1", 10.0, 0.6), Loss(miou=0.6, points=0.5)
+    slow, as_slow, as_fast = (outcome("onnxruntime:int8@cpu:1", each, None) for each in (12.0, 10.1, 9.9))
+    assert against(slow, whole, loss) == "takes 1.20 times as long as onnxruntime@cpu:1"
+    assert against(as_slow, whole, loss).endswith(
+        "takes 1.01 times as long as onnxruntime@cpu:1, which is not surely slower"
+    )
+    assert against(as_fast, whole, loss).endswith(
+        "takes 0.99 times as long as onnxruntime@cpu:1, which is not surely faster"
+    )
+    good, better = outcome("onnxruntime:int8@cpu:1", 5.0, 0.6), outcome("openvino:int8@cpu:1", 4.0, 0.6)
+    assert verdict(good, better, whole, loss) == "takes 1.25 times as long as openvino:int8@cpu:1"
 
 
 def test_what_was_not_scored_is_not_said_to_lose() -> None:

@@ -74,9 +74,11 @@ def network(plain_network: Callable[..., Architecture]) -> Network:
     return plain_network((8, 1), (16, 1)).build(11)
 
 
-def quantizer(network: Network, target: Invented, points: float) -> tuple[Quantizer, list[str]]:
+def quantizer(
+    network: Network, target: Invented, points: float, *, tuning: FineTuning | None = None
+) -> tuple[Quantizer, list[str]]:
     dataset = load(DataSpec(size=SIZE, train_images=3, validation_images=2))
-    plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), points=points, images=2)
+    plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), points=points, images=2, tuning=tuning)
     said: list[str] = []
     slow = Progress(itertools.count(step=TELL_SECONDS).__next__)  # every image seems to take that long
     return Quantizer(network, dataset, plan, target.of, said.append, slow), said
@@ -101,19 +103,23 @@ def test_a_form_at_which_the_runtime_crashes_is_left_out(network: Network) -> No
 
 def test_what_is_slower_is_neither_scored_nor_kept(network: Network) -> None:
     target = Invented(saves=-0.1)
-    found, _ = quantizer(network, target, points=100)
+    tuning = FineTuning(epochs=1, recipe=load_recipe("quick"))
+    found, said = quantizer(network, target, points=100, tuning=tuning)
     loss, outcomes = found.outcomes()
     assert [outcome.form.target for outcome in outcomes] == [WHOLE, QUANTIZED, QUANTIZED]
     assert [outcome.scored is None for outcome in outcomes] == [False, True, True]
     assert kept(outcomes, loss) is outcomes[0]
     assert target.asked == [WHOLE, QUANTIZED], "one process for each target"
+    assert said[-1] == f"{QUANTIZED}: not fine-tuned, since it is not surely faster than {WHOLE}"
 
 
 def test_what_is_faster_and_as_good_as_asked_is_kept(network: Network) -> None:
-    found, said = quantizer(network, Invented(saves=0.1), points=100)
+    tuning = FineTuning(epochs=1, recipe=load_recipe("quick"))
+    found, said = quantizer(network, Invented(saves=0.1), points=100, tuning=tuning)
     loss, outcomes = found.outcomes()
     best = kept(outcomes, loss)
     assert best.form.target == QUANTIZED
+    assert said[-1] == f"{QUANTIZED}: not fine-tuned, since it loses no more than 100 points"
     assert best.latency.p50_milliseconds == min(outcome.latency.p50_milliseconds for outcome in outcomes)
     assert any(line.startswith("ranges of activations from 2 training images") for line in said)
 

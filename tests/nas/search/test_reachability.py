@@ -204,7 +204,9 @@ def test_the_command_begins_with_the_table_that_comes_with_the_package(nas: Call
 
 
 @pytest.mark.slow
-def test_the_command_answers_for_several_budgets_in_another_precision(nas: Callable[..., Any]) -> None:
+def test_the_command_answers_for_several_budgets_in_another_precision(
+    tiny: Study, tmp_path: Path, nas: Callable[..., Any]
+) -> None:
     budgets = ("--budget", "20ms", "--budget", "2ms")
     where = ("--target", "onnxruntime:int8@cpu:1", "--input", "64x96")
     answer = nas("profile", *budgets, *where, "--samples", "30", "--networks", "20").done()
@@ -213,6 +215,12 @@ def test_the_command_answers_for_several_budgets_in_another_precision(nas: Calla
     assert re.search(r"^published network .* 2ms +20ms$", answer.out, re.M)
     assert re.search(r"^2ms +\d+% +\d+% +\d+%$", answer.out, re.M)
     assert re.search(r"^20ms +\d+% +\d+% +\d+%$", answer.out, re.M)
+    several = tmp_path / "several.yaml"
+    several.write_text(replace(tiny, target="onnxruntime@cpu:1", precisions=("fp32", "int8")).to_yaml())
+    both = nas("profile", several, "--budget", "20ms", "--samples", "30").done().out
+    assert "from a latency table that comes with the package" in both
+    assert "onnxruntime:int8@cpu:1: estimated from a latency table of its own, and each network counts" in both
+    assert "networks may be faster" not in both
 
 
 def test_a_timed_step_has_all_that_training_has() -> None:

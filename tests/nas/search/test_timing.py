@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 import space
+from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency, Statistic
 from nas.latency.target import Target
@@ -16,7 +18,7 @@ from nas.latency.worker.replies import LostError
 from nas.runs.folder import RunFolder
 from nas.search.measuring import time_each
 from nas.search.search import Candidate, Search
-from nas.search.timing import FastestTiming, local_timing
+from nas.search.timing import FastestTiming, Timing, local_timing
 from nas.study import Study, built_in_study
 from space import Architecture, UserError
 from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
@@ -62,6 +64,29 @@ def test_each_network_counts_in_its_fastest_precision(timing: FastestTiming) -> 
         (2.0, "openvino:int8@cpu:1"),
     ]
     assert timing.measure(LARGE) == found[1]
+
+
+@pytest.mark.parametrize(
+    ("prices", "expected"),
+    [((2e-9, 1e-9), 1e-9), ((1e-9, 2e-9), 1e-9), ((1e-9, None), None), ((None, 1e-9), None), ((None, None), None)],
+)
+def test_the_table_of_the_fastest_precision_is_taken_where_each_has_one(
+    prices: tuple[float | None, ...], expected: float | None
+) -> None:
+    @dataclass
+    class Calibrated:
+        price: float | None
+
+        def kept_table(self) -> LatencyTable | None:
+            if self.price is None:
+                return None
+            return LatencyTable(
+                target="openvino@cpu:1", height=64, width=96, milliseconds={},
+                unit_milliseconds={"multiply_adds": self.price}, networks=20, seconds=1.0, error=0.1, environment={},
+            )  # fmt: skip
+
+    table = FastestTiming([cast(Timing, Calibrated(price)) for price in prices]).kept_table()
+    assert (table and table.unit_milliseconds["multiply_adds"]) == expected
 
 
 def test_what_one_precision_cannot_time_another_may(timing: FastestTiming) -> None:

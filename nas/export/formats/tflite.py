@@ -1,0 +1,115 @@
+"""TFLite: a file for LiteRT, converted from the PyTorch network by LiteRT's own converter, in full precision."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.export.formats import to_install
+from space.errors import ExportError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from nas.export.formats import Call, Exported
+
+TITLE = "TFLite"
+LIBRARY = "litert-torch"
+SUFFIXES: tuple[str, ...] = (".tflite",)
+MODULES = {"litert_torch": LIBRARY, "ai_edge_litert": "ai-edge-litert"}
+
+
+def missing() -> str | None:
+    lacking = [package for module, package in MODULES.items() if to_install(module) is not None]
+    return f"pip install {' '.join(lacking)}" if lacking else None
+
+
+def write(exported: Exported, path: Path) -> None:
+    import torch
+
+    network = _with_cropped_deconvolutions(exported.network)
+    module = _labelling(network) if exported.labels else network
+    with _hushed():
+        import litert_torch
+
+        try:
+            converted = litert_torch.convert(module.eval(), (torch.zeros(1, 3, *exported.size),))
+        except (ValueError, RuntimeError, NotImplementedError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ExportError(f"{TITLE} cannot be written ({reason}); try another version of {LIBRARY}") from None
+        converted.export(str(path))
+
+
+def open_file(path: Path) -> Call:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)  # others may need the cores
+    interpreter.allocate_tensors()
+    (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(image: NDArray[np.float32]) -> NDArray[Any]:
+        interpreter.set_tensor(given["index"], image)
+        interpreter.invoke()
+        output: NDArray[Any] = interpreter.get_tensor(found["index"])
+        return output
+
+    return run
+
+
+def _labelling(network: nn.Module) -> nn.Module:
+    """A module that gives labels (N, H, W) of images (N, 3, H, W)."""
+    from torch import nn
+
+    from space.network import labels_of
+
+    class Labelling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return labels_of(self.network, image)
+
+    return Labelling()
+
+
+def _with_cropped_deconvolutions(network: nn.Module) -> nn.Module:
+    """A copy whose transposed convolutions pad nothing and are cropped behind, which is what TFLite has of them."""
+    from torch import nn
+
+    copied = copy.deepcopy(network).cpu().eval()
+    for module in copied.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            module.forward = functools.partial(_cropped, module)  # type: ignore[method-assign]
+    return copied
+
+
+def _cropped(layer: nn.ConvTranspose2d, image: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+    """What a transposed convolution gives, computed without its padding."""
+    from torch.nn import functional
+
+    whole = functional.conv_transpose2d(
+        image, layer.weight, layer.bias, stride=layer.stride, groups=layer.groups, dilation=layer.dilation
+    )
+    top, left = (int(each) for each in layer.padding)
+    height, width = output_size or (whole.shape[-2] - 2 * top, whole.shape[-1] - 2 * left)
+    return whole[..., top : top + height, left : left + width]
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """The converter tells every step, and warns of what its own libraries will change."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
