@@ -22,7 +22,7 @@ from nas.runs.trial import Trial
 from nas.storage.files import read_text, write_text
 from nas.study import Study
 from space import Architecture, Space, UserError, strict
-from space.choices import Choice
+from space.choices import Choice, Genotype
 from space.errors import ArchitectureError
 
 MOST_FIDELITY = 0.999
@@ -115,7 +115,7 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
         same_target = _timed_on(before) == _timed_on(study)
         space = study.architectures()
         proposed = [each for each in source.trials() if each.origin in ("seed", "random", "guided") and each.genotype]
-        inside = [each for each in proposed if _leads_on(space, each.genotype)]
+        inside = [each for each in proposed if answers_in(space, each.genotype) is not None]
         told = [entry for each in inside if (entry := _entry(source, each, study, same_target)) is not None]
         timed = [
             EarlierTrial(run=source.root.name, architecture=each.architecture, latency=each.latency)
@@ -176,19 +176,23 @@ def _timed_on(study: Study) -> tuple[Target | None, tuple[str, ...]]:
     return Target.parse(study.target) if study.target else None, study.precisions
 
 
-def _leads_on(space: Space, genotype: Mapping[str, Choice]) -> bool:
-    """Whether these are answers to a space's questions."""
+def answers_in(space: Space, genotype: Mapping[str, Choice]) -> Genotype | None:
+    """These answers as those of a space's questions; None where they are not. A question that has one answer there need
+    not have been asked: an earlier version may not have known it.
+    """
+    answers: dict[str, Choice] = {}
 
     def ask(name: str, options: Sequence[Choice]) -> Choice:
-        if genotype.get(name) not in options:
-            raise ArchitectureError(f"{name} is another axis, or has other options")
-        return genotype[name]
+        answers[name] = genotype.get(name, options[0]) if len(options) == 1 else genotype[name]
+        if answers[name] not in options:
+            raise ArchitectureError(f"{name} has other options")
+        return answers[name]
 
     try:
         space.choose(ask)
-    except ArchitectureError:
-        return False
-    return True
+    except (ArchitectureError, KeyError):
+        return None
+    return answers
 
 
 def _entry(source: RunFolder, trial: Trial, study: Study, same_target: bool) -> EarlierTrial | None:

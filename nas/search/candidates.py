@@ -39,12 +39,8 @@ where even the narrowest is over it."""
 class SpaceQuestions:
     """A space, as `nas.search.sampler` asks it."""
 
-    def __init__(
-        self, space: Space, rungs: tuple[float, ...], width_of: WidthOf | None, *, of_several: bool = False
-    ) -> None:
-        """`of_several`: it is one of several budgets, so that what is best for others may be tried for it."""
+    def __init__(self, space: Space, rungs: tuple[float, ...], width_of: WidthOf | None) -> None:
         self.rungs = rungs
-        self._of_several = of_several
         self._space = space
         self._width_of = width_of
         self._widths: dict[tuple[tuple[str, Choice], ...], float] = {}  # estimated, by point
@@ -54,9 +50,10 @@ class SpaceQuestions:
         return self._space.choose(ask)
 
     def around(self, best: Sequence[Genotype], rng: random.Random) -> list[Genotype]:
-        """Draws, and about as many mutations of the best ones, where there are any."""
-        found: list[Genotype] = [draw(self._space, rng)[1] for _ in range(DRAWS)]
-        found += best if self._of_several else ()
+        """Draws, the best ones, which may be so elsewhere or for other budgets only, and about as many mutations of
+        them as draws.
+        """
+        found: list[Genotype] = [*(draw(self._space, rng)[1] for _ in range(DRAWS)), *best]
         for index in range(MUTATIONS if best else 0):
             with contextlib.suppress(ArchitectureError):  # narrow ranges leave no way on from these answers
                 found.append(self._mutated(best[index % len(best)], rng))
@@ -145,5 +142,5 @@ def sampler_of(
     return Sampler(
         SpaceQuestions(space, used, width_of),
         lambda candidates: samplers.make(kind, seed=seed, startup=startup, candidates=candidates),
-        None if width_at is None else lambda each: SpaceQuestions(space, used, width_at(each), of_several=True),
+        None if width_at is None else lambda each: SpaceQuestions(space, used, width_at(each)),
     )

@@ -30,6 +30,7 @@ from nas.runs.certificate import Certificate
 from nas.runs.consistency import require_consistent
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import not_taken_over, read_earlier, take_over
+from nas.runs.experience import begin_with_experience
 from nas.runs.folder import RunFolder
 from nas.runs.gathering import gather_winners
 from nas.runs.table import hold_to_table
@@ -134,6 +135,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
         study = replace(study, target=str(replace(target, precision="fp32") if study.precisions else target))
         run.write_study(study)
     keep_terms(run, study)
+    begin_with_experience(run, study)
     if study.precisions and parse_target(study.target).on_cuda:
         raise UserError(
             f"precisions: expected a target on a CPU, where all precisions are ratios to one reference, got "

@@ -18,6 +18,7 @@ from nas.runs.trial import Trial
 from nas.runs.unreached import Unreached
 from nas.search.sampler import Outcome, Proposal, Sampler
 from space.architecture import Architecture
+from space.choices import Genotype
 
 MOST_REPEATS = 25  # draws of the sampler that led to what was known, before one that did not
 UNMEASURED = 1.0  # by what share of the budget a candidate counts as over it that cannot be timed
@@ -55,6 +56,11 @@ class Guidance:
             Outcome(miou=earlier.miou, fidelity=earlier.fidelity, violations=violations),
             self._told_for(budget.milliseconds),
         )
+
+    def learn(self, genotype: Genotype, miou: float, fidelity: float) -> None:
+        """What came of a training elsewhere, as of one of this share of a whole training; before anything is told."""
+        outcome = Outcome(miou=miou, fidelity=fidelity)
+        self._sampler.recall(genotype, outcome, self._told_for(self._budgets.largest.milliseconds))
 
     def repeat(self, trials: Sequence[Trial], given_up: Mapping[Budget, Unreached]) -> None:
         """Have the sampler propose again what it proposed for these budgets, also in vain for those that were given up.

@@ -19,6 +19,7 @@ from nas.surrogate.encoding import Point, key
 from nas.surrogate.rungs import ladder
 from nas.surrogate.told import Told, best_of, known_of
 
+ENQUEUED = "fixed_params"  # as Optuna keeps the parameters of such a trial
 BEST = 8  # whose neighbourhood is looked at
 
 
@@ -33,9 +34,9 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         self._chosen: dict[str, Any] = {}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Choose a point: its parameters are all that the trial will be asked for."""
+        """Choose a point: its parameters are all that the trial will be asked for. One that was enqueued is a point."""
         parameters = {}
-        point = self._choice(study, trial)
+        point = None if trial.system_attrs.get(ENQUEUED) else self._choice(study, trial)
         if point is not None:
             parameters = dict(self._candidates.parameters(point))
         self._chosen = {name: value for name, (_, value) in parameters.items()}

@@ -1,14 +1,17 @@
 """A table of the product's own space for `replay.py`: networks of one latency, each trained on CamVid in three rungs.
 
-    python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid.csv [--processes 2]
+    python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid.csv [--processes 2] [--until 4]
     python studies/search/trained.py --out studies/search/camvid.csv --measure
+    python studies/search/trained.py --out studies/search/camvid.csv --lessons nas/runs/experience.yaml
 
 The first command trains what the table does not hold yet, from scratch, at 120x160 by the recipe `quick`, and adds a
 row for each: published networks at the width that is estimated to fill the budget, and random draws of what a search
-looks at, then draws and mutations of the best so far, twice. A training is one of a search: its schedule is annealed to
-the end at 1, 4 and 16 epochs, and goes on from the weights; its cost is in processor seconds. The second command times
-every network that the table has no latency of, on a machine that does nothing else, and notes whether that was
-disturbed.
+looks at, then, generation after generation, draws and mutations of the best so far. A training is one of a search: its
+schedule is annealed to the end at 1, 4 and 16 epochs, and goes on from the weights; its cost is in processor seconds.
+`--until` ends all at an earlier of these, by whose scores the best are then chosen. The second command times every
+network that the table has no latency of, on a machine that does nothing else, and notes whether that was disturbed. The
+third writes what every search begins with (`nas.runs.experience`): the answers of each network, and its score after
+`--until` epochs.
 
 What a network is stands in the columns that begin with `axis.` (the answers that lead to it) and in `factor`, on every
 width of what they lead to, or of the published network that `origin` names.
@@ -19,6 +22,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import json
 import multiprocessing
 import random
 import time
@@ -52,8 +56,8 @@ BUDGET_MILLISECONDS = 1.2
 REFERENCE_MILLISECONDS = 2.0  # of the reference on this target; a constant, so that the same networks are made again
 RUNGS = (1, 4, 16)  # epochs
 CLASSES = 11
-DRAWN = 110  # at random, in the first generation
-BRED = (50, 50)  # draws and mutations of the best, in later ones
+DRAWN = 48  # at random, in the first generation
+BRED = (24,) * 7  # draws and mutations of the best, in later ones
 BEST = 10  # whose mutations they are
 WIDEST = 16.0
 FIXED = ("key", "origin", "factor", "parameters", "estimated_milliseconds", "p50_milliseconds", "flagged")
@@ -80,29 +84,36 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the table, a CSV file; rows that it has stay")
     parser.add_argument("--processes", type=int, default=1, help="trainings at a time, of one thread each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after so many")
+    parser.add_argument("--until", type=int, choices=RUNGS, default=RUNGS[-1], help="epochs of each training")
     parser.add_argument("--measure", action="store_true", help="time what has no latency yet, and train nothing")
+    parser.add_argument("--lessons", type=Path, metavar="FILE", help="write the table as the experience of a search")
     asked = parser.parse_args()
-    if asked.measure:
+    if asked.lessons:
+        write_text(asked.lessons, lessons(rows_of(asked.out), asked.until))
+    elif asked.measure:
         measure(asked.out)
     elif asked.data is None:
         parser.error("expected --data or --measure")
     else:
-        train_all(data_spec(asked.data, f"{SIZE[0]}x{SIZE[1]}"), asked.out, asked.processes, asked.minutes)
+        data = data_spec(asked.data, f"{SIZE[0]}x{SIZE[1]}")
+        train_all(data, asked.out, asked.processes, asked.minutes, asked.until)
 
 
-def train_all(data: DataSpec, table: Path, processes: int, minutes: float) -> None:
-    """Train what the table does not hold, generation after generation, until the time is over."""
+def train_all(data: DataSpec, table: Path, processes: int, minutes: float, until: int) -> None:
+    """Train what the table does not hold `until` an epoch, generation after generation, until the time is over."""
     end = time.monotonic() + 60 * minutes
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         for generation in range(1 + len(BRED)):
             known = {row["key"] for row in rows_of(table)}
-            waiting = iter([each for each in candidates(generation, table) if each.architecture.key not in known])
+            waiting = iter(
+                [each for each in candidates(generation, table, until) if each.architecture.key not in known]
+            )
             under_way: set[Future[Row]] = set()
             while True:
                 while len(under_way) < processes and time.monotonic() < end:
                     if (candidate := next(waiting, None)) is None:
                         break
-                    under_way.add(pool.submit(trained, candidate, data))
+                    under_way.add(pool.submit(trained, candidate, data, until))
                 if not under_way:
                     break
                 done = next(as_completed(under_way))
@@ -114,7 +125,7 @@ def train_all(data: DataSpec, table: Path, processes: int, minutes: float) -> No
                 return
 
 
-def candidates(generation: int, table: Path) -> list[Candidate]:
+def candidates(generation: int, table: Path, until: int) -> list[Candidate]:
     """Those of a generation: the same whenever all before it are trained, and no two alike."""
     rng = random.Random(f"generation {generation}")
     if generation == 0:
@@ -122,8 +133,9 @@ def candidates(generation: int, table: Path) -> list[Candidate]:
         found = [*published(), *itertools.islice(inside_it, DRAWN)]
     else:
         later = {f"bred {each}" for each in range(generation, 1 + len(BRED))}  # this one may be trained in part
-        scored = [row for row in rows_of(table) if row[f"miou_{RUNGS[-1]}"] and row["origin"] not in later]
-        scored.sort(key=lambda row: -float(row[f"miou_{RUNGS[-1]}"]))
+        score = f"miou_{until}"
+        scored = [row for row in rows_of(table) if row[score] and row["origin"] not in later]
+        scored.sort(key=lambda row: -float(row[score]))
         around = SpaceQuestions(SEARCHED, (1.0,), None).around([genotype_of(row) for row in scored[:BEST]], rng)
         found = [made(each, f"bred {generation}") for each in rng.sample(around, BRED[generation - 1])]
     inside = {each.architecture.key: each for each in found if each is not None}
@@ -168,8 +180,8 @@ def estimates() -> LatencyTable:
     return table
 
 
-def trained(candidate: Candidate, data: DataSpec) -> Row:
-    """One training of one thread, as a row of the table; scores of a training that broke are missing."""
+def trained(candidate: Candidate, data: DataSpec, until: int) -> Row:
+    """One training of one thread `until` an epoch, as a row of the table; scores of one that broke are missing."""
     architecture = candidate.architecture
     row = {
         "key": architecture.key,
@@ -183,7 +195,7 @@ def trained(candidate: Candidate, data: DataSpec) -> Row:
     begun = time.process_time()
     try:
         trainer = Trainer(architecture, load(data), recipe, threads=1, rungs=RUNGS, guard=lane.training_step)
-        while not trainer.finished:
+        while len(trainer.history) < until:
             report = trainer.run_epoch()
             if report.epoch in RUNGS:
                 row[f"miou_{report.epoch}"] = f"{100 * report.scores.miou:.2f}"
@@ -229,6 +241,16 @@ def genotype_of(row: Row) -> Genotype:
 
     SEARCHED.choose(ask)
     return answers
+
+
+def lessons(rows: Sequence[Row], until: int) -> str:
+    """The rows that were trained so far, as YAML, a line each."""
+    lines = ["lessons:"]
+    for row in rows:
+        if score := row[f"miou_{until}"]:
+            lesson = {"miou": round(float(score) / 100, 4), "genotype": dict(genotype_of(row))}
+            lines.append(f"- {json.dumps(lesson)}")
+    return "\n".join(lines) + "\n"
 
 
 def rows_of(table: Path) -> list[Row]:
