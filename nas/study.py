@@ -255,6 +255,6 @@ def built_in_study(budget: str, *, on_gpu: bool = False) -> Study:
         patience_seconds=PATIENCE_SECONDS / 3,
         recipe=replace(load_recipe("quick"), epochs=2, crop=(128, 160)),
         search=SearchPlan(
-            seeds=("ndnet45-ende", "swiftnet-rn18"), random_trials=0, guided_trials=5, finalists=3, finish_epochs=6
+            seeds=("ndnet45-ende", "swiftnet-rn18"), random_trials=0, guided_trials=4, finalists=2, finish_epochs=6
         ),
     )
