@@ -53,9 +53,9 @@ class SearchPlan:
     most_gigabytes: float = 24.0
     """Nor beyond what that much memory trains: weights, gradients, moments, and all outputs for a batch of crops."""
     sampler: Annotated[str, strict.OneOf(samplers.names)] = "surrogate"
-    experience: bool = field(default=True, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether the sampler begins with what networks of the space scored in trainings elsewhere, a table of which comes
-    with the package; it says less to it than any training of this search."""
+    warm_start: bool = field(default=True, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Whether `surrogate` begins with what networks of the space scored on other data, a table of which comes with the
+    package; it says less than any training of this search."""
     stop_weak: bool = True
     """Whether candidates get short trainings first, of which the promising ones go on, with samplers that can have them
     go on (`surrogate`). Other samplers' are trained whole."""
@@ -255,6 +255,6 @@ def built_in_study(budget: str, *, on_gpu: bool = False) -> Study:
         patience_seconds=PATIENCE_SECONDS / 3,
         recipe=replace(load_recipe("quick"), epochs=2, crop=(128, 160)),
         search=SearchPlan(
-            seeds=("ndnet45-ende", "swiftnet-rn18"), random_trials=0, guided_trials=5, finalists=4, finish_epochs=6
+            seeds=("ndnet45-ende", "swiftnet-rn18"), random_trials=0, guided_trials=4, finalists=2, finish_epochs=6
         ),
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from space.answers import answers_of
 from space.architecture import Architecture
 from space.axes import check_text, ranges
-from space.choices import Ask, Choice, Questioner
+from space.choices import Ask, Choice, Genotype, Questioner
 from space.errors import ArchitectureError, nearest
 from space.questions import ask as ask_questions
 
@@ -74,6 +74,22 @@ class Space:
 
         self.choose(ask)
         return answers
+
+    def carried(self, genotype: Genotype, other: Space) -> dict[str, Choice] | None:
+        """The answers here that lead to what a genotype of another space leads to there; None where none do. Questions
+        with one answer need not be in it: each space knows its own.
+        """
+
+        def ask(name: str, options: Sequence[Choice]) -> Choice:
+            answer = genotype.get(name, options[0] if len(options) == 1 else None)
+            if answer is None or answer not in options:
+                raise ArchitectureError(f"space.{name}: {answer!r} is not among {list(options)}")
+            return answer
+
+        try:
+            return self.genotype(other.choose(ask))
+        except ArchitectureError:
+            return None
 
     def genotype(self, architecture: Architecture) -> dict[str, Choice]:
         """The answers that lead to `architecture`.

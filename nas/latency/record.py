@@ -86,6 +86,11 @@ class Latency:
         """The given statistic in milliseconds."""
         return {"p50": self.p50_milliseconds, "p90": self.p90_milliseconds, "p99": self.p99_milliseconds}[statistic]
 
+    def is_as_sure_as(self, within: float) -> bool:
+        """Whether it was undisturbed, and half of its 95 % interval is at most this share of it."""
+        half = (self.ci_high_milliseconds - self.ci_low_milliseconds) / 2
+        return not self.flagged and half <= within * self.p50_milliseconds
+
     def interval(self, statistic: Statistic = "p50") -> tuple[float, float]:
         """Between which milliseconds the given statistic surely is: the 95 % interval of the median; of a high
         percentile, whose own is not recorded, as large a share of it.

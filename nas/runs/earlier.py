@@ -8,7 +8,7 @@ same conditions need not be timed again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from nas.data.fingerprint import Fingerprint
@@ -21,9 +21,7 @@ from nas.runs.terms import require_terms
 from nas.runs.trial import Trial
 from nas.storage.files import read_text, write_text
 from nas.study import Study
-from space import Architecture, Space, UserError, strict
-from space.choices import Choice, Genotype
-from space.errors import ArchitectureError
+from space import Architecture, UserError, strict
 
 MOST_FIDELITY = 0.999
 """Of what an earlier run trained, in whole trainings: a score of the run's own always says more."""
@@ -113,9 +111,10 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
         require_terms(source, before)  # else its study says of its candidates what is not so
         _require_comparable(source, before, run, study, seen)
         same_target = _timed_on(before) == _timed_on(study)
-        space = study.architectures()
+        now, then = study.architectures(), before.architectures()
         proposed = [each for each in source.trials() if each.origin in ("seed", "random", "guided") and each.genotype]
-        inside = [each for each in proposed if answers_in(space, each.genotype) is not None]
+        carried = [(each, now.carried(each.genotype, then)) for each in proposed]
+        inside = [replace(each, genotype=genotype) for each, genotype in carried if genotype is not None]
         told = [entry for each in inside if (entry := _entry(source, each, study, same_target)) is not None]
         timed = [
             EarlierTrial(run=source.root.name, architecture=each.architecture, latency=each.latency)
@@ -174,25 +173,6 @@ def _first_weights(run: RunFolder) -> str | None:
 
 def _timed_on(study: Study) -> tuple[Target | None, tuple[str, ...]]:
     return Target.parse(study.target) if study.target else None, study.precisions
-
-
-def answers_in(space: Space, genotype: Mapping[str, Choice]) -> Genotype | None:
-    """These answers as those of a space's questions; None where they are not. A question that has one answer there need
-    not have been asked: an earlier version may not have known it.
-    """
-    answers: dict[str, Choice] = {}
-
-    def ask(name: str, options: Sequence[Choice]) -> Choice:
-        answers[name] = genotype.get(name, options[0]) if len(options) == 1 else genotype[name]
-        if answers[name] not in options:
-            raise ArchitectureError(f"{name} has other options")
-        return answers[name]
-
-    try:
-        space.choose(ask)
-    except (ArchitectureError, KeyError):
-        return None
-    return answers
 
 
 def _entry(source: RunFolder, trial: Trial, study: Study, same_target: bool) -> EarlierTrial | None:

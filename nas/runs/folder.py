@@ -4,7 +4,7 @@ study.yaml                        the resolved question
 data.yaml                         which data it was begun on (`nas.runs.data_seen`)
 sources.yaml                      which earlier runs it takes over, written before study.yaml makes it a run (`Sources`)
 earlier.yaml                      what it took over from them (`nas.runs.earlier`)
-experience.yaml                   trainings elsewhere that its sampler begins with (`nas.runs.experience`)
+warm_start.yaml                   trainings on other data that its sampler begins with (`nas.runs.warm_start`)
 init.yaml init.safetensors        which weights its trainings begin with, if any (`nas.runs.beginning`)
 table.yaml                        the latency table that it began with, or that there was none (`nas.runs.table`)
 unreached.yaml                    which of several budgets were given up (`nas.runs.unreached`)
@@ -53,9 +53,9 @@ TABLE = "table.yaml"
 UNREACHED = "unreached.yaml"
 FINISH = "finish.yaml"
 TERMS = "terms.yaml"
-EXPERIENCE = "experience.yaml"
+WARM_START = "warm_start.yaml"
 # What is of one run, and not of the next one in its folder.
-BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED, FINISH, TERMS, EXPERIENCE)
+BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED, FINISH, TERMS, WARM_START)
 
 
 @dataclass(frozen=True, kw_only=True)

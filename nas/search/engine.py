@@ -30,12 +30,12 @@ from nas.runs.certificate import Certificate
 from nas.runs.consistency import require_consistent
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import not_taken_over, read_earlier, take_over
-from nas.runs.experience import begin_with_experience
 from nas.runs.folder import RunFolder
 from nas.runs.gathering import gather_winners
 from nas.runs.table import hold_to_table
 from nas.runs.terms import keep_terms, require_terms
 from nas.runs.unreached import give_up
+from nas.runs.warm_start import keep_warm_start, read_warm_start
 from nas.search.address import ADDRESS_VARIABLE
 from nas.search.cluster import Resources, probe_on_cluster, require_nodes, resources_of_nodes, workers_of
 from nas.search.cluster_timing import RESOURCE, certifier_of_cluster, timing_of_cluster
@@ -135,7 +135,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
         study = replace(study, target=str(replace(target, precision="fp32") if study.precisions else target))
         run.write_study(study)
     keep_terms(run, study)
-    begin_with_experience(run, study)
+    keep_warm_start(run, study)
     if study.precisions and parse_target(study.target).on_cuda:
         raise UserError(
             f"precisions: expected a target on a CPU, where all precisions are ratios to one reference, got "
@@ -144,6 +144,10 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     workers = _workers_of(study, nodes, joined=joined)
     asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=console)
     console.question(asked.target, findings)
+    kept = read_warm_start(run)
+    if kept.evaluations and not run.trials():
+        inside = len(kept.inside(study.architectures()))
+        asked.console.step(f"begin   with {inside} of {len(kept.evaluations)} networks that were trained on CamVid")
     if earlier := not_taken_over(run):
         for words in take_over(run, study, findings.fingerprint, earlier):
             asked.console.step(words)

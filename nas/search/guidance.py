@@ -8,7 +8,7 @@ ones are those of a run that was never interrupted. What was timed again after a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from nas.latency.budget import Budget, Budgets
@@ -57,10 +57,10 @@ class Guidance:
             self._told_for(budget.milliseconds),
         )
 
-    def learn(self, genotype: Genotype, miou: float, fidelity: float) -> None:
-        """What came of a training elsewhere, as of one of this share of a whole training; before anything is told."""
-        outcome = Outcome(miou=miou, fidelity=fidelity)
-        self._sampler.recall(genotype, outcome, self._told_for(self._budgets.largest.milliseconds))
+    def warm_start(self, evaluations: Iterable[tuple[Genotype, float]]) -> None:
+        """How networks trained on other data, by their answers; before anything else is told."""
+        for genotype, miou in evaluations:
+            self._sampler.warm_start(genotype, miou, self._told_for(self._budgets.largest.milliseconds))
 
     def repeat(self, trials: Sequence[Trial], given_up: Mapping[Budget, Unreached]) -> None:
         """Have the sampler propose again what it proposed for these budgets, also in vain for those that were given up.

@@ -11,12 +11,12 @@ from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
-from nas.runs.earlier import answers_in, read_earlier
-from nas.runs.experience import read_experience
+from nas.runs.earlier import read_earlier
 from nas.runs.shares import Shares
 from nas.runs.steps import Step, before, begin_at, rungs_for, steps_of
 from nas.runs.trial import Origin, Rung, Trial
 from nas.runs.unreached import give_up, unreached
+from nas.runs.warm_start import read_warm_start
 from nas.search.candidates import WidthOf, draw, sampler_of, widths_of
 from nas.search.guidance import Guidance
 from nas.search.journal import Journal
@@ -29,7 +29,6 @@ from space.architecture import Architecture
 from space.choices import Genotype
 from space.errors import ArchitectureError, BudgetError, UnmeasuredError
 
-ELSEWHERE = 4  # times as short as the shortest training here counts one on other data
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
 
 
@@ -107,16 +106,11 @@ class Proposals:
         self._journal.hold_to(step.as_it_ended for step in over)
 
     def _recall(self) -> None:
-        """Let estimates and the sampler know what earlier runs and trainings elsewhere found out: the same whenever the
-        run goes on.
-        """
-        for lesson in read_experience(self._run).lessons:
-            if (answers := answers_in(self._space, lesson.genotype)) is not None:
-                self._guidance.learn(answers, lesson.miou, self._first / self._epochs / ELSEWHERE)
+        """Let estimates and the sampler know what was found out before: the same whenever the run goes on."""
+        self._guidance.warm_start(read_warm_start(self._run).inside(self._space))
         earlier = read_earlier(self._run).trials
-        for each in earlier:
-            if each.latency is not None:
-                self._solver.recall(each)
+        for each in (known for known in earlier if known.latency is not None):
+            self._solver.recall(each)
         for each in earlier:
             if each.genotype:
                 milliseconds = self._solver.recall(each)

@@ -55,10 +55,8 @@ class RememberedTiming:
 
     def _recalled(self, architecture: Architecture, within: float) -> Latency | None:
         latency = self._known.get(architecture.key)
-        if latency is None or latency.flagged or _conditions(latency) not in self._here:
-            return None
-        half = (latency.ci_high_milliseconds - latency.ci_low_milliseconds) / 2
-        return latency if half <= within * latency.p50_milliseconds else None
+        known = latency is not None and latency.is_as_sure_as(within) and _conditions(latency) in self._here
+        return latency if known else None
 
     def _noted(self, latency: Latency) -> Latency:
         self._here.add(_conditions(latency))

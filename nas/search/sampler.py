@@ -28,6 +28,8 @@ from nas.surrogate.candidates import (
     ELSEWHERE,
     FIDELITY,
     FORGOTTEN,
+    OTHER_DATA,
+    STEPS,
     WITHDRAWN,
     Candidates,
     rungs_of,
@@ -140,6 +142,13 @@ class Sampler(Generic[Built]):
         number = self.enter(genotype, outcome.fidelity, budget)
         self._running[number].set_user_attr(ELSEWHERE, True)
         self.tell(number, outcome)
+
+    def warm_start(self, genotype: Genotype, miou: float, budget: float | None = None) -> None:
+        """How a network trained on other data, before anything is proposed here."""
+        number = self.enter(genotype, 1 / STEPS, budget)
+        for attribute in (ELSEWHERE, OTHER_DATA):
+            self._running[number].set_user_attr(attribute, True)
+        self.tell(number, Outcome(miou=miou, fidelity=1 / STEPS))
 
     def _ask(self, budget: float | None) -> tuple[optuna.trial.Trial, Built, Genotype]:
         import optuna

@@ -2,12 +2,12 @@
 
 A trial says in its user attributes what it is (`ANSWERS`, a genotype), of what share of a whole training it is
 (`FIDELITY`: how far that training goes, counted from the candidate's first step), and that it came to nothing
-(`WITHDRAWN`), or that another search trained it (`ELSEWHERE`), so that it can be proposed here but not trained on:
-whoever asks and tells writes them. It reports its score at the step that is from (`step_of`). A whole
-training is complete, one that paused before is pruned, and one that broke has failed. A candidate whose training goes
-on is another trial with the same answers. The study lists the numbers of trials that count as if they had never been
-(`FORGOTTEN`). With several budgets the
-genotype holds one more answer, which budget it is for (`BUDGET`): the same answers for another one are another network.
+(`WITHDRAWN`), or that another search trained it (`ELSEWHERE`), so that it can be proposed here but not trained on, and
+that it did so on other data (`OTHER_DATA`), so that its score compares with such only: whoever asks and tells writes
+them. It reports its score at the step that is from (`step_of`). A whole training is complete, one that paused before is
+pruned, and one that broke has failed. A candidate whose training goes on is another trial with the same answers. The
+study lists the numbers of trials that count as if they had never been (`FORGOTTEN`). With several budgets the genotype
+holds one more answer, which budget it is for (`BUDGET`): the same answers for another one are another network.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ BUDGET = "budget"  # no axis is called so
 FIDELITY = "fidelity"
 WITHDRAWN = "withdrawn"
 ELSEWHERE = "elsewhere"
+OTHER_DATA = "other data"
 FORGOTTEN = "forgotten"
 STEPS = 1000  # a whole training, in the steps at which scores are reported
 

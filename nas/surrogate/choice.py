@@ -21,6 +21,7 @@ from nas.surrogate.gaussian import Observations, Process, Vector
 from nas.surrogate.told import Running, Told
 from space.choices import Choice
 
+SHORTER = 4  # times as short as the shortest training here counts one on other data
 FEWEST = 2  # scores, before they say anything about others
 
 
@@ -66,11 +67,16 @@ class _Table:
         )
 
     def _improvement(self) -> Vector:
-        fidelities = np.array([self._told[place].fidelity for place in self._scored])
+        found = [self._told[place] for place in self._scored]
+        fidelities, other = np.array([each.fidelity for each in found]), np.array([each.other_data for each in found])
+        if other.any() and not other.all():
+            fidelities[other] = fidelities[~other].min() / SHORTER
         highest = fidelities.max()  # where none was trained whole, the longest trainings are what is known
         logarithms = np.log(np.minimum(fidelities / highest, 1.0))
         depths = logarithms / max(-float(logarithms.min()), 1e-9)
-        scores = _centred(np.array([self._told[place].score for place in self._scored], np.float64), depths)
+        scores = np.array([each.score for each in found], np.float64)
+        for kind in filter(np.any, (other, ~other)):  # each in deviations of its own
+            scores[kind] = _centred(scores[kind], depths[kind])
         whole = scores[depths == 0]
         observations = Observations(
             points=self._points[self._scored],

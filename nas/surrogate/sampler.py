@@ -83,5 +83,5 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         best, budget = best_of(told), self._candidates.budget
         if budget is None:
             return [each.point for each in best]
-        best.sort(key=lambda each: each.point.get(BUDGET) != budget)
+        best.sort(key=lambda each: (each.other_data, each.point.get(BUDGET) != budget))
         return [{**each.point, BUDGET: budget} for each in best]

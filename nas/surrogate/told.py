@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from nas.surrogate.candidates import ANSWERS, BUDGET, ELSEWHERE, FIDELITY, FORGOTTEN, STEPS, WITHDRAWN
+from nas.surrogate.candidates import ANSWERS, BUDGET, ELSEWHERE, FIDELITY, FORGOTTEN, OTHER_DATA, STEPS, WITHDRAWN
 from nas.surrogate.encoding import Point
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Told:
     """Whether it broke for reasons of its own."""
     elsewhere: bool = False
     """Whether it was trained by another search, and cannot be trained on."""
+    other_data: bool = False
+    """Whether that was on other data: then its score compares with those of its kind only."""
 
     @property
     def over(self) -> bool:
@@ -110,6 +112,7 @@ def _told(trial: FrozenTrial) -> Told:
         violations=trial.constraints,
         failed=trial.state == TrialState.FAIL,
         elsewhere=bool(trial.user_attrs.get(ELSEWHERE)),
+        other_data=bool(trial.user_attrs.get(OTHER_DATA)),
     )
 
 

@@ -2,7 +2,7 @@
 
     python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid.csv [--processes 2] [--until 4]
     python studies/search/trained.py --out studies/search/camvid.csv --measure
-    python studies/search/trained.py --out studies/search/camvid.csv --lessons nas/runs/experience.yaml
+    python studies/search/trained.py --out studies/search/camvid.csv --warm-start nas/runs/warm_start.yaml
 
 The first command trains what the table does not hold yet, from scratch, at 120x160 by the recipe `quick`, and adds a
 row for each: published networks at the width that is estimated to fill the budget, and random draws of what a search
@@ -10,7 +10,7 @@ looks at, then, generation after generation, draws and mutations of the best so 
 schedule is annealed to the end at 1, 4 and 16 epochs, and goes on from the weights; its cost is in processor seconds.
 `--until` ends all at an earlier of these, by whose scores the best are then chosen. The second command times every
 network that the table has no latency of, on a machine that does nothing else, and notes whether that was disturbed. The
-third writes what every search begins with (`nas.runs.experience`): the answers of each network, and its score after
+third writes what every search begins with (`nas.runs.warm_start`): the answers of each network, and its score after
 `--until` epochs.
 
 What a network is stands in the columns that begin with `axis.` (the answers that lead to it) and in `factor`, on every
@@ -56,7 +56,7 @@ BUDGET_MILLISECONDS = 1.2
 REFERENCE_MILLISECONDS = 2.0  # of the reference on this target; a constant, so that the same networks are made again
 RUNGS = (1, 4, 16)  # epochs
 CLASSES = 11
-DRAWN = 48  # at random, in the first generation
+DRAWN = 40  # at random, in the first generation
 BRED = (24,) * 7  # draws and mutations of the best, in later ones
 BEST = 10  # whose mutations they are
 WIDEST = 16.0
@@ -86,10 +86,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after so many")
     parser.add_argument("--until", type=int, choices=RUNGS, default=RUNGS[-1], help="epochs of each training")
     parser.add_argument("--measure", action="store_true", help="time what has no latency yet, and train nothing")
-    parser.add_argument("--lessons", type=Path, metavar="FILE", help="write the table as the experience of a search")
+    parser.add_argument(
+        "--warm-start", type=Path, metavar="FILE", help="write the table as what every search begins with"
+    )
     asked = parser.parse_args()
-    if asked.lessons:
-        write_text(asked.lessons, lessons(rows_of(asked.out), asked.until))
+    if asked.warm_start:
+        write_text(asked.warm_start, warm_start(rows_of(asked.out), asked.until))
     elif asked.measure:
         measure(asked.out)
     elif asked.data is None:
@@ -243,13 +245,13 @@ def genotype_of(row: Row) -> Genotype:
     return answers
 
 
-def lessons(rows: Sequence[Row], until: int) -> str:
+def warm_start(rows: Sequence[Row], until: int) -> str:
     """The rows that were trained so far, as YAML, a line each."""
-    lines = ["lessons:"]
+    lines = ["evaluations:"]
     for row in rows:
         if score := row[f"miou_{until}"]:
-            lesson = {"miou": round(float(score) / 100, 4), "genotype": dict(genotype_of(row))}
-            lines.append(f"- {json.dumps(lesson)}")
+            evaluation = {"miou": round(float(score) / 100, 4), "genotype": dict(genotype_of(row))}
+            lines.append(f"- {json.dumps(evaluation)}")
     return "\n".join(lines) + "\n"
 
 

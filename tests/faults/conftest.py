@@ -29,7 +29,6 @@ from nas.runs.beginning import Beginning
 from nas.runs.certificate import Certificate
 from nas.runs.data_seen import DataSeen
 from nas.runs.earlier import Earlier, EarlierTrial
-from nas.runs.experience import Experience, Lesson
 from nas.runs.finish_recipe import FinishRecipe, Tried
 from nas.runs.folder import Order, Sources
 from nas.runs.table import BegunWith
@@ -37,6 +36,7 @@ from nas.runs.terms import Terms
 from nas.runs.trained import ScoreCard
 from nas.runs.trial import Epoch, Measured, Pretrained, Progress, Rung, Timed, Trial
 from nas.runs.unreached import AllUnreached, Unreached
+from nas.runs.warm_start import Evaluation, WarmStart
 from nas.study import SearchPlan, Study
 from nas.training import Scores, Variant, load_recipe
 from nas.training.form import Form
@@ -110,7 +110,7 @@ KINDS: Mapping[str, Any] = {
         chosen=1,
         teachers={ARCHITECTURE.key: "0123456789ab"},
     ),
-    "experience": Experience(lessons=(Lesson(miou=0.3, genotype={"block": "sep", "width": 16, "bias": False}),)),
+    "warm start": WarmStart(evaluations=(Evaluation(miou=0.3, genotype={"block": "sep", "width": 16, "bias": False}),)),
     "recipe variant": Variant(learning_rate=0.003, ohem_probability=0.7, ema_decay=0.9, epochs=4, distillation=True),
     "trial": Trial(
         number=1,

@@ -1,0 +1,206 @@
+"""What a search begins with from trainings on other data."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import space
+from nas import samplers
+from nas.data import DataSpec
+from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
+from nas.runs.folder import WARM_START, RunFolder
+from nas.runs.warm_start import Evaluation, WarmStart, keep_warm_start, read_warm_start, shipped_text
+from nas.search.proposals import Proposals
+from nas.search.sampler import Outcome, Sampler
+from nas.search.search import Search
+from nas.storage.files import write_text
+from nas.study import SearchPlan, Study
+from nas.training import Recipe
+from space import Architecture, Space, UserError, strict
+from space.axes import ranges, searched
+from space.choices import Ask, Choice, Genotype
+
+TABLE = Path(__file__).parents[3] / "studies" / "search" / "camvid.csv"
+SIZE = (180, 240)
+CLASSES = 11
+PLAN = SearchPlan(seeds=(), random_trials=0, guided_trials=3, stop_weak=False)
+ASKED = Study(
+    data=DataSpec(size=SIZE),
+    budget="10ms",
+    target="onnxruntime@cpu:1",
+    recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=4, batch_size=4),
+    space={"stages": (2,), "stage.depth": (1,), "block": ("nonbt", "sep")},
+    search=PLAN,
+)
+
+
+class Arithmetic:
+    """A device on which some hundred million multiply-adds take a millisecond."""
+
+    def __init__(self, invented: Callable[[float], Latency]) -> None:
+        self._invented = invented
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        return self._invented(0.1 + space.multiply_adds(architecture, SIZE, CLASSES) / 1e8)
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        return [self.measure(architecture) for architecture in architectures]
+
+
+@pytest.fixture
+def proposed(
+    tmp_path: Path, invented: Callable[[float], Latency], search_of: Callable[[RunFolder], Search]
+) -> Callable[[WarmStart], list[Genotype]]:
+    """The answers of all that a run proposes which is warm-started so, and trains nothing to a score."""
+
+    def propose(warm_start: WarmStart) -> list[Genotype]:
+        run = RunFolder.claim(tmp_path / "run")
+        run.write_study(ASKED)
+        write_text(run.root / WARM_START, strict.dump(warm_start))
+        found: list[Genotype] = []
+        while True:  # interrupted after each candidate, by which proposals must not change
+            source = Proposals(search_of(run), Arithmetic(invented), None)
+            if (trial := source.next()) is None:
+                return found
+            found.append(trial.genotype)
+            source.finished(trial, failed="a loss of NaN")
+
+    return propose
+
+
+def evaluations(better: str, count: int = 24) -> WarmStart:
+    """Networks drawn at random, of which those of one block score more."""
+    rng = random.Random(3)
+    genotypes = [drawn(ASKED.architectures(), rng) for _ in range(count)]
+    return WarmStart(
+        evaluations=tuple(
+            Evaluation(miou=0.3 + 0.2 * (each["block"] == better) + rng.uniform(0, 0.02), genotype=each)
+            for each in genotypes
+        )
+    )
+
+
+def drawn(points: Space, rng: random.Random) -> Genotype:
+    answers: dict[str, Choice] = {}
+
+    def ask(name: str, options: Sequence[Choice]) -> Choice:
+        answers[name] = rng.choice(options)
+        return answers[name]
+
+    points.choose(ask)
+    return answers
+
+
+@pytest.fixture(scope="module")
+def shipped() -> WarmStart:
+    return strict.parse(shipped_text(), WarmStart, WARM_START)
+
+
+def test_all_that_comes_with_the_package_is_inside_of_what_a_search_looks_at(shipped: WarmStart) -> None:
+    assert len(shipped.evaluations) >= 40
+    assert len(shipped.inside(Space(ranges=searched(), size=SIZE))) == len(shipped.evaluations)
+
+
+def test_it_is_the_table_of_the_study(shipped: WarmStart) -> None:
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        scores = [float(row["miou_4"]) for row in csv.DictReader(file) if row["miou_4"]]
+    assert [100 * each.miou for each in shipped.evaluations] == pytest.approx(scores)
+
+
+@pytest.mark.parametrize("axis", ["head.shuffle", "label_stride", "rep", "norm_momentum"])
+def test_a_search_that_opens_an_axis_keeps_them_all_at_its_usual_value(shipped: WarmStart, axis: str) -> None:
+    (usual,) = searched()[axis]
+    other = next(each for each in ranges()[axis] if each != usual)
+    opened = Space(ranges={**searched(), axis: (other, usual)}, size=SIZE)
+    found = shipped.inside(opened)
+    assert len(found) == len(shipped.evaluations)
+    assert all(genotype.get(axis, usual) == usual for genotype, _ in found)
+    held = Space(ranges={**searched(), axis: (other,)}, size=SIZE)
+    assert shipped.inside(held) == []
+
+
+@pytest.mark.parametrize("better", ["nonbt", "sep"])
+def test_what_scored_on_other_data_is_proposed_before_anything_is_known(
+    proposed: Callable[[WarmStart], list[Genotype]], better: str
+) -> None:
+    assert [each["block"] for each in proposed(evaluations(better))] == [better] * PLAN.guided_trials
+
+
+def test_what_is_outside_of_a_narrow_space_is_left_out(proposed: Callable[[WarmStart], list[Genotype]]) -> None:
+    some = evaluations("sep", 4)
+    foreign = Evaluation(miou=0.9, genotype={**some.evaluations[0].genotype, "block": "fpl"})
+    assert proposed(WarmStart(evaluations=(*some.evaluations, foreign))) == proposed(some)
+
+
+def test_a_run_keeps_what_it_began_with(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", ASKED)
+    assert read_warm_start(run) == WarmStart()  # one that an earlier version began
+    keep_warm_start(run, ASKED)
+    assert (run.root / WARM_START).read_text("utf-8") == shipped_text()
+
+
+@pytest.mark.parametrize("other", [{"warm_start": False}, {"sampler": "tpe"}, {"sampler": "random"}])
+def test_a_search_may_want_none_until_it_has_candidates(tmp_path: Path, other: Mapping[str, object]) -> None:
+    run = RunFolder.create(tmp_path / "run", ASKED)
+    keep_warm_start(run, ASKED)  # killed, before the first candidate
+    keep_warm_start(run, replace(ASKED, search=replace(PLAN, **other)))
+    assert read_warm_start(run) == WarmStart()
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", ASKED)
+    write_text(run.root / WARM_START, "evaluations: [{miou: 2, genotype: {}}]")
+    with pytest.raises(UserError, match=r"warm_start\.yaml.*miou: expected a share of 0 to 1, got 2"):
+        read_warm_start(run)
+
+
+class Row:
+    """A question of where, which counts how often places are compared."""
+
+    rungs = (1.0,)
+
+    def __init__(self, places: int) -> None:
+        self.places = range(places)
+        self.compared = 0
+
+    def choose(self, ask: Ask) -> None:
+        ask("place", tuple(self.places))
+
+    def facts(self, point: Genotype) -> dict[str, float]:
+        return {}
+
+    def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
+        self.compared += 1
+        return [{"place": place} for place in self.places]
+
+
+surrogate = functools.partial(samplers.make, "surrogate", seed=0, startup=1)
+
+
+def test_nothing_is_compared_for_what_is_only_entered() -> None:
+    questions = Row(8)
+    sampler = Sampler(questions, lambda candidates: surrogate(candidates=candidates))
+    for place in range(4):
+        sampler.warm_start({"place": place}, 0.1 * place)
+    assert questions.compared == 0
+    assert sampler.propose().genotype["place"] > 3
+    assert questions.compared == 1
+
+
+def test_scores_of_the_search_overrule_contrary_ones_on_other_data_that_differ_more() -> None:
+    """There the far end is better, by sixty points; here the near one, by six."""
+    sampler = Sampler(Row(60), lambda candidates: surrogate(candidates=candidates))
+    for place in range(0, 60, 2):
+        sampler.warm_start({"place": place}, 0.2 + 0.01 * place)
+    for place in range(5, 60, 6):
+        number = sampler.enter({"place": place})
+        sampler.tell(number, Outcome(miou=0.4 - 0.001 * place))
+    assert sampler.propose().genotype["place"] < 5
