@@ -133,10 +133,9 @@ def test_whatever_is_drawn_of_a_space_of_coarse_logits_can_be_built() -> None:
     ],
 )
 def test_where_features_are_too_fine_the_axis_names_itself(several: dict[str, tuple[Any, ...]], axis: str) -> None:
-    chance = random.Random(0)
+    drawn, chance = Space(ranges=several), random.Random(0)
     with pytest.raises(ArchitectureError, match=rf"space\.{axis} is possible after .* add an option"):
-        for _ in range(30):
-            Space(ranges=several).sample(chance)
+        [drawn.sample(chance) for _ in range(30)]
 
 
 @pytest.mark.parametrize("size", [(64, 96), (122, 162)])
