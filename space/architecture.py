@@ -176,6 +176,11 @@ class Architecture:
         if decoder is not None:
             decoder.check(encoder)
 
+    def has_room(self, label_stride: int, shuffle: int) -> bool:
+        """Whether its logits, made finer by such a shuffle, would not be finer than labels of that stride."""
+        coarse, times = self.head.kind not in FULL_SIZE_HEADS, label_stride * shuffle
+        return times == 1 or (coarse and times <= last_layer(self.graph(1)).stride[0])
+
     @property
     def encoder(self) -> Encoder:
         """Its stem, stages and detail branch."""

@@ -36,6 +36,19 @@ class Questioner:
         self.size = size
         self.ask = ask
 
+    @property
+    def finest_stride(self) -> int:
+        """The finest stride of features whose logits are not finer than labels, however little they are shuffled."""
+        return min(map(int, self.options("label_stride"))) * min(map(int, self.options("head.shuffle")))
+
+    def too_fine(self, where: str) -> ArchitectureError:
+        """Says that features are finer than that, and of which axis that is."""
+        axis = "label_stride" if 1 in self.options("head.shuffle") else "head.shuffle"
+        return ArchitectureError(
+            f"space.{axis}: none of {list(self.options(axis))} is possible after the choices before it: features "
+            f"{where} are too fine for it; add an option"
+        )
+
     def pick(self, name: str, axis: str, allowed: Callable[[Choice], bool] | None = None) -> Choice:
         """Ask for `name` among the options of `axis` that are allowed here; a single option is no question.
 

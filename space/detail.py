@@ -162,7 +162,8 @@ def _joined(graph: Graph, output: Output, term: Node, act: str) -> Output:
 
 def is_possible(questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int]) -> bool:
     """Whether something is left to answer beside these stages: no branch, or one."""
-    return "none" in questions.options("detail") or _Questions(questions, stages, strides).possible()
+    alone = "none" in questions.options("detail") and strides[-1] >= questions.finest_stride
+    return alone or _Questions(questions, stages, strides).possible()
 
 
 def ask(
@@ -172,14 +173,15 @@ def ask(
     one of bottlenecks behind them.
     """
     asked = _Questions(questions, stages, strides)
-    kind = questions.pick_newer("detail", lambda kind: kind == "none" or asked.possible())
+    alone = strides[-1] >= questions.finest_stride
+    kind = questions.pick_newer("detail", lambda kind: alone if kind == "none" else asked.possible())
     return (stages, None) if kind == "none" else asked.ask("up" if kind == "up" else "both")
 
 
 def can_stand(questions: Questioner, strides: Sequence[int], block: str) -> bool:
     """Whether a branch can stand beside stages of this block at these strides, as far as strides decide."""
     for begin in questions.options("detail.stride"):
-        if begin not in strides:
+        if begin not in strides or int(begin) < questions.finest_stride:
             continue
         behind = strides[len(strides) - 1 - strides[::-1].index(int(begin)) :]
         halving = all(later == 2 * before for before, later in itertools.pairwise(behind))
@@ -227,8 +229,8 @@ class _Questions:
         return stages, Detail(start=start, exchange=exchange, parts=(*parts, *_end(width, min(bottle, 1), 1)))
 
     def _fits(self, stride: int) -> bool:
-        """Whether a branch can begin at this stride and have some width."""
-        if stride not in self._start:
+        """Whether a branch can begin at this stride, be as fine as logits may be, and have some width."""
+        if stride not in self._start or stride < self._questions.finest_stride:
             return False
         start = self._start[stride]
         halving = all(stage.stride == 2 for stage in self._stages[start + 1 :])

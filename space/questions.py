@@ -13,7 +13,6 @@ from space import context as contexts
 from space import head as heads
 from space.architecture import Architecture, allows_image_pyramid
 from space.block import Block, Unit
-from space.channels import last_layer
 from space.choices import Choice, Questioner, numbers, text_of
 from space.decoder import Decoder
 from space.encoder import Encoder
@@ -68,17 +67,13 @@ def ask(questions: Questioner) -> Architecture:
     )
     can = levels == 1 and not found.stem.bias and found.has_plain_convolutions
     least = min(int(factor) for factor in questions.options("head.shuffle"))
+    if not any(found.has_room(int(stride), least) for stride in questions.options("label_stride")):
+        raise questions.too_fine("here")
     rep = bool(questions.pick_newer("rep", lambda rep: not rep or can))
-    stride = int(questions.pick_newer("label_stride", lambda stride: _has_room(found, int(stride), least)))
-    shuffle = int(questions.pick_newer("head.shuffle", lambda factor: _has_room(found, stride, int(factor))))
+    stride = int(questions.pick_newer("label_stride", lambda stride: found.has_room(int(stride), least)))
+    shuffle = int(questions.pick_newer("head.shuffle", lambda factor: found.has_room(stride, int(factor))))
     head = replace(found.head, shuffle=shuffle)
     return found if (rep, stride, shuffle) == (False, 1, 1) else replace(found, rep=rep, label_stride=stride, head=head)
-
-
-def _has_room(architecture: Architecture, label_stride: int, shuffle: int) -> bool:
-    """Whether its logits, made finer by a shuffle, are not finer than its labels."""
-    coarse, times = architecture.head.kind not in heads.FULL_SIZE_HEADS, label_stride * shuffle
-    return times == 1 or (coarse and times <= last_layer(architecture.graph(1)).stride[0])
 
 
 def _require_room(questions: Questioner) -> None:
@@ -94,6 +89,9 @@ def _require_room(questions: Questioner) -> None:
 
 
 def _decoder(questions: Questioner, encoder: Encoder) -> Decoder | None:
+    options = [str(name) for name in questions.options("decoder")]
+    if questions.finest_stride > 1 and not any(_follows(questions, name, encoder) for name in options):
+        raise questions.too_fine(f"with the decoders {', '.join(options)}")
     name = questions.text("decoder", "decoder", lambda name: _follows(questions, name, encoder))
     return None if name == "none" else decoders.kinds()[name].ask(questions, encoder)
 

@@ -209,6 +209,8 @@ def _union(node: yaml.Node, options: tuple[Any, ...], key: str, source: str) -> 
         rest = [option for option in rest if option not in lists]
     if all(option in SCALARS for option in rest) and len(rest) > 1:
         return _any_scalar(node, rest, key, source)
+    if lists and len(rest) == 1 and rest[0] in SCALARS:
+        return _scalar(node, rest[0], key, source, lists[0])
     return _convert(node, rest[0] if len(rest) == 1 else _of_kind(node, rest, key, source), key, source)
 
 
@@ -311,9 +313,14 @@ def _dataclass(node: yaml.Node, cls: Any, key: str, source: str) -> Any:
         raise type(error)(f"{_where(node, key, source)}: {words[:LONGEST_WORDS]}") from None
 
 
-def _scalar(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
+def _scalar(node: yaml.Node, kind: Any, key: str, source: str, several: Any = None) -> Any:
+    """`several`: the list that could stand in its place."""
     names: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     assert kind in names, f"{key}: {kind} is not part of the grammar"
+    expected = names[kind]
+    if several is not None:
+        plurals = {int: " of whole numbers", float: " of numbers", str: " of texts"}
+        expected += f", or a list{plurals.get(typing.get_args(several)[0], '')}"
     if isinstance(node, yaml.ScalarNode):
         try:
             value = yaml.constructor.SafeConstructor().construct_object(node)
@@ -331,7 +338,7 @@ def _scalar(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
     came = _came(node)
     if kind is str and isinstance(node, yaml.ScalarNode) and not _is_null(node):
         came = f"{node.value[:60]}, which YAML reads as {_yaml_kind(node)}; write '{node.value[:60]}' for text"
-    raise UserError(f"{_where(node, key, source)}: expected {names[kind]}, got {came}")
+    raise UserError(f"{_where(node, key, source)}: expected {expected}, got {came}")
 
 
 def _yaml_kind(node: yaml.ScalarNode) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nas.commands import common
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nas.latency import Meter
     from nas.latency.budget import Budget
@@ -60,8 +60,6 @@ def run(options: argparse.Namespace) -> None:
     Raises: BudgetError with the lowest or highest latency reached when every budget is outside of what the space
     reaches.
     """
-    from dataclasses import replace
-
     from nas.latency import default_target, parse_target
     from nas.latency.estimates import calibration
     from space.errors import UserError
@@ -82,16 +80,18 @@ def run(options: argparse.Namespace) -> None:
     from nas.search.reachability import explore
 
     dataset = load(study.data)
-    common.say(f"{study.asked} on {target} at {size}, {dataset.num_classes} classes")
-    with Meter(target, study.data.size, dataset.num_classes, patience_seconds=patience_seconds) as meter:
-        table = _table(meter, options.networks)
-    lower = tuple(replace(target, precision=each) for each in study.precisions if each != target.precision)
-    tables, unknown = _tables_of(lower, study.data.size, dataset.num_classes)
+    targets = _targets(target, study.precisions)
+    common.say(f"{study.asked} on {', '.join(map(str, targets))} at {size}, {dataset.num_classes} classes")
+
+    def meter_of(target: Target) -> Meter:
+        return Meter(target, study.data.size, dataset.num_classes, patience_seconds=patience_seconds)
+
+    tables, unknown = _tables_of(targets, meter_of, options.networks)
     allows = limits_of(study, dataset.num_classes)
     common.say(f"estimating {options.samples} random draws and every published network, narrow and wide")
 
     def estimate(architecture: Architecture) -> float:
-        return min(each.estimate(architecture, dataset.num_classes) for each in (table, *tables))
+        return min(each.estimate(architecture, dataset.num_classes) for each in tables)
 
     reachability = explore(study, estimate, samples=options.samples, seed=options.seed, allows=allows)
     print(f"\n{_published_table(reachability)}\n")
@@ -107,25 +107,55 @@ def run(options: argparse.Namespace) -> None:
     else:
         reachability.require()
     print(f"\n{_knobs(reachability)}\n")
-    print(_forecast(study, reachability, table, len(dataset.train), dataset.num_classes))
+    # What is timed without a table is taken to take as long as what has one.
+    measurement_seconds = sum(each.seconds for each in tables) * (1 + len(unknown) / len(tables))
+    print(_forecast(study, reachability, measurement_seconds, len(dataset.train), dataset.num_classes))
+
+
+def _targets(target: Target, precisions: Sequence[str]) -> tuple[Target, ...]:
+    """What a search times: the target in every precision that a network may ship in, the highest first."""
+    from dataclasses import replace
+
+    from nas.latency.target import PRECISIONS
+
+    return tuple(replace(target, precision=each) for each in PRECISIONS if each in precisions) or (target,)
 
 
 def _tables_of(
-    targets: Sequence[Target], size: tuple[int, int], num_classes: int
+    targets: Sequence[Target], meter_of: Callable[[Target], Meter], networks: int | None
 ) -> tuple[tuple[LatencyTable, ...], tuple[Target, ...]]:
-    """Tables that are kept of targets, and the targets of which there is none."""
-    from nas.latency import Meter
+    """Tables of targets, and the targets that can be timed but have none. The highest precision that can be timed gets
+    one in any case; what cannot be timed is left out, as a search does, and said.
+
+    Raises: TargetError when none can be timed.
+    """
     from nas.latency.estimates.calibration import kept_table
     from space.errors import TargetError
 
-    found: dict[Target, LatencyTable | None] = dict.fromkeys(targets)
+    tables: list[LatencyTable] = []
+    unknown: list[Target] = []
+    refused: list[TargetError] = []
     for target in targets:
-        with contextlib.suppress(TargetError), Meter(target, size, num_classes) as meter:
-            found[target] = kept_table(meter)
-    unknown = tuple(target for target, table in found.items() if table is None)
-    for target in found.keys() - {*unknown}:
-        print(f"{target}: estimated from a latency table of its own, and each network counts in its fastest precision")
-    return tuple(table for table in found.values() if table is not None), unknown
+        with contextlib.ExitStack() as entered:
+            try:
+                meter = entered.enter_context(meter_of(target))
+            except TargetError as error:
+                refused.append(error)
+                continue
+            table = kept_table(meter) if tables else _table(meter, networks)
+        if table is None:
+            unknown.append(target)
+        elif tables:
+            print(
+                f"{target}: estimated from a latency table of its own, and each network counts in its fastest precision"
+            )
+        if table is not None:
+            tables.append(table)
+    if not tables:
+        raise refused[0]
+    for error in refused:
+        print(f"note: left out: {error}")
+    return tuple(tables), tuple(unknown)
 
 
 def _table(meter: Meter, networks: int | None) -> LatencyTable:
@@ -259,7 +289,7 @@ def _knobs(reachability: Reachability) -> str:
 
 
 def _forecast(
-    study: Study, reachability: Reachability, table: LatencyTable, training_images: int, num_classes: int
+    study: Study, reachability: Reachability, measurement_seconds: float, training_images: int, num_classes: int
 ) -> str:
     import math
 
@@ -271,7 +301,7 @@ def _forecast(
     closest = min(reachability.every, key=lambda each: abs(math.log(each.own) - wanted))
     device = training_device()
     step = training_step_seconds(closest.architecture, study.recipe, study.data.size, num_classes, device)
-    found = forecast(study, training_images, step, table.seconds)
+    found = forecast(study, training_images, step, measurement_seconds)
     return (
         f"forecast of the search: {duration(found.training_seconds)} of training steps at {step:.2f} s each (timed on "
         f"{closest.name}, {closest.own:.1f} ms) and {duration(found.measuring_seconds)} of measuring "

@@ -22,20 +22,22 @@ from nas.data.showings import ClassUniform
 
 if TYPE_CHECKING:
     from nas.data.files import read_image, read_label
-    from nas.data.survey import Findings, check, class_shares, images_of_classes
+    from nas.data.survey import Findings, check, class_pixels, class_shares, images_of_classes, shares_of
 
 __all__ = [
     "IGNORE", "MEAN", "STD", "Augmentation", "ClassUniform", "DataSpec", "Dataset", "Findings", "Fingerprint", "Loader",
-    "Split", "SplitName", "check", "class_shares", "data_sets", "endless", "images_of_classes", "load", "make_loader",
-    "read_image", "read_label",
+    "Split", "SplitName", "check", "class_pixels", "class_shares", "data_sets", "endless", "images_of_classes", "load",
+    "make_loader", "read_image", "read_label", "shares_of",
 ]  # fmt: skip
 
 _NEEDS_PILLOW = {
     "read_image": "nas.data.files",
     "read_label": "nas.data.files",
     "check": "nas.data.survey",
+    "class_pixels": "nas.data.survey",
     "class_shares": "nas.data.survey",
     "images_of_classes": "nas.data.survey",
+    "shares_of": "nas.data.survey",
     "Findings": "nas.data.survey",
 }
 

@@ -94,26 +94,29 @@ def check(dataset: Dataset, splits: Sequence[SplitName] = BOTH, guard: Guard = n
 
 
 def class_shares(dataset: Dataset, guard: Guard = nullcontext) -> NDArray[np.float64]:
-    """Share of each class in the labelled pixels of the train split, (C,); void counts neither above nor below. Images
-    are not looked at. `guard()` is entered around every few labels.
+    """Share of each class in the labelled pixels of the train split, (C,).
+
+    Raises: DataError as `class_pixels` does.
+    """
+    return shares_of(class_pixels(dataset, guard))
+
+
+def shares_of(pixels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of each class in labelled pixels (images, C), (C,); void counts neither above nor below."""
+    return np.asarray(pixels.sum(axis=0) / pixels.sum(), dtype=np.float64)
+
+
+def images_of_classes(pixels: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+    """Of each class, which images hold some of its labelled pixels (images, C), (C,)."""
+    return tuple(tuple(np.flatnonzero(held).tolist()) for held in pixels.T)
+
+
+def class_pixels(dataset: Dataset, guard: Guard = nullcontext) -> NDArray[np.int64]:
+    """Labelled pixels of each class in each image of the train split, (images, C). Images are not looked at; each label
+    is decoded where nothing is kept of it. `guard()` is entered around every few.
 
     Raises: DataError when a label is bad, or all are void everywhere.
     """
-    pixels = _class_pixels(dataset, guard).sum(axis=0)
-    return np.asarray(pixels / pixels.sum(), dtype=np.float64)
-
-
-def images_of_classes(dataset: Dataset, guard: Guard = nullcontext) -> tuple[tuple[int, ...], ...]:
-    """Of each class, which images of the train split hold it, (C,). Only labels are looked at; `guard()` is entered
-    around every few of them.
-
-    Raises: DataError as `class_shares` does.
-    """
-    return tuple(tuple(np.flatnonzero(held).tolist()) for held in _class_pixels(dataset, guard).T)
-
-
-def _class_pixels(dataset: Dataset, guard: Guard) -> NDArray[np.int64]:
-    """Labelled pixels of each class in each image of the train split, (images, C)."""
     pairs = _pairs(dataset, "train")
     pixels = np.array(_in_threads(pairs.class_pixels, range(len(pairs)), guard), dtype=np.int64)
     if not pixels.any():

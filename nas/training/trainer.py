@@ -12,16 +12,16 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from nas.data import Augmentation, ClassUniform, Dataset, Loader, class_shares, images_of_classes, make_loader
+from nas.data import Augmentation, ClassUniform, Dataset, Loader, make_loader
 from nas.data.share import WHOLE, Share
 from nas.export.grid import Grid
 from nas.training.averaging import averaged
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nas.training.classes import LabelledClasses
 from nas.training.encoder_stage import EncoderModel
 from nas.training.evaluation import evaluate_batches
 from nas.training.fake_quantization import FakeQuantized
 from nas.training.form import Form, device_of, usual_form
-from nas.training.loss import class_weights
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import restore_optimizer
 from nas.training.pretrained import Started, start_from
@@ -94,6 +94,7 @@ class Trainer:
         self.history: tuple[EpochReport, ...] = ()
         self.device = device_of(device)
         self._guard = guard
+        self._classes = LabelledClasses(dataset, guard)
         self._count = count if share.is_whole else lambda images: count(images * share.count)
         self._share = share
         self._threads = threads or 1
@@ -145,13 +146,13 @@ class Trainer:
             recipe,
             self.form,
             self.device,
-            class_weights=_class_weights(self.dataset, recipe, self.device, self._guard),
+            class_weights=self._classes.weights(recipe, self.device),
             teacher=self._teacher,
             pretrained=[each for name, each in self.network.named_parameters() if name.rpartition(".")[0] in began],
             share=self._share,
         )
         self._train, self._plain, self._validation = _loaders(
-            self.dataset, recipe, self.device, self._threads, self._share, self._guard
+            self.dataset, recipe, self.device, self._threads, self._share, self._classes.uniform(recipe)
         )
 
     @property
@@ -342,14 +343,13 @@ def _copied(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tens
     return {name: state[name].detach().cpu().contiguous().clone() for name in names}
 
 
-def _class_weights(dataset: Dataset, recipe: Recipe, device: torch.device, guard: Guard) -> Tensor | None:
-    if recipe.class_weighting is None:
-        return None
-    return class_weights(class_shares(dataset, guard).tolist(), recipe.class_weighting).to(device)
-
-
 def _loaders(
-    dataset: Dataset, recipe: Recipe, device: torch.device, threads: int, share: Share, guard: Guard
+    dataset: Dataset,
+    recipe: Recipe,
+    device: torch.device,
+    threads: int,
+    share: Share,
+    class_uniform: ClassUniform | None,
 ) -> tuple[Loader, Loader | None, Loader]:
     """Loaders of augmented training images, plain ones if batch norms need them, and validation images."""
     augmentation = Augmentation(
@@ -360,10 +360,6 @@ def _loaders(
         brightness=recipe.brightness,
         contrast=recipe.contrast,
     )
-
-    class_uniform = None
-    if recipe.class_uniform:
-        class_uniform = ClassUniform(share=recipe.class_uniform, images=images_of_classes(dataset, guard))
 
     def loader(
         split: Literal["train", "validation"],

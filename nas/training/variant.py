@@ -10,6 +10,11 @@ from space import Architecture, strict
 from space.errors import UserError
 from space.head import AUXILIARY_WEIGHT, AUXILIARY_WIDTH, MOST_WEIGHT, STEM, Auxiliary
 
+SURE_PLACES = 2
+"""Where heads can stand in every network of two stages or more: in that of two whose logits are those of its last
+stage, on the one before it and on the stem.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -28,8 +33,8 @@ class Variant:
     """0 shows each picture once, where the recipe draws a share of them class by class."""
     deep_supervision: bool | tuple[float, ...] = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Whether a network without auxiliary heads is trained with some (NDNet's), which are left behind: the weights of
-    their losses, from the last stage to the first, then the stem; 0: none there. True is (0.4,), NDNet's; STDC has
-    (1, 1)."""
+    their losses, from the last stage to the first, then the stem; 0: none there, but not at both of the first two
+    places. True is (0.4,), NDNet's; STDC has (1, 1)."""
     distillation: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Whether a larger network teaches it, where there is a more accurate one."""
 
@@ -86,8 +91,8 @@ def _words(name: str, value: Any) -> str:
 
 
 def _check_weights(weights: tuple[float, ...]) -> None:
-    if not any(weights) or not all(0 <= weight <= MOST_WEIGHT for weight in weights):
+    if not any(weights[:SURE_PLACES]) or not all(0 <= weight <= MOST_WEIGHT for weight in weights):
         raise UserError(
             f"deep_supervision: expected true, or weights of heads in 0..{MOST_WEIGHT:g}, the last stage's first, one "
-            f"at least above 0; got {list(weights)}"
+            f"of the first {SURE_PLACES} above 0, as some networks have no more places; got {list(weights)}"
         )

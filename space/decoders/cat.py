@@ -29,11 +29,12 @@ class CatDecoder(Decoder):
 
     @classmethod
     def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
-        return len(encoder.stages) > 1
+        return any(stride >= questions.finest_stride for stride in encoder.strides[:-1])
 
     @classmethod
     def ask(cls, questions: Questioner, encoder: Encoder) -> Self:
-        tap = int(questions.ask("decoder.tap", range(len(encoder.stages) - 1)))
+        finest, strides = questions.finest_stride, encoder.strides[:-1]
+        tap = int(questions.ask("decoder.tap", [tap for tap, stride in enumerate(strides) if stride >= finest]))
         return cls(tap=tap, width=questions.integer("decoder.width", "decoder.width"))
 
     def answers(self) -> dict[str, Choice]:

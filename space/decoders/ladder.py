@@ -41,7 +41,7 @@ class LadderDecoder(Decoder):
 
     @classmethod
     def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
-        return len(encoder.tap_strides) > 1
+        return len(encoder.tap_strides) > 1 and min(encoder.tap_strides) >= questions.finest_stride
 
     @classmethod
     def ask(cls, questions: Questioner, encoder: Encoder) -> Self:

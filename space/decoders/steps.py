@@ -97,14 +97,16 @@ class StepwiseDecoder(Decoder):
     @classmethod
     def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
         return (
-            any(_strides(encoder, int(finest)) for finest in questions.options("decoder.finest"))
+            any(_reaches(questions, encoder, int(finest)) for finest in questions.options("decoder.finest"))
             and any(_fits(str(bins), encoder, questions.size) for bins in questions.options("decoder.bins"))
             and any(join != "none" for join in questions.options("decoder.join"))
         )
 
     @classmethod
     def ask(cls, questions: Questioner, encoder: Encoder) -> Self:
-        finest = questions.integer("decoder.finest", "decoder.finest", lambda stride: bool(_strides(encoder, stride)))
+        finest = questions.integer(
+            "decoder.finest", "decoder.finest", lambda stride: _reaches(questions, encoder, stride)
+        )
         bins = questions.text("decoder.bins", "decoder.bins", lambda bins: _fits(bins, encoder, questions.size))
         top = questions.integer("decoder.top", "decoder.width")
         steps = []
@@ -183,6 +185,11 @@ def _strides(encoder: Encoder, finest: int) -> tuple[int, ...]:
     """Strides of features to join on the way to `finest`, coarsest first; none where nothing has that stride."""
     there = {stride for stride in encoder.strides_with_stem if finest <= stride < encoder.output_stride}
     return tuple(sorted(there, reverse=True)) if finest in there else ()
+
+
+def _reaches(questions: Questioner, encoder: Encoder, finest: int) -> bool:
+    """Whether steps can lead to `finest`, and logits be as fine."""
+    return finest >= questions.finest_stride and bool(_strides(encoder, finest))
 
 
 def _fits(bins: str, encoder: Encoder, size: tuple[int, int]) -> bool:

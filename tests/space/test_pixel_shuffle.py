@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import onnx
 import pytest
@@ -16,6 +17,7 @@ from nas.export.comparison import compare, logits_of
 from nas.export.formats.onnx import open_graph
 from nas.export.graph import onnx_bytes
 from space import Architecture
+from space.axes import ranges
 from space.errors import ArchitectureError
 from space.search_space import Space
 
@@ -105,6 +107,35 @@ def test_a_space_of_nothing_else_is_valid() -> None:
         (4, 1),
         (2, 2),
     }
+
+
+def test_whatever_is_drawn_of_a_space_of_coarse_logits_can_be_built() -> None:
+    """Decoders, their ends and branches whose features are too fine are not offered."""
+    chance = random.Random(0)
+    every = {axis: ranges()[axis] for axis in ("decoder", "detail", "levels")}
+    for several in ({}, every):
+        eights = Space(ranges={"head.shuffle": (8,), **several})
+        drawn = [eights.sample(chance) for _ in range(60)]
+        assert {each.head.shuffle for each in drawn} == {8}
+        assert len({each.decoder.kind for each in drawn if each.decoder}) == 3
+        for each in drawn[:10]:
+            answers = eights.genotype(each)
+            assert eights.choose(lambda name, options, answers=answers: answers[name]) == each  # type: ignore[misc]
+    assert any(each.detail for each in drawn)
+
+
+@pytest.mark.parametrize(
+    ("several", "axis"),
+    [
+        ({"head.shuffle": (8,), "decoder": ("ladder",)}, r"head\.shuffle: none of \[8\]"),
+        ({"head.shuffle": (8,), "label_stride": (2,)}, r"head\.shuffle: none of \[8\]"),
+        ({"label_stride": (2,), "decoder": ("deconv",)}, r"label_stride: none of \[2\]"),
+    ],
+)
+def test_where_features_are_too_fine_the_axis_names_itself(several: dict[str, tuple[Any, ...]], axis: str) -> None:
+    drawn, chance = Space(ranges=several), random.Random(0)
+    with pytest.raises(ArchitectureError, match=rf"space\.{axis} is possible after .* add an option"):
+        [drawn.sample(chance) for _ in range(30)]
 
 
 @pytest.mark.parametrize("size", [(64, 96), (122, 162)])

@@ -27,6 +27,10 @@ TITLE = "TFLite"
 LIBRARY = "litert-torch"
 SUFFIXES: tuple[str, ...] = (".tflite",)
 MODULES = {"litert_torch": LIBRARY, "ai_edge_litert": "ai-edge-litert"}
+REFUSALS = (ImportError, AttributeError, TypeError, ValueError, RuntimeError)
+"""What they raise of a network or a file that they cannot take, and where their version does not fit torch's."""
+MOST_WORDS = 300  # characters of what a library says
+LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # environment variable
 
 
 def missing() -> str | None:
@@ -39,23 +43,24 @@ def write(exported: Exported, path: Path) -> None:
 
     network = _with_cropped_deconvolutions(exported.network)
     module = _labelling(network) if exported.labels else network
-    with _hushed():
-        import litert_torch
+    try:
+        with _hushed():
+            import litert_torch
 
-        try:
-            converted = litert_torch.convert(module.eval(), (torch.zeros(1, 3, *exported.size),))
-        except (ValueError, RuntimeError, NotImplementedError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ExportError(f"{TITLE} cannot be written ({reason}); try another version of {LIBRARY}") from None
-        converted.export(str(path))
+            litert_torch.convert(module.eval(), (torch.zeros(1, 3, *exported.size),)).export(str(path))
+    except REFUSALS as error:
+        raise _refused("written", LIBRARY, error) from None
 
 
 def open_file(path: Path) -> Call:
-    from ai_edge_litert.interpreter import Interpreter
+    try:
+        from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(path), num_threads=1)  # others may need the cores
-    interpreter.allocate_tensors()
-    (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
+        interpreter = Interpreter(model_path=str(path), num_threads=1)  # others may need the cores
+        interpreter.allocate_tensors()
+        (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
+    except REFUSALS as error:
+        raise _refused("read back", MODULES["ai_edge_litert"], error) from None
 
     def run(image: NDArray[np.float32]) -> NDArray[Any]:
         interpreter.set_tensor(given["index"], image)
@@ -64,6 +69,11 @@ def open_file(path: Path) -> Call:
         return output
 
     return run
+
+
+def _refused(what: str, library: str, error: Exception) -> ExportError:
+    reason = " ".join(str(error).split())[:MOST_WORDS] or type(error).__name__
+    return ExportError(f"{TITLE} cannot be {what} ({reason}); try another version of {library}")
 
 
 def _labelling(network: nn.Module) -> nn.Module:
@@ -84,12 +94,20 @@ def _labelling(network: nn.Module) -> nn.Module:
 
 
 def _with_cropped_deconvolutions(network: nn.Module) -> nn.Module:
-    """A copy whose transposed convolutions pad nothing and are cropped behind, which is what TFLite has of them."""
+    """A copy whose transposed convolutions pad nothing and are cropped behind, which is what TFLite has of them.
+
+    Raises: ExportError where one gives more rows or columns than that leaves.
+    """
     from torch import nn
 
     copied = copy.deepcopy(network).cpu().eval()
-    for module in copied.modules():
+    for name, module in copied.named_modules():
         if isinstance(module, nn.ConvTranspose2d):
+            if any(int(more) > int(each) for more, each in zip(module.output_padding, module.padding, strict=True)):
+                raise ExportError(
+                    f"{TITLE} cannot be written: {name}: expected an output_padding of {tuple(module.padding)} at most "
+                    f"(its padding), got {tuple(module.output_padding)}; use another format"
+                )
             module.forward = functools.partial(_cropped, module)  # type: ignore[method-assign]
     return copied
 
@@ -102,14 +120,20 @@ def _cropped(layer: nn.ConvTranspose2d, image: torch.Tensor, output_size: list[i
         image, layer.weight, layer.bias, stride=layer.stride, groups=layer.groups, dilation=layer.dilation
     )
     top, left = (int(each) for each in layer.padding)
-    height, width = output_size or (whole.shape[-2] - 2 * top, whole.shape[-1] - 2 * left)
+    lower, right = (int(each) for each in layer.output_padding)
+    height, width = output_size or (whole.shape[-2] - 2 * top + lower, whole.shape[-1] - 2 * left + right)
     return whole[..., top : top + height, left : left + width]
 
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
     """The converter tells every step, and warns of what its own libraries will change."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
+    before = os.environ.get(LEVEL)
+    os.environ[LEVEL] = "2" if before is None else before
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if before is None:
+            os.environ.pop(LEVEL, None)

@@ -13,11 +13,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nas.data import Augmentation, ClassUniform, Dataset, DataSpec, class_shares, images_of_classes, load, make_loader
+from nas.data import (
+    Augmentation,
+    ClassUniform,
+    Dataset,
+    DataSpec,
+    class_pixels,
+    class_shares,
+    images_of_classes,
+    load,
+    make_loader,
+)
 from nas.data.loader import _dali_is_installed
 from nas.data.share import WHOLE, Share
 from nas.data.showings import pixel_of, showings
 from nas.data.windows import draw
+from nas.training import Recipe
+from nas.training.classes import LabelledClasses
+from nas.training.loss import class_weights
 from space.errors import DataError
 
 VARIED = Augmentation(crop=(16, 16), scale=(0.5, 2.0), shift_pixels=5, brightness=0.3)
@@ -48,7 +61,7 @@ def unequal(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def sampling(unequal: Dataset) -> Callable[[float], ClassUniform]:
-    images = images_of_classes(unequal)
+    images = images_of_classes(class_pixels(unequal))
     return lambda share: ClassUniform(share=share, images=images)
 
 
@@ -60,7 +73,7 @@ def epoch_of(dataset: Dataset, number: int = 0, **wishes: object) -> tuple[Tenso
 
 
 def test_images_of_classes_are_those_that_hold_them(unequal: Dataset) -> None:
-    assert images_of_classes(unequal) == (tuple(range(IMAGES)), tuple(range(IMAGES)), (RARE,), ())
+    assert images_of_classes(class_pixels(unequal)) == (tuple(range(IMAGES)), tuple(range(IMAGES)), (RARE,), ())
     guarded = []
 
     class Guard:
@@ -70,7 +83,7 @@ def test_images_of_classes_are_those_that_hold_them(unequal: Dataset) -> None:
         def __exit__(self, *error: object) -> None:
             return None
 
-    images_of_classes(unequal, Guard)
+    class_pixels(unequal, Guard)
     assert guarded
 
 
@@ -78,7 +91,7 @@ def test_a_split_without_a_class_is_refused(unequal: Dataset, tmp_path: Path) ->
     void = tmp_path / "void.png"
     Image.fromarray(np.full((48, 64), 255, dtype=np.uint8)).save(void)
     empty = replace(unequal, train=replace(unequal.train, labels=(void,) * IMAGES))
-    for asked in (images_of_classes, class_shares):
+    for asked in (class_pixels, class_shares):
         with pytest.raises(DataError, match="void everywhere"):
             asked(empty)
 
@@ -193,3 +206,28 @@ def test_processes_deal_out_the_batches_of_one(unequal: Dataset, sampling: Calla
 def test_a_share_of_none_shows_the_same_bits(unequal: Dataset, sampling: Callable[[float], ClassUniform]) -> None:
     with_none, without = epoch_of(unequal, class_uniform=sampling(0.0)), epoch_of(unequal)
     assert all(torch.equal(*pair) for pair in zip(with_none, without, strict=True))
+
+
+def test_a_training_looks_at_its_labels_once(unequal: Dataset) -> None:
+    """However many of its stages weigh classes and draw by them; not at all where none does."""
+    entered = []
+
+    class Guard:
+        def __enter__(self) -> None:
+            entered.append(True)
+
+        def __exit__(self, *error: object) -> None:
+            return None
+
+    plain = Recipe(optimizer="adamw", learning_rate=0.01, epochs=1, batch_size=2)
+    asking = replace(plain, class_uniform=0.5, class_weighting=1.1)
+    classes = LabelledClasses(replace(unequal, cache_gigabytes=0), Guard)
+    assert classes.uniform(plain) is classes.weights(plain, torch.device("cpu")) is None
+    assert not entered
+    assert classes.uniform(asking) == ClassUniform(share=0.5, images=images_of_classes(class_pixels(unequal)))
+    once = len(entered)
+    assert once > 0
+    weights = classes.weights(replace(asking, class_weighting=1.2), torch.device("cpu"))
+    assert weights is not None
+    torch.testing.assert_close(weights, class_weights(class_shares(unequal).tolist(), 1.2))
+    assert len(entered) == once

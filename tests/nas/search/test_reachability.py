@@ -223,6 +223,39 @@ def test_the_command_answers_for_several_budgets_in_another_precision(
     assert "networks may be faster" not in both
 
 
+def test_a_profile_is_of_what_the_search_times(tiny: Study, tmp_path: Path, nas: Callable[..., Any]) -> None:
+    """Not of the target in a precision that the study leaves out."""
+    file = tmp_path / "study.yaml"
+    file.write_text(replace(tiny, target="null@cpu:1", precisions=("int8", "bf16")).to_yaml())
+    answer = nas("profile", file, "--budget", "10ms")
+    assert "null does not run bf16 on cpu" in answer.refusal(), "the highest of them"
+    assert "10ms on null:bf16@cpu:1, null:int8@cpu:1 at 64x96" in answer.out + answer.err
+
+
+@pytest.mark.slow
+def test_a_precision_that_cannot_be_timed_is_left_out(tiny: Study, tmp_path: Path, nas: Callable[..., Any]) -> None:
+    """With its reason; a budget out of reach is refused as without it."""
+    file = tmp_path / "study.yaml"
+    file.write_text(replace(tiny, target="null@cpu:1", precisions=("int8", "fp32", "bf16")).to_yaml())
+    answer = nas("profile", file, "--budget", "0.0001ms", "--samples", "20", "--networks", "20")
+    assert "expected a budget that something can meet, got 0.0001ms" in answer.refusal()
+    bf16, int8 = re.findall(r"^note: left out: (.*)$", answer.out, re.M)
+    assert "null does not run bf16" in bf16
+    assert "null does not run int8" in int8
+    assert "networks may be faster" not in answer.out
+
+
+@pytest.mark.slow
+def test_what_can_be_timed_and_has_no_table_leaves_it_open(
+    tiny: Study, tmp_path: Path, nas: Callable[..., Any]
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(replace(tiny, target="onnxruntime@cpu:1", precisions=("fp32", "int8")).to_yaml())
+    at = ("--input", "64x128")  # where no other test makes tables
+    answer = nas("profile", file, "--budget", "0.0001ms", "--samples", "20", *at).done().out
+    assert "networks may be faster on onnxruntime:int8@cpu:1, which have no latency table" in answer
+
+
 def test_a_timed_step_has_all_that_training_has() -> None:
     from torch.nn.modules.module import register_module_forward_hook
 

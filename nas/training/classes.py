@@ -1,0 +1,45 @@
+"""What a training has to know of the classes in its labels: their weights in the loss, and which images hold them."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.data import ClassUniform, Dataset, class_pixels, images_of_classes, shares_of
+from nas.training.loss import class_weights
+from nas.training.recipe import Recipe
+from nas.training.steps import Guard
+
+
+class LabelledClasses:
+    """The classes in the train split of a data set. Its labels are looked at once, when a recipe first needs it."""
+
+    def __init__(self, dataset: Dataset, guard: Guard) -> None:
+        self._dataset = dataset
+        self._guard = guard
+
+    @functools.cached_property
+    def _pixels(self) -> NDArray[np.int64]:
+        return class_pixels(self._dataset, self._guard)  # (images, C)
+
+    def weights(self, recipe: Recipe, device: torch.device) -> Tensor | None:
+        """Of each class in the loss, (C,); None where all weigh the same.
+
+        Raises: DataError as `nas.data.class_pixels` does.
+        """
+        if recipe.class_weighting is None:
+            return None
+        return class_weights(shares_of(self._pixels).tolist(), recipe.class_weighting).to(device)
+
+    def uniform(self, recipe: Recipe) -> ClassUniform | None:
+        """How much of an epoch is drawn class by class, and from which images; None where nothing is.
+
+        Raises: DataError as `nas.data.class_pixels` does.
+        """
+        if not recipe.class_uniform:
+            return None
+        return ClassUniform(share=recipe.class_uniform, images=images_of_classes(self._pixels))
