@@ -119,7 +119,7 @@ class Architecture:
             f"label_stride: a {self.head.kind} head gives logits at full size; give 1",
         )
         if self.head.shuffle > 1:
-            most = last_layer(self.graph(1)).stride[0] // self.label_stride
+            most = self.logits_stride // self.label_stride
             require(
                 self.head.shuffle <= most,
                 f"head.shuffle: expected {most} at most, as far as logits are from labels; got {self.head.shuffle}",
@@ -179,7 +179,14 @@ class Architecture:
     def has_room(self, label_stride: int, shuffle: int) -> bool:
         """Whether its logits, made finer by such a shuffle, would not be finer than labels of that stride."""
         coarse, times = self.head.kind not in FULL_SIZE_HEADS, label_stride * shuffle
-        return times == 1 or (coarse and times <= last_layer(self.graph(1)).stride[0])
+        return times == 1 or (coarse and times <= self.logits_stride)
+
+    @property
+    def logits_stride(self) -> int:
+        """Stride of the features that the head reads: of its layers where the decoder does not say it."""
+        if self.decoder is not None:
+            return self.decoder.stride(self.encoder) or last_layer(self.graph(1)).stride[0]
+        return self.encoder.strides[self.detail.start] if self.detail is not None else self.encoder.output_stride
 
     @property
     def encoder(self) -> Encoder:

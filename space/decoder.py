@@ -90,6 +90,10 @@ class Decoder(ABC):
     def first_width(self) -> int:
         """Its width, or that of its first step."""
 
+    def stride(self, encoder: Encoder) -> int | None:
+        """Stride of the features that it gives; None where its layers have to be asked."""
+        return None
+
     def width_unit(self) -> int:
         """What its width has to be a multiple of."""
         return 1

@@ -153,8 +153,8 @@ def _tables_of(
             tables.append(table)
     if not tables:
         raise refused[0]
-    for error in refused:
-        print(f"note: left out: {error}")
+    for reason in refused:
+        print(f"note: left out: {reason}")
     return tuple(tables), tuple(unknown)
 
 

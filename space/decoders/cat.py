@@ -27,6 +27,9 @@ class CatDecoder(Decoder):
     def __post_init__(self) -> None:
         require_range("decoder.width", self.width, 1, WIDEST)
 
+    def stride(self, encoder: Encoder) -> int:
+        return encoder.strides[self.tap]
+
     @classmethod
     def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
         return any(stride >= questions.finest_stride for stride in encoder.strides[:-1])

@@ -39,6 +39,9 @@ class LadderDecoder(Decoder):
         require_one_of("decoder.taps", self.taps, get_args(Taps))
         require_range("decoder.width", self.width, 1, WIDEST)
 
+    def stride(self, encoder: Encoder) -> int:
+        return min(encoder.tap_strides)
+
     @classmethod
     def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
         return len(encoder.tap_strides) > 1 and min(encoder.tap_strides) >= questions.finest_stride

@@ -94,6 +94,9 @@ class StepwiseDecoder(Decoder):
         else:
             require(self.bin_width == 0, f"decoder.bin_width: there are no bins; expected 0, got {self.bin_width}")
 
+    def stride(self, encoder: Encoder) -> int:
+        return self.steps[-1].stride
+
     @classmethod
     def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
         return (

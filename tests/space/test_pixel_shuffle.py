@@ -18,7 +18,9 @@ from nas.export.formats.onnx import open_graph
 from nas.export.graph import onnx_bytes
 from space import Architecture
 from space.axes import ranges
+from space.channels import last_layer
 from space.errors import ArchitectureError
+from space.head import FULL_SIZE_HEADS
 from space.search_space import Space
 
 
@@ -91,6 +93,16 @@ def test_labels_at_half_the_size_go_with_it(shallow: Callable[[str], Architectur
     assert "resize" not in [node.kind for node in architecture.graph(5).nodes[-2:]], "nothing is left to interpolate"
     with torch.no_grad():
         assert network(torch.zeros(1, 3, 64, 96)).shape == (1, 5, 64, 96)
+
+
+def test_the_stride_of_logits_is_that_of_the_layer_that_gives_them() -> None:
+    decoders = set()
+    for seed in range(60):
+        drawn = Space(size=(96, 128)).sample(random.Random(seed))
+        if drawn.head.kind not in FULL_SIZE_HEADS:
+            decoders.add(None if drawn.decoder is None else drawn.decoder.kind)
+            assert drawn.logits_stride == last_layer(drawn.graph(2)).stride[0]
+    assert decoders >= {None, "ladder", "cat", "steps"}
 
 
 def test_a_space_of_nothing_else_is_valid() -> None:

@@ -103,7 +103,8 @@ def _with_cropped_deconvolutions(network: nn.Module) -> nn.Module:
     copied = copy.deepcopy(network).cpu().eval()
     for name, module in copied.named_modules():
         if isinstance(module, nn.ConvTranspose2d):
-            if any(int(more) > int(each) for more, each in zip(module.output_padding, module.padding, strict=True)):
+            padding = [int(str(each)) for each in module.padding]
+            if any(more > each for more, each in zip(module.output_padding, padding, strict=True)):
                 raise ExportError(
                     f"{TITLE} cannot be written: {name}: expected an output_padding of {tuple(module.padding)} at most "
                     f"(its padding), got {tuple(module.output_padding)}; use another format"
