@@ -2,6 +2,7 @@
 
 Files appear whole, by a rename. How much there is stands in a ledger that is locked while it changes. A process that is
 killed between the two leaves the ledger too high, which is put right by counting once it says that there is no room.
+Counting waits for those who have room and are still writing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from nas.storage.files import clear_unfinished, write_atomically
 
 LEDGER = "held"
+WRITERS = "writers"
 UNUSED_SECONDS = 3 * 3600.0
 """After which a file makes room for another. One that is in use is never dropped: it would only be made again."""
 TOUCHED_SECONDS = 600.0  # a file that is used is marked so at most so often
@@ -67,15 +69,17 @@ class BoundedFolder:
                 file.writelines(parts)
 
         try:
-            if not self._reserved(size):
-                self._full = True
-                return False
-            try:
-                write_atomically(path, write)
-            except BaseException:
-                with contextlib.suppress(OSError), self._ledger() as ledger:
-                    _write(ledger, max(0, _read(ledger) - size))
-                raise
+            with contextlib.ExitStack() as writing:
+                if not self._reserved(size, writing):
+                    self._full = True
+                    return False
+                try:
+                    write_atomically(path, write)
+                except BaseException:
+                    writing.close()  # who counts anew waits for it, with the ledger in its hands
+                    with contextlib.suppress(OSError), self._locked(LEDGER) as ledger:
+                        _write(ledger, max(0, _read(ledger) - size))
+                    raise
         except OSError:
             self._full = True
             raise
@@ -91,16 +95,22 @@ class BoundedFolder:
     def _path(self, name: str) -> Path:
         return self._root / name[:2] / name
 
-    def _reserved(self, size: int) -> bool:
-        """Whether there is room for so many more bytes; they are counted then."""
-        with self._ledger() as ledger:
+    def _reserved(self, size: int, writing: contextlib.ExitStack) -> bool:
+        """Whether there is room for so many more bytes; they are counted then, and no file is counted anew before
+        `writing` is closed.
+        """
+        with self._locked(LEDGER) as ledger:
             if shutil.disk_usage(self._root).free < size + LEAST_FREE_BYTES:
                 return False
             held = _read(ledger)
             if held + size > self._most_bytes:
-                held = self._cleared(self._most_bytes - size)
-            _write(ledger, held + size if held + size <= self._most_bytes else held)
-            return held + size <= self._most_bytes
+                with self._locked(WRITERS):  # what others have room for and did not write yet would not be counted
+                    held = self._cleared(self._most_bytes - size)
+            fits = held + size <= self._most_bytes
+            _write(ledger, held + size if fits else held)
+            if fits:
+                writing.enter_context(self._locked(WRITERS, fcntl.LOCK_SH))
+            return fits
 
     def _cleared(self, most_bytes: int) -> int:
         """Drop what was not used for long, the oldest first, until no more than `most_bytes` are left; what is left."""
@@ -124,15 +134,15 @@ class BoundedFolder:
         return held
 
     @contextlib.contextmanager
-    def _ledger(self) -> Iterator[int]:
-        """The ledger's file, locked."""
+    def _locked(self, name: str, how: int = fcntl.LOCK_EX) -> Iterator[int]:
+        """The ledger's file, or the one that is locked by all who write."""
         self._root.mkdir(parents=True, exist_ok=True)
-        ledger = os.open(self._root / LEDGER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(self._root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
-            fcntl.flock(ledger, fcntl.LOCK_EX)
-            yield ledger
+            fcntl.flock(descriptor, how)
+            yield descriptor
         finally:
-            os.close(ledger)
+            os.close(descriptor)
 
 
 def _read(ledger: int) -> int:
