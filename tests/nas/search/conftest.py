@@ -1,21 +1,42 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
+import space
 from nas.data import Dataset, Split
 from nas.data.dataset import label_map
+from nas.latency.meter import Measures
+from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.search.console import Console
 from nas.search.search import Search, Workers
+from space import Architecture
 
 
 @pytest.fixture(scope="session")
 def invented() -> Callable[[float], Latency]:
     """The record of an invented measurement at 180x240."""
     return _invented
+
+
+class Arithmetic:
+    """A device on which some hundred million multiply-adds at 180x240 take a millisecond."""
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        return _invented(0.1 + space.multiply_adds(architecture, (180, 240), 11) / 1e8)
+
+    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+        return [self.measure(architecture) for architecture in architectures]
+
+
+@pytest.fixture(scope="session")
+def arithmetic() -> Measures:
+    """What times by multiply-adds alone."""
+    return Arithmetic()
 
 
 @pytest.fixture(scope="session")

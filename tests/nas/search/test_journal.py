@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-import space
 from nas.data import DataSpec
-from nas.latency.protocol import WITHIN
-from nas.latency.record import Latency
+from nas.latency.meter import Measures
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.search.journal import FILE, STUDY, Journal
@@ -25,7 +23,7 @@ from nas.search.sampler import Outcome
 from nas.search.search import Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
-from space import Architecture, UserError
+from space import UserError
 
 SIZE = (180, 240)
 CLASSES = 11
@@ -39,24 +37,9 @@ ASKED = Study(
 )
 
 
-class Arithmetic:
-    """A device on which some hundred million multiply-adds take a millisecond."""
-
-    def __init__(self, invented: Callable[[float], Latency]) -> None:
-        self._invented = invented
-
-    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
-        return self._invented(0.1 + space.multiply_adds(architecture, SIZE, CLASSES) / 1e8)
-
-    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
-        return [self.measure(architecture) for architecture in architectures]
-
-
 @pytest.fixture(scope="module")
-def proposals(
-    invented: Callable[[float], Latency], search_of: Callable[[RunFolder], Search]
-) -> Callable[[RunFolder], Proposals]:
-    return lambda run: Proposals(search_of(run), Arithmetic(invented), None)
+def proposals(arithmetic: Measures, search_of: Callable[[RunFolder], Search]) -> Callable[[RunFolder], Proposals]:
+    return lambda run: Proposals(search_of(run), arithmetic, None)
 
 
 def train(run: RunFolder, source: Proposals, trial: Trial, epochs: int, failed: str = "") -> None:

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import space
 from nas import samplers
 from nas.data import DataSpec
-from nas.latency.protocol import WITHIN
-from nas.latency.record import Latency
+from nas.latency.meter import Measures
 from nas.runs.folder import WARM_START, RunFolder
 from nas.runs.warm_start import Evaluation, WarmStart, keep_warm_start, read_warm_start, shipped_text
 from nas.search.proposals import Proposals
@@ -24,7 +22,7 @@ from nas.search.search import Search
 from nas.storage.files import write_text
 from nas.study import SearchPlan, Study
 from nas.training import Recipe
-from space import Architecture, Space, UserError, strict
+from space import Space, UserError, strict
 from space.axes import ranges, searched
 from space.choices import Ask, Choice, Genotype
 
@@ -42,22 +40,9 @@ ASKED = Study(
 )
 
 
-class Arithmetic:
-    """A device on which some hundred million multiply-adds take a millisecond."""
-
-    def __init__(self, invented: Callable[[float], Latency]) -> None:
-        self._invented = invented
-
-    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
-        return self._invented(0.1 + space.multiply_adds(architecture, SIZE, CLASSES) / 1e8)
-
-    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
-        return [self.measure(architecture) for architecture in architectures]
-
-
 @pytest.fixture
 def proposed(
-    tmp_path: Path, invented: Callable[[float], Latency], search_of: Callable[[RunFolder], Search]
+    tmp_path: Path, arithmetic: Measures, search_of: Callable[[RunFolder], Search]
 ) -> Callable[[WarmStart], list[Genotype]]:
     """The answers of all that a run proposes which is warm-started so, and trains nothing to a score."""
 
@@ -67,7 +52,7 @@ def proposed(
         write_text(run.root / WARM_START, strict.dump(warm_start))
         found: list[Genotype] = []
         while True:  # interrupted after each candidate, by which proposals must not change
-            source = Proposals(search_of(run), Arithmetic(invented), None)
+            source = Proposals(search_of(run), arithmetic, None)
             if (trial := source.next()) is None:
                 return found
             found.append(trial.genotype)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,6 +65,36 @@ def test_many_writers_keep_to_the_limit_together(tmp_path: Path) -> None:
         kept = sum(pool.map(write, range(4)))
     assert kept == len(held(tmp_path)) == 33
     assert sum(held(tmp_path).values()) == 990
+
+
+class Paused(list[bytes]):
+    """Parts of a file that is begun, and not written on before `going` is set."""
+
+    def __init__(self, parts: list[bytes]) -> None:
+        super().__init__(parts)
+        self.begun, self.going = threading.Event(), threading.Event()
+        self._passes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._passes += 1
+        if self._passes == 2:  # their sizes were added up before
+            self.begun.set()
+            assert self.going.wait(60)
+        return super().__iter__()
+
+
+def test_what_is_still_being_written_counts(tmp_path: Path) -> None:
+    parts = Paused([b"x" * 30])
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        first = pool.submit(BoundedFolder(tmp_path, 50).keep, "aa", parts)
+        assert parts.begun.wait(60)
+        second = pool.submit(BoundedFolder(tmp_path, 50).keep, "bb", [b"y" * 30])
+        with contextlib.suppress(TimeoutError):  # it waits for the first
+            second.result(timeout=0.2)
+        parts.going.set()
+        assert first.result()
+        assert not second.result()
+    assert held(tmp_path) == {"aa": 30}
 
 
 def test_a_writer_that_is_killed_leaves_no_half_file_and_takes_no_room_for_good(tmp_path: Path) -> None:
