@@ -38,6 +38,8 @@ class Evaluation:
 class WarmStart:
     """Networks that were trained alike, and compare with each other."""
 
+    trained_on: str = ""
+    """The data, in words."""
     evaluations: tuple[Evaluation, ...] = ()
 
     def inside(self, space: Space) -> list[tuple[Genotype, float]]:

@@ -146,8 +146,8 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     console.question(asked.target, findings)
     kept = read_warm_start(run)
     if kept.evaluations and not run.trials():
-        inside = len(kept.inside(study.architectures()))
-        asked.console.step(f"begin   with {inside} of {len(kept.evaluations)} networks that were trained on CamVid")
+        inside, every = len(kept.inside(study.architectures())), len(kept.evaluations)
+        asked.console.step(f"begin   with {inside} of {every} networks that were trained on {kept.trained_on}")
     if earlier := not_taken_over(run):
         for words in take_over(run, study, findings.fingerprint, earlier):
             asked.console.step(words)

@@ -139,16 +139,17 @@ class Sampler(Generic[Built]):
 
     def recall(self, genotype: Genotype, outcome: Outcome, budget: float | None = None) -> None:
         """What another search found out about a candidate, before anything is proposed here."""
-        number = self.enter(genotype, outcome.fidelity, budget)
-        self._running[number].set_user_attr(ELSEWHERE, True)
-        self.tell(number, outcome)
+        self._recall(genotype, outcome, budget, (ELSEWHERE,))
 
     def warm_start(self, genotype: Genotype, miou: float, budget: float | None = None) -> None:
         """How a network trained on other data, before anything is proposed here."""
-        number = self.enter(genotype, 1 / STEPS, budget)
-        for attribute in (ELSEWHERE, OTHER_DATA):
-            self._running[number].set_user_attr(attribute, True)
-        self.tell(number, Outcome(miou=miou, fidelity=1 / STEPS))
+        self._recall(genotype, Outcome(miou=miou, fidelity=1 / STEPS), budget, (ELSEWHERE, OTHER_DATA))
+
+    def _recall(self, genotype: Genotype, outcome: Outcome, budget: float | None, marks: Sequence[str]) -> None:
+        number = self.enter(genotype, outcome.fidelity, budget)
+        for mark in marks:
+            self._running[number].set_user_attr(mark, True)
+        self.tell(number, outcome)
 
     def _ask(self, budget: float | None) -> tuple[optuna.trial.Trial, Built, Genotype]:
         import optuna

@@ -247,7 +247,7 @@ def genotype_of(row: Row) -> Genotype:
 
 def warm_start(rows: Sequence[Row], until: int) -> str:
     """The rows that were trained so far, as YAML, a line each."""
-    lines = ["evaluations:"]
+    lines = ["trained_on: CamVid", "evaluations:"]
     for row in rows:
         if score := row[f"miou_{until}"]:
             evaluation = {"miou": round(float(score) / 100, 4), "genotype": dict(genotype_of(row))}

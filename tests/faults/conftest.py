@@ -110,7 +110,10 @@ KINDS: Mapping[str, Any] = {
         chosen=1,
         teachers={ARCHITECTURE.key: "0123456789ab"},
     ),
-    "warm start": WarmStart(evaluations=(Evaluation(miou=0.3, genotype={"block": "sep", "width": 16, "bias": False}),)),
+    "warm start": WarmStart(
+        trained_on="streets: of 'one' town",
+        evaluations=(Evaluation(miou=0.3, genotype={"block": "sep", "width": 16, "bias": False}),),
+    ),
     "recipe variant": Variant(learning_rate=0.003, ohem_probability=0.7, ema_decay=0.9, epochs=4, distillation=True),
     "trial": Trial(
         number=1,
