@@ -113,6 +113,11 @@ class ClusterTiming:
         table: LatencyTable | None = self._ask("kept_table")
         return table
 
+    def targets(self) -> tuple[Target, ...]:
+        """What is timed there."""
+        found: tuple[Target, ...] = self._ask("targets")
+        return found
+
     def left_out(self) -> tuple[str, ...]:
         """Why targets are not timed there."""
         reasons: tuple[str, ...] = self._ask("left_out")
@@ -277,6 +282,9 @@ class _TimingNode:
 
     def kept_table(self) -> Answer:
         return self._answer(self._timing.kept_table)
+
+    def targets(self) -> Answer:
+        return self._answer(self._timing.targets)
 
     def left_out(self) -> Answer:
         return self._answer(self._timing.left_out)

@@ -234,22 +234,22 @@ def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> La
     what the reference network took beside those that were `measured`. None where there is neither. A search in several
     precisions needs a table of each (`FastestTiming.kept_table`), and those that come with the package are of one.
     """
-    table = timing.kept_table()
-    if table is None and measured and search.study.precisions:
+    table, targets = timing.kept_table(), timing.targets()
+    if table is None and measured and len(targets) > 1:
         search.console.step(
-            f"note    not each of {', '.join(map(str, search.targets))} has a latency table: estimates begin with what "
+            f"note    not each of {', '.join(map(str, targets))} has a latency table: estimates begin with what "
             "the published networks take here; `nas measure --calibrate --target TARGET` makes one"
         )
     elif table is None and measured:
-        table = shipped_table(search.target, search.study.data.size, measured[0].reference_milliseconds)
+        table = shipped_table(targets[0], search.study.data.size, measured[0].reference_milliseconds)
         if table is not None:
             search.console.step(
                 f"note    estimates begin with a table that comes with the package, {table.error:.0%} off on the CPU "
                 "that it was made on; `nas measure --calibrate` makes one of this device"
             )
-        elif search.target.precision != "fp32":
+        elif targets[0].precision != "fp32":
             search.console.step(
-                f"note    no latency table comes with the package for {search.target.precision}: estimates begin with "
+                f"note    no latency table comes with the package for {targets[0].precision}: estimates begin with "
                 "what the published networks take here; `nas measure --calibrate` makes one of this target"
             )
     return table

@@ -8,6 +8,7 @@ from pathlib import Path
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
+from nas.latency.target import Target
 from nas.search.timing import Timing
 from space.architecture import Architecture
 
@@ -44,6 +45,10 @@ class RememberedTiming:
     def kept_table(self) -> LatencyTable | None:
         """See `Timing.kept_table`."""
         return self._timing.kept_table()
+
+    def targets(self) -> tuple[Target, ...]:
+        """See `Timing.targets`."""
+        return self._timing.targets()
 
     def left_out(self) -> tuple[str, ...]:
         """See `Timing.left_out`."""

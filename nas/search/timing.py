@@ -49,6 +49,9 @@ class Timing(Halting, Protocol):
     def kept_table(self) -> LatencyTable | None:
         """The table that the machine which times keeps of the device, or None when it has none that can be used."""
 
+    def targets(self) -> tuple[Target, ...]:
+        """What is timed: a target, in several precisions the highest first."""
+
     def left_out(self) -> tuple[str, ...]:
         """Why targets that were asked for are not timed."""
 
@@ -68,6 +71,10 @@ class LocalTiming(Meter):
     def kept_table(self) -> LatencyTable | None:
         """See `Timing.kept_table`."""
         return calibration.kept_table(self)
+
+    def targets(self) -> tuple[Target, ...]:
+        """See `Timing.targets`."""
+        return (self.target,)
 
     def left_out(self) -> tuple[str, ...]:
         """See `Timing.left_out`."""
@@ -124,6 +131,10 @@ class FastestTiming:
         """
         tables = [table for table in (timing.kept_table() for timing in self._timings) if table is not None]
         return min(tables, key=_typical_milliseconds) if len(tables) == len(self._timings) else None
+
+    def targets(self) -> tuple[Target, ...]:
+        """See `Timing.targets`."""
+        return tuple(target for timing in self._timings for target in timing.targets())
 
     def left_out(self) -> tuple[str, ...]:
         """See `Timing.left_out`."""

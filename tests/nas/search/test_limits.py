@@ -14,6 +14,7 @@ from nas.data import DataSpec
 from nas.latency.estimates.estimator import Estimates
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
+from nas.latency.target import Target
 from nas.runs.folder import RunFolder
 from nas.search.engine import _measure_published, _say_if_too_large, _table_of
 from nas.search.fill import FULL_ENOUGH, SAFE, WIDEST, fill
@@ -50,11 +51,17 @@ class Fast:
         return [self.measure(each) for each in architectures]
 
 
+@dataclass(frozen=True)
 class Uncalibrated(Fast):
     """One of which no latency table is kept."""
 
+    timed: tuple[str, ...] = ()
+
     def kept_table(self) -> None:
         return None
+
+    def targets(self) -> tuple[Target, ...]:
+        return tuple(map(Target.parse, self.timed))
 
 
 DATA_CENTRE = 3e10
@@ -148,24 +155,30 @@ def test_a_search_says_at_its_start_that_a_budget_is_above_its_space(
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("timed", "said"),
     [
-        ("onnxruntime@cpu:1", "estimates begin with a table that comes with the package"),
-        ("onnxruntime:int8@cpu:1", "no latency table comes with the package for int8"),
-        ("torch@cpu:1", ""),
+        (("onnxruntime@cpu:1",), "estimates begin with a table that comes with the package"),
+        (("onnxruntime:int8@cpu:1",), "no latency table comes with the package for int8"),
+        (("torch@cpu:1",), ""),
+        (("onnxruntime@cpu:1", "onnxruntime:int8@cpu:1"), "not each of onnxruntime@cpu:1, onnxruntime:int8@cpu:1 has"),
     ],
 )
+@pytest.mark.parametrize("precisions", [(), ("fp32", "bf16", "int8")])
 def test_a_search_says_what_its_estimates_begin_with(
-    target: str,
+    timed: tuple[str, ...],
+    precisions: tuple[str, ...],
     said: str,
     tmp_path: Path,
     invented: Invented,
     search_of: Callable[[RunFolder], Search],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    study = replace(built_in_study("10ms"), target=target)
+    """By what can be timed, however many precisions the study allows."""
+    target = str(replace(Target.parse(timed[0]), precision="fp32"))
+    study = replace(built_in_study("10ms"), target=target, precisions=precisions)
     asked = search_of(RunFolder.create(tmp_path / "run", study))
-    table = _table_of(asked, cast("Timing", Uncalibrated(invented, study.data.size, DATA_CENTRE)), [invented(10.0)])
+    device = Uncalibrated(invented, study.data.size, DATA_CENTRE, timed)
+    table = _table_of(asked, cast("Timing", device), [invented(10.0)])
     assert (table is not None) == ("comes with the package" in said and "no latency" not in said)
     told = capsys.readouterr().out
     assert said in told
