@@ -21,8 +21,9 @@ from nas.latency.machine import device_key
 from nas.latency.meter import Meter
 from nas.latency.target import Target
 from nas.storage.files import write_text
+from nas.storage.records import cached_record
 from space import strict
-from space.errors import TargetError, UserError
+from space.errors import TargetError
 
 DEPLOYMENT = (  # by kind of device, the better one first; of runtimes that are as fast as each other the first
     ("tensorrt:fp16@cuda:0", "cudagraph:fp16@cuda:0"),
@@ -85,7 +86,7 @@ def known() -> DefaultTarget | None:
     if not ready:
         return DefaultTarget(target=LAST_RESORT, reason="no deployment runtime is ready")
     if len(ready) > 1:
-        kept = _kept(_file(ready))
+        kept = cached_record(_file(ready), DefaultTarget)
         return kept if kept is not None and kept.target in map(str, ready) else None
     texts = next(texts for texts in DEPLOYMENT if str(ready[0]) in texts)
     others = [f"{text} is not ready ({_missing(Target.parse(text))})" for text in texts if text != str(ready[0])]
@@ -112,13 +113,6 @@ def _file(targets: Sequence[Target]) -> Path:
     keys = [device_key.name_of(device_key.key_of(runtimes.environment(target), SIZE)) for target in targets]
     name = hashlib.sha256(" ".join(keys).encode()).hexdigest()[:12]
     return device_key.folder("defaults") / f"{name}.yaml"
-
-
-def _kept(file: Path) -> DefaultTarget | None:
-    try:
-        return strict.parse(file.read_text("utf-8"), DefaultTarget, str(file))
-    except (OSError, UserError, UnicodeDecodeError):  # a cache: what cannot be read is made again
-        return None
 
 
 def _fastest(targets: Sequence[Target], measure: MeasureTarget) -> DefaultTarget:

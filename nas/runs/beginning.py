@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.storage.files import expanded, read_text, write_text
+from nas.storage.files import expanded, write_text
+from nas.storage.records import find_record
 from space import UserError, strict
 
 if TYPE_CHECKING:
@@ -83,7 +84,4 @@ def beginning(folder: Path) -> Beginning | None:
 
     Raises: UserError when the file that says so is damaged.
     """
-    file = folder / RECORD
-    if not file.is_file():
-        return None
-    return strict.parse(read_text(file, "where the first weights came from"), Beginning, str(file))
+    return find_record(folder / RECORD, "where the first weights came from", Beginning)

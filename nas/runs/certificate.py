@@ -15,7 +15,7 @@ from nas.latency.budget import Budget, Verdict, settling
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling
-from nas.storage.files import read_text
+from nas.storage.records import read_record
 from nas.training.scores import Scores
 from space import Architecture, UserError, multiply_adds, parameters, strict
 
@@ -142,9 +142,7 @@ def read_certificate(folder: Path) -> Certificate:
 
     Raises: UserError when there is none, or it cannot be read.
     """
-    file = folder / CERTIFICATE
-    text = read_text(file, f"a winner's folder with {CERTIFICATE}")
-    return strict.parse(text, Certificate, str(file))
+    return read_record(folder / CERTIFICATE, f"a winner's folder with {CERTIFICATE}", Certificate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.fingerprint import Fingerprint
-from nas.storage.files import expanded, read_text, write_text
+from nas.storage.files import expanded, write_text
+from nas.storage.records import find_record
 from space import UserError, strict
 
 FILE = "data.yaml"
@@ -45,11 +46,7 @@ def data_seen(folder: Path) -> DataSeen | None:
 
     Raises: UserError when the file is damaged.
     """
-    file = folder / FILE
-    if not file.is_file():
-        return None
-    text = read_text(file, "what the data of a run were")
-    return strict.parse(text, DataSeen, str(file))
+    return find_record(folder / FILE, "what the data of a run were", DataSeen)
 
 
 def data_root(folder: Path, root: str | None) -> str | None:

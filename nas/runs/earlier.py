@@ -19,7 +19,8 @@ from nas.runs.data_seen import data_seen
 from nas.runs.folder import EARLIER, RunFolder
 from nas.runs.terms import require_terms
 from nas.runs.trial import Trial
-from nas.storage.files import read_text, write_text
+from nas.storage.files import write_text
+from nas.storage.records import find_record
 from nas.study import Study
 from space import Architecture, UserError, strict
 
@@ -69,10 +70,7 @@ def read_earlier(run: RunFolder) -> Earlier:
 
     Raises: UserError when the file is damaged.
     """
-    file = run.root / EARLIER
-    if not file.is_file():
-        return Earlier()
-    return strict.parse(read_text(file, "what a run took over from earlier ones"), Earlier, str(file))
+    return find_record(run.root / EARLIER, "what a run took over from earlier ones", Earlier) or Earlier()
 
 
 def write_earlier(run: RunFolder, earlier: Earlier) -> None:

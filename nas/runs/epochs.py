@@ -16,7 +16,8 @@ from nas.data.share import WHOLE, Share
 from nas.host.memory import require_training
 from nas.runs.trained import CHECKPOINT
 from nas.runs.trial import Epoch, Pretrained, append_epoch, forget_epochs, read_progress
-from nas.storage.files import read_text, write_text
+from nas.storage.files import write_text
+from nas.storage.records import read_record
 from nas.training.form import Form, device_of
 from nas.training.probe import fastest_form
 from nas.training.recipe import Recipe
@@ -53,7 +54,7 @@ def held_form(
         return None
     file = folder / FORM
     if file.is_file():
-        kept = strict.parse(read_text(file, "the form of a training"), Form, str(file))
+        kept = read_record(file, "the form of a training", Form)
         if kept.device == device_of(device).type:  # the folder may have been moved
             return kept
     # A probe takes whole steps, and no trainer has asked yet whether there is room for one.

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from nas.runs.folder import FINISH, RunFolder
 from nas.runs.trial import Trial
-from nas.storage.files import read_text, write_text
+from nas.storage.files import write_text
+from nas.storage.records import find_record
 from nas.training import Variant
 from space import UserError, strict
 
@@ -85,10 +86,7 @@ def read_finish_recipe(run: RunFolder) -> FinishRecipe | None:
 
     Raises: UserError when the file is damaged.
     """
-    file = run.root / FINISH
-    if not file.is_file():
-        return None
-    return strict.parse(read_text(file, "by which recipe a run finishes"), FinishRecipe, str(file))
+    return find_record(run.root / FINISH, "by which recipe a run finishes", FinishRecipe)
 
 
 def write_finish_recipe(run: RunFolder, found: FinishRecipe) -> None:

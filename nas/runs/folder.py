@@ -38,7 +38,8 @@ from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.data_seen import data_root
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
 from nas.runs.trial import Phase, Progress, Timed, Trial, read_progress, read_trial
-from nas.storage.files import expanded, read_text, write_text
+from nas.storage.files import expanded, write_text
+from nas.storage.records import find_record, read_record
 from nas.study import Study, load_study
 from nas.training.recipe import beside
 from space import Architecture, UserError, strict
@@ -173,16 +174,14 @@ class RunFolder:
 
         Raises: UserError when the file is damaged.
         """
-        file = self.root / SOURCES
-        if not file.is_file():
-            return ()
-        return strict.parse(read_text(file, "which runs a run takes over"), Sources, str(file)).runs
+        sources = find_record(self.root / SOURCES, "which runs a run takes over", Sources)
+        return () if sources is None else sources.runs
 
     def hold_to_order(self, order: Order) -> Order:
         """The order that the run began with; `order` where none is kept yet, which is kept."""
         file = self.root / ORDER
         if file.is_file():
-            return strict.parse(read_text(file, "how the candidates of a run follow one another"), Order, str(file))
+            return read_record(file, "how the candidates of a run follow one another", Order)
         write_text(file, strict.dump(order))
         return order
 
@@ -225,10 +224,7 @@ class RunFolder:
 
     def timed(self, trial: Trial) -> Timed:
         """What was measured on the way to a trial's width, in that order; nothing in runs of earlier versions."""
-        file = self.trial_path(trial) / TIMED
-        if not file.is_file():
-            return Timed()
-        return strict.parse(read_text(file, "what a search measured"), Timed, str(file))
+        return find_record(self.trial_path(trial) / TIMED, "what a search measured", Timed) or Timed()
 
     def progress(self, trial: Trial, phase: Phase) -> Progress:
         """The finished epochs of a phase; none when it has not begun."""

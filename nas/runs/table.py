@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from nas.latency.estimates.table import LatencyTable
 from nas.runs.folder import TABLE, RunFolder
-from nas.storage.files import read_text, write_text
+from nas.storage.files import write_text
+from nas.storage.records import read_record
 from space import strict
 
 
@@ -27,7 +28,7 @@ def hold_to_table(run: RunFolder, kept: Callable[[], LatencyTable | None]) -> La
     """
     file = run.root / TABLE
     if file.is_file():
-        return strict.parse(read_text(file, "the latency table that a run began with"), BegunWith, str(file)).table
+        return read_record(file, "the latency table that a run began with", BegunWith).table
     found = kept()
     write_text(file, strict.dump(BegunWith(table=found)))
     return found

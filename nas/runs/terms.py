@@ -16,7 +16,8 @@ from nas.latency.target import Target
 from nas.runs.finish_recipe import read_finish_recipe
 from nas.runs.folder import TERMS, RunFolder
 from nas.runs.trial import Trial
-from nas.storage.files import read_text, write_text
+from nas.storage.files import write_text
+from nas.storage.records import read_record
 from nas.study import Study
 from nas.training import Recipe, Variant
 from space import UserError, strict
@@ -53,7 +54,7 @@ def require_terms(run: RunFolder, study: Study) -> None:
     }
     file = run.root / TERMS
     if file.is_file() and trials:
-        kept = strict.parse(read_text(file, "what the candidates of a run are compared by"), Terms, str(file))
+        kept = read_record(file, "what the candidates of a run are compared by", Terms)
         before, now = dict(_flat(asdict(kept))), dict(_flat(asdict(_terms_of(study))))
         others |= {
             name: (before.get(name, "none"), now.get(name, "none"))

@@ -10,7 +10,8 @@ from typing import Literal
 
 from nas.latency.budget import Budget
 from nas.latency.record import Latency, Statistic
-from nas.storage.files import read_text, write_text
+from nas.storage.files import write_text
+from nas.storage.records import read_record
 from nas.training.scores import Scores
 from space import Architecture, UserError, strict
 from space.errors import DamagedError
@@ -206,7 +207,7 @@ def read_trial(file: Path) -> Trial:
 
     Raises: UserError when it cannot be read; DamagedError when it is not UTF-8, or of another folder.
     """
-    trial = strict.parse(read_text(file, "a trial of a search"), Trial, str(file))
+    trial = read_record(file, "a trial of a search", Trial)
     if trial.architecture.key != file.parent.name:
         raise DamagedError(
             f"{file}: expected the architecture that its folder is named by, got {trial.architecture.key}; bring the "
@@ -221,7 +222,7 @@ def read_progress(folder: Path) -> Progress:
     if not file.is_file():
         return Progress()
     try:
-        progress = strict.parse(read_text(file, "the epochs of a training"), Progress, str(file))
+        progress = read_record(file, "the epochs of a training", Progress)
     except UserError:
         return Progress()
     numbers = [each.epoch for each in progress.history]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from nas.latency.budget import Budget, Budgets
 from nas.runs.folder import UNREACHED, RunFolder
-from nas.storage.files import read_text, write_text
+from nas.storage.files import write_text
+from nas.storage.records import find_record
 from nas.study import Study
 from space import UserError, strict
 
@@ -51,11 +52,8 @@ def unreached(run: RunFolder) -> dict[Budget, Unreached]:
 
     Raises: UserError when the file is damaged.
     """
-    file = run.root / UNREACHED
-    if not file.is_file():
-        return {}
-    found = strict.parse(read_text(file, "which budgets a run gave up"), AllUnreached, str(file))
-    return {Budget.parse(each.budget): each for each in found.budgets}
+    found = find_record(run.root / UNREACHED, "which budgets a run gave up", AllUnreached)
+    return {} if found is None else {Budget.parse(each.budget): each for each in found.budgets}
 
 
 def reachable(run: RunFolder, study: Study) -> Budgets:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from nas import samplers
 from nas.runs.folder import WARM_START, RunFolder
-from nas.storage.files import read_text, write_text
+from nas.storage.files import write_text
+from nas.storage.records import find_record
 from nas.study import Study
-from space import Space, UserError, strict
+from space import Space, UserError
 from space.axes import searched
 from space.choices import Choice, Genotype
 
@@ -69,7 +70,6 @@ def read_warm_start(run: RunFolder) -> WarmStart:
 
     Raises: UserError when the file is damaged.
     """
-    file = run.root / WARM_START
-    if not file.is_file():
-        return WarmStart()
-    return strict.parse(read_text(file, "what the sampler of a run was warm-started with"), WarmStart, str(file))
+    return (
+        find_record(run.root / WARM_START, "what the sampler of a run was warm-started with", WarmStart) or WarmStart()
+    )

@@ -186,10 +186,12 @@ def calls(names: Iterable[str]) -> Iterator[tuple[str, str, ast.Call]]:
 
 
 def test_every_kind_of_text_that_is_read_is_mutated(kinds: Mapping[str, Any]) -> None:
+    place_of_class = {"strict.parse": 1, "read_record": 2, "find_record": 2, "cached_record": 1}
     read = set()
-    for _, around, call in calls(["strict.parse"]):
-        cls = ast.unparse(call.args[1])
-        read.add(around if cls == "cls" else cls)
+    for module, around, call in calls(place_of_class):
+        cls = ast.unparse(call.args[place_of_class[ast.unparse(call.func)]])
+        if module != "nas.storage.records":  # the class is its callers'
+            read.add(around if cls == "cls" else cls)
     assert len(read) > 15
     assert read <= {type(value).__name__ for value in kinds.values()}
 

@@ -26,6 +26,7 @@ from nas.latency.machine import device_key
 from nas.latency.meter import Meter
 from nas.latency.record import Latency
 from nas.storage.files import write_text
+from nas.storage.records import cached_record
 from space import strict
 from space.architecture import Architecture
 from space.errors import TargetError, UserError
@@ -190,11 +191,7 @@ def error_of(estimates: Sequence[LeftOut]) -> float:
 
 def kept_table(meter: Meter) -> LatencyTable | None:
     """The table of this device at this input size, or None when there is none that can be used."""
-    file = _folder(meter) / "table.yaml"
-    try:
-        return strict.parse(file.read_text("utf-8"), LatencyTable, str(file))
-    except (OSError, UserError, UnicodeDecodeError):  # a cache: what cannot be read is made again
-        return None
+    return cached_record(_folder(meter) / "table.yaml", LatencyTable)
 
 
 def read_samples(meter: Meter) -> list[MeasuredNetwork]:

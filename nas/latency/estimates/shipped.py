@@ -15,8 +15,8 @@ from pathlib import Path
 
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.target import Target
-from nas.storage.files import read_text
-from space import UserError, strict
+from nas.storage.records import read_record
+from space import UserError
 
 TABLES = Path(__file__).with_name("tables")
 
@@ -53,7 +53,7 @@ def shipped_table(target: Target, size: tuple[int, int], reference_milliseconds:
     file = TABLES / f"{target.runtime}.yaml"
     if target.host or target.on_cuda or target.precision != "fp32" or not file.is_file():
         return None
-    known = strict.parse(read_text(file, "a latency table of this package"), SharesOfReference, str(file))
+    known = read_record(file, "a latency table of this package", SharesOfReference)
     scale = reference_milliseconds * known.height * known.width / (size[0] * size[1])
     return LatencyTable(
         target=str(target),

@@ -1,0 +1,36 @@
+"""Values that are kept as files of their own: YAML, read strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from nas.storage.files import read_text
+from space import UserError, strict
+
+Kept = TypeVar("Kept")
+
+
+def read_record(file: Path, what: str, kind: type[Kept]) -> Kept:
+    """The value that a file holds; `what` it is for a reader, as in "a trial of a search".
+
+    Raises: UserError when the file is not there, cannot be read or holds another value; DamagedError when it is not
+    UTF-8.
+    """
+    return strict.parse(read_text(file, what), kind, str(file))
+
+
+def find_record(file: Path, what: str, kind: type[Kept]) -> Kept | None:
+    """The same, and None where there is no such file.
+
+    Raises: UserError when the file cannot be read or holds another value; DamagedError when it is not UTF-8.
+    """
+    return read_record(file, what, kind) if file.is_file() else None
+
+
+def cached_record(file: Path, kind: type[Kept]) -> Kept | None:
+    """The value that a file of a cache holds; None where it holds none that can be read, and is made again."""
+    try:
+        return find_record(file, "what is cached", kind)
+    except UserError:
+        return None
