@@ -1,6 +1,8 @@
 """A table of the product's own space for `replay.py`: networks of one latency, each trained on CamVid in three rungs.
 
     python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid.csv [--processes 2] [--until 4]
+    python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid_wide.csv --until 4 \
+        --budget 3.6 --like studies/search/camvid.csv
     python studies/search/trained.py --out studies/search/camvid.csv --measure
     python studies/search/trained.py --out studies/search/camvid.csv --warm-start nas/runs/warm_start.yaml
 
@@ -8,10 +10,11 @@ The first command trains what the table does not hold yet, from scratch, at 120x
 row for each: published networks at the width that is estimated to fill the budget, and random draws of what a search
 looks at, then, generation after generation, draws and mutations of the best so far. A training is one of a search: its
 schedule is annealed to the end at 1, 4 and 16 epochs, and goes on from the weights; its cost is in processor seconds.
-`--until` ends all at an earlier of these, by whose scores the best are then chosen. The second command times every
-network that the table has no latency of, on a machine that does nothing else, and notes whether that was disturbed. The
-third writes what every search begins with (`nas.runs.warm_start`): the answers of each network, and its score after
-`--until` epochs.
+`--until` ends all at an earlier of these, by whose scores the best are then chosen. The second command makes a table at
+another budget, which begins with the published networks and the better half of a table that is there instead of draws,
+all at the width for that budget. The third times every network that the table has no latency of, on a machine that does
+nothing else, and notes whether that was disturbed. The last writes what every search begins with
+(`nas.runs.warm_start`): the answers of each network, and its score after `--until` epochs.
 
 What a network is stands in the columns that begin with `axis.` (the answers that lead to it) and in `factor`, on every
 width of what they lead to, or of the published network that `origin` names.
@@ -52,7 +55,7 @@ from space.scale import NARROWEST, bisected, scale_width
 SIZE = (120, 160)
 SEARCHED = Space(ranges=searched(), size=SIZE)
 TARGET = Target.parse("onnxruntime@cpu:1")
-BUDGET_MILLISECONDS = 1.2
+BUDGET_MILLISECONDS = 1.2  # unless told otherwise
 REFERENCE_MILLISECONDS = 2.0  # of the reference on this target; a constant, so that the same networks are made again
 RUNGS = (1, 4, 16)  # epochs
 CLASSES = 11
@@ -77,6 +80,19 @@ class Candidate:
     factor: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a table is of."""
+
+    table: Path
+    budget: float
+    """Milliseconds."""
+    until: int
+    """Epochs of each training."""
+    like: Path | None
+    """The table whose better half it begins with, instead of draws."""
+
+
 def main() -> None:
     """Train, or time, what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,6 +100,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the table, a CSV file; rows that it has stay")
     parser.add_argument("--processes", type=int, default=1, help="trainings at a time, of one thread each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after so many")
+    parser.add_argument("--budget", type=float, default=BUDGET_MILLISECONDS, help="milliseconds that all fill")
+    parser.add_argument("--like", type=Path, metavar="TABLE", help="begin with its better half instead of draws")
     parser.add_argument("--until", type=int, choices=RUNGS, default=RUNGS[-1], help="epochs of each training")
     parser.add_argument("--measure", action="store_true", help="time what has no latency yet, and train nothing")
     parser.add_argument(
@@ -98,24 +116,23 @@ def main() -> None:
         parser.error("expected --data or --measure")
     else:
         data = data_spec(asked.data, f"{SIZE[0]}x{SIZE[1]}")
-        train_all(data, asked.out, asked.processes, asked.minutes, asked.until)
+        plan = Plan(table=asked.out, budget=asked.budget, until=asked.until, like=asked.like)
+        train_all(data, plan, asked.processes, asked.minutes)
 
 
-def train_all(data: DataSpec, table: Path, processes: int, minutes: float, until: int) -> None:
-    """Train what the table does not hold `until` an epoch, generation after generation, until the time is over."""
-    end = time.monotonic() + 60 * minutes
+def train_all(data: DataSpec, plan: Plan, processes: int, minutes: float) -> None:
+    """Train what the table does not hold, generation after generation, until the time is over."""
+    end, table = time.monotonic() + 60 * minutes, plan.table
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         for generation in range(1 + len(BRED)):
             known = {row["key"] for row in rows_of(table)}
-            waiting = iter(
-                [each for each in candidates(generation, table, until) if each.architecture.key not in known]
-            )
+            waiting = iter([each for each in candidates(generation, plan) if each.architecture.key not in known])
             under_way: set[Future[Row]] = set()
             while True:
                 while len(under_way) < processes and time.monotonic() < end:
                     if (candidate := next(waiting, None)) is None:
                         break
-                    under_way.add(pool.submit(trained, candidate, data, until))
+                    under_way.add(pool.submit(trained, candidate, data, plan.until))
                 if not under_way:
                     break
                 done = next(as_completed(under_way))
@@ -127,33 +144,46 @@ def train_all(data: DataSpec, table: Path, processes: int, minutes: float, until
                 return
 
 
-def candidates(generation: int, table: Path, until: int) -> list[Candidate]:
+def candidates(generation: int, plan: Plan) -> list[Candidate]:
     """Those of a generation: the same whenever all before it are trained, and no two alike."""
     rng = random.Random(f"generation {generation}")
     if generation == 0:
-        inside_it = filter(None, (made(draw(SEARCHED, rng)[1], "drawn") for _ in itertools.count()))
-        found = [*published(), *itertools.islice(inside_it, DRAWN)]
+        drawn = (made(draw(SEARCHED, rng)[1], "drawn", plan.budget) for _ in itertools.count())
+        others = itertools.islice(filter(None, drawn), DRAWN) if plan.like is None else better_half(plan.like, plan)
+        found = [*published(plan.budget), *others]
     else:
         later = {f"bred {each}" for each in range(generation, 1 + len(BRED))}  # this one may be trained in part
-        score = f"miou_{until}"
-        scored = [row for row in rows_of(table) if row[score] and row["origin"] not in later]
-        scored.sort(key=lambda row: -float(row[score]))
+        scored = [row for row in best_first(plan.table, plan.until) if row["origin"] not in later]
         around = SpaceQuestions(SEARCHED, (1.0,), None).around([genotype_of(row) for row in scored[:BEST]], rng)
-        found = [made(each, f"bred {generation}") for each in rng.sample(around, BRED[generation - 1])]
+        found = [made(each, f"bred {generation}", plan.budget) for each in rng.sample(around, BRED[generation - 1])]
     inside = {each.architecture.key: each for each in found if each is not None}
     return list(inside.values())
 
 
-def published() -> Iterator[Candidate | None]:
+def better_half(table: Path, plan: Plan) -> Iterator[Candidate | None]:
+    """What is no published network in the better half of another table."""
+    rows = best_first(table, plan.until)
+    for row in rows[: len(rows) // 2]:
+        if row["origin"] not in space.published():
+            yield made(genotype_of(row), f"like {row['key']}", plan.budget)
+
+
+def best_first(table: Path, until: int) -> list[Row]:
+    """What was trained so far."""
+    score = f"miou_{until}"
+    return sorted((row for row in rows_of(table) if row[score]), key=lambda row: -float(row[score]))
+
+
+def published(budget: float) -> Iterator[Candidate | None]:
     """Published networks, scaled to the budget."""
     for name in space.published():
         architecture = space.load(name)
-        yield filled(architecture, name, SEARCHED.closest_genotype(architecture))
+        yield filled(architecture, name, SEARCHED.closest_genotype(architecture), budget)
 
 
-def made(genotype: Genotype, origin: str) -> Candidate | None:
+def made(genotype: Genotype, origin: str, budget: float) -> Candidate | None:
     """The network that answers lead to, at the width that fills the budget."""
-    return filled(led_to(genotype), origin, genotype)
+    return filled(led_to(genotype), origin, genotype, budget)
 
 
 def led_to(genotype: Genotype) -> Architecture:
@@ -161,12 +191,12 @@ def led_to(genotype: Genotype) -> Architecture:
     return SEARCHED.choose(lambda name, options: genotype[name] if genotype.get(name) in options else options[0])
 
 
-def filled(architecture: Architecture, origin: str, genotype: Genotype) -> Candidate | None:
+def filled(architecture: Architecture, origin: str, genotype: Genotype, budget: float) -> Candidate | None:
     """At the largest width that is estimated to be inside the budget; None where none is."""
     latencies = estimates()
 
     def fits(factor: float) -> bool:
-        return latencies.estimate(scale_width(architecture, factor), CLASSES) <= BUDGET_MILLISECONDS
+        return latencies.estimate(scale_width(architecture, factor), CLASSES) <= budget
 
     if not fits(NARROWEST):
         return None
