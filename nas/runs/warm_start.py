@@ -1,15 +1,16 @@
 """Evaluations that the sampler of a new run is warm-started with: networks of the space, trained on other data.
 
-A table of them comes with the package: networks that take the same time, trained alike on CamVid (`studies/search`).
+Tables of them come with the package: networks that take the same time, trained alike on CamVid (`studies/search`).
 Their scores say which answers tend to be good, and less than any training of the run itself; how much less, the sampler
-finds out. A run keeps the table that it began with in its folder, so that one that goes on proposes the same with any
+finds out. A run keeps the tables that it began with in its folder, so that one that goes on proposes the same with any
 version of the package. Samplers that rank scores of one kind only are not given any.
 """
 
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nas import samplers
@@ -36,22 +37,51 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmStart:
+class Table:
     """Networks that were trained alike, and compare with each other."""
 
-    trained_on: str = ""
+    trained_on: str
     """The data, in words."""
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[Evaluation, ...]
+
+    def __post_init__(self) -> None:
+        if not self.evaluations:
+            raise UserError("evaluations: expected at least one, got none; leave the table out")
+
+    def inside(self, space: Space) -> Iterator[tuple[Genotype, float]]:
+        """Answers of those that are points of a space, and how far their mIoU is above the median of the table."""
+        asked, usual = (
+            Space(ranges=searched(), size=space.size),
+            statistics.median(each.miou for each in self.evaluations),
+        )
+        for each in self.evaluations:
+            if (genotype := space.carried(each.genotype, asked)) is not None:
+                yield genotype, each.miou - usual
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """Tables, of which each has a level of its own: other data, or networks that take another time."""
+
+    tables: tuple[Table, ...] = ()
 
     def inside(self, space: Space) -> list[tuple[Genotype, float]]:
-        """Answers and mIoU of those that are points of a space."""
-        asked = Space(ranges=searched(), size=space.size)
-        found = [(space.carried(each.genotype, asked), each.miou) for each in self.evaluations]
-        return [(genotype, miou) for genotype, miou in found if genotype is not None]
+        """See `Table.inside`; of all tables."""
+        return [found for table in self.tables for found in table.inside(space)]
+
+    @property
+    def count(self) -> int:
+        """Of the evaluations in all tables."""
+        return sum(len(table.evaluations) for table in self.tables)
+
+    @property
+    def trained_on(self) -> str:
+        """The data of all tables, in words."""
+        return ", ".join(dict.fromkeys(table.trained_on for table in self.tables))
 
 
 def shipped_text() -> str:
-    """The table that comes with the package, as YAML."""
+    """The tables that come with the package, as YAML."""
     return importlib.resources.files("nas.runs").joinpath(WARM_START).read_text("utf-8")
 
 

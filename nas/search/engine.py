@@ -145,9 +145,9 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=console)
     console.question(asked.target, findings)
     kept = read_warm_start(run)
-    if kept.evaluations and not run.trials():
-        inside, every = len(kept.inside(study.architectures())), len(kept.evaluations)
-        asked.console.step(f"begin   with {inside} of {every} networks that were trained on {kept.trained_on}")
+    if kept.count and not run.trials():
+        inside = len(kept.inside(study.architectures()))
+        asked.console.step(f"begin   with {inside} of {kept.count} networks that were trained on {kept.trained_on}")
     if earlier := not_taken_over(run):
         for words in take_over(run, study, findings.fingerprint, earlier):
             asked.console.step(words)

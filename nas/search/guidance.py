@@ -58,9 +58,9 @@ class Guidance:
         )
 
     def warm_start(self, evaluations: Iterable[tuple[Genotype, float]]) -> None:
-        """How networks trained on other data, by their answers; before anything else is told."""
-        for genotype, miou in evaluations:
-            self._sampler.warm_start(genotype, miou, self._told_for(self._budgets.largest.milliseconds))
+        """How much higher than usual networks scored on other data, by their answers; before anything else is told."""
+        for genotype, score in evaluations:
+            self._sampler.warm_start(genotype, score, self._told_for(self._budgets.largest.milliseconds))
 
     def repeat(self, trials: Sequence[Trial], given_up: Mapping[Budget, Unreached]) -> None:
         """Have the sampler propose again what it proposed for these budgets, also in vain for those that were given up.

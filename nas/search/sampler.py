@@ -141,9 +141,9 @@ class Sampler(Generic[Built]):
         """What another search found out about a candidate, before anything is proposed here."""
         self._recall(genotype, outcome, budget, (ELSEWHERE,))
 
-    def warm_start(self, genotype: Genotype, miou: float, budget: float | None = None) -> None:
-        """How a network trained on other data, before anything is proposed here."""
-        self._recall(genotype, Outcome(miou=miou, fidelity=1 / STEPS), budget, (ELSEWHERE, OTHER_DATA))
+    def warm_start(self, genotype: Genotype, score: float, budget: float | None = None) -> None:
+        """How much higher than usual a network's mIoU was on other data, before anything is proposed here."""
+        self._recall(genotype, Outcome(miou=score, fidelity=1 / STEPS), budget, (ELSEWHERE, OTHER_DATA))
 
     def _recall(self, genotype: Genotype, outcome: Outcome, budget: float | None, marks: Sequence[str]) -> None:
         number = self.enter(genotype, outcome.fidelity, budget)

@@ -105,11 +105,11 @@ def main() -> None:
     parser.add_argument("--until", type=int, choices=RUNGS, default=RUNGS[-1], help="epochs of each training")
     parser.add_argument("--measure", action="store_true", help="time what has no latency yet, and train nothing")
     parser.add_argument(
-        "--warm-start", type=Path, metavar="FILE", help="write the table as what every search begins with"
+        "--warm-start", type=Path, metavar="FILE", help="write the tables as what every search begins with"
     )
     asked = parser.parse_args()
     if asked.warm_start:
-        write_text(asked.warm_start, warm_start(rows_of(asked.out), asked.until))
+        write_text(asked.warm_start, warm_start([each for each in (asked.like, asked.out) if each], asked.until))
     elif asked.measure:
         measure(asked.out)
     elif asked.data is None:
@@ -275,13 +275,15 @@ def genotype_of(row: Row) -> Genotype:
     return answers
 
 
-def warm_start(rows: Sequence[Row], until: int) -> str:
-    """The rows that were trained so far, as YAML, a line each."""
-    lines = ["trained_on: CamVid", "evaluations:"]
-    for row in rows:
-        if score := row[f"miou_{until}"]:
-            evaluation = {"miou": round(float(score) / 100, 4), "genotype": dict(genotype_of(row))}
-            lines.append(f"- {json.dumps(evaluation)}")
+def warm_start(tables: Sequence[Path], until: int) -> str:
+    """What was trained so far, as YAML, a line for each network."""
+    lines = ["tables:"]
+    for rows in map(rows_of, tables):
+        lines += ["- trained_on: CamVid", "  evaluations:"]
+        for row in rows:
+            if score := row[f"miou_{until}"]:
+                evaluation = {"miou": round(float(score) / 100, 4), "genotype": dict(genotype_of(row))}
+                lines.append(f"  - {json.dumps(evaluation)}")
     return "\n".join(lines) + "\n"
 
 

@@ -36,7 +36,7 @@ from nas.runs.terms import Terms
 from nas.runs.trained import ScoreCard
 from nas.runs.trial import Epoch, Measured, Pretrained, Progress, Rung, Timed, Trial
 from nas.runs.unreached import AllUnreached, Unreached
-from nas.runs.warm_start import Evaluation, WarmStart
+from nas.runs.warm_start import Evaluation, Table, WarmStart
 from nas.study import SearchPlan, Study
 from nas.training import Scores, Variant, load_recipe
 from nas.training.form import Form
@@ -111,8 +111,12 @@ KINDS: Mapping[str, Any] = {
         teachers={ARCHITECTURE.key: "0123456789ab"},
     ),
     "warm start": WarmStart(
-        trained_on="streets: of 'one' town",
-        evaluations=(Evaluation(miou=0.3, genotype={"block": "sep", "width": 16, "bias": False}),),
+        tables=(
+            Table(
+                trained_on="streets: of 'one' town",
+                evaluations=(Evaluation(miou=0.3, genotype={"block": "sep", "width": 16, "bias": False}),),
+            ),
+        ),
     ),
     "recipe variant": Variant(learning_rate=0.003, ohem_probability=0.7, ema_decay=0.9, epochs=4, distillation=True),
     "trial": Trial(

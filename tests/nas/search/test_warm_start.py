@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import random
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from nas import samplers
 from nas.data import DataSpec
 from nas.latency.meter import Measures
 from nas.runs.folder import WARM_START, RunFolder
-from nas.runs.warm_start import Evaluation, WarmStart, keep_warm_start, read_warm_start, shipped_text
+from nas.runs.warm_start import Evaluation, Table, WarmStart, keep_warm_start, read_warm_start, shipped_text
 from nas.search.proposals import Proposals
 from nas.search.sampler import Outcome, Sampler
 from nas.search.search import Search
@@ -61,16 +62,15 @@ def proposed(
     return propose
 
 
-def evaluations(better: str, count: int = 12) -> WarmStart:
+def evaluations(better: str, count: int = 12, level: float = 0.3, seed: int = 3) -> WarmStart:
     """Networks drawn at random, of which those of one block score more."""
-    rng = random.Random(3)
+    rng = random.Random(seed)
     genotypes = [drawn(ASKED.architectures(), rng) for _ in range(count)]
-    return WarmStart(
-        evaluations=tuple(
-            Evaluation(miou=0.3 + 0.2 * (each["block"] == better) + rng.uniform(0, 0.02), genotype=each)
-            for each in genotypes
-        )
-    )
+    scored = [
+        Evaluation(miou=level + 0.2 * (each["block"] == better) + rng.uniform(0, 0.02), genotype=each)
+        for each in genotypes
+    ]
+    return WarmStart(tables=(Table(trained_on="streets", evaluations=tuple(scored)),))
 
 
 def drawn(points: Space, rng: random.Random) -> Genotype:
@@ -90,14 +90,14 @@ def shipped() -> WarmStart:
 
 
 def test_all_that_comes_with_the_package_is_inside_of_what_a_search_looks_at(shipped: WarmStart) -> None:
-    assert len(shipped.evaluations) >= 40
-    assert len(shipped.inside(Space(ranges=searched(), size=SIZE))) == len(shipped.evaluations)
+    assert shipped.count >= 40
+    assert len(shipped.inside(Space(ranges=searched(), size=SIZE))) == shipped.count
 
 
 def test_it_is_the_table_of_the_study(shipped: WarmStart) -> None:
     with TABLE.open(newline="", encoding="utf-8") as file:
         scores = [float(row["miou_4"]) for row in csv.DictReader(file) if row["miou_4"]]
-    assert [100 * each.miou for each in shipped.evaluations] == pytest.approx(scores)
+    assert [100 * each.miou for table in shipped.tables for each in table.evaluations] == pytest.approx(scores)
 
 
 @pytest.mark.parametrize("axis", ["head.shuffle", "label_stride", "rep", "norm_momentum"])
@@ -106,7 +106,7 @@ def test_a_search_that_opens_an_axis_keeps_them_all_at_its_usual_value(shipped: 
     other = next(each for each in ranges()[axis] if each != usual)
     opened = Space(ranges={**searched(), axis: (other, usual)}, size=SIZE)
     found = shipped.inside(opened)
-    assert len(found) == len(shipped.evaluations)
+    assert len(found) == shipped.count
     assert all(genotype.get(axis, usual) == usual for genotype, _ in found)
     held = Space(ranges={**searched(), axis: (other,)}, size=SIZE)
     assert shipped.inside(held) == []
@@ -122,9 +122,23 @@ def test_what_scored_on_other_data_is_proposed_before_anything_is_known(
 def test_what_is_outside_of_a_narrow_space_is_left_out() -> None:
     every = evaluations("sep")
     narrow = replace(ASKED, space={**ASKED.space, "block": ("sep",)}).architectures()
-    inside = [each for each in every.evaluations if each.genotype["block"] == "sep"]
-    assert 0 < len(inside) < len(every.evaluations)
-    assert [miou for _, miou in every.inside(narrow)] == [each.miou for each in inside]
+    (table,) = every.tables
+    inside = [each.miou for each in table.evaluations if each.genotype["block"] == "sep"]
+    assert 0 < len(inside) < every.count
+    median = statistics.median(each.miou for each in table.evaluations)
+    assert [score + median for _, score in every.inside(narrow)] == pytest.approx(inside)
+
+
+def test_networks_of_an_easier_table_are_no_better_for_that(
+    proposed: Callable[[WarmStart], list[Genotype]],
+) -> None:
+    """Data on which all score more, and the worse block more than the better one elsewhere."""
+    hard, easy = evaluations("sep"), evaluations("sep", level=0.7, seed=4)
+    (found,) = easy.tables
+    worse = [each for each in found.evaluations if each.genotype["block"] == "nonbt"]
+    assert min(each.miou for each in worse) > max(each.miou for each in hard.tables[0].evaluations)
+    few = replace(found, evaluations=(*worse, next(each for each in found.evaluations if each not in worse)))
+    assert [each["block"] for each in proposed(WarmStart(tables=(*hard.tables, few)))] == ["sep"] * PLAN.guided_trials
 
 
 def test_a_run_keeps_what_it_began_with(tmp_path: Path) -> None:
@@ -144,7 +158,7 @@ def test_a_search_may_want_none_until_it_has_candidates(tmp_path: Path, other: M
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", ASKED)
-    write_text(run.root / WARM_START, "evaluations: [{miou: 2, genotype: {}}]")
+    write_text(run.root / WARM_START, "tables: [{trained_on: streets, evaluations: [{miou: 2, genotype: {}}]}]")
     with pytest.raises(UserError, match=r"warm_start\.yaml.*miou: expected a share of 0 to 1, got 2"):
         read_warm_start(run)
 
