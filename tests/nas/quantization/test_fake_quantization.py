@@ -62,11 +62,19 @@ def test_a_network_that_rounds_gives_what_the_quantized_graph_gives(
         assert float(((given - whole).abs() <= step).float().mean()) < 0.9, "in full precision it gives something else"
 
 
-@pytest.mark.slow
-def test_it_gives_what_a_graph_for_a_gpu_gives(shallow: Callable[[str], Architecture]) -> None:
-    """Signed numbers around zero, and some convolutions in floating point."""
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("fast-scnn", "erfnet", "swiftnet-mnv2")]
+    + ["erfnet-encoder"],
+)
+def test_it_gives_what_a_graph_for_a_gpu_gives(name: str, shallow: Callable[[str], Architecture]) -> None:
+    """Signed numbers around zero, and some convolutions in floating point.
+
+    Of networks whose norms are all parts of convolutions, and of others: behind what is put together (ERFNet), and two
+    behind one convolution or two that read one value (SwiftNet on MobileNetV2, whose activations are relu6).
+    """
     torch.manual_seed(0)
-    network = scale_width(shallow("fast-scnn"), 0.25).build(CLASSES).eval()
+    network = scale_width(shallow(name), 0.25).build(CLASSES).eval()
     images = images_of(2)
     graph = Calibrated(onnx_bytes(network, SIZE, labels=False), images).quantized(between=True, on_gpu=True)
     image = torch.from_numpy(images[0])
