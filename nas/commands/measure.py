@@ -123,7 +123,8 @@ def _leaderboard(
 ) -> Verdict | None:
     from nas.runs.trained import deployed_graph
 
-    graphs = {name: graph for name in architectures if (graph := deployed_graph(name, meter.target)) is not None}
+    found = {name: deployed_graph(name, meter.target, meter.size) for name in architectures}
+    graphs = {name: graph for name, graph in found.items() if graph is not None}
     together = [architecture for name, architecture in architectures.items() if name not in graphs]
     in_turns = iter(meter.measure_together(together, within=within) if together else ())
     measured = [

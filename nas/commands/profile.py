@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.search.reachability import explore
 
     dataset = load(study.data)
-    targets = _targets(target, study.precisions)
+    targets = target.in_precisions(study.precisions)  # what a search times
     common.say(f"{study.asked} on {', '.join(map(str, targets))} at {size}, {dataset.num_classes} classes")
 
     def meter_of(target: Target) -> Meter:
@@ -110,15 +110,6 @@ def run(options: argparse.Namespace) -> None:
     # What is timed without a table is taken to take as long as what has one.
     measurement_seconds = sum(each.seconds for each in tables) * (1 + len(unknown) / len(tables))
     print(_forecast(study, reachability, measurement_seconds, len(dataset.train), dataset.num_classes))
-
-
-def _targets(target: Target, precisions: Sequence[str]) -> tuple[Target, ...]:
-    """What a search times: the target in every precision that a network may ship in, the highest first."""
-    from dataclasses import replace
-
-    from nas.latency.target import PRECISIONS
-
-    return tuple(replace(target, precision=each) for each in PRECISIONS if each in precisions) or (target,)
 
 
 def _tables_of(

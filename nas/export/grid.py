@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ONE_INPUT = {
-    "act": "Relu", "max_pool": "MaxPool", "average_pool": "AveragePool", "resize": "Resize", "gate": "Mul",
-    "shuffle": "DepthToSpace",
+    "act": ("Relu", "Clip"), "norm": ("BatchNormalization",), "max_pool": ("MaxPool",),
+    "average_pool": ("AveragePool",), "resize": ("Resize",), "gate": ("Mul",), "shuffle": ("DepthToSpace",),
 }  # fmt: skip
 """Kinds of nodes that are one operation of a graph, which first reads what the node first reads."""
 _EVERY_INPUT = {"add": "Add", "cat": "Concat"}
@@ -57,20 +57,38 @@ def grid_of(network: Network, graph: bytes) -> Grid:
 
     found = _Graph(onnx.load_from_string(graph).graph)
     nodes = network.architecture.graph(network.num_classes).nodes
-    layers = [node for node in nodes if node.kind in ("conv", "deconv")]
-    assert len(layers) == len(found.convolutions), (len(layers), len(found.convolutions))
-    norm_behind = {node.inputs[0]: node.index for node in nodes if node.kind == "norm"}
+    last_of = _last_parts(nodes)
+    assert len(last_of) == len(found.convolutions), (len(last_of), len(found.convolutions))
     values: dict[int, Steps] = {}
     weights: dict[str, int] = {}
-    for convolution, layer in zip(found.convolutions, layers, strict=True):
+    # Exported, a convolution stands where the last of the norms stood that were made part of it.
+    for convolution, index in zip(found.convolutions, sorted(last_of, key=last_of.__getitem__), strict=True):
+        layer, (given,) = nodes[index], convolution.output
+        assert found.weight_shape(convolution) == tuple(network.layer(layer.name).get_parameter("weight").shape)
         if largest := found.largest_weight(convolution):
             weights[layer.name] = largest
-        (given,) = convolution.output
-        place = layer.index if given in found.normalised else norm_behind.get(layer.index, layer.index)
         if given in found.steps:
-            values[place] = found.steps[given]
+            values[last_of[index]] = found.steps[given]
         values |= found.values_before(convolution.input[0], layer.inputs[0], nodes)
     return Grid(values=values, weights=weights)
+
+
+def _last_parts(nodes: Sequence[Node]) -> dict[int, int]:
+    """By the index of each convolution, that of the node whose value it gives when it is exported: of itself, or of the
+    last of the norms behind it that become part of it, each of which alone reads what is before it. No norm becomes
+    part of a transposed convolution.
+    """
+    readers: dict[int, list[Node]] = {node.index: [] for node in nodes}
+    for node in reversed(nodes):
+        for index in node.inputs:
+            readers[index] += readers[node.index] if node.kind == "dropout" else [node]
+
+    def last(index: int) -> int:
+        alone = readers[index][0] if len(readers[index]) == 1 else None
+        return last(alone.index) if alone is not None and alone.kind == "norm" else index
+
+    own = {node.index: node.index for node in nodes if node.kind == "deconv"}
+    return own | {node.index: last(node.index) for node in nodes if node.kind == "conv"}
 
 
 class _Graph:
@@ -82,8 +100,6 @@ class _Graph:
         self._numbers: dict[str, NDArray[Any]] = {each.name: to_array(each) for each in graph.initializer}
         self._makers = {name: node for node in graph.node for name in node.output}
         self.convolutions = [node for node in graph.node if node.op_type in CONVOLUTIONS]
-        self.normalised = {self._rounded(node.input[0]) for node in graph.node if node.op_type == "BatchNormalization"}
-        """Tensors that a normalisation reads, which was not made part of a convolution."""
         self.steps = {
             node.input[0]: self._steps(node)
             for node in graph.node
@@ -93,12 +109,20 @@ class _Graph:
 
     def largest_weight(self, convolution: onnx.NodeProto) -> int:
         """The largest whole number among its weights; 0 where they are not rounded, or all 0."""
-        maker = self._makers.get(convolution.input[1])
-        if maker is None:
+        whole = self._weights(convolution)
+        if convolution.input[1] in self._numbers:
             return 0
-        whole = self._numbers[maker.input[0]]
         assert whole.dtype == np.int8, f"expected INT8, got {whole.dtype}"
         return int(np.abs(whole.astype(np.int16)).max())
+
+    def weight_shape(self, convolution: onnx.NodeProto) -> tuple[int, ...]:
+        """Of its weights, as PyTorch has it."""
+        return self._weights(convolution).shape
+
+    def _weights(self, convolution: onnx.NodeProto) -> NDArray[Any]:
+        """Its weights, as whole numbers where they are rounded."""
+        name = convolution.input[1]
+        return self._numbers[name if name in self._numbers else self._makers[name].input[0]]
 
     def values_before(self, tensor: str, index: int, nodes: Sequence[Node]) -> dict[int, Steps]:
         """What is rounded on the way to a `tensor` that is the value of the node of this index."""
@@ -120,7 +144,7 @@ class _Graph:
         maker = self._makers.get(made)
         if maker is None:
             return
-        if maker.op_type == _ONE_INPUT.get(node.kind):
+        if maker.op_type in _ONE_INPUT.get(node.kind, ()):
             yield maker.input[0], node.inputs[0]
         elif maker.op_type == _EVERY_INPUT.get(node.kind):
             read = list(maker.input)

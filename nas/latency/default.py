@@ -20,6 +20,7 @@ from nas.latency import runtimes
 from nas.latency.machine import device_key
 from nas.latency.meter import Meter
 from nas.latency.target import Target
+from nas.latency.worker.replies import WorkerError, reason_of
 from nas.storage.files import write_text
 from nas.storage.records import cached_record
 from space import strict
@@ -118,12 +119,14 @@ def _file(targets: Sequence[Target]) -> Path:
 def _fastest(targets: Sequence[Target], measure: MeasureTarget) -> DefaultTarget:
     print(f"timing which of {', '.join(map(str, targets))} is the fastest here (once per device)", file=sys.stderr)
     speeds: dict[str, Speed] = {}
-    refused: TargetError | None = None
+    refused: TargetError | WorkerError | None = None
     for target in targets:
         try:
             speeds[str(target)] = measure(target)
-        except TargetError as error:  # labels that differ in bfloat16, say
-            print(f"left out: {error}", file=sys.stderr)
+        except (TargetError, WorkerError) as error:  # labels that differ in bfloat16, say, or a runtime that crashes
+            if isinstance(error, WorkerError) and error.ended:
+                raise
+            print(f"left out: {target}: {reason_of(error)}", file=sys.stderr)
             refused = error
     if not speeds:
         assert refused is not None

@@ -13,6 +13,7 @@ The grammar is `runtime[:precision]@[ssh:host/]device`: the precision is `fp32` 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from nas.host.cores import usable_cores
@@ -104,6 +105,12 @@ class Target:
     def on_its_host(self) -> Target:
         """The same target as its own host calls it."""
         return replace(self, host="")
+
+    def in_precisions(self, precisions: Collection[str]) -> tuple[Target, ...]:
+        """The same target in each of some precisions, the highest first in whatever order they are; itself where there
+        are none.
+        """
+        return tuple(replace(self, precision=each) for each in PRECISIONS if each in precisions) or (self,)
 
     def of_reference(self) -> Target:
         """Where the reference is timed that a latency on this target is a ratio to: on the CPU in full precision, so

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from nas.latency import runtimes
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from space.network import Network
-
-FLOATING = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,10 +52,11 @@ def precisions_here(target: Target) -> tuple[Target, ...]:
         )
     runtimes.require(target)
     offered = runtimes.load(target).PRECISIONS[target.device.partition(":")[0]]
-    possible = [replace(target, precision=each) for each in (*FLOATING, "int8") if each in offered]
-    return tuple(each for each in possible if runtimes.load(each).available(each.on_its_host()) is None)
+    return tuple(
+        each for each in target.in_precisions(offered) if runtimes.load(each).available(each.on_its_host()) is None
+    )
 
 
 def floating(targets: Sequence[Target]) -> tuple[Target, ...]:
     """Those that need no calibration."""
-    return tuple(target for target in targets if target.precision in FLOATING)
+    return tuple(target for target in targets if target.precision != "int8")

@@ -22,8 +22,8 @@ from nas.export.quantized import Calibrated, Image
 from nas.latency import WorkerError
 from nas.latency.machine import lane
 from nas.latency.meter import MeasuresFinished
-from nas.latency.record import Latency
 from nas.latency.target import Target
+from nas.latency.worker.replies import reason_of
 from nas.quantization.calibration import IMAGES, calibration_images
 from nas.quantization.fine_tuning import FineTuning, fine_tuned
 from nas.quantization.forms import Form, floating
@@ -99,8 +99,8 @@ class Quantizer:
     def outcomes(self) -> tuple[Loss, list[Outcome]]:
         """What may be lost, and everything that was timed.
 
-        Raises: UserError when a target cannot be timed here or the data cannot be read; WorkerError when a measuring
-        process broke.
+        Raises: UserError when no target can be timed here in full precision or the data cannot be read; WorkerError
+        when a measuring process was ended from outside.
         """
         with self._started:
             return self._outcomes()
@@ -108,14 +108,19 @@ class Quantizer:
     def _outcomes(self) -> tuple[Loss, list[Outcome]]:
         with lane.training_step():
             graph = onnx_bytes(self._network, self._dataset.size, labels=True)
-        whole = [Form(target=target, graph=graph) for target in floating(self._plan.targets)]
-        miou, scored = self._scores(whole)
+        forms = [Form(target=target, graph=graph) for target in floating(self._plan.targets)]
+        tried = [each for form in forms for each in self._tried(form)]
+        if all(each.form.target.precision != "fp32" for each in tried):
+            raise TargetError(
+                f"expected a target that runs the network in full precision, got none of "
+                f"{', '.join(map(str, forms))}; why stands above, give --target another one"
+            )
+        miou, scored = self._scores([each.form for each in tried])
         loss = Loss(miou=miou, points=self._plan.points)
         self._said(f"PyTorch in float32: mIoU {100 * miou:.2f} %")
-        outcomes = [
-            Outcome(form=form, latency=self._timed(form, each), scored=each)
-            for form, each in zip(whole, scored, strict=True)
-        ]
+        outcomes = [replace(each, scored=scores) for each, scores in zip(tried, scored, strict=True)]
+        for each, scores in zip(tried, scored, strict=True):
+            self._say_scores(each.form, scores, loss)
         to_quantize = [target for target in self._plan.targets if target.precision == "int8"]
         if to_quantize:
             images: list[Image] = []
@@ -135,15 +140,14 @@ class Quantizer:
         """What INT8 comes to on one target."""
         ways = {"convolutions": False, "convolutions and what lies between": True}
         forms = [self._form(source, target, words, between=between) for words, between in ways.items()]
-        timed = [(form, self._timed_if_it_runs(form)) for form in forms]
-        tried = [Outcome(form=form, latency=latency, scored=None) for form, latency in timed if latency is not None]
+        tried = [each for form in forms for each in self._tried(form)]
         faster = [each for each in tried if is_faster(each.latency, replaced.latency)]
         if not faster:
             self._say_untuned(target, f"it is not surely faster than {replaced.form}")
             return tried
         scored = dict(zip(faster, self._scores([each.form for each in faster])[1], strict=True))
         for each, scores in scored.items():
-            self._said(f"{each.form}: {100 * scores.scores.miou:.2f} % mIoU, {loss.of(scores):+.2f} points lost")
+            self._say_scores(each.form, scores, loss)
         found = [replace(each, scored=scored.get(each)) for each in tried]
         if any(loss.allows(scores) for scores in scored.values()):
             self._say_untuned(target, f"it loses no more than {loss.points:g} points")
@@ -153,8 +157,9 @@ class Quantizer:
         tuned = self._fine_tuned(source, best.form, scored[best], loss, between=between)
         if tuned is not None:
             source, form, scores = tuned
-            found.append(Outcome(form=form, latency=self._timed(form, scores), scored=scores))
-            if loss.allows(scores):
+            ran = self._tried(form, scores)
+            found += ran
+            if ran and loss.allows(scores):
                 return found
         whole = Form(target=replace(target, precision="fp32"), graph=source.graph)
         passes = 1 + len(source.calibrated.convolutions)
@@ -165,8 +170,11 @@ class Quantizer:
         relieved = self._relieved(source, target, order, between=between, loss=loss)
         if relieved is not None:
             form, scores = relieved
-            found.append(Outcome(form=form, latency=self._timed(form, scores), scored=scores))
+            found += self._tried(form, scores)
         return found
+
+    def _say_scores(self, form: Form, scores: FormScores, loss: Loss) -> None:
+        self._said(f"{form}: mIoU {100 * scores.scores.miou:.2f} %, {loss.of(scores):+.2f} points lost")
 
     def _say_untuned(self, target: Target, reason: str) -> None:
         """Why nothing is trained, where that was asked for."""
@@ -238,21 +246,20 @@ class Quantizer:
             words += f", fine-tuned for {_epochs(source.epochs)}"
         return Form(target=target, graph=graph, words=words, tuned=source.tuned, epochs=source.epochs)
 
-    def _timed(self, form: Form, scored: FormScores | None) -> Latency:
-        latency = self._meter(form.target).measure_graph(form.graph, within=self._plan.within)
-        score = "" if scored is None else f", mIoU {100 * scored.scores.miou:.2f} %"
-        self._said(f"{form}: {latency}{score}")
-        return latency
-
-    def _timed_if_it_runs(self, form: Form) -> Latency | None:
-        """None where the runtime refuses the form, or crashes at it: the other forms are looked at all the same."""
+    def _tried(self, form: Form, scored: FormScores | None = None) -> list[Outcome]:
+        """The form, timed; nothing where the runtime refuses it, or crashes at it: the other forms are looked at all
+        the same.
+        """
         try:
-            return self._timed(form, None)
+            latency = self._meter(form.target).measure_graph(form.graph, within=self._plan.within)
         except (TargetError, WorkerError) as error:
             if isinstance(error, WorkerError) and error.ended:
                 raise
-            self._said(f"{form}: left out: {error}")
-            return None
+            self._said(f"{form}: left out: {reason_of(error)}")
+            return []
+        score = "" if scored is None else f", mIoU {100 * scored.scores.miou:.2f} %"
+        self._said(f"{form}: {latency}{score}")
+        return [Outcome(form=form, latency=latency, scored=scored)]
 
     def _calibration_images(self, first: list[Image]) -> Iterator[Image]:
         """One after the other; the `first` ones are kept for what is looked at more closely."""

@@ -75,7 +75,7 @@ def against(outcome: Outcome, whole: Outcome, loss: Loss) -> str:
     if outcome.scored is None:
         return "not scored"
     if not loss.allows(outcome.scored):
-        return f"loses {loss.of(outcome.scored):.1f} points of mIoU, {loss.points:g} allowed"
+        return f"loses {loss.of(outcome.scored):.3f} points of mIoU, {loss.points:g} allowed"
     return ""
 
 

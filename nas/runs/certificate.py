@@ -117,7 +117,8 @@ class Certificate:
         for name in ("num_classes", "parameters", "multiply_adds", "onnx_images", "fine_tuned_epochs"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}; write the certificate again")
-        shares = [self.miou, self.pixel_accuracy, self.onnx_same_labels, *self.class_iou.values()]
+        shares = [self.miou, self.miou_float32, self.pixel_accuracy, self.onnx_same_labels, *self.class_iou.values()]
+        shares += [share for each in self.compared for share in (each.miou, each.same_labels)]
         if not all(share is None or 0 <= share <= 1 for share in shares):
             raise UserError("expected scores and shares of 0 to 1; write the certificate again")
         verdict = self.verdict
@@ -178,8 +179,8 @@ def certify(
     verdict = None if budget is None else budget.verdict(latency)
     words = "not scored: there was no data set"
     if scored is not None:
-        by = "PyTorch in float32" if deployed is None else deployed.scored_by
-        words = f"validation images at {height}x{width}, by {by} on {scored.device}"
+        by = f"PyTorch in float32 on {scored.device}" if deployed is None else deployed.scored_by
+        words = f"validation images at {height}x{width}, by {by}"
     return Certificate(
         architecture=architecture.key,
         certified=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

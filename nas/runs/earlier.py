@@ -130,7 +130,7 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
         words.append(
             f"from    {source.root}: {scored} trained candidates"
             f"{f' ({left} left out, of another space or without an end)' if left else ''}, "
-            f"{f'{latencies} latencies' if same_target else f'no latencies, which are of {before.target}'}"
+            f"{f'{latencies} latencies' if same_target else f'no latencies, which are of {_words_on(before)}'}"
         )
         found += (*told, *timed)
     write_earlier(run, Earlier(trials=tuple(found)))
@@ -169,8 +169,12 @@ def _first_weights(run: RunFolder) -> str | None:
     return None if kept is None else kept.sha256
 
 
-def _timed_on(study: Study) -> tuple[Target | None, tuple[str, ...]]:
-    return Target.parse(study.target) if study.target else None, study.precisions
+def _timed_on(study: Study) -> tuple[Target | None, frozenset[str]]:
+    return Target.parse(study.target) if study.target else None, frozenset(study.precisions)
+
+
+def _words_on(study: Study) -> str:
+    return f"{study.target} in {', '.join(study.precisions)}" if study.precisions else study.target
 
 
 def _entry(source: RunFolder, trial: Trial, study: Study, same_target: bool) -> EarlierTrial | None:

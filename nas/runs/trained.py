@@ -138,14 +138,16 @@ def folder_of(name_or_path: str | Path) -> Path | None:
     return found
 
 
-def deployed_graph(name_or_path: str, target: Target) -> bytes | None:
-    """The graph in a folder, where its certificate is about that on a target of this precision, and not about the
-    architecture in full precision.
+def deployed_graph(name_or_path: str, target: Target, size: tuple[int, int]) -> bytes | None:
+    """The graph in a folder, where its certificate is about that at height and width `size` on a target of this
+    precision and kind of device, and not about the architecture in full precision.
     """
     certificate, folder = certificate_of(name_or_path), folder_of(name_or_path)
     if folder is None or certificate is None or not certificate.form or not runtimes.reads_graphs(target):
         return None
-    return certified_graph(name_or_path) if certificate.precision == target.precision else None
+    latency, certified = certificate.latency, Target.parse(certificate.latency.target)
+    same = (latency.height, latency.width) == size and certified.on_cuda == target.on_cuda  # a GPU's INT8 is another
+    return certified_graph(name_or_path) if same and certified.precision == target.precision else None
 
 
 def certified_graph(name_or_path: str) -> bytes:

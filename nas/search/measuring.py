@@ -17,6 +17,7 @@ from nas.latency import WorkerError
 from nas.latency.meter import Measures, MeasuresFinished
 from nas.latency.protocol import QUICK, WITHIN
 from nas.latency.record import Latency
+from nas.latency.worker.replies import reason_of
 from space.architecture import Architecture
 from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
 from space.scale import NARROWEST, scale_width
@@ -24,7 +25,6 @@ from space.scale import NARROWEST, scale_width
 FAULTS = (TargetError, WorkerError, MemoryError)
 """What measuring raises that may be a candidate's fault."""
 CONTROL = "ndnet45-fcn32"  # narrowed: nothing that a search looks at asks less of a target
-LONGEST_REASON = 300
 
 T = TypeVar("T")
 
@@ -115,12 +115,6 @@ def _unless_busy() -> Iterator[None]:
             f"{error}; nothing finished is lost: free memory, or lower `search.concurrent` in the run's study.yaml, "
             "and go on with --resume"
         ) from error
-
-
-def reason_of(error: BaseException) -> str:
-    """The last line of what an error says, which names it where the text is a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[-LONGEST_REASON:]
 
 
 def _at_fault(meter: Measures, again: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ from nas.data import Dataset
 from nas.latency.budget import Budget, Budgets
 from nas.latency.protocol import QUICK, WITHIN
 from nas.latency.record import Latency
-from nas.latency.target import PRECISIONS, Target
+from nas.latency.target import Target
 from nas.runs.folder import Order, RunFolder
 from nas.runs.trial import Origin, Trial
 from nas.runs.unreached import reachable
@@ -89,8 +89,7 @@ class Search:
     @property
     def targets(self) -> tuple[Target, ...]:
         """The target in every precision that a network may ship in, the highest first, however the study lists them."""
-        asked = [each for each in PRECISIONS if each in self.study.precisions]
-        return tuple(replace(self.target, precision=each) for each in asked) or (self.target,)
+        return self.target.in_precisions(self.study.precisions)
 
     def ships_on(self, trial: Trial) -> Target:
         """The target in the precision in which a trial was the fastest."""

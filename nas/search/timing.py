@@ -169,11 +169,10 @@ class FastestTiming:
         latencies = [each for each in found if not isinstance(each, UnmeasuredError)]
         if not latencies:
             raise next(each for each in found if isinstance(each, UnmeasuredError))
-        chosen = latencies[0]
-        for each in latencies[1:]:
-            less = each.milliseconds(self._statistic) < chosen.milliseconds(self._statistic)
-            chosen = each if less and is_faster(each, chosen) else chosen
-        return chosen
+        return next(each for each in latencies if not any(self._beats(other, each) for other in latencies))
+
+    def _beats(self, one: Latency, other: Latency) -> bool:
+        return one.milliseconds(self._statistic) < other.milliseconds(self._statistic) and is_faster(one, other)
 
 
 def _typical_milliseconds(table: LatencyTable) -> float:

@@ -18,6 +18,7 @@ from space.errors import UserError
 
 PROGRAM = f"framebudget {nas.__version__} (protocol {VERSION})"
 """What both ends of a connection have to be."""
+LONGEST_REASON = 300
 
 
 class WorkerError(RuntimeError):
@@ -35,6 +36,12 @@ class WorkerError(RuntimeError):
 
 class LostError(WorkerError):
     """The connection to the host that measures could not be made, or was lost: no word on what was to be measured."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The last line of what an error says, which names it where the text is a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[-LONGEST_REASON:]
 
 
 def answer(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 import space
-from nas.runs.trained import load_architecture, load_trained
+from nas.latency import parse_target
+from nas.runs.certificate import read_certificate
+from nas.runs.trained import deployed_graph, load_architecture, load_trained
 from nas.training.weights import load_weights, read_metadata, save_weights
-from space import UserError
+from space import UserError, strict
 from space.scale import scale_width
 
 
@@ -66,6 +69,22 @@ def test_without_its_certificate_a_folder_is_what_it_is(certified):
     change_weights(certified)
     (certified / "certificate.yaml").unlink()
     assert load_trained(str(certified), None).labelling.classes == ("ground", "box", "sky")
+
+
+def test_a_graph_in_int8_is_timed_where_and_at_the_size_that_it_was_certified_at(trained, certify, tmp_path):
+    """Elsewhere it says nothing: INT8 of a GPU is another graph, and each has one input size."""
+    folder = shutil.copytree(trained, tmp_path / "int8")
+    (folder / "model.onnx").write_bytes(b"a graph")
+    certify(folder, "onnxruntime:int8@cpu:1")
+    certificate = read_certificate(folder)
+    words = strict.dump(replace(certificate, precision="int8", form="onnxruntime:int8@cpu:1"))
+    (folder / "certificate.yaml").write_text(words)
+    size = certificate.latency.height, certificate.latency.width
+    for target in ("onnxruntime:int8@cpu:1", "openvino:int8@cpu"):
+        assert deployed_graph(str(folder), parse_target(target), size) == b"a graph"
+        assert deployed_graph(str(folder), parse_target(target), (size[0] + 8, size[1])) is None
+    for target in ("tensorrt:int8@cuda:0", "onnxruntime@cpu:1", "null@cpu:1"):
+        assert deployed_graph(str(folder), parse_target(target), size) is None
 
 
 @pytest.mark.share(4)

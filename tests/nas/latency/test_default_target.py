@@ -10,6 +10,7 @@ from nas.latency import default, runtimes
 from nas.latency.default import Speed
 from nas.latency.machine import device_key
 from nas.latency.target import Target
+from nas.latency.worker.replies import WorkerError
 
 
 def speed(milliseconds: float, within: float = 0.05, *, flagged: bool = False) -> Speed:
@@ -70,6 +71,25 @@ def test_what_a_busy_machine_answers_is_kept_only_where_intervals_tell(
     assert ("openvino@cpu is taken this once" in capsys.readouterr().err) != kept
     again = default.choose(lambda target: quiet[target.runtime])
     assert again.target == ("openvino@cpu" if kept else "onnxruntime@cpu")
+
+
+def test_one_whose_process_breaks_is_left_out(only, capsys: pytest.CaptureFixture[str]) -> None:
+    only("onnxruntime@cpu", "openvino@cpu")
+
+    def measure(target: Target) -> Speed:
+        if target.runtime == "openvino":
+            raise WorkerError("Traceback (most recent call last):\n  in it\nRuntimeError: no kernel")
+        return speed(8.0)
+
+    assert default.choose(measure).target == "onnxruntime@cpu"
+    assert "left out: openvino@cpu: RuntimeError: no kernel" in capsys.readouterr().err.splitlines()
+
+    def killed(target: Target) -> Speed:
+        raise WorkerError("was killed by signal 9", ended=True)
+
+    next(device_key.folder("defaults").iterdir()).unlink()
+    with pytest.raises(WorkerError, match="signal 9"):
+        default.choose(killed)
 
 
 def test_of_two_that_are_as_fast_the_first_is_taken() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -63,10 +64,15 @@ def test_a_network_that_rounds_gives_what_the_quantized_graph_gives(
 
 
 @pytest.mark.slow
-def test_it_gives_what_a_graph_for_a_gpu_gives(shallow: Callable[[str], Architecture]) -> None:
-    """Signed numbers around zero, and some convolutions in floating point."""
+@pytest.mark.parametrize("name", ["fast-scnn", "erfnet-encoder", "swiftnet-mnv2"])
+def test_it_gives_what_a_graph_for_a_gpu_gives(name: str, shallow: Callable[[str], Architecture]) -> None:
+    """Signed numbers around zero, and some convolutions in floating point.
+
+    Of networks whose norms are all parts of convolutions, and of others: behind what is put together (ERFNet), and two
+    behind one convolution or two that read one value (SwiftNet on MobileNetV2, whose activations are relu6).
+    """
     torch.manual_seed(0)
-    network = scale_width(shallow("fast-scnn"), 0.25).build(CLASSES).eval()
+    network = scale_width(shallow(name), 0.25).build(CLASSES).eval()
     images = images_of(2)
     graph = Calibrated(onnx_bytes(network, SIZE, labels=False), images).quantized(between=True, on_gpu=True)
     image = torch.from_numpy(images[0])
@@ -75,6 +81,20 @@ def test_it_gives_what_a_graph_for_a_gpu_gives(shallow: Callable[[str], Architec
     given = torch.from_numpy(logits_of(graph, images[0], as_written=True))
     assert torch.allclose(given, rounded, atol=1e-4)
     assert not torch.allclose(given, whole, atol=1e-2)
+
+
+@pytest.mark.parametrize(("between", "on_gpu"), [(False, False), (True, False), (True, True)])
+def test_every_tensor_that_a_graph_rounds_is_a_value_that_the_network_rounds(
+    between: bool, on_gpu: bool, shallow: Callable[[str], Architecture]
+) -> None:
+    """Before norms that stand by themselves too, behind convolutions and pools that are put together."""
+    network = scale_width(shallow("erfnet-encoder"), 0.25).build(CLASSES).eval()
+    graph = Calibrated(onnx_bytes(network, SIZE, labels=False), images_of(1)).quantized(between=between, on_gpu=on_gpu)
+    model = onnx.load_from_string(graph).graph
+    numbers = {each.name: onnx.numpy_helper.to_array(each) for each in model.initializer}
+    rounding = [node for node in model.node if node.op_type == "QuantizeLinear" and node.input[0] not in numbers]
+    steps = {float(numbers[node.input[1]]) for node in rounding}
+    assert {each.scale for each in grid_of(network, graph).values.values()} == steps
 
 
 def test_every_level_of_a_pyramid_reads_the_same_weights_per_channel(shallow: Callable[[str], Architecture]) -> None:

@@ -28,6 +28,7 @@ from nas.terminal import TELL_SECONDS, Progress
 from nas.training import Recipe, load_recipe
 from nas.training.trainer import Trainer
 from space import Architecture
+from space.errors import TargetError
 from space.network import Network
 from space.stem import Stem
 
@@ -89,7 +90,7 @@ def test_a_form_at_which_the_runtime_crashes_is_left_out(network: Network) -> No
     class Crashing(Invented):
         def measure_graph(self, graph: bytes, *, within: float = 0.015) -> Latency:
             if any(node.op_type == "QuantizeLinear" for node in onnx.load_from_string(graph).graph.node):
-                raise WorkerError("the process measuring was killed by signal 11")
+                raise WorkerError("Traceback (most recent call last):\n  in it\nRuntimeError: no kernel")
             return super().measure_graph(graph, within=within)
 
     said: list[str] = []
@@ -98,7 +99,30 @@ def test_a_form_at_which_the_runtime_crashes_is_left_out(network: Network) -> No
     loss, outcomes = Quantizer(network, data, plan, Crashing(saves=0.1).of, said.append).outcomes()
     assert [outcome.form.target for outcome in outcomes] == [WHOLE]
     assert kept(outcomes, loss) is outcomes[0]
-    assert sum("left out: the process measuring was killed by signal 11" in words for words in said) == 2
+    assert sum(words.endswith("left out: RuntimeError: no kernel") for words in said) == 2
+
+
+def test_a_lower_precision_that_the_runtime_refuses_is_left_out(network: Network) -> None:
+    @dataclass
+    class Refusing(Invented):
+        refused: tuple[Target, ...] = ()
+
+        def measure_graph(self, graph: bytes, *, within: float = 0.015) -> Latency:
+            if self.asked[-1] in self.refused:
+                raise TargetError("OpenVINO would compute in f32")
+            return super().measure_graph(graph, within=within)
+
+    data = load(DataSpec(size=SIZE, train_images=2, validation_images=2))
+    half, said = parse_target("openvino:bf16@cpu:1"), list[str]()
+    plan = QuantizationPlan(targets=(WHOLE, half))
+    _, outcomes = Quantizer(network, data, plan, Refusing(saves=0.1, refused=(half,)).of, said.append).outcomes()
+    assert [outcome.form.target for outcome in outcomes] == [WHOLE]
+    assert f"{half}: left out: OpenVINO would compute in f32" in said
+    every = Quantizer(network, data, plan, Refusing(saves=0.1, refused=(WHOLE, half)).of, said.append)
+    with pytest.raises(
+        TargetError, match="runs the network in full precision, got none of onnxruntime@cpu:1, openvino"
+    ):
+        every.outcomes()
 
 
 def test_what_is_slower_is_neither_scored_nor_kept(network: Network) -> None:

@@ -138,6 +138,20 @@ def test_on_another_target_trainings_count_and_latencies_do_not(
     proposals(run)
 
 
+def test_the_order_in_which_a_study_lists_its_precisions_means_nothing(
+    earlier: RunFolder, new: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    source = RunFolder(shutil.copytree(earlier.root, tmp_path / "night"))
+    before = replace(ASKED, precisions=("fp32", "int8"))
+    source.write_study(before)
+    run = new(precisions=("int8", "fp32"))
+    (words,) = take_over(run, run.study(), SEEN, [source])
+    assert words.endswith("4 latencies")
+    other = RunFolder.create(tmp_path / "other", replace(ASKED, precisions=("int8",)))
+    (words,) = take_over(other, other.study(), SEEN, [source])
+    assert words.endswith("no latencies, which are of onnxruntime@cpu:1 in fp32, int8")
+
+
 def test_the_sampler_knows_what_was_taken_over_and_the_plan_is_the_runs_own(
     earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals]
 ) -> None:

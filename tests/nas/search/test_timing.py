@@ -150,6 +150,25 @@ def test_a_lower_precision_has_to_be_surely_faster_in_what_the_budget_counts(
     assert chosen(whole, faster, "p90") == "openvino@cpu:1"
 
 
+def test_of_precisions_the_highest_counts_that_none_surely_beats(invented: Callable[[float], Latency]) -> None:
+    """bf16 is not surely faster than fp32, nor int8 than bf16; int8 is than fp32."""
+    ends = {"": (10.0, 11.0), ":bf16": (9.0, 10.5), ":int8": (8.5, 9.5)}
+    latencies = [
+        replace(
+            invented((low + high) / 2), target=f"openvino{precision}@cpu:1", ratio_low=low, ratio_high=high,
+            ci_low_milliseconds=low, ci_high_milliseconds=high,
+        )
+        for precision, (low, high) in ends.items()
+    ]  # fmt: skip
+
+    class Fixed(Machine):
+        def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = 1.0) -> Latency:
+            return self.invented(0.0)
+
+    machines = [Fixed(each.target, lambda _, each=each: each) for each in latencies]  # type: ignore[misc]
+    assert FastestTiming(machines).measure(LARGE).target == "openvino:bf16@cpu:1"
+
+
 @pytest.mark.slow
 def test_a_precision_that_is_not_there_is_left_out_with_its_reason() -> None:
     targets = [Target(runtime="null", threads=1, precision=precision) for precision in ("fp32", "int8")]

@@ -194,6 +194,7 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
     assert timed == ["openvino:int8@cpu:1"]
     assert certificate.precision == "int8"
     assert certificate.form == "openvino:int8@cpu:1"
+    assert certificate.scored.endswith(", by openvino:int8@cpu:1")
     assert certificate.miou_float32 is not None
 
 
