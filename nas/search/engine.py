@@ -231,21 +231,18 @@ def _on_frontier(search: Search, meter: Measures) -> Search:
 
 def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> LatencyTable | None:
     """The latency table that is kept of the device; else the one that comes with the package, made for the device by
-    what the reference network took beside those that were `measured`. None where there is neither. A search in several
-    precisions needs a table of each (`FastestTiming.kept_table`), and those that come with the package are of one.
+    what the reference network took beside those that were `measured`. None where there is neither. In several
+    precisions estimates begin with the highest; those that are faster correct them.
     """
     table, targets = timing.kept_table(), timing.targets()
-    if table is None and measured and len(targets) > 1:
-        search.console.step(
-            f"note    not each of {', '.join(map(str, targets))} has a latency table: estimates begin with what "
-            "the published networks take here; `nas measure --calibrate --target TARGET` makes one"
-        )
-    elif table is None and measured:
+    if table is None and measured:
         table = shipped_table(targets[0], search.study.data.size, measured[0].reference_milliseconds)
         if table is not None:
+            others = f", in {' and '.join(each.precision for each in targets[1:])} too" if len(targets) > 1 else ""
             search.console.step(
                 f"note    estimates begin with a table that comes with the package, {table.error:.0%} off on the CPU "
-                "that it was made on; `nas measure --calibrate` makes one of this device"
+                f"that it was made on, and what is measured corrects them{others}; `nas measure --calibrate` makes one "
+                "of this device"
             )
         elif targets[0].precision != "fp32":
             search.console.step(

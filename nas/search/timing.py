@@ -126,11 +126,11 @@ class FastestTiming:
         return self._fastest(self._in_each(lambda timing: time_each(timing, architectures, within=within)))
 
     def kept_table(self) -> LatencyTable | None:
-        """Of the tables that its precisions have, the one by which networks of each family take the least: what is
-        measured corrects it. None where one of them has none, whose networks may be faster than all estimates.
+        """Of the tables that its precisions have, the one by which networks of each family take the least. What is
+        measured corrects it, also where a precision without one is faster.
         """
         tables = [table for table in (timing.kept_table() for timing in self._timings) if table is not None]
-        return min(tables, key=_typical_milliseconds) if len(tables) == len(self._timings) else None
+        return min(tables, key=_typical_milliseconds, default=None)
 
     def targets(self) -> tuple[Target, ...]:
         """See `Timing.targets`."""

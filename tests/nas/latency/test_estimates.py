@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -90,3 +91,15 @@ def test_disturbed_measurements_mislead_less() -> None:
         trusting.learn(each, slower)
         wary.learn(each, slower, disturbed=disturbed)
     assert error(wary, networks) < 0.8 * error(trusting, networks)
+
+
+def test_a_precision_that_takes_a_third_is_known_after_three_networks(table: LatencyTable) -> None:
+    fast, others = (
+        replace(table, milliseconds={name: 3 * each for name, each in table.milliseconds.items()}),
+        drawn(5, 12),
+    )
+    estimates = Estimates(SIZE, CLASSES, fast)
+    before = error(estimates, others)
+    for each in drawn(4, 3):
+        estimates.learn(each, milliseconds(each))
+    assert error(estimates, others) < 0.3 < 1.5 < before

@@ -68,9 +68,9 @@ def test_each_network_counts_in_its_fastest_precision(timing: FastestTiming) -> 
 
 @pytest.mark.parametrize(
     ("prices", "expected"),
-    [((2e-9, 1e-9), 1e-9), ((1e-9, 2e-9), 1e-9), ((1e-9, None), None), ((None, 1e-9), None), ((None, None), None)],
+    [((2e-9, 1e-9), 1e-9), ((1e-9, 2e-9), 1e-9), ((1e-9, None), 1e-9), ((None, 1e-9), 1e-9), ((None, None), None)],
 )
-def test_the_table_of_the_fastest_precision_is_taken_where_each_has_one(
+def test_the_table_of_the_fastest_precision_that_has_one_is_taken(
     prices: tuple[float | None, ...], expected: float | None
 ) -> None:
     @dataclass
