@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,10 @@ from nas.latency.machine import lane
 from nas.latency.target import Target
 from nas.quantization.calibration import calibration_images
 from nas.quantization.forms import Form
+from nas.quantization.runner import Runner
 from nas.quantization.scoring import score_on_validation
 from nas.runs.certificate import Deployed
-from space.errors import UserError
+from space.errors import UnmeasuredError, UserError
 
 if TYPE_CHECKING:
     from space.network import Network
@@ -34,7 +36,8 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> De
     A graph in INT8 that runs elsewhere is scored by ONNX Runtime here, which its certificate says; one in bfloat16 is
     not. Do not call it inside a training step.
 
-    Raises: UserError for INT8 without a data set to calibrate on.
+    Raises: UserError for INT8 without a data set to calibrate on; UnmeasuredError when its runtime refuses the form, or
+    crashes at it.
     """
     require_data_for(target, dataset)
     if target.precision == "fp32" or not runtimes.reads_graphs(target) or dataset is None:
@@ -49,7 +52,10 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> De
             calibrated = Calibrated(graph, calibration_images(dataset))
             graph = calibrated.quantized(on_gpu=target.on_cuda, elsewhere=not is_here)
     scored_on = replace(target, threads=None) if is_here else Target(runtime="onnxruntime", precision="int8")
-    scores, (found,) = score_on_validation([Form(target=scored_on, graph=graph)], network, dataset)
+    with closing(Runner(dataset.size)) as runner:
+        scores, (found,) = score_on_validation([Form(target=scored_on, graph=graph)], network, dataset, runner)
+    if isinstance(found, UnmeasuredError):
+        raise UnmeasuredError(f"{target}: {found}")
     return Deployed(
         graph=graph,
         form=str(target),

@@ -123,8 +123,16 @@ def certify_best(search: Search, meter_of: MeterOf, budget: Budget, folder: Path
 
     One that cannot be exported or timed as it was trained is passed over. Raises: UserError when all are.
     """
-    competing = [*finalists(search, budget), *_pruned(search, budget)]
-    deployed = {trial.architecture.key: _deployed(search, trial) for trial in competing}
+    competing: list[Trial] = []
+    deployed: dict[str, Deployed | None] = {}
+    refused: UserError | None = None
+    for trial in [*finalists(search, budget), *_pruned(search, budget)]:
+        try:
+            deployed[trial.architecture.key] = _deployed(search, trial)
+            competing.append(trial)
+        except UnmeasuredError as error:
+            search.console.step(f"        {trial.name}: left out: {error}")
+            refused = refused or error
 
     def miou(trial: Trial) -> float:
         form = deployed[trial.architecture.key]
@@ -136,7 +144,6 @@ def certify_best(search: Search, meter_of: MeterOf, budget: Budget, folder: Path
 
     ranked = sorted(competing, key=miou, reverse=True)
     certificates: dict[str, Certificate] = {}
-    refused: UserError | None = None
     for trial in ranked:
         search.console.step(f"certify {trial.name}{f' for {budget}' if search.budgets.several else ''}")
         try:
@@ -176,7 +183,10 @@ def _careful(meter_of: MeterOf, target: Target, size: tuple[int, int], num_class
 
 
 def _deployed(search: Search, trial: Trial) -> Deployed | None:
-    """What a trial ships as in lower precision; None in full precision, and where it cannot be expressed."""
+    """What a trial ships as in lower precision; None in full precision, and where it cannot be expressed.
+
+    Raises: UnmeasuredError when its runtime refuses that, or crashes at it.
+    """
     from nas.quantization.shipping import deployed_on
     from nas.search.tasks import deployed_on_timing_node
     from nas.training.weights import load_into, load_weights

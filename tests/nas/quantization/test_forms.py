@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
@@ -24,6 +25,7 @@ from nas.latency.record import Latency
 from nas.latency.worker.session import build
 from nas.quantization.calibration import calibration_images
 from nas.quantization.forms import Form, precisions_here
+from nas.quantization.runner import Runner
 from nas.quantization.scoring import FormScores, score_forms
 from nas.quantization.sensitivity import most_sensitive_first
 from nas.quantization.verdicts import Loss, Outcome, against, certified, is_faster, kept, verdict
@@ -187,7 +189,9 @@ def test_scores_are_those_of_the_evaluation_and_the_same_graph_loses_nothing(
     network: Network, graph: bytes, dataset: Dataset
 ) -> None:
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
-    scores, (form,) = score_forms([Form(target=WHOLE, graph=graph)], network, loader.epoch(0), SIZE, CLASSES)
+    with closing(Runner(SIZE)) as runner:
+        scores, (form,) = score_forms([Form(target=WHOLE, graph=graph)], network, loader.epoch(0), CLASSES, runner)
+    assert isinstance(form, FormScores)
     assert scores == evaluate(network, dataset)
     assert form.same_labels > 0.999
     assert form.scores.miou == pytest.approx(scores.miou, abs=2e-3)
@@ -204,7 +208,10 @@ def test_a_convolution_with_an_outlier_is_the_most_sensitive(images: list[np.nda
     graph = onnx_bytes(torch.nn.Sequential(*layers[:-1]), SIZE, labels=True)
     calibrated = Calibrated(graph, images)
     form, quantized = Form(target=WHOLE, graph=graph), Form(target=QUANTIZED, graph=calibrated.quantized())
-    order = most_sensitive_first(calibrated, form, quantized, images[:2])
+    said: list[str] = []
+    with closing(Runner(SIZE)) as runner:
+        order = most_sensitive_first(calibrated, form, quantized, images[:2], runner, said.append)
+    assert said == []
     assert set(order) == set(calibrated.convolutions)
     assert order[0] == calibrated.convolutions[2]
 

@@ -128,6 +128,16 @@ def competing(
     return architectures, meter_of
 
 
+def finalist(asked: Search, architecture: Architecture, latency: Latency) -> None:
+    """A trial whose training is done."""
+    number = len(asked.run.trials()) + 1
+    trial = asked.trial(number, Candidate(name="", origin="random", architecture=architecture), latency)
+    asked.run.write_trial(trial)
+    folder, scores = asked.run.phase_path(trial, "search"), Scores(miou=0.5, pixel_accuracy=0.5, class_iou=())
+    append_epoch(folder, Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
+    save_weights(folder / "weights.safetensors", architecture.build(asked.num_classes).state_dict(), {})
+
+
 @pytest.mark.share(3)
 @pytest.mark.parametrize(
     ("intervals", "winner", "verdict"),
@@ -169,13 +179,8 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
 
     study = replace(asked.study, target="openvino@cpu:1", precisions=("fp32", "int8"))
     asked = replace(asked, study=study, dataset=load(study.data))
-    architecture = scale_width(shallow("ndnet29-fcn32"), 0.10)
     latency = replace(invented(9.5), target="openvino:int8@cpu:1")
-    trial = asked.trial(1, Candidate(name="", origin="random", architecture=architecture), latency)
-    asked.run.write_trial(trial)
-    folder, scores = asked.run.phase_path(trial, "search"), Scores(miou=0.5, pixel_accuracy=0.5, class_iou=())
-    append_epoch(folder, Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
-    save_weights(folder / "weights.safetensors", architecture.build(asked.num_classes).state_dict(), {})
+    finalist(asked, scale_width(shallow("ndnet29-fcn32"), 0.10), latency)
     timed: list[str] = []
 
     @dataclass
@@ -196,6 +201,32 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
     assert certificate.form == "openvino:int8@cpu:1"
     assert certificate.scored.endswith(", by openvino:int8@cpu:1")
     assert certificate.miou_float32 is not None
+
+
+@pytest.mark.slow
+def test_a_finalist_at_which_its_runtime_crashes_is_left_out(
+    asked: Search,
+    invented: Invented,
+    shallow: Shallow,
+    brittle: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from nas.data import load
+
+    brittle("all")
+    study = replace(asked.study, target="brittle@cpu:1", precisions=("fp32", "int8"))
+    asked = replace(asked, study=study, dataset=load(study.data))
+    crashes, goes_on = (scale_width(shallow("ndnet29-fcn32"), factor) for factor in (0.10, 0.15))
+    finalist(asked, crashes, replace(invented(9.0), target="brittle:int8@cpu:1"))
+    finalist(asked, goes_on, replace(invented(9.5), target="brittle@cpu:1"))
+
+    @contextlib.contextmanager
+    def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[Measures]:
+        yield Machine([], certified={goes_on.key: replace(invented(9.5), target=str(target))})
+
+    certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
+    assert (certificate.architecture, certificate.verdict) == (goes_on.key, "PASS")
+    assert "left out: brittle:int8@cpu:1: its process was killed by signal 11" in capsys.readouterr().out
 
 
 def test_finalists_none_of_which_can_be_timed_are_refused_with_the_reason(
