@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 MOST_IMAGES = 300
 EPILOG = """\
 Every precision that the runtime has on this device is timed, and scored on the validation images by the runtime itself,
-INT8 where it is faster. INT8 is calibrated on training images. The fastest that loses no more than --points is kept, if
-it is faster than full precision; else the fastest in full precision is, and what was found is said. With --epochs INT8
-is fine-tuned where it loses more: the network learns to give in INT8 what it gives in full precision. Nothing is
-trained unless asked for.
+INT8 where it is faster. INT8 is calibrated on training images. Of what is surely faster than full precision and loses
+no more than --points, the highest precision is kept that no other surely beats; else the fastest in full precision is,
+and what was found is said. With --epochs INT8 is fine-tuned where it loses more: the network learns to give in INT8
+what it gives in full precision. Nothing is trained unless asked for.
 
 examples:
   nas quantize runs/night --target openvino@cpu:1

@@ -260,6 +260,25 @@ def test_what_is_kept_is_faster_than_the_best_in_full_precision_and_as_good_as_a
         assert against(int8, outcomes[1], loss)
 
 
+def test_a_lower_precision_is_kept_only_where_it_surely_beats_a_higher_one_that_is_as_good_as_asked() -> None:
+    """Medians that differ by less than is sure say nothing: points of mIoU are not given for them."""
+    whole, half = outcome("onnxruntime@cpu:1", 10.0, 0.6), outcome("openvino:bf16@cpu:1", 5.0, 0.6)
+    slower, faster = outcome("openvino:int8@cpu:1", 4.95, 0.596), outcome("openvino:int8@cpu:1", 4.5, 0.596)
+    loss = Loss(miou=0.6, points=0.5)
+    assert kept([whole, slower, half], loss) is half
+    assert verdict(slower, half, whole, loss).endswith(
+        "takes 0.99 times as long as openvino:bf16@cpu:1, which is not surely faster"
+    )
+    assert kept([whole, faster, half], loss) is faster
+    bad = outcome("openvino:bf16@cpu:1", 5.0, 0.59)
+    assert kept([whole, slower, bad], loss) is slower
+    other = outcome("onnxruntime:int8@cpu:1", 4.52, 0.6)
+    assert kept([whole, other, faster, half], loss) is faster, "of one precision the fastest"
+    busy = outcome("openvino:bf16@cpu:2", 5.1, 0.6)
+    busy = replace(busy, latency=replace(busy.latency, flagged=("a neighbour",)))
+    assert kept([whole, busy, half, faster], loss) is faster, "nor is a slower one kept since it is known less surely"
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
