@@ -236,14 +236,12 @@ def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> Deplo
         miou_float32=loss.miou,
         fine_tuned_epochs=chosen.form.epochs,
         compared=tuple(
-            ComparedForm(
-                form=str(outcome.form),
-                p50_milliseconds=outcome.latency.p50_milliseconds,
-                ci_low_milliseconds=outcome.latency.ci_low_milliseconds,
-                ci_high_milliseconds=outcome.latency.ci_high_milliseconds,
+            ComparedForm.of(
+                str(outcome.form),
+                outcome.latency,
+                verdict(outcome, chosen, whole, loss),
                 miou=None if outcome.scored is None else outcome.scored.scores.miou,
                 same_labels=None if outcome.scored is None else outcome.scored.same_labels,
-                verdict=verdict(outcome, chosen, whole, loss),
             )
             for outcome in outcomes
         ),

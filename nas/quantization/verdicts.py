@@ -93,7 +93,7 @@ def against(outcome: Outcome, whole: Outcome, loss: Loss) -> str:
     if outcome is whole:
         return "what the others would replace"
     if not is_faster(outcome.latency, whole.latency):
-        return _times(outcome, whole)
+        return times(outcome.latency, whole.latency, str(whole.form))
     if outcome.scored is None:
         return "not scored"
     if not loss.allows(outcome.scored):
@@ -101,13 +101,13 @@ def against(outcome: Outcome, whole: Outcome, loss: Loss) -> str:
     return ""
 
 
-def _times(one: Outcome, other: Outcome) -> str:
-    """How many times as long as the other one form takes, in words, and whether that is sure."""
-    ratio = one.latency.p50_milliseconds / other.latency.p50_milliseconds
-    times = f"takes {ratio:.2f} times as long as {other.form}"
-    if is_faster(one.latency, other.latency) or is_faster(other.latency, one.latency):
-        return times
-    return f"{times}, which is not surely {'slower' if ratio >= 1 else 'faster'}"
+def times(one: Latency, other: Latency, name: str) -> str:
+    """How many times as long as the other form, of that name, one takes, in words, and whether that is sure."""
+    ratio = one.p50_milliseconds / other.p50_milliseconds
+    words = f"takes {ratio:.2f} times as long as {name}"
+    if is_faster(one, other) or is_faster(other, one):
+        return words
+    return f"{words}, which is not surely {'slower' if ratio >= 1 else 'faster'}"
 
 
 def kept(outcomes: Sequence[Outcome], loss: Loss) -> Outcome:
@@ -157,4 +157,6 @@ def certified(
 
 def verdict(outcome: Outcome, chosen: Outcome, whole: Outcome, loss: Loss) -> str:
     """What became of a form, in words: `kept`, or why it was not."""
-    return "kept" if outcome is chosen else against(outcome, whole, loss) or _times(outcome, chosen)
+    if outcome is chosen:
+        return "kept"
+    return against(outcome, whole, loss) or times(outcome.latency, chosen.latency, str(chosen.form))

@@ -35,11 +35,28 @@ class ComparedForm:
     ci_low_milliseconds: float
     ci_high_milliseconds: float
     miou: float | None
-    """By that runtime, over the validation images; None where it was not surely faster and not scored."""
+    """By that runtime, over the validation images; None where it was not scored by it: it was not surely faster, or is
+    what a search's winner would be in full precision.
+    """
     same_labels: float | None
     """Share of pixels with PyTorch's label in float32."""
     verdict: str
     """`kept`, or what spoke against it."""
+
+    @classmethod
+    def of(
+        cls, form: str, latency: Latency, verdict: str, *, miou: float | None = None, same_labels: float | None = None
+    ) -> ComparedForm:
+        """With what was measured of it."""
+        return cls(
+            form=form,
+            p50_milliseconds=latency.p50_milliseconds,
+            ci_low_milliseconds=latency.ci_low_milliseconds,
+            ci_high_milliseconds=latency.ci_high_milliseconds,
+            miou=miou,
+            same_labels=same_labels,
+            verdict=verdict,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

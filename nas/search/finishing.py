@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from nas.latency import MeterOf
@@ -12,7 +13,7 @@ from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
 from nas.latency.target import Target
-from nas.runs.certificate import Certificate, Deployed
+from nas.runs.certificate import Certificate, ComparedForm, Deployed
 from nas.runs.trial import Trial
 from nas.runs.winner import Certification, Finished, write_winner
 from nas.search.cutting import prune_over_budget, pruner_of
@@ -20,7 +21,7 @@ from nas.search.measuring import CarefulGraphMeter
 from nas.search.recipes import begin_finish, begin_tries, finish, tries
 from nas.search.search import Search
 from nas.search.training import Stage, train, unfinished
-from space.errors import BudgetError, ExportError, UnmeasuredError, UserError
+from space.errors import BudgetError, ExportError, TargetError, UnmeasuredError, UserError
 
 
 def last_stages(search: Search) -> list[Stage]:
@@ -138,9 +139,13 @@ def certify_best(search: Search, meter_of: MeterOf, budget: Budget, folder: Path
         form = deployed[trial.architecture.key]
         return (search.run.best_miou(trial) or 0.0) if form is None else form.scores.miou
 
+    beside: dict[str, Deployed | None] = {}
+
     def write(trial: Trial) -> Certificate:
-        certification = _certification(search, trial, meter_of, budget)
-        return write_winner(folder, _finished(search, trial, deployed[trial.architecture.key]), certification)
+        certification, key = _certification(search, trial, meter_of, budget), trial.architecture.key
+        if key not in beside:
+            beside[key] = _beside_whole(search, trial, deployed[key], certification)
+        return write_winner(folder, _finished(search, trial, beside[key]), certification)
 
     ranked = sorted(competing, key=miou, reverse=True)
     certificates: dict[str, Certificate] = {}
@@ -200,6 +205,31 @@ def _deployed(search: Search, trial: Trial) -> Deployed | None:
         return (deployed_on_timing_node if search.workers.timing_node else deployed_on)(target, network, search.dataset)
     except ExportError:  # told again when it is written
         return None
+
+
+def _beside_whole(
+    search: Search, trial: Trial, deployed: Deployed | None, certification: Certification
+) -> Deployed | None:
+    """What a trial ships as in lower precision, compared with itself in full precision, which is timed for that."""
+    from nas.quantization.verdicts import times
+
+    if deployed is None or trial.latency is None:
+        return deployed
+    whole = replace(certification.target, precision="fp32")
+    weights = search.run.weights_path(trial)
+    try:
+        with certification.meter_of(whole, search.dataset.size, search.num_classes) as meter:
+            latency = meter.measure(trial.architecture, weights=weights, within=certification.within)
+    except (TargetError, UnmeasuredError) as error:
+        search.console.step(f"        not compared with {whole}: {error}")
+        return deployed
+    found = (
+        ComparedForm.of(str(whole), latency, times(latency, trial.latency, deployed.form)),
+        ComparedForm.of(
+            deployed.form, trial.latency, "kept", miou=deployed.scores.miou, same_labels=deployed.same_labels
+        ),
+    )
+    return replace(deployed, compared=found)
 
 
 def _finished(search: Search, trial: Trial, deployed: Deployed | None) -> Finished:

@@ -172,20 +172,26 @@ def test_a_finalist_that_passes_is_preferred(
     assert (f"nas measure {asked.run.root} --target onnxruntime@cpu:1" in told) == (verdict == "UNSURE")
 
 
+@pytest.mark.parametrize("times_whole", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the_fastest(
-    asked: Search, invented: Invented, shallow: Shallow
+    times_whole: bool, asked: Search, invented: Invented, shallow: Shallow, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from nas.data import load
 
     study = replace(asked.study, target="openvino@cpu:1", precisions=("fp32", "int8"))
     asked = replace(asked, study=study, dataset=load(study.data))
     latency = replace(invented(9.5), target="openvino:int8@cpu:1")
-    finalist(asked, scale_width(shallow("ndnet29-fcn32"), 0.10), latency)
+    architecture = scale_width(shallow("ndnet29-fcn32"), 0.10)
+    finalist(asked, architecture, latency)
     timed: list[str] = []
 
     @dataclass
     class Certifier(Machine):
         target: str = ""
+
+        def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = 1.0) -> Latency:
+            timed.append(self.target)
+            return replace(super().measure(architecture), target=self.target)
 
         def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
             timed.append(self.target)
@@ -193,10 +199,24 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
 
     @contextlib.contextmanager
     def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[MeasuresFinished]:
-        yield Certifier([latency], target=str(target))
+        whole = {architecture.key: between(invented(19.0), 18.9, 19.1)} if times_whole else {}
+        yield Certifier([latency], target=str(target), certified=whole)
 
     certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
-    assert timed == ["openvino:int8@cpu:1"]
+    assert timed[-1] == "openvino:int8@cpu:1"
+    assert set(timed[:-1]) == {"openvino@cpu:1"}
+    if times_whole:
+        assert len(timed) == 2, "one form more"
+        whole, kept = certificate.compared
+        assert (whole.form, whole.p50_milliseconds, whole.miou) == ("openvino@cpu:1", 19.0, None)
+        assert whole.verdict == "takes 2.00 times as long as openvino:int8@cpu:1"
+        assert (kept.form, kept.p50_milliseconds, kept.verdict) == ("openvino:int8@cpu:1", 9.5, "kept")
+        assert (kept.miou, kept.same_labels) == (certificate.miou, certificate.onnx_same_labels)
+    else:
+        assert certificate.compared == ()
+    words = "not compared with openvino@cpu:1: fp16 gives other labels than PyTorch"
+    assert (words in capsys.readouterr().out) != times_whole
+    assert read_certificate(asked.run.winner) == certificate
     assert certificate.precision == "int8"
     assert certificate.form == "openvino:int8@cpu:1"
     assert certificate.scored.endswith(", by openvino:int8@cpu:1")
