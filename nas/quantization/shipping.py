@@ -14,6 +14,7 @@ from nas.latency.machine import lane
 from nas.latency.target import Target
 from nas.quantization.calibration import calibration_images
 from nas.quantization.forms import Form
+from nas.quantization.ranges import wide_layers, wide_words
 from nas.quantization.runner import Runner
 from nas.quantization.scoring import score_on_validation
 from nas.runs.certificate import Deployed
@@ -27,6 +28,11 @@ def require_data_for(target: Target, dataset: Dataset | None) -> None:
     """Raises: UserError where a target is in INT8, and there is no data set to calibrate on."""
     if target.precision == "int8" and dataset is None:
         raise UserError(f"{target}: expected --data to calibrate INT8 on, got none; give --data, or another precision")
+
+
+def warning_of(target: Target, network: Network) -> str:
+    """What a user should know of a network that ships on a target in INT8; empty where there is nothing."""
+    return wide_words(wide_layers(network)) if target.precision == "int8" else ""
 
 
 def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> Deployed | None:

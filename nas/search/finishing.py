@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.latency import MeterOf
 from nas.latency.budget import Budget
@@ -22,6 +23,9 @@ from nas.search.recipes import begin_finish, begin_tries, finish, tries
 from nas.search.search import Search
 from nas.search.training import Stage, train, unfinished
 from space.errors import BudgetError, ExportError, TargetError, UnmeasuredError, UserError
+
+if TYPE_CHECKING:
+    from space.network import Network
 
 
 def last_stages(search: Search) -> list[Stage]:
@@ -151,6 +155,8 @@ def certify_best(search: Search, meter_of: MeterOf, budget: Budget, folder: Path
     certificates: dict[str, Certificate] = {}
     for trial in ranked:
         search.console.step(f"certify {trial.name}{f' for {budget}' if search.budgets.several else ''}")
+        if words := _warning(search, trial):
+            search.console.step(f"        {words}")
         try:
             certificate = write(trial)
         except (ExportError, UnmeasuredError) as error:
@@ -194,17 +200,30 @@ def _deployed(search: Search, trial: Trial) -> Deployed | None:
     """
     from nas.quantization.shipping import deployed_on
     from nas.search.tasks import deployed_on_timing_node
-    from nas.training.weights import load_into, load_weights
 
     target = search.ships_on(trial)
     if target.precision == "fp32":
         return None
-    network = trial.architecture.build(search.num_classes)
-    load_into(network, load_weights(search.run.weights_path(trial)), f"weights of {trial.name}")
+    deploy = deployed_on_timing_node if search.workers.timing_node else deployed_on
     try:
-        return (deployed_on_timing_node if search.workers.timing_node else deployed_on)(target, network, search.dataset)
+        return deploy(target, _network(search, trial), search.dataset)
     except ExportError:  # told again when it is written
         return None
+
+
+def _warning(search: Search, trial: Trial) -> str:
+    """What to know of a trial that ships in INT8; empty where there is nothing."""
+    from nas.quantization.shipping import warning_of
+
+    return warning_of(search.ships_on(trial), _network(search, trial))
+
+
+def _network(search: Search, trial: Trial) -> Network:
+    from nas.training.weights import load_into, load_weights
+
+    network: Network = trial.architecture.build(search.num_classes)
+    load_into(network, load_weights(search.run.weights_path(trial)), f"weights of {trial.name}")
+    return network
 
 
 def _beside_whole(

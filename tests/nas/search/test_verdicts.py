@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from nas.data import DataSpec
 from nas.latency.meter import Measures, MeasuresFinished, MeterOf
@@ -25,6 +26,7 @@ from nas.training import Recipe, Scores
 from nas.training.weights import save_weights
 from space import Architecture, BudgetError
 from space.errors import TargetError, UnmeasuredError
+from space.network import Network
 from space.scale import scale_width
 
 BUSY = ("other processes used 69% of the cores timed on", "the median is known to 80% only after 25 pairs")
@@ -128,14 +130,15 @@ def competing(
     return architectures, meter_of
 
 
-def finalist(asked: Search, architecture: Architecture, latency: Latency) -> None:
-    """A trial whose training is done."""
+def finalist(asked: Search, architecture: Architecture, latency: Latency, network: Network | None = None) -> None:
+    """A trial whose training is done, and came to a network."""
     number = len(asked.run.trials()) + 1
     trial = asked.trial(number, Candidate(name="", origin="random", architecture=architecture), latency)
     asked.run.write_trial(trial)
     folder, scores = asked.run.phase_path(trial, "search"), Scores(miou=0.5, pixel_accuracy=0.5, class_iou=())
     append_epoch(folder, Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
-    save_weights(folder / "weights.safetensors", architecture.build(asked.num_classes).state_dict(), {})
+    network = network or architecture.build(asked.num_classes)
+    save_weights(folder / "weights.safetensors", network.state_dict(), {})
 
 
 @pytest.mark.share(3)
@@ -182,7 +185,11 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
     asked = replace(asked, study=study, dataset=load(study.data))
     latency = replace(invented(9.5), target="openvino:int8@cpu:1")
     architecture = scale_width(shallow("ndnet29-fcn32"), 0.10)
-    finalist(asked, architecture, latency)
+    network = architecture.build(asked.num_classes)
+    with torch.no_grad():
+        convolution = next(each for each in network.modules() if isinstance(each, torch.nn.Conv2d))
+        convolution.weight[:, 0, 0, 0] *= 1000
+    finalist(asked, architecture, latency, network)
     timed: list[str] = []
 
     @dataclass
@@ -214,8 +221,9 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
         assert (kept.miou, kept.same_labels) == (certificate.miou, certificate.onnx_same_labels)
     else:
         assert certificate.compared == ()
-    words = "not compared with openvino@cpu:1: fp16 gives other labels than PyTorch"
-    assert (words in capsys.readouterr().out) != times_whole
+    told = capsys.readouterr().out
+    assert ("not compared with openvino@cpu:1: fp16 gives other labels than PyTorch" in told) != times_whole
+    assert "note: weights of 1 convolution range so widely that INT8 rounds most of them" in told
     assert read_certificate(asked.run.winner) == certificate
     assert certificate.precision == "int8"
     assert certificate.form == "openvino:int8@cpu:1"
