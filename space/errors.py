@@ -50,7 +50,7 @@ class ExportError(UserError):
 
 
 class UnmeasuredError(UserError):
-    """A network that a target cannot time, although it times others."""
+    """A network that a target cannot time or run, although it does others."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

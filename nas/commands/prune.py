@@ -150,9 +150,11 @@ def _certified(
     out: Path, labelling: Labelling, dataset: Dataset | None, certification: Certification, network: Network
 ) -> Latency:
     """Write a network to `out`; what is measured of it there."""
-    from nas.quantization.shipping import deployed_on
+    from nas.quantization.shipping import deployed_on, warning_of
     from nas.runs.winner import Finished, write_winner
 
+    if words := warning_of(certification.target, network):
+        common.say(words)
     finished = Finished(
         architecture=network.architecture,
         weights=network.state_dict(),

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 MOST_IMAGES = 300
 EPILOG = """\
 Every precision that the runtime has on this device is timed, and scored on the validation images by the runtime itself,
-INT8 where it is faster. INT8 is calibrated on training images. The fastest that loses no more than --points is kept, if
-it is faster than full precision; else the fastest in full precision is, and what was found is said. With --epochs INT8
-is fine-tuned where it loses more: the network learns to give in INT8 what it gives in full precision. Nothing is
-trained unless asked for.
+INT8 where it is faster. INT8 is calibrated on training images. Of what is surely faster than full precision and loses
+no more than --points, the highest precision is kept that no other surely beats; else the fastest in full precision is,
+and what was found is said. With --epochs INT8 is fine-tuned where it loses more: the network learns to give in INT8
+what it gives in full precision. Nothing is trained unless asked for.
 
 examples:
   nas quantize runs/night --target openvino@cpu:1
@@ -236,14 +236,12 @@ def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> Deplo
         miou_float32=loss.miou,
         fine_tuned_epochs=chosen.form.epochs,
         compared=tuple(
-            ComparedForm(
-                form=str(outcome.form),
-                p50_milliseconds=outcome.latency.p50_milliseconds,
-                ci_low_milliseconds=outcome.latency.ci_low_milliseconds,
-                ci_high_milliseconds=outcome.latency.ci_high_milliseconds,
+            ComparedForm.of(
+                str(outcome.form),
+                outcome.latency,
+                verdict(outcome, chosen, whole, loss),
                 miou=None if outcome.scored is None else outcome.scored.scores.miou,
                 same_labels=None if outcome.scored is None else outcome.scored.same_labels,
-                verdict=verdict(outcome, chosen, whole, loss),
             )
             for outcome in outcomes
         ),

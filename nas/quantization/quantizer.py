@@ -28,11 +28,12 @@ from nas.quantization.calibration import IMAGES, calibration_images
 from nas.quantization.fine_tuning import FineTuning, fine_tuned
 from nas.quantization.forms import Form, floating
 from nas.quantization.ranges import wide_layers, wide_words
+from nas.quantization.runner import Runner
 from nas.quantization.scoring import FormScores, score_on_validation
 from nas.quantization.sensitivity import most_sensitive_first
 from nas.quantization.verdicts import Loss, Outcome, fastest_whole, is_faster
 from nas.terminal import Progress
-from space.errors import TargetError, TrainingError
+from space.errors import TargetError, TrainingError, UnmeasuredError
 
 if TYPE_CHECKING:
     from space.network import Network
@@ -93,6 +94,7 @@ class Quantizer:
         self._progress = progress or Progress(silent=True)
         self._started = contextlib.ExitStack()
         self._meters: dict[Target, MeasuresFinished] = {}
+        self._runner = Runner(dataset.size)
         # By whether what lies between convolutions is quantized too, and whether it is for a GPU.
         self._tuned: dict[tuple[bool, bool], Source | None] = {}
 
@@ -102,7 +104,7 @@ class Quantizer:
         Raises: UserError when no target can be timed here in full precision or the data cannot be read; WorkerError
         when a measuring process was ended from outside.
         """
-        with self._started:
+        with self._started, contextlib.closing(self._runner):
             return self._outcomes()
 
     def _outcomes(self) -> tuple[Loss, list[Outcome]]:
@@ -110,17 +112,12 @@ class Quantizer:
             graph = onnx_bytes(self._network, self._dataset.size, labels=True)
         forms = [Form(target=target, graph=graph) for target in floating(self._plan.targets)]
         tried = [each for form in forms for each in self._tried(form)]
-        if all(each.form.target.precision != "fp32" for each in tried):
-            raise TargetError(
-                f"expected a target that runs the network in full precision, got none of "
-                f"{', '.join(map(str, forms))}; why stands above, give --target another one"
-            )
+        self._require_whole(forms, tried)
         miou, scored = self._scores([each.form for each in tried])
         loss = Loss(miou=miou, points=self._plan.points)
         self._said(f"PyTorch in float32: mIoU {100 * miou:.2f} %")
-        outcomes = [replace(each, scored=scores) for each, scores in zip(tried, scored, strict=True)]
-        for each, scores in zip(tried, scored, strict=True):
-            self._say_scores(each.form, scores, loss)
+        outcomes = self._with_scores(tried, scored, loss)
+        self._require_whole(forms, outcomes)
         to_quantize = [target for target in self._plan.targets if target.precision == "int8"]
         if to_quantize:
             images: list[Image] = []
@@ -134,6 +131,13 @@ class Quantizer:
                 outcomes += self._quantized(source, target, fastest_whole(outcomes), loss, images)
         return loss, outcomes
 
+    def _require_whole(self, forms: Sequence[Form], outcomes: Sequence[Outcome]) -> None:
+        if all(each.form.target.precision != "fp32" for each in outcomes):
+            raise TargetError(
+                f"expected a target that runs the network in full precision, got none of "
+                f"{', '.join(map(str, forms))}; why stands above, give --target another one"
+            )
+
     def _quantized(
         self, source: Source, target: Target, replaced: Outcome, loss: Loss, images: Sequence[Image]
     ) -> list[Outcome]:
@@ -145,16 +149,16 @@ class Quantizer:
         if not faster:
             self._say_untuned(target, f"it is not surely faster than {replaced.form}")
             return tried
-        scored = dict(zip(faster, self._scores([each.form for each in faster])[1], strict=True))
-        for each, scores in scored.items():
-            self._say_scores(each.form, scores, loss)
-        found = [replace(each, scored=scored.get(each)) for each in tried]
-        if any(loss.allows(scores) for scores in scored.values()):
+        scored = self._with_scores(faster, self._scores([each.form for each in faster])[1], loss)
+        found = [each for each in tried if each not in faster] + scored
+        if not scored:
+            return found
+        if any(loss.allows(_scores_of(each)) for each in scored):
             self._say_untuned(target, f"it loses no more than {loss.points:g} points")
             return found
-        best = min(faster, key=lambda outcome: outcome.latency.p50_milliseconds)
+        best = min(scored, key=lambda outcome: outcome.latency.p50_milliseconds)
         between = ways[best.form.words]
-        tuned = self._fine_tuned(source, best.form, scored[best], loss, between=between)
+        tuned = self._fine_tuned(source, best.form, _scores_of(best), loss, between=between)
         if tuned is not None:
             source, form, scores = tuned
             ran = self._tried(form, scores)
@@ -163,18 +167,31 @@ class Quantizer:
                 return found
         whole = Form(target=replace(target, precision="fp32"), graph=source.graph)
         passes = 1 + len(source.calibrated.convolutions)
-        with self._progress.over("convolutions compared", passes * len(images)):
-            order = most_sensitive_first(
-                source.calibrated, whole, best.form, images, lane.training_step, self._progress.count
-            )
+        compared = source.calibrated, whole, best.form, images, self._runner, self._said
+        try:
+            with self._progress.over("convolutions compared", passes * len(images)):
+                order = most_sensitive_first(*compared, lane.training_step, self._progress.count)
+        except UnmeasuredError as error:
+            self._said(f"{whole}: left out: {error}")
+            return found
         relieved = self._relieved(source, target, order, between=between, loss=loss)
         if relieved is not None:
             form, scores = relieved
             found += self._tried(form, scores)
         return found
 
-    def _say_scores(self, form: Form, scores: FormScores, loss: Loss) -> None:
-        self._said(f"{form}: mIoU {100 * scores.scores.miou:.2f} %, {loss.of(scores):+.2f} points lost")
+    def _with_scores(
+        self, tried: Sequence[Outcome], scored: Sequence[FormScores | UnmeasuredError], loss: Loss
+    ) -> list[Outcome]:
+        """What was tried, with its scores; what its runtime could not run is left out, and said."""
+        found = []
+        for each, scores in zip(tried, scored, strict=True):
+            if isinstance(scores, UnmeasuredError):
+                self._said(f"{each.form}: left out: {scores}")
+                continue
+            self._said(f"{each.form}: mIoU {100 * scores.scores.miou:.2f} %, {loss.of(scores):+.2f} points lost")
+            found.append(replace(each, scored=scores))
+        return found
 
     def _say_untuned(self, target: Target, reason: str) -> None:
         """Why nothing is trained, where that was asked for."""
@@ -198,6 +215,9 @@ class Quantizer:
             return None
         form = self._form(tuned, coarse.target, coarse.words, between=between)
         (scores,) = self._scores([form])[1]
+        if isinstance(scores, UnmeasuredError):
+            self._said(f"{form}: left out: {scores}")
+            return None
         better = scores.scores.miou > scored.scores.miou
         self._said(f"{form}: {loss.of(scores):+.2f} points lost{'' if better else ', no fewer: left out'}")
         return (tuned, form, scores) if better else None
@@ -225,6 +245,9 @@ class Quantizer:
             words = f"{len(order) - count} of {len(order)} convolutions"
             form = self._form(source, target, words, between=between, kept=order[:count])
             (scored,) = self._scores([form])[1]
+            if isinstance(scored, UnmeasuredError):
+                self._said(f"{form}: left out: {scored}")
+                return None
             self._said(f"{form}: {loss.of(scored):+.2f} points lost")
             return (form, scored) if loss.allows(scored) else None
 
@@ -275,11 +298,16 @@ class Quantizer:
             self._meters[target] = self._started.enter_context(meter)
         return self._meters[target]
 
-    def _scores(self, forms: Sequence[Form]) -> tuple[float, list[FormScores]]:
-        """mIoU of PyTorch, and the scores of forms."""
+    def _scores(self, forms: Sequence[Form]) -> tuple[float, list[FormScores | UnmeasuredError]]:
+        """mIoU of PyTorch, and the scores of forms, or why one has none."""
         with self._progress.over("scored", len(self._dataset.validation)):
-            scores, found = score_on_validation(forms, self._network, self._dataset, self._progress.count)
+            scores, found = score_on_validation(forms, self._network, self._dataset, self._runner, self._progress.count)
         return scores.miou, found
+
+
+def _scores_of(outcome: Outcome) -> FormScores:
+    assert outcome.scored is not None
+    return outcome.scored
 
 
 def _epochs(count: int) -> str:

@@ -48,8 +48,9 @@ def wide_words(layers: tuple[WideLayer, ...]) -> str:
         return ""
     names = [f"{each.name} (re-parameterised)" if each.folded else each.name for each in layers[:NAMED]]
     more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
+    convolutions = "convolution range" if len(layers) == 1 else "convolutions range"
     return (
-        f"note: weights of {len(layers)} convolutions range so widely that INT8 rounds most of them by 10 % or more: "
+        f"note: weights of {len(layers)} {convolutions} so widely that INT8 rounds most of them by 10 % or more: "
         f"{', '.join(names)}{more}"
     )
 

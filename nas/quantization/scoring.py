@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nas.data import Dataset, make_loader
 from nas.latency.machine import lane
 from nas.quantization.forms import Form
+from nas.quantization.runner import Runner
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
 from nas.training.steps import Count, Guard, guarded, uncounted
+from space.errors import UnmeasuredError
+
+Giver = Callable[[Tensor], Tensor]
+"""From an image (1, 3, H, W) to labels (1, H, W). Raises UnmeasuredError where it cannot give them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,50 +32,80 @@ class FormScores:
     """Share of pixels with the label that PyTorch gives in float32."""
 
 
-def score_forms(
-    forms: Sequence[Form],
+def score_labels(
+    givers: Sequence[Giver],
     network: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
-    size: tuple[int, int],
     num_classes: int,
     guard: Guard = nullcontext,
     count: Count = uncounted,
-) -> tuple[Scores, list[FormScores]]:
-    """Scores of `network` in PyTorch and of its `forms`, over `batches` of one image (1, 3, H, W) and labels (1, h, w).
+) -> tuple[Scores, list[FormScores | UnmeasuredError]]:
+    """Scores of `network` in PyTorch and of what `givers` give, or why one gives nothing, over `batches` of one image
+    (1, 3, H, W) and labels (1, h, w).
 
-    Labels that a form gives are brought to the size of the expected ones by the nearest. `guard()` is entered around
-    every batch, and `count` is told of it.
+    Labels that are given are brought to the size of the expected ones by the nearest. `guard()` is entered around every
+    batch, and `count` is told of it.
 
     Raises: DataError when the batches hold no labelled pixel, or a label that is no class.
     """
-    image = np.zeros((1, 3, *size), dtype=np.float32)
-    calls = [form.open(image) for form in forms]
     reference = ConfusionMatrix(num_classes)
-    matrices = [ConfusionMatrix(num_classes) for _ in forms]
-    same, pixels = [0] * len(forms), 0
+    matrices = [ConfusionMatrix(num_classes) for _ in givers]
+    refused: dict[int, UnmeasuredError] = {}
+    same, pixels = [0] * len(givers), 0
     with torch.inference_mode(), closing(guarded(batches, guard)) as steps:
         for images, expected in steps:
-            image[...] = images.numpy()
             labels = network(images).argmax(1)
             reference.update(_sized(labels, expected), expected)
             pixels += labels.numel()
-            for index, call in enumerate(calls):
-                given = torch.from_numpy(np.array(call(), dtype=np.int64))
+            for index, give in enumerate(givers):
+                if index in refused:
+                    continue
+                try:
+                    given = give(images)
+                except UnmeasuredError as error:
+                    refused[index] = error
+                    continue
                 same[index] += int((given == labels).sum())
                 matrices[index].update(_sized(given, expected), expected)
             count(len(images))
     return reference.scores(), [
-        FormScores(scores=matrix.scores(), same_labels=count / pixels)
-        for matrix, count in zip(matrices, same, strict=True)
+        refused.get(index) or FormScores(scores=matrix.scores(), same_labels=same[index] / pixels)
+        for index, matrix in enumerate(matrices)
     ]
 
 
+def score_forms(
+    forms: Sequence[Form],
+    network: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    num_classes: int,
+    runner: Runner,
+    guard: Guard = nullcontext,
+    count: Count = uncounted,
+) -> tuple[Scores, list[FormScores | UnmeasuredError]]:
+    """`score_labels` of a network's `forms`, run by `runner`.
+
+    Raises: DataError as it does; WorkerError when the runner's process was ended from outside.
+    """
+    try:
+        givers = [partial(_labels_of, runner, form) for form in forms]
+        return score_labels(givers, network, batches, num_classes, guard, count)
+    finally:
+        for form in forms:
+            runner.forget(form)
+
+
 def score_on_validation(
-    forms: Sequence[Form], network: nn.Module, dataset: Dataset, count: Count = uncounted
-) -> tuple[Scores, list[FormScores]]:
+    forms: Sequence[Form], network: nn.Module, dataset: Dataset, runner: Runner, count: Count = uncounted
+) -> tuple[Scores, list[FormScores | UnmeasuredError]]:
     """`score_forms` over the validation images of a data set. Do not call it inside a training step."""
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
-    return score_forms(forms, network, loader.epoch(0), dataset.size, dataset.num_classes, lane.training_step, count)
+    return score_forms(forms, network, loader.epoch(0), dataset.num_classes, runner, lane.training_step, count)
+
+
+def _labels_of(runner: Runner, form: Form, image: Tensor) -> Tensor:
+    runner.image[...] = image.numpy()
+    return torch.from_numpy(runner.labels(form)).long()
 
 
 def _sized(labels: Tensor, expected: Tensor) -> Tensor:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nas.data import Dataset
+import torch
+from torch import Tensor
+
+from nas.data import Dataset, make_loader
 from nas.export.graph import onnx_bytes
 from nas.export.quantized import Calibrated
 from nas.latency import runtimes
 from nas.latency.machine import lane
+from nas.latency.runtimes import torch as pytorch
 from nas.latency.target import Target
 from nas.quantization.calibration import calibration_images
 from nas.quantization.forms import Form
-from nas.quantization.scoring import score_on_validation
+from nas.quantization.ranges import wide_layers, wide_words
+from nas.quantization.runner import Runner
+from nas.quantization.scoring import FormScores, score_labels, score_on_validation
 from nas.runs.certificate import Deployed
-from space.errors import UserError
+from space.errors import UnmeasuredError, UserError
+from space.network import labels_of
 
 if TYPE_CHECKING:
     from space.network import Network
@@ -27,19 +35,27 @@ def require_data_for(target: Target, dataset: Dataset | None) -> None:
         raise UserError(f"{target}: expected --data to calibrate INT8 on, got none; give --data, or another precision")
 
 
+def warning_of(target: Target, network: Network) -> str:
+    """What a user should know of a network that ships on a target in INT8; empty where there is nothing."""
+    return wide_words(wide_layers(network)) if target.precision == "int8" else ""
+
+
 def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> Deployed | None:
-    """The form of a network that runs on a target, scored by its runtime; None where that is the network itself, in
-    full precision or by a runtime that reads no graphs.
+    """The form of a network that runs on a target in lower precision, scored by its runtime; None where that is the
+    network in full precision, and where it cannot be scored so.
 
-    A graph in INT8 that runs elsewhere is scored by ONNX Runtime here, which its certificate says; one in bfloat16 is
-    not. Do not call it inside a training step.
+    A graph in INT8 that runs elsewhere is scored by ONNX Runtime here, which its certificate says; what runs elsewhere
+    in half precision is not. Do not call it inside a training step.
 
-    Raises: UserError for INT8 without a data set to calibrate on.
+    Raises: UserError for INT8 without a data set to calibrate on; UnmeasuredError when its runtime refuses the form, or
+    crashes at it.
     """
     require_data_for(target, dataset)
-    if target.precision == "fp32" or not runtimes.reads_graphs(target) or dataset is None:
+    if target.precision == "fp32" or dataset is None:
         return None
     is_here = not target.host and runtimes.load(target).available(target) is None
+    if not runtimes.reads_graphs(target):
+        return deployed_in_half(target, network, dataset) if is_here and target.precision == "fp16" else None
     if target.precision != "int8" and not is_here:
         return None
     network.eval()
@@ -49,11 +65,36 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> De
             calibrated = Calibrated(graph, calibration_images(dataset))
             graph = calibrated.quantized(on_gpu=target.on_cuda, elsewhere=not is_here)
     scored_on = replace(target, threads=None) if is_here else Target(runtime="onnxruntime", precision="int8")
-    scores, (found,) = score_on_validation([Form(target=scored_on, graph=graph)], network, dataset)
+    with closing(Runner(dataset.size)) as runner:
+        scores, (found,) = score_on_validation([Form(target=scored_on, graph=graph)], network, dataset, runner)
+    if isinstance(found, UnmeasuredError):
+        raise UnmeasuredError(f"{target}: {found}")
     return Deployed(
         graph=graph,
         form=str(target),
         scored_by=str(target) if is_here else f"{scored_on} on this machine, not by what was timed",
+        scores=found.scores,
+        same_labels=found.same_labels,
+        miou_float32=scores.miou,
+        compared=(),
+    )
+
+
+def deployed_in_half(target: Target, network: Network, dataset: Dataset) -> Deployed:
+    """A network that PyTorch runs in half precision on the device of a target, scored there so."""
+    placed, held = pytorch.place(network, torch.zeros(1, 3, *dataset.size), target)
+
+    def give(image: Tensor) -> Tensor:
+        held.copy_(image)
+        return labels_of(placed, held).cpu()
+
+    loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
+    scores, (found,) = score_labels([give], network.eval(), loader.epoch(0), dataset.num_classes, lane.training_step)
+    assert isinstance(found, FormScores), "PyTorch refuses nothing"
+    return Deployed(
+        graph=None,
+        form=str(target),
+        scored_by=f"PyTorch in float16 on {target.device}",
         scores=found.scores,
         same_labels=found.same_labels,
         miou_float32=scores.miou,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from nas.latency.protocol.anchor import FAR_FROM_ANCHOR
-from nas.latency.record import Latency
-from nas.latency.target import Target
+from nas.latency.record import Latency, Statistic
+from nas.latency.target import PRECISIONS, Target
 from nas.quantization.forms import Form
 from nas.quantization.scoring import FormScores
 from nas.runs.certificate import Certificate
+
+Way = TypeVar("Way")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +58,25 @@ def is_faster(one: Latency, other: Latency) -> bool:
     return not same_reference or one.ratio_high < other.ratio_low
 
 
+def unbeaten(ways: Sequence[Way], latency_of: Callable[[Way], Latency], statistic: Statistic = "p50") -> Way:
+    """Of ways to run one network the fastest in the highest precision which the fastest in no other surely beats, in
+    its interval and in the statistic that counts.
+    """
+
+    def milliseconds(way: Way) -> float:
+        return latency_of(way).milliseconds(statistic)
+
+    def precision(way: Way) -> str:
+        return Target.parse(latency_of(way).target).precision
+
+    def beats(one: Way, other: Way) -> bool:
+        return milliseconds(one) < milliseconds(other) and is_faster(latency_of(one), latency_of(other))
+
+    groups = [[way for way in ways if precision(way) == each] for each in PRECISIONS]  # the highest first
+    fastest = [min(group, key=milliseconds) for group in groups if group]
+    return next(way for way in fastest if not any(beats(other, way) for other in fastest))
+
+
 def reference_of(latency: Latency) -> Target:
     """Where the reference was timed that a latency is a ratio to: on a GPU in the precision of its own."""
     return Target.parse(latency.target).of_reference()
@@ -71,7 +93,7 @@ def against(outcome: Outcome, whole: Outcome, loss: Loss) -> str:
     if outcome is whole:
         return "what the others would replace"
     if not is_faster(outcome.latency, whole.latency):
-        return _times(outcome, whole)
+        return times(outcome.latency, whole.latency, str(whole.form))
     if outcome.scored is None:
         return "not scored"
     if not loss.allows(outcome.scored):
@@ -79,20 +101,22 @@ def against(outcome: Outcome, whole: Outcome, loss: Loss) -> str:
     return ""
 
 
-def _times(one: Outcome, other: Outcome) -> str:
-    """How many times as long as the other one form takes, in words, and whether that is sure."""
-    ratio = one.latency.p50_milliseconds / other.latency.p50_milliseconds
-    times = f"takes {ratio:.2f} times as long as {other.form}"
-    if is_faster(one.latency, other.latency) or is_faster(other.latency, one.latency):
-        return times
-    return f"{times}, which is not surely {'slower' if ratio >= 1 else 'faster'}"
+def times(one: Latency, other: Latency, name: str) -> str:
+    """How many times as long as the other form, of that name, one takes, in words, and whether that is sure."""
+    ratio = one.p50_milliseconds / other.p50_milliseconds
+    words = f"takes {ratio:.2f} times as long as {name}"
+    if is_faster(one, other) or is_faster(other, one):
+        return words
+    return f"{words}, which is not surely {'slower' if ratio >= 1 else 'faster'}"
 
 
 def kept(outcomes: Sequence[Outcome], loss: Loss) -> Outcome:
-    """The fastest form that nothing speaks against; the fastest in full precision where there is no other."""
+    """Of the forms that nothing speaks against, the one that is `unbeaten`; the fastest in full precision where there
+    is none.
+    """
     whole = fastest_whole(outcomes)
     good = [outcome for outcome in outcomes if outcome is not whole and not against(outcome, whole, loss)]
-    return min(good, key=lambda outcome: outcome.latency.p50_milliseconds, default=whole)
+    return unbeaten(good or [whole], lambda outcome: outcome.latency)
 
 
 class GivenUpError(Exception):
@@ -133,4 +157,6 @@ def certified(
 
 def verdict(outcome: Outcome, chosen: Outcome, whole: Outcome, loss: Loss) -> str:
     """What became of a form, in words: `kept`, or why it was not."""
-    return "kept" if outcome is chosen else against(outcome, whole, loss) or _times(outcome, chosen)
+    if outcome is chosen:
+        return "kept"
+    return against(outcome, whole, loss) or times(outcome.latency, chosen.latency, str(chosen.form))

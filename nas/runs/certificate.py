@@ -35,19 +35,38 @@ class ComparedForm:
     ci_low_milliseconds: float
     ci_high_milliseconds: float
     miou: float | None
-    """By that runtime, over the validation images; None where it was not surely faster and not scored."""
+    """By that runtime, over the validation images; None where it was not scored by it: it was not surely faster, or is
+    what a search's winner would be in full precision.
+    """
     same_labels: float | None
     """Share of pixels with PyTorch's label in float32."""
     verdict: str
     """`kept`, or what spoke against it."""
+
+    @classmethod
+    def of(
+        cls, form: str, latency: Latency, verdict: str, *, miou: float | None = None, same_labels: float | None = None
+    ) -> ComparedForm:
+        """With what was measured of it."""
+        return cls(
+            form=form,
+            p50_milliseconds=latency.p50_milliseconds,
+            ci_low_milliseconds=latency.ci_low_milliseconds,
+            ci_high_milliseconds=latency.ci_high_milliseconds,
+            miou=miou,
+            same_labels=same_labels,
+            verdict=verdict,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
     """What is shipped where it was chosen among forms of a network, in lower precision say."""
 
-    graph: bytes
-    """ONNX with labels as output; it becomes model.onnx."""
+    graph: bytes | None
+    """ONNX with labels as output; it becomes model.onnx. None where the runtime reads none and runs the network itself:
+    model.onnx is in full precision then.
+    """
     form: str
     scored_by: str
     scores: Scores
@@ -105,9 +124,11 @@ class Certificate:
     unsure: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Why the verdict is UNSURE, and what would settle it."""
     form: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """How model.onnx is run where that is not the network in full precision; `miou` is of it, as `scored` says."""
+    """How model.onnx, or the network itself, is run where that is not in full precision; `miou` is of it, as `scored`
+    says.
+    """
     miou_float32: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What PyTorch reaches in float32, where model.onnx is something else; before any fine-tuning."""
+    """What PyTorch reaches in float32, where `miou` is of something else; before any fine-tuning."""
     fine_tuned_epochs: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Of quantization-aware fine-tuning, where the weights had it that model.onnx is made of."""
     compared: tuple[ComparedForm, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)

@@ -103,15 +103,16 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
             images = _noise(labelling.size) if dataset is None else validation_images(dataset, COMPARED_IMAGES)
             check = export_checked(network, unfinished / MODEL, images, labels=True)
         deployed = finished.deployed
-        if deployed is not None and deployed.graph != (unfinished / MODEL).read_bytes():
-            (unfinished / MODEL).write_bytes(deployed.graph)
+        graph = None if deployed is None else deployed.graph
+        if deployed is not None and graph is not None and graph != (unfinished / MODEL).read_bytes():
+            (unfinished / MODEL).write_bytes(graph)
             count, share = _validation_count(dataset), deployed.same_labels
             check = FileCheck(images=count, max_abs_difference=None, tolerance=None, same_labels=share)
         with certification.meter_of(certification.target, labelling.size, num_classes) as meter:
-            if deployed is None:
+            if graph is None:
                 latency = meter.measure(architecture, weights=unfinished / WEIGHTS, within=certification.within)
             else:
-                latency = meter.measure_graph(deployed.graph, within=certification.within)
+                latency = meter.measure_graph(graph, within=certification.within)
         if certification.require is not None:
             certification.require(latency)
         scored = _scored(network, finished, certification)

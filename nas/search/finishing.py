@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.latency import MeterOf
 from nas.latency.budget import Budget
@@ -12,7 +14,7 @@ from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
 from nas.latency.target import Target
-from nas.runs.certificate import Certificate, Deployed
+from nas.runs.certificate import Certificate, ComparedForm, Deployed
 from nas.runs.trial import Trial
 from nas.runs.winner import Certification, Finished, write_winner
 from nas.search.cutting import prune_over_budget, pruner_of
@@ -20,7 +22,10 @@ from nas.search.measuring import CarefulGraphMeter
 from nas.search.recipes import begin_finish, begin_tries, finish, tries
 from nas.search.search import Search
 from nas.search.training import Stage, train, unfinished
-from space.errors import BudgetError, ExportError, UnmeasuredError, UserError
+from space.errors import BudgetError, ExportError, TargetError, UnmeasuredError, UserError
+
+if TYPE_CHECKING:
+    from space.network import Network
 
 
 def last_stages(search: Search) -> list[Stage]:
@@ -123,22 +128,35 @@ def certify_best(search: Search, meter_of: MeterOf, budget: Budget, folder: Path
 
     One that cannot be exported or timed as it was trained is passed over. Raises: UserError when all are.
     """
-    competing = [*finalists(search, budget), *_pruned(search, budget)]
-    deployed = {trial.architecture.key: _deployed(search, trial) for trial in competing}
+    competing: list[Trial] = []
+    deployed: dict[str, Deployed | None] = {}
+    refused: UserError | None = None
+    for trial in [*finalists(search, budget), *_pruned(search, budget)]:
+        try:
+            deployed[trial.architecture.key] = _deployed(search, trial)
+            competing.append(trial)
+        except UnmeasuredError as error:
+            search.console.step(f"        {trial.name}: left out: {error}")
+            refused = refused or error
 
     def miou(trial: Trial) -> float:
         form = deployed[trial.architecture.key]
         return (search.run.best_miou(trial) or 0.0) if form is None else form.scores.miou
 
+    beside: dict[str, Deployed | None] = {}
+
     def write(trial: Trial) -> Certificate:
-        certification = _certification(search, trial, meter_of, budget)
-        return write_winner(folder, _finished(search, trial, deployed[trial.architecture.key]), certification)
+        certification, key = _certification(search, trial, meter_of, budget), trial.architecture.key
+        if key not in beside:
+            beside[key] = _beside_whole(search, trial, deployed[key], certification)
+        return write_winner(folder, _finished(search, trial, beside[key]), certification)
 
     ranked = sorted(competing, key=miou, reverse=True)
     certificates: dict[str, Certificate] = {}
-    refused: UserError | None = None
     for trial in ranked:
         search.console.step(f"certify {trial.name}{f' for {budget}' if search.budgets.several else ''}")
+        if words := _warning(search, trial):
+            search.console.step(f"        {words}")
         try:
             certificate = write(trial)
         except (ExportError, UnmeasuredError) as error:
@@ -176,20 +194,61 @@ def _careful(meter_of: MeterOf, target: Target, size: tuple[int, int], num_class
 
 
 def _deployed(search: Search, trial: Trial) -> Deployed | None:
-    """What a trial ships as in lower precision; None in full precision, and where it cannot be expressed."""
+    """What a trial ships as in lower precision; None in full precision, and where it cannot be expressed.
+
+    Raises: UnmeasuredError when its runtime refuses that, or crashes at it.
+    """
     from nas.quantization.shipping import deployed_on
     from nas.search.tasks import deployed_on_timing_node
-    from nas.training.weights import load_into, load_weights
 
     target = search.ships_on(trial)
     if target.precision == "fp32":
         return None
-    network = trial.architecture.build(search.num_classes)
-    load_into(network, load_weights(search.run.weights_path(trial)), f"weights of {trial.name}")
+    deploy = deployed_on_timing_node if search.workers.timing_node else deployed_on
     try:
-        return (deployed_on_timing_node if search.workers.timing_node else deployed_on)(target, network, search.dataset)
+        return deploy(target, _network(search, trial), search.dataset)
     except ExportError:  # told again when it is written
         return None
+
+
+def _warning(search: Search, trial: Trial) -> str:
+    """What to know of a trial that ships in INT8; empty where there is nothing."""
+    from nas.quantization.shipping import warning_of
+
+    return warning_of(search.ships_on(trial), _network(search, trial))
+
+
+def _network(search: Search, trial: Trial) -> Network:
+    from nas.training.weights import load_into, load_weights
+
+    network: Network = trial.architecture.build(search.num_classes)
+    load_into(network, load_weights(search.run.weights_path(trial)), f"weights of {trial.name}")
+    return network
+
+
+def _beside_whole(
+    search: Search, trial: Trial, deployed: Deployed | None, certification: Certification
+) -> Deployed | None:
+    """What a trial ships as in lower precision, compared with itself in full precision, which is timed for that."""
+    from nas.quantization.verdicts import times
+
+    if deployed is None or trial.latency is None:
+        return deployed
+    whole = replace(certification.target, precision="fp32")
+    weights = search.run.weights_path(trial)
+    try:
+        with certification.meter_of(whole, search.dataset.size, search.num_classes) as meter:
+            latency = meter.measure(trial.architecture, weights=weights, within=certification.within)
+    except (TargetError, UnmeasuredError) as error:
+        search.console.step(f"        not compared with {whole}: {error}")
+        return deployed
+    found = (
+        ComparedForm.of(str(whole), latency, times(latency, trial.latency, deployed.form)),
+        ComparedForm.of(
+            deployed.form, trial.latency, "kept", miou=deployed.scores.miou, same_labels=deployed.same_labels
+        ),
+    )
+    return replace(deployed, compared=found)
 
 
 def _finished(search: Search, trial: Trial, deployed: Deployed | None) -> Finished:

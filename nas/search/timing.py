@@ -22,7 +22,7 @@ from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
 from nas.latency.record import Latency, Statistic
 from nas.latency.target import Target
 from nas.latency.worker.replies import LostError
-from nas.quantization.verdicts import is_faster
+from nas.quantization.verdicts import unbeaten
 from nas.search.measuring import time_each, time_one
 from space.architecture import Architecture
 from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
@@ -169,10 +169,7 @@ class FastestTiming:
         latencies = [each for each in found if not isinstance(each, UnmeasuredError)]
         if not latencies:
             raise next(each for each in found if isinstance(each, UnmeasuredError))
-        return next(each for each in latencies if not any(self._beats(other, each) for other in latencies))
-
-    def _beats(self, one: Latency, other: Latency) -> bool:
-        return one.milliseconds(self._statistic) < other.milliseconds(self._statistic) and is_faster(one, other)
+        return unbeaten(latencies, lambda latency: latency, self._statistic)
 
 
 def _typical_milliseconds(table: LatencyTable) -> float:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from nas.cli import main
+from space import extensions
 
 
 class WrongAnswerError(Exception):
@@ -46,6 +47,46 @@ class Answer:
             raise WrongAnswerError(f"expected code 0, got {self.code}:\n{self.out}{self.err}")
         return self
 
+
+BRITTLE = """
+import os, signal
+
+PRECISIONS = {"cpu": ("fp32", "int8")}
+LIBRARY = "onnxruntime"
+
+def available(target):
+    return None
+
+def versions():
+    return {}
+
+def settle(target):
+    pass
+
+def prepare(network, image, target):
+    raise AssertionError("it is given graphs")
+
+def quantized_of(graph):
+    import onnx
+
+    nodes = onnx.load_from_string(graph).graph.node
+    grids = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    return [node.input[0] in grids for node in nodes if node.op_type == "Conv"]
+
+def open_graph(graph, image, target):
+    from nas.latency.runtimes import onnxruntime
+
+    call, found = onnxruntime.open_graph(graph, image, target), quantized_of(graph)
+    if os.environ["BRITTLE"] == "refuses" and any(found):
+        raise RuntimeError("no kernel")
+
+    def run():
+        if {"all": any(found), "part": any(found) and not all(found)}.get(os.environ["BRITTLE"]):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return call()
+
+    return run
+"""
 
 Nas = Callable[..., Answer]
 
@@ -90,3 +131,22 @@ def nas(cache: Path) -> Nas:
         return Answer(code=code, out=out.getvalue(), err=err.getvalue())
 
     return run
+
+
+@pytest.fixture
+def brittle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Installs the runtime `brittle` of another package, which runs graphs by ONNX Runtime. `brittle("all")` has it
+    crash as it runs one with a quantized convolution, "part" where others are not quantized; "refuses" opens none.
+    """
+    folder = tmp_path / "site"
+    metadata = folder / "brittle-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (folder / "brittle.py").write_text(BRITTLE)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: brittle\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[framebudget.runtimes]\nbrittle = brittle\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setenv("BRITTLE", "")
+    extensions.modules.cache_clear()
+    yield lambda at: monkeypatch.setenv("BRITTLE", at)
+    extensions.modules.cache_clear()

@@ -1,4 +1,4 @@
-"""Connection: a process that measures, here or at the other end of ssh, and the pipes that it is spoken to by."""
+"""Connection: a process that works for us, here or at the other end of ssh, and the pipes that it is spoken to by."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import IO, Any
 
 from nas.latency.machine import lane
@@ -34,8 +35,8 @@ SEND_SECONDS = 120.0  # in which a process takes nothing that is sent to it, and
 class Connection:
     """The process and its pipes."""
 
-    def __init__(self, target: Target, words: list[str]) -> None:
-        """Start Python with `words`, which on another host a shell reads.
+    def __init__(self, target: Target, words: list[str], descriptors: Sequence[int] = ()) -> None:
+        """Start Python with `words`, which on another host a shell reads. Here it gets open `descriptors` too.
 
         Raises: TargetError when there is no program to start it by.
         """
@@ -57,6 +58,7 @@ class Connection:
                 stdout=subprocess.PIPE,
                 stderr=self._words,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                pass_fds=descriptors,
                 start_new_session=True,  # Ctrl-C is for us, who then end it
             )
         except FileNotFoundError:

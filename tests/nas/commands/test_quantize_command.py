@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import re
 from collections.abc import Callable
@@ -16,12 +18,18 @@ from safetensors.torch import load_file
 from nas import cli
 from nas.data import DataSpec, load
 from nas.latency import parse_target
-from nas.quantization.shipping import deployed_on
+from nas.latency.record import Latency
+from nas.latency.target import Target
+from nas.latency.worker.session import build
+from nas.quantization.shipping import deployed_in_half, deployed_on
 from nas.runs.certificate import read_certificate
 from nas.runs.labelling import Labelling, metadata
+from nas.runs.winner import Certification, Finished, write_winner
+from nas.training.evaluation import evaluate
 from nas.training.weights import save_weights
 from space import Architecture
 from space.errors import UserError
+from space.network import Network
 from space.scale import scale_width
 
 SIZE = (48, 64)
@@ -38,6 +46,12 @@ def trained(shallow: Callable[[str], Architecture], tmp_path_factory: pytest.Tem
     (folder / "architecture.yaml").write_text(architecture.to_yaml())
     save_weights(folder / "weights.safetensors", network.state_dict(), metadata(architecture, Labelling.of(dataset)))
     return folder
+
+
+@pytest.fixture(scope="module")
+def network(shallow: Callable[[str], Architecture]) -> Network:
+    """Untrained, with activations of a trained one's magnitude."""
+    return build(scale_width(shallow("ndnet29-fcn32"), 0.25), None, 11)  # type: ignore[return-value]
 
 
 @pytest.mark.slow
@@ -119,3 +133,56 @@ def test_what_ships_in_int8_is_calibrated_and_scored_by_its_runtime(shallow: Cal
     assert deployed_on(parse_target("onnxruntime@cpu:1"), network, dataset) is None
     with pytest.raises(UserError, match="expected --data to calibrate INT8 on"):
         deployed_on(target, network, None)
+
+
+def test_what_pytorch_runs_in_half_precision_is_scored_in_it(network: Network) -> None:
+    """Tried on the CPU, where it computes the same: beyond 65504 all is infinite, and the first class is taken."""
+    dataset = load(DataSpec(size=SIZE, train_images=2, validation_images=3))
+    target = Target(runtime="torch", precision="fp16")
+    found = deployed_in_half(target, network, dataset)
+    whole = evaluate(network, dataset)
+    assert found.graph is None
+    assert found.miou_float32 == pytest.approx(whole.miou, abs=1e-6)
+    assert found.scores.miou == pytest.approx(whole.miou, abs=0.02)
+    assert 0.97 < found.same_labels <= 1
+    large = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in large.layer("head.logits").parameters():
+            parameter.copy_(1e7 * parameter.flip(0))  # so that it is another class that most pixels are
+        large.layer("head.logits").get_parameter("bias").add_(1e9)
+    beyond = deployed_in_half(target, large, dataset)
+    assert beyond.miou_float32 == pytest.approx(evaluate(large, dataset).miou, abs=1e-6)
+    assert beyond.same_labels < 0.1
+    assert next(network.parameters()).dtype == torch.float32, "it is left as it was"
+
+
+@pytest.mark.slow
+def test_what_ships_without_a_graph_is_timed_as_a_network_and_certified_by_its_own_scores(
+    network: Network, tmp_path: Path
+) -> None:
+    dataset = load(DataSpec(size=SIZE, train_images=2, validation_images=3))
+    deployed = deployed_in_half(Target(runtime="torch", precision="fp16"), network, dataset)
+    weights = network.state_dict()
+
+    class Gpu:
+        def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = 0) -> Latency:
+            return Latency(
+                p50_milliseconds=1.0, p90_milliseconds=1.0, p99_milliseconds=1.0, ci_low_milliseconds=1.0,
+                ci_high_milliseconds=1.0, samples=40, ratio=1.0, ratio_low=1.0, ratio_high=1.0,
+                reference_milliseconds=1.0, raw_p50_milliseconds=1.0, target="torch:fp16@cuda:0", height=48, width=64,
+                scope="nothing",
+            )  # fmt: skip
+
+    finished = Finished(
+        architecture=network.architecture, weights=weights, labelling=Labelling.of(dataset), dataset=dataset,
+        deployed=deployed,
+    )  # fmt: skip
+    certification = Certification(
+        target=parse_target("torch:fp16@cuda:0"), budget=None, meter_of=lambda *asked: contextlib.nullcontext(Gpu())
+    )
+    certificate = write_winner(tmp_path / "winner", finished, certification)
+    assert read_certificate(tmp_path / "winner") == certificate
+    assert certificate.precision == "fp16"
+    assert certificate.scored == "validation images at 48x64, by PyTorch in float16 on cpu"
+    assert (certificate.miou, certificate.miou_float32) == (deployed.scores.miou, deployed.miou_float32)
+    assert certificate.onnx_tolerance is not None, "model.onnx is the network in full precision"

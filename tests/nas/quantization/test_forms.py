@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
@@ -24,6 +25,7 @@ from nas.latency.record import Latency
 from nas.latency.worker.session import build
 from nas.quantization.calibration import calibration_images
 from nas.quantization.forms import Form, precisions_here
+from nas.quantization.runner import Runner
 from nas.quantization.scoring import FormScores, score_forms
 from nas.quantization.sensitivity import most_sensitive_first
 from nas.quantization.verdicts import Loss, Outcome, against, certified, is_faster, kept, verdict
@@ -187,7 +189,9 @@ def test_scores_are_those_of_the_evaluation_and_the_same_graph_loses_nothing(
     network: Network, graph: bytes, dataset: Dataset
 ) -> None:
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
-    scores, (form,) = score_forms([Form(target=WHOLE, graph=graph)], network, loader.epoch(0), SIZE, CLASSES)
+    with closing(Runner(SIZE)) as runner:
+        scores, (form,) = score_forms([Form(target=WHOLE, graph=graph)], network, loader.epoch(0), CLASSES, runner)
+    assert isinstance(form, FormScores)
     assert scores == evaluate(network, dataset)
     assert form.same_labels > 0.999
     assert form.scores.miou == pytest.approx(scores.miou, abs=2e-3)
@@ -204,7 +208,10 @@ def test_a_convolution_with_an_outlier_is_the_most_sensitive(images: list[np.nda
     graph = onnx_bytes(torch.nn.Sequential(*layers[:-1]), SIZE, labels=True)
     calibrated = Calibrated(graph, images)
     form, quantized = Form(target=WHOLE, graph=graph), Form(target=QUANTIZED, graph=calibrated.quantized())
-    order = most_sensitive_first(calibrated, form, quantized, images[:2])
+    said: list[str] = []
+    with closing(Runner(SIZE)) as runner:
+        order = most_sensitive_first(calibrated, form, quantized, images[:2], runner, said.append)
+    assert said == []
     assert set(order) == set(calibrated.convolutions)
     assert order[0] == calibrated.convolutions[2]
 
@@ -251,6 +258,25 @@ def test_what_is_kept_is_faster_than_the_best_in_full_precision_and_as_good_as_a
     assert str(kept(outcomes, loss).form) == expected
     if expected != str(int8.form):
         assert against(int8, outcomes[1], loss)
+
+
+def test_a_lower_precision_is_kept_only_where_it_surely_beats_a_higher_one_that_is_as_good_as_asked() -> None:
+    """Medians that differ by less than is sure say nothing: points of mIoU are not given for them."""
+    whole, half = outcome("onnxruntime@cpu:1", 10.0, 0.6), outcome("openvino:bf16@cpu:1", 5.0, 0.6)
+    slower, faster = outcome("openvino:int8@cpu:1", 4.95, 0.596), outcome("openvino:int8@cpu:1", 4.5, 0.596)
+    loss = Loss(miou=0.6, points=0.5)
+    assert kept([whole, slower, half], loss) is half
+    assert verdict(slower, half, whole, loss).endswith(
+        "takes 0.99 times as long as openvino:bf16@cpu:1, which is not surely faster"
+    )
+    assert kept([whole, faster, half], loss) is faster
+    bad = outcome("openvino:bf16@cpu:1", 5.0, 0.59)
+    assert kept([whole, slower, bad], loss) is slower
+    other = outcome("onnxruntime:int8@cpu:1", 4.52, 0.6)
+    assert kept([whole, other, faster, half], loss) is faster, "of one precision the fastest"
+    busy = outcome("openvino:bf16@cpu:2", 5.1, 0.6)
+    busy = replace(busy, latency=replace(busy.latency, flagged=("a neighbour",)))
+    assert kept([whole, busy, half, faster], loss) is faster, "nor is a slower one kept since it is known less surely"
 
 
 @pytest.mark.parametrize(

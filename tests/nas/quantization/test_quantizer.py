@@ -125,6 +125,31 @@ def test_a_lower_precision_that_the_runtime_refuses_is_left_out(network: Network
         every.outcomes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("at", ["all", "part"])
+def test_a_form_at_which_the_runtime_crashes_as_it_is_scored_is_left_out_and_the_rest_goes_on(
+    network: Network, brittle: Callable[[str], None], at: str
+) -> None:
+    """It crashes at every quantized graph, or at those that are quantized in part, which are never timed before."""
+    brittle(at)
+    int8, said = parse_target("brittle:int8@cpu:1"), list[str]()
+    plan = QuantizationPlan(targets=(WHOLE, int8), points=0, images=2)
+    data = load(DataSpec(size=SIZE, train_images=3, validation_images=2))
+    loss, outcomes = Quantizer(network, data, plan, Invented(saves=0.1).of, said.append).outcomes()
+    assert kept(outcomes, loss).form.target == WHOLE
+    died = "left out: its process was killed by signal 11; its last words: (none)"
+    left_out = [line.removesuffix(died) for line in said if line.endswith(died)]
+    if at == "all":
+        assert len(outcomes) == 1
+        assert left_out == [f"{int8} (convolutions): ", f"{int8} (convolutions and what lies between): "]
+        return
+    assert [outcome.scored is None for outcome in outcomes] == [False] * 3
+    assert [re.sub(r"\(.* alone\)", "(one)", line) for line in left_out] == [
+        *[f"{int8} (one): "] * 4,
+        f"{int8} (2 of 4 convolutions): ",
+    ]
+
+
 def test_what_is_slower_is_neither_scored_nor_kept(network: Network) -> None:
     target = Invented(saves=-0.1)
     tuning = FineTuning(epochs=1, recipe=load_recipe("quick"))

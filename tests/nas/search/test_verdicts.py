@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from nas.data import DataSpec
 from nas.latency.meter import Measures, MeasuresFinished, MeterOf
@@ -25,6 +26,7 @@ from nas.training import Recipe, Scores
 from nas.training.weights import save_weights
 from space import Architecture, BudgetError
 from space.errors import TargetError, UnmeasuredError
+from space.network import Network
 from space.scale import scale_width
 
 BUSY = ("other processes used 69% of the cores timed on", "the median is known to 80% only after 25 pairs")
@@ -128,6 +130,17 @@ def competing(
     return architectures, meter_of
 
 
+def finalist(asked: Search, architecture: Architecture, latency: Latency, network: Network | None = None) -> None:
+    """A trial whose training is done, and came to a network."""
+    number = len(asked.run.trials()) + 1
+    trial = asked.trial(number, Candidate(name="", origin="random", architecture=architecture), latency)
+    asked.run.write_trial(trial)
+    folder, scores = asked.run.phase_path(trial, "search"), Scores(miou=0.5, pixel_accuracy=0.5, class_iou=())
+    append_epoch(folder, Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
+    network = network or architecture.build(asked.num_classes)
+    save_weights(folder / "weights.safetensors", network.state_dict(), {})
+
+
 @pytest.mark.share(3)
 @pytest.mark.parametrize(
     ("intervals", "winner", "verdict"),
@@ -162,25 +175,30 @@ def test_a_finalist_that_passes_is_preferred(
     assert (f"nas measure {asked.run.root} --target onnxruntime@cpu:1" in told) == (verdict == "UNSURE")
 
 
+@pytest.mark.parametrize("times_whole", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the_fastest(
-    asked: Search, invented: Invented, shallow: Shallow
+    times_whole: bool, asked: Search, invented: Invented, shallow: Shallow, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from nas.data import load
 
     study = replace(asked.study, target="openvino@cpu:1", precisions=("fp32", "int8"))
     asked = replace(asked, study=study, dataset=load(study.data))
-    architecture = scale_width(shallow("ndnet29-fcn32"), 0.10)
     latency = replace(invented(9.5), target="openvino:int8@cpu:1")
-    trial = asked.trial(1, Candidate(name="", origin="random", architecture=architecture), latency)
-    asked.run.write_trial(trial)
-    folder, scores = asked.run.phase_path(trial, "search"), Scores(miou=0.5, pixel_accuracy=0.5, class_iou=())
-    append_epoch(folder, Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
-    save_weights(folder / "weights.safetensors", architecture.build(asked.num_classes).state_dict(), {})
+    architecture = scale_width(shallow("ndnet29-fcn32"), 0.10)
+    network = architecture.build(asked.num_classes)
+    with torch.no_grad():
+        convolution = next(each for each in network.modules() if isinstance(each, torch.nn.Conv2d))
+        convolution.weight[:, 0, 0, 0] *= 1000
+    finalist(asked, architecture, latency, network)
     timed: list[str] = []
 
     @dataclass
     class Certifier(Machine):
         target: str = ""
+
+        def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = 1.0) -> Latency:
+            timed.append(self.target)
+            return replace(super().measure(architecture), target=self.target)
 
         def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
             timed.append(self.target)
@@ -188,14 +206,55 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
 
     @contextlib.contextmanager
     def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[MeasuresFinished]:
-        yield Certifier([latency], target=str(target))
+        whole = {architecture.key: between(invented(19.0), 18.9, 19.1)} if times_whole else {}
+        yield Certifier([latency], target=str(target), certified=whole)
 
     certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
-    assert timed == ["openvino:int8@cpu:1"]
+    assert timed[-1] == "openvino:int8@cpu:1"
+    assert set(timed[:-1]) == {"openvino@cpu:1"}
+    if times_whole:
+        assert len(timed) == 2, "one form more"
+        whole, kept = certificate.compared
+        assert (whole.form, whole.p50_milliseconds, whole.miou) == ("openvino@cpu:1", 19.0, None)
+        assert whole.verdict == "takes 2.00 times as long as openvino:int8@cpu:1"
+        assert (kept.form, kept.p50_milliseconds, kept.verdict) == ("openvino:int8@cpu:1", 9.5, "kept")
+        assert (kept.miou, kept.same_labels) == (certificate.miou, certificate.onnx_same_labels)
+    else:
+        assert certificate.compared == ()
+    told = capsys.readouterr().out
+    assert ("not compared with openvino@cpu:1: fp16 gives other labels than PyTorch" in told) != times_whole
+    assert "note: weights of 1 convolution range so widely that INT8 rounds most of them" in told
+    assert read_certificate(asked.run.winner) == certificate
     assert certificate.precision == "int8"
     assert certificate.form == "openvino:int8@cpu:1"
     assert certificate.scored.endswith(", by openvino:int8@cpu:1")
     assert certificate.miou_float32 is not None
+
+
+@pytest.mark.slow
+def test_a_finalist_at_which_its_runtime_crashes_is_left_out(
+    asked: Search,
+    invented: Invented,
+    shallow: Shallow,
+    brittle: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from nas.data import load
+
+    brittle("all")
+    study = replace(asked.study, target="brittle@cpu:1", precisions=("fp32", "int8"))
+    asked = replace(asked, study=study, dataset=load(study.data))
+    crashes, goes_on = (scale_width(shallow("ndnet29-fcn32"), factor) for factor in (0.10, 0.15))
+    finalist(asked, crashes, replace(invented(9.0), target="brittle:int8@cpu:1"))
+    finalist(asked, goes_on, replace(invented(9.5), target="brittle@cpu:1"))
+
+    @contextlib.contextmanager
+    def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[Measures]:
+        yield Machine([], certified={goes_on.key: replace(invented(9.5), target=str(target))})
+
+    certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
+    assert (certificate.architecture, certificate.verdict) == (goes_on.key, "PASS")
+    assert "left out: brittle:int8@cpu:1: its process was killed by signal 11" in capsys.readouterr().out
 
 
 def test_finalists_none_of_which_can_be_timed_are_refused_with_the_reason(
