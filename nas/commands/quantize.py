@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nas.latency.record import Latency
     from nas.latency.target import Target
     from nas.quantization.fine_tuning import FineTuning
+    from nas.quantization.forms import Form
     from nas.quantization.verdicts import Loss, Outcome
     from nas.runs.certificate import Certificate, Deployed
 
@@ -120,6 +121,10 @@ def run(options: argparse.Namespace) -> Verdict | None:
         common.say(f"scoring {len(dataset.validation)} validation images in float32 and as each target runs it")
         loss, outcomes = Quantizer(network, dataset, plan, meter_of, common.say, Progress()).outcomes()
 
+        def measure(form: Form) -> Latency:
+            with meter_of(form.target, dataset.size, dataset.num_classes) as meter:
+                return meter.measure_graph(form.graph, within=within)
+
         def certify(outcomes: Sequence[Outcome], chosen: Outcome, require: Callable[[Latency], None]) -> Certificate:
             return write_winner(
                 out,
@@ -135,7 +140,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
                 ),
             )
 
-        outcomes, chosen, certificate = certified(outcomes, loss, certify, common.say)
+        outcomes, chosen, certificate = certified(outcomes, loss, certify, measure, common.say)
     print(f"\n{_table(outcomes, chosen, loss)}\n")
     against = "" if budget is None else f" against {budget}"
     print(f"kept: {chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")

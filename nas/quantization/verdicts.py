@@ -131,19 +131,27 @@ def certified(
     outcomes: Sequence[Outcome],
     loss: Loss,
     certify: Callable[[Sequence[Outcome], Outcome, Callable[[Latency], None]], Certificate],
+    measure: Callable[[Form], Latency],
     said: Callable[[str], None],
 ) -> tuple[list[Outcome], Outcome, Certificate]:
     """Every outcome as it is known in the end, the form that is kept, and its certificate.
 
     `certify` times the form that is chosen among the others anew, and tells the latency before it writes anything. A
     form that is not surely faster then too is given up for the next best, and in the end for full precision: whatever a
-    busy machine does, nothing is kept that did not win twice.
+    busy machine does, nothing is kept that did not win twice. What it would replace is timed anew too, by `measure`,
+    before that: between two levels of a machine a form would else win against a time that is past.
     """
-    found, whole = list(outcomes), fastest_whole(outcomes)
+    found, timed_anew = list(outcomes), set[Form]()
     while True:
-        chosen = kept(found, loss)
+        whole, chosen = fastest_whole(found), kept(found, loss)
+        if chosen is not whole and whole.form not in timed_anew:
+            timed_anew.add(whole.form)
+            again = measure(whole.form)
+            said(f"{whole.form}: timed once more, {again}")
+            found = [replace(each, latency=again) if each is whole else each for each in found]
+            continue
 
-        def require(latency: Latency, chosen: Outcome = chosen) -> None:
+        def require(latency: Latency, chosen: Outcome = chosen, whole: Outcome = whole) -> None:
             reason = "" if chosen is whole else against(replace(chosen, latency=latency), whole, loss)
             if reason:
                 raise GivenUpError(latency, reason)
