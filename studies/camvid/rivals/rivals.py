@@ -1,14 +1,16 @@
 """Every published network from scratch on CamVid, for the same time: mIoU against milliseconds.
 
-    python studies/camvid/rivals/rivals.py --data camvid:~/camvid --work runs/rivals [--processes 2] [--each 20]
-    python studies/camvid/rivals/rivals.py --work runs/rivals --measure
+    python studies/camvid/rivals/rivals.py --data camvid:~/camvid --probe [--processes 2]
+    python studies/camvid/rivals/rivals.py --data camvid:~/camvid --work runs/rivals [--processes 2]
+    python studies/camvid/rivals/rivals.py --measure
     python studies/camvid/rivals/rivals.py --draw
 
-The first command trains what `results.csv` beside this file does not hold yet, at 180x240 by `recipe.yaml`, on one
-thread each. One epoch is tried first; a training then has as many as fit into `--each` minutes of processor time,
-scoring included, its learning rate annealed over them. Another seed has the epochs of the first. What was interrupted
-goes on where it was. `--work` keeps weights and unfinished trainings. The second command times the networks, on a
-machine that does nothing else, the third draws both.
+The first command tries one epoch of each network on one thread, at 180x240 by `recipe.yaml`, and writes into
+`epochs.csv` beside this file how many fit into `MINUTES` of processor time, scoring included; the machine is to do
+nothing else. The second trains what `results.csv` does not hold yet for that many epochs, the learning rate annealed
+over them, and goes on with what was interrupted: beside other work too, which changes nothing but the time. `--work`
+keeps weights and unfinished trainings. The third command times the networks, on a machine that does nothing else, the
+fourth draws both.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ import multiprocessing
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import space
@@ -35,11 +37,11 @@ from nas.training.trainer import Trainer
 from nas.training.weights import save_weights
 
 HERE = Path(__file__).parent
-RESULTS, RECIPE, BOARD = HERE / "results.csv", HERE / "recipe.yaml", HERE / "latency"
+RESULTS, EPOCHS, RECIPE, BOARD = HERE / "results.csv", HERE / "epochs.csv", HERE / "recipe.yaml", HERE / "latency"
+MINUTES = 20.0
 SIZE = "180x240"
 TARGET = "onnxruntime@cpu:1"
 CLASSES = 11
-HEADER = ("network", "seed", "parameters", "epochs", "miou", "best_miou", "processor_seconds")
 PRESENT = (  # the rivals of today first, then by how often they are compared with
     "ddrnet23-slim", "rdrnet-s-simple", "fast-scnn", "regseg", "swiftnet-rn18", "ndnet45-ende", "stdc1", "dabnet",
     "rdrnet-s", "erfnet", "swiftnet-mnv2", "fplnet",
@@ -49,115 +51,100 @@ TWICE = ("ddrnet23-slim", "rdrnet-s-simple", "fast-scnn", "swiftnet-rn18", "ndne
 Row = dict[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One training."""
-
-    network: str
-    seed: int
-    epochs: int | None
-    """None: as many as fit."""
-
-
 def main() -> None:
-    """Train, time or draw."""
+    """Probe, train, time or draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="camvid:DIR")
     parser.add_argument("--work", type=Path, help="where weights and unfinished trainings are kept")
     parser.add_argument("--processes", type=int, default=1, help="trainings at a time, of one thread each")
-    parser.add_argument("--each", type=float, default=20.0, help="minutes of processor time for each training")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after so many")
+    parser.add_argument("--probe", action="store_true", help="find how many epochs each network has, and train nothing")
     parser.add_argument("--measure", action="store_true", help="time the networks, and train nothing")
     parser.add_argument("--draw", action="store_true", help="draw what there is, and train nothing")
     asked = parser.parse_args()
     if asked.draw:
         draw(rows_of(RESULTS))
-    elif asked.work is None or (asked.data is None and not asked.measure):
-        parser.error("expected --data and --work, --measure or --draw")
     elif asked.measure:
         words = ["--target", TARGET, "--input", SIZE, "--classes", str(CLASSES), "--within", "3%", "--out", str(BOARD)]
         subprocess.run([sys.executable, "-m", "nas.cli", "measure", *words], check=True)
+    elif asked.data is None:
+        parser.error("expected --data, --measure or --draw")
+    elif asked.probe:
+        probe_all(data_spec(asked.data, SIZE), asked.processes)
+    elif asked.work is None:
+        parser.error("expected --work")
     else:
-        train_all(data_spec(asked.data, SIZE), asked.work, asked.processes, asked.each, asked.minutes)
+        train_all(data_spec(asked.data, SIZE), asked.work, asked.processes, asked.minutes)
 
 
-def train_all(data: DataSpec, work: Path, processes: int, each: float, minutes: float) -> None:
+def probe_all(data: DataSpec, processes: int) -> None:
+    """Try one epoch of each network that `epochs.csv` does not hold."""
+    known = {row["network"] for row in rows_of(EPOCHS)}
+    missing = [name for name in dict.fromkeys((*PRESENT, *space.published())) if name not in known]
+    with pool_of(processes) as pool:
+        for name, seconds in zip(missing, pool.map(probed, missing, [data] * len(missing)), strict=True):
+            epochs = max(1, round(60 * MINUTES / seconds))
+            row = {"network": name, "seconds_per_epoch": f"{seconds:.1f}", "epochs": str(epochs)}
+            add(EPOCHS, row)
+            print(row, flush=True)
+
+
+def probed(network: str, data: DataSpec) -> float:
+    """Seconds of processor time that one epoch takes, its scoring included."""
+    trainer = Trainer(space.load(network), load(data), load_recipe(str(RECIPE)), threads=1, guard=lane.training_step)
+    begun = time.process_time()
+    trainer.run_epoch()
+    return time.process_time() - begun
+
+
+def train_all(data: DataSpec, work: Path, processes: int, minutes: float) -> None:
     """Train what is missing, first seeds first."""
     end = time.monotonic() + 60 * minutes
     work.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
-        for tasks in (first_seeds(), second_seeds()):
-            waiting = iter(list(tasks))
-            under_way: set[Future[Row]] = set()
-            while True:
-                while len(under_way) < processes and time.monotonic() < end:
-                    if (task := next(waiting, None)) is None:
-                        break
-                    under_way.add(pool.submit(trained, task, data, work, each))
-                if not under_way:
-                    break
-                done = next(as_completed(under_way))
-                under_way.remove(done)
-                add(done.result())
-                print(done.result(), flush=True)
+    done = {(row["network"], row["seed"]) for row in rows_of(RESULTS)}
+    epochs = {row["network"]: int(row["epochs"]) for row in rows_of(EPOCHS)}
+    tasks = [*((name, 0) for name in epochs), *((name, 1) for name in TWICE)]
+    waiting = iter([(name, seed) for name, seed in tasks if (name, str(seed)) not in done])
+    under_way: set[Future[Row]] = set()
+    with pool_of(processes) as pool:
+        while True:
+            while len(under_way) < processes and time.monotonic() < end and (task := next(waiting, None)) is not None:
+                under_way.add(pool.submit(trained, *task, epochs[task[0]], data, work))
+            if not under_way:
+                break
+            finished = next(as_completed(under_way))
+            under_way.remove(finished)
+            add(RESULTS, finished.result())
+            print(finished.result(), flush=True)
 
 
-def first_seeds() -> Iterator[Task]:
-    """Of all networks, those of today first."""
-    known = {row["network"] for row in rows_of(RESULTS)}
-    for name in dict.fromkeys((*PRESENT, *space.published())):
-        if name not in known:
-            yield Task(network=name, seed=0, epochs=None)
+def pool_of(processes: int) -> ProcessPoolExecutor:
+    """Processes that each run one task and end."""
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1)
 
 
-def second_seeds() -> Iterator[Task]:
-    """Of those that matter most, once the first are there."""
-    rows = rows_of(RESULTS)
-    known = {(row["network"], row["seed"]) for row in rows}
-    for row in rows:
-        if row["network"] in TWICE and row["seed"] == "0" and (row["network"], "1") not in known:
-            yield Task(network=row["network"], seed=1, epochs=int(row["epochs"]))
-
-
-def trained(task: Task, data: DataSpec, work: Path, each: float) -> Row:
+def trained(network: str, seed: int, epochs: int, data: DataSpec, work: Path) -> Row:
     """One training, as a row."""
-    architecture, dataset, checkpoint = space.load(task.network), load(data), work / f"{task.network}-{task.seed}.pt"
-    recipe, plan = replace(load_recipe(str(RECIPE)), seed=task.seed), checkpoint.with_suffix(".epochs")
-    if not plan.is_file():
-        tried = Trainer(architecture, dataset, recipe, threads=1, guard=lane.training_step)
-        fitting = task.epochs or epochs_in(each, tried)
-        write_text(plan, f"{fitting}\n")
-    epochs = int(plan.read_text(encoding="utf-8"))
-    trainer = Trainer(architecture, dataset, replace(recipe, epochs=epochs), threads=1, guard=lane.training_step)
+    architecture, dataset, checkpoint = space.load(network), load(data), work / f"{network}-{seed}.pt"
+    recipe = replace(load_recipe(str(RECIPE)), seed=seed, epochs=epochs)
+    trainer = Trainer(architecture, dataset, recipe, threads=1, guard=lane.training_step)
     if checkpoint.is_file():
         trainer.restore(checkpoint)
-    begun = time.process_time()
-    first = trainer.epoch
     while not trainer.finished:
         report = trainer.run_epoch()
         if report.epoch % 5 == 0 or trainer.finished:
             trainer.save(checkpoint)
-            print(task.network, task.seed, report, flush=True)
-    seconds = (time.process_time() - begun) * epochs / max(1, epochs - first)
+            print(network, seed, report, flush=True)
     scores = [100 * report.scores.miou for report in trainer.history]
     save_weights(checkpoint.with_suffix(".safetensors"), trainer.weights(), {"miou": f"{scores[-1]:.2f}"})
     return {
-        "network": task.network,
-        "seed": str(task.seed),
+        "network": network,
+        "seed": str(seed),
         "parameters": str(space.parameters(architecture, dataset.num_classes)),
         "epochs": str(epochs),
         "miou": f"{scores[-1]:.2f}",
         "best_miou": f"{max(scores):.2f}",
-        "processor_seconds": f"{seconds:.0f}",
     }
-
-
-def epochs_in(minutes: float, trainer: Trainer) -> int:
-    """How many epochs fit into minutes of processor time, by one."""
-    begun = time.process_time()
-    trainer.run_epoch()
-    return max(1, round(60 * minutes / (time.process_time() - begun)))
 
 
 def rows_of(table: Path) -> list[Row]:
@@ -168,11 +155,10 @@ def rows_of(table: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def add(row: Row) -> None:
-    """Add a row to the results."""
-    rows = [*rows_of(RESULTS), row]
-    lines = [",".join(HEADER), *(",".join(each[name] for name in HEADER) for each in rows)]
-    write_text(RESULTS, "\n".join(lines) + "\n")
+def add(table: Path, row: Row) -> None:
+    """Add a row to a table."""
+    lines = [",".join(row), *(",".join(each.values()) for each in (*rows_of(table), row))]
+    write_text(table, "\n".join(lines) + "\n")
 
 
 def draw(rows: Sequence[Row]) -> None:
