@@ -10,7 +10,8 @@ The first command tries one epoch of each network on one thread, at 180x240 by `
 nothing else. The second trains what `results.csv` does not hold yet for that many epochs, the learning rate annealed
 over them, and goes on with what was interrupted: beside other work too, which changes nothing but the time. `--work`
 keeps weights and unfinished trainings. The third command times the networks, on a machine that does nothing else, the
-fourth draws both.
+fourth draws both. With `--networks NAME|FILE.yaml ...` the first two are about these instead of all published networks,
+and `--tables DIR` has tables of its own: what another study found is so trained as the rivals were.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from nas.training.trainer import Trainer
 from nas.training.weights import save_weights
 
 HERE = Path(__file__).parent
-RESULTS, EPOCHS, RECIPE, BOARD = HERE / "results.csv", HERE / "epochs.csv", HERE / "recipe.yaml", HERE / "latency"
+RESULTS, EPOCHS, BOARD = "results.csv", "epochs.csv", "latency"
+RECIPE = HERE / "recipe.yaml"
 MINUTES = 20.0
 SIZE = "180x240"
 TARGET = "onnxruntime@cpu:1"
@@ -58,34 +60,48 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where weights and unfinished trainings are kept")
     parser.add_argument("--processes", type=int, default=1, help="trainings at a time, of one thread each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after so many")
+    parser.add_argument("--networks", nargs="+", metavar="NAME|FILE", help="instead of all published ones")
+    parser.add_argument("--seeds", type=int, default=1, help="of each of --networks")
+    parser.add_argument("--tables", type=Path, default=HERE, help="where the tables are (default: beside this file)")
     parser.add_argument("--probe", action="store_true", help="find how many epochs each network has, and train nothing")
     parser.add_argument("--measure", action="store_true", help="time the networks, and train nothing")
     parser.add_argument("--draw", action="store_true", help="draw what there is, and train nothing")
     asked = parser.parse_args()
+    tables: Path = asked.tables
+    if asked.networks:
+        tasks = [(name, seed) for seed in range(asked.seeds) for name in asked.networks]
+    else:
+        tasks = [(name, 0) for name in dict.fromkeys((*PRESENT, *space.published()))] + [(name, 1) for name in TWICE]
     if asked.draw:
-        draw(rows_of(RESULTS))
+        draw(rows_of(tables / RESULTS))
     elif asked.measure:
-        words = ["--target", TARGET, "--input", SIZE, "--classes", str(CLASSES), "--within", "3%", "--out", str(BOARD)]
-        subprocess.run([sys.executable, "-m", "nas.cli", "measure", *words], check=True)
+        words = ["--target", TARGET, "--input", SIZE, "--classes", str(CLASSES), "--within", "3%"]
+        out = ["--out", str(tables / BOARD)]
+        subprocess.run([sys.executable, "-m", "nas.cli", "measure", *(asked.networks or ()), *words, *out], check=True)
     elif asked.data is None:
         parser.error("expected --data, --measure or --draw")
     elif asked.probe:
-        probe_all(data_spec(asked.data, SIZE), asked.processes)
+        probe_all([name for name, seed in tasks if seed == 0], data_spec(asked.data, SIZE), tables, asked.processes)
     elif asked.work is None:
         parser.error("expected --work")
     else:
-        train_all(data_spec(asked.data, SIZE), asked.work, asked.processes, asked.minutes)
+        train_all(tasks, data_spec(asked.data, SIZE), tables, asked.work, asked.processes, asked.minutes)
 
 
-def probe_all(data: DataSpec, processes: int) -> None:
+def name_of(network: str) -> str:
+    """A published name, or that of a YAML file without its ending."""
+    return network if network in space.published() else Path(network).stem
+
+
+def probe_all(networks: Sequence[str], data: DataSpec, tables: Path, processes: int) -> None:
     """Try one epoch of each network that `epochs.csv` does not hold."""
-    known = {row["network"] for row in rows_of(EPOCHS)}
-    missing = [name for name in dict.fromkeys((*PRESENT, *space.published())) if name not in known]
+    known = {row["network"] for row in rows_of(tables / EPOCHS)}
+    missing = [network for network in networks if name_of(network) not in known]
     with pool_of(processes) as pool:
-        for name, seconds in zip(missing, pool.map(probed, missing, [data] * len(missing)), strict=True):
+        for network, seconds in zip(missing, pool.map(probed, missing, [data] * len(missing)), strict=True):
             epochs = max(1, round(60 * MINUTES / seconds))
-            row = {"network": name, "seconds_per_epoch": f"{seconds:.1f}", "epochs": str(epochs)}
-            add(EPOCHS, row)
+            row = {"network": name_of(network), "seconds_per_epoch": f"{seconds:.1f}", "epochs": str(epochs)}
+            add(tables / EPOCHS, row)
             print(row, flush=True)
 
 
@@ -97,24 +113,25 @@ def probed(network: str, data: DataSpec) -> float:
     return time.process_time() - begun
 
 
-def train_all(data: DataSpec, work: Path, processes: int, minutes: float) -> None:
-    """Train what is missing, first seeds first."""
+def train_all(
+    tasks: Sequence[tuple[str, int]], data: DataSpec, tables: Path, work: Path, processes: int, minutes: float
+) -> None:
+    """Train what is missing of networks with seeds, in their order."""
     end = time.monotonic() + 60 * minutes
     work.mkdir(parents=True, exist_ok=True)
-    done = {(row["network"], row["seed"]) for row in rows_of(RESULTS)}
-    epochs = {row["network"]: int(row["epochs"]) for row in rows_of(EPOCHS)}
-    tasks = [*((name, 0) for name in epochs), *((name, 1) for name in TWICE)]
-    waiting = iter([(name, seed) for name, seed in tasks if (name, str(seed)) not in done])
+    done = {(row["network"], row["seed"]) for row in rows_of(tables / RESULTS)}
+    epochs = {row["network"]: int(row["epochs"]) for row in rows_of(tables / EPOCHS)}
+    waiting = iter([(network, seed) for network, seed in tasks if (name_of(network), str(seed)) not in done])
     under_way: set[Future[Row]] = set()
     with pool_of(processes) as pool:
         while True:
             while len(under_way) < processes and time.monotonic() < end and (task := next(waiting, None)) is not None:
-                under_way.add(pool.submit(trained, *task, epochs[task[0]], data, work))
+                under_way.add(pool.submit(trained, *task, epochs[name_of(task[0])], data, work))
             if not under_way:
                 break
             finished = next(as_completed(under_way))
             under_way.remove(finished)
-            add(RESULTS, finished.result())
+            add(tables / RESULTS, finished.result())
             print(finished.result(), flush=True)
 
 
@@ -125,7 +142,7 @@ def pool_of(processes: int) -> ProcessPoolExecutor:
 
 def trained(network: str, seed: int, epochs: int, data: DataSpec, work: Path) -> Row:
     """One training, as a row."""
-    architecture, dataset, checkpoint = space.load(network), load(data), work / f"{network}-{seed}.pt"
+    architecture, dataset, checkpoint = space.load(network), load(data), work / f"{name_of(network)}-{seed}.pt"
     recipe = replace(load_recipe(str(RECIPE)), seed=seed, epochs=epochs)
     trainer = Trainer(architecture, dataset, recipe, threads=1, guard=lane.training_step)
     if checkpoint.is_file():
@@ -138,7 +155,7 @@ def trained(network: str, seed: int, epochs: int, data: DataSpec, work: Path) ->
     scores = [100 * report.scores.miou for report in trainer.history]
     save_weights(checkpoint.with_suffix(".safetensors"), trainer.weights(), {"miou": f"{scores[-1]:.2f}"})
     return {
-        "network": network,
+        "network": name_of(network),
         "seed": str(seed),
         "parameters": str(space.parameters(architecture, dataset.num_classes)),
         "epochs": str(epochs),
@@ -165,7 +182,7 @@ def draw(rows: Sequence[Row]) -> None:
     """mIoU of each network against its milliseconds, seeds joined by a line."""
     from matplotlib.figure import Figure
 
-    latencies = {row["network"]: row for row in rows_of(BOARD / "latency.csv")}
+    latencies = {row["network"]: row for row in rows_of(HERE / BOARD / "latency.csv")}
     figure = Figure(figsize=(8, 5), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     for name in dict.fromkeys(row["network"] for row in rows):

@@ -1,0 +1,242 @@
+"""Searches on CamVid that have the same time: ours, a random one, and Optuna's TPE under Ray's ASHA.
+
+    python studies/camvid/searches/searches.py --data camvid:~/camvid --work runs/searches \
+        --method ours --budget 3 --seed 0 [--minutes 40]
+
+searches at 180x240 for one thread of ONNX Runtime until the time is over, on a machine that does nothing else, and
+keeps in `found/` beside this file the two networks that scored best, of those that trained longest inside the budget;
+a row for each goes into `found.csv`. They are then finished, timed and compared with the published networks by
+
+    python studies/camvid/rivals/rivals.py --networks studies/camvid/searches/found/*.yaml \
+        --tables studies/camvid/searches --data camvid:~/camvid --probe   # and --work DIR, and --measure
+
+`ours` is `nas search` as it comes, without its warm start, which was trained on CamVid; `warm` has it; `random` is
+`nas search` with draws alone. All of these solve the width that fills the budget by measuring. `tpe-asha` is what
+people wire themselves: Ray Tune asks Optuna's TPE for the answers to the same questions, at the width that the latency
+table of the package says fills the budget; ASHA stops trainings of the same recipe within their schedule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import space
+from nas.commands.common import data_spec
+from nas.data import DataSpec, load
+from nas.latency.estimates.shipped import shipped_table
+from nas.latency.machine import lane
+from nas.latency.meter import Meter
+from nas.latency.target import Target
+from nas.runs.folder import RunFolder
+from nas.storage.files import write_text
+from nas.study import SearchPlan, Study
+from nas.training import Recipe, load_recipe
+from nas.training.trainer import Trainer
+from space import Architecture, Space
+from space.axes import searched
+from space.scale import NARROWEST, bisected, scale_width
+
+HERE = Path(__file__).parent
+FOUND, TABLE = HERE / "found", HERE / "found.csv"
+TARGET, SIZE, CLASSES = "onnxruntime@cpu:1", (180, 240), 11
+EPOCHS = 8  # of a whole training; short ones have 2
+KEPT = 2  # networks of each search
+ENDLESS = 1000  # trials: the time ends a search
+WIDEST = 16.0
+NAMES = {"ours": "surrogate", "warm": "surrogate", "random": "random"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A network that a search has trained."""
+
+    architecture: Architecture
+    name: str
+    milliseconds: float
+    epochs: int
+    miou: float
+
+
+def main() -> None:
+    """Search once."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, metavar="camvid:DIR")
+    parser.add_argument("--work", type=Path, required=True, help="where runs are kept")
+    parser.add_argument("--method", choices=[*NAMES, "tpe-asha"], required=True)
+    parser.add_argument("--budget", type=float, required=True, help="milliseconds")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=40.0)
+    asked = parser.parse_args()
+    data = data_spec(asked.data, f"{SIZE[0]}x{SIZE[1]}")
+    name = f"{asked.method}-{asked.budget:g}ms-{asked.seed}"
+    run = asked.work.resolve() / name
+    if asked.method in NAMES:
+        search(study(data, asked.method, asked.budget, asked.seed), run, asked.minutes)
+        found = list(trained_in(RunFolder.open(run)))
+    else:
+        found = list(tpe_asha(data, asked.budget, asked.seed, run, asked.minutes))
+    longest = max((each.epochs for each in found), default=0)
+    best = sorted((each for each in found if each.epochs == longest), key=lambda each: -each.miou)[:KEPT]
+    rows = []
+    for rank, each in enumerate(best, 1):
+        write_text(FOUND / f"{name}-{rank}.yaml", each.architecture.to_yaml())
+        rows.append(
+            {
+                "network": f"{name}-{rank}",
+                "what": each.name,
+                "milliseconds": f"{each.milliseconds:.3f}",
+                "epochs": str(each.epochs),
+                "miou": f"{100 * each.miou:.2f}",
+                "trained": str(len(found)),
+                "minutes": f"{asked.minutes:g}",
+            }
+        )
+    add(rows)
+    print(*rows, sep="\n")
+
+
+def study(data: DataSpec, method: str, budget: float, seed: int) -> Study:
+    """What `nas search` is asked."""
+    guided = method != "random"
+    plan = SearchPlan(
+        seeds=("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18") if guided else (),
+        random_trials=8 if guided else ENDLESS,
+        guided_trials=ENDLESS if guided else 0,
+        sampler=NAMES[method],
+        warm_start=method == "warm",
+        seed=seed,
+    )
+    return Study(data=data, budget=f"{budget:g}ms", target=TARGET, recipe=recipe(seed), search=plan)
+
+
+def recipe(seed: int) -> Recipe:
+    """How candidates are trained: `quick`, on small windows."""
+    return replace(load_recipe("quick"), epochs=EPOCHS, crop=(120, 160), seed=seed)
+
+
+def search(asked: Study, run: Path, minutes: float) -> None:
+    """Run `nas search` and end it after so many minutes."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    file = run.with_suffix(".yaml")
+    write_text(file, asked.to_yaml())
+    words = ["--resume", str(run)] if run.is_dir() else [str(file), "--out", str(run)]
+    with run.with_suffix(".log").open("a") as log:
+        child = subprocess.Popen([sys.executable, "-m", "nas.cli", "search", *words], stdout=log, stderr=log)
+        try:
+            child.wait(60 * minutes)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGTERM)
+            child.wait()
+
+
+def trained_in(run: RunFolder) -> Iterator[Found]:
+    """What a run has trained inside its budget."""
+    for trial in run.trials():
+        progress = run.progress(trial, "search")
+        if trial.feasible and trial.latency is not None and progress.miou is not None:
+            yield Found(
+                architecture=trial.architecture,
+                name=trial.name,
+                milliseconds=trial.latency.p50_milliseconds,
+                epochs=len(progress.history),
+                miou=progress.miou,
+            )
+
+
+def tpe_asha(data: DataSpec, budget: float, seed: int, run: Path, minutes: float) -> Iterator[Found]:
+    """Optuna's TPE under ASHA, as Ray Tune wires them."""
+    import optuna
+    import ray
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    questions = Space(ranges=searched(), size=SIZE)
+
+    def ask(trial: optuna.Trial) -> None:
+        # An answer may change what the next question offers, and Optuna wants one name for one set of options.
+        questions.choose(lambda name, options: trial.suggest_categorical(f"{name}|{len(options)}", list(options)))
+
+    def train(answers: Mapping[str, Any]) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        chosen = questions.choose(lambda name, options: answers[f"{name}|{len(options)}"])
+        architecture = filled(chosen, budget)
+        if architecture is None:
+            tune.report({"miou": 0.0, "milliseconds": 0.0, "architecture": ""})
+            return
+        with Meter(Target.parse(TARGET), SIZE, CLASSES) as meter:
+            milliseconds = meter.measure(architecture).p50_milliseconds
+        trainer = Trainer(architecture, load(data), recipe(seed), threads=1, guard=lane.training_step)
+        while not trainer.finished:
+            miou = trainer.run_epoch().scores.miou if milliseconds <= budget else 0.0
+            tune.report({"miou": miou, "milliseconds": milliseconds, "architecture": architecture.to_yaml()})
+            if milliseconds > budget:
+                return
+
+    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1")
+    tuner = tune.Tuner(
+        tune.with_resources(train, {"cpu": 1}),
+        tune_config=tune.TuneConfig(
+            search_alg=OptunaSearch(
+                space=ask, metric="miou", mode="max", sampler=optuna.samplers.TPESampler(seed=seed)
+            ),
+            scheduler=ASHAScheduler(metric="miou", mode="max", max_t=EPOCHS, grace_period=2, reduction_factor=4),
+            num_samples=ENDLESS,
+            max_concurrent_trials=2,
+            time_budget_s=60 * minutes,
+        ),
+        run_config=tune.RunConfig(name=run.name, storage_path=str(run.parent), verbose=1),
+    )
+    begun = time.monotonic()
+    results = tuner.fit()
+    print(f"{len(results)} trials in {(time.monotonic() - begun) / 60:.1f} minutes", flush=True)
+    for result in results:
+        metrics = result.metrics or {}
+        if metrics.get("miou"):
+            yield Found(
+                architecture=space.Architecture.from_yaml(metrics["architecture"]),
+                name="tpe",
+                milliseconds=metrics["milliseconds"],
+                epochs=metrics["training_iteration"],
+                miou=metrics["miou"],
+            )
+    ray.shutdown()
+
+
+def filled(architecture: Architecture, budget: float) -> Architecture | None:
+    """At the largest width that the package's table estimates to be inside the budget; None where none is."""
+    table = shipped_table(Target.parse(TARGET), SIZE, 2.0)
+    assert table is not None, "one comes for this target"
+
+    def fits(factor: float) -> bool:
+        return table.estimate(scale_width(architecture, factor), CLASSES) <= budget
+
+    if not fits(NARROWEST):
+        return None
+    return scale_width(architecture, WIDEST if fits(WIDEST) else bisected(NARROWEST, WIDEST, fits))
+
+
+def add(rows: Sequence[Mapping[str, str]]) -> None:
+    """Add rows to the table."""
+    known: list[dict[str, str]] = []
+    if TABLE.is_file():
+        with TABLE.open(newline="", encoding="utf-8") as file:
+            known = list(csv.DictReader(file))
+    lines = [",".join(rows[0]), *(",".join(each.values()) for each in (*known, *rows))] if rows else []
+    if lines:
+        write_text(TABLE, "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
