@@ -3,6 +3,7 @@
     python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid.csv [--processes 2] [--until 4]
     python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid_wide.csv --until 4 \
         --budget 3.6 --like studies/search/camvid.csv
+    python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid.csv --longer 40
     python studies/search/trained.py --out studies/search/camvid.csv --measure
     python studies/search/trained.py --out studies/search/camvid.csv --warm-start nas/runs/warm_start.yaml
 
@@ -12,9 +13,10 @@ looks at, then, generation after generation, draws and mutations of the best so 
 schedule is annealed to the end at 1, 4 and 16 epochs, and goes on from the weights; its cost is in processor seconds.
 `--until` ends all at an earlier of these, by whose scores the best are then chosen. The second command makes a table at
 another budget, which begins with the published networks and the better half of a table that is there instead of draws,
-all at the width for that budget. The third times every network that the table has no latency of, on a machine that does
-nothing else, and notes whether that was disturbed. The last writes what every search begins with
-(`nas.runs.warm_start`): the answers of each network, and its score after `--until` epochs.
+all at the width for that budget. The third trains the 40 best by their scores after 4 epochs again, to the end. The
+fourth times every network that the table has no latency of, on a machine that does nothing else, and notes whether that
+was disturbed. The last writes what every search begins with (`nas.runs.warm_start`): the answers of each network, and
+its score after `--until` epochs.
 
 What a network is stands in the columns that begin with `axis.` (the answers that lead to it) and in `factor`, on every
 width of what they lead to, or of the published network that `origin` names.
@@ -103,6 +105,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=BUDGET_MILLISECONDS, help="milliseconds that all fill")
     parser.add_argument("--like", type=Path, metavar="TABLE", help="begin with its better half instead of draws")
     parser.add_argument("--until", type=int, choices=RUNGS, default=RUNGS[-1], help="epochs of each training")
+    parser.add_argument("--longer", type=int, metavar="N", help="train the N best after 4 epochs to the end")
     parser.add_argument("--measure", action="store_true", help="time what has no latency yet, and train nothing")
     parser.add_argument(
         "--warm-start", type=Path, metavar="FILE", help="write the tables as what every search begins with"
@@ -117,31 +120,68 @@ def main() -> None:
     else:
         data = data_spec(asked.data, f"{SIZE[0]}x{SIZE[1]}")
         plan = Plan(table=asked.out, budget=asked.budget, until=asked.until, like=asked.like)
-        train_all(data, plan, asked.processes, asked.minutes)
+        with ProcessPoolExecutor(asked.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            trainings = Trainings(
+                pool=pool,
+                processes=asked.processes,
+                data=data,
+                table=asked.out,
+                end=time.monotonic() + 60 * asked.minutes,
+            )
+            if asked.longer:
+                train(best_to_end(asked.out, asked.longer), RUNGS[-1], trainings)
+            else:
+                train_all(plan, trainings)
 
 
-def train_all(data: DataSpec, plan: Plan, processes: int, minutes: float) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Trainings:
+    """Where trainings run, and for how long."""
+
+    pool: ProcessPoolExecutor
+    processes: int
+    data: DataSpec
+    table: Path
+    end: float
+    """By the monotonic clock; none begins after it."""
+
+
+def train_all(plan: Plan, trainings: Trainings) -> None:
     """Train what the table does not hold, generation after generation, until the time is over."""
-    end, table = time.monotonic() + 60 * minutes, plan.table
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for generation in range(1 + len(BRED)):
-            known = {row["key"] for row in rows_of(table)}
-            waiting = iter([each for each in candidates(generation, plan) if each.architecture.key not in known])
-            under_way: set[Future[Row]] = set()
-            while True:
-                while len(under_way) < processes and time.monotonic() < end:
-                    if (candidate := next(waiting, None)) is None:
-                        break
-                    under_way.add(pool.submit(trained, candidate, data, plan.until))
-                if not under_way:
-                    break
-                done = next(as_completed(under_way))
-                under_way.remove(done)
-                row = done.result()
-                add(table, row)
-                print(*(row.get(name, "") for name in ("origin", "key", "parameters", *SCORES)), flush=True)
-            if time.monotonic() >= end:
-                return
+    for generation in range(1 + len(BRED)):
+        known = {row["key"] for row in rows_of(plan.table)}
+        missing = [each for each in candidates(generation, plan) if each.architecture.key not in known]
+        if not train(missing, plan.until, trainings):
+            return
+
+
+def train(candidates: Sequence[Candidate], until: int, trainings: Trainings) -> bool:
+    """Train candidates until an epoch, a row of the table for each as it ends; whether there was time for all."""
+    waiting, under_way = list(candidates), set[Future[Row]]()
+    while True:
+        while waiting and len(under_way) < trainings.processes and time.monotonic() < trainings.end:
+            under_way.add(trainings.pool.submit(trained, waiting.pop(0), trainings.data, until))
+        if not under_way:
+            return not waiting
+        done = next(as_completed(under_way))
+        under_way.remove(done)
+        row = done.result()
+        add(trainings.table, row)
+        print(*(row.get(name, "") for name in ("origin", "key", "parameters", *SCORES)), flush=True)
+
+
+def best_to_end(table: Path, count: int) -> list[Candidate]:
+    """The best of a table by the rung before the last, of those that were not trained to the end yet."""
+    rows = [row for row in best_first(table, RUNGS[-2])[:count] if not row[f"miou_{RUNGS[-1]}"]]
+    return [
+        Candidate(
+            origin=row["origin"],
+            genotype=genotype_of(row),
+            architecture=rebuilt(row),
+            factor=float(row["factor"]),
+        )
+        for row in rows
+    ]
 
 
 def candidates(generation: int, plan: Plan) -> list[Candidate]:
@@ -296,8 +336,14 @@ def rows_of(table: Path) -> list[Row]:
 
 
 def add(table: Path, row: Row) -> None:
-    """Add a row, and columns for answers that none before it had."""
-    write(table, [*rows_of(table), row])
+    """Add a row in place of any of the same network, and columns for answers that none before it had."""
+    rows = rows_of(table)
+    same = [place for place, each in enumerate(rows) if each["key"] == row["key"]]
+    if same:
+        rows[same[0]] = {**row, **{name: rows[same[0]][name] for name in ("p50_milliseconds", "flagged")}}
+    else:
+        rows.append(row)
+    write(table, rows)
 
 
 def write(table: Path, rows: Sequence[Row]) -> None:
