@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="take over what an earlier run on the same data found out; may be given several times",
     )
-    parser.add_argument("--data", metavar="DIR", type=common.path, help="with --resume: where the run's data are now")
+    parser.add_argument("--data", metavar="DIR", type=common.path, help="where the data of the study or run lie")
     common.add_patience(parser)
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
 
@@ -144,13 +144,13 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     from nas.study import load_study
     from space.errors import UserError
 
-    if options.data:
-        raise UserError(
-            "--data goes with --resume, for data that were moved; a new search's study names its data itself"
-        )
+    if options.data and options.study is None:
+        raise UserError("--data goes with --resume and with a study, whose data lie elsewhere; name one of these")
     if options.study is None and not options.budgets:
         raise UserError("expected a study or a budget, got neither; try: nas search --budget 10ms")
     study = common.built_in_study(options, options.budgets[0]) if options.study is None else load_study(options.study)
+    if options.data:
+        study = _with_data_in(options.data, study)
     if options.budgets:
         study = study.asking(options.budgets)
     if options.frontier:
@@ -185,9 +185,7 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     folder = RunFolder.open(Path(options.resume))
     study = folder.study()
     if options.data:
-        if study.data.root is None:
-            raise UserError(f"--data: the data of this run, {study.data.name}, are drawn and lie nowhere; leave it out")
-        study = replace(study, data=replace(study.data, root=_moved(options.data, study.data.name)))
+        study = _with_data_in(options.data, study)
     elif study.data.root is not None and not expanded(study.data.root).is_dir():
         raise UserError(
             f"{study.data.root}, where the data of this run were, is not a folder here; go on with: "
@@ -218,15 +216,20 @@ def _require_one(budgets: Sequence[str]) -> None:
         )
 
 
-def _moved(data: str, name: str) -> str:
-    """The folder in `DIR`, or in `SET:DIR` as other commands take it.
+def _with_data_in(data: str, study: Study) -> Study:
+    """A study of the same data set in the folder `DIR`, or `SET:DIR` as other commands take it.
 
-    Raises: UserError when it is none.
+    Raises: UserError when it is none, or the data are drawn.
     """
+    from dataclasses import replace
+
     from nas.storage.files import expanded
     from space.errors import UserError
 
+    name = study.data.name
+    if study.data.root is None:
+        raise UserError(f"--data: the data of this search, {name}, are drawn and lie nowhere; leave it out")
     folder = expanded(data.removeprefix(f"{name}:"))
     if not folder.is_dir():
-        raise UserError(f"--data: expected the folder that holds the run's data now, got {data}; check the path")
-    return str(folder.absolute())
+        raise UserError(f"--data: expected the folder that holds the images of {name}, got {data}; check the path")
+    return replace(study, data=replace(study.data, root=str(folder.absolute())))

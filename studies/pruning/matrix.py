@@ -1,6 +1,6 @@
 """Pruning to a share of a network's own measured latency: ours beside what others do, with the same fine-tuning.
 
-    python studies/pruning/matrix.py --camvid ../shared/camvid --runs runs/pruning --out studies/pruning/results.csv
+    python studies/pruning/matrix.py --camvid ~/camvid --runs runs/pruning --out studies/pruning/results.csv
 
 trains each network on CamVid, cuts it by each method until its measured latency is inside the budget, fine-tunes,
 scores and measures again. What is done already is not done again: give the command again after an interruption, or with

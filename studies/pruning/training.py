@@ -1,6 +1,6 @@
 r"""How the matrix's networks are trained; and on a GPU, many side by side, what `matrix.py --cut-only` has left.
 
-    python studies/pruning/training.py --camvid ../shared/camvid --runs runs/pruning --seeds 1 --rate 0.5 \\
+    python studies/pruning/training.py --camvid ~/camvid --runs runs/pruning --seeds 1 --rate 0.5 \\
         --whole erfnet fplnet ndnet45-ende swiftnet-rn18
 
 trains whole networks that are asked for by `--whole`, and every cut below `--runs` that has no weights yet; give it the

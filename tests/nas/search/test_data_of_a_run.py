@@ -129,6 +129,18 @@ def test_data_that_moved_alone_are_asked_for_and_taken(project: Path, nas: Nas, 
     assert "--data goes with --resume" in nas("search", "--budget", "5ms", "--data", tmp_path).refusal()
 
 
+def test_a_new_search_finds_the_data_of_its_study_elsewhere(tmp_path: Path, nas: Nas) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(STUDY % "where they were")
+    place = tmp_path / "place"
+    place.mkdir()
+    for given in (str(place), f"folder:{place}"):
+        said = nas("search", study, "--data", given, "--out", tmp_path / "run").refusal()
+        assert str(place) in said
+        assert "where they were" not in said
+    assert "check the path" in nas("search", study, "--data", tmp_path / "nowhere", "--out", tmp_path / "run").refusal()
+
+
 def test_a_damaged_record_of_the_data_is_one_line(project: Path, nas: Nas) -> None:
     for damage in (b"\xff\xfe\x00", b"fingerprint: 3", b"", os.urandom(50)):
         (project / "run" / FILE).write_bytes(damage)
