@@ -1,7 +1,7 @@
 """What can be built: one value, `Architecture`, one builder, and the space of all of them."""
 
 from space.architecture import Architecture
-from space.count import granules, groups, layers, multiply_adds, parameters
+from space.count import depth, granules, groups, layers, multiply_adds, parameters
 from space.errors import ArchitectureError, BudgetError, DataError, TargetError, UserError
 from space.library import load, published
 from space.search_space import Space
@@ -14,6 +14,7 @@ __all__ = [
     "Space",
     "TargetError",
     "UserError",
+    "depth",
     "granules",
     "groups",
     "layers",

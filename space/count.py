@@ -18,6 +18,7 @@ from space.graph import Graph, Node
 from space.sizes import output_size
 
 FLOAT_BYTES = 4
+FEWEST_CLASSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,15 @@ def multiply_adds(architecture: Architecture, size: tuple[int, int], num_classes
     """Multiply-adds of one image of `size` (height, width), convolutions only."""
     graph = architecture.graph(num_classes)
     return graph_multiply_adds(graph, widths(graph, architecture.channels), size)
+
+
+def depth(architecture: Architecture) -> int:
+    """Convolutions of more than one pixel, one after the other, on the longest way from the image to the logits."""
+    before: list[int] = []
+    for node in architecture.graph(FEWEST_CLASSES).nodes:
+        sees = node.kind in ("conv", "deconv") and max(node.kernel) > 1
+        before.append(max((before[place] for place in node.inputs), default=0) + sees)
+    return max(before)
 
 
 def graph_multiply_adds(graph: Graph, sizes: Widths, size: tuple[int, int]) -> int:

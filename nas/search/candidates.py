@@ -1,7 +1,9 @@
 """Points of a space that a sampler compares: draws, and mutations of the best ones so far.
 
 Where the run has a latency table, hundreds of them are compared at the width that is estimated to fill the budget,
-before one is measured: that width is told beside their answers, and those that none brings inside are left out.
+before one is measured: those that none brings inside are left out, and of the others a few numbers are told beside
+their answers. On networks of one latency that were trained alike (`studies/search/camvid.csv`), parameters,
+multiply-adds, depth and the stride of the logits say more about a score, after few trainings, than all answers do.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
 from nas.search.sampler import MOST_TRIES, Sampler
 from nas.surrogate.encoding import key
-from space import Architecture, Space
+from space import Architecture, Space, depth, multiply_adds, parameters
+from space.channels import last_layer
 from space.choices import Ask, Choice, Genotype
 from space.errors import ArchitectureError
 from space.scale import NARROWEST, scale_width
@@ -29,7 +32,9 @@ MUTATIONS = 120
 MOST_CHANGES = 3  # of answers, in a mutation
 FACTORS = (NARROWEST, 1.0, 16.0)  # on the width, between which an estimate is interpolated
 ERROR = 1.2  # times the budget: an estimate at the narrowest width above that is believed
-WIDTH = "estimated width"  # no axis is called so
+# Facts; no axis is called so.
+PARAMETERS, MULTIPLY_ADDS, DEPTH, STRIDE = "log parameters", "log multiply-adds", "log depth", "log stride of logits"
+CLASSES = 19  # of the networks whose facts are counted, which hardly depend on it
 
 WidthOf = Callable[[Architecture], float]
 """The logarithm to base 2 of the factor on an architecture's width that fills the budget, as estimated; minus infinity
@@ -44,6 +49,7 @@ class SpaceQuestions:
         self._space = space
         self._width_of = width_of
         self._widths: dict[tuple[tuple[str, Choice], ...], float] = {}  # estimated, by point
+        self._facts: dict[tuple[tuple[str, Choice], ...], dict[str, float]] = {}  # the same
 
     def choose(self, ask: Ask) -> Architecture:
         """The architecture that the answers lead to."""
@@ -60,17 +66,24 @@ class SpaceQuestions:
         return [each for each in found if self._width(each) > -math.inf]
 
     def facts(self, point: Genotype) -> dict[str, float]:
-        """The width that is estimated to fill the budget, where there are estimates."""
-        return {} if self._width_of is None else {WIDTH: max(self._width(point), math.log2(NARROWEST))}
+        """What is known of it at the width that is estimated to fill the budget, where there are estimates."""
+        if self._width_of is None:
+            return {}
+        if key(point) not in self._facts:
+            widest = scale_width(self._built(point), 2 ** max(self._width(point), math.log2(NARROWEST)))
+            self._facts[key(point)] = facts_of(widest, self._space.size)
+        return self._facts[key(point)]
 
     def _width(self, point: Genotype) -> float:
         """Its logarithm; minus infinity where none is inside the budget."""
         if self._width_of is None:
             return 0.0
         if key(point) not in self._widths:
-            built = self._space.choose(lambda name, options: point[name] if point.get(name) in options else options[0])
-            self._widths[key(point)] = self._width_of(built)
+            self._widths[key(point)] = self._width_of(self._built(point))
         return self._widths[key(point)]
+
+    def _built(self, point: Genotype) -> Architecture:
+        return self._space.choose(lambda name, options: point[name] if point.get(name) in options else options[0])
 
     def _mutated(self, parent: Genotype, rng: random.Random) -> Genotype:
         """The parent with a few other answers. What they bring along is drawn, as is what is possible no more."""
@@ -85,6 +98,18 @@ class SpaceQuestions:
 
         self._space.choose(ask)
         return answers
+
+
+def facts_of(architecture: Architecture, size: tuple[int, int]) -> dict[str, float]:
+    """Logarithms of how large it is, how much it computes for an image of `size` (height, width), how deep it is and
+    how coarse its logits are.
+    """
+    return {
+        PARAMETERS: math.log2(parameters(architecture, CLASSES)),
+        MULTIPLY_ADDS: math.log2(multiply_adds(architecture, size, CLASSES)),
+        DEPTH: math.log2(1 + depth(architecture)),
+        STRIDE: math.log2(last_layer(architecture.graph(CLASSES)).stride[0]),
+    }
 
 
 def draw(space: Space, rng: random.Random) -> tuple[Architecture, Genotype]:

@@ -39,15 +39,19 @@ def choose(
     points = [*(each.point for each in told), *(each.point for each in running), *candidates]
     numbers: dict[tuple[tuple[str, Choice], ...], int] = {}
     networks = np.array([numbers.setdefault(key(point), len(numbers)) for point in points])
-    vectors = encode([{**point, **facts(point)} for point in points])
-    return int(np.argmax(_Table(vectors, networks, told, len(told) + len(running)).index()))
+    known = [facts(point) for point in points]
+    groups = [encode(points), *([encode(known)] if any(known) else ())]
+    return int(np.argmax(_Table(groups, networks, told, len(told) + len(running)).index()))
 
 
 class _Table:
     """Vectors of what was told, of what runs, and of the candidates, in this order, and what is said about them."""
 
-    def __init__(self, points: NDArray[np.float64], networks: NDArray[np.int64], told: Sequence[Told], first: int):
-        self._points = points
+    def __init__(
+        self, groups: Sequence[NDArray[np.float64]], networks: NDArray[np.int64], told: Sequence[Told], first: int
+    ) -> None:
+        self._points = np.concatenate(groups, axis=1)
+        self._groups = tuple(group.shape[1] for group in groups)
         self._networks = networks
         self._told = told
         self._first = first  # of the candidates
@@ -80,6 +84,7 @@ class _Table:
         whole = scores[depths == 0]
         observations = Observations(
             points=self._points[self._scored],
+            groups=self._groups,
             networks=self._networks[self._scored],
             depths=depths,
             scores=scores,
@@ -109,6 +114,7 @@ class _Table:
         process = Process(
             Observations(
                 points=self._points[places],
+                groups=self._groups,
                 networks=self._networks[places],
                 depths=np.zeros(len(places)),
                 scores=scores - level,

@@ -7,8 +7,9 @@ fidelity has a level of its own, of which nothing is assumed, and short training
 and O'Hagan, "Predicting the output from a complex computer code when fast approximations are available", 2000.
 
 Lengths have a prior around 0.35 times the root of the number of columns, as Hvarfner et al., "Vanilla Bayesian
-Optimization Performs Great in High Dimensions", 2024, found it to hold; the most likely parameters under it are found
-by a fixed number of steps, so that the same observations give the same model.
+Optimization Performs Great in High Dimensions", 2024, found it to hold, in each group of columns by itself: a few
+numbers that are known of every network are not lost among a hundred answers. The most likely parameters under it are
+found by a fixed number of steps, so that the same observations give the same model.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Matrix = NDArray[np.floating[Any]]
 
 STEPS = 30
 RATE = 0.15
-LENGTH = 0.35  # times the root of the number of columns
+LENGTH = 0.35  # times the root of the number of columns in a group
 LEVEL = 25.0  # variance of a fidelity's mean, in units of the scores' own
 # Logarithms of parameters other than lengths: where they are before anything is seen, and how surely.
 # Variance that is shared with alike networks; that is peculiar to one; of noise; how fast what is shared, and what is
@@ -41,6 +42,8 @@ class Observations:
 
     points: Matrix
     """One row each."""
+    groups: tuple[int, ...]
+    """How many columns each group of them has, in their order."""
     networks: NDArray[np.int64]
     """Which ones are of the same network."""
     depths: Vector
@@ -89,6 +92,7 @@ class Process:
         seen = self._seen
         more = Observations(
             points=np.concatenate([seen.points, points]),
+            groups=seen.groups,
             networks=np.concatenate([seen.networks, networks]),
             depths=np.concatenate([seen.depths, np.zeros(len(points))]),
             scores=np.concatenate([seen.scores, scores]),
@@ -98,9 +102,9 @@ class Process:
     def _fitted(self) -> Vector:
         """The most likely parameters, by Adam."""
         seen = self._seen
-        columns = seen.points.shape[1]
-        expected = np.concatenate([np.full(columns, np.log(LENGTH * np.sqrt(columns))), EXPECTED])
-        sureness = np.concatenate([np.full(columns, LENGTH_SURENESS), SURENESS])
+        lengths = np.repeat(np.log(LENGTH * np.sqrt(seen.groups)), seen.groups)
+        expected = np.concatenate([lengths, EXPECTED])
+        sureness = np.concatenate([np.full(len(lengths), LENGTH_SURENESS), SURENESS])
         now, best, likeliest = expected, expected, -np.inf
         mean, square = np.zeros_like(now), np.zeros_like(now)
         for step in range(1, STEPS + 1):

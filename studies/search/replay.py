@@ -56,6 +56,7 @@ def _replay(asked: argparse.Namespace) -> int:
         bounds=asked.bound,
         cheap=asked.cheap,
         features=asked.features,
+        facts=asked.facts,
     )
     best = table.sign * float(np.nanmax(table.scores))
     print(f"{len(table)} networks, best {best:.4g}; features: {', '.join(table.features)}")
@@ -187,6 +188,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cheap", default="", help="column:cost of a cheap training, in whole trainings")
     parser.add_argument(
         "--features", default="", help="columns by commas, or patterns such as 'c*'; all others if left out"
+    )
+    parser.add_argument(
+        "--facts", default="", help="columns likewise, of numbers that ours is told beside the features (default: none)"
     )
     parser.add_argument("--methods", default="ours,random,tpe,gp,nsga2,asha", help=f"some of {', '.join(METHODS)}")
     parser.add_argument("--seeds", type=int, default=50)

@@ -35,6 +35,8 @@ class Table:
     cheap_cost: float
     """In whole trainings; 0 where none are done."""
     features: tuple[str, ...]
+    facts: tuple[Mapping[str, float], ...]
+    """Numbers that are known of each too, beside its features; none where they are empty."""
     sign: float
     """What scores are to be multiplied by for the objective as the table has it."""
     notes: tuple[str, ...] = field(default=())
@@ -52,9 +54,10 @@ def load(
     bounds: Sequence[str] = (),
     cheap: str = "",
     features: str = "",
+    facts: str = "",
 ) -> Table:
     """A CSV with a header. `bounds`: column=largest value; `cheap`: column:cost; `features`: names or patterns, by
-    commas; else all other columns.
+    commas; else all other columns; `facts`: the same, none if left out.
 
     Raises: UserError for a column that is not there, or that holds no numbers where it has to.
     """
@@ -77,7 +80,8 @@ def load(
     for name, limit in limits.items():
         inside &= column(name) <= limit  # what is not known to be inside is not
     cheap_name, cheap_cost = _split(cheap, ":", "a cheap objective as column:cost") if cheap else ("", 0.0)
-    left = [name for name in names if name not in {objective, cheap_name, *limits}]
+    known = [name for name in names if facts and name not in {objective, cheap_name} and _wanted(name, facts)]
+    left = [name for name in names if name not in {objective, cheap_name, *limits, *known}]
     chosen = [name for name in left if _wanted(name, features)]
     if not chosen:
         raise UserError(f"{file}: expected a column for --features {features}, got none of {', '.join(left)}")
@@ -85,6 +89,7 @@ def load(
     scores = sign * column(objective)
     cheaps = sign * column(cheap_name) if cheap else np.full(len(rows), math.nan)
     columns = {name: _feature([row[name] for row in rows]) for name in chosen}
+    numbers = {name: column(name) for name in known}
     places, seen, repeated = [], set(), 0
     for place in np.flatnonzero(inside):
         mark = tuple(columns[name][place] for name in chosen)
@@ -103,6 +108,7 @@ def load(
     notes += [f"{failed} rows have no {objective}: trainings that fail"] if failed else []
     return Table(
         points=tuple({name: columns[name][place] for name in chosen} for place in places),
+        facts=tuple({name: float(numbers[name][place]) for name in known} for place in places),
         scores=scores[places],
         cheap=cheaps[places],
         cheap_cost=cheap_cost,
@@ -141,8 +147,8 @@ class TableQuestions:
         return [self._table.points[place] for place in free]
 
     def facts(self, point: Point) -> Mapping[str, float]:
-        """None beside the features."""
-        return {}
+        """What the table has of the row with these features."""
+        return self._table.facts[self._places[key(point)]]
 
     def _nearest(self, answers: Point, count: int) -> NDArray[np.int64]:
         place = self._places.get(key(answers))

@@ -50,6 +50,7 @@ from nas.training import load_recipe
 from nas.training.trainer import Trainer
 from space import Architecture, Space
 from space.axes import searched
+from space.channels import last_layer
 from space.choices import Choice, Genotype
 from space.errors import ArchitectureError, TrainingError, UnmeasuredError
 from space.scale import NARROWEST, bisected, scale_width
@@ -65,7 +66,8 @@ DRAWN = 40  # at random, in the first generation
 BRED = (24,) * 7  # draws and mutations of the best, in later ones
 BEST = 10  # whose mutations they are
 WIDEST = 16.0
-FIXED = ("key", "origin", "factor", "parameters", "estimated_milliseconds", "p50_milliseconds", "flagged")
+FACTS = ("parameters", "multiply_adds", "depth", "logits_stride")
+FIXED = ("key", "origin", "factor", *FACTS, "estimated_milliseconds", "p50_milliseconds", "flagged")
 SCORES = tuple(f"{name}_{epochs}" for epochs in RUNGS for name in ("miou", "seconds"))
 AXIS = "axis."
 
@@ -259,7 +261,7 @@ def trained(candidate: Candidate, data: DataSpec, until: int) -> Row:
         "key": architecture.key,
         "origin": candidate.origin,
         "factor": repr(candidate.factor),
-        "parameters": str(space.parameters(architecture, CLASSES)),
+        **facts(architecture),
         "estimated_milliseconds": f"{estimates().estimate(architecture, CLASSES):.3f}",
         **{f"{AXIS}{name}": str(answer) for name, answer in candidate.genotype.items()},
     }
@@ -275,6 +277,17 @@ def trained(candidate: Candidate, data: DataSpec, until: int) -> Row:
     except (TrainingError, ArchitectureError) as error:
         print(f"{architecture.key} failed: {error}", flush=True)
     return row
+
+
+def facts(architecture: Architecture) -> dict[str, str]:
+    """What is known of a network before it is trained."""
+    numbers = (
+        space.parameters(architecture, CLASSES),
+        space.multiply_adds(architecture, SIZE, CLASSES),
+        space.depth(architecture),
+        last_layer(architecture.graph(CLASSES)).stride[0],
+    )
+    return dict(zip(FACTS, map(str, numbers), strict=True))
 
 
 def measure(table: Path) -> None:
@@ -348,6 +361,7 @@ def add(table: Path, row: Row) -> None:
 
 def write(table: Path, rows: Sequence[Row]) -> None:
     """Replace the table, columns of axes in their order."""
+    rows = [row if row.get(FACTS[-1]) else {**row, **facts(rebuilt(row))} for row in rows]  # of earlier versions
     axes = sorted({name for row in rows for name in row if name.startswith(AXIS)})
     columns = (*FIXED, *SCORES, *axes)
     lines = [",".join(columns), *(",".join(row.get(name) or "" for name in columns) for row in rows)]

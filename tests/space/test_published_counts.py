@@ -398,3 +398,12 @@ def test_erfnets_stem_before_fplnets_stages_before_ndnets_decoder() -> None:
     slopes_elsewhere = 16 + 128 + 64
     assert space.parameters(crossed, 19) - slopes_elsewhere == 456_052
     assert as_printed(space.multiply_adds(crossed, (360, 480), 19), "2.1") == "2.1"
+
+
+def test_depth_is_what_the_papers_layer_tables_add_up_to() -> None:
+    """ERFNet (Table I): three downsamplers and thirteen blocks of four 1D convolutions, then three deconvolutions and
+    four more blocks. SwiftNet: ResNet-18's 7x7 and sixteen 3x3, then the three 3x3 of its ladder.
+    """
+    assert space.depth(space.load("erfnet-encoder")) == 3 + 13 * 4
+    assert space.depth(space.load("erfnet")) == 3 + 13 * 4 + 3 + 4 * 4
+    assert space.depth(space.load("swiftnet-rn18")) == 1 + 16 + 3

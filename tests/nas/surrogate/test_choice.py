@@ -125,3 +125,14 @@ def test_points_become_numbers_between_0_and_1() -> None:
     assert np.allclose(apart, apart.T)
     words = encode([{"block": "sep"}, {"block": "fpl"}, {"block": "esp"}])
     assert np.allclose(((words[:, None] - words[None]) ** 2).sum(axis=2), 1 - np.eye(3))
+
+
+def test_a_few_facts_are_not_lost_among_many_answers() -> None:
+    """Sixty answers say nothing of a score here, one fact all."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(3, size=(80, 60))
+    points: list[Point] = [{f"x{place}": int(each) for place, each in enumerate(row)} for row in rows]
+    scores = {id(point): float(each) for point, each in zip(points, rng.normal(size=80), strict=True)}
+    told = [Told(point=point, score=scores[id(point)]) for point in points[:12]]
+    chosen = points[12:][choose(points[12:], told, [], lambda point: {"fact": scores[id(point)]})]
+    assert scores[id(chosen)] >= sorted(scores[id(point)] for point in points[12:])[-4]
