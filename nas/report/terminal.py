@@ -38,8 +38,9 @@ def leaderboard_table(summary: Summary) -> str:
         )
         for row in summary.leaderboard
     ]
-    words = [precision_words(each) for each in summary.lower_precisions]
-    return "\n".join([table(rows, ("place", "network", *precision, f"{statistic}ms", *measured)), *words])
+    words = "".join(f"\n{precision_words(each)}" for each in summary.lower_precisions)
+    text = table(rows, ("place", "network", *precision, f"{statistic}ms", *measured))
+    return f"{text}\n{words}" if words else text
 
 
 def frontier_table(summary: Summary) -> str:

@@ -136,8 +136,8 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
         run.write_study(study)
     if keep_terms(run, study):
         console.step(
-            f"note    {TERMS} is not there, as in runs of earlier versions: it is taken on trust, and kept, that the "
-            "recipe and precisions of study.yaml are those that the candidates were trained and timed with"
+            f"note    {TERMS} is missing, as in runs of earlier versions: study.yaml is trusted to have the recipe and "
+            "precisions that the candidates were trained and timed with"
         )
     keep_warm_start(run, study)
     if study.precisions and parse_target(study.target).on_cuda:
