@@ -12,8 +12,7 @@ from nas.data import DataSpec
 from nas.latency.budget import Budgets
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN, check_patience, check_within
 from nas.latency.target import PRECISIONS, Target
-from nas.storage.files import expanded
-from nas.storage.records import read_record
+from nas.storage.files import expanded, read_text
 from nas.training import Recipe, Variant, load_recipe
 from nas.training.recipe import beside
 from space import Space, UserError, published, strict
@@ -224,7 +223,7 @@ def load_study(path: str | Path) -> Study:
     Raises: UserError with line and key of what does not fit.
     """
     file = expanded(path)
-    study = read_record(file, "a study's YAML file", Study)
+    study = strict.parse(read_text(file, "a study's YAML file"), Study, str(file))
     study = replace(study, recipe=beside(study.recipe, file.parent))
     root = study.data.root
     if root is not None and not expanded(root).is_absolute():

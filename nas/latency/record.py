@@ -13,27 +13,76 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
-from nas.latency.target import Target
+from nas.latency.target import PRECISIONS, Target
 from space.errors import UserError
 
 Statistic = Literal["p50", "p90", "p99"]
 STATISTICS: tuple[str, ...] = get_args(Statistic)
+# `space.strict.LEFT_OUT_AT_DEFAULT`, without what reads YAML: this module is sent to hosts that have nothing of ours.
+_LEFT_OUT_AT_DEFAULT = {"left_out_at_default": True}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Latency:
-    """What was measured, on what, how often, how surely and under which conditions.
+class MeasuredTimes:
+    """What a network takes in one precision, and how surely.
 
     Raises: UserError when a number is not positive and finite, or the quantiles are out of order.
     """
 
     p50_milliseconds: float
-    """The median: `ratio * reference_milliseconds`. All milliseconds but the raw ones are ratios times that."""
+    """The median: the ratio to the reference times what that takes, as all milliseconds but the raw ones are."""
     p90_milliseconds: float
     p99_milliseconds: float
     ci_low_milliseconds: float
     """95 % interval of the median."""
     ci_high_milliseconds: float
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            least_excluded = -1 if item.name == "set_aside" else 0
+            if isinstance(value, (int, float)) and not (math.isfinite(value) and value > least_excluded):
+                raise UserError(f"expected {item.name} of a latency to be positive, got {value}; measure again")
+        if not self.ci_low_milliseconds <= self.ci_high_milliseconds:
+            raise UserError("expected intervals of a latency from their lower to their upper end; measure again")
+        if not self.p50_milliseconds <= self.p90_milliseconds <= self.p99_milliseconds:
+            raise UserError(
+                "expected p50 <= p90 <= p99 of a latency, got "
+                f"{self.p50_milliseconds}, {self.p90_milliseconds}, {self.p99_milliseconds}; measure again"
+            )
+
+    def milliseconds(self, statistic: Statistic = "p50") -> float:
+        """The given statistic in milliseconds."""
+        return {"p50": self.p50_milliseconds, "p90": self.p90_milliseconds, "p99": self.p99_milliseconds}[statistic]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherPrecision(MeasuredTimes):
+    """What the same network took in a precision in which it does not count."""
+
+    precision: str
+    flagged: tuple[str, ...] = ()
+    """Why not to trust it; empty for a quiet measurement."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+
+    @classmethod
+    def of(cls, latency: Latency) -> OtherPrecision:
+        """What is kept of a latency."""
+        return cls(
+            precision=Target.parse(latency.target).precision,
+            **{item.name: getattr(latency, item.name) for item in fields(MeasuredTimes)},
+            flagged=latency.flagged,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency(MeasuredTimes):
+    """What was measured, on what, how often, how surely and under which conditions."""
+
     samples: int
     """Pairs of (candidate, reference) calls behind every number here."""
     ratio: float
@@ -60,31 +109,20 @@ class Latency:
     """Why not to trust it; empty for a quiet measurement."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Device, versions, threads."""
+    other_precisions: tuple[OtherPrecision, ...] = field(default=(), metadata=_LEFT_OUT_AT_DEFAULT)
+    """Where the network was timed in several, what it took in those in which it does not count."""
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            least_excluded = -1 if item.name == "set_aside" else 0
-            if isinstance(value, (int, float)) and not (math.isfinite(value) and value > least_excluded):
-                raise UserError(f"expected {item.name} of a latency to be positive, got {value}; measure again")
+        super().__post_init__()
         Target.parse(self.target)
-        if not (self.ci_low_milliseconds <= self.ci_high_milliseconds and self.ratio_low <= self.ratio_high):
+        if not self.ratio_low <= self.ratio_high:
             raise UserError("expected intervals of a latency from their lower to their upper end; measure again")
-        if not self.p50_milliseconds <= self.p90_milliseconds <= self.p99_milliseconds:
-            raise UserError(
-                "expected p50 <= p90 <= p99 of a latency, got "
-                f"{self.p50_milliseconds}, {self.p90_milliseconds}, {self.p99_milliseconds}; measure again"
-            )
         object.__setattr__(self, "flagged", tuple(self.flagged))
         object.__setattr__(self, "blocks", tuple((float(one), float(other)) for one, other in self.blocks))
         object.__setattr__(self, "environment", dict(self.environment))
 
     def __hash__(self) -> int:
         return hash((self.target, self.height, self.width, self.samples, self.ratio, self.raw_p50_milliseconds))
-
-    def milliseconds(self, statistic: Statistic = "p50") -> float:
-        """The given statistic in milliseconds."""
-        return {"p50": self.p50_milliseconds, "p90": self.p90_milliseconds, "p99": self.p99_milliseconds}[statistic]
 
     def is_as_sure_as(self, within: float) -> bool:
         """Whether it was undisturbed, and half of its 95 % interval is at most this share of it."""

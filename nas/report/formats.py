@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nas.latency.record import MeasuredTimes, OtherPrecision
 from nas.report.agreement import FEWEST_POINTS, Agreement
 from nas.report.standings import TrialSummary
 from nas.report.summary import Summary
@@ -23,7 +24,7 @@ def giga(count: int) -> str:
     return f"{count / 1e9:.2f}"
 
 
-def half_interval(timing: LatencySummary) -> str:
+def half_interval(timing: LatencySummary | MeasuredTimes) -> str:
     """Half the 95 % interval of the median, in milliseconds."""
     return f"{(timing.ci_high_milliseconds - timing.ci_low_milliseconds) / 2:.2f}"
 
@@ -32,6 +33,13 @@ def latency(timing: LatencySummary, summary: Summary) -> str:
     """Median and half its interval, and the statistic that the budget bounds if that is another one."""
     words = f"{timing.p50_milliseconds:.2f} ±{half_interval(timing)}"
     return words if summary.statistic == "p50" else f"{words}, {summary.statistic} {timing.milliseconds:.2f}"
+
+
+def in_precision(other: OtherPrecision, summary: Summary) -> str:
+    """The same of a precision in which a network does not count."""
+    words = f"{other.precision} {other.p50_milliseconds:.2f} ±{half_interval(other)}"
+    statistic = summary.statistic
+    return words if statistic == "p50" else f"{words}, {statistic} {other.milliseconds(statistic):.2f}"
 
 
 def times_over(timing: LatencySummary, summary: Summary) -> str:

@@ -14,6 +14,7 @@ from nas.report import formats, palette
 from nas.report.curves import curves
 from nas.report.going import going_words
 from nas.report.pareto import KINDS, LEGEND, pareto
+from nas.report.precisions import precision_words
 from nas.report.samples import Samples, draw_samples
 from nas.report.sentences import efforts, headline
 from nas.report.summary import VERDICTS, Summary, summarize
@@ -75,6 +76,7 @@ def render(summary: Summary, drawn: Sequence[Samples], *, goes_on: bool) -> str:
         waiting=waiting_words(summary.waited_for_data, summary.waited_for_lane),
         size=f"{summary.input_size[0]}x{summary.input_size[1]}",
         pareto=pareto(summary) if summary.measured else (),
+        precisions=[precision_words(each) for each in summary.lower_precisions],
         curves=curves(summary),
         legend=LEGEND,
         origins=ORIGINS,
@@ -104,6 +106,7 @@ def _environment() -> Environment:
         "giga": formats.giga,
         "half_interval": formats.half_interval,
         "latency": formats.latency,
+        "in_precision": formats.in_precision,
         "times_over": formats.times_over,
         "judgement": formats.judgement,
     }

@@ -13,6 +13,7 @@ from nas.latency.target import PRECISIONS
 from nas.report.agreement import Agreement, agreement
 from nas.report.going import Going, going_of
 from nas.report.notes import notes, pretrained_notes, winner_notes
+from nas.report.precisions import LowerPrecision, lower_precisions
 from nas.report.standings import Effort, Standing, Status, TrialSummary, effort_of, leaderboard
 from nas.report.waiting import waited
 from nas.report.winners import Winner, timing_of, winner_in
@@ -75,6 +76,8 @@ class Summary:
     """By which recipe finalists, company and what was pruned are finished, and what else was tried; None where the
     study's recipe is the only one.
     """
+    lower_precisions: tuple[LowerPrecision, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Where candidates were timed in several precisions, what came of those below the highest."""
 
     @property
     def winners(self) -> tuple[Winner, ...]:
@@ -160,6 +163,7 @@ def summarize(run: RunFolder) -> Summary:
         waited_for_lane=lane,
         answers=answers,
         finish=read_finish_recipe(run),
+        lower_precisions=lower_precisions((*trials, *company), budgets.largest.statistic),
     )
 
 

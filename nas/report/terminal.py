@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas.report.precisions import precision_words
 from nas.report.standings import Standing
 from nas.report.summary import Summary, summarize
 from nas.runs.folder import RunFolder
@@ -17,7 +18,7 @@ def leaderboard_text(run: RunFolder) -> str:
 
 
 def leaderboard_table(summary: Summary) -> str:
-    """The same of a summary."""
+    """The same of a summary; below it, what timing in several precisions brought."""
     statistic = "" if summary.statistic == "p50" else f"{summary.statistic} "
     several = len(summary.precisions) > 1
     precision = ("precision",) if several else ()
@@ -37,7 +38,9 @@ def leaderboard_table(summary: Summary) -> str:
         )
         for row in summary.leaderboard
     ]
-    return table(rows, ("place", "network", *precision, f"{statistic}ms", *measured))
+    words = "".join(f"\n{precision_words(each)}" for each in summary.lower_precisions)
+    text = table(rows, ("place", "network", *precision, f"{statistic}ms", *measured))
+    return f"{text}\n{words}" if words else text
 
 
 def frontier_table(summary: Summary) -> str:

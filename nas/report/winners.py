@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.latency.budget import Budget, Budgets, Verdict
-from nas.latency.record import Latency
+from nas.latency.record import Latency, OtherPrecision
 from nas.latency.target import Target
 from nas.report.words import describe
 from nas.runs.certificate import CERTIFICATE, Certificate, read_certificate
@@ -33,6 +33,8 @@ class LatencySummary:
     budget: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Of several budgets the one that is meant: a winner's own, else the smallest that `milliseconds` is inside of, or
     the largest."""
+    other_precisions: tuple[OtherPrecision, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Where the network was timed in several, what it took in those in which it does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,7 @@ def timing_against(latency: Latency, budget: Budget, *, of_several: bool) -> Lat
         verdict=budget.verdict(latency),
         flagged=latency.flagged,
         budget=str(budget) if of_several else "",
+        other_precisions=latency.other_precisions,
     )
 
 

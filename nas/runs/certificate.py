@@ -36,7 +36,7 @@ class ComparedForm:
     ci_high_milliseconds: float
     miou: float | None
     """By that runtime, over the validation images; None where it was not scored by it: it was not surely faster, or is
-    what a search's winner would be in full precision.
+    a search's winner in full precision.
     """
     same_labels: float | None
     """Share of pixels with PyTorch's label in float32."""
@@ -186,6 +186,8 @@ class Evidence:
     check: FileCheck
     """Of model.onnx against PyTorch."""
     deployed: Deployed | None = None
+    compared: tuple[ComparedForm, ...] = ()
+    """What a network in full precision was chosen among."""
 
 
 def certify(
@@ -229,7 +231,7 @@ def certify(
         form="" if deployed is None else deployed.form,
         miou_float32=None if deployed is None else deployed.miou_float32,
         fine_tuned_epochs=0 if deployed is None else deployed.fine_tuned_epochs,
-        compared=() if deployed is None else deployed.compared,
+        compared=evidence.compared if deployed is None else deployed.compared,
         sha256={
             name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in (ARCHITECTURE, WEIGHTS, MODEL)
         },

@@ -33,12 +33,14 @@ class Terms:
     precisions: tuple[str, ...] = ()
 
 
-def keep_terms(run: RunFolder, study: Study) -> None:
-    """Keep them in the run's folder, unless they are kept there and it has candidates. In one that an earlier version
-    began, which kept none, they are those of now.
+def keep_terms(run: RunFolder, study: Study) -> bool:
+    """Keep them in the run's folder, unless they are kept there and it has candidates; whether it has candidates and
+    kept none. Where the file was removed, or an earlier version began, they are those of now.
     """
-    if not ((run.root / TERMS).is_file() and run.trials()):
+    begun, kept = bool(run.trials()), (run.root / TERMS).is_file()
+    if not (begun and kept):
         write_text(run.root / TERMS, strict.dump(_terms_of(study)))
+    return begun and not kept
 
 
 def require_terms(run: RunFolder, study: Study) -> None:

@@ -15,7 +15,7 @@ from nas.latency.meter import MeasuresFinished
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, Deployed, Evidence, Scored, certify
+from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, ComparedForm, Deployed, Evidence, Scored, certify
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.storage.files import replace_folder
 from space import Architecture, strict
@@ -56,6 +56,8 @@ class Finished:
     """Whose validation images it is scored on; None: not at all."""
     deployed: Deployed | None = None
     """What is shipped, if that is not the network in full precision; it has been scored."""
+    compared: tuple[ComparedForm, ...] = ()
+    """What full precision was chosen among; what else is shipped says so itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,7 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
         if certification.require is not None:
             certification.require(latency)
         scored = _scored(network, finished, certification)
-        evidence = Evidence(latency=latency, scored=scored, check=check, deployed=deployed)
+        evidence = Evidence(latency=latency, scored=scored, check=check, deployed=deployed, compared=finished.compared)
         certificate = certify(architecture, labelling, certification.budget, evidence, unfinished)
         (unfinished / CERTIFICATE).write_text(_usage(labelling) + strict.dump(certificate), "utf-8")
     return certificate

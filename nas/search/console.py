@@ -53,7 +53,7 @@ class Console:
         """A published network was timed at its own width."""
         verdict = trial.failed if trial.latency is None else self._standing(trial.latency)
         latency = self._latency(trial, of_budget=not self._budgets.several)  # it was made for none of them
-        self.step(f"time    {trial.name:24} {latency}  {verdict}")
+        self.step(f"time    {trial.name:24} {latency}{self._in_others(trial)}  {verdict}")
 
     def proposed(self, trial: Trial) -> None:
         """A candidate was measured."""
@@ -61,7 +61,7 @@ class Console:
             self._first_candidate = time.monotonic()
         verdict = "" if trial.feasible else f"  {trial.failed or 'over the budget'}: not trained"
         sizes = f"{trial.parameters / 1e3:8.1f} k parameters {trial.multiply_adds / 1e9:6.3f} GMAC"
-        self.step(f"time    {trial.name:24} {self._latency(trial)}  {sizes}{verdict}")
+        self.step(f"time    {trial.name:24} {self._latency(trial)}{self._in_others(trial)}  {sizes}{verdict}")
         if not trial.feasible and trial.origin == "seed":  # of the others, another is proposed in its place
             self._add_epochs(-self._study.recipe.epochs)
 
@@ -78,7 +78,7 @@ class Console:
     def timed_again(self, trial: Trial) -> None:
         """What was over the budget while the machine was busy was measured once more."""
         verdict = "inside, to be trained" if trial.feasible else "over the budget still: not trained"
-        self.step(f"again   {trial.name:24} {self._latency(trial)}  {verdict}")
+        self.step(f"again   {trial.name:24} {self._latency(trial)}{self._in_others(trial)}  {verdict}")
         if trial.feasible:
             self._add_epochs(self._study.recipe.epochs)
 
@@ -151,6 +151,17 @@ class Console:
         milliseconds = trial.latency.milliseconds(budget.statistic)
         precision = f" in {Target.parse(trial.latency.target).precision}" if self._study.precisions else ""
         return f"{milliseconds:7.2f}{noisy} {words}{precision}"
+
+    def _in_others(self, trial: Trial) -> str:
+        """What it took in precisions in which it does not count; nothing where it was timed in one."""
+        if trial.latency is None or not trial.latency.other_precisions:
+            return ""
+        statistic = self._budgets.largest.statistic
+        found = [
+            f"{each.precision} {each.milliseconds(statistic):.2f}{'?' if each.flagged else ''}"
+            for each in trial.latency.other_precisions
+        ]
+        return f" ({', '.join(found)})"
 
     def _clock(self) -> str:
         seconds = int(time.monotonic() - self._start)

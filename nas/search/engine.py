@@ -30,7 +30,7 @@ from nas.runs.certificate import Certificate
 from nas.runs.consistency import require_consistent
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import not_taken_over, read_earlier, take_over
-from nas.runs.folder import RunFolder
+from nas.runs.folder import TERMS, RunFolder
 from nas.runs.gathering import gather_winners
 from nas.runs.table import hold_to_table
 from nas.runs.terms import keep_terms, require_terms
@@ -134,7 +134,11 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
         target = default_target()
         study = replace(study, target=str(replace(target, precision="fp32") if study.precisions else target))
         run.write_study(study)
-    keep_terms(run, study)
+    if keep_terms(run, study):
+        console.step(
+            f"note    {TERMS} is missing, as in runs of earlier versions: study.yaml is trusted to have the recipe and "
+            "precisions that the candidates were trained and timed with"
+        )
     keep_warm_start(run, study)
     if study.precisions and parse_target(study.target).on_cuda:
         raise UserError(

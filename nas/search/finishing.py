@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
+from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate, ComparedForm, Deployed
 from nas.runs.trial import Trial
@@ -25,6 +26,7 @@ from nas.search.training import Stage, train, unfinished
 from space.errors import BudgetError, ExportError, TargetError, UnmeasuredError, UserError
 
 if TYPE_CHECKING:
+    from nas.quantization.verdicts import GivenUpError
     from space.network import Network
 
 
@@ -126,8 +128,13 @@ def certify_best(search: Search, meter_of: MeterOf, budget: Budget, folder: Path
     Failing all, the best of those that may be inside the budget is certified as unsure, or else the best of all as over
     it.
 
-    One that cannot be exported or timed as it was trained is passed over. Raises: UserError when all are.
+    One that cannot be exported or timed as it was trained is passed over. A lower precision that is not surely faster
+    any more than full precision, which keeps the budget too, is given up for that.
+
+    Raises: UserError when all are passed over.
     """
+    from nas.quantization.verdicts import GivenUpError
+
     competing: list[Trial] = []
     deployed: dict[str, Deployed | None] = {}
     refused: UserError | None = None
@@ -143,13 +150,18 @@ def certify_best(search: Search, meter_of: MeterOf, budget: Budget, folder: Path
         form = deployed[trial.architecture.key]
         return (search.run.best_miou(trial) or 0.0) if form is None else form.scores.miou
 
-    beside: dict[str, Deployed | None] = {}
+    shipping: dict[str, _Shipping] = {}
 
     def write(trial: Trial) -> Certificate:
-        certification, key = _certification(search, trial, meter_of, budget), trial.architecture.key
-        if key not in beside:
-            beside[key] = _beside_whole(search, trial, deployed[key], certification)
-        return write_winner(folder, _finished(search, trial, beside[key]), certification)
+        key = trial.architecture.key
+        if key not in shipping:
+            shipping[key] = _shipping(search, trial, deployed[key], _certification(search, trial, meter_of, budget))
+        try:
+            return _write(search, trial, shipping[key], folder)
+        except GivenUpError as error:
+            search.console.step(f"        {shipping[key].certification.target} {error}: in full precision")
+            shipping[key] = shipping[key].in_full_precision(error)
+        return _write(search, trial, shipping[key], folder)
 
     ranked = sorted(competing, key=miou, reverse=True)
     certificates: dict[str, Certificate] = {}
@@ -226,14 +238,47 @@ def _network(search: Search, trial: Trial) -> Network:
     return network
 
 
-def _beside_whole(
-    search: Search, trial: Trial, deployed: Deployed | None, certification: Certification
-) -> Deployed | None:
-    """What a trial ships as in lower precision, compared with itself in full precision, which is timed for that."""
-    from nas.quantization.verdicts import times
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shipping:
+    """As what a trial is certified, and how."""
+
+    certification: Certification
+    deployed: Deployed | None
+    """None in full precision, and where lower precision is not scored as it ships."""
+    whole: Latency | None = None
+    """What it took in full precision just before, where it ships in a lower one and that could be timed."""
+    compared: tuple[ComparedForm, ...] = ()
+    """What full precision was chosen among."""
+
+    def in_full_precision(self, given_up: GivenUpError) -> _Shipping:
+        """The same trial, once its lower precision is given up."""
+        from nas.quantization.verdicts import times
+
+        assert self.deployed is not None, "else it ships in no lower precision"
+        assert self.whole is not None, "else nothing is given up"
+        whole = replace(self.certification.target, precision="fp32")
+        lower = ComparedForm.of(
+            self.deployed.form,
+            given_up.latency,
+            times(given_up.latency, self.whole, str(whole)),
+            miou=self.deployed.scores.miou,
+            same_labels=self.deployed.same_labels,
+        )
+        return _Shipping(
+            certification=replace(self.certification, target=whole, require=None),
+            deployed=None,
+            compared=(ComparedForm.of(str(whole), self.whole, "kept"), lower),
+        )
+
+
+def _shipping(search: Search, trial: Trial, deployed: Deployed | None, certification: Certification) -> _Shipping:
+    """As what a trial is certified; in lower precision compared with itself in full precision, which is timed for that,
+    and required to be surely faster where that keeps the budget.
+    """
+    from nas.quantization.verdicts import GivenUpError, times, unbeaten
 
     if deployed is None or trial.latency is None:
-        return deployed
+        return _Shipping(certification=certification, deployed=deployed)
     whole = replace(certification.target, precision="fp32")
     weights = search.run.weights_path(trial)
     try:
@@ -241,27 +286,41 @@ def _beside_whole(
             latency = meter.measure(trial.architecture, weights=weights, within=certification.within)
     except (TargetError, UnmeasuredError) as error:
         search.console.step(f"        not compared with {whole}: {error}")
-        return deployed
+        return _Shipping(certification=certification, deployed=deployed)
     found = (
         ComparedForm.of(str(whole), latency, times(latency, trial.latency, deployed.form)),
         ComparedForm.of(
             deployed.form, trial.latency, "kept", miou=deployed.scores.miou, same_labels=deployed.same_labels
         ),
     )
-    return replace(deployed, compared=found)
+    budget = certification.budget
+    assert budget is not None, "a search has one"
+
+    def require(lower: Latency) -> None:
+        counts = unbeaten((latency, lower), lambda each: each, budget.statistic)
+        if counts is latency and budget.verdict(latency) == "PASS":  # else what lower precision may keep is given away
+            raise GivenUpError(lower, times(lower, latency, str(whole)))
+
+    return _Shipping(
+        certification=replace(certification, require=require if "fp32" in search.study.precisions else None),
+        deployed=replace(deployed, compared=found),
+        whole=latency,
+    )
 
 
-def _finished(search: Search, trial: Trial, deployed: Deployed | None) -> Finished:
+def _write(search: Search, trial: Trial, shipping: _Shipping, folder: Path) -> Certificate:
     from nas.runs.labelling import Labelling
     from nas.training.weights import load_weights
 
-    return Finished(
+    finished = Finished(
         architecture=trial.architecture,
         weights=load_weights(search.run.weights_path(trial)),
         labelling=Labelling.of(search.dataset),
         dataset=search.dataset,
-        deployed=deployed,
+        deployed=shipping.deployed,
+        compared=shipping.compared,
     )
+    return write_winner(folder, finished, shipping.certification)
 
 
 def _certification(search: Search, trial: Trial, meter_of: MeterOf, budget: Budget) -> Certification:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from nas.latency.estimates import calibration
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures, MeasuresFinished
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
-from nas.latency.record import Latency, Statistic
+from nas.latency.record import Latency, OtherPrecision, Statistic
 from nas.latency.target import Target
 from nas.latency.worker.replies import LostError
 from nas.quantization.verdicts import unbeaten
@@ -83,7 +84,8 @@ class LocalTiming(Meter):
 
 class FastestTiming:
     """Times in several precisions, the highest first. The latency of a network is that in the highest which no other
-    surely beats, in its interval and in what the budget counts; the record's target names it.
+    surely beats, in its interval and in what the budget counts; the record's target names it, and the record holds what
+    the network took in the others.
 
     A precision in which one network cannot be timed is no choice for that one; where nothing can be timed in it any
     more, it is left out from then on.
@@ -169,7 +171,9 @@ class FastestTiming:
         latencies = [each for each in found if not isinstance(each, UnmeasuredError)]
         if not latencies:
             raise next(each for each in found if isinstance(each, UnmeasuredError))
-        return unbeaten(latencies, lambda latency: latency, self._statistic)
+        chosen = unbeaten(latencies, lambda latency: latency, self._statistic)
+        others = tuple(OtherPrecision.of(each) for each in latencies if each is not chosen)
+        return replace(chosen, other_precisions=others)
 
 
 def _typical_milliseconds(table: LatencyTable) -> float:

@@ -17,7 +17,11 @@ def read_record(file: Path, what: str, kind: type[Kept]) -> Kept:
     Raises: UserError when the file is not there, cannot be read or holds another value; DamagedError when it is not
     UTF-8.
     """
-    return strict.parse(read_text(file, what), kind, str(file))
+    text = read_text(file, what)
+    try:
+        return strict.parse(text, kind, str(file))
+    except UserError as error:
+        raise type(error)(f"{error}; if it was damaged, bring back the file that was there") from None
 
 
 def find_record(file: Path, what: str, kind: type[Kept]) -> Kept | None:

@@ -19,9 +19,10 @@ from nas.latency.estimates.calibration import MeasuredNetwork
 from nas.latency.estimates.shipped import SharesOfReference
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol.anchor import Anchor
-from nas.latency.record import Latency
+from nas.latency.record import Latency, OtherPrecision
 from nas.report.agreement import Agreement
 from nas.report.going import Going
+from nas.report.precisions import LowerPrecision
 from nas.report.standings import Effort, Standing, TrialSummary
 from nas.report.summary import Summary
 from nas.report.winners import LatencySummary, Winner
@@ -43,18 +44,23 @@ from nas.training.form import Form
 from space import Architecture
 from space.scale import scale_width
 
+IN_INT8 = OtherPrecision(
+    precision="int8", p50_milliseconds=10.9, p90_milliseconds=11.0, p99_milliseconds=12.0, ci_low_milliseconds=10.8,
+    ci_high_milliseconds=11.0, flagged=("a busy host",),
+)  # fmt: skip
 LATENCY = Latency(
     p50_milliseconds=9.77, p90_milliseconds=10.1, p99_milliseconds=12.0, ci_low_milliseconds=9.7,
     ci_high_milliseconds=9.9, samples=40, ratio=1.954, ratio_low=1.94, ratio_high=1.98, reference_milliseconds=5.0,
     raw_p50_milliseconds=9.9, target="onnxruntime@cpu:1", height=64, width=96, scope="network and arg-max",
     set_aside=3, blocks=((9.7, 5.0), (9.8, 5.1)), flagged=("a: 'busy' # host",), environment={"cpu": "an invented one"},
+    other_precisions=(IN_INT8,),
 )  # fmt: skip
 SCORES = Scores(miou=0.5, class_iou=(0.5, None, 0.25), pixel_accuracy=0.75)
 ARCHITECTURE = scale_width(space.load("ndnet29-fcn32"), 0.2)
 TIMING = LatencySummary(
     precision="fp32",
     milliseconds=9.77, p50_milliseconds=9.77, ci_low_milliseconds=9.7, ci_high_milliseconds=9.9, within_budget=True,
-    verdict="PASS", flagged=(),
+    verdict="PASS", flagged=(), other_precisions=(IN_INT8,),
 )  # fmt: skip
 CERTIFICATE = Certificate(
     architecture=ARCHITECTURE.key, certified="2020-01-01T00:00:00+00:00", version="0", budget="10ms", passed=True,
@@ -167,6 +173,9 @@ KINDS: Mapping[str, Any] = {
         company=(),
         notes=("a note",),
         going=Going(trained=1, paused=0, under_way=0, waiting=0, failed=0, over_budget=0, steps=("certify",)),
+        lower_precisions=(
+            LowerPrecision(precision="int8", counted=0, candidates=1, highest="fp32", compared=1, times_as_long=1.12),
+        ),
     ),
     "anchor": Anchor(
         milliseconds=5.0,

@@ -12,7 +12,7 @@ import space
 from nas.data import DataSpec
 from nas.latency.record import Latency
 from nas.runs.finish_recipe import FinishRecipe, Tried, write_finish_recipe
-from nas.runs.folder import TERMS, RunFolder
+from nas.runs.folder import FINISH, TERMS, RunFolder
 from nas.runs.terms import keep_terms, require_terms
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.study import SearchPlan, Study
@@ -49,7 +49,7 @@ STUDY = Study(
 def run(tmp_path: Path) -> RunFolder:
     """A run that has begun: one candidate is timed."""
     found = RunFolder.create(tmp_path / "run", STUDY)
-    keep_terms(found, STUDY)
+    assert not keep_terms(found, STUDY)
     found.write_trial(CANDIDATE)
     return found
 
@@ -124,7 +124,8 @@ def test_a_run_of_an_earlier_version_keeps_them_from_now_on(run: RunFolder) -> N
     (run.root / TERMS).unlink()
     with pytest.raises(UserError, match="target"):
         require_terms(run, replace(STUDY, target="torch@cpu:2"))
-    keep_terms(run, STUDY)
+    assert keep_terms(run, STUDY), "and says so"
+    assert not keep_terms(run, STUDY)
     with pytest.raises(UserError, match="learning_rate"):
         require_terms(run, with_recipe(learning_rate=0.1))
 
@@ -156,5 +157,14 @@ def test_networks_are_finished_for_as_long_as_those_that_are(run: RunFolder, kep
 
 def test_a_damaged_file_is_named(run: RunFolder) -> None:
     (run.root / TERMS).write_text("recipe: [48", "utf-8")
-    with pytest.raises(UserError, match=str(run.root / TERMS)):
+    with pytest.raises(
+        UserError, match=rf"{run.root / TERMS}.*; if it was damaged, bring back the file that was there"
+    ):
+        require_terms(run, STUDY)
+    keep_terms(run, STUDY)
+    (run.root / TERMS).unlink()
+    (run.root / FINISH).write_text("tried: 3", "utf-8")
+    with pytest.raises(
+        UserError, match=rf"{run.root / FINISH}.*expected a list.*; if it was damaged, bring back the file"
+    ):
         require_terms(run, STUDY)

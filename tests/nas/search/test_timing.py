@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 import space
+from nas.data.fingerprint import Fingerprint
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import WITHIN
-from nas.latency.record import Latency, Statistic
+from nas.latency.record import Latency, OtherPrecision, Statistic
 from nas.latency.target import Target
 from nas.latency.worker.replies import LostError
+from nas.runs.data_seen import hold_to_data
+from nas.runs.earlier import read_earlier, take_over
 from nas.runs.folder import RunFolder
 from nas.search.measuring import time_each
+from nas.search.proposals import Proposals
+from nas.search.remembered import RememberedTiming
 from nas.search.search import Candidate, Search
 from nas.search.timing import FastestTiming, Timing, local_timing
-from nas.study import Study, built_in_study
-from space import Architecture, UserError
+from nas.study import SearchPlan, Study, built_in_study
+from space import Architecture, UserError, strict
 from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
 from space.scale import NARROWEST, scale_width
 
@@ -64,6 +70,111 @@ def test_each_network_counts_in_its_fastest_precision(timing: FastestTiming) -> 
         (2.0, "openvino:int8@cpu:1"),
     ]
     assert timing.measure(LARGE) == found[1]
+
+
+def test_the_record_holds_what_a_network_took_in_the_others(timing: FastestTiming) -> None:
+    small, large = timing.measure_together([SMALL, LARGE])
+    assert [(each.precision, each.p50_milliseconds) for each in small.other_precisions] == [("int8", 1.5)]
+    assert [(each.precision, each.p50_milliseconds) for each in large.other_precisions] == [("fp32", 4.0)]
+    assert strict.parse(strict.dump(large), Latency, "a record") == large
+    alone = replace(large, other_precisions=())
+    assert "other_precisions" not in strict.dump(alone), "records of one precision are what they were"
+    assert strict.parse(strict.dump(alone), Latency, "a record of an earlier version") == alone
+
+
+@dataclass
+class Arithmetic(Machine):
+    """Takes milliseconds by multiply-adds alone, and counts what it times."""
+
+    share: float = 1.0
+    timed: int = 0
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        self.timed += 1
+        milliseconds = self.share * (0.1 + space.multiply_adds(architecture, (180, 240), 11) / 1e8)
+        return replace(self.invented(milliseconds), target=self.target)
+
+
+def both(invented: Callable[[float], Latency]) -> FastestTiming:
+    """A machine on which INT8 takes a tenth longer."""
+    return FastestTiming(
+        [Arithmetic("openvino@cpu:1", invented), Arithmetic("openvino:int8@cpu:1", invented, share=1.1)]
+    )
+
+
+IN_INT8 = re.compile(r"^ +0:\d\d  time    (.{24}) +([\d.]+)[ ?] of 10 ms in fp32 \(int8 ([\d.]+)(\??)\)  ", re.M)
+
+
+def test_a_run_keeps_and_says_what_its_candidates_took_in_the_others(
+    tmp_path: Path,
+    search_of: Callable[[RunFolder], Search],
+    invented: Callable[[float], Latency],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = SearchPlan(seeds=("ndnet29-fcn32",), random_trials=0, guided_trials=0)
+    asked = replace(built_in_study("10ms"), target="openvino@cpu:1", precisions=("fp32", "int8"), search=plan)
+    run = RunFolder.create(tmp_path / "run", asked)
+    source = Proposals(search_of(run), both(invented), None)
+    trial = source.next()
+    assert trial is not None
+    source.finished(trial, failed="pretended")
+    latency = trial.latency
+    assert latency is not None
+    (int8,) = latency.other_precisions
+    assert int8.precision == "int8"
+    assert int8.p50_milliseconds == pytest.approx(1.1 * latency.p50_milliseconds)
+    said = IN_INT8.search(capsys.readouterr().out)
+    assert said is not None
+    assert (said[1].strip(), float(said[3])) == (trial.name, round(int8.p50_milliseconds, 2))
+
+    untouched = both(invented)
+    for budget in ("10ms", "5ms"):  # goes on; with another budget, which it is over
+        run.write_study(replace(run.study(), budget=budget))
+        Proposals(search_of(run), untouched, None)
+        (again,) = run.trials()
+        assert (again.latency, again.feasible) == (latency, budget == "10ms")
+    assert [each.timed for each in untouched._timings] == [0, 0]  # type: ignore[attr-defined]
+
+    seen = Fingerprint(classes=(), train_images="", train_labels="", validation_images="", validation_labels="")
+    hold_to_data(run.root, seen, root=None, begun=False)
+    new = RunFolder.create(tmp_path / "new", run.study())
+    take_over(new, new.study(), seen, [run])
+    timing = RememberedTiming(both(invented), read_earlier(new).latencies)
+    timing.measure(SMALL)
+    assert timing.measure(trial.architecture) == latency
+
+
+def test_where_one_precision_is_timed_nothing_is_said_of_others(
+    tmp_path: Path,
+    search_of: Callable[[RunFolder], Search],
+    invented: Callable[[float], Latency],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study = replace(built_in_study("10ms"), target="openvino@cpu:1", precisions=("fp32", "int8"))
+    search = search_of(RunFolder.create(tmp_path / "run", study))
+    candidate = Candidate(name="a", origin="random", architecture=SMALL)
+    latency = FastestTiming([Arithmetic("openvino@cpu:1", invented)]).measure(SMALL)
+    search.console.proposed(search.trial(1, candidate, latency))
+    busy = OtherPrecision.of(replace(invented(12.0), target="openvino:int8@cpu:1", flagged=("a busy machine",)))
+    search.console.proposed(search.trial(2, candidate, replace(latency, other_precisions=(busy,))))
+    alone, beside = capsys.readouterr().out.splitlines()
+    assert " in fp32  " in alone
+    assert " in fp32 (int8 12.00?)  " in beside
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"precision": "int4"}, "expected one of fp32, fp16, bf16, int8, got 'int4'"),
+        ({"p50_milliseconds": -1.0}, "expected p50_milliseconds of a latency to be positive"),
+        ({"ci_low_milliseconds": 9.0}, "from their lower to their upper end"),
+    ],
+)
+def test_damaged_records_of_others_are_refused(
+    changes: dict[str, Any], problem: str, invented: Callable[[float], Latency]
+) -> None:
+    with pytest.raises(UserError, match=problem):
+        replace(OtherPrecision.of(invented(2.0)), **changes)
 
 
 @pytest.mark.parametrize(

@@ -175,14 +175,47 @@ def test_a_finalist_that_passes_is_preferred(
     assert (f"nas measure {asked.run.root} --target onnxruntime@cpu:1" in told) == (verdict == "UNSURE")
 
 
+@dataclass
+class Certifier(Machine):
+    """Times a network in full precision, and a graph, and notes where."""
+
+    target: str = ""
+    graph: Latency | None = None
+    timed: list[str] = field(default_factory=list)
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        self.timed.append(self.target)
+        return replace(super().measure(architecture), target=self.target)
+
+    def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
+        assert self.graph is not None
+        self.timed.append(self.target)
+        return replace(self.graph, target=self.target)
+
+
+def certifier(architecture: Architecture, whole: Latency | None, lower: Latency) -> tuple[list[str], MeterOf]:
+    """Where something is timed, and what times a network in full precision, if it can, and in a lower one."""
+    timed: list[str] = []
+
+    @contextlib.contextmanager
+    def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[MeasuresFinished]:
+        certified = {} if whole is None else {architecture.key: whole}
+        yield Certifier([lower], target=str(target), certified=certified, graph=lower, timed=timed)
+
+    return timed, meter_of
+
+
+def in_int8_too(study: Study) -> Study:
+    return replace(study, target="openvino@cpu:1", precisions=("fp32", "int8"))
+
+
 @pytest.mark.parametrize("times_whole", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the_fastest(
     times_whole: bool, asked: Search, invented: Invented, shallow: Shallow, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from nas.data import load
 
-    study = replace(asked.study, target="openvino@cpu:1", precisions=("fp32", "int8"))
-    asked = replace(asked, study=study, dataset=load(study.data))
+    asked = replace(asked, study=in_int8_too(asked.study), dataset=load(asked.study.data))
     latency = replace(invented(9.5), target="openvino:int8@cpu:1")
     architecture = scale_width(shallow("ndnet29-fcn32"), 0.10)
     network = architecture.build(asked.num_classes)
@@ -190,25 +223,7 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
         convolution = next(each for each in network.modules() if isinstance(each, torch.nn.Conv2d))
         convolution.weight[:, 0, 0, 0] *= 1000
     finalist(asked, architecture, latency, network)
-    timed: list[str] = []
-
-    @dataclass
-    class Certifier(Machine):
-        target: str = ""
-
-        def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = 1.0) -> Latency:
-            timed.append(self.target)
-            return replace(super().measure(architecture), target=self.target)
-
-        def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
-            timed.append(self.target)
-            return replace(latency, target=self.target)
-
-    @contextlib.contextmanager
-    def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[MeasuresFinished]:
-        whole = {architecture.key: between(invented(19.0), 18.9, 19.1)} if times_whole else {}
-        yield Certifier([latency], target=str(target), certified=whole)
-
+    timed, meter_of = certifier(architecture, between(invented(19.0), 18.9, 19.1) if times_whole else None, latency)
     certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
     assert timed[-1] == "openvino:int8@cpu:1"
     assert set(timed[:-1]) == {"openvino@cpu:1"}
@@ -230,6 +245,54 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
     assert certificate.form == "openvino:int8@cpu:1"
     assert certificate.scored.endswith(", by openvino:int8@cpu:1")
     assert certificate.miou_float32 is not None
+
+
+@pytest.mark.parametrize(
+    ("whole", "precision"),
+    [
+        ((9.6, 9.8), "fp32"),
+        pytest.param((9.7, 10.7), "int8", marks=pytest.mark.slow),  # full precision may be over the budget
+        pytest.param((9.9, 10.0), "int8", marks=pytest.mark.slow),  # INT8 is surely faster
+    ],
+)
+def test_a_lower_precision_that_is_not_surely_faster_any_more_is_given_up_for_full_precision(
+    whole: tuple[float, float],
+    precision: str,
+    asked: Search,
+    invented: Invented,
+    shallow: Shallow,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from nas.data import load
+
+    asked = replace(asked, study=in_int8_too(asked.study), dataset=load(asked.study.data))
+    architecture = scale_width(shallow("ndnet29-fcn32"), 0.10)
+    finalist(asked, architecture, replace(invented(7.0), target="openvino:int8@cpu:1"))
+    lower = in_ratio(between(invented(9.6), 9.4, 9.8))
+    timed, meter_of = certifier(architecture, in_ratio(between(invented(sum(whole) / 2), *whole)), lower)
+    certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
+    assert (certificate.precision, certificate.verdict) == (precision, "PASS")
+    assert read_certificate(asked.run.winner) == certificate
+    assert timed[:2] == ["openvino@cpu:1", "openvino:int8@cpu:1"]
+    given_up = "openvino:int8@cpu:1 takes 0.99 times as long as openvino@cpu:1, which is not surely faster"
+    assert (f"{given_up}: in full precision" in capsys.readouterr().out) == (precision == "fp32")
+    if precision == "int8":
+        assert len(timed) == 2
+        return
+    assert timed[2:] == ["openvino@cpu:1"]
+    assert certificate.form == ""
+    assert "by PyTorch in float32" in certificate.scored
+    kept, left = certificate.compared
+    assert (kept.form, kept.p50_milliseconds, kept.verdict) == ("openvino@cpu:1", 9.7, "kept")
+    assert (left.form, left.p50_milliseconds) == ("openvino:int8@cpu:1", 9.6)
+    assert given_up.endswith(left.verdict)
+    assert left.miou is not None
+
+
+def in_ratio(latency: Latency) -> Latency:
+    """With an interval of the ratio too."""
+    low, high = latency.ci_low_milliseconds / 5, latency.ci_high_milliseconds / 5
+    return replace(latency, ratio_low=low, ratio_high=high)
 
 
 @pytest.mark.slow

@@ -1,0 +1,92 @@
+"""What timing in several precisions brought, in the figures, on the page and below the table of a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nas.latency.record import OtherPrecision
+from nas.report import Summary, leaderboard_text, summarize, write_report
+from nas.runs.folder import RunFolder
+from nas.runs.trial import Trial
+from space import strict
+
+INT8 = {"random 1": 0.8, "random 2": 1.25, "random 3": 1.1, "guided 1": 1.2}
+"""What some candidates took in INT8, as a share of what they took in full precision."""
+
+
+@pytest.fixture
+def run(full: RunFolder) -> RunFolder:
+    """A finished run in full precision and INT8, in which `random 1` counts."""
+    full.write_study(replace(full.study(), precisions=("fp32", "int8")))
+    for trial in full.trials():
+        if trial.name in INT8:
+            full.write_trial(in_both(trial, INT8[trial.name]))
+    return full
+
+
+def in_both(trial: Trial, share: float) -> Trial:
+    whole = trial.latency
+    assert whole is not None
+    int8 = replace(
+        whole,
+        target=whole.target.replace("@", ":int8@"),
+        **{
+            name: share * getattr(whole, name)
+            for name in vars(whole)
+            if name.endswith("_milliseconds") and name != "reference_milliseconds"
+        },
+        flagged=("a <busy> machine",) if trial.name == "random 2" else (),
+    )
+    chosen, other = (int8, whole) if share < 1 else (whole, int8)
+    return replace(trial, latency=replace(chosen, other_precisions=(OtherPrecision.of(other),)))
+
+
+COUNTED = "1 of 8 candidates count in int8"
+WORDS = f"{COUNTED}; int8 took 1.15 times as long as fp32 in the median of the 4 that were timed in both."
+
+
+def test_the_figures_say_what_the_other_precisions_took(run: RunFolder) -> None:
+    summary = summarize(run)
+    timings = {each.name: each.timing for each in summary.trials}
+    assert timings["random 1"].precision == "int8"
+    assert [each.precision for each in timings["random 1"].other_precisions] == ["fp32"]
+    assert timings["random 1"].other_precisions[0].p50_milliseconds == 9.0
+    assert timings["guided 2"].other_precisions == ()
+    (int8,) = summary.lower_precisions
+    assert (int8.precision, int8.highest, int8.counted, int8.candidates, int8.compared) == ("int8", "fp32", 1, 8, 4)
+    assert int8.times_as_long == pytest.approx((1.1 + 1.2) / 2)
+    assert strict.parse(strict.dump(summary), Summary, "report.yaml") == summary
+
+
+def test_page_and_terminal_say_it_in_a_sentence(run: RunFolder) -> None:
+    assert leaderboard_text(run).splitlines()[-1] == WORDS
+    page = write_report(run).read_text()
+    assert f"<p>{WORDS}</p>" in page
+    assert page.index(WORDS) < page.index("<h2>Leaderboard"), "below the frontiers"
+    assert ">fp32 9.00 ±0.09</td>" in page
+    assert '<span class="flag">flagged</span> int8 11.38 ±0.11</td>' in page
+
+
+def test_another_statistic_is_compared_where_the_budget_counts_it(run: RunFolder) -> None:
+    (trial,) = (trial for trial in run.trials() if trial.name == "random 3")
+    assert trial.latency is not None
+    (int8,) = trial.latency.other_precisions
+    slow = replace(int8, p90_milliseconds=4 * int8.p90_milliseconds, p99_milliseconds=4 * int8.p99_milliseconds)
+    run.write_trial(replace(trial, latency=replace(trial.latency, other_precisions=(slow,))))
+    run.write_study(replace(run.study(), budget="10ms p90"))
+    (lower,) = summarize(run).lower_precisions
+    assert lower.times_as_long == pytest.approx((1.2 + 1.25) / 2)
+
+
+def test_of_runs_of_earlier_versions_it_says_in_which_they_count(run: RunFolder) -> None:
+    for trial in run.trials():
+        if trial.latency is not None:
+            run.write_trial(replace(trial, latency=replace(trial.latency, other_precisions=())))
+    assert leaderboard_text(run).splitlines()[-1] == f"{COUNTED}."
+
+
+def test_of_one_precision_there_is_nothing_to_say(full: RunFolder) -> None:
+    assert summarize(full).lower_precisions == ()
+    assert "precision" not in strict.dump(summarize(full)).replace("precision: fp32", "")
