@@ -61,7 +61,7 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
 
 def add_data(parser: argparse.ArgumentParser, default: str | None = DEFAULT_DATA) -> None:
     """--data and --input; a `default` of None is what the weights were trained on."""
-    text = "what the weights were trained on" if default is None else default
+    text = "what the weights were trained on, if its place is known" if default is None else default
     parser.add_argument(
         "--data",
         metavar="SET[:ROOT]",
@@ -216,13 +216,16 @@ def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False
             )
         spec = DataSpec(name=known.data, root=root, size=size)
     else:
-        raise UserError(f"--data: expected the data set to work on, got none; give {_data_hint(known)}")
+        why = "" if known is None else f", and {trained.name} does not say where what it was trained on lies"
+        raise UserError(f"--data: expected the data set to work on, got none{why}; give {_data_hint(known)}")
     dataset = load(spec, test=test)
     if known is not None and known.classes != dataset.classes:
         raise UserError(
             f"--data: expected the classes that the weights know ({', '.join(known.classes)}), got those of "
             f"{dataset.name} ({', '.join(dataset.classes)}); give {_data_hint(known)}"
         )
+    if known is not None:
+        _say_of_others(known, dataset.name, size)
     return dataset
 
 
@@ -265,7 +268,17 @@ def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:
     if trained.labelling is None:
         return Labelling.unnamed(trained.head_classes(), input_size(options.input or DEFAULT_INPUT))
     size = input_size(options.input) if options.input else trained.labelling.size
+    _say_of_others(trained.labelling, trained.labelling.data, size)
     return replace(trained.labelling, size=size)
+
+
+def _say_of_others(known: Labelling, data: str, size: tuple[int, int]) -> None:
+    """Say where data, or the size that a network works at, are others than its weights were trained on."""
+    (height, width), (of_height, of_width) = size, known.size
+    if data != known.data:
+        say(f"note: the weights were trained on {known.data}, this is {data}")
+    if size != known.size:
+        say(f"note: the weights were trained at {of_height}x{of_width}, this is at {height}x{width}")
 
 
 def target(options: argparse.Namespace) -> Target:

@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import common, output
+from nas.commands import certified, common, ending, output
 from nas.runs.evaluation import CONFUSION, CONFUSION_CHART, EVALUATION, Evaluation, confusion_csv
 
 if TYPE_CHECKING:
     from nas.data import Dataset, SplitName
+    from nas.quantization.forms import Form
     from nas.runs.trained import Trained
     from nas.training.metrics import ConfusionMatrix
     from nas.training.own_size import View
@@ -20,6 +21,9 @@ SPLITS: dict[str, SplitName] = {"train": "train", "val": "validation", "test": "
 EPILOG = """\
 Without --at the number is that of training and search: images and labels at the size that the network works at. With
 --at labels it is that of benchmarks: what the network gives is brought to each label's own size.
+
+What is certified in lower precision is scored by the runtime of its certificate, where that is ready here and neither
+--at labels nor --device asks for the network in PyTorch: the number is that of the certificate.
 
 examples:
   nas evaluate runs/erfnet                                     a folder of nas train or nas search
@@ -76,24 +80,29 @@ def run(options: argparse.Namespace) -> None:
     seen = data_seen(trained.weights.parent)
     if seen is not None and split != "test" and (change := seen.fingerprint.difference(findings.fingerprint, (split,))):
         print(f"note: since the training {change}", flush=True)
-    device = common.device(options)
+    unless = "" if view is None else "--at labels enlarges logits, which the form does not give"
+    form = certified.form_in_lower_precision(options, dataset.size, unless=unless)
+    device = "cpu" if form is not None else common.device(options)
     largest = dataset.size if view is None else view.largest()
     require_inference(trained.architecture, largest, dataset.num_classes, device=device)
     height, width = dataset.size
-    print(
-        f"{trained.name} on {len(dataset.split(split))} {split} images of {dataset.name} at {height}x{width}, "
-        f"computed on {device}"
-    )
-    if view is None:
+    lost = ending.begins_anew("what was scored")
+    with ending.told(lambda: lost):
         print(
-            f"scored at {height}x{width}, as training and search do; --at labels scores as benchmarks do\n", flush=True
+            f"{trained.name} on {len(dataset.split(split))} {split} images of {dataset.name} at {height}x{width}, "
+            f"{f'computed on {device}' if form is None else f'by {form.target}'}"
         )
-    else:
-        print(f"scored at the labels' own size, as benchmarks do; the network sees {view.words()}\n", flush=True)
-    matrix = _confusion(network, dataset, split, view, device)
+        if view is None:
+            print(
+                f"scored at {height}x{width}, as training and search do; --at labels scores as benchmarks do\n",
+                flush=True,
+            )
+        else:
+            print(f"scored at the labels' own size, as benchmarks do; the network sees {view.words()}\n", flush=True)
+        matrix = _confusion(network if form is None else form, dataset, split, view, device)
     scores = matrix.scores()
     print(class_table(dataset.classes, scores))
-    evaluation = _evaluation(options, trained, dataset, matrix, view)
+    evaluation = _evaluation(options, trained, dataset, matrix, view, form)
     if dataset.categories:
         print(f"\n{_category_table(evaluation)}")
     if options.out is not None:
@@ -128,9 +137,13 @@ def _view(options: argparse.Namespace, size: tuple[int, int]) -> View | None:
     return View(size=size, scales=scales, flip=options.flip, window=window)
 
 
-def _confusion(network: Network, dataset: Dataset, split: SplitName, view: View | None, device: str) -> ConfusionMatrix:
+def _confusion(
+    scored: Network | Form, dataset: Dataset, split: SplitName, view: View | None, device: str
+) -> ConfusionMatrix:
     from nas.host.cores import usable_cores
     from nas.latency.machine import lane
+    from nas.quantization.forms import Form
+    from nas.quantization.scoring import confusion_of_form
     from nas.terminal import Progress
     from nas.training.evaluation import confusion
     from nas.training.own_size import confusion_at_own_size
@@ -138,15 +151,22 @@ def _confusion(network: Network, dataset: Dataset, split: SplitName, view: View 
     threads, progress = usable_cores(), Progress()
     guard, count = lane.training_step, progress.count
     with progress.over("scored", len(dataset.split(split))):
+        if isinstance(scored, Form):
+            return confusion_of_form(scored, dataset, split, count)
         if view is None:
-            return confusion(network, dataset, device=device, split=split, threads=threads, guard=guard, count=count)
+            return confusion(scored, dataset, device=device, split=split, threads=threads, guard=guard, count=count)
         return confusion_at_own_size(
-            network, dataset, split, view, device=device, threads=threads, guard=guard, count=count
+            scored, dataset, split, view, device=device, threads=threads, guard=guard, count=count
         )
 
 
 def _evaluation(
-    options: argparse.Namespace, trained: Trained, dataset: Dataset, matrix: ConfusionMatrix, view: View | None
+    options: argparse.Namespace,
+    trained: Trained,
+    dataset: Dataset,
+    matrix: ConfusionMatrix,
+    view: View | None,
+    form: Form | None,
 ) -> Evaluation:
     import hashlib
 
@@ -169,6 +189,7 @@ def _evaluation(
         class_iou=dict(zip(dataset.classes, scores.class_iou, strict=True)),
         category_miou=by_category.miou if by_category else None,
         category_iou=dict(zip(names, by_category.class_iou, strict=True)) if by_category else {},
+        form="" if form is None else str(form),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nas.commands import common, output
+from nas.commands import certified, common, output
 
 EPILOG = """\
 The file takes `image`, float32 (1, 3, H, W): RGB in 0..1, minus the mean, divided by the deviation printed here. It
@@ -78,3 +78,4 @@ def run(options: argparse.Namespace) -> None:
     print(f"against PyTorch: {check}")
     print(f"input: RGB in 0..1, minus {list(MEAN)}, divided by {list(STD)}")
     print(f"classes: {', '.join(labelling.classes)}")
+    certified.say_exported(options)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import common, output
+from nas.commands import certified, common, ending, output
 
 if TYPE_CHECKING:
     from nas.latency import Meter
@@ -21,6 +21,9 @@ All networks are timed untrained, on the CPU each in a process of its own: they 
 call with one frozen reference network; milliseconds are the median ratio times what the reference takes on this device.
 With --out a table (latency.csv; its column `flagged` says why a number is not to be trusted, and is empty otherwise),
 the medians of all blocks of calls that it rests on (blocks.csv) and a picture (latency.png) are left behind.
+
+Where networks that are given have certificates which agree on target, input size and number of classes, these are the
+defaults.
 
 --calibrate measures random networks of the whole space instead (550 take 35 to 45 minutes, once per device, input size
 and version of the libraries; it goes on where it was interrupted, and measures again what was disturbed), fits a
@@ -41,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_target(parser)
     common.add_input(parser)
     common.add_classes(parser)
+    parser.set_defaults(input=None, classes=None)  # where nothing is given, certificates may say
     common.add_within(parser)
     common.add_patience(parser)
     parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90': say which networks keep it")
@@ -72,22 +76,30 @@ def run(options: argparse.Namespace) -> Verdict | None:
         raise UserError("--networks goes with --calibrate")
     if options.calibrate and options.within is not None:
         raise UserError("--calibrate measures many networks quickly; leave out --within, and give it more --networks")
-    size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
     if options.calibrate and options.budget is not None:
         raise UserError("--calibrate judges no network; leave out --budget")
     budget = None if options.budget is None else Budget.parse(options.budget)
     names = () if options.calibrate else options.architectures or space.published()
     architectures = {name: load_architecture(name) for name in dict.fromkeys(names)}
+    said = certified.measured_as_certified(options, tuple(architectures))
+    size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
     networks = calibration.NETWORKS if options.networks is None else options.networks
     if networks < calibration.FEWEST:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
+    going_on = (
+        "what was measured so far is kept: the same command goes on from there"
+        if options.calibrate
+        else ending.begins_anew("what was timed")
+    )
     with contextlib.ExitStack() as stack:
+        stack.enter_context(ending.told(lambda: going_on))
         out = stack.enter_context(output.folder(options.out)) if options.out else None
         target = common.target(options)  # last, for it may have to be found by timing
         meter = Meter(target, size, classes, patience_seconds=common.patience(options))
         what = _words(networks, "random network") if options.calibrate else _words(len(architectures), "network")
         told = "" if options.calibrate else f", {classes} classes"
-        common.say(f"{what} on {target} at {size[0]}x{size[1]}, batch 1{told}")  # the process takes seconds to start
+        # The process takes seconds to start.
+        common.say(f"{what} on {target} at {size[0]}x{size[1]}, batch 1{told}{said}")
         stack.enter_context(meter)
         if options.calibrate:
             _calibrate(meter, networks, out)

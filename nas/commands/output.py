@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nas.commands import common
+
 
 @contextlib.contextmanager
 def folder(text: str | Path) -> Iterator[Path]:
@@ -33,8 +35,8 @@ def folder(text: str | Path) -> Iterator[Path]:
 
 def require_own_files(paths: Sequence[Path], suffix: str) -> None:
     """Make sure that --out, the first of `paths`, names what may be written: new files, or those of its kind that
-    nothing certifies. The others are what is written beside it; then all of them are there, or none, and --out ends in
-    `suffix`, by which they are found.
+    nothing certifies. It ends in `suffix`, by which it is known what it is. The others are what is written beside it;
+    then all of them are there, or none.
 
     Raises: UserError for a folder, for a file of another kind and for one that a certificate is about.
     """
@@ -44,10 +46,13 @@ def require_own_files(paths: Sequence[Path], suffix: str) -> None:
     out, *others = paths
     if out.is_dir():
         raise UserError(f"--out: expected a file, got the folder {out}; give {out / f'model{suffix}'}, say")
-    if out.suffix != suffix and others:
-        raise UserError(f"--out: expected a file that ends in {suffix}, got {out}; give {out}{suffix}, say")
-    if out.exists() and out.suffix != suffix:
+    if out.suffix != suffix and out.exists() and not others:
         raise UserError(f"--out: expected a new file, or one that ends in {suffix}, got {out}, which would be lost")
+    if out.suffix != suffix:
+        raise UserError(
+            f"--out: expected a file that ends in {suffix}, got {out}; give {out}{suffix}, say, or the --format of "
+            "what ends so"
+        )
     there = [path for path in paths if path.exists()]
     if any(path.is_dir() for path in there) or (there and len(there) < len(paths)):
         raise UserError(
@@ -64,15 +69,60 @@ def require_own_files(paths: Sequence[Path], suffix: str) -> None:
 def owned_folder(out: Path) -> Iterator[None]:
     """The folder that --out names, for a network and its certificate: made, and this process's alone.
 
-    Raises: UserError where it cannot be made, is in use, or holds something else than what would be replaced.
+    Raises: UserError where it cannot be made, is in use, lies in a run, or holds something else than what would be
+    replaced.
     """
     from nas.storage.ownership import owned
 
+    _require_no_run(out)
     with folder(out):
         _require_no_other(out)  # before anything is done there, as its owner too
         with owned(out):
             _require_no_other(out)
             yield
+
+
+def require_same_network(out: Path, key: str) -> None:
+    """Make sure that the certificate in a folder, if there is one, is about the architecture of that key; it is said
+    that it will be replaced.
+
+    Raises: UserError where it is about another one, or cannot be read.
+    """
+    from nas.runs.certificate import CERTIFICATE, read_certificate
+    from space.errors import UserError
+
+    if (out / CERTIFICATE).is_file() and (found := read_certificate(out).architecture) != key:
+        raise UserError(
+            f"--out: expected a new folder, or one with a {CERTIFICATE} of the network {key}, got {out}, whose one is "
+            f"of another network, {found}, which would be lost; give another one"
+        )
+    say_replaced(out)
+
+
+def say_replaced(out: Path) -> None:
+    """Say which certificate in a folder will be replaced, if there is one.
+
+    Raises: UserError where it cannot be read.
+    """
+    from nas.runs.certificate import CERTIFICATE, read_certificate
+
+    if (out / CERTIFICATE).is_file():
+        certificate = read_certificate(out)
+        of = f"{certificate.form or certificate.latency.target}, network {certificate.architecture}"
+        common.say(f"note: {out} holds a certificate of {certificate.certified} ({of}), which will be replaced")
+
+
+def _require_no_run(out: Path) -> None:
+    """Raises: UserError where a folder lies in that of a run, which says itself what is in it."""
+    from nas.runs.folder import run_around
+    from space.errors import UserError
+
+    run = run_around(out)
+    if run is not None:
+        raise UserError(
+            f"--out: expected a folder outside of runs, got {out} in the run {run}, whose networks and certificates "
+            "are its own; give another one"
+        )
 
 
 def _require_no_other(out: Path) -> None:

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import common, output
+from nas.commands import certified, common, output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from nas.runs.labelling import Labelling
     from nas.runs.trained import Trained
     from nas.video.segmenter import Segmenter
-    from space.network import Network
+
+    Look = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    """From a picture, uint8 (H, W, 3), to its classes, uint8 (H, W)."""
 
 EPILOG = """\
 --labels writes grey label PNGs of each image's own size instead, in the values of the data set's own labels, as the
-servers of benchmarks take them. They are what nas evaluate --at labels scores.
+servers of benchmarks take them. They are what nas evaluate --at labels scores. Overlays of a network that is certified
+in lower precision are by the runtime of its certificate, where that is ready here, unless --device asks for PyTorch.
 
 A video runs in the runtime that the network is certified in, where that is ready here, else in PyTorch. In the corner
 of each frame stand the milliseconds of the network and how many frames a second there are with everything. What is
@@ -79,16 +82,13 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _see_images(options: argparse.Namespace) -> None:
-    from nas.host.memory import require_inference
     from nas.runs.trained import load_trained
     from space.errors import UserError
 
     common.say(f"segmenting with {options.architecture}")
     trained = load_trained(options.architecture, options.weights)
     labelling = common.labelling_of(options, trained)
-    device = common.device(options)
-    require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
-    network = trained.network(len(labelling.classes)).to(device)
+    look = _look(options, trained, labelling)
     ending = ".png" if options.labels else ".overlay.png"
     destinations = _destinations(options.images, Path(options.out), ending)
     if options.labels and not labelling.label_values:
@@ -96,12 +96,31 @@ def _see_images(options: argparse.Namespace) -> None:
             "--labels: expected weights that say which label values their classes have, got none; give --data"
         )
     with output.folder(options.out):
-        _see_each(network, labelling, destinations, labels=options.labels)
+        _see_each(look, labelling, destinations, labels=options.labels)
 
 
-def _see_each(
-    network: Network, labelling: Labelling, destinations: Sequence[tuple[Path, Path]], *, labels: bool
-) -> None:
+def _look(options: argparse.Namespace, trained: Trained, labelling: Labelling) -> Look:
+    """What sees pictures: PyTorch, or for overlays what is certified in lower precision; labels need logits."""
+    from functools import partial
+
+    from nas.host.memory import require_inference
+    from nas.training.own_size import View, label_at_own_size
+    from nas.training.prediction import predict
+    from nas.video.segmenter import labels_of_pictures, of_form
+
+    unless = "--labels enlarges logits, which the form does not give" if options.labels else ""
+    form = certified.form_in_lower_precision(options, labelling.size, unless=unless)
+    device = "cpu" if form is not None else common.device(options)
+    require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
+    if form is not None:
+        return labels_of_pictures(of_form(form), labelling.size)
+    network = trained.network(len(labelling.classes)).to(device)
+    if options.labels:
+        return partial(label_at_own_size, network, view=View(size=labelling.size))
+    return partial(predict, network, size=labelling.size)
+
+
+def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Path, Path]], *, labels: bool) -> None:
     """Write the overlay of every image that can be read, or its label.
 
     Raises: DataError at the end for those that cannot.
@@ -113,8 +132,6 @@ def _see_each(
     from nas.data.pictures import overlay
     from nas.latency.machine import lane
     from nas.storage.files import write_atomically
-    from nas.training.own_size import View, label_at_own_size
-    from nas.training.prediction import predict
     from space.errors import DataError
 
     values = np.asarray(labelling.label_values, dtype=np.uint8)
@@ -130,12 +147,8 @@ def _see_each(
             print(f"left out: {error}", flush=True)
             continue
         with lane.training_step():  # nobody's timing is disturbed
-            if labels:
-                label = label_at_own_size(network, image, View(size=labelling.size))
-                picture = Image.fromarray(values[label])
-            else:
-                label = predict(network, image, labelling.size)
-                picture = Image.fromarray(overlay(image, label, labelling.palette))
+            label = look(image)
+            picture = Image.fromarray(values[label] if labels else overlay(image, label, labelling.palette))
         write_atomically(path, lambda file, picture=picture: picture.save(file, format="PNG"))  # type: ignore[misc]
         print(f"{path}: {_shares(label, labelling.classes)}", flush=True)
     if unread:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from nas.commands import common, output
+from nas.commands import common, ending, output
 from pruning import importances
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nas.prune.plan import PruningPlan
     from nas.prune.pruner import Pruned
     from nas.runs.labelling import Labelling
+    from nas.runs.trained import Trained
     from nas.runs.winner import Certification
     from nas.training import Recipe
     from space.network import Network
@@ -91,7 +92,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
     meter_of = partial(Meter, patience_seconds=common.patience(options))
     plan = PruningPlan(epochs=_epochs(options), steps=options.steps, importance=options.importance, depth=options.depth)
     recipe = load_recipe(options.recipe)
-    with output.owned_folder(out):
+    lost = ending.begins_anew("what was cut, trained and timed")
+    with ending.told(lambda: lost), output.owned_folder(out):
         common.say(f"pruning {options.architecture} to {budget}")
         network, pruned = _pruned(options, out, budget, plan, recipe, within=within, meter_of=meter_of)
         return _tell(out, network, pruned)
@@ -112,17 +114,22 @@ def _pruned(
 
     from nas.host.memory import require_inference
     from nas.latency.estimates.calibration import kept_table
+    from nas.latency.runtimes import require_one
     from nas.prune.judge import Judge
     from nas.prune.pruner import Pruner
     from nas.prune.tuning import FineTuning
     from nas.quantization.shipping import require_data_for
+    from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification
     from nas.terminal import Progress
 
     trained = load_trained(options.architecture, options.weights)
-    labelling = common.labelling_of(options, trained)
+    _require_kept(trained, out)
+    if options.target:
+        require_one((common.target(options),))
     dataset = common.data_of(options, trained) if options.data else None
+    labelling = common.labelling_of(options, trained) if dataset is None else Labelling.of(dataset)
     if dataset is not None:
         common.say_notes(common.looked_at(dataset))
         if recipe.probe:
@@ -144,6 +151,22 @@ def _pruned(
         pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=common.say, progress=Progress())
         pruned = pruner.finish(pruner.prune(network), network, certify)
     return network, pruned
+
+
+def _require_kept(trained: Trained, out: Path) -> None:
+    """Say what will be replaced in `out`. A pruned network has a key of its own, so it is not known whether the one
+    there was cut from the same network.
+
+    Raises: UserError where it is the very network that is pruned.
+    """
+    from space.errors import UserError
+
+    if trained.weights.resolve().parent == out.resolve():
+        raise UserError(
+            f"--out: expected another folder than that of the network which is pruned, got {out}, where it would be "
+            "lost; give another one"
+        )
+    output.say_replaced(out)
 
 
 def _certified(

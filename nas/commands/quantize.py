@@ -6,10 +6,10 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from nas.commands import common, output
+from nas.commands import common, ending, output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nas.latency.budget import Verdict
     from nas.latency.record import Latency
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nas.runs.certificate import Certificate, Deployed
 
 MOST_IMAGES = 300
+LONGEST_REASON = 100  # letters of it in the table
 EPILOG = """\
 Every precision that the runtime has on this device is timed, and scored on the validation images by the runtime itself,
 INT8 where it is faster. INT8 is calibrated on training images. Of what is surely faster than full precision and loses
@@ -110,8 +111,10 @@ def run(options: argparse.Namespace) -> Verdict | None:
         tuning=_tuning(options, targets),
     )
     meter_of = partial(Meter, patience_seconds=common.patience(options))
-    with output.owned_folder(out):
+    lost = ending.begins_anew("what was timed, scored and fine-tuned")
+    with ending.told(lambda: lost), output.owned_folder(out):
         trained = load_trained(options.architecture, options.weights)
+        output.require_same_network(out, trained.architecture.key)
         dataset = common.data_of(options, trained)
         common.say_notes(common.looked_at(dataset))
         require_inference(trained.architecture, dataset.size, dataset.num_classes)
@@ -119,7 +122,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
             plan.tuning.require_memory(trained.architecture, dataset)
         network = trained.network(dataset.num_classes)
         common.say(f"scoring {len(dataset.validation)} validation images in float32 and as each target runs it")
-        loss, outcomes = Quantizer(network, dataset, plan, meter_of, common.say, Progress()).outcomes()
+        quantizer = Quantizer(network, dataset, plan, meter_of, common.say, Progress())
+        loss, outcomes = quantizer.outcomes()
 
         def measure(form: Form) -> Latency:
             with meter_of(form.target, dataset.size, dataset.num_classes) as meter:
@@ -133,7 +137,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
                     weights=(chosen.form.tuned or network).state_dict(),
                     labelling=Labelling.of(dataset),
                     dataset=dataset,
-                    deployed=_deployed(outcomes, chosen, loss),
+                    deployed=_deployed(outcomes, chosen, loss, quantizer.refused),
                 ),
                 Certification(
                     target=chosen.form.target, budget=budget, within=within, meter_of=meter_of, require=require
@@ -141,7 +145,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
             )
 
         outcomes, chosen, certificate = certified(outcomes, loss, certify, measure, common.say)
-    print(f"\n{_table(outcomes, chosen, loss)}\n")
+    print(f"\n{table_of(outcomes, chosen, loss, quantizer.refused)}\n")
     against = "" if budget is None else f" against {budget}"
     print(f"kept: {chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")
     print(f"certificate: {certificate.verdict or 'no budget'}  {certificate.latency}{against}")
@@ -206,7 +210,10 @@ def _images(count: int) -> int:
     return count
 
 
-def _table(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> str:
+def table_of(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: Mapping[str, str]) -> str:
+    """What was found of every form, from the fastest to the slowest; last those that were `refused`, and why."""
+    import textwrap
+
     from nas.quantization.verdicts import fastest_whole, verdict
     from nas.terminal import table
 
@@ -216,16 +223,23 @@ def _table(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> str:
             str(outcome.form),
             f"{outcome.latency.p50_milliseconds:.2f}{'?' if outcome.latency.flagged else ''}",
             "-" if outcome.scored is None else f"{100 * outcome.scored.scores.miou:.2f}",
-            "-" if outcome.scored is None else f"{loss.of(outcome.scored):+.2f}",
+            "-" if outcome.scored is None else loss.words(outcome.scored),
             "-" if outcome.scored is None else f"{100 * outcome.scored.same_labels:.2f}",
             verdict(outcome, chosen, whole, loss),
         )
         for outcome in sorted(outcomes, key=lambda outcome: outcome.latency.p50_milliseconds)
     ]
-    return table(rows, ("target", "ms", "mIoU", "points lost", "same labels %", "verdict"))
+    rows += [
+        (form, "-", "-", "-", "-", f"left out: {textwrap.shorten(reason, LONGEST_REASON)}")
+        for form, reason in refused.items()
+    ]
+    text = table(rows, ("target", "ms", "mIoU", "points lost", "same labels %", "verdict"))
+    if any(outcome.latency.flagged for outcome in outcomes):
+        text += "\n\n? timed while the machine was disturbed: `flagged` in the certificate says why"
+    return text
 
 
-def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> Deployed:
+def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: Mapping[str, str]) -> Deployed:
     """What is shipped, and what it was compared with."""
     from nas.quantization.verdicts import fastest_whole, verdict
     from nas.runs.certificate import ComparedForm, Deployed
@@ -249,5 +263,6 @@ def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss) -> Deplo
                 same_labels=None if outcome.scored is None else outcome.scored.same_labels,
             )
             for outcome in outcomes
-        ),
+        )
+        + tuple(ComparedForm.refused(form, f"left out: {reason}") for form, reason in refused.items()),
     )

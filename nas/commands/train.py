@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from nas.commands import common, output
+from nas.commands import common, ending, output
 from nas.runs.certificate import CERTIFICATE
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trained import CHECKPOINT
@@ -96,7 +96,12 @@ def run(options: argparse.Namespace) -> None:
     from nas.runs.processes import work_together
     from nas.storage.ownership import owned
 
-    with owned(out):  # what is in the folder is looked at by one process only
+    def going_on() -> str:
+        if (out / CHECKPOINT).is_file():
+            return f"--resume goes on from the last finished epoch, in {out}"
+        return "no epoch was finished: the same command begins anew"
+
+    with ending.told(going_on), owned(out):  # what is in the folder is looked at by one process only
         _require_folder(out, resume=options.resume)
         recipe = _held_recipe(out, recipe, resume=options.resume)
         dataset = load(spec)

@@ -60,9 +60,11 @@ def _copy(winner: Path, out: Path) -> None:
     certificate = read_certificate(winner)
     for name in certificate.sha256:
         require_certified(winner / name)
-    with output.owned_folder(out), replace_folder(out) as folder:
-        for name in (*certificate.sha256, CERTIFICATE):
-            shutil.copyfile(winner / name, folder / name)
+    with output.owned_folder(out):
+        output.require_same_network(out, certificate.architecture)
+        with replace_folder(out) as folder:
+            for name in (*certificate.sha256, CERTIFICATE):
+                shutil.copyfile(winner / name, folder / name)
     print(f"{out}: {' '.join((*certificate.sha256, CERTIFICATE))}")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from nas.data.dataset import DataSpec, Split
-from nas.storage.files import expanded
+from nas.storage.files import OWNER, expanded
 from space.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
@@ -179,7 +179,10 @@ def _nearly(name: str, others: dict[str, Path]) -> str:
 
 
 def _beside(folder: Path) -> str:
-    """The folders that are there in the place of a missing one, as the end of a sentence."""
+    """The folders that are there in the place of a missing one, as the end of a sentence; without those that a command
+    works in, such as the one that it has just made for its results.
+    """
     place = next(parent for parent in folder.parents if parent.is_dir())
-    names = sorted(each.name for each in place.iterdir() if each.is_dir() and not each.name.startswith("."))
+    folders = [each for each in place.iterdir() if each.is_dir() and not each.name.startswith(".")]
+    names = sorted(each.name for each in folders if not (each / OWNER).exists())
     return f"; {place} holds the folders {', '.join(names[:6])}" if names else ""

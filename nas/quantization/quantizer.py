@@ -85,7 +85,10 @@ class Quantizer:
         said: Callable[[str], None],
         progress: Progress | None = None,
     ) -> None:
-        """`said` hears what was found, line by line, and `progress` how far it is with what takes long."""
+        """`said` hears what was found, line by line, and `progress` how far it is with what takes long. `refused` then
+        says by name why each form was left out that its runtime refused, or crashed at.
+        """
+        self.refused: dict[str, str] = {}
         self._network = network.eval()
         self._dataset = dataset
         self._plan = plan
@@ -187,11 +190,15 @@ class Quantizer:
         found = []
         for each, scores in zip(tried, scored, strict=True):
             if isinstance(scores, UnmeasuredError):
-                self._said(f"{each.form}: left out: {scores}")
+                self._leave_out(each.form, str(scores))
                 continue
-            self._said(f"{each.form}: mIoU {100 * scores.scores.miou:.2f} %, {loss.of(scores):+.2f} points lost")
+            self._said(f"{each.form}: mIoU {100 * scores.scores.miou:.2f} %, {loss.words(scores)} points lost")
             found.append(replace(each, scored=scores))
         return found
+
+    def _leave_out(self, form: Form, reason: str) -> None:
+        self._said(f"{form}: left out: {reason}")
+        self.refused[str(form)] = reason
 
     def _say_untuned(self, target: Target, reason: str) -> None:
         """Why nothing is trained, where that was asked for."""
@@ -216,10 +223,10 @@ class Quantizer:
         form = self._form(tuned, coarse.target, coarse.words, between=between)
         (scores,) = self._scores([form])[1]
         if isinstance(scores, UnmeasuredError):
-            self._said(f"{form}: left out: {scores}")
+            self._leave_out(form, str(scores))
             return None
         better = scores.scores.miou > scored.scores.miou
-        self._said(f"{form}: {loss.of(scores):+.2f} points lost{'' if better else ', no fewer: left out'}")
+        self._said(f"{form}: {loss.words(scores)} points lost{'' if better else ', no fewer: left out'}")
         return (tuned, form, scores) if better else None
 
     def _tune(self, source: Source, quantized: bytes, tuning: FineTuning) -> Source | None:
@@ -246,9 +253,9 @@ class Quantizer:
             form = self._form(source, target, words, between=between, kept=order[:count])
             (scored,) = self._scores([form])[1]
             if isinstance(scored, UnmeasuredError):
-                self._said(f"{form}: left out: {scored}")
+                self._leave_out(form, str(scored))
                 return None
-            self._said(f"{form}: {loss.of(scored):+.2f} points lost")
+            self._said(f"{form}: {loss.words(scored)} points lost")
             return (form, scored) if loss.allows(scored) else None
 
         too_few, enough = 0, max(1, round(MOST_KEPT * len(order)))
@@ -278,7 +285,7 @@ class Quantizer:
         except (TargetError, WorkerError) as error:
             if isinstance(error, WorkerError) and error.ended:
                 raise
-            self._said(f"{form}: left out: {reason_of(error)}")
+            self._leave_out(form, reason_of(error))
             return []
         score = "" if scored is None else f", mIoU {100 * scored.scores.miou:.2f} %"
         self._said(f"{form}: {latency}{score}")

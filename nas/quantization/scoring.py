@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from nas.data import Dataset, make_loader
+from nas.data import Dataset, SplitName, make_loader
 from nas.latency.machine import lane
 from nas.quantization.forms import Form
 from nas.quantization.runner import Runner
@@ -101,6 +101,26 @@ def score_on_validation(
     """`score_forms` over the validation images of a data set. Do not call it inside a training step."""
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
     return score_forms(forms, network, loader.epoch(0), dataset.num_classes, runner, lane.training_step, count)
+
+
+def confusion_of_form(
+    form: Form, dataset: Dataset, split: SplitName = "validation", count: Count = uncounted
+) -> ConfusionMatrix:
+    """The labels of a split against what a form gives, run in a process of its own and scored as `score_on_validation`
+    does. `count` is told of every image. Do not call it inside a training step.
+
+    Raises: DataError when a file of the split cannot be read; UnmeasuredError when the runtime refuses the form or
+    crashes at it; WorkerError when its process was ended from outside.
+    """
+    if split == "test":  # loaders know the splits of a training
+        dataset, split = replace(dataset, validation=dataset.test), "validation"
+    batches = make_loader(dataset, split, batch_size=1, augmentation=None).epoch(0)
+    matrix = ConfusionMatrix(dataset.num_classes)
+    with closing(Runner(dataset.size)) as runner, closing(guarded(batches, lane.training_step)) as steps:
+        for image, expected in steps:
+            matrix.update(_sized(_labels_of(runner, form, image), expected), expected)
+            count(1)
+    return matrix
 
 
 def _labels_of(runner: Runner, form: Form, image: Tensor) -> Tensor:

@@ -38,6 +38,11 @@ class Loss:
         """Points that a form loses; less than zero where it gains."""
         return 100 * (self.miou - scored.scores.miou)
 
+    def words(self, scored: FormScores) -> str:
+        """The same with sign and two decimals; what rounds to nothing has no sign."""
+        text = f"{self.of(scored):+.2f}"
+        return text if float(text) else "0.00"
+
     def allows(self, scored: FormScores) -> bool:
         """Whether that is as good as asked."""
         return self.of(scored) <= self.points

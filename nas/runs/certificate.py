@@ -31,9 +31,10 @@ class ComparedForm:
     """One way to run a network (a graph, a runtime, a precision), as it was found before one was kept."""
 
     form: str
-    p50_milliseconds: float
-    ci_low_milliseconds: float
-    ci_high_milliseconds: float
+    p50_milliseconds: float | None
+    """None, as are its interval and scores, where the runtime refused the form or crashed at it."""
+    ci_low_milliseconds: float | None
+    ci_high_milliseconds: float | None
     miou: float | None
     """By that runtime, over the validation images; None where it was not scored by it: it was not surely faster, or is
     a search's winner in full precision.
@@ -42,6 +43,8 @@ class ComparedForm:
     """Share of pixels with PyTorch's label in float32."""
     verdict: str
     """`kept`, or what spoke against it."""
+    flagged: tuple[str, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Why its latency is not to be trusted; empty where it is, and in certificates of earlier versions."""
 
     @classmethod
     def of(
@@ -56,6 +59,20 @@ class ComparedForm:
             miou=miou,
             same_labels=same_labels,
             verdict=verdict,
+            flagged=latency.flagged,
+        )
+
+    @classmethod
+    def refused(cls, form: str, reason: str) -> ComparedForm:
+        """One that its runtime does not run."""
+        return cls(
+            form=form,
+            p50_milliseconds=None,
+            ci_low_milliseconds=None,
+            ci_high_milliseconds=None,
+            miou=None,
+            same_labels=None,
+            verdict=reason,
         )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from space import UserError
+from space import UserError, strict
 
 EVALUATION = "evaluation.yaml"
 CONFUSION = "confusion.csv"
@@ -38,6 +38,9 @@ class Evaluation:
     category_miou: float | None
     """None where the data set has no categories."""
     category_iou: Mapping[str, float | None]
+    form: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """What was scored where that is a certified form in lower precision, by its runtime; else it is the network in
+    float32, by PyTorch."""
 
     def __post_init__(self) -> None:
         shares = [*self.class_iou.values(), *self.category_iou.values(), self.category_miou]

@@ -44,7 +44,9 @@ from nas.study import Study, load_study
 from nas.training.recipe import beside
 from space import Architecture, UserError, strict
 
+STUDY = "study.yaml"
 WINNERS = "winners"
+TRIALS = "trials"
 TRIAL = "trial.yaml"
 TIMED = "timed.yaml"
 ORDER = "order.yaml"
@@ -77,6 +79,12 @@ class Sources:
 
     runs: tuple[str, ...]
     """Their folders, as absolute paths."""
+
+
+def run_around(path: Path) -> Path | None:
+    """The run's folder that a path lies in, if any: the nearest one above it with a study and its trials."""
+    above = path.resolve().parents
+    return next((each for each in above if (each / STUDY).is_file() and (each / TRIALS).is_dir()), None)
 
 
 class RunFolder:
@@ -121,7 +129,7 @@ class RunFolder:
         for name in (DATA_SEEN, RECORD, TENSORS):
             (self.root / name).unlink(missing_ok=True)
         self._forget()
-        for kind in ("trials", "company"):
+        for kind in (TRIALS, "company"):
             shutil.rmtree(self.root / kind, ignore_errors=True)
 
     def _forget(self) -> None:
@@ -143,7 +151,7 @@ class RunFolder:
     @property
     def study_path(self) -> Path:
         """Where the study is, without which a folder holds no run."""
-        return self.root / "study.yaml"
+        return self.root / STUDY
 
     @property
     def winner(self) -> Path:
@@ -187,7 +195,7 @@ class RunFolder:
 
     def trial_path(self, trial: Trial) -> Path:
         """Where a trial's files are."""
-        kind = "company" if trial.origin == "company" else "trials"
+        kind = "company" if trial.origin == "company" else TRIALS
         return self.root / kind / trial.architecture.key
 
     def phase_path(self, trial: Trial, phase: Phase) -> Path:
@@ -200,7 +208,7 @@ class RunFolder:
 
     def trials(self) -> tuple[Trial, ...]:
         """Every candidate, in the order of proposal; published networks at their own width are not among them."""
-        return self._read("trials")
+        return self._read(TRIALS)
 
     def company(self) -> tuple[Trial, ...]:
         """The published networks at their own width."""
@@ -220,7 +228,7 @@ class RunFolder:
 
     def write_timed(self, architecture: Architecture, timed: Timed) -> None:
         """Record what was measured on the way to an architecture's width; before its trial, which makes it count."""
-        write_text(self.root / "trials" / architecture.key / TIMED, strict.dump(timed))
+        write_text(self.root / TRIALS / architecture.key / TIMED, strict.dump(timed))
 
     def timed(self, trial: Trial) -> Timed:
         """What was measured on the way to a trial's width, in that order; nothing in runs of earlier versions."""

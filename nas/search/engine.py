@@ -25,6 +25,7 @@ from nas.latency.machine import lane
 from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
+from nas.latency.runtimes import require_one
 from nas.runs.beginning import hold_to_beginning
 from nas.runs.certificate import Certificate
 from nas.runs.consistency import require_consistent
@@ -122,7 +123,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     """What the run is asked, with its target spelled out, so that the run's folder says where it was timed."""
     study = run.study()
     if study.target:
-        parse_target(study.target)  # a misspelt runtime is told before data are read
+        _require_target(study, joined=joined)  # before data are read
     require_consistent(run, study)
     require_terms(run, study)
     console, dataset = Console(run, study), load(study.data)
@@ -140,11 +141,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
             "precisions that the candidates were trained and timed with"
         )
     keep_warm_start(run, study)
-    if study.precisions and parse_target(study.target).on_cuda:
-        raise UserError(
-            f"precisions: expected a target on a CPU, where all precisions are ratios to one reference, got "
-            f"{study.target}; name the precision there instead, as in tensorrt:fp16@cuda:0"
-        )
+    _require_target(study, joined=joined)
     workers = _workers_of(study, nodes, joined=joined)
     asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=console)
     console.question(asked.target, findings)
@@ -156,6 +153,20 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
         for words in take_over(run, study, findings.fingerprint, earlier):
             asked.console.step(words)
     return asked
+
+
+def _require_target(study: Study, *, joined: bool) -> None:
+    """Raises: UserError for a target that is misspelt, cannot be asked for in several precisions, or cannot be timed
+    here; on a cluster another node may time.
+    """
+    target = parse_target(study.target)
+    if study.precisions and target.on_cuda:
+        raise UserError(
+            f"precisions: expected a target on a CPU, where all precisions are ratios to one reference, got "
+            f"{study.target}; name the precision there instead, as in tensorrt:fp16@cuda:0"
+        )
+    if not joined:
+        require_one(target.in_precisions(study.precisions))
 
 
 def _resources_here() -> Resources:

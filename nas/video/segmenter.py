@@ -55,6 +55,24 @@ def of_form(form: Form) -> Segmenter:
     return Segmenter(name=str(form.target), open=form.open)
 
 
+def labels_of_pictures(segmenter: Segmenter, size: tuple[int, int]) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """What gives the classes, uint8 (H, W), of a picture, uint8 (H, W, 3) of any size, that the network sees at height
+    and width `size`, as `nas.training.prediction.predict` does.
+    """
+    import numpy as np
+
+    from nas.training.prediction import fitted, network_input
+
+    held = np.zeros((1, 3, *size), dtype=np.float32)
+    call = segmenter.open(held)
+
+    def labels(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        held[...] = network_input(picture, size)
+        return fitted(call()[0].astype(np.uint8), picture.shape[:2])
+
+    return labels
+
+
 def of_pytorch(network: nn.Module, device: str) -> Segmenter:
     """A network in PyTorch, on the device that it is on."""
     from nas.training.prediction import labels_of

@@ -74,6 +74,8 @@ def rows_of(name: str, threads: int, folder: Path) -> Iterator[tuple[str, ...]]:
     """What a certificate says of every form that was timed."""
     certificate = read_certificate(folder)
     for form in certificate.compared:
+        if form.p50_milliseconds is None:  # its runtime refused it
+            continue
         target, _, quantized = form.form.partition(" ")
         yield (
             name,

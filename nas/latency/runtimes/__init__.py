@@ -29,7 +29,7 @@ labels exist (it synchronises with the device). No runtime imports its heavy lib
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -129,6 +129,23 @@ def require(target: Target) -> Runtime:
         raise TargetError(f"{target} cannot be timed here: {missing}")
     target.thread_count()
     return runtime
+
+
+def require_one(targets: Sequence[Target]) -> None:
+    """Refuse targets of which none can be timed here, before anything that takes long; what other hosts can do is not
+    known before they are asked.
+
+    Raises: TargetError as `require` does, for the first of them.
+    """
+    refused: list[TargetError] = []
+    for target in targets:
+        try:
+            if not target.host:
+                require(target)
+            return
+        except TargetError as error:
+            refused.append(error)
+    raise refused[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import space
+from nas.export.graph import onnx_bytes
 from nas.latency.record import Latency
-from nas.runs.certificate import Certificate
+from nas.runs.certificate import Certificate, read_certificate
+from nas.runs.trained import load_trained
 from space import Architecture, strict
+from space.network import Network
 from space.scale import scale_width
 
 HEIGHT, WIDTH = 64, 96
@@ -102,3 +108,33 @@ def certify() -> Callable[[Path, str], None]:
         (folder / "certificate.yaml").write_text(strict.dump(certificate))
 
     return write
+
+
+@pytest.fixture(scope="session")
+def other(trained: Path) -> tuple[Network, bytes]:
+    """The network in `trained` with its classes in another order, and its graph."""
+    network = load_trained(str(trained), None).network(3)
+    with torch.no_grad():
+        for parameter in network.get_submodule("head.logits").parameters():
+            parameter.copy_(parameter.roll(1, dims=0))
+    return network, onnx_bytes(network, (HEIGHT, WIDTH), labels=True)
+
+
+@pytest.fixture(scope="session")
+def int8(
+    trained: Path,
+    other: tuple[Network, bytes],
+    certify: Callable[[Path, str], None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A folder with a certificate in INT8, whose graph is another network than its weights, so that labels tell which
+    one ran. Not to be changed.
+    """
+    folder = shutil.copytree(trained, tmp_path_factory.mktemp("certified") / "int8")
+    (folder / "data.yaml").unlink()  # it says the way to the data from where it was
+    (folder / "model.onnx").write_bytes(other[1])
+    certify(folder, "onnxruntime:int8@cpu:1")
+    form = "onnxruntime:int8@cpu:1 (convolutions)"
+    certificate = replace(read_certificate(folder), precision="int8", form=form)
+    (folder / "certificate.yaml").write_text(strict.dump(certificate))
+    return folder

@@ -20,7 +20,7 @@ from nas.data import DataSpec
 from nas.runs.evaluation import Evaluation
 from nas.study import Study
 from nas.training import load_recipe
-from nas.training.weights import load_weights, save_weights
+from nas.training.weights import load_weights, read_metadata, save_weights
 from space import strict
 
 
@@ -35,6 +35,22 @@ def test_the_numbers_are_those_of_the_training(nas, trained, pictures):
     wanted = {**card["class_iou"], "mean (mIoU)": card["miou"], "pixel accuracy": card["pixel_accuracy"]}
     assert shares(answer.out) == {name: f"{100 * share:.1f}" for name, share in wanted.items()}
     assert "3 validation images of folder at 64x96" in answer.out
+
+
+def test_other_data_and_another_size_than_the_weights_were_trained_on_are_said_once(
+    nas, trained, small, pictures, tmp_path
+):
+    elsewhere = tmp_path / "w.safetensors"
+    words = {**read_metadata(trained / "weights.safetensors"), "data": "camvid"}
+    save_weights(elsewhere, load_weights(trained / "weights.safetensors"), words)
+    data = ("--data", f"folder:{pictures}")
+    answer = nas("evaluate", small, "--weights", elsewhere, *data, "--input", "32x48").done()
+    assert re.findall("^note: the weights.*", answer.out, re.M) == [
+        "note: the weights were trained on camvid, this is folder",
+        "note: the weights were trained at 64x96, this is at 32x48",
+    ]
+    for words in ((), ("--input", "64x96")):
+        assert "note" not in nas("evaluate", trained, *data, *words).done().out
 
 
 def test_an_architecture_file_and_weights_do_as_well(nas, trained, small, pictures):

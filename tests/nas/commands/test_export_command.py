@@ -71,6 +71,12 @@ def test_a_file_that_would_be_lost_is_not_written_over(trained, nas):
     assert (trained / "weights.safetensors").read_bytes() == before
 
 
+def test_a_file_says_by_its_name_what_it_is(nas, trained, tmp_path):
+    told = nas("export", trained, "--out", tmp_path / "x.foo").refusal()
+    assert f"expected a file that ends in .onnx, got {tmp_path / 'x.foo'}; give {tmp_path / 'x.foo'}.onnx, say" in told
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_openvino_loads_the_pair_afresh_and_gives_the_labels_of_pytorch(nas, trained, tmp_path, monkeypatch):
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 
 import onnxruntime
@@ -93,6 +94,16 @@ def test_a_budget_below_what_pruning_reaches_says_the_lowest_latency(nas, wide, 
 def test_a_folder_that_another_process_works_on_is_refused(nas, wide, tmp_path):
     with owned(tmp_path / "run"):
         assert "is in use by process" in nas("prune", wide[0], "--budget", "5ms", "--out", tmp_path / "run").refusal()
+
+
+def test_what_is_pruned_is_not_replaced_by_what_is_left_of_it(nas, wide, certify, tmp_path):
+    folder = shutil.copytree(wide[0], tmp_path / "certified")
+    certify(folder, "null@cpu:1")
+    told = nas("prune", folder, "--budget", "5ms", *TARGET, "--out", folder).refusal()
+    assert f"expected another folder than that of the network which is pruned, got {folder}" in told
+    answer = nas("prune", wide[0], "--budget", "5ms", "--target", "null@cpu:9999", "--out", folder)
+    assert "asks for 9999 threads" in answer.refusal()
+    assert f"note: {folder} holds a certificate of 2020-01-01 (null@cpu:1, network " in answer.out
 
 
 def test_a_folder_that_holds_something_else_is_left_as_it_is(nas, wide):

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,24 @@ import torch
 from safetensors.torch import load_file
 
 from nas import cli
+from nas.commands.quantize import table_of
 from nas.data import DataSpec, load
 from nas.latency import parse_target
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.latency.worker.session import build
+from nas.quantization.forms import Form
+from nas.quantization.scoring import FormScores
 from nas.quantization.shipping import deployed_in_half, deployed_on
-from nas.runs.certificate import read_certificate
+from nas.quantization.verdicts import Loss, Outcome
+from nas.runs import zoo
+from nas.runs.certificate import ComparedForm, read_certificate
 from nas.runs.labelling import Labelling, metadata
 from nas.runs.winner import Certification, Finished, write_winner
 from nas.training.evaluation import evaluate
+from nas.training.scores import Scores
 from nas.training.weights import save_weights
-from space import Architecture
+from space import Architecture, strict
 from space.errors import UserError
 from space.network import Network
 from space.scale import scale_width
@@ -119,6 +126,69 @@ def test_what_cannot_be_asked_is_refused(
     assert cli.main(["quantize", str(trained), *words, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_every_form_is_in_the_table_those_too_that_a_runtime_refused() -> None:
+    def outcome(target: str, milliseconds: float, miou: float, *flagged: str) -> Outcome:
+        latency = Latency(
+            p50_milliseconds=milliseconds, p90_milliseconds=milliseconds, p99_milliseconds=milliseconds,
+            ci_low_milliseconds=milliseconds, ci_high_milliseconds=milliseconds, samples=40, ratio=milliseconds,
+            ratio_low=milliseconds, ratio_high=milliseconds, reference_milliseconds=1.0, flagged=flagged,
+            raw_p50_milliseconds=milliseconds, target=target, height=48, width=64, scope="nothing",
+        )  # fmt: skip
+        scores = FormScores(scores=Scores(miou=miou, class_iou=(miou,), pixel_accuracy=miou), same_labels=1.0)
+        return Outcome(form=Form(target=parse_target(target), graph=b""), latency=latency, scored=scores)
+
+    whole, half = outcome("openvino@cpu:1", 2.0, 0.5), outcome("openvino:bf16@cpu:1", 1.0, 0.50001, "a neighbour")
+    refused = {"openvino:int8@cpu:1 (convolutions)": "RuntimeError: no kernel " + "that fits " * 30}
+    lines = table_of([whole, half], half, Loss(miou=0.5, points=0.5), refused).splitlines()
+    assert [line.split("  ")[0] for line in lines[2:]] == [*map(str, (half.form, whole.form)), *refused, "", lines[-1]]
+    assert re.search(r"bf16@cpu:1 +1\.00\? +50\.00 +0\.00 +100\.00 +kept$", lines[2])
+    assert re.search(
+        r"\(convolutions\) +- +- +- +- +left out: RuntimeError: no kernel that fits .* \[\.\.\.\]$", lines[4]
+    )
+    assert lines[-1].startswith("? timed while the machine was disturbed")
+    assert "?" not in table_of([whole], whole, Loss(miou=0.5, points=0.5), {})
+
+    compared = ComparedForm.of(str(half.form), half.latency, "kept", miou=0.5, same_labels=1.0)
+    left_out = ComparedForm.refused("openvino:int8@cpu:1", "left out: no kernel")
+    for each in (compared, left_out):
+        assert strict.parse(strict.dump(each), ComparedForm, "compared") == each
+    assert compared.flagged == ("a neighbour",)
+    earlier = strict.dump(ComparedForm.of(str(whole.form), whole.latency, "not kept"))
+    assert "flagged" not in earlier
+    assert (left_out.p50_milliseconds, left_out.verdict) == (None, "left out: no kernel")
+
+
+def test_only_a_certificate_of_the_same_network_is_replaced_and_none_of_a_run(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shallow: Callable[[str], Architecture]
+) -> None:
+    def asked(out: Path, data: Path = tmp_path / "none") -> tuple[str, str]:
+        words = ["--target", "onnxruntime@cpu:1", "--data", f"folder:{data}", "--out", str(out)]
+        assert cli.main(["quantize", str(trained), *words]) == 2
+        told = capsys.readouterr()
+        return told.out, told.err
+
+    run = tmp_path / "run"
+    (run / "trials").mkdir(parents=True)
+    (run / "study.yaml").touch()
+    for folder in (run / "winner", run / "winners" / "10ms", run / "of-mine"):
+        assert f"got {folder} in the run {run}, whose networks and certificates are its own" in asked(folder)[1]
+        assert not folder.exists()
+
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, answer in (("ndnet29-fcn32", 0), ("ndnet45-fcn32", 1)):
+        architecture = scale_width(shallow(name), 0.25)
+        certificate = replace(read_certificate(zoo.place_of("camvid-ndnet45")), architecture=architecture.key)
+        (out / "certificate.yaml").write_text(strict.dump(certificate))
+        said = asked(out)
+        words = (
+            f"note: {out} holds a certificate of {certificate.certified} ({certificate.form}, network "
+            f"{architecture.key}), which will be replaced",
+            f"got {out}, whose one is of another network, {architecture.key}, which would be lost; give another one",
+        )
+        assert words[answer] in said[answer]
 
 
 def test_what_ships_in_int8_is_calibrated_and_scored_by_its_runtime(shallow: Callable[[str], Architecture]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from nas.data import Dataset, check
+from nas.storage.files import OWNER
 from space.errors import DataError
 
 Load = Callable[..., Dataset]
@@ -200,6 +201,8 @@ def test_names_that_nearly_fit_are_pointed_at(
 
 def test_folders_that_are_there_are_named_beside_a_missing_one(tiny_root: Path, load_tiny: Load) -> None:
     (tiny_root / "val").rename(tiny_root / "valid")
+    (tiny_root / "quantized").mkdir()
+    (tiny_root / "quantized" / OWNER).touch()  # where a command works just now
     with pytest.raises(DataError, match=r"is missing; .* holds the folders train, valid"):
         load_tiny()
 

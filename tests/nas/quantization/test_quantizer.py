@@ -96,7 +96,10 @@ def test_a_form_at_which_the_runtime_crashes_is_left_out(network: Network) -> No
     said: list[str] = []
     plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), images=4)
     data = load(DataSpec(size=SIZE, train_images=4, validation_images=2))
-    loss, outcomes = Quantizer(network, data, plan, Crashing(saves=0.1).of, said.append).outcomes()
+    quantizer = Quantizer(network, data, plan, Crashing(saves=0.1).of, said.append)
+    loss, outcomes = quantizer.outcomes()
+    ways = ("convolutions", "convolutions and what lies between")
+    assert quantizer.refused == {f"{QUANTIZED} ({words})": "RuntimeError: no kernel" for words in ways}
     assert [outcome.form.target for outcome in outcomes] == [WHOLE]
     assert kept(outcomes, loss) is outcomes[0]
     assert sum(words.endswith("left out: RuntimeError: no kernel") for words in said) == 2

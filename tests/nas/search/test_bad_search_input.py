@@ -64,6 +64,26 @@ def test_studies_that_do_not_fit(wrong: str, expected: str, nas: Nas, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ("target: onnxruntime@cpu:9999", "asks for 9999 threads"),
+        ("target: onnxruntime:bf16@cpu", "onnxruntime does not run bf16 on cpu"),
+        ("target: onnxruntime@cpu\nprecisions: [bf16]", "onnxruntime does not run bf16 on cpu"),
+        ("target: torch@cuda:0\nprecisions: [fp32, fp16]", "precisions: expected a target on a CPU"),
+    ],
+)
+def test_a_target_that_is_not_here_is_told_before_data_are_looked_at(
+    wrong: str, expected: str, nas: Nas, tmp_path: Path
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY + wrong)
+    answer = nas("search", file, "--out", tmp_path / "run")
+    assert expected in answer.refusal()
+    assert "look    at" not in answer.out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("address", "said"),
     [
         ("ray://127.0.0.1:10001", "not through Ray's client or its dashboard"),

@@ -1,0 +1,70 @@
+"""What a command that ends before it is done says of what is kept, before the program's own line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+
+import pytest
+
+from nas import cli
+
+ANEW = "so far is not kept: the same command begins anew"
+
+
+class Ear(io.StringIO):
+    """Standard output at which somebody presses Ctrl-C, once, as something is printed."""
+
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self._at = at
+
+    def write(self, text: str) -> int:
+        count = super().write(text)
+        if self._at and self._at in text:
+            self._at = ""
+            raise KeyboardInterrupt
+        return count
+
+
+@pytest.fixture
+def last_words(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`last_words(at, words...)`: what a command prints at last that is interrupted as it prints `at`."""
+
+    def heard(at: str, *words: object) -> str:
+        ear = Ear(at)
+        with contextlib.redirect_stdout(ear):
+            code = cli.main([str(word) for word in words])
+        told = capsys.readouterr().err
+        assert code == 130, ear.getvalue() + told
+        assert told.strip() == f"nas {words[0]}: interrupted; nothing finished is lost"
+        return ear.getvalue().splitlines()[-1]
+
+    return heard
+
+
+def test_what_keeps_nothing_says_so(last_words, trained, pictures, tmp_path):
+    data, out = ("--data", f"folder:{pictures}"), ("--out", tmp_path / "out")
+    null = ("--target", "null@cpu:1")
+    words = ("quantize", trained, *data, "--target", "onnxruntime@cpu:1", *out)
+    assert last_words("scoring 3", *words) == f"what was timed, scored and fine-tuned {ANEW}"
+    words = ("prune", trained, "--budget", "1ms", *null, *out)
+    assert last_words("timing on", *words) == f"what was cut, trained and timed {ANEW}"
+    assert last_words("1 network", "measure", "erfnet", *null, *out) == f"what was timed {ANEW}"
+    assert last_words("scored at", "evaluate", trained, *data, *out) == f"what was scored {ANEW}"
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_kept_is_gone_on_with(last_words, small, pictures, tmp_path):
+    words = ("measure", "--calibrate", "--target", "null@cpu:1")
+    kept = "what was measured so far is kept: the same command goes on from there"
+    assert last_words("550 random", *words) == kept
+    out = tmp_path / "out"
+    words = ("train", small, "--data", f"folder:{pictures}", "--input", "64x96", "--epochs", "2", "--out", out)
+    assert last_words("parameters", *words) == "no epoch was finished: the same command begins anew"
+    assert last_words("epoch 1/2", *words) == f"--resume goes on from the last finished epoch, in {out}"
+    assert (
+        last_words("going on after epoch 1", *words, "--resume")
+        == f"--resume goes on from the last finished epoch, in {out}"
+    )
