@@ -12,7 +12,7 @@ import contextlib
 import functools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -30,7 +30,8 @@ from space.scale import NARROWEST, scale_width
 DRAWS = 80
 MUTATIONS = 120
 MOST_CHANGES = 3  # of answers, in a mutation
-FACTORS = (NARROWEST, 1.0, 16.0)  # on the width, between which an estimate is interpolated
+FACTORS = (1.0, 4.0, 16.0)  # on the width, of which the first that is over the budget is estimated beside NARROWEST
+POWER = 1.7  # of such a factor, in which latencies rise about evenly
 ERROR = 1.2  # times the budget: an estimate at the narrowest width above that is believed
 # Facts; no axis is called so.
 PARAMETERS, MULTIPLY_ADDS, DEPTH, STRIDE = "log parameters", "log multiply-adds", "log depth", "log stride of logits"
@@ -138,13 +139,29 @@ def widths_of(budget: Budget, num_classes: int, table: LatencyTable | None) -> W
         return None
 
     def width_of(architecture: Architecture) -> float:
-        logarithms = [math.log(table.estimate(scale_width(architecture, factor), num_classes)) for factor in FACTORS]
-        if logarithms[0] > math.log(ERROR * budget.milliseconds):
+        def estimate(factor: float) -> float:
+            return table.estimate(scale_width(architecture, factor), num_classes)
+
+        known = {NARROWEST: estimate(NARROWEST)}
+        if known[NARROWEST] > ERROR * budget.milliseconds:
             return -math.inf
-        rising = np.maximum.accumulate(logarithms)
-        return float(np.interp(math.log(budget.milliseconds), rising, np.log2(FACTORS)))
+        for factor in FACTORS:
+            known[factor] = estimate(factor)
+            if known[factor] > budget.milliseconds:
+                break
+        near = _factor_at(budget.milliseconds, known)
+        return math.log2(_factor_at(budget.milliseconds, {**known, near: estimate(near)}))
 
     return width_of
+
+
+def _factor_at(milliseconds: float, known: Mapping[float, float]) -> float:
+    """The factor at which a latency comes to `milliseconds`, between those of known factors; the nearest of them where
+    it is not between any.
+    """
+    factors = sorted(known)
+    rising = np.maximum.accumulate([known[each] for each in factors])
+    return float(np.interp(milliseconds, rising, np.power(factors, POWER)) ** (1 / POWER))
 
 
 def sampler_of(
