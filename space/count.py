@@ -18,7 +18,6 @@ from space.graph import Graph, Node
 from space.sizes import output_size
 
 FLOAT_BYTES = 4
-FEWEST_CLASSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +54,10 @@ def multiply_adds(architecture: Architecture, size: tuple[int, int], num_classes
     return graph_multiply_adds(graph, widths(graph, architecture.channels), size)
 
 
-def depth(architecture: Architecture) -> int:
+def depth(architecture: Architecture, num_classes: int) -> int:
     """Convolutions of more than one pixel, one after the other, on the longest way from the image to the logits."""
     before: list[int] = []
-    for node in architecture.graph(FEWEST_CLASSES).nodes:
+    for node in architecture.graph(num_classes).nodes:
         sees = node.kind in ("conv", "deconv") and max(node.kernel) > 1
         before.append(max((before[place] for place in node.inputs), default=0) + sees)
     return max(before)

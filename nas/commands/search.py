@@ -223,11 +223,12 @@ def _with_data_in(data: str, study: Study) -> Study:
     """
     from dataclasses import replace
 
+    from nas.data import DataSpec
     from nas.storage.files import expanded
     from space.errors import UserError
 
     name = study.data.name
-    if study.data.root is None:
+    if name == DataSpec().name:
         raise UserError(f"--data: the data of this search, {name}, are drawn and lie nowhere; leave it out")
     folder = expanded(data.removeprefix(f"{name}:"))
     if not folder.is_dir():

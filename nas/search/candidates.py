@@ -13,6 +13,7 @@ import functools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +23,6 @@ from nas.latency.estimates.table import LatencyTable
 from nas.search.sampler import MOST_TRIES, Sampler
 from nas.surrogate.encoding import key
 from space import Architecture, Space, depth, multiply_adds, parameters
-from space.channels import last_layer
 from space.choices import Ask, Choice, Genotype
 from space.errors import ArchitectureError
 from space.scale import NARROWEST, scale_width
@@ -33,24 +33,56 @@ MOST_CHANGES = 3  # of answers, in a mutation
 FACTORS = (1.0, 4.0, 16.0)  # on the width, of which the first that is over the budget is estimated beside NARROWEST
 POWER = 1.7  # of such a factor, in which latencies rise about evenly
 ERROR = 1.2  # times the budget: an estimate at the narrowest width above that is believed
+KEPT = 2048  # points whose width and facts are remembered: those that were told are asked about at every proposal
 # Facts; no axis is called so.
 PARAMETERS, MULTIPLY_ADDS, DEPTH, STRIDE = "log parameters", "log multiply-adds", "log depth", "log stride of logits"
-CLASSES = 19  # of the networks whose facts are counted, which hardly depend on it
 
-WidthOf = Callable[[Architecture], float]
-"""The logarithm to base 2 of the factor on an architecture's width that fills the budget, as estimated; minus infinity
-where even the narrowest is over it."""
+_Answers = tuple[tuple[str, Choice], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """The widths that fill a budget, as estimated from a latency table alone, so that a run that goes on estimates the
+    same.
+    """
+
+    budget: Budget
+    num_classes: int
+    table: LatencyTable
+
+    def width(self, architecture: Architecture) -> float:
+        """The logarithm to base 2 of the factor on an architecture's width that fills the budget; minus infinity where
+        even the narrowest is over it.
+        """
+        known = {NARROWEST: self._estimate(architecture, NARROWEST)}
+        if known[NARROWEST] > ERROR * self.budget.milliseconds:
+            return -math.inf
+        for factor in FACTORS:
+            known[factor] = self._estimate(architecture, factor)
+            if known[factor] > self.budget.milliseconds:
+                break
+        near = _factor_at(self.budget.milliseconds, known)
+        known[near] = self._estimate(architecture, near)
+        return math.log2(_factor_at(self.budget.milliseconds, known))
+
+    def _estimate(self, architecture: Architecture, factor: float) -> float:
+        return self.table.estimate(scale_width(architecture, factor), self.num_classes)
+
+
+def filling_of(budget: Budget, num_classes: int, table: LatencyTable | None) -> Filling | None:
+    """None where there is no latency table."""
+    return None if table is None else Filling(budget=budget, num_classes=num_classes, table=table)
 
 
 class SpaceQuestions:
     """A space, as `nas.search.sampler` asks it."""
 
-    def __init__(self, space: Space, rungs: tuple[float, ...], width_of: WidthOf | None) -> None:
+    def __init__(self, space: Space, rungs: tuple[float, ...], filling: Filling | None) -> None:
         self.rungs = rungs
         self._space = space
-        self._width_of = width_of
-        self._widths: dict[tuple[tuple[str, Choice], ...], float] = {}  # estimated, by point
-        self._facts: dict[tuple[tuple[str, Choice], ...], dict[str, float]] = {}  # the same
+        self._filling = filling
+        self._width = functools.lru_cache(KEPT)(self._estimated)
+        self._facts = functools.lru_cache(KEPT)(self._found)
 
     def choose(self, ask: Ask) -> Architecture:
         """The architecture that the answers lead to."""
@@ -64,26 +96,23 @@ class SpaceQuestions:
         for index in range(MUTATIONS if best else 0):
             with contextlib.suppress(ArchitectureError):  # narrow ranges leave no way on from these answers
                 found.append(self._mutated(best[index % len(best)], rng))
-        return [each for each in found if self._width(each) > -math.inf]
+        return [each for each in found if self._width(key(each)) > -math.inf]
 
-    def facts(self, point: Genotype) -> dict[str, float]:
+    def facts(self, point: Genotype) -> Mapping[str, float]:
         """What is known of it at the width that is estimated to fill the budget, where there are estimates."""
-        if self._width_of is None:
+        return self._facts(key(point))
+
+    def _found(self, answers: _Answers) -> Mapping[str, float]:
+        if self._filling is None:
             return {}
-        if key(point) not in self._facts:
-            widest = scale_width(self._built(point), 2 ** max(self._width(point), math.log2(NARROWEST)))
-            self._facts[key(point)] = facts_of(widest, self._space.size)
-        return self._facts[key(point)]
+        factor = 2 ** max(self._width(answers), math.log2(NARROWEST))
+        return facts_of(scale_width(self._built(answers), factor), self._space.size, self._filling.num_classes)
 
-    def _width(self, point: Genotype) -> float:
-        """Its logarithm; minus infinity where none is inside the budget."""
-        if self._width_of is None:
-            return 0.0
-        if key(point) not in self._widths:
-            self._widths[key(point)] = self._width_of(self._built(point))
-        return self._widths[key(point)]
+    def _estimated(self, answers: _Answers) -> float:
+        return 0.0 if self._filling is None else self._filling.width(self._built(answers))
 
-    def _built(self, point: Genotype) -> Architecture:
+    def _built(self, answers: _Answers) -> Architecture:
+        point = dict(answers)
         return self._space.choose(lambda name, options: point[name] if point.get(name) in options else options[0])
 
     def _mutated(self, parent: Genotype, rng: random.Random) -> Genotype:
@@ -101,15 +130,19 @@ class SpaceQuestions:
         return answers
 
 
-def facts_of(architecture: Architecture, size: tuple[int, int]) -> dict[str, float]:
+def facts_of(architecture: Architecture, size: tuple[int, int], num_classes: int) -> dict[str, float]:
     """Logarithms of how large it is, how much it computes for an image of `size` (height, width), how deep it is and
-    how coarse its logits are.
+    how coarse its logits are before they are interpolated.
     """
+    graph = architecture.graph(num_classes)
+    logits = graph.outputs[0]
+    while logits.kind in ("resize", "repeat"):
+        logits = graph.nodes[logits.inputs[0]]
     return {
-        PARAMETERS: math.log2(parameters(architecture, CLASSES)),
-        MULTIPLY_ADDS: math.log2(multiply_adds(architecture, size, CLASSES)),
-        DEPTH: math.log2(1 + depth(architecture)),
-        STRIDE: math.log2(last_layer(architecture.graph(CLASSES)).stride[0]),
+        PARAMETERS: math.log2(parameters(architecture, num_classes)),
+        MULTIPLY_ADDS: math.log2(multiply_adds(architecture, size, num_classes)),
+        DEPTH: math.log2(1 + depth(architecture, num_classes)),
+        STRIDE: math.log2(logits.stride[0]),
     }
 
 
@@ -133,28 +166,6 @@ def _drawn(rng: random.Random, answers: dict[str, Choice], name: str, options: S
     return answers[name]
 
 
-def widths_of(budget: Budget, num_classes: int, table: LatencyTable | None) -> WidthOf | None:
-    """What estimates widths for a budget from a latency table alone, so that a run that goes on estimates the same."""
-    if table is None:
-        return None
-
-    def width_of(architecture: Architecture) -> float:
-        def estimate(factor: float) -> float:
-            return table.estimate(scale_width(architecture, factor), num_classes)
-
-        known = {NARROWEST: estimate(NARROWEST)}
-        if known[NARROWEST] > ERROR * budget.milliseconds:
-            return -math.inf
-        for factor in FACTORS:
-            known[factor] = estimate(factor)
-            if known[factor] > budget.milliseconds:
-                break
-        near = _factor_at(budget.milliseconds, known)
-        return math.log2(_factor_at(budget.milliseconds, {**known, near: estimate(near)}))
-
-    return width_of
-
-
 def _factor_at(milliseconds: float, known: Mapping[float, float]) -> float:
     """The factor at which a latency comes to `milliseconds`, between those of known factors; the nearest of them where
     it is not between any.
@@ -171,18 +182,18 @@ def sampler_of(
     startup: int,
     seed: int,
     rungs: tuple[float, ...] = (1.0,),
-    width_of: WidthOf | None = None,
-    width_at: Callable[[float], WidthOf | None] | None = None,
+    filling: Filling | None = None,
+    filling_at: Callable[[float], Filling | None] | None = None,
 ) -> Sampler[Architecture]:
     """A sampler of this kind that searches a space; random until it was told of `startup` candidates. `rungs`: the
-    shares of a whole training at which trainings may pause, if it is of a kind that has them go on. `width_of`: see
-    `widths_of`. `width_at`: the same for a budget of so many milliseconds, where there are several.
+    shares of a whole training at which trainings may pause, if it is of a kind that has them go on. `filling`: of the
+    budget, where there are estimates; `filling_at`: of one of so many milliseconds, where there are several.
 
     Raises: UserError when there is no such kind.
     """
     used = rungs if samplers.resumes(kind) else (1.0,)
     return Sampler(
-        SpaceQuestions(space, used, width_of),
+        SpaceQuestions(space, used, filling),
         lambda candidates: samplers.make(kind, seed=seed, startup=startup, candidates=candidates),
-        None if width_at is None else lambda each: SpaceQuestions(space, used, width_at(each)),
+        None if filling_at is None else lambda each: SpaceQuestions(space, used, filling_at(each)),
     )

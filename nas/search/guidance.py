@@ -66,15 +66,18 @@ class Guidance:
         """Have the sampler propose again what it proposed for these budgets, also in vain for those that were given up.
 
         What it proposes before led to what was known. Where it does not come to the trial at all, another one proposed
-        that (another kind, another version): then what came instead was never looked at.
+        that (another kind, another version), and what follows: then what came instead was never looked at.
         """
         left = [(budget, each) for budget, each in given_up.items() if each.repeats]
+        anothers = False
         for step in steps_of(trials):
             while left and left[0][1].number <= step.number:
                 self._draw_in_vain(trials, *left.pop(0))
             if not (self._proposed(step) and any(step.is_of(budget.milliseconds) for budget in self._budgets)):
                 continue
             self._tell(trials, step.number)
+            if anothers:
+                continue
             others: list[int] = []
             for _ in range(MOST_REPEATS):
                 proposal = self._sampler.propose(self._told_for(step.trial.budget_milliseconds))
@@ -85,6 +88,7 @@ class Guidance:
                 others.append(proposal.number)
             else:
                 self._sampler.forget(others)
+                anothers = True  # to find that out for each takes a minute each
         for budget, each in left:
             self._draw_in_vain(trials, budget, each)
         self._in_vain = 0

@@ -17,7 +17,7 @@ from nas.runs.steps import Step, before, begin_at, rungs_for, steps_of
 from nas.runs.trial import Origin, Rung, Trial
 from nas.runs.unreached import give_up, unreached
 from nas.runs.warm_start import read_warm_start
-from nas.search.candidates import WidthOf, draw, sampler_of, widths_of
+from nas.search.candidates import Filling, draw, filling_of, sampler_of
 from nas.search.guidance import Guidance
 from nas.search.journal import Journal
 from nas.search.limits import nothing_inside
@@ -80,8 +80,8 @@ class Proposals:
             startup=len(plan.seeds) + plan.random_trials,
             seed=plan.seed,
             rungs=tuple(each / self._epochs for each in rungs),
-            width_of=widths_of(self._budgets.largest, search.num_classes, table),
-            width_at=self._width_at if self._budgets.several else None,
+            filling=filling_of(self._budgets.largest, search.num_classes, table),
+            filling_at=self._filling_at if self._budgets.several else None,
         )
         self._first = round(sampler.begins_at * self._epochs)
         self._guidance = Guidance(sampler, self._budgets, ahead=self._ahead, epochs=self._epochs, trained=self._trained)
@@ -188,9 +188,9 @@ class Proposals:
         """Whether the sampler knows a candidate as one for this budget, or does not tell budgets apart."""
         return not self._budgets.several or trial.budget_milliseconds == budget.milliseconds
 
-    def _width_at(self, milliseconds: float) -> WidthOf | None:
+    def _filling_at(self, milliseconds: float) -> Filling | None:
         budget = Budget(milliseconds=milliseconds, statistic=self._budgets.largest.statistic)
-        return widths_of(budget, self._search.num_classes, self._table)
+        return filling_of(budget, self._search.num_classes, self._table)
 
     def _goes_on(self, trial: Trial, until: int, *, guided: bool) -> Trial:
         """A candidate that paused is trained on."""

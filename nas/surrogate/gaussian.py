@@ -7,8 +7,8 @@ fidelity has a level of its own, of which nothing is assumed, and short training
 and O'Hagan, "Predicting the output from a complex computer code when fast approximations are available", 2000.
 
 Lengths have a prior around 0.35 times the root of the number of columns, as Hvarfner et al., "Vanilla Bayesian
-Optimization Performs Great in High Dimensions", 2024, found it to hold, in each group of columns by itself: a few
-numbers that are known of every network are not lost among a hundred answers. The most likely parameters under it are
+Optimization Performs Great in High Dimensions", 2024, found it to hold, in each group of columns by itself: what a few
+numbers say that are known of every network is not lost among a hundred answers. The most likely parameters under it are
 found by a fixed number of steps, so that the same observations give the same model.
 """
 

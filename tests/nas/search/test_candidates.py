@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
+import space
 from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
-from nas.search.candidates import SpaceQuestions, draw, sampler_of, widths_of
+from nas.search.candidates import (
+    DEPTH,
+    MULTIPLY_ADDS,
+    PARAMETERS,
+    STRIDE,
+    SpaceQuestions,
+    draw,
+    facts_of,
+    filling_of,
+    sampler_of,
+)
 from nas.search.sampler import Outcome
 from space import Space
 from space.axes import searched
@@ -29,17 +41,17 @@ def table() -> LatencyTable:
 
 
 def test_the_estimated_width_nearly_fills_the_budget(table: LatencyTable) -> None:
-    width_of = widths_of(Budget.parse("30ms"), CLASSES, table)
-    assert width_of is not None
+    filling = filling_of(Budget.parse("30ms"), CLASSES, table)
+    assert filling is not None
     for seed in range(8):
         architecture, _ = draw(SPACE, random.Random(seed))
-        milliseconds = table.estimate(scale_width(architecture, 2 ** width_of(architecture)), CLASSES)
+        milliseconds = table.estimate(scale_width(architecture, 2 ** filling.width(architecture)), CLASSES)
         assert 24 < milliseconds < 36, "three estimates tell all widths"
 
 
 def test_what_no_width_brings_inside_is_not_compared(table: LatencyTable) -> None:
     """Layers cost most here: deep networks are over the budget at any width."""
-    limited = SpaceQuestions(SPACE, (1.0,), widths_of(Budget.parse("3ms"), CLASSES, table))
+    limited = SpaceQuestions(SPACE, (1.0,), filling_of(Budget.parse("3ms"), CLASSES, table))
     free = SpaceQuestions(SPACE, (1.0,), None)
     some, every = (each.around([], random.Random(0)) for each in (limited, free))
     assert 0 < len(some) < len(every)
@@ -53,21 +65,40 @@ def test_what_no_width_brings_inside_is_not_compared(table: LatencyTable) -> Non
     assert free.facts(every[0]) == {}
 
 
+def test_facts_are_those_of_the_network_that_fills_the_budget(table: LatencyTable) -> None:
+    """All layers are there at any width, so that what twice the budget allows more are multiply-adds alone."""
+    small, large = (
+        SpaceQuestions(SPACE, (1.0,), filling_of(Budget.parse(each), CLASSES, table)) for each in ("30ms", "60ms")
+    )
+    for point in small.around([], random.Random(3))[:8]:
+        some, more = small.facts(point), large.facts(point)
+        assert (2 ** more[MULTIPLY_ADDS] - 2 ** some[MULTIPLY_ADDS]) * 5e-7 == pytest.approx(30, rel=0.25)
+        assert more[PARAMETERS] > some[PARAMETERS]
+        assert (more[DEPTH], more[STRIDE]) == (some[DEPTH], some[STRIDE])
+
+
+def test_logits_are_as_coarse_as_what_is_interpolated() -> None:
+    plain = space.load("swiftnet-rn18")
+    shuffled = replace(plain, head=replace(plain.head, shuffle=2))
+    assert facts_of(plain, (64, 96), CLASSES)[STRIDE] == 2
+    assert facts_of(shuffled, (64, 96), CLASSES)[STRIDE] == 1
+
+
 @pytest.mark.slow
 def test_a_sampler_knows_that_wide_ones_score_well(table: LatencyTable) -> None:
     """Nothing but the width that fills the budget says which are good: among hundreds, wide ones are proposed."""
-    width_of = widths_of(Budget.parse("6ms"), CLASSES, table)
-    assert width_of is not None
-    sampler = sampler_of(SPACE, kind="surrogate", startup=12, seed=0, width_of=width_of)
+    filling = filling_of(Budget.parse("6ms"), CLASSES, table)
+    assert filling is not None
+    sampler = sampler_of(SPACE, kind="surrogate", startup=12, seed=0, filling=filling)
     told, rng = [], random.Random(0)
     while len(told) < 12:
         architecture, genotype = draw(SPACE, rng)
-        if width_of(architecture) > -9:
-            told.append(width_of(architecture))
+        if filling.width(architecture) > -9:
+            told.append(filling.width(architecture))
             sampler.tell(sampler.enter(genotype), Outcome(miou=0.5 + 0.05 * told[-1]))
     proposed = []
     for _ in range(4):
         proposal = sampler.propose()
-        proposed.append(width_of(proposal.built))
+        proposed.append(filling.width(proposal.built))
         sampler.tell(proposal.number, Outcome(miou=0.5 + 0.05 * proposed[-1]))
     assert sum(proposed) / len(proposed) > sorted(told)[-3]

@@ -131,13 +131,15 @@ def test_data_that_moved_alone_are_asked_for_and_taken(project: Path, nas: Nas, 
 
 def test_a_new_search_finds_the_data_of_its_study_elsewhere(tmp_path: Path, nas: Nas) -> None:
     study = tmp_path / "study.yaml"
-    study.write_text(STUDY % "where they were")
+    named = STUDY % "where they were"
     place = tmp_path / "place"
     place.mkdir()
-    for given in (str(place), f"folder:{place}"):
-        said = nas("search", study, "--data", given, "--out", tmp_path / "run").refusal()
-        assert str(place) in said
-        assert "where they were" not in said
+    for text in (named, named.replace(", root: where they were", "")):
+        study.write_text(text)
+        for given in (str(place), f"folder:{place}"):
+            said = nas("search", study, "--data", given, "--out", tmp_path / "run").refusal()
+            assert f"{place}/classes.txt is missing" in said
+            assert "where they were" not in said
     assert "check the path" in nas("search", study, "--data", tmp_path / "nowhere", "--out", tmp_path / "run").refusal()
 
 
