@@ -176,14 +176,17 @@ def _certified(
     from nas.quantization.shipping import deployed_on, warning_of
     from nas.runs.winner import Finished, write_winner
 
-    if words := warning_of(certification.target, network):
+    target = certification.target
+    if words := warning_of(target, network):
         common.say(words)
+    if target.precision != "fp32" and dataset is not None:
+        common.say(f"scoring {len(dataset.validation)} validation images as {target} runs it, then certifying")
     finished = Finished(
         architecture=network.architecture,
         weights=network.state_dict(),
         labelling=labelling,
         dataset=dataset,
-        deployed=deployed_on(certification.target, network, dataset),
+        deployed=deployed_on(target, network, dataset),
     )
     return write_winner(out, finished, certification).latency
 

@@ -86,6 +86,7 @@ class Pruner:
         before = self.judge.latency(network.architecture)
         self.said(f"whole   {before}")
         if self.budget.admits(before):
+            self.said(f"nothing is cut: that is within {self.budget} already")
             return _pruned(network, network, before, before)
         aim = AIM * self.budget.milliseconds
         self._look(network, aim)
