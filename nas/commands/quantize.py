@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nas.quantization.fine_tuning import FineTuning
     from nas.quantization.forms import Form
     from nas.quantization.verdicts import Loss, Outcome
-    from nas.runs.certificate import Certificate, Deployed
+    from nas.runs.certificate import Certificate, ComparedForm, Deployed
 
 MOST_IMAGES = 300
 LONGEST_REASON = 100  # letters of it in the table
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.host.memory import require_inference  # with PyTorch
     from nas.latency import Meter
     from nas.quantization.quantizer import QuantizationPlan, Quantizer
-    from nas.quantization.verdicts import certified
+    from nas.quantization.verdicts import certified, timed_again
     from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification, Finished, write_winner
@@ -130,6 +130,9 @@ def run(options: argparse.Namespace) -> Verdict | None:
                 return meter.measure_graph(form.graph, within=within)
 
         def certify(outcomes: Sequence[Outcome], chosen: Outcome, require: Callable[[Latency], None]) -> Certificate:
+            def compared(latency: Latency) -> tuple[ComparedForm, ...]:
+                return compared_of(*timed_again(outcomes, chosen, latency), loss, quantizer.refused)
+
             return write_winner(
                 out,
                 Finished(
@@ -137,7 +140,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
                     weights=(chosen.form.tuned or network).state_dict(),
                     labelling=Labelling.of(dataset),
                     dataset=dataset,
-                    deployed=_deployed(outcomes, chosen, loss, quantizer.refused),
+                    deployed=_deployed(chosen, loss),
+                    compared=compared,
                 ),
                 Certification(
                     target=chosen.form.target, budget=budget, within=within, meter_of=meter_of, require=require
@@ -214,10 +218,9 @@ def table_of(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: 
     """What was found of every form, from the fastest to the slowest; last those that were `refused`, and why."""
     import textwrap
 
-    from nas.quantization.verdicts import fastest_whole, verdict
+    from nas.quantization.verdicts import verdict
     from nas.terminal import table
 
-    whole = fastest_whole(outcomes)
     rows = [
         (
             str(outcome.form),
@@ -225,7 +228,7 @@ def table_of(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: 
             "-" if outcome.scored is None else f"{100 * outcome.scored.scores.miou:.2f}",
             "-" if outcome.scored is None else loss.words(outcome.scored),
             "-" if outcome.scored is None else f"{100 * outcome.scored.same_labels:.2f}",
-            verdict(outcome, chosen, whole, loss),
+            verdict(outcome, chosen, outcomes, loss),
         )
         for outcome in sorted(outcomes, key=lambda outcome: outcome.latency.p50_milliseconds)
     ]
@@ -239,13 +242,11 @@ def table_of(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: 
     return text
 
 
-def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: Mapping[str, str]) -> Deployed:
-    """What is shipped, and what it was compared with."""
-    from nas.quantization.verdicts import fastest_whole, verdict
-    from nas.runs.certificate import ComparedForm, Deployed
+def _deployed(chosen: Outcome, loss: Loss) -> Deployed:
+    """What is shipped."""
+    from nas.runs.certificate import Deployed
 
     assert chosen.scored is not None, "nothing is kept that was not scored"
-    whole = fastest_whole(outcomes)
     return Deployed(
         graph=chosen.form.graph,
         form=str(chosen.form),
@@ -254,15 +255,24 @@ def _deployed(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused:
         same_labels=chosen.scored.same_labels,
         miou_float32=loss.miou,
         fine_tuned_epochs=chosen.form.epochs,
-        compared=tuple(
-            ComparedForm.of(
-                str(outcome.form),
-                outcome.latency,
-                verdict(outcome, chosen, whole, loss),
-                miou=None if outcome.scored is None else outcome.scored.scores.miou,
-                same_labels=None if outcome.scored is None else outcome.scored.same_labels,
-            )
-            for outcome in outcomes
-        )
-        + tuple(ComparedForm.refused(form, f"left out: {reason}") for form, reason in refused.items()),
     )
+
+
+def compared_of(
+    outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: Mapping[str, str]
+) -> tuple[ComparedForm, ...]:
+    """What the form that is shipped was chosen among, itself too."""
+    from nas.quantization.verdicts import verdict
+    from nas.runs.certificate import ComparedForm
+
+    found = [
+        ComparedForm.of(
+            str(outcome.form),
+            outcome.latency,
+            verdict(outcome, chosen, outcomes, loss),
+            miou=None if outcome.scored is None else outcome.scored.scores.miou,
+            same_labels=None if outcome.scored is None else outcome.scored.same_labels,
+        )
+        for outcome in outcomes
+    ]
+    return (*found, *(ComparedForm.refused(form, f"left out: {reason}") for form, reason in refused.items()))

@@ -9,7 +9,7 @@ Wherever a Latency is kept or sent, it is the YAML of `space.strict`: in a trial
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
@@ -38,11 +38,7 @@ class MeasuredTimes:
     ci_high_milliseconds: float
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            least_excluded = -1 if item.name == "set_aside" else 0
-            if isinstance(value, (int, float)) and not (math.isfinite(value) and value > least_excluded):
-                raise UserError(f"expected {item.name} of a latency to be positive, got {value}; measure again")
+        self._require_positive(item.name for item in fields(MeasuredTimes))
         if not self.ci_low_milliseconds <= self.ci_high_milliseconds:
             raise UserError("expected intervals of a latency from their lower to their upper end; measure again")
         if not self.p50_milliseconds <= self.p90_milliseconds <= self.p99_milliseconds:
@@ -50,6 +46,12 @@ class MeasuredTimes:
                 "expected p50 <= p90 <= p99 of a latency, got "
                 f"{self.p50_milliseconds}, {self.p90_milliseconds}, {self.p99_milliseconds}; measure again"
             )
+
+    def _require_positive(self, names: Iterable[str]) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, (int, float)) and not (math.isfinite(value) and value > 0):
+                raise UserError(f"expected {name} of a latency to be positive, got {value}; measure again")
 
     def milliseconds(self, statistic: Statistic = "p50") -> float:
         """The given statistic in milliseconds."""
@@ -114,6 +116,9 @@ class Latency(MeasuredTimes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require_positive(item.name for item in fields(self) if item.name != "set_aside")
+        if self.set_aside < 0:
+            raise UserError(f"expected set_aside of a latency to be 0 or more, got {self.set_aside}; measure again")
         Target.parse(self.target)
         if not self.ratio_low <= self.ratio_high:
             raise UserError("expected intervals of a latency from their lower to their upper end; measure again")

@@ -76,7 +76,6 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> De
         scores=found.scores,
         same_labels=found.same_labels,
         miou_float32=scores.miou,
-        compared=(),
     )
 
 
@@ -98,5 +97,4 @@ def deployed_in_half(target: Target, network: Network, dataset: Dataset) -> Depl
         scores=found.scores,
         same_labels=found.same_labels,
         miou_float32=scores.miou,
-        compared=(),
     )

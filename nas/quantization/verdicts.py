@@ -141,10 +141,11 @@ def certified(
 ) -> tuple[list[Outcome], Outcome, Certificate]:
     """Every outcome as it is known in the end, the form that is kept, and its certificate.
 
-    `certify` times the form that is chosen among the others anew, and tells the latency before it writes anything. A
-    form that is not surely faster then too is given up for the next best, and in the end for full precision: whatever a
-    busy machine does, nothing is kept that did not win twice. What it would replace is timed anew too, by `measure`,
-    before that: between two levels of a machine a form would else win against a time that is past.
+    `certify` times the form that is chosen among the others anew, and tells the latency before it writes anything; that
+    is the latency of its outcome from then on. A form that is not surely faster then too is given up for the next best,
+    and in the end for full precision: whatever a busy machine does, nothing is kept that did not win twice. What it
+    would replace is timed anew too, by `measure`, before that: between two levels of a machine a form would else win
+    against a time that is past.
     """
     found, timed_anew = list(outcomes), set[Form]()
     while True:
@@ -153,7 +154,7 @@ def certified(
             timed_anew.add(whole.form)
             again = measure(whole.form)
             said(f"{whole.form}: timed once more, {again}")
-            found = [replace(each, latency=again) if each is whole else each for each in found]
+            found, _ = timed_again(found, whole, again)
             continue
 
         def require(latency: Latency, chosen: Outcome = chosen, whole: Outcome = whole) -> None:
@@ -162,14 +163,22 @@ def certified(
                 raise GivenUpError(latency, reason)
 
         try:
-            return found, chosen, certify(found, chosen, require)
+            certificate = certify(found, chosen, require)
+            return *timed_again(found, chosen, certificate.latency), certificate
         except GivenUpError as error:
             said(f"{chosen.form}: timed once more, {error.latency}: {error}")
-            found = [replace(each, latency=error.latency) if each is chosen else each for each in found]
+            found, _ = timed_again(found, chosen, error.latency)
 
 
-def verdict(outcome: Outcome, chosen: Outcome, whole: Outcome, loss: Loss) -> str:
+def timed_again(outcomes: Sequence[Outcome], one: Outcome, latency: Latency) -> tuple[list[Outcome], Outcome]:
+    """All outcomes, and that one, with the latency that it turned out to have."""
+    again = replace(one, latency=latency)
+    return [again if each is one else each for each in outcomes], again
+
+
+def verdict(outcome: Outcome, chosen: Outcome, outcomes: Sequence[Outcome], loss: Loss) -> str:
     """What became of a form, in words: `kept`, or why it was not."""
     if outcome is chosen:
         return "kept"
+    whole = chosen if chosen.form.target.precision == "fp32" else fastest_whole(outcomes)
     return against(outcome, whole, loss) or times(outcome.latency, chosen.latency, str(chosen.form))

@@ -14,7 +14,7 @@ from nas.report import formats, palette
 from nas.report.curves import curves
 from nas.report.going import going_words
 from nas.report.pareto import KINDS, LEGEND, pareto
-from nas.report.precisions import precision_words
+from nas.report.precisions import precision_words, timed_in
 from nas.report.samples import Samples, draw_samples
 from nas.report.sentences import efforts, headline
 from nas.report.summary import VERDICTS, Summary, summarize
@@ -76,7 +76,8 @@ def render(summary: Summary, drawn: Sequence[Samples], *, goes_on: bool) -> str:
         waiting=waiting_words(summary.waited_for_data, summary.waited_for_lane),
         size=f"{summary.input_size[0]}x{summary.input_size[1]}",
         pareto=pareto(summary) if summary.measured else (),
-        precisions=[precision_words(each) for each in summary.lower_precisions],
+        precision_sentences=[precision_words(each) for each in summary.lower_precisions],
+        timed_in=timed_in(summary.measured),
         curves=curves(summary),
         legend=LEGEND,
         origins=ORIGINS,

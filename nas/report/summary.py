@@ -77,7 +77,9 @@ class Summary:
     study's recipe is the only one.
     """
     lower_precisions: tuple[LowerPrecision, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Where candidates were timed in several precisions, what came of those below the highest."""
+    """Where candidates were timed in several precisions, what came of those below the highest. What was pruned and
+    published networks at their own width are no candidates.
+    """
 
     @property
     def winners(self) -> tuple[Winner, ...]:
@@ -163,7 +165,9 @@ def summarize(run: RunFolder) -> Summary:
         waited_for_lane=lane,
         answers=answers,
         finish=read_finish_recipe(run),
-        lower_precisions=lower_precisions((*trials, *company), budgets.largest.statistic),
+        lower_precisions=lower_precisions(
+            [each for each in trials if each.origin != "pruned"], budgets.largest.statistic
+        ),
     )
 
 

@@ -90,7 +90,6 @@ class Deployed:
     """Over the validation images, by the runtime that is timed."""
     same_labels: float
     miou_float32: float
-    compared: tuple[ComparedForm, ...]
     fine_tuned_epochs: int = 0
     """Of quantization-aware fine-tuning of the weights that the graph is made of; 0: none."""
 
@@ -204,7 +203,7 @@ class Evidence:
     """Of model.onnx against PyTorch."""
     deployed: Deployed | None = None
     compared: tuple[ComparedForm, ...] = ()
-    """What a network in full precision was chosen among."""
+    """What it was chosen among, itself with the latency that is certified."""
 
 
 def certify(
@@ -248,7 +247,7 @@ def certify(
         form="" if deployed is None else deployed.form,
         miou_float32=None if deployed is None else deployed.miou_float32,
         fine_tuned_epochs=0 if deployed is None else deployed.fine_tuned_epochs,
-        compared=evidence.compared if deployed is None else deployed.compared,
+        compared=evidence.compared,
         sha256={
             name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in (ARCHITECTURE, WEIGHTS, MODEL)
         },

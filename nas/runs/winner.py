@@ -56,8 +56,8 @@ class Finished:
     """Whose validation images it is scored on; None: not at all."""
     deployed: Deployed | None = None
     """What is shipped, if that is not the network in full precision; it has been scored."""
-    compared: tuple[ComparedForm, ...] = ()
-    """What full precision was chosen among; what else is shipped says so itself."""
+    compared: Callable[[Latency], tuple[ComparedForm, ...]] = lambda _: ()
+    """What it was chosen among, told the latency that is certified."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,8 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
         if certification.require is not None:
             certification.require(latency)
         scored = _scored(network, finished, certification)
-        evidence = Evidence(latency=latency, scored=scored, check=check, deployed=deployed, compared=finished.compared)
+        compared = finished.compared(latency)
+        evidence = Evidence(latency=latency, scored=scored, check=check, deployed=deployed, compared=compared)
         certificate = certify(architecture, labelling, certification.budget, evidence, unfinished)
         (unfinished / CERTIFICATE).write_text(_usage(labelling) + strict.dump(certificate), "utf-8")
     return certificate

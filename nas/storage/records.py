@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,6 +10,8 @@ from nas.storage.files import read_text
 from space import UserError, strict
 
 Kept = TypeVar("Kept")
+
+_QUOTED = re.compile(r"(?<!\w)('[^']*'|\"[^\"]*\")(?!\w)")
 
 
 def read_record(file: Path, what: str, kind: type[Kept]) -> Kept:
@@ -21,7 +24,14 @@ def read_record(file: Path, what: str, kind: type[Kept]) -> Kept:
     try:
         return strict.parse(text, kind, str(file))
     except UserError as error:
+        if _advises(str(error).removeprefix(str(file))):
+            raise
         raise type(error)(f"{error}; if it was damaged, bring back the file that was there") from None
+
+
+def _advises(words: str) -> bool:
+    """Whether a message says what to do: behind a semicolon, as all of ours, that is not of what it quotes."""
+    return ";" in _QUOTED.sub("", words)
 
 
 def find_record(file: Path, what: str, kind: type[Kept]) -> Kept | None:

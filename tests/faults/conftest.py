@@ -174,7 +174,9 @@ KINDS: Mapping[str, Any] = {
         notes=("a note",),
         going=Going(trained=1, paused=0, under_way=0, waiting=0, failed=0, over_budget=0, steps=("certify",)),
         lower_precisions=(
-            LowerPrecision(precision="int8", counted=0, candidates=1, highest="fp32", compared=1, times_as_long=1.12),
+            LowerPrecision(
+                precision="int8", counted=0, candidates=1, highest="fp32", compared=1, undisturbed=1, times_as_long=1.12
+            ),
         ),
     ),
     "anchor": Anchor(

@@ -260,6 +260,8 @@ def test_a_record_of_protocol_1_can_be_read() -> None:
         ({"p50_milliseconds": float("nan")}, "p50_milliseconds: expected a number"),
         ({"p50_milliseconds": 10.0}, "expected p50 <= p90 <= p99"),
         ({"height": 0}, "expected height of a latency to be positive"),
+        ({"ci_low_milliseconds": 0}, "expected ci_low_milliseconds of a latency to be positive"),
+        ({"set_aside": -1}, "expected set_aside of a latency to be 0 or more, got -1; measure again"),
     ],
 )
 def test_a_damaged_latency_is_refused(change: dict[str, object], complaint: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from nas.latency.record import OtherPrecision
 from nas.report import Summary, leaderboard_text, summarize, write_report
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
-from space import strict
+from space import Architecture, strict
 
 INT8 = {"random 1": 0.8, "random 2": 1.25, "random 3": 1.1, "guided 1": 1.2}
 """What some candidates took in INT8, as a share of what they took in full precision."""
@@ -43,8 +45,8 @@ def in_both(trial: Trial, share: float) -> Trial:
     return replace(trial, latency=replace(chosen, other_precisions=(OtherPrecision.of(other),)))
 
 
-COUNTED = "1 of 8 candidates count in int8"
-WORDS = f"{COUNTED}; int8 took 1.15 times as long as fp32 in the median of the 4 that were timed in both."
+COUNTED = "1 of 7 candidates count in int8"
+WORDS = f"{COUNTED}; int8 took 1.10 times as long as fp32 in the median of the 3 that were timed in both undisturbed."
 
 
 def test_the_figures_say_what_the_other_precisions_took(run: RunFolder) -> None:
@@ -55,8 +57,9 @@ def test_the_figures_say_what_the_other_precisions_took(run: RunFolder) -> None:
     assert timings["random 1"].other_precisions[0].p50_milliseconds == 9.0
     assert timings["guided 2"].other_precisions == ()
     (int8,) = summary.lower_precisions
-    assert (int8.precision, int8.highest, int8.counted, int8.candidates, int8.compared) == ("int8", "fp32", 1, 8, 4)
-    assert int8.times_as_long == pytest.approx((1.1 + 1.2) / 2)
+    assert (int8.precision, int8.highest, int8.counted, int8.candidates) == ("int8", "fp32", 1, 7)
+    assert (int8.compared, int8.undisturbed) == (4, 3)
+    assert int8.times_as_long == pytest.approx(1.1), "random 2 was timed on a busy machine"
     assert strict.parse(strict.dump(summary), Summary, "report.yaml") == summary
 
 
@@ -77,7 +80,39 @@ def test_another_statistic_is_compared_where_the_budget_counts_it(run: RunFolder
     run.write_trial(replace(trial, latency=replace(trial.latency, other_precisions=(slow,))))
     run.write_study(replace(run.study(), budget="10ms p90"))
     (lower,) = summarize(run).lower_precisions
-    assert lower.times_as_long == pytest.approx((1.2 + 1.25) / 2)
+    assert lower.times_as_long == pytest.approx(1.2)
+
+
+def test_candidates_alone_are_counted(run: RunFolder, made: Any, architecture: Callable[[float], Architecture]) -> None:
+    (company,) = run.company()
+    run.write_trial(in_both(company, 0.5))
+    run.write_trial(in_both(made.trial(8, "random 1, pruned", "pruned", architecture(0.12), 8.0), 0.5))
+    assert leaderboard_text(run).splitlines()[-1] == WORDS
+
+
+def test_what_only_published_networks_took_is_in_the_table_and_no_sentence(full: RunFolder) -> None:
+    (company,) = full.company()
+    full.write_trial(in_both(company, 1.5))
+    assert summarize(full).lower_precisions == ()
+    assert "in others (ms)" in write_report(full).read_text()
+
+
+@pytest.mark.parametrize(
+    ("flagged", "ending"),
+    [
+        ((), "in the median of the 4 that were timed in both."),
+        (tuple(INT8), "in the median of the 4 that were timed in both, on a busy machine."),
+    ],
+)
+def test_what_a_busy_machine_gave_counts_only_where_there_is_nothing_else(
+    flagged: tuple[str, ...], ending: str, run: RunFolder
+) -> None:
+    for trial in run.trials():
+        if trial.latency is not None and trial.name in INT8:
+            (other,) = trial.latency.other_precisions
+            other = replace(other, flagged=("busy",) if trial.name in flagged else ())
+            run.write_trial(replace(trial, latency=replace(trial.latency, flagged=(), other_precisions=(other,))))
+    assert leaderboard_text(run).splitlines()[-1] == f"{COUNTED}; int8 took 1.15 times as long as fp32 {ending}"
 
 
 def test_of_runs_of_earlier_versions_it_says_in_which_they_count(run: RunFolder) -> None:
