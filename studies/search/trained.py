@@ -3,6 +3,7 @@
     python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid.csv [--processes 2] [--until 4]
     python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid_wide.csv --until 4 \
         --budget 3.6 --like studies/search/camvid.csv
+    python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid.csv --until 4 --guided 14
     python studies/search/trained.py --data camvid:~/camvid --out studies/search/camvid.csv --longer 40
     python studies/search/trained.py --out studies/search/camvid.csv --measure
     python studies/search/trained.py --out studies/search/camvid.csv --warm-start nas/runs/warm_start.yaml
@@ -13,10 +14,10 @@ looks at, then, generation after generation, draws and mutations of the best so 
 schedule is annealed to the end at 1, 4 and 16 epochs, and goes on from the weights; its cost is in processor seconds.
 `--until` ends all at an earlier of these, by whose scores the best are then chosen. The second command makes a table at
 another budget, which begins with the published networks and the better half of a table that is there instead of draws,
-all at the width for that budget. The third trains the 40 best by their scores after 4 epochs again, to the end. The
-fourth times every network that the table has no latency of, on a machine that does nothing else, and notes whether that
-was disturbed. The last writes what every search begins with (`nas.runs.warm_start`): the answers of each network, and
-its score after `--until` epochs.
+all at the width for that budget. The third trains what a search would propose next that knew the table; the fourth
+the 40 best by their scores after 4 epochs again, to the end. The fifth times every network that the table has no
+latency of, on a machine that does nothing else, and notes whether that was disturbed. The last writes what every search
+begins with (`nas.runs.warm_start`): the answers of each network, and its score after `--until` epochs.
 
 What a network is stands in the columns that begin with `axis.` (the answers that lead to it) and in `factor`, on every
 width of what they lead to, or of the published network that `origin` names.
@@ -39,13 +40,17 @@ from pathlib import Path
 import space
 from nas.commands.common import data_spec
 from nas.data import DataSpec, load
+from nas.latency.budget import Budget
 from nas.latency.estimates.shipped import shipped_table
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
 from nas.latency.meter import Meter
 from nas.latency.target import Target
-from nas.search.candidates import SpaceQuestions, draw
+from nas.search.candidates import SpaceQuestions, draw, filling_of
 from nas.storage.files import write_text
+from nas.surrogate.choice import choose
+from nas.surrogate.encoding import key
+from nas.surrogate.told import Running, Told
 from nas.training import load_recipe
 from nas.training.trainer import Trainer
 from space import Architecture, Space
@@ -107,6 +112,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=BUDGET_MILLISECONDS, help="milliseconds that all fill")
     parser.add_argument("--like", type=Path, metavar="TABLE", help="begin with its better half instead of draws")
     parser.add_argument("--until", type=int, choices=RUNGS, default=RUNGS[-1], help="epochs of each training")
+    parser.add_argument("--guided", type=int, metavar="N", help="train N that a search would propose after the table")
     parser.add_argument("--longer", type=int, metavar="N", help="train the N best after 4 epochs to the end")
     parser.add_argument("--measure", action="store_true", help="time what has no latency yet, and train nothing")
     parser.add_argument(
@@ -131,7 +137,9 @@ def main() -> None:
                 end=time.monotonic() + 60 * asked.minutes,
             )
             if asked.longer:
-                train(best_to_end(asked.out, asked.longer), RUNGS[-1], trainings)
+                train(iter(best_to_end(asked.out, asked.longer)), RUNGS[-1], trainings)
+            elif asked.guided:
+                train(guided(asked.guided, plan), asked.until, trainings)
             else:
                 train_all(plan, trainings)
 
@@ -153,23 +161,49 @@ def train_all(plan: Plan, trainings: Trainings) -> None:
     for generation in range(1 + len(BRED)):
         known = {row["key"] for row in rows_of(plan.table)}
         missing = [each for each in candidates(generation, plan) if each.architecture.key not in known]
-        if not train(missing, plan.until, trainings):
+        train(iter(missing), plan.until, trainings)
+        if time.monotonic() >= trainings.end:
             return
 
 
-def train(candidates: Sequence[Candidate], until: int, trainings: Trainings) -> bool:
-    """Train candidates until an epoch, a row of the table for each as it ends; whether there was time for all."""
-    waiting, under_way = list(candidates), set[Future[Row]]()
+def train(candidates: Iterator[Candidate], until: int, trainings: Trainings) -> None:
+    """Train candidates until an epoch, as long as there is time: a row of the table for each as it ends."""
+    under_way: set[Future[Row]] = set()
     while True:
-        while waiting and len(under_way) < trainings.processes and time.monotonic() < trainings.end:
-            under_way.add(trainings.pool.submit(trained, waiting.pop(0), trainings.data, until))
+        while len(under_way) < trainings.processes and time.monotonic() < trainings.end:
+            if (candidate := next(candidates, None)) is None:
+                break
+            under_way.add(trainings.pool.submit(trained, candidate, trainings.data, until))
         if not under_way:
-            return not waiting
+            return
         done = next(as_completed(under_way))
         under_way.remove(done)
         row = done.result()
         add(trainings.table, row)
         print(*(row.get(name, "") for name in ("origin", "key", "parameters", *SCORES)), flush=True)
+
+
+def guided(count: int, plan: Plan) -> Iterator[Candidate]:
+    """What a search would propose next that knew the table as it is then, one after the other."""
+    filling = filling_of(Budget(milliseconds=plan.budget), CLASSES, estimates())
+    questions = SpaceQuestions(SEARCHED, (1.0,), filling)
+    under_way: dict[str, Genotype] = {}  # by the key of what they lead to
+    for _ in range(count):
+        rows = best_first(plan.table, plan.until)
+        told = [Told(point=genotype_of(row), score=float(row[f"miou_{plan.until}"])) for row in rows]
+        for row in rows:
+            under_way.pop(row["key"], None)
+        running = [Running(point=point) for point in under_way.values()]
+        around = questions.around([each.point for each in told[:BEST]], random.Random(f"guided {len(rows)}"))
+        known = {key(each.point) for each in (*told, *running)}
+        new = [point for point in around if key(point) not in known]
+        while new:
+            point = new.pop(choose(new, told, running, questions.facts))
+            candidate = made(point, "guided", plan.budget)
+            if candidate is not None and candidate.architecture.key not in {row["key"] for row in rows_of(plan.table)}:
+                under_way[candidate.architecture.key] = point
+                yield candidate
+                break
 
 
 def best_to_end(table: Path, count: int) -> list[Candidate]:
