@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from nas.data import Dataset, DataSpec, Findings, SplitName
     from nas.latency.target import Target
-    from nas.runs.labelling import Labelling
-    from nas.runs.trained import Trained
     from nas.study import Study
 
 DEFAULT_DATA = "road_scenes"
@@ -171,62 +169,25 @@ def class_count(options: argparse.Namespace) -> int:
     return count
 
 
-def data_spec(data: str, size: str) -> DataSpec:
-    """The data set that the texts of --data and --input name.
+def data_spec(text: str, size: tuple[int, int]) -> DataSpec:
+    """The data set that --data names, at height and width `size`.
 
     Raises: DataError for an unknown one.
     """
-    return _data_spec(data, input_size(size))
-
-
-def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False) -> Dataset:
-    """The data set that --data names; without it the one that the weights were trained on, where that can be found.
-
-    A network inside a run's folder has the run's study to ask. `test`: with its test split. Raises: UserError or
-    DataError.
-    """
-    from dataclasses import replace
-    from pathlib import Path
-
-    from nas.data import DataSpec, load
-    from nas.runs.data_seen import seen_root
-    from nas.runs.folder import RunFolder
+    from nas.data import DataSpec, data_sets
     from nas.storage.files import expanded
-    from space.errors import UserError
+    from space.errors import DataError
 
-    known = trained.labelling
-    size = input_size(options.input) if options.input else known.size if known else input_size(DEFAULT_INPUT)
-    run = next((folder for folder in trained.weights.parents[1:4] if (folder / "study.yaml").is_file()), None)
-    study = None if run is None else RunFolder(run).study().data
-    if options.data is not None:
-        spec = _data_spec(options.data, size)
-    elif study is not None and known is not None and study.name == known.data:
-        if study.root is not None and not expanded(study.root).is_dir():
-            raise UserError(
-                f"--data: expected the data of {run}, but {study.root} is not a folder here; give {_data_hint(known)}"
-            )
-        spec = replace(study, size=size)
-    elif known is not None and known.data == DEFAULT_DATA:
-        spec = _data_spec(DEFAULT_DATA, size)
-    elif known is not None and (root := seen_root(trained.weights.parent)) is not None:
-        if not Path(root).is_dir():
-            raise UserError(
-                f"--data: expected the data that {trained.name} was trained on, but there is no folder {root}; give "
-                f"{_data_hint(known)}"
-            )
-        spec = DataSpec(name=known.data, root=root, size=size)
-    else:
-        why = "" if known is None else f", and {trained.name} does not say where what it was trained on lies"
-        raise UserError(f"--data: expected the data set to work on, got none{why}; give {_data_hint(known)}")
-    dataset = load(spec, test=test)
-    if known is not None and known.classes != dataset.classes:
-        raise UserError(
-            f"--data: expected the classes that the weights know ({', '.join(known.classes)}), got those of "
-            f"{dataset.name} ({', '.join(dataset.classes)}); give {_data_hint(known)}"
+    name, colon, root = text.partition(":")
+    if name not in data_sets() and expanded(text).is_dir():
+        raise DataError(
+            f"expected SET:DIR, got the folder {text} alone; give folder:{text}, or another reader of its files: "
+            f"{', '.join(data_sets())}"
         )
-    if known is not None:
-        _say_of_others(known, dataset.name, size)
-    return dataset
+    known = DataSpec(name=name)  # refuses an unknown name
+    if known.name != DEFAULT_DATA and not root:
+        raise DataError(f"expected {name}:DIR with the folder that holds it, got {text!r}")
+    return DataSpec(name=name, root=root if colon else None, size=size)
 
 
 def say(words: str) -> None:
@@ -251,34 +212,6 @@ def say_notes(findings: Findings) -> None:
     """Print what is odd about a data set."""
     for note in findings.notes:
         say(f"note: {note}")
-
-
-def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:
-    """What the outputs of a network mean, and the size it works at: from its weights, --data and --input. Weights that
-    do not say it are of as many classes as their last layer tells apart.
-
-    Raises: UserError when the weights have no such layer.
-    """
-    from dataclasses import replace
-
-    from nas.runs.labelling import Labelling
-
-    if options.data is not None:
-        return Labelling.of(data_of(options, trained))
-    if trained.labelling is None:
-        return Labelling.unnamed(trained.head_classes(), input_size(options.input or DEFAULT_INPUT))
-    size = input_size(options.input) if options.input else trained.labelling.size
-    _say_of_others(trained.labelling, trained.labelling.data, size)
-    return replace(trained.labelling, size=size)
-
-
-def _say_of_others(known: Labelling, data: str, size: tuple[int, int]) -> None:
-    """Say where data, or the size that a network works at, are others than its weights were trained on."""
-    (height, width), (of_height, of_width) = size, known.size
-    if data != known.data:
-        say(f"note: the weights were trained on {known.data}, this is {data}")
-    if size != known.size:
-        say(f"note: the weights were trained at {of_height}x{of_width}, this is at {height}x{width}")
 
 
 def target(options: argparse.Namespace) -> Target:
@@ -365,29 +298,6 @@ def device(options: argparse.Namespace) -> str:
             "use cpu, or see `nas doctor`"
         )
     return name
-
-
-def _data_spec(text: str, size: tuple[int, int]) -> DataSpec:
-    from nas.data import DataSpec, data_sets
-    from nas.storage.files import expanded
-    from space.errors import DataError
-
-    name, colon, root = text.partition(":")
-    if name not in data_sets() and expanded(text).is_dir():
-        raise DataError(
-            f"expected SET:DIR, got the folder {text} alone; give folder:{text}, or another reader of its files: "
-            f"{', '.join(data_sets())}"
-        )
-    known = DataSpec(name=name)  # refuses an unknown name
-    if known.name != DEFAULT_DATA and not root:
-        raise DataError(f"expected {name}:DIR with the folder that holds it, got {text!r}")
-    return DataSpec(name=name, root=root if colon else None, size=size)
-
-
-def _data_hint(known: Labelling | None) -> str:
-    if known is None:
-        return "--data SET:DIR"
-    return f"--data {known.data}" if known.data == DEFAULT_DATA else f"--data {known.data}:DIR"
 
 
 def progress(done: int, total: int) -> None:

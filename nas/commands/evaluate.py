@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import certified, common, ending, output
+from nas.commands import certified, common, ending, output, trained_on
 from nas.runs.evaluation import CONFUSION, CONFUSION_CHART, EVALUATION, Evaluation, confusion_csv
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ Without --at the number is that of training and search: images and labels at the
 --at labels it is that of benchmarks: what the network gives is brought to each label's own size.
 
 What is certified in lower precision is scored by the runtime of its certificate, where that is ready here and neither
---at labels nor --device asks for the network in PyTorch: the number is that of the certificate.
+--at labels nor --device asks for the network in PyTorch: on the same validation images, with the same versions of the
+libraries, the number is that of the certificate.
 
 examples:
   nas evaluate runs/erfnet                                     a folder of nas train or nas search
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     common.say(f"evaluating {options.architecture}")
     split = SPLITS[options.split]
     trained = load_trained(options.architecture, options.weights)
-    dataset = common.data_of(options, trained, test=split == "test")
+    dataset = trained_on.data_of(options, trained, test=split == "test")
     view = _view(options, dataset.size)
     network = trained.network(dataset.num_classes)  # weights that do not fit are told before anything else
     findings = common.looked_at(dataset, (split,))
@@ -81,13 +82,13 @@ def run(options: argparse.Namespace) -> None:
     if seen is not None and split != "test" and (change := seen.fingerprint.difference(findings.fingerprint, (split,))):
         print(f"note: since the training {change}", flush=True)
     unless = "" if view is None else "--at labels enlarges logits, which the form does not give"
-    form = certified.form_in_lower_precision(options, dataset.size, unless=unless)
+    form = certified.form_to_run(options, dataset.size, unless=unless)
     device = "cpu" if form is not None else common.device(options)
     largest = dataset.size if view is None else view.largest()
     require_inference(trained.architecture, largest, dataset.num_classes, device=device)
     height, width = dataset.size
     lost = ending.begins_anew("what was scored")
-    with ending.told(lambda: lost):
+    with ending.told(lambda: lost), certified.refusals_told(options, form):
         print(
             f"{trained.name} on {len(dataset.split(split))} {split} images of {dataset.name} at {height}x{width}, "
             f"{f'computed on {device}' if form is None else f'by {form.target}'}"
@@ -170,6 +171,7 @@ def _evaluation(
 ) -> Evaluation:
     import hashlib
 
+    certificate = None if form is None else certified.certificate_in_lower_precision(options)
     scores = matrix.scores()
     names = tuple(dict.fromkeys(dataset.categories))
     by_category = matrix.grouped([names.index(each) for each in dataset.categories]).scores() if names else None
@@ -189,7 +191,8 @@ def _evaluation(
         class_iou=dict(zip(dataset.classes, scores.class_iou, strict=True)),
         category_miou=by_category.miou if by_category else None,
         category_iou=dict(zip(names, by_category.class_iou, strict=True)) if by_category else {},
-        form="" if form is None else str(form),
+        form="" if certificate is None else certificate.runs_on,
+        graph_sha256="" if form is None else hashlib.sha256(form.graph).hexdigest(),
     )
 
 

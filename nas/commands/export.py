@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nas.commands import certified, common, output
+from nas.commands import certified, common, output, trained_on
 
 EPILOG = """\
 The file takes `image`, float32 (1, 3, H, W): RGB in 0..1, minus the mean, divided by the deviation printed here. It
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
     output.require_own_files(files, suffix)
     common.say(f"exporting {options.architecture} to {out}")
     trained = load_trained(options.architecture, options.weights)
-    labelling = common.labelling_of(options, trained)
+    labelling = trained_on.labelling_of(options, trained)
 
     import torch  # not for what is refused above
 

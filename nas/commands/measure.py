@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from nas.latency import Meter
     from nas.latency.budget import Budget, Verdict
     from nas.latency.record import Latency
+    from nas.latency.target import Target
     from space.architecture import Architecture
 
 EPILOG = """\
@@ -22,8 +24,8 @@ call with one frozen reference network; milliseconds are the median ratio times 
 With --out a table (latency.csv; its column `flagged` says why a number is not to be trusted, and is empty otherwise),
 the medians of all blocks of calls that it rests on (blocks.csv) and a picture (latency.png) are left behind.
 
-Where networks that are given have certificates which agree on target, input size and number of classes, these are the
-defaults.
+Where all networks that are given have certificates, and these agree on target, input size and number of classes, those
+are the defaults, and what is certified in lower precision is timed as it ships. On other terms its architecture is.
 
 --calibrate measures random networks of the whole space instead (550 take 35 to 45 minutes, once per device, input size
 and version of the libraries; it goes on where it was interrupted, and measures again what was disturbed), fits a
@@ -86,37 +88,53 @@ def run(options: argparse.Namespace) -> Verdict | None:
     networks = calibration.NETWORKS if options.networks is None else options.networks
     if networks < calibration.FEWEST:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
-    going_on = (
-        "what was measured so far is kept: the same command goes on from there"
-        if options.calibrate
-        else ending.begins_anew("what was timed")
-    )
+    lost, kept = ending.begins_anew("what was timed"), _Kept()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(ending.told(lambda: going_on))
+        stack.enter_context(ending.told(kept.words if options.calibrate else lambda: lost))
         out = stack.enter_context(output.folder(options.out)) if options.out else None
         target = common.target(options)  # last, for it may have to be found by timing
         meter = Meter(target, size, classes, patience_seconds=common.patience(options))
         what = _words(networks, "random network") if options.calibrate else _words(len(architectures), "network")
         told = "" if options.calibrate else f", {classes} classes"
+        graphs = _deployed_graphs(architectures, target, size, classes)
         # The process takes seconds to start.
         common.say(f"{what} on {target} at {size[0]}x{size[1]}, batch 1{told}{said}")
+        certified.say_untrained([name for name in architectures if name not in graphs], target, size, classes)
         stack.enter_context(meter)
         if options.calibrate:
-            _calibrate(meter, networks, out)
+            _calibrate(meter, networks, out, kept)
             return None
-        return _leaderboard(meter, architectures, within, out, budget)
+        return _leaderboard(meter, architectures, graphs, within, out, budget)
+
+
+@dataclass
+class _Kept:
+    """How many networks a calibration has measured and keeps, those of earlier calls too."""
+
+    networks: int = 0
+
+    def count(self, done: int, total: int) -> None:
+        """Another few are kept."""
+        self.networks = done
+        common.progress(done, total)
+
+    def words(self) -> str:
+        """What is said where it is interrupted."""
+        if self.networks:
+            return "what was measured so far is kept: the same command goes on from there"
+        return "nothing was measured yet: the same command begins anew, or goes on where an earlier one was interrupted"
 
 
 def _words(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _calibrate(meter: Meter, networks: int, out: Path | None) -> None:
+def _calibrate(meter: Meter, networks: int, out: Path | None, kept: _Kept) -> None:
     from nas.latency.estimates import calibration
     from nas.report.calibration import ESTIMATES, comparison, write_calibration
     from nas.report.calibration import PICTURE as SCATTER
 
-    calibration.measure_networks(meter, networks, common.progress)
+    calibration.measure_networks(meter, networks, kept.count)
     found = calibration.calibrate(meter)
     print(f"\nfitted to {found.table.networks} networks; judged on {len(found.left_out)} that were left out of a fit\n")
     print(comparison(found.left_out))
@@ -130,13 +148,22 @@ def _calibrate(meter: Meter, networks: int, out: Path | None) -> None:
         print(f"{out}: {ESTIMATES} {SCATTER}")
 
 
-def _leaderboard(
-    meter: Meter, architectures: Mapping[str, Architecture], within: float, out: Path | None, budget: Budget | None
-) -> Verdict | None:
+def _deployed_graphs(names: Iterable[str], target: Target, size: tuple[int, int], classes: int) -> dict[str, bytes]:
+    """What is timed of networks that are certified on these terms in lower precision, or as another graph."""
     from nas.runs.trained import deployed_graph
 
-    found = {name: deployed_graph(name, meter.target, meter.size) for name in architectures}
-    graphs = {name: graph for name, graph in found.items() if graph is not None}
+    found = {name: deployed_graph(name, target, size, classes) for name in names}
+    return {name: graph for name, graph in found.items() if graph is not None}
+
+
+def _leaderboard(
+    meter: Meter,
+    architectures: Mapping[str, Architecture],
+    graphs: Mapping[str, bytes],
+    within: float,
+    out: Path | None,
+    budget: Budget | None,
+) -> Verdict | None:
     together = [architecture for name, architecture in architectures.items() if name not in graphs]
     in_turns = iter(meter.measure_together(together, within=within) if together else ())
     measured = [

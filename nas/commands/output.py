@@ -82,6 +82,24 @@ def owned_folder(out: Path) -> Iterator[None]:
             yield
 
 
+def require_other_folder(out: Path, architecture: str, weights: Path) -> None:
+    """Make sure that a network is not written where it is made of another: neither its weights lie there, nor what
+    ARCH names.
+
+    Raises: UserError.
+    """
+    from nas.runs.trained import folder_of
+    from space.errors import UserError
+
+    sources = (folder_of(architecture), Path(architecture).parent if Path(architecture).is_file() else None)
+    found = {each.resolve() for each in (*sources, weights.parent) if each is not None}
+    if out.resolve() in found:
+        raise UserError(
+            f"--out: expected another folder than that of the network which is given, got {out}, where it would be "
+            "lost; give another one"
+        )
+
+
 def require_same_network(out: Path, key: str) -> None:
     """Make sure that the certificate in a folder, if there is one, is about the architecture of that key; it is said
     that it will be replaced.
@@ -108,7 +126,7 @@ def say_replaced(out: Path) -> None:
 
     if (out / CERTIFICATE).is_file():
         certificate = read_certificate(out)
-        of = f"{certificate.form or certificate.latency.target}, network {certificate.architecture}"
+        of = f"{certificate.runs_on}, network {certificate.architecture}"
         common.say(f"note: {out} holds a certificate of {certificate.certified} ({of}), which will be replaced")
 
 

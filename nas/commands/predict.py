@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import certified, common, output
+from nas.commands import certified, common, output, trained_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from nas.quantization.certified import Look
     from nas.runs.certificate import Certificate
     from nas.runs.labelling import Labelling
     from nas.runs.trained import Trained
     from nas.video.segmenter import Segmenter
-
-    Look = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-    """From a picture, uint8 (H, W, 3), to its classes, uint8 (H, W)."""
 
 EPILOG = """\
 --labels writes grey label PNGs of each image's own size instead, in the values of the data set's own labels, as the
@@ -87,37 +86,40 @@ def _see_images(options: argparse.Namespace) -> None:
 
     common.say(f"segmenting with {options.architecture}")
     trained = load_trained(options.architecture, options.weights)
-    labelling = common.labelling_of(options, trained)
-    look = _look(options, trained, labelling)
+    labelling = trained_on.labelling_of(options, trained)
     ending = ".png" if options.labels else ".overlay.png"
     destinations = _destinations(options.images, Path(options.out), ending)
     if options.labels and not labelling.label_values:
         raise UserError(
             "--labels: expected weights that say which label values their classes have, got none; give --data"
         )
-    with output.folder(options.out):
+    with _looking(options, trained, labelling) as look, output.folder(options.out):
         _see_each(look, labelling, destinations, labels=options.labels)
 
 
-def _look(options: argparse.Namespace, trained: Trained, labelling: Labelling) -> Look:
+@contextlib.contextmanager
+def _looking(options: argparse.Namespace, trained: Trained, labelling: Labelling) -> Iterator[Look]:
     """What sees pictures: PyTorch, or for overlays what is certified in lower precision; labels need logits."""
     from functools import partial
 
     from nas.host.memory import require_inference
+    from nas.quantization.certified import labels_of_pictures
     from nas.training.own_size import View, label_at_own_size
     from nas.training.prediction import predict
-    from nas.video.segmenter import labels_of_pictures, of_form
 
     unless = "--labels enlarges logits, which the form does not give" if options.labels else ""
-    form = certified.form_in_lower_precision(options, labelling.size, unless=unless)
+    form = certified.form_to_run(options, labelling.size, unless=unless)
     device = "cpu" if form is not None else common.device(options)
     require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
     if form is not None:
-        return labels_of_pictures(of_form(form), labelling.size)
+        with certified.refusals_told(options, form), labels_of_pictures(form, labelling.size) as look:
+            yield look
+        return
     network = trained.network(len(labelling.classes)).to(device)
     if options.labels:
-        return partial(label_at_own_size, network, view=View(size=labelling.size))
-    return partial(predict, network, size=labelling.size)
+        yield partial(label_at_own_size, network, view=View(size=labelling.size))
+    else:
+        yield partial(predict, network, size=labelling.size)
 
 
 def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Path, Path]], *, labels: bool) -> None:
@@ -163,7 +165,7 @@ def _overlay_video(options: argparse.Namespace) -> None:
     source = source_of(options.video)
     with opened(source) as video:
         trained = load_trained(options.architecture, options.weights)
-        labelling = common.labelling_of(options, trained)
+        labelling = trained_on.labelling_of(options, trained)
         path = Path(options.out) / f"{name_of(source)}.overlay.mp4"
         segmenter = _segmenter(options, trained, labelling)
 
@@ -182,25 +184,15 @@ def _overlay_video(options: argparse.Namespace) -> None:
 
 
 def _segmenter(options: argparse.Namespace, trained: Trained, labelling: Labelling) -> Segmenter:
-    """What runs a network, which is printed: the runtime of its certificate if that can be, else PyTorch."""
+    """What runs a network on frames, as it was timed: the runtime of its certificate if that can be, else PyTorch."""
     from nas.host.memory import require_inference
-    from nas.video.segmenter import certified_form, of_form, of_pytorch
-    from space.errors import TargetError
+    from nas.video.segmenter import of_form, of_pytorch
 
-    reason = "as --device asks"
-    if options.device is None:
-        try:
-            if options.weights is not None:
-                raise TargetError("no certificate is about what --weights names")
-            form = certified_form(options.architecture, labelling.size)
-            require_inference(trained.architecture, labelling.size, len(labelling.classes))
-            print(f"the network runs on {form}, as certified", flush=True)
-            return of_form(form)
-        except TargetError as error:
-            reason = str(error)
-    device = common.device(options)
+    form = certified.form_to_run(options, labelling.size, as_timed=True)
+    device = "cpu" if form is not None else common.device(options)
     require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
-    print(f"the network runs in PyTorch on {device}: {reason}", flush=True)
+    if form is not None:
+        return of_form(form)
     return of_pytorch(trained.network(len(labelling.classes)).to(device), device)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from nas.commands import common, ending, output
+from nas.commands import common, ending, output, trained_on
 from pruning import importances
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from nas.prune.plan import PruningPlan
     from nas.prune.pruner import Pruned
     from nas.runs.labelling import Labelling
-    from nas.runs.trained import Trained
     from nas.runs.winner import Certification
     from nas.training import Recipe
     from space.network import Network
@@ -125,11 +124,12 @@ def _pruned(
     from nas.terminal import Progress
 
     trained = load_trained(options.architecture, options.weights)
-    _require_kept(trained, out)
+    output.require_other_folder(out, options.architecture, trained.weights)
+    output.say_replaced(out)  # a pruned network has a key of its own: it is not known what the one there was cut from
     if options.target:
         require_one((common.target(options),))
-    dataset = common.data_of(options, trained) if options.data else None
-    labelling = common.labelling_of(options, trained) if dataset is None else Labelling.of(dataset)
+    dataset = trained_on.data_of(options, trained) if options.data else None
+    labelling = trained_on.labelling_of(options, trained) if dataset is None else Labelling.of(dataset)
     if dataset is not None:
         common.say_notes(common.looked_at(dataset))
         if recipe.probe:
@@ -151,22 +151,6 @@ def _pruned(
         pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=common.say, progress=Progress())
         pruned = pruner.finish(pruner.prune(network), network, certify)
     return network, pruned
-
-
-def _require_kept(trained: Trained, out: Path) -> None:
-    """Say what will be replaced in `out`. A pruned network has a key of its own, so it is not known whether the one
-    there was cut from the same network.
-
-    Raises: UserError where it is the very network that is pruned.
-    """
-    from space.errors import UserError
-
-    if trained.weights.resolve().parent == out.resolve():
-        raise UserError(
-            f"--out: expected another folder than that of the network which is pruned, got {out}, where it would be "
-            "lost; give another one"
-        )
-    output.say_replaced(out)
 
 
 def _certified(

@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from nas.commands import common, ending, output
+from nas.commands import common, ending, output, trained_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -114,8 +114,9 @@ def run(options: argparse.Namespace) -> Verdict | None:
     lost = ending.begins_anew("what was timed, scored and fine-tuned")
     with ending.told(lambda: lost), output.owned_folder(out):
         trained = load_trained(options.architecture, options.weights)
+        output.require_other_folder(out, options.architecture, trained.weights)
         output.require_same_network(out, trained.architecture.key)
-        dataset = common.data_of(options, trained)
+        dataset = trained_on.data_of(options, trained)
         common.say_notes(common.looked_at(dataset))
         require_inference(trained.architecture, dataset.size, dataset.num_classes)
         if plan.tuning is not None:

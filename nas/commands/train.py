@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nas.commands import common, ending, output
 from nas.runs.certificate import CERTIFICATE
+from nas.runs.folder import STUDY
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trained import CHECKPOINT
 
@@ -26,7 +27,7 @@ examples:
   nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet --resume
   nas train swiftnet-rn18 --data cityscapes:~/cityscapes --input 1024x2048 --recipe swiftnet --init resnet18.pth
   nas train regseg --data cityscapes:~/cityscapes --input 1024x2048 --recipe regseg --processes gpus"""
-OTHERS = ("study.yaml", CERTIFICATE, "classes.txt", "classes.yaml")
+OTHERS = (STUDY, CERTIFICATE, "classes.txt", "classes.yaml")
 """Files of a search, a certified network and a data set."""
 
 
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
     common.say(f"training {options.architecture} in {out}")
     device = common.device(options)
     processes = _processes(options.processes, device)
-    spec = common.data_spec(options.data, options.input)
+    spec = common.data_spec(options.data, common.input_size(options.input))
     _require_room(architecture, spec.size, recipe, device, processes)
     with output.folder(out):
         pass  # what cannot be made is refused before PyTorch is loaded

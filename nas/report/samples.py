@@ -6,20 +6,23 @@ import base64
 import contextlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.latency.worker.replies import WorkerError, reason_of
+from nas.quantization.certified import certified_form, labels_of_pictures
 from nas.runs.folder import RunFolder
-from nas.runs.trained import load_trained
-from space import UserError
+from nas.runs.trained import certificate_of, load_trained
+from space.errors import TargetError, UnmeasuredError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
 
     from nas.data import Dataset
+    from nas.quantization.certified import Look
 
 PICTURES = 3
 WIDEST_PIXELS = 640
@@ -38,19 +41,24 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Pictures to look at and the colour (`#rrggbb`) of every class. `missing` says why there are no pictures."""
+    """Pictures to look at and the colour (`#rrggbb`) of every class. `missing` says why there are no pictures, `note`
+    what they are of where that is not what is certified.
+    """
 
     colours: Mapping[str, str]
     pictures: tuple[Sample, ...] = ()
     missing: str = ""
+    note: str = ""
 
 
 def draw_samples(run: RunFolder, winner: Path) -> Samples:
-    """The predictions of the winner in a folder on pictures from all over the validation split.
+    """The predictions of the winner in a folder on pictures from all over the validation split: in lower precision by
+    what is certified, where that runs here.
 
     A data set that is not here, or weights that are damaged, leave a report without pictures that says so.
     """
     from nas.data import load
+    from nas.training.prediction import predict
 
     colours: Mapping[str, str] = {}
     try:
@@ -58,13 +66,36 @@ def draw_samples(run: RunFolder, winner: Path) -> Samples:
         shades = ("#" + bytes(colour).hex() for colour in dataset.palette)
         colours = dict(zip(dataset.classes, shades, strict=True))
         network = load_trained(str(winner), None).network(dataset.num_classes)
-        count = len(dataset.validation)
-        chosen = dict.fromkeys((2 * index + 1) * count // (2 * PICTURES) for index in range(PICTURES))
-        with _one_thread():
-            pictures = tuple(_sample(network, dataset, index) for index in chosen)
-        return Samples(pictures=pictures, colours=colours)
+        pictures, note = _as_certified(str(winner), dataset)
+        if not pictures:
+            with _one_thread():
+                pictures = _samples(partial(predict, network, size=dataset.size), dataset)
+        return Samples(pictures=pictures, colours=colours, note=note)
     except UserError as error:
         return Samples(colours=colours, missing=f"The winner's predictions cannot be shown: {error}")
+
+
+def _as_certified(winner: str, dataset: Dataset) -> tuple[tuple[Sample, ...], str]:
+    """Pictures by what is certified in lower precision, or why there are none; neither for another winner."""
+    certificate = certificate_of(winner)
+    if certificate is None or certificate.precision == "fp32":
+        return (), ""
+    try:
+        form = certified_form(winner, dataset.size)
+        if not form.target.on_cuda:  # sums in the same order, as in `_one_thread`
+            form = replace(form, target=replace(form.target, threads=1))
+        with labels_of_pictures(form, dataset.size) as look:
+            return _samples(look, dataset), ""
+    except (TargetError, UnmeasuredError, WorkerError) as error:
+        return (), (
+            f"What is certified is {certificate.runs_on}; the predictions are by PyTorch in float32: {reason_of(error)}"
+        )
+
+
+def _samples(look: Look, dataset: Dataset) -> tuple[Sample, ...]:
+    count = len(dataset.validation)
+    chosen = dict.fromkeys((2 * index + 1) * count // (2 * PICTURES) for index in range(PICTURES))
+    return tuple(_sample(look, dataset, index) for index in chosen)
 
 
 @contextlib.contextmanager
@@ -80,10 +111,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _sample(network: nn.Module, dataset: Dataset, index: int) -> Sample:
+def _sample(look: Look, dataset: Dataset, index: int) -> Sample:
     from nas.data import read_image, read_label
     from nas.data.pictures import overlay
-    from nas.training.prediction import predict
 
     image_path, label_path = dataset.validation.images[index], dataset.validation.labels[index]
     image = read_image(image_path, dataset.size)
@@ -92,7 +122,7 @@ def _sample(network: nn.Module, dataset: Dataset, index: int) -> Sample:
         name=image_path.name,
         image=_data_uri(image),
         label=_data_uri(overlay(image, label, dataset.palette, 0.75)),
-        prediction=_data_uri(overlay(image, predict(network, image, dataset.size), dataset.palette, 0.75)),
+        prediction=_data_uri(overlay(image, look(image), dataset.palette, 0.75)),
     )
 
 

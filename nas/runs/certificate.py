@@ -174,6 +174,11 @@ class Certificate:
         """
         return None if self.budget is None else Budget.parse(self.budget).verdict(self.latency)
 
+    @property
+    def runs_on(self) -> str:
+        """How what was timed is run: `form`, or the target where nothing else is to be said."""
+        return self.form or self.latency.target
+
 
 def read_certificate(folder: Path) -> Certificate:
     """The certificate in a winner's folder.

@@ -21,6 +21,7 @@ class Evaluation:
 
     architecture: str  # its key
     weights_sha256: str
+    """Of the network's weights in float32, which are what was scored where `form` does not say otherwise."""
     data: str
     split: Literal["train", "val", "test"]
     images: int
@@ -39,8 +40,11 @@ class Evaluation:
     """None where the data set has no categories."""
     category_iou: Mapping[str, float | None]
     form: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What was scored where that is a certified form in lower precision, by its runtime; else it is the network in
-    float32, by PyTorch."""
+    """What was scored where that is a certified form in lower precision, as its certificate calls it, by its runtime on
+    all cores; else it is the network in float32, by PyTorch.
+    """
+    graph_sha256: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Of the graph that was scored, model.onnx beside the certificate, where there is a `form`."""
 
     def __post_init__(self) -> None:
         shares = [*self.class_iou.values(), *self.category_iou.values(), self.category_miou]

@@ -138,16 +138,17 @@ def folder_of(name_or_path: str | Path) -> Path | None:
     return found
 
 
-def deployed_graph(name_or_path: str, target: Target, size: tuple[int, int]) -> bytes | None:
-    """The graph in a folder, where its certificate is about that at height and width `size` on a target of this
-    precision and kind of device, and not about the architecture in full precision.
+def deployed_graph(name_or_path: str, target: Target, size: tuple[int, int], num_classes: int) -> bytes | None:
+    """The graph in a folder, where its certificate is about that at height and width `size` for so many classes on a
+    target of this precision and kind of device, and not about the architecture in full precision.
     """
-    certificate, folder = certificate_of(name_or_path), folder_of(name_or_path)
-    if folder is None or certificate is None or not certificate.form or not runtimes.reads_graphs(target):
+    certificate = certificate_of(name_or_path)
+    if certificate is None or (not certificate.form and certificate.precision == "fp32"):
         return None
     latency, certified = certificate.latency, Target.parse(certificate.latency.target)
-    same = (latency.height, latency.width) == size and certified.on_cuda == target.on_cuda  # a GPU's INT8 is another
-    return certified_graph(name_or_path) if same and certified.precision == target.precision else None
+    same = (latency.height, latency.width, certificate.num_classes) == (*size, num_classes)
+    same = same and certified.precision == target.precision and certified.on_cuda == target.on_cuda  # another INT8
+    return certified_graph(name_or_path) if same and runtimes.reads_graphs(target) else None
 
 
 def certified_graph(name_or_path: str) -> bytes:

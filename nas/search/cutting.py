@@ -13,7 +13,7 @@ from nas.prune.judge import Judge
 from nas.prune.plan import PruningPlan
 from nas.prune.pruner import Pruner
 from nas.prune.tuning import FineTuning
-from nas.runs.folder import RunFolder
+from nas.runs.folder import TRIALS, RunFolder
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Trial
 from nas.search.measuring import CarefulMeter
@@ -121,7 +121,7 @@ def _cut(search: Search, pruner: Pruner, parent: Trial) -> Trial | None:
     architecture = pruned.network.architecture
     # Weights before the trial: one that is there can be trained.
     save_weights(
-        run.root / "trials" / architecture.key / "search" / WEIGHTS,
+        run.root / TRIALS / architecture.key / "search" / WEIGHTS,
         pruned.network.state_dict(),
         {"architecture": architecture.key},
     )

@@ -65,6 +65,8 @@ def test_a_network_in_a_run_is_scored_on_the_data_of_its_study(nas, trained, pic
     run = tmp_path / "run"
     shutil.copytree(trained, run / "winner")
     (run / "study.yaml").write_text(Study(data=data, budget="10ms", recipe=load_recipe("quick")).to_yaml())
+    assert "validation images" not in nas("evaluate", run).out, "a study is no run, nor about what lies below it"
+    (run / "trials").mkdir()
     for folder in (run, run / "winner"):
         assert "2 validation images of folder at 64x96" in nas("evaluate", folder).out
     assert "2 validation images of folder at 32x48" in nas("evaluate", run, "--input", "32x48").out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shutil
 from dataclasses import replace
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.commands.certified import measured_as_certified
+from nas.commands.certified import form_to_run, measured_as_certified, say_untrained
 from nas.data import DataSpec, load, read_image
 from nas.data.pictures import overlay
+from nas.latency import parse_target
 from nas.runs.certificate import read_certificate
 from nas.runs.evaluation import Evaluation
 from nas.runs.trained import load_trained
@@ -22,19 +24,19 @@ from space import strict
 
 SIZE = (64, 96)
 FORM = "onnxruntime:int8@cpu:1 (convolutions)"
-CERTIFIED = f"the network runs on {FORM}, as certified"
+CERTIFIED = f"the network runs on {FORM}, as certified, but on all cores"
 NOTE = f"note: what is certified is {FORM}; here PyTorch runs the network in float32: "
 
 
 @pytest.fixture
 def miou(nas, int8, pictures, tmp_path):
-    """The mIoU that an evaluation leaves, the form that it names, and what was printed."""
+    """The mIoU that an evaluation leaves, the form and the graph that it names, and what was printed."""
 
     def told(*words):
         out = tmp_path / "scores"
         answer = nas("evaluate", int8, "--data", f"folder:{pictures}", "--out", out, *words).done()
         kept = strict.parse((out / "evaluation.yaml").read_text(), Evaluation, "evaluation.yaml")
-        return kept.miou, kept.form, answer.out
+        return kept.miou, (kept.form, kept.graph_sha256), answer.out
 
     return told
 
@@ -45,11 +47,11 @@ def test_its_score_is_that_of_the_certified_form(miou, int8, other, pictures):
     assert abs(by_graph - by_weights) > 0.01
     found, form, said = miou()
     assert found == pytest.approx(by_graph, abs=1e-6)
-    assert form == "onnxruntime:int8@cpu:1"
+    assert form == (FORM, hashlib.sha256((int8 / "model.onnx").read_bytes()).hexdigest())
     assert CERTIFIED in said.splitlines()
-    assert "3 validation images of folder at 64x96, by onnxruntime:int8@cpu:1\n" in said
+    assert "3 validation images of folder at 64x96, by onnxruntime:int8@cpu\n" in said
     found, form, said = miou("--device", "cpu")
-    assert (found, form) == (pytest.approx(by_weights, abs=1e-6), "")
+    assert (found, form) == (pytest.approx(by_weights, abs=1e-6), ("", ""))
     assert f"{NOTE}as --device asks" in said.splitlines()
 
 
@@ -80,11 +82,77 @@ def test_a_file_in_full_precision_says_what_is_certified(nas, int8, trained, tmp
 
 
 @pytest.fixture
-def null(int8, certify, tmp_path):
+def recertified(int8, certify, tmp_path):
+    """`recertified(target, **changed)`: the same folder with another certificate, in INT8 unless it says otherwise."""
+    folder = shutil.copytree(int8, tmp_path / "recertified")
+
+    def write(target, **changed):
+        certify(folder, target)
+        certificate = replace(read_certificate(folder), **{"precision": "int8", **changed})
+        (folder / "certificate.yaml").write_text(strict.dump(certificate))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def asked(capsys):
+    """The target of the form that runs of a folder, if one does, and what is said of it."""
+
+    def form(folder, **words):
+        options = argparse.Namespace(architecture=str(folder), weights=None, device=None)
+        found = form_to_run(options, SIZE, **words)
+        return found and str(found.target), capsys.readouterr().out
+
+    return form
+
+
+def test_labels_do_not_depend_on_the_cores_of_the_certificate(asked, recertified):
+    folder = recertified("onnxruntime:int8@cpu:999", form="onnxruntime:int8@cpu:999")
+    runs = "the network runs on onnxruntime:int8@cpu:999, as certified, but on all cores\n"
+    assert asked(folder) == ("onnxruntime:int8@cpu", runs)
+    found, said = asked(folder, as_timed=True)
+    assert found is None
+    assert "float32: onnxruntime:int8@cpu:999 asks for 999 threads" in said, "how fast a video runs does"
+
+
+def test_lower_precision_without_a_form_is_called_by_its_target(nas, asked, recertified, tmp_path):
+    folder = recertified("onnxruntime:int8@cpu")
+    assert asked(folder) == ("onnxruntime:int8@cpu", "the network runs on onnxruntime:int8@cpu, as certified\n")
+    last = nas("export", folder, "--out", tmp_path / "m.onnx").done().out.splitlines()[-1]
+    assert last.endswith(f"what is certified is onnxruntime:int8@cpu: {folder / 'model.onnx'}")
+    assert asked(recertified("onnxruntime@cpu", precision="fp32")) == (None, "")
+
+
+def test_a_runtime_that_is_not_known_here_is_no_fault(nas, asked, recertified, tmp_path):
+    """It may be another package's, where the network was certified."""
+    folder = recertified("of-others:int8@cpu")
+    found, said = asked(folder)
+    assert found is None
+    assert "float32: expected a runtime of " in said
+    last = nas("export", folder, "--out", tmp_path / "m.onnx").done().out.splitlines()[-1]
+    assert last == "note: this is in full precision; what is certified is of-others:int8@cpu"
+    options = argparse.Namespace(target="", input=None, classes=None)
+    said = measured_as_certified(options, [str(folder)])
+    assert said.startswith(", input size and classes of its certificate; not on its target: expected a runtime of ")
+
+
+@pytest.mark.parametrize("command", ["predict", pytest.param("evaluate", marks=pytest.mark.slow)])
+def test_a_runtime_that_refuses_what_is_certified_says_what_to_do(nas, recertified, pictures, tmp_path, command):
+    folder = recertified("onnxruntime:int8@cpu")
+    (folder / "model.onnx").write_bytes(b"no graph")
+    recertified("onnxruntime:int8@cpu")
+    words = (pictures / "val" / "images" / "0.jpg",) if command == "predict" else ("--data", f"folder:{pictures}")
+    told = nas(command, folder, *words, "--out", tmp_path / "out").refusal()
+    assert f"{folder}: expected onnxruntime:int8@cpu to run what it is certified for, but " in told
+    assert told.strip().endswith("give --device cpu to have PyTorch run the network in float32")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def null(recertified):
     """The same folder, certified on a target that takes no time."""
-    folder = shutil.copytree(int8, tmp_path / "null")
-    certify(folder, "null@cpu:1")
-    return folder
+    return recertified("null@cpu:1", precision="fp32")
 
 
 @pytest.mark.slow
@@ -93,24 +161,41 @@ def test_it_is_measured_as_certified(nas, null):
     assert answer.out.splitlines()[0] == "1 network on null@cpu:1 at 64x96, batch 1, 3 classes, as certified"
 
 
-def test_what_is_measured_otherwise_than_certified_says_why(null, certify, tmp_path):
+def test_what_is_measured_otherwise_than_certified_says_what_is_of_certificates(null, certify, tmp_path):
     def asked(*names, **given):
         options = argparse.Namespace(**{"target": "", "input": None, "classes": None, **given})
         said = measured_as_certified(options, [str(name) for name in names])
         return options.target, options.input, options.classes, said
 
     usual = ("", "180x240", 11)
-    assert asked("erfnet") == (*usual, "")
-    assert asked("erfnet", null) == ("null@cpu:1", "64x96", 3, ", as certified")
-    assert asked(null, target="torch@cpu:1", classes=5) == ("torch@cpu:1", "64x96", 5, ", as certified")
+    assert asked() == asked("erfnet") == asked("erfnet", null) == (*usual, "")
+    assert asked(null) == ("null@cpu:1", "64x96", 3, ", as certified")
+    assert asked(null, target="null@cpu:1", input="64X96", classes=3)[3] == ", as certified"
+    asked_for = asked(null, target="torch@cpu:1", classes=5)
+    assert asked_for == ("torch@cpu:1", "64x96", 5, ", input size of its certificate")
+    assert asked(null, input="32x48") == ("null@cpu:1", "32x48", 3, ", target and classes of its certificate")
     assert asked(null, target="torch@cpu:1", input="32x48", classes=5) == ("torch@cpu:1", "32x48", 5, "")
     other = shutil.copytree(null, tmp_path / "other")
+    assert asked(null, other, input="32x48")[3] == ", target and classes of their certificates"
     (other / "certificate.yaml").write_text(strict.dump(replace(read_certificate(null), num_classes=4)))
-    differ = "; what is certified differs in {}, so these are as for any network"
-    assert asked(null, other) == (*usual, differ.format("target or input or classes"))
-    assert asked(null, other, target="null@cpu:1", input="8x8")[2:] == (11, differ.format("classes"))
+    differ = "; what is certified differs in classes, so what is not given is as for any network"
+    assert asked(null, other) == (*usual, differ)
+    assert asked(null, other, target="null@cpu:1", input="32x48")[2:] == (11, differ)
+    assert asked(null, other, classes=3) == ("null@cpu:1", "64x96", 3, ", target and input size of their certificates")
     for target, reason in (("onnxruntime@cpu:999", "asks for 999 threads"), ("null@ssh:board", "is on another host")):
         certify(null, target)
         *found, said = asked(null)
         assert found == ["", "64x96", 3]
-        assert said.startswith(f", as certified but for the target: {target} {reason}")
+        assert said.startswith(f", input size and classes of its certificate; not on its target: {target} {reason}")
+
+
+def test_an_architecture_that_is_timed_instead_is_said(int8, capsys):
+    target = parse_target("onnxruntime:int8@cpu:1")
+    say_untrained(["erfnet", str(int8)], target, SIZE, 3)
+    assert capsys.readouterr().out == ""
+    for terms in ((target, (32, 48), 3), (target, SIZE, 5), (parse_target("torch@cpu:1"), SIZE, 3)):
+        say_untrained(["erfnet", str(int8)], *terms)
+        assert capsys.readouterr().out == (
+            f"note: {int8}: what is certified is {FORM} at 64x96 for 3 classes; here its architecture is timed, "
+            "untrained\n"
+        )

@@ -70,7 +70,7 @@ def winner(trained, other, certify, tmp_path):
 def test_every_frame_becomes_the_overlay_of_what_the_network_sees_in_it(nas, trained, drive, tmp_path):
     answer = nas("predict", trained, "--video", drive, "--out", tmp_path).done()
     first, last = answer.out.splitlines()
-    assert first == f"the network runs in PyTorch on cpu: {trained} has no certificate"
+    assert first == f"note: here PyTorch runs the network in float32: {trained} has no certificate"
     file = tmp_path / "drive.overlay.mp4"
     assert re.fullmatch(rf"{file}: 4 frames, the network takes [\d.]+ ms \(median\), [\d.]+ frames/s with .*", last)
     assert [each.name for each in tmp_path.iterdir()] == [file.name]
@@ -107,18 +107,20 @@ def test_a_certified_network_runs_in_its_runtime(nas, winner, other, drive, tmp_
 def test_what_does_not_run_as_certified_says_why(nas, winner, trained, drive, certify, tmp_path):
     def told(*words):
         answer = nas("predict", *words, "--video", drive, "--frames", "1", "--out", tmp_path / "out").done()
-        return answer.out.splitlines()[-2].removeprefix("the network runs in PyTorch on cpu: ")
+        note, reason = answer.out.splitlines()[-2].split("here PyTorch runs the network in float32: ")
+        return reason, note
 
-    assert told(winner, "--device", "cpu") == "as --device asks"
-    assert told(winner, "--input", "32x48") == "it is certified at 64x96, not at 32x48"
+    certified = "note: what is certified is onnxruntime@cpu:1; "
+    assert told(winner, "--device", "cpu") == ("as --device asks", certified)
+    assert told(winner, "--input", "32x48") == ("it is certified at 64x96, not at 32x48", certified)
     weights = trained / "weights.safetensors"
-    assert told(winner, "--weights", weights) == "no certificate is about what --weights names"
+    assert told(winner, "--weights", weights) == ("no certificate is about what --weights names", "note: ")
     for target, words in (
         ("null@cpu:1", "it is certified on null@cpu:1, which reads no ONNX graphs"),
         ("onnxruntime@ssh:board", "it is certified on another host, onnxruntime@ssh:board"),
     ):
         certify(winner, target)
-        assert told(winner) == words
+        assert told(winner) == (words, f"note: what is certified is {target}; ")
 
 
 def test_another_graph_than_the_certified_one_is_refused(nas, winner, drive, tmp_path):

@@ -100,7 +100,13 @@ def test_what_is_pruned_is_not_replaced_by_what_is_left_of_it(nas, wide, certify
     folder = shutil.copytree(wide[0], tmp_path / "certified")
     certify(folder, "null@cpu:1")
     told = nas("prune", folder, "--budget", "5ms", *TARGET, "--out", folder).refusal()
-    assert f"expected another folder than that of the network which is pruned, got {folder}" in told
+    lost = f"expected another folder than that of the network which is given, got {folder}, where it would be lost"
+    assert lost in told
+    weights = wide[0] / "weights.safetensors"
+    for architecture in (folder, folder / "architecture.yaml"):
+        words = ("prune", architecture, "--weights", weights, "--budget", "5ms", *TARGET)
+        assert lost in nas(*words, "--out", folder).refusal()
+    assert lost in nas("quantize", folder, "--target", "onnxruntime@cpu:1", "--out", folder).refusal()
     answer = nas("prune", wide[0], "--budget", "5ms", "--target", "null@cpu:9999", "--out", folder)
     assert "asks for 9999 threads" in answer.refusal()
     assert f"note: {folder} holds a certificate of 2020-01-01 (null@cpu:1, network " in answer.out

@@ -81,10 +81,11 @@ def test_a_graph_in_int8_is_timed_where_and_at_the_size_that_it_was_certified_at
     (folder / "certificate.yaml").write_text(words)
     size = certificate.latency.height, certificate.latency.width
     for target in ("onnxruntime:int8@cpu:1", "openvino:int8@cpu"):
-        assert deployed_graph(str(folder), parse_target(target), size) == b"a graph"
-        assert deployed_graph(str(folder), parse_target(target), (size[0] + 8, size[1])) is None
+        assert deployed_graph(str(folder), parse_target(target), size, 3) == b"a graph"
+        assert deployed_graph(str(folder), parse_target(target), (size[0] + 8, size[1]), 3) is None
+        assert deployed_graph(str(folder), parse_target(target), size, 4) is None
     for target in ("tensorrt:int8@cuda:0", "onnxruntime@cpu:1", "null@cpu:1"):
-        assert deployed_graph(str(folder), parse_target(target), size) is None
+        assert deployed_graph(str(folder), parse_target(target), size, 3) is None
 
 
 @pytest.mark.share(4)

@@ -1,0 +1,78 @@
+"""Pictures of a report: what is certified is what is seen in them, or it is said that it is not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nas.export.graph import onnx_bytes
+from nas.report.page import write_report
+from nas.report.samples import draw_samples
+from nas.runs.certificate import read_certificate
+from nas.runs.folder import RunFolder
+from nas.runs.trained import load_trained
+from nas.training.weights import read_metadata, save_weights
+from space import strict
+
+SAID = "What is certified is {} (convolutions); the predictions are by PyTorch in float32: "
+
+
+@pytest.fixture
+def predictions(full: RunFolder) -> Callable[..., tuple[list[str], str]]:
+    """`predictions(target)`: what is drawn of the winner and said of that, where it is certified in INT8 there."""
+
+    def drawn(target: str = "") -> tuple[list[str], str]:
+        if target:
+            _certify(full.winner, target)
+        found = draw_samples(full, full.winner)
+        assert not found.missing
+        return [each.prediction for each in found.pictures], found.note
+
+    return drawn
+
+
+def _certify(winner: Path, target: str) -> None:
+    certificate = read_certificate(winner)
+    found = replace(
+        certificate,
+        latency=replace(certificate.latency, target=target),
+        precision="int8",
+        form=f"{target} (convolutions)",
+        sha256={"model.onnx": hashlib.sha256((winner / "model.onnx").read_bytes()).hexdigest()},
+    )
+    (winner / "certificate.yaml").write_text(strict.dump(found))
+
+
+def test_predictions_of_a_winner_in_int8_are_those_of_its_graph(
+    full: RunFolder, predictions: Callable[..., tuple[list[str], str]]
+) -> None:
+    winner, weights = full.winner, full.winner / "weights.safetensors"
+    network, latency = load_trained(str(winner), None).network(3), read_certificate(winner).latency
+    for parameter in network.get_submodule("head.logits").parameters():
+        parameter.data = parameter.data.roll(1, dims=0)  # its classes in another order: labels tell which one ran
+    (winner / "model.onnx").write_bytes(onnx_bytes(network, (latency.height, latency.width), labels=True))
+    by_weights, nothing = predictions()
+    assert nothing == ""
+    by_graph, nothing = predictions("onnxruntime:int8@cpu:999")
+    assert nothing == ""
+    found, note = predictions("onnxruntime:int8@ssh:board")
+    assert found == by_weights
+    assert note.startswith(SAID.format("onnxruntime:int8@ssh:board") + "it is certified on another host")
+    save_weights(weights, network.state_dict(), read_metadata(weights))
+    assert predictions()[0] == by_graph != by_weights
+
+
+@pytest.mark.slow
+def test_a_graph_that_its_runtime_refuses_leaves_pictures_by_pytorch_which_the_page_says(
+    full: RunFolder, predictions: Callable[..., tuple[list[str], str]]
+) -> None:
+    by_weights, _ = predictions()
+    (full.winner / "model.onnx").write_bytes(b"no graph")
+    found, note = predictions("onnxruntime:int8@cpu:1")
+    assert found == by_weights
+    assert note.startswith(SAID.format("onnxruntime:int8@cpu:1"))
+    assert SAID.format("onnxruntime:int8@cpu:1") in write_report(full).read_text("utf-8")
