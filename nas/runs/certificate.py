@@ -158,6 +158,12 @@ class Certificate:
         shares += [share for each in self.compared for share in (each.miou, each.same_labels)]
         if not all(share is None or 0 <= share <= 1 for share in shares):
             raise UserError("expected scores and shares of 0 to 1; write the certificate again")
+        if self.form:
+            named, timed = Target.parse(self.form.partition(" ")[0]), Target.parse(self.latency.target)
+            if (named.runtime, named.precision) != (timed.runtime, timed.precision):
+                raise UserError(
+                    f"form: expected one on {timed}, which was timed, got {self.form}; write the certificate again"
+                )
         verdict = self.verdict
         if verdict is None and self.passed is not None:
             raise UserError("passed: expected null, since there is no budget; write the certificate again")

@@ -124,6 +124,18 @@ def test_lower_precision_without_a_form_is_called_by_its_target(nas, asked, rece
     assert asked(recertified("onnxruntime@cpu", precision="fp32")) == (None, "")
 
 
+@pytest.mark.parametrize("form", ["onnxruntime@cpu:1", "openvino:int8@cpu:1", "foo"])
+def test_a_form_that_was_not_timed_is_refused(nas, int8, tmp_path, form):
+    folder = shutil.copytree(int8, tmp_path / "edited")
+    file = folder / "certificate.yaml"
+    text = file.read_text()
+    assert "form: onnxruntime:int8@cpu:1 (convolutions)" in text
+    file.write_text(text.replace("form: onnxruntime:int8@cpu:1 (convolutions)", f"form: {form}"))
+    said = nas("measure", folder, "--target", "null@cpu:1").refusal()
+    assert str(file) in said
+    assert form in said
+
+
 def test_a_runtime_that_is_not_known_here_is_no_fault(nas, asked, recertified, tmp_path):
     """It may be another package's, where the network was certified."""
     folder = recertified("of-others:int8@cpu")

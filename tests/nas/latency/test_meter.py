@@ -325,6 +325,7 @@ def test_a_worker_is_pinned_to_as_many_cores_as_it_has_threads() -> None:
     assert chosen <= before
 
 
+@pytest.mark.slow
 def test_a_network_is_timed_in_int8(own_cache: None, shallow: Callable[[str], Architecture]) -> None:
     """Its ranges are found in the process that times, where all sessions share their threads."""
     with Meter(parse_target("onnxruntime:int8@cpu:1"), SIZE, 4, patience_seconds=0) as meter:
