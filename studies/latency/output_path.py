@@ -249,7 +249,7 @@ def prepared(data: str, names: Sequence[str], runtimes: Sequence[str]) -> list[P
         factor = min(End.of(graph).factors)
         left_out = [] if factor >= 8 else ["shuffle x8, bilinear"]
         ways = {name: way(graph) for name, way in WAYS.items() if name not in left_out}
-        dataset = load(data_spec(data, "x".join(map(str, network.size))))
+        dataset = load(data_spec(data, network.size))
         loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
         pairs = [(image.numpy(), label.numpy()) for image, label in loader.epoch(0, IMAGES)]
         for runtime in runtimes:

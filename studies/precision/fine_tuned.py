@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, metavar="camvid:DIR")
     parser.add_argument("--epochs", type=int, default=2)
     options = parser.parse_args()
-    dataset = load(data_spec(options.data, "176x240"))
+    dataset = load(data_spec(options.data, (176, 240)))
     tuning = FineTuning(epochs=options.epochs, recipe=load_recipe("quick"))
     images = list(calibration_images(dataset))
     rows: list[tuple[str, ...]] = []

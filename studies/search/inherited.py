@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--children", type=int, default=2, help="of each parent")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "inherited.csv")
     options = parser.parse_args()
-    dataset = load(data_spec(options.data, f"{SIZE[0]}x{SIZE[1]}"))
+    dataset = load(data_spec(options.data, SIZE))
     within = Space(ranges=searched(), size=SIZE)
     if not options.out.is_file():
         options.out.write_text(",".join(HEADER) + "\n", "utf-8")

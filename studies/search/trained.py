@@ -126,7 +126,7 @@ def main() -> None:
     elif asked.data is None:
         parser.error("expected --data or --measure")
     else:
-        data = data_spec(asked.data, f"{SIZE[0]}x{SIZE[1]}")
+        data = data_spec(asked.data, SIZE)
         plan = Plan(table=asked.out, budget=asked.budget, until=asked.until, like=asked.like)
         with ProcessPoolExecutor(asked.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
             trainings = Trainings(

@@ -29,7 +29,7 @@ from space import Architecture
 from space.scale import scale_width
 
 HERE = Path(__file__).parent
-SIZE = "120x160"
+SIZE = (120, 160)
 EPOCHS = 12
 SEEDS = (0, 1, 2)
 TEACHER, TEACHER_EPOCHS = "swiftnet-rn18", 20

@@ -41,7 +41,7 @@ HERE = Path(__file__).parent
 RESULTS, EPOCHS, BOARD = "results.csv", "epochs.csv", "latency"
 RECIPE = HERE / "recipe.yaml"
 MINUTES = 20.0
-SIZE = "180x240"
+SIZE = (180, 240)
 TARGET = "onnxruntime@cpu:1"
 CLASSES = 11
 PRESENT = (  # the rivals of today first, then by how often they are compared with
@@ -75,7 +75,7 @@ def main() -> None:
     if asked.draw:
         draw(rows_of(tables / RESULTS))
     elif asked.measure:
-        words = ["--target", TARGET, "--input", SIZE, "--classes", str(CLASSES), "--within", "3%"]
+        words = ["--target", TARGET, "--input", f"{SIZE[0]}x{SIZE[1]}", "--classes", str(CLASSES), "--within", "3%"]
         out = ["--out", str(tables / BOARD)]
         subprocess.run([sys.executable, "-m", "nas.cli", "measure", *(asked.networks or ()), *words, *out], check=True)
     elif asked.data is None:
@@ -191,7 +191,7 @@ def draw(rows: Sequence[Row]) -> None:
         axes.plot([milliseconds] * len(scores), scores, "o-", color=LIGHT["company"], markersize=5)
         axes.annotate(name, (milliseconds, scores[-1]), (5, 3), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
-    axes.set_xlabel(f"milliseconds, {TARGET}, {SIZE}")
+    axes.set_xlabel(f"milliseconds, {TARGET}, {SIZE[0]}x{SIZE[1]}")
     axes.set_ylabel("mIoU on CamVid's validation images, %")
     axes.grid(color=LIGHT["line"])
     figure.savefig(HERE / "rivals.png")

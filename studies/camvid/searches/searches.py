@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=40.0)
     asked = parser.parse_args()
-    data = data_spec(asked.data, f"{SIZE[0]}x{SIZE[1]}")
+    data = data_spec(asked.data, SIZE)
     name = f"{asked.method}-{asked.budget:g}ms-{asked.seed}"
     run = asked.work.resolve() / name
     if asked.method in NAMES:
