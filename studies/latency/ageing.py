@@ -41,7 +41,7 @@ def times(session: Session) -> dict[str, float]:
     found = {}
     timer = InterleavedTimer(session.target, SIZE, session.environment, session.controls.watch)
     for name, factor in NETWORKS:
-        network = build(scale_width(space.load(name), factor).to_yaml(), None, CLASSES)
+        network = build(scale_width(space.load(name), factor), None, CLASSES)
         latency = timer.measure([session.candidate(network)], WITHIN)[0]
         found[f"{name} x{factor}"] = latency.ratio
     return found
@@ -51,7 +51,7 @@ def spend(session: Session, target: Target, how: str) -> None:
     """What other networks do to a process."""
     if how == "nothing":
         return
-    networks = [build(space.load(name).to_yaml(), None, CLASSES) for name in space.published()]
+    networks = [build(space.load(name), None, CLASSES) for name in space.published()]
     if how == "export":
         for network in networks:
             onnx_bytes(network, SIZE, labels=True)

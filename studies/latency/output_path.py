@@ -69,7 +69,7 @@ class Network:
             load_into(network, load_weights(file / "weights.safetensors"), self.name)
         else:
             with torch.no_grad():
-                network.get_submodule("head.logits").bias[-(self.classes // 2) :] -= 1e4
+                network.get_parameter("head.logits.bias")[-(self.classes // 2) :] -= 1e4
         return onnx_bytes(network, self.size, labels=True)
 
 

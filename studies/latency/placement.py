@@ -39,7 +39,7 @@ def main() -> None:
     device.pin(target)
     session = Session(target, (180, 240))
     reference, watch = session.controls.reference, session.controls.watch
-    network = build(space.load(options.network).to_yaml(), None, 11)
+    network = build(space.load(options.network), None, 11)
     call = session.runtime.prepare(network, session.image, target)
     warm_up(call, reference, watch)
     pauses = random.Random(0)

@@ -51,7 +51,7 @@ def take(target: Target, seconds: float) -> dict[str, Medians]:
     calls = {}
     for name, factor in NETWORKS:
         architecture = scale_width(space.load(name), factor)
-        network = build(architecture.to_yaml(), None, 11)
+        network = build(architecture, None, 11)
         calls[name if factor == 1 else f"{name} x{factor}"] = session.runtime.prepare(network, session.image, target)
     taken: dict[str, list[list[float]]] = {name: [] for name in calls}
     reference, watch = session.controls.reference, session.controls.watch

@@ -41,7 +41,7 @@ def record(seconds: float, out: Path) -> None:
     reference, watch = session.controls.reference, session.controls.watch
     calls = {}
     for name, factor in NETWORKS:
-        network = build(scale_width(space.load(name), factor).to_yaml(), None, 11)
+        network = build(scale_width(space.load(name), factor), None, 11)
         calls[f"{name} x{factor}"] = session.runtime.prepare(network, session.image, target)
     for call in calls.values():
         warm_up(call, reference, watch)

@@ -94,8 +94,8 @@ def main() -> None:
             writer.writeheader()
             writer.writerows(rows)
     uses = [float(row["use"]) for row in rows]
-    over = sum(row["over"] == "True" for row in rows)
-    print(f"{over} of {len(rows)} over their budget; median use {statistics.median(uses):.1%}")
+    count = sum(row["over"] == "True" for row in rows)
+    print(f"{count} of {len(rows)} over their budget; median use {statistics.median(uses):.1%}")
 
 
 if __name__ == "__main__":

@@ -138,7 +138,9 @@ def plain_gp(account: Account, seed: int) -> None:
         account.train(int(free[np.argmax(_improvement(vectors[scored], scores, vectors[free]))]))
 
 
-def _improvement(seen: NDArray[np.float64], scores: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray:
+def _improvement(
+    seen: NDArray[np.float64], scores: NDArray[np.float64], new: NDArray[np.float64]
+) -> NDArray[np.float64]:
     fits = []
     for length in math.sqrt(seen.shape[1]) * np.array([0.1, 0.2, 0.4, 0.8, 1.6]):
         for noise in (1e-3, 1e-2, 1e-1):
@@ -152,13 +154,15 @@ def _improvement(seen: NDArray[np.float64], scores: NDArray[np.float64], new: ND
     deviation = np.sqrt(np.maximum(1 - (explained**2).sum(axis=0), 1e-9) * variance)
     z = (explained.T @ weights - scores.max()) / deviation
     below = 0.5 * np.array([math.erfc(-each / math.sqrt(2)) for each in z])
-    return deviation * (np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) + z * below)
+    improvement: NDArray[np.float64] = deviation * (np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) + z * below)
+    return improvement
 
 
 def _matern(left: NDArray[np.float64], right: NDArray[np.float64], length: float) -> NDArray[np.float64]:
     squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None] - 2 * left @ right.T
     distance = np.sqrt(5 * np.maximum(squares, 0)) / length
-    return (1 + distance + distance**2 / 3) * np.exp(-distance)
+    alike: NDArray[np.float64] = (1 + distance + distance**2 / 3) * np.exp(-distance)
+    return alike
 
 
 def _product(account: Account, seed: int, *, kind: str, cheaply: bool) -> None:

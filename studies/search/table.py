@@ -196,4 +196,5 @@ def _feature(texts: Sequence[str | None]) -> list[Choice]:
     known = np.unique(numbers)
     if len(known) > MOST_OPTIONS:
         known = np.unique(np.quantile(known, np.linspace(0, 1, MOST_OPTIONS), method="nearest"))
-    return known[np.searchsorted((known[1:] + known[:-1]) / 2, numbers)].tolist()
+    nearest_known: list[Choice] = known[np.searchsorted((known[1:] + known[:-1]) / 2, numbers)].tolist()
+    return nearest_known

@@ -195,7 +195,7 @@ def guided(count: int, plan: Plan) -> Iterator[Candidate]:
             under_way.pop(row["key"], None)
         running = [Running(point=point) for point in under_way.values()]
         around = questions.around([each.point for each in told[:BEST]], random.Random(f"guided {len(rows)}"))
-        known = {key(each.point) for each in (*told, *running)}
+        known = {key(each.point) for each in told} | set(map(key, under_way.values()))
         new = [point for point in around if key(point) not in known]
         while new:
             point = new.pop(choose(new, told, running, questions.facts))

@@ -26,6 +26,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,10 @@ ROUNDS = 3
 OF_CAMVID = 120
 DRAWN, SHOWN = 8, 48  # pictures of Cityscapes' size, and their names: each lies there under six
 DRAWN_SIZE = (1024, 2048)
-VARIED = {"flip": True, "brightness": 0.2, "contrast": 0.2}
+VARIED = partial(Augmentation, flip=True, brightness=0.2, contrast=0.2)
 SETTINGS = {
-    "camvid": Augmentation(crop=(288, 384), scale=(0.7, 1.5), **VARIED),
-    "drawn 1024x2048": Augmentation(crop=(512, 1024), scale=(0.5, 2.0), **VARIED),
+    "camvid": VARIED(crop=(288, 384), scale=(0.7, 1.5)),
+    "drawn 1024x2048": VARIED(crop=(512, 1024), scale=(0.5, 2.0)),
 }
 LOADERS = ("ours, decoding", "ours, decoded once", "DataLoader, Pillow", "DataLoader, OpenCV")
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]

@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import space
 from nas.commands.common import data_spec
@@ -43,6 +43,7 @@ from nas.training import Recipe, load_recipe
 from nas.training.trainer import Trainer
 from space import Architecture, Space
 from space.axes import searched
+from space.choices import Choice
 from space.scale import NARROWEST, bisected, scale_width
 
 HERE = Path(__file__).parent
@@ -164,7 +165,11 @@ def tpe_asha(data: DataSpec, budget: float, seed: int, run: Path, minutes: float
 
     def ask(trial: optuna.Trial) -> None:
         # An answer may change what the next question offers, and Optuna wants one name for one set of options.
-        questions.choose(lambda name, options: trial.suggest_categorical(f"{name}|{len(options)}", list(options)))
+        def answer(name: str, options: Sequence[Choice]) -> Choice:
+            # One of the options, which Optuna would also let be None.
+            return cast(Choice, trial.suggest_categorical(f"{name}|{len(options)}", list(options)))
+
+        questions.choose(answer)
 
     def train(answers: Mapping[str, Any]) -> None:
         import torch
@@ -201,8 +206,8 @@ def tpe_asha(data: DataSpec, budget: float, seed: int, run: Path, minutes: float
     begun = time.monotonic()
     results = tuner.fit()
     print(f"{len(results)} trials in {(time.monotonic() - begun) / 60:.1f} minutes", flush=True)
-    for result in results:
-        metrics = result.metrics or {}
+    for place in range(len(results)):
+        metrics = results[place].metrics or {}
         if metrics.get("miou"):
             yield Found(
                 architecture=space.Architecture.from_yaml(metrics["architecture"]),
