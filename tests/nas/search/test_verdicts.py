@@ -210,26 +210,28 @@ def certifier(wholes: Sequence[Latency | None], lower: Latency) -> tuple[list[st
     return timed, meter_of
 
 
-def in_int8_too(study: Study) -> Study:
-    return replace(study, target="openvino@cpu:1", precisions=("fp32", "int8"))
+@pytest.fixture
+def in_int8_too(asked: Search) -> Search:
+    """Asked in two precisions of OpenVINO, with its data."""
+    from nas.data import load
+
+    study = replace(asked.study, target="openvino@cpu:1", precisions=("fp32", "int8"))
+    return replace(asked, study=study, dataset=load(study.data))
 
 
 @pytest.mark.parametrize("times_whole", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the_fastest(
-    times_whole: bool, asked: Search, invented: Invented, shallow: Shallow, capsys: pytest.CaptureFixture[str]
+    times_whole: bool, in_int8_too: Search, invented: Invented, shallow: Shallow, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from nas.data import load
-
-    asked = replace(asked, study=in_int8_too(asked.study), dataset=load(asked.study.data))
     latency = replace(invented(9.5), target="openvino:int8@cpu:1")
     architecture = scale_width(shallow("ndnet29-fcn32"), 0.10)
-    network = architecture.build(asked.num_classes)
+    network = architecture.build(in_int8_too.num_classes)
     with torch.no_grad():
         convolution = next(each for each in network.modules() if isinstance(each, torch.nn.Conv2d))
         convolution.weight[:, 0, 0, 0] *= 1000
-    finalist(asked, architecture, replace(latency, p50_milliseconds=7.0), network)
+    finalist(in_int8_too, architecture, replace(latency, p50_milliseconds=7.0), network)
     timed, meter_of = certifier([between(invented(19.0), 18.9, 19.1) if times_whole else None], latency)
-    certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
+    certificate = certify_best(in_int8_too, meter_of, in_int8_too.budgets.largest, in_int8_too.run.winner)
     assert timed[-1] == "openvino:int8@cpu:1"
     assert set(timed[:-1]) == {"openvino@cpu:1"}
     if times_whole:
@@ -245,7 +247,7 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
     assert ("not compared with openvino@cpu:1: fp16 gives other labels than PyTorch" in told) != times_whole
     (warning,) = (line for line in told.splitlines() if "range so widely that INT8 rounds most of them" in line)
     assert "stem.conv0" in warning
-    assert read_certificate(asked.run.winner) == certificate
+    assert read_certificate(in_int8_too.run.winner) == certificate
     assert certificate.precision == "int8"
     assert certificate.form == "openvino:int8@cpu:1"
     assert certificate.scored.endswith(", by openvino:int8@cpu:1")
@@ -263,20 +265,17 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
 def test_a_lower_precision_that_is_not_surely_faster_any_more_is_given_up_for_full_precision(
     whole: Sequence[tuple[float, float]],
     precision: str,
-    asked: Search,
+    in_int8_too: Search,
     invented: Invented,
     shallow: Shallow,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from nas.data import load
-
-    asked = replace(asked, study=in_int8_too(asked.study), dataset=load(asked.study.data))
     architecture = scale_width(shallow("ndnet29-fcn32"), 0.10)
-    finalist(asked, architecture, replace(invented(7.0), target="openvino:int8@cpu:1"))
+    finalist(in_int8_too, architecture, replace(invented(7.0), target="openvino:int8@cpu:1"))
     timed, meter_of = certifier([taken(invented, *each) for each in whole], taken(invented, 9.4, 9.8))
-    certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
+    certificate = certify_best(in_int8_too, meter_of, in_int8_too.budgets.largest, in_int8_too.run.winner)
     assert (certificate.precision, certificate.verdict) == (precision, "PASS")
-    assert read_certificate(asked.run.winner) == certificate
+    assert read_certificate(in_int8_too.run.winner) == certificate
     assert timed[:2] == ["openvino@cpu:1", "openvino:int8@cpu:1"]
     given_up = "openvino:int8@cpu:1 takes 0.99 times as long as openvino@cpu:1, which is not surely faster"
     assert (f"{given_up}: in full precision" in capsys.readouterr().out) == (precision == "fp32")
@@ -300,30 +299,29 @@ def test_a_lower_precision_that_is_not_surely_faster_any_more_is_given_up_for_fu
 @pytest.mark.parametrize("again", [(9.7, 10.7), pytest.param(None, marks=pytest.mark.slow)])
 def test_a_lower_precision_that_passes_is_not_lost_to_full_precision_that_does_not_in_the_end(
     again: tuple[float, float] | None,
-    asked: Search,
+    in_int8_too: Search,
     invented: Invented,
     shallow: Shallow,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from nas.data import load
-
-    asked = replace(asked, study=in_int8_too(asked.study), dataset=load(asked.study.data))
-    finalist(asked, scale_width(shallow("ndnet29-fcn32"), 0.10), replace(invented(7.0), target="openvino:int8@cpu:1"))
+    finalist(
+        in_int8_too, scale_width(shallow("ndnet29-fcn32"), 0.10), replace(invented(7.0), target="openvino:int8@cpu:1")
+    )
     wholes = [taken(invented, 9.6, 9.8), None if again is None else taken(invented, *again)]
     timed, meter_of = certifier(wholes, taken(invented, 9.4, 9.8))
     int8 = Deployed(
         graph=b"a graph",
         form="openvino:int8@cpu:1",
         scored_by="nobody",
-        scores=Scores(miou=0.4, pixel_accuracy=0.5, class_iou=(0.4,) * asked.num_classes),
+        scores=Scores(miou=0.4, pixel_accuracy=0.5, class_iou=(0.4,) * in_int8_too.num_classes),
         same_labels=0.9,
         miou_float32=0.5,
     )
-    (trial,) = asked.run.trials()
-    certificate = certify_trial(asked, trial, int8, meter_of, asked.budgets.largest, asked.run.winner)
+    (trial,) = in_int8_too.run.trials()
+    certificate = certify_trial(in_int8_too, trial, int8, meter_of, in_int8_too.budgets.largest, in_int8_too.run.winner)
     assert timed == 2 * ["openvino@cpu:1", "openvino:int8@cpu:1"]
     assert (certificate.precision, certificate.verdict) == ("int8", "PASS")
-    assert read_certificate(asked.run.winner) == certificate
+    assert read_certificate(in_int8_too.run.winner) == certificate
     assert (certificate.miou, certificate.form) == (0.4, "openvino:int8@cpu:1")
     told = capsys.readouterr().out
     assert "is not surely faster: in full precision" in told
