@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nas.latency.target import Target
     from space.architecture import Architecture
 
+MOST_PROCESSES = 20
+
 EPILOG = """\
 All networks are timed untrained, on the CPU each in a process of its own: they take turns, and each alternates call by
 call with one frozen reference network; milliseconds are the median ratio times what the reference takes on this device.
@@ -49,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(input=None, classes=None)  # where nothing is given, certificates may say
     common.add_within(parser)
     common.add_patience(parser)
+    parser.add_argument(
+        "--processes",
+        metavar="N",
+        type=common.whole_number,
+        help="time each network in so many processes, a round of all networks each, and report the median one, with "
+        "the interval that theirs span (default: 1)",
+    )
     parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90': say which networks keep it")
     parser.add_argument(
         "--out", metavar="DIR", type=common.path, help="leave latency.csv, blocks.csv and latency.png there"
@@ -69,6 +78,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.latency import Meter
     from nas.latency.budget import Budget
     from nas.latency.estimates import calibration
+    from nas.latency.several import pooled
     from nas.runs.trained import load_architecture
     from space.errors import UserError
 
@@ -85,6 +95,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     architectures = {name: load_architecture(name) for name in dict.fromkeys(names)}
     said = certified.measured_as_certified(options, tuple(architectures))
     size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
+    processes = _processes(options)
     networks = calibration.NETWORKS if options.networks is None else options.networks
     if networks < calibration.FEWEST:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
@@ -104,7 +115,22 @@ def run(options: argparse.Namespace) -> Verdict | None:
         if options.calibrate:
             _calibrate(meter, networks, out, kept)
             return None
-        return _leaderboard(meter, architectures, graphs, within, out, budget)
+        if target.on_cuda and processes > 1:
+            raise UserError("--processes: all networks on a GPU are timed by one process; leave it out")
+        rounds = [_round(meter, architectures, graphs, within) for _ in range(processes)]
+        latencies = {name: pooled([each[name] for each in rounds]) for name in architectures}
+        return _leaderboard(meter, architectures, latencies, out, budget)
+
+
+def _processes(options: argparse.Namespace) -> int:
+    from space.errors import UserError
+
+    given: int | None = options.processes
+    if given is not None and options.calibrate:
+        raise UserError("--calibrate measures each network once; leave out --processes")
+    if given is not None and not 1 <= given <= MOST_PROCESSES:
+        raise UserError(f"--processes: expected 1 to {MOST_PROCESSES}, got {given}")
+    return given or 1
 
 
 @dataclass
@@ -156,20 +182,26 @@ def _deployed_graphs(names: Iterable[str], target: Target, size: tuple[int, int]
     return {name: graph for name, graph in found.items() if graph is not None}
 
 
-def _leaderboard(
-    meter: Meter,
-    architectures: Mapping[str, Architecture],
-    graphs: Mapping[str, bytes],
-    within: float,
-    out: Path | None,
-    budget: Budget | None,
-) -> Verdict | None:
+def _round(
+    meter: Meter, architectures: Mapping[str, Architecture], graphs: Mapping[str, bytes], within: float
+) -> dict[str, Latency]:
+    """Each network timed in one process."""
     together = [architecture for name, architecture in architectures.items() if name not in graphs]
     in_turns = iter(meter.measure_together(together, within=within) if together else ())
     measured = [
         meter.measure_graph(graphs[name], within=within) if name in graphs else next(in_turns) for name in architectures
     ]
-    latencies = _sorted(dict(zip(architectures, measured, strict=True)))
+    return dict(zip(architectures, measured, strict=True))
+
+
+def _leaderboard(
+    meter: Meter,
+    architectures: Mapping[str, Architecture],
+    measured: Mapping[str, Latency],
+    out: Path | None,
+    budget: Budget | None,
+) -> Verdict | None:
+    latencies = _sorted(measured)
     print(f"\n{_table(latencies, architectures, meter.size, meter.num_classes, budget)}\n")
     some = next(iter(latencies.values()))
     print(f"timed: {some.scope}")

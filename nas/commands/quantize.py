@@ -94,6 +94,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
 
     from nas.host.memory import require_inference  # with PyTorch
     from nas.latency import Meter
+    from nas.latency.several import measure_in_processes
     from nas.quantization.quantizer import QuantizationPlan, Quantizer
     from nas.quantization.verdicts import certified, timed_again
     from nas.runs.labelling import Labelling
@@ -128,7 +129,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
 
         def measure(form: Form) -> Latency:
             with meter_of(form.target, dataset.size, dataset.num_classes) as meter:
-                return meter.measure_graph(form.graph, within=within)
+                return measure_in_processes(lambda: meter.measure_graph(form.graph, within=within), form.target)
 
         def certify(outcomes: Sequence[Outcome], chosen: Outcome, require: Callable[[Latency], None]) -> Certificate:
             def compared(latency: Latency) -> tuple[ComparedForm, ...]:

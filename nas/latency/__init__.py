@@ -34,6 +34,7 @@ Measuring touches the hardware, estimating reads a table. Each part uses only pa
     protocol        machine, record, target
     worker          protocol, runtimes, machine, target
     meter           worker, protocol, runtimes, record, target
+    several         record, target
     estimates       meter, machine, record
     default         meter, runtimes, machine, target
     layers          machine

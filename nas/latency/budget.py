@@ -17,6 +17,7 @@ Verdict = Literal["PASS", "FAIL", "UNSURE"]
 """Of a latency against a budget: surely inside, surely over, or not told by what was measured."""
 
 SETTLING = (0.001, 0.015)  # how sure a latency is to be that settles a verdict, at the most and the least
+MORE_PROCESSES = 2  # to settle it with, where several were timed
 
 _AMOUNT = re.compile(
     r"(?P<number>\d+\.?\d*|\.\d+)(?P<exponent>e[+-]?\d+)?\s*(?P<unit>ms|fps)(\s+(?P<statistic>\w+))?", re.I
@@ -193,8 +194,10 @@ def settling(latency: Latency, budget: Budget, num_classes: int) -> str:
     why, how = "", ""
     if latency.flagged:
         why, how = ", since the machine was busy", f" ({quieter(latency)})"
+    timed = len(latency.processes_milliseconds)
+    processes = f" --processes {timed + MORE_PROCESSES}" if timed else ""
     return (
         f"{budget} is between {low:.2f} and {high:.2f} ms{why}. To settle it: nas measure FOLDER --target "
         f"{latency.target} --input {latency.height}x{latency.width} --classes {num_classes} --budget '{budget}' "
-        f"--within {100 * within:.1f}% --patience 5min{how}"
+        f"--within {100 * within:.1f}%{processes} --patience 5min{how}"
     )

@@ -111,6 +111,8 @@ class Latency(MeasuredTimes):
     """Why not to trust it; empty for a quiet measurement."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Device, versions, threads."""
+    processes_milliseconds: tuple[float, ...] = field(default=(), metadata=_LEFT_OUT_AT_DEFAULT)
+    """The median in each process, where several that were timed one after another count (`nas.latency.several`)."""
     other_precisions: tuple[OtherPrecision, ...] = field(default=(), metadata=_LEFT_OUT_AT_DEFAULT)
     """Where the network was timed in several, what it took in those in which it does not count."""
 
@@ -124,6 +126,7 @@ class Latency(MeasuredTimes):
             raise UserError("expected intervals of a latency from their lower to their upper end; measure again")
         object.__setattr__(self, "flagged", tuple(self.flagged))
         object.__setattr__(self, "blocks", tuple((float(one), float(other)) for one, other in self.blocks))
+        object.__setattr__(self, "processes_milliseconds", tuple(map(float, self.processes_milliseconds)))
         object.__setattr__(self, "environment", dict(self.environment))
 
     def __hash__(self) -> int:

@@ -268,9 +268,16 @@ def certify(
 
 def _protocol(latency: Latency) -> str:
     reference = latency.environment.get("reference", "reference")
+    processes, several = "a process of its own", ""
+    if count := len(latency.processes_milliseconds):
+        processes = f"{count} processes one after another, each its own"
+        several = (
+            "; reported is the median process, between the lowest and the highest end of their intervals, with the "
+            "highest p90 and p99"
+        )
     return (
-        f"a process of its own and nothing of ours training; warm-up, then {latency.samples} pairs of calls in "
+        f"{processes} and nothing of ours training; warm-up, then {latency.samples} pairs of calls in "
         f"{len(latency.blocks)} blocks, alternating with the frozen network {reference}; "
         "p50 is the ratio of their medians in undisturbed blocks times what the reference takes on this device, with a "
-        "95 % interval; p90 and p99 are of all pairs"
+        f"95 % interval; p90 and p99 are of all pairs{several}"
     )

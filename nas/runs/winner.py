@@ -14,6 +14,7 @@ from nas.latency.budget import Budget
 from nas.latency.meter import MeasuresFinished
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
+from nas.latency.several import measure_in_processes
 from nas.latency.target import Target
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, ComparedForm, Deployed, Evidence, Scored, certify
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
@@ -81,9 +82,9 @@ class Certification:
 def write_winner(folder: Path, finished: Finished, certification: Certification) -> Certificate:
     """Write, measure and score a finished network; `folder` is replaced only when all of it is done.
 
-    Latency is measured again, of the finished weights, in a new process, at the labelling's size. Validation images are
-    scored in float32; without a data set the certificate has no scores, and ONNX is compared with PyTorch on noise. A
-    network over its budget is written too, and its certificate says so.
+    Latency is measured again, of the finished weights, in several new processes (`nas.latency.several`), at the
+    labelling's size. Validation images are scored in float32; without a data set the certificate has no scores, and
+    ONNX is compared with PyTorch on noise. A network over its budget is written too, and its certificate says so.
     Do not call it inside a training step (`nas.latency.machine.lane`).
 
     Raises: UserError when the weights do not fit, ONNX differs from PyTorch, or the target cannot be timed here;
@@ -111,10 +112,13 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
             count, share = _validation_count(dataset), deployed.same_labels
             check = FileCheck(images=count, max_abs_difference=None, tolerance=None, same_labels=share)
         with certification.meter_of(certification.target, labelling.size, num_classes) as meter:
-            if graph is None:
-                latency = meter.measure(architecture, weights=unfinished / WEIGHTS, within=certification.within)
-            else:
-                latency = meter.measure_graph(graph, within=certification.within)
+
+            def measure() -> Latency:
+                if graph is None:
+                    return meter.measure(architecture, weights=unfinished / WEIGHTS, within=certification.within)
+                return meter.measure_graph(graph, within=certification.within)
+
+            latency = measure_in_processes(measure, certification.target)
         if certification.require is not None:
             certification.require(latency)
         scored = _scored(network, finished, certification)

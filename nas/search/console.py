@@ -113,8 +113,10 @@ class Console:
             print(
                 f"  or, when the machine is quiet, certify again: nas search --resume {self._run.root} --patience 5min"
             )
+        levels = ", ".join(f"{each:.2f}" for each in latency.processes_milliseconds)
         print(
             f"  p90 {latency.p90_milliseconds:.2f} ms, p99 {latency.p99_milliseconds:.2f} ms, {latency.samples} pairs"
+            f"{levels and f' in processes of {levels} ms'}"
         )
         print(f"  timed: {latency.scope}")
         print(f"\nwinner  {self._run.winner}\nreport  {page}", flush=True)

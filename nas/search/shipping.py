@@ -13,6 +13,7 @@ from nas.latency import MeterOf
 from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
+from nas.latency.several import measure_in_processes
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate, ComparedForm, Deployed
 from nas.runs.trial import Trial
@@ -153,7 +154,9 @@ def _in_full_precision(search: Search, trial: Trial, certification: Certificatio
     full, weights = replace(certification.target, precision="fp32"), search.run.weights_path(trial)
     try:
         with certification.meter_of(full, search.dataset.size, search.num_classes) as meter:
-            return meter.measure(trial.architecture, weights=weights, within=certification.within)
+            return measure_in_processes(
+                lambda: meter.measure(trial.architecture, weights=weights, within=certification.within), full
+            )
     except (TargetError, UnmeasuredError) as error:
         search.console.step(f"        not compared with {full}: {error}")
         return None

@@ -71,6 +71,20 @@ def test_how_a_verdict_would_be_settled_is_a_command(capsys):
     command = "nas measure erfnet --target torch@cpu:2 --input 64x96 --classes 11 --budget '5ms' --within 1.5%"
     assert f"{command} --patience 5min" in told
     assert "--target torch@cpu:1" in told  # fewer threads
+    judged({"erfnet": replace(wide, processes_milliseconds=(2.0, 2.39, 9.0))}, Budget.parse("5ms"), 11)
+    assert "--within 1.5% --processes 5 --patience 5min" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_processes_are_rounds_of_all_networks(nas, small, tmp_path):
+    board = tmp_path / "board"
+    given = ("--target", "null@cpu:1", "--input", "64x96", "--classes", "3", "--within", "10%", "--out", board)
+    assert nas("measure", "ndnet29-fcn32", small, *given, "--processes", "2").code == 0
+    rows = list(csv.DictReader((board / "latency.csv").read_text().splitlines()))
+    blocks = list(csv.DictReader((board / "blocks.csv").read_text().splitlines()))
+    assert {row["network"] for row in rows} == {"ndnet29-fcn32", str(small)}
+    for row in rows:  # 10 % ask two blocks of a process
+        assert len([block for block in blocks if block["network"] == row["network"]]) >= 4
 
 
 def test_why_a_latency_is_not_to_be_trusted_is_in_the_table(tmp_path):
@@ -101,6 +115,8 @@ def test_why_a_latency_is_not_to_be_trusted_is_in_the_table(tmp_path):
         (("erfnet", "--target", "onnxruntime@cpu:99"), "asks for 99 threads"),
         (("erfnet", "--input", "0x0"), "--input: expected HEIGHTxWIDTH"),
         (("erfnet", "--calibrate"), "--calibrate draws its networks itself; leave out erfnet"),
+        (("--calibrate", "--processes", "3"), "measures each network once; leave out --processes"),
+        (("erfnet", "--processes", "0"), "--processes: expected 1 to 20, got 0"),
         (("--calibrate", "--networks", "3"), "--networks: expected at least 20, got 3"),
         (("erfnet", "--networks", "30"), "--networks goes with --calibrate"),
         (("--calibrate", "--within", "1%"), "leave out --within"),

@@ -1,0 +1,73 @@
+"""One latency from several processes, timed one after another: what is certified.
+
+A process tells how surely its own median is known, not what the next one would find: its memory lies elsewhere, its
+core may have other neighbours, and the ratio to the reference cancels a part of that only (`nas.latency.protocol`). On
+a shared machine two processes gave 4.64 and 5.32 ms for one network, each known to 1.5 % and neither flagged. So the
+median process is reported, between the lowest and the highest end of all their intervals.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from nas.latency.record import Latency
+from nas.latency.target import Target
+
+PROCESSES = 3
+FEWEST_QUIET = 2  # from which on those that were disturbed do not count
+
+
+def measure_in_processes(measure: Callable[[], Latency], target: Target, processes: int = PROCESSES) -> Latency:
+    """What `measure`, which times a network in a new process on `target`, finds in several; `pooled`.
+
+    A GPU is timed once: one process times all that is timed on it.
+    """
+    return pooled([measure() for _ in range(1 if target.on_cuda else processes)])
+
+
+def pooled(latencies: Sequence[Latency]) -> Latency:
+    """The latency of one network that was timed in one process or more, on one target at one input size.
+
+    Its p50 is that of the median process, its interval reaches from the lowest to the highest end of theirs, and its
+    p90 and p99 are the highest. Processes that were disturbed do not count where two others were not. All milliseconds
+    are by the last anchor, should that have been taken anew.
+    """
+    assert latencies, "a latency is pooled from one at least"
+    if len(latencies) == 1:
+        return latencies[0]
+    quiet = [one for one in latencies if not one.flagged]
+    reference = latencies[-1].reference_milliseconds
+    counted = [_anchored(one, reference) for one in (quiet if len(quiet) >= FEWEST_QUIET else latencies)]
+    middle = sorted(counted, key=lambda one: one.p50_milliseconds)[len(counted) // 2]  # of two the slower
+    pairs = sum(one.samples for one in counted)
+    return replace(
+        middle,
+        p90_milliseconds=max(one.p90_milliseconds for one in counted),
+        p99_milliseconds=max(one.p99_milliseconds for one in counted),
+        ci_low_milliseconds=min(one.ci_low_milliseconds for one in counted),
+        ci_high_milliseconds=max(one.ci_high_milliseconds for one in counted),
+        samples=pairs,
+        ratio_low=min(one.ratio_low for one in counted),
+        ratio_high=max(one.ratio_high for one in counted),
+        raw_p50_milliseconds=statistics.median(one.raw_p50_milliseconds for one in counted),
+        set_aside=sum(one.samples + one.set_aside for one in latencies) - pairs,
+        blocks=tuple(block for one in counted for block in one.blocks),
+        flagged=tuple(dict.fromkeys(reason for one in counted for reason in one.flagged)),
+        processes_milliseconds=tuple(one.p50_milliseconds for one in counted),
+    )
+
+
+def _anchored(latency: Latency, reference_milliseconds: float) -> Latency:
+    """The latency in milliseconds by another anchor of the same reference."""
+    factor = reference_milliseconds / latency.reference_milliseconds
+    return replace(
+        latency,
+        p50_milliseconds=factor * latency.p50_milliseconds,
+        p90_milliseconds=factor * latency.p90_milliseconds,
+        p99_milliseconds=factor * latency.p99_milliseconds,
+        ci_low_milliseconds=factor * latency.ci_low_milliseconds,
+        ci_high_milliseconds=factor * latency.ci_high_milliseconds,
+        reference_milliseconds=reference_milliseconds,
+    )

@@ -1,0 +1,83 @@
+"""A latency from several processes: what they agree on, and how far they differ."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+
+from nas.latency.budget import Budget
+from nas.latency.record import Latency
+from nas.latency.several import PROCESSES, measure_in_processes, pooled
+from nas.latency.target import Target
+from space import strict
+
+
+def found(ratio: float, *, anchor: float = 5.8, flagged: tuple[str, ...] = (), samples: int = 40) -> Latency:
+    """One process, which knows its own median to 1.5 %."""
+    return Latency(
+        p50_milliseconds=ratio * anchor, p90_milliseconds=1.1 * ratio * anchor, p99_milliseconds=1.3 * ratio * anchor,
+        ci_low_milliseconds=0.985 * ratio * anchor, ci_high_milliseconds=1.015 * ratio * anchor, samples=samples,
+        ratio=ratio, ratio_low=0.985 * ratio, ratio_high=1.015 * ratio, reference_milliseconds=anchor,
+        raw_p50_milliseconds=ratio * anchor, target="onnxruntime@cpu:1", height=180, width=240, scope="network",
+        set_aside=5, blocks=((ratio * anchor, anchor),), flagged=flagged, environment={"threads": "1"},
+    )  # fmt: skip
+
+
+def test_two_levels_of_a_machine_are_inside_the_interval() -> None:
+    latency = pooled([found(0.80), found(0.92), found(0.86)])
+    assert latency.p50_milliseconds == pytest.approx(0.86 * 5.8)
+    assert latency.interval() == pytest.approx((0.985 * 0.80 * 5.8, 1.015 * 0.92 * 5.8))
+    assert (latency.ratio_low, latency.ratio_high) == pytest.approx((0.985 * 0.80, 1.015 * 0.92))
+    assert latency.p99_milliseconds == pytest.approx(1.3 * 0.92 * 5.8)
+    assert latency.processes_milliseconds == pytest.approx((0.80 * 5.8, 0.92 * 5.8, 0.86 * 5.8))
+    assert (latency.samples, latency.set_aside, len(latency.blocks)) == (120, 15, 3)
+    assert strict.parse(strict.dump(latency), Latency, "a certificate") == latency
+
+
+def test_a_budget_between_two_levels_is_no_pass() -> None:
+    budget = Budget.parse("5ms")
+    assert budget.verdict(found(0.80)) == "PASS"
+    assert budget.verdict(found(0.92)) == "FAIL"
+    assert budget.verdict(pooled([found(0.80), found(0.92), found(0.81)])) == "UNSURE"
+
+
+def test_a_disturbed_process_does_not_count_beside_two_quiet_ones() -> None:
+    latency = pooled([found(0.80), found(1.4, flagged=("a busy host",), samples=30), found(0.82)])
+    assert latency.flagged == ()
+    assert latency.p50_milliseconds == pytest.approx(0.82 * 5.8)  # of two the slower
+    assert latency.ci_high_milliseconds == pytest.approx(1.015 * 0.82 * 5.8)
+    assert len(latency.processes_milliseconds) == 2
+    assert (latency.samples, latency.set_aside) == (80, 3 * 5 + 30)
+
+
+def test_where_most_are_disturbed_all_count_and_the_reasons_stand() -> None:
+    latency = pooled([found(0.80, flagged=("a",)), found(1.4, flagged=("b", "a")), found(0.82)])
+    assert latency.flagged == ("a", "b")
+    assert latency.p50_milliseconds == pytest.approx(0.82 * 5.8)
+    assert latency.ci_high_milliseconds == pytest.approx(1.015 * 1.4 * 5.8)
+
+
+def test_a_new_anchor_counts_for_all_of_them() -> None:
+    latency = pooled([found(0.80, anchor=5.8), found(0.82, anchor=5.0), found(0.81, anchor=5.0)])
+    assert latency.reference_milliseconds == 5.0
+    assert latency.processes_milliseconds == pytest.approx((0.80 * 5.0, 0.82 * 5.0, 0.81 * 5.0))
+    assert latency.interval() == pytest.approx((0.985 * 0.80 * 5.0, 1.015 * 0.82 * 5.0))
+
+
+def test_one_process_is_its_own_latency() -> None:
+    assert pooled([found(0.8)]) == found(0.8)
+
+
+@pytest.mark.parametrize(("target", "processes"), [("onnxruntime@cpu:1", PROCESSES), ("torch@cuda:0", 1)])
+def test_a_gpu_is_timed_by_one_process(target: str, processes: int) -> None:
+    levels: Iterator[float] = iter((0.80, 0.81, 0.82, 0.83))
+    latency = measure_in_processes(lambda: found(next(levels)), Target.parse(target))
+    assert next(levels) == pytest.approx(0.80 + 0.01 * processes)
+    assert latency.p50_milliseconds == pytest.approx(5.8 * (0.81 if processes == 3 else 0.80))
+
+
+def test_how_surely_a_process_knows_its_median_is_no_narrower_than_before() -> None:
+    one = found(0.8)
+    assert pooled([one, dataclasses.replace(one), dataclasses.replace(one)]).interval() == one.interval()
