@@ -121,6 +121,8 @@ class Latency(MeasuredTimes):
         self._require_positive(item.name for item in fields(self) if item.name != "set_aside")
         if self.set_aside < 0:
             raise UserError(f"expected set_aside of a latency to be 0 or more, got {self.set_aside}; measure again")
+        if not all(math.isfinite(each) and each > 0 for each in self.processes_milliseconds):
+            raise UserError("expected processes_milliseconds of a latency to be positive; measure again")
         Target.parse(self.target)
         if not self.ratio_low <= self.ratio_high:
             raise UserError("expected intervals of a latency from their lower to their upper end; measure again")

@@ -37,7 +37,7 @@ def in_both(trial: Trial, share: float) -> Trial:
         **{
             name: share * getattr(whole, name)
             for name in vars(whole)
-            if name.endswith("_milliseconds") and name != "reference_milliseconds"
+            if name.endswith("_milliseconds") and name not in ("reference_milliseconds", "processes_milliseconds")
         },
         flagged=("a <busy> machine",) if trial.name == "random 2" else (),
     )
