@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +53,9 @@ class SearchPlan:
     """Candidates are not widened beyond that many, however large the budget: four times SwiftNet-RN18."""
     most_gigabytes: float = 24.0
     """Nor beyond what that much memory trains: weights, gradients, moments, and all outputs for a batch of crops."""
+    minutes: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """In about how many the search is to be over, those before an interruption counted: nothing more is proposed when
+    the finalists can just be finished in time, whatever is left of the trials. 0: all of them are tried."""
     sampler: Annotated[str, strict.OneOf(samplers.names)] = "surrogate"
     warm_start: bool = field(default=True, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Whether `surrogate` begins with what networks of the space scored on other data, a table of which comes with the
@@ -71,6 +75,8 @@ class SearchPlan:
         for name in ("random_trials", "guided_trials", "finish_epochs", "pruned", "concurrent", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"search.{name}: expected 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.minutes < math.inf:
+            raise UserError(f"search.minutes: expected 0 or more, got {self.minutes}; 0 is no limit")
         for name in ("most_parameters", "most_gigabytes"):
             if not getattr(self, name) > 0:
                 raise UserError(f"search.{name}: expected more than 0, got {getattr(self, name)}")
@@ -236,8 +242,9 @@ def built_in_study(budget: str, *, on_gpu: bool = False) -> Study:
     GPU, which runs everything of that size far inside any budget, they have the size of Cityscapes' pictures.
 
     Candidates' latencies are half as sure as usual, which is as much as `nas.search.fill` leaves free of the budget. On
-    the CPU a busy machine is waited for a third as long, and it begins with the two families that learn most in so few
-    steps, since what is proposed is near the best so far.
+    the CPU a busy machine is waited for a third as long, less is tried where all of it would take more than five
+    minutes, and it begins with the two families that learn most in so few steps, since what is proposed is near the
+    best so far.
     """
     if on_gpu:
         return Study(
@@ -254,6 +261,11 @@ def built_in_study(budget: str, *, on_gpu: bool = False) -> Study:
         patience_seconds=PATIENCE_SECONDS / 3,
         recipe=replace(load_recipe("quick"), epochs=2, crop=(128, 160)),
         search=SearchPlan(
-            seeds=("ndnet45-ende", "swiftnet-rn18"), random_trials=0, guided_trials=4, finalists=2, finish_epochs=6
+            seeds=("ndnet45-ende", "swiftnet-rn18"),
+            random_trials=0,
+            guided_trials=4,
+            finalists=2,
+            finish_epochs=6,
+            minutes=4.75,
         ),
     )

@@ -297,4 +297,5 @@ def _forecast(
         f"forecast of the search: {duration(found.training_seconds)} of training steps at {step:.2f} s each (timed on "
         f"{closest.name}, {closest.own:.1f} ms) and {duration(found.measuring_seconds)} of measuring "
         f"about {found.candidates} candidates; scoring and export come on top"
+        + (f"; fewer are tried where that exceeds {study.search.minutes:g} minutes" if study.search.minutes else "")
     )

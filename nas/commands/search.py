@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING
 
 from nas.commands import common
@@ -47,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take over what an earlier run on the same data found out; may be given several times",
     )
     parser.add_argument("--data", metavar="DIR", type=common.path, help="where the data of the study or run lie")
+    parser.add_argument(
+        "--minutes",
+        metavar="N",
+        help="be over in about N minutes: propose nothing more when the best can just be finished in time, whatever is "
+        "left of the study's trials (of a run that goes on: N in all since it had a limit; 0: no limit)",
+    )
     common.add_patience(parser)
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
 
@@ -158,8 +165,7 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
         study = replace(study, frontier=True)
     if options.target:
         study = replace(study, target=options.target)
-    if options.patience:
-        study = replace(study, patience_seconds=common.patience(options))
+    study = _with_effort(options, study)
     if options.out:
         return RunFolder(Path(options.out)), study
     name = Path(options.study).stem if options.study else "road_scenes"
@@ -200,9 +206,26 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
         else:
             _require_one(study.budgets)
             study = replace(study, frontier=True)
+    return folder, _with_effort(options, study)
+
+
+def _with_effort(options: argparse.Namespace, study: Study) -> Study:
+    """A study with the time and patience that options give it."""
+    from dataclasses import replace
+
     if options.patience:
         study = replace(study, patience_seconds=common.patience(options))
-    return folder, study
+    if options.minutes is not None:
+        study = replace(study, search=replace(study.search, minutes=_minutes(options.minutes)))
+    return study
+
+
+def _minutes(text: str) -> float:
+    from space.errors import UserError
+
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", text.strip()):
+        raise UserError(f"--minutes: expected a number of minutes such as 45 or 2.5, got {text!r}; 0 is no limit")
+    return float(text)
 
 
 def _require_one(budgets: Sequence[str]) -> None:

@@ -57,8 +57,9 @@ UNREACHED = "unreached.yaml"
 FINISH = "finish.yaml"
 TERMS = "terms.yaml"
 WARM_START = "warm_start.yaml"
+SPENT = "spent.yaml"
 # What is of one run, and not of the next one in its folder.
-BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED, FINISH, TERMS, WARM_START)
+BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED, FINISH, TERMS, WARM_START, SPENT)
 
 
 @dataclass(frozen=True, kw_only=True)

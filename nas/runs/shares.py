@@ -44,6 +44,10 @@ class Shares:
         """The same when a budget is given up."""
         return replace(self, given_up=self.given_up | {budget})
 
+    def over(self) -> Shares:
+        """The same when nothing more is proposed."""
+        return replace(self, given_up=frozenset(self.budgets))
+
     def home(self, trial: Trial) -> Budget:
         """The budget that a candidate was made for, or the largest where that is asked for no more."""
         return self.budgets.of(trial.budget_milliseconds)
@@ -85,3 +89,10 @@ class Shares:
     def proposes(self, trials: Sequence[Trial]) -> bool:
         """Whether there are candidates to come."""
         return bool(self.seeds_left(trials)) or self.turn(trials) is not None
+
+
+def finishing_epochs(study: Study) -> int:
+    """How many epochs come after a search's candidates, at the most."""
+    plan = study.search
+    finished = len(study.asked) * (plan.finalists + min(plan.pruned, len(plan.company))) + len(plan.company)
+    return len(plan.company) * study.recipe.epochs + sum(plan.tried_epochs) + finished * plan.longest_finish

@@ -14,7 +14,7 @@ from nas.latency.target import Target
 from nas.runs.certificate import Certificate
 from nas.runs.finish_recipe import FinishRecipe
 from nas.runs.folder import WINNERS, RunFolder
-from nas.runs.shares import Shares
+from nas.runs.shares import Shares, finishing_epochs
 from nas.runs.trial import Trial
 from nas.search.job import Job
 from nas.study import Study
@@ -69,6 +69,12 @@ class Console:
         """A candidate that paused is trained on."""
         epochs = self._study.recipe.epochs
         self.step(f"go on   {trial.name:24} until epoch {trial.until(epochs)}/{epochs}")
+
+    def ends_in_time(self, epochs_left: float) -> None:
+        """Nothing more is proposed, and so many epochs are left."""
+        self.step(f"note    no more candidates: {self._study.search.minutes:g} minutes leave time to finish the best")
+        with self._lock:
+            self._epochs_left = epochs_left
 
     def recipe(self, found: FinishRecipe) -> None:
         """Which recipe finishes all networks, of those that were tried."""
@@ -175,9 +181,7 @@ def _epochs(study: Study) -> int:
     plan, count = study.search, len(study.asked)
     share = Shares.of(study, study.asked).plan
     candidates = count * (len(plan.seeds) + share.random_trials + share.guided_trials)
-    finished = count * (plan.finalists + min(plan.pruned, len(plan.company))) + len(plan.company)
-    tried = sum(plan.tried_epochs)
-    return (candidates + len(plan.company)) * study.recipe.epochs + tried + finished * plan.longest_finish
+    return candidates * study.recipe.epochs + finishing_epochs(study)
 
 
 def _duration(seconds: float) -> str:

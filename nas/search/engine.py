@@ -33,6 +33,7 @@ from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import not_taken_over, read_earlier, take_over
 from nas.runs.folder import TERMS, RunFolder
 from nas.runs.gathering import gather_winners
+from nas.runs.spent import Stopwatch
 from nas.runs.table import hold_to_table
 from nas.runs.terms import keep_terms, require_terms
 from nas.runs.unreached import give_up
@@ -41,6 +42,7 @@ from nas.search.address import ADDRESS_VARIABLE
 from nas.search.cluster import Resources, probe_on_cluster, require_nodes, resources_of_nodes, workers_of
 from nas.search.cluster_timing import RESOURCE, certifier_of_cluster, timing_of_cluster
 from nas.search.console import Console
+from nas.search.deadline import Deadline
 from nas.search.fill import NEARLY_FULL
 from nas.search.finishing import certify_each, last_stages, prune_company
 from nas.search.limits import above_the_space, limits_of, widest
@@ -69,6 +71,7 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
     Raises: BudgetError when nothing reaches the budget; UserError when no candidate finished its training, and for an
     earlier run that cannot be compared.
     """
+    stopwatch = Stopwatch(run)
     with contextlib.ExitStack() as session:
         timing_of: TimingOf = local_timing
         certifier_of: CertifierOf = Meter
@@ -106,7 +109,8 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             _measure_published(asked, timing, table)
             if new:
                 _say_if_too_large(asked, timing)
-            proposals = Proposals(asked, timing, table)
+            deadline = Deadline(asked, stopwatch) if asked.study.search.minutes else None
+            proposals = Proposals(asked, timing, table, deadline)
             if not address:  # a Ray of our own would only disturb the timings above
                 session.enter_context(own_ray(asked.workers))
             with live_report(run) as report:

@@ -18,6 +18,7 @@ from nas.runs.trial import Origin, Rung, Trial
 from nas.runs.unreached import give_up, unreached
 from nas.runs.warm_start import read_warm_start
 from nas.search.candidates import Filling, draw, filling_of, sampler_of
+from nas.search.deadline import Deadline
 from nas.search.guidance import Guidance
 from nas.search.journal import Journal
 from nas.search.limits import nothing_inside
@@ -25,6 +26,7 @@ from nas.search.measuring import time_one
 from nas.search.sampler import Outcome
 from nas.search.search import Candidate, Search, ahead_of
 from nas.search.solving import Solved, Solver
+from nas.search.trainings import Trainings
 from space.architecture import Architecture
 from space.choices import Genotype
 from space.errors import ArchitectureError, BudgetError, UnmeasuredError
@@ -58,10 +60,13 @@ class Proposals:
     trainings, and when it is spent the best of those that paused go on to the end until there are finalists.
 
     With several budgets each candidate is made for one of them, in turns (`nas.runs.shares`). One for which no draw is
-    found any more is given up, and the others go on.
+    found any more is given up, and the others go on. Of a search that is to be over in time, `deadline` says when
+    nothing more is proposed, whatever is left of its plan.
     """
 
-    def __init__(self, search: Search, meter: Measures, table: LatencyTable | None) -> None:
+    def __init__(
+        self, search: Search, meter: Measures, table: LatencyTable | None, deadline: Deadline | None = None
+    ) -> None:
         """`table`: the latency table of the device that `meter` times on, if there was one when the run began."""
         plan = search.study.search
         self._search = search
@@ -73,6 +78,7 @@ class Proposals:
         self._epochs = search.study.recipe.epochs
         self._space = search.study.architectures()
         self._ahead = ahead_of(search)
+        self._deadline = deadline
         rungs = rungs_for(plan, self._epochs)
         sampler = sampler_of(
             self._space,
@@ -89,20 +95,20 @@ class Proposals:
         given_up = unreached(search.run) if self._budgets.several else {}
         self._shares = Shares.of(search.study, self._budgets, given_up)
         self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
-        self._over = {key for key, trial in self._trials.items() if self._settled(trial)}  # nothing is to be done now
-        self._curves: dict[str, tuple[float, ...]] = {}  # mIoU after every epoch of those that are over, by key
+        self._trainings = Trainings(search.run)
+        self._trainings.over |= {key for key, trial in self._trials.items() if self._settled(trial)}
         for trial in search.run.company():
             self._solver.learn(trial)
         self._recall()
         for trial in self._trials.values():
             self._solver.learn(trial)
-        unfinished = [trial for key, trial in self._trials.items() if key not in self._over]
+        unfinished = [trial for key, trial in self._trials.items() if key not in self._trainings.over]
         self._unfinished = sorted(unfinished, key=lambda trial: trial.last_number)
         self._doubts_timed = False
         self._guidance.repeat(self._in_order(), given_up)
         self._journal = Journal(search.run, self._space, self._told, search.console.step)
         steps = steps_of(self._in_order())
-        over = [step for step in steps if not step.last or step.trial.architecture.key in self._over]
+        over = [step for step in steps if not step.last or step.trial.architecture.key in self._trainings.over]
         self._journal.hold_to(step.as_it_ended for step in over)
 
     def _recall(self) -> None:
@@ -119,11 +125,12 @@ class Proposals:
 
     def waits(self) -> bool:
         """Whether the next candidate has to wait for trainings under way."""
+        self._end_in_time()
         number = self._unfinished[0].last_number if self._unfinished else self._next_number()
         known = [step for step in before(self._in_order(), number, self._ahead) if step.trial.disturbed is None]
-        if any(step.last and step.trial.architecture.key not in self._over for step in known):
+        if any(step.last and step.trial.architecture.key not in self._trainings.over for step in known):
             return True
-        under_way = self._trials.keys() - self._over
+        under_way = self._trials.keys() - self._trainings.over
         return bool(under_way) and not self._unfinished and not self._shares.proposes(self._in_order())
 
     def next(self) -> Trial | None:
@@ -146,7 +153,7 @@ class Proposals:
                 if not self._budgets.several:
                     raise
                 self._give_up(budget, str(error))
-        if self._trials.keys() - self._over:  # what `waits` counted on was over its budget, or the budget was given up
+        if self._trials.keys() - self._trainings.over:  # what `waits` counted on came to nothing
             return None
         if not self._doubts_timed:
             self._doubts_timed = True
@@ -159,8 +166,14 @@ class Proposals:
         """Record how a candidate's training ended, or that it pauses."""
         ended = replace(trial, failed=failed)
         self._record(ended)
-        self._over.add(trial.architecture.key)
+        self._trainings.ends(trial)
         self._journal.ended(ended)
+
+    def _end_in_time(self) -> None:
+        late, trials = self._deadline, self._in_order()
+        if late is not None and self._shares.proposes(trials) and late.passed(trials, self._shares):
+            self._search.console.ends_in_time(late.epochs_left(trials, self._shares))
+            self._shares = self._shares.over()
 
     def _give_up(self, budget: Budget, reason: str) -> None:
         """Nothing more is proposed for one of several budgets."""
@@ -178,9 +191,9 @@ class Proposals:
         for budget in self._budgets:
             left = [step.trial for step in steps if step.trial.feasible and not step.trial.failed]
             left = [trial for trial in left if self._shares.home(trial) == budget]
-            paused = [trial for trial in left if len(self._curve(trial)) < self._epochs]
+            paused = [trial for trial in left if len(self._trainings.curve(trial)) < self._epochs]
             missing = self._plan.finalists - (len(left) - len(paused))
-            paused.sort(key=lambda trial: (-len(self._curve(trial)), -self._curve(trial)[-1]))
+            paused.sort(key=lambda trial: (-len(self._trainings.curve(trial)), -self._trainings.curve(trial)[-1]))
             going += paused[: max(0, missing)]
         return [self._goes_on(trial, self._epochs, guided=False) for trial in going]
 
@@ -196,7 +209,7 @@ class Proposals:
         """A candidate that paused is trained on."""
         begun = trial.rungs
         if trial.stopped:  # by an earlier version, in the middle of its schedule
-            milliseconds, epochs = trial.budget_milliseconds, len(self._curve(trial))
+            milliseconds, epochs = trial.budget_milliseconds, len(self._trainings.curve(trial))
             begun = (Rung(epochs=epochs, number=trial.number, budget_milliseconds=milliseconds),)
         rung = Rung(
             epochs=until,
@@ -205,7 +218,7 @@ class Proposals:
             guided=guided,
         )
         trial = replace(trial, rungs=(*begun, rung), stopped=False)
-        self._opens(trial)
+        self._trainings.goes_on(trial)
         self._record(trial)
         self._search.console.goes_on(trial)
         return trial
@@ -234,7 +247,7 @@ class Proposals:
             self._record(trial)
             self._search.console.timed_again(trial)
             if not self._settled(trial):
-                self._opens(trial)
+                self._trainings.goes_on(trial)
                 self._unfinished.append(trial)
 
     def _seed(self, name: str, budget: Budget) -> Trial | None:
@@ -265,7 +278,7 @@ class Proposals:
         also = (*seed.also_milliseconds, seed.budget_milliseconds)
         seed = replace(seed, budget_milliseconds=budget.milliseconds, also_milliseconds=also, feasible=True)
         seed = begin_at(seed, self._epochs, self._first if seed.genotype else self._epochs)
-        self._opens(seed)
+        self._trainings.goes_on(seed)
         self._record(seed)
         return seed
 
@@ -329,7 +342,7 @@ class Proposals:
         known = [trial for trial in reversed(self._in_order()) if dict(trial.genotype) == dict(drawn.genotype)]
         over = [trial for trial in known if trial.architecture.key in ended and self._is_for(trial, budget)]
         left = [trial for trial in over if trial.feasible and not trial.failed]
-        return next((trial for trial in left if 0 < len(self._curve(trial)) < drawn.until), None)
+        return next((trial for trial in left if 0 < len(self._trainings.curve(trial)) < drawn.until), None)
 
     def _admit(
         self, candidate: Candidate, budget: Budget, solved: Solved, until: int, number: int | None = None
@@ -347,7 +360,7 @@ class Proposals:
         self._search.console.proposed(trial)
         if trial.feasible:
             return trial
-        self._over.add(trial.architecture.key)
+        self._trainings.ends(trial)
         self._journal.ended(trial)
         return None
 
@@ -379,22 +392,7 @@ class Proposals:
 
     def _trained(self, step: Step) -> Outcome:
         """How the training of a step ended."""
-        curve = self._curve(step.trial)[: step.until(self._epochs)]
+        curve = self._trainings.curve(step.trial)[: step.until(self._epochs)]
         if not curve or (step.trial.failed and step.last):
             return Outcome(miou=None)
         return Outcome(miou=curve[-1], fidelity=len(curve) / self._epochs)
-
-    def _curve(self, trial: Trial) -> tuple[float, ...]:
-        """mIoU after every epoch; of a training that is over it is read once."""
-        key = trial.architecture.key
-        if key in self._curves:
-            return self._curves[key]
-        curve = tuple(epoch.scores.miou for epoch in self._run.progress(trial, "search").history)
-        if key in self._over:
-            self._curves[key] = curve
-        return curve
-
-    def _opens(self, trial: Trial) -> None:
-        """What was over is to be trained."""
-        self._over.discard(trial.architecture.key)
-        self._curves.pop(trial.architecture.key, None)

@@ -32,6 +32,7 @@ from nas.runs.data_seen import DataSeen
 from nas.runs.earlier import Earlier, EarlierTrial
 from nas.runs.finish_recipe import FinishRecipe, Tried
 from nas.runs.folder import Order, Sources
+from nas.runs.spent import Spent
 from nas.runs.table import BegunWith
 from nas.runs.terms import Terms
 from nas.runs.trained import ScoreCard
@@ -96,7 +97,9 @@ KINDS: Mapping[str, Any] = {
         recipe=load_recipe("quick"),
         target="onnxruntime@cpu:1",
         space={"block": ("nonbt", "sep"), "stage.depth": (1, 2)},
-        search=SearchPlan(company=("erfnet",), finish_recipes=(Variant(), Variant(ema_decay=0.9, epochs=30))),
+        search=SearchPlan(
+            company=("erfnet",), minutes=45.0, finish_recipes=(Variant(), Variant(ema_decay=0.9, epochs=30))
+        ),
     ),
     "recipe": load_recipe("erfnet"),
     "certificate": CERTIFICATE,
@@ -105,6 +108,7 @@ KINDS: Mapping[str, Any] = {
     "budgets that were given up": AllUnreached(
         budgets=(Unreached(budget="1ms", reason="nothing is inside", searched=True, number=3, repeats=2),)
     ),
+    "time that a run took": Spent(seconds=61.5),
     "finish recipe of a run": FinishRecipe(
         tried=(
             Tried(recipe=Variant(), epochs=5, miou=0.4),

@@ -31,6 +31,21 @@ def test_budgets_that_are_none(budget: str, nas: Nas, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("minutes", ["-5", "an hour", "nan", "1e9", ""])
+def test_minutes_that_are_none(minutes: str, nas: Nas) -> None:
+    said = nas("search", "--budget", "10ms", f"--minutes={minutes}").refusal()
+    assert "--minutes: expected a number of minutes such as 45 or 2.5" in said
+
+
+def test_a_run_that_goes_on_may_have_another_time(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    RunFolder.create(tmp_path / "run", load_study(tmp_path / "study.yaml"))
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    _, study = _resumed(parser.parse_args(["--resume", str(tmp_path / "run"), "--minutes", "2.5"]))
+    assert study.search.minutes == 2.5
+
+
 def test_no_question_at_all(nas: Nas) -> None:
     assert "nas search --budget 10ms" in nas("search").refusal()
 
@@ -48,6 +63,7 @@ def test_no_question_at_all(nas: Nas) -> None:
         ("search: !!python/object/apply:os.system ['true']", "tags are not accepted"),
         ("search: {finalists: 0}", "finalists"),
         ("search: {finalists: many}", "whole number"),
+        ("search: {minutes: -1}", "search.minutes: expected 0 or more, got -1"),
         ("search: {finish_recipes: []}", "search.finish_recipes: expected at least one, got none"),
         ("search: {finish_recipes: [{}, {}]}", "search.finish_recipes: expected each once"),
         ("search: {finish_recipes: [{}, {ohem_probabilty: 0.7}]}", "did you mean 'ohem_probability'?"),
