@@ -53,6 +53,11 @@ class Step:
         before = self.trial.rungs[self.place - 1].epochs if self.place else 0
         return self.until(epochs) - before
 
+    @property
+    def in_vain(self) -> int | None:
+        """How many draws the sampler made for it in vain; None where that was not kept, or it is not the sampler's."""
+        return self.trial.rungs[self.place].in_vain if self.place else self.trial.in_vain
+
     def is_of(self, budget_milliseconds: float) -> bool:
         """Whether it was proposed for this budget."""
         if self.place:

@@ -36,10 +36,13 @@ class Rung:
     """The budget of the run then."""
     guided: bool = True
     """Whether the sampler proposed that it goes on; for the first rung, the trial's origin says how it came."""
+    in_vain: int | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Of what the sampler proposed: `Trial.in_vain`."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise UserError(f"epochs: expected 1 or more, got {self.epochs}")
+        _check_in_vain(self.in_vain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,9 @@ class Trial:
     """What it was trained to, one after the other, and is now; empty for one schedule of all epochs."""
     also_milliseconds: tuple[float, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Other budgets that the width which fills them came to be the same for: as large as networks may become."""
+    in_vain: int | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Of what the sampler proposed: how many draws since the step before led to what was known, or to nothing. None in
+    runs of earlier versions."""
 
     def __post_init__(self) -> None:
         ends = [each.epochs for each in self.rungs]
@@ -85,6 +91,7 @@ class Trial:
         for name in ("number", "parameters", "multiply_adds"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        _check_in_vain(self.in_vain)
 
     @property
     def last_number(self) -> int:
@@ -130,6 +137,11 @@ class Timed:
     statistic: Statistic = "p50"
     """Which one of the latencies the milliseconds are."""
     measured: tuple[Measured, ...] = ()
+
+
+def _check_in_vain(count: int | None) -> None:
+    if count is not None and count < 0:
+        raise UserError(f"in_vain: expected 0 or more, got {count}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,8 @@ Each file offers `make(seed, startup, candidates)`: an Optuna sampler that draws
 random until it was told of `startup` candidates. One that compares whole candidates finds them in `candidates`; others
 have no need of it. `RESUMES` says whether it may propose what paused at a rung once more, to be trained on: then new
 candidates begin at the lowest rung (`nas.surrogate.rungs`). Without it, or where it is false, each is trained whole.
+`STATELESS` says whether a proposal depends on nothing but what the sampler was told and the number of its trial: a run
+that goes on then need not have it propose again what it has.
 Other packages bring samplers through the entry points `framebudget.samplers` (see
 `space.extensions`). No file here imports Optuna before it is called.
 """
@@ -42,6 +44,14 @@ def resumes(name: str) -> bool:
     Raises: UserError when there is none, with the nearest known name.
     """
     return bool(getattr(extensions.load(__name__, GROUP, name, needs=("make",)), "RESUMES", False))
+
+
+def stateless(name: str) -> bool:
+    """Whether a sampler of the kind `name` keeps nothing in mind beside the study.
+
+    Raises: UserError when there is none, with the nearest known name.
+    """
+    return bool(getattr(extensions.load(__name__, GROUP, name, needs=("make",)), "STATELESS", False))
 
 
 def make(name: str, *, seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:

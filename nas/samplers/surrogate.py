@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from nas.surrogate.candidates import Candidates
 
 RESUMES = True
+STATELESS = True
 
 
 def make(seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:

@@ -196,4 +196,5 @@ def sampler_of(
         SpaceQuestions(space, used, filling),
         lambda candidates: samplers.make(kind, seed=seed, startup=startup, candidates=candidates),
         None if filling_at is None else lambda each: SpaceQuestions(space, used, filling_at(each)),
+        stateless=samplers.stateless(kind),
     )

@@ -3,7 +3,8 @@
 How trainings end depends on chance, on what else the machine does and on interruptions; what a proposal knows does not.
 It is told of the steps before it, in the order of their proposal, but for the last few of those that train: these may
 still be under way (`ahead`). A run that goes on asks the sampler again for the proposals that it has, so that the next
-ones are those of a run that was never interrupted. What was timed again after all was proposed is known as it was.
+ones are those of a run that was never interrupted; not for those that make no difference to the next ones. What was
+timed again after all was proposed is known as it was.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Guidance:
         self._told: set[int] = set()  # numbers of steps
         self._numbers: dict[int, int] = {}  # of what the sampler knows of and was not told the outcome of, by step
         self._in_vain = 0  # draws that led to what was known, since the last that became a step
+        self._empty = 0  # those that led to nothing
 
     def recall(self, earlier: EarlierTrial, milliseconds: float) -> None:
         """What an earlier run found out about a candidate that takes so long; before anything else is told."""
@@ -75,6 +77,8 @@ class Guidance:
                 self._draw_in_vain(trials, *left.pop(0))
             if not (self._proposed(step) and any(step.is_of(budget.milliseconds) for budget in self._budgets)):
                 continue
+            if self._sampler.stateless and step.in_vain == 0:  # entered as it is, it counts as much
+                continue
             self._tell(trials, step.number)
             if anothers:
                 continue
@@ -91,7 +95,7 @@ class Guidance:
                 anothers = True  # to find that out for each takes a minute each
         for budget, each in left:
             self._draw_in_vain(trials, budget, each)
-        self._in_vain = 0
+        self._in_vain = self._empty = 0
 
     def _draw_in_vain(self, trials: Sequence[Trial], budget: Budget, given_up: Unreached) -> None:
         """Draw again what came to nothing before a budget was given up: later draws depend on how many there were."""
@@ -102,18 +106,25 @@ class Guidance:
         """Nothing more is proposed for the budget of the last draws; how many of them led to what was known, since the
         last that became a step.
         """
-        repeats, self._in_vain = self._in_vain, 0
+        repeats, self._in_vain, self._empty = self._in_vain, 0, 0
         return repeats
+
+    @property
+    def in_vain(self) -> int:
+        """How many draws led to what was known or to nothing, since the last that became a step."""
+        return self._in_vain + self._empty
 
     def propose(self, trials: Sequence[Trial], number: int, budget: Budget) -> Proposal[Architecture]:
         """A draw for the step of this number, for one of the budgets."""
         self._tell(trials, number)
-        return self._sampler.propose(self._told_for(budget.milliseconds))
+        proposal = self._sampler.propose(self._told_for(budget.milliseconds))
+        self._empty += proposal.in_vain
+        return proposal
 
     def becomes(self, proposed: int, number: int) -> None:
         """What the sampler knows under a number became the step of that number."""
         self._numbers[number] = proposed
-        self._in_vain = 0
+        self._in_vain = self._empty = 0
 
     def repeats(self, proposed: int) -> None:
         """The draw of this sampler's number led to what is known."""

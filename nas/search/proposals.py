@@ -216,6 +216,7 @@ class Proposals:
             number=self._next_number(),
             budget_milliseconds=self._shares.home(trial).milliseconds,
             guided=guided,
+            in_vain=self._guidance.in_vain if guided else None,
         )
         trial = replace(trial, rungs=(*begun, rung), stopped=False)
         self._trainings.goes_on(trial)
@@ -293,10 +294,10 @@ class Proposals:
         repeats = 0
         for _ in range(MOST_ATTEMPTS):
             drawn = draw(budget, repeats)
-            if (paused := self._paused(drawn, budget)) is not None:
-                assert drawn.number is not None, "only the sampler knows what paused"
-                self._guidance.becomes(drawn.number, self._next_number())
-                return self._goes_on(paused, drawn.until, guided=True)
+            if drawn.number is not None and (paused := self._paused(drawn, budget)) is not None:
+                going = self._goes_on(paused, drawn.until, guided=True)
+                self._guidance.becomes(drawn.number, going.last_number)
+                return going
             solved = self._solver.solve(drawn.architecture, budget)
             timed = [each for each in (lowest, solved.latency) if each is not None]
             lowest = min(timed, key=lambda latency: latency.milliseconds(budget.statistic), default=None)
@@ -335,8 +336,6 @@ class Proposals:
         """The candidate that a draw is, where it paused before the rung that it is to be trained to. Whether it has is
         asked as the sampler is told: what ended faster than others is not known to have.
         """
-        if drawn.number is None:
-            return None
         told = [step for step in before(self._in_order(), self._next_number(), self._ahead) if step.last]
         ended = {step.trial.architecture.key for step in told if step.trial.disturbed is None}
         known = [trial for trial in reversed(self._in_order()) if dict(trial.genotype) == dict(drawn.genotype)]
@@ -351,6 +350,7 @@ class Proposals:
         an epoch. `number`: the sampler's of it.
         """
         trial = self._search.trial(self._next_number(), candidate, solved.latency, solved.reason, budget)
+        trial = replace(trial, in_vain=None if number is None else self._guidance.in_vain)
         if trial.feasible:
             trial = begin_at(trial, self._epochs, until)
         self._solver.keep(solved)

@@ -93,6 +93,8 @@ class Proposal(Generic[Of]):
     genotype: Genotype
     fidelity: float
     """How far: the share of a whole training that it then has behind it, with what it has already."""
+    in_vain: int
+    """How many sets of answers before it led to nothing."""
 
 
 class Sampler(Generic[Built]):
@@ -103,9 +105,15 @@ class Sampler(Generic[Built]):
         questions: Questions[Built],
         make: Callable[[Candidates], optuna.samplers.BaseSampler],
         at: Callable[[float], Questions[Built]] | None = None,
+        *,
+        stateless: bool = False,
     ) -> None:
-        """`at`: the questions at a budget (milliseconds), where there are several; others are asked nothing else."""
+        """`at`: the questions at a budget (milliseconds), where there are several; others are asked nothing else.
+        `stateless`: whether what is made proposes by nothing but what it was told and the number of a trial.
+        """
         import optuna
+
+        self.stateless = stateless
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._questions = questions
@@ -123,10 +131,12 @@ class Sampler(Generic[Built]):
 
         Raises: ArchitectureError when one set of answers after the other leads to nothing.
         """
+        before = len(self._study.get_trials(deepcopy=False))
         trial, built, answers = self._ask(budget)
         fidelity = self._next_rung(trial.number, trial.user_attrs[ANSWERS])
         trial.set_user_attr(FIDELITY, fidelity)
-        return Proposal(number=trial.number, built=built, genotype=answers, fidelity=fidelity)
+        in_vain = trial.number - before
+        return Proposal(number=trial.number, built=built, genotype=answers, fidelity=fidelity, in_vain=in_vain)
 
     def enter(self, genotype: Genotype, fidelity: float = 1.0, budget: float | None = None) -> int:
         """A training that was not proposed here begins, up to this share of a whole one (of a seed, a random draw, a

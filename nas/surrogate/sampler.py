@@ -30,7 +30,6 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         self._seed = seed
         self._startup = max(1, startup)
         self._candidates = candidates
-        self._random = optuna.samplers.RandomSampler(seed=seed)
         self._chosen: dict[str, Any] = {}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -52,7 +51,8 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """At random, before there is a choice."""
-        return self._random.sample_independent(study, trial, param_name, param_distribution)
+        seed = random.Random(f"{self._seed}/{trial.number}/{param_name}").randrange(2**32)
+        return optuna.samplers.RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
 
     def _choice(self, study: optuna.Study, trial: FrozenTrial) -> Point | None:
         known = known_of(study, but=trial.number)

@@ -10,9 +10,9 @@ import pytest
 
 from nas import samplers
 from nas.search.candidates import sampler_of
-from nas.search.sampler import Outcome
+from nas.search.sampler import Outcome, Sampler
 from nas.study import SearchPlan
-from space import Space, UserError
+from space import Architecture, Space, UserError
 from space.axes import searched
 
 SPACE = Space(ranges={**searched(), "stages": (2,), "stage.depth": (1, 2)}, size=(180, 240))
@@ -176,7 +176,7 @@ def test_other_samplers_do_not_load_the_surrogate() -> None:
     code = """
 import sys
 from nas.search.candidates import sampler_of
-from nas.search.sampler import Outcome
+from nas.search.sampler import Outcome, Sampler
 from space import Space
 sampler = sampler_of(Space(), kind="random", startup=0, seed=0)
 sampler.tell(sampler.propose().number, Outcome(miou=0.1))
@@ -193,3 +193,22 @@ def test_finding_it_loads_no_optuna(name: str) -> None:
     code = f"import sys; from nas import samplers; print('{name}' in samplers.names(), 'optuna' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+@pytest.mark.parametrize("name", [name for name in samplers.names() if samplers.stateless(name)])
+@pytest.mark.parametrize("startup", [2, 50])
+def test_a_stateless_one_goes_on_alike_where_its_proposals_were_only_entered(name: str, startup: int) -> None:
+    def made() -> Sampler[Architecture]:
+        return sampler_of(SPACE, kind=name, startup=startup, seed=5, rungs=(0.25, 1.0))
+
+    first, again = made(), made()
+    for step in range(5):
+        proposal = first.propose()
+        number = again.enter(proposal.genotype, proposal.fidelity)
+        if proposal.in_vain == 0:
+            assert number == proposal.number
+        outcome = Outcome(miou=0.1 * step, fidelity=proposal.fidelity, violations={"latency": -0.1})
+        first.tell(proposal.number, outcome)
+        again.tell(number, outcome)
+    following = [(each.propose().genotype, each.propose().fidelity) for each in (first, again)]
+    assert following[0] == following[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -77,7 +78,7 @@ def guidance_of(row: Row, *budgets: str, startup: int = 2) -> Guidance:
     def trained(step: Step) -> Outcome:
         return Outcome(miou=0.1 * float(step.trial.genotype["place"]))
 
-    sampler = Sampler(row, functools.partial(surrogate, startup=startup))
+    sampler = Sampler(row, functools.partial(surrogate, startup=startup), stateless=True)
     return Guidance(sampler, Budgets.parse(budgets or ["10ms"]), ahead=0, epochs=2, trained=trained)
 
 
@@ -123,6 +124,32 @@ def test_what_is_repeated_is_proposed_as_without_an_interruption(trial: Make) ->
     assert next_places(again, trials, 4) == expected
     assert known.genotype["place"] not in expected
     assert len(set(expected)) == 4
+
+
+def test_what_changes_nothing_is_not_proposed_again(trial: Make) -> None:
+    """Of a sampler that keeps nothing in mind: what followed no draws in vain, unlike what followed two."""
+    whole = guidance_of(Row())
+    trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
+    for number, in_vain in ((3, 0), (4, 2)):
+        for _ in range(in_vain):
+            whole.repeats(whole.propose(trials, number, TEN).number)
+        proposal = whole.propose(trials, number, TEN)
+        trials.append(replace(trial(number, "guided", proposal.genotype), in_vain=whole.in_vain))
+        whole.becomes(proposal.number, number)
+    assert [each.in_vain for each in trials] == [None, None, 0, 2]
+    row = Row()
+    again = guidance_of(row)
+    again.repeat(trials, {})
+    assert row.compared == 3  # for the last step
+    expected = next_places(whole, trials, 3)
+    assert next_places(again, trials, 3) == expected
+    assert len({*expected}) == 3
+
+    row = Row()
+    earlier = guidance_of(row)
+    earlier.repeat([replace(each, in_vain=None) for each in trials], {})  # as an earlier version left them
+    assert row.compared == 4
+    assert next_places(earlier, trials, 3) == expected
 
 
 def test_draws_before_a_budget_was_given_up_are_repeated(trial: Make) -> None:
