@@ -3,24 +3,24 @@
     python studies/camvid/searches/searches.py --data camvid:~/camvid --work runs/searches \
         --method ours --budget 3 --seed 0 [--minutes 40]
 
-searches at 180x240 for one thread of ONNX Runtime until the time is over, on a machine that does nothing else, and
+searches at 180x240 for one thread of ONNX Runtime in the time that is given, on a machine that does nothing else, and
 keeps in `found/` beside this file the two networks that scored best, of those that trained longest inside the budget;
 a row for each goes into `found.csv`. They are then finished, timed and compared with the published networks by
 
     python studies/camvid/rivals/rivals.py --networks studies/camvid/searches/found/*.yaml \
         --tables studies/camvid/searches --data camvid:~/camvid --probe   # and --work DIR, and --measure
 
-`ours` is `nas search` as it comes, without its warm start, which was trained on CamVid; `warm` has it; `random` is
-`nas search` with draws alone. All of these solve the width that fills the budget by measuring. `tpe-asha` is what
-people wire themselves: Ray Tune asks Optuna's TPE for the answers to the same questions, at the width that the latency
-table of the package says fills the budget; ASHA stops trainings of the same recipe within their schedule.
+`ours` is `nas search --minutes` as it comes, without its warm start, which was trained on CamVid; `warm` has it;
+`random` is the same with draws alone. All of these solve the width that fills the budget by measuring. `tpe-asha` is
+what people wire themselves: Ray Tune asks Optuna's TPE for the answers to the same questions, at the width that the
+latency table of the package says fills the budget, told what the reference network takes here; ASHA stops trainings of
+the same recipe within their schedule.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import signal
 import subprocess
 import sys
 import time
@@ -52,6 +52,7 @@ TARGET, SIZE, CLASSES = "onnxruntime@cpu:1", (180, 240), 11
 EPOCHS = 8  # of a whole training; short ones have 2
 KEPT = 2  # networks of each search
 ENDLESS = 1000  # trials: the time ends a search
+REFERENCE = "ndnet45-ende"  # what is timed to learn what the reference network takes
 WIDEST = 16.0
 NAMES = {"ours": "surrogate", "warm": "surrogate", "random": "random"}
 
@@ -81,7 +82,7 @@ def main() -> None:
     name = f"{asked.method}-{asked.budget:g}ms-{asked.seed}"
     run = asked.work.resolve() / name
     if asked.method in NAMES:
-        search(study(data, asked.method, asked.budget, asked.seed), run, asked.minutes)
+        search(study(data, asked), run)
         found = list(trained_in(RunFolder.open(run)))
     else:
         found = list(tpe_asha(data, asked.budget, asked.seed, run, asked.minutes))
@@ -105,18 +106,21 @@ def main() -> None:
     print(*rows, sep="\n")
 
 
-def study(data: DataSpec, method: str, budget: float, seed: int) -> Study:
+def study(data: DataSpec, asked: argparse.Namespace) -> Study:
     """What `nas search` is asked."""
-    guided = method != "random"
+    guided = asked.method != "random"
     plan = SearchPlan(
         seeds=("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18") if guided else (),
         random_trials=8 if guided else ENDLESS,
         guided_trials=ENDLESS if guided else 0,
-        sampler=NAMES[method],
-        warm_start=method == "warm",
-        seed=seed,
+        sampler=NAMES[asked.method],
+        warm_start=asked.method == "warm",
+        minutes=asked.minutes,
+        finalists=KEPT,
+        finish_epochs=0,
+        seed=asked.seed,
     )
-    return Study(data=data, budget=f"{budget:g}ms", target=TARGET, recipe=recipe(seed), search=plan)
+    return Study(data=data, budget=f"{asked.budget:g}ms", target=TARGET, recipe=recipe(asked.seed), search=plan)
 
 
 def recipe(seed: int) -> Recipe:
@@ -124,19 +128,14 @@ def recipe(seed: int) -> Recipe:
     return replace(load_recipe("quick"), epochs=EPOCHS, crop=(120, 160), seed=seed)
 
 
-def search(asked: Study, run: Path, minutes: float) -> None:
-    """Run `nas search` and end it after so many minutes."""
+def search(asked: Study, run: Path) -> None:
+    """Run `nas search`, or go on with it."""
     run.parent.mkdir(parents=True, exist_ok=True)
     file = run.with_suffix(".yaml")
     write_text(file, asked.to_yaml())
     words = ["--resume", str(run)] if run.is_dir() else [str(file), "--out", str(run)]
     with run.with_suffix(".log").open("a") as log:
-        child = subprocess.Popen([sys.executable, "-m", "nas.cli", "search", *words], stdout=log, stderr=log)
-        try:
-            child.wait(60 * minutes)
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGTERM)
-            child.wait()
+        subprocess.run([sys.executable, "-m", "nas.cli", "search", *words], stdout=log, stderr=log, check=False)
 
 
 def trained_in(run: RunFolder) -> Iterator[Found]:
@@ -161,7 +160,10 @@ def tpe_asha(data: DataSpec, budget: float, seed: int, run: Path, minutes: float
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
+    begun = time.monotonic()
     questions = Space(ranges=searched(), size=SIZE)
+    with Meter(Target.parse(TARGET), SIZE, CLASSES) as meter:
+        reference = meter.measure(space.load(REFERENCE)).reference_milliseconds
 
     def ask(trial: optuna.Trial) -> None:
         # An answer may change what the next question offers, and Optuna wants one name for one set of options.
@@ -176,7 +178,7 @@ def tpe_asha(data: DataSpec, budget: float, seed: int, run: Path, minutes: float
 
         torch.set_num_threads(1)
         chosen = questions.choose(lambda name, options: answers[f"{name}|{len(options)}"])
-        architecture = filled(chosen, budget)
+        architecture = filled(chosen, budget, reference)
         if architecture is None:
             tune.report({"miou": 0.0, "milliseconds": 0.0, "architecture": ""})
             return
@@ -199,11 +201,10 @@ def tpe_asha(data: DataSpec, budget: float, seed: int, run: Path, minutes: float
             scheduler=ASHAScheduler(metric="miou", mode="max", max_t=EPOCHS, grace_period=2, reduction_factor=4),
             num_samples=ENDLESS,
             max_concurrent_trials=2,
-            time_budget_s=60 * minutes,
+            time_budget_s=60 * minutes - (time.monotonic() - begun),
         ),
         run_config=tune.RunConfig(name=run.name, storage_path=str(run.parent), verbose=1),
     )
-    begun = time.monotonic()
     results = tuner.fit()
     print(f"{len(results)} trials in {(time.monotonic() - begun) / 60:.1f} minutes", flush=True)
     for place in range(len(results)):
@@ -219,9 +220,9 @@ def tpe_asha(data: DataSpec, budget: float, seed: int, run: Path, minutes: float
     ray.shutdown()
 
 
-def filled(architecture: Architecture, budget: float) -> Architecture | None:
+def filled(architecture: Architecture, budget: float, reference_milliseconds: float) -> Architecture | None:
     """At the largest width that the package's table estimates to be inside the budget; None where none is."""
-    table = shipped_table(Target.parse(TARGET), SIZE, 2.0)
+    table = shipped_table(Target.parse(TARGET), SIZE, reference_milliseconds)
     assert table is not None, "one comes for this target"
 
     def fits(factor: float) -> bool:
