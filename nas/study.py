@@ -20,6 +20,8 @@ from space import Space, UserError, published, strict
 from space.axes import searched
 from space.errors import nearest
 
+HARD_EXAMPLES = Variant(ohem_probability=0.7)
+"""What helps where networks are finished, and costs no latency (`studies/camvid/recipes`)."""
 TRIED_SHARE = 0.25  # of the epochs of a finish recipe, for which it is tried
 AUTO = "auto"
 MOST_PER_GPU = 32  # trainings, none of which would get far
@@ -41,9 +43,11 @@ class SearchPlan:
     """How many of the best candidates are trained on."""
     finish_epochs: int = 20
     """For how long, with a fresh schedule."""
-    finish_recipes: tuple[Variant, ...] = field(default=(Variant(),), metadata=strict.LEFT_OUT_AT_DEFAULT)
+    finish_recipes: tuple[Variant, ...] | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """What the study's recipe may have otherwise then. Of several, each is tried on the best finalist first, for a
-    quarter of its epochs; the one that scores best finishes all finalists, the company and what is pruned."""
+    quarter of its epochs; the one that scores best finishes all finalists, the company and what is pruned. A new run
+    whose study leaves it open finishes by `HARD_EXAMPLES`, and says so in its folder; one that leaves it open there, of
+    an earlier version, by the study's recipe."""
     company: tuple[str, ...] = ()
     """Published networks trained at their own width with the same effort as a finalist, to compare with."""
     pruned: int = 2
@@ -84,11 +88,11 @@ class SearchPlan:
             raise UserError(f"search.finalists: expected at least 1, got {self.finalists}")
         if not (self.seeds or self.random_trials or self.guided_trials):
             raise UserError("search: expected seeds, random_trials or guided_trials, got none; nothing would be tried")
-        if not self.finish_recipes:
+        if self.finish_recipes == ():
             raise UserError("search.finish_recipes: expected at least one, got none; {} is the study's recipe")
-        if len(set(self.finish_recipes)) < len(self.finish_recipes):
+        if len(set(self.finishing)) < len(self.finishing):
             raise UserError("search.finish_recipes: expected each once, got one of them twice; keep one")
-        if self.finish_recipes != (Variant(),) and not self.finish_epochs:
+        if self.finishing != (Variant(),) and not self.finish_epochs:
             raise UserError("search.finish_recipes: expected finish_epochs above 0 to go with them, got 0; raise it")
         self._check_sharing()
         if self.sampler not in samplers.names():
@@ -104,16 +108,21 @@ class SearchPlan:
         return recipe.epochs or self.finish_epochs
 
     @property
+    def finishing(self) -> tuple[Variant, ...]:
+        """The finish recipes, one at least."""
+        return self.finish_recipes or (Variant(),)
+
+    @property
     def longest_finish(self) -> int:
         """The epochs of the longest finish recipe."""
-        return max(map(self.epochs_of, self.finish_recipes))
+        return max(map(self.epochs_of, self.finishing))
 
     @property
     def tried_epochs(self) -> tuple[int, ...]:
         """For how many epochs each finish recipe is tried; none where there is no choice."""
-        if len(self.finish_recipes) == 1:
+        if len(self.finishing) == 1:
             return ()
-        return tuple(max(1, round(TRIED_SHARE * self.epochs_of(each))) for each in self.finish_recipes)
+        return tuple(max(1, round(TRIED_SHARE * self.epochs_of(each))) for each in self.finishing)
 
     def _check_sharing(self) -> None:
         """A training has one GPU, or a share of it."""
@@ -167,6 +176,15 @@ class Study:
     def asked(self) -> Budgets:
         """What it asks for: its budget, or each of its budgets."""
         return Budgets.parse(self.budgets or (self.budget,))
+
+    def begun(self) -> Study:
+        """The same question as a new run asks it: how finalists are finished is spelled out. A recipe that mines hard
+        examples in its own way is left alone.
+        """
+        plan = self.search
+        if plan.finish_recipes is not None or not plan.finish_epochs or self.recipe.ohem_probability is not None:
+            return self
+        return replace(self, search=replace(plan, finish_recipes=(HARD_EXAMPLES,)))
 
     def asking(self, texts: Sequence[str]) -> Study:
         """The same question for one budget, or for several.

@@ -165,7 +165,7 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
         study = replace(study, frontier=True)
     if options.target:
         study = replace(study, target=options.target)
-    study = _with_effort(options, study)
+    study = _with_effort(options, study).begun()
     if options.out:
         return RunFolder(Path(options.out)), study
     name = Path(options.study).stem if options.study else "road_scenes"

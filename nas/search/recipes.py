@@ -26,7 +26,7 @@ def begin_tries(search: Search, finalists: Sequence[Trial]) -> list[Trial]:
     """Keep which recipes the run may finish by, unless that is kept already; the networks that trying them begins with:
     the best finalist and its teacher. None where there is nothing to try.
     """
-    run, asked = search.run, search.study.search.finish_recipes
+    run, asked = search.run, search.study.search.finishing
     found = read_finish_recipe(run)
     if found is None and asked == (Variant(),):
         return []
@@ -139,8 +139,8 @@ def _first(search: Search, finalists: Sequence[Trial]) -> FinishRecipe:
     """
     run, plan = search.run, search.study.search
     begun = any(run.progress(each, "finish").history for each in (*run.trials(), *run.company()))
-    if begun or len(plan.finish_recipes) == 1:
-        return FinishRecipe(tried=(Tried(recipe=Variant() if begun else plan.finish_recipes[0]),), chosen=0)
+    if begun or len(plan.finishing) == 1:
+        return FinishRecipe(tried=(Tried(recipe=Variant() if begun else plan.finishing[0]),), chosen=0)
     best = max(finalists, key=lambda each: run.progress(each, "search").miou or 0.0)
     teacher = _teacher_of(run, best)
 
@@ -151,7 +151,7 @@ def _first(search: Search, finalists: Sequence[Trial]) -> FinishRecipe:
             return Tried(recipe=recipe, epochs=epochs, failed="no larger network of the run is more accurate")
         return Tried(recipe=recipe, epochs=epochs, teacher=teacher.architecture.key)
 
-    pairs = zip(plan.finish_recipes, plan.tried_epochs, strict=True)
+    pairs = zip(plan.finishing, plan.tried_epochs, strict=True)
     return FinishRecipe(tried=tuple(tried(recipe, epochs) for recipe, epochs in pairs), network=best.architecture.key)
 
 

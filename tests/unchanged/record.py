@@ -68,7 +68,7 @@ space:
    head: [linear, linear_nobias, sep, preact], head.width: [32, 64],
    stem.halvings: [1], stem.rising: [false], stem.separable: [false]}
 search:
-  {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2,
+  {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2, finish_recipes: [{}],
    company: [erfnet-encoder], pruned: 1, stop_weak: false, concurrent: 1,
    sampler: tpe}
 """

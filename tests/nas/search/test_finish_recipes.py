@@ -263,3 +263,30 @@ def test_a_file_that_names_no_network_of_the_run_is_refused(begun) -> None:
     write_finish_recipe(search.run, FinishRecipe(tried=tried, network="0123456789ab"))
     with pytest.raises(UserError, match=r"finish.yaml: expected keys of networks in the run, got 0123456789ab"):
         begin_tries(search, search.run.trials())
+
+
+def test_a_new_run_spells_out_how_finalists_are_finished(tmp_path: Path) -> None:
+    asked = replace(STUDY, search=replace(STUDY.search, finish_recipes=None))
+    assert asked.search.finishing == (Variant(),)  # as a run of an earlier version was begun
+    assert asked.begun().search.finish_recipes == (Variant(ohem_probability=0.7),)
+    run = RunFolder.create(tmp_path / "run", asked.begun())
+    assert "ohem_probability: 0.7" in run.study_path.read_text("utf-8")
+    assert run.study().search.finishing == (Variant(ohem_probability=0.7),)
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        STUDY,
+        replace(STUDY, search=replace(STUDY.search, finish_recipes=(Variant(),))),
+        replace(
+            STUDY,
+            search=replace(STUDY.search, finish_recipes=None),
+            recipe=replace(STUDY.recipe, ohem_probability=0.9),
+        ),
+        replace(STUDY, search=replace(STUDY.search, finish_recipes=None, finish_epochs=0)),
+    ],
+    ids=["several", "the study's recipe", "hard examples of its own", "nothing is finished"],
+)
+def test_a_study_that_says_otherwise_is_left_alone(study: Study) -> None:
+    assert study.begun() == study
