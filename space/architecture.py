@@ -45,7 +45,7 @@ AXES: Axes = {
     "head_norm_epsilon": (0.0, 1e-5),
     "head_norm_momentum": (0.0, 0.1),
     "rep": (False, True),
-    "label_stride": (1, 2),
+    "label_stride": (1, 2, 4, 8),
 }
 SEARCHED: Axes = {
     "levels": (1,),
@@ -71,7 +71,7 @@ class Architecture:
     `head_norm_momentum` hold, where they are not 0. `rep`: `plain` blocks, the stem's 3x3 convolutions and a pyramid's
     have biases in place of a normalisation, and are trained as sums of normalised paths (RDRNet). With a
     `label_stride` of 2, logits are interpolated to half of the image's size, and each stands for two by two pixels: a
-    quarter of the interpolation and of the arg-max.
+    quarter of the interpolation and of the arg-max. At the stride of the features that the head reads, none are.
 
     Raises: ArchitectureError for a combination that cannot be built.
     """
@@ -113,11 +113,18 @@ class Architecture:
             auxiliary.check(encoder)
         if self.rep:
             self._check_rep()
-        require_range("label_stride", self.label_stride, 1, 2)
+        strides = AXES["label_stride"]
+        require(self.label_stride in strides, f"label_stride: expected one of {list(strides)}, got {self.label_stride}")
         require(
             self.label_stride == 1 or self.head.kind not in FULL_SIZE_HEADS,
             f"label_stride: a {self.head.kind} head gives logits at full size; give 1",
         )
+        if self.label_stride > 1:
+            require(
+                self.label_stride <= self.logits_stride,
+                f"label_stride: expected {self.logits_stride} at most, the stride of what the head reads; "
+                f"got {self.label_stride}",
+            )
         if self.head.shuffle > 1:
             most = self.logits_stride // self.label_stride
             require(

@@ -48,10 +48,14 @@ def parameters(architecture: Architecture, num_classes: int, *, auxiliary: bool 
     return found + (_paths(architecture, graph, sizes).parameters if trained else 0)
 
 
-def multiply_adds(architecture: Architecture, size: tuple[int, int], num_classes: int) -> int:
-    """Multiply-adds of one image of `size` (height, width), convolutions only."""
+def multiply_adds(architecture: Architecture, size: tuple[int, int], num_classes: int, *, trained: bool = False) -> int:
+    """Multiply-adds of one image of `size` (height, width), convolutions only; without the paths of re-parameterised
+    convolutions that only training has, unless asked for.
+    """
     graph = architecture.graph(num_classes)
-    return graph_multiply_adds(graph, widths(graph, architecture.channels), size)
+    sizes = widths(graph, architecture.channels)
+    found = graph_multiply_adds(graph, sizes, size)
+    return found + (_paths(architecture, graph, sizes).multiply_adds(graph, size) if trained else 0)
 
 
 def depth(architecture: Architecture, num_classes: int) -> int:
@@ -178,23 +182,31 @@ class _Paths:
     parameters: int
     outputs: Mapping[int, int]
     """Index of a node to how many tensors like its output are computed beside it."""
+    weights: Mapping[int, int]
+    """Index of a node to how many weights of convolutions each pixel of its output meets beside its own."""
+
+    def multiply_adds(self, graph: Graph, size: tuple[int, int]) -> int:
+        """For one image of `size` (height, width)."""
+        return sum(count * math.prod(output_size(graph.nodes[index], size)) for index, count in self.weights.items())
 
 
 def _paths(architecture: Architecture, graph: Graph, sizes: Widths) -> _Paths:
-    parameters, outputs = 0, {}
+    parameters, outputs, weights = 0, {}, {}
     for node in graph.nodes:
         if not node.paths or architecture.channels:
             continue
         read, out = _read(node, sizes.given), sizes.out(node)
         parameters += out  # a normalisation has two numbers for each channel where the one convolution has a bias
         if node.paths == "pair":
-            parameters += math.prod(node.kernel) * read * out + 2 * out
+            weights[node.index] = math.prod(node.kernel) * read * out
+            parameters += weights[node.index] + 2 * out
             outputs[node.index] = 4
             continue
         identity = read == out and node.step == (1, 1)
-        parameters += (read * out + 3 * out) + (out * out + 3 * out) + (2 * out if identity else 0)
+        weights[node.index] = read * out + out * out
+        parameters += weights[node.index] + 6 * out + (2 * out if identity else 0)
         outputs[node.index] = 8 if identity else 6
-    return _Paths(parameters=parameters, outputs=outputs)
+    return _Paths(parameters=parameters, outputs=outputs, weights=weights)
 
 
 def groups(architecture: Architecture) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,12 +186,16 @@ def _round(
     meter: Meter, architectures: Mapping[str, Architecture], graphs: Mapping[str, bytes], within: float
 ) -> dict[str, Latency]:
     """Each network timed in one process."""
+    from nas.latency.scope import scope_of
+
     together = [architecture for name, architecture in architectures.items() if name not in graphs]
     in_turns = iter(meter.measure_together(together, within=within) if together else ())
-    measured = [
-        meter.measure_graph(graphs[name], within=within) if name in graphs else next(in_turns) for name in architectures
-    ]
-    return dict(zip(architectures, measured, strict=True))
+    return {
+        name: replace(meter.measure_graph(graphs[name], within=within), scope=scope_of(architecture))
+        if name in graphs
+        else next(in_turns)
+        for name, architecture in architectures.items()
+    }
 
 
 def _leaderboard(
@@ -203,8 +207,10 @@ def _leaderboard(
 ) -> Verdict | None:
     latencies = _sorted(measured)
     print(f"\n{_table(latencies, architectures, meter.size, meter.num_classes, budget)}\n")
-    some = next(iter(latencies.values()))
-    print(f"timed: {some.scope}")
+    scopes = dict.fromkeys(latency.scope for latency in latencies.values())
+    for scope in scopes:
+        names = ", ".join(name for name, latency in latencies.items() if latency.scope == scope)
+        print(f"timed{f' of {names}' if len(scopes) > 1 else ''}: {scope}")
     for name, latency in latencies.items():
         if latency.flagged:
             print(f"! {name}: {'; '.join(latency.flagged)}")

@@ -9,7 +9,8 @@ its convolutions use: its time depends on the image, and a network with it takes
 branches, and OpenVINO is as fast with it as with its own.
 
 Bilinear shrinking to a half or a quarter is average pooling, to anything else two matrix products. ONNX Runtime's
-own Resize of an image takes 20 times as long: a quarter of the latency of a SwiftNet pyramid.
+own Resize of an image takes 20 times as long: a quarter of the latency of a SwiftNet pyramid. A single pixel, such as
+the mean of a map, becomes as large as what it joins by being repeated.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class Rewritten(TorchFunctionMode):
-    """While it is active, adaptive average pooling, PReLU and bilinear shrinking are computed in those other ways."""
+    """While it is active, adaptive average pooling, PReLU and bilinear resizing are computed in those other ways."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is nn.functional.adaptive_avg_pool2d:
@@ -62,9 +63,13 @@ def _interpolate(
     align_corners: bool | None = None,
     **others: Any,
 ) -> Any:
-    """`torch.nn.functional.interpolate`, written as something faster where it shrinks by linear interpolation."""
+    """`torch.nn.functional.interpolate`, written as something faster where it shrinks by linear interpolation, or has
+    one pixel to interpolate from.
+    """
     before = tuple(int(length) for length in x.shape[-2:])
     fits = mode == "bilinear" and isinstance(size, tuple) and not any(others.values())
+    if fits and before == (1, 1):
+        return x.expand(*x.shape[:-2], *size)
     if not fits or any(new > old for old, new in zip(before, size, strict=True)):
         return usual(x, size=size, mode=mode, align_corners=align_corners, **others)
     factors = {old / new for old, new in zip(before, size, strict=True)}

@@ -33,7 +33,8 @@ Measuring touches the hardware, estimating reads a table. Each part uses only pa
     runtimes        machine, target
     protocol        machine, record, target
     worker          protocol, runtimes, machine, target
-    meter           worker, protocol, runtimes, record, target
+    scope           protocol
+    meter           scope, worker, protocol, runtimes, record, target
     several         record, target
     estimates       meter, machine, record
     default         meter, runtimes, machine, target

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from nas.latency import runtimes
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
 from nas.latency.record import Latency
+from nas.latency.scope import scope_of
 from nas.latency.target import Target
 from nas.latency.worker.connection import Connection
 from nas.latency.worker.installed import Installed
@@ -172,7 +173,9 @@ class Meter:
 
     def _ask(self, networks: Sequence[tuple[Architecture, Path | None]], within: float) -> list[Latency]:
         asked = [(architecture, None if path is None else _text_of(path)) for architecture, path in networks]
-        return self._heard(lambda worker, limit: self._way.measure(worker, asked, within, limit), len(asked))
+        found = self._heard(lambda worker, limit: self._way.measure(worker, asked, within, limit), len(asked))
+        pairs = zip(found, networks, strict=True)
+        return [replace(latency, scope=scope_of(architecture)) for latency, (architecture, _) in pairs]
 
     def _heard(self, ask: Callable[[Connection, float], list[str]], networks: int) -> list[Latency]:
         try:

@@ -18,6 +18,11 @@ def describe(architecture: Architecture) -> dict[str, str]:
     parts["Decoder"] = "none; logits are upsampled" if decoder is None else decoder.words()
     parts["Head"] = architecture.head.words()
     parts["Activation"] = architecture.activation
+    if architecture.rep:
+        parts["Convolutions"] = "3x3, each trained as a sum of paths and run as one"
+    if architecture.label_stride > 1:
+        side = architecture.label_stride
+        parts["Labels"] = f"at 1/{side} of the image's size, each for {side}x{side} pixels"
     if architecture.levels > 1:
         parts["Image pyramid"] = f"{architecture.levels} levels"
     if architecture.channels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from nas.latency.budget import Budget
 from nas.latency.meter import MeasuresFinished
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
+from nas.latency.scope import scope_of
 from nas.latency.several import measure_in_processes
 from nas.latency.target import Target
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, ComparedForm, Deployed, Evidence, Scored, certify
@@ -116,7 +117,8 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
             def measure() -> Latency:
                 if graph is None:
                     return meter.measure(architecture, weights=unfinished / WEIGHTS, within=certification.within)
-                return meter.measure_graph(graph, within=certification.within)
+                latency = meter.measure_graph(graph, within=certification.within)
+                return replace(latency, scope=scope_of(architecture))
 
             latency = measure_in_processes(measure, certification.target)
         if certification.require is not None:

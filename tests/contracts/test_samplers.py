@@ -176,7 +176,7 @@ def test_other_samplers_do_not_load_the_surrogate() -> None:
     code = """
 import sys
 from nas.search.candidates import sampler_of
-from nas.search.sampler import Outcome, Sampler
+from nas.search.sampler import Outcome
 from space import Space
 sampler = sampler_of(Space(), kind="random", startup=0, seed=0)
 sampler.tell(sampler.propose().number, Outcome(miou=0.1))

@@ -29,14 +29,14 @@ def test_published_networks_and_their_keys_know_nothing_of_it() -> None:
         assert "label_stride" not in space.load(name).to_yaml()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "side"), [*((name, 2) for name in NAMES), ("swiftnet-rn18", 4), ("fast-scnn", 8)])
 @pytest.mark.parametrize("size", [(64, 96), (37, 51)])
-def test_logits_are_interpolated_to_half_the_size_and_each_stands_for_four(
-    name: str, size: tuple[int, int], shallow: Callable[[str], Architecture]
+def test_logits_are_interpolated_to_a_part_of_the_size_and_each_stands_for_several_pixels(
+    name: str, side: int, size: tuple[int, int], shallow: Callable[[str], Architecture]
 ) -> None:
     """Against the network that stops before its interpolation."""
     torch.manual_seed(0)
-    network = replace(shallow(name), label_stride=2).build(5).eval()
+    network = replace(shallow(name), label_stride=side).build(5).eval()
     whole = shallow(name).build(5).eval()
     whole.load_state_dict(network.state_dict())  # the same parameters
     captured: list[torch.Tensor] = []
@@ -45,11 +45,11 @@ def test_logits_are_interpolated_to_half_the_size_and_each_stands_for_four(
     with torch.no_grad():
         whole(image)
         found, labels = network(image), labels_of(network, image)
-    half = [-(-length // 2) for length in size]
+    part = [-(-length // side) for length in size]
     (logits,) = captured
-    coarse = F.interpolate(logits, half, mode="bilinear", align_corners=whole.architecture.align_corners)
+    coarse = F.interpolate(logits, part, mode="bilinear", align_corners=whole.architecture.align_corners)
     assert found.shape == (2, 5, *size)
-    rows, columns = torch.arange(size[0]) // 2, torch.arange(size[1]) // 2
+    rows, columns = torch.arange(size[0]) // side, torch.arange(size[1]) // side
     assert torch.equal(found, coarse[:, :, rows][:, :, :, columns])
     assert torch.equal(labels, found.argmax(1))
 
@@ -65,6 +65,8 @@ def test_it_is_read_written_and_told_apart() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ArchitectureError, match="label_stride: a deconv2 head gives logits at full size; give 1"):
         halved("erfnet")
+    with pytest.raises(ArchitectureError, match="label_stride: expected 4 at most, the stride of what the head reads"):
+        replace(space.load("swiftnet-rn18"), label_stride=8)
     text = halved("fast-scnn").to_yaml().replace("label_stride: 2", "label_stride: 3")
     with pytest.raises(UserError, match="label_stride"):
         Architecture.from_yaml(text)
@@ -79,4 +81,4 @@ def test_a_space_of_nothing_else_is_valid() -> None:
     for each in drawn[:20]:
         answers = halves.genotype(each)
         assert halves.choose(lambda name, options, answers=answers: answers[name]) == each  # type: ignore[misc]
-    assert {each.label_stride for each in (Space(size=(96, 128)).sample(chance) for _ in range(20))} == {1, 2}
+    assert {each.label_stride for each in (Space(size=(96, 128)).sample(chance) for _ in range(40))} == {1, 2, 4, 8}

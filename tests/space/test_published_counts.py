@@ -129,6 +129,27 @@ def test_published_parameters(name: str, classes: int, inference: int, training:
     assert space.parameters(architecture, classes, auxiliary=True) == training
 
 
+@pytest.mark.parametrize(("name", "expected"), [("rdrnet-s", 51_840_090_112), ("rdrnet-s-simple", 49_384_325_120)])
+def test_multiply_adds_of_the_form_that_is_trained(name: str, expected: int) -> None:
+    assert space.multiply_adds(space.load(name), (1024, 2048), 19, trained=True) == expected
+
+
+@pytest.mark.parametrize("name", ["ddrnet23-slim", "erfnet"])
+def test_the_form_that_is_trained_is_the_one_that_runs_where_nothing_is_reparameterised(name: str) -> None:
+    architecture = space.load(name)
+    assert space.multiply_adds(architecture, (64, 96), 19, trained=True) == space.multiply_adds(
+        architecture, (64, 96), 19
+    )
+
+
+def test_ddrnet_without_the_biases_of_its_stem() -> None:
+    """As mmsegmentation has it: 64 fewer, and the same functions."""
+    published = space.load("ddrnet23-slim")
+    unbiased = replace(published, stem=replace(published.stem, bias=False))
+    assert space.parameters(unbiased, 19) == 5_695_987 - 64
+    assert space.parameters(unbiased, 19, auxiliary=True) == 5_734_342 - 64
+
+
 @pytest.mark.share(4)
 @pytest.mark.parametrize(("name", "classes", "inference", "training"), PARAMETERS[::2])
 def test_the_real_module_has_as_many_parameters(name: str, classes: int, inference: int, training: int) -> None:

@@ -107,6 +107,20 @@ def test_regsegs_graph_splits_nothing_and_averages_by_pooling(shallow: Callable[
     assert not kinds & {"Split", "ReduceMean", "MatMul", "BatchNormalization"}
 
 
+@pytest.mark.parametrize("name", ["fast-scnn", "ddrnet23-slim", "rdrnet-s-simple"])
+def test_the_mean_of_a_map_is_spread_without_resizing(name: str, shallow: Callable[[str], Architecture]) -> None:
+    network = settled(scale_width(shallow(name), 0.25).build(5))
+    data = onnx_bytes(network, (128, 256), labels=False)
+    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(data)).graph
+    shapes = {each.name: [axis.dim_value for axis in each.type.tensor_type.shape.dim] for each in graph.value_info}
+    resized = [shapes[node.input[0]] for node in graph.node if node.op_type == "Resize"]
+    assert resized
+    assert [1, 1] not in [shape[-2:] for shape in resized]
+    comparison = compare_onnx(network, data, noise((128, 256)))
+    assert comparison.max_abs_difference is not None
+    assert comparison.max_abs_difference < 1e-4
+
+
 def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 4, 1), nn.PReLU())
     with torch.no_grad():
@@ -191,6 +205,7 @@ def test_what_another_thread_prints_meanwhile_is_printed(capsys: pytest.CaptureF
 
 
 def test_another_networks_graph_is_told_apart(shallow: Callable[[str], Architecture]) -> None:
+    torch.manual_seed(1)
     one, other = (settled(shallow("ndnet29-fcn32").build(5)) for _ in range(2))
     with torch.no_grad():
         next(reversed(list(other.parameters()))).normal_(std=100)
