@@ -104,6 +104,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
         stack.enter_context(ending.told(kept.words if options.calibrate else lambda: lost))
         out = stack.enter_context(output.folder(options.out)) if options.out else None
         target = common.target(options)  # last, for it may have to be found by timing
+        if target.on_cuda and processes > 1:
+            raise UserError("--processes: all networks on a GPU are timed by one process; leave it out")
         meter = Meter(target, size, classes, patience_seconds=common.patience(options))
         what = _words(networks, "random network") if options.calibrate else _words(len(architectures), "network")
         told = "" if options.calibrate else f", {classes} classes"
@@ -115,8 +117,6 @@ def run(options: argparse.Namespace) -> Verdict | None:
         if options.calibrate:
             _calibrate(meter, networks, out, kept)
             return None
-        if target.on_cuda and processes > 1:
-            raise UserError("--processes: all networks on a GPU are timed by one process; leave it out")
         rounds = [_round(meter, architectures, graphs, within) for _ in range(processes)]
         latencies = {name: pooled([each[name] for each in rounds]) for name in architectures}
         return _leaderboard(meter, architectures, latencies, out, budget)

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--minutes",
         metavar="N",
         help="be over in about N minutes: propose nothing more when the best can just be finished in time, whatever is "
-        "left of the study's trials (of a run that goes on: N in all since it had a limit; 0: no limit)",
+        "left of the study's trials (of a run that goes on: N in all, or anew with another --budget; 0: no limit)",
     )
     common.add_patience(parser)
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
@@ -69,6 +69,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
 
     from nas.latency.budget import Budgets
     from nas.runs.folder import RunFolder
+    from nas.runs.spent import forget_spent
     from nas.runs.unreached import ask_again
     from nas.search.address import address_of, require_short_folder
     from nas.storage.ownership import owned
@@ -87,6 +88,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         before = _ask(folder, study, earlier, new=not options.resume)
         if options.resume and options.budgets:
             ask_again(folder, Budgets.parse(options.budgets))
+            forget_spent(folder)
         known = _known(folder)
         try:
             found = search(folder, address=options.address)
@@ -163,9 +165,11 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     if options.frontier:
         _require_one(study.budgets)
         study = replace(study, frontier=True)
+    if options.study is None and (study.budgets or study.frontier):
+        study = replace(study, search=replace(study.search, minutes=0.0))  # its minutes are for one budget
     if options.target:
         study = replace(study, target=options.target)
-    study = _with_effort(options, study).begun()
+    study = _with_effort(options, study)
     if options.out:
         return RunFolder(Path(options.out)), study
     name = Path(options.study).stem if options.study else "road_scenes"

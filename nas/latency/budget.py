@@ -17,7 +17,7 @@ Verdict = Literal["PASS", "FAIL", "UNSURE"]
 """Of a latency against a budget: surely inside, surely over, or not told by what was measured."""
 
 SETTLING = (0.001, 0.015)  # how sure a latency is to be that settles a verdict, at the most and the least
-MORE_PROCESSES = 2  # to settle it with, where several were timed
+MANY_PROCESSES = 9  # to settle it with, where those that were timed lie on both sides
 
 _AMOUNT = re.compile(
     r"(?P<number>\d+\.?\d*|\.\d+)(?P<exponent>e[+-]?\d+)?\s*(?P<unit>ms|fps)(\s+(?P<statistic>\w+))?", re.I
@@ -194,8 +194,14 @@ def settling(latency: Latency, budget: Budget, num_classes: int) -> str:
     why, how = "", ""
     if latency.flagged:
         why, how = ", since the machine was busy", f" ({quieter(latency)})"
-    timed = len(latency.processes_milliseconds)
-    processes = f" --processes {timed + MORE_PROCESSES}" if timed else ""
+    processes = ""
+    if timed := latency.processes_milliseconds:
+        factor = latency.milliseconds(budget.statistic) / latency.p50_milliseconds
+        inside = sum(factor * each <= budget.milliseconds for each in timed)
+        differ = 0 < inside < len(timed)
+        processes = f" --processes {MANY_PROCESSES if differ else len(timed)}"
+        if differ:
+            why = f"{why}; {inside} of {len(timed)} processes kept it, and a little less latency would be safe"
     return (
         f"{budget} is between {low:.2f} and {high:.2f} ms{why}. To settle it: nas measure FOLDER --target "
         f"{latency.target} --input {latency.height}x{latency.width} --classes {num_classes} --budget '{budget}' "

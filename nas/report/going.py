@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas import samplers
 from nas.runs.finish_recipe import read_finish_recipe
 from nas.runs.folder import RunFolder
 from nas.runs.shares import Shares
+from nas.runs.spent import spent_of
 from nas.runs.steps import rungs_for
 from nas.runs.trial import Phase, Progress, Trial
 from nas.runs.unreached import reachable, unreached
@@ -58,6 +59,7 @@ def going_of(
     """How far a run is. `answered`: a winner is certified for every budget that it is asked for and that can be met."""
     given_up = unreached(run) if study.asked.several else ()
     shares = Shares.of(study, reachable(run, study), given_up)
+    shares = replace(shares, closed=spent_of(run).closes(study.search))
     everything = (*trials, *company)
     trainings = {(each.architecture.key, phase): run.progress(each, phase) for each in everything for phase in PHASES}
     begun = {each.architecture.key for each in everything if _under_way(run, each, trainings)}
@@ -113,7 +115,7 @@ def _searching(study: Study, shares: Shares, trials: Sequence[Trial], searched: 
     """What the search phase has still to do."""
     plan, epochs = study.search, study.recipe.epochs
     pauses = samplers.resumes(plan.sampler) and len(rungs_for(plan, epochs)) > 1
-    open_ = [budget for budget in shares.budgets if budget not in shares.given_up]
+    open_ = [budget for budget in shares.budgets if not shares.closed and budget not in shares.given_up]
     begin = len(shares.seeds_left(trials)) + sum(shares.random_left(trials, budget) for budget in open_)
     left = sum(max(0, shares.effort_left(trials, budget)) for budget in open_)
     if pauses and left > 0:  # how many candidates that will be depends on what they score

@@ -108,7 +108,7 @@ class RunFolder:
         if earlier:
             sources = Sources(runs=tuple(str(each.root.resolve()) for each in earlier))
             write_text(folder.root / SOURCES, strict.dump(sources))
-        folder.write_study(study)  # last: from now on it is a run
+        folder.write_study(study.begun())  # last: from now on it is a run
         return folder
 
     @classmethod

@@ -28,6 +28,8 @@ class Shares:
     """Of a whole training."""
     given_up: frozenset[Budget] = frozenset()
     """Budgets for which nothing more is proposed."""
+    closed: bool = False
+    """Whether nothing more is proposed at all, whatever is left."""
 
     @classmethod
     def of(cls, study: Study, budgets: Budgets, given_up: Iterable[Budget] = ()) -> Shares:
@@ -44,10 +46,6 @@ class Shares:
         """The same when a budget is given up."""
         return replace(self, given_up=self.given_up | {budget})
 
-    def over(self) -> Shares:
-        """The same when nothing more is proposed."""
-        return replace(self, given_up=frozenset(self.budgets))
-
     def home(self, trial: Trial) -> Budget:
         """The budget that a candidate was made for, or the largest where that is asked for no more."""
         return self.budgets.of(trial.budget_milliseconds)
@@ -62,6 +60,8 @@ class Shares:
 
     def seeds_left(self, trials: Sequence[Trial]) -> list[tuple[str, Budget]]:
         """The published networks that are still to be scaled, each with the budget that it is for."""
+        if self.closed:
+            return []
         known = {(trial.parent, budget) for budget in self.budgets for trial in self.ours(trials, "seed", budget)}
         left = [(name, budget) for name in self.plan.seeds for budget in self.budgets if budget not in self.given_up]
         return [each for each in left if each not in known]
@@ -78,6 +78,8 @@ class Shares:
         """How the next candidate comes once all seeds are there, and for which budget: the one of which most is left,
         the smallest of those. None when nothing is left.
         """
+        if self.closed:
+            return None
         origins: tuple[Origin, ...] = ("random", "guided")
         for origin in origins:
             left = self.random_left if origin == "random" else self.effort_left

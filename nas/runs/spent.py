@@ -1,19 +1,23 @@
 """How long a run was worked on, kept in its folder: a search that is to be over in time, and is interrupted, goes on
-with what is left of it.
+with what is left of it, and does not begin to propose again what was over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 from nas.runs.folder import SPENT, RunFolder
 from nas.storage.files import write_text
 from nas.storage.records import find_record
+from nas.study import SearchPlan
 from space import UserError, strict
 
-EVERY_SECONDS = 5.0  # is it written: what a kill loses
+EVERY_SECONDS = 5.0  # is it written at the most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,31 +25,70 @@ class Spent:
     """The time of all commands that worked on a run."""
 
     seconds: float = 0.0
+    closed_minutes: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """The limit for whose sake nothing more is proposed; 0 where that is not so."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seconds < math.inf:
-            raise UserError(f"seconds: expected 0 or more, got {self.seconds}; remove the file to begin at 0")
+        for name in ("seconds", "closed_minutes"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}; remove the file to begin at 0")
+
+    def closes(self, plan: SearchPlan) -> bool:
+        """Whether nothing more is proposed by this plan."""
+        return 0 < plan.minutes <= self.closed_minutes
+
+
+def spent_of(run: RunFolder) -> Spent:
+    """What a run says; nothing in runs of earlier versions.
+
+    Raises: UserError when its file is damaged.
+    """
+    return find_record(run.root / SPENT, "how long a run was worked on", Spent) or Spent()
+
+
+def forget_spent(run: RunFolder) -> None:
+    """It is asked something else, which has the time for itself."""
+    (run.root / SPENT).unlink(missing_ok=True)
 
 
 class Stopwatch:
-    """Runs on from where the last command stopped.
+    """A context that runs on from where the last command stopped, and keeps how far it came.
 
     Raises: UserError when the run's file is damaged.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self._file = run.root / SPENT
-        self._before = (find_record(self._file, "how long a run was worked on", Spent) or Spent()).seconds
+        self._before = spent_of(run)
+        self._closed_minutes = self._before.closed_minutes
         self._begun = self._kept = time.monotonic()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):  # whatever ended it is what is told
+            self._write()
+
     @property
-    def seconds(self) -> float:
+    def spent(self) -> Spent:
         """Since the run began, without the pauses between commands."""
-        return self._before + time.monotonic() - self._begun
+        seconds = self._before.seconds + time.monotonic() - self._begun
+        return Spent(seconds=round(seconds, 1), closed_minutes=self._closed_minutes)
 
     def keep(self) -> None:
         """Write it down, unless that was done just before."""
-        now = time.monotonic()
-        if now - self._kept >= EVERY_SECONDS:
-            self._kept = now
-            write_text(self._file, strict.dump(Spent(seconds=round(self.seconds, 1))))
+        if time.monotonic() - self._kept >= EVERY_SECONDS:
+            self._write()
+
+    def close(self, minutes: float) -> None:
+        """Nothing more is proposed for the sake of this limit."""
+        if minutes > self._closed_minutes:
+            self._closed_minutes = minutes
+            self._write()
+
+    def _write(self) -> None:
+        self._kept = time.monotonic()
+        write_text(self._file, strict.dump(self.spent))

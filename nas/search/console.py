@@ -94,6 +94,8 @@ class Console:
         self._add_epochs(-1)
         begin = self._start if self._first_candidate is None else self._first_candidate
         left = (time.monotonic() - begin) / self._epochs_done * self._epochs_left
+        if minutes := self._study.search.minutes:
+            left = min(left, max(0.0, 60 * minutes - (time.monotonic() - self._start)))
         taken = self._run.progress(job.trial, job.phase).pretrained if epoch == 1 else None
         phase = PHASES[job.phase] if job.tries is None else "try"
         self.step(

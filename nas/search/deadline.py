@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 
 from nas.latency.budget import Budget
+from nas.latency.several import PROCESSES
 from nas.runs.shares import Shares, finishing_epochs
 from nas.runs.spent import Stopwatch
 from nas.runs.steps import rungs_for
 from nas.runs.trial import Trial
 from nas.search.search import Search
-from nas.study import Study
 
-CERTIFYING_SECONDS = 40.0  # of the winner for a budget: exported, timed in several processes, scored
+CERTIFYING_SECONDS = 30.0  # of the winner for a budget, beside waiting for quiet moments: exported, timed, scored
 TIMING_SECONDS = 15.0  # to find a candidate and its width
+MOST_FAILED = 3  # candidates for a budget, before the rest of the time is not spent on it either
 
 
 class Deadline:
@@ -25,41 +28,66 @@ class Deadline:
 
     def __init__(self, search: Search, stopwatch: Stopwatch) -> None:
         self._search = search
+        self._plan = search.study.search
         self._stopwatch = stopwatch
         self._seconds: dict[str, tuple[int, float]] = {}  # epochs of each trial and what they took
 
     def passed(self, trials: Sequence[Trial], shares: Shares) -> bool:
-        """Whether one more candidate than these would leave too little time."""
+        """Whether one more candidate than these would leave too little time, now or when that was asked before."""
         self._stopwatch.keep()
         if not all(_has_one(trials, budget, shares) for budget in shares.budgets):
             return False
-        needed = self._stopwatch.seconds + self._left_seconds(trials, shares)
-        return needed > 60 * self._search.study.search.minutes
+        spent = self._stopwatch.spent
+        if spent.closes(self._plan):
+            return True
+        if spent.seconds + self._left_seconds(trials, shares) <= 60 * self._plan.minutes:
+            return False
+        self._stopwatch.close(self._plan.minutes)
+        return True
 
     def epochs_left(self, trials: Sequence[Trial], shares: Shares) -> float:
         """Epochs to come when nothing more is proposed: of what is under way or paused, and of what finishes."""
+        return sum(self._going_on(trials, shares)) + finishing_epochs(self._search.study)
+
+    def _going_on(self, trials: Sequence[Trial], shares: Shares) -> list[int]:
+        """Epochs of each candidate that is under way, or paused and among the finalists, as it seems now."""
         whole = self._search.study.recipe.epochs
-        left = 0
+        left: list[int] = []
         for budget in shares.budgets:
             ours = [trial for trial in trials if shares.home(trial) == budget and trial.feasible and not trial.failed]
-            done = [self._epochs(trial)[0] for trial in ours]
-            under_way = [trial.until(whole) - epochs for trial, epochs in zip(ours, done, strict=True)]
-            left += sum(max(0, each) for each in under_way)
-            reached = sorted((max(epochs, trial.until(whole)) for trial, epochs in zip(ours, done, strict=True)))
-            left += sum(whole - each for each in reached[::-1][: shares.plan.finalists])
-        return left + finishing_epochs(self._search.study)
+            under_way = {trial.architecture.key: trial.until(whole) - self._epochs(trial)[0] for trial in ours}
+            left += [max(0, each) for each in under_way.values()]
+            reached = sorted((trial.until(whole) for trial in ours), reverse=True)
+            left += [whole - each for each in reached[: self._plan.finalists]]
+        return [each for each in left if each]
 
     def _left_seconds(self, trials: Sequence[Trial], shares: Shares) -> float:
+        study, plan, workers = self._search.study, self._plan, self._search.workers.concurrent
+        certifying = CERTIFYING_SECONDS + PROCESSES * study.patience_seconds
+        found = certifying * sum(budget not in shares.given_up for budget in shares.budgets)
         known = [self._epochs(trial) for trial in trials]
         epochs, seconds = sum(each for each, _ in known), sum(each for _, each in known)
-        study = self._search.study
-        certifying = CERTIFYING_SECONDS * len(shares.budgets)
         if not epochs:
-            return certifying
-        first = rungs_for(study.search, study.recipe.epochs)[0]
-        at_a_time = min(self._search.workers.concurrent, _finishing(study))
-        training = (self.epochs_left(trials, shares) / at_a_time + first) * seconds / epochs
-        return TIMING_SECONDS + training + certifying
+            return found
+        going_on = self._going_on(trials, shares)
+        finishing = len(shares.budgets) * plan.finalists
+        waves = (
+            rungs_for(plan, study.recipe.epochs)[0]  # of one more candidate
+            + sum(going_on) / max(1, min(workers, len(going_on)))
+            + sum(plan.tried_epochs) / min(workers, max(1, len(plan.tried_epochs)))
+            + math.ceil(finishing / workers) * plan.longest_finish
+            + self._company_epochs(trials) / workers
+        )
+        return found + TIMING_SECONDS + waves * seconds / epochs
+
+    def _company_epochs(self, trials: Sequence[Trial]) -> float:
+        """Of published networks at their own width and what is pruned of them, as so many of a usual candidate."""
+        plan, company = self._plan, self._search.run.company()
+        usual = statistics.median(trial.multiply_adds for trial in trials)
+        costs = [max(1.0, each.multiply_adds / usual) for each in company if each.name in plan.company]
+        each = self._search.study.recipe.epochs + plan.longest_finish
+        pruned = min(plan.pruned, len(plan.company)) * len(self._search.budgets)
+        return sum(costs) * each + pruned * plan.longest_finish
 
     def _epochs(self, trial: Trial) -> tuple[int, float]:
         """How many epochs of the search a trial has behind it, and what they took; read once when they are over."""
@@ -71,12 +99,8 @@ class Deadline:
         return self._seconds[key]
 
 
-def _finishing(study: Study) -> int:
-    """How many trainings come after the candidates."""
-    return len(study.asked) * study.search.finalists + len(study.search.company)
-
-
 def _has_one(trials: Sequence[Trial], budget: Budget, shares: Shares) -> bool:
     if budget in shares.given_up:
         return True
-    return any(trial.feasible and not trial.failed for trial in trials if shares.home(trial) == budget)
+    ours = [trial for trial in trials if trial.feasible and shares.home(trial) == budget]
+    return any(not trial.failed for trial in ours) or len(ours) >= MOST_FAILED

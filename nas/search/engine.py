@@ -71,8 +71,7 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
     Raises: BudgetError when nothing reaches the budget; UserError when no candidate finished its training, and for an
     earlier run that cannot be compared.
     """
-    stopwatch = Stopwatch(run)
-    with contextlib.ExitStack() as session:
+    with Stopwatch(run) as stopwatch, contextlib.ExitStack() as session:
         timing_of: TimingOf = local_timing
         certifier_of: CertifierOf = Meter
         if address:  # the cluster may have a node that times
@@ -114,7 +113,12 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             if not address:  # a Ray of our own would only disturb the timings above
                 session.enter_context(own_ray(asked.workers))
             with live_report(run) as report:
-                train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], report, timing.halt)
+
+                def ended() -> None:
+                    stopwatch.keep()
+                    report()
+
+                train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], ended, timing.halt)
             prune_company(asked, timing, table)
         certificates = certify_each(asked, functools.partial(certifier_of, patience_seconds=patience))
     if left := gather_winners(run, asked.study):

@@ -170,10 +170,12 @@ class Proposals:
         self._journal.ended(ended)
 
     def _end_in_time(self) -> None:
-        late, trials = self._deadline, self._in_order()
-        if late is not None and self._shares.proposes(trials) and late.passed(trials, self._shares):
-            self._search.console.ends_in_time(late.epochs_left(trials, self._shares))
-            self._shares = self._shares.over()
+        if self._deadline is None:
+            return
+        trials, closed = self._in_order(), self._shares.closed
+        self._shares = replace(self._shares, closed=self._deadline.passed(trials, self._shares))
+        if self._shares.closed and not closed:
+            self._search.console.ends_in_time(self._deadline.epochs_left(trials, self._shares))
 
     def _give_up(self, budget: Budget, reason: str) -> None:
         """Nothing more is proposed for one of several budgets."""

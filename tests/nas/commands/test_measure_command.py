@@ -72,7 +72,11 @@ def test_how_a_verdict_would_be_settled_is_a_command(capsys):
     assert f"{command} --patience 5min" in told
     assert "--target torch@cpu:1" in told  # fewer threads
     judged({"erfnet": replace(wide, processes_milliseconds=(2.0, 2.39, 9.0))}, Budget.parse("5ms"), 11)
-    assert "--within 1.5% --processes 5 --patience 5min" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "2 of 3 processes kept it" in told
+    assert "--within 1.5% --processes 9 --patience 5min" in told
+    judged({"erfnet": replace(wide, processes_milliseconds=(2.0, 2.39, 2.4))}, Budget.parse("5ms"), 11)
+    assert "--within 1.5% --processes 3 --patience 5min" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -81,3 +81,13 @@ def test_a_gpu_is_timed_by_one_process(target: str, processes: int) -> None:
 def test_how_surely_a_process_knows_its_median_is_no_narrower_than_before() -> None:
     one = found(0.8)
     assert pooled([one, dataclasses.replace(one), dataclasses.replace(one)]).interval() == one.interval()
+
+
+def test_of_many_processes_the_outermost_tell_nothing_of_the_median() -> None:
+    levels = (0.80, 0.81, 0.82, 0.83, 0.84, 0.85, 0.95)
+    seven = pooled([found(each) for each in levels])
+    assert seven.ci_high_milliseconds == pytest.approx(1.015 * 0.95 * 5.8)
+    nine = pooled([found(each) for each in (*levels, 0.83, 0.83)])
+    assert nine.interval() == pytest.approx((0.985 * 0.81 * 5.8, 1.015 * 0.85 * 5.8))
+    assert (nine.ratio_low, nine.ratio_high) == pytest.approx((0.985 * 0.81, 1.015 * 0.85))
+    assert len(nine.processes_milliseconds) == 9
