@@ -92,7 +92,7 @@ class SearchPlan:
             raise UserError("search.finish_recipes: expected at least one, got none; {} is the study's recipe")
         if len(set(self.finishing)) < len(self.finishing):
             raise UserError("search.finish_recipes: expected each once, got one of them twice; keep one")
-        if self.finishing != (Variant(),) and not self.finish_epochs:
+        if self.finishing not in ((Variant(),), (HARD_EXAMPLES,)) and not self.finish_epochs:
             raise UserError("search.finish_recipes: expected finish_epochs above 0 to go with them, got 0; raise it")
         self._check_sharing()
         if self.sampler not in samplers.names():

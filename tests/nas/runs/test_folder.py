@@ -99,7 +99,7 @@ def test_damaged_epochs_are_none(damage: bytes, run: RunFolder) -> None:
 def test_what_was_asked_is_withdrawn_only_while_nothing_was_found_out(run: RunFolder, tmp_path: Path) -> None:
     run.write_trial(TRIAL)
     run.withdraw()
-    assert run.study() == built_in_study("10ms")
+    assert run.study() == built_in_study("10ms").begun()
     (run.trial_path(TRIAL) / "trial.yaml").unlink()
     init = tmp_path / "init.pth"
     torch.save({"stem.conv.weight": torch.zeros(1)}, init)
