@@ -97,6 +97,11 @@ class Block:
     """Further rules, on its own numbers, which hold before `width_unit` is asked. Raises: ArchitectureError that names
     the number to change.
     """
+    farthest: float = 1.0
+    """The largest rate that a search gives it, as a share of the shorter side of a feature map: the outer rows of a
+    kernel that reaches farther meet data in few places."""
+    opens_undilated: bool = False
+    """Whether a search has the block that strides undilated, where there are such rates."""
     shortcut: bool = True
     """Whether a block that neither strides nor widens adds to what it reads: only such blocks can be removed."""
     in_decoders: bool = False

@@ -17,12 +17,12 @@ from space.choices import Choice, Questioner, numbers, text_of
 from space.decoder import Decoder
 from space.encoder import Encoder
 from space.errors import ArchitectureError
+from space.rates import coarsest, fit
 from space.stage import Stage
 from space.stem import Stem
 
 COARSEST_STRIDE = 32
 FINEST_OUTPUT_STRIDE = 8
-PYRAMID = 5  # rates that only a pyramid of branches takes: so many in turn were never offered
 
 
 def ask(questions: Questioner) -> Architecture:
@@ -79,8 +79,7 @@ def ask(questions: Questioner) -> Architecture:
 def _require_room(questions: Questioner) -> None:
     """Raises: ArchitectureError that names the axis, where no encoder's end has room for any dilation rate."""
     kinds = [str(kind) for kind in questions.options("block")]
-    coarsest = (_coarsest(kind, questions.options("stage.rates"), questions.size) for kind in kinds)
-    if max(coarsest) < FINEST_OUTPUT_STRIDE:
+    if max(coarsest(kind, questions.options("stage.rates"), questions.size) for kind in kinds) < FINEST_OUTPUT_STRIDE:
         height, width = questions.size
         raise ArchitectureError(
             f"space.stage.rates: none of {list(questions.options('stage.rates'))} is possible at {height}x{width} for "
@@ -143,22 +142,6 @@ def _widths(
     return tuple(int(width) for width in widths if any(block.has_width(int(width), unit) for unit in units))
 
 
-@functools.lru_cache(maxsize=1024)
-def _rates_fit(text: str, name: str, stride: int, size: tuple[int, int]) -> bool:
-    """Whether a block has as many branches as there are rates, and a feature map of this stride room for them."""
-    feature, values, branches = min(-(-length // stride) for length in size), numbers(text), blocks.kind(name).branches
-    if branches:
-        return len(values) == branches and max(values) <= feature
-    return len(values) != PYRAMID and (max(values) <= feature or values == (1,))
-
-
-@functools.lru_cache(maxsize=1024)
-def _coarsest(name: str, rates: tuple[Choice, ...], size: tuple[int, int]) -> int:
-    """The coarsest stride of an encoder's end at which the block has room for some rates; 0 where there is none."""
-    fitting = [stride for stride in (4, 8, 16, 32) if any(_rates_fit(str(text), name, stride, size) for text in rates)]
-    return max(fitting, default=0)
-
-
 def _combinations(block: Block, options: Sequence[Sequence[Choice]]) -> Iterator[Mapping[str, Choice]]:
     """Every way to choose the numbers that only this kind has, of which each has some `options`."""
     return (dict(zip(block.options, each, strict=True)) for each in itertools.product(*options))
@@ -204,7 +187,7 @@ class _Stages:
             stride *= step
             stage_width = self._stage_width(scope, widths, (width, before), count - index, (grows, fuse))
             depth = ask.integer(f"{scope}.depth", "stage.depth")
-            rates = self._rates(scope, name, stage_width, stride)
+            rates = self._rates(scope, name, stage_width, (stride, step))
             stage_of = functools.partial(
                 Stage,
                 block=name,
@@ -298,8 +281,8 @@ class _Stages:
         """Whether some opening exists for the block, and some rates for its branches."""
         block = blocks.kind(name)
         options = self._questions.options
-        coarsest = self._stem.stride * 2**count if block.branches else FINEST_OUTPUT_STRIDE
-        if not self._widths(name) or self._coarsest(name) < min(coarsest, COARSEST_STRIDE):
+        end = self._stem.stride * 2**count if block.branches else FINEST_OUTPUT_STRIDE
+        if not self._widths(name) or self._coarsest(name) < min(end, COARSEST_STRIDE):
             return False
         if self._is_branched and not self._has_parts(name):
             return False
@@ -316,7 +299,7 @@ class _Stages:
         return not block.branches and "block" in block.openings and bool(widths)
 
     def _coarsest(self, name: str) -> int:
-        return _coarsest(name, self._questions.options("stage.rates"), self._questions.size)
+        return coarsest(name, self._questions.options("stage.rates"), self._questions.size)
 
     def _widths(self, name: str) -> tuple[int, ...]:
         options = self._questions.options
@@ -357,14 +340,17 @@ class _Stages:
 
         return self._questions.integer(f"{scope}.width", "stage.width", allowed)
 
-    def _rates(self, scope: str, name: str, width: int, stride: int) -> tuple[int, ...]:
+    def _rates(self, scope: str, name: str, width: int, strides: tuple[int, int]) -> tuple[int, ...]:
+        """`strides`: of the stage against the image, and its own."""
         expansions, own, size = self._questions.options("stage.expansion"), self._own(name), self._questions.size
 
         def possible(rates: str) -> bool:
-            fit = _rates_fit(rates, name, stride, size)
-            return fit and bool(_widths(name, (width,), (rates,), expansions, own))
+            return fit(rates, name, strides[0], size) and bool(_widths(name, (width,), (rates,), expansions, own))
 
-        return numbers(self._questions.text(f"{scope}.rates", "stage.rates", possible))
+        offered = [rates for rates in map(str, self._questions.options("stage.rates")) if possible(rates)]
+        if strides[1] > 1 and blocks.kind(name).opens_undilated:
+            offered = [rates for rates in offered if numbers(rates)[0] == 1] or offered
+        return numbers(self._questions.text(f"{scope}.rates", "stage.rates", offered.__contains__))
 
     def _expansion(self, scope: str, name: str, width: int, rates: tuple[int, ...]) -> int:
         if "expansion" not in blocks.kind(name).shared:

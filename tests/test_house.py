@@ -36,13 +36,13 @@ SPACE_ROOMS = (
     "space.channels",
     "space.paths", "space.network", "space.layers", "space.block", "space.blocks", "space.fusion", "space.stem",
     "space.stage", "space.detail", "space.encoder", "space.context", "space.head", "space.decoder", "space.decoders",
-    "space.architecture", "space.axes", "space.answers", "space.questions", "space.search_space", "space.scale",
-    "space.count", "space.library",
+    "space.architecture", "space.axes", "space.answers", "space.rates", "space.questions", "space.search_space",
+    "space.scale", "space.count", "space.library",
 )  # fmt: skip
 LATENCY_ROOMS = (
     "nas.latency.target", "nas.latency.record", "nas.latency.budget", "nas.latency.machine", "nas.latency.runtimes",
-    "nas.latency.protocol", "nas.latency.worker", "nas.latency.meter", "nas.latency.estimates", "nas.latency.layers",
-    "nas.latency.default",
+    "nas.latency.protocol", "nas.latency.worker", "nas.latency.scope", "nas.latency.meter", "nas.latency.several",
+    "nas.latency.estimates", "nas.latency.layers", "nas.latency.default",
 )  # fmt: skip
 TOP_LEVEL = {
     ".ci",

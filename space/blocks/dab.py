@@ -31,4 +31,5 @@ BLOCK = Block(
     width_unit=lambda unit: 2,
     width_reason="half of it is inside",
     narrowest=2,
+    farthest=0.5,
 )

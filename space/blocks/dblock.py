@@ -62,5 +62,7 @@ BLOCK = Block(
     width_unit=width_unit,
     width_reason="whole groups, in each half where rates are above 1",
     narrowest=8,
+    farthest=0.5,
+    opens_undilated=True,
     check=check,
 )

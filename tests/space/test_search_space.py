@@ -325,3 +325,30 @@ def test_random_architectures_run_at_the_size_of_their_space(
     assert logits.shape == (2, 3, *tiny_space.size)
     assert torch.isfinite(logits).all()
     assert replay(random_architecture, tiny_space) == random_architecture
+
+
+@pytest.mark.parametrize("block", ["dblock", "dab"])
+def test_split_dilations_reach_no_farther_than_half_of_a_map(block: str) -> None:
+    """At 360x480 a map at stride 16 has 23 rows: rate 14 is not drawn there, as it is on larger images."""
+    farthest = []
+    for size in ((360, 480), (1024, 2048)):
+        drawn = draw_many(Space(ranges={"stages": (3, 4), "block": (block,)}, size=size), 60)
+        coarse = [
+            (max(stage.rates), -(-size[0] // stride))
+            for each in drawn
+            for stage, stride in zip(each.stages, each.encoder.strides, strict=True)
+            if stride >= 16 and stage.rates != (1,)
+        ]
+        assert all(rate <= rows / 2 for rate, rows in coarse)
+        farthest.append(max(rate for rate, _ in coarse))
+    assert farthest[0] <= 11 < farthest[1]
+
+
+def test_a_split_dilated_block_that_strides_is_undilated() -> None:
+    drawn = draw_many(Space(ranges={"block": ("dblock",)}), 60)
+    opening = [stage.rates for each in drawn for stage in each.stages if stage.stride > 1]
+    following = [stage.rates for each in drawn for stage in each.stages if stage.stride == 1]
+    assert {rates[0] for rates in opening} == {1}
+    assert {rates[0] for rates in following} > {1}
+    dilated = Space(ranges={"block": ("dblock",), "stage.rates": ("2", "4")})  # where a study wants nothing else
+    assert all(stage.rates[0] > 1 for each in draw_many(dilated, 5) for stage in each.stages)
