@@ -26,7 +26,7 @@ AXES: Axes = {
     "detail": ("none", *get_args(Exchange)),
     "detail.stride": (8, 4, 16),
     "detail.width": (16, 24, 32, 48, 64, 96, 128),
-    "detail.depth": (1, 2, 3, 4, 6),
+    "detail.depth": (1, 2, 3, 4, 5, 6),
     "detail.bottles": (0, 1, 2),
 }
 SEARCHED: Axes = {"detail": ("none",)}

@@ -13,7 +13,7 @@ from space.graph import Graph, Node
 from space.layers import preactivated, separable
 from space.rules import WIDEST, require, require_one_of, require_range
 
-HeadKind = Literal["linear", "linear_nobias", "sep", "preact", "deconv2", "sep2", "preact3"]
+HeadKind = Literal["linear", "linear_nobias", "sep", "preact", "deconv2", "sep2", "preact3", "conv3"]
 AuxiliaryKind = Literal["sep", "conv3", "preact3"]
 Branch = Literal["trunk", "detail"]
 Tap = Literal["act", "sum"]
@@ -30,9 +30,10 @@ WORDS: Mapping[HeadKind, str] = {
     "deconv2": "transposed 2x2 convolution to full size",
     "sep2": "two separable convolutions, then 1x1",
     "preact3": "normalise, activate, 3x3 convolution, and again 1x1",
+    "conv3": "3x3 convolution, then 1x1",
 }
 AXES: Axes = {
-    "head": ("linear", "linear_nobias", "sep", "preact", "sep2", "preact3"),
+    "head": ("linear", "linear_nobias", "sep", "preact", "sep2", "preact3", "conv3"),
     "head.width": (32, 64, 128),
     "head.shuffle": (1, 2, 4, 8),
     "auxiliary": ("none", "linear", "sep", "conv3", "preact3"),
@@ -47,17 +48,18 @@ SEARCHED: Axes = {
     "auxiliary": ("none",),
 }
 FULL_SIZE_HEADS = ("deconv2",)  # logits come at the image's size
-WITH_WIDTH = ("sep", "sep2", "preact3")  # kinds of heads
+WITH_WIDTH = ("sep", "sep2", "preact3", "conv3")  # kinds of heads
 STEM = -1  # in place of a stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """From features to logits. `sep`: a separable convolution to `width` first; `sep2`: two of them, normalised and
-    activated inside too (as in public code for Fast-SCNN); `preact`: normalise and activate first; `preact3`: that, a
-    3x3 convolution to `width`, and that again (DDRNet); `deconv2`: a transposed 2x2 convolution to full size; `width`
-    is 0 where there is none to choose. `shuffle`: the 1x1 convolution gives so many by so many logits of each class for
-    a pixel, which become pixels (Shi et al., CVPR 2016, arXiv 1609.05158), and less is left to interpolate.
+    activated inside too (as in public code for Fast-SCNN); `conv3`: a 3x3 one, normalised and activated (STDC);
+    `preact`: normalise and activate first; `preact3`: that, a 3x3 convolution to `width`, and that again (DDRNet);
+    `deconv2`: a transposed 2x2 convolution to full size; `width` is 0 where there is none to choose. `shuffle`: the 1x1
+    convolution gives so many by so many logits of each class for a pixel, which become pixels (Shi et al., CVPR 2016,
+    arXiv 1609.05158), and less is left to interpolate.
     """
 
     kind: HeadKind
@@ -86,6 +88,8 @@ class Head:
                 with graph.scope(f"sep{index}"):
                     x = graph.norm_act(graph.depthwise(x, "depthwise"), "depthwise_")
                     x = graph.norm_act(graph.conv(x, self.width, 1, "pointwise"))
+            if self.kind == "conv3":
+                x = graph.norm_act(graph.conv(x, self.width, 3, "conv"))
             if self.kind == "preact3":
                 x = preactivated(graph, x, self.width, 3, "conv")
             if self.kind in ("preact", "preact3"):

@@ -38,7 +38,7 @@ AXES: Axes = {
     "stage.stride": (1, 2),
     "stage.rates": (*RATES, "14", "1-4-8", "1-2-4-4-8-10", "4-4-8-8-16-16", "1-1-2-4-4-4-4-14-14-14-14-14-14"),
     "stage.dropout": (0.0, 0.03, 0.1, 0.3),
-    "stage.expansion": (1, 4, 6, 2),
+    "stage.expansion": (1, 4, 6, 2, 3),
 }
 SEARCHED: Axes = {
     "stages": (2, 3, 4),

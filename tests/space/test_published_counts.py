@@ -187,6 +187,15 @@ def test_the_form_that_is_trained_is_the_one_that_runs_where_nothing_is_reparame
     )
 
 
+@pytest.mark.parametrize("width", [32, 64, 128])
+def test_a_dense_head_is_a_3x3_convolution_and_a_classifier(width: int) -> None:
+    """Behind STDC1's 64 channels: its own weights, a normalisation, and the classifier with its bias."""
+    architecture = space.load("stdc1")
+    dense = replace(architecture, head=Head(kind="conv3", width=width))
+    linear = space.parameters(architecture, 19)
+    assert space.parameters(dense, 19) == linear - (64 * 19 + 19) + 9 * 64 * width + 2 * width + width * 19 + 19
+
+
 def test_ddrnet_without_the_biases_of_its_stem() -> None:
     """As mmsegmentation has it: 64 fewer, and the same functions."""
     published = space.load("ddrnet23-slim")
