@@ -8,25 +8,36 @@ import pytest
 import torch
 
 import space
+import space.axes
 from nas.export.comparison import compare, logits_of
 from nas.export.formats.onnx import open_graph
 from nas.export.graph import onnx_bytes
+from nas.latency.estimates.work import work_of
+from nas.report.words import describe
 from pruning.surgery import Cutter
 from space import Architecture, blocks, decoders
 from space.context import Order
+from space.decoders.steps import JOINS
 from space.detail import Exchange
+from space.scale import scale_width
 
 pytestmark = pytest.mark.share(7)
 
 ALONE = {"decoder": "none", "block": "nonbt", "stem.kind": "convs", "stem.halvings": 1, "stages": 3}
 HALVING = {**ALONE, "down": "block", "factorization": "none", "stage.stride": 2}
+BRANCHED = {"decoder": "none", "stages": 3, "down": "block", "stage.stride": 2, "detail": "both"}
 FIXED = {
     **{f"block-{name}": {"block": name} for name in blocks.names()},
     **{f"decoder-{name}": {"decoder": name} for name in decoders.kinds()},
     "rep": {**ALONE, "block": "plain", "context": "pyramid", "stem.bias": False, "rep": True},
     **{f"detail-{name}": {**HALVING, "detail": name} for name in get_args(Exchange)},
     "detail-bottles": {**HALVING, "detail": "both", "detail.bottles": 1},
+    **{f"detail-of-{name}": {**BRANCHED, "block": name} for name in ("sep", "inverted", "dblock", "plain", "bottle")},
+    **{f"head-{name}": {**ALONE, "head": name} for name in space.axes.ranges()["head"]},
+    **{f"join-{name}": {"decoder": "steps", "decoder.join": name} for name in JOINS},
+    "rising separable stem": {**ALONE, "stem.halvings": 2, "stem.rising": True, "stem.separable": True},
     "shuffle": {**ALONE, "head.shuffle": 2},
+    "labels": {**ALONE, "label_stride": 4},
     **{f"context-{name}": {**ALONE, "context": "pyramid", "context.order": name} for name in get_args(Order)},
 }
 every_kind = pytest.mark.parametrize("fixed", FIXED.values(), ids=list(FIXED))
@@ -73,3 +84,14 @@ def test_it_is_exported_and_the_graph_answers_as_pytorch_does(fixed, draws, live
         agreement = compare(logits_of(network, image), open_graph(onnx_bytes(network, (64, 96), labels=False)), image)
         assert agreement.same_labels >= 0.999
         assert agreement.max_abs_difference < 1e-3 * float(network(image).detach().abs().max())
+
+
+@every_kind
+def test_it_is_scaled_estimated_and_told(fixed, draws, table) -> None:
+    for architecture in draws(fixed):
+        wide = scale_width(architecture, 4.0)
+        assert space.parameters(wide, 5) > space.parameters(architecture, 5)
+        assert min(work_of(wide, (64, 96), 5).values()) >= 0
+        assert table.estimate(wide, 5) > table.estimate(architecture, 5) > 0
+        assert {"Stem", "Stage 1", "Head"} <= describe(wide).keys()
+        assert all(describe(wide).values())
