@@ -62,7 +62,10 @@ def odd_is_slow(graph: Graph, sizes: Widths) -> float:
 
 
 DEVICES: dict[str, Device] = {"work": work, "lanes": lanes, "odd_is_slow": odd_is_slow}
-NETWORKS = ("ndnet61-fcn32", "swiftnet-rn18", "blocks of all families in a row")
+NETWORKS = (
+    "ndnet61-fcn32", "swiftnet-rn18", "blocks of all families in a row",
+    "granules under gates, in groups of 8 and 16", pytest.param("ddrnet23-slim", marks=pytest.mark.slow),
+)  # fmt: skip
 
 
 @pytest.fixture(params=NETWORKS)
