@@ -57,7 +57,7 @@ SEARCHED: Axes = {
     "head_norm_epsilon": (0.0,),
     "head_norm_momentum": (0.0,),
     "rep": (False,),
-    "label_stride": (1,),
+    "label_stride": (1, 2),
 }
 
 

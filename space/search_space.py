@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from space.answers import answers_of
 from space.architecture import Architecture
-from space.axes import check_text, ranges
+from space.axes import OPENED, check_text, ranges
 from space.choices import Ask, Choice, Genotype, Questioner
 from space.errors import ArchitectureError, nearest
 from space.questions import ask as ask_questions
@@ -77,11 +77,12 @@ class Space:
 
     def carried(self, genotype: Genotype, other: Space) -> dict[str, Choice] | None:
         """The answers here that lead to what a genotype of another space leads to there; None where none do. Questions
-        with one answer need not be in it: each space knows its own.
+        with one answer need not be in it: each space knows its own. Nor need those that no search asked when it was
+        answered.
         """
 
         def ask(name: str, options: Sequence[Choice]) -> Choice:
-            answer = genotype.get(name, options[0] if len(options) == 1 else None)
+            answer = genotype.get(name, options[0] if len(options) == 1 else OPENED.get(name))
             if answer is None or answer not in options:
                 raise ArchitectureError(f"space.{name}: {answer!r} is not among {list(options)}")
             return answer

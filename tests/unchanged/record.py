@@ -66,7 +66,7 @@ recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 2, batch_size: 4}
 space:
   {stages: [2], stage.depth: [1, 2], block: [nonbt, fpl, sep], decoder: [none, deconv, cat, ladder],
    head: [linear, linear_nobias, sep, preact], head.width: [32, 64],
-   stem.halvings: [1], stem.rising: [false], stem.separable: [false]}
+   stem.halvings: [1], stem.rising: [false], stem.separable: [false], label_stride: [1]}
 search:
   {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2, finish_recipes: [{}],
    company: [erfnet-encoder], pruned: 1, stop_weak: false, concurrent: 1,
