@@ -14,7 +14,7 @@ from nas.runs.steps import rungs_for
 from nas.runs.trial import Trial
 from nas.search.search import Search
 
-CERTIFYING_SECONDS = 30.0  # of the winner for a budget, beside waiting for quiet moments: exported, timed, scored
+CERTIFYING_SECONDS = 20.0  # of the winner for a budget, beside waiting for quiet moments: exported, timed, scored
 TIMING_SECONDS = 15.0  # to find a candidate and its width
 MOST_FAILED = 3  # candidates for a budget, before the rest of the time is not spent on it either
 
@@ -95,7 +95,9 @@ class Deadline:
         whole = trial.until(self._search.study.recipe.epochs)
         if key not in self._seconds or self._seconds[key][0] < whole:
             history = self._search.run.progress(trial, "search").history
-            self._seconds[key] = len(history), sum(epoch.seconds for epoch in history)
+            # Nothing is timed while the best are finished.
+            seconds = sum(epoch.seconds * (1 - (epoch.waited_for_lane or 0.0)) for epoch in history)
+            self._seconds[key] = len(history), seconds
         return self._seconds[key]
 
 

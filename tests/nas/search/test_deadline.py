@@ -95,7 +95,7 @@ def test_candidates_leave_time_to_finish_the_best(
     capsys: pytest.CaptureFixture[str],
     epoch_seconds: float,
 ) -> None:
-    minutes, certifying = 5.0, 30 + 3 * 12
+    minutes, certifying = 5.0, 20 + 3 * 12
     search = search_of(RunFolder.create(tmp_path / "run", study(minutes)))
     seconds = searched(search, arithmetic, epoch_seconds=epoch_seconds, timing_seconds=15)
     finishing = 2 * FINISH * epoch_seconds
