@@ -129,6 +129,7 @@ def test_there_is_a_candidate_however_little_time_there_is(
     assert len(search.run.trials()) == 1
 
 
+@pytest.mark.slow
 def test_the_plan_ends_a_search_that_has_time_left(
     tmp_path: Path,
     search_of: Callable[[RunFolder], Search],
@@ -164,6 +165,7 @@ def steps_to_come(run: RunFolder) -> tuple[str, ...]:
     return going_of(run, run.study(), run.trials(), run.company(), answered=False).steps
 
 
+@pytest.mark.slow
 def test_another_candidate_comes_in_place_of_one_that_failed(
     tmp_path: Path, search_of: Callable[[RunFolder], Search], arithmetic: Measures
 ) -> None:
