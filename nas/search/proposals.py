@@ -170,12 +170,12 @@ class Proposals:
         self._journal.ended(ended)
 
     def _end_in_time(self) -> None:
-        if self._deadline is None:
-            return
-        trials, closed = self._in_order(), self._shares.closed
-        self._shares = replace(self._shares, closed=self._deadline.passed(trials, self._shares))
-        if self._shares.closed and not closed:
-            self._search.console.ends_in_time(self._deadline.epochs_left(trials, self._shares))
+        trials, shares = self._in_order(), replace(self._shares, closed=False)
+        if self._deadline is not None and shares.proposes(trials):
+            late = self._deadline.passed(trials, shares)
+            if late and not self._shares.closed:
+                self._search.console.ends_in_time(self._deadline.epochs_left(trials, shares))
+            self._shares = replace(shares, closed=late)
 
     def _give_up(self, budget: Budget, reason: str) -> None:
         """Nothing more is proposed for one of several budgets."""
