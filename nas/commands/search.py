@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--minutes",
         metavar="N",
         help="be over in about N minutes: propose nothing more when the best can just be finished in time, whatever is "
-        "left of the study's trials (of a run that goes on: N in all, or anew with another --budget; 0: no limit)",
+        "left of the study's trials (of a run that goes on: N in all, anew with --budget or --frontier; 0: no limit)",
     )
     common.add_patience(parser)
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
@@ -88,6 +88,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         before = _ask(folder, study, earlier, new=not options.resume)
         if options.resume and options.budgets:
             ask_again(folder, Budgets.parse(options.budgets))
+        if options.resume and (options.budgets or options.frontier):
             forget_spent(folder)
         known = _known(folder)
         try:

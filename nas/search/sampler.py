@@ -114,7 +114,6 @@ class Sampler(Generic[Built]):
         import optuna
 
         self.stateless = stateless
-
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._questions = questions
         self._points = _Points(questions, at)

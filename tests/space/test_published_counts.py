@@ -7,7 +7,7 @@ computed by this repository.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -18,10 +18,8 @@ from space.context import SpatialPyramid
 from space.count import Layer
 from space.decoders.cat import CatDecoder
 from space.decoders.ladder import LadderDecoder
-from space.decoders.steps import StepwiseDecoder
 from space.fusion import Fuse
 from space.head import Head
-from space.scale import scale_width
 from space.stem import Stem
 
 
@@ -129,79 +127,6 @@ def test_published_parameters(name: str, classes: int, inference: int, training:
     architecture = space.load(name)
     assert space.parameters(architecture, classes) == inference
     assert space.parameters(architecture, classes, auxiliary=True) == training
-
-
-def narrow_regseg(widths: Sequence[int], depth: int) -> Architecture:
-    """RegSeg with narrower stages, so many blocks at stride 8 and ten at 16, and narrower laterals."""
-    regseg = space.load("regseg")
-    rates = (1, 2, *(4,) * 4, *(10,) * 4)
-    first, second, third, last = (
-        replace(stage, width=width) for stage, width in zip(regseg.stages, widths, strict=True)
-    )
-    stages = (
-        first,
-        replace(second, depth=depth),
-        replace(third, rates=rates, depth=len(rates)),
-        replace(last, rates=(10,)),
-    )
-    decoder = regseg.decoder
-    assert isinstance(decoder, StepwiseDecoder)
-    steps = replace(decoder.steps[0], width=48), replace(decoder.steps[1], width=48, lateral=8)
-    return replace(regseg, stages=stages, decoder=replace(decoder, top=64, steps=steps))
-
-
-def inverted_under_regsegs_decoder() -> Architecture:
-    regseg, inverted = space.load("regseg"), space.load("fast-scnn").stages[0]
-    rows = ((24, 1), (48, 3), (96, 6))
-    return replace(regseg, stages=tuple(replace(inverted, width=width, depth=depth) for width, depth in rows))
-
-
-@pytest.mark.parametrize(
-    ("architecture", "parameters", "multiply_adds", "size"),
-    [
-        (narrow_regseg((48, 96, 192, 256), 3), "1.631903", "1.77", (360, 480)),
-        (narrow_regseg((32, 64, 128, 160), 2), "0.816835", "1.06", (360, 480)),
-        (inverted_under_regsegs_decoder(), "0.862147", "1.74", (360, 480)),
-        (scale_width(space.load("rdrnet-s"), 0.5), "1.81", "2.74", (512, 1024)),
-    ],
-    ids=["narrow regseg", "narrower regseg", "inverted under regseg's decoder", "rdrnet-s x 0.5"],
-)
-def test_crossings_that_others_have_counted(
-    architecture: Architecture, parameters: str, multiply_adds: str, size: tuple[int, int]
-) -> None:
-    """In millions and in 10^9, as printed."""
-    assert as_printed(1000 * space.parameters(architecture, 19), parameters) == parameters
-    assert as_printed(space.multiply_adds(architecture, size, 19), multiply_adds) == multiply_adds
-
-
-@pytest.mark.parametrize(("name", "expected"), [("rdrnet-s", 51_840_090_112), ("rdrnet-s-simple", 49_384_325_120)])
-def test_multiply_adds_of_the_form_that_is_trained(name: str, expected: int) -> None:
-    assert space.multiply_adds(space.load(name), (1024, 2048), 19, trained=True) == expected
-
-
-@pytest.mark.parametrize("name", ["ddrnet23-slim", "erfnet"])
-def test_the_form_that_is_trained_is_the_one_that_runs_where_nothing_is_reparameterised(name: str) -> None:
-    architecture = space.load(name)
-    assert space.multiply_adds(architecture, (64, 96), 19, trained=True) == space.multiply_adds(
-        architecture, (64, 96), 19
-    )
-
-
-@pytest.mark.parametrize("width", [32, 64, 128])
-def test_a_dense_head_is_a_3x3_convolution_and_a_classifier(width: int) -> None:
-    """Behind STDC1's 64 channels: its own weights, a normalisation, and the classifier with its bias."""
-    architecture = space.load("stdc1")
-    dense = replace(architecture, head=Head(kind="conv3", width=width))
-    linear = space.parameters(architecture, 19)
-    assert space.parameters(dense, 19) == linear - (64 * 19 + 19) + 9 * 64 * width + 2 * width + width * 19 + 19
-
-
-def test_ddrnet_without_the_biases_of_its_stem() -> None:
-    """As mmsegmentation has it: 64 fewer, and the same functions."""
-    published = space.load("ddrnet23-slim")
-    unbiased = replace(published, stem=replace(published.stem, bias=False))
-    assert space.parameters(unbiased, 19) == 5_695_987 - 64
-    assert space.parameters(unbiased, 19, auxiliary=True) == 5_734_342 - 64
 
 
 @pytest.mark.share(4)
