@@ -25,12 +25,13 @@ def main() -> None:
     """Measure what is missing, and print what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES))
     parser.add_argument("--inputs", nargs="+", default=["360x480", "512x1024"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
     for size in options.inputs:
         for threads in options.threads:
-            boards = {runtime: options.out / f"{runtime}-{threads}-{size}" for runtime in RUNTIMES}
+            boards = {runtime: options.out / f"{runtime}-{threads}-{size}" for runtime in options.runtimes}
             for runtime, folder in boards.items():
                 if not (folder / "latency.csv").exists():
                     target = f"{runtime}@cpu:{threads}"
@@ -38,8 +39,8 @@ def main() -> None:
                     subprocess.run([sys.executable, "-m", "nas.cli", "measure", *words], check=True)
             print(f"\n{size}, {'1 thread' if threads == 1 else f'{threads} threads'}\n")
             medians = {runtime: read(folder / "latency.csv") for runtime, folder in boards.items()}
-            rows = [(name, *(medians[runtime][name] for runtime in RUNTIMES)) for name in medians[RUNTIMES[0]]]
-            print(table(rows, ("network", *RUNTIMES)))
+            rows = [(name, *(medians[each][name] for each in options.runtimes)) for name in medians[options.runtimes[0]]]
+            print(table(rows, ("network", *options.runtimes)))
 
 
 def read(file: Path) -> dict[str, str]:
