@@ -39,7 +39,9 @@ def main() -> None:
                     subprocess.run([sys.executable, "-m", "nas.cli", "measure", *words], check=True)
             print(f"\n{size}, {'1 thread' if threads == 1 else f'{threads} threads'}\n")
             medians = {runtime: read(folder / "latency.csv") for runtime, folder in boards.items()}
-            rows = [(name, *(medians[each][name] for each in options.runtimes)) for name in medians[options.runtimes[0]]]
+            rows = [
+                (name, *(medians[each][name] for each in options.runtimes)) for name in medians[options.runtimes[0]]
+            ]
             print(table(rows, ("network", *options.runtimes)))
 
 
