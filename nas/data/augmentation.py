@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from space.errors import DataError
+
+ScaleSampling = Literal["log", "uniform", "inverse", "listed"]
+"""How a magnification is drawn: as often half as double; each as likely; each side of the window as likely (1 / scale
+is uniform); or one of those listed.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +22,11 @@ class Augmentation:
 
     crop: tuple[int, int] | None = None
     """Height and width of what a network is shown; None is the data set's size."""
-    scale: tuple[float, float] = (1.0, 1.0)
-    """Smallest and largest magnification, drawn log-uniformly."""
+    scale: tuple[float, ...] = (1.0, 1.0)
+    """Smallest and largest magnification; with `listed` all that there are."""
+    scale_sampling: ScaleSampling = "log"
+    fills_crop: bool = False
+    """Magnify at least so much that the picture fills the crop."""
     flip: bool = True
     """Mirror half of the pictures left to right."""
     shift_pixels: int = 0
@@ -30,7 +39,10 @@ class Augmentation:
     def __post_init__(self) -> None:
         if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 8):
             raise DataError(f"crop: expected height and width of at least 8 pixels, got {self.crop}")
-        if len(self.scale) != 2 or not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
+        if self.scale_sampling == "listed":
+            if not self.scale or not 0.1 <= min(self.scale) <= max(self.scale) <= 10:
+                raise DataError(f"scale: expected magnifications between 0.1 and 10, got {self.scale}")
+        elif len(self.scale) != 2 or not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
             raise DataError(f"scale: expected smallest and largest between 0.1 and 10, got {self.scale}")
         if self.shift_pixels < 0:
             raise DataError(f"shift_pixels: expected 0 or more, got {self.shift_pixels}")

@@ -71,9 +71,10 @@ def draw(
     # All numbers are drawn whatever is used, so that switching one augmentation leaves the others as they were.
     numbers = np.random.default_rng([WINDOW, seed, epoch, number]).random(8).tolist()
     across, down, zoom, side, light, spread, *shift = numbers
-    low, high = augmentation.scale
-    scale = low * (high / low) ** zoom  # as often half as double
     crop = augmentation.crop or size
+    scale = _magnification(augmentation, zoom)
+    if augmentation.fills_crop:
+        scale = max(scale, crop[0] / size[0], crop[1] / size[1])
     ratio = (source[0] / size[0], source[1] / size[1])
     height, width = (max(1, round(crop[axis] / scale * ratio[axis])) for axis in (0, 1))
     pixels = augmentation.shift_pixels
@@ -95,6 +96,20 @@ def draw(
 def order(samples: int, *, seed: int, epoch: int) -> NDArray[np.intp]:
     """The order in which an epoch of training goes through the samples."""
     return np.random.default_rng([ORDER, seed, epoch]).permutation(samples)
+
+
+def _magnification(augmentation: Augmentation, place: float) -> float:
+    """That of a place in 0..1 of all that may be drawn."""
+    if augmentation.scale_sampling == "listed":
+        return augmentation.scale[int(place * len(augmentation.scale))]
+    low, high = augmentation.scale
+    match augmentation.scale_sampling:
+        case "log":
+            return low * (high / low) ** place
+        case "uniform":
+            return low + (high - low) * place
+        case "inverse":
+            return 1 / (1 / low + (1 / high - 1 / low) * place)
 
 
 def _position(source: int, length: int, moved: int, place: float, held: int | None) -> int:

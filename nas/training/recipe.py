@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from nas.data.augmentation import ScaleSampling
 from nas.storage.files import expanded
 from space import Architecture, published, strict
 from space.errors import UserError, nearest
@@ -88,8 +89,13 @@ class Recipe:
 
     crop: tuple[int, int] | None = None
     """Height, width in pixels after scaling; no larger than the data set's size, which None stands for."""
-    scale: tuple[float, float] = (1.0, 1.0)
-    """Range of the random enlargement before the crop."""
+    scale: tuple[float, ...] = (1.0, 1.0)
+    """Range of the random enlargement before the crop; each that there is where they are `listed`."""
+    scale_sampling: ScaleSampling = field(default="log", metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """How it is drawn: `log`, as often half as double; `uniform`; `inverse`, each side of what is cut out as likely;
+    or `listed`."""
+    fills_crop: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Whether pictures are enlarged at least so much that they fill the crop, and nothing is padded."""
     flip: bool = True
     """Mirror left and right every second time."""
     shift_pixels: int = 0
@@ -156,8 +162,7 @@ class Recipe:
                 raise UserError(f"{name}: expected a share in 0..1, got {getattr(self, name)}")
         if self.crop is not None and min(self.crop) < 1:
             raise UserError(f"crop: expected height and width in pixels or null, got {self.crop}")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise UserError(f"scale: expected lowest and highest enlargement above 0, got {self.scale}")
+        self._check_scale()
         self._check_steps()
 
     def crop_of(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -186,6 +191,13 @@ class Recipe:
         return replace(
             self, batch_size=self.encoder.batch_size, class_weighting=self.encoder.class_weighting, encoder=None
         )
+
+    def _check_scale(self) -> None:
+        if self.scale_sampling == "listed":
+            if not self.scale or not min(self.scale) > 0:
+                raise UserError(f"scale: expected enlargements above 0, one at least, got {self.scale}")
+        elif len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise UserError(f"scale: expected lowest and highest enlargement above 0, got {self.scale}")
 
     def _check_steps(self) -> None:
         if self.schedule != "steps":

@@ -355,6 +355,8 @@ def _loaders(
     augmentation = Augmentation(
         crop=recipe.crop_of(dataset.size),
         scale=recipe.scale,
+        scale_sampling=recipe.scale_sampling,
+        fills_crop=recipe.fills_crop,
         flip=recipe.flip,
         shift_pixels=recipe.shift_pixels,
         brightness=recipe.brightness,

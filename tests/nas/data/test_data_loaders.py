@@ -360,7 +360,15 @@ def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(load_tiny: C
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"crop": (4, 90)}, {"scale": (2.0, 1.0)}, {"scale": (0.0, 1.0)}, {"shift_pixels": -1}, {"brightness": 1.0}],
+    [
+        {"crop": (4, 90)},
+        {"scale": (2.0, 1.0)},
+        {"scale": (0.0, 1.0)},
+        {"scale": (0.5, 1.0, 2.0)},
+        {"scale": (), "scale_sampling": "listed"},
+        {"shift_pixels": -1},
+        {"brightness": 1.0},
+    ],
 )
 def test_impossible_augmentations_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(DataError, match=next(iter(wrong))):
@@ -378,6 +386,34 @@ def test_windows_cover_the_range_that_was_asked_for() -> None:
     assert all(abs(window.width * 60 * 2 - window.height * 80 * 3) <= 400 for window in drawn)
     assert all(0 <= window.top <= 240 - window.height and 0 <= window.left <= 480 - window.width for window in drawn)
     assert 100 < sum(window.flip for window in drawn) < 200
+
+
+def medians_of(**how: object) -> tuple[float, float]:
+    """Of the scale of windows, and of their side as a share of the crop's."""
+    drawn = windows(Augmentation(crop=(1000, 1000), scale=(0.5, 2.0), **how), (4000, 4000), (4000, 4000))  # type: ignore[arg-type]
+    sides = np.array([window.height / 1000 for window in drawn])
+    return float(np.median(1 / sides)), float(np.median(sides))
+
+
+def test_scales_are_drawn_as_papers_draw_them() -> None:
+    """What is uniform has its median in the middle of its range."""
+    assert medians_of() == pytest.approx((1.0, 1.0), abs=0.1)
+    assert medians_of(scale_sampling="uniform") == pytest.approx((1.25, 0.8), abs=0.1)
+    assert medians_of(scale_sampling="inverse") == pytest.approx((0.8, 1.25), abs=0.1)
+    listed = Augmentation(crop=(600, 600), scale=(0.75, 1.0, 1.5, 2.0), scale_sampling="listed")
+    heights = [window.height for window in windows(listed, (900, 900), (900, 900))]
+    assert {height: 50 < heights.count(height) < 100 for height in set(heights)} == dict.fromkeys(
+        (300, 400, 600, 800), True
+    )
+
+
+def test_pictures_that_would_be_smaller_than_the_crop_fill_it() -> None:
+    small = Augmentation(crop=(60, 120), scale=(0.125, 2.0))
+    plain, filled = (windows(each, (240, 320), (120, 160)) for each in (small, replace(small, fills_crop=True)))
+    assert all(window.height <= 160 and window.width <= 320 and window.top >= 0 <= window.left for window in filled)
+    assert {(w.height, w.width) for w in filled} <= {(160, 320)} | {(w.height, w.width) for w in plain}
+    assert [w for w in plain if w.width < 320] == [w for w in filled if w.width < 320]
+    assert any(window.width > 320 for window in plain)
 
 
 def test_a_window_larger_than_the_image_contains_it() -> None:

@@ -59,6 +59,11 @@ def test_published_values() -> None:
     assert (regseg.learning_rate, regseg.epochs, regseg.ohem_probability) == (0.05, 1000, None)
     assert (stdc.batch_size, stdc.ohem_probability, stdc.ohem_share) == (48, 0.7, 1 / 16)
     assert (dabnet.learning_rate, dabnet.batch_size, dabnet.ohem_probability) == (0.045, 8, 0.7)
+    assert dabnet.scale == (0.75, 1, 1.25, 1.5, 1.75, 2)
+    assert ndnet.scale == (0.75, 1, 1.5, 1.75, 2)
+    assert (len(ddrnet.scale), ddrnet.scale[0], ddrnet.scale[-1]) == (17, 0.5, 2.1)
+    assert (stdc.scale, stdc.fills_crop) == (tuple(eighths / 8 for eighths in range(1, 13)), True)
+    assert [round(1024 * scale) for scale in regseg.scale] == [400, 1600]
 
 
 def test_a_recipe_is_read_from_a_file(tmp_path) -> None:
@@ -91,6 +96,8 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path) -> None:
         ({"momentum": 1.0}, "momentum: expected a number"),
         ({"class_weighting": 1.0}, "class_weighting: expected c above 1"),
         ({"scale": (2.0, 1.0)}, "scale: expected lowest and highest"),
+        ({"scale": (1.0, 1.5, 2.0)}, "scale: expected lowest and highest"),
+        ({"scale": (1.0, 0.0), "scale_sampling": "listed"}, "scale: expected enlargements above 0"),
         ({"class_uniform": 1.1}, "class_uniform: expected a share in 0..1, got 1.1"),
         ({"crop": (0, 4)}, "crop: expected height and width"),
         ({"pretrained_share": 0.0}, "pretrained_share: expected more than 0"),
