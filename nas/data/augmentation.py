@@ -35,6 +35,10 @@ class Augmentation:
     """Multiply by 1 +- up to this."""
     contrast: float = 0.0
     """Multiply the distance from the mean colour by 1 +- up to this."""
+    saturation: float = 0.0
+    """Multiply the distance from the grey of the same luma by 1 +- up to this."""
+    hue_degrees: float = 0.0
+    """Turn colours around grey by up to so many degrees, one way or the other."""
 
     def __post_init__(self) -> None:
         if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 8):
@@ -46,6 +50,8 @@ class Augmentation:
             raise DataError(f"scale: expected smallest and largest between 0.1 and 10, got {self.scale}")
         if self.shift_pixels < 0:
             raise DataError(f"shift_pixels: expected 0 or more, got {self.shift_pixels}")
-        for name, value in (("brightness", self.brightness), ("contrast", self.contrast)):
-            if not 0 <= value < 1:
-                raise DataError(f"{name}: expected a number from 0 to below 1, got {value}")
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise DataError(f"{name}: expected a number from 0 to below 1, got {getattr(self, name)}")
+        if not 0 <= self.hue_degrees <= 180:
+            raise DataError(f"hue_degrees: expected 0 to 180, got {self.hue_degrees}")

@@ -55,7 +55,7 @@ class DaliLoader:
         self._device = torch.device(device)
         self._threads = threads
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
-        self._pipelines: dict[bool, Pipeline] = {}  # with and without a resizing
+        self._pipelines: dict[tuple[bool, bool], Pipeline] = {}  # with and without a resizing, and a change of colour
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -69,13 +69,15 @@ class DaliLoader:
             return no_images(self._plan.output, self._device)
         samples = self._plan.samples(epoch, shown)
         resized = any((window.height, window.width) != self._plan.output for _, window in samples)
-        if resized not in self._pipelines:
-            self._pipelines[resized] = _pipeline(self._plan, self._device, self._threads, resized=resized)
-        pipeline = self._pipelines[resized]
+        coloured = any(window.colour is not None for _, window in samples)
+        if (resized, coloured) not in self._pipelines:
+            made = _pipeline(self._plan, self._device, self._threads, resized=resized, coloured=coloured)
+            self._pipelines[resized, coloured] = made
+        pipeline = self._pipelines[resized, coloured]
         cut = [
             cut_image(pair.image, window) for pair, window in samples
         ]  # lasts until all is done: DALI does not copy it
-        _feed(pipeline, cut, [window for _, window in samples])
+        _feed(pipeline, cut, [window for _, window in samples], coloured=coloured)
         (images,) = pipeline.run()
         labels = torch.from_numpy(
             np.stack([show_label(pair.label, window, self._plan.output) for pair, window in samples])
@@ -93,7 +95,7 @@ class DaliLoader:
         return image_batch, label_batch
 
 
-def _pipeline(plan: EpochPlan, device: torch.device, threads: int, *, resized: bool) -> Pipeline:
+def _pipeline(plan: EpochPlan, device: torch.device, threads: int, *, resized: bool, coloured: bool) -> Pipeline:
     on_gpu = device.type == "cuda"
     pipeline = Pipeline(
         batch_size=plan.largest_batch,
@@ -111,14 +113,18 @@ def _pipeline(plan: EpochPlan, device: torch.device, threads: int, *, resized: b
             shown = fn.resize(
                 shown, size=plan.output, interp_type=types.INTERP_LINEAR, antialias=True, dtype=types.FLOAT
             )
+        if coloured:
+            shown = fn.coord_transform(shown, M=fn.external_source(name="colour"), dtype=types.FLOAT)  # of RGB values
         normalised = fn.crop_mirror_normalize(shown, **given, dtype=types.FLOAT, output_layout="CHW")  # (3, h, w)
         pipeline.set_outputs(normalised)
     pipeline.build()
     return pipeline
 
 
-def _feed(pipeline: Pipeline, cut: list[NDArray[np.uint8]], windows: Sequence[Window]) -> None:
+def _feed(pipeline: Pipeline, cut: list[NDArray[np.uint8]], windows: Sequence[Window], *, coloured: bool) -> None:
     pipeline.feed_input("window", cut)
     pipeline.feed_input("mirror", np.array([window.flip for window in windows], dtype=np.int32))
     pipeline.feed_input("mean", np.array([window.mean for window in windows], dtype=np.float32))
     pipeline.feed_input("std", np.array([window.std for window in windows], dtype=np.float32))
+    if coloured:
+        pipeline.feed_input("colour", np.array([window.colour for window in windows], dtype=np.float32))

@@ -78,5 +78,7 @@ def _image(pixels: NDArray[np.uint8], window: Window, size: tuple[int, int]) -> 
         cut = functional.interpolate(cut[None], size, mode="bilinear", antialias=True)[0]
     if window.flip:
         cut = cut.flip(-1)
+    if window.colour is not None:
+        cut = torch.einsum("ij,jhw->ihw", torch.tensor(window.colour), cut)
     mean, std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (window.mean, window.std))
     return (cut - mean) / std  # (3, h, w)

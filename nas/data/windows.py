@@ -2,7 +2,7 @@
 
 A Window is all that a loader needs to know about one sample; DALI and PyTorch only carry it out. The order of the
 steps is: cut the window out (outside the image: MEAN for the image, void for the label), resize it (bilinear with
-antialiasing; nearest for the label), flip, then contrast and brightness.
+antialiasing; nearest for the label), flip, then hue and saturation, then contrast and brightness.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import MEAN, STD
 
-ORDER, WINDOW, CLASSES, PIXEL = range(4)
+ORDER, WINDOW, CLASSES, PIXEL, COLOUR = range(5)
 """First words of the kinds of random streams, so that they never coincide."""
+
+LUMA = np.array([0.299, 0.587, 0.114])
+BLUE_AND_RED = np.array([0.492 * (np.array([0, 0, 1]) - LUMA), 0.877 * (np.array([1, 0, 0]) - LUMA)])  # (2, 3)
+"""Luma of RGB, and the two axes of colour beside it (YUV, ITU-R BT.601)."""
 
 PADDING = tuple(round(255 * value) for value in MEAN)
 """Grey values outside the image: the mean colour, so about 0 (within 0.01) once normalised."""
@@ -34,6 +38,8 @@ class Window:
     gain: float = 1.0
     offset: tuple[float, ...] = (0.0, 0.0, 0.0)
     """value -> gain * value + offset, for RGB values in 0..1: contrast and brightness together."""
+    colour: tuple[tuple[float, ...], ...] | None = None
+    """The matrix (3, 3) that RGB values are multiplied by before: hue and saturation together; None leaves them."""
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -90,6 +96,7 @@ def draw(
         flip=augmentation.flip and side < 0.5,
         gain=brightness * contrast,
         offset=tuple(brightness * (1 - contrast) * mean for mean in MEAN),
+        colour=_colour(augmentation, [COLOUR, seed, epoch, number]),
     )
 
 
@@ -105,11 +112,30 @@ def _magnification(augmentation: Augmentation, place: float) -> float:
     low, high = augmentation.scale
     match augmentation.scale_sampling:
         case "log":
-            return low * (high / low) ** place
+            return low * float((high / low) ** place)
         case "uniform":
             return low + (high - low) * place
         case "inverse":
             return 1 / (1 / low + (1 / high - 1 / low) * place)
+
+
+def _colour(augmentation: Augmentation, stream: list[int]) -> tuple[tuple[float, ...], ...] | None:
+    """The matrix of a hue and a saturation that are drawn; it leaves grey and every luma as they are."""
+    if not augmentation.saturation and not augmentation.hue_degrees:
+        return None
+    turn, spread = (2 * np.random.default_rng(stream).random(2) - 1).tolist()
+    return turned(augmentation.hue_degrees * turn, 1 + augmentation.saturation * spread)
+
+
+def turned(degrees: float, saturation: float) -> tuple[tuple[float, ...], ...]:
+    """The matrix (3, 3) for RGB values that turns colours around grey, from red to green, and multiplies their distance
+    from it.
+    """
+    angle = np.radians(degrees)
+    turn = saturation * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    axes = np.vstack([LUMA, BLUE_AND_RED])
+    kept = np.block([[np.ones((1, 1)), np.zeros((1, 2))], [np.zeros((2, 1)), turn]])
+    return tuple(map(tuple, (np.linalg.inv(axes) @ kept @ axes).tolist()))
 
 
 def _position(source: int, length: int, moved: int, place: float, held: int | None) -> int:

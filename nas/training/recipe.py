@@ -103,6 +103,10 @@ class Recipe:
     brightness: float = 0.0
     contrast: float = 0.0
     """Largest relative change of brightness and contrast."""
+    saturation: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Largest relative change of saturation."""
+    hue_degrees: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Largest turn of hues, one way or the other."""
 
     class_uniform: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """The share of an epoch's pictures that is drawn class by class (`nas.data.showings`); 0: each is shown once."""
@@ -145,9 +149,11 @@ class Recipe:
         )
         _not_negative(self, "weight_decay", "final_learning_rate", "warmup_steps", "shift_pixels")
         _not_negative(self, "distillation_weight", "batch_norm_batches", "seed")
-        for name in ("momentum", "second_momentum", "brightness", "contrast", "ema_decay"):
+        for name in ("momentum", "second_momentum", "brightness", "contrast", "saturation", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}: expected a number in 0..1 (below 1), got {getattr(self, name)}")
+        if not 0 <= self.hue_degrees <= 180:
+            raise UserError(f"hue_degrees: expected 0 to 180, got {self.hue_degrees}")
         if not 0 <= self.warmup_start <= 1:
             raise UserError(f"warmup_start: expected a share in 0..1, got {self.warmup_start}")
         if self.gradient_clip is not None and not self.gradient_clip > 0:

@@ -361,6 +361,8 @@ def _loaders(
         shift_pixels=recipe.shift_pixels,
         brightness=recipe.brightness,
         contrast=recipe.contrast,
+        saturation=recipe.saturation,
+        hue_degrees=recipe.hue_degrees,
     )
 
     def loader(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import logging
 import math
 import os
@@ -14,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from nas.data import IGNORE, MEAN, STD, Augmentation, Dataset, DataSpec, check, load, make_loader, read_label
 from nas.data import loader as loader_module
 from nas.data.share import WHOLE, Share
-from nas.data.windows import PADDING, Window, draw, order
+from nas.data.windows import PADDING, Window, draw, order, turned
 from space.errors import DataError
 
 BACKENDS = [
@@ -29,7 +30,8 @@ BACKENDS = [
 ]
 both = pytest.mark.parametrize("backend", BACKENDS)
 with_dali = pytest.mark.skipif(not loader_module._dali_is_installed(), reason="DALI is missing")
-VARIED = Augmentation(crop=(48, 56), scale=(0.6, 1.8), shift_pixels=9, brightness=0.3, contrast=0.3)
+COLOURED = Augmentation(saturation=0.5, hue_degrees=36)
+VARIED = replace(COLOURED, crop=(48, 56), scale=(0.6, 1.8), shift_pixels=9, brightness=0.3, contrast=0.3)
 
 
 def pictures(images: Tensor) -> Tensor:
@@ -92,7 +94,7 @@ def test_labels_stay_inside_the_classes(load_tiny: Callable[..., Dataset], backe
 
 @with_dali
 @pytest.mark.parametrize("size", [(64, 96), (40, 72), (100, 130)])
-@pytest.mark.parametrize("augmentation", [None, VARIED], ids=["plain", "varied"])
+@pytest.mark.parametrize("augmentation", [None, VARIED, COLOURED], ids=["plain", "varied", "coloured"])
 def test_both_backends_show_the_same(
     load_tiny: Callable[..., Dataset], size: tuple[int, int], augmentation: Augmentation | None
 ) -> None:
@@ -292,6 +294,25 @@ def test_brightness_and_contrast_change_the_image_only(load_tiny: Callable[..., 
 
 
 @both
+def test_hue_and_saturation_leave_grey_and_labels_alone(telling: Dataset, backend: str) -> None:
+    plain, coloured = (whole_epoch(telling, backend, augmentation=each) for each in (Augmentation(), COLOURED))
+    torch.testing.assert_close(pictures(coloured[0]), pictures(plain[0]), atol=0.01, rtol=0)
+    assert torch.equal(coloured[1], plain[1])
+
+
+def test_saturation_is_pillows_and_hues_turn_from_red_to_green() -> None:
+    colours = np.random.default_rng(0).integers(60, 190, (16, 16, 3), dtype=np.uint8)
+    for saturation in (0.5, 1.5):
+        theirs = np.asarray(ImageEnhance.Color(Image.fromarray(colours)).enhance(saturation), dtype=float)
+        ours = np.clip(colours @ np.array(turned(0, saturation)).T, 0, 255)
+        assert abs(ours - theirs).max() <= 1.5  # it rounds twice
+    for rgb in ((0.6, 0.4, 0.4), (0.4, 0.6, 0.4), (0.4, 0.4, 0.6)):
+        before = colorsys.rgb_to_hsv(*rgb)[0]
+        after = colorsys.rgb_to_hsv(*(np.array(turned(20, 1)) @ rgb))[0]
+        assert 8 < 360 * ((after - before) % 1) < 35  # degrees of HSV are of other lengths
+
+
+@both
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
@@ -368,6 +389,8 @@ def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(load_tiny: C
         {"scale": (), "scale_sampling": "listed"},
         {"shift_pixels": -1},
         {"brightness": 1.0},
+        {"saturation": 1.0},
+        {"hue_degrees": 181},
     ],
 )
 def test_impossible_augmentations_are_refused(wrong: dict[str, object]) -> None:
@@ -433,6 +456,9 @@ def test_switching_one_augmentation_leaves_the_others_alone() -> None:
     brighter = windows(Augmentation(crop=(30, 40), brightness=0.4, contrast=0.2), (60, 80), (60, 80))
     assert [(w.top, w.left, w.flip) for w in plain] == [(w.top, w.left, w.flip) for w in brighter]
     assert all(0.6 * 0.8 <= window.gain <= 1.4 * 1.2 for window in brighter)
+    coloured = windows(Augmentation(crop=(30, 40), saturation=0.4, hue_degrees=20), (60, 80), (60, 80))
+    assert len({window.colour for window in coloured}) == len(coloured)
+    assert [replace(window, colour=None) for window in coloured] == plain
 
 
 def test_contrast_turns_around_the_mean_colour() -> None:

@@ -63,6 +63,7 @@ def test_published_values() -> None:
     assert ndnet.scale == (0.75, 1, 1.5, 1.75, 2)
     assert (len(ddrnet.scale), ddrnet.scale[0], ddrnet.scale[-1]) == (17, 0.5, 2.1)
     assert (stdc.scale, stdc.fills_crop) == (tuple(eighths / 8 for eighths in range(1, 13)), True)
+    assert (rdrnet.saturation, rdrnet.hue_degrees, stdc.saturation) == (0.5, 36, 0.5)
     assert [round(1024 * scale) for scale in regseg.scale] == [400, 1600]
 
 
@@ -98,6 +99,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path) -> None:
         ({"scale": (2.0, 1.0)}, "scale: expected lowest and highest"),
         ({"scale": (1.0, 1.5, 2.0)}, "scale: expected lowest and highest"),
         ({"scale": (1.0, 0.0), "scale_sampling": "listed"}, "scale: expected enlargements above 0"),
+        ({"hue_degrees": -1.0}, "hue_degrees: expected 0 to 180"),
         ({"class_uniform": 1.1}, "class_uniform: expected a share in 0..1, got 1.1"),
         ({"crop": (0, 4)}, "crop: expected height and width"),
         ({"pretrained_share": 0.0}, "pretrained_share: expected more than 0"),
