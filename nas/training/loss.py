@@ -22,16 +22,30 @@ def class_weights(shares: Sequence[float], c: float) -> Tensor:
     return torch.tensor([1 / math.log(c + float(share)) for share in shares], dtype=torch.float32)
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, *, share: Share = WHOLE) -> Tensor:
+def segmentation_loss(
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    *,
+    emphasis: Tensor | None = None,
+    focus: float = 0.0,
+    share: Share = WHOLE,
+) -> Tensor:
     """Cross-entropy, averaged over the labelled pixels with the weight of each one's class.
 
-    `logits` (N, C, H, W), any float type; `labels` (N, H, W) class ids or IGNORE; `weights` (C,).
+    `logits` (N, C, H, W), any float type; `labels` (N, H, W) class ids or IGNORE; `weights` (C,). With an `emphasis`
+    (N, H, W) each pixel counts so many times, and exp(focus (1 - p)) times that where its true class has probability p;
+    the mean is over the pixels as they are.
     0 with gradient 0 when every pixel is void, where torch's own mean would be NaN. Where these are a `share` of a
     batch, the mean over the processes is that of the whole one.
     """
-    total = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORE, reduction="sum")
     known = labels != IGNORE
     mass = known if weights is None else weights[labels.masked_fill(~known, 0)] * known  # (N, H, W)
+    if emphasis is None:
+        total = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORE, reduction="sum")
+    else:
+        each = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")  # (N, H, W)
+        total = (mass * emphasis * torch.exp(focus * (1 - torch.exp(-each.detach()))) * each).sum()
     return total / mean_of(mass.sum(dtype=torch.float32), share).clamp(min=1e-12)
 
 
@@ -66,16 +80,19 @@ def total_loss(
     weights: Tensor | None = None,
     *,
     of_head: Callable[[Tensor, Tensor], Tensor] | None = None,
+    emphasis: Tensor | None = None,
+    focus: float = 0.0,
     share: Share = WHOLE,
 ) -> Tensor:
     """Loss of the main logits plus each auxiliary head's, times its weight.
 
     `outputs`: main logits first, then one per auxiliary head, each (N, C, H, W). `of_head`: gives the labels that teach
-    a head, from its logits and all labels; without it all do. `share`: as in `segmentation_loss`.
+    a head, from its logits and all labels; without it all do. The rest: as in `segmentation_loss`.
     """
 
     def loss_of(logits: Tensor) -> Tensor:
-        return segmentation_loss(logits, labels if of_head is None else of_head(logits, labels), weights, share=share)
+        taught = labels if of_head is None else of_head(logits, labels)
+        return segmentation_loss(logits, taught, weights, emphasis=emphasis, focus=focus, share=share)
 
     main, *auxiliary = outputs
     loss = loss_of(main)

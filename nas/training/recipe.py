@@ -44,6 +44,34 @@ class EncoderStage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Boundary:
+    """A loss in which pixels teach more the nearer they are to where their class ends: the boundary-aware loss of
+    SwiftNet's pyramid (Oršić and Šegvić, Pattern Recognition 2020; its numbers are in the authors' code).
+
+    Raises: UserError for a value that makes no sense.
+    """
+
+    distances: tuple[float, ...]
+    """Ascending, in pixels of what the network is shown."""
+    weights: tuple[float, ...]
+    """Of pixels that are nearer than each of `distances` to the next one of another class; the last one, of all
+    others."""
+    focus: float = 0.0
+    """f of another factor, exp(f (1 - p)), p being the probability of a pixel's true class."""
+
+    def __post_init__(self) -> None:
+        if not self.distances or list(self.distances) != sorted(set(self.distances)) or not self.distances[0] > 0:
+            raise UserError(f"boundary.distances: expected ascending numbers of pixels, got {list(self.distances)}")
+        if len(self.weights) != len(self.distances) + 1 or not min(self.weights) > 0:
+            raise UserError(
+                f"boundary.weights: expected one more than distances, all above 0; got {list(self.weights)} "
+                f"and {len(self.distances)} distances"
+            )
+        if not self.focus >= 0:
+            raise UserError(f"boundary.focus: expected 0 or more, got {self.focus}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """What is trained at a time."""
 
@@ -118,6 +146,8 @@ class Recipe:
     """
     ohem_share: float = 1 / 16
     """The share of a batch's labelled pixels that teach at least, those of the lowest probability."""
+    boundary: Boundary | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """None: all pixels of a class weigh the same."""
     distillation_weight: float = 1.0
     """Of the divergence from the teacher; without a teacher it is not used."""
     distillation_temperature: float = 2.0
@@ -240,7 +270,7 @@ def recipe_of_network(name: str) -> Recipe:
             f"recipe published: expected a published network, whose own recipe is known, got '{name}'; "
             f"{nearest(name, published())} (recipes that can be named: {', '.join(published_recipes())})"
         )
-    return load_recipe(families[0])
+    return load_recipe(max(families, key=len))
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

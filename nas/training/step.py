@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data.share import WHOLE, Share
+from nas.training.boundary import boundary_weights
 from nas.training.encoder_stage import EncoderModel
 from nas.training.fake_quantization import FakeQuantized
 from nas.training.form import Form
@@ -77,13 +78,19 @@ class Step:
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._precision():
             outputs = self._model.outputs(images)
-        labels = labels_at(labels, (int(outputs[0].shape[-2]), int(outputs[0].shape[-1])))
+        size = (int(outputs[0].shape[-2]), int(outputs[0].shape[-1]))
+        boundary, emphasis = self._recipe.boundary, None
+        if boundary is not None:
+            emphasis = labels_at(boundary_weights(labels, boundary.distances, boundary.weights), size)
+        labels = labels_at(labels, size)
         loss = total_loss(
             outputs,
             self._model.auxiliary_weights,
             labels,
             self._class_weights,
             of_head=self._labels_of_head,
+            emphasis=emphasis,
+            focus=0.0 if boundary is None else boundary.focus,
             share=self._share,
         )
         if self._teacher is not None and self._recipe.distillation_weight > 0:

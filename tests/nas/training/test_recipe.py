@@ -9,20 +9,22 @@ from dataclasses import replace
 import pytest
 
 from nas.training import Recipe, load_recipe, published_recipes, recipe_of_network
+from nas.training.recipe import Boundary
 from space import published, strict
 from space.errors import UserError
 
 
 def test_the_papers_recipes_and_a_quick_one_are_published() -> None:
     papers = {"dabnet", "ddrnet", "erfnet", "fast-scnn", "fplnet", "ndnet", "rdrnet", "regseg", "stdc", "swiftnet"}
-    assert set(published_recipes()) == papers | {"quick"}
+    assert set(published_recipes()) == papers | {"swiftnet-rn18-pyramid", "quick"}
 
 
 @pytest.mark.parametrize("name", published())
 def test_every_published_network_has_a_recipe_of_its_own(name: str) -> None:
     recipe = recipe_of_network(name)
     assert recipe.epochs > 100  # the papers' trainings are long, ours is not
-    assert recipe == load_recipe(name.split("-")[0].rstrip("0123456789w") if name != "fast-scnn" else name)
+    family = name if name in ("fast-scnn", "swiftnet-rn18-pyramid") else name.split("-")[0].rstrip("0123456789w")
+    assert recipe == load_recipe(family)
 
 
 def test_what_is_not_published_has_no_recipe_of_its_own() -> None:
@@ -63,6 +65,9 @@ def test_published_values() -> None:
     assert ndnet.scale == (0.75, 1, 1.5, 1.75, 2)
     assert (len(ddrnet.scale), ddrnet.scale[0], ddrnet.scale[-1]) == (17, 0.5, 2.1)
     assert (stdc.scale, stdc.fills_crop) == (tuple(eighths / 8 for eighths in range(1, 13)), True)
+    pyramid = load_recipe("swiftnet-rn18-pyramid")
+    assert pyramid.boundary == Boundary(distances=(16, 64, 128), weights=(8, 4, 2, 1), focus=0.5)
+    assert replace(pyramid, boundary=None) == swiftnet
     assert (rdrnet.saturation, rdrnet.hue_degrees, stdc.saturation) == (0.5, 36, 0.5)
     assert [round(1024 * scale) for scale in regseg.scale] == [400, 1600]
 
@@ -100,6 +105,9 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path) -> None:
         ({"scale": (1.0, 1.5, 2.0)}, "scale: expected lowest and highest"),
         ({"scale": (1.0, 0.0), "scale_sampling": "listed"}, "scale: expected enlargements above 0"),
         ({"hue_degrees": -1.0}, "hue_degrees: expected 0 to 180"),
+        ({"boundary": {"distances": [], "weights": [1.0]}}, "boundary.distances: expected ascending"),
+        ({"boundary": {"distances": [4.0], "weights": [1.0]}}, "boundary.weights: expected one more"),
+        ({"boundary": {"distances": [4.0], "weights": [2.0, 1.0], "focus": -1.0}}, "boundary.focus: expected 0"),
         ({"class_uniform": 1.1}, "class_uniform: expected a share in 0..1, got 1.1"),
         ({"crop": (0, 4)}, "crop: expected height and width"),
         ({"pretrained_share": 0.0}, "pretrained_share: expected more than 0"),
@@ -116,7 +124,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path) -> None:
 )
 def test_a_value_that_makes_no_sense_is_refused(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        replace(load_recipe("quick"), **change)
+        strict.parse(strict.dump(strict.plain(load_recipe("quick")) | change), Recipe, "a recipe")
 
 
 def test_importing_recipes_does_not_import_torch() -> None:

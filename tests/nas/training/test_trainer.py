@@ -16,6 +16,7 @@ import torch
 from nas.training import Recipe, load_recipe
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.evaluation import evaluate
+from nas.training.recipe import Boundary
 from nas.training.trainer import Trainer
 from nas.training.weights import load_weights
 from space import Architecture, load, strict
@@ -42,6 +43,7 @@ from pathlib import Path
 import space
 from nas.data import Dataset, Split
 from nas.training import load_recipe
+from nas.training.recipe import Boundary
 from nas.training.trainer import Trainer
 from nas.training.weights import save_weights
 
@@ -127,7 +129,7 @@ def test_it_learns(architecture, dataset) -> None:
         {},
         {"optimizer": "sgd", "ema_decay": 0.9, "ohem_probability": 0.7},
         {"optimizer": "adam", "batch_norm_batches": 0, "ema_decay": 0.5},
-        {"class_uniform": 0.5},
+        {"class_uniform": 0.5, "boundary": Boundary(distances=(3.0, 6.0), weights=(3.0, 2.0, 1.0), focus=0.5)},
     ],
 )
 def test_a_saved_and_restored_training_ends_with_the_same_bits(architecture, dataset, tmp_path, change) -> None:
