@@ -17,7 +17,7 @@ def boundary_weights(labels: Tensor, distances: Sequence[float], weights: Sequen
     many that ascend, is above that from the pixel's centre to the nearest one of another class; the last one, which has
     none, for all others, and 0 for IGNORE. Void is another class, and what lies outside of a picture is none.
     """
-    together = len(labels) if labels.is_cuda else 1  # a CPU goes over one picture often while its cache holds it
+    together = max(1, len(labels)) if labels.is_cuda else 1  # a CPU has one picture in its cache
     reach = math.ceil(distances[-1])
     squares = torch.cat([_squared_distances(each, reach) for each in torch.split(labels, together)])
     limits = torch.tensor([distance**2 for distance in distances], dtype=torch.float32, device=labels.device)

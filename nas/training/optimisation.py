@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas.training.recipe import Recipe
 
@@ -24,20 +25,44 @@ class Group:
 
 
 def parameter_groups(network: nn.Module, recipe: Recipe, pretrained: Collection[nn.Parameter] = ()) -> list[Group]:
-    """First what decays (weights of convolutions), then what does not; and the same of `pretrained`, where they have
-    another rate.
+    """First what has the recipe's rate, then what has another: of each rate what decays, then what does not. A rate is
+    another for `pretrained` parameters and for parts of the network where the recipe says so, and the product for both.
 
-    Batch norms, PReLU slopes and biases are the parameters with one axis; decaying them only removes the freedom they
-    are there for.
+    By default batch norms, PReLU slopes and biases, which are the parameters with one axis, do not decay: that only
+    removes the freedom they are there for.
     """
     slowed = set(pretrained) if recipe.pretrained_share != 1 else set()
+    decaying = _decaying(network, recipe)
+    found: dict[tuple[float, bool], tuple[list[nn.Parameter], list[nn.Parameter]]] = {(1.0, False): ([], [])}
+    for name, each in network.named_parameters():
+        if each.requires_grad:
+            weights, others = found.setdefault((_rate_share(name, recipe.rate_shares), each in slowed), ([], []))
+            (weights if each in decaying else others).append(each)
     groups = []
-    for share, slow in ((1.0, False), (recipe.pretrained_share, True)):
-        own = [each for each in network.parameters() if each.requires_grad and (each in slowed) == slow]
-        weights, others = [each for each in own if each.ndim > 1], [each for each in own if each.ndim <= 1]
-        groups.append(Group(parameters=weights, weight_decay=share * recipe.weight_decay, rate_share=share))
+    for (share, slow), (weights, others) in found.items():
+        decay = recipe.weight_decay * (recipe.pretrained_share if slow else 1.0)
+        share *= recipe.pretrained_share if slow else 1.0
+        groups.append(Group(parameters=weights, weight_decay=decay, rate_share=share))
         groups.append(Group(parameters=others, weight_decay=0.0, rate_share=share))
-    return groups if slowed else groups[:2]
+    return groups
+
+
+def _decaying(network: nn.Module, recipe: Recipe) -> set[Tensor]:
+    """The parameters that decay."""
+    if recipe.weight_decay_of == "all":
+        return set(network.parameters())
+    found: set[Tensor] = {each for each in network.parameters() if each.ndim > 1}
+    if recipe.weight_decay_of == "convolutions":
+        layers = [each for each in network.modules() if isinstance(each, (nn.Conv2d, nn.ConvTranspose2d))]
+        found.update(each.bias for each in layers if each.bias is not None)
+    return found
+
+
+def _rate_share(name: str, shares: Mapping[str, float]) -> float:
+    """Of the parameter of that name: that of the smallest part of the network that it is in, of those with one."""
+    inside = name.removeprefix("network.")  # what trains a network with something else
+    parts = [part for part in shares if re.match(rf"{re.escape(part)}((?<!\d)\d+)?\.", inside)]
+    return shares[max(parts, key=len)] if parts else 1.0
 
 
 def make_optimizer(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
@@ -68,6 +93,8 @@ def learning_rate(recipe: Recipe, step: int, steps: int, share: float = 1.0) -> 
     whole = share * recipe.learning_rate
     warmup = min(recipe.warmup_steps, steps // 4)
     if step < warmup:
+        if recipe.warmup_growth == "exponential":
+            return whole * math.pow(recipe.warmup_start, 1 - (step + 1) / (warmup + 1))
         return whole * (recipe.warmup_start + (1 - recipe.warmup_start) * (step + 1) / (warmup + 1))
     progress = (step - warmup) / (steps - warmup)
     if recipe.schedule == "steps":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,8 @@ from space import Architecture, published, strict
 from space.errors import UserError, nearest
 
 PUBLISHED = Path(__file__).parent / "published"
+PARTS = ("stem", "stage", "detail", "exchange", "context", "lateral", "decoder", "head", "auxiliary")
+"""What the names of a network's layers begin with, before a number if there are several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,12 @@ class Recipe:
     batch_size: int
 
     weight_decay: float = 0.0
-    """On weights of convolutions only: never on batch norms, PReLU slopes or biases. Decoupled for adamw only."""
+    """Decoupled for adamw only."""
+    weight_decay_of: Literal["weights", "convolutions", "all"] = field(
+        default="weights", metadata=strict.LEFT_OUT_AT_DEFAULT
+    )
+    """What decays: the weights of convolutions; their biases too; or all parameters, so also those of batch norms and
+    PReLU slopes."""
     momentum: float = 0.9
     """SGD's momentum; the first beta of adam and adamw."""
     second_momentum: float = 0.999
@@ -109,9 +117,10 @@ class Recipe:
     factors: tuple[float, ...] = ()
     """Of steps: multiples of `learning_rate`, one per milestone."""
     warmup_steps: int = 0
-    """Steps of linear rise; a short training spends at most a quarter of its steps on it."""
+    """Steps of the rise at the beginning; a short training spends at most a quarter of its steps on it."""
     warmup_start: float = 0.0
     """The share of `learning_rate` that the rise starts from."""
+    warmup_growth: Literal["linear", "exponential"] = field(default="linear", metadata=strict.LEFT_OUT_AT_DEFAULT)
     gradient_clip: float | None = None
     """The largest norm of a step's gradient."""
 
@@ -165,6 +174,9 @@ class Recipe:
     whole one. None: the whole network is trained at once."""
     pretrained_share: float = field(default=1.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Of `learning_rate` and `weight_decay`, for layers that start with the weights in `init`."""
+    rate_shares: Mapping[str, float] = field(default_factory=dict, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Of `learning_rate`, for parts of the network, by how the names of their layers begin: `{head: 10,
+    decoder.step1: 10}`. A part without a number is all of that name."""
     seed: int = 0
     probe: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Whether a few steps before the first say which precision (where `mixed_precision` allows it) and memory layout
@@ -186,6 +198,8 @@ class Recipe:
             raise UserError(f"hue_degrees: expected 0 to 180, got {self.hue_degrees}")
         if not 0 <= self.warmup_start <= 1:
             raise UserError(f"warmup_start: expected a share in 0..1, got {self.warmup_start}")
+        if self.warmup_growth == "exponential" and self.warmup_steps and not self.warmup_start > 0:
+            raise UserError("warmup_start: expected a share above 0 where the growth is exponential, got 0")
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise UserError(f"gradient_clip: expected a norm above 0 or null, got {self.gradient_clip}")
         _check_class_weighting(self.class_weighting)
@@ -200,6 +214,7 @@ class Recipe:
             raise UserError(f"crop: expected height and width in pixels or null, got {self.crop}")
         self._check_scale()
         self._check_steps()
+        self._check_rate_shares()
 
     def crop_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width that are cut out of pictures of `size`: all of them unless it has a crop, which may be
@@ -234,6 +249,14 @@ class Recipe:
                 raise UserError(f"scale: expected enlargements above 0, one at least, got {self.scale}")
         elif len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(f"scale: expected lowest and highest enlargement above 0, got {self.scale}")
+
+    def _check_rate_shares(self) -> None:
+        for part, share in self.rate_shares.items():
+            if part.partition(".")[0].rstrip("0123456789") not in PARTS:
+                hint = nearest(part, PARTS)
+                raise UserError(f"rate_shares: expected parts of a network ({', '.join(PARTS)}), got '{part}'; {hint}")
+            if not share > 0:
+                raise UserError(f"rate_shares.{part}: expected more than 0, got {share}")
 
     def _check_steps(self) -> None:
         if self.schedule != "steps":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,8 @@ from torch import nn
 
 from nas.training import load_recipe
 from nas.training.optimisation import learning_rate, make_optimizer, parameter_groups, restore_optimizer
+from nas.training.recipe import PARTS
+from space import load, published
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
@@ -88,6 +91,54 @@ def test_layers_that_others_trained_have_a_share_of_the_rate_and_of_the_decay() 
     assert found[-1] == pytest.approx(1e-6, rel=0.01), "where all end"
 
 
+def test_parts_of_a_network_have_rates_of_their_own() -> None:
+    network = load("stdc1").build(3, auxiliary=True)
+    recipe = replace(
+        load_recipe("stdc"), rate_shares={"stage": 2.0, "stage1": 3.0, "decoder.step1": 10.0, "head": 10.0}
+    )
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    model = nn.ModuleDict({"network": network, "classifier": nn.Conv2d(4, 3, 1)})  # as the encoder's stage has them
+    for trained, others in ((network, 0), (model, 2)):
+        groups = parameter_groups(trained, recipe)
+        found = {names[each]: group.rate_share for group in groups for each in group.parameters if each in names}
+        assert sum(len(group.parameters) for group in groups) == len(names) + others
+        for name, share in found.items():
+            first, second, *_ = name.split(".")
+            ten = first == "head" or (first, second) == ("decoder", "step1")
+            expected = {"stage0": 2.0, "stage1": 3.0, "stage2": 2.0}.get(first, 10.0 if ten else 1.0)
+            assert share == expected, name
+        assert {group.weight_decay for group in groups if group.parameters[0].ndim > 1} == {0.0005}
+    assert learning_rate(recipe, 3000, 60_000, share=10.0) == pytest.approx(10 * learning_rate(recipe, 3000, 60_000))
+
+
+def test_every_layer_of_the_published_networks_is_in_a_part_that_can_be_named() -> None:
+    graphs = [load(name).graph(3, auxiliary=True) for name in published()]
+    named = {node.name.partition(".")[0].rstrip("0123456789") for graph in graphs for node in graph.nodes if node.name}
+    assert named <= set(PARTS)
+
+
+def test_without_rates_of_parts_groups_are_those_of_earlier_checkpoints() -> None:
+    network = load("erfnet").build(3)
+    groups = parameter_groups(network, load_recipe("quick"))
+    weights, others = ([each for each in network.parameters() if (each.ndim > 1) == more] for more in (True, False))
+    assert [[id(each) for each in group.parameters] for group in groups] == [[*map(id, weights)], [*map(id, others)]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "moved"),
+    [
+        ("weights", {"0.weight", "3.weight"}),
+        ("convolutions", {"0.weight", "0.bias", "3.weight", "3.bias"}),
+        ("all", {"0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "3.weight", "3.bias"}),
+    ],
+)
+def test_what_decays_is_what_the_recipe_says(kind: str, moved: set[str]) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4), nn.ConvTranspose2d(4, 2, 2))
+    groups = parameter_groups(network, replace(load_recipe("quick"), weight_decay_of=kind))
+    decaying = {id(each) for group in groups if group.weight_decay for each in group.parameters}
+    assert {name for name, each in network.named_parameters() if id(each) in decaying} == moved
+
+
 def rates(steps: int, **changes) -> list[float]:
     recipe = replace(load_recipe("quick"), learning_rate=1.0, warmup_steps=0, **changes)
     return [learning_rate(recipe, step, steps) for step in range(steps)]
@@ -117,3 +168,12 @@ def test_warm_up_rises_to_the_full_rate_and_leaves_most_of_a_short_training() ->
     assert 0.25 < found[0] < found[9] < 1.0
     assert found[10] == 1.0
     assert found[25] == pytest.approx(0.5)
+
+
+def test_an_exponential_warm_up_grows_by_one_factor() -> None:
+    recipe = load_recipe("stdc")
+    found = [learning_rate(recipe, step, 60_000) for step in range(1001)]
+    factors = {round(later / sooner, 9) for sooner, later in itertools.pairwise(found)}
+    assert len(factors) == 1
+    assert found[0] == pytest.approx(1e-5, rel=0.01), "the authors'"
+    assert found[1000] == recipe.learning_rate
