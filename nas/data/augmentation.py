@@ -27,6 +27,8 @@ class Augmentation:
     scale_sampling: ScaleSampling = "log"
     fills_crop: bool = False
     """Magnify at least so much that the picture fills the crop."""
+    crop_class_share: float = 1.0
+    """Cut elsewhere, up to nine times, where a class has this share or more of what is labelled, or all; 1: never."""
     flip: bool = True
     """Mirror half of the pictures left to right."""
     shift_pixels: int = 0
@@ -48,6 +50,8 @@ class Augmentation:
                 raise DataError(f"scale: expected magnifications between 0.1 and 10, got {self.scale}")
         elif len(self.scale) != 2 or not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
             raise DataError(f"scale: expected smallest and largest between 0.1 and 10, got {self.scale}")
+        if not 0 < self.crop_class_share <= 1:
+            raise DataError(f"crop_class_share: expected a share above 0, at most 1, got {self.crop_class_share}")
         if self.shift_pixels < 0:
             raise DataError(f"shift_pixels: expected 0 or more, got {self.shift_pixels}")
         for name in ("brightness", "contrast", "saturation"):

@@ -15,6 +15,12 @@ def cut_image(image: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
     return _cut(image, window, PADDING)
 
 
+def is_filled(label: NDArray[np.uint8], window: Window, share: float) -> bool:
+    """Whether one class has `share` or more, or all, of what is labelled in the window of classes (H, W)."""
+    counts = np.bincount(_cut(label, window, IGNORE).ravel(), minlength=IGNORE + 1)[:IGNORE]
+    return bool(counts.max() >= share * counts.sum() or np.count_nonzero(counts) < 2)
+
+
 def show_label(label: NDArray[np.uint8], window: Window, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The window of classes (H, W), with void where it reaches outside, at `size` by the nearest, mirrored if so."""
     cut = _cut(label, window, IGNORE)

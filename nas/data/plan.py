@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 from nas.data.augmentation import Augmentation
+from nas.data.cutting import is_filled
 from nas.data.dataset import Dataset
 from nas.data.decoded import DecodedPairs
 from nas.data.sample import Pair
@@ -15,6 +17,8 @@ from nas.data.showings import ClassUniform, Showing, pixel_of, showings
 from nas.data.windows import Window, draw, whole
 
 Item = TypeVar("Item")
+ATTEMPTS = 10
+"""Places where a window is looked for that no class fills, as mmsegmentation does."""
 
 
 class EpochPlan:
@@ -77,9 +81,14 @@ class EpochPlan:
         number, holding = showing.number, None
         if showing.of_class is not None:
             holding = pixel_of(pair.label, showing.of_class, seed=self._seed, epoch=epoch, number=number)
-        return draw(
-            self._augmentation, pair.size, self._size, seed=self._seed, epoch=epoch, number=number, holding=holding
-        )
+        drawn = functools.partial(draw, self._augmentation, pair.size, self._size, seed=self._seed, epoch=epoch)
+        window, share = drawn(number=number, holding=holding), self._augmentation.crop_class_share
+        if share < 1:
+            for attempt in range(1, ATTEMPTS):
+                if not is_filled(pair.label, window, share):
+                    break
+                window = drawn(number=number, holding=holding, attempt=attempt)
+        return window
 
 
 def batches(order: Sequence[Item], batch_size: int, *, join_last: bool) -> list[list[Item]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import MEAN, STD
 
-ORDER, WINDOW, CLASSES, PIXEL, COLOUR = range(5)
+ORDER, WINDOW, CLASSES, PIXEL, COLOUR, ELSEWHERE = range(6)
 """First words of the kinds of random streams, so that they never coincide."""
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -66,17 +66,21 @@ def draw(
     epoch: int,
     number: int,
     holding: tuple[int, int] | None = None,
+    attempt: int = 0,
 ) -> Window:
     """The window of showing `number` in `epoch`.
 
     `source` is the height and width of the file, `size` those at which networks see the whole picture; crop and
     shift count in pixels of `size`. Scale 2 shows things twice as large. A window smaller than the image lies
     anywhere inside it; a larger one contains it anywhere; the shift may then push it over the edge. One that is
-    `holding` a pixel of the file, its row and column, lies anywhere of that where it does.
+    `holding` a pixel of the file, its row and column, lies anywhere of that where it does. Another `attempt` is the
+    same elsewhere.
     """
     # All numbers are drawn whatever is used, so that switching one augmentation leaves the others as they were.
     numbers = np.random.default_rng([WINDOW, seed, epoch, number]).random(8).tolist()
     across, down, zoom, side, light, spread, *shift = numbers
+    if attempt:
+        across, down = np.random.default_rng([ELSEWHERE, seed, epoch, number, attempt]).random(2).tolist()
     crop = augmentation.crop or size
     scale = _magnification(augmentation, zoom)
     if augmentation.fills_crop:

@@ -357,6 +357,7 @@ def _loaders(
         scale=recipe.scale,
         scale_sampling=recipe.scale_sampling,
         fills_crop=recipe.fills_crop,
+        crop_class_share=recipe.crop_class_share,
         flip=recipe.flip,
         shift_pixels=recipe.shift_pixels,
         brightness=recipe.brightness,

@@ -278,6 +278,22 @@ def test_processes_deal_out_the_batches_of_one(load_tiny: Callable[..., Dataset]
         assert torch.equal(torch.cat([each for _, each in dealt]), labels)
 
 
+def test_crops_that_a_class_fills_are_cut_elsewhere(load_tiny: Callable[..., Dataset]) -> None:
+    dataset, crop = load_tiny(), Augmentation(crop=(24, 24))
+
+    def labels(augmentation: Augmentation) -> Tensor:
+        return torch.cat([whole_epoch(dataset, "torch", each, augmentation=augmentation)[1] for each in range(4)])
+
+    def filled(label: Tensor) -> bool:
+        counts = label[label != IGNORE].bincount()
+        return bool(counts.max() >= 0.75 * counts.sum())
+
+    plain, elsewhere = labels(crop), labels(replace(crop, crop_class_share=0.75))
+    assert sum(map(filled, plain)) > 5
+    assert sum(map(filled, elsewhere)) < sum(map(filled, plain)) / 2
+    assert all(filled(one) or torch.equal(one, other) for one, other in zip(plain, elsewhere, strict=True))
+
+
 @both
 def test_several_threads_show_the_same_as_one(load_tiny: Callable[..., Dataset], backend: str) -> None:
     one = whole_epoch(load_tiny(), backend, augmentation=VARIED, threads=1)
@@ -387,6 +403,7 @@ def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(load_tiny: C
         {"scale": (0.0, 1.0)},
         {"scale": (0.5, 1.0, 2.0)},
         {"scale": (), "scale_sampling": "listed"},
+        {"crop_class_share": 0.0},
         {"shift_pixels": -1},
         {"brightness": 1.0},
         {"saturation": 1.0},

@@ -72,6 +72,7 @@ def test_published_values() -> None:
     assert {recipe.weight_decay_of for recipe in everything} == {"all"}
     assert {recipe.weight_decay_of for recipe in (ndnet, stdc)} == {"weights"}
     assert (regseg.weight_decay_of, regseg.class_uniform) == ("convolutions", 0.5)
+    assert (rdrnet.scale_sampling, rdrnet.crop_class_share) == ("uniform", 0.75)
     assert (rdrnet.saturation, rdrnet.hue_degrees, stdc.saturation) == (0.5, 36, 0.5)
     assert [round(1024 * scale) for scale in regseg.scale] == [400, 1600]
 
@@ -115,6 +116,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path) -> None:
         ({"warmup_growth": "exponential", "warmup_start": 0.0}, "warmup_start: expected a share above 0"),
         ({"rate_shares": {"heads": 10.0}}, r"rate_shares: expected parts of a network .*'heads'; did you mean 'head'"),
         ({"rate_shares": {"head": 0.0}}, "rate_shares.head: expected more than 0"),
+        ({"crop_class_share": 0.0}, "crop_class_share: expected a share above 0"),
         ({"class_uniform": 1.1}, "class_uniform: expected a share in 0..1, got 1.1"),
         ({"crop": (0, 4)}, "crop: expected height and width"),
         ({"pretrained_share": 0.0}, "pretrained_share: expected more than 0"),
