@@ -167,7 +167,7 @@ def _train(trainer: Trainer, out: Path, progress: Progress, tell: Tell) -> None:
     advised = False
     while not trainer.finished:
         images = len(trainer.dataset.train) + len(trainer.dataset.validation)
-        with progress.over(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", images):
+        with progress.over(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", images, waits=trainer.waits):
             report = trainer.run_epoch()
         seconds.append(report.seconds)
         tell(report, trainer.learning_rate)
