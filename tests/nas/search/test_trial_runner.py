@@ -12,7 +12,8 @@ from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
 from nas.search.job import Job
 from nas.search.search import Workers
-from nas.search.tuning import TrialRunner, configured
+from nas.search.trial_runner import TrialRunner
+from nas.search.tuning import configured
 from nas.storage.files import OWNER
 from nas.study import built_in_study
 from space.library import load
