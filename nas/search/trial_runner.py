@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nas.data import load
 from nas.host.room import hold_to_share
 from nas.runs.epochs import commit_epoch, go_on, held_form
+from nas.runs.events import event_files
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Phase, read_progress
 from nas.search.causes import Cause, cause_of
@@ -97,6 +98,8 @@ class TrialRunner(tune.Trainable):
         self._trainer = go_on(trainer, self._folder)
         if self._trainer.finished:  # its weights are damaged
             save_weights_of(self._trainer, self._folder, self._architecture)
+        else:
+            self._tell = self._job.enter_context(event_files(self._folder, self._trainer.epoch))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
@@ -125,6 +128,7 @@ class TrialRunner(tune.Trainable):
                 trainer.run_epoch()
             save_weights_of(trainer, self._folder, self._architecture)  # before the epoch counts
             commit_epoch(self._folder, trainer)
+            self._tell(trainer.history[-1], trainer.learning_rate)
         last = read_progress(self._folder).history[-1]
         if trainer.finished:
             self.cleanup()

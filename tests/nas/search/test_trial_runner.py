@@ -50,6 +50,8 @@ def test_one_that_is_set_up_and_never_asked_to_train_touches_nothing(
     assert busy.train()["done"]
     assert run.is_done(trial, "search")
     assert not [*folder.glob(".*.tmp"), *folder.glob(OWNER)]
+    (events,) = (folder / "events").iterdir()
+    assert b"mIoU" in events.read_bytes()
     idle.stop()
     assert busy.reset(dict(job))
     again = busy.train()
