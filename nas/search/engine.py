@@ -47,6 +47,7 @@ from nas.search.fill import NEARLY_FULL
 from nas.search.finishing import certify_each, last_stages, prune_company
 from nas.search.limits import above_the_space, limits_of, widest
 from nas.search.live_report import live_report
+from nas.search.loggers import require_loggers
 from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
@@ -134,6 +135,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
         _require_target(study, joined=joined)  # before data are read
     require_consistent(run, study)
     require_terms(run, study)
+    require_loggers(study.search.loggers)
     console, dataset = Console(run, study), load(study.data)
     console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
     with console.progress.over("looked at", len(dataset.train) + len(dataset.validation)):

@@ -132,7 +132,8 @@ class TrialRunner(tune.Trainable):
         last = read_progress(self._folder).history[-1]
         if trainer.finished:
             self.cleanup()
-        return _result(last.epoch, last.scores.miou, done=trainer.finished)
+        also = {"loss": last.loss, "pixel_accuracy": last.scores.pixel_accuracy, "seconds": last.seconds}
+        return also | _result(last.epoch, last.scores.miou, done=trainer.finished)
 
     def cleanup(self) -> None:
         self._trainer = None  # the next training needs its memory

@@ -21,6 +21,7 @@ from nas.runs.folder import RunFolder
 from nas.search.causes import Cause, cause_of_death
 from nas.search.configured_ray import Callback, FIFOScheduler, Searcher, Stopper, TrialScheduler, tune
 from nas.search.job import Job
+from nas.search.loggers import loggers_of, name_of
 from nas.search.search import Search, Workers
 from nas.search.trial_runner import LAST_WORDS, TrialRunner
 from nas.search.under_way import UnderWay
@@ -61,13 +62,14 @@ def run_jobs(search: Search, jobs: Jobs) -> None:
             search_alg=feed,
             scheduler=Scheduler(feed),
             stop=Halt(feed),
-            callbacks=[Beginning(feed)],
+            callbacks=[Beginning(feed), *loggers_of(search)],
             num_samples=-1,
             resources_per_trial={"cpu": search.workers.threads, "gpu": search.workers.gpu_share},
             max_concurrent_trials=search.workers.concurrent,
             storage_path=str(scratch),
             name="tune",
             trial_dirname_creator=_short_name,
+            trial_name_creator=name_of,
             reuse_actors=True,
             max_failures=MOST_RESTARTS,
             raise_on_failed_trial=False,
@@ -83,6 +85,7 @@ def configured(job: Job, run: RunFolder, workers: Workers) -> dict[str, Any]:
     return {
         "run": str(root.resolve()),
         "trial": str(run.trial_path(job.trial).relative_to(root)),
+        "name": job.trial.name,
         "phase": job.phase,
         "folder": str(job.folder(run).relative_to(root)),
         "variant": strict.dump(job.variant),
