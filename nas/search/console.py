@@ -12,6 +12,7 @@ from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate
+from nas.runs.epochs import PRETRAINED
 from nas.runs.finish_recipe import FinishRecipe
 from nas.runs.folder import WINNERS, RunFolder
 from nas.runs.shares import Shares, finishing_epochs
@@ -104,7 +105,7 @@ class Console:
         self.step(
             f"{_phase(job):7} {job.trial.name:24} epoch {epoch}/{self._epochs(job)}  "
             f"mIoU {100 * miou:5.1f} %  {self._latency(job.trial)}  {waits}{_duration(left)} left"
-            f"{'' if taken is None else f'  {taken}'}{'' if job.tries is None else f'  {job.variant}'}"
+            f"{'' if taken is None else f'  {taken} ({PRETRAINED})'}{'' if job.tries is None else f'  {job.variant}'}"
         )
 
     def under_way(self, job: Job, words: str) -> None:
