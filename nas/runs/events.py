@@ -22,12 +22,12 @@ Tell = Callable[[EpochReport, float], None]
 @contextmanager
 def event_files(folder: Path, after: int) -> Iterator[Tell]:
     """What writes epochs to a new file in a training's folder. TensorBoard forgets what earlier files say of epochs
-    later than `after`. Where it cannot be written, or the library is not there, nothing is: a training loses nothing
-    by that.
+    later than `after`. Where that cannot be written, or the library is not there or broken, nothing is: a training
+    loses nothing by that.
     """
     try:
         writer = _opened(folder / EVENTS, after)
-    except (ImportError, OSError):
+    except Exception:  # protobuf of another version is a TypeError
         yield lambda report, learning_rate: None
         return
 
