@@ -29,6 +29,7 @@ def kept_in(folder: Path) -> Iterator[Progress]:
         with contextlib.suppress(OSError):  # a full disk says so where something is lost
             file.write_text(words, "utf-8")
 
+    keep("begins")
     try:
         yield Progress(tell=keep, every_seconds=KEEP_SECONDS)
     finally:

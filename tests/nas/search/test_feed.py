@@ -169,11 +169,12 @@ def test_how_far_a_training_is_lies_in_its_folder_until_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(under_way, "KEEP_SECONDS", 0.001)
-    with kept_in(tmp_path) as progress, progress.over("epoch 1/2", 22):
-        progress.count(4)
-        while not (tmp_path / WORDS).is_file() or not (words := (tmp_path / WORDS).read_text()):
-            time.sleep(0.001)
-        assert words.startswith("epoch 1/2: 4 of 22 images, ")
+    with kept_in(tmp_path) as progress:
+        assert (tmp_path / WORDS).read_text() == "begins"
+        with progress.over("epoch 1/2", 22):
+            progress.count(4)
+            while not (tmp_path / WORDS).read_text().startswith("epoch 1/2: 4 of 22 images, "):
+                time.sleep(0.001)
     assert not list(tmp_path.iterdir())
 
 
