@@ -24,6 +24,7 @@ HARD_EXAMPLES = Variant(ohem_probability=0.7)
 """Of the parts of a recipe that cost no latency, what gained most from scratch (`studies/camvid/recipes`)."""
 TRIED_SHARE = 0.25  # of the epochs of a finish recipe, for which it is tried
 AUTO = "auto"
+LOGGERS = ("wandb", "mlflow")
 MOST_PER_GPU = 32  # trainings, none of which would get far
 
 
@@ -74,6 +75,8 @@ class SearchPlan:
     the search begins."""
     seed: int = 0
     """Of random draws and of the sampler."""
+    loggers: tuple[str, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """What else is told of every training and its epochs, of `LOGGERS`."""
 
     def __post_init__(self) -> None:
         for name in ("random_trials", "guided_trials", "finish_epochs", "pruned", "concurrent", "seed"):
@@ -95,6 +98,8 @@ class SearchPlan:
         if self.finishing not in ((Variant(),), (HARD_EXAMPLES,)) and not self.finish_epochs:
             raise UserError("search.finish_recipes: expected finish_epochs above 0 to go with them, got 0; raise it")
         self._check_sharing()
+        if len(set(self.loggers)) < len(self.loggers) or not set(self.loggers) <= set(LOGGERS):
+            raise UserError(f"search.loggers: expected some of {', '.join(LOGGERS)}, each once, got {self.loggers}")
         if self.sampler not in samplers.names():
             known = samplers.names()
             hint = nearest(self.sampler, known)

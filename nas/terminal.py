@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def waiting(data: float | None, lane: float | None) -> str:
-    """`waited 7.1 % for data and 2.0 % for timings`, of shares 0..1; less, or nothing, where there is little."""
+def waiting(data: float | None, lane: float | None, least: float = WORTH_A_WORD) -> str:
+    """`waited 7.1 % for data and 2.0 % for timings`, of shares 0..1; those below `least` are left out."""
     shares = ((data or 0, "data"), (lane or 0, "timings"))
-    told = [f"{percent(share)} % for {what}" for share, what in shares if share >= WORTH_A_WORD]
+    told = [f"{percent(share)} % for {what}" for share, what in shares if share >= least]
     return f"waited {' and '.join(told)}" if told else ""
 
 
@@ -82,50 +83,115 @@ def class_table(classes: Sequence[str], scores: Scores) -> str:
     return table(rows, ("class", "IoU %"))
 
 
-class Progress:
-    """How far work in steps is, on standard error: one line that is written over on a terminal, else one every 30 s.
+def no_waits() -> tuple[float, float]:
+    """Of work that waits for nothing that would be told."""
+    return 0.0, 0.0
 
-    `silent`: for callers who want no words.
+
+class Progress:
+    """How far long work is: one line that is written over on a terminal, else one every 30 s, also while nothing is
+    counted.
+
+    `tell` hears the lines of a log; without it they go to standard error. `silent`: for callers who want no words.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, silent: bool = False) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        silent: bool = False,
+        tell: Callable[[str], None] | None = None,
+        every_seconds: float = TELL_SECONDS,
+    ) -> None:
+        self.done = 0
+        """Of the work under way, or the last."""
         self._silent = silent
         self._clock = clock
-        self._what = ""
-        self._images = self._of = 0
+        self._tell = tell
+        self._every_seconds = every_seconds
+        self._lock = threading.Lock()
+        self._what = self._unit = ""
+        self._of = self._before = 0
         self._began = self._told = 0.0
+        self._waits = no_waits
         self._shown = False
 
     @contextmanager
-    def over(self, what: str, images: int) -> Iterator[None]:
-        """Inside, so many images are worked on. Afterwards the line that was written over is gone, so that others can
-        be printed.
+    def over(
+        self,
+        what: str,
+        of: int,
+        *,
+        unit: str = "images",
+        done: int = 0,
+        waits: Callable[[], tuple[float, float]] = no_waits,
+    ) -> Iterator[None]:
+        """Inside, so many are worked on, of which so many are `done` before; 0 of work that cannot be counted. `waits`
+        gives the shares (0..1) of the time so far that were waited for data and for timings. Afterwards the line that
+        was written over is gone, so that others can be printed, and nothing more is told.
         """
-        self._what, self._images, self._of = what, 0, images
+        self._what, self._of, self._unit, self._waits = what, of, unit, waits
+        self.done = self._before = done
         self._began = self._told = self._clock()
+        if self._silent:
+            yield
+            return
+        if sys.stderr.isatty():
+            self._show(self._began)
+        ended = threading.Event()
+        speaker = threading.Thread(target=self._go_on_telling, args=(ended,), name="progress", daemon=True)
+        speaker.start()
         try:
             yield
         finally:
+            ended.set()
+            speaker.join()
             if self._shown:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._what, self._shown = "", False
 
-    def count(self, images: int) -> None:
-        """So many more images are done."""
-        self._images = min(self._images + images, self._of)
-        now, terminal = self._clock(), sys.stderr.isatty()
-        soon = self._told + (REDRAW_SECONDS if terminal else TELL_SECONDS)
-        if self._silent or not (self._what and self._images) or now < soon:
-            return
+    def count(self, more: int) -> None:
+        """So many more are done."""
+        with self._lock:
+            self.done = min(self.done + more, self._of)
+            if self._silent or not self._what:
+                return
+            now = self._clock()
+            if now >= self._told + (REDRAW_SECONDS if sys.stderr.isatty() else self._every_seconds):
+                self._show(now)
+
+    def _go_on_telling(self, ended: threading.Event) -> None:
+        """Speak where `count` has not for long."""
+        pause = self._every_seconds
+        with suppress(OSError, ValueError):  # nobody is there to read it
+            while not ended.wait(pause):
+                with self._lock:
+                    now = self._clock()
+                    if now >= self._told + self._every_seconds:
+                        self._show(now)
+                    pause = self._told + self._every_seconds - now
+
+    def _show(self, now: float) -> None:
         self._told = now
-        rate = self._images / max(now - self._began, 1e-9)
-        left = duration((self._of - self._images) / rate)
-        words = f"{self._what}: {self._images} of {self._of} images, {rate:.3g} images/s, {left} left"
-        if terminal:
-            print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
+        self._shown = sys.stderr.isatty()
+        if self._shown:
+            print(f"\r\x1b[K{self._words(now)}", end="", file=sys.stderr, flush=True)
+        elif self._tell is not None:
+            self._tell(self._words(now))
         else:
-            print(words, file=sys.stderr, flush=True)
-        self._shown = terminal
+            print(self._words(now), file=sys.stderr, flush=True)
+
+    def _words(self, now: float) -> str:
+        seconds = now - self._began
+        done = f": {self.done} of {self._of} {self._unit}" if self._of else ""
+        waits = waiting(*self._waits())
+        waits = f"{waits and ', '}{waits}"
+        if self.done == self._before:
+            pace = f" in {duration(seconds)}" if self._of else f": {duration(seconds)} so far"
+            return f"{self._what}{done}{pace}{waits}"
+        rate = (self.done - self._before) / max(seconds, 1e-9)
+        left = duration((self._of - self.done) / rate)
+        return f"{self._what}{done}, {rate:.3g} {self._unit}/s{waits}, {left} left"
 
 
 def data_table(findings: Findings) -> str:

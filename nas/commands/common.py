@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -202,10 +201,13 @@ def looked_at(dataset: Dataset, splits: Sequence[SplitName] = ("train", "validat
     """
     from nas.data import check
     from nas.latency.machine import lane
+    from nas.terminal import Progress
 
     counts = " and ".join(f"{len(dataset.split(name))} {'training' if name == 'train' else name}" for name in splits)
     say(f"looking at {counts} images of {dataset.name}")
-    return check(dataset, splits, lane.training_step)
+    progress = Progress()
+    with progress.over("looked at", sum(len(dataset.split(name)) for name in splits)):
+        return check(dataset, splits, lane.training_step, progress.count)
 
 
 def say_notes(findings: Findings) -> None:
@@ -298,9 +300,3 @@ def device(options: argparse.Namespace) -> str:
             "use cpu, or see `nas doctor`"
         )
     return name
-
-
-def progress(done: int, total: int) -> None:
-    """One line on a terminal that counts measured networks."""
-    if sys.stderr.isatty():
-        print(f"\rmeasured {done} of {total} networks", end="\n" if done == total else "", file=sys.stderr, flush=True)

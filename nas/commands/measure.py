@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nas.latency.budget import Budget, Verdict
     from nas.latency.record import Latency
     from nas.latency.target import Target
+    from nas.terminal import Progress
     from space.architecture import Architecture
 
 MOST_PROCESSES = 20
@@ -80,6 +81,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.latency.estimates import calibration
     from nas.latency.several import pooled
     from nas.runs.trained import load_architecture
+    from nas.terminal import Progress
     from space.errors import UserError
 
     if options.calibrate and options.architectures:
@@ -99,9 +101,9 @@ def run(options: argparse.Namespace) -> Verdict | None:
     networks = calibration.NETWORKS if options.networks is None else options.networks
     if networks < calibration.FEWEST:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
-    lost, kept = ending.begins_anew("what was timed"), _Kept()
+    lost, progress = ending.begins_anew("what was timed"), Progress()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(ending.told(kept.words if options.calibrate else lambda: lost))
+        stack.enter_context(ending.told(lambda: words_of_kept(progress.done) if options.calibrate else lost))
         out = stack.enter_context(output.folder(options.out)) if options.out else None
         target = common.target(options)  # last, for it may have to be found by timing
         if target.on_cuda and processes > 1:
@@ -115,7 +117,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         certified.say_untrained([name for name in architectures if name not in graphs], target, size, classes)
         stack.enter_context(meter)
         if options.calibrate:
-            _calibrate(meter, networks, out, kept)
+            _calibrate(meter, networks, out, progress)
             return None
         rounds = [_round(meter, architectures, graphs, within) for _ in range(processes)]
         latencies = {name: pooled([each[name] for each in rounds]) for name in architectures}
@@ -133,34 +135,23 @@ def _processes(options: argparse.Namespace) -> int:
     return given or 1
 
 
-@dataclass
-class _Kept:
-    """How many networks a calibration has measured and keeps, those of earlier calls too."""
-
-    networks: int = 0
-
-    def count(self, done: int, total: int) -> None:
-        """Another few are kept."""
-        self.networks = done
-        common.progress(done, total)
-
-    def words(self) -> str:
-        """What is said where it is interrupted."""
-        if self.networks:
-            return "what was measured so far is kept: the same command goes on from there"
-        return "nothing was measured yet: the same command begins anew, or goes on where an earlier one was interrupted"
+def words_of_kept(networks: int) -> str:
+    """What is said where a calibration is interrupted that keeps so many networks, those of earlier calls too."""
+    if networks:
+        return "what was measured so far is kept: the same command goes on from there"
+    return "nothing was measured yet: the same command begins anew, or goes on where an earlier one was interrupted"
 
 
 def _words(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _calibrate(meter: Meter, networks: int, out: Path | None, kept: _Kept) -> None:
+def _calibrate(meter: Meter, networks: int, out: Path | None, progress: Progress) -> None:
     from nas.latency.estimates import calibration
     from nas.report.calibration import ESTIMATES, comparison, write_calibration
     from nas.report.calibration import PICTURE as SCATTER
 
-    calibration.measure_networks(meter, networks, kept.count)
+    calibration.measure_networks(meter, networks, progress)
     found = calibration.calibrate(meter)
     print(f"\nfitted to {found.table.networks} networks; judged on {len(found.left_out)} that were left out of a fit\n")
     print(comparison(found.left_out))

@@ -141,14 +141,17 @@ def _pruned(
     require_data_for(target, dataset)
     require_inference(trained.architecture, labelling.size, num_classes, device=device)
     tuning = None if dataset is None else FineTuning(dataset=dataset, recipe=recipe, device=device)
-    certification = Certification(target=target, budget=budget, device=device, within=within, meter_of=meter_of)
+    progress = Progress()
+    certification = Certification(
+        target=target, budget=budget, device=device, within=within, meter_of=meter_of, progress=progress
+    )
     certify = partial(_certified, out, labelling, dataset, certification)
     network = trained.network(num_classes)
     height, width = labelling.size
     common.say(f"timing on {target} at {height}x{width}")
     with meter_of(target, labelling.size, num_classes) as meter:
         judge = Judge(meter, labelling.size, num_classes, table=kept_table(meter), within=within)
-        pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=common.say, progress=Progress())
+        pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=common.say, progress=progress)
         pruned = pruner.finish(pruner.prune(network), network, certify)
     return network, pruned
 
@@ -165,12 +168,15 @@ def _certified(
         common.say(words)
     if target.precision != "fp32" and dataset is not None:
         common.say(f"scoring {len(dataset.validation)} validation images as {target} runs it, then certifying")
+    progress = certification.progress
+    with progress.over("scored", 0 if dataset is None else len(dataset.validation)):
+        deployed = deployed_on(target, network, dataset, progress.count)
     finished = Finished(
         architecture=network.architecture,
         weights=network.state_dict(),
         labelling=labelling,
         dataset=dataset,
-        deployed=deployed_on(target, network, dataset),
+        deployed=deployed,
     )
     return write_winner(out, finished, certification).latency
 

@@ -124,7 +124,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
             plan.tuning.require_memory(trained.architecture, dataset)
         network = trained.network(dataset.num_classes)
         common.say(f"scoring {len(dataset.validation)} validation images in float32 and as each target runs it")
-        quantizer = Quantizer(network, dataset, plan, meter_of, common.say, Progress())
+        progress = Progress()
+        quantizer = Quantizer(network, dataset, plan, meter_of, common.say, progress)
         loss, outcomes = quantizer.outcomes()
 
         def measure(form: Form) -> Latency:
@@ -146,7 +147,12 @@ def run(options: argparse.Namespace) -> Verdict | None:
                     compared=compared,
                 ),
                 Certification(
-                    target=chosen.form.target, budget=budget, within=within, meter_of=meter_of, require=require
+                    target=chosen.form.target,
+                    budget=budget,
+                    within=within,
+                    meter_of=meter_of,
+                    require=require,
+                    progress=progress,
                 ),
             )
 

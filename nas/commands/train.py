@@ -58,9 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="find the fastest precision and memory layout by a few steps first; results may round differently",
     )
-    parser.add_argument(
-        "--tensorboard", action="store_true", help="write loss, mIoU, rate and waiting of every epoch to OUT/events"
-    )
     parser.add_argument("--out", metavar="DIR", type=common.path, help="where weights go (default: runs/train-ARCH)")
     parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch in --out")
     parser.add_argument(
@@ -121,7 +118,6 @@ def run(options: argparse.Namespace) -> None:
             threads=max(1, usable_cores() // processes),
             from_tensors=recipe.init is not None,
             begun=(out / CHECKPOINT).is_file(),
-            tensorboard=options.tensorboard,
         )
         work_together(partial(work, job), processes, on_gpus=device != "cpu")
 

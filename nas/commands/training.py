@@ -9,21 +9,16 @@ from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from nas.data import Dataset
     from nas.data.share import Share
+    from nas.runs.events import Tell
     from nas.terminal import Progress
     from nas.training.pretrained import Started
     from nas.training.recipe import Recipe
-    from nas.training.scores import EpochReport
     from nas.training.trainer import Trainer
     from space.architecture import Architecture
-
-    Tell = Callable[[EpochReport, float], None]
-    """Is told the report of an epoch and its last learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +40,10 @@ class Job:
     """Whether `out` keeps tensors to start from."""
     begun: bool
     """Whether there is a checkpoint to go on from."""
-    tensorboard: bool
 
 
 def work(job: Job, share: Share) -> None:
     """Train, as one of the processes that do so together; the first one writes and prints."""
-    from contextlib import nullcontext
     from dataclasses import replace
     from functools import partial
 
@@ -108,10 +101,7 @@ def work(job: Job, share: Share) -> None:
     if job.begun and not trainer.epoch:
         print(f"{job.out / CHECKPOINT} is damaged: the training begins anew")
     _introduce(trainer, job, share)
-    events: AbstractContextManager[Tell] = nullcontext(_untold)
-    if job.tensorboard:
-        events = event_files(job.out, trainer.epoch)
-    with events as tell:
+    with event_files(job.out, trainer.epoch) as tell:
         _train(trainer, job.out, progress, tell)
     _finish(trainer, job.out)
 
@@ -154,10 +144,6 @@ def _started(started: Started, source: str) -> str:
     return "\n".join(lines)
 
 
-def _untold(report: EpochReport, learning_rate: float) -> None:
-    """Where nobody wants events."""
-
-
 def _train(trainer: Trainer, out: Path, progress: Progress, tell: Tell) -> None:
     from nas.runs.epochs import commit_epoch
     from nas.terminal import duration, percent, waiting, waiting_advice
@@ -167,7 +153,7 @@ def _train(trainer: Trainer, out: Path, progress: Progress, tell: Tell) -> None:
     advised = False
     while not trainer.finished:
         images = len(trainer.dataset.train) + len(trainer.dataset.validation)
-        with progress.over(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", images):
+        with progress.over(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", images, waits=trainer.waits):
             report = trainer.run_epoch()
         seconds.append(report.seconds)
         tell(report, trainer.learning_rate)

@@ -69,15 +69,20 @@ class Findings:
     fingerprint: Fingerprint
 
 
-def check(dataset: Dataset, splits: Sequence[SplitName] = BOTH, guard: Guard = nullcontext) -> Findings:
+def check(
+    dataset: Dataset,
+    splits: Sequence[SplitName] = BOTH,
+    guard: Guard = nullcontext,
+    count: Callable[[int], None] = lambda images: None,
+) -> Findings:
     """Opens and decodes every image and label of the splits, and tells what they hold. `guard()` is entered around
-    every few of them.
+    every few of them, and `count` is told of these.
 
     Raises: DataError naming the first file that is missing, unreadable, truncated, not of its partner's size, or that
     holds a label value that is no class; when a split is empty or holds no labelled pixel; when there are not two
     classes to tell apart; and when labels are held in ways that contradict each other.
     """
-    samples = {name: _samples(dataset, name, guard) for name in splits}
+    samples = {name: _samples(dataset, name, guard, count) for name in splits}
     found = tuple((name, _found(each)) for name, each in samples.items())
     everything = [sample for each in samples.values() for sample in each]
     _require_labels(dataset, found, everything)
@@ -124,9 +129,9 @@ def class_pixels(dataset: Dataset, guard: Guard = nullcontext) -> NDArray[np.int
     return pixels
 
 
-def _samples(dataset: Dataset, name: SplitName, guard: Guard) -> list[Sample]:
+def _samples(dataset: Dataset, name: SplitName, guard: Guard, count: Callable[[int], None]) -> list[Sample]:
     pairs = _pairs(dataset, name)
-    return _in_threads(pairs.sample, range(len(pairs)), guard)
+    return _in_threads(pairs.sample, range(len(pairs)), guard, count)
 
 
 def _pairs(dataset: Dataset, name: SplitName) -> DecodedPairs:
@@ -293,18 +298,25 @@ def _listed(items: Sequence[object]) -> str:
     return ", ".join(map(str, items[:MOST_NAMED])) + more
 
 
-def _in_threads(work: Callable[..., Result], items: Sequence[object], guard: Guard) -> list[Result]:
-    """Results in order, some at a time, each time inside a `guard()`; the first failure in that order is raised. Pillow
-    decodes outside Python's lock.
+def _in_threads(
+    work: Callable[..., Result],
+    items: Sequence[object],
+    guard: Guard,
+    count: Callable[[int], None] = lambda items: None,
+) -> list[Result]:
+    """Results in order, some at a time, each time inside a `guard()`, and `count` is told of them; the first failure in
+    that order is raised. Pillow decodes outside Python's lock.
     """
     results: list[Result] = []
     cores = usable_cores()
     with ThreadPoolExecutor(max_workers=cores) as pool:
         for start in range(0, len(items), FILES_AT_ONCE * cores):
+            some = items[start : start + FILES_AT_ONCE * cores]
             with guard():
                 try:
-                    results += pool.map(work, items[start : start + FILES_AT_ONCE * cores])
+                    results += pool.map(work, some)
                 except BaseException:  # Ctrl-C does not wait for the rest either, and none is at work past the guard
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
+            count(len(some))
     return results

@@ -41,7 +41,7 @@ def recover(
         count=progress.count,
     )
     while not trainer.finished:
-        with progress.over(f"epoch {trainer.epoch + 1}/{epochs}", train + validation):
+        with progress.over(f"epoch {trainer.epoch + 1}/{epochs}", train + validation, waits=trainer.waits):
             report = trainer.run_epoch()
         said(str(report))
     network.load_state_dict(trainer.weights())

@@ -10,6 +10,7 @@ from nas.data import Dataset
 from nas.export.grid import Grid
 from nas.host.memory import require_training
 from nas.latency.machine import lane
+from nas.terminal import Progress
 from nas.training import Recipe
 from nas.training.trainer import Trainer
 from space.architecture import Architecture
@@ -53,14 +54,21 @@ class FineTuning:
 
 
 def fine_tuned(
-    network: Network, dataset: Dataset, grid: Grid, tuning: FineTuning, said: Callable[[str], None]
+    network: Network,
+    dataset: Dataset,
+    grid: Grid,
+    tuning: FineTuning,
+    said: Callable[[str], None],
+    progress: Progress | None = None,
 ) -> Network:
     """A copy of `network` that was trained while it is rounded to `grid`, to give the labels and what `network` gives
-    in floating point (arXiv 1712.05877). `said` hears of each epoch, whose scores are of the rounded network.
+    in floating point (arXiv 1712.05877). `said` hears of each epoch, whose scores are of the rounded network, and
+    `progress` of every batch.
 
     Do not call it inside a training step. Raises: TrainingError when the loss is no longer a finite number;
     ArchitectureError when training needs more memory than there is.
     """
+    progress = progress or Progress(silent=True)
     trainer = Trainer(
         network.architecture,
         dataset,
@@ -70,9 +78,13 @@ def fine_tuned(
         teacher=copy.deepcopy(network),
         grid=grid,
         guard=lane.training_step,
+        count=progress.count,
     )
+    images = len(dataset.train) + len(dataset.validation)
     while not trainer.finished:
-        said(str(trainer.run_epoch()))
+        with progress.over(f"epoch {trainer.epoch + 1}/{tuning.epochs}", images, waits=trainer.waits):
+            report = trainer.run_epoch()
+        said(str(report))
     tuned: Network = network.architecture.build(network.num_classes)
     tuned.load_state_dict(trainer.weights())
     return tuned.eval()

@@ -233,7 +233,7 @@ class Quantizer:
         """The network fine-tuned to the grid of a `quantized` graph; None where its loss does not stay finite."""
         try:
             grid = grid_of(self._network, quantized)
-            tuned = fine_tuned(self._network, self._dataset, grid, tuning, self._said)
+            tuned = fine_tuned(self._network, self._dataset, grid, tuning, self._said, self._progress)
         except TrainingError as error:
             self._said(f"fine-tuning: left out: {error}")
             return None

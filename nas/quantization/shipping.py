@@ -22,6 +22,7 @@ from nas.quantization.ranges import wide_layers, wide_words
 from nas.quantization.runner import Runner
 from nas.quantization.scoring import FormScores, score_labels, score_on_validation
 from nas.runs.certificate import Deployed
+from nas.training.steps import Count, uncounted
 from space.errors import UnmeasuredError, UserError
 from space.network import labels_of
 
@@ -40,12 +41,12 @@ def warning_of(target: Target, network: Network) -> str:
     return wide_words(wide_layers(network)) if target.precision == "int8" else ""
 
 
-def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> Deployed | None:
+def deployed_on(target: Target, network: Network, dataset: Dataset | None, count: Count = uncounted) -> Deployed | None:
     """The form of a network that runs on a target in lower precision, scored by its runtime; None where that is the
     network in full precision, and where it cannot be scored so.
 
     A graph in INT8 that runs elsewhere is scored by ONNX Runtime here, which its certificate says; what runs elsewhere
-    in half precision is not. Do not call it inside a training step.
+    in half precision is not. `count` is told of the images that it is scored on. Do not call it inside a training step.
 
     Raises: UserError for INT8 without a data set to calibrate on; UnmeasuredError when its runtime refuses the form, or
     crashes at it.
@@ -55,7 +56,7 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> De
         return None
     is_here = not target.host and runtimes.load(target).available(target) is None
     if not runtimes.reads_graphs(target):
-        return deployed_in_half(target, network, dataset) if is_here and target.precision == "fp16" else None
+        return deployed_in_half(target, network, dataset, count) if is_here and target.precision == "fp16" else None
     if target.precision != "int8" and not is_here:
         return None
     network.eval()
@@ -66,7 +67,8 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> De
             graph = calibrated.quantized(on_gpu=target.on_cuda, elsewhere=not is_here)
     scored_on = replace(target, threads=None) if is_here else Target(runtime="onnxruntime", precision="int8")
     with closing(Runner(dataset.size)) as runner:
-        scores, (found,) = score_on_validation([Form(target=scored_on, graph=graph)], network, dataset, runner)
+        forms = [Form(target=scored_on, graph=graph)]
+        scores, (found,) = score_on_validation(forms, network, dataset, runner, count)
     if isinstance(found, UnmeasuredError):
         raise UnmeasuredError(f"{target}: {found}")
     return Deployed(
@@ -79,7 +81,7 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None) -> De
     )
 
 
-def deployed_in_half(target: Target, network: Network, dataset: Dataset) -> Deployed:
+def deployed_in_half(target: Target, network: Network, dataset: Dataset, count: Count = uncounted) -> Deployed:
     """A network that PyTorch runs in half precision on the device of a target, scored there so."""
     placed, held = pytorch.place(network, torch.zeros(1, 3, *dataset.size), target)
 
@@ -88,7 +90,8 @@ def deployed_in_half(target: Target, network: Network, dataset: Dataset) -> Depl
         return labels_of(placed, held).cpu()
 
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
-    scores, (found,) = score_labels([give], network.eval(), loader.epoch(0), dataset.num_classes, lane.training_step)
+    batches, guard = loader.epoch(0), lane.training_step
+    scores, (found,) = score_labels([give], network.eval(), batches, dataset.num_classes, guard, count)
     assert isinstance(found, FormScores), "PyTorch refuses nothing"
     return Deployed(
         graph=None,

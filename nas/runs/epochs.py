@@ -28,6 +28,9 @@ from nas.training.trainer import Trainer
 from space import Architecture, strict
 from space.errors import DamagedError
 
+PRETRAINED = "pretrained.yaml"
+"""Beside a training that began with weights that others trained: the names of all layers and tensors that were taken,
+and of those that were not."""
 FORM = "form.yaml"
 """In which form a training computes, where that was found by a probe."""
 
@@ -93,6 +96,10 @@ def go_on(make: Callable[[], Trainer], folder: Path, share: Share = WHOLE) -> Tr
     history = recorded | {each.epoch: _epoch(each) for each in trainer.history}
     if not history.keys() >= set(range(1, trainer.epoch + 1)):  # a checkpoint of an earlier version has no history
         trainer = make()
+    if trainer.started is None:
+        (folder / PRETRAINED).unlink(missing_ok=True)  # of another one that was ended in its first epoch
+    else:
+        write_text(folder / PRETRAINED, strict.dump(trainer.started))
     forget_epochs(folder, after=trainer.epoch)
     for epoch in range(1, trainer.epoch + 1):
         if recorded.get(epoch) != history[epoch]:
@@ -113,7 +120,7 @@ def _pretrained(trainer: Trainer) -> Pretrained | None:
     if started is None:
         return None
     layers, fresh = len(started.layers), len(started.fresh)
-    return Pretrained(layers=layers, of=layers + fresh, reason=started.reason)
+    return Pretrained(layers=layers, of=layers + fresh, unused=len(started.unused), reason=started.reason)
 
 
 def _epoch(report: EpochReport) -> Epoch:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.training.scores import EpochReport
 
+if TYPE_CHECKING:
+    from tensorboardX.event_file_writer import EventsWriter
+
 EVENTS = "events"
 """The folder of them beside a training."""
+Tell = Callable[[EpochReport, float], None]
+"""Is told the report of an epoch and its last learning rate."""
 
 
 @contextmanager
-def event_files(folder: Path, after: int) -> Iterator[Callable[[EpochReport, float], None]]:
-    """What takes an epoch's report and its last learning rate, and writes them to a new file in a training's folder.
-    TensorBoard forgets what earlier files say of epochs later than `after`.
+def event_files(folder: Path, after: int) -> Iterator[Tell]:
+    """What writes epochs to a new file in a training's folder. TensorBoard forgets what earlier files say of epochs
+    later than `after`. Where that cannot be written, or the library is not there or broken, nothing is: a training
+    loses nothing by that.
     """
-    from tensorboardX import SummaryWriter
-
-    writer = SummaryWriter(str(folder / EVENTS), purge_step=after + 1)
+    try:
+        writer = _opened(folder / EVENTS, after)
+    except Exception:  # protobuf of another version is a TypeError
+        yield lambda report, learning_rate: None
+        return
 
     def tell(report: EpochReport, learning_rate: float) -> None:
         scalars = {
@@ -31,12 +41,31 @@ def event_files(folder: Path, after: int) -> Iterator[Callable[[EpochReport, flo
             "waited_for_data": report.waited_for_data,
             "waited_for_lane": report.waited_for_lane,
         }
-        for name, value in scalars.items():
-            if value is not None:
-                writer.add_scalar(name, value, report.epoch)
-        writer.flush()
+        with suppress(OSError):
+            _write(writer, report.epoch, {name: value for name, value in scalars.items() if value is not None})
 
     try:
         yield tell
     finally:
-        writer.close()
+        with suppress(OSError):
+            writer.close()
+
+
+def _opened(folder: Path, after: int) -> EventsWriter:
+    # Not its SummaryWriter, whose thread would wait for ever where the disk is full.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = EventsWriter(str(folder / "events"))
+    writer.write_event(Event(step=after + 1, session_log=SessionLog(status=SessionLog.START)))
+    return writer
+
+
+def _write(writer: EventsWriter, epoch: int, scalars: dict[str, float]) -> None:
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+    writer.write_event(Event(wall_time=time.time(), step=epoch, summary=Summary(value=values)))
+    writer.flush()

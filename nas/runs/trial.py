@@ -180,17 +180,22 @@ class Pretrained:
     """How many of its layers took theirs."""
     of: int
     """How many it has."""
+    unused: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """How many tensors of the file no layer took; 0 in runs of earlier versions too."""
     reason: str = ""
     """Why no further one did; or empty."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.layers <= self.of:
             raise UserError(f"layers: expected 0 to {self.of}, got {self.layers}")
+        if self.unused < 0:
+            raise UserError(f"unused: expected 0 or more, got {self.unused}")
 
     def __str__(self) -> str:
-        """`36 of 40 layers pretrained`, or that none is, and why."""
+        """`36 of 40 layers pretrained, 12 tensors of the file not used`, or that none is, and why."""
         if self.layers:
-            return f"{self.layers} of {self.of} layers pretrained"
+            unused = f", {self.unused} tensors of the file not used" if self.unused else ""
+            return f"{self.layers} of {self.of} layers pretrained{unused}"
         return f"no layer pretrained: {self.reason}"
 
 

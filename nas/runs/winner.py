@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from nas.latency.target import Target
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, ComparedForm, Deployed, Evidence, Scored, certify
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.storage.files import replace_folder
+from nas.terminal import Progress
 from space import Architecture, strict
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ class Certification:
     """What scores it on the validation images; None: this process."""
     require: Callable[[Latency], None] | None = None
     """Told the latency before anything is replaced; what it raises leaves the folder as it was."""
+    progress: Progress = field(default_factory=partial(Progress, silent=True))
+    """Hears how far it is."""
 
 
 def write_winner(folder: Path, finished: Finished, certification: Certification) -> Certificate:
@@ -120,7 +124,8 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
                 latency = meter.measure_graph(graph, within=certification.within)
                 return replace(latency, scope=scope_of(architecture))
 
-            latency = measure_in_processes(measure, certification.target)
+            with certification.progress.over("timed for the certificate", 0):
+                latency = measure_in_processes(measure, certification.target)
         if certification.require is not None:
             certification.require(latency)
         scored = _scored(network, finished, certification)
@@ -141,10 +146,13 @@ def _scored(network: nn.Module, finished: Finished, certification: Certification
         return Scored(scores=deployed.scores, images=_validation_count(dataset), device=certification.target.device)
     if dataset is None:
         return None
-    if certification.score is None:
-        scores = evaluate(network, dataset, device=certification.device, guard=lane.training_step)
+    progress, score, device = certification.progress, certification.score, certification.device
+    if score is None:
+        with progress.over("scored", len(dataset.validation)):
+            scores = evaluate(network, dataset, device=device, guard=lane.training_step, count=progress.count)
     else:
-        scores = certification.score(network, dataset)
+        with progress.over("scored elsewhere", 0):
+            scores = score(network, dataset)
     return Scored(scores=scores, images=_validation_count(dataset), device=certification.device)
 
 

@@ -12,13 +12,14 @@ from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate
+from nas.runs.epochs import PRETRAINED
 from nas.runs.finish_recipe import FinishRecipe
 from nas.runs.folder import WINNERS, RunFolder
 from nas.runs.shares import Shares, finishing_epochs
-from nas.runs.trial import Trial
+from nas.runs.trial import Epoch, Trial, read_progress
 from nas.search.job import Job
 from nas.study import Study
-from nas.terminal import data_table
+from nas.terminal import STARVED, Progress, data_table, waiting
 
 PHASES = {"search": "train", "finish": "finish"}
 
@@ -35,6 +36,8 @@ class Console:
         self._lock = threading.Lock()  # trainings are told of by one thread, candidates by another
         self._epochs_left = float(_epochs(study))
         self._epochs_done = 0
+        self.progress = Progress(tell=lambda words: self.step(f"        {words}"))
+        """Hears how far the driver itself is with what takes long. Use it where nothing else is printed."""
 
     def question(self, target: Target, data: Findings) -> None:
         """What is asked, and on which data."""
@@ -96,13 +99,18 @@ class Console:
         left = (time.monotonic() - begin) / self._epochs_done * self._epochs_left
         if minutes := self._study.search.minutes:
             left = min(left, max(0.0, 60 * minutes - (time.monotonic() - self._start)))
-        taken = self._run.progress(job.trial, job.phase).pretrained if epoch == 1 else None
-        phase = PHASES[job.phase] if job.tries is None else "try"
+        recorded = read_progress(job.folder(self._run))
+        taken = recorded.pretrained if epoch == 1 else None
+        waits = next((_waits(each) for each in recorded.history if each.epoch == epoch), "")
         self.step(
-            f"{phase:7} {job.trial.name:24} epoch {epoch}/{self._epochs(job)}  "
-            f"mIoU {100 * miou:5.1f} %  {self._latency(job.trial)}  {_duration(left)} left"
-            f"{'' if taken is None else f'  {taken}'}{'' if job.tries is None else f'  {job.variant}'}"
+            f"{_phase(job):7} {job.trial.name:24} epoch {epoch}/{self._epochs(job)}  "
+            f"mIoU {100 * miou:5.1f} %  {self._latency(job.trial)}  {waits}{_duration(left)} left"
+            f"{'' if taken is None else f'  {taken} ({PRETRAINED})'}{'' if job.tries is None else f'  {job.variant}'}"
         )
+
+    def under_way(self, job: Job, words: str) -> None:
+        """How far a training is within an epoch."""
+        self.step(f"{_phase(job):7} {job.trial.name:24} {words}")
 
     def ended(self, job: Job, epoch: int, error: str) -> None:
         """A training ended, or pauses; only worth a line when it broke."""
@@ -176,6 +184,16 @@ class Console:
     def _clock(self) -> str:
         seconds = int(time.monotonic() - self._start)
         return f"{seconds // 60:3d}:{seconds % 60:02d}"
+
+
+def _phase(job: Job) -> str:
+    return PHASES[job.phase] if job.tries is None else "try"
+
+
+def _waits(epoch: Epoch) -> str:
+    """What an epoch waited for, where something should be done about it."""
+    words = waiting(epoch.waited_for_data, epoch.waited_for_lane, STARVED)
+    return f"{words}{words and ', '}"
 
 
 def _epochs(study: Study) -> int:

@@ -39,6 +39,7 @@ def pruner_of(search: Search, meter: Measures, table: LatencyTable | None, budge
             dataset=search.dataset, recipe=study.recipe, device="cpu" if workers.joined else training_device()
         ),
         said=search.console.step,
+        progress=search.console.progress,
     )
     return replace(here, weigh=weigh_on(workers), recover=recover_on(workers)) if workers.joined else here
 

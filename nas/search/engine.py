@@ -47,6 +47,7 @@ from nas.search.fill import NEARLY_FULL
 from nas.search.finishing import certify_each, last_stages, prune_company
 from nas.search.limits import above_the_space, limits_of, widest
 from nas.search.live_report import live_report
+from nas.search.loggers import require_loggers
 from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
@@ -134,9 +135,11 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
         _require_target(study, joined=joined)  # before data are read
     require_consistent(run, study)
     require_terms(run, study)
+    require_loggers(study.search.loggers)
     console, dataset = Console(run, study), load(study.data)
     console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
-    findings = check(dataset, guard=lane.training_step)
+    with console.progress.over("looked at", len(dataset.train) + len(dataset.validation)):
+        findings = check(dataset, guard=lane.training_step, count=console.progress.count)
     hold_to_beginning(run.root, study.recipe.init, begun=True, trained=bool(run.trials()))
     hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
     if not study.target:
@@ -286,7 +289,9 @@ def _measure_published(search: Search, meter: Measures, table: LatencyTable | No
     missing = [name for name in space.published() if name in wanted and name not in known]
     if missing:
         console.step(f"time    {len(missing)} published networks, in turns")
-    latencies = dict(zip(missing, time_each(meter, list(map(space.load, missing)), within=search.quick), strict=True))
+    with console.progress.over("timed in turns", 0):
+        found = time_each(meter, list(map(space.load, missing)), within=search.quick)
+    latencies = dict(zip(missing, found, strict=True))
     for number, name in enumerate(space.published(), 1):
         if name not in wanted:
             continue

@@ -92,9 +92,13 @@ def deployed_of(search: Search, trial: Trial) -> Deployed | None:
     target = search.ships_on(trial)
     if target.precision == "fp32":
         return None
-    deploy = deployed_on_timing_node if search.workers.timing_node else deployed_on
+    network, dataset, progress = _network(search, trial), search.dataset, search.console.progress
     try:
-        return deploy(target, _network(search, trial), search.dataset)
+        if search.workers.timing_node:
+            with progress.over("scored on the node that times", 0):
+                return deployed_on_timing_node(target, network, dataset)
+        with progress.over("scored", len(dataset.validation)):
+            return deployed_on(target, network, dataset, progress.count)
     except ExportError:  # told again when it is written
         return None
 
@@ -196,6 +200,7 @@ def _certification(search: Search, trial: Trial, meter_of: MeterOf, budget: Budg
         score=score_on(workers) if workers.joined else None,
         within=min(search.study.latency_within, WITHIN),
         meter_of=lambda target, size, num_classes: _careful(meter_of, target, size, num_classes),
+        progress=search.console.progress,
     )
 
 

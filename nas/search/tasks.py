@@ -68,7 +68,8 @@ def weigh_on(workers: Workers) -> Weigh:
     """`nas.prune.weighing.weighed`, where trainings run."""
 
     def weigh(network: Network, plan: PruningPlan, tuning: FineTuning | None, progress: Progress) -> Weighed:
-        scores, damage = on_node(options_of(workers), _weighed, network, plan, tuning, workers.device)
+        with progress.over("channels weighed on a node", 0):
+            scores, damage = on_node(options_of(workers), _weighed, network, plan, tuning, workers.device)
         return Weighed(cutter=Cutter(network.architecture, network.num_classes), scores=scores, damage=damage)
 
     return weigh
@@ -85,7 +86,8 @@ def recover_on(workers: Workers) -> Recover:
         said: Callable[[str], None],
         progress: Progress,
     ) -> None:
-        state, words = on_node(options_of(workers), _recovered, network, teacher, epochs, tuning, workers.device)
+        with progress.over(f"{epochs} epochs on a node", 0):
+            state, words = on_node(options_of(workers), _recovered, network, teacher, epochs, tuning, workers.device)
         for line in words:
             said(line)
         network.load_state_dict(state)

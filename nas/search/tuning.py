@@ -8,42 +8,29 @@ there.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import functools
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from nas.data import load
 from nas.host.cores import usable_cores
-from nas.host.room import hold_to_share
-from nas.runs.epochs import commit_epoch, go_on, held_form
 from nas.runs.folder import RunFolder
-from nas.runs.trial import Phase, read_progress
-from nas.search.causes import Cause, cause_of, cause_of_death
+from nas.search.causes import Cause, cause_of_death
 from nas.search.configured_ray import Callback, FIFOScheduler, Searcher, Stopper, TrialScheduler, tune
-from nas.search.cutting import trained_network
-from nas.search.handing_over import pretrained_weights, save_weights_of, starting_weights
-from nas.search.job import Job, recipe_of
+from nas.search.job import Job
+from nas.search.loggers import loggers_of, name_of
 from nas.search.search import Search, Workers
-from nas.storage.ownership import owned
+from nas.search.trial_runner import LAST_WORDS, TrialRunner
+from nas.search.under_way import UnderWay
 from nas.storage.scratch import scratch_folder
-from nas.training import Variant
 from space import strict
 from space.errors import HaltedError
 
-if TYPE_CHECKING:
-    from nas.training.trainer import Trainer
-
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
 WAIT_SECONDS = 30.0  # for the first training to begin, before it is said
-PATIENCE_SECONDS = 60.0  # for a process of an earlier driver to end that trains the same
-LAST_WORDS = ".last.words.tmp"
-NOTHING = Cause(words="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +62,14 @@ def run_jobs(search: Search, jobs: Jobs) -> None:
             search_alg=feed,
             scheduler=Scheduler(feed),
             stop=Halt(feed),
-            callbacks=[Beginning(feed)],
+            callbacks=[Beginning(feed), *loggers_of(search)],
             num_samples=-1,
             resources_per_trial={"cpu": search.workers.threads, "gpu": search.workers.gpu_share},
             max_concurrent_trials=search.workers.concurrent,
             storage_path=str(scratch),
             name="tune",
             trial_dirname_creator=_short_name,
+            trial_name_creator=name_of,
             reuse_actors=True,
             max_failures=MOST_RESTARTS,
             raise_on_failed_trial=False,
@@ -97,6 +85,7 @@ def configured(job: Job, run: RunFolder, workers: Workers) -> dict[str, Any]:
     return {
         "run": str(root.resolve()),
         "trial": str(run.trial_path(job.trial).relative_to(root)),
+        "name": job.trial.name,
         "phase": job.phase,
         "folder": str(job.folder(run).relative_to(root)),
         "variant": strict.dump(job.variant),
@@ -129,6 +118,7 @@ class Feed(Searcher):
         self._failed: dict[str, str] = {}
         self._told: dict[str, str] = {}  # by Ray of trainings whose processes died
         self._say = search.console.step
+        self._under_way = UnderWay(search.run, search.console.under_way)
         self._waits_since: float | None = None  # for the first training to begin
         self._began = False
         self.broken: Exception | None = None
@@ -158,6 +148,7 @@ class Feed(Searcher):
             else:
                 self._epochs[trial_id] = result["epoch"]
                 self._work.epoch(self._jobs[trial_id], result["epoch"], result["miou"])
+                self._under_way.heard(self._jobs[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         told = self._epochs.get(trial_id, 0)
@@ -178,8 +169,10 @@ class Feed(Searcher):
         """A training begins."""
         self._began = True
 
-    def say_if_waiting(self) -> None:
-        """Say what is waited for when no training has begun for long, once."""
+    def say_where_it_is(self) -> None:
+        """Say how far the trainings under way are, and what is waited for when none has begun for long, once."""
+        if self.broken is None:
+            self._under_way.look(self._jobs.values())
         if self._began or self._waits_since is None or time.monotonic() < self._waits_since + WAIT_SECONDS:
             return
         self._began = True
@@ -264,126 +257,5 @@ class Halt(Stopper):
 
     def stop_all(self) -> bool:
         """Whether to. Ray asks again and again."""
-        self._feed.say_if_waiting()
+        self._feed.say_where_it_is()
         return self._feed.broken is not None
-
-
-class TrialRunner(tune.Trainable):
-    """Trains one job, an epoch per step, in a worker process that serves one job after the other.
-
-    What breaks is told as a result: Ray would try all of it again, and forget what was raised.
-    """
-
-    def setup(self, config: dict[str, Any]) -> None:
-        self._job = contextlib.ExitStack()
-        self._broken: Cause | None = None
-        self._trainer: Trainer | None = None
-        # Nothing is begun yet: Ray sets up processes for jobs that others have done by the time that these have loaded,
-        # and ends them without a word.
-        self._waiting: dict[str, Any] | None = config
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        from nas.latency.machine import gpu, lane
-        from nas.latency.machine.device import leave_core_of
-        from nas.training.trainer import Trainer
-
-        run = RunFolder.open(Path(config["run"]))
-        study = run.study()
-        trial = run.read_trial(run.root / config["trial"])
-        phase: Phase = config["phase"]
-        variant = strict.parse(config["variant"], Variant, "a job")
-        architecture = variant.trains(trial.architecture)
-        teacher = run.read_trial(run.root / config["teacher"]) if config["teacher"] else None
-        self._folder, self._architecture = run.root / config["folder"], trial.architecture
-        self._job.enter_context(owned(self._folder, patience_seconds=PATIENCE_SECONDS))
-        self._job.enter_context(_last_words(self._folder / LAST_WORDS))
-        dataset, device = load(study.data), config["device"]
-        recipe = recipe_of(study, phase, variant, config["epochs"])
-        hold_to_share(device, config["per_gpu"])
-        if config["leaves_core_of"]:
-            leave_core_of(config["leaves_core_of"])
-        guard = functools.partial(lane.training_step, gpu.name_of(device))
-        form = held_form(
-            self._folder,
-            architecture,
-            dataset,
-            recipe,
-            device=device,
-            threads=config["threads"],
-            guard=guard,
-        )
-
-        def trainer() -> Trainer:
-            return Trainer(
-                architecture,
-                dataset,
-                recipe,
-                device=device,
-                threads=config["threads"],
-                weights=starting_weights(run, trial, phase),
-                init=pretrained_weights(run, study, phase),
-                teacher=None if teacher is None else trained_network(run, teacher, dataset.num_classes),
-                rungs=[rung.epochs for rung in trial.rungs] if phase == "search" else (),
-                form=form,
-                guard=guard,
-            )
-
-        self._trainer = go_on(trainer, self._folder)
-        if self._trainer.finished:  # its weights are damaged
-            save_weights_of(self._trainer, self._folder, self._architecture)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.cleanup()
-        self.setup(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        if self._broken is None:
-            try:
-                if self._waiting is not None:
-                    waiting, self._waiting = self._waiting, None
-                    self._begin(waiting)
-                return self._train()
-            except Exception as error:
-                self._broken = cause_of(error)
-        self.cleanup()
-        return _result(0, 0.0, done=True, cause=self._broken)
-
-    def _train(self) -> dict[str, Any]:
-        trainer = self._trainer
-        assert trainer is not None, "nothing broke at the beginning"
-        if not trainer.finished:
-            trainer.run_epoch()
-            save_weights_of(trainer, self._folder, self._architecture)  # before the epoch counts
-            commit_epoch(self._folder, trainer)
-        last = read_progress(self._folder).history[-1]
-        if trainer.finished:
-            self.cleanup()
-        return _result(last.epoch, last.scores.miou, done=trainer.finished)
-
-    def cleanup(self) -> None:
-        self._trainer = None  # the next training needs its memory
-        self._job.close()
-
-    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        return {}  # the run's folder has it
-
-    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        return  # `setup` went on from the run's folder
-
-
-def _result(epoch: int, miou: float, *, done: bool, cause: Cause = NOTHING) -> dict[str, Any]:
-    told = {"failed": cause.words, "advice": cause.advice, "fault": cause.fault}
-    return {"epoch": epoch, "miou": miou, "done": done, **told}
-
-
-@contextlib.contextmanager
-def _last_words(file: Path) -> Iterator[None]:
-    """Have Python write into a file why this process crashes, if it does."""
-    with file.open("w", encoding="utf-8") as opened:
-        faulthandler.enable(opened, all_threads=False)
-        try:
-            yield
-        finally:
-            faulthandler.enable(all_threads=False)
-            file.unlink(missing_ok=True)

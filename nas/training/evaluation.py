@@ -29,16 +29,17 @@ def evaluate(
     split: SplitName = "validation",
     threads: int = 1,
     guard: Guard = nullcontext,
+    count: Count = uncounted,
 ) -> Scores:
     """Scores of `network` on every image of a split, in float32; it is moved to `device` and its mode is kept.
 
     Images and labels are at `dataset.size`, as a training and a search score; `nas.training.own_size` scores at the
-    labels' own size. `guard()` is entered around every batch.
+    labels' own size. `guard()` is entered around every batch, and `count` is told of it.
 
     Raises: DataError when the split holds no labelled pixel, or a file of it cannot be read.
     """
     return confusion(
-        network, dataset, device=device, batch_size=batch_size, split=split, threads=threads, guard=guard
+        network, dataset, device=device, batch_size=batch_size, split=split, threads=threads, guard=guard, count=count
     ).scores()
 
 

@@ -126,6 +126,7 @@ class Trainer:
         self.network = network.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
         self._teacher = None if teacher is None else teacher.to(self.device).eval()
         self._begin_stage()
+        self._began = time.perf_counter(), *self._waited()
 
     def _begin_stage(self) -> None:
         """Prepare what trains the next epoch: the encoder alone, or the whole network."""
@@ -173,13 +174,12 @@ class Trainer:
         assert not self.finished, "the training is finished; look at `finished` first"
         if isinstance(self._model, EncoderModel) and self.epoch >= self.encoder_epochs:
             self._begin_stage()
-        start, waited = time.perf_counter(), self._waited()
+        self._began = time.perf_counter(), *self._waited()
         with self._randomness(self.epoch + 1):
             loss = self._train_epoch()
         self.epoch += 1
         scores = self._score()
-        seconds = time.perf_counter() - start
-        data, lane = (round((now - before) / seconds, 4) for now, before in zip(self._waited(), waited, strict=True))
+        seconds, data, lane = self._spent()
         report = EpochReport(
             epoch=self.epoch,
             epochs=self.recipe.epochs,
@@ -187,11 +187,15 @@ class Trainer:
             scores=scores,
             encoder=isinstance(self._model, EncoderModel),
             seconds=seconds,
-            waited_for_data=data,
-            waited_for_lane=lane,
+            waited_for_data=round(data, 4),
+            waited_for_lane=round(lane, 4),
         )
         self.history = (*self.history, report)
         return report
+
+    def waits(self) -> tuple[float, float]:
+        """The shares (0..1) of the epoch under way that passed so far waiting for batches, and for the guard."""
+        return self._spent()[1:]
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the weights for inference, on the CPU: those of `architecture.build(num_classes)`."""
@@ -290,6 +294,13 @@ class Trainer:
         """Seconds that passed so far waiting for batches, and for the guard."""
         each = [loader.waited for loader in (self._train, self._plain, self._validation) if loader is not None]
         return sum(one.data_seconds for one in each), sum(one.guard_seconds for one in each)
+
+    def _spent(self) -> tuple[float, float, float]:
+        """Seconds of the epoch under way, and which shares of them passed waiting for batches and for the guard."""
+        began, *before = self._began
+        seconds = time.perf_counter() - began
+        data, lane = ((now - then) / seconds for now, then in zip(self._waited(), before, strict=True))
+        return seconds, data, lane
 
     def _diverged(self, step: int, came: str) -> TrainingError:
         return TrainingError(

@@ -14,7 +14,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from nas.latency.meter import Meter
 from nas.latency.record import Latency
 from nas.storage.files import write_text
 from nas.storage.records import cached_record
+from nas.terminal import Progress
 from space import strict
 from space.architecture import Architecture
 from space.errors import TargetError, UserError
@@ -41,9 +42,6 @@ NARROWEST = 0.05  # width factor
 MOST_MULTIPLY_ADDS = 70_000  # per pixel of the image; ERFNet has 56,000
 MOST_DRAWS = 100  # of which none becomes so small, before the input is too small for any
 LEFT_OUT_EVERY = 4  # every fourth network is left out of the fit
-
-OnProgress = Callable[[int, int], None]
-"""Is told how many networks have been measured, and how many are to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,28 +112,29 @@ def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
     raise UserError(f"expected an input that networks fit, got {size[0]}x{size[1]}; calibrate at a larger one")
 
 
-def measure_networks(meter: Meter, networks: int, progress: OnProgress) -> None:
-    """Measure the first `networks` draws that have not been measured undisturbed on this device, and keep the results.
+def measure_networks(meter: Meter, networks: int, progress: Progress) -> None:
+    """Measure the first `networks` draws that have not been measured undisturbed on this device, and keep the results;
+    `progress` hears of them.
 
     Raises: UserError when the folder of tables cannot be written.
     """
     known = {sample.index for sample in read_samples(meter) if not sample.flagged}
     missing = [index for index in range(networks) if index not in known]
     file = _folder(meter) / "samples.jsonl"
-    for start in range(0, len(missing), TOGETHER):
-        progress(networks - len(missing) + start, networks)
-        indices = missing[start : start + TOGETHER]
-        lines = [json.dumps(strict.plain(sample)) for sample in _measure(meter, indices)]
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a", encoding="utf-8") as kept:
-                kept.write("".join(f"{line}\n" for line in lines))
-        except OSError as error:
-            raise UserError(
-                f"cannot keep what was measured in {file.parent} ({error.strerror}); free space there, or set "
-                "XDG_CACHE_HOME to a folder that can be written"
-            ) from None
-    progress(networks, networks)
+    with progress.over("measured", networks, unit="networks", done=networks - len(missing)):
+        for start in range(0, len(missing), TOGETHER):
+            indices = missing[start : start + TOGETHER]
+            lines = [json.dumps(strict.plain(sample)) for sample in _measure(meter, indices)]
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with file.open("a", encoding="utf-8") as kept:
+                    kept.write("".join(f"{line}\n" for line in lines))
+            except OSError as error:
+                raise UserError(
+                    f"cannot keep what was measured in {file.parent} ({error.strerror}); free space there, or set "
+                    "XDG_CACHE_HOME to a folder that can be written"
+                ) from None
+            progress.count(len(indices))
 
 
 def calibrate(meter: Meter) -> Calibration:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from nas import cli
-from nas.commands.measure import _Kept
+from nas.commands.measure import words_of_kept
 
 ANEW = "so far is not kept: the same command begins anew"
 
@@ -61,10 +61,8 @@ def test_what_is_kept_is_gone_on_with(last_words, small, pictures, tmp_path):
     words = ("measure", "--calibrate", "--target", "null@cpu:1")
     nothing = "nothing was measured yet: the same command begins anew, or goes on where an earlier one was interrupted"
     assert last_words("550 random", *words) == nothing
-    kept = _Kept()
-    assert kept.words() == nothing
-    kept.count(20, 550)
-    assert kept.words() == "what was measured so far is kept: the same command goes on from there"
+    assert words_of_kept(0) == nothing
+    assert words_of_kept(20) == "what was measured so far is kept: the same command goes on from there"
     out = tmp_path / "out"
     words = ("train", small, "--data", f"folder:{pictures}", "--input", "64x96", "--epochs", "2", "--out", out)
     assert last_words("parameters", *words) == "no epoch was finished: the same command begins anew"

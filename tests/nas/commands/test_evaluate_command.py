@@ -17,6 +17,7 @@ from PIL import Image
 
 import space
 from nas.data import DataSpec
+from nas.data.sets.cityscapes import CATEGORIES
 from nas.runs.evaluation import Evaluation
 from nas.study import Study
 from nas.training import load_recipe
@@ -133,6 +134,40 @@ def test_the_data_of_a_training_are_found_from_its_folder(nas, trained):
     told = nas("evaluate", trained)
     assert told.code == 0, told.err
     assert nas("show", trained).out.splitlines()[-1].count("at 64x96 with 3 classes") == 1
+
+
+@pytest.mark.slow
+def test_iou_of_categories_is_that_of_cityscapes(nas, small, tmp_path):
+    """By its evalPixelLevelSemanticLabeling.py: a class taken for another one of its category counts as right."""
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        label = np.kron(random.integers(0, 19, (8, 12)), np.ones((8, 8))).astype(np.uint8)
+        picture = random.integers(0, 255, (64, 96, 3)).astype(np.uint8)
+        for kind, name, pixels in (("leftImg8bit", "leftImg8bit", picture), ("gtFine", "gtFine_labelTrainIds", label)):
+            folder = tmp_path / "city" / kind / split / "ulm"
+            folder.mkdir(parents=True)
+            Image.fromarray(pixels).save(folder / f"ulm_000000_000019_{name}.png")
+    torch.manual_seed(0)
+    save_weights(tmp_path / "w.safetensors", space.load(small).build(19).state_dict(), {})
+    data = ("--data", f"cityscapes:{tmp_path / 'city'}", "--input", "64x96", "--out", tmp_path / "out")
+    told = nas("evaluate", small, "--weights", tmp_path / "w.safetensors", *data).done().out
+    (_, *classes), *rows = csv.reader((tmp_path / "out" / "confusion.csv").read_text().splitlines())
+    counts = np.array([row[1:] for row in rows], dtype=int)
+    wanted = {}
+    for name in dict.fromkeys(CATEGORIES):
+        inside = np.array([each == name for each in CATEGORIES])
+        right = counts[inside][:, inside].sum()
+        missed, wrong = counts[inside].sum() - right, counts[~inside][:, inside].sum()
+        wanted[name] = right / (right + missed + wrong)
+    found = strict.parse((tmp_path / "out" / "evaluation.yaml").read_text(), Evaluation, "it")
+    assert found.category_iou == pytest.approx(wanted)
+    assert found.category_miou == pytest.approx(np.mean(list(wanted.values())))
+    assert max(wanted.values()) > max(iou for iou in found.class_iou.values() if iou is not None)
+    assert len(classes) == 19
+    table = told[told.index("category") :]
+    assert shares(table) == {
+        name: f"{100 * iou:.1f}" for name, iou in {**wanted, "mean of categories": found.category_miou}.items()
+    }
 
 
 def test_which_number_is_printed_is_said(nas, trained):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
+import queue
+import re
+import threading
 
 import pytest
 
@@ -68,13 +72,13 @@ class Screen(io.StringIO):
         return self.terminal
 
 
-def followed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float) -> str:
+def followed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float, done: int = 0) -> str:
     """What is told of 6 steps of 4 images that take so long, and how it ends."""
     screen, now = Screen(terminal), iter(range(1000))
     monkeypatch.setattr("sys.stderr", screen)
     progress = Progress(lambda: next(now) * seconds)
     progress.count(4)  # before it begins, nothing is told
-    with progress.over("epoch 1/2", 22):
+    with progress.over("epoch 1/2", 22, done=done, waits=lambda: (0.071, 0.002)):
         for _ in range(6):
             progress.count(4)
     return screen.getvalue()
@@ -83,14 +87,43 @@ def followed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float)
 def test_a_log_has_a_line_every_thirty_seconds_of_work(monkeypatch):
     told = followed(monkeypatch, terminal=False, seconds=12).splitlines()
     assert told == [
-        "epoch 1/2: 12 of 22 images, 0.333 images/s, 30 s left",
-        "epoch 1/2: 22 of 22 images, 0.306 images/s, 0 s left",
+        "epoch 1/2: 12 of 22 images, 0.333 images/s, waited 7.1 % for data, 30 s left",
+        "epoch 1/2: 22 of 22 images, 0.306 images/s, waited 7.1 % for data, 0 s left",
     ]
     assert followed(monkeypatch, terminal=False, seconds=1) == ""
+
+
+def test_what_was_done_before_is_no_part_of_the_pace(monkeypatch):
+    assert followed(monkeypatch, terminal=False, seconds=30, done=10).startswith("epoch 1/2: 14 of 22 images, 0.133 ")
 
 
 def test_a_terminal_has_one_line_that_is_gone_in_the_end(monkeypatch):
     told = followed(monkeypatch, terminal=True, seconds=1)
     assert "\n" not in told
-    assert told.count("\r\x1b[Kepoch 1/2: ") == 6
+    assert told.count("\r\x1b[Kepoch 1/2: ") == 7
+    assert told.count("waited 7.1 % for data") == 7
     assert told.endswith("\r\x1b[K")
+
+
+def test_it_speaks_while_nothing_is_counted_and_not_after_the_end(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Screen(terminal=False))
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+    progress = Progress(itertools.count().__next__, tell=told.put, every_seconds=0.001)
+    with progress.over("epoch 1/2", 22):
+        assert told.get(timeout=60) == "epoch 1/2: 0 of 22 images in 1 s"
+        progress.count(4)
+        assert re.match(r"epoch 1/2: (0 of 22 images in|4 of 22 images, .* left$)", told.get(timeout=60))
+    with progress.over("channels weighed on the cluster", 0):
+        while not (words := told.get(timeout=60)).startswith("channels"):
+            assert words.startswith("epoch")
+    assert re.fullmatch(r"channels weighed on the cluster: \d+ s so far", words)
+    assert not any(each.name == "progress" for each in threading.enumerate())
+
+
+def test_who_wants_no_words_hears_none(monkeypatch):
+    screen = Screen(terminal=True)
+    monkeypatch.setattr("sys.stderr", screen)
+    progress = Progress(silent=True)
+    with progress.over("epoch 1/2", 22):
+        progress.count(4)
+    assert (screen.getvalue(), progress.done) == ("", 4)

@@ -242,7 +242,7 @@ def test_a_training_in_two_stages_finds_its_form_and_is_drawn(nas, pictures, tmp
     architecture, recipe, out = tmp_path / "narrow.yaml", tmp_path / "recipe.yaml", tmp_path / "out"
     architecture.write_text(scale_width(space.load("erfnet"), 0.125).to_yaml())
     recipe.write_text(RECIPE_IN_STAGES)
-    options = ("--recipe", recipe, "--epochs", "2", "--batch-size", "3", "--probe", "--tensorboard")
+    options = ("--recipe", recipe, "--epochs", "2", "--batch-size", "3", "--probe")
     answer = nas(*words(architecture, pictures, out, *map(str, options))).done().out
     assert "1 epochs of the encoder in batches of 3, 1 of all in batches of 3" in answer
     assert re.findall(r"^(epoch .*)  loss", answer, re.M) == ["epoch 1/2  encoder 1/1", "epoch 2/2"]

@@ -13,10 +13,12 @@ from nas.latency.estimates import calibration
 from nas.latency.estimates.prices import fit_prices
 from nas.latency.record import Latency
 from nas.latency.target import Target
+from nas.terminal import Progress
 from space.architecture import Architecture
 from space.errors import TargetError, UserError
 
 SIZE = (64, 96)
+NOBODY = Progress(silent=True)
 
 
 def invented_works(count: int, seed: int) -> list[dict[str, float]]:
@@ -107,10 +109,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def nobody(done: int, total: int) -> None:
-    """Watches no progress."""
-
-
 def test_where_nothing_is_cheap_enough_drawing_ends_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "MOST_MULTIPLY_ADDS", 1)
     monkeypatch.setattr(calibration, "MOST_DRAWS", 3)
@@ -121,13 +119,13 @@ def test_where_nothing_is_cheap_enough_drawing_ends_in_words(monkeypatch: pytest
 def test_an_interrupted_calibration_goes_on_and_its_table_is_kept() -> None:
     interrupted = InventedMeter(fails_after=18)
     with pytest.raises(KeyboardInterrupt):
-        calibration.measure_networks(interrupted, 32, nobody)
+        calibration.measure_networks(interrupted, 32, NOBODY)
     kept = [sample.index for sample in calibration.read_samples(interrupted)]
     assert kept == list(range(16))
     with pytest.raises(UserError, match="got 16"):
         calibration.calibrate(interrupted)
     meter = InventedMeter()
-    calibration.measure_networks(meter, 32, nobody)
+    calibration.measure_networks(meter, 32, NOBODY)
     assert len(meter.measured) == 16
     found = calibration.calibrate(meter)
     assert (found.table.networks, len(found.left_out), found.flagged) == (32, 8, 0)
@@ -142,11 +140,11 @@ def test_an_interrupted_calibration_goes_on_and_its_table_is_kept() -> None:
 def test_what_was_disturbed_is_not_used_and_measured_again() -> None:
     draws = [calibration.draw(index, SIZE, 3).key for index in range(24)]
     meter = InventedMeter(disturbed=frozenset(draws[5:7]))
-    calibration.measure_networks(meter, 24, nobody)
+    calibration.measure_networks(meter, 24, NOBODY)
     found = calibration.calibrate(meter)
     assert (found.table.networks, found.flagged) == (22, 2)
     again = InventedMeter()
-    calibration.measure_networks(again, 24, nobody)
+    calibration.measure_networks(again, 24, NOBODY)
     assert again.measured == draws[5:7]
     found = calibration.calibrate(again)
     assert (found.table.networks, found.flagged) == (24, 0)
@@ -155,7 +153,7 @@ def test_what_was_disturbed_is_not_used_and_measured_again() -> None:
 @pytest.mark.slow
 def test_another_device_has_another_table() -> None:
     meter = InventedMeter()
-    calibration.measure_networks(meter, 24, nobody)
+    calibration.measure_networks(meter, 24, NOBODY)
     calibration.calibrate(meter)
     other = InventedMeter()
     other.environment = {**meter.environment, "cpu": "another"}
@@ -166,13 +164,13 @@ def test_another_device_has_another_table() -> None:
 def test_a_network_that_is_not_the_same_on_the_target_is_left_out() -> None:
     refused = calibration.draw(2, SIZE, 3).key
     meter = InventedMeter(refused=frozenset({refused}))
-    calibration.measure_networks(meter, 8, nobody)
+    calibration.measure_networks(meter, 8, NOBODY)
     assert [sample.index for sample in calibration.read_samples(meter)] == [0, 1, 3, 4, 5, 6, 7]
 
 
 def test_a_line_cut_off_by_a_crash_is_measured_again(tmp_path: Path) -> None:
     meter = InventedMeter()
-    calibration.measure_networks(meter, 8, nobody)
+    calibration.measure_networks(meter, 8, NOBODY)
     (file,) = tmp_path.rglob("samples.jsonl")
     file.write_text(file.read_text()[:-20])
     assert [sample.index for sample in calibration.read_samples(meter)] == list(range(7))
@@ -180,7 +178,7 @@ def test_a_line_cut_off_by_a_crash_is_measured_again(tmp_path: Path) -> None:
 
 def test_a_line_that_is_no_sample_is_not_used(tmp_path: Path) -> None:
     meter = InventedMeter()
-    calibration.measure_networks(meter, 8, nobody)
+    calibration.measure_networks(meter, 8, NOBODY)
     (file,) = tmp_path.rglob("samples.jsonl")
     lines = file.read_text().splitlines()
     lines[1] = lines[1].replace('"flagged": false', '"flagged": "no"')

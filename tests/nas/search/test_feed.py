@@ -5,19 +5,26 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import space
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
-from nas.search import tuning
-from nas.search.job import Job
+from nas.runs.trial import Epoch, append_epoch
+from nas.search import tuning, under_way
+from nas.search.job import Job, Try
 from nas.search.search import Candidate, Search
-from nas.search.tuning import LAST_WORDS, Beginning, Feed, Halt, Jobs
+from nas.search.trial_runner import LAST_WORDS
+from nas.search.tuning import Beginning, Feed, Halt, Jobs
+from nas.search.under_way import MOST_TOLD, WORDS, UnderWay, kept_in
+from nas.storage.files import write_text
 from nas.study import built_in_study
+from nas.training.scores import Scores
 from space.errors import BudgetError, HaltedError, UserError
 
 Ended = list[tuple[str, int, str]]
@@ -156,3 +163,51 @@ def test_it_waits_while_it_is_told_to(feed_of: Callable[..., tuple[Feed, Ended]]
     feed, _ = feed_of(waits=lambda: True)
     assert feed.suggest("b") is None
     assert feed.broken is None
+
+
+def test_how_far_a_training_is_lies_in_its_folder_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_way, "KEEP_SECONDS", 0.001)
+    with kept_in(tmp_path) as progress:
+        assert (tmp_path / WORDS).read_text() == "begins"
+        with progress.over("epoch 1/2", 22):
+            progress.count(4)
+            while not (tmp_path / WORDS).read_text().startswith("epoch 1/2: 4 of 22 images, "):
+                time.sleep(0.001)
+    assert not list(tmp_path.iterdir())
+
+
+def test_trainings_that_are_silent_for_long_are_told_of_within_their_epochs(search: Search, job: Job) -> None:
+    now: list[float] = [0.0]
+    said: list[str] = []
+    told = UnderWay(search.run, lambda job, words: said.append(f"{job.trial.name} {words}"), lambda: now[0])
+    jobs = [replace(job, tries=Try(place=place, epochs=2)) for place in range(6)]
+    for each in jobs[:5]:  # the sixth has not begun
+        write_text(each.folder(search.run) / WORDS, "epoch 1/2: 4 of 22 images")
+
+    def after(seconds: float) -> int:
+        """How many are told of once so much more time has passed."""
+        now[0] += seconds
+        said.clear()
+        told.look(jobs)
+        return len(said)
+
+    assert (after(0), after(20)) == (0, MOST_TOLD)
+    assert said[0] == "erfnet x1.00 epoch 1/2: 4 of 22 images"
+    assert (after(10), after(9), after(8)) == (1, 0, 4)
+    told.heard(jobs[0])
+    assert (after(30), after(30)) == (4, 4), "what was kept of the first is older than its last line"
+
+
+def test_an_epoch_that_waited_for_more_than_a_twentieth_of_its_time_says_so(
+    search: Search, job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = Scores(miou=0.25, class_iou=(0.25,), pixel_accuracy=0.5)
+    epoch = Epoch(epoch=1, epochs=2, loss=1.0, seconds=1.0, scores=scores, waited_for_data=0.071, waited_for_lane=0.04)
+    append_epoch(job.folder(search.run), epoch)
+    search.console.epoch(job, 1, 0.25)
+    assert "  waited 7.1 % for data, about" in capsys.readouterr().out
+    append_epoch(job.folder(search.run), replace(epoch, waited_for_data=0.04))
+    search.console.epoch(job, 1, 0.25)
+    assert "waited" not in capsys.readouterr().out

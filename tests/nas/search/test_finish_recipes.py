@@ -23,7 +23,8 @@ from nas.search.finishing import last_stages
 from nas.search.recipes import begin_finish, begin_tries
 from nas.search.search import Search, Workers
 from nas.search.training import Stage, Turns, unfinished
-from nas.search.tuning import TrialRunner, configured
+from nas.search.trial_runner import TrialRunner
+from nas.search.tuning import configured
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores, Variant
 from nas.training.weights import load_weights

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from nas.data import Dataset, DataSpec, load
 from nas.latency.record import Latency
@@ -151,7 +152,7 @@ def test_how_much_of_a_candidate_is_pretrained_is_recorded_said_and_reported(run
     init, study = whole.architecture.build(7).state_dict(), run.study()
     recipe, console = replace(RECIPE, init="w.pth"), Console(run, study)
     for trial, words in (
-        (whole, "6 of 7 layers pretrained"),
+        (whole, "6 of 7 layers pretrained, 2 tensors of the file not used"),
         (wider, "no layer pretrained: stem.conv0.weight is of shape (6, 3, 3, 3), stem.conv0.weight of (4, 3, 3, 3)"),
     ):
         run.write_trial(trial)
@@ -161,7 +162,10 @@ def test_how_much_of_a_candidate_is_pretrained_is_recorded_said_and_reported(run
         commit_epoch(folder, trainer)
         assert str(read_progress(folder).pretrained) == words
         console.epoch(Job(trial=trial, phase="search"), 1, 0.25)
-        assert capsys.readouterr().out.endswith(f" left  {words}\n")
+        assert capsys.readouterr().out.endswith(f" left  {words} (pretrained.yaml)\n")
+        names = yaml.safe_load((folder / "pretrained.yaml").read_text())
+        unused = [name for name in init if name.rpartition(".")[0] in names["fresh"] and "num_batches" not in name]
+        assert (len(names["fresh"] + names["layers"]), names["unused"]) == (7, unused)
         console.epoch(Job(trial=trial, phase="search"), 2, 0.25)
         assert "pretrained" not in capsys.readouterr().out
     told = summarize(run)

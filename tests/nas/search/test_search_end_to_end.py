@@ -110,7 +110,7 @@ def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     lines, epochs = [], 0
     for line in process.stdout or ():
         lines.append(line)
-        if re.search(r"train .* epoch", line):
+        if re.search(r"train .* epoch .* mIoU", line):
             epochs += 1
             if epochs == 1:
                 for trainer in trainers_of(process.pid):
@@ -146,7 +146,9 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(ended: Ended) -> None:
 
 def test_progress_is_shown_and_ray_is_silent(ended: Ended) -> None:
     output = ended.before.output
-    assert re.search(r"train +\S.* epoch 1/2 +mIoU +\d+\.\d % +\d\.\d\d +of 1\.5 ms +about \d+ \w+ left", output)
+    assert re.search(
+        r"train +\S.* epoch 1/2 +mIoU +\d+\.\d % +\d\.\d\d +of 1\.5 ms +(waited .*, )?about \d+ \w+ left", output
+    )
     lines = output.lower().replace("array", "").splitlines()
     assert not [line for line in lines if "ray" in line]
 

@@ -12,7 +12,8 @@ from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
 from nas.search.job import Job
 from nas.search.search import Workers
-from nas.search.tuning import TrialRunner, configured
+from nas.search.trial_runner import TrialRunner
+from nas.search.tuning import configured
 from nas.storage.files import OWNER
 from nas.study import built_in_study
 from space.library import load
@@ -49,6 +50,8 @@ def test_one_that_is_set_up_and_never_asked_to_train_touches_nothing(
     assert busy.train()["done"]
     assert run.is_done(trial, "search")
     assert not [*folder.glob(".*.tmp"), *folder.glob(OWNER)]
+    (events,) = (folder / "events").iterdir()
+    assert b"mIoU" in events.read_bytes()
     idle.stop()
     assert busy.reset(dict(job))
     again = busy.train()
