@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from nas.latency.budget import Budget
@@ -41,6 +42,7 @@ class Solver:
         self._statistic = search.budgets.largest.statistic
         self._allows = limits_of(search.study, search.num_classes)
         self._estimates = Estimates(search.study.data.size, search.num_classes, table)
+        self._seconds = 0.0  # of timing, since the last network was kept
 
     def solve(self, architecture: Architecture, budget: Budget) -> Solved:
         """The width of a network that fills a budget, confirmed; or the narrowest, over it."""
@@ -50,13 +52,17 @@ class Solver:
         latencies: dict[Architecture, Latency] = {}
         estimates = self._estimates.copy()
 
-        def note(one: Architecture, latency: Latency | UnmeasuredError) -> Latency | None:
+        def note(one: Architecture, latency: Latency | UnmeasuredError, begun: float) -> Latency | None:
+            seconds = time.monotonic() - begun
+            self._seconds += seconds
             if isinstance(latency, UnmeasuredError):
                 refused.append((one, str(latency)))
                 return None
             milliseconds, disturbed = latency.milliseconds(self._statistic), bool(latency.flagged)
             estimates.learn(one, milliseconds, disturbed=disturbed)
-            measured.append(Measured(architecture=one, milliseconds=milliseconds, disturbed=disturbed))
+            measured.append(
+                Measured(architecture=one, milliseconds=milliseconds, disturbed=disturbed, seconds=round(seconds, 2))
+            )
             latencies[one] = latency
             return latency
 
@@ -65,10 +71,11 @@ class Solver:
                 known = latencies.get(scaled)
                 if known is not None and self._statistic == "p50" and known.is_as_sure_as(within):
                     return known  # a quick measurement on a quiet machine is often as sure as a candidate's has to be
+                begun = time.monotonic()
                 try:
-                    return note(scaled, time_one(self._meter, scaled, within=within))
+                    return note(scaled, time_one(self._meter, scaled, within=within), begun)
                 except UnmeasuredError as error:
-                    return note(scaled, error)
+                    return note(scaled, error, begun)
 
             return measure
 
@@ -100,8 +107,10 @@ class Solver:
 
     def keep(self, solved: Solved) -> None:
         """The network becomes a candidate, and what was measured for it is written down."""
-        timed = Timed(statistic=self._statistic, measured=solved.measured)
+        in_vain = max(0.0, self._seconds - sum(each.seconds or 0.0 for each in solved.measured))
+        timed = Timed(statistic=self._statistic, measured=solved.measured, in_vain_seconds=round(in_vain, 1))
         self._search.run.write_timed(solved.architecture, timed)
+        self._seconds = 0.0
         self._estimates = solved.estimates
 
     def recall(self, earlier: EarlierTrial) -> float:
