@@ -191,6 +191,8 @@ KINDS: Mapping[str, Any] = {
         taken="2020-01-01",
         device={"runtime": "torch"},
         flagged=(),
+        best_milliseconds=4.5,
+        away_milliseconds=(6.5,),
     ),
     "latency table": TABLE,
     "latency table that a run began with": BegunWith(table=TABLE),

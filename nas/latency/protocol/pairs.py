@@ -28,9 +28,7 @@ class Pairs:
     """What is unsure after as many blocks as are ever taken."""
     set_aside: int = 0
     """Pairs that were taken and do not count."""
-    better: bool = False
-    """Whether the machine is better than it was when it was anchored."""
-    out_of_patience: bool = False
+    away: bool = False
     """Whether the machine was not as it was when it was anchored, and did not come back."""
 
     @property
@@ -41,7 +39,7 @@ class Pairs:
     @property
     def repeatable(self) -> bool:
         """Whether another try may find the machine undisturbed."""
-        return bool(self.disturbances) and not (self.better or self.out_of_patience)
+        return bool(self.disturbances) and not self.away
 
     @property
     def count(self) -> int:
