@@ -19,6 +19,8 @@ from nas.search.search import Search
 from space.architecture import Architecture
 from space.errors import UnmeasuredError
 
+NEAR_FROM = 5  # measured networks, from which on the estimates of a latency table are near
+
 
 @dataclass(frozen=True, kw_only=True)
 class Solved:
@@ -41,6 +43,7 @@ class Solver:
         self._meter = meter
         self._statistic = search.budgets.largest.statistic
         self._allows = limits_of(search.study, search.num_classes)
+        self._table = table
         self._estimates = Estimates(search.study.data.size, search.num_classes, table)
         self._seconds = 0.0  # of timing, since the last network was kept
 
@@ -99,6 +102,7 @@ class Solver:
                 estimates.architecture,
                 self._allows,
                 within=within,
+                near=self._table is not None and estimates.measured >= NEAR_FROM,
             )
         except UnmeasuredError:
             one, reason = refused[0]
