@@ -82,7 +82,7 @@ class Summary:
     published networks at their own width are no candidates.
     """
     timings: Timings | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """How long candidates were timed; None in runs of earlier versions."""
+    """How long candidates for these budgets were timed; None in runs of earlier versions."""
 
     @property
     def winners(self) -> tuple[Winner, ...]:
@@ -171,7 +171,7 @@ def summarize(run: RunFolder) -> Summary:
         lower_precisions=lower_precisions(
             [each for each in trials if each.origin != "pruned"], budgets.largest.statistic
         ),
-        timings=timings_of(run, proposed),
+        timings=timings_of(run, proposed, budgets),
     )
 
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nas.latency.budget import Budgets
 from nas.runs.folder import RunFolder
 from nas.runs.spent import spent_of
 from nas.runs.trial import Trial
@@ -26,9 +27,11 @@ class Timings:
     """Of the time that was worked on the run (0..1), all of these together; None where that is not known."""
 
 
-def timings_of(run: RunFolder, trials: Sequence[Trial]) -> Timings | None:
-    """Of the candidates that were timed; None where no record tells, as in runs of earlier versions."""
-    recorded = [run.timed(trial) for trial in trials]
+def timings_of(run: RunFolder, trials: Sequence[Trial], budgets: Budgets) -> Timings | None:
+    """Of the candidates for these budgets, which the run's time is that of; None where no record tells, as in runs of
+    earlier versions.
+    """
+    recorded = [run.timed(trial) for trial in trials if any(trial.is_for(budget) for budget in budgets)]
     timed = [(each.seconds, len(each.measured)) for each in recorded if each.seconds is not None]
     if not timed:
         return None
@@ -38,7 +41,7 @@ def timings_of(run: RunFolder, trials: Sequence[Trial]) -> Timings | None:
         candidates=len(timed),
         seconds=round(statistics.median(seconds), 2),
         measurements=statistics.median(counts),
-        share=round(min(1.0, sum(seconds) / whole), 4) if whole else None,
+        share=round(sum(seconds) / whole, 4) if whole >= sum(seconds) > 0 else None,
     )
 
 

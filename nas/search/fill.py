@@ -40,7 +40,8 @@ NEARLY_FULL = 0.9  # of the budget, from which on a network is confirmed, or one
 LOWER = 0.03  # of the budget, for each that left it when it was confirmed, but for the first
 MOST_MEASUREMENTS = 4  # quick ones
 MOST_CONFIRMATIONS = 4
-NEAR_CONFIRMATIONS = 2  # after which nearly full is full enough, where estimates were near
+NEAR_CONFIRMATIONS = 2  # after which less is full enough, where estimates were near,
+NEAR_FULL = 0.93  # so much of the budget
 TELLS = 1.5  # times what a latency is sure to: what lies closer together is not told apart
 NEXT = 1.1  # times a factor: another width of the stem, say, where all that is near was measured
 LIKELIEST = 8  # combinations of wider and narrower parts that are estimated whole
@@ -98,7 +99,7 @@ def fill(
     tries = _Tries(architecture, budget, estimate, allows, min(FULL_ENOUGH, SAFE - TELLS * within))
     if not near:
         tries.measure(measure)
-    return tries.confirm(confirm, enough=NEAR_CONFIRMATIONS if near else MOST_CONFIRMATIONS)
+    return tries.confirm(confirm, few=NEAR_CONFIRMATIONS if near else MOST_CONFIRMATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +154,8 @@ class _Tries:
             if NEARLY_FULL <= tried.use <= 1 / NEARLY_FULL:
                 return
 
-    def confirm(self, confirm: Measure, *, enough: int) -> Filled:
-        """Measure surely until one fills the budget, or nearly does after `enough` of them, and give the fullest that
+    def confirm(self, confirm: Measure, *, few: int) -> Filled:
+        """Measure surely until one fills the budget, or nearly does after a `few` of them, and give the fullest that
         does not leave it.
 
         Raises: UnmeasuredError when the target cannot time any.
@@ -172,9 +173,10 @@ class _Tries:
                 tried = replace(tried, latency=likelier, use=self._use(likelier))
             self._sure.append(tried)
             # A disturbed machine tells no finer.
-            if tried.use <= SAFE and (tried.use >= self._full_enough or tried.latency.flagged):
+            fine = bool(self._quick) or tried.use >= NEARLY_FULL
+            if tried.use <= SAFE and (tried.use >= self._full_enough or (tried.latency.flagged and fine)):
                 break
-            if len(self._sure) >= enough and any(NEARLY_FULL <= each.use <= SAFE for each in self._sure):
+            if len(self._sure) >= few and any(NEAR_FULL <= each.use <= SAFE for each in self._sure):
                 break
         if not self._sure:
             raise UnmeasuredError(f"expected a width of {self._architecture.key} that the target can time, got none")

@@ -24,6 +24,7 @@ from nas.search.fill import (
     MOST_CONFIRMATIONS,
     MOST_MEASUREMENTS,
     NARROWEST,
+    NEAR_FULL,
     SAFE,
     WIDEST,
     fill,
@@ -245,7 +246,7 @@ def test_an_estimate_that_is_near_needs_one_or_two_sure_measurements(
 
 def test_nearly_full_is_full_enough_after_two_where_estimates_are_near(proportional: One) -> None:
     """Each width is off by an amount of its own, that no other tells."""
-    errors = iter((0.95, 1.02))
+    errors = iter((0.98, 1.02))
     found: list[Latency] = []
 
     def confirm(architecture: Architecture) -> Latency:
@@ -267,12 +268,25 @@ def test_nearly_full_is_full_enough_after_two_where_estimates_are_near(proportio
         space.load("swiftnet-rn18"), Budget.parse("5ms"), confirm, confirm, estimate, within=WITHIN, near=True
     )
     assert len(found) == 2
-    assert 0.9 <= filled.latency.p50_milliseconds / 5 <= SAFE
+    assert NEAR_FULL <= filled.latency.p50_milliseconds / 5 < 0.945
+
+
+def test_a_disturbed_first_measurement_far_inside_the_budget_is_not_the_last(proportional: One) -> None:
+    """Where nothing was measured quickly before it; what nearly fills the budget is."""
+    network, budget, uses = space.load("ndnet29-fcn32"), Budget.parse("5ms"), []
+
+    def confirm(architecture: Architecture) -> Latency:
+        latency = replace(proportional(architecture), flagged=("a neighbour",))
+        uses.append(latency.p50_milliseconds / 5)
+        return latency
+
+    fill(network, budget, confirm, confirm, lambda a: 1.3 * proportional(a).p50_milliseconds, within=WITHIN, near=True)
+    assert [round(use, 1) for use in uses] == [0.7, 1.0]
 
 
 class Shipped:
     """A device whose prices are 20 % from those of the table that comes with the package; each network is 4 % off on
-    its own and each width of it 1 %. A sure latency is known to 0.6 %.
+    its own and each width of it half a per cent. A sure latency is known to 0.6 %.
     """
 
     SIZE = (120, 160)
@@ -292,7 +306,7 @@ class Shipped:
         return math.exp(random.Random(f"{self._seed} {name}").gauss(0, share))
 
     def measure(self, architecture: Architecture, network: str) -> Latency:
-        own = self._off(network, 0.04) * self._off(architecture.key, 0.01) * self._off(f"{architecture.key}?", 0.006)
+        own = self._off(network, 0.04) * self._off(architecture.key, 0.005) * self._off(f"{architecture.key}?", 0.006)
         return self._invented(self._prices.sum(work_of(architecture, self.SIZE, 11)) * own)
 
 
@@ -306,7 +320,7 @@ def test_candidates_need_two_measurements_where_a_table_is_corrected_by_five(see
     drawn = Space(ranges=searched(), size=Shipped.SIZE)
     chance = random.Random(seed)
     counts, uses = [], []
-    while len(uses) < 20:
+    while len(uses) < 12:
         network, budget = drawn.sample(chance), Budget(milliseconds=chance.choice((4.0, 8.0, 16.0)))
         ends = [device.measure(scale_width(network, factor), network.key) for factor in (NARROWEST, WIDEST)]
         if not budget.admits(ends[0]) or budget.admits(ends[1]):
