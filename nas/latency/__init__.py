@@ -15,7 +15,7 @@ Terms:
     controls    reference and canary, prepared on the target
     pair        a call of the candidate and a call of the reference, one after the other
     block       some pairs in a row, about a tenth of a second; `quiet` when nothing disturbed the reference meanwhile
-    anchor      what the reference takes on the undisturbed device, measured once and kept; a ratio times it is
+    anchor      what the reference usually takes on the device, measured once and kept; a ratio times it is
                 milliseconds
     flagged     reasons not to trust a number; empty when it was measured on an undisturbed machine
     worker      the process that measures; what it has prepared is a `Session`

@@ -88,7 +88,7 @@ class Latency(MeasuredTimes):
     samples: int
     """Pairs of (candidate, reference) calls behind every number here."""
     ratio: float
-    """Candidate over reference, of the median calls in undisturbed blocks."""
+    """Candidate over reference, of the median calls in undisturbed blocks, on the machine as it was anchored."""
     ratio_low: float
     """95 % interval of the ratio."""
     ratio_high: float
@@ -113,6 +113,8 @@ class Latency(MeasuredTimes):
     """Device, versions, threads."""
     processes_milliseconds: tuple[float, ...] = field(default=(), metadata=_LEFT_OUT_AT_DEFAULT)
     """The median in each process, where several that were timed one after another count (`nas.latency.several`)."""
+    corrected: float = field(default=1.0, metadata=_LEFT_OUT_AT_DEFAULT)
+    """What ratios here were multiplied by, for small networks slow down more than the reference on a busier machine."""
     other_precisions: tuple[OtherPrecision, ...] = field(default=(), metadata=_LEFT_OUT_AT_DEFAULT)
     """Where the network was timed in several, what it took in those in which it does not count."""
 

@@ -18,6 +18,7 @@ from nas.report.precisions import precision_words, timed_in
 from nas.report.samples import Samples, draw_samples
 from nas.report.sentences import efforts, headline
 from nas.report.summary import VERDICTS, Summary, summarize
+from nas.report.timings import timing_words
 from nas.report.waiting import waiting_words
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Origin
@@ -73,7 +74,7 @@ def render(summary: Summary, drawn: Sequence[Samples], *, goes_on: bool) -> str:
         reloads=goes_on and bool(summary.going.steps),
         verdicts=VERDICTS,
         efforts=efforts(summary),
-        waiting=waiting_words(summary.waited_for_data, summary.waited_for_lane),
+        costs=[timing_words(summary.timings), waiting_words(summary.waited_for_data, summary.waited_for_lane)],
         size=f"{summary.input_size[0]}x{summary.input_size[1]}",
         pareto=pareto(summary) if summary.measured else (),
         precision_sentences=[precision_words(each) for each in summary.lower_precisions],

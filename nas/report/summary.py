@@ -15,6 +15,7 @@ from nas.report.going import Going, going_of
 from nas.report.notes import notes, pretrained_notes, winner_notes
 from nas.report.precisions import LowerPrecision, lower_precisions
 from nas.report.standings import Effort, Standing, Status, TrialSummary, effort_of, leaderboard
+from nas.report.timings import Timings, timings_of
 from nas.report.waiting import waited
 from nas.report.winners import Winner, timing_of, winner_in
 from nas.runs.finish_recipe import FinishRecipe, read_finish_recipe
@@ -80,6 +81,8 @@ class Summary:
     """Where candidates were timed in several precisions, what came of those below the highest. What was pruned and
     published networks at their own width are no candidates.
     """
+    timings: Timings | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """How long candidates for these budgets were timed; None in runs of earlier versions."""
 
     @property
     def winners(self) -> tuple[Winner, ...]:
@@ -168,6 +171,7 @@ def summarize(run: RunFolder) -> Summary:
         lower_precisions=lower_precisions(
             [each for each in trials if each.origin != "pruned"], budgets.largest.statistic
         ),
+        timings=timings_of(run, proposed, budgets),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nas.report.precisions import precision_words
 from nas.report.standings import Standing
 from nas.report.summary import Summary, summarize
+from nas.report.timings import timing_words
 from nas.runs.folder import RunFolder
 from nas.terminal import percent, table
 
@@ -18,7 +19,7 @@ def leaderboard_text(run: RunFolder) -> str:
 
 
 def leaderboard_table(summary: Summary) -> str:
-    """The same of a summary; below it, what timing in several precisions brought."""
+    """The same of a summary; below it, what timing cost, and what doing so in several precisions brought."""
     statistic = "" if summary.statistic == "p50" else f"{summary.statistic} "
     several = len(summary.precisions) > 1
     precision = ("precision",) if several else ()
@@ -38,9 +39,9 @@ def leaderboard_table(summary: Summary) -> str:
         )
         for row in summary.leaderboard
     ]
-    words = "".join(f"\n{precision_words(each)}" for each in summary.lower_precisions)
+    words = [*map(precision_words, summary.lower_precisions), timing_words(summary.timings)]
     text = table(rows, ("place", "network", *precision, f"{statistic}ms", *measured))
-    return f"{text}\n{words}" if words else text
+    return "\n".join([text, *([""] if any(words) else []), *filter(None, words)])
 
 
 def frontier_table(summary: Summary) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -124,10 +125,13 @@ class Measured:
     milliseconds: float
     disturbed: bool
     """Whether the machine was."""
+    seconds: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """That it took, from asking to the answer; None in runs of earlier versions."""
 
     def __post_init__(self) -> None:
         if not self.milliseconds > 0:
             raise UserError(f"milliseconds: expected more than 0, got {self.milliseconds}")
+        _check_seconds("seconds", self.seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +141,24 @@ class Timed:
     statistic: Statistic = "p50"
     """Which one of the latencies the milliseconds are."""
     measured: tuple[Measured, ...] = ()
+    in_vain_seconds: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Of timing what is none of these: draws before it that led to what was known, networks that cannot be timed. None
+    in runs of earlier versions."""
+
+    def __post_init__(self) -> None:
+        _check_seconds("in_vain_seconds", self.in_vain_seconds)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of timing that the candidate cost in all; None in runs of earlier versions."""
+        if self.in_vain_seconds is None:
+            return None
+        return self.in_vain_seconds + sum(each.seconds or 0.0 for each in self.measured)
+
+
+def _check_seconds(name: str, seconds: float | None) -> None:
+    if seconds is not None and not 0 <= seconds < math.inf:
+        raise UserError(f"{name}: expected 0 or more, got {seconds}")
 
 
 def _check_in_vain(count: int | None) -> None:

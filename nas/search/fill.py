@@ -10,6 +10,10 @@ changed one by one until the estimate fills it. To measure costs seconds, to est
 2. *Confirmed.* What is estimated to fill the budget after that is measured as surely as the study asks. Where it does
    not, what it says corrects the estimate for the next, a few times.
 
+An estimate that is near from the beginning, by a latency table which a few measurements have corrected, needs no quick
+measurements: the first one is sure, what it missed by corrects the second, and there is a third only where neither of
+them nearly fills the budget.
+
 How full is full enough depends on how surely a latency is known: nothing is gained by what no measurement tells.
 """
 
@@ -36,6 +40,8 @@ NEARLY_FULL = 0.9  # of the budget, from which on a network is confirmed, or one
 LOWER = 0.03  # of the budget, for each that left it when it was confirmed, but for the first
 MOST_MEASUREMENTS = 4  # quick ones
 MOST_CONFIRMATIONS = 4
+NEAR_CONFIRMATIONS = 2  # after which less is full enough, where estimates were near,
+NEAR_FULL = 0.93  # so much of the budget
 TELLS = 1.5  # times what a latency is sure to: what lies closer together is not told apart
 NEXT = 1.1  # times a factor: another width of the stem, say, where all that is near was measured
 LIKELIEST = 8  # combinations of wider and narrower parts that are estimated whole
@@ -79,18 +85,21 @@ def fill(
     allows: Allows = anything,
     *,
     within: float,
+    near: bool = False,
 ) -> Filled:
     """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
 
     What `allows` refuses is not tried, however much of the budget is left, but for the narrowest width. `measure` is
-    quick, `confirm` is sure to `within`, half of its 95 % interval as a share. The result was confirmed. It is outside
-    the budget when the narrowest width is, or when all that were confirmed are.
+    quick, `confirm` is sure to `within`, half of its 95 % interval as a share. `near`: the estimate is, so that nothing
+    is measured quickly. The result was confirmed. It is outside the budget when the narrowest width is, or when all
+    that were confirmed are.
 
     Raises: UnmeasuredError when the target cannot time any width that was tried.
     """
     tries = _Tries(architecture, budget, estimate, allows, min(FULL_ENOUGH, SAFE - TELLS * within))
-    tries.measure(measure)
-    return tries.confirm(confirm)
+    if not near:
+        tries.measure(measure)
+    return tries.confirm(confirm, few=NEAR_CONFIRMATIONS if near else MOST_CONFIRMATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +154,9 @@ class _Tries:
             if NEARLY_FULL <= tried.use <= 1 / NEARLY_FULL:
                 return
 
-    def confirm(self, confirm: Measure) -> Filled:
-        """Measure surely until one fills the budget, and give the fullest that does not leave it.
+    def confirm(self, confirm: Measure, *, few: int) -> Filled:
+        """Measure surely until one fills the budget, or nearly does after a `few` of them, and give the fullest that
+        does not leave it.
 
         Raises: UnmeasuredError when the target cannot time any.
         """
@@ -163,7 +173,10 @@ class _Tries:
                 tried = replace(tried, latency=likelier, use=self._use(likelier))
             self._sure.append(tried)
             # A disturbed machine tells no finer.
-            if tried.use <= SAFE and (tried.use >= self._full_enough or tried.latency.flagged):
+            fine = bool(self._quick) or tried.use >= NEARLY_FULL
+            if tried.use <= SAFE and (tried.use >= self._full_enough or (tried.latency.flagged and fine)):
+                break
+            if len(self._sure) >= few and any(NEAR_FULL <= each.use <= SAFE for each in self._sure):
                 break
         if not self._sure:
             raise UnmeasuredError(f"expected a width of {self._architecture.key} that the target can time, got none")

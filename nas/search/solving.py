@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from nas.latency.budget import Budget
@@ -17,6 +18,8 @@ from nas.search.measuring import time_one
 from nas.search.search import Search
 from space.architecture import Architecture
 from space.errors import UnmeasuredError
+
+NEAR_FROM = 5  # measured networks, from which on the estimates of a latency table are near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,9 @@ class Solver:
         self._meter = meter
         self._statistic = search.budgets.largest.statistic
         self._allows = limits_of(search.study, search.num_classes)
+        self._table = table
         self._estimates = Estimates(search.study.data.size, search.num_classes, table)
+        self._seconds = 0.0  # of timing, since the last network was kept
 
     def solve(self, architecture: Architecture, budget: Budget) -> Solved:
         """The width of a network that fills a budget, confirmed; or the narrowest, over it."""
@@ -50,13 +55,17 @@ class Solver:
         latencies: dict[Architecture, Latency] = {}
         estimates = self._estimates.copy()
 
-        def note(one: Architecture, latency: Latency | UnmeasuredError) -> Latency | None:
+        def note(one: Architecture, latency: Latency | UnmeasuredError, begun: float) -> Latency | None:
+            seconds = time.monotonic() - begun
+            self._seconds += seconds
             if isinstance(latency, UnmeasuredError):
                 refused.append((one, str(latency)))
                 return None
             milliseconds, disturbed = latency.milliseconds(self._statistic), bool(latency.flagged)
             estimates.learn(one, milliseconds, disturbed=disturbed)
-            measured.append(Measured(architecture=one, milliseconds=milliseconds, disturbed=disturbed))
+            measured.append(
+                Measured(architecture=one, milliseconds=milliseconds, disturbed=disturbed, seconds=round(seconds, 2))
+            )
             latencies[one] = latency
             return latency
 
@@ -65,10 +74,11 @@ class Solver:
                 known = latencies.get(scaled)
                 if known is not None and self._statistic == "p50" and known.is_as_sure_as(within):
                     return known  # a quick measurement on a quiet machine is often as sure as a candidate's has to be
+                begun = time.monotonic()
                 try:
-                    return note(scaled, time_one(self._meter, scaled, within=within))
+                    return note(scaled, time_one(self._meter, scaled, within=within), begun)
                 except UnmeasuredError as error:
-                    return note(scaled, error)
+                    return note(scaled, error, begun)
 
             return measure
 
@@ -92,6 +102,7 @@ class Solver:
                 estimates.architecture,
                 self._allows,
                 within=within,
+                near=self._table is not None and estimates.measured >= NEAR_FROM,
             )
         except UnmeasuredError:
             one, reason = refused[0]
@@ -100,8 +111,10 @@ class Solver:
 
     def keep(self, solved: Solved) -> None:
         """The network becomes a candidate, and what was measured for it is written down."""
-        timed = Timed(statistic=self._statistic, measured=solved.measured)
+        in_vain = max(0.0, self._seconds - sum(each.seconds or 0.0 for each in solved.measured))
+        timed = Timed(statistic=self._statistic, measured=solved.measured, in_vain_seconds=round(in_vain, 1))
         self._search.run.write_timed(solved.architecture, timed)
+        self._seconds = 0.0
         self._estimates = solved.estimates
 
     def recall(self, earlier: EarlierTrial) -> float:

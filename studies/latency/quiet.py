@@ -6,7 +6,9 @@ takes blocks of several networks in turns, whatever state the machine is in, and
 
 - how far its ratio to the reference scatters from one 24 blocks to the next (standard deviation), when the blocks that
   count are each network's own best (within 3 % of its best one), the reference's best (within 5 %), or all of them,
-- how much more it slows down than the reference: the slope of its time over the reference's, on logarithmic scales.
+- how much more it slows down than the reference: the slope of its time over the reference's, on logarithmic scales,
+- how far the ratio of one measurement, of eight blocks, scatters as taken and as it is corrected for that
+  (`nas.latency.protocol.slowing`), the anchor being the reference's median.
 
 With --from FILE it judges the blocks of an earlier run. Leave the machine alone meanwhile.
 """
@@ -27,8 +29,10 @@ import space
 from nas.latency import parse_target
 from nas.latency.machine import device
 from nas.latency.protocol.controls import milliseconds, warm_up
-from nas.latency.protocol.quiet import quiet_blocks
+from nas.latency.protocol.interleaving import BLOCKS
+from nas.latency.protocol.quiet import quiet_blocks, quiet_median
 from nas.latency.protocol.ready import BLOCK_MILLISECONDS
+from nas.latency.protocol.slowing import correction
 from nas.latency.target import Target
 from nas.latency.worker.session import Session, build
 from space.scale import scale_width
@@ -81,9 +85,9 @@ def all_blocks(window: Medians) -> float:
     return float(np.median(window[:, 0] / window[:, 1]))
 
 
-def scatter(blocks: Medians, ratio_of: Callable[[Medians], float]) -> float:
-    """Standard deviation of the logarithm of a ratio, over windows."""
-    windows = [blocks[start : start + WINDOW] for start in range(0, len(blocks) - WINDOW + 1, WINDOW)]
+def scatter(blocks: Medians, ratio_of: Callable[[Medians], float], window: int = WINDOW) -> float:
+    """Standard deviation of the logarithm of a ratio, over windows of so many blocks."""
+    windows = [blocks[start : start + window] for start in range(0, len(blocks) - window + 1, window)]
     return float(np.std([math.log(ratio_of(window)) for window in windows]))
 
 
@@ -110,12 +114,23 @@ def main() -> None:
             writer.writerow(COLUMNS)
             for name, blocks in taken.items():
                 writer.writerows([name, index, *block.round(3)] for index, block in enumerate(blocks))
-    print(f"{'network':20} {'blocks':>6} {'ratio':>7} {'own best':>9} {'reference':>10} {'all':>7} {'slope':>6}")
+    words = ("blocks", "ratio", "own best", "reference", "all", "slope", "eight", "corrected")
+    print(f"{'network':20} {' '.join(f'{each:>9}' for each in words)}")
     for name, blocks in taken.items():
         slope = np.polyfit(np.log(blocks[:, 1]), np.log(blocks[:, 0]), 1)[0]
         own, references, every = (scatter(blocks, ratio_of) for ratio_of in (own_best, references_best, all_blocks))
         ratio = references_best(blocks)
-        print(f"{name:20} {len(blocks):6} {ratio:7.3f} {own:9.1%} {references:10.1%} {every:7.1%} {slope:6.2f}")
+        anchored = float(np.median(blocks[:, 1]))
+
+        def corrected(window: Medians, anchored: float = anchored) -> float:
+            ratio = references_best(window)
+            return ratio * correction(ratio, quiet_median(window[:, 1:]), anchored)
+
+        eight, less = (scatter(blocks, ratio_of, BLOCKS) for ratio_of in (references_best, corrected))
+        print(
+            f"{name:20} {len(blocks):9} {ratio:9.3f} {own:9.1%} {references:9.1%} {every:9.1%} {slope:9.2f} "
+            f"{eight:9.2%} {less:9.2%}"
+        )
 
 
 if __name__ == "__main__":

@@ -191,6 +191,8 @@ KINDS: Mapping[str, Any] = {
         taken="2020-01-01",
         device={"runtime": "torch"},
         flagged=(),
+        best_milliseconds=4.5,
+        away_milliseconds=(6.5,),
     ),
     "latency table": TABLE,
     "latency table that a run began with": BegunWith(table=TABLE),
@@ -231,7 +233,8 @@ KINDS: Mapping[str, Any] = {
         )
     ),
     "what was timed on the way": Timed(
-        measured=(Measured(architecture=ARCHITECTURE, milliseconds=9.8, disturbed=False),)
+        measured=(Measured(architecture=ARCHITECTURE, milliseconds=9.8, disturbed=False, seconds=4.2),),
+        in_vain_seconds=1.5,
     ),
     "measured network": MeasuredNetwork(
         index=3, key=ARCHITECTURE.key, ratio=1.5, reference_milliseconds=5.0, seconds=3.0, flagged=False

@@ -37,6 +37,11 @@ class Estimates:
         other._prices, other._fresh = self._prices, self._fresh
         return other
 
+    @property
+    def measured(self) -> int:
+        """How many architectures they have learned of."""
+        return len(self._measured)
+
     def learn(self, architecture: Architecture, milliseconds: float, *, disturbed: bool = False) -> None:
         """Take a measurement into account, the last one of an architecture; that of a disturbed machine counts less."""
         key = architecture.key

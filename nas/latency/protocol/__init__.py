@@ -15,33 +15,37 @@ networks that alternate repeats where each of them does not. Hence
    within 1.5 % of it; proportionally fewer, and closer together, where less is asked. The ratio is that of the quiet
    medians: of the calls in undisturbed blocks (`nas.latency.protocol.quiet`),
 5. a block counts only if the machine was meanwhile as it was when it was anchored: the reference within 15 % of its
-   anchor. A neighbour on the core's other hardware thread or in its caches slows small networks about twice as much as
-   the reference (`studies/latency`). With more than one thread each block also ends with some calls of the canary. A
-   virtual machine's cores are moved about: two of them may be neighbours that share a cache, lie on dies that do not,
-   or be the two hardware threads of one core. A ratio does not cancel that: by where the cores were, one network took
-   2.1, 2.7 or 4.0 times as long as the same reference. The canary shows it (`nas.latency.protocol.reference`). A block
-   that does not count is set aside, we sleep a little (woken cores may be placed anew) and go on; what was set aside is
-   counted in `set_aside`. When the machine does not come back within 12 s all blocks count, eight at least, and the
-   record is flagged. When it is better than it was, the anchor was taken in one of its bad spells and is taken anew,
+   anchor. A neighbour on the core's other hardware thread or in its caches slows small networks up to twice as much as
+   the reference (`studies/latency`); on one thread of a CPU a part of that is taken off their ratios
+   (`nas.latency.protocol.slowing`; `corrected` in the record). With more than one thread each block also ends with some
+   calls of the canary. A virtual machine's cores are moved about: two of them may be neighbours that share a cache, lie
+   on dies that do not, or be the two hardware threads of one core. A ratio does not cancel that: by where the cores
+   were, one network took 2.1, 2.7 or 4.0 times as long as the same reference. The canary shows it
+   (`nas.latency.protocol.reference`). A block that does not count is set aside, we sleep a little (woken cores may be
+   placed anew) and go on; what was set aside is counted in `set_aside`. When the machine does not come back within
+   12 s, or is better than it was, all blocks count, eight at least, and the record is flagged. Having waited in vain we
+   wait no more than a second the next time, until a block counts again,
 6. what else the machine did is watched (`nas.latency.machine.load`), as is the reference's own steadiness. A disturbed
    measurement is repeated once; if the second is disturbed as well the better one is reported with its reasons in
    `flagged`. Nothing is averaged away.
 
-**What a millisecond means.** A latency in milliseconds is the ratio times the anchor: the quiet median of the reference
-network on this device, measured once, and kept (`nas.latency.protocol.anchor`). So milliseconds are those of the device
-*as it was when it was anchored*, undisturbed; two numbers with the same anchor compare to within the intervals of their
-ratios, whenever they were taken. What the candidate really took, disturbances and all, is `raw_p50_milliseconds`. When
-the reference stays more than 15 % from its anchor the device has changed (power plan, cooling, other tenants), blocks
-no longer count, and it needs a new anchor. The ratio and the anchor are both in the record, so that results survive a
-new anchor.
+**What a millisecond means.** A latency in milliseconds is the ratio times the anchor: what the reference network takes
+on this device in the state that most of twelve blocks found it in, measured once, and kept
+(`nas.latency.protocol.anchor`). So milliseconds are those of the device *as it usually was when it was anchored*; two
+numbers with the same anchor compare to within the intervals of their ratios, whenever they were taken. What the
+candidate really took, disturbances and all, is `raw_p50_milliseconds`. When eight measurements in a row find the
+reference more than 15 % from its anchor, above or below, the device has changed (power plan, cooling, other tenants)
+and is anchored anew. Milliseconds before and after that differ by what changed, which is why it takes so many. The
+ratio and the anchor are both in the record, so that results survive a new anchor; so an anchor that an earlier version
+took, of the best quarter of its blocks, stays in force until then, and the protocol's version did not change.
 
 p50 is the median call of the quiet machine. p90 and p99 are quantiles of all paired ratios times the anchor, quiet or
 not: the candidate's tail with drift removed and the reference's own jitter included, which errs to the careful side.
 With 40 pairs a p99 is little more than the largest value seen.
 
 The files, each of which uses only those before it: `quiet` (statistics of blocks), `reference` (the two frozen
-networks), `controls` (those two, prepared on a device), `anchor`, `candidate`, `pairs` (the record of a measurement),
-`interleaving` (which blocks are taken and count), `timer` (the whole of it).
+networks), `controls` (those two, prepared on a device), `anchor`, `slowing`, `ready` (a candidate), `pairs` (the record
+of a measurement), `interleaving` (which blocks are taken and count), `timer` (the whole of it).
 """
 
 from __future__ import annotations

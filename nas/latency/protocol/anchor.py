@@ -1,6 +1,9 @@
-"""The anchor: what the reference network takes on this device, measured once and kept.
+"""The anchor: what the reference network usually takes on this device, measured once and kept.
 
-It turns ratios into milliseconds, and says what the machine is like when nothing disturbs it (`nas.latency.protocol`).
+It turns ratios into milliseconds, and says what the machine is like most of the time (`nas.latency.protocol`). A shared
+machine has good spells: where the best one was anchored, a reference that took 1.3 to 1.5 of it for hours was never as
+it was anchored, and every measurement waited in vain for that. So the best spell is kept beside what is usual.
+
 One small file per device, runtime and its versions, precision, threads and input size lies in the folder `anchors` of
 the cache. Removing a file makes the next measurement anchor anew. It holds JSON, which is YAML as well and needs only
 the standard library: a host that is timed over ssh may have nothing else (`nas.latency.worker.agent`).
@@ -13,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +33,12 @@ ANCHOR_BLOCKS = 12
 BLOCK_SECONDS = 0.15
 BLOCK_CALLS = 10  # at least
 PAUSE_SECONDS = 0.25  # between blocks: a hypervisor may move our cores meanwhile
-CLEARLY_BETTER = 0.85
-FEWEST_ALIKE = 4  # blocks in the machine's best state, below which the anchor is flagged
+FEWEST_ALIKE = 4  # blocks in the machine's usual state, below which the anchor is flagged
+AWAY = 8  # measurements in a row that found the machine elsewhere, after which it is anchored there
 
 FAR_FROM_ANCHOR = 1.15  # factor between two durations of the reference, from which on the machine is another
 FAR_CANARY = 1.35  # the same of the canary's ratio to the reference; it doubles when cores share no cache
+LATER = {"best_milliseconds", "away_milliseconds"}  # fields that anchors of earlier versions have not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class Anchor:
     """Latency of the reference network on one device, and what the canary takes beside it."""
 
     milliseconds: float
-    """Of the reference: the quiet median."""
+    """Of the reference, in the state that the machine usually is in."""
     canary: float
     """Ratio of the canary's duration to the reference's."""
     blocks_milliseconds: tuple[float, ...]
@@ -55,6 +59,11 @@ class Anchor:
     """Key of the device (`nas.latency.machine.device_key`)."""
     flagged: tuple[str, ...] = field(default=())
     """Why not to trust it; empty when the machine was quiet."""
+    best_milliseconds: float | None = None
+    """Of the reference, in the best spell that was seen when the device was anchored, then and before. None where an
+    earlier version anchored, which took that for the usual."""
+    away_milliseconds: tuple[float, ...] = ()
+    """What the reference took in the last measurements, those in a row that found the machine elsewhere."""
 
 
 def path_of(key: Mapping[str, str]) -> Path:
@@ -81,24 +90,51 @@ def obtain(controls: Controls) -> Anchor:
     return fresh
 
 
+def noted(kept: Anchor, away_milliseconds: float | None) -> Anchor:
+    """The anchor after a measurement by it, and kept so: what the reference took in that, where the machine was
+    elsewhere; None where it was as it was anchored. Where another process has anchored anew meanwhile, that anchor.
+
+    Raises: UserError when the folder cannot be written.
+    """
+    current = read(path_of(kept.device))
+    if current is not None and (current.milliseconds, current.canary) != (kept.milliseconds, kept.canary):
+        return current
+    away = () if away_milliseconds is None else (*kept.away_milliseconds, away_milliseconds)[-AWAY:]
+    if away == kept.away_milliseconds:
+        return kept
+    fresh = replace(kept, away_milliseconds=away)
+    write(path_of(kept.device), fresh)
+    return fresh
+
+
 def renew(controls: Controls, kept: Anchor) -> Anchor:
-    """A new anchor where the machine is clearly better than it was at `kept`; otherwise `kept`.
+    """A new anchor where the machine is elsewhere now than it was at `kept`, be it faster or slower, and nothing
+    disturbs it; otherwise `kept`, to which it may come back.
 
     Raises: UserError when the folder cannot be written.
     """
     fresh = take(controls)
-    if fresh.milliseconds > CLEARLY_BETTER * kept.milliseconds and fresh.canary > CLEARLY_BETTER * kept.canary:
-        return kept
-    write(path_of(controls.key), fresh)
-    return fresh
+    moved = not _alike(fresh.milliseconds, kept.milliseconds, FAR_FROM_ANCHOR)
+    if controls.threads > 1:
+        moved = moved or not _alike(fresh.canary, kept.canary, FAR_CANARY)
+    if moved and not fresh.flagged:
+        known = [each for each in (fresh.best_milliseconds, kept.best_milliseconds) if each is not None]
+        renewed = replace(fresh, best_milliseconds=min(known))
+    else:
+        renewed = replace(kept, away_milliseconds=())
+    write(path_of(controls.key), renewed)
+    return renewed
+
+
+def _alike(one: float, other: float, factor: float) -> bool:
+    return 1 / factor <= one / other <= factor
 
 
 def take(controls: Controls) -> Anchor:
     """Time the reference and the canary in blocks; twice when the first try was disturbed.
 
-    What disturbs a block, other processes or unlucky placement of virtual cores, can only slow it down. So the blocks
-    that are nearly as good as the lower quartile, in both networks, are the machine itself, and the anchor is the
-    quiet median of their medians.
+    The anchor is the median of the blocks in the machine's usual state. The best spell is the quiet median of all of
+    them (`nas.latency.protocol.quiet`).
     """
     threads, watch = controls.threads, controls.watch
     warm_up(controls.reference, controls.canary, watch)
@@ -113,12 +149,11 @@ def take(controls: Controls) -> Anchor:
             spans.append((before, watch.snapshot("cpu")))
             medians.append(median)
             canaries.append(canary)
-        alike = best_state(np.asarray(medians), np.asarray(canaries))
+        alike = usual_state(np.asarray(medians), np.asarray(canaries))
         flagged = load.disturbances(spans, threads, neighbours=controls.device == "cpu")
         if alike.sum() < FEWEST_ALIKE:
             flagged += (f"only {alike.sum()} of {ANCHOR_BLOCKS} blocks were alike",)
-        used = alike if alike.any() else np.ones_like(alike)
-        anchored = quiet_median(np.asarray(medians)[used, None]), float(np.median(np.asarray(canaries)[used]))
+        anchored = float(np.median(np.asarray(medians)[alike])), float(np.median(np.asarray(canaries)[alike]))
         attempts.append((len(flagged), anchored, medians, canaries, flagged))
         if not flagged:
             break
@@ -131,6 +166,7 @@ def take(controls: Controls) -> Anchor:
         taken=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         device=dict(controls.key),
         flagged=flagged,
+        best_milliseconds=quiet_median(np.asarray(medians)[:, None]),
     )
 
 
@@ -141,21 +177,23 @@ def _disturbed_now(controls: Controls) -> bool:
     return bool(load.disturbances([span], controls.threads, neighbours=controls.device == "cpu"))
 
 
-def best_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which blocks are near the lower quartile, of both networks: within `FAR_FROM_ANCHOR` and `FAR_CANARY`.
+def usual_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which blocks are in the state that most of them are in: within a factor of `FAR_FROM_ANCHOR` of each other, and
+    their canaries within `FAR_CANARY`. Of states with as many blocks the fastest.
 
     `medians` (blocks) of the reference in milliseconds, `canaries` (blocks) as ratios to it; the answer is (blocks).
-    It may be none of them, where the lower quartile lies between two states of the machine.
     """
-    swift = medians <= FAR_FROM_ANCHOR * np.quantile(medians, 0.25)
-    usual = float(np.quantile(canaries[swift], 0.25))
-    best: NDArray[np.bool_] = swift & (usual / FAR_CANARY <= canaries) & (canaries <= usual * FAR_CANARY)
-    return best
+    fastest, least = np.sort(medians)[:, None, None], np.sort(canaries)[None, :, None]  # those of each state
+    near = (fastest <= medians) & (medians <= FAR_FROM_ANCHOR * fastest)
+    states = (near & (least <= canaries) & (canaries <= FAR_CANARY * least)).reshape(-1, len(medians))
+    usual: NDArray[np.bool_] = states[states.sum(axis=1).argmax()]
+    return usual
 
 
 def text_of(anchor: Anchor) -> str:
     """The anchor as JSON; `of_text` gives an equal one back."""
-    return json.dumps(dataclasses.asdict(anchor), indent=1)
+    held = dataclasses.asdict(anchor)
+    return json.dumps({name: value for name, value in held.items() if value is not None}, indent=1)
 
 
 def of_text(text: str) -> Anchor:
@@ -167,7 +205,8 @@ def of_text(text: str) -> Anchor:
         held = json.loads(text)
     except RecursionError:
         raise ValueError("expected an anchor, got JSON that is nested too deeply") from None
-    if not isinstance(held, dict) or held.keys() != {each.name for each in dataclasses.fields(Anchor)}:
+    names = {each.name for each in dataclasses.fields(Anchor)}
+    if not isinstance(held, dict) or not names - LATER <= held.keys() <= names:
         raise ValueError("expected the fields of an anchor")
     return Anchor(
         milliseconds=_positive(held["milliseconds"]),
@@ -177,6 +216,8 @@ def of_text(text: str) -> Anchor:
         taken=_word(held["taken"]),
         device={_word(name): _word(value) for name, value in _mapping(held["device"]).items()},
         flagged=tuple(_word(each) for each in _list(held["flagged"])),
+        best_milliseconds=_positive(held["best_milliseconds"]) if "best_milliseconds" in held else None,
+        away_milliseconds=tuple(_positive(each) for each in _list(held.get("away_milliseconds", []))),
     )
 
 

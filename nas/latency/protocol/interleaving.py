@@ -23,7 +23,8 @@ QUIET_BLOCKS = 3  # least; fewer when less is asked
 
 PERIOD_SECONDS = 0.25  # least, from one block of a candidate to its next; less where less is asked
 PAUSE_SECONDS = (0.05, 1.0)  # first and longest
-BETTER_BLOCKS = 4  # after which the machine is called better than it was anchored
+BETTER_BLOCKS = 4  # after which a machine that is better than it was anchored is not waited for
+IN_VAIN_SECONDS = 1.0  # of waiting, where it was in vain the last time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,9 @@ class Conditions:
     patience_seconds: float = PATIENCE_SECONDS
     """How long to wait, for each candidate, for a machine that is not as it was anchored. More of it than usual also
     allows as many times more blocks and repetitions."""
+    in_vain: bool = False
+    """Whether the last measurement waited all its patience: then no more than `IN_VAIN_SECONDS` are, until a block
+    counts again."""
     watch: Watch = THIS_MACHINE
     """The clock that says whose turn it is."""
     neighbours: bool = True
@@ -92,26 +96,31 @@ def take_pairs(candidates: Sequence[ReadyNetwork], conditions: Conditions) -> li
     every = [_Series(candidate=candidate, conditions=conditions) for candidate in candidates]
     waited, better = 0.0, 0
     most_waiting = conditions.patience_seconds * conditions.ease * len(every)
+    if conditions.in_vain:
+        most_waiting = min(most_waiting, IN_VAIN_SECONDS)
     pause, longest = PAUSE_SECONDS
     watch = conditions.watch
-    while unfinished := [one for one in every if not (one.enough() if waited > most_waiting else one.full())]:
+
+    def gives_up() -> bool:
+        return waited > most_waiting or better >= BETTER_BLOCKS
+
+    while unfinished := [one for one in every if not (one.enough() if gives_up() else one.full())]:
         for series in unfinished:
             start = watch.seconds()
             block = series.take_block()
             unusual, slower = _unusual(block, conditions)
             if not unusual:
                 series.counted.append(block)
+                most_waiting = conditions.patience_seconds * conditions.ease * len(every)  # it comes back
                 continue
             series.aside.append(block)
             series.reason = unusual
             better += not slower
-            if waited <= most_waiting:
+            if not gives_up():
                 watch.sleep(pause)
                 pause = min(2 * pause, longest)
             waited += watch.seconds() - start
-        if better >= BETTER_BLOCKS:
-            break
-    return [series.taken(better=better >= BETTER_BLOCKS) for series in every]
+    return [series.taken() for series in every]
 
 
 @dataclass(kw_only=True)
@@ -153,7 +162,7 @@ class _Series:
         taken = _pairs(self.counted)
         return taken.quiet_blocks >= self.conditions.quiet_blocks and taken.half_width <= self.conditions.within
 
-    def taken(self, *, better: bool) -> Pairs:
+    def taken(self) -> Pairs:
         """The pairs of the blocks that count; of all blocks where those are too few."""
         conditions = self.conditions
         short = len(self.counted) < conditions.blocks
@@ -168,8 +177,7 @@ class _Series:
             disturbances=(*seen, *filter(None, [reason])),
             doubts=_doubts(taken, conditions),
             set_aside=0 if short else sum(len(block.times) for block in self.aside),
-            better=better,
-            out_of_patience=short,
+            away=short,
         )
 
 
@@ -195,7 +203,9 @@ def _far_from_anchor(reference_milliseconds: float, anchor: Anchor) -> str:
     share = reference_milliseconds / anchor.milliseconds
     if 1 / FAR_FROM_ANCHOR <= share <= FAR_FROM_ANCHOR:
         return ""
-    return f"the machine ran the reference at {share:.2f} of its anchored latency"
+    best = anchor.best_milliseconds
+    at_best = "" if best is None else f" ({best / anchor.milliseconds:.2f} at best)"
+    return f"the machine ran the reference at {share:.2f} of its anchored latency{at_best}"
 
 
 def _doubts(pairs: Pairs, conditions: Conditions) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from nas.latency.protocol import SCOPE
 from nas.latency.protocol.anchor import Anchor
-from nas.latency.protocol.quiet import Times, interval, quiet_blocks, quiet_ratio
+from nas.latency.protocol.quiet import Times, interval, quiet_blocks, quiet_median, quiet_ratio
+from nas.latency.protocol.slowing import correction
 from nas.latency.record import Latency
 from nas.latency.target import Target
 
@@ -28,9 +29,7 @@ class Pairs:
     """What is unsure after as many blocks as are ever taken."""
     set_aside: int = 0
     """Pairs that were taken and do not count."""
-    better: bool = False
-    """Whether the machine is better than it was when it was anchored."""
-    out_of_patience: bool = False
+    away: bool = False
     """Whether the machine was not as it was when it was anchored, and did not come back."""
 
     @property
@@ -41,7 +40,7 @@ class Pairs:
     @property
     def repeatable(self) -> bool:
         """Whether another try may find the machine undisturbed."""
-        return bool(self.disturbances) and not (self.better or self.out_of_patience)
+        return bool(self.disturbances) and not self.away
 
     @property
     def count(self) -> int:
@@ -69,9 +68,12 @@ def summarise(
     pairs: Pairs, anchor: Anchor, *, target: Target, size: tuple[int, int], environment: Mapping[str, str]
 ) -> Latency:
     """The record of a measurement at input `size` (H, W): ratios, and milliseconds through the anchor."""
-    ratio = pairs.ratio
-    p90, p99 = (max(ratio, float(value)) for value in np.quantile(pairs.candidate / pairs.reference, (0.9, 0.99)))
-    low, high = interval(pairs.candidate, pairs.reference)
+    corrected = 1.0
+    if target.device == "cpu" and target.thread_count() == 1:  # nobody has looked elsewhere
+        corrected = correction(pairs.ratio, quiet_median(pairs.reference), anchor.milliseconds)
+    ratio, pair_ratios = corrected * pairs.ratio, corrected * pairs.candidate / pairs.reference
+    p90, p99 = (max(ratio, float(value)) for value in np.quantile(pair_ratios, (0.9, 0.99)))
+    low, high = (corrected * each for each in interval(pairs.candidate, pairs.reference))
     flagged = list(pairs.flagged)
     if anchor.flagged:
         flagged.append(f"the reference was anchored on a disturbed machine ({'; '.join(anchor.flagged)})")
@@ -87,6 +89,7 @@ def summarise(
         ratio_high=high,
         reference_milliseconds=anchor.milliseconds,
         raw_p50_milliseconds=float(np.median(pairs.candidate)),
+        corrected=corrected,
         flagged=tuple(flagged),
         set_aside=pairs.set_aside,
         blocks=tuple(

@@ -43,7 +43,7 @@ class ReadyNetwork(Protocol):
         """Time a block of calls. It lasts about `BLOCK_MILLISECONDS`; all blocks of a candidate have as many pairs."""
 
     def anchored(self, instead_of: Anchor | None) -> Anchor:
-        """The device's anchor; or a new one, if the machine is still better than it was at the anchor `instead_of`.
+        """The device's anchor; or a new one, if the machine is still elsewhere than at the anchor `instead_of`.
 
         Raises: UserError when an anchor cannot be kept.
         """

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from nas.latency.machine import device, gpu, lane
 from nas.latency.machine.watch import Watch
 from nas.latency.protocol import PATIENCE_SECONDS
-from nas.latency.protocol.anchor import Anchor
+from nas.latency.protocol.anchor import AWAY, Anchor, noted
 from nas.latency.protocol.interleaving import Conditions, measure
 from nas.latency.protocol.pairs import Pairs, summarise
+from nas.latency.protocol.quiet import quiet_median
 from nas.latency.protocol.ready import ReadyNetwork
 from nas.latency.record import Latency
 from nas.latency.target import Target
@@ -32,8 +33,8 @@ class InterleavedTimer:
         self._environment = environment
         self._watch = watch
         self._anchor: Anchor | None = None  # one for all, so that all milliseconds compare
-        self._most_patience_seconds = patience_seconds
         self._patience_seconds = patience_seconds  # for a machine that is not as it was anchored
+        self._in_vain = False  # it was spent so the last time
 
     def measure(self, candidates: Sequence[ReadyNetwork], within: float) -> list[Latency]:
         """The latency of each candidate at batch 1, to `within` that share of it; they take turns.
@@ -43,13 +44,12 @@ class InterleavedTimer:
         with self._alone():
             anchor = self._anchor or candidates[0].anchored(None)
             taken = self._take(candidates, anchor, within)
-            if any(one.better for one in taken):
-                anchor = candidates[0].anchored(anchor)
-                taken = self._take(candidates, anchor, within)
-        self._anchor = anchor
-        # A machine that stays away is not waited for each time as long; one that came back is, little by little.
-        away = any(one.out_of_patience for one in taken)
-        self._patience_seconds = min(self._patience_seconds * (0.5 if away else 2.0), self._most_patience_seconds)
+            after = noted(anchor, _reference_away(taken))
+            if len(after.away_milliseconds) >= AWAY:
+                after = candidates[0].anchored(after)
+                if (after.milliseconds, after.canary) != (anchor.milliseconds, anchor.canary):
+                    anchor, taken = after, self._take(candidates, after, within)
+        self._anchor = after
         return [
             summarise(one, anchor, target=self._target, size=self._size, environment=self._environment) for one in taken
         ]
@@ -67,7 +67,15 @@ class InterleavedTimer:
             threads=self._target.thread_count(),
             within=within,
             patience_seconds=self._patience_seconds,
+            in_vain=self._in_vain,
             watch=self._watch,
             neighbours=not self._target.on_cuda,
         )
-        return measure(candidates, conditions)
+        taken = measure(candidates, conditions)
+        self._in_vain = any(one.away for one in taken)
+        return taken
+
+
+def _reference_away(taken: Sequence[Pairs]) -> float | None:
+    """What the reference took where the machine was elsewhere than it was anchored; None where it was there."""
+    return next((quiet_median(one.reference) for one in taken if one.away), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from nas.latency.protocol import anchor
@@ -16,6 +17,8 @@ KEPT = anchor.Anchor(
     taken="2020-01-01T00:00:00+00:00",
     device={"runtime": "onnxruntime", "cpu": 'J\u00fcrgens "CPU" \U0001f600', "size": "64x96"},
     flagged=("the machine was busy",),
+    best_milliseconds=5e-3,
+    away_milliseconds=(6e-3,),
 )
 
 
@@ -24,6 +27,12 @@ def test_an_anchor_is_read_as_it_was_written_also_as_yaml(tmp_path: Path) -> Non
     assert anchor.read(tmp_path / "one.yaml") == KEPT
     plain = anchor.of_text(anchor.text_of(KEPT).replace("\\ud83d\\ude00", ""))  # YAML has no surrogates
     assert strict.parse(anchor.text_of(plain), anchor.Anchor, "an anchor") == plain
+
+
+def test_what_earlier_versions_kept_is_read(tmp_path: Path) -> None:
+    older = replace(KEPT, best_milliseconds=None, away_milliseconds=())
+    held = {name: value for name, value in json.loads(anchor.text_of(older)).items() if name not in anchor.LATER}
+    assert anchor.of_text(json.dumps(held)) == older == anchor.of_text(anchor.text_of(older))
 
 
 def texts() -> list[str]:
@@ -36,7 +45,11 @@ def texts() -> list[str]:
         json.dumps({**held, name: value}) for name in held for value in values if value not in ([], {}, "", "text")
     ]
     found += [json.dumps({**held, "milliseconds": value}) for value in values]
-    found += [json.dumps({name: value for name, value in held.items() if name != left_out}) for left_out in held]
+    found += [
+        json.dumps({name: value for name, value in held.items() if name != left_out})
+        for left_out in held
+        if left_out not in anchor.LATER
+    ]
     return [*found, json.dumps({**held, "more": 1}), "[" * 100_000, "1" * 5_000, "milliseconds: 5.0\ncanary: 0.2\n"]
 
 

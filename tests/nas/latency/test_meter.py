@@ -65,7 +65,7 @@ def worker_id(meter: Meter) -> int:
 @pytest.mark.slow
 def test_a_network_is_measured_with_and_without_weights(torch_meter: Meter, tmp_path: Path) -> None:
     def kept_anchor() -> anchor.Anchor | None:
-        """Asked for after each: a machine that turns out better meanwhile is anchored anew."""
+        """Asked for after each: a machine that stays elsewhere is anchored anew."""
         return anchor.read(anchor.path_of(device_key.key_of(torch_meter.environment, SIZE)))
 
     architecture = space.load("ndnet29-fcn32")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from nas.latency.protocol import WITHIN, anchor, interleaving, quiet, ready
 from nas.latency.protocol.controls import CANARY_CALLS, Controls
 from nas.latency.protocol.pairs import Pairs, summarise
 from nas.latency.protocol.ready import LocalNetwork
+from nas.latency.protocol.timer import InterleavedTimer
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from space.errors import UserError
@@ -84,10 +86,10 @@ def conditions(threads: int = 1, anchored: anchor.Anchor = ANCHOR, within: float
 
 
 def test_drift_cancels_in_the_ratio() -> None:
-    measured = record(drifting(1.5))
-    assert measured.p50_milliseconds == pytest.approx(15.0, rel=0.01)
-    assert measured.ratio_low <= 1.5 <= measured.ratio_high
-    assert measured.raw_p50_milliseconds == pytest.approx(22.5, rel=0.05)
+    measured = record(drifting(4.5))
+    assert measured.p50_milliseconds == pytest.approx(45.0, rel=0.01)
+    assert measured.ratio_low <= 4.5 <= measured.ratio_high
+    assert measured.raw_p50_milliseconds == pytest.approx(67.5, rel=0.05)
     assert measured.ci_low_milliseconds < measured.p50_milliseconds < measured.ci_high_milliseconds
     assert (measured.samples, measured.reference_milliseconds, measured.target) == (60, 10.0, "torch@cpu:1")
     assert "arg-max" in measured.scope
@@ -96,14 +98,14 @@ def test_drift_cancels_in_the_ratio() -> None:
 def test_neighbours_change_the_tail_and_not_the_median() -> None:
     """Five of eight blocks were disturbed, by half for one network and by a fifth for the other."""
     random = np.random.default_rng(3)
-    candidate, reference = random.normal(3, 0.01, (8, 5)), random.normal(2, 0.01, (8, 5))
+    candidate, reference = random.normal(9, 0.01, (8, 5)), random.normal(2, 0.01, (8, 5))
     candidate[:5] *= 1.5
     reference[:5] *= 1.2
     measured = record(Pairs(candidate=candidate, reference=reference, disturbances=()))
-    assert measured.ratio == pytest.approx(1.5, rel=0.01)
-    assert measured.ratio_low <= 1.5 <= measured.ratio_high
-    assert measured.p90_milliseconds == pytest.approx(10 * 1.5 * 1.5 / 1.2, rel=0.03)
-    assert measured.raw_p50_milliseconds == pytest.approx(4.5, rel=0.02)
+    assert measured.ratio == pytest.approx(4.5, rel=0.01)
+    assert measured.ratio_low <= 4.5 <= measured.ratio_high
+    assert measured.p90_milliseconds == pytest.approx(10 * 4.5 * 1.5 / 1.2, rel=0.03)
+    assert measured.raw_p50_milliseconds == pytest.approx(13.5, rel=0.02)
 
 
 def test_the_reference_tells_which_blocks_were_quiet() -> None:
@@ -117,7 +119,7 @@ def test_the_reference_tells_which_blocks_were_quiet() -> None:
 
 
 def test_milliseconds_follow_the_anchor_and_the_ratio_does_not() -> None:
-    one, other = record(drifting(1.5), anchored=10.0), record(drifting(1.5), anchored=12.0)
+    one, other = record(drifting(4.5), anchored=10.0), record(drifting(4.5), anchored=12.0)
     assert one.ratio == other.ratio
     assert other.p99_milliseconds == pytest.approx(1.2 * one.p99_milliseconds)
 
@@ -226,7 +228,7 @@ def test_cores_that_stay_elsewhere_are_flagged() -> None:
     machine = Moved(blocks=1e9)
     taken = interleaving.take_pairs([machine.network()], conditions(threads=2))[0]
     assert any("the cores exchanged data at" in reason for reason in taken.disturbances)
-    assert (taken.out_of_patience, taken.better, taken.set_aside) == (True, False, 0)
+    assert (taken.away, taken.set_aside) == (True, 0)
     assert record(taken).flagged
 
 
@@ -235,7 +237,7 @@ def test_out_of_patience_is_no_excuse_for_fewer_blocks() -> None:
     elsewhere = replace(conditions(threads=2), patience_seconds=0.0)
     for taken in interleaving.take_pairs([machine.network(), machine.network()], elsewhere):
         assert len(taken.candidate) == interleaving.BLOCKS
-        assert taken.out_of_patience
+        assert taken.away
 
 
 def test_a_reference_far_from_its_anchor_is_flagged() -> None:
@@ -260,51 +262,176 @@ def test_who_is_patient_repeats_until_nothing_disturbs(
 def test_one_thread_needs_no_other_core() -> None:
     machine = Moved(blocks=1e9)
     taken = interleaving.take_pairs([machine.network()], conditions())[0]
-    assert (taken.set_aside, taken.out_of_patience) == (0, False)
+    assert (taken.set_aside, taken.away) == (0, False)
     assert not any("cores exchanged" in reason for reason in taken.disturbances)
 
 
-def test_a_machine_better_than_its_anchor_is_anchored_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    bad_spell = replace(ANCHOR, milliseconds=5.0, canary=0.2)
-    taken = interleaving.take_pairs([taking(1.5)], conditions(threads=2, anchored=bad_spell))[0]
-    assert taken.better
-    fresh = anchor.renew(controls(threads=2), bad_spell)
-    assert fresh.milliseconds == pytest.approx(1.0)
-    assert anchor.read(anchor.path_of(bad_spell.device)) == fresh
-    assert anchor.renew(controls(threads=2), fresh) == fresh
+def test_a_machine_better_than_its_anchor_is_not_waited_for() -> None:
+    begun = CLOCK.now
+    taken = interleaving.take_pairs([taking(1.5)], conditions(anchored=replace(ANCHOR, milliseconds=5.0)))[0]
+    assert taken.away
+    assert len(taken.candidate) == interleaving.BLOCKS
+    assert taken.ratio == pytest.approx(1.5)
+    assert CLOCK.now - begun < 4
 
 
-def test_the_best_state_of_a_machine_is_anchored() -> None:
-    """Eight blocks on two dies, one on two threads of one core, three as it should be and one of them a bit slow."""
+def test_the_usual_state_of_a_machine_is_anchored() -> None:
+    """Seven blocks on two dies, one on two threads of one core, three as it should be and one of them a bit slow."""
     milliseconds = np.array([3.1, 3.1, 3.0, 3.2, 3.1, 5.3, 2.9, 3.0, 3.3, 3.0, 3.1, 3.2])
     canaries = np.array([0.2, 0.21, 0.19, 0.2, 0.1, 0.09, 0.11, 0.2, 0.12, 0.1, 0.2, 0.21])
-    assert anchor.best_state(milliseconds, canaries).nonzero()[0].tolist() == [4, 6, 8, 9]
+    assert anchor.usual_state(milliseconds, canaries).nonzero()[0].tolist() == [0, 1, 2, 3, 7, 10, 11]
+    halves = np.array([1.0, 2.0] * 6)
+    assert anchor.usual_state(halves, np.full(12, 0.2)).tolist() == [True, False] * 6, "of two the faster"
 
 
-class Scattered:
-    """A machine that is in one of two states in each block, and once in none of them."""
+class Shared:
+    """A machine that runs everything at so many times its best, one number for each block of an anchor in turns, or
+    at the one that it is set to.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *levels: float) -> None:
+        self.levels = levels
+        self.set_to = 0.0
+        self.canaries = 0  # in a row: nine end a block
         self.blocks = 0
-        self.canaries = 0  # in a row
+
+    @property
+    def level(self) -> float:
+        return self.set_to or self.levels[self.blocks % len(self.levels)]
 
     def reference(self) -> None:
         self.canaries = 0
-        waits(2.0 if self.blocks % anchor.ANCHOR_BLOCKS == 0 else 1.0)()
+        waits(self.level)()
 
     def canary(self) -> None:
-        waits(0.1 if self.blocks % anchor.ANCHOR_BLOCKS in (1, 2, 3) else 0.3)()
+        waits(0.2 * self.level)()
         self.canaries += 1
         self.blocks += self.canaries == CANARY_CALLS
 
+    def network(self, ratio: float = 4.0, slope: float = 1.0) -> LocalNetwork:
+        """One that takes so many times the reference at best, and slows down by `slope` when that does by 1 %."""
+        beside = replace(controls(), reference=self.reference, canary=self.canary)
+        return LocalNetwork(lambda: waits(ratio * self.level**slope)(), beside)
 
-def test_where_no_state_is_found_all_blocks_are_anchored_and_flagged() -> None:
-    machine = Scattered()
+
+# Of the twelve blocks that an issue tells of: 2.53 was anchored, and the machine ran at 1.3 to 1.5 of that for hours.
+LEVELS = (1.0, 1.38, 1.42, 1.35, 1.45, 1.4, 1.02, 1.37, 1.54, 1.44, 1.41, 1.33)
+
+
+ROUGHLY = 0.1  # of what is asked of a latency: two blocks
+
+
+@pytest.fixture
+def timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InterleavedTimer:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a lane of our own
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ())
+    return InterleavedTimer(TARGET, (64, 96), {"threads": "1"}, WATCH, patience_seconds=120.0)
+
+
+def test_a_good_spell_is_kept_beside_what_is_usual_and_is_not_waited_for(timer: InterleavedTimer) -> None:
+    machine = Shared(*LEVELS)
+    begun = CLOCK.now
+    found = [timer.measure([machine.network()], 0.03)[0] for _ in range(3)]
+    kept = anchor.read(anchor.path_of(KEY))
+    assert kept is not None
+    assert kept.milliseconds == pytest.approx(1.4, rel=0.01)
+    assert kept.best_milliseconds == pytest.approx(1.01, rel=0.01)
+    assert [latency.flagged for latency in found] == [()] * 3
+    assert [latency.p50_milliseconds for latency in found] == pytest.approx([1.4 * 4.0] * 3, rel=0.01)
+    assert CLOCK.now - begun < 20
+
+
+@pytest.mark.parametrize("level", [1.4, 0.7])
+def test_a_machine_that_stays_elsewhere_is_anchored_anew_and_waited_for_once(
+    level: float, timer: InterleavedTimer
+) -> None:
+    machine = Shared(1.0)
+    assert timer.measure([machine.network()], ROUGHLY)[0].flagged == ()
+    machine.set_to = level
+    seconds, found = [], []
+    for _ in range(anchor.AWAY):
+        begun = CLOCK.now
+        found += timer.measure([machine.network()], ROUGHLY)
+        seconds.append(CLOCK.now - begun)
+    best = " (1.00 at best)"
+    away = f"the machine ran the reference at {level:.2f} of its anchored latency{best}"
+    assert [latency.flagged for latency in found] == [(away,)] * (anchor.AWAY - 1) + [()]
+    assert {round(latency.ratio, 3) for latency in found} == {4.0}
+    assert found[-1].reference_milliseconds == pytest.approx(level)
+    assert (seconds[0] > 120 * WITHIN / ROUGHLY) == (level > 1)
+    assert max(seconds[1:-1]) < 3 * interleaving.IN_VAIN_SECONDS
+    kept = anchor.read(anchor.path_of(KEY))
+    assert kept is not None
+    assert (kept.milliseconds, kept.best_milliseconds) == (pytest.approx(level), pytest.approx(min(1.0, level)))
+
+
+def test_a_machine_that_comes_back_keeps_its_anchor_and_is_waited_for_again(timer: InterleavedTimer) -> None:
+    machine = Shared(1.0)
+    for level in (1.0, *[1.4] * (anchor.AWAY - 1), 1.0, 1.4):
+        machine.set_to = level
+        begun = CLOCK.now
+        timer.measure([machine.network()], ROUGHLY)
+    assert CLOCK.now - begun > 120 * WITHIN / ROUGHLY
+    kept = anchor.read(anchor.path_of(KEY))
+    assert kept is not None
+    assert (kept.milliseconds, kept.away_milliseconds) == (pytest.approx(1.0), (pytest.approx(1.4),))
+
+
+def test_a_small_network_is_told_as_on_the_machine_that_was_anchored(timer: InterleavedTimer) -> None:
+    """Where small ones slow down by 1.5 % when the reference does by one; what does by 1.8 % is 3 % off, not 8."""
+    machine = Shared(1.0)
+    timer.measure([machine.network()], ROUGHLY)
+    machine.set_to = 1.1
+    small, smaller, large, steeper = (
+        timer.measure([machine.network(ratio, slope)], ROUGHLY)[0]
+        for ratio, slope in ((1.2, 1.5), (0.3, 1.5), (4.0, 1.0), (1.2, 1.8))
+    )
+    assert [each.ratio for each in (small, smaller, large)] == pytest.approx([1.2, 0.3, 4.0], rel=0.002)
+    assert small.ratio / small.corrected == pytest.approx(1.2 * 1.1**0.5, rel=0.002)
+    assert large.corrected == 1.0
+    assert steeper.ratio == pytest.approx(1.2 * 1.1**0.3, rel=0.002)
+    assert (small.ratio_low, small.ratio_high) == pytest.approx((1.2, 1.2), rel=0.002)
+    assert small.p50_milliseconds == small.ratio * small.reference_milliseconds
+
+
+def test_what_nobody_has_looked_at_is_not_corrected() -> None:
+    pairs = replace(drifting(1.2), reference=drifting(1.2).reference * 1.1)
+    for text in ("onnxruntime@cpu:2", "cudagraph@cuda:0"):
+        found = summarise(pairs, ANCHOR, target=Target.parse(text), size=(64, 96), environment={})
+        assert found.corrected == 1.0
+    assert record(pairs).corrected < 1.0
+
+
+def test_who_timed_by_an_anchor_takes_over_the_one_that_another_process_took(timer: InterleavedTimer) -> None:
+    machine = Shared(1.0)
+    timer.measure([machine.network()], ROUGHLY)
+    anchor.write(anchor.path_of(KEY), replace(ANCHOR, milliseconds=1.1))
+    found = [timer.measure([machine.network()], ROUGHLY)[0].reference_milliseconds for _ in range(2)]
+    assert found == [pytest.approx(1.0), 1.1]
+
+
+def test_a_machine_is_not_anchored_anew_while_something_disturbs_it(
+    timer: InterleavedTimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Shared(1.0)
+    timer.measure([machine.network()], ROUGHLY)
+    machine.set_to = 1.4
+    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ("others",))
+    for _ in range(anchor.AWAY):
+        timer.measure([machine.network()], ROUGHLY)
+    kept = anchor.read(anchor.path_of(KEY))
+    assert kept is not None
+    assert (kept.milliseconds, kept.away_milliseconds, kept.flagged) == (pytest.approx(1.0), (), ())
+
+
+def test_where_no_state_is_found_the_anchor_is_flagged() -> None:
+    machine = Shared(*(1.2**each for each in range(anchor.ANCHOR_BLOCKS)))
     taken = anchor.take(replace(controls(threads=2), reference=machine.reference, canary=machine.canary))
     assert machine.blocks == 2 * anchor.ANCHOR_BLOCKS  # it was tried twice
-    assert "only 0 of 12 blocks were alike" in taken.flagged
-    assert (taken.milliseconds, taken.canary) == (pytest.approx(1.0), pytest.approx(0.3))
+    assert "only 1 of 12 blocks were alike" in taken.flagged
+    assert (taken.milliseconds, taken.canary) == (pytest.approx(1.0), pytest.approx(0.2))
 
 
 def test_what_others_do_is_told_from_what_we_do() -> None:

@@ -10,11 +10,15 @@ import pytest
 
 from nas.report import Summary, leaderboard_text, summarize
 from nas.report.curves import curves
+from nas.report.page import render
 from nas.report.pareto import pareto
 from nas.report.sentences import headline
+from nas.report.timings import Timings, timing_words
 from nas.report.waiting import waiting_words
-from nas.runs.folder import RunFolder
-from nas.runs.trial import append_epoch, read_progress
+from nas.runs.folder import SPENT, RunFolder
+from nas.runs.spent import Spent
+from nas.runs.trial import Measured, Timed, append_epoch, read_progress
+from nas.storage.files import write_text
 from space import Architecture, strict
 
 
@@ -65,6 +69,25 @@ def test_waiting_is_told_with_advice_where_trainings_recorded_it(full: RunFolder
     )
     (told,) = set(summary.notes) - set(before.notes)
     assert told.startswith("20.0 % of the time of training was spent waiting for data: ")
+
+
+def test_what_timing_cost_is_told_where_it_is_recorded(full: RunFolder) -> None:
+    assert summarize(full).timings is None
+    assert "timings" not in strict.plain(summarize(full))
+    seconds = {"seed": (4.0,), "random": (2.0, 1.0), "guided": (1.0, 3.0, 2.0)}
+    for trial in full.trials()[:3]:  # one published, scaled, and two random ones
+        measured = [
+            Measured(architecture=trial.architecture, milliseconds=9.0, disturbed=False, seconds=each)
+            for each in seconds[trial.origin]
+        ]
+        full.write_timed(trial.architecture, Timed(measured=tuple(measured), in_vain_seconds=0.5))
+    write_text(full.root / SPENT, strict.dump(Spent(seconds=46.0)))
+    summary = summarize(full)
+    assert summary.timings == Timings(candidates=3, seconds=3.5, measurements=2, share=0.25)
+    words = "Timing a candidate took 3.5 s in 2 measurements, in the median; 25.0 % of the run's time was that."
+    assert timing_words(summary.timings) == words
+    assert leaderboard_text(full).splitlines()[-1] == words
+    assert words in render(replace(summary, winner=None), [], goes_on=False).replace("&#39;", "'")
 
 
 def test_random_and_guided_search_are_compared_over_equally_many(full: RunFolder) -> None:

@@ -92,6 +92,9 @@ def test_the_plan_is_followed_and_every_candidate_is_inside_the_budget(tmp_path:
     assert all(trial.latency.p50_milliseconds <= 10 for trial in given)
     assert len({trial.architecture.key for trial in given}) == len(given)
     assert {trial.architecture.key for trial in run.trials()} >= {trial.architecture.key for trial in given}
+    timed = [run.timed(trial) for trial in given]
+    assert all(each.seconds is not None and each.measured for each in timed)
+    assert all(each.seconds is not None for one in timed for each in one.measured)
 
 
 @pytest.mark.slow
