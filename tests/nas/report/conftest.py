@@ -207,6 +207,18 @@ def frontier_of(study: Study) -> Study:
     return replace(study, budget="", budgets=("10ms", "5ms", "1ms"), search=plan)
 
 
+@pytest.fixture
+def short() -> Callable[[RunFolder], RunFolder]:
+    """A run whose study says that a whole training has the three epochs that trials made by hand have."""
+
+    def with_three_epochs(run: RunFolder) -> RunFolder:
+        study = run.study()
+        run.write_study(replace(study, recipe=replace(study.recipe, epochs=3)))
+        return run
+
+    return with_three_epochs
+
+
 def copied(whole: RunFolder, made: Made) -> RunFolder:
     """What is in a run's folder, but for the study, which says where the data are."""
     ignore = shutil.ignore_patterns("study.yaml")
