@@ -24,6 +24,7 @@ HARD_EXAMPLES = Variant(ohem_probability=0.7)
 """Of the parts of a recipe that cost no latency, what gained most from scratch (`studies/camvid/recipes`)."""
 TRIED_SHARE = 0.25  # of the epochs of a finish recipe, for which it is tried
 AUTO = "auto"
+ALL = "all"
 LOGGERS = ("wandb", "mlflow")
 MOST_PER_GPU = 32  # trainings, none of which would get far
 
@@ -33,7 +34,7 @@ class SearchPlan:
     """How much is tried. Each candidate trains for the epochs of the study's recipe, or pauses after some of them."""
 
     seeds: tuple[str, ...] = ("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18")
-    """Published networks that are scaled to the budget; they are the first candidates."""
+    """Published networks that are scaled to the budget; they are the first candidates. `all`: every one there is."""
     random_trials: int = 4
     """Candidates drawn at random."""
     guided_trials: int = 8
@@ -50,7 +51,7 @@ class SearchPlan:
     whose study leaves it open finishes by `HARD_EXAMPLES`, and says so in its folder; one that leaves it open there, of
     an earlier version, by the study's recipe."""
     company: tuple[str, ...] = ()
-    """Published networks trained at their own width with the same effort as a finalist, to compare with."""
+    """Published networks trained at their own width with the same effort as a finalist, to compare with; or `all`."""
     pruned: int = 2
     """How many of `company` over the budget, the most accurate ones, are pruned into it and fine-tuned for
     `finish_epochs`; they compete with the finalists."""
@@ -79,6 +80,9 @@ class SearchPlan:
     """What else is told of every training and its epochs, of `LOGGERS`."""
 
     def __post_init__(self) -> None:
+        for name in ("seeds", "company"):
+            if ALL in getattr(self, name):
+                object.__setattr__(self, name, published())
         for name in ("random_trials", "guided_trials", "finish_epochs", "pruned", "concurrent", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"search.{name}: expected 0 or more, got {getattr(self, name)}")

@@ -1,32 +1,55 @@
-"""`nas report`: a run as one HTML file, as data, and in short on the terminal."""
+"""`nas report`: a run as one HTML file, as data and in short on the terminal; several as means over their seeds."""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from nas.commands import common
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nas.runs.folder import RunFolder
+
 EPILOG = """\
-example:
-  nas report runs/night"""
+Several runs that ask the same and differ in their seeds: what their winners score, and how much above the best scaled
+published network, the best published one at its own width and the best random draw inside the budget of the same run,
+each as a mean with its 95 % interval over the runs.
+
+examples:
+  nas report runs/night
+  nas report runs/seed0 runs/seed1 runs/seed2 --out seeds.yaml"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("run_folder", metavar="RUN", type=common.path, help="a run's folder, finished or not")
+    parser.add_argument(
+        "run_folders", metavar="RUN", nargs="+", type=common.path, help="a run's folder, finished or not; or several"
+    )
+    parser.add_argument("--out", metavar="FILE", type=common.path, help="with several: the figures as YAML")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write report.html and report.yaml into the run's folder and print what matters most.
+    """Write report.html and report.yaml into the run's folder and print what matters most; of several runs, print what
+    they have in common.
 
-    Raises: UserError when there is no run in the folder, or one of its files is damaged.
+    Raises: UserError when there is no run in a folder, one of its files is damaged, several did not ask the same, or
+    what --out names is there already.
     """
     from pathlib import Path
 
     from nas.runs.folder import RunFolder
+    from space.errors import UserError
 
-    folder = RunFolder.open(Path(options.run_folder))
+    folders = [RunFolder.open(Path(each)) for each in options.run_folders]
+    if len(folders) > 1:
+        _several(folders, options.out)
+        return
+    if options.out:
+        raise UserError("--out goes with several runs; the figures of one lie in its folder: leave it out")
+    (folder,) = folders
     common.say(f"reading {folder.root}")
 
     from nas.latency.machine import lane
@@ -52,3 +75,31 @@ def run(options: argparse.Namespace) -> None:
     if summary.answers:
         print(f"\n{frontier_table(summary)}")
     print(f"\n{page} (figures as data: {FIGURES} beside it)")
+
+
+def _several(folders: Sequence[RunFolder], out: str | None) -> None:
+    """Print what winners of several runs are above others, and write it down."""
+    from pathlib import Path
+
+    from nas.runs.alike import require_alike
+    from space.errors import UserError
+
+    if out and (Path(out).suffix != ".yaml" or Path(out).exists()):
+        raise UserError(f"--out: expected a new file that ends in .yaml, got {out}; give another one")
+    common.say(f"reading {len(folders)} runs")
+    require_alike(folders)
+
+    from nas.latency.machine import lane
+
+    with lane.training_step():  # nobody's timing is disturbed
+        from nas.report import summarize
+        from nas.report.several import several_table, summarize_several
+
+        several = summarize_several([summarize(each) for each in folders])
+    print(several_table(several))
+    if out:
+        from nas.storage.files import write_text
+        from space import strict
+
+        write_text(Path(out), strict.dump(several))
+        print(f"\n{out}")

@@ -54,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="be over in about N minutes: propose nothing more when the best can just be finished in time, whatever is "
         "left of the study's trials (of a run that goes on: N in all, anew with --budget or --frontier; 0: no limit)",
     )
+    parser.add_argument(
+        "--company",
+        metavar="NAMES",
+        help="published networks, by commas, to train at their own width as long as a finalist; 'all': every one",
+    )
     common.add_patience(parser)
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
 
@@ -215,9 +220,12 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
 
 
 def _with_effort(options: argparse.Namespace, study: Study) -> Study:
-    """A study with the time and patience that options give it."""
+    """A study with the company, time and patience that options give it."""
     from dataclasses import replace
 
+    if options.company:
+        company = tuple(name.strip() for name in options.company.split(","))
+        study = replace(study, search=replace(study.search, company=company))
     if options.patience:
         study = replace(study, patience_seconds=common.patience(options))
     if options.minutes is not None:

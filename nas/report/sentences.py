@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.report.standings import Effort
+from nas.report.effort import Effort
 from nas.report.summary import VERDICTS, Summary
 from nas.terminal import percent
 
@@ -55,15 +55,22 @@ def efforts(summary: Summary) -> list[str]:
 
 
 def _effort(effort: Effort) -> str:
-    found = f"{effort.random_trials} random and {effort.guided_trials} guided candidates were trained."
-    if effort.compared == 0:
-        return f"{found} Guided and random search cannot be compared without some of both."
+    if not effort.draws:
+        return "There is no random control: no random draw was trained whole, here or in a run that this one took over."
+    earlier = f", {effort.earlier_draws} of them in runs that this one took over" if effort.earlier_draws else ""
+    drawn = f"{effort.draws} random draw{' was' if effort.draws == 1 else 's were'} trained whole{earlier}."
+    if not effort.guided_trials:
+        return f"{drawn} No guided candidate was trained to compare them with."
     random, guided = (
         "none" if miou is None else f"{percent(miou)} %" for miou in (effort.best_random_miou, effort.best_guided_miou)
     )
-    after = "the search phase" if effort.epochs is None else f"the shortest training, {effort.epochs} epochs,"
-    return (
-        f"{found} Among the first {effort.compared} of each, the best mIoU inside the budget after {after} is "
-        f"{random} of the random and {guided} of the guided ones. "
-        "Guided candidates were proposed knowing the results of those before them."
-    )
+    words = [
+        drawn,
+        f"{effort.guided_trials} guided candidates cost as much as {effort.guided_cost:.1f} whole trainings"
+        f"{', which is more' if effort.fewer else ''}.",
+        f"At a cost of {effort.compared} the best mIoU inside the budget after whole trainings is {random} of the "
+        f"random{'' if effort.fewer else ' (expected)'} and {guided} of the guided ones.",
+    ]
+    if effort.random_trials > effort.draws - effort.earlier_draws:
+        words.append("Draws that paused or failed are left out, which favours random search.")
+    return " ".join([*words, "Guided candidates were proposed knowing the results of those before them."])

@@ -1,4 +1,4 @@
-"""How the candidates of a run stand beside each other: their figures, the leaderboard, and what guidance was worth."""
+"""How the candidates of a run stand beside each other: their figures and the leaderboard."""
 
 from __future__ import annotations
 
@@ -77,21 +77,6 @@ class Standing:
     multiply_adds: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """Guided beside random search: the best search-phase mIoU inside the budget among the first `compared` of each,
-    after the shortest training that all of them have.
-    """
-
-    random_trials: int
-    guided_trials: int
-    compared: int
-    epochs: int | None
-    """Of that training; None where each is looked at after its last epoch."""
-    best_random_miou: float | None
-    best_guided_miou: float | None
-
-
 def leaderboard(
     winners: Iterable[Winner | None], trials: Sequence[TrialSummary], company: Sequence[TrialSummary], budgets: Budgets
 ) -> tuple[Standing, ...]:
@@ -142,26 +127,3 @@ def _best(candidates: Sequence[TrialSummary], milliseconds: float) -> TrialSumma
     """The highest mIoU inside a budget; after a short training only where none has a longer one."""
     eligible = [each for each in candidates if each.miou is not None and each.timing.milliseconds <= milliseconds]
     return max(eligible, key=lambda each: (each.status == "finished", each.miou or 0.0), default=None)
-
-
-def effort_of(trials: Sequence[TrialSummary]) -> Effort:
-    """Guided beside random search, among these candidates."""
-    trained = [each for each in trials if each.search]
-    random = [each for each in trained if each.origin == "random"]
-    guided = [each for each in trained if each.origin == "guided"]
-    compared = min(len(random), len(guided))
-    epochs = min((each.rungs[0] for each in trained if each.rungs), default=None)
-
-    def best(candidates: Sequence[TrialSummary]) -> float | None:
-        inside = [each.search for each in candidates[:compared] if each.timing.within_budget]
-        reached = (curve[-1] if epochs is None else curve[:epochs][-1] for curve in inside)
-        return max((miou for miou in reached if miou is not None), default=None)
-
-    return Effort(
-        random_trials=len(random),
-        guided_trials=len(guided),
-        compared=compared,
-        epochs=epochs,
-        best_random_miou=best(random),
-        best_guided_miou=best(guided),
-    )

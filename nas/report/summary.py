@@ -11,13 +11,15 @@ from nas.latency.budget import Budget, Budgets, Verdict
 from nas.latency.record import Latency, Statistic
 from nas.latency.target import PRECISIONS
 from nas.report.agreement import Agreement, agreement
+from nas.report.effort import Effort, earlier_draws, effort_of
 from nas.report.going import Going, going_of
 from nas.report.notes import notes, pretrained_notes, winner_notes
 from nas.report.precisions import LowerPrecision, lower_precisions
-from nas.report.standings import Effort, Standing, Status, TrialSummary, effort_of, leaderboard
+from nas.report.standings import Standing, Status, TrialSummary, leaderboard
 from nas.report.timings import Timings, timings_of
 from nas.report.waiting import waited
 from nas.report.winners import Winner, timing_of, winner_in
+from nas.runs.earlier import read_earlier
 from nas.runs.finish_recipe import FinishRecipe, read_finish_recipe
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Progress, Trial
@@ -145,7 +147,7 @@ def summarize(run: RunFolder) -> Summary:
         going=going_of(run, study, proposed, accompanying, answered=_answered(winners, answers)),
         winner=winner,
         leaderboard=leaderboard(winners.values(), trials, company, budgets),
-        effort=effort_of(trials),
+        effort=effort_of(trials, study.recipe.epochs, earlier_draws(read_earlier(run), budgets.largest)),
         agreements=_agreements((*trials, *company)),
         trials=trials,
         company=company,
@@ -181,7 +183,7 @@ def _answers(
     """What came of each of several budgets; nothing where there is one."""
     if not study.budgets:
         return ()
-    given_up, folders = unreached(run), run.winners(study)
+    given_up, folders, earlier = unreached(run), run.winners(study), read_earlier(run)
     return tuple(
         Answer(
             budget=str(budget),
@@ -189,7 +191,9 @@ def _answers(
             folder=str(folders[budget].relative_to(run.root)),
             winner=winner,
             effort=effort_of(
-                [each for each in trials if each.timing.within_budget and _fills(each, budget, study.asked)]
+                [each for each in trials if each.timing.within_budget and _fills(each, budget, study.asked)],
+                study.recipe.epochs,
+                earlier_draws(earlier, budget),
             ),
             given_up=given_up[budget].reason if budget in given_up else "",
         )

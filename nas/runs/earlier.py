@@ -7,6 +7,7 @@ same conditions need not be timed again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -45,8 +46,13 @@ class EarlierTrial:
     """After the training as a candidate; None where there was none, or it broke."""
     fidelity: float = MOST_FIDELITY
     """That training as a share of a whole one of the new run, below 1."""
+    drawn_for_milliseconds: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Of a random draw that was trained whole on the terms of the new run (length, target, space): the budget that its
+    width was solved for. 0 of all others."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.drawn_for_milliseconds < math.inf:
+            raise UserError(f"drawn_for_milliseconds: expected 0 or more, got {self.drawn_for_milliseconds}")
         if not 0 < self.fidelity <= MOST_FIDELITY:
             raise UserError(f"fidelity: expected a share above 0 and at most {MOST_FIDELITY}, got {self.fidelity}")
         if not 0 <= (self.miou or 0) <= 1:
@@ -113,7 +119,8 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
         proposed = [each for each in source.trials() if each.origin in ("seed", "random", "guided") and each.genotype]
         carried = [(each, now.carried(each.genotype, then)) for each in proposed]
         inside = [replace(each, genotype=genotype) for each, genotype in carried if genotype is not None]
-        told = [entry for each in inside if (entry := _entry(source, each, study, same_target)) is not None]
+        alike = same_target and _draws_alike(before, study)
+        told = [entry for each in inside if (entry := _entry(source, each, study, same_target, alike)) is not None]
         timed = [
             EarlierTrial(run=source.root.name, architecture=each.architecture, latency=each.latency)
             for each in source.company()
@@ -177,7 +184,16 @@ def _words_on(study: Study) -> str:
     return f"{study.target} in {', '.join(study.precisions)}" if study.precisions else study.target
 
 
-def _entry(source: RunFolder, trial: Trial, study: Study, same_target: bool) -> EarlierTrial | None:
+def _draws_alike(before: Study, study: Study) -> bool:
+    """Whether what one draws at random and trains whole is as good a draw of the other."""
+    return (
+        before.recipe.epochs == study.recipe.epochs
+        and before.architectures() == study.architectures()
+        and before.asked.largest.statistic == study.asked.largest.statistic
+    )
+
+
+def _entry(source: RunFolder, trial: Trial, study: Study, same_target: bool, alike: bool) -> EarlierTrial | None:
     """What a candidate tells; None where it tells nothing: one that was never trained, or whose training goes on."""
     history = source.progress(trial, "search").history
     ended = bool(history) and (trial.stopped or len(history) >= trial.until(history[-1].epochs)) and not trial.failed
@@ -185,6 +201,7 @@ def _entry(source: RunFolder, trial: Trial, study: Study, same_target: bool) -> 
     if not ended and latency is None:
         return None
     share = len(history) / study.recipe.epochs if ended else MOST_FIDELITY
+    drawn = alike and ended and trial.origin == "random" and len(history) == study.recipe.epochs
     return EarlierTrial(
         run=source.root.name,
         architecture=trial.architecture,
@@ -192,4 +209,5 @@ def _entry(source: RunFolder, trial: Trial, study: Study, same_target: bool) -> 
         latency=latency,
         miou=history[-1].scores.miou if ended else None,
         fidelity=min(share, MOST_FIDELITY),
+        drawn_for_milliseconds=trial.budget_milliseconds if drawn else 0.0,
     )

@@ -39,7 +39,7 @@ def keep_terms(run: RunFolder, study: Study) -> bool:
     """
     begun, kept = bool(run.trials()), (run.root / TERMS).is_file()
     if not (begun and kept):
-        write_text(run.root / TERMS, strict.dump(_terms_of(study)))
+        write_text(run.root / TERMS, strict.dump(terms_of(study)))
     return begun and not kept
 
 
@@ -57,7 +57,7 @@ def require_terms(run: RunFolder, study: Study) -> None:
     file = run.root / TERMS
     if file.is_file() and trials:
         kept = read_record(file, "what the candidates of a run are compared by", Terms)
-        before, now = dict(_flat(asdict(kept))), dict(_flat(asdict(_terms_of(study))))
+        before, now = dict(flat(asdict(kept))), dict(flat(asdict(terms_of(study))))
         others |= {
             name: (before.get(name, "none"), now.get(name, "none"))
             for name in {**before, **now}
@@ -71,7 +71,8 @@ def require_terms(run: RunFolder, study: Study) -> None:
         )
 
 
-def _terms_of(study: Study) -> Terms:
+def terms_of(study: Study) -> Terms:
+    """What a study says of them."""
     recipe = replace(study.recipe, init=None, seed=Recipe.seed, probe=Recipe.probe)
     return Terms(recipe=recipe, precisions=tuple(sorted(study.precisions)))
 
@@ -85,7 +86,7 @@ def _timed_otherwise(networks: Sequence[Trial], study: Study) -> Iterator[tuple[
         if (trial.latency.height, trial.latency.width) != (height, width):
             yield "data.size", (f"{trial.latency.height}x{trial.latency.width}", f"{height}x{width}")
         chosen = bool(study.precisions)  # then a candidate is timed in the fastest one
-        if _runs_as(trial.latency.target, chosen=chosen) != _runs_as(study.target, chosen=chosen):
+        if runs_as(trial.latency.target, chosen=chosen) != runs_as(study.target, chosen=chosen):
             yield "target", (trial.latency.target, study.target or "none")
 
 
@@ -98,7 +99,7 @@ def _finished_otherwise(run: RunFolder, networks: Sequence[Trial], study: Study)
     return {"search.finish_epochs": (min(lengths), wanted)} if lengths else {}
 
 
-def _runs_as(text: str, *, chosen: bool) -> Target | None:
+def runs_as(text: str, *, chosen: bool) -> Target | None:
     """A target without the name of its host and the number of its GPU, which may be called otherwise; which device that
     is, what times it says itself (`nas.search.same_device`). Without its precision too, where that is `chosen`.
     """
@@ -109,10 +110,10 @@ def _runs_as(text: str, *, chosen: bool) -> Target | None:
     return replace(target, host="", device=device, precision="fp32" if chosen else target.precision)
 
 
-def _flat(values: Mapping[str, Any], scope: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], scope: str = "") -> Iterator[tuple[str, Any]]:
     """Names such as `recipe.epochs`, and their values."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{scope}{name}.")
+            yield from flat(value, f"{scope}{name}.")
         else:
             yield scope + name, value

@@ -331,12 +331,14 @@ def _say_if_too_large(search: Search, meter: Measures) -> None:
 def _report(search: Search, certificates: Mapping[Budget, Certificate]) -> None:
     from nas.report import summarize
     from nas.report.page import write_summary
+    from nas.report.sentences import efforts
     from nas.report.terminal import frontier_table, leaderboard_table
 
     with lane.training_step():  # nobody's timing is disturbed
         summary = summarize(search.run)
         page = write_summary(search.run, summary)
+    board = "\n".join([leaderboard_table(summary), "", *efforts(summary)])
     if search.study.budgets:
-        search.console.answers(frontier_table(summary), leaderboard_table(summary), certificates, page)
+        search.console.answers(frontier_table(summary), board, certificates, page)
     else:
-        search.console.answer(leaderboard_table(summary), certificates[search.budgets.largest], page)
+        search.console.answer(board, certificates[search.budgets.largest], page)

@@ -22,6 +22,7 @@ from methods import METHODS, Account
 from numpy.typing import NDArray
 from table import Table, load
 
+from nas.report.chance import expected_best
 from space import UserError
 from space.errors import nearest
 
@@ -91,20 +92,8 @@ def _curve(history: list[tuple[int, float, float]], costs: NDArray[np.float64]) 
 
 
 def random_best(table: Table, trainings: int) -> float:
-    """What the best of so many random rows scores on average, exactly."""
-    scores = np.sort(np.where(np.isnan(table.scores), np.nanmin(table.scores), table.scores))
-    count = len(scores)
-    if trainings >= count:
-        return float(scores[-1])
-    # The best of k is the i-th of n in C(i - 1, k - 1) of C(n, k) draws.
-    whole = _combinations(count, trainings)
-    shares = [math.exp(_combinations(place, trainings - 1) - whole) for place in range(trainings - 1, count)]
-    return float(np.dot(shares, scores[trainings - 1 :]))
-
-
-def _combinations(count: int, of: int) -> float:
-    """The logarithm of the binomial coefficient."""
-    return math.lgamma(count + 1) - math.lgamma(of + 1) - math.lgamma(count - of + 1)
+    """What the best of so many random rows scores on average; a row that failed counts as the worst."""
+    return expected_best(np.where(np.isnan(table.scores), np.nanmin(table.scores), table.scores).tolist(), trainings)
 
 
 def _mean(curves: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

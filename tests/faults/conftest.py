@@ -21,9 +21,10 @@ from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol.anchor import Anchor
 from nas.latency.record import Latency, OtherPrecision
 from nas.report.agreement import Agreement
+from nas.report.effort import Effort
 from nas.report.going import Going
 from nas.report.precisions import LowerPrecision
-from nas.report.standings import Effort, Standing, TrialSummary
+from nas.report.standings import Standing, TrialSummary
 from nas.report.summary import Summary
 from nas.report.winners import LatencySummary, Winner
 from nas.runs.beginning import Beginning
@@ -170,7 +171,14 @@ KINDS: Mapping[str, Any] = {
         winner=WINNER,
         leaderboard=(STANDING,),
         effort=Effort(
-            random_trials=1, guided_trials=0, compared=0, epochs=1, best_random_miou=0.4, best_guided_miou=None
+            random_trials=1,
+            guided_trials=0,
+            guided_cost=0.0,
+            draws=1,
+            compared=0,
+            best_random_miou=0.4,
+            best_guided_miou=None,
+            earlier_draws=1,
         ),
         agreements=(Agreement(proxy="parameters", truth="latency", points=1, tau=None),),
         trials=(CANDIDATE,),

@@ -207,6 +207,18 @@ def frontier_of(study: Study) -> Study:
     return replace(study, budget="", budgets=("10ms", "5ms", "1ms"), search=plan)
 
 
+@pytest.fixture
+def short() -> Callable[[RunFolder], RunFolder]:
+    """A run whose study says that a whole training has the three epochs that trials made by hand have."""
+
+    def with_three_epochs(run: RunFolder) -> RunFolder:
+        study = run.study()
+        run.write_study(replace(study, recipe=replace(study.recipe, epochs=3)))
+        return run
+
+    return with_three_epochs
+
+
 def copied(whole: RunFolder, made: Made) -> RunFolder:
     """What is in a run's folder, but for the study, which says where the data are."""
     ignore = shutil.ignore_patterns("study.yaml")
@@ -283,3 +295,22 @@ def frontier(whole_frontier: RunFolder, made: Made) -> RunFolder:
     """A finished run for three budgets, one of which nothing reaches."""
     made.run.write_study(frontier_of(made.run.study()))
     return copied(whole_frontier, made)
+
+
+@pytest.fixture(scope="session")
+def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
+    """Two runs of one question. The second winner has 10 points more in the search phase. Not to be changed."""
+    folder = tmp_path_factory.mktemp("seeds")
+    study, found = study_of(data_in(folder)), []
+    for seed, miou in ((0, 0.4), (1, 0.5)):
+        plan = replace(study.search, seed=seed)
+        made = Made(run=RunFolder.create(folder / f"seed{seed}", replace(study, search=plan)))
+        made.trial(1, "erfnet x0.1", "seed", narrow(0.10), 9.5, (0.1, 0.2, 0.3), (0.3, 0.3, 0.35))
+        made.trial(2, "regseg x0.1", "seed", narrow(0.12), 9.5, (0.1, 0.2, 0.2))
+        made.trial(3, "random 1", "random", narrow(0.15), 9.0, (0.1,), rungs=(2, 3))
+        made.trial(4, "guided 1", "guided", narrow(0.20), 9.0, (0.1, 0.3, miou), (0.5, 0.5, 0.6), rungs=(2, 3))
+        made.trial(1, "slow", "company", narrow(0.30), 30.0, (0.3,) * 3, (0.9,) * 3)
+        made.trial(1, "fast", "company", narrow(0.05), 3.0, (0.3,) * 3, (0.2, 0.2, 0.45))
+        made.winner(narrow(0.20), 9.0, 0.6)
+        found.append(made.run)
+    return found

@@ -8,18 +8,22 @@ from typing import Any
 
 import pytest
 
+from nas.latency.record import Latency
 from nas.report import Summary, leaderboard_text, summarize
 from nas.report.curves import curves
 from nas.report.page import render
 from nas.report.pareto import pareto
-from nas.report.sentences import headline
+from nas.report.sentences import efforts, headline
 from nas.report.timings import Timings, timing_words
 from nas.report.waiting import waiting_words
+from nas.runs.earlier import Earlier, EarlierTrial, write_earlier
 from nas.runs.folder import SPENT, RunFolder
 from nas.runs.spent import Spent
 from nas.runs.trial import Measured, Timed, append_epoch, read_progress
 from nas.storage.files import write_text
 from space import Architecture, strict
+
+Short = Callable[[RunFolder], RunFolder]
 
 
 def test_every_status_is_told(full: RunFolder) -> None:
@@ -90,10 +94,40 @@ def test_what_timing_cost_is_told_where_it_is_recorded(full: RunFolder) -> None:
     assert words in render(replace(summary, winner=None), [], goes_on=False).replace("&#39;", "'")
 
 
-def test_random_and_guided_search_are_compared_over_equally_many(full: RunFolder) -> None:
-    effort = summarize(full).effort
-    assert (effort.random_trials, effort.guided_trials, effort.compared) == (2, 3, 2)
+def test_random_and_guided_search_are_compared_at_the_same_cost(full: RunFolder, short: Short) -> None:
+    effort = summarize(short(full)).effort
+    assert (effort.random_trials, effort.draws, effort.guided_trials) == (2, 1, 3), "another was stopped"
+    assert (effort.guided_cost, effort.compared) == (2.0, 1), "six epochs, and one draw to set against them"
     assert (effort.best_random_miou, effort.best_guided_miou) == (0.33, 0.35)
+    (words,) = efforts(summarize(full))
+    assert "cost as much as 2.0 whole trainings, which is more. At a cost of 1 " in words
+    assert "Draws that paused or failed are left out" in words
+
+
+def test_random_draws_of_earlier_runs_count_where_they_were_for_the_same_budget(
+    made: Any, architecture: Callable[[float], Architecture], latency: Callable[[float], Latency], short: Short
+) -> None:
+    """The best of two of the draws 0.2, 0.3 and 0.4 is 0.4 in two of three choices, and 0.3 in one."""
+    made.trial(1, "random 1", "random", architecture(0.1), 9.0, (0.1, 0.1, 0.2))
+    made.trial(2, "guided 1", "guided", architecture(0.2), 9.0, (0.1, 0.2, 0.35))
+    made.trial(3, "guided 2", "guided", architecture(0.3), 9.0, (0.1, 0.2, 0.30))
+    drawn = ((0.4, 0.3, 10.0), (0.5, 0.4, 10.0), (0.6, 0.9, 5.0), (0.7, 0.9, 0.0))
+    found = [
+        EarlierTrial(run="one", architecture=architecture(width), latency=latency(4.0), miou=miou,
+                     drawn_for_milliseconds=budget)
+        for width, miou, budget in drawn
+    ]  # fmt: skip
+    write_earlier(made.run, Earlier(trials=tuple(found)))
+    effort = summarize(short(made.run)).effort
+    assert (effort.draws, effort.earlier_draws, effort.compared) == (3, 2, 2)
+    assert effort.best_random_miou == pytest.approx((0.4 * 2 + 0.3) / 3)
+    assert effort.best_guided_miou == 0.35
+
+
+def test_without_random_draws_there_is_no_control(made: Any, architecture: Callable[[float], Architecture]) -> None:
+    made.trial(1, "guided 1", "guided", architecture(0.2), 9.0, (0.1, 0.2, 0.35))
+    (words,) = efforts(summarize(made.run))
+    assert words.startswith("There is no random control: no random draw was trained whole")
 
 
 def test_proxies_are_compared_over_what_has_both(full: RunFolder) -> None:
@@ -105,7 +139,7 @@ def test_proxies_are_compared_over_what_has_both(full: RunFolder) -> None:
 
 
 def test_rungs_are_compared_and_a_low_one_is_no_final_score(
-    made: Any, architecture: Callable[[float], Architecture]
+    made: Any, architecture: Callable[[float], Architecture], short: Short
 ) -> None:
     """Four go on from the first epoch to the third, in nearly the order that they had; two random draws pause."""
     for number, (first, last) in enumerate(((0.1, 0.2), (0.2, 0.4), (0.3, 0.3), (0.4, 0.5)), 1):
@@ -115,7 +149,7 @@ def test_rungs_are_compared_and_a_low_one_is_no_final_score(
     made.trial(5, "random 1", "random", architecture(0.30), 9.0, (0.6,), rungs=(1,))
     made.trial(6, "random 2", "random", architecture(0.35), 9.0, (0.25, 0.2, 0.35), rungs=(1, 3))
     made.trial(7, "random 3", "random", architecture(0.40), 9.0, (0.15, 0.2), rungs=(1, 3))
-    summary = summarize(made.run)
+    summary = summarize(short(made.run))
     between = summary.agreements[0]
     assert (between.proxy, between.truth) == ("mIoU after a schedule of 1 epochs", "mIoU after 3 epochs")
     assert between.points == 5
@@ -125,12 +159,12 @@ def test_rungs_are_compared_and_a_low_one_is_no_final_score(
     (best,) = [row for row in summary.leaderboard if row.place == "best random"]
     assert (best.name, best.miou) == ("random 2", 0.35)
     effort = summary.effort
-    assert (effort.epochs, effort.compared) == (1, 3)
-    assert (effort.best_random_miou, effort.best_guided_miou) == (0.6, 0.3)
+    assert (effort.random_trials, effort.draws, effort.guided_cost, effort.compared) == (3, 1, 4.0, 1)
+    assert (effort.best_random_miou, effort.best_guided_miou) == (0.35, 0.2), "one whole training of each"
 
 
 def test_scores_of_the_encoder_alone_are_not_the_networks(
-    made: Any, architecture: Callable[[float], Architecture]
+    made: Any, architecture: Callable[[float], Architecture], short: Short
 ) -> None:
     def trial(number: int, name: str, origin: str, search: tuple[float, ...], **options: Any) -> None:
         made.trial(number, name, origin, architecture(0.1 + 0.05 * number), 9.0, search, encoder=1, **options)
@@ -139,12 +173,12 @@ def test_scores_of_the_encoder_alone_are_not_the_networks(
     trial(2, "random 2", "random", (0.95,))  # under way
     trial(3, "guided 1", "guided", (0.8, 0.3, 0.4))
     trial(4, "guided 2", "guided", (0.8, 0.3, 0.2), rungs=(2, 3))
-    summary = summarize(made.run)
+    summary = summarize(short(made.run))
     found = {each.name: each for each in summary.trials}
     assert (found["random 1"].search, found["random 1"].epochs) == ((None, 0.2, 0.3), 3)
     assert (found["random 2"].search, found["random 2"].miou) == ((None,), None)
-    assert (summary.effort.epochs, summary.effort.compared) == (2, 2)
-    assert (summary.effort.best_random_miou, summary.effort.best_guided_miou) == (0.2, 0.3)
+    assert (summary.effort.draws, summary.effort.compared) == (1, 1)
+    assert (summary.effort.best_random_miou, summary.effort.best_guided_miou) == (0.3, 0.4)
     assert strict.parse(strict.dump(summary), Summary, "report.yaml") == summary
     drawn = str(curves(summary))
     assert "random 1" in drawn

@@ -14,6 +14,7 @@ from nas.commands.search import _resumed, add_arguments
 from nas.data import DataSpec, load
 from nas.runs.folder import RunFolder
 from nas.study import load_study
+from space import published
 
 STUDY = """
 data: {name: road_scenes, size: [48, 64], train_images: 4, validation_images: 1}
@@ -200,6 +201,20 @@ def test_more_budgets_are_asked_for_beside_those_of_a_run_for_several(tmp_path: 
     assert (two.budget, two.budgets) == ("", ("10ms", "20ms"))
     assert two.asking_also(["15ms", "10ms"]).budgets == ("10ms", "15ms", "20ms")
     assert two.asking(["8ms"]).budgets == ()
+
+
+def test_all_names_every_published_network(nas: Nas, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY + "search: {seeds: [all]}\n")
+    study = load_study(tmp_path / "study.yaml")
+    assert study.search.seeds == published()
+    assert study.search.company == ()
+    run = RunFolder.create(tmp_path / "run", study)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = ["--resume", str(run.root), "--company"]
+    assert _resumed(parser.parse_args([*words, "all"]))[1].search.company == published()
+    assert _resumed(parser.parse_args([*words, "regseg, erfnet"]))[1].search.company == ("regseg", "erfnet")
+    assert "no published network is called 'refnet'" in nas("search", *words, "refnet").refusal()
 
 
 def test_a_budget_without_a_unit_is_told_from_text(nas: Nas, tmp_path: Path) -> None:

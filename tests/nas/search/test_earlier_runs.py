@@ -127,6 +127,26 @@ def test_an_equally_long_training_stands_below_the_runs_own(earlier: RunFolder, 
     assert max(each.fidelity for each in read_earlier(run).trials) == MOST_FIDELITY < 1
 
 
+def test_a_random_draw_is_kept_as_one_where_it_was_trained_whole_on_the_same_terms(
+    earlier: RunFolder, new: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    source = RunFolder(shutil.copytree(earlier.root, tmp_path / "night"))
+    whole = source.trials()[0]
+    for origin, study, drawn_for in (
+        ("seed", ASKED, 0.0),
+        ("random", ASKED, whole.budget_milliseconds),
+        ("random", replace(ASKED, budget="5ms"), whole.budget_milliseconds),
+        ("random", replace(ASKED, recipe=replace(ASKED.recipe, epochs=8)), 0.0),
+        ("random", replace(ASKED, space={**ASKED.space, "stage.depth": (1, 2)}), 0.0),
+        ("random", replace(ASKED, target="onnxruntime@cpu:2"), 0.0),
+    ):
+        source.write_trial(replace(whole, origin=origin))
+        run = RunFolder.create(tmp_path / str(len(list(tmp_path.iterdir()))), study)
+        take_over(run, study, SEEN, [source])
+        found = {each.drawn_for_milliseconds for each in read_earlier(run).trials}
+        assert found - {0.0} == {drawn_for} - {0.0}, (origin, study)
+
+
 def test_on_another_target_trainings_count_and_latencies_do_not(
     earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals]
 ) -> None:

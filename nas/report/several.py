@@ -1,0 +1,142 @@
+"""Several runs of one question that differ in their seeds: what their winners are above, as a mean with its interval.
+
+Networks are compared after equal training: those that were scaled to a budget or drawn at random with what the winner
+scored in the search phase after as many epochs, published ones at their own width, which train as long as a finalist,
+with what it scored at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nas.report.chance import Mean, mean_of
+from nas.report.standings import Role, TrialSummary
+from nas.report.summary import Summary
+from nas.report.winners import Winner
+from nas.runs.trial import Origin
+from nas.terminal import table
+from space import UserError
+
+KINDS: tuple[tuple[Role, Origin], ...] = (
+    ("published, scaled", "seed"),
+    ("published, own width", "company"),
+    ("best random", "random"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """The winner of one run and the best network of a kind inside its budget."""
+
+    run: str
+    network: str
+    """Empty where the run has none that was trained like the winner."""
+    above: float | None
+    """The winner's mIoU (0..1) minus that network's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Above:
+    """What the winners for a budget are above the best of a kind."""
+
+    budget: str
+    kind: Role
+    mean: Mean | None
+    """Of the runs that have such a network; None where none has."""
+    runs: tuple[Beside, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Several:
+    """What comes of a question, whatever the seed."""
+
+    runs: tuple[str, ...]
+    data: str
+    target: str
+    input_size: tuple[int, int]
+    winners: Mapping[str, Mean]
+    """The mIoU (0..1) of the winners for each budget."""
+    above: tuple[Above, ...]
+
+
+def summarize_several(summaries: Sequence[Summary]) -> Several:
+    """What the winners of runs that are alike (`nas.runs.alike`) are worth.
+
+    Raises: UserError when one of them has no winner.
+    """
+    for each in summaries:
+        if not each.winners:
+            raise UserError(
+                f"expected runs that are over, got {each.run} without a winner; leave it out, or go on with it"
+            )
+    first = summaries[0]
+    winners: dict[str, Mean] = {}
+    above: list[Above] = []
+    for budget, milliseconds in first.budgets:
+        found = [(each, winner) for each in summaries if (winner := _winner(each, budget)) is not None]
+        if (mean := mean_of([winner.miou for _, winner in found])) is not None:
+            winners[budget] = mean
+        for kind, origin in KINDS:
+            runs = tuple(_beside(summary, winner, origin, milliseconds) for summary, winner in found)
+            mean = mean_of([each.above for each in runs if each.above is not None])
+            above.append(Above(budget=budget, kind=kind, mean=mean, runs=runs))
+    return Several(
+        runs=tuple(each.run for each in summaries),
+        data=first.data,
+        target=first.target,
+        input_size=first.input_size,
+        winners=winners,
+        above=tuple(above),
+    )
+
+
+def several_table(several: Several) -> str:
+    """The same as plain text, in percent and points."""
+    rows = [(budget, "mIoU of the winner", *_words(mean, ""), "") for budget, mean in several.winners.items()] + [
+        (
+            each.budget,
+            f"above the {each.kind.removeprefix('best ')}",
+            *_words(each.mean, "+"),
+            ", ".join("-" if one.above is None else f"{100 * one.above:+.1f} {one.network}" for one in each.runs),
+        )
+        for each in several.above
+    ]
+    return table(rows, ("budget", "points of mIoU", "mean", "+-", "runs", "run by run"))
+
+
+def _words(mean: Mean | None, sign: str) -> tuple[str, str, str]:
+    if mean is None:
+        return "-", "-", "0"
+    return f"{100 * mean.mean:{sign}.1f}", "-" if mean.half is None else f"{100 * mean.half:.1f}", str(mean.count)
+
+
+def _winner(summary: Summary, budget: str) -> Winner | None:
+    """The winner for a budget."""
+    if not summary.answers:
+        return summary.winner
+    return next((each.winner for each in summary.answers if each.budget == budget), None)
+
+
+def _beside(summary: Summary, winner: Winner, origin: Origin, milliseconds: float) -> Beside:
+    """The best network of an origin inside a budget, of those that were trained longest, and the winner above it."""
+    inside = [each for each in summary.measured if each.origin == origin and each.timing.milliseconds <= milliseconds]
+    own = next((each for each in summary.measured if each.key == winner.key and not winner.pruned), None)
+    found = [(each, above) for each in inside if (above := _above(winner, own, each)) is not None]
+    best, above = min(found, key=lambda pair: (-len(pair[0].search), pair[1]), default=(None, None))
+    return Beside(run=summary.run, network="" if best is None else best.name, above=above)
+
+
+def _above(winner: Winner, own: TrialSummary | None, other: TrialSummary) -> float | None:
+    """The winner's mIoU minus another's after equal training; None where there is none. `own`: the candidate that the
+    winner was, if it was one as it is.
+    """
+    if other.status not in ("paused", "finished"):
+        return None
+    if other.origin == "company":
+        return None if other.miou is None else winner.miou - other.miou
+    epochs = len(other.search)
+    if own is None or other.search_miou is None or epochs not in {*own.rungs, len(own.search)}:
+        return None
+    reached = own.search[epochs - 1]
+    return None if reached is None else reached - other.search_miou
