@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nas.training.loss import class_weights, distillation_loss, hardest, segmentation_loss, total_loss
 
@@ -86,6 +88,28 @@ def test_the_hardest_pixels_are_those_of_least_probability(batch, probability, s
     found = hardest(logits, labels, probability, share)
     assert set(zip(*(axis.tolist() for axis in torch.nonzero(found != 255).T), strict=True)) == expected
     assert torch.equal(found[found != 255], labels[found != 255])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_the_hardest_pixels_are_those_of_the_plain_definition_ties_included(data) -> None:
+    pixels = data.draw(st.integers(1, 12))
+    values = st.integers(-3, 3).map(float)  # few, so that probabilities are often the same
+    logits = torch.tensor(
+        data.draw(st.lists(st.lists(values, min_size=3, max_size=3), min_size=pixels, max_size=pixels))
+    )
+    labels = torch.tensor(data.draw(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=pixels, max_size=pixels)))
+    probability, share = data.draw(st.floats(0.01, 1)), data.draw(st.floats(0, 1))
+    true, by_class = labels.numpy(), logits.softmax(1).numpy()
+    known = np.flatnonzero(true != 255)
+    of_true = by_class[known, true[known]]
+    hard, fewest = of_true < np.float32(probability), math.ceil(share * len(known))
+    if hard.sum() < fewest:
+        hard = of_true <= np.sort(of_true)[fewest - 1]
+    expected = np.full_like(true, 255)
+    expected[known[hard]] = true[known[hard]]
+    found = hardest(logits.T[None, :, None], labels[None, None], probability, share)
+    assert found.flatten().tolist() == expected.tolist()
 
 
 def test_pixels_that_are_not_hard_teach_nothing(batch) -> None:
