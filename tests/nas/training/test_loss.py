@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.training.loss import class_weights, distillation_loss, hardest, segmentation_loss, total_loss
+from nas.training.metrics import ConfusionMatrix
 
 
 @pytest.fixture
@@ -127,3 +128,21 @@ def test_a_batch_of_void_has_no_hard_pixels(batch) -> None:
     logits, labels = batch
     void = torch.full_like(labels, 255)
     assert torch.equal(hardest(logits, void, 0.9, 0.5), void)
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_not_waited_for_and_finds_the_same_pixels(batch) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU here")
+    logits, labels = batch[0].detach(), batch[1]
+    expected = [hardest(logits, labels, probability, 0.3).tolist() for probability in (0.05, 0.9)]
+    on_gpu, gpu_labels, matrix = logits.cuda(), labels.cuda(), ConfusionMatrix(3)
+    matrix.update(on_gpu.argmax(1), gpu_labels)  # its first counts go there
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = [hardest(on_gpu, gpu_labels, probability, 0.3) for probability in (0.05, 0.9)]
+        matrix.update(on_gpu.argmax(1), gpu_labels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [each.tolist() for each in found] == expected
+    assert int(matrix.counts.sum()) == 2 * int((labels != 255).sum())
