@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from space.channels import Widths, parametric
+from space.gradients import DilatedDepthwise, resized
 from space.graph import Graph, Node
 from space.paths import SeveralPaths, one_layer
 from space.sizes import grid_size
@@ -145,7 +146,7 @@ class Network(nn.Module):
             case "dropout":
                 return functional.dropout2d(inputs[0], node.probability, self.training)
             case "resize":
-                return _resize(inputs[0], _size_at(size, node.stride), node.mode, self._align_corners)
+                return _resize(inputs[0], _size_at(size, node.stride), node.mode, self._align_corners, self.training)
             case unknown:
                 typing.assert_never(unknown)
 
@@ -171,7 +172,9 @@ def _layer(node: Node, sizes: Widths, trained: bool) -> nn.Module:
     if node.kind == "deconv":
         padding = 1 if node.kernel == (3, 3) else 0
         return nn.ConvTranspose2d(sizes.read(node), width, node.kernel, stride=2, padding=padding, bias=node.bias)
-    convolution = nn.Conv2d(
+    depthwise = node.group == 1 and sizes.read(node) == width
+    kind = DilatedDepthwise if depthwise and node.dilation[1] > 1 and node.step == (1, 1) else nn.Conv2d
+    convolution = kind(
         sizes.read(node),
         width,
         node.kernel,
@@ -195,9 +198,11 @@ def _upsample(layer: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
     return up if tuple(up.shape[-2:]) == size else up[..., : size[0], : size[1]]
 
 
-def _resize(x: Tensor, size: tuple[int, int], mode: str, align_corners: bool) -> Tensor:
+def _resize(x: Tensor, size: tuple[int, int], mode: str, align_corners: bool, training: bool) -> Tensor:
     if tuple(x.shape[-2:]) == size:
         return x
+    if mode == "bilinear":
+        return resized(x, size, align_corners, training=training)
     return functional.interpolate(x, size=size, mode=mode, align_corners=align_corners)
 
 

@@ -33,7 +33,7 @@ ROOMS = (
 )  # fmt: skip
 SPACE_ROOMS = (
     "space.errors", "space.rules", "space.extensions", "space.strict", "space.choices", "space.graph", "space.sizes",
-    "space.channels",
+    "space.channels", "space.gradients",
     "space.paths", "space.network", "space.layers", "space.block", "space.blocks", "space.fusion", "space.stem",
     "space.stage", "space.detail", "space.encoder", "space.context", "space.head", "space.decoder", "space.decoders",
     "space.architecture", "space.axes", "space.answers", "space.rates", "space.questions", "space.search_space",

@@ -10,9 +10,12 @@ from nas.data.files import nearest_indices
 from nas.data.windows import PADDING, Window
 
 
-def cut_image(image: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
-    """The window of an image (H, W, 3), with the mean colour where it reaches outside; (height, width, 3)."""
-    return _cut(image, window, PADDING)
+def cut_image(image: NDArray[np.uint8], window: Window, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """The window of an image (H, W, 3), with the mean colour where it reaches outside; (height, width, 3), in `out`
+    where that is given.
+    """
+    out = np.empty((window.height, window.width, 3), dtype=np.uint8) if out is None else out
+    return _cut(image, window, PADDING, out)
 
 
 def is_filled(label: NDArray[np.uint8], window: Window, share: float) -> bool:
@@ -23,19 +26,20 @@ def is_filled(label: NDArray[np.uint8], window: Window, share: float) -> bool:
 
 def show_label(label: NDArray[np.uint8], window: Window, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The window of classes (H, W), with void where it reaches outside, at `size` by the nearest, mirrored if so."""
-    cut = _cut(label, window, IGNORE)
+    cut = _cut(label, window, IGNORE, np.empty((window.height, window.width), dtype=np.uint8))
     if cut.shape != size:
         rows, columns = nearest_indices(window.height, size[0]), nearest_indices(window.width, size[1])
         cut = cut.take(rows, axis=0).take(columns, axis=1)
     return np.ascontiguousarray(cut[:, ::-1]) if window.flip else cut  # (h, w)
 
 
-def _cut(pixels: NDArray[np.uint8], window: Window, fill: int | tuple[int, ...]) -> NDArray[np.uint8]:
-    """The window of an (H, W) or (H, W, 3) array as a copy, filled where it reaches outside."""
+def _cut(
+    pixels: NDArray[np.uint8], window: Window, fill: int | tuple[int, ...], out: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """`out` with the window of an (H, W) or (H, W, 3) array, filled where it reaches outside."""
     top, left = max(window.top, 0), max(window.left, 0)
     bottom = min(window.top + window.height, pixels.shape[0])
     right = min(window.left + window.width, pixels.shape[1])
-    out = np.empty((window.height, window.width, *pixels.shape[2:]), dtype=np.uint8)
     if (bottom - top, right - left) != (window.height, window.width):
         out[:] = fill
     if top < bottom and left < right:

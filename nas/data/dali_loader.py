@@ -9,7 +9,6 @@ start anywhere. Working ahead is the business of `nas.data.batches`, which knows
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -26,8 +25,10 @@ from nas.data.batches import Batches, Waited, no_images
 from nas.data.cutting import cut_image, show_label
 from nas.data.dataset import Dataset
 from nas.data.plan import EpochPlan
+from nas.data.sample import Pair
 from nas.data.share import WHOLE, Share
 from nas.data.showings import ClassUniform, Showing
+from nas.data.transfer import Transfer
 from nas.data.windows import Window
 
 _PARAMETERS = ("mirror", "mean", "std")
@@ -52,9 +53,8 @@ class DaliLoader:
     ) -> None:
         self.waited = Waited()
         self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads, share, class_uniform)
-        self._device = torch.device(device)
+        self._transfer = Transfer(torch.device(device))
         self._threads = threads
-        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._pipelines: dict[tuple[bool, bool], Pipeline] = {}  # with and without a resizing, and a change of colour
 
     def __len__(self) -> int:
@@ -66,33 +66,36 @@ class DaliLoader:
 
     def _batch(self, epoch: int, shown: list[Showing]) -> tuple[Tensor, Tensor]:
         if not shown:
-            return no_images(self._plan.output, self._device)
+            return no_images(self._plan.output, self._transfer.device)
         samples = self._plan.samples(epoch, shown)
         resized = any((window.height, window.width) != self._plan.output for _, window in samples)
         coloured = any(window.colour is not None for _, window in samples)
         if (resized, coloured) not in self._pipelines:
-            made = _pipeline(self._plan, self._device, self._threads, resized=resized, coloured=coloured)
+            made = _pipeline(self._plan, self._transfer.device, self._threads, resized=resized, coloured=coloured)
             self._pipelines[resized, coloured] = made
         pipeline = self._pipelines[resized, coloured]
-        cut = [
-            cut_image(pair.image, window) for pair, window in samples
-        ]  # lasts until all is done: DALI does not copy it
+        cut = self._cut(samples)  # lasts until all is done: DALI does not copy it
         _feed(pipeline, cut, [window for _, window in samples], coloured=coloured)
         (images,) = pipeline.run()
-        labels = torch.from_numpy(
-            np.stack([show_label(pair.label, window, self._plan.output) for pair, window in samples])
-        )
-        # DALI reuses its buffers, so the batch is copied out. On a GPU by a stream of its own, since a step may be
-        # under way, and to its end, since nothing may be when a latency is measured.
-        with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
-            image_batch = torch.empty((len(shown), 3, *self._plan.output), device=self._device)
-            feed_ndarray(images.as_tensor(), image_batch, cuda_stream=self._stream)
-            label_batch = labels.to(self._device).long()
-        if self._stream:
-            self._stream.synchronize()
-            for each in (image_batch, label_batch):
-                each.record_stream(torch.cuda.default_stream(self._device))
+        labels = self._transfer.empty((len(shown), *self._plan.output), torch.uint8)
+        shown_labels = [show_label(pair.label, window, self._plan.output) for pair, window in samples]
+        np.stack(shown_labels, out=labels.numpy())
+        # DALI reuses its buffers, so the batch is copied out.
+        with self._transfer.beside():
+            image_batch = torch.empty((len(shown), 3, *self._plan.output), device=self._transfer.device)
+            feed_ndarray(images.as_tensor(), image_batch, cuda_stream=self._transfer.stream)
+            label_batch = self._transfer.to_device(labels).long()
+        self._transfer.arrived(image_batch, label_batch)
         return image_batch, label_batch
+
+    def _cut(self, samples: list[tuple[Pair, Window]]) -> list[NDArray[np.uint8]]:
+        """The window of each picture, (height, width, 3), one behind the other."""
+        ends = np.cumsum([3 * window.height * window.width for _, window in samples]).tolist()
+        parts = np.split(self._transfer.empty((ends[-1],), torch.uint8).numpy(), ends[:-1])
+        return [
+            cut_image(pair.image, window, part.reshape(window.height, window.width, 3))
+            for (pair, window), part in zip(samples, parts, strict=True)
+        ]
 
 
 def _pipeline(plan: EpochPlan, device: torch.device, threads: int, *, resized: bool, coloured: bool) -> Pipeline:

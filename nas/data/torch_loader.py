@@ -20,6 +20,7 @@ from nas.data.plan import EpochPlan
 from nas.data.sample import Pair
 from nas.data.share import WHOLE, Share
 from nas.data.showings import ClassUniform, Showing
+from nas.data.transfer import Transfer
 from nas.data.windows import Window
 
 
@@ -42,7 +43,7 @@ class TorchLoader:
     ) -> None:
         self.waited = Waited()
         self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads, share, class_uniform)
-        self._device = torch.device(device)
+        self._transfer = Transfer(torch.device(device))
         self._threads = threads
 
     def __len__(self) -> int:
@@ -54,17 +55,21 @@ class TorchLoader:
 
     def _batch(self, epoch: int, shown: list[Showing]) -> tuple[Tensor, Tensor]:
         if not shown:
-            return no_images(self._plan.output, self._device)
+            return no_images(self._plan.output, self._transfer.device)
         samples = self._plan.samples(epoch, shown)
         if self._threads > 1:
             with ThreadPoolExecutor(max_workers=self._threads) as pool:
                 made = list(pool.map(self._shown, samples))
         else:
             made = list(map(self._shown, samples))
-        images = torch.stack([image for image, _ in made])  # (N, 3, h, w)
-        labels = torch.stack([label for _, label in made]).long()  # (N, h, w)
-        # Only copies, which end before they return: nothing may be queued on a GPU when a latency is measured.
-        return images.to(self._device), labels.to(self._device)
+        images = self._transfer.empty((len(made), 3, *self._plan.output), torch.float32)
+        labels = self._transfer.empty((len(made), *self._plan.output), torch.uint8)
+        torch.stack([image for image, _ in made], out=images)
+        torch.stack([label for _, label in made], out=labels)
+        with self._transfer.beside():
+            batch = self._transfer.to_device(images), self._transfer.to_device(labels).long()
+        self._transfer.arrived(*batch)
+        return batch
 
     def _shown(self, sample: tuple[Pair, Window]) -> tuple[Tensor, Tensor]:
         pair, window = sample

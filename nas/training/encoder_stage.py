@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.training.recipe import EncoderStage
+from space.gradients import resized
 from space.network import Network
 
 
@@ -34,5 +34,6 @@ class EncoderModel(nn.Module):
         logits: Tensor = self.classifier(self.network.encoded(image))
         if self._at_full_size:
             align_corners = bool(self.network.architecture.align_corners)
-            logits = F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=align_corners)
+            size = (int(image.shape[-2]), int(image.shape[-1]))
+            logits = resized(logits, size, align_corners, training=self.training)
         return logits

@@ -14,7 +14,7 @@ from nas.data import Dataset, SplitName, make_loader
 from nas.data.share import WHOLE, Share
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
-from nas.training.steps import Count, Guard, guarded, uncounted
+from nas.training.steps import Count, Guard, guarded_on, uncounted
 from nas.training.together import summed
 
 BATCH_SIZE = 4
@@ -80,8 +80,7 @@ def evaluate_batches(
     Raises: DataError when the batches hold no labelled pixel, or a label that is no class.
     """
     matrix = confusion_of_batches(network, batches, num_classes, guard, count)
-    matrix.counts = summed(matrix.counts.cpu(), share)
-    return matrix.scores()
+    return ConfusionMatrix(num_classes, summed(matrix.counts.cpu(), share)).scores()
 
 
 def confusion_of_batches(
@@ -91,21 +90,18 @@ def confusion_of_batches(
     guard: Guard = nullcontext,
     count: Count = uncounted,
 ) -> ConfusionMatrix:
-    """The labels of batches against what `network` sees, as `evaluate_batches` scores them.
-
-    Raises: DataError for a label that is no class.
-    """
+    """The labels of batches against what `network` sees, as `evaluate_batches` scores them."""
     device = next(network.parameters()).device
     matrix = ConfusionMatrix(num_classes)
     training = network.training
     network.eval()
     try:
-        with torch.inference_mode(), closing(guarded(batches, guard)) as steps:
+        with torch.inference_mode(), closing(guarded_on(device, batches, guard)) as steps:
             for images, labels in steps:
                 logits, expected = network(images.to(device)), labels.to(device)
                 if logits.shape[-2:] != expected.shape[-2:]:
                     logits = F.interpolate(logits, expected.shape[-2:], mode="bilinear", align_corners=False)
-                matrix.update(logits.argmax(1), expected)  # bincount waits for the device
+                matrix.update(logits.argmax(1), expected)
                 count(len(images))
     finally:
         network.train(training)

@@ -61,16 +61,19 @@ def hardest(logits: Tensor, labels: Tensor, probability: float, share: float) ->
     """The labels (N, H, W) of the pixels whose true class has less than `probability` by `logits` (N, C, H, W), and of
     as many of the least probable ones that they are `share` of the labelled ones; IGNORE at all others.
 
-    Online hard example mining (arXiv 1604.03540) as it is used for segmentation: over the whole batch.
+    Online hard example mining (arXiv 1604.03540) as it is used for segmentation: over the whole batch. A GPU is not
+    waited for.
     """
-    known = labels != IGNORE
-    true = labels.masked_fill(~known, 0).unsqueeze(1)
-    of_true = logits.float().softmax(1).gather(1, true).squeeze(1)  # (N, H, W)
-    hard = known & (of_true < probability)
-    fewest = math.ceil(share * int(known.sum()))
-    if int(hard.sum()) < fewest:
-        hard = known & (of_true <= of_true[known].kthvalue(fewest).values)
-    return labels.masked_fill(~hard, IGNORE)
+    void = labels == IGNORE
+    of_true = logits.float().softmax(1).gather(1, labels.masked_fill(void, 0).unsqueeze(1)).squeeze(1)  # (N, H, W)
+    of_true.masked_fill_(void, math.inf)
+    hard = of_true < probability
+    fewest = ((~void).sum().double() * share).ceil().long()
+    if labels.device.type == "cpu" and hard.sum() >= fewest:  # saves the sorting; to ask a GPU is to wait for it
+        return labels.masked_fill(~hard, IGNORE)
+    least = of_true.flatten().topk(max(1, math.ceil(share * labels.numel())), largest=False).values
+    bound = least.gather(0, (fewest - 1).clamp(min=0).view(1)).masked_fill(fewest == 0, -1)
+    return labels.masked_fill(~(hard | (of_true <= bound)), IGNORE)
 
 
 def total_loss(

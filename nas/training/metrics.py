@@ -13,45 +13,59 @@ from space.errors import DataError
 
 
 class ConfusionMatrix:
-    """Pixel counts by (labelled class, predicted class), exact int64, on the device of what it is given."""
+    """Pixel counts by (labelled class, predicted class), exact, on the device of what it is given."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, counts: Tensor | None = None) -> None:
+        """`counts`: those that it begins with, int64 (labelled C, predicted C)."""
         self.num_classes = num_classes
-        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # (labelled C, predicted C)
+        self._counts = torch.zeros(num_classes, num_classes, dtype=torch.int64) if counts is None else counts
+        self._largest = torch.tensor(0)  # of the labels' ids
 
     def update(self, predicted: Tensor, labels: Tensor) -> None:
-        """Add the pixels of a batch.
+        """Add the pixels of a batch. A GPU is not waited for: what is wrong with labels shows when counts are read.
 
-        `predicted`: class ids; `labels`: class ids or IGNORE, which is left out; integers of one shape.
-
-        Raises: DataError when an id is neither a class nor IGNORE.
+        `predicted`: class ids; `labels`: class ids or IGNORE, which is left out; integers of one shape, none below 0.
         """
         assert predicted.shape == labels.shape, (predicted.shape, labels.shape)
-        known = labels != IGNORE
-        pairs = labels[known].long() * self.num_classes + predicted[known].long()
-        counts = torch.bincount(pairs, minlength=self.num_classes**2)
-        if counts.numel() > self.num_classes**2:
+        count, void = self.num_classes**2, labels == IGNORE
+        labels = labels.long().masked_fill(void, 0)
+        outside = void | (labels >= self.num_classes)
+        pairs = torch.where(outside, count, labels * self.num_classes + predicted).flatten()
+        counts = pairs.new_zeros(count + 1).index_add_(0, pairs, pairs.new_ones(()).expand_as(pairs))
+        self._counts = self._counts.to(counts.device) + counts[:-1].view(self.num_classes, self.num_classes)
+        if labels.numel():
+            self._largest = torch.maximum(self._largest.to(labels.device), labels.max())
+
+    @property
+    def counts(self) -> Tensor:
+        """Of everything added so far, int64 (labelled C, predicted C).
+
+        Raises: DataError when a label was neither a class nor IGNORE.
+        """
+        largest = int(self._largest)
+        if largest >= self.num_classes:
             raise DataError(
-                f"expected labels 0..{self.num_classes - 1} or {IGNORE} (void), "
-                f"got {int(labels[known].max())}; check the data set's label map"
+                f"expected labels 0..{self.num_classes - 1} or {IGNORE} (void), got {largest}; "
+                "check the data set's label map"
             )
-        self.counts = self.counts.to(counts.device) + counts.view(self.num_classes, self.num_classes)
+        return self._counts
 
     def grouped(self, groups: Sequence[int]) -> ConfusionMatrix:
         """The same pixels by group: `groups` has that of each class, from 0 on. A class taken for another one of its
         group is right then.
+
+        Raises: DataError as `counts` does.
         """
         assert len(groups) == self.num_classes
-        merged = ConfusionMatrix(max(groups) + 1)
-        index = torch.tensor(groups, device=self.counts.device)
-        rows = self.counts.new_zeros(merged.num_classes, self.num_classes).index_add_(0, index, self.counts)
-        merged.counts = rows.new_zeros(merged.num_classes, merged.num_classes).index_add_(1, index, rows)
-        return merged
+        counts, merged = self.counts, max(groups) + 1
+        index = torch.tensor(groups, device=counts.device)
+        rows = counts.new_zeros(merged, self.num_classes).index_add_(0, index, counts)
+        return ConfusionMatrix(merged, rows.new_zeros(merged, merged).index_add_(1, index, rows))
 
     def scores(self) -> Scores:
         """Scores of everything added so far.
 
-        Raises: DataError when no labelled pixel was added.
+        Raises: DataError when no labelled pixel was added, or a label that is no class.
         """
         counts = self.counts.cpu().double()
         both = counts.diag()

@@ -10,7 +10,7 @@ from torch import nn
 
 from nas.data import Loader
 from nas.data.share import WHOLE, Share
-from nas.training.steps import Count, Guard, guarded, uncounted
+from nas.training.steps import Count, Guard, guarded_on, uncounted
 from nas.training.together import SharedNorm
 from space.network import lone_values_kept
 
@@ -42,7 +42,7 @@ def reestimate_batch_norm(
     used = 0
     network.eval()
     try:
-        images_of = closing(guarded(loader.epoch(epoch, batches), guard, share=share))
+        images_of = closing(guarded_on(device, loader.epoch(epoch, batches), guard, share=share))
         with torch.no_grad(), lone_values_kept(network), images_of as steps:
             for images, _ in steps:
                 if used == 0:
@@ -50,8 +50,6 @@ def reestimate_batch_norm(
                 network(images.to(device))
                 used += 1
                 count(len(images))
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)  # what is queued on the GPU must not outlive the guard
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from nas.data import Dataset, SplitName, read_image, read_label
 from nas.training.metrics import ConfusionMatrix
 from nas.training.prediction import network_input
-from nas.training.steps import Count, Guard, guarded, uncounted
+from nas.training.steps import Count, Guard, guarded_on, uncounted
 from space.errors import UserError
 
 LARGEST_SCALE = 8.0
@@ -115,7 +115,8 @@ def confusion_at_own_size(
     training = network.training
     network.eval()
     try:
-        with torch.inference_mode(), closing(guarded(_read(dataset, split, threads), guard)) as steps:
+        pictures = guarded_on(torch.device(device), _read(dataset, split, threads), guard)
+        with torch.inference_mode(), closing(pictures) as steps:
             for image, label in steps:
                 matrix.update(_classes(network, image, view), torch.from_numpy(label).to(device))
                 count(1)

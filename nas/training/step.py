@@ -22,7 +22,7 @@ Model = Network | EncoderModel | FakeQuantized
 
 
 class Step:
-    """Takes steps on a model. Nothing of it waits for a GPU, but for hard example mining and float16."""
+    """Takes steps on a model. Nothing of it waits for a GPU, but for float16."""
 
     def __init__(
         self,

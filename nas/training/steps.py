@@ -20,6 +20,10 @@ Count = Callable[[int], None]
 """Is told of the images of each batch by the loop that worked on it. A guard cannot tell: batches are made in one."""
 
 
+TOGETHER = 8
+"""Batches that are worked on inside one guard on a GPU: what is queued meanwhile is not waited for."""
+
+
 def uncounted(images: int) -> None:
     """A Count where nobody wants to know."""
 
@@ -79,6 +83,17 @@ def guarded(
                 return
             yield batch
             settle()
+
+
+def guarded_on(
+    device: torch.device, batches: Iterable[Item], guard: Guard, *, share: Share = WHOLE
+) -> Generator[Item, None, None]:
+    """`guarded` batches whose results nobody reads before the last one: on a GPU several of them are under way, and
+    over before a guard is left.
+    """
+    if device.type != "cuda":
+        return guarded(batches, guard, share=share)
+    return guarded(batches, guard, together=TOGETHER, settle=partial(torch.cuda.synchronize, device), share=share)
 
 
 def _fetched(source: Iterator[Item]) -> Item | None:

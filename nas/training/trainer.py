@@ -29,16 +29,13 @@ from nas.training.recipe import Recipe
 from nas.training.room import require_room
 from nas.training.scores import EpochReport, Scores
 from nas.training.step import Model, Step
-from nas.training.steps import Count, Guard, guarded, uncounted
+from nas.training.steps import TOGETHER, Count, Guard, guarded, uncounted
 from nas.training.together import share_norms
 from nas.training.weights import load_into
 from space import Architecture, strict
 from space.errors import DamagedError, TrainingError
 from space.network import lone_values_kept
 from space.paths import folded_state
-
-TOGETHER = 8
-"""Steps on a GPU before their losses are read, which waits for it: what is queued meanwhile is not waited for."""
 
 
 class Trainer:

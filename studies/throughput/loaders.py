@@ -1,13 +1,14 @@
 """How many pictures a second of one core loads, by our loader and by others, and how busy a step is kept.
 
     python studies/throughput/loaders.py --camvid ~/camvid
+    python studies/throughput/loaders.py --device cuda
     python studies/throughput/loaders.py --start 2975 --gigabytes 6
 
 All loaders cut the same windows (drawn by `nas.data.windows`), resize, flip, vary and normalise them, and give batches
 of 8: float32 images and int64 labels. Each round runs every loader once, in a process of its own on one core, with one
 worker. The first epoch is not counted; the third is worked on in steps that take as long as a batch of the second did.
-The second command times the start of a training on a machine that knows its data, whose decoded pictures do not fit
-into `--gigabytes`.
+The second command has drawn pictures only, and batches brought to a GPU. The last one times the start of a training on
+a machine that knows its data, whose decoded pictures do not fit into `--gigabytes`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from nas.training.steps import guarded
 BATCH = 8
 ROUNDS = 3
 OF_CAMVID = 120
-DRAWN, SHOWN = 8, 48  # pictures of Cityscapes' size, and their names: each lies there under six
+DRAWN, SHOWN = 8, 48  # pictures of Cityscapes' size, and their names: each lies there under several
 DRAWN_SIZE = (1024, 2048)
 VARIED = partial(Augmentation, flip=True, brightness=0.2, contrast=0.2)
 SETTINGS = {
@@ -127,19 +128,22 @@ def whole_window(pixels: np.ndarray, window: Window, fill: int | tuple[int, ...]
     return whole
 
 
-def loader_of(name: str, dataset: Dataset, augmentation: Augmentation) -> Batches:
-    """Epochs by their numbers."""
+def loader_of(name: str, dataset: Dataset, augmentation: Augmentation, device: str) -> Batches:
+    """Epochs by their numbers, whose batches are on the device."""
     if name.startswith("ours"):
         ours = make_loader(
             replace(dataset, cache_gigabytes=0 if name.endswith("decoding") else None),
             "train",
             batch_size=BATCH,
             augmentation=augmentation,
+            device=device,
         )
         return lambda epoch: guarded(ours.epoch(epoch), lane.training_step)
     pictures = Pictures(dataset, augmentation, name.rpartition(" ")[2])
-    theirs = DataLoader(pictures, BATCH, shuffle=True, num_workers=1, persistent_workers=True)
-    return lambda epoch: iter(theirs)
+    theirs = DataLoader(
+        pictures, BATCH, shuffle=True, num_workers=1, persistent_workers=True, pin_memory=device != "cpu"
+    )
+    return lambda epoch: ((images.to(device), labels.to(device)) for images, labels in theirs)
 
 
 def cpu_seconds() -> float:
@@ -151,12 +155,12 @@ def cpu_seconds() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def measured(name: str, data: str, root: Path) -> dict[str, float]:
+def measured(name: str, data: str, root: Path, device: str) -> dict[str, float]:
     """Images of a CPU second, and the share of the time that steps run which take as long as a batch."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # that Pillow's pixels are not to be written, which nobody does
     dataset = dataset_of(data, root)
-    batches = loader_of(name, dataset, SETTINGS[data])
+    batches = loader_of(name, dataset, SETTINGS[data], device)
     for _ in batches(0):
         pass
     cpu, start = cpu_seconds(), time.perf_counter()
@@ -207,12 +211,14 @@ def drawn(root: Path, count: int) -> Path:
 
 def compare(options: argparse.Namespace) -> None:
     """Write the table, and print it as it grows."""
-    roots = {"camvid": Path(options.camvid).resolve(), "drawn 1024x2048": drawn(options.work, SHOWN)}
+    roots = {"drawn 1024x2048": drawn(options.work, options.shown)}
+    if options.camvid:
+        roots["camvid"] = Path(options.camvid).resolve()
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for _ in range(ROUNDS):
+    for _ in range(options.rounds):
         for data, root in roots.items():
             for name in LOADERS:
-                answer = here([name, data, str(root)], options.work)
+                answer = here([name, data, str(root), options.device], options.work)
                 found.setdefault((data, name), []).append(answer)
                 print(data, name, answer, flush=True)
     with options.out.open("w", newline="", encoding="utf-8") as file:
@@ -290,16 +296,19 @@ def until_first_step(spec: DataSpec) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--camvid")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--shown", type=int, default=SHOWN, help="how many pictures of Cityscapes' size an epoch has")
     parser.add_argument("--work", type=Path, default=Path("runs/throughput"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("loaders.csv"))
     parser.add_argument("--start", type=int, help="how many pairs of Cityscapes' size")
     parser.add_argument("--gigabytes", type=float, default=6.0)
-    parser.add_argument("--one", nargs=3)
+    parser.add_argument("--one", nargs=4)
     parser.add_argument("--begin")
     options = parser.parse_args()
     if options.one:
-        name, data, root = options.one
-        print(json.dumps(measured(name, data, Path(root))))
+        name, data, root, device = options.one
+        print(json.dumps(measured(name, data, Path(root), device)))
     elif options.begin:
         begin(options)
     elif options.start:

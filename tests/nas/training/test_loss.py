@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nas.training.loss import class_weights, distillation_loss, hardest, segmentation_loss, total_loss
+from nas.training.metrics import ConfusionMatrix
 
 
 @pytest.fixture
@@ -88,6 +91,28 @@ def test_the_hardest_pixels_are_those_of_least_probability(batch, probability, s
     assert torch.equal(found[found != 255], labels[found != 255])
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_the_hardest_pixels_are_those_of_the_plain_definition_ties_included(data) -> None:
+    pixels = data.draw(st.integers(1, 12))
+    values = st.integers(-3, 3).map(float)  # few, so that probabilities are often the same
+    logits = torch.tensor(
+        data.draw(st.lists(st.lists(values, min_size=3, max_size=3), min_size=pixels, max_size=pixels))
+    )
+    labels = torch.tensor(data.draw(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=pixels, max_size=pixels)))
+    probability, share = data.draw(st.floats(0.01, 1)), data.draw(st.floats(0, 1))
+    true, by_class = labels.numpy(), logits.softmax(1).numpy()
+    known = np.flatnonzero(true != 255)
+    of_true = by_class[known, true[known]]
+    hard, fewest = of_true < np.float32(probability), math.ceil(share * len(known))
+    if hard.sum() < fewest:
+        hard = of_true <= np.sort(of_true)[fewest - 1]
+    expected = np.full_like(true, 255)
+    expected[known[hard]] = true[known[hard]]
+    found = hardest(logits.T[None, :, None], labels[None, None], probability, share)
+    assert found.flatten().tolist() == expected.tolist()
+
+
 def test_pixels_that_are_not_hard_teach_nothing(batch) -> None:
     logits, labels = batch
     taught = hardest(logits, labels, 0.3, 0.0)
@@ -103,3 +128,21 @@ def test_a_batch_of_void_has_no_hard_pixels(batch) -> None:
     logits, labels = batch
     void = torch.full_like(labels, 255)
     assert torch.equal(hardest(logits, void, 0.9, 0.5), void)
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_not_waited_for_and_finds_the_same_pixels(batch) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU here")
+    logits, labels = batch[0].detach(), batch[1]
+    expected = [hardest(logits, labels, probability, 0.3).tolist() for probability in (0.05, 0.9)]
+    on_gpu, gpu_labels, matrix = logits.cuda(), labels.cuda(), ConfusionMatrix(3)
+    matrix.update(on_gpu.argmax(1), gpu_labels)  # its first counts go there
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = [hardest(on_gpu, gpu_labels, probability, 0.3) for probability in (0.05, 0.9)]
+        matrix.update(on_gpu.argmax(1), gpu_labels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [each.tolist() for each in found] == expected
+    assert int(matrix.counts.sum()) == 2 * int((labels != 255).sum())

@@ -61,6 +61,10 @@ def test_only_void_cannot_be_scored() -> None:
         matrix.scores()
 
 
-def test_a_label_that_is_no_class_is_refused() -> None:
-    with pytest.raises(DataError, match=r"expected labels 0..2 or 255.*got 7"):
-        ConfusionMatrix(3).update(torch.zeros(1, 2, dtype=torch.int64), torch.tensor([[1, 7]]))
+def test_a_label_that_is_no_class_is_refused_when_counts_are_read() -> None:
+    matrix = ConfusionMatrix(3)
+    matrix.update(torch.zeros(1, 2, dtype=torch.int64), torch.tensor([[1, 7]]))
+    matrix.update(torch.zeros(1, 2, dtype=torch.int64), torch.tensor([[1, 255]]))
+    for read in (matrix.scores, lambda: matrix.grouped([0, 0, 1]), lambda: matrix.counts):
+        with pytest.raises(DataError, match=r"expected labels 0..2 or 255.*got 7"):
+            read()

@@ -1,0 +1,316 @@
+"""Everything that only a GPU can show, in one run without a network that ends within ten minutes.
+
+    python studies/gpu/gpu.py --out found --wheels wheels    # on the GPU machine, in this checkout
+    python studies/gpu/gpu.py --out found --device cpu --dry    # anywhere: that the script works, on tiny inputs
+
+Into `--out` go `results.csv` (what was run, how long it took, how it ended, what it found), `log.txt` (all that it
+printed) and the tables of what measures. Each part has a limit, and one that fails or runs out of time is a row, not
+the end. It needs this Python's own PyTorch and nothing installed: packages come from `--wheels`, if any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADER = ("part", "seconds", "outcome", "found")
+NETWORKS = ("erfnet", "ndnet45-ende", "swiftnet-rn18", "swiftnet-mnv2")
+SLOWER = 5  # times as long as a GPU machine may a part take where the script itself is tried
+LAST = 3  # lines of what a part printed that tell why it failed
+STUDY = """\
+data: {{name: road_scenes, size: [{height}, {width}], train_images: {images}, validation_images: {images}}}
+budget: 10ms  # another one is given
+recipe: {{optimizer: adamw, learning_rate: 0.006, epochs: {epochs}, batch_size: 4, crop: [{height}, {width}]}}
+search:
+  seeds: [erfnet, ndnet45-ende]
+  random_trials: 1
+  guided_trials: {epochs}
+  finalists: 1
+  finish_epochs: {epochs}
+  trials_per_gpu: auto
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where and how large."""
+
+    device: str
+    targets: tuple[str, ...]
+    """The last is what prune and search are for."""
+    size: tuple[int, int]
+    images: int
+    epochs: int
+    networks: tuple[str, ...]
+    rounds: int
+    shown: int
+    """Pictures of 1024x2048 in an epoch of loading."""
+    patience: str
+
+    @property
+    def input(self) -> str:
+        return f"{self.size[0]}x{self.size[1]}"
+
+
+GPU = Setting(
+    device="cuda",
+    targets=("torch@cuda:0", "cudagraph:fp16@cuda:0"),
+    size=(256, 512),
+    images=240,
+    epochs=3,
+    networks=NETWORKS,
+    rounds=3,
+    shown=32,
+    patience="12s",
+)
+DRY = Setting(
+    device="cpu",
+    targets=("torch@cpu:1", "onnxruntime@cpu:1"),
+    size=(48, 64),
+    images=8,
+    epochs=1,
+    networks=NETWORKS[1:2],
+    rounds=1,
+    shown=8,
+    patience="1s",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One thing that is shown."""
+
+    name: str
+    limit: float
+    """Seconds."""
+    command: Callable[[], list[str]]
+    found: Callable[[str], str]
+    """In a few words, from what it printed and left."""
+
+
+def parts(setting: Setting, out: Path, work: Path, *, dry: bool) -> list[Part]:
+    python, throughput = sys.executable, ROOT / "studies" / "throughput"
+    train, prune, search, study = (work / name for name in ("train", "prune", "search", "study.yaml"))
+    boards = {target: work / re.sub(r"\W", "-", target) for target in setting.targets}
+    height, width = setting.size
+    study.write_text(STUDY.format(height=height, width=width, images=setting.images, epochs=setting.epochs))
+
+    def nas(*words: str) -> list[str]:
+        return [python, "-m", "nas.cli", *words]
+
+    def within(share: float) -> list[str]:
+        """A budget of this share of what the trained network takes."""
+        file = boards[setting.targets[-1]] / "latency.csv"
+        milliseconds = float(rows(file)[0]["p50_milliseconds"]) if file.exists() else 5.0
+        return ["--budget", f"{share * milliseconds:.4f}ms", "--target", setting.targets[-1]]
+
+    def timing(target: str) -> Part:
+        words = ("--target", target, "--input", setting.input, "--patience", setting.patience)
+        return Part(
+            name=f"timings on {target}",
+            limit=50,
+            command=lambda: nas("measure", *setting.networks, *words, "--out", str(boards[target])),
+            found=lambda _: timed(boards[target] / "latency.csv", out),
+        )
+
+    tests = [python, "-m", "pytest", "-m", "gpu", "-o", "filterwarnings=default", "-p", "no:cacheprovider", "tests"]
+    network, common = setting.networks[0], ["--data", "road_scenes", "--device", setting.device]
+    epochs = ["--epochs", str(setting.epochs)]
+    return [
+        Part(name="what is here", limit=40, command=lambda: nas("doctor"), found=machine),
+        Part(
+            name="tests of a GPU",
+            limit=100,
+            command=lambda: [*tests, "--collect-only"] if dry else tests,
+            found=last_line,
+        ),
+        *map(timing, setting.targets),
+        Part(
+            name="nas train",
+            limit=60,
+            command=lambda: nas(
+                *("train", network, "--input", setting.input, "--probe", "--out", str(train)), *epochs, *common
+            ),
+            found=lambda _: fed(train),
+        ),
+        Part(
+            name="nas prune",
+            limit=75,
+            command=lambda: nas(
+                *("prune", str(train), "--steps", "1", "--patience", setting.patience, "--out", str(prune)),
+                *(*within(0.8), *epochs, *common),
+            ),
+            found=last_line,
+        ),
+        Part(
+            name="nas search, trials_per_gpu: auto",
+            limit=170,
+            command=lambda: nas("search", str(study), *within(0.8), "--minutes", "2", "--out", str(search)),
+            found=lambda text: f"{shared(text)}; {last_line(text)}",
+        ),
+        Part(
+            name="steps against the plain loop",
+            limit=80,
+            command=lambda: [
+                *(python, str(throughput / "step.py"), "--device", setting.device, "--size", setting.input),
+                *("--rounds", str(setting.rounds), "--out", str(out / "step.csv"), "--networks", *setting.networks),
+            ],
+            found=lambda _: table(out / "step.csv", "network", "ratio"),
+        ),
+        Part(
+            name="loading",
+            limit=110,
+            command=lambda: [
+                *(python, str(throughput / "loaders.py"), "--device", setting.device, "--rounds", "1"),
+                *("--shown", str(setting.shown), "--work", str(work / "loaders")),
+                *("--out", str(out / "loaders.csv")),
+            ],
+            found=lambda _: table(out / "loaders.csv", "loader", "images_per_cpu_second", "busy_share"),
+        ),
+    ]
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def table(file: Path, *columns: str) -> str:
+    return "; ".join(" ".join(row[column] for column in columns) for row in rows(file))
+
+
+def last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def machine(text: str) -> str:
+    return "; ".join(
+        " ".join(line.split()) for line in text.splitlines() if line.startswith(("torch ", "cuda:", "dali"))
+    )
+
+
+def timed(file: Path, out: Path) -> str:
+    """Milliseconds of each network; the table goes into `out`."""
+    shutil.copy(file, out / f"latency-{file.parent.name}.csv")
+    return "; ".join(
+        f"{row['network']} {row['p50_milliseconds']} ms" + " (flagged)" * bool(row["flagged"]) for row in rows(file)
+    )
+
+
+def fed(folder: Path) -> str:
+    """How a training went, from what it left."""
+    text = (folder / "progress.yaml").read_text()
+    seconds, waited = (re.findall(rf"{key}: ([\d.e-]+)", text) for key in ("seconds", "waited_for_data"))
+    return f"last epoch {float(seconds[-1]):.1f} s, scoring included; steps were fed {100 * (1 - float(waited[-1])):.1f} % of it"
+
+
+def shared(text: str) -> str:
+    """What the probe of `trials_per_gpu` said."""
+    lines = text.splitlines()
+    probed = [after for line, after in pairwise(lines) if "may share a GPU" in line]
+    return " ".join(probed[0].split()) if probed else "no probe: trainings were not on a GPU"
+
+
+def ran(part: Part, seconds: float, environment: dict[str, str], log: Path) -> tuple[str, str, str, str]:
+    """Its row."""
+    begin, outcome = time.monotonic(), "ok"
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
+        process = subprocess.Popen(
+            part.command(), cwd=ROOT, env=environment, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            code = process.wait(seconds)
+            outcome = "ok" if code == 0 else f"exit code {code}"
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            outcome = f"stopped after {seconds:.0f} s"
+        printed.seek(0)
+        text = printed.read()
+    with log.open("a", encoding="utf-8") as lines:
+        lines.write(f"==== {part.name}\n{' '.join(map(str, process.args))}\n{text}\n")
+    try:
+        found = part.found(text)
+    except Exception as error:  # what it was to leave is not there; the row says what it printed
+        found = f"{type(error).__name__}: {error}"
+    if outcome != "ok":
+        found = f"{found} | " + " / ".join(text.strip().splitlines()[-LAST:])
+    return part.name, f"{time.monotonic() - begin:.1f}", outcome, found
+
+
+def packages(wheels: Path, site: Path) -> Part:
+    """Those of wheels, in a folder of their own."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
+    return Part(
+        name="packages",
+        limit=90,
+        command=lambda: [*command, "--target", str(site), *map(str, sorted(wheels.glob("*.whl")))],
+        found=lambda _: f"{len(list(wheels.glob('*.whl')))} wheels",
+    )
+
+
+def gpu_count() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--wheels", type=Path)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--dry", action="store_true", help="tiny inputs")
+    parser.add_argument("--minutes", type=float, default=9.5, help="of all parts together")
+    options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
+    setting = GPU if not options.dry else DRY
+    if setting.device != options.device:
+        parser.error("--device cpu goes with --dry, and a GPU without")
+    out, work = options.out.resolve(), Path(tempfile.mkdtemp(prefix="gpu-"))
+    out.mkdir(parents=True, exist_ok=True)
+    site = work / "site"
+    environment = os.environ | {
+        "XDG_CACHE_HOME": str(work / "cache"),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), str(site), os.environ.get("PYTHONPATH", "")))),
+    }
+    found: list[tuple[str, ...]] = [HEADER]
+    every = [packages(options.wheels.resolve(), site)] if options.wheels else []
+    every += parts(setting, out, work, dry=options.dry)
+    try:
+        for part in every:
+            left = end - time.monotonic()
+            row: tuple[str, ...] = (part.name, "0", "left out", "no time was left")
+            if left > 5:
+                row = ran(part, min(part.limit * (SLOWER if options.dry else 1), left), environment, out / "log.txt")
+            report(out, found, row)
+        reason = "one GPU here, and it takes two" if gpu_count() < 2 else "not part of this script yet"
+        report(out, found, ("timings beside trainings on another GPU", "0", "left out", reason))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def report(out: Path, found: list[tuple[str, ...]], row: tuple[str, ...]) -> None:
+    """Keep a row, and all before it."""
+    found.append(row)
+    print(" | ".join(row), flush=True)
+    with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Gradients that are computed in another way than PyTorch's are the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import space
+from space.gradients import DilatedDepthwise, resized
+
+
+def both(ours, theirs, inputs: list[Tensor]) -> None:
+    """The same bits, and the same gradients of all inputs but for rounding."""
+    values, gradients = [], []
+    for each in (ours, theirs):
+        fresh = [tensor.detach().clone(memory_format=torch.preserve_format).requires_grad_() for tensor in inputs]
+        value = each(*fresh)
+        (value * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+        values.append(value)
+        gradients.append([tensor.grad for tensor in fresh])
+    assert torch.equal(*values)
+    for mine, other in zip(*gradients, strict=True):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(("of", "size"), [((5, 7), (40, 56)), ((6, 8), (41, 39)), ((1, 1), (8, 9))])
+def test_enlarging_has_the_gradient_of_interpolation(of, size, align_corners) -> None:
+    x = torch.randn(2, 3, *of, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+    both(
+        lambda x: resized(x, size, align_corners, training=True),
+        lambda x: functional.interpolate(x, size, mode="bilinear", align_corners=align_corners),
+        [x],
+    )
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "size"),
+    [((3, 3), (2, 2), (7, 9)), ((1, 3), (1, 8), (6, 13)), ((3, 3), (1, 4), (5, 3)), ((5, 5), (3, 2), (8, 8))],
+)
+def test_dilated_depthwise_convolutions_have_the_gradients_of_the_usual_ones(kernel, dilation, size, bias) -> None:
+    padding = (kernel[0] // 2 * dilation[0], kernel[1] // 2 * dilation[1])
+    layers = [
+        kind(4, 4, kernel, padding=padding, dilation=dilation, groups=4, bias=bias)
+        for kind in (DilatedDepthwise, nn.Conv2d)
+    ]
+    layers[1].load_state_dict(layers[0].state_dict())
+    ours, theirs = (
+        lambda x, *weights, layer=layer: torch.func.functional_call(
+            layer, dict(zip(layer.state_dict(), weights, strict=True)), (x,)
+        )
+        for layer in layers
+    )
+    x = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+    both(ours, theirs, [x, *layers[0].state_dict().values()])
+
+
+def test_networks_are_made_of_them() -> None:
+    network = space.load("ndnet45-ende").build(3)
+    dilated = [each for each in network.modules() if isinstance(each, nn.Conv2d) and each.dilation == (2, 2)]
+    assert len(dilated) == 13
+    assert all(isinstance(each, DilatedDepthwise) for each in dilated)
+    logits = network(torch.randn(1, 3, 32, 64).to(memory_format=torch.channels_last))
+    assert type(logits.grad_fn).__name__ == "_ResizedBackward"
+    assert type(network.eval()(torch.randn(1, 3, 32, 64)).grad_fn).__name__ != "_ResizedBackward"
