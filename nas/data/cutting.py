@@ -20,17 +20,21 @@ def cut_image(image: NDArray[np.uint8], window: Window, out: NDArray[np.uint8] |
 
 def is_filled(label: NDArray[np.uint8], window: Window, share: float) -> bool:
     """Whether one class has `share` or more, or all, of what is labelled in the window of classes (H, W)."""
-    counts = np.bincount(_cut(label, window, IGNORE).ravel(), minlength=IGNORE + 1)[:IGNORE]
+    counts = np.bincount(_cut_label(label, window).ravel(), minlength=IGNORE + 1)[:IGNORE]
     return bool(counts.max() >= share * counts.sum() or np.count_nonzero(counts) < 2)
 
 
 def show_label(label: NDArray[np.uint8], window: Window, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The window of classes (H, W), with void where it reaches outside, at `size` by the nearest, mirrored if so."""
-    cut = _cut(label, window, IGNORE, np.empty((window.height, window.width), dtype=np.uint8))
+    cut = _cut_label(label, window)
     if cut.shape != size:
         rows, columns = nearest_indices(window.height, size[0]), nearest_indices(window.width, size[1])
         cut = cut.take(rows, axis=0).take(columns, axis=1)
     return np.ascontiguousarray(cut[:, ::-1]) if window.flip else cut  # (h, w)
+
+
+def _cut_label(label: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
+    return _cut(label, window, IGNORE, np.empty((window.height, window.width), dtype=np.uint8))
 
 
 def _cut(

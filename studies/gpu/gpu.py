@@ -214,7 +214,8 @@ def fed(folder: Path) -> str:
     """How a training went, from what it left."""
     text = (folder / "progress.yaml").read_text()
     seconds, waited = (re.findall(rf"{key}: ([\d.e-]+)", text) for key in ("seconds", "waited_for_data"))
-    return f"last epoch {float(seconds[-1]):.1f} s, scoring included; steps were fed {100 * (1 - float(waited[-1])):.1f} % of it"
+    share = 100 * (1 - float(waited[-1]))
+    return f"last epoch {float(seconds[-1]):.1f} s, scoring included; steps were fed {share:.1f} % of it"
 
 
 def shared(text: str) -> str:
