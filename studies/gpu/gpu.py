@@ -227,10 +227,10 @@ def shared(text: str) -> str:
 
 def ran(part: Part, seconds: float, environment: dict[str, str], log: Path) -> tuple[str, str, str, str]:
     """Its row."""
-    begin, outcome = time.monotonic(), "ok"
+    begin, outcome, command = time.monotonic(), "ok", part.command()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
         process = subprocess.Popen(
-            part.command(), cwd=ROOT, env=environment, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=ROOT, env=environment, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             code = process.wait(seconds)
@@ -242,7 +242,7 @@ def ran(part: Part, seconds: float, environment: dict[str, str], log: Path) -> t
         printed.seek(0)
         text = printed.read()
     with log.open("a", encoding="utf-8") as lines:
-        lines.write(f"==== {part.name}\n{' '.join(map(str, process.args))}\n{text}\n")
+        lines.write(f"==== {part.name}\n{' '.join(command)}\n{text}\n")
     try:
         found = part.found(text)
     except Exception as error:  # what it was to leave is not there; the row says what it printed
