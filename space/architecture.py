@@ -195,7 +195,7 @@ class Architecture:
             return self.decoder.stride(self.encoder) or last_layer(self.graph(1)).stride[0]
         return self.encoder.strides[self.detail.start] if self.detail is not None else self.encoder.output_stride
 
-    @property
+    @functools.cached_property
     def encoder(self) -> Encoder:
         """Its stem, stages and detail branch."""
         return Encoder(stem=self.stem, stages=self.stages, detail=self.detail)

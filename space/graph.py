@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,16 +43,17 @@ class Norm:
     momentum: float = 0.1
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(eq=False, slots=True)  # frozen, it would take three times as long to make, and a search makes millions
 class Node:
-    """One layer: what it does, what it reads (indices of earlier nodes) and the channels it gives out."""
+    """One layer: what it does, what it reads (indices of earlier nodes) and the channels it gives out. Not to be
+    changed.
+    """
 
     index: int
+    channels: Atoms
     kind: LayerKind
     inputs: tuple[int, ...]
-    channels: Atoms
     stride: Pair
-    name: str = ""
     kernel: Pair = (1, 1)
     step: Pair = (1, 1)
     dilation: Pair = (1, 1)
@@ -60,8 +61,11 @@ class Node:
     """Channels that each output of a convolution reads where its outputs are its input's channels; 0 where it reads all
     and makes new ones.
     """
-    bias: bool = False
     mode: str = ""
+    grid: Pair | None = None
+    """Rows and columns of pooled cells; 0 columns for as many as keep them square."""
+    name: str = ""
+    bias: bool = False
     probability: float = 0.0
     norm: Norm = Norm()
     """Of a normalisation, and of those that training adds."""
@@ -69,31 +73,13 @@ class Node:
     """What training adds to a convolution with bias (`space.paths`): `residual`, two 1x1 ones in a row and the identity
     where it neither strides nor widens (RDRNet); `pair`, a second one like it.
     """
-    grid: Pair | None = None
-    """Rows and columns of pooled cells; 0 columns for as many as keep them square."""
 
-
-class _Behind(TypedDict):
-    """What a layer that reads one tensor, and keeps its channels, knows by that."""
-
-    index: int
-    inputs: tuple[int, ...]
-    channels: Atoms
-
-
-class _Together(_Behind):
-    """What a layer that joins tensors value by value knows by them."""
-
-    stride: Pair
-    grid: Pair | None
-
-
-class _Window(TypedDict):
-    """What pooling over a moving window knows by it."""
-
-    stride: Pair
-    kernel: Pair
-    step: Pair
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What it does and what it reads: the same at all widths."""
+        return (
+            self.kind, self.inputs, self.stride, self.kernel, self.step, self.dilation, self.group, self.mode, self.grid
+        )  # fmt: skip
 
 
 class Graph:
@@ -123,18 +109,16 @@ class Graph:
         self._head_norm = head_norm
         self.level = 0
         self._atoms = 0
-        self._scopes: list[str] = []
+        self._scope = ""
         self._made: dict[str, tuple[Atoms, Atoms]] = {}
-        self.image = self._add(
-            Node(index=0, kind="image", inputs=(), channels=self._new_atoms(IMAGE_CHANNELS, fixed=True), stride=(1, 1))
-        )
+        self.image = self._add(Node(0, self._new_atoms(IMAGE_CHANNELS, fixed=True), "image", inputs=(), stride=(1, 1)))
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
         """Prefix the names of the layers added inside."""
-        self._scopes.append(name)
+        outer, self._scope = self._scope, f"{self._scope}{name}."
         yield
-        self._scopes.pop()
+        self._scope = outer
 
     @contextmanager
     def head_scope(self, name: str) -> Iterator[None]:
@@ -159,15 +143,15 @@ class Graph:
     ) -> Node:
         """Convolution with padding that keeps ceil(size / step). A name used before shares its weights."""
         assert bias or not paths, "what is folded into a convolution leaves it a bias"
-        kernel, step = _pair(kernel), _pair(step)
+        kernel, step, path = _pair(kernel), _pair(step), self._path(name)
         return self._add(
             Node(
-                index=self._next,
-                kind="conv",
+                self._next,
+                self._weights(path, x, width, fixed),
+                "conv",
                 inputs=(x.index,),
-                channels=self._weights(name, x, width, fixed),
                 stride=(x.stride[0] * step[0], x.stride[1] * step[1]),
-                name=self._path(name),
+                name=path,
                 kernel=kernel,
                 step=step,
                 dilation=_dilation(kernel, dilation),
@@ -189,8 +173,10 @@ class Graph:
         kernel = _pair(kernel)
         return self._add(
             Node(
-                **self._behind(x),
-                kind="conv",
+                self._next,
+                x.channels,
+                "conv",
+                inputs=(x.index,),
                 stride=(x.stride[0] * step, x.stride[1] * step),
                 name=self._path(name),
                 kernel=kernel,
@@ -203,14 +189,15 @@ class Graph:
 
     def deconv(self, x: Node, width: int, kernel: int, name: str, *, fixed: bool = False) -> Node:
         """Transposed convolution that halves the stride, with bias (ERFNet's upsampler)."""
+        path = self._path(name)
         return self._add(
             Node(
-                index=self._next,
-                kind="deconv",
+                self._next,
+                self._weights(path, x, width, fixed),
+                "deconv",
                 inputs=(x.index,),
-                channels=self._weights(name, x, width, fixed),
                 stride=(x.stride[0] // 2, x.stride[1] // 2),
-                name=self._path(name),
+                name=path,
                 kernel=(kernel, kernel),
                 step=(2, 2),
                 bias=True,
@@ -222,13 +209,15 @@ class Graph:
         path = self._path(name)
         if self.levels > 1 and per_level:
             path += f"_level{self.level}"
-        return self._add(Node(**self._behind(x), kind="norm", stride=x.stride, name=path, norm=self._norm, grid=x.grid))
+        return self._add(
+            Node(self._next, x.channels, "norm", (x.index,), x.stride, name=path, norm=self._norm, grid=x.grid)
+        )
 
     def act(self, x: Node, name: str) -> Node:
         """The architecture's activation; PReLU has a slope per channel."""
         path = self._path(name) if self.activation == "prelu" else ""
         return self._add(
-            Node(**self._behind(x), kind="act", stride=x.stride, name=path, mode=self.activation, grid=x.grid)
+            Node(self._next, x.channels, "act", (x.index,), x.stride, name=path, mode=self.activation, grid=x.grid)
         )
 
     def norm_act(self, x: Node, name: str = "", *, per_level: bool = True) -> Node:
@@ -239,42 +228,42 @@ class Graph:
         """Dropout of whole channels; nothing at probability 0."""
         if probability == 0:
             return x
-        return self._add(Node(**self._behind(x), kind="dropout", stride=x.stride, probability=probability))
+        return self._add(Node(self._next, x.channels, "dropout", (x.index,), x.stride, probability=probability))
 
     def max_pool(self, x: Node, kernel: int) -> Node:
         """Max pooling by 2."""
-        return self._add(Node(**self._behind(x), **_window(x, kernel, 2), kind="max_pool"))
+        return self._window(x, "max_pool", kernel, 2)
 
     def average_pool(self, x: Node, kernel: int = 3, step: int = 2) -> Node:
         """Average pooling. Odd kernels are centred, and the zeros around the map count; even ones are as long as their
         step, and at the far edges average what is there.
         """
         assert kernel % 2 or kernel == step, "an even window is as long as its step"
-        return self._add(Node(**self._behind(x), **_window(x, kernel, step), kind="average_pool"))
+        return self._window(x, "average_pool", kernel, step)
 
     def grid_pool(self, x: Node, rows: int, columns: int = 0) -> Node:
         """Average over so many rows and columns; 0 for as many columns as keep the cells square, one of each for the
         mean of the whole map.
         """
-        return self._add(Node(**self._behind(x), kind="grid_pool", stride=x.stride, grid=(rows, columns)))
+        return self._add(Node(self._next, x.channels, "grid_pool", (x.index,), x.stride, grid=(rows, columns)))
 
     def resize(self, x: Node, stride: Pair, *, mode: str = "bilinear") -> Node:
         """Interpolation to the size that tensors of `stride` have; the node itself when it has it already."""
         if x.stride == stride and not x.grid:
             return x
-        return self._add(Node(**self._behind(x), kind="resize", stride=stride, mode=mode))
+        return self._add(Node(self._next, x.channels, "resize", (x.index,), stride, mode=mode))
 
     def repeat(self, x: Node) -> Node:
         """Every pixel repeated to the image's size: what is beyond its far edges is cut off."""
-        return self._add(Node(**self._behind(x), kind="repeat", stride=(1, 1), step=x.stride))
+        return self._add(Node(self._next, x.channels, "repeat", (x.index,), stride=(1, 1), step=x.stride))
 
     def shuffle(self, x: Node, factor: int) -> Node:
         """Depth to space: `factor` squared neighbouring channels are the pixels of one, row by row; what is beyond the
         far edges is cut off. Of channels that are fixed.
         """
         stride = (x.stride[0] // factor, x.stride[1] // factor)
-        fewer: _Behind = {**self._behind(x), "channels": x.channels[:: factor**2]}
-        return self._add(Node(**fewer, kind="shuffle", stride=stride, step=(factor, factor)))
+        fewer = x.channels[:: factor**2]
+        return self._add(Node(self._next, fewer, "shuffle", (x.index,), stride, step=(factor, factor)))
 
     def cat(self, parts: Sequence[Node]) -> Node:
         """Concatenation of channels."""
@@ -284,18 +273,16 @@ class Graph:
         )
         channels = np.concatenate([part.channels for part in parts])
         inputs = tuple(part.index for part in parts)
-        return self._add(
-            Node(index=self._next, kind="cat", inputs=inputs, channels=channels, stride=first.stride, grid=first.grid)
-        )
+        return self._add(Node(self._next, channels, "cat", inputs, first.stride, grid=first.grid))
 
     def add(self, *terms: Node) -> Node:
         """Sum; its terms' channels are tied to each other. The mean of a map is added to every pixel."""
-        return self._add(Node(**self._together(terms), kind="add"))
+        return self._together("add", terms)
 
     def gate(self, x: Node, gate: Node) -> Node:
         """`x` times the sigmoid of `gate`, which has a value for every pixel or one for all; it ties their channels."""
         assert gate.grid in (x.grid, WHOLE), "a gate is as large as what it opens, or the mean of a map"
-        return self._add(Node(**self._together((x, gate)), kind="gate"))
+        return self._together("gate", (x, gate))
 
     def drop_unused(self) -> None:
         """Forget layers that no output depends on, such as an activation after the last tap of a ladder."""
@@ -319,9 +306,8 @@ class Graph:
             return node
         return replace(node, index=place[old], inputs=tuple(place[index] for index in node.inputs))
 
-    def _weights(self, name: str, x: Node, width: int, fixed: bool) -> Atoms:
+    def _weights(self, path: str, x: Node, width: int, fixed: bool) -> Atoms:
         """Output atoms of a convolution; weights used twice tie both uses, at the input too."""
-        path = self._path(name)
         if path not in self._made:
             self._made[path] = (x.channels, self._new_atoms(width, fixed))
         read, out = self._made[path]
@@ -347,31 +333,32 @@ class Graph:
         return self._atoms
 
     def _path(self, name: str) -> str:
-        return ".".join([*self._scopes, name])
+        return self._scope + name
 
     @property
     def _next(self) -> int:
         """The index of the layer that is added next."""
         return len(self.nodes)
 
-    def _together(self, terms: Sequence[Node]) -> _Together:
-        """What a layer knows that joins tensors value by value. Means of maps are spread over the others."""
-        largest = next((term for term in terms if term.grid != WHOLE), terms[0])
-        for term in terms:
+    def _together(self, kind: Literal["add", "gate"], terms: Sequence[Node]) -> Node:
+        """A layer that joins tensors value by value. Means of maps are spread over the others."""
+        first, *others = terms
+        largest = first if first.grid != WHOLE else next((term for term in others if term.grid != WHOLE), first)
+        for term in others:
             assert term.grid == WHOLE or (term.stride, term.grid) == (largest.stride, largest.grid), (
                 "tensors that are joined value by value have one size"
             )
-            self._tie(terms[0].channels, term.channels)
-        return {
-            "index": self._next,
-            "inputs": tuple(term.index for term in terms),
-            "channels": terms[0].channels,
-            "stride": largest.stride,
-            "grid": largest.grid,
-        }
+            self._tie(first.channels, term.channels)
+        inputs = tuple([term.index for term in terms])
+        return self._add(Node(self._next, first.channels, kind, inputs, largest.stride, grid=largest.grid))
 
-    def _behind(self, x: Node) -> _Behind:
-        return {"index": self._next, "inputs": (x.index,), "channels": x.channels}
+    def _window(self, x: Node, kind: Literal["max_pool", "average_pool"], kernel: int, step: int) -> Node:
+        """Pooling over a moving window."""
+        assert x.grid is None, "cells of a grid are not pooled again"
+        stride = (x.stride[0] * step, x.stride[1] * step)
+        return self._add(
+            Node(self._next, x.channels, kind, (x.index,), stride, kernel=(kernel, kernel), step=(step, step))
+        )
 
     def _add(self, node: Node) -> Node:
         assert node.index == self._next, "layers are added in the order of computation"
@@ -386,8 +373,3 @@ def _pair(value: int | Pair) -> Pair:
 def _dilation(kernel: Pair, dilation: int) -> Pair:
     """Of each axis: a single row or column has none."""
     return (dilation if kernel[0] > 1 else 1, dilation if kernel[1] > 1 else 1)
-
-
-def _window(x: Node, kernel: int, step: int) -> _Window:
-    assert x.grid is None, "cells of a grid are not pooled again"
-    return {"stride": (x.stride[0] * step, x.stride[1] * step), "kernel": (kernel, kernel), "step": (step, step)}

@@ -83,6 +83,7 @@ class SpaceQuestions:
         self._filling = filling
         self._width = functools.lru_cache(KEPT)(self._estimated)
         self._facts = functools.lru_cache(KEPT)(self._found)
+        self._architecture = functools.lru_cache(KEPT)(self._built)
 
     def choose(self, ask: Ask) -> Architecture:
         """The architecture that the answers lead to."""
@@ -106,10 +107,10 @@ class SpaceQuestions:
         if self._filling is None:
             return {}
         factor = 2 ** max(self._width(answers), math.log2(NARROWEST))
-        return facts_of(scale_width(self._built(answers), factor), self._space.size, self._filling.num_classes)
+        return facts_of(scale_width(self._architecture(answers), factor), self._space.size, self._filling.num_classes)
 
     def _estimated(self, answers: _Answers) -> float:
-        return 0.0 if self._filling is None else self._filling.width(self._built(answers))
+        return 0.0 if self._filling is None else self._filling.width(self._architecture(answers))
 
     def _built(self, answers: _Answers) -> Architecture:
         point = dict(answers)

@@ -19,10 +19,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from nas.latency.estimates.places import Place, SharedPlace, places_in
 from space.channels import Widths, widths
-from space.graph import Graph, Node
+from space.graph import Graph
 from space.rules import IMAGE_CHANNELS
-from space.sizes import output_size
 
 if TYPE_CHECKING:
     from space.architecture import Architecture
@@ -60,46 +60,23 @@ def layer_work(graph: Graph, sizes: Widths, size: tuple[int, int]) -> list[Mappi
     """The work of every layer of a graph whose nodes have the given widths, at input `size` (height, width): amounts by
     quantity, such as "conv 3x3 multiply_adds", whose last word is the unit.
     """
-    places = _places(graph, size)
+    places = places_in(graph, size)
     values: list[_Value] = []
     work: list[Mapping[str, float]] = []
-    for node, place, channels in zip(graph.nodes, places, sizes.given, strict=True):
-        done = _done(place, channels, tuple([values[index] for index in node.inputs]))
-        for index in (node.inputs[position] for position in done.moved):
-            values[index] = values[index]._replace(moved=True)
+    for node, place, width in zip(graph.nodes, places, sizes.given, strict=True):
+        done = _done(place, width, tuple([values[index] for index in node.inputs]))
+        for position in done.moved:
+            index = node.inputs[position]
+            channels, blocked, _, folded_sum = values[index]
+            values[index] = _Value(channels, blocked, True, folded_sum)
         values.append(done.output)
         work.append(done.amounts)
     labels = graph.outputs[0].index
-    work[-1] = _with_the_end(work[-1], values[labels], places[labels])
+    work[-1] = _with_the_end(work[-1], values[labels], places[labels].place)
     return work
 
 
 # Tuples, for they are hashed and compared for every layer of thousands of networks.
-class _Place(NamedTuple):
-    """All that a layer's work depends on, but for channels and layouts."""
-
-    kind: str
-    mode: str
-    kernel: tuple[int, int]
-    strided: bool
-    dilated: bool
-    group: int
-    """Channels that each output of a convolution reads, and 0 where it reads all."""
-    pixels: int
-    """Of its output."""
-    first_read: tuple[int, ...]
-    """For each value that it reads, where among them the same value stands first."""
-    read_pixels: tuple[int, ...]
-    read_alone: tuple[bool, ...]
-    """Whether nothing else reads it."""
-    producers: tuple[str, ...]
-    """The kind of layer whose value it is, folded normalisation left out."""
-    before_relu6: bool
-    whole_factor: bool
-    """Whether every length of its output is a multiple of what it reads first."""
-    align_corners: bool
-
-
 class _Value(NamedTuple):
     """A layer's output as those behind it find it in memory."""
 
@@ -120,8 +97,9 @@ class _Done(NamedTuple):
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
-def _done(place: _Place, channels: int, reads: tuple[_Value, ...]) -> _Done:
+def _done(shared: SharedPlace, channels: int, reads: tuple[_Value, ...]) -> _Done:
     """What a layer does that gives out so many channels."""
+    place = shared.place
     layer = _Layer(place, channels, reads)
     steps = {
         "conv": layer.conv, "deconv": layer.deconv, "norm": layer.norm, "act": layer.act, "add": layer.add,
@@ -133,7 +111,7 @@ def _done(place: _Place, channels: int, reads: tuple[_Value, ...]) -> _Done:
     return _Done(amounts=layer.amounts, output=output, moved=tuple(layer.moved))
 
 
-def _with_the_end(amounts: Mapping[str, float], labels: _Value, place: _Place) -> dict[str, float]:
+def _with_the_end(amounts: Mapping[str, float], labels: _Value, place: Place) -> dict[str, float]:
     """A last layer's work, and with it what a network does once, its arg-max among it: its output is read plain."""
     ended, (pixels, network) = dict(amounts), (place.pixels, "network count")
     if place.kind == "repeat":
@@ -156,7 +134,7 @@ def _note_move(amounts: dict[str, float], elements: int, *, into_blocks: bool) -
 class _Layer:
     """One layer while its work is counted. The method of its kind says whether its output lies in blocks."""
 
-    def __init__(self, place: _Place, channels: int, reads: tuple[_Value, ...]) -> None:
+    def __init__(self, place: Place, channels: int, reads: tuple[_Value, ...]) -> None:
         self.place = place
         self.channels = channels
         self.reads = reads
@@ -350,46 +328,6 @@ class _Layer:
 
     def nothing(self) -> bool:
         return bool(self.reads) and self.reads[0].blocked
-
-
-@functools.lru_cache(maxsize=32)  # a graph is asked for at many widths in a row
-def _places(graph: Graph, size: tuple[int, int]) -> tuple[_Place, ...]:
-    """What the work of each layer depends on beside the widths."""
-    nodes = graph.nodes
-    read_alone, before_relu6 = [False] * len(nodes), [False] * len(nodes)
-    producers: list[str] = []
-    seen: set[int] = set()
-    for node in nodes:
-        for index in node.inputs:
-            read_alone[index] = index not in seen
-            seen.add(index)
-            before_relu6[index] |= node.mode == "relu6"
-        producers.append(producers[node.inputs[0]] if node.kind in ("norm", "dropout") else node.kind)
-    sizes = [output_size(node, size) for node in nodes]
-    pixels = [height * width for height, width in sizes]
-
-    def whole(node: Node) -> bool:
-        return all(new % old == 0 for old, new in zip(sizes[node.inputs[0]], sizes[node.index], strict=True))
-
-    return tuple(
-        _Place(
-            kind=node.kind,
-            mode=node.mode,
-            kernel=node.kernel,
-            strided=max(node.step) > 1,
-            dilated=max(node.dilation) > 1,
-            group=node.group,
-            pixels=pixels[node.index],
-            first_read=tuple(map(node.inputs.index, node.inputs)),
-            read_pixels=tuple(map(pixels.__getitem__, node.inputs)),
-            read_alone=tuple(map(read_alone.__getitem__, node.inputs)),
-            producers=tuple(map(producers.__getitem__, node.inputs)),
-            before_relu6=before_relu6[node.index],
-            whole_factor=node.kind == "resize" and whole(node),
-            align_corners=graph.align_corners,
-        )
-        for node in nodes
-    )
 
 
 def _padded(channels: int) -> int:
