@@ -109,6 +109,7 @@ def _pruned(
     meter_of: partial[Meter],
 ) -> tuple[Network, Pruned]:
     """The whole network, and what was left of it and written to `out`."""
+    from contextlib import nullcontext
     from functools import partial
 
     from nas.host.memory import require_inference
@@ -142,14 +143,20 @@ def _pruned(
     require_inference(trained.architecture, labelling.size, num_classes, device=device)
     tuning = None if dataset is None else FineTuning(dataset=dataset, recipe=recipe, device=device)
     progress = Progress()
-    certification = Certification(
-        target=target, budget=budget, device=device, within=within, meter_of=meter_of, progress=progress
-    )
-    certify = partial(_certified, out, labelling, dataset, certification)
     network = trained.network(num_classes)
     height, width = labelling.size
     common.say(f"timing on {target} at {height}x{width}")
     with meter_of(target, labelling.size, num_classes) as meter:
+        certification = Certification(
+            target=target,
+            budget=budget,
+            device=device,
+            within=within,
+            # On a CPU each candidate has a process of its own; another that starts them would take seconds to start.
+            meter_of=meter_of if target.on_cuda else lambda *asked: nullcontext(meter),
+            progress=progress,
+        )
+        certify = partial(_certified, out, labelling, dataset, certification)
         judge = Judge(meter, labelling.size, num_classes, table=kept_table(meter), within=within)
         pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=common.say, progress=progress)
         pruned = pruner.finish(pruner.prune(network), network, certify)
