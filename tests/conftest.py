@@ -11,13 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 import space
 from nas.cli import collect_less_often
@@ -25,6 +21,9 @@ from space import Architecture
 from space.head import Head
 from space.stage import Stage
 from space.stem import Stem
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 THIN = Stem(kind="convs", width=4)
 
@@ -76,6 +75,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Networks of test size are slower with several threads than with one, and far slower beside another process."""
+    import torch  # not by the process that only deals the tests out
+
     torch.set_num_threads(1)
 
 
@@ -123,27 +124,8 @@ def _plain_network(*stages: tuple[int, int], stem: Stem = THIN, rep: bool = Fals
 @pytest.fixture(scope="session")
 def flops() -> Callable[[nn.Module, Tensor], int]:
     """The floating-point operations of a network's answer to an image, by PyTorch's own formulas."""
-    return _flops
-
-
-class _Flops(TorchDispatchMode):
-    """PyTorch's FlopCounterMode for what its formulas name; that one loads its compiler, to see through the rest."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in flop_registry:
-            self.total += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def _flops(network: nn.Module, image: Tensor) -> int:
-    with torch.no_grad(), _Flops() as counter:
-        network(image)
-    return counter.total
+    counted: Callable[[nn.Module, Tensor], int] = _module_in("flops.py").flops_of
+    return counted
 
 
 @pytest.fixture(scope="session")
