@@ -213,9 +213,9 @@ def unsafe_calls(tree: ast.AST) -> Iterator[str]:
             yield f"import {module}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_nothing_that_is_read_can_run_code(path: Path) -> None:
-    assert list(unsafe_calls(tree_of(path))) == []
+def test_nothing_that_is_read_can_run_code() -> None:
+    found = {name(path): list(unsafe_calls(tree_of(path))) for path in SOURCES}
+    assert {file: calls for file, calls in found.items() if calls} == {}
 
 
 @pytest.mark.parametrize(
@@ -325,6 +325,6 @@ def test_everything_that_space_exports_exists() -> None:
     assert list(space.__all__) == sorted(space.__all__)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_files_stay_small_enough_to_read(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) <= 400
+def test_files_stay_small_enough_to_read() -> None:
+    lines = {name(path): len(path.read_text("utf-8").splitlines()) for path in SOURCES}
+    assert {file: count for file, count in lines.items() if count > 400} == {}
