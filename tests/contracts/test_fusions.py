@@ -12,7 +12,7 @@ from pruning.surgery import Cutter
 from space.axes import ranges
 from space.fusion import FUSIONS
 
-pytestmark = pytest.mark.share(3)
+pytestmark = pytest.mark.share(6)
 
 
 @pytest.mark.parametrize("name", FUSIONS)

@@ -90,6 +90,7 @@ def test_an_unknown_one_is_refused_with_the_nearest() -> None:
         importances.kind("fischer")
 
 
+@pytest.mark.share(3)
 def test_one_score_per_channel(importance: Importance, network: Network) -> None:
     cutter = cutter_of(network)
     scores = importance.scores(cutter, network, some(importance))
@@ -139,6 +140,7 @@ def test_a_pruned_network_is_scored_over_the_unpruned_channels(importance: Impor
     assert scores.max() > 0
 
 
+@pytest.mark.share(3)
 def test_a_channel_of_nothing_but_zeros_is_the_last_of_its_group(importance: Importance, network: Network) -> None:
     cutter = cutter_of(network)
     wide = [cutter.map.members(name) for name in cutter.map.names if len(cutter.map.members(name)) >= 4]
@@ -162,6 +164,7 @@ def test_a_channel_of_nothing_but_zeros_is_the_last_of_its_group(importance: Imp
         assert scores[members[1]] == scores[members].min() < scores[members].max()
 
 
+@pytest.mark.share(3)
 def test_what_needs_data_says_so(importance: Importance, network: Network) -> None:
     cutter = cutter_of(network)
     if importance.needs_data:

@@ -74,14 +74,15 @@ def run(environment: dict[str, str], *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_they_are_carried_by_the_suite_of_our_own(tmp_path) -> None:
-    install(tmp_path, "blocks", "toy", "toy_block")
-    environment = install(tmp_path, "decoders", "toy-sum", "toy_decoder")
-    suites = [f"tests/contracts/test_{name}.py" for name in ("parts", "blocks", "decoders")]
-    told = run(environment, "pytest", *suites, "-k", "toy] or toy-sum]", "-m", "", "-vv", "-p", "no:cacheprovider")
-    for part, name in (("block", "toy"), ("decoder", "toy-sum")):
-        for station, test in STATIONS[part].items():
-            assert re.search(rf"{re.escape(test)}\[({part}-)?{name}\] PASSED", told), f"{station}: {told}"
+@pytest.mark.parametrize(
+    ("part", "name"), [("block", "toy"), pytest.param("decoder", "toy-sum", marks=pytest.mark.slow)]
+)
+def test_they_are_carried_by_the_suite_of_our_own(part: str, name: str, tmp_path: Path) -> None:
+    environment = install(tmp_path, f"{part}s", name, f"toy_{part}")
+    suites = [f"tests/contracts/test_{each}.py" for each in ("parts", f"{part}s")]
+    told = run(environment, "pytest", *suites, "-k", f"{name}]", "-m", "", "-vv", "-p", "no:cacheprovider")
+    for station, test in STATIONS[part].items():
+        assert re.search(rf"{re.escape(test)}\[({part}-)?{name}\] PASSED", told), f"{station}: {told}"
 
 
 @pytest.mark.slow

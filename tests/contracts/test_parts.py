@@ -21,7 +21,7 @@ from space.decoders.steps import JOINS
 from space.detail import Exchange
 from space.scale import scale_width
 
-pytestmark = pytest.mark.share(7)
+pytestmark = pytest.mark.share(11)
 
 ALONE = {"decoder": "none", "block": "nonbt", "stem.kind": "convs", "stem.halvings": 1, "stages": 3}
 HALVING = {**ALONE, "down": "block", "factorization": "none", "stage.stride": 2}

@@ -81,7 +81,7 @@ def test_labels_are_those_of_pytorch(target: Target, name: str, size: tuple[int,
     assert same_labels(logits_of(network, image), first.cpu(), tie_of(target)) >= 0.999
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(6)
 @pytest.mark.parametrize("target", targets())
 def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Target, shallow: Shallow) -> None:
     runtime = ready(target)
@@ -97,7 +97,7 @@ def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Tar
     assert next(reference.parameters()).device.type == "cpu"
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(4)
 @pytest.mark.parametrize("target", targets())
 def test_what_reads_graphs_gives_what_it_prepares_and_knows_nothing_of_networks(
     target: Target, shallow: Shallow

@@ -32,7 +32,7 @@ from space import Architecture
 from space.channels import channel_map
 from space.network import Network
 
-pytestmark = pytest.mark.share(9)
+pytestmark = pytest.mark.share(16)
 
 SAMPLES = 2  # channels compared per layer, beside its first and its last
 

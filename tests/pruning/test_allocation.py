@@ -23,7 +23,7 @@ from space.graph import Graph
 from space.scale import scale_width
 from space.sizes import output_size
 
-pytestmark = pytest.mark.share(9)
+pytestmark = pytest.mark.share(16)
 
 SIZE = (60, 80)
 Device = Callable[[Graph, Widths], float]

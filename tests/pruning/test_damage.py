@@ -18,7 +18,7 @@ from pruning.surgery import Cutter
 from space import Architecture
 from space.network import Network
 
-pytestmark = pytest.mark.share(6)
+pytestmark = pytest.mark.share(12)
 
 NETWORKS = (
     "fir and cat down with fpl",

@@ -21,7 +21,7 @@ from space.channels import widths
 from space.decoders.ladder import LadderDecoder
 from space.network import Network
 
-pytestmark = pytest.mark.share(9)
+pytestmark = pytest.mark.share(16)
 
 EXACT = 1e-10  # of the largest logit, in double precision
 SEEN = 1e-7

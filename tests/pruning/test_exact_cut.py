@@ -15,7 +15,7 @@ import space
 from pruning.surgery import Cutter, Mask
 from space import Architecture, Space
 
-pytestmark = pytest.mark.share(9)
+pytestmark = pytest.mark.share(16)
 
 EXACT = 1e-10  # of the largest logit, in double precision
 SEEN = 1e-7

@@ -20,7 +20,7 @@ from space import Architecture
 from space.channels import FIXED, parametric
 from space.network import Network
 
-pytestmark = pytest.mark.share(6)
+pytestmark = pytest.mark.share(12)
 
 TINY = (
     "fir and cat down with fpl",

@@ -15,7 +15,7 @@ from pruning.surgery import Cutter, Mask
 from space import Architecture, Space, parameters
 from space.network import Network
 
-pytestmark = pytest.mark.share(9)
+pytestmark = pytest.mark.share(16)
 
 SIZES = ((64, 96), (45, 61))
 

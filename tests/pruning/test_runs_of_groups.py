@@ -15,7 +15,7 @@ from pruning.surgery import Cutter
 from space import Architecture, Space
 from space.channels import FIXED
 
-pytestmark = pytest.mark.share(9)
+pytestmark = pytest.mark.share(16)
 
 
 def what_is_broken(architecture: Architecture) -> list[str]:

@@ -181,6 +181,7 @@ class RdrNet(Dual):
                 module.eps, module.momentum = 1e-3, 0.03
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("size", [(64, 128), (100, 132)])
 def test_ddrnet(largest_difference: Compare, size: tuple[int, int]) -> None:
     assert largest_difference(space.load("ddrnet23-slim"), DdrNet(), size) < 1e-9

@@ -29,6 +29,7 @@ def test_published_networks_and_their_keys_know_nothing_of_it() -> None:
         assert "label_stride" not in space.load(name).to_yaml()
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize(("name", "side"), [*((name, 2) for name in NAMES), ("swiftnet-rn18", 4), ("fast-scnn", 8)])
 @pytest.mark.parametrize("size", [(64, 96), (37, 51)])
 def test_logits_are_interpolated_to_a_part_of_the_size_and_each_stands_for_several_pixels(

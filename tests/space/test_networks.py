@@ -12,7 +12,7 @@ import space
 from space import Architecture, UserError
 from space.scale import scale_width
 
-pytestmark = pytest.mark.share(9)
+pytestmark = pytest.mark.share(14)
 
 Flops = Callable[[nn.Module, Tensor], int]
 SIZES = [(64, 96), (45, 61), (33, 65), (50, 40)]

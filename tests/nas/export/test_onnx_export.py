@@ -42,7 +42,7 @@ def settled(network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", space.published())
-@pytest.mark.share(6)
+@pytest.mark.share(11)
 def test_every_published_network_exports_at_an_odd_size(name: str) -> None:
     network = settled(space.load(name).build(11))
     comparison = compare_onnx(network, onnx_bytes(network, (45, 84), labels=False), noise((45, 84)))
@@ -53,6 +53,7 @@ def test_every_published_network_exports_at_an_odd_size(name: str) -> None:
     assert comparison.same_labels == 1.0
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("size", [(64, 96), (45, 85)])
 def test_labels_at_half_the_size_are_repeated_after_the_arg_max(
     size: tuple[int, int], shallow: Callable[[str], Architecture]
@@ -73,6 +74,7 @@ def test_labels_at_half_the_size_are_repeated_after_the_arg_max(
         assert {each.name for each in graph.initializer} <= used
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("size", [(180, 240), (122, 162)])
 def test_the_labels_are_in_the_graph(size: tuple[int, int], shallow: Callable[[str], Architecture]) -> None:
     network = settled(scale_width(shallow("swiftnet-rn18"), 0.25).build(5))
@@ -107,6 +109,7 @@ def test_regsegs_graph_splits_nothing_and_averages_by_pooling(shallow: Callable[
     assert not kinds & {"Split", "ReduceMean", "MatMul", "BatchNormalization"}
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("name", ["fast-scnn", "ddrnet23-slim", "rdrnet-s-simple"])
 def test_the_mean_of_a_map_is_spread_without_resizing(name: str, shallow: Callable[[str], Architecture]) -> None:
     network = settled(scale_width(shallow(name), 0.25).build(5))

@@ -93,6 +93,7 @@ def test_steps_run_beside_each_other() -> None:
         assert len(stays(other)) == 1  # while we are still in ours
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("kind", ["alone", "training_step"])
 def test_a_killed_holder_frees_the_lane(kind: str) -> None:
     holder = visitor(kind, 1, 600)

@@ -37,7 +37,7 @@ def test_multiply_adds_are_padded_to_whole_blocks() -> None:
     assert sum_of("multiply_adds", work_of(narrow, 16)) > space.multiply_adds(narrow, SIZE, 16)
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(6)
 @pytest.mark.parametrize(
     ("name", "activation", "whole"),
     [

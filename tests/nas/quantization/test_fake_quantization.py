@@ -38,6 +38,7 @@ def images_of(count: int) -> list[np.ndarray]:
     return [random.normal(size=(1, 3, *SIZE)).astype(np.float32) for _ in range(count)]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(("name", "ways"), [("ndnet29-fcn32", (False,)), ("fast-scnn", (False, True))])
 def test_a_network_that_rounds_gives_what_the_quantized_graph_gives(
     name: str, ways: tuple[bool, ...], shallow: Callable[[str], Architecture]

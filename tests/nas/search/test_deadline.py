@@ -44,7 +44,7 @@ def study(minutes: float, **plan: int) -> Study:
         target="onnxruntime@cpu:1",
         space={"stages": (2,), "stage.depth": (1, 2), "decoder": ("none",), "detail": ("none",), "block": ("nonbt",)},
         search=SearchPlan(
-            seeds=("ndnet45-ende",), sampler="random", finalists=2, finish_epochs=FINISH, minutes=minutes,
+            seeds=("fast-scnn",), sampler="random", finalists=2, finish_epochs=FINISH, minutes=minutes,
             **{"random_trials": 1000, "guided_trials": 0} | plan,
         ),
     )  # fmt: skip

@@ -55,7 +55,7 @@ def stepped(invented: Invented, proportional: One) -> One:
 
 @pytest.mark.parametrize("name", space.published())
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
-@pytest.mark.share(10)
+@pytest.mark.share(20)
 def test_the_budget_is_filled_and_not_left(name: str, scale: float, proportional: One) -> None:
     quick, sure = [], []
 

@@ -83,6 +83,7 @@ def filled(study: Study, name: str, device: Fast) -> tuple[Architecture, float]:
     return found.architecture, found.latency.p50_milliseconds / Budget.parse(study.budget).milliseconds
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", ["swiftnet-rn18", "ndnet45-ende"])
 def test_a_budget_that_no_network_needs_makes_no_giants(name: str, invented: Invented) -> None:
     study = built_in_study("10ms")

@@ -170,6 +170,7 @@ def pretend_rungs(run: RunFolder, source: Proposals, epochs: int) -> list[Trial]
     return given
 
 
+@pytest.mark.slow
 def test_what_pauses_goes_on_and_finalists_are_trained_to_the_end(
     tmp_path: Path, invented: Invented, search_of: Callable[[RunFolder], Search]
 ) -> None:

@@ -38,7 +38,7 @@ def study() -> Study:
         target="onnxruntime@cpu:1",
         recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=1, batch_size=4),
         space={"stages": (2,), "stage.depth": (1,)},
-        search=SearchPlan(seeds=("swiftnet-rn18", "ndnet29-fcn32"), random_trials=3, guided_trials=1),
+        search=SearchPlan(seeds=("swiftnet-rn18",), random_trials=3, guided_trials=1),
     )
 
 
@@ -83,7 +83,7 @@ def test_a_search_goes_on_past_what_cannot_be_timed(
     error = WorkerError(f"Traceback ...\nRuntimeError: x\n{REASON}")
     search = search_of(RunFolder.create(tmp_path / "run", study()))
     given = proposed(Proposals(search, Refusing(invented, has_fpl, error), None))
-    assert [each.origin for each in given] == ["seed"] * 2 + ["random"] * 3 + ["guided"]
+    assert [each.origin for each in given] == ["seed"] + ["random"] * 3 + ["guided"]
     refused = [each for each in search.run.trials() if each.latency is None]
     assert refused, "a third of what is drawn has such blocks"
     for each in refused:
@@ -102,7 +102,7 @@ def test_widths_that_cannot_be_timed_leave_the_others(
 ) -> None:
     search = search_of(RunFolder.create(tmp_path / "run", study()))
     given = proposed(Proposals(search, Refusing(invented, is_wide, TargetError("out of memory")), None))
-    assert len(given) == 6
+    assert len(given) == 5
     assert all(each.latency is not None and not is_wide(each.architecture) for each in given)
 
 

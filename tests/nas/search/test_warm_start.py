@@ -104,6 +104,7 @@ def test_it_is_the_table_of_the_study(shipped: WarmStart) -> None:
     assert [100 * each.miou for table in shipped.tables for each in table.evaluations] == pytest.approx(scores)
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("axis", ["head.shuffle", "rep", "norm_momentum"])
 def test_a_search_that_opens_an_axis_keeps_them_all_at_its_usual_value(shipped: WarmStart, axis: str) -> None:
     (usual,) = searched()[axis]
@@ -116,6 +117,7 @@ def test_a_search_that_opens_an_axis_keeps_them_all_at_its_usual_value(shipped: 
     assert shipped.inside(held) == []
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("better", ["nonbt", "sep"])
 def test_what_scored_on_other_data_is_proposed_before_anything_is_known(
     proposed: Callable[[WarmStart], list[Genotype]], better: str

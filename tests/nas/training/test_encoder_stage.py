@@ -55,6 +55,7 @@ def test_the_encoder_is_trained_first_then_all_of_it(whole) -> None:
     assert rates[0] > rates[1] < rates[2] > rates[3], "each stage has a schedule of its own"
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_stopped_within_a_stage_or_between_the_two_it_ends_with_the_same_bits(
     epochs, whole, architecture, dataset, tmp_path

@@ -98,6 +98,7 @@ def test_a_probe_is_told_of_and_does_not_begin_where_a_step_has_no_room(architec
     assert len(said) == 1, "what is kept needs no probe"
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_training_goes_on_in_its_form_with_the_same_bits(precision, architecture, dataset, tmp_path) -> None:
     """bfloat16 is computed by any processor, if slowly."""
