@@ -122,7 +122,7 @@ def test_it_learns(architecture, dataset) -> None:
         trainer.run_epoch()
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(6)
 @pytest.mark.parametrize(
     "change",
     [
@@ -155,6 +155,7 @@ def test_another_process_goes_on_with_the_same_bits(straight, architecture, data
     assert same(straight.weights(), load_weights(tmp_path / "weights.safetensors"))
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(("name", "recipe_name"), [("fplnet", "fplnet"), ("ndnet45-ende", "ndnet")])
 def test_published_networks_train_with_their_recipes(dataset, name, recipe_name) -> None:
     recipe = load_recipe(recipe_name)
