@@ -40,8 +40,7 @@ NEARLY_FULL = 0.9  # of the budget, from which on a network is confirmed, or one
 LOWER = 0.03  # of the budget, for each that left it when it was confirmed, but for the first
 MOST_MEASUREMENTS = 4  # quick ones
 MOST_CONFIRMATIONS = 4
-NEAR_CONFIRMATIONS = 2  # after which less is full enough, where estimates were near,
-NEAR_FULL = 0.93  # so much of the budget
+NEAR_CONFIRMATIONS = 2  # after which nearly full is full enough, where estimates were near
 TELLS = 1.5  # times what a latency is sure to: what lies closer together is not told apart
 NEXT = 1.1  # times a factor: another width of the stem, say, where all that is near was measured
 LIKELIEST = 8  # combinations of wider and narrower parts that are estimated whole
@@ -176,7 +175,7 @@ class _Tries:
             fine = bool(self._quick) or tried.use >= NEARLY_FULL
             if tried.use <= SAFE and (tried.use >= self._full_enough or (tried.latency.flagged and fine)):
                 break
-            if len(self._sure) >= few and any(NEAR_FULL <= each.use <= SAFE for each in self._sure):
+            if len(self._sure) >= few and any(NEARLY_FULL <= each.use <= SAFE for each in self._sure):
                 break
         if not self._sure:
             raise UnmeasuredError(f"expected a width of {self._architecture.key} that the target can time, got none")

@@ -24,7 +24,7 @@ from nas.search.fill import (
     MOST_CONFIRMATIONS,
     MOST_MEASUREMENTS,
     NARROWEST,
-    NEAR_FULL,
+    NEARLY_FULL,
     SAFE,
     WIDEST,
     fill,
@@ -268,7 +268,7 @@ def test_nearly_full_is_full_enough_after_two_where_estimates_are_near(proportio
         space.load("swiftnet-rn18"), Budget.parse("5ms"), confirm, confirm, estimate, within=WITHIN, near=True
     )
     assert len(found) == 2
-    assert NEAR_FULL <= filled.latency.p50_milliseconds / 5 < 0.945
+    assert NEARLY_FULL <= filled.latency.p50_milliseconds / 5 < 0.947
 
 
 def test_a_disturbed_first_measurement_far_inside_the_budget_is_not_the_last(proportional: One) -> None:
@@ -286,7 +286,7 @@ def test_a_disturbed_first_measurement_far_inside_the_budget_is_not_the_last(pro
 
 class Shipped:
     """A device whose prices are 20 % from those of the table that comes with the package; each network is 4 % off on
-    its own and each width of it half a per cent. A sure latency is known to 0.6 %.
+    its own and each width of it 1 %. A sure latency is known to 0.6 %.
     """
 
     SIZE = (120, 160)
@@ -306,7 +306,7 @@ class Shipped:
         return math.exp(random.Random(f"{self._seed} {name}").gauss(0, share))
 
     def measure(self, architecture: Architecture, network: str) -> Latency:
-        own = self._off(network, 0.04) * self._off(architecture.key, 0.005) * self._off(f"{architecture.key}?", 0.006)
+        own = self._off(network, 0.04) * self._off(architecture.key, 0.01) * self._off(f"{architecture.key}?", 0.006)
         return self._invented(self._prices.sum(work_of(architecture, self.SIZE, 11)) * own)
 
 
@@ -320,7 +320,7 @@ def test_candidates_need_two_measurements_where_a_table_is_corrected_by_five(see
     drawn = Space(ranges=searched(), size=Shipped.SIZE)
     chance = random.Random(seed)
     counts, uses = [], []
-    while len(uses) < 12:
+    while len(uses) < 20:
         network, budget = drawn.sample(chance), Budget(milliseconds=chance.choice((4.0, 8.0, 16.0)))
         ends = [device.measure(scale_width(network, factor), network.key) for factor in (NARROWEST, WIDEST)]
         if not budget.admits(ends[0]) or budget.admits(ends[1]):
@@ -339,6 +339,6 @@ def test_candidates_need_two_measurements_where_a_table_is_corrected_by_five(see
         counts.append(len(sure))
         uses.append(filled.latency.p50_milliseconds / budget.milliseconds)
     assert statistics.fmean(counts) <= 2.2
-    assert statistics.median(uses) >= 0.95
+    assert statistics.median(uses) >= 0.945
     assert sum(use < 0.9 for use in uses) < 0.1 * len(uses)
     assert max(uses) <= SAFE
