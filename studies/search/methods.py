@@ -6,7 +6,7 @@ import functools
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import optuna
@@ -15,7 +15,7 @@ from table import Table, TableQuestions
 
 from nas import samplers
 from nas.search.sampler import Outcome, Sampler
-from nas.surrogate.candidates import Candidates
+from nas.surrogate.candidates import Candidates, step_of
 from nas.surrogate.encoding import encode
 
 STARTUP = 8  # drawn at random before what a sampler proposes: four random draws and four published networks in a search
@@ -30,38 +30,47 @@ class Account:
     table: Table
     trainings: float
     """How many whole trainings can be paid for, cheap ones at their cost."""
+    continued: bool = False
+    """Whether a training goes on from the cheaper ones of its row, so that what these cost is not paid again."""
     cost: float = 0.0
     history: list[tuple[int, float, float]] = field(default_factory=list)
     """Whole trainings, cost and best after each whole training that ended with a score."""
     whole: dict[int, float] = field(default_factory=dict)
     """Scores of whole trainings by row; NaN where one failed."""
-    cheap: dict[int, float] = field(default_factory=dict)
+    cheap: list[dict[int, float]] = field(init=False)
+    """Scores of cheap trainings by row, for each rung of the table."""
+    _paid: dict[int, float] = field(default_factory=dict)
+    """What the dearest training of a row costs."""
+
+    def __post_init__(self) -> None:
+        self.cheap = [{} for _ in self.table.rungs]
 
     @property
     def open(self) -> bool:
         """Whether there is anything left to pay with and to train."""
         return self.cost + 1 <= self.trainings + 1e-9 and len(self.whole) < len(self.table)
 
-    def train(self, row: int) -> float:
-        """A whole training."""
+    def train(self, row: int, fidelity: float = 1.0) -> tuple[float, float]:
+        """Train a row to the next rung that has a score of it, from `fidelity` on, or whole: the score, and what share
+        of a whole training that rung is.
+        """
         assert row not in self.whole, "it was trained before"
-        self.cost += 1
+        paid = self._paid.get(row, 0.0)
+        for rung, found in zip(self.table.rungs, self.cheap, strict=True):
+            if rung.cost > paid and step_of(rung.cost) >= step_of(fidelity) and not math.isnan(rung.scores[row]):
+                self._pay(row, rung.cost)
+                found[row] = float(rung.scores[row])
+                return found[row], rung.cost
+        self._pay(row, 1.0)
         self.whole[row] = float(self.table.scores[row])
         if not math.isnan(self.whole[row]):
             best = max(self.whole[row], self.history[-1][2] if self.history else -math.inf)
             self.history.append((len(self.whole), round(self.cost, 6), best))
-        return self.whole[row]
+        return self.whole[row], 1.0
 
-    def has_cheap(self, row: int) -> bool:
-        """Whether there is a cheap training of a row to be had that was not paid for yet."""
-        return self.table.cheap_cost > 0 and row not in self.cheap and not math.isnan(self.table.cheap[row])
-
-    def train_cheaply(self, row: int) -> float:
-        """A cheap training."""
-        assert self.has_cheap(row), "it was trained before, or cannot be"
-        self.cost += self.table.cheap_cost
-        self.cheap[row] = float(self.table.cheap[row])
-        return self.cheap[row]
+    def _pay(self, row: int, cost: float) -> None:
+        self.cost += cost - self._paid.get(row, 0.0) * self.continued
+        self._paid[row] = cost
 
 
 def random_search(account: Account, seed: int) -> None:
@@ -75,12 +84,10 @@ def guided(
     account: Account, seed: int, make: Callable[[Candidates], optuna.samplers.BaseSampler], *, cheaply: bool
 ) -> None:
     """A sampler behind the contract of a search: random draws, then what it proposes. `cheaply`: whether it is offered
-    cheap trainings; then each row has one first, and a row that is proposed again is trained whole.
+    cheap trainings; then a row has one first, and one that is proposed again goes on to the next rung.
     """
     table = account.table
-    if not cheaply:
-        table = Table(**{**vars(table), "cheap_cost": 0.0})
-    questions = TableQuestions(table)
+    questions = TableQuestions(table if cheaply else replace(table, rungs=()))
     sampler = Sampler(questions, make)
     drawn = random.Random(seed).sample(range(len(table)), min(STARTUP, len(table)))
     while account.open:
@@ -94,30 +101,38 @@ def guided(
             if dict(proposal.genotype) != dict(table.points[row]):  # it answered what no row is
                 sampler.withdraw(number)
                 number = sampler.enter(table.points[row], fidelity)
-        if fidelity < 1 and account.has_cheap(row):
-            sampler.tell(number, Outcome(miou=account.train_cheaply(row), fidelity=fidelity))
-            continue
-        score = account.train(row)
-        questions.taken[row] = True
-        sampler.tell(number, Outcome(miou=None if math.isnan(score) else score))
+        score, fidelity = account.train(row, fidelity)
+        questions.taken[row] = row in account.whole
+        sampler.tell(number, Outcome(miou=None if math.isnan(score) else score, fidelity=fidelity))
 
 
 def asha(account: Account, seed: int) -> None:
-    """Asynchronous successive halving over random draws (Li et al., 2020) with the cheap training as its first rung.
+    """Asynchronous successive halving over random draws (Li et al., 2020) with the cheap trainings as its rungs.
 
-    It promotes the best row of those that are in the best quarter; where nothing is, it draws another one.
+    It promotes the best row of those that are in the best quarter of a rung, the highest rung first; where nothing is,
+    it draws another one.
     """
     rows = iter(np.random.default_rng(seed).permutation(len(account.table)).tolist())
     while account.open:
-        ranked = sorted(account.cheap, key=lambda row: -account.cheap[row])
-        promoted = [row for row in ranked[: len(ranked) // ETA] if row not in account.whole]
-        row = promoted[0] if promoted else next(rows, None)
+        row = _promoted(account, ETA)
+        if row is None:
+            row = next(rows, None)
         if row is None:  # all are drawn: what is left, the best first
-            row = next(each for each in ranked if each not in account.whole)
-        elif not promoted and account.has_cheap(row):
-            account.train_cheaply(row)
-            continue
-        account.train(row)
+            row = _promoted(account, 1)
+        assert row is not None, "there is a row to train as long as the account is open"
+        account.train(row, 0.0)
+
+
+def _promoted(account: Account, one_of: int) -> int | None:
+    """The best row that has not gone on of those that are in the best so-many-th of a rung."""
+    gone_on = set(account.whole)
+    for found in reversed(account.cheap):
+        ranked = sorted(found, key=lambda row: -found[row])
+        for row in ranked[: len(ranked) // one_of]:
+            if row not in gone_on:
+                return row
+        gone_on |= set(found)
+    return None
 
 
 def plain_gp(account: Account, seed: int) -> None:
@@ -177,7 +192,7 @@ def _nsga2(account: Account, seed: int) -> None:
 
 
 METHODS: dict[str, Callable[[Account, int], None]] = {
-    "ours": lambda account, seed: _product(account, seed, kind="surrogate", cheaply=account.table.cheap_cost > 0),
+    "ours": lambda account, seed: _product(account, seed, kind="surrogate", cheaply=bool(account.table.rungs)),
     "ours-whole": functools.partial(_product, kind="surrogate", cheaply=False),
     "random": random_search,
     "tpe": functools.partial(_product, kind="tpe", cheaply=False),

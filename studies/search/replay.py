@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import math
 import os
 import sys
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -27,10 +29,12 @@ from space import UserError
 from space.errors import nearest
 
 STEP = 0.25  # of the cost at which curves are compared, in whole trainings
-TARGETS = (100, 400)  # random trainings whose mean best is to be reached
 FIRST = 3  # cost that is drawn
 SHOWN = (5, 8, 10, 12, 16, 20, 24, 32, 48, 64, 100, 200, 400)
 INTERVAL = 1.96  # standard errors: 95 %
+
+Curves = NDArray[np.float64]
+Middle = Callable[[Curves], tuple[Curves, Curves, Curves]]
 
 
 def main() -> int:
@@ -63,23 +67,27 @@ def _replay(asked: argparse.Namespace) -> int:
     print(f"{len(table)} networks, best {best:.4g}; features: {', '.join(table.features)}")
     for note in table.notes:
         print(f"note: {note}")
-    jobs = [(table, name, seed, asked.trainings) for name in names for seed in range(asked.seeds)]
+    jobs = [(name, seed) for name in names for seed in range(asked.seeds)]
+    run = functools.partial(_run, table, asked.trainings, asked.continued)
     with ProcessPoolExecutor(asked.jobs) as pool:
-        histories = list(pool.map(_run, jobs, chunksize=1))
+        histories = list(pool.map(run, jobs, chunksize=1))
     found = {name: histories[place * asked.seeds : (place + 1) * asked.seeds] for place, name in enumerate(names)}
     costs = np.arange(1, asked.trainings + STEP / 2, STEP)
     curves = {name: np.array([_curve(each, costs) for each in of]) for name, of in found.items()}
-    _print(table, costs, curves)
+    middle = _median if asked.median else _mean
+    named = f"{'median' if asked.median else 'mean'} of {asked.seeds} seeds and its 95 % interval"
+    targets = {trainings: random_best(table, trainings, median=asked.median) for trainings in asked.random}
+    _print(table, costs, curves, middle, targets, named)
     if asked.out:
         _write(asked.out, table, found)
     if asked.picture:
-        _draw(asked.picture, table, costs, curves, asked.objective)
+        _draw(asked.picture, table, costs, curves, middle, targets, f"best {asked.objective}, {named}")
     return 0
 
 
-def _run(job: tuple[Table, str, int, float]) -> list[tuple[int, float, float]]:
-    table, name, seed, trainings = job
-    account = Account(table=table, trainings=trainings)
+def _run(table: Table, trainings: float, continued: bool, job: tuple[str, int]) -> list[tuple[int, float, float]]:
+    name, seed = job
+    account = Account(table=table, trainings=trainings, continued=continued)
     METHODS[name](account, seed)
     return account.history
 
@@ -91,30 +99,52 @@ def _curve(history: list[tuple[int, float, float]], costs: NDArray[np.float64]) 
     return bests[np.searchsorted(paid, costs + 1e-6, side="right")]
 
 
-def random_best(table: Table, trainings: int) -> float:
-    """What the best of so many random rows scores on average; a row that failed counts as the worst."""
-    return expected_best(np.where(np.isnan(table.scores), np.nanmin(table.scores), table.scores).tolist(), trainings)
+def random_best(table: Table, trainings: int, *, median: bool = False) -> float:
+    """What the best of so many random rows scores on average, or in the median; one that failed counts as the worst."""
+    scores = np.sort(np.where(np.isnan(table.scores), np.nanmin(table.scores), table.scores)).tolist()
+    if not median:
+        return expected_best(scores, trainings)
+    drawn = min(trainings, len(scores))
+    ways = math.comb(len(scores), drawn)  # of which so many have their best among the first ones
+    return float(next(score for first, score in enumerate(scores, 1) if 2 * math.comb(first, drawn) >= ways))
 
 
-def _mean(curves: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over seeds and half of its 95 % interval; NaN where a seed has no score yet."""
+def _mean(curves: Curves) -> tuple[Curves, Curves, Curves]:
+    """Over seeds, with its 95 % interval; NaN where a seed has no score yet."""
     spread = curves.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(curves.shape[1])
-    return curves.mean(axis=0), INTERVAL * spread / math.sqrt(len(curves))
+    mean, half = curves.mean(axis=0), INTERVAL * spread / math.sqrt(len(curves))
+    return mean, mean - half, mean + half
 
 
-def _print(table: Table, costs: NDArray[np.float64], curves: dict[str, NDArray[np.float64]]) -> None:
-    targets = [random_best(table, trainings) for trainings in TARGETS]
+def _median(curves: Curves) -> tuple[Curves, Curves, Curves]:
+    """Likewise."""
+    ranked, count = np.sort(curves, axis=0), len(curves)
+    low = max(0, math.floor((count - INTERVAL * math.sqrt(count)) / 2))  # of the binomial distribution
+    return np.median(curves, axis=0), ranked[low], ranked[count - 1 - low]
+
+
+def _print(
+    table: Table,
+    costs: NDArray[np.float64],
+    curves: dict[str, Curves],
+    middle: Middle,
+    targets: Mapping[int, float],
+    named: str,
+) -> None:
     shown = [place for cost in SHOWN for place in np.flatnonzero(np.isclose(costs, cost))]
-    for trainings, target in zip(TARGETS, targets, strict=True):
-        print(f"random search's mean best after {trainings}: {table.sign * target:.4f}")
+    for trainings, target in targets.items():
+        print(f"random search's best after {trainings}: {table.sign * target:.4f}")
     head = "".join(f"{costs[place]:>15g}" for place in shown)
-    print(f"\n{'mean best at a cost of':<24}{head}{'to random 100':>16}{'to random 400':>16}")
+    asked = "".join(f"{f'to random {trainings}':>16}" for trainings in targets)
+    print(f"\nbest at a cost, {named}\n{'':<12}{head}{asked}")
     for name, curve in curves.items():
-        mean, half = _mean(curve)
-        values = "".join(f"{table.sign * mean[place]:>9.3f} ±{half[place]:<4.2f}" for place in shown)
-        reached = [np.flatnonzero(mean >= target) for target in targets]
+        found, low, high = middle(curve)
+        values = "".join(
+            f"{table.sign * found[place]:>9.3f} ±{(high[place] - low[place]) / 2:<4.2f}" for place in shown
+        )
+        reached = [np.flatnonzero(found >= target - 1e-9) for target in targets.values()]
         needed = "".join(f"{costs[each[0]]:>16g}" if len(each) else f"{f'over {costs[-1]:g}':>16}" for each in reached)
-        print(f"{name:<24}{values}{needed}")
+        print(f"{name:<12}{values}{needed}")
 
 
 def _write(file: Path, table: Table, found: dict[str, list[list[tuple[int, float, float]]]]) -> None:
@@ -131,7 +161,13 @@ def _write(file: Path, table: Table, found: dict[str, list[list[tuple[int, float
 
 
 def _draw(
-    file: Path, table: Table, costs: NDArray[np.float64], curves: dict[str, NDArray[np.float64]], objective: str
+    file: Path,
+    table: Table,
+    costs: NDArray[np.float64],
+    curves: dict[str, Curves],
+    middle: Middle,
+    targets: Mapping[int, float],
+    named: str,
 ) -> None:
     import matplotlib
 
@@ -140,17 +176,14 @@ def _draw(
 
     figure, axes = pyplot.subplots(figsize=(7, 4.4), layout="constrained")
     for name, curve in curves.items():
-        mean, half = _mean(curve)
-        line = axes.plot(costs, table.sign * mean, label=name, linewidth=2 if name == "ours" else 1.2)[0]
-        low, high = table.sign * (mean - half), table.sign * (mean + half)
+        found, low, high = (table.sign * each for each in middle(curve))
+        line = axes.plot(costs, found, label=name, linewidth=2 if name == "ours" else 1.2)[0]
         axes.fill_between(costs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-    for trainings in TARGETS:
-        target = table.sign * random_best(table, trainings)
-        axes.axhline(target, color="grey", linestyle=":", linewidth=1)
-        place = (max(costs[0], FIRST) * 1.02, target)
+    for trainings, target in targets.items():
+        axes.axhline(table.sign * target, color="grey", linestyle=":", linewidth=1)
+        place = (max(costs[0], FIRST) * 1.02, table.sign * target)
         axes.annotate(f"random, {trainings}", place, ha="left", va="bottom", fontsize=8, color="grey")
-    means = np.concatenate([_mean(curve)[0] for curve in curves.values()])
-    ends = np.nanpercentile(means, [15, 100])
+    ends = np.nanpercentile(np.concatenate([middle(curve)[0] for curve in curves.values()]), [15, 100])
     room = 0.08 * (ends[1] - ends[0])
     limits = table.sign * np.array([ends[0], ends[1] + room])
     axes.set_ylim(min(limits), max(limits))
@@ -160,7 +193,7 @@ def _draw(
     axes.set_xticks(ticks, [f"{cost:g}" for cost in ticks])
     axes.minorticks_off()
     axes.set_xlabel("cost in whole trainings")
-    axes.set_ylabel(f"best {objective}, mean of {len(next(iter(curves.values())))} seeds and its 95 % interval")
+    axes.set_ylabel(named)
     axes.legend(loc="lower right", fontsize=8)
     figure.savefig(file)
     pyplot.close(figure)
@@ -174,7 +207,15 @@ def _parser() -> argparse.ArgumentParser:
         "--minimize", action="store_true", help="the lower the objective the better (the cheap one too)"
     )
     parser.add_argument("--bound", action="append", default=[], help="column=largest value; may be given several times")
-    parser.add_argument("--cheap", default="", help="column:cost of a cheap training, in whole trainings")
+    parser.add_argument(
+        "--cheap",
+        action="append",
+        default=[],
+        help="column:cost of a cheap training, in whole trainings; once for each rung",
+    )
+    parser.add_argument(
+        "--continued", action="store_true", help="trainings go on from cheaper ones: what these cost is not paid again"
+    )
     parser.add_argument(
         "--features", default="", help="columns by commas, or patterns such as 'c*'; all others if left out"
     )
@@ -182,6 +223,13 @@ def _parser() -> argparse.ArgumentParser:
         "--facts", default="", help="columns likewise, of numbers that ours is told beside the features (default: none)"
     )
     parser.add_argument("--methods", default="ours,random,tpe,gp,nsga2,asha", help=f"some of {', '.join(METHODS)}")
+    parser.add_argument(
+        "--random",
+        type=lambda text: tuple(map(int, text.split(","))),
+        default=(100, 400),
+        help="after how many random trainings the best is to be reached, by commas (default: 100,400)",
+    )
+    parser.add_argument("--median", action="store_true", help="medians over seeds instead of means")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--trainings", type=float, default=100, help="what each search may pay, in whole trainings")
     parser.add_argument("--jobs", type=int, default=1, help="processes")

@@ -23,6 +23,16 @@ MOST_CANDIDATES = 500  # that a sampler compares at a time
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rung:
+    """Cheap trainings of a table's networks, all of one kind."""
+
+    cost: float
+    """In whole trainings, below 1."""
+    scores: NDArray[np.float64]
+    """The higher the better; NaN where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """Networks inside the bounds."""
 
@@ -30,10 +40,8 @@ class Table:
     """What is known of each before it is trained."""
     scores: NDArray[np.float64]
     """Of whole trainings, the higher the better; NaN where one failed."""
-    cheap: NDArray[np.float64]
-    """Of cheap trainings, likewise; NaN where there is none."""
-    cheap_cost: float
-    """In whole trainings; 0 where none are done."""
+    rungs: tuple[Rung, ...]
+    """Of cheap trainings, the cheapest first; none where none are done."""
     features: tuple[str, ...]
     facts: tuple[Mapping[str, float], ...]
     """Numbers that are known of each too, beside its features; none where they are empty."""
@@ -52,14 +60,15 @@ def load(
     objective: str,
     minimize: bool = False,
     bounds: Sequence[str] = (),
-    cheap: str = "",
+    cheap: Sequence[str] = (),
     features: str = "",
     facts: str = "",
 ) -> Table:
-    """A CSV with a header. `bounds`: column=largest value; `cheap`: column:cost; `features`: names or patterns, by
-    commas; else all other columns; `facts`: the same, none if left out.
+    """A CSV with a header. `bounds`: column=largest value; `cheap`: column:cost of each kind of cheap training;
+    `features`: names or patterns, by commas; else all other columns; `facts`: the same, none if left out.
 
-    Raises: UserError for a column that is not there, or that holds no numbers where it has to.
+    Raises: UserError for a column that is not there, or that holds no numbers where it has to; for costs of cheap
+    trainings that are not between 0 and 1, or twice the same.
     """
     with file.open(newline="", encoding="utf-8-sig") as opened:
         rows = list(csv.DictReader(opened))
@@ -79,15 +88,22 @@ def load(
     limits = dict(_split(each, "=", "a bound as column=number") for each in bounds)
     for name, limit in limits.items():
         inside &= column(name) <= limit  # what is not known to be inside is not
-    cheap_name, cheap_cost = _split(cheap, ":", "a cheap objective as column:cost") if cheap else ("", 0.0)
-    known = [name for name in names if facts and name not in {objective, cheap_name} and _wanted(name, facts)]
-    left = [name for name in names if name not in {objective, cheap_name, *limits, *known}]
+    split = (_split(each, ":", "a cheap objective as column:cost") for each in cheap)
+    rungs = sorted(((cost, name) for name, cost in split))
+    if len({cost for cost, _ in rungs}) < len(rungs) or not all(0 < cost < 1 for cost, _ in rungs):
+        raise UserError(
+            f"--cheap: expected costs between 0 and 1, each other than the rest, got {', '.join(cheap)}; a cost is in "
+            "trainings to the objective"
+        )
+    scored = {objective, *(name for _, name in rungs)}
+    known = [name for name in names if facts and name not in scored and _wanted(name, facts)]
+    left = [name for name in names if name not in {*scored, *limits, *known}]
     chosen = [name for name in left if _wanted(name, features)]
     if not chosen:
         raise UserError(f"{file}: expected a column for --features {features}, got none of {', '.join(left)}")
     sign = -1.0 if minimize else 1.0
     scores = sign * column(objective)
-    cheaps = sign * column(cheap_name) if cheap else np.full(len(rows), math.nan)
+    cheaps = [(cost, sign * column(name)) for cost, name in rungs]
     columns = {name: _feature([row[name] for row in rows]) for name in chosen}
     numbers = {name: column(name) for name in known}
     places, seen, repeated = [], set(), 0
@@ -110,8 +126,7 @@ def load(
         points=tuple({name: columns[name][place] for name in chosen} for place in places),
         facts=tuple({name: float(numbers[name][place]) for name in known} for place in places),
         scores=scores[places],
-        cheap=cheaps[places],
-        cheap_cost=cheap_cost,
+        rungs=tuple(Rung(cost=cost, scores=found[places]) for cost, found in cheaps),
         features=tuple(chosen),
         sign=sign,
         notes=tuple(notes),
@@ -122,7 +137,7 @@ class TableQuestions:
     """A table's features as questions; answers lead to the nearest row that is not `taken`."""
 
     def __init__(self, table: Table) -> None:
-        self.rungs = (table.cheap_cost, 1.0) if table.cheap_cost > 0 else (1.0,)
+        self.rungs = (*(rung.cost for rung in table.rungs), 1.0)
         self.taken = np.zeros(len(table), bool)
         self._table = table
         self._places = {key(point): place for place, point in enumerate(table.points)}
