@@ -74,8 +74,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         found = {key(point): point for point in self._candidates.around(nearest, rng)}
         seen = over | {key(each.point) for each in told if not each.elsewhere}
         candidates = [point for place, point in found.items() if place not in seen]
-        if len(steps.rungs) > 1:
-            candidates += [each.point for each in paused.values()]
+        candidates += [each.point for each in paused.values()]
         return candidates[choose(candidates, told, known.running, self._candidates.facts)] if candidates else None
 
     def _best(self, told: Sequence[Told]) -> list[Point]:

@@ -206,3 +206,14 @@ def test_what_was_drawn_again_while_it_was_under_way_may_go_on_when_it_has_pause
     pause(sampler, numbers)
     proposal = sampler.propose()
     assert (proposal.genotype["place"], proposal.fidelity) == (max(PLACES), 1.0)
+
+
+def test_what_paused_at_a_rung_that_is_then_left_out_may_go_on() -> None:
+    """Short trainings order six places the wrong way round."""
+    sampler, numbers = begun(startup=1)
+    pause(sampler, numbers)
+    *known, last_but_one, last = PLACES
+    for place in known:
+        sampler.tell(sampler.enter({"place": place}), Outcome(miou=1 - 0.1 * place))
+    proposals = [sampler.propose() for _ in range(2)]
+    assert {(each.genotype["place"], each.fidelity) for each in proposals} == {(last_but_one, 1.0), (last, 1.0)}
