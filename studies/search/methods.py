@@ -19,8 +19,14 @@ from nas.surrogate.candidates import Candidates, step_of
 from nas.surrogate.encoding import encode
 
 STARTUP = 8  # drawn at random before what a sampler proposes: four random draws and four published networks in a search
-POOL = 1500  # rows that plain GP compares
+POOL = 1500  # rows that a model of ours compares
+TREES = 50
+SMALLEST_SPLIT = 3  # networks in a leaf that is split
 ETA = 4  # of asynchronous successive halving: one of so many is promoted
+
+Vector = NDArray[np.float64]
+Predict = Callable[[Vector, Vector, Vector, np.random.Generator], tuple[Vector, Vector]]
+"""Mean and deviation of new ones, from vectors that were seen, their scores and the new vectors."""
 
 
 @dataclass
@@ -135,8 +141,8 @@ def _promoted(account: Account, one_of: int) -> int | None:
     return None
 
 
-def plain_gp(account: Account, seed: int) -> None:
-    """A Gaussian process of one length (Matérn 5/2, the most likely one of a grid) and the expected improvement."""
+def model_based(account: Account, seed: int, predict: Predict) -> None:
+    """The most improvement expected by a model of whole trainings."""
     table, rng = account.table, np.random.default_rng(seed)
     vectors = encode(table.points)
     rows = rng.permutation(len(table)).tolist()
@@ -150,12 +156,19 @@ def plain_gp(account: Account, seed: int) -> None:
             free = rng.choice(free, POOL, replace=False)
         scores = np.array([account.whole[row] for row in scored])
         scores = (scores - scores.mean()) / (scores.std() or 1.0)
-        account.train(int(free[np.argmax(_improvement(vectors[scored], scores, vectors[free]))]))
+        mean, deviation = predict(vectors[scored], scores, vectors[free], rng)
+        account.train(int(free[np.argmax(_improvement(mean, deviation, scores.max()))]))
 
 
-def _improvement(
-    seen: NDArray[np.float64], scores: NDArray[np.float64], new: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _improvement(mean: Vector, deviation: Vector, best: float) -> Vector:
+    z = (mean - best) / deviation
+    below = 0.5 * np.array([math.erfc(-each / math.sqrt(2)) for each in z])
+    improvement: Vector = deviation * (np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) + z * below)
+    return improvement
+
+
+def _gp(seen: Vector, scores: Vector, new: Vector, rng: np.random.Generator) -> tuple[Vector, Vector]:
+    """A Gaussian process of one length (Matérn 5/2, the most likely one of a grid)."""
     fits = []
     for length in math.sqrt(seen.shape[1]) * np.array([0.1, 0.2, 0.4, 0.8, 1.6]):
         for noise in (1e-3, 1e-2, 1e-1):
@@ -166,18 +179,43 @@ def _improvement(
             fits.append((likelihood, length, root, weights, variance))
     _, length, root, weights, variance = max(fits, key=lambda fit: fit[0])
     explained = np.linalg.solve(root, _matern(seen, new, length))
-    deviation = np.sqrt(np.maximum(1 - (explained**2).sum(axis=0), 1e-9) * variance)
-    z = (explained.T @ weights - scores.max()) / deviation
-    below = 0.5 * np.array([math.erfc(-each / math.sqrt(2)) for each in z])
-    improvement: NDArray[np.float64] = deviation * (np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) + z * below)
-    return improvement
+    return explained.T @ weights, np.sqrt(np.maximum(1 - (explained**2).sum(axis=0), 1e-9) * variance)
 
 
-def _matern(left: NDArray[np.float64], right: NDArray[np.float64], length: float) -> NDArray[np.float64]:
+def _matern(left: Vector, right: Vector, length: float) -> Vector:
     squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None] - 2 * left @ right.T
     distance = np.sqrt(5 * np.maximum(squares, 0)) / length
-    alike: NDArray[np.float64] = (1 + distance + distance**2 / 3) * np.exp(-distance)
+    alike: Vector = (1 + distance + distance**2 / 3) * np.exp(-distance)
     return alike
+
+
+def _forest(seen: Vector, scores: Vector, new: Vector, rng: np.random.Generator) -> tuple[Vector, Vector]:
+    """Regression trees of random samples with random splits, and how far they are apart (Hutter, Hoos and
+    Leyton-Brown, "Sequential model-based optimization for general algorithm configuration", 2011).
+    """
+    drawn = (rng.integers(len(seen), size=len(seen)) for _ in range(TREES))
+    found = np.stack([_tree(seen[rows], scores[rows], new, rng) for rows in drawn])
+    return found.mean(axis=0), np.maximum(found.std(axis=0), 1e-3)
+
+
+def _tree(seen: Vector, scores: Vector, new: Vector, rng: np.random.Generator) -> Vector:
+    """What one predicts; of a random split of each column the one that leaves least variance."""
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    if len(seen) < SMALLEST_SPLIT or not (low < high).any() or np.ptp(scores) == 0:
+        return np.full(len(new), scores.mean())
+    at = rng.uniform(low, high)
+    right = seen > at
+    counts = np.stack([(~right).sum(axis=0), right.sum(axis=0)])
+    sums = np.stack([scores @ ~right, scores @ right])
+    explained = np.where((counts > 0).all(axis=0), (sums**2 / np.maximum(counts, 1)).sum(axis=0), -math.inf)
+    column = int(np.argmax(explained))
+    found = np.empty(len(new))
+    for inside, outside in (
+        (right[:, column], new[:, column] > at[column]),
+        (~right[:, column], new[:, column] <= at[column]),
+    ):
+        found[outside] = _tree(seen[inside], scores[inside], new[outside], rng)
+    return found
 
 
 def _product(account: Account, seed: int, *, kind: str, cheaply: bool) -> None:
@@ -186,9 +224,9 @@ def _product(account: Account, seed: int, *, kind: str, cheaply: bool) -> None:
     guided(account, seed, lambda candidates: make(candidates=candidates), cheaply=cheaply)
 
 
-def _nsga2(account: Account, seed: int) -> None:
-    make = optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
-    guided(account, seed, lambda candidates: make, cheaply=False)
+def _optuna(account: Account, seed: int, make: Callable[..., optuna.samplers.BaseSampler]) -> None:
+    """A sampler of Optuna's, of whole trainings."""
+    guided(account, seed, lambda candidates: make(seed=seed), cheaply=False)
 
 
 METHODS: dict[str, Callable[[Account, int], None]] = {
@@ -196,8 +234,12 @@ METHODS: dict[str, Callable[[Account, int], None]] = {
     "ours-whole": functools.partial(_product, kind="surrogate", cheaply=False),
     "random": random_search,
     "tpe": functools.partial(_product, kind="tpe", cheaply=False),
-    "gp": plain_gp,
-    "nsga2": _nsga2,
+    "gp": functools.partial(model_based, predict=_gp),
+    "forest": functools.partial(model_based, predict=_forest),
+    "optuna-gp": functools.partial(
+        _optuna, make=functools.partial(optuna.samplers.GPSampler, n_startup_trials=STARTUP)
+    ),
+    "nsga2": functools.partial(_optuna, make=functools.partial(optuna.samplers.NSGAIISampler, population_size=20)),
     "asha": asha,
 }
-"""By name; `ours-whole` is ours without cheap trainings."""
+"""By name; `ours-whole` is ours without cheap trainings, and `optuna-gp` needs SciPy."""

@@ -74,7 +74,7 @@ def replay(table: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_method_searches_within_what_it_may_pay(table: Path, tmp_path: Path) -> None:
     out, picture = tmp_path / "out.csv", tmp_path / "out.svg"
-    methods = ("ours", "ours-whole", "random", "tpe", "gp", "nsga2", "asha")
+    methods = ("ours", "ours-whole", "random", "tpe", "gp", "forest", "nsga2", "asha")
     done = replay(
         table, "--objective", "error", "--minimize", "--bound", "cost=2", "--cheap", "early:0.1", "--cheap",
         "earliest:0.05", "--continued", "--median", "--random", "20,50", "--seeds", f"{SEEDS}",
