@@ -4,6 +4,7 @@ same sums in another order. Where weights lie and what they are called does not 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -23,15 +24,24 @@ def resized(x: Tensor, size: tuple[int, int], align_corners: bool, *, training: 
     return functional.interpolate(x, size, mode="bilinear", align_corners=align_corners)
 
 
-class DilatedDepthwise(nn.Conv2d):
+def with_quick_gradient(layer: nn.Conv2d) -> nn.Conv2d:
     """A depthwise convolution, dilated along its width, of stride 1, whose output is as large as its input."""
+    # A class of its own would no longer be the layer that others look for, and called otherwise it would miss hooks.
+    dilation = (layer.dilation[0], layer.dilation[1])
+    layer._conv_forward = functools.partial(_convolved, dilation)  # type: ignore[method-assign]
+    return layer
 
-    def forward(self, input: Tensor) -> Tensor:
-        """`input` (N, C, H, W), convolved."""
-        if not (self.training and _is_plain(input)) or not input.is_contiguous(memory_format=torch.channels_last):
-            return super().forward(input)
-        convolved: Tensor = _Dilated.apply(input, self.weight, self.bias, self.dilation)  # type: ignore[no-untyped-call]
+
+def _convolved(dilation: tuple[int, int], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if _is_plain(x) and x.is_contiguous(memory_format=torch.channels_last):
+        convolved: Tensor = _Dilated.apply(x, weight, bias, dilation)  # type: ignore[no-untyped-call]
         return convolved
+    return _depthwise(x, weight, bias, dilation)
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[int, int]) -> Tensor:
+    padding = [side // 2 * times for side, times in zip(weight.shape[2:], dilation, strict=True)]
+    return functional.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=len(weight))
 
 
 def _is_plain(x: Tensor) -> bool:
@@ -78,8 +88,7 @@ class _Dilated(torch.autograd.Function):
         context.save_for_backward(x, weight)
         context.dilation = dilation
         context.has_bias = bias is not None
-        padding = [side // 2 * times for side, times in zip(weight.shape[2:], dilation, strict=True)]
-        return functional.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=len(weight))
+        return _depthwise(x, weight, bias, dilation)
 
     @staticmethod
     @once_differentiable

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from space.channels import Widths, parametric
-from space.gradients import DilatedDepthwise, resized
+from space.gradients import resized, with_quick_gradient
 from space.graph import Graph, Node
 from space.paths import SeveralPaths, one_layer
 from space.sizes import grid_size
@@ -172,9 +172,7 @@ def _layer(node: Node, sizes: Widths, trained: bool) -> nn.Module:
     if node.kind == "deconv":
         padding = 1 if node.kernel == (3, 3) else 0
         return nn.ConvTranspose2d(sizes.read(node), width, node.kernel, stride=2, padding=padding, bias=node.bias)
-    depthwise = node.group == 1 and sizes.read(node) == width
-    kind = DilatedDepthwise if depthwise and node.dilation[1] > 1 and node.step == (1, 1) else nn.Conv2d
-    convolution = kind(
+    convolution = nn.Conv2d(
         sizes.read(node),
         width,
         node.kernel,
@@ -184,6 +182,9 @@ def _layer(node: Node, sizes: Widths, trained: bool) -> nn.Module:
         groups=width // node.group if node.group else 1,
         bias=node.bias,
     )
+    depthwise = node.group == 1 and sizes.read(node) == width
+    if depthwise and node.dilation[1] > 1 and node.step == (1, 1):
+        convolution = with_quick_gradient(convolution)
     return SeveralPaths(convolution, node.paths, node.norm) if trained and node.paths else convolution
 
 
