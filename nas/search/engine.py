@@ -139,7 +139,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     console, dataset = Console(run, study), load(study.data)
     console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
     with console.progress.over("looked at", len(dataset.train) + len(dataset.validation)):
-        findings = check(dataset, guard=lane.training_step, count=console.progress.count)
+        findings = check(dataset, guard=lane.steps_on("cpu"), count=console.progress.count)
     hold_to_beginning(run.root, study.recipe.init, begun=True, trained=bool(run.trials()))
     hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
     if not study.target:

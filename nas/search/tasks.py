@@ -8,7 +8,6 @@ that is timed. Without a cluster all of it is done here.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from nas.data import Dataset
-from nas.latency.machine import gpu, lane
+from nas.latency.machine import lane
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept, refusal
 from nas.prune.plan import PruningPlan
@@ -131,5 +130,4 @@ def _recovered(
 
 
 def _scored(network: nn.Module, dataset: Dataset, device: str) -> Scores:
-    guard = functools.partial(lane.training_step, gpu.name_of(device))
-    return evaluate(network, dataset, device=device, guard=guard)
+    return evaluate(network, dataset, device=device, guard=lane.steps_on(device))
