@@ -56,7 +56,8 @@ def work(job: Job, share: Share) -> None:
     from nas.training.trainer import Trainer
     from space import UserError
 
-    device = job.device if share.is_whole or job.device == "cpu" else f"{job.device}:{share.rank}"
+    sees_its_own = share.is_whole or job.device == "cpu" or bool(share.machines)  # on a cluster no other GPU
+    device = job.device if sees_its_own else f"{job.device}:{share.rank}"
     guard = lane.steps_on(device if share.is_whole else "cpu")  # the first one enters it for all, and all their GPUs
     progress = Progress()
 

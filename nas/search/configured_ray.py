@@ -22,9 +22,12 @@ from ray.tune import Callback  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 from ray.tune.stopper import Stopper  # noqa: E402
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+from ray.util.scheduling_strategies import (  # noqa: E402
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 __all__ = [
-    "Callback", "FIFOScheduler", "NodeAffinitySchedulingStrategy", "Searcher", "Stopper", "TrialScheduler",
-    "ray", "ray_constants", "tune",
+    "Callback", "FIFOScheduler", "NodeAffinitySchedulingStrategy", "PlacementGroupSchedulingStrategy", "Searcher",
+    "Stopper", "TrialScheduler", "ray", "ray_constants", "tune",
 ]  # fmt: skip

@@ -149,6 +149,12 @@ def _tell() -> None:
         print(words, file=sys.stderr, flush=True)
 
 
+def name() -> str:
+    """What tells the lane of this process from all others, on this machine and elsewhere."""
+    boot, folder = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip(), os.stat(_folder())
+    return f"{boot} {folder.st_dev}:{folder.st_ino}"
+
+
 def waiting(session: int | None = None) -> str:
     """For whom this process, or one of that session of the operating system, waits; empty when it does not."""
     holders, blocked = _locks()
