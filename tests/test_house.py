@@ -243,6 +243,17 @@ def git(*arguments: str) -> list[str]:
     return run.stdout.split("\0")[:-1]
 
 
+def test_a_guard_is_asked_for_by_the_name_of_its_device() -> None:
+    """`lane.steps_on` gives it. `lane.training_step` itself, which holds all cores, is only entered."""
+    passed_on = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text("utf-8"))
+        entered = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        named = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and id(node) not in entered)
+        passed_on += [f"{name(path)}:{node.lineno}" for node in named if dotted(node) == "lane.training_step"]
+    assert not passed_on
+
+
 def test_only_known_names_at_the_top() -> None:
     assert {path.split("/")[0] for path in git("ls-files", "-z")} <= TOP_LEVEL
 

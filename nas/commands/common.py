@@ -207,7 +207,7 @@ def looked_at(dataset: Dataset, splits: Sequence[SplitName] = ("train", "validat
     say(f"looking at {counts} images of {dataset.name}")
     progress = Progress()
     with progress.over("looked at", sum(len(dataset.split(name)) for name in splits)):
-        return check(dataset, splits, lane.training_step, progress.count)
+        return check(dataset, splits, lane.steps_on("cpu"), progress.count)
 
 
 def say_notes(findings: Findings) -> None:

@@ -150,7 +150,7 @@ def _confusion(
     from nas.training.own_size import confusion_at_own_size
 
     threads, progress = usable_cores(), Progress()
-    guard, count = lane.training_step, progress.count
+    guard, count = lane.steps_on(device), progress.count
     with progress.over("scored", len(dataset.split(split))):
         if isinstance(scored, Form):
             return confusion_of_form(scored, dataset, split, count)

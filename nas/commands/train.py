@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nas.commands import common, ending, output
@@ -13,9 +14,13 @@ from nas.runs.labelling import WEIGHTS
 from nas.runs.trained import CHECKPOINT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from nas.commands.training import Job
     from nas.data import Dataset, DataSpec
+    from nas.runs.processes import Work
+    from nas.search.search import Workers
     from nas.training.recipe import Recipe
     from space.architecture import Architecture
 
@@ -26,7 +31,8 @@ examples:
   nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet
   nas train fplnet --data camvid:~/camvid --input 360x480 --recipe fplnet --out runs/fplnet --resume
   nas train swiftnet-rn18 --data cityscapes:~/cityscapes --input 1024x2048 --recipe swiftnet --init resnet18.pth
-  nas train regseg --data cityscapes:~/cityscapes --input 1024x2048 --recipe regseg --processes gpus"""
+  nas train regseg --data cityscapes:~/cityscapes --input 1024x2048 --recipe regseg --processes gpus
+  nas train regseg --data cityscapes:/mnt/cityscapes --processes gpus --address auto --out /mnt/runs/regseg"""
 OTHERS = (STUDY, CERTIFICATE, "classes.txt", "classes.yaml")
 """Files of a search, a certified network and a data set."""
 
@@ -66,32 +72,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="share every batch among N processes, each on a GPU of its own; gpus: as many as there are (default: 1)",
     )
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="take the processes from this Ray cluster; 'auto' finds a local one"
+    )
     common.add_device(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Train, or go on training, and write architecture, weights and scores."""
-    from functools import partial
-    from pathlib import Path
-
-    from nas.host.cores import usable_cores
     from nas.runs.trained import load_architecture
 
     architecture = load_architecture(options.architecture)
     recipe = _recipe(options)
+    _require_count(options.processes)
+    with _members(options) as members:
+        _train(options, architecture, recipe, members)
+
+
+def _train(options: argparse.Namespace, architecture: Architecture, recipe: Recipe, members: Workers | None) -> None:
+    from dataclasses import replace
+    from functools import partial
+    from pathlib import Path
+
+    from nas.host.cores import usable_cores
+    from nas.storage.files import expanded
+
     out = Path(options.out or f"runs/train-{Path(options.architecture).stem}")
     common.say(f"training {options.architecture} in {out}")
-    device = common.device(options)
-    processes = _processes(options.processes, device)
+    device = common.device(options) if members is None else members.device
+    processes = _processes(options.processes, device) if members is None else members.concurrent
     spec = common.data_spec(options.data, common.input_size(options.input))
-    _require_room(architecture, spec.size, recipe, device, processes)
+    if members is None:
+        _require_room(architecture, spec.size, recipe, device, processes)
+    else:  # each of them sees for itself whether there is room, and works in another folder than this
+        root = None if spec.root is None else str(expanded(spec.root).absolute())
+        out, spec = out.absolute(), replace(spec, root=root)
     with output.folder(out):
         pass  # what cannot be made is refused before PyTorch is loaded
 
     from nas.commands.training import Job, work
     from nas.data import load
     from nas.runs.epochs import FORM
-    from nas.runs.processes import work_together
     from nas.storage.ownership import owned
 
     def going_on() -> str:
@@ -115,11 +136,46 @@ def run(options: argparse.Namespace) -> None:
             recipe_name=options.recipe,
             out=out,
             device=device,
-            threads=max(1, usable_cores() // processes),
+            threads=max(1, usable_cores() // processes) if members is None else members.threads,
             from_tensors=recipe.init is not None,
             begun=(out / CHECKPOINT).is_file(),
         )
-        work_together(partial(work, job), processes, on_gpus=device != "cpu")
+        _work(partial(work, job), members, job, spec.root, processes)
+
+
+@contextmanager
+def _members(options: argparse.Namespace) -> Iterator[Workers | None]:
+    """The processes of the cluster at --address, which is joined; None where this machine trains.
+
+    Raises: UserError when there is no such cluster, or no room in it.
+    """
+    if options.address is None:
+        yield None
+        return
+    from nas.search.address import address_of
+
+    address_of(options.address)
+    from nas.search.cluster import resources_of_nodes
+    from nas.search.cluster_processes import members_of
+    from nas.search.ray_session import joined_ray
+
+    with joined_ray(options.address):
+        yield members_of(resources_of_nodes(), options.processes, options.device)
+
+
+def _work(work: Work, members: Workers | None, job: Job, root: str | None, processes: int) -> None:
+    """Train, in processes of this machine or of the cluster."""
+    if members is None:
+        from nas.runs.processes import work_together
+
+        work_together(work, processes, on_gpus=job.device != "cpu")
+        return
+    from nas.runs.data_seen import FILE
+    from nas.search.cluster import require_nodes
+    from nas.search.cluster_processes import work_on_nodes
+
+    require_nodes(job.out / FILE, job.dataset, root, job.device, common.say)
+    work_on_nodes(work, members)
 
 
 def _require_folder(out: Path, *, resume: bool) -> None:
@@ -158,11 +214,8 @@ def _hold_to_data(out: Path, spec: DataSpec, dataset: Dataset, *, resume: bool) 
     hold_to_data(out, findings.fingerprint, root=spec.root, begun=resume and (out / CHECKPOINT).is_file())
 
 
-def _processes(words: str, device: str) -> int:
-    """How many processes train.
-
-    Raises: UserError when they would have no GPU each.
-    """
+def _require_count(words: str) -> None:
+    """Raises: UserError for what is no number of processes."""
     from nas.data.share import MOST
     from space import UserError
 
@@ -171,6 +224,15 @@ def _processes(words: str, device: str) -> int:
         raise UserError(
             f"--processes: expected a number from 1 to {MOST}, or gpus for as many as there are, got {words!r}"
         )
+
+
+def _processes(words: str, device: str) -> int:
+    """How many processes train on this machine.
+
+    Raises: UserError when they would have no GPU each.
+    """
+    from space import UserError
+
     if words == "1":
         return 1
     if device == "cpu":

@@ -56,7 +56,9 @@ def work(job: Job, share: Share) -> None:
     from nas.training.trainer import Trainer
     from space import UserError
 
-    device = job.device if share.is_whole or job.device == "cpu" else f"{job.device}:{share.rank}"
+    sees_its_own = share.is_whole or job.device == "cpu" or bool(share.machines)  # on a cluster no other GPU
+    device = job.device if sees_its_own else f"{job.device}:{share.rank}"
+    guard = lane.steps_on(device if share.is_whole else "cpu")  # the first one enters it for all, and all their GPUs
     progress = Progress()
 
     def trainer_of() -> Trainer:
@@ -68,7 +70,7 @@ def work(job: Job, share: Share) -> None:
             threads=job.threads,
             init=kept_tensors(job.out) if job.from_tensors else None,
             form=form,
-            guard=lane.training_step,
+            guard=guard,
             count=progress.count,
             share=share,
         )
@@ -88,7 +90,7 @@ def work(job: Job, share: Share) -> None:
         replace(job.recipe, batch_size=share.most_of(job.recipe.batch_size)),
         device=device,
         threads=job.threads,
-        guard=lane.training_step,
+        guard=guard,
         said=partial(print, flush=True),
     )
     if not share.rank:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Batch = tuple[Tensor, Tensor]
 
 Guard = Callable[[], AbstractContextManager[object]]
-"""Gives the context in which one batch is made, or worked on, such as `nas.latency.machine.lane.training_step`."""
+"""Gives the context in which one batch is made, or worked on, such as `nas.latency.machine.lane.steps_on` gives."""
 
 AHEAD = 2
 """Batches made before they are asked for: one that waits and one under way, so that an uneven pace evens out."""

@@ -19,9 +19,21 @@ class Share:
     rank: int = 0
     """From 0; the first one writes and speaks for all."""
     count: int = 1
+    machines: tuple[int, ...] = ()
+    """On which machine each of them runs, numbered from 0; empty where all run on this one."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.rank < self.count, (self.rank, self.count)
+        assert len(self.machines) in (0, self.count), self.machines
+
+    @property
+    def machine_count(self) -> int:
+        """How many machines they run on."""
+        return max(self.machines, default=0) + 1
+
+    def stands_for(self, machine: int) -> bool:
+        """Whether it is the first of those on a machine."""
+        return self.rank == (self.machines.index(machine) if self.machines else 0)
 
     @property
     def is_whole(self) -> bool:

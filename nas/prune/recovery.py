@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from nas.latency.machine import lane
 from nas.prune.tuning import FineTuning
 from nas.terminal import Progress
 from nas.training.normalisation import reestimate_batch_norm
@@ -27,7 +26,7 @@ def recover(
     loader = tuning.loader(tuning.recipe.batch_size)
     train, validation = len(tuning.dataset.train), len(tuning.dataset.validation)
     with progress.over("statistics of batch norms", min(STATISTICS_BATCHES * tuning.recipe.batch_size, train)):
-        reestimate_batch_norm(network, loader, STATISTICS_BATCHES, guard=lane.training_step, count=progress.count)
+        reestimate_batch_norm(network, loader, STATISTICS_BATCHES, guard=tuning.guard, count=progress.count)
     if not epochs:
         return
     trainer = Trainer(
@@ -37,7 +36,7 @@ def recover(
         device=tuning.device,
         weights=network.state_dict(),
         teacher=teacher,
-        guard=lane.training_step,
+        guard=tuning.guard,
         count=progress.count,
     )
     while not trainer.finished:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nas.data import Dataset, Loader, endless, make_loader
 from nas.latency.machine import lane
 from nas.training import Recipe
-from nas.training.steps import Count, guarded
+from nas.training.steps import Count, Guard, guarded
 from pruning.importance import Batch
 
 
@@ -21,6 +21,11 @@ class FineTuning:
     dataset: Dataset
     recipe: Recipe
     device: str = "cpu"
+
+    @property
+    def guard(self) -> Guard:
+        """Of each step on the device."""
+        return lane.steps_on(self.device)
 
     def loader(self, batch_size: int) -> Loader:
         """Training images as they are."""
@@ -33,7 +38,7 @@ class FineTuning:
         after its use.
         """
         whole = itertools.islice(endless(self.loader(self.recipe.batch_size)), number)
-        with closing(guarded(whole, lane.training_step)) as batches:
+        with closing(guarded(whole, self.guard)) as batches:
             for batch in batches:
                 yield batch
                 count(len(batch[0]))

@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from nas.data import endless
-from nas.latency.machine import lane
 from nas.prune.plan import PruningPlan
 from nas.prune.tuning import FineTuning
 from nas.terminal import Progress
@@ -48,8 +47,8 @@ def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, prog
     with scoring, closing(tuning.batches(SCORING_BATCHES, progress.count)) as batches:
         data = LabelledData(batches=batches, loss=segmentation_loss) if importance.needs_data else None
         scores = importance.scores(cutter, network, data)
-    with lane.training_step():
+    with tuning.guard():
         images = next(endless(tuning.loader(OBSERVED_IMAGES)))[0]
     with progress.over("cuts observed", len(images) * observations(cutter, network)):
-        damage = observed_damage(cutter, network, scores, [images], guard=lane.training_step, count=progress.count)
+        damage = observed_damage(cutter, network, scores, [images], guard=tuning.guard, count=progress.count)
     return Weighed(cutter=cutter, scores=scores, damage=damage if plan.depth else replace(damage, blocks={}))

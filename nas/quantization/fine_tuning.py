@@ -77,7 +77,7 @@ def fine_tuned(
         weights=network.state_dict(),
         teacher=copy.deepcopy(network),
         grid=grid,
-        guard=lane.training_step,
+        guard=lane.steps_on(tuning.device),
         count=progress.count,
     )
     images = len(dataset.train) + len(dataset.validation)

@@ -173,7 +173,7 @@ class Quantizer:
         compared = source.calibrated, whole, best.form, images, self._runner, self._said
         try:
             with self._progress.over("convolutions compared", passes * len(images)):
-                order = most_sensitive_first(*compared, lane.training_step, self._progress.count)
+                order = most_sensitive_first(*compared, lane.steps_on("cpu"), self._progress.count)
         except UnmeasuredError as error:
             self._said(f"{whole}: left out: {error}")
             return found

@@ -100,7 +100,7 @@ def score_on_validation(
 ) -> tuple[Scores, list[FormScores | UnmeasuredError]]:
     """`score_forms` over the validation images of a data set. Do not call it inside a training step."""
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
-    return score_forms(forms, network, loader.epoch(0), dataset.num_classes, runner, lane.training_step, count)
+    return score_forms(forms, network, loader.epoch(0), dataset.num_classes, runner, lane.steps_on("cpu"), count)
 
 
 def confusion_of_form(
@@ -116,7 +116,7 @@ def confusion_of_form(
         dataset, split = replace(dataset, validation=dataset.test), "validation"
     batches = make_loader(dataset, split, batch_size=1, augmentation=None).epoch(0)
     matrix = ConfusionMatrix(dataset.num_classes)
-    with closing(Runner(dataset.size)) as runner, closing(guarded(batches, lane.training_step)) as steps:
+    with closing(Runner(dataset.size)) as runner, closing(guarded(batches, lane.steps_on("cpu"))) as steps:
         for image, expected in steps:
             matrix.update(_sized(_labels_of(runner, form, image), expected), expected)
             count(1)

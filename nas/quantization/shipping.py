@@ -90,7 +90,7 @@ def deployed_in_half(target: Target, network: Network, dataset: Dataset, count: 
         return labels_of(placed, held).cpu()
 
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
-    batches, guard = loader.epoch(0), lane.training_step
+    batches, guard = loader.epoch(0), lane.steps_on(target.device)
     scores, (found,) = score_labels([give], network.eval(), batches, dataset.num_classes, guard, count)
     assert isinstance(found, FormScores), "PyTorch refuses nothing"
     return Deployed(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.data.share import WHOLE, Share
 from nas.host.parent import end_with
@@ -27,12 +28,13 @@ from nas.latency.worker.replies import WorkerError
 from nas.storage.scratch import scratch_folder
 from space.errors import HaltedError, UserError
 
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
 Work = Callable[[Share], None]
 
 GRACE_SECONDS = 2.0  # for the others to end too, so that it can be told which one was the first
 PATIENCE = datetime.timedelta(days=30)  # with each other: timings and large scorings are waited for
-LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-"""So that nobody outside this machine can join them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,12 +138,14 @@ def _heard(member: _Member) -> _Failure | None:
 def _take_part(work: Work, share: Share, meeting: Path, parent: int, said: Connection, on_gpus: bool) -> None:
     """What each process does. They find each other by a file at `meeting`."""
     end_with(parent)
-    logging.basicConfig(format="%(message)s", level=logging.ERROR if share.rank else logging.WARNING)
-    if not share.rank:
-        logging.getLogger("nas").setLevel(logging.INFO)
-    os.environ |= LOOPBACK
+    os.environ |= interfaces("lo")
     try:
-        _meet_and_work(work, share, meeting, on_gpus=on_gpus)
+        import torch
+        from torch.distributed import FileStore  # type: ignore[attr-defined]
+
+        if on_gpus:
+            torch.cuda.set_device(share.rank)
+        work_in_group(work, share, FileStore(str(meeting), share.count), on_gpus=on_gpus)
     except BaseException as error:
         known = isinstance(error, (UserError, OSError, MemoryError))
         told = error if known else WorkerError("".join(traceback.format_exception(error)))
@@ -151,17 +155,24 @@ def _take_part(work: Work, share: Share, meeting: Path, parent: int, said: Conne
         os._exit(1)  # to take leave of the others would be to wait for them
 
 
-def _meet_and_work(work: Work, share: Share, meeting: Path, *, on_gpus: bool) -> None:
-    import torch
+def work_in_group(work: Work, share: Share, store: Store, *, on_gpus: bool) -> None:
+    """Do `work` as one of the processes that meet at `store`; the first one speaks for all."""
     import torch.distributed as dist
 
     from nas.training.together import meet
 
-    if on_gpus:
-        torch.cuda.set_device(share.rank)
+    logging.basicConfig(format="%(message)s", level=logging.ERROR if share.rank else logging.WARNING, force=True)
+    if not share.rank:
+        logging.getLogger("nas").setLevel(logging.INFO)
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
-    place = f"file://{meeting}"
-    dist.init_process_group(backend, init_method=place, rank=share.rank, world_size=share.count, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=share.rank, world_size=share.count, timeout=PATIENCE)
     work(share)
     meet(share)
     dist.destroy_process_group()
+
+
+def interfaces(name: str) -> dict[str, str]:
+    """The environment of processes that meet on that network interface only; on `lo` nobody outside this machine can
+    join them.
+    """
+    return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name}

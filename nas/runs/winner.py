@@ -149,7 +149,7 @@ def _scored(network: nn.Module, finished: Finished, certification: Certification
     progress, score, device = certification.progress, certification.score, certification.device
     if score is None:
         with progress.over("scored", len(dataset.validation)):
-            scores = evaluate(network, dataset, device=device, guard=lane.training_step, count=progress.count)
+            scores = evaluate(network, dataset, device=device, guard=lane.steps_on(device), count=progress.count)
     else:
         with progress.over("scored elsewhere", 0):
             scores = score(network, dataset)

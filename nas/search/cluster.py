@@ -5,24 +5,21 @@ data, PyTorch on its GPUs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import nas
 from nas.data import Dataset
-from nas.runs.folder import RunFolder
 from nas.search.cluster_timing import RESOURCE
 from nas.search.configured_ray import NodeAffinitySchedulingStrategy, ray
+from nas.search.nodes import Resources, alive_nodes
 from nas.search.search import Workers
 from nas.search.sharing import Sharing, probe
 from nas.study import Study
 from space.errors import HaltedError, UserError
 
 ANSWER_SECONDS = 120.0  # a node starts a process and imports Ray there
-
-Resources = Mapping[str, float]
-"""Of a node, as Ray names them: CPU, GPU and what else it was given."""
 
 
 def workers_of(nodes: Sequence[Resources], wanted: int, per_gpu: int = 1) -> Workers:
@@ -55,28 +52,28 @@ def workers_of(nodes: Sequence[Resources], wanted: int, per_gpu: int = 1) -> Wor
 
 def resources_of_nodes() -> list[Resources]:
     """What each node of the connected cluster has."""
-    return [node["Resources"] for node in _alive()]
+    return [node["Resources"] for node in alive_nodes()]
 
 
-def require_nodes(run: RunFolder, dataset: Dataset, root: str | None, device: str, said: Callable[[str], None]) -> None:
+def require_nodes(shared: Path, dataset: Dataset, root: str | None, device: str, said: Callable[[str], None]) -> None:
     """Ask every node of the connected cluster that trains or times whether it can.
 
-    `root` is where the data are; None where each node draws its own. `device`: of the trainings. What slows a node down
-    is `said`.
+    `shared`: a file of the folder that all write to. `root` is where the data are; None where each node draws its own.
+    `device`: of the trainings. What slows a node down is `said`.
 
     Raises: UserError with what the first of them lacks.
     """
     files = [] if root is None else [str(split.images[-1]) for split in (dataset.train, dataset.validation)]
     asked = {}
-    for node in _alive():
+    for node in alive_nodes():
         if node["Resources"].get("CPU", 0) >= 1 or RESOURCE in node["Resources"]:
             pinned: Any = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             # One call a process: it has looked at GPUs that are not its own, and a training may get the process next.
             options: Any = {"num_cpus": 0, "max_retries": 0, "max_calls": 1, "scheduling_strategy": pinned}
             question = ray.remote(**options)(question_for_nodes())
-            path, study = run.study_path.resolve(), run.study_path.read_text("utf-8")
+            path, text = shared.resolve(), shared.read_text("utf-8")
             on_gpus = device == "cuda" and node["Resources"].get("GPU", 0) >= 1
-            asked[question.remote(nas.__version__, str(path), study, files, on_gpus)] = node["NodeManagerAddress"]
+            asked[question.remote(nas.__version__, str(path), text, files, on_gpus)] = node["NodeManagerAddress"]
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
     for reference in ready:
         try:
@@ -109,17 +106,12 @@ def probe_on_cluster(study: Study, num_classes: int, device: str) -> Sharing:
     return found
 
 
-def _alive() -> list[dict[str, Any]]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node for node in nodes if node["Alive"]]
-
-
 def question_for_nodes() -> Any:
     """The function that a node runs: what it lacks, and what slows it down, each in words or empty. It is made here so
     that Ray sends its code: over there may be none of ours.
     """
 
-    def lacks(version: str, run: str, study: str, files: list[str], on_gpus: bool) -> tuple[str, str]:
+    def lacks(version: str, shared: str, text: str, files: list[str], on_gpus: bool) -> tuple[str, str]:
 
         try:
             import nas
@@ -127,8 +119,8 @@ def question_for_nodes() -> Any:
             return f"lacks this program; install framebudget {version} there", ""
         if nas.__version__ != version:
             return f"has framebudget {nas.__version__}, this is {version}; install the same there", ""
-        if not Path(run).is_file() or Path(run).read_text("utf-8") != study:
-            return f"does not see the run's {run}; give --out a folder on a disk that all nodes share", ""
+        if not Path(shared).is_file() or Path(shared).read_text("utf-8") != text:
+            return f"does not see the run's {shared}; give --out a folder on a disk that all nodes share", ""
         missing = [file for file in files if not Path(file).is_file()]
         if missing:
             return f"does not see the data, such as {missing[0]}; put them there under the same path", ""

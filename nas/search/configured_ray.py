@@ -10,7 +10,7 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # we say what became of its training
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|The node with node id|Raylet is terminated",  # we say so
     "TUNE_WARN_THRESHOLD_S": "3600",  # a proposal measures on the target, which takes seconds and is meant to
 }
 os.environ.update(SETTINGS)
@@ -22,9 +22,12 @@ from ray.tune import Callback  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 from ray.tune.stopper import Stopper  # noqa: E402
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+from ray.util.scheduling_strategies import (  # noqa: E402
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 __all__ = [
-    "Callback", "FIFOScheduler", "NodeAffinitySchedulingStrategy", "Searcher", "Stopper", "TrialScheduler",
-    "ray", "ray_constants", "tune",
+    "Callback", "FIFOScheduler", "NodeAffinitySchedulingStrategy", "PlacementGroupSchedulingStrategy", "Searcher",
+    "Stopper", "TrialScheduler", "ray", "ray_constants", "tune",
 ]  # fmt: skip

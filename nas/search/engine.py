@@ -39,7 +39,7 @@ from nas.runs.terms import keep_terms, require_terms
 from nas.runs.unreached import give_up
 from nas.runs.warm_start import keep_warm_start, read_warm_start
 from nas.search.address import ADDRESS_VARIABLE
-from nas.search.cluster import Resources, probe_on_cluster, require_nodes, resources_of_nodes, workers_of
+from nas.search.cluster import probe_on_cluster, require_nodes, resources_of_nodes, workers_of
 from nas.search.cluster_timing import RESOURCE, certifier_of_cluster, timing_of_cluster
 from nas.search.console import Console
 from nas.search.deadline import Deadline
@@ -49,6 +49,7 @@ from nas.search.limits import above_the_space, limits_of, widest
 from nas.search.live_report import live_report
 from nas.search.loggers import require_loggers
 from nas.search.measuring import time_each
+from nas.search.nodes import Resources
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray
 from nas.search.reaching import Narrowest, frontier
@@ -80,7 +81,9 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             timing_of, certifier_of = timing_of_cluster(), certifier_of_cluster()
             nodes = resources_of_nodes()
             asked = _opened(run, nodes, joined=True)
-            require_nodes(run, asked.dataset, asked.study.data.root, asked.workers.device, asked.console.step)
+            require_nodes(
+                run.study_path, asked.dataset, asked.study.data.root, asked.workers.device, asked.console.step
+            )
         else:
             nodes = [_resources_here()]
             asked = _opened(run, nodes, joined=False)
@@ -139,7 +142,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     console, dataset = Console(run, study), load(study.data)
     console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
     with console.progress.over("looked at", len(dataset.train) + len(dataset.validation)):
-        findings = check(dataset, guard=lane.training_step, count=console.progress.count)
+        findings = check(dataset, guard=lane.steps_on("cpu"), count=console.progress.count)
     hold_to_beginning(run.root, study.recipe.init, begun=True, trained=bool(run.trials()))
     hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
     if not study.target:

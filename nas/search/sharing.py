@@ -148,8 +148,10 @@ def _train(work: _Work, seconds: float, together: Barrier, says: Connection, par
     images = torch.randn(work.recipe.batch_size, 3, *crop).to(on)
     labels = torch.randint(work.num_classes, (work.recipe.batch_size, *crop)).to(on)
 
+    guard = lane.steps_on(work.device)
+
     def take() -> None:
-        with lane.training_step():
+        with guard():
             float(step.take(images, labels, 0, 1))  # waits for the GPU
 
     for _ in range(WARM_UP):

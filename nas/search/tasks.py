@@ -8,7 +8,7 @@ that is timed. Without a cluster all of it is done here.
 
 from __future__ import annotations
 
-import functools
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from nas.data import Dataset
-from nas.latency.machine import gpu, lane
+from nas.latency.machine import lane
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept, refusal
 from nas.prune.plan import PruningPlan
@@ -25,8 +25,11 @@ from nas.prune.tuning import FineTuning
 from nas.prune.weighing import Weigh, Weighed, weighed
 from nas.quantization.shipping import deployed_on
 from nas.runs.certificate import Deployed
+from nas.search import nodes
+from nas.search.causes import lost_node
 from nas.search.cluster_timing import RESOURCE
 from nas.search.configured_ray import ray
+from nas.search.nodes import Room
 from nas.search.search import Workers
 from nas.terminal import Progress
 from nas.training.evaluation import evaluate
@@ -46,17 +49,38 @@ Options = dict[str, Any]
 def on_node(options: Options, work: Callable[..., T], *arguments: Any) -> T:
     """What `work` gives on a node of the cluster that has what the `options` of Ray ask for.
 
-    Raises: what `work` raises, where that is a UserError or an OSError; OSError when the task is lost.
+    Raises: what `work` raises, where that is a UserError or an OSError; OSError when the task is lost, or
+    no node is left for it.
     """
     task: Any = ray.remote(**options, max_retries=MOST_RETRIES, max_calls=1)(_answered)
+    name = work.__name__.strip("_")
+    asked = task.remote(work, arguments)
     try:
-        answer, refused = ray.get(task.remote(work, arguments))
+        _wait(asked, options, name)
+        answer, refused = ray.get(asked)
     except ray.exceptions.RayError as error:
-        words = " ".join(str(error).split())[-200:]
-        raise OSError(f"{work.__name__.strip('_')} on a node of the cluster broke: {words}") from None
+        lost, words = lost_node(str(error)), " ".join(str(error).split())[-200:]
+        raise OSError(f"{name} on a node of the cluster broke: {f'{lost} is lost' if lost else words}") from None
     accept(refused)
     found: T = answer
     return found
+
+
+def _wait(asked: Any, options: Options, name: str) -> None:
+    """Wait for a task, as long as a node is large enough for it.
+
+    Raises: OSError when none has been for long.
+    """
+    needed = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0), **options.get("resources", {})}
+    room, said = Room(needed), False
+    while not ray.wait([asked], timeout=nodes.LOOK_SECONDS)[0]:
+        missing = room.missing_seconds()
+        if missing and not said:
+            print(f"waiting for a node that is large enough for {name}; see `ray status`", file=sys.stderr, flush=True)
+        said = missing > 0
+        if missing >= nodes.LOST_SECONDS:
+            ray.cancel(asked, force=True)
+            raise OSError(f"the cluster has no node that is large enough for {name} any more; look at `ray status`")
 
 
 def options_of(workers: Workers) -> Options:
@@ -131,5 +155,4 @@ def _recovered(
 
 
 def _scored(network: nn.Module, dataset: Dataset, device: str) -> Scores:
-    guard = functools.partial(lane.training_step, gpu.name_of(device))
-    return evaluate(network, dataset, device=device, guard=guard)
+    return evaluate(network, dataset, device=device, guard=lane.steps_on(device))

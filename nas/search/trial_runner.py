@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,8 +47,7 @@ class TrialRunner(tune.Trainable):
         self._waiting: dict[str, Any] | None = config
 
     def _begin(self, config: dict[str, Any]) -> None:
-        from nas.latency.machine import gpu, lane
-        from nas.latency.machine.device import leave_core_of
+        from nas.latency.machine import lane
         from nas.training.trainer import Trainer
 
         run = RunFolder.open(Path(config["run"]))
@@ -66,9 +64,7 @@ class TrialRunner(tune.Trainable):
         dataset, device = load(study.data), config["device"]
         recipe = recipe_of(study, phase, variant, config["epochs"])
         hold_to_share(device, config["per_gpu"])
-        if config["leaves_core_of"]:
-            leave_core_of(config["leaves_core_of"])
-        guard = functools.partial(lane.training_step, gpu.name_of(device))
+        guard = lane.steps_on(device, timed_on=config["leaves_core_of"])
         form = held_form(
             self._folder,
             architecture,

@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nas.host.cores import usable_cores
 from nas.runs.folder import RunFolder
-from nas.search.causes import Cause, cause_of_death
+from nas.search.causes import REJOIN, Cause, cause_of_death
 from nas.search.configured_ray import Callback, FIFOScheduler, Searcher, Stopper, TrialScheduler, tune
 from nas.search.job import Job
 from nas.search.loggers import loggers_of, name_of
 from nas.search.search import Search, Workers
 from nas.search.trial_runner import LAST_WORDS, TrialRunner
 from nas.search.under_way import UnderWay
+from nas.search.waiting import Waiting
 from nas.storage.scratch import scratch_folder
 from space import strict
 from space.errors import HaltedError
 
 MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
-WAIT_SECONDS = 30.0  # for the first training to begin, before it is said
+FAILURE = "Failure # "  # before what Ray writes about each death of a training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +117,7 @@ class Feed(Searcher):
         self._told: dict[str, str] = {}  # by Ray of trainings whose processes died
         self._say = search.console.step
         self._under_way = UnderWay(search.run, search.console.under_way)
-        self._waits_since: float | None = None  # for the first training to begin
-        self._began = False
+        self._waiting = Waiting(search.workers, self._say)
         self.broken: Exception | None = None
         """Why nothing more is trained."""
 
@@ -133,7 +130,7 @@ class Feed(Searcher):
             job = self._work.next()
             if job is not None:
                 self._jobs[trial_id] = job
-                self._waits_since = self._waits_since or time.monotonic()
+                self._waiting.asked()
                 return configured(job, self._run, self._workers)
         return Searcher.FINISHED
 
@@ -167,28 +164,23 @@ class Feed(Searcher):
 
     def begins(self) -> None:
         """A training begins."""
-        self._began = True
+        self._waiting.begins()
 
     def say_where_it_is(self) -> None:
-        """Say how far the trainings under way are, and what is waited for when none has begun for long, once."""
+        """Say how far the trainings under way are, and what is waited for; end all where that takes too long."""
         if self.broken is None:
             self._under_way.look(self._jobs.values())
-        if self._began or self._waits_since is None or time.monotonic() < self._waits_since + WAIT_SECONDS:
-            return
-        self._began = True
-        whole = "a GPU" if self._workers.per_gpu == 1 else f"1/{self._workers.per_gpu} of a GPU"
-        gpu = f" and {whole}" if self._workers.device == "cuda" else ""
-        count = self._workers.threads
-        processors = f"{count} processor{'' if count == 1 else 's'}{gpu}"
-        if self._workers.joined:
-            self._say(f"wait    for {processors} of Ray's to be free; see `ray status`")
-            return
-        here = f"there are {usable_cores()} here, with a load of {os.getloadavg()[0]:.1f}"
-        self._say(f"wait    for a training to begin on {processors}: {here}; it begins sooner where less else runs")
+        with self._kept():
+            if too_long := self._waiting.look():
+                raise HaltedError(
+                    f"{too_long}; nothing finished is lost: {REJOIN}, then go on with: nas search --resume "
+                    f"{self._run.root}"
+                )
 
-    def on_death(self, trial_id: str, told: str) -> None:
-        """A training's process died for the last time; `told` is what Ray says about it."""
+    def on_death(self, trial_id: str, told: str) -> int:
+        """A training's process died; `told` is what Ray says about it. How often it may: a lost node does not count."""
         self._told[trial_id] = told
+        return MOST_RESTARTS + self._waiting.lost_nodes
 
     def _cause_of_death(self, trial_id: str, job: Job) -> Cause:
         file = job.folder(self._run) / LAST_WORDS
@@ -227,9 +219,10 @@ class Scheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE if self._feed.broken is None else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Pass on what Ray wrote about it."""
+        """Pass on what Ray wrote about its last death, and allow as many more as nodes are lost."""
         file = Path(trial.error_file or "")
-        self._feed.on_death(trial.trial_id, file.read_text("utf-8", errors="replace") if file.is_file() else "")
+        told = file.read_text("utf-8", errors="replace") if file.is_file() else ""
+        trial.max_failures = self._feed.on_death(trial.trial_id, told.rpartition(FAILURE)[2])
 
 
 class Beginning(Callback):

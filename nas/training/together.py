@@ -7,7 +7,7 @@ tells nobody anything, and computes to the last bit as if nothing of this were t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -49,22 +49,18 @@ def meet(share: Share) -> None:
 
 @contextmanager
 def entered_by_first(guard: Guard, share: Share) -> Iterator[None]:
-    """Inside a `guard()` that the first process enters for all, and leaves when all are ready.
+    """Inside a `guard()` that the first process of each machine enters for all there, and leaves when all are ready.
 
-    Were each to enter it, one would wait in it for another, which waits outside for whoever waits for the first.
+    Were each to enter it, one would wait in it for another, which waits outside for whoever waits for the first. So
+    that this does not happen between machines either, they are entered one after the other, in their order.
     """
-    if share.is_whole:
-        with guard():
-            yield
-    elif share.rank:
-        meet(share)
+    with ExitStack() as entered:
+        for machine in range(share.machine_count):
+            if share.stands_for(machine):
+                entered.enter_context(guard())
+            meet(share)
         yield
         meet(share)
-    else:
-        with guard():
-            meet(share)
-            yield
-            meet(share)
 
 
 class SharedNorm(nn.SyncBatchNorm):

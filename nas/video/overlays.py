@@ -68,7 +68,7 @@ def write_overlays(
     with lane.training_step():
         call()  # what libraries prepare in their first call is no frame's
     frames = itertools.islice(video.frames, most)
-    with VideoFile(path, video.frames_per_second) as file, closing(guarded(frames, lane.training_step)) as steps:
+    with VideoFile(path, video.frames_per_second) as file, closing(guarded(frames, lane.steps_on("cpu"))) as steps:
         last = time.perf_counter()
         for frame in steps:
             image[...] = network_input(frame, labelling.size)

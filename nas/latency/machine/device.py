@@ -31,7 +31,7 @@ def core_of(device: str) -> int:
 
 @contextlib.contextmanager
 def on_core_of(device: str, gpus: int) -> Iterator[None]:
-    """Has this thread, which launches what a GPU computes, on the core that others leave it (`leave_core_of`), where
+    """Has this thread, which launches what a GPU computes, on the core that others leave it (`leave_cores_of`), where
     there are several GPUs and thus others beside it.
     """
     if gpus < 2:
@@ -45,14 +45,17 @@ def on_core_of(device: str, gpus: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-@functools.cache  # once: of what is left, one more would go
-def leave_core_of(device: str) -> None:
-    """Keep this thread, and those that it starts from now on, off the core of timings on that GPU, where there are
-    others.
+@functools.cache  # once: of what is left, more would go
+def leave_cores_of(devices: tuple[str, ...]) -> bool:
+    """Keep this thread, and those that it starts from now on, off the cores of timings on these GPUs; whether that is
+    so: of nothing, or more than half of the cores, none is left.
     """
     cores = os.sched_getaffinity(0)
-    if len(cores) > 1:
-        os.sched_setaffinity(0, cores - {core_of(device)})
+    left = {core_of(device) for device in devices}
+    if not left or 2 * len(left) > len(cores):
+        return False
+    os.sched_setaffinity(0, cores - left)
+    return True
 
 
 def describe(target: Target) -> dict[str, str]:

@@ -94,6 +94,12 @@ def count() -> int:
     return torch.cuda.device_count()
 
 
+def others(device: str) -> tuple[str, ...]:
+    """The GPUs that this process sees beside `cuda` or `cuda:N`."""
+    own = int(device.partition(":")[2] or 0)
+    return tuple(f"cuda:{number}" for number in range(count()) if number != own)
+
+
 def training_device() -> str:
     """`cuda` where torch can compute on a GPU, `cpu` where there is none, or CUDA_VISIBLE_DEVICES hides them all.
 

@@ -1,7 +1,8 @@
 """An exclusive lane on one machine: no training step runs while anything is timed on what it computes on.
 
-Every training step is entered through `training_step()`, and so is what else computes for long (exporting a network to
-be timed, weighing channels); every timing through `alone()`. Processes need not know each other. A timing on the CPU
+Every training step is entered through what `steps_on` gives for its device, and so is what else computes for long there
+(scoring, weighing channels); what computes on the cores alone (exporting a network to be timed) through
+`training_step()`; every timing through `alone()`. Processes need not know each other. A timing on the CPU
 has the whole machine. One on a GPU has that GPU and a core, which those who train on other GPUs leave free: beside it
 are steps and timings on other GPUs, and no other steps, which may take all cores.
 
@@ -30,16 +31,34 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from nas.latency.machine import gpu as gpus
+from nas.latency.machine.device import leave_cores_of
 
 TELL_SECONDS = 60.0  # of waiting, after which it is said for whom
 _thread = threading.local()  # whether it is in the lane: a lock that the kernel would let it wait for itself for
+
+
+def steps_on(device: str, *, timed_on: str = "") -> Callable[[], AbstractContextManager[None]]:
+    """Gives the context of every training step on a device: cpu, cuda or cuda:N.
+
+    Those on one of several GPUs run beside timings on the others, to each of which this thread, and those that it
+    starts from now on, leave a core. `timed_on`: the only one of them that is timed on, which this process may not see.
+    Where no core can be left, or no other GPU is seen, they hold all cores.
+    """
+    if device == "cpu":
+        return training_step
+    others = (timed_on,) if timed_on else gpus.others(device)
+    return functools.partial(training_step, gpus.name_of(device) if leave_cores_of(others) else "")
 
 
 @contextlib.contextmanager
@@ -128,6 +147,12 @@ def _lock(descriptor: int, kind: int) -> None:
 def _tell() -> None:
     if words := waiting():
         print(words, file=sys.stderr, flush=True)
+
+
+def name() -> str:
+    """What tells the lane of this process from all others, on this machine and elsewhere."""
+    boot, folder = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip(), os.stat(_folder())
+    return f"{boot} {folder.st_dev}:{folder.st_ino}"
 
 
 def waiting(session: int | None = None) -> str:

@@ -100,10 +100,17 @@ def same(first: Path, second: Path) -> None:
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
+@pytest.fixture(scope="module")
+def alone(plain: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What one process trains, and prints."""
+    out = tmp_path_factory.mktemp("alone") / "alone"
+    return out, run(command(plain, pictures, out))
+
+
 @pytest.mark.slow
-def test_processes_train_what_one_does_and_it_goes_on_when_one_of_them_was_killed(plain, pictures, tmp_path):
-    alone, three, killed = (tmp_path / name for name in ("alone", "three", "killed"))
-    told = [run(command(plain, pictures, alone)), run(command(plain, pictures, three, "--processes", "3"))]
+def test_processes_train_what_one_does_and_it_goes_on_when_one_of_them_was_killed(alone, plain, pictures, tmp_path):
+    (alone, printed), three, killed = alone, tmp_path / "three", tmp_path / "killed"
+    told = [printed, run(command(plain, pictures, three, "--processes", "3"))]
     assert "on cpu, in 3 processes" in told[1]
     epochs = [re.findall(r"^epoch (\d)/3.*  loss (\d+\.\d\d)", each, re.M) for each in told]
     assert "encoder 1/1" in told[1]
@@ -122,6 +129,60 @@ def test_processes_train_what_one_does_and_it_goes_on_when_one_of_them_was_kille
     assert are_gone(members)
     assert "going on after epoch" in run([*command(plain, pictures, killed), "--resume"])
     same(alone, killed)
+
+
+# Two nodes with addresses of their own and a processor each; the second training loses one of them.
+CLUSTER = """
+import os, subprocess, sys
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+from ray.cluster_utils import Cluster
+both, lost, *words = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}") for number in (2, 3)]
+cluster.wait_for_nodes()
+words += ["--processes", "2", "--address", cluster.address, "--out"]
+code = subprocess.call([*words, both])
+with subprocess.Popen([*words, lost, "--epochs", "60"], stdout=subprocess.PIPE, text=True) as process:
+    for line in process.stdout:
+        if line.split("/")[0].split() == ["epoch", "1"]:
+            cluster.remove_node(nodes[1], allow_graceful=False)
+more = subprocess.run([*words, "refused", "--processes", "3"], capture_output=True, text=True)
+cluster.shutdown()
+print(code, process.returncode, more.returncode, more.stderr.splitlines()[-1])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_on_two_nodes_take_the_steps_of_one_and_go_on_when_a_node_is_lost(
+    alone, plain, pictures, tmp_path
+):
+    both, lost = tmp_path / "both", tmp_path / "lost"
+    words = [
+        word for word in command(plain, pictures, tmp_path / "out") if word not in ("--out", str(tmp_path / "out"))
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", CLUSTER, both, lost, *words], capture_output=True, text=True, timeout=600
+    )
+    assert done.stdout, done.stderr
+    *told, last = done.stdout.splitlines()
+    code, code_of_lost, code_of_more, refused = last.split(" ", 3)
+    assert code == "0", done.stdout + done.stderr
+    assert any(line.endswith("on cpu, in 2 processes") for line in told)
+    assert [line for line in told if line.startswith("epoch 3/3")]
+    assert sorted(file.name for file in alone[0].iterdir()) == sorted(file.name for file in both.iterdir())
+    same(alone[0], both)
+
+    assert code_of_lost == "2", done.stderr
+    (line,) = [line for line in said(done.stderr) if line.startswith("nas train: ")]
+    assert line.startswith("nas train: the cluster's node 127.0.0.3 is lost, and process ")
+    assert line.endswith("look at `ray status`, and go on with --resume")
+    assert "going on after epoch" in run([*command(plain, pictures, lost, "--epochs", "60"), "--resume"])
+
+    assert code_of_more == "2"
+    assert refused == (
+        "nas train: --processes: expected room for 3 processes, but the cluster's nodes have room for 1; give 1, or "
+        "have another node join"
+    )
 
 
 @pytest.mark.gpu

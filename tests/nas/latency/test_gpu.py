@@ -183,14 +183,21 @@ def test_who_times_on_a_gpu_has_a_core_that_those_who_train_on_others_leave() ->
     def training() -> None:
         cores, of_timings = all_cores(), device.core_of("cuda:1")
         for _ in range(3):  # one training after the other in the same process
-            device.leave_core_of("cuda:1")
+            assert device.leave_cores_of(("cuda:1",))
         assert os.sched_getaffinity(0) == cores - {of_timings}
 
-    device.leave_core_of.cache_clear()
+    device.leave_cores_of.cache_clear()
     with ThreadPoolExecutor(1) as timer, ThreadPoolExecutor(1) as trainer:
         timer.submit(timing).result()
         trainer.submit(training).result()
-    device.leave_core_of.cache_clear()
+    device.leave_cores_of.cache_clear()
+
+
+def test_nobody_leaves_more_than_half_of_the_cores() -> None:
+    before = os.sched_getaffinity(0)
+    assert not device.leave_cores_of(tuple(f"cuda:{number}" for number in range(len(before))))
+    assert not device.leave_cores_of(()), "nor says that one is left where there is no other GPU"
+    assert os.sched_getaffinity(0) == before
 
 
 def test_a_machine_with_one_gpu_keeps_all_its_cores_for_it() -> None:

@@ -9,11 +9,14 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from nas.latency.machine import lane
+from nas.latency.machine import device, lane
 
 # On a line of input enters `kind` `count` times, holds it for `hold` seconds and prints when it was in.
 VISITOR = """
@@ -187,6 +190,46 @@ def test_what_has_a_gpu_waits_for_nobody_on_another_one(
         assert entered.wait(30 if beside else 0.05) == beside
     waiting.join(timeout=30)
     assert entered.is_set()
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+@pytest.mark.parametrize(
+    ("seen", "timed_on", "beside"),
+    [
+        (2, "", True),
+        (1, "cuda:1", True),  # Ray shows a training its own GPU alone
+        (1, "", False),  # on which GPUs others time, and so on which core, it cannot know
+    ],
+)
+def test_steps_on_one_of_several_gpus_leave_a_core_and_run_beside_timings_on_others(
+    seen: int, timed_on: str, beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda name: SimpleNamespace(uuid=name))
+    device.leave_cores_of.cache_clear()
+    entered = threading.Event()
+
+    def enter() -> None:
+        with lane.alone("cuda:1"):
+            entered.set()
+
+    def train() -> bool:
+        """In a thread of its own, whose affinity this is."""
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        core = device.core_of("cuda:1")
+        steps = lane.steps_on("cuda:0", timed_on=timed_on)
+        assert (core not in os.sched_getaffinity(0)) == beside
+        timing = threading.Thread(target=enter)
+        with steps():
+            timing.start()
+            found = entered.wait(30 if beside else 0.05)
+        timing.join(timeout=30)
+        return found
+
+    with ThreadPoolExecutor(1) as trainer:
+        assert trainer.submit(train).result() == beside
+    assert lane.steps_on("cpu") is lane.training_step, "that holds all cores"
+    device.leave_cores_of.cache_clear()
 
 
 def test_steps_on_a_gpu_and_timings_on_others_do_not_keep_each_other_out_for_ever() -> None:

@@ -11,6 +11,9 @@ import torch
 from nas.search.causes import cause_of, cause_of_death
 from space.errors import ArchitectureError, BusyError, DamagedError, DataError, TrainingError
 
+ACTOR = "The actor died unexpectedly before finishing this task.\n\tclass_name: A\n\tip: 192.0.2.2"
+LOST = f"{ACTOR}\nThe actor died because its node has died. Node Id: 6b\n\tthe actor's node was terminated: SIGTERM"
+"""Ray 2.60 in its own words."""
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights.safetensors")
 
 
@@ -74,12 +77,16 @@ def test_memory_is_the_candidate_s_where_it_alone_needs_more_than_there_is() -> 
 
 
 def test_a_process_that_crashes_of_itself_is_a_verdict_and_one_that_was_killed_is_none() -> None:
-    died = "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task."
+    died = f"{ACTOR}\nThe actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
     crash = cause_of_death(died, "Fatal Python error: Segmentation fault\n\nThread 0x1", 4)
     assert crash.words == "its process crashed 4 times: Segmentation fault"
     assert not crash.advice
     for told, words in ((died, ""), (died, "Fatal Python error: Bus error"), ("", ""), ("OutOfMemoryError: x", "")):
-        assert cause_of_death(told, words, 4).advice
+        assert "memory" in cause_of_death(told, words, 4).advice
+    assert "or with its node" in cause_of_death("The actor is temporarily unavailable: RpcError", "", 4).words
+    lost = cause_of_death(LOST, "Fatal Python error: Segmentation fault", 4)
+    assert lost.words == "the cluster's node 192.0.2.2 that trained it is lost"
+    assert "`ray status`" in lost.advice
     missing = cause_of_death("Traceback\nModuleNotFoundError: No module named 'nas'\n", "", 4)
     assert missing.words == "ModuleNotFoundError: No module named 'nas'"
     assert missing.advice

@@ -16,8 +16,9 @@ import torch
 import nas
 from nas.latency import parse_target
 from nas.latency.record import Latency
-from nas.search.cluster import Resources, question_for_nodes, workers_of
+from nas.search.cluster import question_for_nodes, workers_of
 from nas.search.cluster_timing import ClusterTiming
+from nas.search.nodes import Resources
 from nas.search.search import Workers
 from space.errors import HaltedError, UserError
 
@@ -80,7 +81,8 @@ def answer(work):
         return str(error)
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-cluster.add_node(num_cpus=4, num_gpus=2)
+for _ in range(2):
+    cluster.add_node(num_cpus=2, num_gpus=1)
 os.environ["XDG_CACHE_HOME"] = str(folder / "node")
 cluster.add_node(num_cpus=0, resources={"timing": 1})
 os.environ["XDG_CACHE_HOME"] = str(folder / "driver")
@@ -88,10 +90,10 @@ cluster.wait_for_nodes()
 with joined_ray(cluster.address):
     found = {
         "workers": vars(workers_of(resources_of_nodes(), 0)),
-        "ready": answer(lambda: require_nodes(run, there, str(folder), "cpu", print)),
-        "no GPU": answer(lambda: require_nodes(run, there, str(folder), "cuda", lambda words: None)),
-        "drawn there": answer(lambda: require_nodes(run, gone, None, "cpu", print)),
-        "no data": answer(lambda: require_nodes(run, gone, str(folder), "cpu", print)),
+        "ready": answer(lambda: require_nodes(run.study_path, there, str(folder), "cpu", print)),
+        "no GPU": answer(lambda: require_nodes(run.study_path, there, str(folder), "cuda", lambda words: None)),
+        "drawn there": answer(lambda: require_nodes(run.study_path, gone, None, "cpu", print)),
+        "no data": answer(lambda: require_nodes(run.study_path, gone, str(folder), "cpu", print)),
         "made": made,
         "of this machine": of_this_machine,
     }
@@ -123,7 +125,7 @@ cluster.shutdown()
 print(json.dumps(found))
 """
 
-# Two GPUs, invented too, which trainings share.
+# Two nodes with a GPU each, invented too, which trainings share.
 SHARED = """
 import json
 from dataclasses import replace
@@ -134,7 +136,8 @@ from nas.study import built_in_study
 from ray.cluster_utils import Cluster
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-cluster.add_node(num_cpus=4, num_gpus=2)
+for _ in range(2):
+    cluster.add_node(num_cpus=2, num_gpus=1)
 cluster.wait_for_nodes()
 found = {}
 with joined_ray(cluster.address):
@@ -146,15 +149,15 @@ with joined_ray(cluster.address):
     shared = workers_of(resources_of_nodes(), 0, 2)
 
     class Training:
-        def gpus(self):
-            return ray.get_gpu_ids()
+        def place(self):
+            return [ray.get_runtime_context().get_node_id(), ray.get_gpu_ids()]
 
     options = {"num_cpus": shared.threads, "num_gpus": shared.gpu_share}
     trainings = [ray.remote(**options)(Training).remote() for _ in range(shared.concurrent + 1)]
-    asked_for = [each.gpus.remote() for each in trainings]
+    asked_for = [each.place.remote() for each in trainings]
     ray.wait(asked_for, num_returns=shared.concurrent, timeout=200)
     begun, waits = ray.wait(asked_for, num_returns=len(asked_for), timeout=1)
-    found["GPUs of trainings"] = sorted(ray.get(begun))
+    found["places"] = sorted(ray.get(begun))
     found["trainings that wait"] = len(waits)
 cluster.shutdown()
 print(json.dumps(found))
@@ -245,8 +248,8 @@ def test_a_node_tells_what_it_lacks(tmp_path: Path) -> None:
     study.write_text("of this run")
     asked: dict[str, Any] = {
         "version": nas.__version__,
-        "run": str(study),
-        "study": "of this run",
+        "shared": str(study),
+        "text": "of this run",
         "files": [str(study)],
         "on_gpus": False,
     }
@@ -258,8 +261,8 @@ def test_a_node_tells_what_it_lacks(tmp_path: Path) -> None:
 
     assert lacks(**asked) == ""
     assert "install the same there" in lacks(**{**asked, "version": "0.0.9"})
-    assert "on a disk that all nodes share" in lacks(**{**asked, "run": "/nowhere/study.yaml"})
-    assert "on a disk that all nodes share" in lacks(**{**asked, "study": "of another run under the same name"})
+    assert "on a disk that all nodes share" in lacks(**{**asked, "shared": "/nowhere/study.yaml"})
+    assert "on a disk that all nodes share" in lacks(**{**asked, "text": "of another run under the same name"})
     assert "does not see the data, such as /nowhere/image.png" in lacks(**{**asked, "files": ["/nowhere/image.png"]})
 
 
@@ -298,7 +301,10 @@ def test_trainings_share_invented_gpus_after_a_probe_on_one_of_them() -> None:
     done = subprocess.run([sys.executable, "-c", SHARED], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     shared: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert shared["GPUs of trainings"] == [[0], [0], [1], [1]], "two on each"
+    one, _, other, _ = places = shared["places"]
+    assert places == [one, one, other, other], "two on each"
+    assert one[0] != other[0], "nodes"
+    assert [gpus for _, gpus in places] == [[0]] * 4
     assert shared["trainings that wait"] == 1, "a fifth has no room"
     count, words = shared["probed"]
     assert count in (1, 2, 4)

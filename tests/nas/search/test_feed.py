@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,11 @@ import space
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, append_epoch
-from nas.search import tuning, under_way
+from nas.search import nodes, under_way, waiting
 from nas.search.job import Job, Try
 from nas.search.search import Candidate, Search
 from nas.search.trial_runner import LAST_WORDS
-from nas.search.tuning import Beginning, Feed, Halt, Jobs
+from nas.search.tuning import MOST_RESTARTS, Beginning, Feed, Halt, Jobs, Scheduler
 from nas.search.under_way import MOST_TOLD, WORDS, UnderWay, kept_in
 from nas.storage.files import write_text
 from nas.study import built_in_study
@@ -86,7 +87,7 @@ def test_what_a_training_waits_for_is_said_once_until_the_first_begins(
 ) -> None:
     Halt(feed_of()[0]).stop_all()
     assert "wait" not in capsys.readouterr().out, "it is too early"
-    monkeypatch.setattr(tuning, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "WAIT_SECONDS", 0.0)
     feed, _ = feed_of()
     Halt(feed).stop_all()
     Halt(feed).stop_all()
@@ -103,7 +104,8 @@ def test_what_a_training_waits_for_is_said_once_until_the_first_begins(
 def test_on_a_cluster_ray_itself_says_who_has_its_processors(
     search: Search, job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tuning, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(nodes, "alive_nodes", list)
     joined = replace(search, workers=replace(search.workers, joined=True))
     feed = Feed(joined, Jobs(next=lambda: job, epoch=lambda *_: None, end=lambda *_: None))
     feed.suggest("a")
@@ -141,6 +143,94 @@ def test_a_killed_process_is_no_verdict_and_a_crashed_one_is(
     feed, ended = feed_of()
     feed.on_trial_complete("a", error=True)
     assert ended == [("erfnet x1.00", 0, "its process crashed 4 times: Segmentation fault")]
+
+
+ACTOR = "The actor died unexpectedly before finishing this task.\n\tclass_name: A\n\tip: 10.0.0.3"
+KILLED = f"{ACTOR}\nThe actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
+UNAVAILABLE = "The actor c2 is unavailable: The actor is temporarily unavailable: RpcError: RPC error: Socket closed"
+LOST = f"{ACTOR}\nThe actor died because its node has died. Node Id: 6b\n\tthe actor's node was terminated: SIGTERM"
+
+
+class Training:
+    """What Ray has of a training: the deaths that it allows, and a file with what it says of each."""
+
+    trial_id = "a"
+
+    def __init__(self, folder: Path) -> None:
+        self.max_failures, self.error_file = MOST_RESTARTS, str(folder / "error.txt")
+
+    def dies(self, told: str) -> None:
+        with Path(self.error_file).open("a") as file:
+            file.write(f"Failure # 1 (occurred at 2026-11-30_08-00-00)\n{told}\n")
+
+
+@pytest.fixture
+def cluster(search: Search, job: Job, monkeypatch: pytest.MonkeyPatch) -> tuple[Feed, Ended, list[dict[str, Any]]]:
+    """A feed on a cluster, what it said about the end of its one job, and the nodes that are alive."""
+    alive = [
+        {"NodeID": str(number), "NodeManagerAddress": f"10.0.0.{number}", "Resources": resources}
+        for number, resources in enumerate([{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}])
+    ]
+    monkeypatch.setattr(nodes, "alive_nodes", lambda: alive)
+    monkeypatch.setattr(nodes, "LOOK_SECONDS", 0.0)
+    workers = replace(search.workers, joined=True, device="cuda", threads=2)
+    ended: Ended = []
+    jobs = Jobs(
+        next=lambda: job,
+        epoch=lambda *_: None,
+        end=lambda job, epoch, failed: ended.append((job.trial.name, epoch, failed)),
+    )
+    feed = Feed(replace(search, workers=workers), jobs)
+    feed.suggest("a")
+    Beginning(feed).on_trial_start(0, [], None)
+    assert not Halt(feed).stop_all(), "nothing is lost"
+    return feed, ended, alive
+
+
+def test_a_lost_node_is_told_as_one_and_does_not_count_against_its_trainings(
+    cluster: tuple[Feed, Ended, list[dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feed, ended, alive = cluster
+    training = Training(tmp_path)
+    allowed = []
+    for told, lost in ((KILLED, False), (UNAVAILABLE, True), (KILLED, False), (LOST, False)):
+        training.dies(told)
+        Scheduler(feed).on_trial_error(None, training)
+        allowed.append(training.max_failures)
+        if lost:  # Ray finds it out after the end of the process
+            alive[2] = alive[2] | {"NodeID": "3", "NodeManagerAddress": "10.0.0.3"}
+            assert not Halt(feed).stop_all()
+    assert allowed == [MOST_RESTARTS, MOST_RESTARTS, MOST_RESTARTS + 1, MOST_RESTARTS + 1]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "lost" in line]
+    assert line.endswith(
+        "lost    the cluster's node 10.0.0.2: others go on with its trainings, from the last finished epochs"
+    )
+    feed.on_trial_complete("a", error=True)
+    assert ended == [], "no verdict"
+    assert "the cluster's node 10.0.0.3 that trained it is lost. That is no verdict on it" in str(feed.broken)
+
+
+def test_where_no_node_is_left_that_is_said_and_after_a_while_the_run_halts(
+    cluster: tuple[Feed, Ended, list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    feed, _, alive = cluster
+    large = alive.pop()
+    for _ in range(2):
+        assert not Halt(feed).stop_all()
+    words = "wait    for a node with 2 processors and a GPU: the cluster has none any more; see `ray status`"
+    assert capsys.readouterr().out.count(words) == 1
+    alive.append(large | {"NodeID": "3"})
+    assert not Halt(feed).stop_all()
+    monkeypatch.setattr(nodes, "LOST_SECONDS", 0.0)
+    alive.pop()
+    time.sleep(0.001)
+    assert Halt(feed).stop_all()
+    assert isinstance(feed.broken, HaltedError)
+    for part in ("no node with 2 processors and a GPU any more", "ray start --address", "nas search --resume"):
+        assert part in str(feed.broken)
+    assert "\n" not in str(feed.broken)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), BudgetError("too small")])

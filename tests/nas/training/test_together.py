@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nas.data.share import WHOLE, Share
 from nas.training.loss import labels_at, total_loss
 from space import Architecture, published
 from space.scale import scale_width
@@ -39,6 +40,16 @@ def test_two_processes_take_the_steps_of_one(architecture: Architecture) -> None
     for told in (without, having):
         assert told["losses"] == pytest.approx(told["wanted"], rel=1e-5)
         assert max(told["apart"].values()) < 1e-5
+
+
+def test_the_first_process_of_each_machine_enters_for_those_that_are_there() -> None:
+    shares = [Share(rank=rank, count=4, machines=(0, 0, 1, 1)) for rank in range(4)]
+    assert [[share.stands_for(machine) for share in shares] for machine in range(shares[0].machine_count)] == [
+        [True, False, False, False],
+        [False, False, True, False],
+    ]
+    assert Share(count=4).machine_count == WHOLE.machine_count == 1
+    assert [Share(rank=rank, count=2).stands_for(0) for rank in range(2)] == [True, False]
 
 
 @pytest.mark.share(6)
