@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from nas.latency.protocol.slowing import correction
 from nas.latency.record import Latency
 from nas.latency.target import Target
 
@@ -68,6 +69,12 @@ def pooled(latencies: Sequence[Latency]) -> Latency:
 def _anchored(latency: Latency, reference_milliseconds: float) -> Latency:
     """The latency in milliseconds by another anchor of the same reference."""
     factor = reference_milliseconds / latency.reference_milliseconds
+    if factor != 1 and latency.corrected != 1:  # for another state of the machine
+        seen = statistics.median(reference for _, reference in latency.blocks)
+        corrected = correction(latency.ratio / latency.corrected, seen, reference_milliseconds)
+        anew = corrected / latency.corrected
+        factor *= anew
+        latency = replace(latency, corrected=corrected, ratio=anew * latency.ratio)
     return replace(
         latency,
         p50_milliseconds=factor * latency.p50_milliseconds,

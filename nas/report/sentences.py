@@ -71,6 +71,6 @@ def _effort(effort: Effort) -> str:
         f"At a cost of {effort.compared} the best mIoU inside the budget after whole trainings is {random} of the "
         f"random{'' if effort.fewer else ' (expected)'} and {guided} of the guided ones.",
     ]
-    if effort.random_trials > effort.draws - effort.earlier_draws:
+    if effort.earlier_draws or effort.random_trials > effort.draws:
         words.append("Draws that paused or failed are left out, which favours random search.")
     return " ".join([*words, "Guided candidates were proposed knowing the results of those before them."])

@@ -11,7 +11,7 @@ from nas.runs.folder import RunFolder
 from nas.runs.terms import flat, runs_as, terms_of
 from space import UserError
 
-CHANCE = ("seed", "concurrent", "trials_per_gpu")
+CHANCE = ("seed", "concurrent", "trials_per_gpu", "loggers")
 """Of a plan: what may differ."""
 
 

@@ -161,9 +161,7 @@ def work_in_group(work: Work, share: Share, store: Store, *, on_gpus: bool) -> N
 
     from nas.training.together import meet
 
-    logging.basicConfig(format="%(message)s", level=logging.ERROR if share.rank else logging.WARNING, force=True)
-    if not share.rank:
-        logging.getLogger("nas").setLevel(logging.INFO)
+    speak_for_all(share)
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
     dist.init_process_group(backend, store=store, rank=share.rank, world_size=share.count, timeout=PATIENCE)
     work(share)
@@ -171,8 +169,15 @@ def work_in_group(work: Work, share: Share, store: Store, *, on_gpus: bool) -> N
     dist.destroy_process_group()
 
 
+def speak_for_all(share: Share) -> None:
+    """Have the first process tell what all do, and the others nothing but errors."""
+    logging.basicConfig(format="%(message)s", level=logging.ERROR if share.rank else logging.WARNING, force=True)
+    if not share.rank:
+        logging.getLogger("nas").setLevel(logging.INFO)
+
+
 def interfaces(name: str) -> dict[str, str]:
     """The environment of processes that meet on that network interface only; on `lo` nobody outside this machine can
     join them.
     """
-    return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name}
+    return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}  # exactly that one

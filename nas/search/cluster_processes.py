@@ -23,7 +23,7 @@ from typing import Any
 from nas.data.share import WHOLE, Share
 from nas.latency.machine import lane
 from nas.latency.worker.replies import WorkerError, accept, refusal
-from nas.runs.processes import Work, interfaces, work_in_group
+from nas.runs.processes import Work, interfaces, speak_for_all, work_in_group
 from nas.search.cluster import workers_of
 from nas.search.configured_ray import PlacementGroupSchedulingStrategy, ray
 from nas.search.nodes import Resources, is_lost
@@ -181,6 +181,7 @@ class _Member:
         with contextlib.redirect_stdout(_Said(self._tell, False)), contextlib.redirect_stderr(_Said(self._tell, True)):
             try:
                 if share.is_whole:
+                    speak_for_all(share)
                     work(share)
                 else:
                     self._meet_and_work(work, share, place, on_gpus=on_gpus)
@@ -236,8 +237,12 @@ def interface_of(address: str) -> str:
 
     Raises: UserError where none is.
     """
-    for name, network, mask in _interfaces():
-        if _number(address) & mask == network & mask:
+    number, found = _number(address), list(_interfaces())
+    for name, own, _ in found:
+        if number == own:
+            return name
+    for name, own, mask in found:  # all of 127.0.0.0/8 is of `lo`
+        if mask and number & mask == own & mask:
             return name
     raise UserError(f"expected a network interface with {address}, the address that Ray knows this node by; see `ip a`")
 

@@ -107,7 +107,7 @@ def _wandb(search: Search) -> Callback:
         project=os.environ.get("WANDB_PROJECT") or PROJECT,
         group=search.run.root.resolve().name,
         dir=str(search.run.root.resolve()),  # not Ray's folder, which goes
-        upload_timeout=int(LAST_SECONDS),
+        upload_timeout=int(LAST_SECONDS / 2),  # over before the logger is waited for no more
     )
 
 

@@ -130,6 +130,7 @@ class Feed(Searcher):
             job = self._work.next()
             if job is not None:
                 self._jobs[trial_id] = job
+                self._under_way.heard(job)
                 self._waiting.asked()
                 return configured(job, self._run, self._workers)
         return Searcher.FINISHED
@@ -180,6 +181,7 @@ class Feed(Searcher):
     def on_death(self, trial_id: str, told: str) -> int:
         """A training's process died; `told` is what Ray says about it. How often it may: a lost node does not count."""
         self._told[trial_id] = told
+        self._under_way.heard(self._jobs[trial_id])  # what it kept is no longer so
         return MOST_RESTARTS + self._waiting.lost_nodes
 
     def _cause_of_death(self, trial_id: str, job: Job) -> Cause:

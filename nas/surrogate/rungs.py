@@ -29,7 +29,7 @@ from nas.surrogate.told import Known, Told
 SHARE = 0.6  # of what a rung costs: so much goes into trainings below it before one of them has to go on
 # Rank correlation of the lowest rung with whole trainings, before it is measured, however dear it is: of networks that
 # were trained for one epoch and for four (`studies/search/camvid.csv`) it is 0.8, with those left out that a search
-# proposed 0.77, as their Kendall's tau of 0.60 and 0.56 has it. Nothing hangs on it: a search soon measures its own.
+# proposed 0.77, as their Kendall's tau of 0.60 and 0.56 has it; rounded down. A search soon measures its own.
 EXPECTED = 0.75
 SURENESS = 16  # measured pairs that this counts for: Kendall's tau of so many is off by 0.2
 LEAST_GAIN = 0.01  # of the effort, for a rung that is to be used

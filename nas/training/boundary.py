@@ -20,9 +20,10 @@ def boundary_weights(labels: Tensor, distances: Sequence[float], weights: Sequen
     together = max(1, len(labels)) if labels.is_cuda else 1  # a CPU has one picture in its cache
     reach = math.ceil(distances[-1])
     squares = torch.cat([_squared_distances(each, reach) for each in torch.split(labels, together)])
-    limits = torch.tensor([distance**2 for distance in distances], dtype=torch.float32, device=labels.device)
-    ring = torch.bucketize(squares.float(), limits, right=True)
-    return torch.tensor(weights, dtype=torch.float32, device=labels.device)[ring] * (labels != IGNORE)
+    found = torch.full_like(squares, weights[-1], dtype=torch.float32)
+    for distance, weight in reversed(list(zip(distances, weights, strict=False))):  # filled: a GPU is not waited for
+        found.masked_fill_(squares < distance**2, weight)
+    return found * (labels != IGNORE)
 
 
 def _squared_distances(labels: Tensor, reach: int) -> Tensor:

@@ -69,7 +69,7 @@ def hardest(logits: Tensor, labels: Tensor, probability: float, share: float) ->
     of_true.masked_fill_(void, math.inf)
     hard = of_true < probability
     fewest = ((~void).sum().double() * share).ceil().long()
-    if labels.device.type == "cpu" and hard.sum() >= fewest:  # saves the sorting; to ask a GPU is to wait for it
+    if not labels.numel() or (labels.device.type == "cpu" and hard.sum() >= fewest):  # to ask a GPU is to wait for it
         return labels.masked_fill(~hard, IGNORE)
     least = of_true.flatten().topk(max(1, math.ceil(share * labels.numel())), largest=False).values
     bound = least.gather(0, (fewest - 1).clamp(min=0).view(1)).masked_fill(fewest == 0, -1)

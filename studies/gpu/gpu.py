@@ -244,6 +244,10 @@ def ran(part: Part, seconds: float, environment: dict[str, str], log: Path) -> t
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             outcome = f"stopped after {seconds:.0f} s"
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
         printed.seek(0)
         text = printed.read()
     with log.open("a", encoding="utf-8") as lines:

@@ -33,11 +33,11 @@ networks that alternate repeats where each of them does not. Hence
 on this device in the state that most of twelve blocks found it in, measured once, and kept
 (`nas.latency.protocol.anchor`). So milliseconds are those of the device *as it usually was when it was anchored*; two
 numbers with the same anchor compare to within the intervals of their ratios, whenever they were taken. What the
-candidate really took, disturbances and all, is `raw_p50_milliseconds`. When eight measurements in a row find the
-reference more than 15 % from its anchor, above or below, the device has changed (power plan, cooling, other tenants)
-and is anchored anew. Milliseconds before and after that differ by what changed, which is why it takes so many. The
-ratio and the anchor are both in the record, so that results survive a new anchor; so an anchor that an earlier version
-took, of the best quarter of its blocks, stays in force until then, and the protocol's version did not change.
+candidate really took, disturbances and all, is `raw_p50_milliseconds`. When eight measurements in a row, over
+two minutes or more, find the machine elsewhere, better or worse, the device has changed (power plan, cooling, other
+tenants) and is anchored anew. Milliseconds before and after that differ by what changed, which is why it takes so many.
+The ratio and the anchor are both in the record, so that results survive a new anchor; so an anchor that an earlier
+version took, of the best quarter of its blocks, stays in force until then, and the protocol's version did not change.
 
 p50 is the median call of the quiet machine. p90 and p99 are quantiles of all paired ratios times the anchor, quiet or
 not: the candidate's tail with drift removed and the reference's own jitter included, which errs to the careful side.

@@ -11,6 +11,7 @@ the standard library: a host that is timed over ssh may have nothing else (`nas.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -34,11 +35,12 @@ BLOCK_SECONDS = 0.15
 BLOCK_CALLS = 10  # at least
 PAUSE_SECONDS = 0.25  # between blocks: a hypervisor may move our cores meanwhile
 FEWEST_ALIKE = 4  # blocks in the machine's usual state, below which the anchor is flagged
-AWAY = 8  # measurements in a row that found the machine elsewhere, after which it is anchored there
+AWAY = 8  # measurements in a row that found the machine elsewhere, after which it is anchored there,
+AWAY_SECONDS = 120.0  # if they took so long: quick ones are over before many a neighbour is
 
 FAR_FROM_ANCHOR = 1.15  # factor between two durations of the reference, from which on the machine is another
 FAR_CANARY = 1.35  # the same of the canary's ratio to the reference; it doubles when cores share no cache
-LATER = {"best_milliseconds", "away_milliseconds"}  # fields that anchors of earlier versions have not
+LATER = {"best_milliseconds", "away_milliseconds", "away_since_seconds"}  # which earlier versions did not write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,13 @@ class Anchor:
     earlier version anchored, which took that for the usual."""
     away_milliseconds: tuple[float, ...] = ()
     """What the reference took in the last measurements, those in a row that found the machine elsewhere."""
+    away_since_seconds: float | None = None
+    """When the first of them ended, by this machine's clock that only goes forward."""
+
+    def is_left(self, now_seconds: float) -> bool:
+        """Whether the machine has been elsewhere so often and for so long that it is to be anchored anew."""
+        since = self.away_since_seconds
+        return len(self.away_milliseconds) >= AWAY and since is not None and now_seconds - since >= AWAY_SECONDS
 
 
 def path_of(key: Mapping[str, str]) -> Path:
@@ -90,20 +99,28 @@ def obtain(controls: Controls) -> Anchor:
     return fresh
 
 
-def noted(kept: Anchor, away_milliseconds: float | None) -> Anchor:
-    """The anchor after a measurement by it, and kept so: what the reference took in that, where the machine was
-    elsewhere; None where it was as it was anchored. Where another process has anchored anew meanwhile, that anchor.
-
-    Raises: UserError when the folder cannot be written.
+def noted(kept: Anchor, away_milliseconds: float | None, now_seconds: float) -> Anchor:
+    """The anchor after a measurement by it, and kept so where a file can be: what the reference took in that, where the
+    machine was elsewhere; None where it was as it was anchored. What other processes noted counts, and where one has
+    anchored anew meanwhile, it is that anchor. One whose file was removed is not written again.
     """
     current = read(path_of(kept.device))
-    if current is not None and (current.milliseconds, current.canary) != (kept.milliseconds, kept.canary):
-        return current
-    away = () if away_milliseconds is None else (*kept.away_milliseconds, away_milliseconds)[-AWAY:]
-    if away == kept.away_milliseconds:
+    if current is None:
         return kept
-    fresh = replace(kept, away_milliseconds=away)
-    write(path_of(kept.device), fresh)
+    if (current.milliseconds, current.canary) != (kept.milliseconds, kept.canary):
+        return current
+    if away_milliseconds is None:
+        fresh = replace(current, away_milliseconds=(), away_since_seconds=None)
+    else:
+        since = current.away_since_seconds
+        fresh = replace(
+            current,
+            away_milliseconds=(*current.away_milliseconds, away_milliseconds)[-AWAY:],
+            away_since_seconds=now_seconds if since is None or since > now_seconds else since,  # it was started anew
+        )
+    if fresh != current:
+        with contextlib.suppress(UserError):  # the anchor itself is kept
+            write(path_of(kept.device), fresh)
     return fresh
 
 
@@ -118,10 +135,10 @@ def renew(controls: Controls, kept: Anchor) -> Anchor:
     if controls.threads > 1:
         moved = moved or not _alike(fresh.canary, kept.canary, FAR_CANARY)
     if moved and not fresh.flagged:
-        known = [each for each in (fresh.best_milliseconds, kept.best_milliseconds) if each is not None]
-        renewed = replace(fresh, best_milliseconds=min(known))
+        best = min(each.best_milliseconds or each.milliseconds for each in (fresh, kept))
+        renewed = replace(fresh, best_milliseconds=best)
     else:
-        renewed = replace(kept, away_milliseconds=())
+        renewed = replace(kept, away_milliseconds=(), away_since_seconds=None)
     write(path_of(controls.key), renewed)
     return renewed
 
@@ -218,6 +235,7 @@ def of_text(text: str) -> Anchor:
         flagged=tuple(_word(each) for each in _list(held["flagged"])),
         best_milliseconds=_positive(held["best_milliseconds"]) if "best_milliseconds" in held else None,
         away_milliseconds=tuple(_positive(each) for each in _list(held.get("away_milliseconds", []))),
+        away_since_seconds=_positive(held["away_since_seconds"]) if "away_since_seconds" in held else None,
     )
 
 

@@ -112,6 +112,7 @@ def take_pairs(candidates: Sequence[ReadyNetwork], conditions: Conditions) -> li
             if not unusual:
                 series.counted.append(block)
                 most_waiting = conditions.patience_seconds * conditions.ease * len(every)  # it comes back
+                better = 0
                 continue
             series.aside.append(block)
             series.reason = unusual

@@ -3,8 +3,9 @@
 A neighbour on the core's other hardware thread or in its caches slows every network by an amount of its own. Networks
 of less than twice the reference's latency slow down by 1.6 to 2.0 % in blocks where the reference does by one, and by
 1.3 to 2.0 % over minutes; large ones by 0.5 to 1.1 % (`studies/latency`, `quiet.csv` and `wandering.csv`). So within
-15 % of the anchor the ratio of a small network is up to 15 % off. Networks differ, so a little less than what was seen
-is taken off. By the slope of a measurement's own blocks ratios scatter no less than by that.
+15 % of the anchor the ratio of a small network is up to 15 % off. Networks differ, so less than most of them showed is
+taken off, and the interval of a latency does not hold how they differ. By the slope of a measurement's own blocks
+ratios scatter no less than by that.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from nas.latency.machine import device, gpu, lane
 from nas.latency.machine.watch import Watch
 from nas.latency.protocol import PATIENCE_SECONDS
-from nas.latency.protocol.anchor import AWAY, Anchor, noted
+from nas.latency.protocol.anchor import Anchor, noted
 from nas.latency.protocol.interleaving import Conditions, measure
 from nas.latency.protocol.pairs import Pairs, summarise
 from nas.latency.protocol.quiet import quiet_median
@@ -44,8 +44,8 @@ class InterleavedTimer:
         with self._alone():
             anchor = self._anchor or candidates[0].anchored(None)
             taken = self._take(candidates, anchor, within)
-            after = noted(anchor, _reference_away(taken))
-            if len(after.away_milliseconds) >= AWAY:
+            after = noted(anchor, _reference_away(taken), self._watch.seconds())
+            if after.is_left(self._watch.seconds()):
                 after = candidates[0].anchored(after)
                 if (after.milliseconds, after.canary) != (anchor.milliseconds, anchor.canary):
                     anchor, taken = after, self._take(candidates, after, within)
@@ -77,5 +77,5 @@ class InterleavedTimer:
 
 
 def _reference_away(taken: Sequence[Pairs]) -> float | None:
-    """What the reference took where the machine was elsewhere than it was anchored; None where it was there."""
-    return next((quiet_median(one.reference) for one in taken if one.away), None)
+    """What the reference took where the machine was elsewhere for all; None where it was as anchored for one."""
+    return quiet_median(taken[0].reference) if all(one.away for one in taken) else None

@@ -352,6 +352,7 @@ def test_a_machine_that_stays_elsewhere_is_anchored_anew_and_waited_for_once(
     machine.set_to = level
     seconds, found = [], []
     for _ in range(anchor.AWAY):
+        CLOCK.now += anchor.AWAY_SECONDS / (anchor.AWAY - 1)
         begun = CLOCK.now
         found += timer.measure([machine.network()], ROUGHLY)
         seconds.append(CLOCK.now - begun)
@@ -365,6 +366,23 @@ def test_a_machine_that_stays_elsewhere_is_anchored_anew_and_waited_for_once(
     kept = anchor.read(anchor.path_of(KEY))
     assert kept is not None
     assert (kept.milliseconds, kept.best_milliseconds) == (pytest.approx(level), pytest.approx(min(1.0, level)))
+
+
+def test_a_spell_of_less_than_two_minutes_anchors_nothing(timer: InterleavedTimer) -> None:
+    machine = Shared(1.0)
+    timer.measure([machine.network()], ROUGHLY)
+    machine.set_to = 0.7
+    found = [timer.measure([machine.network()], ROUGHLY)[0] for _ in range(2 * anchor.AWAY)]
+    assert {round(latency.reference_milliseconds, 3) for latency in found} == {1.0}
+    assert all(latency.flagged for latency in found)
+
+
+def test_good_spells_now_and_then_do_not_end_the_measurements_of_several(timer: InterleavedTimer) -> None:
+    machine = Shared(*LEVELS)
+    timer.measure([machine.network()], ROUGHLY)
+    found = timer.measure([machine.network() for _ in range(4)], 0.03)
+    assert [latency.flagged for latency in found] == [()] * 4
+    assert sum(latency.set_aside for latency in found) > 0
 
 
 def test_a_machine_that_comes_back_keeps_its_anchor_and_is_waited_for_again(timer: InterleavedTimer) -> None:
@@ -420,6 +438,7 @@ def test_a_machine_is_not_anchored_anew_while_something_disturbs_it(
     machine.set_to = 1.4
     monkeypatch.setattr(load, "disturbances", lambda *_, **__: ("others",))
     for _ in range(anchor.AWAY):
+        CLOCK.now += anchor.AWAY_SECONDS / (anchor.AWAY - 1)
         timer.measure([machine.network()], ROUGHLY)
     kept = anchor.read(anchor.path_of(KEY))
     assert kept is not None
