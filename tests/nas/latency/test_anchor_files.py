@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from nas.latency.protocol import anchor
 from space import strict
 
@@ -19,6 +21,7 @@ KEPT = anchor.Anchor(
     flagged=("the machine was busy",),
     best_milliseconds=5e-3,
     away_milliseconds=(6e-3,),
+    away_since_seconds=7.5,
 )
 
 
@@ -30,9 +33,25 @@ def test_an_anchor_is_read_as_it_was_written_also_as_yaml(tmp_path: Path) -> Non
 
 
 def test_what_earlier_versions_kept_is_read(tmp_path: Path) -> None:
-    older = replace(KEPT, best_milliseconds=None, away_milliseconds=())
+    older = replace(KEPT, best_milliseconds=None, away_milliseconds=(), away_since_seconds=None)
     held = {name: value for name, value in json.loads(anchor.text_of(older)).items() if name not in anchor.LATER}
     assert anchor.of_text(json.dumps(held)) == older == anchor.of_text(anchor.text_of(older))
+
+
+def test_what_several_processes_find_is_counted_in_their_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    begun, path = replace(KEPT, away_milliseconds=(), away_since_seconds=None), anchor.path_of(KEPT.device)
+    anchor.write(path, begun)
+    for seconds in (10.0, 80.0, 140.0):  # each knows the anchor as it was
+        noted = anchor.noted(begun, 8e-3, seconds)
+    assert anchor.read(path) == noted == replace(begun, away_milliseconds=(8e-3,) * 3, away_since_seconds=10.0)
+    assert anchor.noted(begun, None, 150.0) == begun == anchor.read(path), "one found it as it was anchored"
+    assert anchor.noted(noted, 8e-3, 5.0).away_since_seconds == 5.0
+    path.unlink()
+    assert anchor.noted(begun, 8e-3, 160.0) == begun
+    assert not path.exists(), "who removed it wants a new one"
 
 
 def texts() -> list[str]:
