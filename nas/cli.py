@@ -39,6 +39,7 @@ EXIT_OF_VERDICT = {"FAIL": 3, "UNSURE": 4}
 """A command that judges a budget did all that it was asked, but nothing that is surely inside came of it."""
 SIGNALS = {"SIGINT": "interrupted", "SIGTERM": "told to end", "SIGHUP": "its terminal was closed"}
 GRACE_SECONDS = 8.0  # for tidying up after a signal; `docker stop` kills after 10
+LONGEST_REASON = 200  # characters of a library's words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,6 +159,7 @@ def _interrupted(name: str, heard: Sequence[int]) -> int:
 def _answer(name: str, error: BaseException) -> int:
     import errno
 
+    from nas.host.room import is_shortage, line_of_shortage
     from space.errors import UserError
 
     if isinstance(error, BrokenPipeError) and _nobody_reads():  # such as `head`, which has seen enough
@@ -166,11 +168,15 @@ def _answer(name: str, error: BaseException) -> int:
     code = EXIT_USER_ERROR
     if isinstance(error, UserError):
         text = str(error)
+    elif is_shortage(error):
+        said = line_of_shortage(str(error)) or type(error).__name__
+        text = (
+            f"there is not enough memory ({said[:LONGEST_REASON]}); ask for a smaller batch, input or network, or end "
+            "what else holds it; nothing finished is lost"
+        )
     elif isinstance(error, OSError):  # a full disk, a folder that cannot be written
         advice = "make room there, then try again; " if error.errno == errno.ENOSPC else ""
         text = f"{error}; {advice}nothing finished is lost"
-    elif isinstance(error, MemoryError):
-        text = "there is not enough memory; ask for a smaller input or network; nothing finished is lost"
     elif _is_of_worker(error):
         text = str(error)
     else:

@@ -52,6 +52,14 @@ def require_inference(
     _require(architecture, size, needed, device, kind, "", there=there)
 
 
+def images_at_once(architecture: Architecture, size: Size, num_classes: int, *, most: int, device: str = "cpu") -> int:
+    """How many images of `size` (height, width), at most `most`, a network may be run on at a time with the memory that
+    is free: one at least, of which `require_inference` says whether it fits.
+    """
+    counted, free = memory(architecture, size, num_classes), free_bytes(device)
+    return next((images for images in range(most, 1, -1) if counted.inference_bytes(images) <= free), 1)
+
+
 def require_training(
     architecture: Architecture,
     size: Size,

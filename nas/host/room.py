@@ -1,5 +1,5 @@
 """How much memory there is: of the machine, of a GPU, and of what containers and limits leave of it to this process.
-A process that shares a GPU with others of ours keeps to its share.
+A process that shares a GPU with others of ours keeps to its share. And whether an error says that it is short.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from nas.host.control_groups import control_groups, text_of
 
 UNLIMITED = 2**60  # bytes from which on a limit is none
 SHARED = 0.9  # of a GPU's memory that several processes divide: libraries need the rest, once for each
+SHORTAGE = re.compile(
+    r"^MemoryError|out of memory|can't allocate memory|cannot allocate memory|unable to allocate|"
+    r"cublas_status_alloc_failed",
+    re.I,
+)
 
 
 def free_bytes(device: str = "cpu") -> int:
@@ -54,6 +59,16 @@ def _share_of(device: str) -> float:
 
     tells = getattr(torch.cuda, "get_per_process_memory_fraction", None)
     return float(tells(torch.device(device).index)) if tells else 1.0
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory is short: this process's or, in its words, another's."""
+    return isinstance(error, MemoryError) or bool(line_of_shortage(str(error)))
+
+
+def line_of_shortage(words: str) -> str:
+    """The line of an error's words, which may be a traceback, that says that memory is short; empty where none does."""
+    return next((line.strip() for line in words.splitlines() if SHORTAGE.search(line)), "")
 
 
 def resident_bytes() -> int:

@@ -13,13 +13,10 @@ import resource
 import traceback
 from dataclasses import dataclass
 
-from nas.host.room import resident_bytes, virtual_bytes, whole_bytes
+from nas.host.room import is_shortage, line_of_shortage, resident_bytes, virtual_bytes, whole_bytes
 from space.errors import ArchitectureError, BusyError, TrainingError, UserError
 
 LONGEST = 400
-MEMORY = re.compile(
-    r"out of memory|can't allocate memory|cannot allocate memory|unable to allocate|cublas_status_alloc_failed", re.I
-)
 SURROUNDINGS = re.compile(
     r"CUDA error|CUDA driver|cuDNN error|NCCL|NVML|no kernel image|mmap|No space left|Too many open files|"
     r"can't start new thread|Input/output error|No such file|file write failed|Permission denied|Connection",
@@ -63,7 +60,7 @@ def cause_of(error: BaseException) -> Cause:
         return Cause(words=words)
     if isinstance(error, BusyError):
         return Cause(words=words, advice=FREE)
-    if isinstance(error, MemoryError) or MEMORY.search(words):
+    if is_shortage(error):
         return Cause(words=words) if _is_own_need(error, words) else Cause(words=words, advice=FREE)
     if isinstance(error, FAULTS):
         return Cause(words=words, fault="".join(traceback.format_exception(error)))
@@ -106,8 +103,7 @@ def _last_line(error: BaseException) -> str:
     words = lines[-1] if lines else ""
     if isinstance(error, UserError):
         return words[:LONGEST]
-    if MEMORY.search(str(error)):  # of several lines the first says so
-        words = next(line for line in lines if MEMORY.search(line))
+    words = line_of_shortage(str(error)) or words  # of several lines the one that says so
     return f"{type(error).__name__}: {words}"[:LONGEST]
 
 

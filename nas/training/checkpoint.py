@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.host.room import is_shortage
 from nas.storage.files import write_atomically
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
@@ -124,9 +125,9 @@ def _parsed(data: bytes, path: str | Path) -> Checkpoint:
         ]
         state.pop("format", None)  # of format 1
         return Checkpoint(history=reports, **state)
-    except MemoryError:
-        raise
     except Exception as error:  # whatever torch makes of a damaged file of format 1
+        if is_shortage(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _damaged(path, reason) from None
 

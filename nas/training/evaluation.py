@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from nas.data import Dataset, SplitName, make_loader
 from nas.data.share import WHOLE, Share
+from nas.host.memory import images_at_once
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
 from nas.training.steps import Count, Guard, guarded_on, uncounted
 from nas.training.together import summed
+from space.network import Network
 
 BATCH_SIZE = 4
+"""How many images are scored at a time, where there is memory for so many."""
 
 
 def evaluate(
@@ -25,7 +28,7 @@ def evaluate(
     dataset: Dataset,
     *,
     device: str | torch.device = "cpu",
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     split: SplitName = "validation",
     threads: int = 1,
     guard: Guard = nullcontext,
@@ -34,7 +37,8 @@ def evaluate(
     """Scores of `network` on every image of a split, in float32; it is moved to `device` and its mode is kept.
 
     Images and labels are at `dataset.size`, as a training and a search score; `nas.training.own_size` scores at the
-    labels' own size. `guard()` is entered around every batch, and `count` is told of it.
+    labels' own size. `guard()` is entered around every batch, and `count` is told of it. `batch_size`: None is the
+    usual one, or what there is memory for.
 
     Raises: DataError when the split holds no labelled pixel, or a file of it cannot be read.
     """
@@ -48,7 +52,7 @@ def confusion(
     dataset: Dataset,
     *,
     device: str | torch.device = "cpu",
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     split: SplitName = "validation",
     threads: int = 1,
     guard: Guard = nullcontext,
@@ -60,8 +64,15 @@ def confusion(
     """
     if split == "test":  # loaders know the splits of a training
         dataset, split = replace(dataset, validation=dataset.test), "validation"
-    loader = make_loader(dataset, split, batch_size=batch_size, augmentation=None, device=str(device), threads=threads)
+    batch = _images_at_once(network, dataset, str(device)) if batch_size is None else batch_size
+    loader = make_loader(dataset, split, batch_size=batch, augmentation=None, device=str(device), threads=threads)
     return confusion_of_batches(network.to(device), loader.epoch(0), dataset.num_classes, guard, count)
+
+
+def _images_at_once(network: nn.Module, dataset: Dataset, device: str) -> int:
+    if not isinstance(network, Network):  # it does not say what it needs
+        return BATCH_SIZE
+    return images_at_once(network.architecture, dataset.size, dataset.num_classes, most=BATCH_SIZE, device=device)
 
 
 def evaluate_batches(

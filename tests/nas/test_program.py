@@ -11,14 +11,18 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from nas.cli import COMMANDS
+from nas.cli import COMMANDS, main
+from nas.commands import show
+from nas.latency import WorkerError
 from nas.study import built_in_study
 
 ROOT = Path(__file__).parents[2]
@@ -237,6 +241,26 @@ def test_a_fault_of_ours_is_one_line_and_a_file(tmp_path: Path) -> None:
     assert str(file) in said
     assert "KeyError: 'of ours'" in said
     assert "in broken" in file.read_text()
+
+
+def test_want_of_memory_is_no_fault_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of this process, and of one of several in its traceback."""
+    with pytest.raises(RuntimeError) as here:
+        torch.empty(2**50, dtype=torch.uint8)
+    there = WorkerError("".join(traceback.format_exception(here.value)))
+    on_gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+    for error in (here.value, there, on_gpu, MemoryError()):
+
+        def short(options: object, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(show, "run", short)
+        assert main(["show", "erfnet"]) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert "there is not enough memory (" in said
+        assert "ask for a smaller batch, input or network" in said
 
 
 def test_what_lies_in_the_current_folder_is_no_module_of_ours(tmp_path: Path) -> None:

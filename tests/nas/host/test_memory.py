@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import space
-from nas.host.memory import Room, require_inference, require_training
+from nas.host.memory import Room, images_at_once, require_inference, require_training
 from nas.host.room import free_bytes, whole_bytes
 from nas.latency import Meter, parse_target
 from space import Architecture, ArchitectureError, TargetError
@@ -81,6 +81,11 @@ def test_a_batch_that_is_too_large_is_told_how_large_it_may_be() -> None:
         require_training(space.load("erfnet"), (512, 1024), 11, batch_size=100_000)
     fits = int(re.findall(r"batches of at most (\d+)", str(told.value))[0])
     assert memory(space.load("erfnet"), (512, 1024), 11).training_bytes(fits) <= whole_bytes()
+
+
+def test_as_many_images_at_a_time_as_there_is_memory_for() -> None:
+    for size, count in (((64, 96), 4), ((100_000, 200_000), 1)):
+        assert images_at_once(space.load("erfnet"), size, 11, most=4) == count
 
 
 def test_another_hosts_memory_is_asked_about() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nas.data import read_label
 from nas.training.evaluation import evaluate, evaluate_batches
+from space.count import memory
 from space.errors import DataError
 
 
@@ -34,6 +35,15 @@ def test_a_constant_answer_scores_its_share_of_the_labels(dataset, split, batch_
     assert scores.pixel_accuracy == pytest.approx(share)
     assert scores.class_iou == pytest.approx((share, 0.0, 0.0))
     assert network.training
+
+
+def test_fewer_images_are_scored_at_a_time_where_memory_is_short(architecture, dataset, monkeypatch) -> None:
+    network, told = architecture.build(3), []
+    free = memory(architecture, dataset.size, 3).inference_bytes(3)
+    monkeypatch.setattr("nas.host.memory.free_bytes", lambda device: free)
+    scores = evaluate(network, dataset, count=told.append)
+    assert told == [3, 1]
+    assert scores == evaluate(network, dataset, batch_size=4)
 
 
 def test_nothing_labelled_cannot_be_scored() -> None:
