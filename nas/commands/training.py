@@ -109,6 +109,7 @@ def work(job: Job, share: Share) -> None:
 
 
 def _introduce(trainer: Trainer, job: Job, share: Share) -> None:
+    from nas.training.optimisation import missing_parts
     from space import parameters
 
     dataset, recipe = trainer.dataset, trainer.recipe
@@ -132,6 +133,8 @@ def _introduce(trainer: Trainer, job: Job, share: Share) -> None:
             f"{recipe.batch_size}"
         )
     print(f"recipe {job.recipe_name}: {epochs}; {going}", flush=True)
+    if missing := missing_parts(trainer.network, recipe):
+        print(f"note: rate_shares: {job.name} has no {', '.join(missing)}", flush=True)
 
 
 def _started(started: Started, source: str) -> str:

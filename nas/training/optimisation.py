@@ -58,11 +58,22 @@ def _decaying(network: nn.Module, recipe: Recipe) -> set[Tensor]:
     return found
 
 
+def missing_parts(network: nn.Module, recipe: Recipe) -> tuple[str, ...]:
+    """The parts with rates of their own that the network has not."""
+    names = [name for name, _ in network.named_parameters()]
+    return tuple(part for part in recipe.rate_shares if not any(_is_in(name, part) for name in names))
+
+
 def _rate_share(name: str, shares: Mapping[str, float]) -> float:
     """Of the parameter of that name: that of the smallest part of the network that it is in, of those with one."""
-    inside = name.removeprefix("network.")  # what trains a network with something else
-    parts = [part for part in shares if re.match(rf"{re.escape(part)}((?<!\d)\d+)?\.", inside)]
+    parts = [part for part in shares if _is_in(name, part)]
     return shares[max(parts, key=len)] if parts else 1.0
+
+
+def _is_in(name: str, part: str) -> bool:
+    """Whether the parameter of that name is of that part of the network."""
+    inside = name.removeprefix("network.")  # what trains a network with something else
+    return re.match(rf"{re.escape(part)}((?<!\d)\d+)?\.", inside) is not None
 
 
 def make_optimizer(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from nas.data.augmentation import ScaleSampling
+from nas.data.augmentation import Augmentation, ScaleSampling
 from nas.storage.files import expanded
 from space import Architecture, published, strict
 from space.errors import UserError, nearest
@@ -132,7 +132,8 @@ class Recipe:
     """How it is drawn: `log`, as often half as double; `uniform`; `inverse`, each side of what is cut out as likely;
     or `listed`."""
     fills_crop: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether pictures are enlarged at least so much that they fill the crop, and nothing is padded."""
+    """Whether pictures are enlarged at least so much that they fill the crop: nothing is padded, but where
+    `shift_pixels` moves it over the edge."""
     crop_class_share: float = field(default=1.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """A crop of whose labelled pixels one class has this share or more, or all, is cut elsewhere, up to nine times; 1:
     none is (mmsegmentation: 0.75)."""
@@ -192,13 +193,11 @@ class Recipe:
         _positive(
             self, "learning_rate", "epochs", "batch_size", "power", "distillation_temperature", "pretrained_share"
         )
-        _not_negative(self, "weight_decay", "final_learning_rate", "warmup_steps", "shift_pixels")
+        _not_negative(self, "weight_decay", "final_learning_rate", "warmup_steps")
         _not_negative(self, "distillation_weight", "batch_norm_batches", "seed")
-        for name in ("momentum", "second_momentum", "brightness", "contrast", "saturation", "ema_decay"):
+        for name in ("momentum", "second_momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}: expected a number in 0..1 (below 1), got {getattr(self, name)}")
-        if not 0 <= self.hue_degrees <= 180:
-            raise UserError(f"hue_degrees: expected 0 to 180, got {self.hue_degrees}")
         if not 0 <= self.warmup_start <= 1:
             raise UserError(f"warmup_start: expected a share in 0..1, got {self.warmup_start}")
         if self.warmup_growth == "exponential" and self.warmup_steps and not self.warmup_start > 0:
@@ -213,11 +212,7 @@ class Recipe:
         for name in ("ohem_share", "class_uniform"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}: expected a share in 0..1, got {getattr(self, name)}")
-        if not 0 < self.crop_class_share <= 1:
-            raise UserError(f"crop_class_share: expected a share above 0, at most 1, got {self.crop_class_share}")
-        if self.crop is not None and min(self.crop) < 1:
-            raise UserError(f"crop: expected height and width in pixels or null, got {self.crop}")
-        self._check_scale()
+        self.augmentation()  # it says what is out of range
         self._check_steps()
         self._check_rate_shares()
 
@@ -227,6 +222,22 @@ class Recipe:
         """
         height, width = self.crop or size
         return min(height, size[0]), min(width, size[1])
+
+    def augmentation(self, size: tuple[int, int] | None = None) -> Augmentation:
+        """How pictures of `size` are varied; None: of some that are no smaller than the crop."""
+        return Augmentation(
+            crop=self.crop if size is None else self.crop_of(size),
+            scale=self.scale,
+            scale_sampling=self.scale_sampling,
+            fills_crop=self.fills_crop,
+            crop_class_share=self.crop_class_share,
+            flip=self.flip,
+            shift_pixels=self.shift_pixels,
+            brightness=self.brightness,
+            contrast=self.contrast,
+            saturation=self.saturation,
+            hue_degrees=self.hue_degrees,
+        )
 
     def encoder_epochs(self, architecture: Architecture, epochs: int) -> int:
         """How many epochs of a training from the start, of so many, train the encoder alone."""
@@ -247,13 +258,6 @@ class Recipe:
         return replace(
             self, batch_size=self.encoder.batch_size, class_weighting=self.encoder.class_weighting, encoder=None
         )
-
-    def _check_scale(self) -> None:
-        if self.scale_sampling == "listed":
-            if not self.scale or not min(self.scale) > 0:
-                raise UserError(f"scale: expected enlargements above 0, one at least, got {self.scale}")
-        elif len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise UserError(f"scale: expected lowest and highest enlargement above 0, got {self.scale}")
 
     def _check_rate_shares(self) -> None:
         for part, share in self.rate_shares.items():

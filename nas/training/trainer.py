@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from nas.data import Augmentation, ClassUniform, Dataset, Loader, make_loader
 from nas.data.share import WHOLE, Share
 from nas.export.grid import Grid
+from nas.host.room import is_shortage
 from nas.training.averaging import averaged
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.classes import LabelledClasses
@@ -24,14 +26,13 @@ from nas.training.fake_quantization import FakeQuantized
 from nas.training.form import Form, device_of, usual_form
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import restore_optimizer
-from nas.training.pretrained import Started, start_from
 from nas.training.recipe import Recipe
 from nas.training.room import require_room
 from nas.training.scores import EpochReport, Scores
+from nas.training.start import start
 from nas.training.step import Model, Step
 from nas.training.steps import TOGETHER, Count, Guard, guarded, uncounted
 from nas.training.together import share_norms
-from nas.training.weights import load_into
 from space import Architecture, strict
 from space.errors import DamagedError, TrainingError
 from space.network import lone_values_kept
@@ -95,28 +96,31 @@ class Trainer:
         self._count = count if share.is_whole else lambda images: count(images * share.count)
         self._share = share
         self._threads = threads or 1
-        from_start = weights is None and teacher is None
-        epochs = self._rungs[0] if from_start else None
-        device = str(self.device)
-        require_room(architecture, recipe, dataset.size, dataset.num_classes, epochs=epochs, device=device, share=share)
-        self.encoder_epochs = recipe.encoder_epochs(architecture, self._rungs[0]) if from_start else 0
-        """How many of the first epochs train the encoder alone; what is scored then is the encoder under a classifier
-        of its own."""
+        room = partial(
+            require_room, architecture, recipe, dataset.size, dataset.num_classes, device=str(self.device), share=share
+        )
+        room(epochs=None)
         if threads is not None:
             torch.set_num_threads(threads)
-        several = weights is None or not _are_folded(weights, architecture)
-        with self._randomness(epoch=0):
-            network = architecture.build(dataset.num_classes, auxiliary=grid is None, trained=several)
-            inference = architecture.build(dataset.num_classes, trained=several)
-        self._trained_keys = tuple(inference.state_dict())
-        self._inference_keys = tuple(folded_state(inference))
-        self.started: Started | None = None
+        begun = start(
+            architecture,
+            dataset.num_classes,
+            auxiliary=grid is None,
+            randomness=partial(self._randomness, epoch=0),
+            weights=weights,
+            init=init,
+            source=recipe.init or "init",
+        )
+        network = begun.network
+        self._trained_keys, self._inference_keys = begun.trained_names, begun.inference_names
+        self.started = begun.started
         """What it took of `init`."""
-        if init is not None:
-            self.started = start_from(network, architecture, init, recipe.init or "init")
-        if weights is not None:
-            load_into(inference, weights, f"starting weights of {architecture.key}")
-            network.load_state_dict(inference.state_dict(), strict=False)
+        self.encoder_epochs = 0
+        """How many of the first epochs train the encoder alone; what is scored then is the encoder under a classifier
+        of its own."""
+        if weights is None and teacher is None and not begun.is_whole:
+            room(epochs=self._rungs[0])
+            self.encoder_epochs = recipe.encoder_epochs(architecture, self._rungs[0])
         share_norms(network, share)
         self.form = form or usual_form(network, self.device, recipe)
         # torch's annotations leave memory_format out.
@@ -235,7 +239,10 @@ class Trainer:
         checkpoint = load_checkpoint(path, self._identity())
         try:
             self.epoch = int(checkpoint.epoch) - 1  # the last that was trained
-            if isinstance(self._model, EncoderModel) and self.epoch >= self.encoder_epochs:
+            if any(each.encoder for each in checkpoint.history):
+                # An earlier version trained the encoder alone also where `init` is of a whole network.
+                self.encoder_epochs = self.recipe.encoder_epochs(self.architecture, self._rungs[0])
+            if isinstance(self._model, EncoderModel) != (max(self.epoch, 0) < self.encoder_epochs):
                 self._begin_stage()
             self._model.load_state_dict(checkpoint.network)
             restore_optimizer(self._step.optimizer, checkpoint.optimizer)
@@ -245,6 +252,8 @@ class Trainer:
                 self._average.load_state_dict(checkpoint.average)
             self.epoch += 1
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            if is_shortage(error):
+                raise
             reason = " ".join(str(error).split())[:200]
             raise DamagedError(f"{path}: expected the state of this training, got a damaged one ({reason})") from None
         self.history = tuple(checkpoint.history)
@@ -342,11 +351,6 @@ class Trainer:
         }
 
 
-def _are_folded(weights: Mapping[str, Tensor], architecture: Architecture) -> bool:
-    """Whether they hold one convolution where training has several paths."""
-    return any(f"{node.name}.weight" in weights for node in architecture.graph(1).nodes if node.paths)
-
-
 def _copied(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
     return {name: state[name].detach().cpu().contiguous().clone() for name in names}
 
@@ -360,19 +364,7 @@ def _loaders(
     class_uniform: ClassUniform | None,
 ) -> tuple[Loader, Loader | None, Loader]:
     """Loaders of augmented training images, plain ones if batch norms need them, and validation images."""
-    augmentation = Augmentation(
-        crop=recipe.crop_of(dataset.size),
-        scale=recipe.scale,
-        scale_sampling=recipe.scale_sampling,
-        fills_crop=recipe.fills_crop,
-        crop_class_share=recipe.crop_class_share,
-        flip=recipe.flip,
-        shift_pixels=recipe.shift_pixels,
-        brightness=recipe.brightness,
-        contrast=recipe.contrast,
-        saturation=recipe.saturation,
-        hue_degrees=recipe.hue_degrees,
-    )
+    augmentation = recipe.augmentation(dataset.size)
 
     def loader(
         split: Literal["train", "validation"],

@@ -84,6 +84,21 @@ def test_each_rung_but_the_first_trains_all_of_it(architecture, dataset) -> None
     assert Trainer(flat, dataset, recipe, threads=1).encoder_epochs == 0, "it has no decoder"
 
 
+def test_what_starts_from_a_whole_network_is_trained_at_once(whole, architecture, dataset, tmp_path) -> None:
+    weights = whole[0][-1]
+    encoder = {name: each for name, each in weights.items() if name.startswith(("stem", "stage"))}
+    assert Trainer(architecture, dataset, RECIPE, threads=1, init=encoder).encoder_epochs == 2
+    trainer = Trainer(architecture, dataset, RECIPE, threads=1, init=weights)
+    assert trainer.encoder_epochs == 0
+    first = Trainer(architecture, dataset, RECIPE, threads=1)
+    first.run_epoch()
+    first.save(tmp_path / "checkpoint.pt")
+    trainer.restore(tmp_path / "checkpoint.pt")  # as an earlier version began it
+    while not trainer.finished:
+        trainer.run_epoch()
+    assert same(trainer.weights(), weights)
+
+
 @pytest.mark.parametrize("name", ["erfnet", "fplnet"])
 def test_what_is_trained_first_is_the_published_encoder(name, shallow) -> None:
     """Against the network of that name under a linear head, with the same weights; one block in each stage of both."""
@@ -124,7 +139,8 @@ def test_the_larger_batches_of_the_encoder_need_room_too(architecture, dataset) 
     with pytest.raises(ArchitectureError, match="in batches of 100000000 in the stage of its encoder, which needs"):
         Trainer(architecture, dataset, recipe, threads=1)
     weights = architecture.build(dataset.num_classes).state_dict()
-    Trainer(architecture, dataset, recipe, threads=1, weights=weights)  # it has no such stage
+    for start in ("weights", "init"):
+        Trainer(architecture, dataset, recipe, threads=1, **{start: weights})  # it has no such stage
 
 
 @pytest.mark.parametrize("name", ["erfnet", "fplnet"])

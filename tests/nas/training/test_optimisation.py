@@ -11,7 +11,13 @@ import torch
 from torch import nn
 
 from nas.training import load_recipe
-from nas.training.optimisation import learning_rate, make_optimizer, parameter_groups, restore_optimizer
+from nas.training.optimisation import (
+    learning_rate,
+    make_optimizer,
+    missing_parts,
+    parameter_groups,
+    restore_optimizer,
+)
 from nas.training.recipe import PARTS
 from space import load, published
 
@@ -109,6 +115,8 @@ def test_parts_of_a_network_have_rates_of_their_own() -> None:
             assert share == expected, name
         assert {group.weight_decay for group in groups if group.parameters[0].ndim > 1} == {0.0005}
     assert learning_rate(recipe, 3000, 60_000, share=10.0) == pytest.approx(10 * learning_rate(recipe, 3000, 60_000))
+    lacking = replace(recipe, rate_shares={"decoder": 2.0, "decoder.step9": 2.0, "stage1": 3.0, "context": 2.0})
+    assert missing_parts(network, lacking) == ("decoder.step9", "context")
 
 
 def test_every_layer_of_the_published_networks_is_in_a_part_that_can_be_named() -> None:

@@ -89,6 +89,25 @@ def test_it_goes_on_from_one_convolution_as_one(architecture, dataset, trained) 
     assert again.weights().keys() == trained.weights().keys()
 
 
+def test_weights_of_one_convolution_are_taken_as_one(architecture, dataset, trained) -> None:
+    again = Trainer(architecture, dataset, RECIPE, threads=1, init=trained.weights())
+    assert again.started.reason.startswith("the file has no auxiliary0"), "no other layer starts at random"
+    assert several(again) == 0
+    torch.testing.assert_close(logits(again), logits(trained), rtol=1e-4, atol=1e-4)
+    assert several(Trainer(architecture, dataset, RECIPE, threads=1, init=trained.trained_weights())) == several(
+        trained
+    )
+
+
+def test_what_takes_none_of_them_is_trained_as_all_paths(architecture, dataset, trained) -> None:
+    """To the bit as without them."""
+    wider = replace(architecture, stem=replace(architecture.stem, width=12))
+    started, plain = (Trainer(wider, dataset, RECIPE, threads=1, init=init) for init in (trained.weights(), None))
+    assert started.started.layers == ()
+    assert several(started) == several(trained)
+    assert all(torch.equal(each, plain.trained_weights()[name]) for name, each in started.trained_weights().items())
+
+
 def test_a_checkpoint_has_all_paths(architecture, dataset, trained, tmp_path) -> None:
     trained.save(tmp_path / "checkpoint.pt")
     again = Trainer(architecture, dataset, RECIPE, threads=1)

@@ -248,6 +248,14 @@ def test_a_damaged_checkpoint_is_refused(straight, architecture, dataset, tmp_pa
         Trainer(architecture, dataset, RECIPE, threads=1).restore(path)
 
 
+def test_want_of_memory_is_no_damage(straight, architecture, dataset, tmp_path) -> None:
+    straight.save(tmp_path / "checkpoint.pt")
+    other = Trainer(architecture, dataset, RECIPE, threads=1)
+    other.network.register_load_state_dict_post_hook(lambda *_: torch.empty(2**50, dtype=torch.uint8))
+    with pytest.raises(RuntimeError, match="allocate"):
+        other.restore(tmp_path / "checkpoint.pt")
+
+
 def test_a_missing_checkpoint_is_named(straight, tmp_path) -> None:
     with pytest.raises(UserError, match=r"nothing.pt: expected a checkpoint, got no such file"):
         straight.restore(tmp_path / "nothing.pt")
