@@ -55,12 +55,13 @@ class ClassList:
             raise DataError(f"classes: expected different names, got '{repeated[0]}' more than once")
         if count > IGNORE:
             raise DataError(f"classes: expected at most {IGNORE} names, got {count}")
+        beyond = count + self._first
         for void in self._voids:
             if isinstance(void, str) and void not in self.classes:
                 raise DataError(f"void: expected a label value or one of the classes; {nearest(void, self.classes)}")
-            if isinstance(void, int) and (void != 0 and not count <= void <= IGNORE):
+            if isinstance(void, int) and (void != 0 and not beyond <= void <= IGNORE):
                 raise DataError(
-                    f"void: expected 0, a value from {count} to {IGNORE} (others are classes) or the name of a class, "
+                    f"void: expected 0, a value from {beyond} to {IGNORE} (others are classes) or the name of a class, "
                     f"got {void}"
                 )
         if not len(self.names) >= 2 or not count <= IGNORE - self._first:

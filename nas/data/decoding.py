@@ -35,6 +35,7 @@ Convention = Literal["grey", "palette", "grey as RGB", "colours"]
 """How a label file holds its values."""
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_GREY = 0  # kind of colour of a PNG that has none, no palette and no alpha
 _STRETCH = {1: 1, 2: 85, 4: 17}
 """Bits per pixel of a grey PNG -> what Pillow multiplies its values by (1 bit becomes False and True)."""
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -109,7 +110,7 @@ def decode_label(data: bytes, path: Path, colours: Sequence[tuple[int, int, int]
         raise DataError(f"{path}: expected label values as a grey or palette PNG, got mode {label.mode}; save it so")
     values = np.array(label)
     if label.mode == "L":
-        values = values // _STRETCH.get(_grey_bits(data), 1)
+        values = values // _STRETCH.get(_header(data)[0], 1)
     if values.size and values.max() > IGNORE:
         raise DataError(f"{path}: expected label values up to {IGNORE}, got {values.max()}; correct the label")
     values = values.astype(np.uint8)
@@ -126,6 +127,9 @@ def _opened(data: bytes, path: Path) -> Image.Image:
         )
     if data.startswith(_PNG):
         _check_chunks(data, path)
+        bits, kind = _header(data)
+        if bits > 8 and kind != _GREY:  # Pillow would cut its values short
+            raise DataError(f"{path}: expected 8 bits per colour, got a PNG with {bits}; save it as 8-bit RGB")
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         pixels = image.width * image.height
@@ -222,10 +226,9 @@ def _used_palette(label: Image.Image, values: NDArray[np.uint8]) -> tuple[tuple[
     )
 
 
-def _grey_bits(data: bytes) -> int:
-    """Bits per pixel of a PNG without colour, from its header (PNG specification, 11.2.1); 0 for other files."""
-    is_grey_png = data[:8] == _PNG and data[12:16] == b"IHDR" and data[25] == 0
-    return data[24] if is_grey_png else 0
+def _header(data: bytes) -> tuple[int, int]:
+    """Bits per channel and kind of colour of a PNG whose chunks are whole (PNG specification, 11.2.1)."""
+    return data[24], data[25]
 
 
 def _check_chunks(data: bytes, path: Path) -> None:

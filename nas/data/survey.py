@@ -208,7 +208,8 @@ def _odd_classes(
         )
     for name, indices in missing.items():
         if indices - everywhere:
-            consequence = "it cannot be learnt" if name == "train" else "it is not scored"
+            scored = "it counts as 0 where a network predicts it, and not at all where none does"
+            consequence = "it cannot be learnt" if name == "train" else scored
             yield f"no label of the {name} split holds {_names(dataset, indices - everywhere)}: {consequence}"
     for name, split in found:
         share = split.void_pixels / (split.void_pixels + split.labelled_pixels)

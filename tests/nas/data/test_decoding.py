@@ -98,6 +98,18 @@ def test_a_file_called_png_starts_no_program(tmp_path: Path, monkeypatch: pytest
     assert not told.exists()
 
 
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)], ids=["RGB", "grey and alpha", "RGBA"])
+def test_colours_of_16_bits_are_refused(kind: int, channels: int) -> None:
+    """Pillow opens them with the upper 8 of each alone."""
+    header = struct.pack(">IIBBBBB", 2, 1, 16, kind, 0, 0, 0)
+    rows = zlib.compress(b"\0" + b"\x0f\xff" * 2 * channels)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    assert np.asarray(Image.open(io.BytesIO(data))).dtype == np.uint8
+    for decode in (decode_picture, decode_label):
+        with pytest.raises(DataError, match="expected 8 bits per colour, got a PNG with 16"):
+            decode(data, HERE)
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 def test_a_jpeg_is_never_a_label(name: str) -> None:
     with pytest.raises(DataError, match=r"as PNG, got a JPEG, whose compression mixes"):

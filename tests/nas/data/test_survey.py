@@ -81,8 +81,21 @@ def test_classes_that_never_occur_are_named(tiny_root: Path, load_tiny: Load) ->
     told = notes(load_tiny)
     assert "no label holds 'person', 'rider'; the label values found are 0, 1, 2, 3, 255" in told
     assert "255 is void: if it stands for one of them" in told
-    relabel(tiny_root, lambda label: np.where(label == 3, 2, label), ("train",))
-    assert "no label of the train split holds 'tree': it cannot be learnt" in notes(load_tiny)
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        ("train", "train split holds 'tree': it cannot be learnt"),
+        ("val", "validation split holds 'tree': it counts as 0 where a network predicts it"),
+    ],
+)
+def test_what_follows_where_one_split_lacks_a_class_is_told(
+    folder: str, told: str, tiny_root: Path, load_tiny: Load
+) -> None:
+    (tiny_root / "classes.txt").write_text("ground\nwall\nsky\ntree\n")
+    relabel(tiny_root, lambda label: np.where(label == 3, 2, label), (folder,))
+    assert f"no label of the {told}" in notes(load_tiny)
 
 
 def test_void_is_spoken_of_where_there_is_much(tiny_root: Path, load_tiny: Load) -> None:
