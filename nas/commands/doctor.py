@@ -62,7 +62,7 @@ def dali_advice(cuda: str | None, installed: frozenset[str]) -> str:
     major = (cuda or "13").partition(".")[0]
     extra, package = DALI.get(major, DALI["13"])
     wrong = sorted(name for name in installed if name != package)
-    if cuda is not None and package in installed and wrong:
+    if package in installed and wrong:
         return f"two packages write the same files; pip uninstall {' '.join(wrong)}, and install {package} again"
     if cuda is not None and wrong:
         return f"{wrong[0]} is for another CUDA than torch's {cuda}; pip uninstall {wrong[0]}, pip install {package}"

@@ -12,6 +12,7 @@ from nas.runs.evaluation import CONFUSION, CONFUSION_CHART, EVALUATION, Evaluati
 if TYPE_CHECKING:
     from nas.data import Dataset, SplitName
     from nas.quantization.forms import Form
+    from nas.runs.data_seen import DataSeen
     from nas.runs.trained import Trained
     from nas.training.metrics import ConfusionMatrix
     from nas.training.own_size import View
@@ -65,7 +66,6 @@ def run(options: argparse.Namespace) -> None:
     Raises: UserError or DataError for weights, data, splits and devices that do not fit.
     """
     from nas.host.memory import require_inference
-    from nas.runs.data_seen import data_seen
     from nas.runs.trained import load_trained
     from nas.terminal import class_table
 
@@ -78,8 +78,8 @@ def run(options: argparse.Namespace) -> None:
     network = trained.network(dataset.num_classes)  # weights that do not fit are told before anything else
     findings = common.looked_at(dataset, (split,))
     common.say_notes(findings)
-    seen = data_seen(trained.weights.parent)
-    if seen is not None and split != "test" and (change := seen.fingerprint.difference(findings.fingerprint, (split,))):
+    seen = None if split == "test" else _seen(options, trained, dataset.size)
+    if seen is not None and (change := seen.fingerprint.difference(findings.fingerprint, (split,))):
         print(f"note: since the training {change}", flush=True)
     unless = "" if view is None else "--at labels enlarges logits, which the form does not give"
     form = certified.form_to_run(options, dataset.size, unless=unless)
@@ -116,6 +116,24 @@ def _check(options: argparse.Namespace) -> None:
     for name in ("window", "scales", "flip"):
         if options.at == "input" and getattr(options, name):
             raise UserError(f"--{name} goes with --at labels")
+    if options.out is not None:
+        with output.folder(options.out):
+            pass  # what cannot be made is refused before anything is scored
+
+
+def _seen(options: argparse.Namespace, trained: Trained, size: tuple[int, int]) -> DataSeen | None:
+    """What the data were when the training of a network began, or the run that it is of, where they are to be the same
+    now: a run may have a part of what --data names, and scenes that are drawn are others at another size.
+    """
+    from nas.runs.data_seen import data_seen
+    from nas.runs.folder import run_around
+
+    folder, known = trained.weights.parent, trained.labelling
+    seen = data_seen(folder)
+    if seen is None and options.data is None and (run := run_around(folder)) is not None:
+        seen = data_seen(run)
+    is_drawn = seen is not None and not seen.root_from_here
+    return None if is_drawn and known is not None and known.size != size else seen
 
 
 def _view(options: argparse.Namespace, size: tuple[int, int]) -> View | None:

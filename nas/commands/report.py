@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from nas.commands import common
+from nas.commands import common, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +86,9 @@ def _several(folders: Sequence[RunFolder], out: str | None) -> None:
 
     if out and (Path(out).suffix != ".yaml" or Path(out).exists()):
         raise UserError(f"--out: expected a new file that ends in .yaml, got {out}; give another one")
+    if out:
+        with output.folder(Path(out).parent):
+            pass  # what cannot be made is refused before anything is read
     common.say(f"reading {len(folders)} runs")
     require_alike(folders)
 

@@ -126,6 +126,8 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
         dataset = load(spec)
         _require_shares(recipe, architecture, dataset, processes)
         _hold_to_data(out, spec, dataset, resume=options.resume)
+        if options.resume and not (out / CHECKPOINT).is_file():
+            common.say(f"nothing to go on from in {out}: the training begins")
         if not options.resume:
             (out / FORM).unlink(missing_ok=True)  # of another one that was ended in its first epoch
         job = Job(
@@ -278,7 +280,8 @@ def _require_room(
     from nas.training.room import require_room
 
     share = WHOLE if device == "cpu" else Share(count=processes)
-    require_room(architecture, recipe, size, FEWEST_CLASSES, epochs=recipe.epochs, device=device, share=share)
+    epochs = recipe.epochs if recipe.init is None else None  # `init` may be of a whole network: the trainer knows
+    require_room(architecture, recipe, size, FEWEST_CLASSES, epochs=epochs, device=device, share=share)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

@@ -66,6 +66,7 @@ def test_what_a_gpu_computes_in_lower_precision_is_said_by_its_compute_capabilit
         ("12.8", {CU12}, ""),
         (None, {CU12}, ""),
         (None, {CU13}, ""),
+        (None, {CU12, CU13}, f"pip uninstall {CU12}, and install {CU13} again"),
         (None, set(), "dali-cu13"),
         ("12.6", set(), "dali-cu12"),
         ("13.0", {CU12}, f"pip uninstall {CU12}, pip install {CU13}"),

@@ -71,6 +71,10 @@ def test_a_network_in_a_run_is_scored_on_the_data_of_its_study(nas, trained, pic
     for folder in (run, run / "winner"):
         assert "2 validation images of folder at 64x96" in nas("evaluate", folder).out
     assert "2 validation images of folder at 32x48" in nas("evaluate", run, "--input", "32x48").out
+    (run / "winner" / "data.yaml").rename(run / "data.yaml")  # where a search keeps it, of three images
+    changed = "note: since the training the validation images and the validation labels have changed"
+    assert changed in nas("evaluate", run).out
+    assert "note: " not in nas("evaluate", run, "--data", f"folder:{pictures}").out
 
 
 def test_weights_of_another_architecture_are_refused_by_their_first_mismatch(nas, trained, pictures):
@@ -219,6 +223,13 @@ def test_a_split_that_is_not_there_is_refused_with_those_that_are(nas, trained, 
     (own_pictures / "test" / "labels" / "1.png").unlink()
     assert "has no label" in nas(*words).refusal()
     assert nas("evaluate", trained, "--data", f"folder:{own_pictures}").code == 0  # nobody asked for it
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_scored(nas, trained, tmp_path):
+    (tmp_path / "file").touch()
+    answer = nas("evaluate", trained, "--out", tmp_path / "file" / "out")
+    assert "cannot make the folder" in answer.refusal()
+    assert "images" not in answer.out
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,7 @@ def test_a_training_starts_from_pretrained_weights_and_goes_on_without_their_fil
     again = nas(*words(architecture, pictures, out, "--epochs", "1", "--resume")).done().out
     epoch = re.compile(r"^epoch 1/1  loss \S+  mIoU +\S+", re.M)
     assert epoch.search(again)[0] == epoch.search(first)[0]
+    assert f"nothing to go on from in {out}: the training begins\n" in again
     assert epoch.search(nas(*words(architecture, pictures, out, "--epochs", "1", "--resume")).out) is None
 
     file.write_bytes(given.read_bytes() + b"\0")
@@ -219,6 +220,7 @@ learning_rate: 0.01
 epochs: 9
 batch_size: 3
 encoder: {share: 0.5, batch_size: 6, class_weighting: null, labels: coarse, bias: true}
+rate_shares: {decoder: 2, context: 2}
 """
 
 
@@ -245,6 +247,7 @@ def test_a_training_in_two_stages_finds_its_form_and_is_drawn(nas, pictures, tmp
     options = ("--recipe", recipe, "--epochs", "2", "--batch-size", "3", "--probe")
     answer = nas(*words(architecture, pictures, out, *map(str, options))).done().out
     assert "1 epochs of the encoder in batches of 3, 1 of all in batches of 3" in answer
+    assert f"note: rate_shares: {architecture} has no context\n" in answer
     assert re.findall(r"^(epoch .*)  loss", answer, re.M) == ["epoch 1/2  encoder 1/1", "epoch 2/2"]
     kept = yaml.safe_load((out / "form.yaml").read_text())
     assert f"computes in {kept['precision']}, {kept['layout'].replace('_', ' ')}" in answer
