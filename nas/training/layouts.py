@@ -70,7 +70,7 @@ def layout_of(
         case "erfnet":
             return _erfnet(architecture, next(each for each in ERFNET_PREFIXES if f"{each}{ERFNET}" in tensors))
         case "ours":
-            return _own(expected)
+            return _own(tensors, expected)
     return None
 
 
@@ -200,14 +200,17 @@ def _erfnet(architecture: Architecture, prefix: str) -> Layout:
     )
 
 
-def _own(expected: Mapping[str, Tensor]) -> Layout:
-    """Ours."""
+def _own(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Layout:
+    """Ours. What the file has more of in a block, such as a normalisation, is one of its layers too."""
     layers = dict.fromkeys(name.rpartition(".")[0] for name in expected)
     heads = [layer for layer in layers if layer.startswith(("head", "auxiliary"))]
     blocks: dict[str, dict[str, str]] = {}
     for layer in layers:
         if layer not in heads:
             blocks.setdefault(block_of(layer), {})[layer] = layer
+    for layer in dict.fromkeys(name.rpartition(".")[0] for name in tensors):
+        if block_of(layer) in blocks:
+            blocks[block_of(layer)][layer] = layer
     return Layout(
         rows=tuple(blocks.values()),
         heads=tuple({layer: layer} for layer in heads),

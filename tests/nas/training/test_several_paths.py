@@ -99,6 +99,13 @@ def test_weights_of_one_convolution_are_taken_as_one(architecture, dataset, trai
     )
 
 
+def test_weights_that_were_normalised_are_not_taken_for_folded_ones(architecture, dataset, trained) -> None:
+    """The twin without `rep` has convolutions of the same names and shapes, and norms behind them."""
+    twin = replace(architecture, rep=False).build(len(dataset.classes)).state_dict()
+    started = Trainer(architecture, dataset, RECIPE, threads=1, init=twin)
+    assert (started.started.layers, several(started)) == ((), several(trained))
+
+
 def test_what_takes_none_of_them_is_trained_as_all_paths(architecture, dataset, trained) -> None:
     """To the bit as without them."""
     wider = replace(architecture, stem=replace(architecture.stem, width=12))
