@@ -35,12 +35,13 @@ Measuring touches the hardware, estimating reads a table. Each part uses only pa
     worker          protocol, runtimes, machine, target
     scope           protocol
     meter           scope, worker, protocol, runtimes, record, target
-    several         record, target
-    estimates       meter, machine, record
-    default         meter, runtimes, machine, target
+    careful         meter, worker, protocol, record
+    several         protocol, record, target
+    estimates       careful, meter, worker, protocol, machine, record, target
+    default         meter, worker, runtimes, machine, target
     layers          machine
 
-Of `nas` they use `nas.storage` and `nas.export`, and of the rest `space`.
+Of `nas` they use `nas.host`, `nas.storage`, `nas.export` and `nas.terminal`, and of the rest `space`.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nas.latency.budget import Budget
+from nas.latency.careful import CarefulMeter
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
@@ -16,7 +17,6 @@ from nas.prune.tuning import FineTuning
 from nas.runs.folder import TRIALS, RunFolder
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Trial
-from nas.search.measuring import CarefulMeter
 from nas.search.search import Candidate, Search
 from nas.search.tasks import recover_on, weigh_on
 from nas.training.weights import load_weights, save_weights

@@ -19,6 +19,7 @@ from nas.data.loader import dali_works
 from nas.host.cores import usable_cores
 from nas.latency import Meter, default_target, parse_target
 from nas.latency.budget import Budget
+from nas.latency.careful import time_each
 from nas.latency.estimates.shipped import shipped_table
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
@@ -48,7 +49,6 @@ from nas.search.finishing import certify_each, last_stages, prune_company
 from nas.search.limits import above_the_space, limits_of, widest
 from nas.search.live_report import live_report
 from nas.search.loggers import require_loggers
-from nas.search.measuring import time_each
 from nas.search.nodes import Resources
 from nas.search.proposals import Proposals
 from nas.search.ray_session import joined_ray, own_ray

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import space
 from nas.latency.budget import Budget
+from nas.latency.careful import time_one
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
@@ -22,7 +23,6 @@ from nas.search.deadline import Deadline
 from nas.search.guidance import Guidance
 from nas.search.journal import Journal
 from nas.search.limits import nothing_inside
-from nas.search.measuring import time_one
 from nas.search.sampler import Outcome
 from nas.search.search import Candidate, Search, ahead_of
 from nas.search.solving import Solved, Solver

@@ -6,10 +6,10 @@ import math
 
 import space
 from nas.latency.budget import Budget, Budgets, unsettled
+from nas.latency.careful import time_each
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.search.measuring import time_each
 from space.errors import BudgetError, UnmeasuredError
 from space.scale import NARROWEST, scale_width
 

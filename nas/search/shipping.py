@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nas.latency import MeterOf
 from nas.latency.budget import Budget
+from nas.latency.careful import CarefulGraphMeter
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.latency.several import measure_in_processes
@@ -18,7 +19,6 @@ from nas.latency.target import Target
 from nas.runs.certificate import Certificate, ComparedForm, Deployed
 from nas.runs.trial import Trial
 from nas.runs.winner import Certification, Finished, write_winner
-from nas.search.measuring import CarefulGraphMeter
 from nas.search.search import Search
 from space.errors import ExportError, TargetError, UnmeasuredError
 

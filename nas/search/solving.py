@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from nas.latency.budget import Budget
+from nas.latency.careful import time_one
 from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
@@ -14,7 +15,6 @@ from nas.runs.earlier import EarlierTrial
 from nas.runs.trial import Measured, Timed, Trial
 from nas.search.fill import Filled, Measure, fill
 from nas.search.limits import limits_of
-from nas.search.measuring import time_one
 from nas.search.search import Search
 from space.architecture import Architecture
 from space.errors import UnmeasuredError

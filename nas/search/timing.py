@@ -15,6 +15,7 @@ from typing import Protocol
 
 import space
 from nas.latency import Meter
+from nas.latency.careful import time_each, time_one
 from nas.latency.default import CLASSES, NETWORKS
 from nas.latency.estimates import calibration
 from nas.latency.estimates.table import LatencyTable
@@ -24,9 +25,8 @@ from nas.latency.record import Latency, OtherPrecision, Statistic
 from nas.latency.target import Target
 from nas.latency.worker.replies import LostError
 from nas.quantization.verdicts import unbeaten
-from nas.search.measuring import time_each, time_one
 from space.architecture import Architecture
-from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
+from space.errors import BusyError, ExportError, HaltedError, TargetError, UnmeasuredError
 
 LOGGER = logging.getLogger(__name__)
 NO_VERDICT = (BusyError, LostError)
@@ -107,8 +107,8 @@ class FastestTiming:
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         """As `Meter.measure`.
 
-        Raises: UnmeasuredError when the network can be timed in no precision; TargetError or HaltedError when nothing
-        can.
+        Raises: UnmeasuredError when the network can be timed in no precision; TargetError, ExportError or HaltedError
+        when nothing can.
         """
 
         def one(timing: Measures) -> list[Latency | UnmeasuredError]:
@@ -122,8 +122,8 @@ class FastestTiming:
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """As `Meter.measure_together`.
 
-        Raises: UnmeasuredError when a network can be timed in no precision; TargetError or HaltedError when nothing
-        can.
+        Raises: UnmeasuredError when a network can be timed in no precision; TargetError, ExportError or HaltedError
+        when nothing can.
         """
         return self._fastest(self._in_each(lambda timing: time_each(timing, architectures, within=within)))
 
@@ -156,7 +156,7 @@ class FastestTiming:
         for timing in tuple(self._timings):
             try:
                 found.append(take(timing))
-            except (TargetError, HaltedError) as error:
+            except (TargetError, ExportError, HaltedError) as error:
                 if self._halted or isinstance(error.__cause__, NO_VERDICT) or self._timings == [timing]:
                     raise
                 self._timings.remove(timing)

@@ -12,6 +12,7 @@ import pytest
 
 import space
 from nas.data.fingerprint import Fingerprint
+from nas.latency.careful import time_each
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency, OtherPrecision, Statistic
@@ -20,7 +21,6 @@ from nas.latency.worker.replies import LostError
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import read_earlier, take_over
 from nas.runs.folder import RunFolder
-from nas.search.measuring import time_each
 from nas.search.proposals import Proposals
 from nas.search.remembered import RememberedTiming
 from nas.search.search import Candidate, Search

@@ -11,6 +11,7 @@ import pytest
 import space
 from nas.data import DataSpec
 from nas.latency import WorkerError
+from nas.latency.careful import time_each, time_one
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
@@ -18,13 +19,12 @@ from nas.report import summarize
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
 from nas.search.engine import _measure_published
-from nas.search.measuring import time_each, time_one
 from nas.search.proposals import Proposals
 from nas.search.search import Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe
 from space import Architecture
-from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
+from space.errors import BusyError, ExportError, HaltedError, TargetError, UnmeasuredError
 
 SIZE = (180, 240)
 Invented = Callable[[float], Latency]
@@ -142,8 +142,11 @@ def test_a_target_that_times_nothing_is_no_fault_of_a_candidate(invented: Invent
     missing = Refusing(invented, lambda _: True, TargetError("TensorRT is not installed"))
     with pytest.raises(TargetError, match="not installed"):
         time_one(missing, erfnet, within=WITHIN)
-    with pytest.raises(UnmeasuredError, match="labels"):
-        time_one(Refusing(invented, lambda each: each == erfnet, TargetError("other labels")), erfnet, within=WITHIN)
+    with pytest.raises(ExportError, match="no exporter"):
+        time_one(Refusing(invented, lambda _: True, ExportError("no exporter is there")), erfnet, within=WITHIN)
+    for error in (TargetError("other labels"), ExportError("other labels"), WorkerError("other labels")):
+        with pytest.raises(UnmeasuredError, match="other labels"):
+            time_one(Refusing(invented, lambda each: each == erfnet, error), erfnet, within=WITHIN)
 
 
 def test_memory_that_others_hold_halts_and_says_nothing_about_a_candidate(invented: Invented) -> None:

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import space
-from nas.latency import WorkerError
 from nas.latency.meter import Measures, MeasuresFinished
 from nas.latency.protocol import QUICK, WITHIN
 from nas.latency.record import Latency
-from nas.latency.worker.replies import reason_of
+from nas.latency.worker.replies import WorkerError, reason_of
 from space.architecture import Architecture
-from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
+from space.errors import BusyError, ExportError, HaltedError, TargetError, UnmeasuredError
 from space.scale import NARROWEST, scale_width
 
-FAULTS = (TargetError, WorkerError, MemoryError)
+FAULTS = (TargetError, ExportError, WorkerError, MemoryError)
 """What measuring raises that may be a candidate's fault."""
 CONTROL = "ndnet45-fcn32"  # narrowed: nothing that a search looks at asks less of a target
 
@@ -34,7 +33,8 @@ def time_each(
 ) -> list[Latency | UnmeasuredError]:
     """The latency of each of untrained networks that take turns, or why it cannot be timed.
 
-    Raises: TargetError or HaltedError when the target times nothing at all; HaltedError when others hold the memory.
+    Raises: TargetError, ExportError or HaltedError when the target times nothing at all; HaltedError when others hold
+    the memory.
     """
     if not architectures:
         return []
@@ -60,8 +60,8 @@ def _one_by_one(
 def time_one(meter: Measures, architecture: Architecture, *, within: float, weights: Path | None = None) -> Latency:
     """The latency of a network, as `Meter.measure` gives it.
 
-    Raises: UnmeasuredError when it cannot be timed although others can; TargetError or HaltedError when the target
-    times nothing at all; HaltedError when others hold the memory.
+    Raises: UnmeasuredError when it cannot be timed although others can; TargetError, ExportError or HaltedError when
+    the target times nothing at all; HaltedError when others hold the memory.
     """
     with _unless_busy():
         try:
@@ -112,15 +112,15 @@ def _unless_busy() -> Iterator[None]:
         yield
     except BusyError as error:
         raise HaltedError(
-            f"{error}; nothing finished is lost: free memory, or lower `search.concurrent` in the run's study.yaml, "
-            "and go on with --resume"
+            f"{error}; nothing finished is lost: free memory, or train fewer at a time (`search.concurrent` in a run's "
+            "study.yaml), then try again, a search with --resume"
         ) from error
 
 
 def _at_fault(meter: Measures, again: Callable[[], T]) -> T:
     """What `again` measures.
 
-    Raises: UnmeasuredError when it cannot, and the control can be timed; else TargetError or HaltedError.
+    Raises: UnmeasuredError when it cannot, and the control can be timed; else TargetError, ExportError or HaltedError.
     """
     try:
         return again()
@@ -128,11 +128,11 @@ def _at_fault(meter: Measures, again: Callable[[], T]) -> T:
         control = scale_width(space.load(CONTROL), NARROWEST)
         try:
             meter.measure_together([control], within=QUICK * WITHIN)
-        except TargetError:
+        except (TargetError, ExportError):
             raise
         except FAULTS as broken:
             raise HaltedError(
                 f"expected a target that can be timed, but its process broke: {reason_of(broken)}; free memory and "
-                "disk space, see `nas doctor`, and go on with --resume"
+                "disk space, see `nas doctor`, then try again, a search with --resume"
             ) from error
         raise UnmeasuredError(reason_of(error)) from error
