@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from space.architecture import Architecture
 
 MOST_STRETCHED = 4.0  # times what is waited, for the blocks and repetitions that patience allows
-LIMIT_SECONDS = 900.0  # for one network, the wait for training steps to end included
+LIMIT_SECONDS = 900.0  # for one network; waiting for others, so that it is timed alone, counts on other hosts only
 NOT_FOUND = 127  # what a shell ends with that finds no such program
 PYTHON = "install Python 3.10 or later there, and set FRAMEBUDGET_PYTHON there where it is not called python3"
 

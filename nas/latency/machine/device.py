@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 from nas.latency.target import Target
+
+# Cores that threads of this process leave to timings. What such a thread starts begins without them, be it a thread,
+# which is to leave them too, or a process.
+_left: set[int] = set()
 
 
 def pin(target: Target) -> None:
@@ -37,25 +40,43 @@ def on_core_of(device: str, gpus: int) -> Iterator[None]:
     if gpus < 2:
         yield
         return
+    with _on({core_of(device)}):
+        yield
+
+
+@contextlib.contextmanager
+def on_all_cores() -> Iterator[None]:
+    """Has this thread on the cores too that it leaves: what is started to time has the cores of who starts it."""
+    with _on(_cores()):
+        yield
+
+
+def leave_cores_of(devices: tuple[str, ...]) -> bool:
+    """Keep this thread, and those that it starts from now on, off the cores of timings on these GPUs; whether that is
+    so: of nothing, or more than half of the cores, none is left.
+    """
+    cores = _cores()
+    left = {core_of(device) for device in devices}
+    if not left or 2 * len(left) > len(cores):
+        return False
+    _left.update(left)
+    os.sched_setaffinity(0, cores - left)
+    return True
+
+
+@contextlib.contextmanager
+def _on(cores: set[int]) -> Iterator[None]:
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core_of(device)})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
 
 
-@functools.cache  # once: of what is left, more would go
-def leave_cores_of(devices: tuple[str, ...]) -> bool:
-    """Keep this thread, and those that it starts from now on, off the cores of timings on these GPUs; whether that is
-    so: of nothing, or more than half of the cores, none is left.
-    """
-    cores = os.sched_getaffinity(0)
-    left = {core_of(device) for device in devices}
-    if not left or 2 * len(left) > len(cores):
-        return False
-    os.sched_setaffinity(0, cores - left)
-    return True
+def _cores() -> set[int]:
+    """That this thread may use, with those that it leaves."""
+    return os.sched_getaffinity(0) | _left
 
 
 def describe(target: Target) -> dict[str, str]:
@@ -82,7 +103,7 @@ def _choose_cores(count: int) -> set[int]:
 
 def _ranked_cores() -> list[int]:
     by_physical: dict[str, list[int]] = {}
-    for core in sorted(os.sched_getaffinity(0)):
+    for core in sorted(_cores()):
         siblings = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
         key = siblings.read_text().strip() if siblings.exists() else str(core)
         by_physical.setdefault(key, []).append(core)

@@ -80,7 +80,8 @@ def disturbances(spans: Sequence[Span], threads: int, *, neighbours: bool = True
     machine_cores, pinned_cores = spans[-1][1].machine_cores, spans[-1][1].pinned_cores
     found: list[tuple[float, float, float, str]] = [  # (seconds, of seconds, share allowed, what happened)
         (
-            passed("pinned_busy") - own,
+            # of several GPUs each has a core of its own; the only one has all of them, which others may use as well
+            (passed("pinned_busy") - own) * (neighbours or pinned_cores == 1),
             wall * pinned_cores,
             FOREIGN_SHARE,
             "other processes used {share:.0%} of the cores timed on",

@@ -161,9 +161,9 @@ def take(controls: Controls) -> Anchor:
         for _ in range(ANCHOR_BLOCKS):
             if threads > 1:
                 watch.sleep(PAUSE_SECONDS)
-            before = watch.snapshot("cpu")
+            before = watch.snapshot(controls.device)
             median, canary = _block(controls)
-            spans.append((before, watch.snapshot("cpu")))
+            spans.append((before, watch.snapshot(controls.device)))
             medians.append(median)
             canaries.append(canary)
         alike = usual_state(np.asarray(medians), np.asarray(canaries))
@@ -188,9 +188,9 @@ def take(controls: Controls) -> Anchor:
 
 
 def _disturbed_now(controls: Controls) -> bool:
-    before = controls.watch.snapshot("cpu")
+    before = controls.watch.snapshot(controls.device)
     _block(controls)
-    span = before, controls.watch.snapshot("cpu")
+    span = before, controls.watch.snapshot(controls.device)
     return bool(load.disturbances([span], controls.threads, neighbours=controls.device == "cpu"))
 
 

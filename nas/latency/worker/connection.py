@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import IO, Any
 
-from nas.latency.machine import lane
+from nas.latency.machine import device, lane
 from nas.latency.target import Target
 from nas.latency.worker import parcel
 from nas.latency.worker.replies import LostError, WorkerError
@@ -52,15 +52,16 @@ class Connection:
         paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         self._words = os.fdopen(os.memfd_create("words"), "w+b")  # a pipe nobody reads would block the worker
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._words,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-                pass_fds=descriptors,
-                start_new_session=True,  # Ctrl-C is for us, who then end it
-            )
+            with device.on_all_cores():
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._words,
+                    env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                    pass_fds=descriptors,
+                    start_new_session=True,  # Ctrl-C is for us, who then end it
+                )
         except FileNotFoundError:
             raise TargetError(f"{target} cannot be timed: there is no {command[0]} here; install it") from None
         assert self._process.stdin is not None
@@ -92,18 +93,20 @@ class Connection:
                 raise self._died() from None
 
     def hear(self, limit_seconds: float) -> dict[str, Any]:
-        """The reply.
+        """The reply. While the process waits for others, so that timings are taken alone, it is said for whom, and the
+        time does not count.
 
         Raises: WorkerError when the process died, or gave none within `limit_seconds` and was therefore ended.
         """
-        ready, _, _ = select.select([self._replies], [], [], min(lane.TELL_SECONDS, limit_seconds))
-        if not ready:
-            if self._here and (words := lane.waiting(session=self._process.pid)):
+        pause, left = min(lane.TELL_SECONDS, limit_seconds), limit_seconds
+        while not select.select([self._replies], [], [], pause)[0]:
+            if words := lane.waiting(session=self._process.pid) if self._here else "":
                 print(words, file=sys.stderr, flush=True)
-            ready, _, _ = select.select([self._replies], [], [], max(0.0, limit_seconds - lane.TELL_SECONDS))
-        if not ready:
-            self._process.kill()
-            raise self._died(f"gave no answer within {limit_seconds:.0f} s and was ended")
+                continue
+            left -= pause
+            if left <= 0:
+                self._process.kill()
+                raise self._died(f"gave no answer within {limit_seconds:.0f} s and was ended")
         line = self._replies.readline()
         if not line.endswith(b"\n"):
             raise self._died()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nas.latency.machine import load
+from nas.latency.machine.watch import Watch
 from nas.latency.protocol import anchor
+from nas.latency.protocol.controls import Controls
 from space import strict
+from space.errors import UserError
 
 KEPT = anchor.Anchor(
     milliseconds=5.25e-3,
@@ -83,3 +89,54 @@ def test_what_is_no_anchor_is_none(tmp_path: Path) -> None:
     assert [text for text, found in read if found is not None] == []
     file.write_bytes(b"\xff\xfe")
     assert anchor.read(file) is None
+
+
+def ticking(key: Mapping[str, str]) -> Controls:
+    """Networks that take 1 ms by a clock that goes on by that whenever it is looked at."""
+    ticks = itertools.count(step=1_000_000)
+    watch = Watch(nanoseconds=lambda: next(ticks), sleep=lambda seconds: None, snapshot=load.snapshot)
+    return Controls(reference=tuple, canary=tuple, key=key, watch=watch)
+
+
+def test_an_anchor_is_taken_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    device = {"runtime": "torch", "precision": "fp32", "size": "64x96", "cpu": "a: 'strange' # one"}
+    kept = replace(KEPT, milliseconds=7.5, device=device, flagged=())
+    anchor.write(anchor.path_of(device), kept)
+    assert anchor.obtain(ticking(device)) == kept
+    assert anchor.path_of(device).parent == tmp_path / "framebudget" / "anchors"
+    assert anchor.path_of(device) != anchor.path_of(device | {"cpu": "another"})
+    assert [path.suffix for path in (tmp_path / "framebudget" / "anchors").iterdir()] == [".yaml"]
+
+
+def test_a_missing_or_damaged_anchor_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    device = {"runtime": "torch", "precision": "fp32", "size": "64x96"}
+    path = anchor.path_of(device)
+    path.parent.mkdir(parents=True)
+    path.write_text("milliseconds: [")
+    taken = anchor.obtain(ticking(device))
+    assert taken.milliseconds == 1.0
+    assert anchor.read(path) == taken
+    assert len(taken.blocks_milliseconds) == anchor.ANCHOR_BLOCKS
+
+
+def test_an_anchor_from_a_disturbed_machine_is_replaced_on_a_quiet_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    marked, beside = replace(KEPT, milliseconds=9e9, flagged=("busy",)), ticking(KEPT.device)
+    anchor.write(anchor.path_of(KEPT.device), marked)
+    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ("busy",))  # whether it is quiet is not ours to say
+    assert anchor.obtain(beside) == marked
+    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ())
+    fresh = anchor.obtain(beside)
+    assert (fresh.milliseconds, fresh.flagged) == (1.0, ())
+    assert anchor.obtain(beside) == fresh
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="XDG_CACHE_HOME"):
+        anchor.write(anchor.path_of({}), KEPT)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pynvml
@@ -15,13 +17,18 @@ import pytest
 import torch
 
 from nas.latency import parse_target
-from nas.latency.machine import device, gpu
+from nas.latency.machine import device, gpu, load
 from nas.latency.machine.gpu import UNSEEN, GpuState, processor_seconds, read, slowdowns
+from nas.latency.machine.watch import Watch
+from nas.latency.protocol import anchor
+from nas.latency.protocol.controls import Controls
 from nas.latency.runtimes import tensorrt
+from nas.latency.worker.connection import Connection
 from space.errors import TargetError
 
 BUSY = "import os; print(flush=True)\nwhile os.getppid() > 1: pass"
 IDLE = "import sys; print(flush=True); sys.stdin.read()"
+SAY_CORES = "import json, os; print(json.dumps({'cores': [*os.sched_getaffinity(0)]}))"
 
 
 def state_with(*processes: subprocess.Popen[bytes]) -> GpuState:
@@ -165,8 +172,9 @@ def test_tensorrt_says_its_version_itself(
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-def test_who_times_on_a_gpu_has_a_core_that_those_who_train_on_others_leave() -> None:
+def test_who_times_on_a_gpu_has_a_core_that_those_who_train_on_others_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """In threads of their own, whose affinity this is."""
+    monkeypatch.setattr(device, "_left", set())
 
     def all_cores() -> set[int]:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
@@ -182,15 +190,17 @@ def test_who_times_on_a_gpu_has_a_core_that_those_who_train_on_others_leave() ->
 
     def training() -> None:
         cores, of_timings = all_cores(), device.core_of("cuda:1")
-        for _ in range(3):  # one training after the other in the same process
+        for _ in range(3):  # one training after the other in the same thread
             assert device.leave_cores_of(("cuda:1",))
         assert os.sched_getaffinity(0) == cores - {of_timings}
+        asked = Connection(parse_target("null@cpu:1"), ["-c", SAY_CORES])
+        assert set(asked.hear(60)["cores"]) == cores, "what is started to time has them all"
+        asked.stop()
+        assert os.sched_getaffinity(0) == cores - {of_timings}
 
-    device.leave_cores_of.cache_clear()
-    with ThreadPoolExecutor(1) as timer, ThreadPoolExecutor(1) as trainer:
-        timer.submit(timing).result()
-        trainer.submit(training).result()
-    device.leave_cores_of.cache_clear()
+    for work in (timing, training, training, timing):
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(work).result()
 
 
 def test_nobody_leaves_more_than_half_of_the_cores() -> None:
@@ -204,3 +214,17 @@ def test_a_machine_with_one_gpu_keeps_all_its_cores_for_it() -> None:
     before = os.sched_getaffinity(0)
     with device.on_core_of("cuda:0", gpus=1):
         assert os.sched_getaffinity(0) == before
+
+
+def test_who_is_anchored_on_a_gpu_looks_at_it() -> None:
+    """Networks that take 1 ms by a clock that goes on by that whenever it is looked at, on a GPU that is hot."""
+    ticks = itertools.count(step=1_000_000)
+
+    def snapshot(device: str) -> load.Snapshot:
+        return replace(load.snapshot(), gpu=GpuState(reasons=0x20) if device == "cuda:0" else UNSEEN)
+
+    watch = Watch(nanoseconds=lambda: next(ticks), sleep=lambda seconds: None, snapshot=snapshot)
+    beside = Controls(reference=tuple, canary=tuple, key={}, device="cuda:0", watch=watch)
+    hot = "heat held the GPU's clocks down"
+    assert hot in anchor.take(beside).flagged
+    assert hot not in anchor.take(replace(beside, device="cpu")).flagged

@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from nas.latency.machine import device, lane
+from nas.latency.target import Target
+from nas.latency.worker.connection import Connection
 
 # On a line of input enters `kind` `count` times, holds it for `hold` seconds and prints when it was in.
 VISITOR = """
@@ -32,6 +34,12 @@ for _ in range(count):
         time.sleep(hold)
         end = time.monotonic()
     print(start, end, flush=True)
+"""
+# Answers when it has timed.
+WAITER = """
+from nas.latency.machine import lane
+with lane.alone():
+    print("{}")
 """
 
 
@@ -124,6 +132,23 @@ def test_a_suspended_holder_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert len(stays(holder)) == 1
 
 
+@pytest.mark.slow
+def test_the_wait_for_another_s_timing_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lane, "TELL_SECONDS", 0.1)
+    timing = visitor("alone", 1, 2.0)
+    assert next_line(timing) == "in\n"
+    asked = Connection(Target.parse("null@cpu:1"), ["-c", WAITER])
+    while not lane.waiting(session=asked._process.pid):
+        time.sleep(0.01)
+    assert asked.hear(limit_seconds=0.5) == {}
+    asked.stop()
+    told = [line for line in capsys.readouterr().err.splitlines() if f"for process {timing.pid} " in line]
+    assert len(told) > 1, "it is said again"
+    assert len(stays(timing)) == 1
+
+
 @pytest.mark.parametrize("inner", ["alone", "training_step"])
 @pytest.mark.parametrize("outer", ["alone", "training_step"])
 def test_one_thread_is_in_the_lane_once(outer: str, inner: str) -> None:
@@ -204,9 +229,9 @@ def test_what_has_a_gpu_waits_for_nobody_on_another_one(
 def test_steps_on_one_of_several_gpus_leave_a_core_and_run_beside_timings_on_others(
     seen: int, timed_on: str, beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(device, "_left", set())
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda name: SimpleNamespace(uuid=name))
-    device.leave_cores_of.cache_clear()
     entered = threading.Event()
 
     def enter() -> None:
@@ -229,7 +254,6 @@ def test_steps_on_one_of_several_gpus_leave_a_core_and_run_beside_timings_on_oth
     with ThreadPoolExecutor(1) as trainer:
         assert trainer.submit(train).result() == beside
     assert lane.steps_on("cpu") is lane.training_step, "that holds all cores"
-    device.leave_cores_of.cache_clear()
 
 
 def test_steps_on_a_gpu_and_timings_on_others_do_not_keep_each_other_out_for_ever() -> None:
