@@ -27,7 +27,7 @@ STATIONS = {
         "written and read": "test_parts.py::test_it_is_the_same_after_yaml_and_after_its_answers",
         "counted": "test_parts.py::test_it_is_counted_as_pytorch_counts",
         "scaled": "test_blocks.py::test_it_is_scaled_to_widths_that_it_can_have",
-        "estimated": "test_blocks.py::test_it_is_estimated_layer_by_layer",
+        "estimated": "test_blocks.py::test_it_is_estimated",
         "pruned": "test_parts.py::test_cutting_its_channels_is_exact",
         "shortened": "test_blocks.py::test_blocks_of_it_can_go_and_the_others_keep_their_weights",
         "exported": "test_parts.py::test_it_is_exported_and_the_graph_answers_as_pytorch_does",

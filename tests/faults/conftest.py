@@ -15,7 +15,7 @@ from nas.data import DataSpec
 from nas.data.class_list import ClassList
 from nas.data.fingerprint import Fingerprint
 from nas.latency.default import DefaultTarget
-from nas.latency.estimates.calibration import MeasuredNetwork
+from nas.latency.estimates.calibration import MeasuredNetwork, RefusedNetwork
 from nas.latency.estimates.shipped import SharesOfReference
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol.anchor import Anchor
@@ -88,6 +88,7 @@ WINNER = Winner(
 TABLE = LatencyTable(
     target="torch@cpu:1", height=64, width=96, milliseconds={"conv 3x3 multiply_adds": 1e-9, "add count": 0.01},
     unit_milliseconds={"multiply_adds": 1e-9}, networks=150, seconds=3.0, error=0.08, environment={"threads": "1"},
+    reference_milliseconds=5.0,
 )  # fmt: skip
 KINDS: Mapping[str, Any] = {
     "architecture": space.load("swiftnet-rn18"),
@@ -245,7 +246,10 @@ KINDS: Mapping[str, Any] = {
         in_vain_seconds=1.5,
     ),
     "measured network": MeasuredNetwork(
-        index=3, key=ARCHITECTURE.key, ratio=1.5, reference_milliseconds=5.0, seconds=3.0, flagged=False
+        index=3, key=ARCHITECTURE.key, num_classes=11, ratio=1.5, reference_milliseconds=5.0, seconds=3.0, flagged=False
+    ),
+    "network that a calibration could not measure": RefusedNetwork(
+        index=3, key=ARCHITECTURE.key, num_classes=11, reason="it gives other labels"
     ),
     "default target": DefaultTarget(target="onnxruntime@cpu", reason="the only one ready"),
 }

@@ -3,34 +3,40 @@
 The networks are drawn from the whole space, not from a study's, and at widths from a twentieth of what was drawn to all
 of it, as a search tries them. What was measured is kept line by line beside the table, in the folder `tables` of the
 cache, so that an interrupted calibration goes on where it was, a longer one adds to a shorter one, and the next one
-measures again what was disturbed. Every fourth network is left out of the fit to judge the table by; the table that is
-kept is fitted to all of them.
+measures again what was disturbed, but does not try again what the target refuses. Every fourth network is left out of
+the fit to judge the table by; the table that is kept is fitted to all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import random
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import space
+from nas.latency.careful import time_each
 from nas.latency.estimates.prices import fit_prices
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.estimates.work import work_of
 from nas.latency.machine import device_key
 from nas.latency.meter import Meter
+from nas.latency.protocol import anchor
 from nas.latency.record import Latency
+from nas.latency.worker.replies import WorkerError
 from nas.storage.files import write_text
 from nas.storage.records import cached_record
 from nas.terminal import Progress
 from space import strict
 from space.architecture import Architecture
-from space.errors import TargetError, UserError
+from space.errors import UnmeasuredError, UserError
 from space.scale import scale_width
 from space.search_space import Space
 
@@ -42,19 +48,28 @@ NARROWEST = 0.05  # width factor
 MOST_MULTIPLY_ADDS = 70_000  # per pixel of the image; ERFNet has 56,000
 MOST_DRAWS = 100  # of which none becomes so small, before the input is too small for any
 LEFT_OUT_EVERY = 4  # every fourth network is left out of the fit
+SAMPLES, REFUSED = "samples.jsonl", "refused.jsonl"  # in the folder of the table
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuredNetwork:
-    """One measured network: the draw that it is, and what came out.
-
-    Raises: UserError when the ratio or the anchor is not positive.
-    """
+class Drawn:
+    """What is kept of a draw."""
 
     index: int
     """Of the draw."""
     key: str
     """Of the architecture: a draw that has changed since is not used."""
+    num_classes: int | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """That it had; what has others is not used, nor where an earlier version did not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredNetwork(Drawn):
+    """One measured network: the draw that it is, and what came out.
+
+    Raises: UserError when the ratio or the anchor is not positive.
+    """
+
     ratio: float
     """Of its latency to the reference network's."""
     reference_milliseconds: float
@@ -69,6 +84,16 @@ class MeasuredNetwork:
             raise UserError(
                 f"expected positive latencies, got {self.ratio} x {self.reference_milliseconds} ms; measure again"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedNetwork(Drawn):
+    """A network that the target cannot time, although it does others."""
+
+    reason: str
+
+
+Kept = TypeVar("Kept", bound=Drawn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +115,8 @@ class Calibration:
     left_out: tuple[LeftOut, ...]
     flagged: int
     """Measurements that were not used, since the machine was disturbed."""
+    refused: tuple[str, ...]
+    """Why networks were not measured: the target cannot time them."""
 
 
 def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
@@ -113,27 +140,18 @@ def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
 
 
 def measure_networks(meter: Meter, networks: int, progress: Progress) -> None:
-    """Measure the first `networks` draws that have not been measured undisturbed on this device, and keep the results;
-    `progress` hears of them.
+    """Measure the first `networks` draws that have not been measured undisturbed on this device, nor refused by it, and
+    keep the results; `progress` hears of them.
 
-    Raises: UserError when the folder of tables cannot be written.
+    Raises: UserError when the folder of tables cannot be written, or the target times nothing at all.
     """
-    known = {sample.index for sample in read_samples(meter) if not sample.flagged}
+    undisturbed = [sample for sample in read_samples(meter) if not sample.flagged]
+    known = {each.index for each, _ in _drawn_now(meter, [*undisturbed, *read_refused(meter)])}
     missing = [index for index in range(networks) if index not in known]
-    file = _folder(meter) / "samples.jsonl"
     with progress.over("measured", networks, unit="networks", done=networks - len(missing)):
         for start in range(0, len(missing), TOGETHER):
             indices = missing[start : start + TOGETHER]
-            lines = [json.dumps(strict.plain(sample)) for sample in _measure(meter, indices)]
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with file.open("a", encoding="utf-8") as kept:
-                    kept.write("".join(f"{line}\n" for line in lines))
-            except OSError as error:
-                raise UserError(
-                    f"cannot keep what was measured in {file.parent} ({error.strerror}); free space there, or set "
-                    "XDG_CACHE_HOME to a folder that can be written"
-                ) from None
+            _keep(meter, _measure(meter, indices))
             progress.count(len(indices))
 
 
@@ -142,20 +160,19 @@ def calibrate(meter: Meter) -> Calibration:
 
     Raises: UserError when there are too few.
     """
-    samples = [sample for sample in read_samples(meter) if not sample.flagged]
-    flagged = len(read_samples(meter)) - len(samples)
-    drawn = [draw(sample.index, meter.size, meter.num_classes) for sample in samples]
-    used = [pair for pair in zip(samples, drawn, strict=True) if pair[0].key == pair[1].key]
+    kept = _drawn_now(meter, read_samples(meter))
+    used = [(sample, architecture) for sample, architecture in kept if not sample.flagged]
     if len(used) < FEWEST:
         raise UserError(
             f"expected at least {FEWEST} undisturbed measurements to fit a table to, got {len(used)}; measure more "
             "networks, with the machine left alone"
         )
+    anchored = used[-1][0].reference_milliseconds  # in the newest one: those before it may be by an earlier anchor
+    used.sort(key=lambda pair: pair[0].index)
     works = [work_of(architecture, meter.size, meter.num_classes) for _, architecture in used]
     ratios = [sample.ratio for sample, _ in used]
     inside = [place for place in range(len(used)) if place % LEFT_OUT_EVERY]
     judge = fit_prices([works[place] for place in inside], [ratios[place] for place in inside])
-    anchored = used[-1][0].reference_milliseconds
     left_out = tuple(
         LeftOut(
             name=f"draw {sample.index}",
@@ -178,9 +195,11 @@ def calibrate(meter: Meter) -> Calibration:
         seconds=statistics.fmean(sample.seconds for sample, _ in used),
         error=error_of(left_out),
         environment=meter.environment,
+        reference_milliseconds=anchored,
     )
     write_text(_folder(meter) / "table.yaml", strict.dump(table))
-    return Calibration(table=table, left_out=left_out, flagged=flagged)
+    refused = tuple(each.reason for each, _ in _drawn_now(meter, read_refused(meter)))
+    return Calibration(table=table, left_out=left_out, flagged=len(kept) - len(used), refused=refused)
 
 
 def error_of(estimates: Sequence[LeftOut]) -> float:
@@ -189,54 +208,100 @@ def error_of(estimates: Sequence[LeftOut]) -> float:
 
 
 def kept_table(meter: Meter) -> LatencyTable | None:
-    """The table of this device at this input size, or None when there is none that can be used."""
-    return cached_record(_folder(meter) / "table.yaml", LatencyTable)
+    """The table of this device at this input size, or None when there is none that can be used. Its milliseconds are by
+    the device's anchor of now, where this machine keeps that.
+    """
+    table = cached_record(_folder(meter) / "table.yaml", LatencyTable)
+    now = anchor.read(anchor.path_of(device_key.key_of_anchor(meter.environment, meter.target, meter.size)))
+    return table if table is None or now is None else table.by_anchor(now.milliseconds)
 
 
 def read_samples(meter: Meter) -> list[MeasuredNetwork]:
-    """Each network's last measurement on this device so far; lines that are no whole sample are left out."""
-    found: dict[int, MeasuredNetwork] = {}
-    file = _folder(meter) / "samples.jsonl"
+    """The last measurement on this device of each network with so many classes, from the oldest to the newest."""
+    return _read(meter, SAMPLES, lambda line: strict.parse(line, MeasuredNetwork, SAMPLES))
+
+
+def read_refused(meter: Meter) -> list[RefusedNetwork]:
+    """The networks with so many classes that the target could not time."""
+    return _read(meter, REFUSED, lambda line: strict.parse(line, RefusedNetwork, REFUSED))
+
+
+def _read(meter: Meter, name: str, parse: Callable[[str], Kept]) -> list[Kept]:
+    """The last line of each draw in a file; lines that say it not, or not whole, are left out."""
+    found: dict[int, Kept] = {}
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = (_folder(meter) / name).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return []
     for line in lines:
-        try:
-            sample = strict.parse(line, MeasuredNetwork, str(file))  # JSON is YAML
-        except UserError:
-            continue
-        found[sample.index] = sample
-    return [found[index] for index in sorted(found)]
+        with contextlib.suppress(UserError):
+            kept = parse(line)  # JSON is YAML
+            if kept.num_classes == meter.num_classes:
+                found.pop(kept.index, None)
+                found[kept.index] = kept
+    return list(found.values())
 
 
-def _measure(meter: Meter, indices: Sequence[int]) -> list[MeasuredNetwork]:
-    drawn = {index: draw(index, meter.size, meter.num_classes) for index in indices}
+def _drawn_now(meter: Meter, kept: Sequence[Kept]) -> list[tuple[Kept, Architecture]]:
+    """Those of which the same network is drawn now, and the networks."""
+    drawn = [(each, draw(each.index, meter.size, meter.num_classes)) for each in kept]
+    return [(each, architecture) for each, architecture in drawn if each.key == architecture.key]
+
+
+def _keep(meter: Meter, found: Sequence[MeasuredNetwork | RefusedNetwork]) -> None:
+    folder = _folder(meter)
+    try:
+        for each in found:
+            name = SAMPLES if isinstance(each, MeasuredNetwork) else REFUSED
+            _add_line(folder / name, json.dumps(strict.plain(each)))
+    except OSError as error:
+        raise UserError(
+            f"cannot keep what was measured in {folder} ({error.strerror}); free space there, or set XDG_CACHE_HOME "
+            "to a folder that can be written"
+        ) from None
+
+
+def _add_line(file: Path, line: str) -> None:
+    """At the end of a file, behind a line that a crash may have cut short."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+b") as lines:
+        if lines.tell():
+            lines.seek(-1, os.SEEK_END)
+            if lines.read() != b"\n":
+                line = f"\n{line}"
+        lines.write(f"{line}\n".encode())
+
+
+def _measure(meter: Meter, indices: Sequence[int]) -> list[MeasuredNetwork | RefusedNetwork]:
+    drawn = [draw(index, meter.size, meter.num_classes) for index in indices]
     begun = time.monotonic()
-    try:
-        latencies: list[Latency | None] = list(meter.measure_together(list(drawn.values()), within=SAMPLES_WITHIN))
-    except TargetError:  # one of them is not the same network on this target
-        latencies = [_measure_one(meter, architecture) for architecture in drawn.values()]
+    latencies = time_each(meter, drawn, within=SAMPLES_WITHIN)
     seconds = (time.monotonic() - begun) / len(drawn)
-    return [
-        MeasuredNetwork(
-            index=index,
-            key=architecture.key,
-            ratio=latency.ratio,
-            reference_milliseconds=latency.reference_milliseconds,
-            seconds=seconds,
-            flagged=bool(latency.flagged),
-        )
-        for (index, architecture), latency in zip(drawn.items(), latencies, strict=True)
-        if latency is not None
-    ]
+    found: list[MeasuredNetwork | RefusedNetwork] = []
+    for index, architecture, latency in zip(indices, drawn, latencies, strict=True):
+        if isinstance(latency, Latency):
+            found.append(
+                MeasuredNetwork(
+                    index=index,
+                    key=architecture.key,
+                    num_classes=meter.num_classes,
+                    ratio=latency.ratio,
+                    reference_milliseconds=latency.reference_milliseconds,
+                    seconds=seconds,
+                    flagged=bool(latency.flagged),
+                )
+            )
+        elif not _may_be_timed(latency):
+            found.append(
+                RefusedNetwork(index=index, key=architecture.key, num_classes=meter.num_classes, reason=str(latency))
+            )
+    return found
 
 
-def _measure_one(meter: Meter, architecture: Architecture) -> Latency | None:
-    try:
-        return meter.measure(architecture, within=SAMPLES_WITHIN)
-    except TargetError:
-        return None
+def _may_be_timed(error: UnmeasuredError) -> bool:
+    """Whether another try may time it: memory was short, or somebody ended the process."""
+    cause = error.__cause__
+    return isinstance(cause, MemoryError) or (isinstance(cause, WorkerError) and cause.ended)
 
 
 def _folder(meter: Meter) -> Path:

@@ -65,4 +65,5 @@ def shipped_table(target: Target, size: tuple[int, int], reference_milliseconds:
         seconds=0.0,
         error=known.error,
         environment={"measured": known.source},
+        reference_milliseconds=reference_milliseconds,
     )

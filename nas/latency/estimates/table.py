@@ -10,14 +10,14 @@ slower.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from nas.latency.estimates.work import layer_work, total, unit
-from space.channels import Widths, widths
+from nas.latency.estimates.work import unit, work_of
+from space import strict
 from space.errors import UserError
-from space.graph import Graph
 
 if TYPE_CHECKING:
     from space.architecture import Architecture
@@ -46,7 +46,7 @@ class Prices:
 class LatencyTable:
     """Prices of work on one target at one input size. An estimate is not a measurement: `error` says how far off.
 
-    Raises: UserError when a price is negative, or the input size is not two positive lengths.
+    Raises: UserError when a price is negative, or the input size or the anchor is not positive.
     """
 
     target: str
@@ -65,6 +65,8 @@ class LatencyTable:
     """Mean absolute error of estimates for networks left out of a fit, as a share of their latency."""
     environment: Mapping[str, str]
     """Device, versions, threads."""
+    reference_milliseconds: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """The anchor that all milliseconds here are by; None where an earlier version kept the table."""
 
     def __post_init__(self) -> None:
         for prices in (self.milliseconds, self.unit_milliseconds):
@@ -73,20 +75,28 @@ class LatencyTable:
                     raise UserError(f"expected a price of {quantity!r} of 0 or more, got {price}; calibrate again")
         if min(self.height, self.width) < 1:
             raise UserError(f"expected a height and a width of at least 1, got {self.height}x{self.width}")
+        if self.reference_milliseconds is not None and not 0 < self.reference_milliseconds < math.inf:
+            raise UserError(
+                f"expected positive reference_milliseconds, got {self.reference_milliseconds}; calibrate again"
+            )
+
+    def by_anchor(self, reference_milliseconds: float) -> LatencyTable:
+        """The same table where the reference network takes so long, and everything else in proportion. As it is where
+        its own anchor is not known.
+        """
+        if self.reference_milliseconds is None:
+            return self
+        factor = reference_milliseconds / self.reference_milliseconds
+        return replace(
+            self,
+            milliseconds={quantity: factor * price for quantity, price in self.milliseconds.items()},
+            unit_milliseconds={name: factor * price for name, price in self.unit_milliseconds.items()},
+            reference_milliseconds=reference_milliseconds,
+        )
 
     def estimate(self, architecture: Architecture, num_classes: int) -> float:
         """Milliseconds of `architecture` for one image, upsampling and arg-max included."""
-        graph = architecture.graph(num_classes)
-        return self.estimate_graph(graph, widths(graph, architecture.channels))
-
-    def estimate_graph(self, graph: Graph, sizes: Widths) -> float:
-        """Milliseconds of a graph whose nodes have the given widths."""
-        return self.prices.sum(total(layer_work(graph, sizes, (self.height, self.width))))
-
-    def layer_milliseconds(self, graph: Graph, sizes: Widths) -> tuple[float, ...]:
-        """Milliseconds of each node of the graph; what is folded into another layer takes none of its own."""
-        prices = self.prices
-        return tuple(float(prices.sum(work)) for work in layer_work(graph, sizes, (self.height, self.width)))
+        return self.prices.sum(work_of(architecture, (self.height, self.width), num_classes))
 
     @property
     def prices(self) -> Prices:

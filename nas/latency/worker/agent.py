@@ -84,8 +84,7 @@ class Bench:
         self.environment = dict(environment) | given["environment"]
         self._target = target
         self._runtime = runtime
-        precision = target.of_reference().precision
-        self._key = device_key.key_of(self.environment | {"precision": precision}, size)
+        self._key = device_key.key_of_anchor(self.environment, target, size)
         self._timer = InterleavedTimer(target, size, self.environment, THIS_MACHINE, given["patience_seconds"])
         self._graphs = [base64.b64decode(given[name]["graph"]) for name in ("reference", "canary")]
         # A copy: some runtimes hold only arrays that could be written to.

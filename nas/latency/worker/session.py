@@ -77,7 +77,7 @@ class Session:
         self.controls = Controls(
             reference=reference,
             canary=canary,
-            key=device_key.key_of(environment(beside), size),
+            key=device_key.key_of_anchor(self.environment, target, size),
             threads=target.thread_count(),
             device=target.device,
             watch=runtimes.watch(self.runtime),

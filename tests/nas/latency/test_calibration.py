@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import pytest
 import space
 from nas.latency.estimates import calibration
 from nas.latency.estimates.prices import fit_prices
+from nas.latency.machine import device_key
+from nas.latency.protocol import anchor
 from nas.latency.record import Latency
 from nas.latency.target import Target
+from nas.latency.worker.replies import WorkerError
 from nas.terminal import Progress
 from space.architecture import Architecture
-from space.errors import TargetError, UserError
+from space.errors import ExportError, TargetError, UserError
 
 SIZE = (64, 96)
 NOBODY = Progress(silent=True)
@@ -70,38 +74,51 @@ def test_few_networks_still_scale() -> None:
 
 
 class InventedMeter:
-    """Takes 1 ms and one more for every two million multiply-adds; refuses what it is told to."""
+    """Takes the anchor, and that again for every two million multiply-adds; refuses what it is told to."""
 
     def __init__(
-        self, refused: frozenset[str] = frozenset(), fails_after: int = 10**9, disturbed: frozenset[str] = frozenset()
+        self,
+        refused: frozenset[str] = frozenset(),
+        fails_after: int = 10**9,
+        disturbed: frozenset[str] = frozenset(),
+        *,
+        error: Exception | None = None,
+        anchored: float = 2.0,
     ) -> None:
         self.target = Target.parse("torch@cpu:1")
         self.size = SIZE
         self.num_classes = 3
         self.environment = {"runtime": "torch", "precision": "fp32", "cpu": "invented"}
         self.refused = refused
+        self.error = error or TargetError("other labels")
         self.disturbed = disturbed
+        self.anchored = anchored
         self.measured: list[str] = []
         self.left = fails_after
 
     def measure(self, architecture: Architecture, *, within: float) -> Latency:
         if architecture.key in self.refused:
-            raise TargetError("other labels")
+            raise self.error
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1
         self.measured.append(architecture.key)
         ratio = 1 + space.multiply_adds(architecture, SIZE, 3) / 2e6
+        milliseconds = self.anchored * ratio
         return Latency(
-            p50_milliseconds=2 * ratio, p90_milliseconds=2 * ratio, p99_milliseconds=2 * ratio,
-            ci_low_milliseconds=2 * ratio, ci_high_milliseconds=2 * ratio, samples=20, ratio=ratio, ratio_low=ratio,
-            ratio_high=ratio, reference_milliseconds=2.0, raw_p50_milliseconds=ratio, target=str(self.target),
-            height=SIZE[0], width=SIZE[1], scope="an invented device",
+            p50_milliseconds=milliseconds, p90_milliseconds=milliseconds, p99_milliseconds=milliseconds,
+            ci_low_milliseconds=milliseconds, ci_high_milliseconds=milliseconds, samples=20, ratio=ratio,
+            ratio_low=ratio, ratio_high=ratio, reference_milliseconds=self.anchored, raw_p50_milliseconds=ratio,
+            target=str(self.target), height=SIZE[0], width=SIZE[1], scope="an invented device",
             flagged=("disturbed",) if architecture.key in self.disturbed else (),
         )  # fmt: skip
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float) -> list[Latency]:
         return [self.measure(architecture, within=within) for architecture in architectures]
+
+
+def indices_of(meter: InventedMeter) -> list[int]:
+    return [sample.index for sample in calibration.read_samples(meter)]
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +137,7 @@ def test_an_interrupted_calibration_goes_on_and_its_table_is_kept() -> None:
     interrupted = InventedMeter(fails_after=18)
     with pytest.raises(KeyboardInterrupt):
         calibration.measure_networks(interrupted, 32, NOBODY)
-    kept = [sample.index for sample in calibration.read_samples(interrupted)]
+    kept = indices_of(interrupted)
     assert kept == list(range(16))
     with pytest.raises(UserError, match="got 16"):
         calibration.calibrate(interrupted)
@@ -134,6 +151,16 @@ def test_an_interrupted_calibration_goes_on_and_its_table_is_kept() -> None:
     measured = [meter.measure(other, within=0.03).p50_milliseconds for other in others]
     errors = [found.table.estimate(other, 3) / wanted - 1 for other, wanted in zip(others, measured, strict=True)]
     assert np.median(np.abs(errors)) < 0.3
+    key = device_key.key_of_anchor(meter.environment, meter.target, SIZE)
+    anchored_anew = anchor.Anchor(
+        milliseconds=3.0, canary=0.2, blocks_milliseconds=(3.0,), blocks_canary=(0.2,), taken="2020-01-01", device=key
+    )
+    anchor.write(anchor.path_of(key), anchored_anew)
+    later, erfnet = calibration.kept_table(meter), others[0]
+    assert later is not None
+    assert later.estimate(erfnet, 3) == pytest.approx(1.5 * found.table.estimate(erfnet, 3))
+    of_earlier_versions = replace(found.table, reference_milliseconds=None)
+    assert of_earlier_versions.by_anchor(3.0) == of_earlier_versions
 
 
 @pytest.mark.slow
@@ -143,11 +170,12 @@ def test_what_was_disturbed_is_not_used_and_measured_again() -> None:
     calibration.measure_networks(meter, 24, NOBODY)
     found = calibration.calibrate(meter)
     assert (found.table.networks, found.flagged) == (22, 2)
-    again = InventedMeter()
+    again = InventedMeter(anchored=3.0)
     calibration.measure_networks(again, 24, NOBODY)
     assert again.measured == draws[5:7]
     found = calibration.calibrate(again)
     assert (found.table.networks, found.flagged) == (24, 0)
+    assert found.table.reference_milliseconds == 3.0, "in what was measured last"
 
 
 @pytest.mark.slow
@@ -161,11 +189,45 @@ def test_another_device_has_another_table() -> None:
     assert calibration.kept_table(meter) is not None
 
 
-def test_a_network_that_is_not_the_same_on_the_target_is_left_out() -> None:
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (TargetError("other labels"), False),
+        (ExportError("no exporter can express it"), False),
+        (WorkerError("was killed by signal 11; its last words: (none)", code=-11), False),
+        (WorkerError("was killed by signal 9; its last words: (none)", code=-9, ended=True), True),
+    ],
+)
+def test_a_network_that_the_target_refuses_is_left_out_and_not_tried_again(error: Exception, again: bool) -> None:
+    """Unless somebody else ended the process: that says nothing of the network."""
     refused = calibration.draw(2, SIZE, 3).key
-    meter = InventedMeter(refused=frozenset({refused}))
-    calibration.measure_networks(meter, 8, NOBODY)
-    assert [sample.index for sample in calibration.read_samples(meter)] == [0, 1, 3, 4, 5, 6, 7]
+    meter = InventedMeter(refused=frozenset({refused}), error=error)
+    calibration.measure_networks(meter, 4, NOBODY)
+    assert indices_of(meter) == [0, 1, 3]
+    assert [(each.index, each.reason) for each in calibration.read_refused(meter)] == (
+        [] if again else [(2, str(error))]
+    )
+    later = InventedMeter()
+    calibration.measure_networks(later, 4, NOBODY)
+    assert later.measured == [refused] * again
+
+
+def test_what_was_measured_with_other_classes_or_of_other_draws_is_measured_again(tmp_path: Path) -> None:
+    """With other classes other layers are timed, and nobody knows with which ones earlier versions did."""
+    meter = InventedMeter()
+    calibration.measure_networks(meter, 4, NOBODY)
+    other = InventedMeter()
+    other.num_classes = 5
+    calibration.measure_networks(other, 4, NOBODY)
+    assert len(other.measured) == 4
+    (file,) = tmp_path.rglob("samples.jsonl")
+    lines = file.read_text().splitlines()
+    lines[1] = lines[1].replace('"num_classes": 3, ', "")
+    lines[3] = lines[3].replace(meter.measured[3], meter.measured[2])
+    file.write_text("\n".join(lines))
+    again = InventedMeter()
+    calibration.measure_networks(again, 4, NOBODY)
+    assert again.measured == [meter.measured[1], meter.measured[3]]
 
 
 def test_a_line_cut_off_by_a_crash_is_measured_again(tmp_path: Path) -> None:
@@ -173,7 +235,9 @@ def test_a_line_cut_off_by_a_crash_is_measured_again(tmp_path: Path) -> None:
     calibration.measure_networks(meter, 8, NOBODY)
     (file,) = tmp_path.rglob("samples.jsonl")
     file.write_text(file.read_text()[:-20])
-    assert [sample.index for sample in calibration.read_samples(meter)] == list(range(7))
+    assert indices_of(meter) == list(range(7))
+    calibration.measure_networks(meter, 8, NOBODY)
+    assert indices_of(meter) == list(range(8))
 
 
 def test_a_line_that_is_no_sample_is_not_used(tmp_path: Path) -> None:
@@ -185,7 +249,7 @@ def test_a_line_that_is_no_sample_is_not_used(tmp_path: Path) -> None:
     lines[3] = lines[3].replace('"ratio": ', '"ratio": -')
     lines[5] = lines[5].replace('"index": ', '"number": ')
     file.write_text("\n".join(lines))
-    assert [sample.index for sample in calibration.read_samples(meter)] == [0, 2, 4, 6, 7]
+    assert indices_of(meter) == [0, 2, 4, 6, 7]
 
 
 @pytest.mark.slow

@@ -97,10 +97,8 @@ def test_a_table_prices_layers_that_sum_to_the_network() -> None:
         environment={},
     )
     architecture = space.load("swiftnet-rn18")
-    graph = architecture.graph(11)
-    sizes = widths(graph, {})
-    by_layer = table.layer_milliseconds(graph, sizes)
-    assert len(by_layer) == len(graph.nodes)
+    by_layer = [table.prices.sum(work) for work in work_of(architecture, 11)]
+    assert len(by_layer) == len(architecture.graph(11).nodes)
     assert sum(by_layer) == pytest.approx(table.estimate(architecture, 11))
     assert table.prices.sum({"conv 3x3 multiply_adds": 1e6, "conv 1x1 multiply_adds": 1e6, "nothing like it": 5}) == (
         pytest.approx(0.01 + 0.02)

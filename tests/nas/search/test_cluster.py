@@ -53,8 +53,8 @@ def kept(timing):
 
 def sample(index):
     key = calibration.draw(index, *asked[1:]).key
-    return calibration.MeasuredNetwork(index=index, key=key, ratio=1 + index / 10, reference_milliseconds=1.0,
-                                       seconds=1.0, flagged=False)
+    return calibration.MeasuredNetwork(index=index, key=key, num_classes=3, ratio=1 + index / 10,
+                                       reference_milliseconds=1.0, seconds=1.0, flagged=False)
 
 with local_timing(*asked, patience_seconds=0) as timing:
     os.environ["XDG_CACHE_HOME"] = str(folder / "node")
