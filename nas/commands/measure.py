@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,12 @@ from nas.commands import certified, common, ending, output
 if TYPE_CHECKING:
     from nas.latency import Meter
     from nas.latency.budget import Budget, Verdict
+    from nas.latency.meter import MeasuresFinished
     from nas.latency.record import Latency
     from nas.latency.target import Target
     from nas.terminal import Progress
     from space.architecture import Architecture
+    from space.errors import UnmeasuredError
 
 MOST_PROCESSES = 20
 
@@ -71,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Verdict | None:
     """Measure the networks in turns, and print them from the fastest to the slowest; or calibrate. What is said of a
-    budget, if there is one: PASS if all networks are inside, FAIL if one is over, else UNSURE.
+    budget, if there is one: PASS if all networks are inside, FAIL if one is over, else UNSURE, as where one cannot be
+    timed.
 
     Raises: UserError for unknown architectures, and targets that cannot be timed here.
     """
@@ -79,7 +82,6 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.latency import Meter
     from nas.latency.budget import Budget
     from nas.latency.estimates import calibration
-    from nas.latency.several import pooled
     from nas.runs.trained import load_architecture
     from nas.terminal import Progress
     from space.errors import UserError
@@ -119,9 +121,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
         if options.calibrate:
             _calibrate(meter, networks, out, progress)
             return None
-        rounds = [_round(meter, architectures, graphs, within) for _ in range(processes)]
-        latencies = {name: pooled([each[name] for each in rounds]) for name in architectures}
-        return _leaderboard(meter, architectures, latencies, out, budget)
+        measured, refused = in_rounds(meter, architectures, graphs, processes, within, progress)
+        return _leaderboard(meter, architectures, measured, refused, out, budget)
 
 
 def _processes(options: argparse.Namespace) -> int:
@@ -160,6 +161,8 @@ def _calibrate(meter: Meter, networks: int, out: Path | None, progress: Progress
             f"not used: {found.flagged} measurements, taken while the machine was disturbed; "
             "the same command measures them again"
         )
+    if found.refused:
+        print(f"cannot be timed: {_words(len(found.refused), 'network')}, one since {found.refused[0]}")
     if out:
         write_calibration(out, found)
         print(f"{out}: {ESTIMATES} {SCATTER}")
@@ -173,26 +176,70 @@ def _deployed_graphs(names: Iterable[str], target: Target, size: tuple[int, int]
     return {name: graph for name, graph in found.items() if graph is not None}
 
 
-def _round(
-    meter: Meter, architectures: Mapping[str, Architecture], graphs: Mapping[str, bytes], within: float
-) -> dict[str, Latency]:
-    """Each network timed in one process."""
-    from nas.latency.scope import scope_of
+def in_rounds(
+    meter: MeasuresFinished,
+    architectures: Mapping[str, Architecture],
+    graphs: Mapping[str, bytes],
+    rounds: int,
+    within: float,
+    progress: Progress,
+) -> tuple[dict[str, Latency], dict[str, UnmeasuredError]]:
+    """Latencies of networks that are timed in so many processes each, in rounds of all of them; and why some cannot be
+    timed, each of which is left out of the rounds that follow.
 
-    together = [architecture for name, architecture in architectures.items() if name not in graphs]
-    in_turns = iter(meter.measure_together(together, within=within) if together else ())
-    return {
-        name: replace(meter.measure_graph(graphs[name], within=within), scope=scope_of(architecture))
-        if name in graphs
-        else next(in_turns)
-        for name, architecture in architectures.items()
-    }
+    Raises: UnmeasuredError when none can be timed; TargetError, ExportError or HaltedError when the target times
+    nothing at all.
+    """
+    from nas.latency.several import pooled
+    from space.errors import UnmeasuredError
+
+    found: dict[str, list[Latency]] = {name: [] for name in architectures}
+    refused: dict[str, UnmeasuredError] = {}
+    with progress.over("timed", rounds * len(architectures), unit="networks"):
+        for _ in range(rounds):
+            progress.count(len(refused))
+            left = {name: each for name, each in architectures.items() if name not in refused}
+            for name, latency in _round(meter, left, graphs, within, progress.count).items():
+                if isinstance(latency, UnmeasuredError):
+                    refused[name] = latency
+                else:
+                    found[name].append(latency)
+    if refused.keys() == architectures.keys():
+        raise next(iter(refused.values()))
+    return {name: pooled(each) for name, each in found.items() if name not in refused}, refused
+
+
+def _round(
+    meter: MeasuresFinished,
+    architectures: Mapping[str, Architecture],
+    graphs: Mapping[str, bytes],
+    within: float,
+    count: Callable[[int], None],
+) -> dict[str, Latency | UnmeasuredError]:
+    """Each network timed in one process; `count` hears of how many more."""
+    from nas.latency.careful import CarefulGraphMeter, time_each
+    from nas.latency.scope import scope_of
+    from space.errors import UnmeasuredError
+
+    together = [name for name in architectures if name not in graphs]
+    in_turns = time_each(meter, [architectures[name] for name in together], within=within)
+    found = dict(zip(together, in_turns, strict=True))
+    count(len(together))
+    for name in (name for name in architectures if name in graphs):
+        try:
+            latency = CarefulGraphMeter(meter=meter).measure_graph(graphs[name], within=within)
+            found[name] = replace(latency, scope=scope_of(architectures[name]))
+        except UnmeasuredError as error:
+            found[name] = error
+        count(1)
+    return found
 
 
 def _leaderboard(
     meter: Meter,
     architectures: Mapping[str, Architecture],
     measured: Mapping[str, Latency],
+    refused: Mapping[str, UnmeasuredError],
     out: Path | None,
     budget: Budget | None,
 ) -> Verdict | None:
@@ -205,16 +252,22 @@ def _leaderboard(
     for name, latency in latencies.items():
         if latency.flagged:
             print(f"! {name}: {'; '.join(latency.flagged)}")
+    for name, reason in refused.items():
+        print(f"! {name} cannot be timed: {reason}")
     if out:
         from nas.report.leaderboard import BLOCKS, PICTURE, TABLE, write_leaderboard
 
         write_leaderboard(out, latencies)
         print(f"{out}: {TABLE} {BLOCKS} {PICTURE}")
-    return None if budget is None else judged(latencies, budget, meter.num_classes)
+    return None if budget is None else judged(latencies, budget, meter.num_classes, refused)
 
 
-def judged(latencies: Mapping[str, Latency], budget: Budget, num_classes: int) -> Verdict:
-    """The worst of the verdicts; what would settle those that are unsure is printed."""
+def judged(
+    latencies: Mapping[str, Latency], budget: Budget, num_classes: int, refused: Collection[str] = ()
+) -> Verdict:
+    """The worst of the verdicts, that on networks which the target `refused` being UNSURE; what would settle those on
+    others is printed.
+    """
     from nas.latency.budget import settling
 
     verdicts = {name: budget.verdict(latency) for name, latency in latencies.items()}
@@ -222,7 +275,7 @@ def judged(latencies: Mapping[str, Latency], budget: Budget, num_classes: int) -
         if verdicts[name] == "UNSURE":
             print(f"? {name}: {settling(latency, budget, num_classes).replace('FOLDER', name)}")
     found = set(verdicts.values())
-    return "FAIL" if "FAIL" in found else "UNSURE" if "UNSURE" in found else "PASS"
+    return "FAIL" if "FAIL" in found else "UNSURE" if refused or "UNSURE" in found else "PASS"
 
 
 def _sorted(latencies: Mapping[str, Latency]) -> dict[str, Latency]:

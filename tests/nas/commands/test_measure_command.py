@@ -9,15 +9,25 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from nas.commands.measure import judged
+import space
+from nas.commands.measure import in_rounds, judged
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
+from nas.latency.worker.replies import WorkerError
 from nas.report.leaderboard import write_leaderboard
+from nas.terminal import Progress
+from space.errors import TargetError, UnmeasuredError
 
 COLUMNS = (
     "network,target,height,width,threads,p50_milliseconds,p90_milliseconds,p99_milliseconds,"
     "ci_low_milliseconds,ci_high_milliseconds,samples,flagged"
 )
+QUIET = Latency(
+    p50_milliseconds=2.0, p90_milliseconds=3.0, p99_milliseconds=4.0, ci_low_milliseconds=1.9,
+    ci_high_milliseconds=2.1, samples=40, ratio=0.5, ratio_low=0.4, ratio_high=0.6, reference_milliseconds=4.0,
+    raw_p50_milliseconds=2.2, target="torch@cpu:1", height=64, width=96, scope="network", blocks=((2.0, 4.0),),
+    environment={"threads": "1"},
+)  # fmt: skip
 
 
 @pytest.mark.slow
@@ -91,14 +101,42 @@ def test_processes_are_rounds_of_all_networks(nas, small, tmp_path):
         assert len([block for block in blocks if block["network"] == row["network"]]) >= 4
 
 
+class Refusing:
+    """A target that gives other labels for ERFNet, and breaks at every graph."""
+
+    def measure(self, architecture, *, weights=None, within):
+        return self.measure_together([architecture], within=within)[0]
+
+    def measure_together(self, architectures, *, within):
+        if space.load("erfnet") in architectures:
+            raise TargetError("it gives other labels")
+        return [QUIET for _ in architectures]
+
+    def measure_graph(self, graph, *, within):
+        raise WorkerError("Traceback ...\nRuntimeError: no such layer")
+
+
+def test_networks_that_are_refused_leave_the_others():
+    progress, names = Progress(silent=True), ("ndnet45-fcn32", "erfnet", "ndnet29-fcn32", "ndnet61-fcn32")
+    networks, graphs = {name: space.load(name) for name in names}, {"ndnet61-fcn32": b"a graph"}
+    measured, refused = in_rounds(Refusing(), networks, graphs, 3, 0.03, progress)
+    assert {name: latency.processes_milliseconds for name, latency in measured.items()} == {
+        "ndnet45-fcn32": (2.0, 2.0, 2.0),
+        "ndnet29-fcn32": (2.0, 2.0, 2.0),
+    }
+    assert {name: str(reason) for name, reason in refused.items()} == {
+        "erfnet": "it gives other labels",
+        "ndnet61-fcn32": "RuntimeError: no such layer",
+    }
+    assert progress.done == 12
+    budget = Budget.parse("5ms")
+    assert (judged(measured, budget, 11), judged(measured, budget, 11, refused)) == ("PASS", "UNSURE")
+    with pytest.raises(UnmeasuredError, match="it gives other labels"):
+        in_rounds(Refusing(), {"erfnet": networks["erfnet"]}, {}, 1, 0.03, progress)
+
+
 def test_why_a_latency_is_not_to_be_trusted_is_in_the_table(tmp_path):
-    quiet = Latency(
-        p50_milliseconds=2.0, p90_milliseconds=3.0, p99_milliseconds=4.0, ci_low_milliseconds=1.9,
-        ci_high_milliseconds=2.1, samples=40, ratio=0.5, ratio_low=0.4, ratio_high=0.6, reference_milliseconds=4.0,
-        raw_p50_milliseconds=2.2, target="torch@cpu:1", height=64, width=96, scope="network", blocks=((2.0, 4.0),),
-        environment={"threads": "1"},
-    )  # fmt: skip
-    write_leaderboard(tmp_path, {"one": quiet, "other": replace(quiet, flagged=("a neighbour", "few blocks"))})
+    write_leaderboard(tmp_path, {"one": QUIET, "other": replace(QUIET, flagged=("a neighbour", "few blocks"))})
     assert (tmp_path / "latency.csv").read_text().splitlines()[1:] == [
         "one,torch@cpu:1,64,96,1,2.0000,3.0000,4.0000,1.9000,2.1000,40,",
         "other,torch@cpu:1,64,96,1,2.0000,3.0000,4.0000,1.9000,2.1000,40,a neighbour; few blocks",
