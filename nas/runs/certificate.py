@@ -268,16 +268,21 @@ def certify(
 
 def _protocol(latency: Latency) -> str:
     reference = latency.environment.get("reference", "reference")
-    processes, several = "a process of its own", ""
+    processes, several, corrected = "a process of its own", "", ""
     if count := len(latency.processes_milliseconds):
         processes = f"{count} processes one after another, each its own"
         several = (
             "; reported is the median process, between the lowest and the highest end of their intervals, with the "
             "highest p90 and p99"
         )
+    if latency.corrected != 1:
+        corrected = (
+            f"; {'its' if several else 'the'} ratios are multiplied by {latency.corrected:.3f}, for on a "
+            "busier machine a small network slows down more than the reference"
+        )
     return (
         f"{processes} and nothing of ours training; warm-up, then {latency.samples} pairs of calls in "
         f"{len(latency.blocks)} blocks, alternating with the frozen network {reference}; "
         "p50 is the ratio of their medians in undisturbed blocks times what the reference takes on this device, with a "
-        f"95 % interval; p90 and p99 are of all pairs{several}"
+        f"95 % interval; p90 and p99 are of all pairs{several}{corrected}"
     )
