@@ -292,7 +292,8 @@ class _Layer:
         blocked = value.blocked and place.whole_factor and value.channels % ALIGNED == 0
         if not blocked:
             self.want(blocked=False)
-        way = "up" if place.pixels >= place.read_pixels[0] else "down"
+        # No Resize is exported where it shrinks: pools or matrix products are (nas.export.rewrites).
+        way = "up" if place.pixels >= place.read_pixels[0] else "shrunk"
         corners = " aligned" if place.align_corners and place.mode == "bilinear" else ""
         layout = "" if blocked else "plain "
         self.note("resize count", 1)

@@ -45,12 +45,15 @@ def settled(network: nn.Module) -> nn.Module:
 @pytest.mark.share(11)
 def test_every_published_network_exports_at_an_odd_size(name: str) -> None:
     network = settled(space.load(name).build(11))
-    comparison = compare_onnx(network, onnx_bytes(network, (45, 84), labels=False), noise((45, 84)))
+    data = onnx_bytes(network, (45, 84), labels=False)
+    comparison = compare_onnx(network, data, noise((45, 84)))
     with torch.no_grad():
         largest = float(network(noise((45, 84))).abs().max())
     assert comparison.max_abs_difference is not None
     assert comparison.max_abs_difference < 1e-4 * largest
     assert comparison.same_labels == 1.0
+    resized = [node.input[0] for node in onnx.load_from_string(data).graph.node if node.op_type == "Resize"]
+    assert INPUT_NAME not in resized, "images are shrunk in other ways"
 
 
 @pytest.mark.share(2)
@@ -135,6 +138,7 @@ def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:
     assert comparison.max_abs_difference < 1e-5
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(
     ("size", "align_corners", "resized"),
     [
@@ -145,11 +149,11 @@ def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:
     ],
 )
 def test_shrinking_is_pooling_or_a_product_in_the_graph(
-    size: tuple[int, int], align_corners: bool, resized: bool
+    size: tuple[int, int], align_corners: bool, resized: bool, mode: str
 ) -> None:
     class Shrunk(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return functional.interpolate(image, size=size, mode="bilinear", align_corners=align_corners)
+            return functional.interpolate(image, size=size, mode=mode, align_corners=align_corners)
 
     network = Shrunk()
     data = onnx_bytes(network, (48, 96), labels=False)
