@@ -128,7 +128,8 @@ class Quantizer:
             with lane.training_step(), self._progress.over("ranges of activations", count):
                 source = Source(graph=graph, calibrated=Calibrated(graph, self._calibration_images(images)))
             self._said(f"ranges of activations from {count} training images")
-            if wide := wide_words(wide_layers(self._network)):
+            on_gpu = all(target.on_cuda for target in to_quantize)  # else its grid is not the coarsest
+            if wide := wide_words(wide_layers(self._network, on_gpu=on_gpu)):
                 self._said(wide)
             for target in to_quantize:
                 outcomes += self._quantized(source, target, fastest_whole(outcomes), loss, images)

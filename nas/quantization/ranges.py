@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas.export.quantized import weight_steps
+from nas.export.quantized import FEWEST_CHANNELS, weight_steps
 from space.network import Network
 
 FEWEST_STEPS = 2.5  # of the grid in a channel's typical weight, so that rounding changes it by 10 % on average
@@ -28,15 +28,20 @@ class WideLayer:
     the others (arXiv 2212.01593)."""
 
 
-def wide_layers(network: Network) -> tuple[WideLayer, ...]:
-    """The convolutions of a network whose weights range too widely for INT8, the worst first."""
+def wide_layers(network: Network, *, on_gpu: bool = False, elsewhere: bool = False) -> tuple[WideLayer, ...]:
+    """The convolutions of a network whose weights range too widely for INT8, the worst first. `on_gpu` and `elsewhere`
+    are as in `weight_steps`.
+    """
+    steps = weight_steps(on_gpu=on_gpu, elsewhere=elsewhere)
     nodes = network.architecture.graph(network.num_classes).nodes
     layers = {node.name: node for node in nodes if node.kind in ("conv", "deconv")}
     found = []
     for name, node in layers.items():
         weight = network.layer(name).get_parameter("weight").detach()
+        if on_gpu and node.kind == "conv" and weight.shape[1] < FEWEST_CHANNELS:
+            continue  # it stays in floating point
         by_channel = (weight if node.kind == "conv" else weight.transpose(0, 1)).flatten(1).abs()
-        share = float((_typical_steps(by_channel) < FEWEST_STEPS).float().mean())
+        share = float((steps * _typical_share(by_channel) < FEWEST_STEPS).float().mean())
         if share >= LOSSY_SHARE:
             found.append(WideLayer(name=name, channels=share, folded=bool(node.paths)))
     return tuple(sorted(found, key=lambda layer: -layer.channels))
@@ -55,7 +60,7 @@ def wide_words(layers: tuple[WideLayer, ...]) -> str:
     )
 
 
-def _typical_steps(magnitudes: Tensor) -> Tensor:
-    """How many steps of its grid the median of each channel's (C, N) weights other than 0 is; (C)."""
+def _typical_share(magnitudes: Tensor) -> Tensor:
+    """Which share of the largest the median of each channel's (C, N) weights other than 0 is; (C)."""
     typical = torch.where(magnitudes > 0, magnitudes, torch.nan).nanmedian(1).values
-    return (typical / magnitudes.amax(1) * weight_steps()).nan_to_num(torch.inf)  # a channel of zeros loses nothing
+    return (typical / magnitudes.amax(1)).nan_to_num(torch.inf)  # a channel of zeros loses nothing

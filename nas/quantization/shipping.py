@@ -38,7 +38,9 @@ def require_data_for(target: Target, dataset: Dataset | None) -> None:
 
 def warning_of(target: Target, network: Network) -> str:
     """What a user should know of a network that ships on a target in INT8; empty where there is nothing."""
-    return wide_words(wide_layers(network)) if target.precision == "int8" else ""
+    if target.precision != "int8":
+        return ""
+    return wide_words(wide_layers(network, on_gpu=target.on_cuda, elsewhere=not _is_here(target)))
 
 
 def deployed_on(target: Target, network: Network, dataset: Dataset | None, count: Count = uncounted) -> Deployed | None:
@@ -54,7 +56,7 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None, count
     require_data_for(target, dataset)
     if target.precision == "fp32" or dataset is None:
         return None
-    is_here = not target.host and runtimes.load(target).available(target) is None
+    is_here = _is_here(target)
     if not runtimes.reads_graphs(target):
         return deployed_in_half(target, network, dataset, count) if is_here and target.precision == "fp16" else None
     if target.precision != "int8" and not is_here:
@@ -79,6 +81,10 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None, count
         same_labels=found.same_labels,
         miou_float32=scores.miou,
     )
+
+
+def _is_here(target: Target) -> bool:
+    return not target.host and runtimes.load(target).available(target) is None
 
 
 def deployed_in_half(target: Target, network: Network, dataset: Dataset, count: Count = uncounted) -> Deployed:

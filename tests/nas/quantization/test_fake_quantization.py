@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 import space
 from nas.export.graph import onnx_bytes
@@ -102,9 +103,10 @@ def test_every_level_of_a_pyramid_reads_the_same_weights_per_channel(shallow: Ca
     """The exporter writes weights that are equal once, and copies of them that are no constants."""
     network = scale_width(shallow("swiftnet-rn18-pyramid"), 0.1).build(CLASSES).eval()
     graph = onnx_bytes(network, SIZE, labels=True)
-    grid = grid_of(network, Calibrated(graph, images_of(1)).quantized())
+    calibrated = Calibrated(graph, images_of(1))
     layers = {node.name for node in network.architecture.graph(CLASSES).nodes if node.kind == "conv"}
-    assert grid.weights.keys() == layers
+    for between in (False, True):
+        assert grid_of(network, calibrated.quantized(between=between)).weights.keys() == layers
     assert sum(multiply_adds(graph).values()) == space.multiply_adds(network.architecture, SIZE, CLASSES)
 
 
@@ -124,3 +126,19 @@ def test_what_was_folded_from_several_paths_is_said_to_be(shallow: Callable[[str
     assert "(re-parameterised)" in wide_words(found)
     assert wide_layers(architecture.build(CLASSES)) == ()
     assert wide_words(()) == ""
+
+
+def test_ranges_are_too_wide_for_the_grid_of_where_a_graph_runs() -> None:
+    """A channel whose largest weight is forty times its typical one has 3.2 steps in it of 127, and 1.6 of 64."""
+    network = scale_width(space.load("erfnet"), 0.25).build(CLASSES)
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.fill_(1.0)
+            layer.weight[:, 0, 0, 0] = 40.0
+    assert len(wide_layers(network, elsewhere=True)) == len(layers)
+    assert wide_layers(network, on_gpu=True) == ()
+    image = next(layer for layer in layers if layer.in_channels == 3)
+    with torch.no_grad():
+        layers[-1].weight[:, 0, 0, 0] = image.weight[:, 0, 0, 0] = 80.0
+    assert len(wide_layers(network, on_gpu=True)) == 1, "what reads the image stays in floating point"
