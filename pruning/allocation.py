@@ -22,9 +22,11 @@ from space.errors import BudgetError
 FULL_ENOUGH = 0.97  # of the budget
 MOST_MEASUREMENTS = 12
 CLOSE = 1.002  # estimates that no cut tells apart
+LOWER = 0.9  # times the estimate that was asked for, where what came out cannot be timed
 MOST_STEPS = 30  # cuts looked at, some of them measured before
 
 MeasureArchitecture = Callable[[Architecture], float]
+"""Milliseconds of an architecture on the target; infinite where it cannot be timed there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,7 +100,8 @@ def allocate(
             break
         if outside < CLOSE * inside:  # nothing lies in between
             break
-        wanted = aim * knapsack.milliseconds(cut) / measured[cut.key]
+        taken = measured[cut.key]
+        wanted = LOWER * outside if math.isinf(taken) else aim * knapsack.milliseconds(cut) / taken
         if not inside < wanted < outside:
             wanted = math.sqrt(max(inside, wanted / 2) * min(outside, wanted * 2))
         cut = knapsack.fill(cut, wanted)

@@ -57,53 +57,56 @@ def observed_damage(
     network: Network,
     scores: ChannelScores,
     images: Sequence[Tensor],
+    *,
+    depth: bool = True,
     guard: Callable[[], AbstractContextManager[object]] = nullcontext,
     count: Callable[[int], None] = lambda images: None,
 ) -> Damage:
-    """Damage observed on `images`, batches (N, 3, H, W) on the network's device with N of 2 at least.
+    """Damage observed on `images`, batches (N, 3, H, W) on the network's device. Answers to one batch are held at a
+    time, and batch norms see no more. `depth`: blocks may go too.
 
     It is the divergence (Kullback and Leibler's, mean over pixels) of the classes' probabilities from those of the
     whole network. Each group is observed at a few counts; in between it is shared out by the scores of the channels
     that go. The network is left as it was. `guard()` is entered around every batch, and `count` is told of its
     images: of all `images`, as often as there are `observations`.
     """
+    ordered = {name: kept_first(cutter, scores, name) for name in cutter.map.names}
+    groups = {name: dict.fromkeys(_observed_counts(cutter, name, len(order)), 0.0) for name, order in ordered.items()}
+    blocks = dict.fromkeys(_blocks(network, depth), 0.0)
+    total = sum(map(len, images))
+
+    def answers(observed: Network, batch: Tensor) -> Tensor:
+        with guard():
+            found = functional.log_softmax(observed(batch), dim=1)
+        count(len(batch))
+        return found
+
     with _batch_statistics(network), _Gates(cutter, network) as gates, torch.no_grad():
-
-        def answers(observed: Network) -> Iterator[Tensor]:
-            for batch in images:
-                with guard():
-                    yield functional.log_softmax(observed(batch), dim=1)
-                count(len(batch))
-
-        whole = list(answers(network))
-
-        def divergence(shorter: Network) -> float:
-            values = [_divergence(found, wanted) for found, wanted in zip(answers(shorter), whole, strict=True)]
-            return sum(values) / len(values)
-
-        groups = {}
-        for name in cutter.map.names:
-            order = kept_first(cutter, scores, name)
-            observed = {}
-            for kept in _observed_counts(cutter, name, len(order)):
-                keep = cutter.everything.copy()
-                keep[order[kept:]] = False
-                with gates.closed(keep):
-                    observed[kept] = divergence(network)
-            groups[name] = _curve(scores[order], observed)
-        blocks = {}
-        for block in removable_blocks(network.architecture):
-            shorter = remove_blocks(network, [block])
-            with _batch_statistics(shorter):
-                blocks[block] = divergence(shorter)
-    return Damage(groups=groups, blocks=blocks)
+        for batch in images:
+            whole, share = answers(network, batch), len(batch) / total
+            for name, order in ordered.items():
+                for kept in groups[name]:
+                    keep = cutter.everything.copy()
+                    keep[order[kept:]] = False
+                    with gates.closed(keep):
+                        groups[name][kept] += share * _divergence(answers(network, batch), whole)
+            for block in blocks:
+                shorter = remove_blocks(network, [block])
+                with _batch_statistics(shorter):
+                    blocks[block] += share * _divergence(answers(shorter, batch), whole)
+    curves = {name: _curve(scores[order], groups[name]) for name, order in ordered.items()}
+    return Damage(groups=curves, blocks=blocks)
 
 
-def observations(cutter: Cutter, network: Network) -> int:
+def observations(cutter: Cutter, network: Network, *, depth: bool = True) -> int:
     """How often the images pass through the network, or through what is left of it, to observe its damage."""
     there = {name: int(cutter.everything[cutter.map.members(name)].sum()) for name in cutter.map.names}
     of_groups = sum(len(_observed_counts(cutter, name, total)) for name, total in there.items())
-    return 1 + of_groups + len(removable_blocks(network.architecture))
+    return 1 + of_groups + len(_blocks(network, depth))
+
+
+def _blocks(network: Network, depth: bool) -> Sequence[str]:
+    return removable_blocks(network.architecture) if depth else ()
 
 
 def _observed_counts(cutter: Cutter, name: str, total: int) -> list[int]:

@@ -217,7 +217,7 @@ def _round(
     count: Callable[[int], None],
 ) -> dict[str, Latency | UnmeasuredError]:
     """Each network timed in one process; `count` hears of how many more."""
-    from nas.latency.careful import CarefulGraphMeter, time_each
+    from nas.latency.careful import CarefulMeter, time_each
     from nas.latency.scope import scope_of
     from space.errors import UnmeasuredError
 
@@ -227,7 +227,7 @@ def _round(
     count(len(together))
     for name in (name for name in architectures if name in graphs):
         try:
-            latency = CarefulGraphMeter(meter=meter).measure_graph(graphs[name], within=within)
+            latency = CarefulMeter(meter=meter).measure_graph(graphs[name], within=within)
             found[name] = replace(latency, scope=scope_of(architectures[name]))
         except UnmeasuredError as error:
             found[name] = error

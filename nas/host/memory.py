@@ -78,12 +78,17 @@ def require_training(
     def needed(narrowed: Architecture, smaller: Size) -> int:
         return memory(narrowed, smaller, num_classes, encoder=encoder).training_bytes(batch_size)
 
-    free = free_bytes(device)
     counted = memory(architecture, size, num_classes, encoder=encoder)
-    fitting = [batch for batch in range(min(batch_size, 1024), 0, -1) if counted.training_bytes(batch) <= free]
-    instead = f"batches of at most {fitting[0]}, or " if fitting else ""
+    fitting = fitting_batch(counted.training_bytes, min(batch_size, 1024), device)
+    instead = f"batches of at most {fitting}, or " if fitting else ""
     how = f" in batches of {batch_size}{' in the stage of its encoder' if encoder else ''}"
     _require(architecture, size, needed, device, ArchitectureError, instead, how)
+
+
+def fitting_batch(needed: Callable[[int], int], most: int, device: str) -> int:
+    """The largest batch up to `most` images for whose bytes there is memory on a device of this machine; 0 for none."""
+    free = free_bytes(device)
+    return next((batch for batch in range(most, 0, -1) if needed(batch) <= free), 0)
 
 
 def _require(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import space
-from nas.latency.meter import Measures, MeasuresFinished
+from nas.latency.meter import Measures, MeasuresFinished, MeasuresOne
 from nas.latency.protocol import QUICK, WITHIN
 from nas.latency.record import Latency
 from nas.latency.worker.replies import WorkerError, reason_of
@@ -57,7 +57,7 @@ def _one_by_one(
     return found
 
 
-def time_one(meter: Measures, architecture: Architecture, *, within: float, weights: Path | None = None) -> Latency:
+def time_one(meter: MeasuresOne, architecture: Architecture, *, within: float, weights: Path | None = None) -> Latency:
     """The latency of a network, as `Meter.measure` gives it.
 
     Raises: UnmeasuredError when it cannot be timed although others can; TargetError, ExportError or HaltedError when
@@ -74,7 +74,7 @@ def time_one(meter: Measures, architecture: Architecture, *, within: float, weig
 class CarefulMeter:
     """A meter that raises UnmeasuredError where a network is at fault; see `time_one`."""
 
-    meter: Measures
+    meter: MeasuresFinished
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         """As `Meter.measure`."""
@@ -88,13 +88,6 @@ class CarefulMeter:
                 raise each
             found.append(each)
         return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class CarefulGraphMeter(CarefulMeter):
-    """The same, which times graphs too."""
-
-    meter: MeasuresFinished
 
     def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
         """As `Meter.measure_graph`."""
@@ -117,7 +110,7 @@ def _unless_busy() -> Iterator[None]:
         ) from error
 
 
-def _at_fault(meter: Measures, again: Callable[[], T]) -> T:
+def _at_fault(meter: MeasuresOne, again: Callable[[], T]) -> T:
     """What `again` measures.
 
     Raises: UnmeasuredError when it cannot, and the control can be timed; else TargetError, ExportError or HaltedError.
@@ -127,7 +120,7 @@ def _at_fault(meter: Measures, again: Callable[[], T]) -> T:
     except FAULTS as error:
         control = scale_width(space.load(CONTROL), NARROWEST)
         try:
-            meter.measure_together([control], within=QUICK * WITHIN)
+            meter.measure(control, within=QUICK * WITHIN)
         except (TargetError, ExportError):
             raise
         except FAULTS as broken:

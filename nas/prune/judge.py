@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nas.latency.budget import Budget
+from nas.latency.careful import time_one
 from nas.latency.estimates.estimator import Estimates
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
@@ -45,9 +46,12 @@ class Judge:
         self._latencies: dict[str, Latency] = {}
 
     def latency(self, architecture: Architecture, *, anew: bool = False) -> Latency:
-        """The last one measured, or a new one."""
+        """The last one measured, or a new one.
+
+        Raises: as `time_one`.
+        """
         if anew or architecture.key not in self._latencies:
-            self._latencies[architecture.key] = self._meter.measure(architecture, within=self._within)
+            self._latencies[architecture.key] = time_one(self._meter, architecture, within=self._within)
         return self._latencies[architecture.key]
 
     def correct(self, architecture: Architecture, latency: Latency) -> None:
@@ -67,7 +71,7 @@ class Judge:
         """Measure some cuts, less surely than others, to learn what cutting this network brings."""
         for cut in some_cuts(cutter, TAUGHT, depth=depth):
             with contextlib.suppress(UnmeasuredError):  # others tell as much
-                self._learn(cut, self._meter.measure(cut, within=QUICK * self._within), budget)
+                self._learn(cut, time_one(self._meter, cut, within=QUICK * self._within), budget)
 
     def _learn(self, architecture: Architecture, latency: Latency, budget: Budget) -> float:
         milliseconds = latency.milliseconds(budget.statistic)

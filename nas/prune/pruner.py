@@ -22,7 +22,7 @@ from pruning.check import UntraceableError, differing_groups
 from pruning.depth import removable_blocks, remove_blocks
 from pruning.surgery import Cutter
 from space.architecture import Architecture
-from space.errors import BudgetError, UserError
+from space.errors import BudgetError, UnmeasuredError, UserError
 from space.network import Network
 
 AIM = 0.985  # of the budget: repeated measurements differ by one to two per cent
@@ -131,12 +131,11 @@ class Pruner:
         self._compare_groups(cutter, network)
         self.judge.learn(network.architecture, self.budget)
         depth = self.plan.depth and self.tuning is not None  # without data nothing tells which blocks can go
-        tried: list[Latency] = []
+        tried: list[Latency | UnmeasuredError] = []
 
         def measure(architecture: Architecture) -> float:
-            tried.append(self.judge.latency(architecture))
-            self.said(f"tried   {tried[-1]}")
-            return self.judge.learn(architecture, self.budget)
+            tried.append(self._tried(architecture))
+            return self.judge.learn(architecture, self.budget) if isinstance(tried[-1], Latency) else math.inf
 
         try:
             require_reachable(
@@ -188,14 +187,14 @@ class Pruner:
     def _allocated(self, scales: Weighed, milliseconds: float, *, last: bool) -> Allocation:
         """What stays at `milliseconds`; a cut on the way need not use them all."""
         taught: list[Architecture] = []
-        tried: list[Latency] = []
+        tried: list[Latency | UnmeasuredError] = []
 
         def measure(architecture: Architecture) -> float:
+            tried.append(found := self._tried(architecture))
+            if isinstance(found, UnmeasuredError):
+                return math.inf
             taught.append(architecture)
-            latency = self.judge.latency(architecture)
-            tried.append(latency)
-            self.said(f"tried   {latency}")
-            return latency.milliseconds(self.budget.statistic)
+            return found.milliseconds(self.budget.statistic)
 
         try:
             allocation = allocate(
@@ -213,6 +212,16 @@ class Pruner:
             self.judge.learn(architecture, self.budget)
         self.said(f"cut     {self.judge.latency(allocation.architecture)}")
         return allocation
+
+    def _tried(self, architecture: Architecture) -> Latency | UnmeasuredError:
+        """What a cut measured, or why the target cannot time it."""
+        try:
+            latency = self.judge.latency(architecture)
+        except UnmeasuredError as error:
+            self.said(f"tried   a cut that cannot be timed: {error}")
+            return error
+        self.said(f"tried   {latency}")
+        return latency
 
     def _lower(self, before: float, latency: Latency) -> float:
         """The milliseconds to aim at, on the scale on which what took `latency`, over the budget, took `before`."""
@@ -239,9 +248,12 @@ class Pruner:
         return network if self.tuning is None else network.to(self.tuning.device)
 
 
-def _doubted(error: BudgetError, tried: Sequence[Latency]) -> BudgetError:
-    """What to say where no cut came out inside the budget: that the machine was busy, if it was."""
-    doubt = next(filter(None, map(unsettled, tried)), "")
+def _doubted(error: BudgetError, tried: Sequence[Latency | UnmeasuredError]) -> UserError:
+    """What to say where no cut came out inside the budget: that none can be timed, or that the machine was busy."""
+    latencies = [each for each in tried if isinstance(each, Latency)]
+    if tried and not latencies:
+        return next(each for each in tried if isinstance(each, UnmeasuredError))
+    doubt = next(filter(None, map(unsettled, latencies)), "")
     return BudgetError(f"{error}; but {doubt}") if doubt else error
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import torch
 
 from nas.data import endless
+from nas.host.memory import fitting_batch
 from nas.prune.plan import PruningPlan
 from nas.prune.tuning import FineTuning
 from nas.terminal import Progress
 from nas.training.loss import segmentation_loss
 from pruning import importances
 from pruning.damage import Damage, assumed_damage, observations, observed_damage
-from pruning.importance import ChannelScores, LabelledData
+from pruning.importance import Batch, ChannelScores, LabelledData
 from pruning.surgery import Cutter
+from space.count import FLOAT_BYTES, memory
 from space.network import Network
 
 SCORING_BATCHES = 16
 OBSERVED_IMAGES = 16  # on which damage is observed; their statistics stand for the data's
+ANSWERS = 5  # to a batch that are held at a time while they are compared
+SPARE = 2  # times the memory that is counted: libraries take room of their own
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,12 +50,35 @@ def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, prog
     if tuning is None:
         scores = importance.scores(cutter, network)
         return Weighed(cutter=cutter, scores=scores, damage=assumed_damage(cutter, scores))
+    counted = memory(network.architecture, tuning.dataset.size, network.num_classes)
     scoring = progress.over("channels weighed", SCORING_BATCHES * tuning.recipe.batch_size)
     with scoring, closing(tuning.batches(SCORING_BATCHES, progress.count)) as batches:
-        data = LabelledData(batches=batches, loss=segmentation_loss) if importance.needs_data else None
+        together = _together(counted.training_bytes, tuning.recipe.batch_size, tuning.device)
+        parts = _parts(batches, together)
+        data = LabelledData(batches=parts, loss=segmentation_loss) if importance.needs_data else None
         scores = importance.scores(cutter, network, data)
     with tuning.guard():
         images = next(endless(tuning.loader(OBSERVED_IMAGES)))[0]
-    with progress.over("cuts observed", len(images) * observations(cutter, network)):
-        damage = observed_damage(cutter, network, scores, [images], guard=tuning.guard, count=progress.count)
-    return Weighed(cutter=cutter, scores=scores, damage=damage if plan.depth else replace(damage, blocks={}))
+    answer = FLOAT_BYTES * network.num_classes * math.prod(tuning.dataset.size)
+
+    def observing(batch: int) -> int:
+        return counted.inference_bytes(batch) + ANSWERS * batch * answer
+
+    together = _together(observing, len(images), tuning.device)
+    seen = images.tensor_split(math.ceil(len(images) / together))
+    with progress.over("cuts observed", len(images) * observations(cutter, network, depth=plan.depth)):
+        damage = observed_damage(
+            cutter, network, scores, seen, depth=plan.depth, guard=tuning.guard, count=progress.count
+        )
+    return Weighed(cutter=cutter, scores=scores, damage=damage)
+
+
+def _together(needed: Callable[[int], int], most: int, device: str) -> int:
+    """How many images at a time, of whole size: `most`, or as many as there is memory for; one in any case."""
+    return fitting_batch(lambda batch: SPARE * needed(batch), most, device) or 1
+
+
+def _parts(batches: Iterable[Batch], together: int) -> Iterator[Batch]:
+    """The same images and labels, so many at a time."""
+    for images, labels in batches:
+        yield from zip(torch.split(images, together), torch.split(labels, together), strict=True)

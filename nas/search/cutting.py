@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nas.host.room import is_shortage, line_of_shortage
 from nas.latency.budget import Budget
-from nas.latency.careful import CarefulMeter
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
@@ -28,9 +28,7 @@ from space.network import Network
 def pruner_of(search: Search, meter: Measures, table: LatencyTable | None, budget: Budget) -> Pruner:
     """What prunes into a budget for a search, on the device that `meter` times on, whose latency table is `table`."""
     study, workers = search.study, search.workers
-    judge = Judge(
-        CarefulMeter(meter=meter), study.data.size, search.num_classes, table=table, within=study.latency_within
-    )
+    judge = Judge(meter, study.data.size, search.num_classes, table=table, within=study.latency_within)
     here = Pruner(
         judge=judge,
         budget=budget,
@@ -47,8 +45,8 @@ def pruner_of(search: Search, meter: Measures, table: LatencyTable | None, budge
 def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:
     """The most accurate published networks over the pruner's budget, `study.search.pruned` of them, cut down into it:
     trials with weights from which their fine-tuning begins. What was cut already is not cut again, unless its weights
-    are damaged, but timed again where a busy machine may have brought it over the budget; what no cut brings inside, or
-    what the target cannot time, is left out.
+    are damaged, but timed again where a busy machine may have brought it over the budget; what no cut brings inside,
+    what the target cannot time, or what there is no memory to weigh, is left out.
     """
     run, budget = search.run, pruner.budget
     trained = [each for each in run.company() if not each.failed and run.progress(each, "search").done]
@@ -118,6 +116,12 @@ def _cut(search: Search, pruner: Pruner, parent: Trial) -> Trial | None:
     except UnmeasuredError as error:
         console.step(f"        left out: {error}")
         _record(search, pruner.budget, parent, parent.architecture, parent.latency, f"cannot be timed: {error}")
+        return None
+    except (MemoryError, RuntimeError) as error:
+        if not is_shortage(error):
+            raise
+        words = line_of_shortage(str(error)) or type(error).__name__
+        console.step(f"        left out: there is not enough memory to prune it: {words}")
         return None
     architecture = pruned.network.architecture
     # Weights before the trial: one that is there can be trained.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nas.latency import MeterOf
 from nas.latency.budget import Budget
-from nas.latency.careful import CarefulGraphMeter
+from nas.latency.careful import CarefulMeter
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.latency.several import measure_in_processes
@@ -205,9 +205,9 @@ def _certification(search: Search, trial: Trial, meter_of: MeterOf, budget: Budg
 
 
 @contextlib.contextmanager
-def _careful(meter_of: MeterOf, target: Target, size: tuple[int, int], num_classes: int) -> Iterator[CarefulGraphMeter]:
+def _careful(meter_of: MeterOf, target: Target, size: tuple[int, int], num_classes: int) -> Iterator[CarefulMeter]:
     with meter_of(target, size, num_classes) as meter:
-        yield CarefulGraphMeter(meter=meter)
+        yield CarefulMeter(meter=meter)
 
 
 def _network(search: Search, trial: Trial) -> Network:

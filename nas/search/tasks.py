@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from nas.data import Dataset
+from nas.host.room import is_shortage
 from nas.latency.machine import lane
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept, refusal
@@ -49,8 +50,8 @@ Options = dict[str, Any]
 def on_node(options: Options, work: Callable[..., T], *arguments: Any) -> T:
     """What `work` gives on a node of the cluster that has what the `options` of Ray ask for.
 
-    Raises: what `work` raises, where that is a UserError or an OSError; OSError when the task is lost, or
-    no node is left for it.
+    Raises: what `work` raises, where that is a UserError or an OSError; WorkerError when memory was short there;
+    OSError when the task is lost, or no node is left for it.
     """
     task: Any = ray.remote(**options, max_retries=MOST_RETRIES, max_calls=1)(_answered)
     name = work.__name__.strip("_")
@@ -134,6 +135,10 @@ def _answered(work: Callable[..., T], arguments: tuple[Any, ...]) -> tuple[T | N
     try:
         return work(*arguments), {}
     except (UserError, OSError, WorkerError) as error:
+        return None, refusal(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_shortage(error):
+            raise
         return None, refusal(error)
 
 

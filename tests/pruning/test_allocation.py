@@ -269,6 +269,22 @@ def test_the_lowest_budget_leaves_one_channel_per_group(small: Cutter) -> None:
     assert found.architecture == least
 
 
+def test_a_cut_that_cannot_be_timed_is_over_the_budget(small: Cutter) -> None:
+    """The first three that the target is given."""
+    refused: list[str] = []
+
+    def measure(architecture: Architecture) -> float:
+        if architecture != small.architecture and len(refused) < 3:
+            refused.append(architecture.key)
+            return math.inf
+        return measured(work)(architecture)
+
+    budget = share_of(small, work, 0.5)
+    found = allocate(small, scored(small), damaged(small), estimate=work, measure=measure, budget_milliseconds=budget)
+    assert 0.6 * budget < found.milliseconds <= budget
+    assert found.architecture.key not in refused
+
+
 @pytest.mark.slow
 def test_the_same_question_has_the_same_answer(cutter: Cutter) -> None:
     budget = share_of(cutter, lanes, 0.6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -121,3 +121,22 @@ def test_observing_leaves_the_network_as_it_was_and_tells_of_every_pass(
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     with torch.no_grad():
         assert torch.equal(network(images), answers)
+
+
+def test_batches_are_observed_one_after_the_other(network: Network, images: Tensor, classes: int) -> None:
+    """Each with statistics of its own, and counted by its images."""
+    cutter = Cutter(network.architecture, classes)
+
+    def blocks(*batches: Tensor) -> Mapping[str, float]:
+        return observed_damage(cutter, network, magnitude(cutter, network), batches).blocks
+
+    few, more = blocks(images[:1]), blocks(images[1:])
+    assert blocks(images[:1], images[1:]) == pytest.approx({name: (few[name] + 3 * more[name]) / 4 for name in few})
+
+
+def test_blocks_that_may_not_go_are_not_observed(network: Network, images: Tensor, classes: int) -> None:
+    cutter = Cutter(network.architecture, classes)
+    seen: list[int] = []
+    damage = observed_damage(cutter, network, magnitude(cutter, network), [images[:1]], depth=False, count=seen.append)
+    assert not damage.blocks
+    assert len(seen) == observations(cutter, network, depth=False) < observations(cutter, network)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import re
 import threading
 from collections import Counter
@@ -29,11 +30,14 @@ from nas.prune.judge import Judge
 from nas.prune.plan import PruningPlan
 from nas.prune.pruner import AIM, Pruned, Pruner
 from nas.prune.tuning import FineTuning
+from nas.prune.weighing import ANSWERS, SPARE, weighed
 from nas.terminal import TELL_SECONDS, Progress
 from nas.training import load_recipe
 from space import Architecture, BudgetError, UserError
 from space.channels import widths
+from space.count import FLOAT_BYTES, memory
 from space.decoders.deconv import DeconvDecoder
+from space.errors import TargetError
 from space.network import Network
 from space.scale import scale_width
 
@@ -94,6 +98,20 @@ class Unsure(Invented):
         latency = super().measure(architecture, weights=weights, within=within)
         low, high = (share * latency.p50_milliseconds for share in (0.97, 1.03))
         return replace(latency, ci_low_milliseconds=low, ci_high_milliseconds=high)
+
+
+@dataclass
+class Picky(Invented):
+    """Gives other labels than PyTorch for cuts that take from `low` to `high` milliseconds."""
+
+    low: float = 0.0
+    high: float = 0.0
+
+    def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
+        latency = super().measure(architecture, weights=weights, within=within)
+        if architecture.channels and self.low < latency.p50_milliseconds < self.high:
+            raise TargetError("other labels than PyTorch")
+        return latency
 
 
 class Flattering(Invented):
@@ -177,6 +195,15 @@ def test_a_cut_that_only_seemed_to_fit_is_cut_lower(network: Network) -> None:
     assert 0.9 * budget.milliseconds <= pruned.after.p50_milliseconds <= budget.milliseconds
     assert pruned.after == Invented().measure(pruned.network.architecture)
     assert [words.split()[0] for words in said].count("again") >= 2
+
+
+def test_cuts_that_cannot_be_timed_are_over_the_budget(network: Network) -> None:
+    said: list[str] = []
+    budget = share_of(network, 0.75)
+    target = Picky(low=0.9 * budget.milliseconds, high=budget.milliseconds)
+    pruned = pruner(target, None, said, budget).prune(network)
+    assert 0.8 * budget.milliseconds <= pruned.after.p50_milliseconds <= target.low
+    assert "tried   a cut that cannot be timed: other labels than PyTorch" in said
 
 
 def test_a_cut_that_finds_none_lower_is_kept(network: Network) -> None:
@@ -325,6 +352,25 @@ def test_no_network_computes_outside_a_training_step_of_a_single_cut(
     assert len(computed) > 100
     assert set(computed) == {1}
     assert not any(steps.values())
+
+
+def test_images_are_weighed_as_many_at_a_time_as_there_is_memory_for(
+    network: Network, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = FineTuning(dataset=dataset, recipe=replace(load_recipe("quick"), batch_size=2))
+    plan, seen = PruningPlan(epochs=0, importance="taylor", depth=False), list[int]()
+    answers = 3 * ANSWERS * FLOAT_BYTES * 11 * math.prod(SIZE)
+    needed = memory(network.architecture, SIZE, 11).inference_bytes(3) + answers
+    monkeypatch.setattr("nas.host.memory.free_bytes", lambda device: SPARE * needed)
+    hook = register_module_forward_pre_hook(
+        lambda module, inputs: seen.append(len(inputs[0])) if isinstance(module, Network) else None
+    )
+    try:
+        found = weighed(network, plan, tuning, Progress(silent=True))
+    finally:
+        hook.remove()
+    assert set(seen) == {1, 2, 3}  # with gradients one at a time; of the eight images that damage is observed on three
+    assert not found.damage.blocks
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0, "epochs": 1}, {"epochs": -1}, {"epochs": 1, "importance": "fischer"}])

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import space
 from nas.latency.budget import Budget
@@ -17,6 +18,7 @@ from nas.latency.record import Latency
 from nas.prune.judge import Judge
 from nas.prune.plan import PruningPlan
 from nas.prune.pruner import Pruner
+from nas.prune.weighing import Weighed
 from nas.report import summarize
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import WEIGHTS
@@ -179,3 +181,14 @@ def test_a_cut_competes_and_is_not_made_twice(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stdout + again.stderr
     assert "prune   erfnet" not in again.stdout
     assert {trial.architecture.key for trial in run.trials()} == before
+
+
+def test_a_network_that_memory_is_too_short_for_is_left_out(
+    search: Search, invented: Callable[[float], Latency]
+) -> None:
+    def weigh(*_: object) -> Weighed:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.55 GiB.")
+
+    judge, budget = Judge(Tiring(invented, 1.0), (48, 64), 11), search.budgets.largest
+    assert prune_over_budget(search, Pruner(judge=judge, budget=budget, plan=PruningPlan(epochs=0), weigh=weigh)) == []
+    assert not [each for each in search.run.trials() if each.origin == "pruned"], "that is no verdict"
