@@ -1,12 +1,18 @@
-"""Where commands write: folders and files that --out names, none of which is lost that is of value."""
+"""Where commands write: folders and files that --out names, none of which is lost that is of value; and what is said
+of a certificate that was written there.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.commands import common
+
+if TYPE_CHECKING:
+    from nas.runs.certificate import Certificate
 
 
 @contextlib.contextmanager
@@ -128,6 +134,14 @@ def say_replaced(out: Path) -> None:
         certificate = read_certificate(out)
         of = f"{certificate.runs_on}, network {certificate.architecture}"
         common.say(f"note: {out} holds a certificate of {certificate.certified} ({of}), which will be replaced")
+
+
+def say_certificate(certificate: Certificate, out: Path, more: str = "") -> None:
+    """Print what a certificate in the folder `out` says, and `more`; where it is unsure, why and what settles that."""
+    against = "" if certificate.budget is None else f" against {certificate.budget}"
+    print(f"certificate: {certificate.verdict or 'no budget'}  {certificate.latency}{against}{more}")
+    if certificate.verdict == "UNSURE":
+        print(f"  {certificate.unsure.replace('FOLDER', str(out))}")
 
 
 def _require_no_run(out: Path) -> None:

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from nas.data import Dataset
     from nas.latency import Meter
     from nas.latency.budget import Budget, Verdict
+    from nas.latency.estimates.table import LatencyTable
     from nas.latency.record import Latency
     from nas.prune.plan import PruningPlan
     from nas.prune.pruner import Pruned
+    from nas.runs.data_seen import DataSeen
     from nas.runs.labelling import Labelling
     from nas.runs.winner import Certification
     from nas.training import Recipe
@@ -113,7 +115,7 @@ def _pruned(
     from functools import partial
 
     from nas.host.memory import require_inference
-    from nas.latency.estimates.calibration import kept_table
+    from nas.latency.careful import time_one
     from nas.latency.runtimes import require_one
     from nas.prune.judge import Judge
     from nas.prune.pruner import Pruner
@@ -131,8 +133,11 @@ def _pruned(
         require_one((common.target(options),))
     dataset = trained_on.data_of(options, trained) if options.data else None
     labelling = trained_on.labelling_of(options, trained) if dataset is None else Labelling.of(dataset)
+    seen = None
     if dataset is not None:
-        common.say_notes(common.looked_at(dataset))
+        findings = common.looked_at(dataset)
+        common.say_notes(findings)
+        seen = trained_on.seen_by(out, options, trained, findings)
         if recipe.probe:
             common.say(
                 "note: `probe` is for nas train and nas search; here the usual precision and memory layout are used"
@@ -156,15 +161,40 @@ def _pruned(
             meter_of=meter_of if target.on_cuda else lambda *asked: nullcontext(meter),
             progress=progress,
         )
-        certify = partial(_certified, out, labelling, dataset, certification)
-        judge = Judge(meter, labelling.size, num_classes, table=kept_table(meter), within=within)
+        certify = partial(_certified, out, labelling, dataset, seen, certification)
+        whole = time_one(meter, trained.architecture, within=within)
+        judge = Judge(meter, labelling.size, num_classes, table=_table(meter, whole), within=within)
+        judge.correct(trained.architecture, whole)
         pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=common.say, progress=progress)
         pruned = pruner.finish(pruner.prune(network), network, certify)
     return network, pruned
 
 
+def _table(meter: Meter, whole: Latency) -> LatencyTable | None:
+    """The latency table that is kept of the device; else the one that comes with the package, for what the reference
+    network took beside the `whole` one.
+    """
+    from nas.latency.estimates.calibration import kept_table
+    from nas.latency.estimates.shipped import shipped_table
+
+    if (kept := kept_table(meter)) is not None:
+        return kept
+    table = shipped_table(meter.target, meter.size, whole.reference_milliseconds)
+    if table is not None:
+        common.say(
+            f"estimates begin with a latency table that comes with the package, {table.error:.0%} off on the CPU that "
+            "it was made on, and what is measured corrects them"
+        )
+    return table
+
+
 def _certified(
-    out: Path, labelling: Labelling, dataset: Dataset | None, certification: Certification, network: Network
+    out: Path,
+    labelling: Labelling,
+    dataset: Dataset | None,
+    seen: DataSeen | None,
+    certification: Certification,
+    network: Network,
 ) -> Latency:
     """Write a network to `out`; what is measured of it there."""
     from nas.quantization.shipping import deployed_on, warning_of
@@ -184,6 +214,7 @@ def _certified(
         labelling=labelling,
         dataset=dataset,
         deployed=deployed,
+        seen=seen,
     )
     return write_winner(out, finished, certification).latency
 
@@ -202,9 +233,7 @@ def _tell(out: Path, network: Network, pruned: Pruned) -> Verdict | None:
     if pruned.blocks_gone:
         print(f"without {pruned.blocks_gone} of {pruned.blocks} residual blocks that can go")
     score = "" if certificate.miou is None else f", mIoU {100 * certificate.miou:.1f} %"
-    print(f"certificate: {certificate.verdict}  {certificate.latency} against {certificate.budget}{score}")
-    if certificate.verdict == "UNSURE":
-        print(f"  {certificate.unsure.replace('FOLDER', str(out))}")
+    output.say_certificate(certificate, out, score)
     print(f"compact network in {out}")
     return certificate.verdict
 

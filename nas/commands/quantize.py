@@ -118,7 +118,9 @@ def run(options: argparse.Namespace) -> Verdict | None:
         output.require_other_folder(out, options.architecture, trained.weights)
         output.require_same_network(out, trained.architecture.key)
         dataset = trained_on.data_of(options, trained)
-        common.say_notes(common.looked_at(dataset))
+        findings = common.looked_at(dataset)
+        common.say_notes(findings)
+        seen = trained_on.seen_by(out, options, trained, findings)
         require_inference(trained.architecture, dataset.size, dataset.num_classes)
         if plan.tuning is not None:
             plan.tuning.require_memory(trained.architecture, dataset)
@@ -145,6 +147,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
                     dataset=dataset,
                     deployed=_deployed(chosen, loss),
                     compared=compared,
+                    seen=seen,
                 ),
                 Certification(
                     target=chosen.form.target,
@@ -158,9 +161,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
 
         outcomes, chosen, certificate = certified(outcomes, loss, certify, measure, common.say)
     print(f"\n{table_of(outcomes, chosen, loss, quantizer.refused)}\n")
-    against = "" if budget is None else f" against {budget}"
     print(f"kept: {chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")
-    print(f"certificate: {certificate.verdict or 'no budget'}  {certificate.latency}{against}")
+    output.say_certificate(certificate, out)
     print(f"network in {out}")
     return certificate.verdict
 

@@ -8,21 +8,56 @@ from typing import TYPE_CHECKING
 from nas.commands import common
 
 if TYPE_CHECKING:
-    from nas.data import Dataset
+    from pathlib import Path
+
+    from nas.data import Dataset, DataSpec, Findings
+    from nas.runs.data_seen import DataSeen
     from nas.runs.labelling import Labelling
     from nas.runs.trained import Trained
 
 
 def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False) -> Dataset:
-    """The data set that --data names; without it the one that the weights were trained on, where that can be found.
+    """The data set of `spec_of`, whose classes are those that the weights know. `test`: with its test split.
 
-    A network inside a run's folder has the run's study to ask. `test`: with its test split. Raises: UserError or
-    DataError.
+    Raises: UserError or DataError.
+    """
+    from nas.data import load
+    from space.errors import UserError
+
+    spec, known = spec_of(options, trained), trained.labelling
+    dataset = load(spec, test=test)
+    if known is not None and known.classes != dataset.classes:
+        raise UserError(
+            f"--data: expected the classes that the weights know ({', '.join(known.classes)}), got those of "
+            f"{dataset.name} ({', '.join(dataset.classes)}); give {_data_hint(known)}"
+        )
+    if known is not None:
+        _say_of_others(known, dataset.name, spec.size)
+    return dataset
+
+
+def seen_by(out: Path, options: argparse.Namespace, trained: Trained, findings: Findings) -> DataSeen | None:
+    """What the folder `out` of a network that is made of another keeps of the data that `findings` tells of, by which
+    `spec_of` finds them again; None of what a place alone does not tell: drawn pictures, and a part of others.
+    """
+    from nas.runs.data_seen import DataSeen
+
+    spec = spec_of(options, trained)
+    if spec.root is None or spec.train_images is not None or spec.validation_images is not None:
+        return None
+    return DataSeen.of(findings.fingerprint, spec.root, out)
+
+
+def spec_of(options: argparse.Namespace, trained: Trained) -> DataSpec:
+    """The data that --data names; without it those that the weights were trained on, where they can be found. A network
+    inside a run's folder has the run's study to ask.
+
+    Raises: UserError or DataError.
     """
     from dataclasses import replace
     from pathlib import Path
 
-    from nas.data import DataSpec, load
+    from nas.data import DataSpec
     from nas.runs.data_seen import seen_root
     from nas.runs.folder import RunFolder, run_around
     from nas.storage.files import expanded
@@ -34,34 +69,24 @@ def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False
     run = run_around(trained.weights.parent)
     study = None if run is None else RunFolder(run).study().data
     if options.data is not None:
-        spec = common.data_spec(options.data, size)
-    elif study is not None and known is not None and study.name == known.data:
+        return common.data_spec(options.data, size)
+    if study is not None and known is not None and study.name == known.data:
         if study.root is not None and not expanded(study.root).is_dir():
             raise UserError(
                 f"--data: expected the data of {run}, but {study.root} is not a folder here; give {_data_hint(known)}"
             )
-        spec = replace(study, size=size)
-    elif known is not None and known.data == common.DEFAULT_DATA:
-        spec = common.data_spec(common.DEFAULT_DATA, size)
-    elif known is not None and (root := seen_root(trained.weights.parent)) is not None:
+        return replace(study, size=size)
+    if known is not None and known.data == common.DEFAULT_DATA:
+        return common.data_spec(common.DEFAULT_DATA, size)
+    if known is not None and (root := seen_root(trained.weights.parent)) is not None:
         if not Path(root).is_dir():
             raise UserError(
                 f"--data: expected the data that {trained.name} was trained on, but there is no folder {root}; give "
                 f"{_data_hint(known)}"
             )
-        spec = DataSpec(name=known.data, root=root, size=size)
-    else:
-        why = "" if known is None else f", and {trained.name} does not say where what it was trained on lies"
-        raise UserError(f"--data: expected the data set to work on, got none{why}; give {_data_hint(known)}")
-    dataset = load(spec, test=test)
-    if known is not None and known.classes != dataset.classes:
-        raise UserError(
-            f"--data: expected the classes that the weights know ({', '.join(known.classes)}), got those of "
-            f"{dataset.name} ({', '.join(dataset.classes)}); give {_data_hint(known)}"
-        )
-    if known is not None:
-        _say_of_others(known, dataset.name, size)
-    return dataset
+        return DataSpec(name=known.data, root=root, size=size)
+    why = "" if known is None else f", and {trained.name} does not say where what it was trained on lies"
+    raise UserError(f"--data: expected the data set to work on, got none{why}; give {_data_hint(known)}")
 
 
 def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:

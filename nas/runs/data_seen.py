@@ -1,4 +1,4 @@
-"""Which data a run or a training was begun on, so that it does not go on with others."""
+"""Which data a run or a training was begun on, so that it does not go on with others, or a network was made on."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ class DataSeen:
     root_from_here: str = ""
     """The way from the folder that this is kept in to the data; empty for drawn ones."""
 
+    @classmethod
+    def of(cls, fingerprint: Fingerprint, root: str | None, folder: Path) -> DataSeen:
+        """What is to be kept in `folder` of data at `root`, or of drawn ones."""
+        way = "" if root is None else os.path.relpath(expanded(root).resolve(), folder.resolve())
+        return cls(fingerprint=fingerprint, root_from_here=way)
+
 
 def hold_to_data(folder: Path, fingerprint: Fingerprint, *, root: str | None, begun: bool) -> None:
     """Keep the fingerprint of the data in the folder of a run or a training; where that has `begun`, the data must be
@@ -35,8 +41,7 @@ def hold_to_data(folder: Path, fingerprint: Fingerprint, *, root: str | None, be
             f"{folder}: expected the data that it was begun on, but {difference}; what was trained before could not be "
             "compared with what is trained now: put the old data back, or start anew with another --out"
         )
-    way = "" if root is None else os.path.relpath(expanded(root).resolve(), folder.resolve())
-    kept = DataSeen(fingerprint=fingerprint, root_from_here=way)
+    kept = DataSeen.of(fingerprint, root, folder)
     if kept != seen:
         write_text(folder / FILE, strict.dump(kept))
 

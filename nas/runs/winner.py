@@ -19,6 +19,8 @@ from nas.latency.scope import scope_of
 from nas.latency.several import measure_in_processes
 from nas.latency.target import Target
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, ComparedForm, Deployed, Evidence, Scored, certify
+from nas.runs.data_seen import FILE as DATA_SEEN
+from nas.runs.data_seen import DataSeen
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.storage.files import replace_folder
 from nas.terminal import Progress
@@ -62,6 +64,8 @@ class Finished:
     """What is shipped, if that is not the network in full precision; it has been scored."""
     compared: Callable[[Latency], tuple[ComparedForm, ...]] = lambda _: ()
     """What it was chosen among, told the latency that is certified."""
+    seen: DataSeen | None = None
+    """What is kept beside it of the data that it was made on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +135,8 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
         scored = _scored(network, finished, certification)
         compared = finished.compared(latency)
         evidence = Evidence(latency=latency, scored=scored, check=check, deployed=deployed, compared=compared)
+        if finished.seen is not None:
+            (unfinished / DATA_SEEN).write_text(strict.dump(finished.seen), "utf-8")
         certificate = certify(architecture, labelling, certification.budget, evidence, unfinished)
         (unfinished / CERTIFICATE).write_text(_usage(labelling) + strict.dump(certificate), "utf-8")
     return certificate

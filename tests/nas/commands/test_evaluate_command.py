@@ -102,6 +102,13 @@ def test_weights_that_say_nothing_are_used_with_data_that_does(nas, trained, sma
     assert shares(answer.out) == shares(nas("evaluate", trained, "--data", f"folder:{pictures}").out) != {}
 
 
+@pytest.mark.slow
+def test_what_is_quantized_knows_where_its_data_lie(nas, trained, tmp_path):
+    words = ("--target", "onnxruntime@cpu:1", "--images", "2", "--within", "20%", "--patience", "0s")
+    nas("quantize", trained, *words, "--out", tmp_path / "quantized").done()
+    assert "3 validation images of folder at 64x96" in nas("evaluate", tmp_path / "quantized").done().out
+
+
 @pytest.mark.parametrize("classes", ['["a"]', "[1, 2, 3]", "{", '["ground", "box"]'])
 def test_metadata_that_contradict_themselves_are_refused(nas, trained, small, tmp_path, classes):
     file = tmp_path / "w.safetensors"

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import space
+from nas.commands.output import say_certificate
 from nas.latency.runtimes import null
 from nas.runs.certificate import read_certificate
 from nas.runs.trained import load_trained
@@ -62,6 +63,8 @@ def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_p
     assert ("epoch 1/1" in answer.out) == with_data
     assert ("note: `probe` is for nas train and nas search" in answer.out) == with_data
     assert re.search(r"whole .* ms.*\npruned .* ms", answer.out)
+    if with_data:
+        nas("evaluate", out).done()  # where the data lie is kept
 
     network = architecture.build(3)
     network.load_state_dict(load_file(out / "weights.safetensors"))
@@ -89,6 +92,24 @@ def test_a_budget_below_what_pruning_reaches_says_the_lowest_latency(nas, wide, 
     refusal = nas("prune", wide[0], "--budget", "0.001ms", *TARGET, "--out", tmp_path / "compact").refusal()
     assert re.search(r"cut as far as it goes the network takes \d+\.\d+ ms", refusal)
     assert not (tmp_path / "compact").exists()
+
+
+@pytest.mark.slow
+def test_estimates_begin_with_the_table_that_comes_with_the_package(nas, wide, tmp_path):
+    words = ("--target", "onnxruntime@cpu:1", "--within", "20%", "--patience", "0s", "--out", tmp_path / "compact")
+    told = nas("prune", wide[0], "--budget", "1000ms", *words).done().out
+    assert "estimates begin with a latency table that comes with the package" in told
+    assert "nothing is cut" in told
+
+
+def test_why_a_certificate_is_unsure_and_what_settles_it_is_said(wide, certify, tmp_path, capsys):
+    folder = shutil.copytree(wide[0], tmp_path / "certified")
+    certify(folder, "null@cpu:1")
+    unsure = "the budget lies inside the interval; `nas measure FOLDER` measures again"
+    say_certificate(replace(read_certificate(folder), budget="9ms", passed=None, unsure=unsure), folder)
+    told = capsys.readouterr().out
+    assert "certificate: UNSURE" in told
+    assert f"`nas measure {folder}`" in told
 
 
 def test_a_folder_that_another_process_works_on_is_refused(nas, wide, tmp_path):
