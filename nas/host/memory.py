@@ -56,8 +56,7 @@ def images_at_once(architecture: Architecture, size: Size, num_classes: int, *, 
     """How many images of `size` (height, width), at most `most`, a network may be run on at a time with the memory that
     is free: one at least, of which `require_inference` says whether it fits.
     """
-    counted, free = memory(architecture, size, num_classes), free_bytes(device)
-    return next((images for images in range(most, 1, -1) if counted.inference_bytes(images) <= free), 1)
+    return fitting_batch(memory(architecture, size, num_classes).inference_bytes, most, device) or 1
 
 
 def require_training(

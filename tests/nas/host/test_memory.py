@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import space
-from nas.host.memory import Room, images_at_once, require_inference, require_training
+from nas.host.memory import Room, fitting_batch, images_at_once, require_inference, require_training
 from nas.host.room import free_bytes, whole_bytes
 from nas.latency import Meter, parse_target
 from space import Architecture, ArchitectureError, TargetError
@@ -115,7 +115,10 @@ def test_a_limit_of_the_process_counts() -> None:
 
 
 def test_free_is_what_is_left() -> None:
-    assert 0 < free_bytes() <= whole_bytes()
+    free = free_bytes()
+    assert 0 < free <= whole_bytes()
+    assert fitting_batch(lambda batch: batch * free // 8, 16, "cpu") in range(4, 13)  # others take and give meanwhile
+    assert fitting_batch(lambda batch: 8 * free, 16, "cpu") == 0
 
 
 @pytest.mark.slow

@@ -354,6 +354,7 @@ def test_no_network_computes_outside_a_training_step_of_a_single_cut(
     assert not any(steps.values())
 
 
+@pytest.mark.slow
 def test_images_are_weighed_as_many_at_a_time_as_there_is_memory_for(
     network: Network, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
