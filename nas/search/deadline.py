@@ -30,7 +30,7 @@ class Deadline:
         self._search = search
         self._plan = search.study.search
         self._stopwatch = stopwatch
-        self._to_finish = to_finish(search.run, search.study, search.budgets)  # nothing is, as long as it is asked
+        self._to_finish = to_finish(search.run, search.study, search.budgets)  # which begins when all is proposed
         self._seconds: dict[str, tuple[int, float]] = {}  # epochs of each trial and what they took
         self._timed: dict[str, Timed] = {}
 
