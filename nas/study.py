@@ -296,3 +296,9 @@ def built_in_study(budget: str, *, on_gpu: bool = False) -> Study:
             minutes=4.75,
         ),
     )
+
+
+def has_built_in_minutes(study: Study) -> bool:
+    """Whether a study is the built-in one, at any budget and on any target, and nobody gave it other minutes."""
+    built_in = built_in_study("1ms")
+    return (study.data, study.recipe, study.search.minutes) == (built_in.data, built_in.recipe, built_in.search.minutes)

@@ -146,9 +146,14 @@ class Progress:
         finally:
             ended.set()
             speaker.join()
-            if self._shown:
-                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            self._what, self._shown = "", False
+            self.clear()
+            self._what = ""
+
+    def clear(self) -> None:
+        """Take away the line that is written over, so that another one can be printed; it comes again."""
+        if self._shown:
+            self._shown = False
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def count(self, more: int) -> None:
         """So many more are done."""

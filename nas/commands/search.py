@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--minutes",
         metavar="N",
         help="be over in about N minutes: propose nothing more when the best can just be finished in time, whatever is "
-        "left of the study's trials (of a run that goes on: N in all, anew with --budget or --frontier; 0: no limit)",
+        "left of the study's trials (of a run that goes on: N in all, anew with another --budget; 0: no limit)",
     )
     parser.add_argument(
         "--company",
@@ -72,10 +72,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     """
     from pathlib import Path
 
-    from nas.latency.budget import Budgets
     from nas.runs.folder import RunFolder
-    from nas.runs.spent import forget_spent
-    from nas.runs.unreached import ask_again
     from nas.search.address import address_of, require_short_folder
     from nas.storage.ownership import owned
     from space.errors import HaltedError, UserError
@@ -90,11 +87,11 @@ def run(options: argparse.Namespace) -> Verdict | None:
         common.say(f"searching within {study.asked}, run {folder.root}")
         from nas.search.engine import search  # seconds of loading, not for what is refused above
 
-        before = _ask(folder, study, earlier, new=not options.resume)
-        if options.resume and options.budgets:
-            ask_again(folder, Budgets.parse(options.budgets))
-        if options.resume and (options.budgets or options.frontier):
-            forget_spent(folder)
+        before = None
+        if options.resume:
+            before = _ask(folder, study, options.budgets)
+        else:
+            RunFolder.create(folder.root, study, earlier=earlier)
         known = _known(folder)
         try:
             found = search(folder, address=options.address)
@@ -113,7 +110,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
             if before is None:
                 folder.withdraw()
             elif _known(folder) == known:  # refused before anything was found out by it
-                folder.write_study(before)
+                folder.put_back(before)
             raise
 
 
@@ -123,17 +120,21 @@ def _worst(verdicts: Sequence[Verdict | None], missing: int) -> Verdict | None:
     return "FAIL" if missing else next((each for each in order if each in verdicts), None)
 
 
-def _ask(folder: RunFolder, study: Study, earlier: Sequence[RunFolder], *, new: bool) -> Study | None:
-    """Have the run's folder ask the study, and a new one take over `earlier` runs; what it asked before, if it did."""
-    from nas.runs.folder import RunFolder
+def _ask(folder: RunFolder, study: Study, budgets: Sequence[str]) -> dict[str, str | None]:
+    """Have a run that goes on ask the study, and try those of `budgets` again that were given up; what it asked before.
+    Another question has the time for itself.
+    """
+    from nas.latency.budget import Budgets
+    from nas.runs.spent import forget_spent
+    from nas.runs.unreached import ask_again
 
-    if new:
-        RunFolder.create(folder.root, study, earlier=earlier)
-        return None
-    before = folder.study()
+    question, before = folder.question(), folder.study()
+    again = bool(budgets) and ask_again(folder, Budgets.parse(budgets))
     if before != study:
         folder.write_study(study)
-    return before
+    if again or (before.asked, before.frontier) != (study.asked, study.frontier):
+        forget_spent(folder)
+    return question
 
 
 def _known(folder: RunFolder) -> list[tuple[str, float, int, int]]:
@@ -171,8 +172,8 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     if options.frontier:
         _require_one(study.budgets)
         study = replace(study, frontier=True)
-    if options.study is None and (study.budgets or study.frontier):
-        study = replace(study, search=replace(study.search, minutes=0.0))  # its minutes are for one budget
+    if options.study is None:
+        study = _without_minutes_of_one(study)
     if options.target:
         study = replace(study, target=options.target)
     study = _with_effort(options, study)
@@ -189,6 +190,7 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
 
     from nas.runs.folder import RunFolder
     from nas.storage.files import expanded
+    from nas.study import has_built_in_minutes
     from space.errors import UserError
 
     if options.earlier:
@@ -216,7 +218,18 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
         else:
             _require_one(study.budgets)
             study = replace(study, frontier=True)
+    if not several and has_built_in_minutes(study):
+        study = _without_minutes_of_one(study)
     return folder, _with_effort(options, study)
+
+
+def _without_minutes_of_one(study: Study) -> Study:
+    """The built-in study, whose minutes are for one budget, without these where it asks for several."""
+    from dataclasses import replace
+
+    if not (study.budgets or study.frontier):
+        return study
+    return replace(study, search=replace(study.search, minutes=0.0))
 
 
 def _with_effort(options: argparse.Namespace, study: Study) -> Study:

@@ -28,7 +28,12 @@ def measure_in_processes(measure: Callable[[], Latency], target: Target, process
 
     A GPU is timed once: one process times all that is timed on it.
     """
-    return pooled([measure() for _ in range(1 if target.on_cuda else processes)])
+    return pooled([measure() for _ in range(processes_on(target, processes))])
+
+
+def processes_on(target: Target, processes: int = PROCESSES) -> int:
+    """In how many processes a network is timed on a target."""
+    return 1 if target.on_cuda else processes
 
 
 def pooled(latencies: Sequence[Latency]) -> Latency:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from nas.latency.record import MeasuredTimes, OtherPrecision
@@ -10,7 +11,7 @@ from nas.report.agreement import FEWEST_POINTS, Agreement
 from nas.report.standings import TrialSummary
 from nas.report.summary import Summary
 from nas.report.winners import LatencySummary
-from nas.runs.certificate import Certificate
+from nas.runs.certificate import Certificate, ComparedForm
 from space import strict
 
 
@@ -27,6 +28,14 @@ def giga(count: int) -> str:
 def half_interval(timing: LatencySummary | MeasuredTimes) -> str:
     """Half the 95 % interval of the median, in milliseconds."""
     return f"{(timing.ci_high_milliseconds - timing.ci_low_milliseconds) / 2:.2f}"
+
+
+def form_latency(form: ComparedForm) -> str:
+    """Median and half its interval of a form that was compared, `-` of one that its runtime refused."""
+    low, high = form.ci_low_milliseconds, form.ci_high_milliseconds
+    if form.p50_milliseconds is None or low is None or high is None:
+        return "-"
+    return f"{form.p50_milliseconds:.2f} ±{(high - low) / 2:.2f}"
 
 
 def latency(timing: LatencySummary, summary: Summary) -> str:
@@ -67,8 +76,8 @@ def judgement(found: Agreement) -> str:
 
 
 def certified(certificate: Certificate) -> dict[str, dict[str, str]]:
-    """Every field of a certificate, its latency and its environment, but IoU of classes and files."""
-    plain: Mapping[str, Any] = strict.plain(certificate)
+    """Every field of a certificate, its latency and its environment, but IoU of classes, files and other forms."""
+    plain: Mapping[str, Any] = strict.plain(replace(certificate, compared=()))
     latency = plain["latency"]
     return {
         "certificate": _readable({name: value for name, value in plain.items() if not isinstance(value, dict)}),

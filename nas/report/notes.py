@@ -26,6 +26,11 @@ def winner_notes(winners: Iterable[tuple[Path, Budget, Certificate]], *, of_seve
             found.append(f"Whether the {winner} keeps its budget is not settled: {_settling(certificate, folder)}.")
         if certificate.latency.flagged:
             found.append(f"The {winner}'s latency is flagged: {'; '.join(certificate.latency.flagged)}.")
+        if not certificate.values_sha256:
+            found.append(
+                f"The {winner}'s certificate is of an earlier version: whether a figure in it was changed since cannot "
+                "be told."
+            )
     return tuple(found)
 
 

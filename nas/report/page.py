@@ -107,6 +107,7 @@ def _environment() -> Environment:
         "quantity": formats.quantity,
         "giga": formats.giga,
         "half_interval": formats.half_interval,
+        "form_latency": formats.form_latency,
         "latency": formats.latency,
         "in_precision": formats.in_precision,
         "times_over": formats.times_over,

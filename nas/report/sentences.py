@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nas.report.effort import Effort
 from nas.report.summary import VERDICTS, Summary
+from nas.report.winners import Winner
 from nas.terminal import percent
 
 
@@ -23,17 +24,19 @@ def headline(summary: Summary) -> str:
     statistic = "" if summary.statistic == "p50" else f" ({summary.statistic} {timing.milliseconds:.2f} ms)"
     return (
         f"{winner.name}: {winner.miou:.1%} mIoU in {timing.p50_milliseconds:.2f} ms (95 % interval "
-        f"{timing.ci_low_milliseconds:.2f} to {timing.ci_high_milliseconds:.2f} ms){statistic} on {where}; budget "
-        f"{certificate.budget}: {VERDICTS[certificate.verdict]}; {certificate.parameters:,} parameters, "
+        f"{timing.ci_low_milliseconds:.2f} to {timing.ci_high_milliseconds:.2f} ms){statistic} on {_place(winner)}; "
+        f"budget {certificate.budget}: {VERDICTS[certificate.verdict]}; {certificate.parameters:,} parameters, "
         f"{certificate.multiply_adds / 1e9:.2f} G multiply-adds."
     )
 
 
 def _answers(summary: Summary, where: str) -> str:
     """What came of each of several budgets."""
+    places = {_place(winner) for winner in summary.winners}
+    one = len(places) == 1
     found = [
         f"{each.budget}: {each.winner.name}, {each.winner.miou:.1%} mIoU in {each.winner.timing.milliseconds:.2f} ms "
-        f"({VERDICTS[each.winner.certificate.verdict]})"
+        f"{'' if one else f'on {_place(each.winner)} '}({VERDICTS[each.winner.certificate.verdict]})"
         for each in summary.answers
         if each.winner is not None
     ]
@@ -43,8 +46,14 @@ def _answers(summary: Summary, where: str) -> str:
             f"No winners yet for {summary.budget} on {where}: {len(summary.trials)} candidates were proposed and "
             f"{trained} of them trained. Go on with `nas search --resume`."
         )
-    count = f"{len(found)} of {len(summary.answers)} budgets have a winner on {where}"
-    return f"{count}. {'; '.join(found)}."
+    count = f"{len(found)} of {len(summary.answers)} budgets have a winner"
+    return f"{count}{f' on {places.pop()}' if one else ''}. {'; '.join(found)}."
+
+
+def _place(winner: Winner) -> str:
+    """What a winner was timed on, in the precision that it ships in, and at which size."""
+    latency = winner.certificate.latency
+    return f"{latency.target} at {latency.height}x{latency.width}"
 
 
 def efforts(summary: Summary) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,6 +150,8 @@ class Certificate:
     """Of quantization-aware fine-tuning, where the weights had it that model.onnx is made of."""
     compared: tuple[ComparedForm, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
     """What it was chosen among."""
+    values_sha256: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Of everything above, by which a change is noticed; empty in certificates of earlier versions."""
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "parameters", "multiply_adds", "onnx_images", "fine_tuned_epochs"):
@@ -181,6 +184,12 @@ class Certificate:
         return None if self.budget is None else Budget.parse(self.budget).verdict(self.latency)
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of its values, which does not depend on how their file is laid out."""
+        values = strict.plain(replace(self, values_sha256=""))
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @property
     def runs_on(self) -> str:
         """How what was timed is run: `form`, or the target where nothing else is to be said."""
         return self.form or self.latency.target
@@ -189,9 +198,17 @@ class Certificate:
 def read_certificate(folder: Path) -> Certificate:
     """The certificate in a winner's folder.
 
-    Raises: UserError when there is none, or it cannot be read.
+    Raises: UserError when there is none, it cannot be read, or its values are not those that it was written with.
     """
-    return read_record(folder / CERTIFICATE, f"a winner's folder with {CERTIFICATE}", Certificate)
+    file = folder / CERTIFICATE
+    certificate = read_record(file, f"a winner's folder with {CERTIFICATE}", Certificate)
+    written, found = certificate.values_sha256, certificate.digest
+    if written and written != found:
+        raise UserError(
+            f"{file}: expected the values that it was written with (SHA-256 {written[:12]}...), got others "
+            f"({found[:12]}...): it was changed since; bring the certificate back that was there, or certify anew"
+        )
+    return certificate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +248,7 @@ def certify(
     if scored is not None:
         by = f"PyTorch in float32 on {scored.device}" if deployed is None else deployed.scored_by
         words = f"validation images at {height}x{width}, by {by}"
-    return Certificate(
+    certificate = Certificate(
         architecture=architecture.key,
         certified=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         version=__version__,
@@ -264,6 +281,8 @@ def certify(
         },
         unsure=settling(latency, budget, num_classes) if budget is not None and verdict == "UNSURE" else "",
     )
+    as_read = strict.parse(strict.dump(certificate), Certificate, CERTIFICATE)  # 9 ms are 9.0 for who reads it
+    return replace(as_read, values_sha256=as_read.digest)
 
 
 def _protocol(latency: Latency) -> str:

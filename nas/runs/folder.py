@@ -28,7 +28,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.data_seen import data_root
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
 from nas.runs.trial import Phase, Progress, Timed, Trial, read_progress, read_trial
-from nas.storage.files import expanded, write_text
+from nas.storage.files import expanded, read_text, write_text
 from nas.storage.records import find_record, read_record
 from nas.study import Study, load_study
 from nas.training.recipe import beside
@@ -58,6 +58,8 @@ FINISH = "finish.yaml"
 TERMS = "terms.yaml"
 WARM_START = "warm_start.yaml"
 SPENT = "spent.yaml"
+# What another question changes.
+QUESTION = (STUDY, UNREACHED, SPENT)
 # What is of one run, and not of the next one in its folder.
 BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED, FINISH, TERMS, WARM_START, SPENT)
 
@@ -177,6 +179,23 @@ class RunFolder:
         if root is not None and not expanded(root).is_absolute():
             study = replace(study, data=replace(study.data, root=str(Path(root).absolute())))
         write_text(self.study_path, study.to_yaml())
+
+    def question(self) -> dict[str, str | None]:
+        """The files that say what it is asked, and what came of that alone: the text of each, None of one that is not
+        there.
+
+        Raises: UserError when one cannot be read.
+        """
+        files = {name: self.root / name for name in QUESTION}
+        return {name: read_text(file, "a run's file") if file.is_file() else None for name, file in files.items()}
+
+    def put_back(self, question: Mapping[str, str | None]) -> None:
+        """Ask what was asked before."""
+        for name, text in question.items():
+            if text is None:
+                (self.root / name).unlink(missing_ok=True)
+            else:
+                write_text(self.root / name, text)
 
     def sources(self) -> tuple[str, ...]:
         """The folders of the earlier runs that it takes over.

@@ -91,10 +91,3 @@ class Shares:
     def proposes(self, trials: Sequence[Trial]) -> bool:
         """Whether there are candidates to come."""
         return bool(self.seeds_left(trials)) or self.turn(trials) is not None
-
-
-def finishing_epochs(study: Study) -> int:
-    """How many epochs come after a search's candidates, at the most."""
-    plan = study.search
-    finished = len(study.asked) * (plan.finalists + min(plan.pruned, len(plan.company))) + len(plan.company)
-    return len(plan.company) * study.recipe.epochs + sum(plan.tried_epochs) + finished * plan.longest_finish

@@ -78,6 +78,15 @@ class Stopwatch:
         seconds = self._before.seconds + time.monotonic() - self._begun
         return Spent(seconds=round(seconds, 1), closed_minutes=self._closed_minutes)
 
+    def left_seconds(self, plan: SearchPlan) -> float:
+        """Of a plan's minutes. Without end where it has none, or where their time was over before this command: who
+        goes on then asks for what is left to be done.
+        """
+        limit = 60 * plan.minutes
+        if not limit or self._before.closes(plan) or self._before.seconds >= limit:
+            return math.inf
+        return limit - self.spent.seconds
+
     def keep(self) -> None:
         """Write it down, unless that was done just before."""
         if time.monotonic() - self._kept >= EVERY_SECONDS:

@@ -79,11 +79,13 @@ def give_up(run: RunFolder, budget: Budget, reason: str, *, searched: bool, numb
     _write(run, unreached(run) | {budget: found})
 
 
-def ask_again(run: RunFolder, budgets: Iterable[Budget]) -> None:
-    """Budgets are tried again that were given up."""
+def ask_again(run: RunFolder, budgets: Iterable[Budget]) -> bool:
+    """Budgets are tried again that were given up; whether there is one among these."""
     known, wanted = unreached(run), set(budgets)
-    if known.keys() & wanted:
+    found = bool(known.keys() & wanted)
+    if found:
         _write(run, {budget: each for budget, each in known.items() if budget not in wanted})
+    return found
 
 
 def _write(run: RunFolder, known: dict[Budget, Unreached]) -> None:

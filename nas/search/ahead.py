@@ -8,9 +8,11 @@ found and not trained yet, and proposes what one that was not would have.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from nas.search.job import Job
@@ -22,19 +24,27 @@ LAST_SECONDS = 10.0  # for what is computed without measuring to end, when the s
 class Ahead:
     """A context that gives the same jobs, at most so many of them found before somebody asks.
 
-    `halt`: ends what the thread measures, when the context is left by an exception.
+    `halt`: ends what the thread measures, when the context is left by an exception. `idle`: what is entered while
+    nothing is under way and the next job is waited for.
     """
 
-    def __init__(self, jobs: Jobs, most: int, halt: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        most: int,
+        halt: Callable[[], None],
+        idle: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         self._jobs = jobs
         self._most = most
         self._halt = halt
+        self._idle = idle
         self._changed = threading.Condition()  # guards all that follows
         self._found: deque[Job] = deque()
         self._ended: deque[tuple[Job, int, str]] = deque()  # told of, in their order
         self._under_way = 0
         self._over = False  # there is no further job
-        self._waits = False  # for the end of one under way
+        self._waits = False  # for one under way
         self._left = False
         self._error: Exception | None = None  # that ended the thread
         self._thread = threading.Thread(target=self._work, name="ahead", daemon=True)
@@ -63,11 +73,16 @@ class Ahead:
         Raises: what broke the thread.
         """
         with self._changed:
-            if not self._under_way:
-                self._changed.wait_for(lambda: self._found or self._over or self._error)
+            if not self._under_way and not self._is_known():
+                with self._idle():
+                    self._changed.wait_for(self._is_known)
             if self._error is not None:
                 raise self._error
-            return not (self._found or self._over)
+            return not self._is_known()
+
+    def _is_known(self) -> bool:
+        """Whether there is a next job, or it is known that there is none."""
+        return bool(self._found) or self._over or self._error is not None
 
     def _next(self) -> Job | None:
         with self._changed:
@@ -82,6 +97,8 @@ class Ahead:
         with self._changed:
             if self._error is not None:
                 raise self._error
+            self._waits = False  # it may have been for what an epoch takes
+            self._changed.notify_all()
         self._jobs.epoch(job, epoch, miou)
 
     def _end(self, job: Job, epoch: int, error: str) -> None:

@@ -15,8 +15,11 @@ from nas.runs.certificate import Certificate
 from nas.runs.epochs import PRETRAINED
 from nas.runs.finish_recipe import FinishRecipe
 from nas.runs.folder import WINNERS, RunFolder
-from nas.runs.shares import Shares, finishing_epochs
+from nas.runs.shares import Shares
+from nas.runs.spent import spent_of
+from nas.runs.to_finish import to_finish
 from nas.runs.trial import Epoch, Trial, read_progress
+from nas.runs.unreached import reachable, unreached
 from nas.search.job import Job
 from nas.study import Study
 from nas.terminal import STARVED, Progress, data_table, waiting
@@ -32,12 +35,13 @@ class Console:
         self._study = study
         self._budgets = study.asked
         self._start = time.monotonic()
+        self._seconds_before = spent_of(run).seconds
         self._first_candidate: float | None = None  # timing published networks before it is no part of a forecast
         self._lock = threading.Lock()  # trainings are told of by one thread, candidates by another
-        self._epochs_left = float(_epochs(study))
+        self._epochs_left = float(_epochs_left(run, study))
         self._epochs_done = 0
         self.progress = Progress(tell=lambda words: self.step(f"        {words}"))
-        """Hears how far the driver itself is with what takes long. Use it where nothing else is printed."""
+        """Hears how far the driver itself is with what takes long."""
 
     def question(self, target: Target, data: Findings) -> None:
         """What is asked, and on which data."""
@@ -50,6 +54,7 @@ class Console:
     def step(self, text: str) -> None:
         """A part of the way begins."""
         with self._lock:
+            self.progress.clear()
             print(f"{self._clock()}  {text}", flush=True)
 
     def published(self, trial: Trial) -> None:
@@ -98,7 +103,8 @@ class Console:
         begin = self._start if self._first_candidate is None else self._first_candidate
         left = (time.monotonic() - begin) / self._epochs_done * self._epochs_left
         if minutes := self._study.search.minutes:
-            left = min(left, max(0.0, 60 * minutes - (time.monotonic() - self._start)))
+            spent = self._seconds_before + time.monotonic() - self._start
+            left = min(left, max(0.0, 60 * minutes - spent))
         recorded = read_progress(job.folder(self._run))
         taken = recorded.pretrained if epoch == 1 else None
         waits = next((_waits(each) for each in recorded.history if each.epoch == epoch), "")
@@ -196,12 +202,17 @@ def _waits(epoch: Epoch) -> str:
     return f"{words}{words and ', '}"
 
 
-def _epochs(study: Study) -> int:
-    """How many a study asks for at the most."""
-    plan, count = study.search, len(study.asked)
-    share = Shares.of(study, study.asked).plan
-    candidates = count * (len(plan.seeds) + share.random_trials + share.guided_trials)
-    return candidates * study.recipe.epochs + finishing_epochs(study)
+def _epochs_left(run: RunFolder, study: Study) -> int:
+    """How many a run has still to train at the most: of candidates to come and under way, and of what finishes."""
+    budgets, trials, whole = reachable(run, study), run.trials(), study.recipe.epochs
+    shares = Shares.of(study, budgets, unreached(run))
+    to_come = [shares.effort_left(trials, budget) for budget in budgets if budget not in shares.given_up]
+    under_way = [
+        trial.until(whole) - len(run.progress(trial, "search").history)
+        for trial in trials
+        if trial.origin != "pruned" and trial.feasible and not (trial.failed or trial.stopped)
+    ]
+    return sum(max(0, each) for each in (*to_come, *under_way)) + to_finish(run, study, budgets).epochs
 
 
 def _duration(seconds: float) -> str:

@@ -95,7 +95,8 @@ def _timed_again(search: Search, pruner: Pruner, cut: Trial) -> Trial:
     if cut.failed or cut.latency is None or not budget.doubts(cut.latency):
         return cut
     try:
-        again = pruner.judge.latency(cut.architecture, anew=True)
+        with search.console.progress.over(f"{cut.name} timed again", 0):
+            again = pruner.judge.latency(cut.architecture, anew=True)
     except UnmeasuredError:
         return cut
     latency = budget.likelier(cut.latency, again)

@@ -123,8 +123,8 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
                     report()
 
                 train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], ended, timing.halt)
-            prune_company(asked, timing, table)
-        certificates = certify_each(asked, functools.partial(certifier_of, patience_seconds=patience))
+                prune_company(asked, timing, table, ended)
+        certificates = certify_each(asked, functools.partial(certifier_of, patience_seconds=patience), stopwatch)
     if left := gather_winners(run, asked.study):
         asked.console.step(f"note    {left}")
     _report(asked, certificates)
@@ -232,7 +232,7 @@ def _require_reachable(search: Search, meter: Measures) -> list[Latency]:
     fresh = [budget for budget in search.budgets if not any(several and trial.is_for(budget) for trial in begun)]
     if not fresh or (begun and not several):
         return []
-    narrowest = Narrowest(meter, search.quick)
+    narrowest = Narrowest(meter, search.quick, search.console.progress)
     refused = {}
     for budget in fresh:
         try:
@@ -251,7 +251,8 @@ def _require_reachable(search: Search, meter: Measures) -> list[Latency]:
 
 def _on_frontier(search: Search, meter: Measures) -> Search:
     """The same search for a frontier of budgets, from what the fastest network takes to the one that is asked for."""
-    budgets = frontier(search.budgets.largest, Narrowest(meter, search.quick).lowest(search.budgets.largest))
+    narrowest = Narrowest(meter, search.quick, search.console.progress)
+    budgets = frontier(search.budgets.largest, narrowest.lowest(search.budgets.largest))
     search.console.step(f"budgets {budgets}")
     study = search.study.asking(tuple(map(str, budgets)))
     search.run.write_study(study)
@@ -322,7 +323,8 @@ def _say_if_too_large(search: Search, meter: Measures) -> None:
         return
     allows = limits_of(search.study, search.num_classes)
     largest = [widest(space.load(name), allows) for name in search.study.search.seeds or space.published()]
-    found = time_each(meter, largest, within=search.quick)
+    with search.console.progress.over("the widest networks timed in turns", 0):
+        found = time_each(meter, largest, within=search.quick)
     statistic = search.budgets.largest.statistic
     milliseconds = [each.milliseconds(statistic) for each in found if not isinstance(each, UnmeasuredError)]
     highest = max(milliseconds, default=math.inf)

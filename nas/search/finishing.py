@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from nas.latency import MeterOf
@@ -9,11 +12,12 @@ from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.runs.certificate import Certificate, Deployed
+from nas.runs.spent import Stopwatch
 from nas.runs.trial import Trial
 from nas.search.cutting import prune_over_budget, pruner_of
 from nas.search.recipes import begin_finish, begin_tries, finish, tries
 from nas.search.search import Search
-from nas.search.shipping import certify_trial, deployed_of, over, warning_of
+from nas.search.shipping import NoBetterError, certify_trial, deployed_of, over, warning_of
 from nas.search.training import Stage, train, unfinished
 from space.errors import BudgetError, ExportError, UnmeasuredError, UserError
 
@@ -38,16 +42,20 @@ def last_stages(search: Search) -> list[Stage]:
     return stages
 
 
-def prune_company(search: Search, meter: Measures, table: LatencyTable | None) -> None:
+def prune_company(search: Search, meter: Measures, table: LatencyTable | None, ended: Callable[[], None]) -> None:
     """Prune trained networks that are over a budget into it, where the study asks for that, and train what is left.
+    `ended` is called whenever that is over for a budget, or a training has ended.
 
     Raises: HaltedError when something but a candidate broke a training.
     """
-    if search.study.search.finish_epochs:
-        budgets = search.budgets
-        pruned = [each for one in budgets for each in prune_over_budget(search, pruner_of(search, meter, table, one))]
-        if not all(each.failed or search.run.is_done(each, "finish") for each in pruned):
-            train(search, [lambda: finish(search, pruned)])
+    if not search.study.search.finish_epochs:
+        return
+    pruned: list[Trial] = []
+    for budget in search.budgets:
+        pruned += prune_over_budget(search, pruner_of(search, meter, table, budget))
+        ended()
+    if not all(each.failed or search.run.is_done(each, "finish") for each in pruned):
+        train(search, [lambda: finish(search, pruned)], ended)
 
 
 def all_finalists(search: Search) -> list[Trial]:
@@ -90,16 +98,19 @@ def finalists(search: Search, budget: Budget) -> list[Trial]:
     return finished[: search.study.search.finalists]
 
 
-def certify_each(search: Search, meter_of: MeterOf) -> dict[Budget, Certificate]:
+def certify_each(search: Search, meter_of: MeterOf, stopwatch: Stopwatch) -> dict[Budget, Certificate]:
     """Certify the best for every budget that the study asks for; those without a candidate are left out, and said.
 
     Raises: UserError when there is none at all.
     """
     found: dict[Budget, Certificate] = {}
     refused: UserError | None = None
-    for budget, folder in search.run.winners(search.study).items():
+    folders = search.run.winners(search.study)
+    for place, (budget, folder) in enumerate(folders.items(), 1):
+        stopwatch.keep()
+        has_room = functools.partial(_has_room, search, stopwatch, len(folders) - place)
         try:
-            found[budget] = certify_best(search, meter_of, budget, folder)
+            found[budget] = certify_best(search, meter_of, budget, folder, has_room)
         except (BudgetError, ExportError, UnmeasuredError) as error:
             if not search.study.asked.several:
                 raise
@@ -111,13 +122,34 @@ def certify_each(search: Search, meter_of: MeterOf) -> dict[Budget, Certificate]
     return found
 
 
-def certify_best(search: Search, meter_of: MeterOf, budget: Budget, folder: Path) -> Certificate:
+def _has_room(search: Search, stopwatch: Stopwatch, others: int, seconds: float) -> bool:
+    """Whether a search that is to be over in time has any for one certificate more, beside those of so many `others`,
+    where one takes so many seconds.
+    """
+    plan = search.study.search
+    if (1 + others) * seconds <= stopwatch.left_seconds(plan):
+        return True
+    stopwatch.close(plan.minutes)
+    search.console.step(
+        f"note    {plan.minutes:g} minutes leave no time to certify another; nas search --resume {search.run.root} does"
+    )
+    return False
+
+
+def certify_best(
+    search: Search,
+    meter_of: MeterOf,
+    budget: Budget,
+    folder: Path,
+    has_room: Callable[[float], bool] = lambda seconds: True,
+) -> Certificate:
     """Measure the finished networks inside a budget again, best first, until one passes, and write it into `folder`.
     Failing all, the best of those that may be inside the budget is certified as unsure, or else the best of all as over
     it.
 
     One that cannot be exported or timed as it was trained is passed over. Each is certified as `certify_trial` does: a
-    lower precision may be given up for full precision.
+    lower precision may be given up for full precision. `has_room`: whether there is time for another one, told how long
+    one took; else none is begun beside the best so far.
 
     Raises: UserError when all are passed over.
     """
@@ -136,34 +168,32 @@ def certify_best(search: Search, meter_of: MeterOf, budget: Budget, folder: Path
         form = deployed[trial.architecture.key]
         return (search.run.best_miou(trial) or 0.0) if form is None else form.scores.miou
 
-    def write(trial: Trial) -> Certificate:
-        return certify_trial(search, trial, deployed[trial.architecture.key], meter_of, budget, folder)
-
-    ranked = sorted(competing, key=miou, reverse=True)
-    certificates: dict[str, Certificate] = {}
-    for trial in ranked:
+    best: Certificate | None = None
+    longest = 0.0
+    for trial in sorted(competing, key=miou, reverse=True):
+        if best is not None and not has_room(longest):
+            break
         search.console.step(f"certify {trial.name}{f' for {budget}' if search.budgets.several else ''}")
         if words := warning_of(search, trial):
             search.console.step(f"        {words}")
+        begun = time.monotonic()
         try:
-            certificate = write(trial)
+            best = certify_trial(search, trial, deployed[trial.architecture.key], meter_of, budget, folder, than=best)
+            latency = best.latency
+        except NoBetterError as error:
+            latency = error.latency
         except (ExportError, UnmeasuredError) as error:
             search.console.step(f"        left out: {error}")
             refused = refused or error
             continue
-        if certificate.verdict == "PASS":
-            return certificate
-        certificates[trial.architecture.key] = certificate
-        search.console.step(f"        {certificate.latency} {over(certificate.latency, budget)}")
-    judged = [trial for trial in ranked if trial.architecture.key in certificates]
-    if not judged:
+        longest = max(longest, time.monotonic() - begun)
+        if budget.verdict(latency) == "PASS":
+            break
+        search.console.step(f"        {latency} {over(latency, budget)}")
+    if best is None:
         assert refused is not None, "there is at least one finalist"
         raise refused
-    unsure = (trial for trial in judged if certificates[trial.architecture.key].verdict == "UNSURE")
-    chosen = next(unsure, judged[0])
-    if chosen is judged[-1]:  # the last one written
-        return certificates[chosen.architecture.key]
-    return write(chosen)
+    return best
 
 
 def _pruned(search: Search, budget: Budget) -> list[Trial]:

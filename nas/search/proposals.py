@@ -131,7 +131,8 @@ class Proposals:
         if any(step.last and step.trial.architecture.key not in self._trainings.over for step in known):
             return True
         under_way = self._trials.keys() - self._trainings.over
-        return bool(under_way) and not self._unfinished and not self._shares.proposes(self._in_order())
+        blind = self._deadline is not None and self._deadline.is_blind(self._in_order(), self._shares, len(under_way))
+        return bool(under_way) and not self._unfinished and (blind or not self._shares.proposes(self._in_order()))
 
     def next(self) -> Trial | None:
         """The next candidate to train; None when the plan is done, or when what is left depends on those under way, so
@@ -373,9 +374,8 @@ class Proposals:
     def _judged(self, trial: Trial) -> Trial:
         """A trial under the run's present budgets, among which the one that it was made for may not be."""
         home = self._shares.home(trial)
-        feasible = trial.inside(home)
-        if feasible != trial.feasible:
-            trial = replace(trial, feasible=feasible)
+        if trial.inside(home) != trial.feasible:
+            trial = replace(trial, feasible=not trial.feasible)
             self._run.write_trial(trial)
         if trial.budget_milliseconds != home.milliseconds:  # what was doubted is as good as another one now
             trial = replace(trial, disturbed=None)

@@ -10,6 +10,7 @@ from nas.latency.careful import time_each
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.latency.target import Target
+from nas.terminal import Progress
 from space.errors import BudgetError, UnmeasuredError
 from space.scale import NARROWEST, scale_width
 
@@ -21,9 +22,10 @@ LEAST_RATIO = 1.25  # between two of them: nearer ones would be filled by nearly
 class Narrowest:
     """The narrowest networks of a space on a target, timed when they are first asked for."""
 
-    def __init__(self, meter: Measures, within: float) -> None:
+    def __init__(self, meter: Measures, within: float, progress: Progress) -> None:
         self._meter = meter
         self._within = within
+        self._progress = progress
         self._found: list[Latency] | None = None
 
     def require(self, budget: Budget, target: Target) -> None:
@@ -64,7 +66,8 @@ class Narrowest:
         """Of those that can be timed; `anew`: timed once more."""
         if self._found is None or anew:
             smallest = [scale_width(space.load(name), NARROWEST) for name in SMALLEST]
-            found = time_each(self._meter, smallest, within=self._within)
+            with self._progress.over("the narrowest networks timed in turns", 0):
+                found = time_each(self._meter, smallest, within=self._within)
             self._found = [each for each in found if not isinstance(each, UnmeasuredError)]
         return self._found
 

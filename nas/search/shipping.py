@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.latency import MeterOf
-from nas.latency.budget import Budget
+from nas.latency.budget import Budget, Verdict
 from nas.latency.careful import CarefulMeter
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
@@ -26,21 +26,45 @@ if TYPE_CHECKING:
     from space.network import Network
 
 
+WORST_FIRST: Sequence[Verdict | None] = ("FAIL", "UNSURE", "PASS")
+
+
+class NoBetterError(Exception):
+    """The verdict on a network is no better than the one that is there."""
+
+    def __init__(self, latency: Latency) -> None:
+        super().__init__(f"{latency} is no better")
+        self.latency = latency
+
+
 def certify_trial(
-    search: Search, trial: Trial, deployed: Deployed | None, meter_of: MeterOf, budget: Budget, folder: Path
+    search: Search,
+    trial: Trial,
+    deployed: Deployed | None,
+    meter_of: MeterOf,
+    budget: Budget,
+    folder: Path,
+    than: Certificate | None = None,
 ) -> Certificate:
-    """Measure a finished trial again, as what it ships, and write it into `folder`.
+    """Measure a finished trial again, as what it ships, and write it into `folder`, if its verdict is a better one
+    `than` that of another certificate.
 
     Where it is scored as it ships in a lower precision (`deployed`), it is timed in full precision too, just before.
     Where fp32 is among the study's precisions and passes then, a lower precision that is not surely faster any more is
     given up for it; unless fp32 does not pass when it is timed for its own certificate: then the lower one is certified
     after all.
 
-    Raises: ExportError or UnmeasuredError when it cannot be exported or timed; `folder` is left as it was then.
+    Raises: ExportError or UnmeasuredError when it cannot be exported or timed; NoBetterError when its verdict is no
+    better one. `folder` is left as it was then.
     """
     from nas.quantization.verdicts import GivenUpError, times
 
-    certification, write = _certification(search, trial, meter_of, budget), functools.partial(_write, search, trial)
+    def is_better(latency: Latency) -> None:
+        if than is not None and WORST_FIRST.index(budget.verdict(latency)) <= WORST_FIRST.index(than.verdict):
+            raise NoBetterError(latency)
+
+    certification = replace(_certification(search, trial, meter_of, budget), require=is_better)
+    write = functools.partial(_write, search, trial)
     full = None if deployed is None else _in_full_precision(search, trial, certification)
     if deployed is None or full is None:
         return write(folder, certification, deployed)
@@ -51,12 +75,13 @@ def certify_trial(
         # Where fp32 may be over, a budget that the lower precision may keep would be given away.
         if forms.prefers_full(full, lower) and budget.verdict(full) == "PASS":
             raise GivenUpError(lower, times(lower, full, str(forms.full_target)))
+        is_better(lower)
 
     def passes(again: Latency) -> None:
         if budget.verdict(again) != "PASS":
             raise GivenUpError(again, over(again, budget))
 
-    require = surely_faster if "fp32" in search.study.precisions else None
+    require = surely_faster if "fp32" in search.study.precisions else is_better
     try:
         return write(folder, replace(certification, require=require), deployed, functools.partial(forms.beside, full))
     except GivenUpError as error:
@@ -157,7 +182,10 @@ def _in_full_precision(search: Search, trial: Trial, certification: Certificatio
     """What a trial takes in full precision; None where it cannot be timed, which is said."""
     full, weights = replace(certification.target, precision="fp32"), search.run.weights_path(trial)
     try:
-        with certification.meter_of(full, search.dataset.size, search.num_classes) as meter:
+        with (
+            certification.meter_of(full, search.dataset.size, search.num_classes) as meter,
+            search.console.progress.over("timed in full precision", 0),
+        ):
             return measure_in_processes(
                 lambda: meter.measure(trial.architecture, weights=weights, within=certification.within), full
             )

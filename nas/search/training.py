@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -40,7 +41,8 @@ def train(
         end=end,
         waits=turns.waits,
     )
-    with Ahead(jobs, search.workers.concurrent, halt) as found:
+    idle = functools.partial(search.console.progress.over, "the next candidate proposed and timed", 0)
+    with Ahead(jobs, search.workers.concurrent, halt, idle) as found:
         run_jobs(search, found)
 
 

@@ -182,12 +182,15 @@ class Feed(Searcher):
         """A training's process died; `told` is what Ray says about it. How often it may: a lost node does not count."""
         self._told[trial_id] = told
         self._under_way.heard(self._jobs[trial_id])  # what it kept is no longer so
+        return self._most_restarts()
+
+    def _most_restarts(self) -> int:
         return MOST_RESTARTS + self._waiting.lost_nodes
 
     def _cause_of_death(self, trial_id: str, job: Job) -> Cause:
         file = job.folder(self._run) / LAST_WORDS
         last_words = file.read_text("utf-8", errors="replace") if file.is_file() else ""
-        return cause_of_death(self._told.pop(trial_id, ""), last_words, MOST_RESTARTS + 1)
+        return cause_of_death(self._told.pop(trial_id, ""), last_words, self._most_restarts() + 1)
 
     def _halt(self, job: Job, cause: Cause) -> NoReturn:
         raise HaltedError(

@@ -70,6 +70,7 @@ CERTIFICATE = Certificate(
     class_iou={"ground": 0.5, "box": None}, scored="not at all", data="folder", validation_images=3, num_classes=2,
     input_mean=(0.5, 0.5, 0.5), input_std=(0.2, 0.2, 0.2), parameters=1000, multiply_adds=10**6, onnx_images=1,
     onnx_max_abs_difference=1e-6, onnx_tolerance=1e-3, onnx_same_labels=1.0, sha256={"model.onnx": "00" * 32},
+    values_sha256="11" * 32,
 )  # fmt: skip
 STANDING = Standing(
     place="winner", name="random 1", timing=TIMING, search_miou=0.4, miou=0.5, epochs=3, parameters=1000,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -153,6 +154,21 @@ def test_the_certificate_says_whether_the_budget_is_met(winner, dataset, budget,
     assert (certificate.budget, certificate.passed) == (text, passed)
     assert certificate.class_iou == {"ground": 0.5, "box": 0.5, "sky": None}
     assert strict.parse(strict.dump(certificate), Certificate, "certificate") == certificate
+
+
+@pytest.mark.parametrize("figure", ["miou", "parameters", "  raw_p50_milliseconds", "  sky"])
+def test_a_figure_that_was_changed_is_noticed(winner, figure, tmp_path):
+    text = (winner / "certificate.yaml").read_text()
+    changed = re.sub(rf"^{figure}: .*$", f"{figure}: 1", text, flags=re.MULTILINE)
+    assert changed != text
+    (tmp_path / "certificate.yaml").write_text(changed)
+    with pytest.raises(UserError, match=r"certificate\.yaml: expected the values that it was written with"):
+        read_certificate(tmp_path)
+    of_earlier_versions = re.sub(r"^values_sha256: .*\n", "", changed, flags=re.MULTILINE)
+    (tmp_path / "certificate.yaml").write_text(of_earlier_versions)
+    assert read_certificate(tmp_path).values_sha256 == ""
+    (tmp_path / "certificate.yaml").write_text(f"# whoever looks at it may write here\n{text}")
+    assert read_certificate(tmp_path) == read_certificate(winner)
 
 
 @pytest.mark.slow

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nas.latency.record import OtherPrecision
 from nas.report import Summary, leaderboard_text, summarize, write_report
+from nas.report.sentences import headline
+from nas.runs.certificate import ComparedForm, read_certificate
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
+from nas.storage.files import write_text
 from space import Architecture, strict
 
 INT8 = {"random 1": 0.8, "random 2": 1.25, "random 3": 1.1, "guided 1": 1.2}
@@ -61,6 +66,45 @@ def test_the_figures_say_what_the_other_precisions_took(run: RunFolder) -> None:
     assert (int8.compared, int8.undisturbed) == (4, 3)
     assert int8.times_as_long == pytest.approx(1.1), "random 2 was timed on a busy machine"
     assert strict.parse(strict.dump(summary), Summary, "report.yaml") == summary
+
+
+def recertified(folder: Path, **changed: Any) -> None:
+    """Have the certificate in a folder say something else."""
+    write_text(folder / "certificate.yaml", strict.dump(replace(read_certificate(folder), **changed)))
+
+
+def in_int8(folder: Path) -> None:
+    recertified(folder, latency=replace(read_certificate(folder).latency, target="onnxruntime:int8@cpu:1"))
+
+
+def test_a_winner_is_named_with_what_it_was_timed_on(run: RunFolder) -> None:
+    in_int8(run.winner)
+    assert "on onnxruntime:int8@cpu:1 at 64x96; budget 10ms: passed" in headline(summarize(run))
+
+
+def test_each_winner_of_several_is_named_with_it_where_they_differ(frontier: RunFolder) -> None:
+    assert "2 of 3 budgets have a winner on onnxruntime@cpu:1 at 64x96. " in headline(summarize(frontier))
+    in_int8(frontier.root / "winners" / "5ms")
+    words = headline(summarize(frontier))
+    assert words.startswith("2 of 3 budgets have a winner. 5ms: guided 1, 51.0% mIoU in 4.75 ms on onnxruntime:int8@")
+    assert "10ms: large seed, 61.0% mIoU in 9.75 ms on onnxruntime@cpu:1 at 64x96 (passed)" in words
+
+
+def test_what_a_winner_was_chosen_among_is_a_table(full: RunFolder) -> None:
+    latency = replace(read_certificate(full.winner).latency, flagged=("busy",))
+    forms = (
+        ComparedForm.of("onnxruntime@cpu:1", latency, "kept", miou=0.5, same_labels=0.875),
+        ComparedForm.refused("onnxruntime:int8@cpu:1", "left out: it <crashed>"),
+    )
+    recertified(full.winner, compared=forms)
+    page = write_report(full).read_text()
+    table = page[page.index("What it was chosen among") : page.index("Files (SHA-256)")]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in table.split("<tr")[2:]]
+    assert rows == [
+        ["onnxruntime@cpu:1", '<span class="flag">flagged</span> 9.77 ±0.10', "50.0", "87.5", "kept"],
+        ["onnxruntime:int8@cpu:1", "-", "-", "-", "left out: it &lt;crashed&gt;"],
+    ]
+    assert "p50_milliseconds" not in page
 
 
 def test_page_and_terminal_say_it_in_a_sentence(run: RunFolder) -> None:

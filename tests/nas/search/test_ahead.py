@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -97,6 +98,47 @@ def test_what_depends_on_an_end_is_found_when_that_is_told() -> None:
         jobs.end(0, 1, "")  # type: ignore[arg-type]
         assert not jobs.waits()
         assert jobs.next() == 1  # type: ignore[comparison-overlap]
+
+
+def test_what_depends_on_an_epoch_is_found_when_that_is_told() -> None:
+    left: list[Any] = [0, 1]
+    known = threading.Event()
+    found = Jobs(
+        next=lambda: left.pop(0) if left else None,
+        epoch=lambda *_: None,
+        end=lambda *_: None,
+        waits=lambda: left == [1] and not known.is_set(),
+    )
+    with Ahead(found, 4, lambda: None) as jobs:
+        assert not jobs.waits()
+        jobs.next()
+        assert jobs.waits()
+        known.set()
+        jobs.epoch(0, 1, 0.5)  # type: ignore[arg-type]
+        patiently(lambda: not jobs.waits())
+
+
+def test_something_is_entered_while_nothing_is_under_way_and_the_next_job_is_waited_for() -> None:
+    finder, entered = Finder(2), []
+
+    @contextlib.contextmanager
+    def idle() -> Iterator[None]:
+        entered.append("begins")
+        finder.may_find.release()
+        yield
+        entered.append("ends")
+
+    with Ahead(finder.jobs(), 1, lambda: None, idle) as jobs:
+        assert not jobs.waits()
+        assert entered == ["begins", "ends"]
+        jobs.next()
+        assert jobs.waits()
+        assert len(entered) == 2, "one is under way"
+        finder.may_find.release(2)
+        patiently(lambda: not jobs.waits())
+        jobs.next()
+        for job in (0, 1):
+            jobs.end(job, 1, "")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("where", ["next", "end", "waits"])

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from nas.commands.search import _resumed, add_arguments
+from nas.commands.search import _ask, _resumed, add_arguments
 from nas.data import DataSpec, load
-from nas.runs.folder import RunFolder
+from nas.latency.budget import Budget
+from nas.runs.folder import SPENT, RunFolder
+from nas.runs.spent import Spent, spent_of
+from nas.runs.unreached import give_up, unreached
 from nas.study import load_study
 from space import published
 
@@ -45,6 +48,36 @@ def test_a_run_that_goes_on_may_have_another_time(tmp_path: Path) -> None:
     add_arguments(parser)
     _, study = _resumed(parser.parse_args(["--resume", str(tmp_path / "run"), "--minutes", "2.5"]))
     assert study.search.minutes == 2.5
+
+
+def test_only_another_question_has_the_time_anew_and_one_that_is_refused_leaves_all_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    run = RunFolder.create(tmp_path / "run", load_study(tmp_path / "study.yaml").asking(["10ms", "20ms"]))
+    give_up(run, Budget.parse("10ms"), "nothing is inside", searched=True)
+    (run.root / SPENT).write_text("seconds: 500\nclosed_minutes: 45\n")
+    before = run.question()
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+
+    def asked(*words: str) -> bool:
+        """Whether it has the time anew."""
+        options = parser.parse_args(["--resume", str(run.root), *words])
+        assert _ask(run, _resumed(options)[1], options.budgets) == before
+        anew = spent_of(run) == Spent()
+        run.put_back(before)
+        return anew
+
+    for same in ([], ["--frontier"], ["--budget", "50fps"], ["--patience", "5min"], ["--minutes", "60"]):
+        assert not asked(*same)
+    assert asked("--budget", "15ms")
+    assert asked("--budget", "10ms"), "it is tried again"
+    assert run.question() == before
+    assert list(map(str, unreached(run))) == ["10ms"]
+    (run.root / SPENT).unlink()
+    without = run.question()
+    (run.root / SPENT).write_text("seconds: 1\n")
+    run.put_back(without)
+    assert not (run.root / SPENT).exists()
 
 
 def test_no_question_at_all(nas: Nas) -> None:

@@ -9,19 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from nas.commands.search import _new, add_arguments
+import space
+from nas.commands.search import _new, _resumed, add_arguments
 from nas.data import DataSpec
 from nas.latency.meter import Measures
+from nas.latency.record import Latency
 from nas.report.going import going_of
 from nas.runs.folder import SPENT, RunFolder
+from nas.runs.shares import Shares
 from nas.runs.spent import Spent, Stopwatch, forget_spent, spent_of
-from nas.runs.trial import Epoch, append_epoch
+from nas.runs.trial import PROGRESS, Epoch, Measured, Phase, Progress, Timed, Trial, append_epoch
+from nas.search.console import Console
 from nas.search.deadline import Deadline
+from nas.search.finishing import _has_room
+from nas.search.job import Job
 from nas.search.proposals import Proposals
-from nas.search.search import Search
-from nas.study import SearchPlan, Study
+from nas.search.search import Candidate, Search
+from nas.storage.files import write_text
+from nas.study import SearchPlan, Study, built_in_study
 from nas.training import Scores, Variant, load_recipe
-from space import UserError
+from space import UserError, strict
 
 EPOCHS, FINISH = 4, 10
 
@@ -180,6 +187,113 @@ def test_another_candidate_comes_in_place_of_one_that_failed(
     assert len(endless.run.trials()) == 3
 
 
+@pytest.fixture
+def trained(search_of: Callable[[RunFolder], Search], invented: Callable[[float], Latency], tmp_path: Path) -> Search:
+    """A search of five minutes, with a candidate whose epochs took five seconds each."""
+    search = search_of(RunFolder.create(tmp_path / "run", study(5.0)))
+    candidate = Candidate(name="seed", origin="seed", architecture=space.load("fast-scnn"), parent="fast-scnn")
+    trial = search.trial(1, candidate, invented(4.0))
+    search.run.write_trial(trial)
+    train(search.run, trial, "search", EPOCHS, EPOCHS)
+    return search
+
+
+def train(run: RunFolder, trial: Trial, phase: Phase, done: int, epochs: int) -> None:
+    scores = Scores(miou=0.3, class_iou=(0.3,) * 11, pixel_accuracy=0.3)
+    numbers = range(1, done + 1)
+    history = tuple(Epoch(epoch=each, epochs=epochs, loss=1.0, seconds=5.0, scores=scores) for each in numbers)
+    write_text(run.phase_path(trial, phase) / PROGRESS, strict.dump(Progress(history=history)))
+
+
+def test_what_timing_takes_here_and_what_is_finished_are_in_the_forecast(trained: Search) -> None:
+    run, (trial,) = trained.run, trained.run.trials()
+    shares = Shares.of(trained.study, trained.budgets)
+
+    def passed(seconds: float) -> bool:
+        (run.root / SPENT).unlink(missing_ok=True)
+        with Clock(run) as clock:
+            clock.seconds = seconds
+            return Deadline(trained, clock).passed([trial], shares)
+
+    candidate, finalists = 15 + 4 * 5, 2 * FINISH * 5
+    left = 300 - (20 + 3 * 12) - candidate - finalists
+    assert (passed(left - 1), passed(left + 1)) == (False, True)
+    measured = Measured(architecture=trial.architecture, milliseconds=4.0, disturbed=True, seconds=30.0)
+    run.write_timed(trial.architecture, Timed(measured=(measured,), in_vain_seconds=10.0))
+    left -= 3 * (30 - 12) + 40 - 15
+    assert (passed(left - 1), passed(left + 1)) == (False, True)
+    train(run, trial, "finish", FINISH, FINISH)
+    left += FINISH * 5
+    assert (passed(left - 1), passed(left + 1)) == (False, True)
+
+
+@pytest.mark.parametrize(("minutes", "spent", "words"), [(0, 0, "about 2 min left"), (4, 170, "about 60 s left")])
+def test_the_time_left_is_that_of_what_is_not_done(
+    minutes: float,
+    spent: float,
+    words: str,
+    trained: Search,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of a run that goes on for the last epochs of its two finalists."""
+    now = [100.0]
+    monkeypatch.setattr("nas.search.console.time.monotonic", lambda: now[0])
+    run, (trial,) = trained.run, trained.run.trials()
+    plan = replace(trained.study.search, random_trials=0, minutes=minutes)
+    run.write_study(replace(trained.study, search=plan))
+    (run.root / SPENT).write_text(f"seconds: {spent}\n", "utf-8")
+    train(run, trial, "finish", FINISH - 2, FINISH)
+    console = Console(run, run.study())
+    now[0] += 10
+    train(run, trial, "finish", FINISH - 1, FINISH)
+    console.epoch(Job(trial=trial, phase="finish"), FINISH - 1, 0.3)
+    assert words in capsys.readouterr().out, "one epoch of the first, and ten of the other, in ten seconds each"
+
+
+def test_it_is_blind_while_all_train_and_none_has_told_what_an_epoch_takes(trained: Search) -> None:
+    run, (trial,) = trained.run, trained.run.trials()
+    shares = Shares.of(trained.study, trained.budgets)
+
+    def blind(under_way: int) -> bool:
+        with Clock(run) as clock:
+            return Deadline(trained, clock).is_blind([trial], shares, under_way)
+
+    assert not blind(1)
+    train(run, trial, "search", 0, EPOCHS)
+    assert (blind(0), blind(1)) == (False, True)
+
+
+@pytest.mark.slow
+def test_as_many_train_as_can_before_it_is_known_what_an_epoch_takes(
+    tmp_path: Path, search_of: Callable[[RunFolder], Search], arithmetic: Measures
+) -> None:
+    search = search_of(RunFolder.create(tmp_path / "run", study(5.0)))
+    search = replace(search, workers=replace(search.workers, concurrent=2))
+    with Clock(search.run) as clock:
+        source = Proposals(search, arithmetic, None, Deadline(search, clock))
+        begun = []
+        for _ in range(2):
+            assert not source.waits()
+            begun.append(source.next())
+        assert source.waits()
+        trial = begun[0]
+        assert trial is not None
+        train(search.run, trial, "search", 1, EPOCHS)
+        assert not source.waits()
+
+
+def test_another_certificate_has_the_time_that_is_left_beside_those_of_other_budgets(trained: Search) -> None:
+    with Clock(trained.run) as clock:
+        clock.seconds = 240
+        assert _has_room(trained, clock, 0, 60.0)
+        assert not spent_of(trained.run).closes(trained.study.search)
+        assert not _has_room(trained, clock, 1, 31.0)
+        assert spent_of(trained.run).closes(trained.study.search)
+    with Clock(trained.run) as again:
+        assert _has_room(trained, again, 1, 1000.0), "who goes on asks for it"
+
+
 def test_time_before_an_interruption_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("nas.runs.spent.time.monotonic", lambda: now[0])
@@ -205,6 +319,27 @@ def test_another_question_has_the_time_for_itself(tmp_path: Path) -> None:
     forget_spent(run)
     assert spent_of(run) == Spent()
     forget_spent(run)  # of a run that says nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "minutes"),
+    [
+        ([], 4.75),
+        (["--budget", "8ms"], 4.75),
+        (["--budget", "8ms", "--budget", "20ms"], 0.0),
+        (["--frontier"], 0.0),
+        (["--frontier", "--minutes", "30"], 30.0),
+    ],
+)
+def test_a_run_of_it_that_goes_on_has_them_for_one_budget_too(tmp_path: Path, words: list[str], minutes: float) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    run = RunFolder.create(tmp_path / "run", built_in_study("10ms"))
+    _, asked = _resumed(parser.parse_args(["--resume", str(run.root), *words]))
+    assert asked.search.minutes == minutes
+    own = RunFolder.create(tmp_path / "own", study(7.0))
+    _, asked = _resumed(parser.parse_args(["--resume", str(own.root), *words]))
+    assert asked.search.minutes == (30.0 if "30" in words else 7.0), "they are the study's"
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,22 @@ def test_a_lost_node_is_told_as_one_and_does_not_count_against_its_trainings(
     assert "the cluster's node 10.0.0.3 that trained it is lost. That is no verdict on it" in str(feed.broken)
 
 
+def test_deaths_are_counted_beside_lost_nodes(
+    cluster: tuple[Feed, Ended, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    feed, _, alive = cluster
+    training = Training(tmp_path)
+    for number in range(MOST_RESTARTS + 2):
+        training.dies(KILLED)
+        Scheduler(feed).on_trial_error(None, training)
+        if number == 1:
+            del alive[2]
+            assert not Halt(feed).stop_all()
+    assert training.max_failures == MOST_RESTARTS + 1, "Ray gives up now"
+    feed.on_trial_complete("a", error=True)
+    assert "its process was killed 5 times" in str(feed.broken)
+
+
 def test_where_no_node_is_left_that_is_said_and_after_a_while_the_run_halts(
     cluster: tuple[Feed, Ended, list[dict[str, Any]]],
     monkeypatch: pytest.MonkeyPatch,

@@ -24,6 +24,7 @@ from nas.runs.folder import RunFolder
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.search.cutting import prune_over_budget
+from nas.search.finishing import prune_company
 from nas.search.search import Candidate, Search
 from nas.study import load_study
 from nas.training import Scores
@@ -153,6 +154,15 @@ def test_what_no_cut_of_can_be_timed_is_recorded_and_left_out(
     assert recorded(search).failed == "cannot be timed: fp16 gives other labels than PyTorch"
     assert "left out: fp16 gives other labels" in capsys.readouterr().out
     assert cuts(search, Tiring(invented, 1.0)) == [], "it is not tried again"
+
+
+def test_whoever_looks_at_a_run_is_told_that_a_budget_is_pruned_for(
+    search: Search, invented: Callable[[float], Latency]
+) -> None:
+    search = replace(search, study=replace(search.study, search=replace(search.study.search, pruned=0)))
+    told: list[str] = []
+    prune_company(search, Tiring(invented, 1.0), None, lambda: told.append("look"))
+    assert told == ["look"]
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from nas.runs.certificate import read_certificate
 from nas.runs.folder import RunFolder
 from nas.runs.gathering import gather_winners
 from nas.runs.shares import Shares
+from nas.runs.spent import Stopwatch
 from nas.runs.trained import load_trained
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.runs.unreached import ask_again, give_up, unreached
@@ -305,7 +306,7 @@ def test_each_budget_gets_a_winner_in_a_folder_of_its_own(
     def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[Measures]:
         yield machine
 
-    found = certify_each(asked, meter_of)
+    found = certify_each(asked, meter_of, Stopwatch(asked.run))
     assert {str(budget): each.architecture for budget, each in found.items()} == {"5ms": fast.key, "10ms": slow.key}
     told = capsys.readouterr().out
     assert "certify random 2 for 10ms" in told

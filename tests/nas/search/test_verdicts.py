@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +23,11 @@ from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, append_epoch
 from nas.search.engine import _require_reachable
 from nas.search.finishing import certify_best
+from nas.search.reaching import Narrowest
 from nas.search.search import Candidate, Search
 from nas.search.shipping import certify_trial
 from nas.study import SearchPlan, Study
+from nas.terminal import Progress
 from nas.training import Recipe, Scores
 from nas.training.weights import save_weights
 from space import Architecture, BudgetError
@@ -107,6 +111,18 @@ def test_a_machine_that_is_quiet_again_is_heard(asked: Search, invented: Invente
     assert machine.rounds == 2
 
 
+def test_while_the_narrowest_networks_are_timed_that_is_said(invented: Invented) -> None:
+    said: SimpleQueue[str] = SimpleQueue()
+
+    class Slow(Machine):
+        def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
+            assert re.match(r"the narrowest networks timed in turns: \d+ s so far", said.get(timeout=30))
+            return super().measure_together(architectures)
+
+    progress = Progress(tell=said.put, every_seconds=0.001)
+    assert len(Narrowest(Slow([invented(6.0)]), 0.03, progress).latencies()) == 3
+
+
 def competing(
     asked: Search, invented: Invented, intervals: Sequence[tuple[float, float] | None], shallow: Shallow
 ) -> tuple[list[Architecture], MeterOf]:
@@ -175,6 +191,33 @@ def test_a_finalist_that_passes_is_preferred(
     assert f"certificate: {verdict}" in told
     assert ("left out: fp16 gives other labels than PyTorch" in told) == (None in intervals)
     assert (f"nas measure {asked.run.root} --target onnxruntime@cpu:1" in told) == (verdict == "UNSURE")
+
+
+@pytest.mark.parametrize("has_room", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_another_finalist_is_certified_where_there_is_time_and_replaces_none_that_is_as_good(
+    has_room: bool, asked: Search, invented: Invented, shallow: Shallow
+) -> None:
+    from nas.data import load
+
+    asked = replace(asked, dataset=load(asked.study.data))
+    architectures, meter_of = competing(asked, invented, ((9.0, 12.0), (10.5, 11.0)), shallow)
+    timed: list[Target] = []
+    told: list[float] = []
+
+    def counted(target: Target, size: tuple[int, int], num_classes: int) -> contextlib.AbstractContextManager[Any]:
+        timed.append(target)
+        return meter_of(target, size, num_classes)
+
+    def room(seconds: float) -> bool:
+        told.append(seconds)
+        return has_room
+
+    certificate = certify_best(asked, counted, asked.budgets.largest, asked.run.winner, room)
+    assert (certificate.architecture, certificate.verdict) == (architectures[0].key, "UNSURE")
+    assert read_certificate(asked.run.winner) == certificate
+    assert len(timed) == 1 + has_room, "none twice"
+    assert len(told) == 1
+    assert told[0] > 0
 
 
 @dataclass
