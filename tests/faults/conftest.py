@@ -237,6 +237,7 @@ KINDS: Mapping[str, Any] = {
                 latency=LATENCY,
                 miou=0.4,
                 fidelity=0.5,
+                over=True,
             ),
         )
     ),
