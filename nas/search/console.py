@@ -39,6 +39,10 @@ class Console:
         self.progress = Progress(tell=lambda words: self.step(f"        {words}"))
         """Hears how far the driver itself is with what takes long. Use it where nothing else is printed."""
 
+    def asks(self, study: Study) -> None:
+        """The run is asked something else from now on; before anything is trained."""
+        self._study, self._budgets, self._epochs_left = study, study.asked, float(_epochs(study))
+
     def question(self, target: Target, data: Findings) -> None:
         """What is asked, and on which data."""
         height, width = self._study.data.size
