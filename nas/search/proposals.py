@@ -84,6 +84,7 @@ class Proposals:
         self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
         self._trainings = Trainings(search.run, self._epochs)
         self._trainings.over |= {key for key, trial in self._trials.items() if self._trainings.settled(trial)}
+        # One that was asked for another budget before is a run for several: its networks fill that one.
         made_for = {step.trial.budget_milliseconds for step in steps_of(self._in_order())}
         apart = len(made_for | {budget.milliseconds for budget in self._budgets}) > 1
         rungs = rungs_for(plan, self._epochs)
