@@ -57,8 +57,7 @@ def going_of(
     run: RunFolder, study: Study, trials: Sequence[Trial], company: Sequence[Trial], *, answered: bool
 ) -> Going:
     """How far a run is. `answered`: a winner is certified for every budget that it is asked for and that can be met."""
-    given_up = unreached(run) if study.asked.several else ()
-    shares = Shares.of(study, reachable(run, study), given_up)
+    shares = Shares.of(study, reachable(run, study), unreached(run))
     shares = replace(shares, closed=spent_of(run).closes(study.search))
     everything = (*trials, *company)
     trainings = {(each.architecture.key, phase): run.progress(each, phase) for each in everything for phase in PHASES}
@@ -69,7 +68,7 @@ def going_of(
         each for each in proposed if each not in whole and each.paused_after(trainings[each.architecture.key, "search"])
     ]
     unfinished = [each for each in proposed if each not in whole and each not in paused]
-    inside = [each for each in unfinished if each.inside(shares.home(each))]
+    inside = [each for each in unfinished if each.feasible and each.inside(shares.home(each))]
     waiting = [each for each in inside if each.architecture.key not in begun]
     return Going(
         trained=len(whole) + len(paused),
@@ -130,9 +129,10 @@ def _searching(study: Study, shares: Shares, trials: Sequence[Trial], searched: 
     to_the_end = [*searched.whole, *(each for each in unfinished if each.until(epochs) >= epochs)]
     finalists = 0
     for budget in shares.budgets:
-        wanted = plan.finalists - sum(shares.home(each) == budget for each in to_the_end)
-        inside = sum(shares.home(each) == budget and each.inside(budget) for each in searched.paused)
-        finalists += max(0, min(wanted, inside))
+        inside = [each for each in (*to_the_end, *searched.paused) if each.inside(budget)]
+        competing = shares.competing(inside, budget)
+        paused = sum(each in searched.paused for each in competing)
+        finalists += max(0, min(plan.finalists - len(competing) + paused, paused))
     if finalists > 0:
         steps.append(f"train the best {finalists} of those that paused to their end")
     return tuple(steps)

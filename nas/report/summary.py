@@ -243,7 +243,8 @@ def _status(trial: Trial, budgets: Budgets, search: Progress, finish: Progress) 
     """What is over the budget that it was made for is not trained, whichever larger one it is inside of."""
     if trial.failed:
         return "failed"
-    if not (trial.inside(budgets.of(trial.budget_milliseconds)) or search.history or finish.history):
+    inside = trial.feasible and trial.inside(budgets.of(trial.budget_milliseconds))
+    if not (inside or search.history or finish.history):
         return "infeasible"
     if trial.paused_after(search):
         return "stopped" if trial.stopped else "paused"

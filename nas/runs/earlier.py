@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from nas.data.fingerprint import Fingerprint
+from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.beginning import beginning
 from nas.runs.data_seen import data_seen
 from nas.runs.folder import EARLIER, RunFolder
-from nas.runs.terms import require_terms
+from nas.runs.terms import require_terms, terms_of
 from nas.runs.trial import Trial
 from nas.storage.files import write_text
 from nas.storage.records import find_record
@@ -27,8 +28,6 @@ from space import Architecture, UserError, strict
 
 MOST_FIDELITY = 0.999
 """Of what an earlier run trained, in whole trainings: a score of the run's own always says more."""
-LENGTHS = ("epochs", "seed")
-"""Of a recipe: what trainings may differ in and still be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +45,8 @@ class EarlierTrial:
     """After the training as a candidate; None where there was none, or it broke."""
     fidelity: float = MOST_FIDELITY
     """That training as a share of a whole one of the new run, below 1."""
+    over: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Whether it took more than the budget that it was made for, which no width brought it into."""
     drawn_for_milliseconds: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Of a random draw that was trained whole on the terms of the new run (length, target, space): the budget that its
     width was solved for. 0 of all others."""
@@ -120,7 +121,8 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
         carried = [(each, now.carried(each.genotype, then)) for each in proposed]
         inside = [replace(each, genotype=genotype) for each, genotype in carried if genotype is not None]
         alike = same_target and _draws_alike(before, study)
-        told = [entry for each in inside if (entry := _entry(source, each, study, same_target, alike)) is not None]
+        entries = (_entry(source, before, each, study, same_target, alike) for each in inside)
+        told = [entry for entry in entries if entry is not None]
         timed = [
             EarlierTrial(run=source.root.name, architecture=each.architecture, latency=each.latency)
             for each in source.company()
@@ -156,11 +158,9 @@ def _require_comparable(source: RunFolder, before: Study, run: RunFolder, study:
     if before.data.size != study.data.size:
         was, now = (f"{height}x{width}" for height, width in (before.data.size, study.data.size))
         raise UserError(f"--from: expected a run at {now}, got {source.root} at {was}; leave it out")
-    recipes = [
-        each.name
-        for each in fields(study.recipe)
-        if each.name not in (*LENGTHS, "init") and getattr(before.recipe, each.name) != getattr(study.recipe, each.name)
-    ]
+    theirs, ours = (terms_of(each).recipe for each in (before, study))
+    names = [each.name for each in fields(ours) if each.name != "epochs"]
+    recipes = [name for name in names if getattr(theirs, name) != getattr(ours, name)]
     if _first_weights(source) != _first_weights(run):
         recipes.append("init")
     if recipes:
@@ -193,14 +193,23 @@ def _draws_alike(before: Study, study: Study) -> bool:
     )
 
 
-def _entry(source: RunFolder, trial: Trial, study: Study, same_target: bool, alike: bool) -> EarlierTrial | None:
-    """What a candidate tells; None where it tells nothing: one that was never trained, or whose training goes on."""
+def _entry(
+    source: RunFolder, before: Study, trial: Trial, study: Study, same_target: bool, alike: bool
+) -> EarlierTrial | None:
+    """What a candidate of the study `before` tells; None where it tells nothing: one that was neither timed here nor
+    trained to the end of a rung.
+    """
     history = source.progress(trial, "search").history
-    ended = bool(history) and (trial.stopped or len(history) >= trial.until(history[-1].epochs)) and not trial.failed
+    if not trial.stopped:  # it may have been killed on its way to the next rung
+        ends = [rung.epochs for rung in trial.rungs] or [epoch.epochs for epoch in history[-1:]]
+        history = history[: max((end for end in ends if end <= len(history)), default=0)]
+    ended = bool(history) and not trial.failed
     latency = trial.latency if same_target else None
     if not ended and latency is None:
         return None
     share = len(history) / study.recipe.epochs if ended else MOST_FIDELITY
+    budget = Budget(milliseconds=trial.budget_milliseconds, statistic=before.asked.largest.statistic)
+    over = not (ended or latency is None or budget.admits(latency) or budget.doubts(latency))
     drawn = alike and ended and trial.origin == "random" and len(history) == study.recipe.epochs
     return EarlierTrial(
         run=source.root.name,
@@ -209,5 +218,6 @@ def _entry(source: RunFolder, trial: Trial, study: Study, same_target: bool, ali
         latency=latency,
         miou=history[-1].scores.miou if ended else None,
         fidelity=min(share, MOST_FIDELITY),
+        over=over,
         drawn_for_milliseconds=trial.budget_milliseconds if drawn else 0.0,
     )

@@ -50,6 +50,13 @@ class Shares:
         """The budget that a candidate was made for, or the largest where that is asked for no more."""
         return self.budgets.of(trial.budget_milliseconds)
 
+    def competing(self, trials: Sequence[Trial], budget: Budget) -> list[Trial]:
+        """Which of these candidates are compared for the finalists of a budget: those made for it, or where there is
+        none those whose own is asked for no more.
+        """
+        made = [trial for trial in trials if trial.budget_milliseconds == budget.milliseconds]
+        return made or [trial for trial in trials if self.home(trial) == budget]
+
     def ours(self, trials: Sequence[Trial], origin: Origin, budget: Budget) -> list[Trial]:
         """Candidates of an origin that count towards a budget's share: made for it, and seeds or inside it."""
         return [

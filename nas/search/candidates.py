@@ -147,18 +147,26 @@ def facts_of(architecture: Architecture, size: tuple[int, int], num_classes: int
     }
 
 
-def draw(space: Space, rng: random.Random) -> tuple[Architecture, Genotype]:
-    """What `Space.sample` gives, and its genotype; answers that narrow ranges leave no way on from are drawn again.
+def draw(space: Space, rng: random.Random, filling: Filling | None = None) -> tuple[Architecture, Genotype]:
+    """What `Space.sample` gives, and its genotype. Answers that narrow ranges leave no way on from are drawn again, and
+    so is what no width is estimated to bring inside the budget of `filling`, unless all that is drawn is over it.
 
     Raises: ArchitectureError when one draw after the other leads to nothing.
     """
     reason = ""
+    over: tuple[Architecture, Genotype] | None = None
     for _ in range(MOST_TRIES):
         answers: dict[str, Choice] = {}
         try:
-            return space.choose(functools.partial(_drawn, rng, answers)), answers
+            found = space.choose(functools.partial(_drawn, rng, answers))
         except ArchitectureError as error:
             reason = str(error)
+            continue
+        if filling is None or filling.width(found) > -math.inf:
+            return found, answers
+        over = found, answers
+    if over is not None:
+        return over  # to be measured: estimates err
     raise ArchitectureError(f"{reason} (so ended the last of {MOST_TRIES} draws, and all before it alike)")
 
 

@@ -43,6 +43,11 @@ class Console:
         self.progress = Progress(tell=lambda words: self.step(f"        {words}"))
         """Hears how far the driver itself is with what takes long."""
 
+    def asks(self, study: Study) -> None:
+        """The run is asked something else from now on; before anything is trained."""
+        self._study, self._budgets = study, study.asked
+        self._epochs_left = float(_epochs_left(self._run, study))
+
     def question(self, target: Target, data: Findings) -> None:
         """What is asked, and on which data."""
         height, width = self._study.data.size

@@ -104,10 +104,10 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             timing = RememberedTiming(fresh, read_earlier(run).latencies)
             for reason in timing.left_out():
                 asked.console.step(f"note    {reason}")
-            new = not run.trials()
+            new, narrowest = not run.trials(), Narrowest(timing, asked.quick, asked.console.progress)
             if asked.study.frontier:
-                asked = _on_frontier(asked, timing)
-            measured = _require_reachable(asked, timing)
+                asked = _on_frontier(asked, narrowest)
+            measured = _require_reachable(asked, narrowest)
             table = hold_to_table(run, functools.partial(_table_of, asked, timing, measured))
             _measure_published(asked, timing, table)
             if new:
@@ -222,17 +222,16 @@ def _sharing_gpus(search: Search, nodes: Sequence[Resources]) -> Search:
     return replace(search, study=study, workers=_workers_of(study, nodes, joined=workers.joined))
 
 
-def _require_reachable(search: Search, meter: Measures) -> list[Latency]:
+def _require_reachable(search: Search, narrowest: Narrowest) -> list[Latency]:
     """Say that a budget cannot be met before anything is trained for it, or what the narrowest networks take. Of
     several budgets, one that cannot be met is given up.
 
     Raises: BudgetError with the lowest latency reached, when none of them can be met.
     """
-    begun, several = search.run.trials(), search.budgets.several
-    fresh = [budget for budget in search.budgets if not any(several and trial.is_for(budget) for trial in begun)]
-    if not fresh or (begun and not several):
+    begun = search.run.trials()
+    fresh = [budget for budget in search.budgets if not any(trial.is_for(budget) for trial in begun)]
+    if not fresh:
         return []
-    narrowest = Narrowest(meter, search.quick, search.console.progress)
     refused = {}
     for budget in fresh:
         try:
@@ -249,14 +248,14 @@ def _require_reachable(search: Search, meter: Measures) -> list[Latency]:
     return narrowest.latencies()
 
 
-def _on_frontier(search: Search, meter: Measures) -> Search:
+def _on_frontier(search: Search, narrowest: Narrowest) -> Search:
     """The same search for a frontier of budgets, from what the fastest network takes to the one that is asked for."""
-    narrowest = Narrowest(meter, search.quick, search.console.progress)
     budgets = frontier(search.budgets.largest, narrowest.lowest(search.budgets.largest))
     search.console.step(f"budgets {budgets}")
     study = search.study.asking(tuple(map(str, budgets)))
     search.run.write_study(study)
-    return replace(search, study=study, console=Console(search.run, study))
+    search.console.asks(study)
+    return replace(search, study=study)
 
 
 def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> LatencyTable | None:

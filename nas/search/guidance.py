@@ -33,13 +33,17 @@ class Guidance:
         sampler: Sampler[Architecture],
         budgets: Budgets,
         *,
+        apart: bool,
         ahead: int,
         epochs: int,
         trained: Callable[[Step], Outcome],
     ) -> None:
-        """`epochs`: of a whole training; `trained`: how the training of a step ended, budgets aside."""
+        """`apart`: whether there are steps for several budgets, asked for now or before, which the sampler tells apart;
+        `epochs`: of a whole training; `trained`: how the training of a step ended, budgets aside.
+        """
         self._sampler = sampler
         self._budgets = budgets
+        self._apart = apart
         self._ahead = ahead
         self._epochs = epochs
         self._trained = trained
@@ -52,7 +56,9 @@ class Guidance:
         """What an earlier run found out about a candidate that takes so long; before anything else is told."""
         admitting = (budget for budget in self._budgets if milliseconds <= budget.milliseconds)
         budget = next(admitting, self._budgets.largest)
-        violations = {"latency": milliseconds / budget.milliseconds - 1}
+        over = milliseconds / budget.milliseconds - 1
+        # What scored was made for another budget or target: where it is over this one, a narrower one may be inside.
+        violations = {} if over > 0 and earlier.miou is not None else {"latency": over}
         self._sampler.recall(
             dict(earlier.genotype),
             Outcome(miou=earlier.miou, fidelity=earlier.fidelity, violations=violations),
@@ -133,7 +139,7 @@ class Guidance:
 
     def _told_for(self, milliseconds: float) -> float | None:
         """What the sampler tells budgets apart by; None where there is one."""
-        return milliseconds if self._budgets.several else None
+        return milliseconds if self._apart else None
 
     def _proposed(self, step: Step) -> bool:
         return step.trial.rungs[step.place].guided if step.place else step.trial.origin == "guided"
@@ -151,14 +157,16 @@ class Guidance:
                 )
             if step.number in over:
                 self._told.add(step.number)
-                self._sampler.tell(self._numbers.pop(step.number), self.outcome(step))
+                self._sampler.tell(self._numbers.pop(step.number), self.outcome(step, step.trial.budget_milliseconds))
 
-    def outcome(self, step: Step) -> Outcome:
-        """How the training of a step ended under the budget that it was made for, as the sampler is told."""
+    def outcome(self, step: Step, budget_milliseconds: float) -> Outcome:
+        """How the training of a step ended, under a budget. The sampler is told so of the one that it was made for,
+        whether or not that is still asked for.
+        """
         latency = step.trial.disturbed or step.trial.latency
         violation = UNMEASURED
         if latency is not None:
-            budget = self._budgets.of(step.trial.budget_milliseconds)
-            violation = latency.milliseconds(budget.statistic) / budget.milliseconds - 1
+            milliseconds = latency.milliseconds(self._budgets.largest.statistic)
+            violation = milliseconds / budget_milliseconds - 1
         trained = self._trained(step) if step.trial.disturbed is None else Outcome(miou=None)
         return replace(trained, violations={"latency": violation})

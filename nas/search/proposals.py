@@ -79,6 +79,14 @@ class Proposals:
         self._space = search.study.architectures()
         self._ahead = ahead_of(search)
         self._deadline = deadline
+        given_up = {budget: each for budget, each in unreached(search.run).items() if each.searched}
+        self._shares = Shares.of(search.study, self._budgets, given_up)
+        self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
+        self._trainings = Trainings(search.run, self._epochs)
+        self._trainings.over |= {key for key, trial in self._trials.items() if self._trainings.settled(trial)}
+        # One that was asked for another budget before is a run for several: its networks fill that one.
+        made_for = {step.trial.budget_milliseconds for step in steps_of(self._in_order())}
+        apart = len(made_for | {budget.milliseconds for budget in self._budgets}) > 1
         rungs = rungs_for(plan, self._epochs)
         sampler = sampler_of(
             self._space,
@@ -87,16 +95,18 @@ class Proposals:
             seed=plan.seed,
             rungs=tuple(each / self._epochs for each in rungs),
             filling=filling_of(self._budgets.largest, search.num_classes, table),
-            filling_at=self._filling_at if self._budgets.several else None,
+            filling_at=self._filling_at if apart else None,
         )
         self._first = round(sampler.begins_at * self._epochs)
-        self._guidance = Guidance(sampler, self._budgets, ahead=self._ahead, epochs=self._epochs, trained=self._trained)
+        self._guidance = Guidance(
+            sampler,
+            self._budgets,
+            apart=apart,
+            ahead=self._ahead,
+            epochs=self._epochs,
+            trained=self._trainings.outcome,
+        )
         self._solver = Solver(search, meter, table)
-        given_up = unreached(search.run) if self._budgets.several else {}
-        self._shares = Shares.of(search.study, self._budgets, given_up)
-        self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
-        self._trainings = Trainings(search.run)
-        self._trainings.over |= {key for key, trial in self._trials.items() if self._settled(trial)}
         for trial in search.run.company():
             self._solver.learn(trial)
         self._recall()
@@ -105,7 +115,7 @@ class Proposals:
         unfinished = [trial for key, trial in self._trials.items() if key not in self._trainings.over]
         self._unfinished = sorted(unfinished, key=lambda trial: trial.last_number)
         self._doubts_timed = False
-        self._guidance.repeat(self._in_order(), given_up)
+        self._guidance.repeat(self._in_order(), given_up if self._budgets.several else {})
         self._journal = Journal(search.run, self._space, self._told, search.console.step)
         steps = steps_of(self._in_order())
         over = [step for step in steps if not step.last or step.trial.architecture.key in self._trainings.over]
@@ -120,7 +130,7 @@ class Proposals:
         for each in earlier:
             if each.genotype:
                 milliseconds = self._solver.recall(each)
-                if each.miou is not None or milliseconds > self._budgets.largest.milliseconds:
+                if each.miou is not None or (each.over and milliseconds > self._budgets.largest.milliseconds):
                     self._guidance.recall(each, milliseconds)
 
     def waits(self) -> bool:
@@ -138,7 +148,8 @@ class Proposals:
         """The next candidate to train; None when the plan is done, or when what is left depends on those under way, so
         that it `waits` after all.
 
-        Raises: BudgetError when one draw after the other cannot be brought inside the one budget that there is.
+        Raises: BudgetError when one draw after the other cannot be brought inside the one budget that there is, and
+        nothing was before.
         """
         if self._unfinished:
             return self._unfinished.pop(0)
@@ -151,7 +162,7 @@ class Proposals:
             try:
                 return self._new(origin, budget)
             except BudgetError as error:
-                if not self._budgets.several:
+                if not (self._budgets.several or any(each.feasible and not each.failed for each in self._in_order())):
                     raise
                 self._give_up(budget, str(error))
         if self._trials.keys() - self._trainings.over:  # what `waits` counted on came to nothing
@@ -165,7 +176,7 @@ class Proposals:
 
     def finished(self, trial: Trial, *, failed: str) -> None:
         """Record how a candidate's training ended, or that it pauses."""
-        ended = replace(trial, failed=failed)
+        ended = replace(self._trials[trial.architecture.key], failed=failed)  # it may count for more budgets by now
         self._record(ended)
         self._trainings.ends(trial)
         self._journal.ended(ended)
@@ -179,11 +190,15 @@ class Proposals:
             self._shares = replace(shares, closed=late)
 
     def _give_up(self, budget: Budget, reason: str) -> None:
-        """Nothing more is proposed for one of several budgets."""
+        """Nothing more is proposed for a budget."""
         number, repeats = self._next_number(), self._guidance.gives_up()
         give_up(self._run, budget, reason, searched=True, number=number, repeats=repeats)
         self._shares = self._shares.without(budget)
-        self._search.console.step(f"note    {budget} is given up, the others go on: {reason}")
+        if self._budgets.several:
+            words = f"{budget} is given up, the others go on: {reason}"
+        else:
+            words = f"no more candidates: {reason}; --resume {self._run.root} --budget '{budget}' tries again"
+        self._search.console.step(f"note    {words}")
 
     def _finalists_left(self) -> list[Trial]:
         """The best of those that paused go on to the end, so many as finalists are missing for a budget: a low rung is
@@ -193,16 +208,12 @@ class Proposals:
         going: list[Trial] = []
         for budget in self._budgets:
             left = [step.trial for step in steps if step.trial.feasible and not step.trial.failed]
-            left = [trial for trial in left if self._shares.home(trial) == budget]
+            left = self._shares.competing(left, budget)
             paused = [trial for trial in left if len(self._trainings.curve(trial)) < self._epochs]
             missing = self._plan.finalists - (len(left) - len(paused))
             paused.sort(key=lambda trial: (-len(self._trainings.curve(trial)), -self._trainings.curve(trial)[-1]))
             going += paused[: max(0, missing)]
         return [self._goes_on(trial, self._epochs, guided=False) for trial in going]
-
-    def _is_for(self, trial: Trial, budget: Budget) -> bool:
-        """Whether the sampler knows a candidate as one for this budget, or does not tell budgets apart."""
-        return not self._budgets.several or trial.budget_milliseconds == budget.milliseconds
 
     def _filling_at(self, milliseconds: float) -> Filling | None:
         budget = Budget(milliseconds=milliseconds, statistic=self._budgets.largest.statistic)
@@ -250,7 +261,7 @@ class Proposals:
             trial = replace(trial, latency=latency, feasible=budget.admits(latency), disturbed=first)
             self._record(trial)
             self._search.console.timed_again(trial)
-            if not self._settled(trial):
+            if not self._trainings.settled(trial):
                 self._trainings.goes_on(trial)
                 self._unfinished.append(trial)
 
@@ -323,7 +334,7 @@ class Proposals:
 
     def _random(self, budget: Budget, repeats: int) -> _Drawn:
         chance = random.Random(f"{self._plan.seed}/{self._next_number() - 1}/{repeats}")
-        drawn, genotype = draw(self._space, chance)
+        drawn, genotype = draw(self._space, chance, self._filling_at(budget.milliseconds))
         return _Drawn(architecture=drawn, genotype=genotype, until=self._first)
 
     def _guided(self, budget: Budget, repeats: int) -> _Drawn:
@@ -342,8 +353,8 @@ class Proposals:
         told = [step for step in before(self._in_order(), self._next_number(), self._ahead) if step.last]
         ended = {step.trial.architecture.key for step in told if step.trial.disturbed is None}
         known = [trial for trial in reversed(self._in_order()) if dict(trial.genotype) == dict(drawn.genotype)]
-        over = [trial for trial in known if trial.architecture.key in ended and self._is_for(trial, budget)]
-        left = [trial for trial in over if trial.feasible and not trial.failed]
+        over = [trial for trial in known if trial.architecture.key in ended and trial.feasible and not trial.failed]
+        left = [trial for trial in over if trial.budget_milliseconds == budget.milliseconds]
         return next((trial for trial in left if 0 < len(self._trainings.curve(trial)) < drawn.until), None)
 
     def _admit(
@@ -372,29 +383,17 @@ class Proposals:
         self._run.write_trial(trial)
 
     def _judged(self, trial: Trial) -> Trial:
-        """A trial under the run's present budgets, among which the one that it was made for may not be."""
+        """A trial under what is asked now; what was over its own budget is not trained for a larger one either."""
         home = self._shares.home(trial)
-        if trial.inside(home) != trial.feasible:
-            trial = replace(trial, feasible=not trial.feasible)
+        feasible = trial.inside(home) and trial.inside(replace(home, milliseconds=trial.budget_milliseconds))
+        if feasible != trial.feasible:
+            trial = replace(trial, feasible=feasible)
             self._run.write_trial(trial)
         if trial.budget_milliseconds != home.milliseconds:  # what was doubted is as good as another one now
             trial = replace(trial, disturbed=None)
         return trial
 
-    def _settled(self, trial: Trial) -> bool:
-        if not trial.feasible or trial.failed or trial.origin == "pruned":
-            return True
-        done = len(self._run.progress(trial, "search").history)
-        return done >= trial.until(self._epochs) or (trial.stopped and done > 0)
-
     def _told(self, trial: Trial) -> Outcome:
-        """How the last step of a trial ended, as the sampler is told."""
-        place = max(0, len(trial.rungs) - 1)
-        return self._guidance.outcome(Step(number=trial.last_number, trial=trial, place=place))
-
-    def _trained(self, step: Step) -> Outcome:
-        """How the training of a step ended."""
-        curve = self._trainings.curve(step.trial)[: step.until(self._epochs)]
-        if not curve or (step.trial.failed and step.last):
-            return Outcome(miou=None)
-        return Outcome(miou=curve[-1], fidelity=len(curve) / self._epochs)
+        """How the last step of a trial ended, under what is asked now."""
+        step = Step(number=trial.last_number, trial=trial, place=max(0, len(trial.rungs) - 1))
+        return self._guidance.outcome(step, self._shares.home(trial).milliseconds)

@@ -239,6 +239,7 @@ KINDS: Mapping[str, Any] = {
                 latency=LATENCY,
                 miou=0.4,
                 fidelity=0.5,
+                over=True,
             ),
         )
     ),

@@ -8,12 +8,14 @@ import pytest
 import space
 from nas.data import Dataset, Split
 from nas.data.dataset import label_map
+from nas.latency.budget import Budget
 from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.search.console import Console
 from nas.search.search import Search, Workers
+from nas.search.solving import Solved, Solver
 from space import Architecture
 
 
@@ -58,6 +60,31 @@ def _search_of(run: RunFolder) -> Search:
     )
     workers = Workers(concurrent=1, threads=1, device="cpu")
     return Search(run=run, study=study, dataset=data, workers=workers, console=Console(run, study))
+
+
+class Rigid(Solver):
+    """A solver that leaves networks as wide as they are, and a device on which all of them take as long."""
+
+    def __init__(self, search: Search, latency: Latency) -> None:
+        super().__init__(search, Arithmetic(), None)
+        self._latency = latency
+
+    def solve(self, architecture: Architecture, budget: Budget) -> Solved:
+        return Solved(
+            architecture=architecture,
+            latency=self._latency,
+            factor=1.0,
+            adjusted=False,
+            reason="",
+            measured=(),
+            estimates=self._estimates,
+        )
+
+
+@pytest.fixture(scope="session")
+def rigid() -> Callable[[Search, Latency], Solver]:
+    """What solves no width."""
+    return Rigid
 
 
 def _invented(milliseconds: float) -> Latency:

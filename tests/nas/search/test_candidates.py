@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 import space
 from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
+from nas.search import candidates
 from nas.search.candidates import (
     DEPTH,
     MULTIPLY_ADDS,
@@ -63,6 +65,20 @@ def test_what_no_width_brings_inside_is_not_compared(table: LatencyTable) -> Non
 
     assert layers([each for each in every if each not in some]) > 1.5 * layers(some)
     assert free.facts(every[0]) == {}
+
+
+def test_what_no_width_brings_inside_is_not_drawn(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn there without a budget is drawn with one too, where it may be inside."""
+    filling = filling_of(Budget.parse("3ms"), CLASSES, table)
+    assert filling is not None
+    free, limited = ([draw(SPACE, random.Random(seed), each) for seed in range(6)] for each in (None, filling))
+    inside = [filling.width(architecture) > -math.inf for architecture, _ in free]
+    assert 0 < sum(inside) < len(inside)
+    assert all(filling.width(architecture) > -math.inf for architecture, _ in limited)
+    assert [each == other for each, other in zip(free, limited, strict=True)] == inside
+    monkeypatch.setattr(candidates, "MOST_TRIES", 3)
+    hopeless = filling_of(Budget.parse("0.01ms"), CLASSES, table)
+    assert draw(SPACE, random.Random(0), hopeless), "measuring it tells"
 
 
 def test_facts_are_those_of_the_network_that_fills_the_budget(table: LatencyTable) -> None:

@@ -34,6 +34,7 @@ from nas.search.cutting import parent_of, trained_network
 from nas.search.engine import _measure_published, _require_reachable
 from nas.search.finishing import all_finalists, last_stages
 from nas.search.proposals import Proposals
+from nas.search.reaching import Narrowest
 from nas.search.search import Candidate, Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
@@ -93,7 +94,7 @@ def go_on(search: Search, meter: Arithmetic, most: int = 100) -> None:
     """All of a search but what needs weights; `most` trainings of candidates."""
     run, epochs = search.run, search.study.recipe.epochs
     require_consistent(run, search.study)
-    _require_reachable(search, meter)
+    _require_reachable(search, Narrowest(meter, search.quick, search.console.progress))
     table = hold_to_table(run, lambda: TABLE)
     _measure_published(search, meter, table)
     proposals = Proposals(search, meter, table)

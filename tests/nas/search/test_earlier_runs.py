@@ -20,7 +20,7 @@ from nas.runs.beginning import hold_to_beginning
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import MOST_FIDELITY, not_taken_over, read_earlier, take_over
 from nas.runs.folder import EARLIER, RunFolder
-from nas.runs.trial import Epoch, append_epoch
+from nas.runs.trial import Epoch, Rung, append_epoch, forget_epochs
 from nas.search.candidates import sampler_of
 from nas.search.proposals import Proposals
 from nas.search.remembered import RememberedTiming
@@ -91,7 +91,9 @@ def earlier(tmp_path_factory: pytest.TempPathFactory, proposals: Callable[[RunFo
         for number in range(1, epochs + 1):
             epoch = Epoch(epoch=number, epochs=4, loss=1.0, seconds=1.0, scores=scores)
             append_epoch(run.phase_path(trial, "search"), epoch)
-        source.finished(replace(trial, stopped=epochs < 4 and not failed), failed=failed)
+        source.finished(trial, failed=failed)
+        if epochs < 4 and not failed:
+            run.write_trial(replace(trial, stopped=True))
     source.next()  # one that has not begun to train
     return run
 
@@ -107,7 +109,7 @@ def new(tmp_path: Path) -> Callable[..., RunFolder]:
 
 
 def test_trained_candidates_and_latencies_are_taken_over(earlier: RunFolder, new: Callable[..., RunFolder]) -> None:
-    run = new(recipe=replace(ASKED.recipe, epochs=8, seed=3))
+    run = new(recipe=replace(ASKED.recipe, epochs=8, seed=3, probe=True))
     (words,) = take_over(run, run.study(), SEEN, [earlier])
     assert words == f"from    {earlier.root}: 2 trained candidates, 4 latencies"
     before = {trial.architecture.key: trial for trial in earlier.trials()}
@@ -125,6 +127,37 @@ def test_an_equally_long_training_stands_below_the_runs_own(earlier: RunFolder, 
     run = new()
     take_over(run, run.study(), SEEN, [earlier])
     assert max(each.fidelity for each in read_earlier(run).trials) == MOST_FIDELITY < 1
+
+
+@pytest.mark.parametrize(("done", "fidelity"), [(1, None), (2, 2 / 4), (3, 2 / 4), (4, MOST_FIDELITY)])
+def test_a_candidate_that_was_killed_on_its_way_to_a_rung_counts_as_it_was_at_the_last_one(
+    done: int, fidelity: float | None, earlier: RunFolder, new: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    source = RunFolder(shutil.copytree(earlier.root, tmp_path / "night"))
+    whole = source.trials()[0]
+    rungs = tuple(Rung(epochs=epochs, number=1, budget_milliseconds=10.0) for epochs in (2, 4))
+    source.write_trial(replace(whole, rungs=rungs))
+    forget_epochs(source.phase_path(whole, "search"), after=done)
+    run = new()
+    take_over(run, run.study(), SEEN, [source])
+    (found,) = (each for each in read_earlier(run).trials if each.architecture == whole.architecture)
+    assert found.miou == (None if fidelity is None else pytest.approx(0.1))
+    assert found.fidelity == (fidelity or MOST_FIDELITY)
+
+
+def test_only_what_no_width_brought_inside_its_budget_is_known_as_over_one(
+    earlier: RunFolder, new: Callable[..., RunFolder], tmp_path: Path, invented: Callable[[float], Latency]
+) -> None:
+    source = RunFolder(shutil.copytree(earlier.root, tmp_path / "night"))
+    untrained = source.trials()[-1]
+    busy = replace(invented(11.0), ci_low_milliseconds=9.0, flagged=("a busy machine",))
+    for latency, over in ((invented(9.0), False), (invented(11.0), True), (busy, False)):
+        source.write_trial(replace(untrained, latency=latency))
+        run = RunFolder.create(tmp_path / str(len(list(tmp_path.iterdir()))), replace(ASKED, budget="5ms"))
+        take_over(run, run.study(), SEEN, [source])
+        found = {each.architecture.key: each for each in read_earlier(run).trials}
+        assert found.pop(untrained.architecture.key).over == over
+        assert not any(each.over for each in found.values())
 
 
 def test_a_random_draw_is_kept_as_one_where_it_was_trained_whole_on_the_same_terms(

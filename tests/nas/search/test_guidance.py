@@ -14,6 +14,7 @@ import space
 from nas import samplers
 from nas.latency.budget import Budget, Budgets
 from nas.latency.record import Latency
+from nas.runs.earlier import EarlierTrial
 from nas.runs.steps import Step
 from nas.runs.trial import Origin, Trial
 from nas.runs.unreached import Unreached
@@ -79,7 +80,8 @@ def guidance_of(row: Row, *budgets: str, startup: int = 2) -> Guidance:
         return Outcome(miou=0.1 * float(step.trial.genotype["place"]))
 
     sampler = Sampler(row, functools.partial(surrogate, startup=startup), stateless=True)
-    return Guidance(sampler, Budgets.parse(budgets or ["10ms"]), ahead=0, epochs=2, trained=trained)
+    asked = Budgets.parse(budgets or ["10ms"])
+    return Guidance(sampler, asked, apart=asked.several, ahead=0, epochs=2, trained=trained)
 
 
 def surrogate(candidates: Candidates, startup: int = 2) -> optuna.samplers.BaseSampler:
@@ -174,6 +176,16 @@ def test_draws_before_a_budget_was_given_up_are_repeated(trial: Make) -> None:
             assert dict(proposal.genotype) == dict(trials[2].genotype)
             again.becomes(proposal.number, 3)
         assert next_places(again, trials, 6) == expected
+
+
+def test_what_scored_at_a_width_over_the_budget_may_be_proposed_at_another() -> None:
+    """Of an earlier run for a larger budget, or on a faster target; what no width was inside of is no such thing."""
+    guidance = guidance_of(Row())
+    known = EarlierTrial(run="", architecture=space.load(PUBLISHED[0]))
+    for place in (1, 3, 5, 6):
+        guidance.recall(replace(known, genotype={"place": place}, miou=0.1 * place), 12.0)
+    guidance.recall(replace(known, genotype={"place": 7}), 12.0)
+    assert next_places(guidance, [], 1) == [6]
 
 
 def begun(startup: int) -> tuple[Sampler[Architecture], dict[int, int]]:

@@ -47,7 +47,9 @@ def train(run: RunFolder, source: Proposals, trial: Trial, epochs: int, failed: 
     for number in range(1, epochs + 1):
         epoch = Epoch(epoch=number, epochs=4, loss=1.0, seconds=1.0, scores=scores)
         append_epoch(run.phase_path(trial, "search"), epoch)
-    source.finished(replace(trial, stopped=epochs < 4 and not failed), failed=failed)
+    source.finished(trial, failed=failed)
+    if epochs < 4 and not failed:
+        run.write_trial(replace(trial, stopped=True))
 
 
 def known(run: RunFolder) -> list[FrozenTrial]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ import pytest
 import space
 from nas.data import DataSpec, load
 from nas.latency.budget import Budget
-from nas.latency.estimates.estimator import Estimates
 from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
@@ -28,18 +27,19 @@ from nas.runs.shares import Shares
 from nas.runs.spent import Stopwatch
 from nas.runs.trained import load_trained
 from nas.runs.trial import Epoch, Trial, append_epoch
-from nas.runs.unreached import ask_again, give_up, unreached
+from nas.runs.unreached import give_up, unreached
 from nas.search.engine import _require_reachable
 from nas.search.finishing import all_finalists, certify_each, finalists
 from nas.search.proposals import Proposals
-from nas.search.reaching import LEAST_RATIO, MOST_BUDGETS, frontier
+from nas.search.reaching import Narrowest
 from nas.search.search import Candidate, Search
-from nas.search.solving import Solved
+from nas.search.solving import Solver
 from nas.storage.files import write_text
 from nas.study import SearchPlan, Study
+from nas.terminal import Progress
 from nas.training import Recipe, Scores
 from nas.training.weights import save_weights
-from space import Architecture, BudgetError, UserError, strict
+from space import Architecture, UserError, strict
 from space.scale import scale_width
 
 SIZE = (180, 240)
@@ -55,6 +55,7 @@ STUDY = Study(
 THREE, SIX = Budget.parse("3ms"), Budget.parse("6ms")
 Invented = Callable[[float], Latency]
 SearchOf = Callable[[RunFolder], Search]
+RigidOf = Callable[[Search, Latency], Solver]
 
 
 class Arithmetic:
@@ -163,79 +164,67 @@ def test_a_network_that_cannot_be_widened_serves_both_budgets(
     """It is as large as the study lets networks become, below both."""
     plan = SearchPlan(seeds=("ndnet29-fcn32",), random_trials=0, guided_trials=0, most_parameters=100_000)
     run = RunFolder.create(tmp_path / "run", replace(STUDY, budgets=("300ms", "600ms"), search=plan))
-    to_the_end(search_of(run), Arithmetic(invented))
+    source = Proposals(search_of(run), Arithmetic(invented), None)
+    trial = source.next()
+    assert trial is not None
+    assert source.next() is None, "it is found to be for the other one while it trains"
+    train(run, source, trial)
     (seed,) = run.trials()
     assert (seed.budget_milliseconds, seed.also_milliseconds) == (300.0, (600.0,))
     assert Shares.of(run.study(), run.study().asked).seeds_left(run.trials()) == []
 
 
-class Rigid:
-    """A solver that leaves networks as wide as they are, and a device on which all of them take as long."""
-
-    def __init__(self, asked: Search, latency: Latency) -> None:
-        self._estimates = Estimates(SIZE, asked.num_classes, None)
-        self._latency = latency
-
-    def solve(self, architecture: Architecture, budget: Budget) -> Solved:
-        return Solved(
-            architecture=architecture,
-            latency=self._latency,
-            factor=1.0,
-            adjusted=False,
-            reason="",
-            measured=(),
-            estimates=self._estimates,
-        )
-
-    def keep(self, solved: Solved) -> None:
-        return
-
-
+@pytest.mark.parametrize(
+    ("budgets", "told"),
+    [
+        (("3ms", "6ms"), "6ms is given up, the others go on: expected candidates inside 6ms, but 25 draws"),
+        (("6ms",), "no more candidates: expected candidates inside 6ms, but 25 draws"),
+    ],
+)
 def test_candidates_under_way_end_before_the_rest_is_decided_when_a_budget_is_given_up(
-    invented: Invented, search_of: SearchOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    budgets: Sequence[str],
+    told: str,
+    invented: Invented,
+    search_of: SearchOf,
+    rigid: RigidOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two train at a time: the first one has no epoch yet when nothing is found for the last open budget."""
     few = replace(STUDY.search, seeds=(), guided_trials=0, stop_weak=False)
-    run = RunFolder.create(tmp_path / "run", replace(STUDY, search=few))
+    run = RunFolder.create(tmp_path / "run", replace(STUDY.asking(budgets), search=few))
     search = search_of(run)
     search = replace(search, workers=replace(search.workers, concurrent=2))
     source = Proposals(search, Arithmetic(invented), None)
     trial = source.next()
     assert trial is not None
     assert not source.waits()
-    monkeypatch.setattr(source, "_solver", Rigid(search, invented(99.0)))
+    monkeypatch.setattr(source, "_solver", rigid(search, invented(99.0)))
     assert source.next() is None
     assert list(map(str, unreached(run))) == ["6ms"]
+    assert f"note    {told}" in capsys.readouterr().out
     assert source.waits()
     train(run, source, trial)
     assert not source.waits()
     assert source.next() is None, "one finalist is there, at its end"
+    assert Proposals(search, Untimed(), None).next() is None, "nor is another one looked for when the run goes on"
 
 
 def test_what_is_over_one_budget_and_inside_the_next_begins_with_a_short_training(
-    invented: Invented, search_of: SearchOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    invented: Invented, search_of: SearchOf, rigid: RigidOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The solver finds one network, of four milliseconds, for both."""
     run = RunFolder.create(tmp_path / "run", STUDY)
     search = search_of(run)
     source = Proposals(search, Arithmetic(invented), None)
-    monkeypatch.setattr(source, "_solver", Rigid(search, invented(4.0)))
+    monkeypatch.setattr(source, "_solver", rigid(search, invented(4.0)))
     trial = source.next()
     assert trial is not None
     assert (trial.budget_milliseconds, trial.also_milliseconds) == (6.0, (3.0,))
     assert [(rung.epochs, rung.budget_milliseconds) for rung in trial.rungs] == [(1, 6.0)]
     train(run, source, trial)
     assert len(run.progress(trial, "search").history) == 1
-
-
-@dataclass
-class Machine:
-    """Whatever is timed takes as long."""
-
-    latency: Latency
-
-    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
-        return [self.latency for _ in architectures]
 
 
 class Untimed:
@@ -257,33 +246,8 @@ def asked(tmp_path: Path, search_of: SearchOf) -> Search:
     return search_of(RunFolder.create(tmp_path / "run", study))
 
 
-def test_a_budget_out_of_reach_is_told_and_the_others_go_on(
-    asked: Search, invented: Invented, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _require_reachable(asked, Machine(invented(2.0)))
-    told = capsys.readouterr().out
-    assert "1ms is given up, the others go on" in told
-    assert "the narrowest networks of the space take 2.00 ms here" in told
-    assert list(map(str, asked.budgets)) == ["5ms", "10ms"]
-    assert asked.study.asked.each[0] == Budget.parse("1ms"), "it is still what was asked for"
-    ask_again(asked.run, [Budget.parse("1ms")])
-    assert len(asked.budgets) == 3
-
-
-def test_budgets_that_all_are_out_of_reach_are_refused(asked: Search, invented: Invented) -> None:
-    with pytest.raises(BudgetError, match="can meet, got 10ms; the narrowest networks of the space take 20"):
-        _require_reachable(asked, Machine(invented(20.0)))
-    assert unreached(asked.run) == {}
-
-
 def test_nothing_is_timed_again_for_budgets_that_have_candidates(searched: RunFolder, search_of: SearchOf) -> None:
-    assert _require_reachable(search_of(searched), Untimed()) == []
-
-
-def test_a_busy_machine_gives_no_budget_up(asked: Search, invented: Invented) -> None:
-    busy = replace(invented(2.0), ci_low_milliseconds=0.5, ci_high_milliseconds=3.0, flagged=("others computed",))
-    _require_reachable(asked, Machine(busy))
-    assert len(asked.budgets) == 3
+    assert _require_reachable(search_of(searched), Narrowest(Untimed(), 0.01, Progress(silent=True))) == []
 
 
 def test_each_budget_gets_a_winner_in_a_folder_of_its_own(
@@ -351,27 +315,6 @@ def test_the_winner_of_the_one_budget_before_joins_the_others(asked: Search) -> 
     gather_winners(asked.run, asked.study)
     assert not folder.exists()
     assert (place / "newer").is_file(), "what was certified for the same budget since stays"
-
-
-@pytest.mark.parametrize(
-    ("fastest", "expected"),
-    [
-        (0.2, ["0.44ms", "0.96ms", "2.1ms", "4.6ms", "10ms"]),
-        (6.0, ["7.7ms", "10ms"]),
-    ],
-)
-def test_a_frontier_is_from_the_fastest_network_to_the_budget(fastest: float, expected: list[str]) -> None:
-    found = frontier(Budget.parse("10ms"), fastest)
-    assert list(map(str, found)) == expected
-    assert len(found) <= MOST_BUDGETS
-    assert found.each[0].milliseconds > fastest
-    assert all(each.statistic == "p90" for each in frontier(Budget.parse("10ms p90"), fastest))
-
-
-@pytest.mark.parametrize("fastest", [None, 10.0 / LEAST_RATIO, 12.0])
-def test_a_frontier_without_room_below_the_budget_is_refused(fastest: float | None) -> None:
-    with pytest.raises(BudgetError, match="expected a budget with room for smaller ones below it, got 10ms"):
-        frontier(Budget.parse("10ms"), fastest)
 
 
 @pytest.mark.slow

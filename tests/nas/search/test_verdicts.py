@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -21,21 +20,17 @@ from nas.latency.target import Target
 from nas.runs.certificate import Deployed, read_certificate
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, append_epoch
-from nas.search.engine import _require_reachable
 from nas.search.finishing import certify_best
-from nas.search.reaching import Narrowest
 from nas.search.search import Candidate, Search
 from nas.search.shipping import certify_trial
 from nas.study import SearchPlan, Study
-from nas.terminal import Progress
 from nas.training import Recipe, Scores
 from nas.training.weights import save_weights
-from space import Architecture, BudgetError
+from space import Architecture
 from space.errors import TargetError, UnmeasuredError
 from space.network import Network
 from space.scale import scale_width
 
-BUSY = ("other processes used 69% of the cores timed on", "the median is known to 80% only after 25 pairs")
 Invented = Callable[[float], Latency]
 Shallow = Callable[[str], Architecture]
 
@@ -74,53 +69,6 @@ def asked(tmp_path: Path, search_of: Callable[[RunFolder], Search]) -> Search:
         search=SearchPlan(finish_epochs=0, finalists=3),
     )
     return search_of(RunFolder.create(tmp_path / "run", study))
-
-
-def test_a_budget_is_refused_by_what_surely_is_over_it(asked: Search, invented: Invented) -> None:
-    with pytest.raises(BudgetError, match=r"the narrowest networks of the space take 12.45 ms here; raise the budget"):
-        _require_reachable(asked, Machine([invented(12.45)]))
-
-
-def test_a_busy_machine_is_no_verdict_on_a_budget(asked: Search, invented: Invented) -> None:
-    machine = Machine([replace(between(invented(12.45), 4.15, 24.9, BUSY), target="onnxruntime@cpu")])
-    with pytest.raises(BudgetError, match="quiet enough to tell whether onnxruntime@cpu can meet 10ms") as told:
-        _require_reachable(asked, machine)
-    assert machine.rounds == 2
-    assert BUSY[0] in str(told.value)
-    assert "wait until" in str(told.value)
-    assert "--patience 5min" in str(told.value)
-    assert "--target onnxruntime@cpu:1" in str(told.value)
-    assert "raise the budget" not in str(told.value)
-
-
-def test_a_flag_is_enough_whatever_the_interval(asked: Search, invented: Invented) -> None:
-    with pytest.raises(BudgetError, match="machine was busy"):
-        _require_reachable(asked, Machine([replace(invented(12.45), flagged=BUSY)]))
-
-
-@pytest.mark.parametrize("low", [8.0, 9.9])
-def test_a_search_goes_on_where_something_may_be_inside(low: float, asked: Search, invented: Invented) -> None:
-    machine = Machine([between(invented(10.1), low, 11.0)])
-    _require_reachable(asked, machine)
-    assert machine.rounds == 1
-
-
-def test_a_machine_that_is_quiet_again_is_heard(asked: Search, invented: Invented) -> None:
-    machine = Machine([replace(invented(12.45), flagged=BUSY), invented(6.0)])
-    _require_reachable(asked, machine)
-    assert machine.rounds == 2
-
-
-def test_while_the_narrowest_networks_are_timed_that_is_said(invented: Invented) -> None:
-    said: SimpleQueue[str] = SimpleQueue()
-
-    class Slow(Machine):
-        def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
-            assert re.match(r"the narrowest networks timed in turns: \d+ s so far", said.get(timeout=30))
-            return super().measure_together(architectures)
-
-    progress = Progress(tell=said.put, every_seconds=0.001)
-    assert len(Narrowest(Slow([invented(6.0)]), 0.03, progress).latencies()) == 3
 
 
 def competing(
