@@ -40,7 +40,7 @@ from space import strict
 FOLDER = Path(__file__).parent
 SIZE = (120, 160)  # at which the reference takes 1
 CALIBRATIONS = {"onnxruntime-1-120x160": SIZE, "onnxruntime-2-180x240-protocol-2": (180, 240)}
-CLASSES = {"calibration": 11, "leaderboard": 19}
+CLASSES = 11  # of all that was measured
 TIMED_AS = ("bicubic shrunk", "bicubic down")  # what shrinking an image is called now, and was when these were timed
 FEW = (0, 3, 10)  # networks of the same device that are measured first
 DRAWS = 5  # of these few
@@ -65,7 +65,7 @@ def calibration(name: str) -> list[Sample]:
         sample = json.loads(line)
         if not sample["flagged"] and sample["key"] in texts:
             architecture = space.Architecture.from_yaml(texts[sample["key"]])
-            work = _work(architecture, size, CLASSES["calibration"])
+            work = _work(architecture, size, CLASSES)
             found.append(Sample(name=sample["key"], work=work, share=sample["ratio"] * _pixels(size)))
     return found
 
@@ -84,7 +84,7 @@ def leaderboards(runtime: str) -> Iterator[tuple[str, list[Sample]]]:
             [
                 Sample(
                     name=name,
-                    work=_work(space.load(name), (height, width), CLASSES["leaderboard"]),
+                    work=_work(space.load(name), (height, width), CLASSES),
                     share=statistics.median(each) * _pixels((height, width)),
                 )
                 for name, each in ratios.items()
