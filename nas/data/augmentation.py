@@ -8,7 +8,7 @@ from typing import Literal
 from space.errors import DataError
 
 ScaleSampling = Literal["log", "uniform", "inverse", "listed"]
-"""How a magnification is drawn: as often half as double; each as likely; each side of the window as likely (1 / scale
+"""How a scale factor is drawn: as often half as double; each as likely; each side of the window as likely (1 / scale
 is uniform); or one of those listed.
 """
 
@@ -23,7 +23,7 @@ class Augmentation:
     crop: tuple[int, int] | None = None
     """Height and width of what a network is shown; None is the data set's size."""
     scale: tuple[float, ...] = (1.0, 1.0)
-    """Smallest and largest magnification; with `listed` all that there are."""
+    """Smallest and largest scale factor; with `listed` all that there are."""
     scale_sampling: ScaleSampling = "log"
     fills_crop: bool = False
     """Magnify at least so much that the picture fills the crop."""
@@ -47,9 +47,9 @@ class Augmentation:
             raise DataError(f"crop: expected height and width of at least 8 pixels, got {self.crop}")
         if self.scale_sampling == "listed":
             if not self.scale or not 0.1 <= min(self.scale) <= max(self.scale) <= 10:
-                raise DataError(f"scale: expected magnifications between 0.1 and 10, got {self.scale}")
+                raise DataError(f"scale: expected scale factors between 0.1 and 10, got {self.scale}")
         elif len(self.scale) != 2 or not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
-            raise DataError(f"scale: expected smallest and largest between 0.1 and 10, got {self.scale}")
+            raise DataError(f"scale: expected two scale factors, ascending, between 0.1 and 10, got {self.scale}")
         if not 0 < self.crop_class_share <= 1:
             raise DataError(f"crop_class_share: expected a share above 0, at most 1, got {self.crop_class_share}")
         if self.shift_pixels < 0:

@@ -53,8 +53,10 @@ class ClassList:
         repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if repeated:
             raise DataError(f"classes: expected different names, got '{repeated[0]}' more than once")
-        if count > IGNORE:
-            raise DataError(f"classes: expected at most {IGNORE} names, got {count}")
+        most = IGNORE - self._first
+        if count > most:
+            where = " where label value 0 is void" if self._first else ""
+            raise DataError(f"classes: expected at most {most} names{where}, got {count}")
         beyond = count + self._first
         for void in self._voids:
             if isinstance(void, str) and void not in self.classes:
@@ -64,10 +66,8 @@ class ClassList:
                     f"void: expected 0, a value from {beyond} to {IGNORE} (others are classes) or the name of a class, "
                     f"got {void}"
                 )
-        if not len(self.names) >= 2 or not count <= IGNORE - self._first:
-            raise DataError(
-                f"classes: expected 2 to {IGNORE} names that are not void, got {len(self.names)} of {count}"
-            )
+        if len(self.names) < 2:
+            raise DataError(f"classes: expected 2 to {most} names that are not void, got {len(self.names)} of {count}")
         if self.colours is not None and len(self.colours) != count:
             raise DataError(f"colours: expected one for each of the {count} classes, got {len(self.colours)}")
         for colour in self.colours or ():

@@ -82,7 +82,7 @@ def draw(
     if attempt:
         across, down = np.random.default_rng([ELSEWHERE, seed, epoch, number, attempt]).random(2).tolist()
     crop = augmentation.crop or size
-    scale = _magnification(augmentation, zoom)
+    scale = _scale_factor(augmentation, zoom)
     if augmentation.fills_crop:
         scale = max(scale, crop[0] / size[0], crop[1] / size[1])
     ratio = (source[0] / size[0], source[1] / size[1])
@@ -109,7 +109,7 @@ def order(samples: int, *, seed: int, epoch: int) -> NDArray[np.intp]:
     return np.random.default_rng([ORDER, seed, epoch]).permutation(samples)
 
 
-def _magnification(augmentation: Augmentation, place: float) -> float:
+def _scale_factor(augmentation: Augmentation, place: float) -> float:
     """That of a place in 0..1 of all that may be drawn."""
     if augmentation.scale_sampling == "listed":
         return augmentation.scale[int(place * len(augmentation.scale))]

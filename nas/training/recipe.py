@@ -127,9 +127,9 @@ class Recipe:
     crop: tuple[int, int] | None = None
     """Height, width in pixels after scaling; no larger than the data set's size, which None stands for."""
     scale: tuple[float, ...] = (1.0, 1.0)
-    """Range of the random enlargement before the crop; each that there is where they are `listed`."""
+    """The smallest and the largest scale factor before the crop; each that there is where they are `listed`."""
     scale_sampling: ScaleSampling = field(default="log", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """How it is drawn: `log`, as often half as double; `uniform`; `inverse`, each side of what is cut out as likely;
+    """How one is drawn: `log`, as often half as double; `uniform`; `inverse`, each side of what is cut out as likely;
     or `listed`."""
     fills_crop: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Whether pictures are enlarged at least so much that they fill the crop: nothing is padded, but where

@@ -147,6 +147,10 @@ def test_classes_yaml_names_void_and_colours(tiny_root: Path) -> None:
         ("classes: [a, b, c]\nvoid: d\n", "void"),
         ("classes: [a, b, c]\nvoid: [a, b]\n", "2 to 255 names that are not void"),
         ("classes: [a, b, c]\nvoid: [0, 3]\n", "a value from 4 to 255"),
+        (
+            f"classes: [{', '.join(f'c{number}' for number in range(255))}]\nvoid: [0, 255]\n",
+            "at most 254 names where label value 0 is void, got 255",
+        ),
         ("classes: [a, b]\ncolours: ['#000000', '#000000']\n", "different one"),
         ("classes: [a, b]\ncolours: ['#000000']\n", "colours"),
         ("classes: [a, b]\ncolours: ['red', 'blue']\n", "#rrggbb"),
