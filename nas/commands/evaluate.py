@@ -117,8 +117,7 @@ def _check(options: argparse.Namespace) -> None:
         if options.at == "input" and getattr(options, name):
             raise UserError(f"--{name} goes with --at labels")
     if options.out is not None:
-        with output.folder(options.out):
-            pass  # what cannot be made is refused before anything is scored
+        output.require_folder(options.out)  # before anything is scored
 
 
 def _seen(options: argparse.Namespace, trained: Trained, size: tuple[int, int]) -> DataSeen | None:

@@ -39,6 +39,15 @@ def folder(text: str | Path) -> Iterator[Path]:
                     each.rmdir()
 
 
+def require_folder(text: str | Path) -> None:
+    """Make sure that the folder which --out names can be made, and leave none that was not there.
+
+    Raises: UserError.
+    """
+    with folder(text):
+        pass
+
+
 def require_own_files(paths: Sequence[Path], suffix: str) -> None:
     """Make sure that --out, the first of `paths`, names what may be written: new files, or those of its kind that
     nothing certifies. It ends in `suffix`, by which it is known what it is. The others are what is written beside it;

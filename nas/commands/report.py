@@ -87,8 +87,7 @@ def _several(folders: Sequence[RunFolder], out: str | None) -> None:
     if out and (Path(out).suffix != ".yaml" or Path(out).exists()):
         raise UserError(f"--out: expected a new file that ends in .yaml, got {out}; give another one")
     if out:
-        with output.folder(Path(out).parent):
-            pass  # what cannot be made is refused before anything is read
+        output.require_folder(Path(out).parent)  # before anything is read
     common.say(f"reading {len(folders)} runs")
     require_alike(folders)
 
