@@ -11,6 +11,7 @@ import torch
 from nas.data.batches import Batches
 from nas.data.batches import Guard as Guard
 from nas.data.share import WHOLE, Share
+from nas.host.room import is_shortage
 from nas.training.together import all_have, entered_by_first, meet
 from space.errors import DataError, UserError
 
@@ -100,8 +101,10 @@ def _fetched(source: Iterator[Item]) -> Item | None:
     """The next one, None after the last."""
     try:
         return next(source, None)
-    except (UserError, OSError, MemoryError, AssertionError, torch.OutOfMemoryError):
+    except (UserError, OSError, AssertionError):
         raise
     except Exception as error:
+        if is_shortage(error):
+            raise
         words = " ".join(str(error).split())[-300:] or type(error).__name__
         raise DataError(f"expected a batch of images and labels, but reading it broke: {words}") from error

@@ -87,6 +87,25 @@ def test_a_fetch_that_fails_lets_go_of_the_guard() -> None:
 
 
 @pytest.mark.parametrize(
+    "shortage",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("Error in CPU operator `nvidia.dali.fn.decoders.image`,\nencountered:\n\nstd::bad_alloc"),
+    ],
+)
+def test_memory_that_runs_out_meanwhile_is_no_fault_of_the_data(shortage) -> None:
+    def short() -> Iterator[int]:
+        raise shortage
+        yield
+
+    with pytest.raises(type(shortage)) as raised, closing(guarded(short(), Diary().guard)) as steps:
+        next(steps)
+    assert raised.value is shortage
+
+
+@pytest.mark.parametrize(
     ("together", "expected"), [(1, [[0], [1], [2]]), (2, [[0, 1], [2]]), (3, [[0, 1, 2]]), (8, [[0, 1, 2]])]
 )
 def test_batches_that_are_made_share_a_guard_and_the_device_is_waited_for_before_it_is_left(together, expected) -> None:
