@@ -7,6 +7,7 @@ computes in evaluation mode is what the one convolution computes, whose weights 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -88,6 +89,11 @@ def folded_state(network: nn.Module) -> dict[str, Tensor]:
         elif f"{name}.weight" not in state:
             state[f"{name}.weight"], state[f"{name}.bias"] = several[name].folded()
     return state
+
+
+def are_of_several_paths(names: Iterable[str]) -> bool:
+    """Whether these names of weights are of a network in the form that is trained."""
+    return any(name.endswith(".main_norm.weight") for name in names)
 
 
 def require_folded(network: nn.Module) -> None:

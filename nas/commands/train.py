@@ -14,14 +14,14 @@ from nas.runs.labelling import WEIGHTS
 from nas.runs.trained import CHECKPOINT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from nas.commands.training import Job
     from nas.data import Dataset, DataSpec
     from nas.runs.processes import Work
     from nas.search.search import Workers
-    from nas.training.recipe import Recipe
+    from nas.training.recipe import Recipe, Stage
     from space.architecture import Architecture
 
 FEWEST_CLASSES = 2  # how many there are is not known before the data are
@@ -103,17 +103,18 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
     processes = _processes(options.processes, device) if members is None else members.concurrent
     spec = common.data_spec(options.data, common.input_size(options.input))
     if members is None:
-        _require_room(architecture, spec.size, recipe, device, processes)
+        stages = _known_stages(recipe, architecture, from_start=recipe.init is None and not options.resume)
+        _require_room(architecture, spec.size, recipe, stages, device, processes)
     else:  # each of them sees for itself whether there is room, and works in another folder than this
         root = None if spec.root is None else str(expanded(spec.root).absolute())
         out, spec = out.absolute(), replace(spec, root=root)
-    with output.folder(out):
-        pass  # what cannot be made is refused before PyTorch is loaded
+    output.require_folder(out)  # before PyTorch is loaded
 
     from nas.commands.training import Job, work
     from nas.data import load
     from nas.runs.epochs import FORM
     from nas.storage.ownership import owned
+    from nas.training.room import require_shares
 
     def going_on() -> str:
         if (out / CHECKPOINT).is_file():
@@ -124,7 +125,8 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
         _require_folder(out, resume=options.resume)
         recipe = _held_recipe(out, recipe, resume=options.resume)
         dataset = load(spec)
-        _require_shares(recipe, architecture, dataset, processes)
+        stages = _known_stages(recipe, architecture, from_start=recipe.init is None)
+        require_shares(min(len(dataset.train), *(stage.batch_size for stage in stages)), processes)
         _hold_to_data(out, spec, dataset, resume=options.resume)
         if options.resume and not (out / CHECKPOINT).is_file():
             common.say(f"nothing to go on from in {out}: the training begins")
@@ -256,21 +258,20 @@ def _processes(words: str, device: str) -> int:
     return count
 
 
-def _require_shares(recipe: Recipe, architecture: Architecture, dataset: Dataset, processes: int) -> None:
-    """Raises: UserError when there are fewer images at a time than processes."""
-    from space import UserError
-
-    stages = recipe.stages(architecture, recipe.epochs)
-    least = min(len(dataset.train), *(stage.batch_size for stage in stages))
-    if processes > least:
-        raise UserError(
-            f"--processes: expected an image of every batch for each process, got {processes} processes and "
-            f"{least} images at a time; give {least} at most, or a larger --batch-size"
-        )
+def _known_stages(recipe: Recipe, architecture: Architecture, *, from_start: bool) -> tuple[Stage, ...]:
+    """The stages that a training surely has: one that is not `from_start` may have weights of a whole network, and then
+    trains no encoder alone, as the trainer finds out.
+    """
+    return recipe.stages(architecture, recipe.epochs if from_start else None)
 
 
 def _require_room(
-    architecture: Architecture, size: tuple[int, int], recipe: Recipe, device: str, processes: int
+    architecture: Architecture,
+    size: tuple[int, int],
+    recipe: Recipe,
+    stages: Iterable[Stage],
+    device: str,
+    processes: int,
 ) -> None:
     """Refuse what cannot be trained here before pictures of that size are read or drawn. On GPUs each process has one.
 
@@ -280,8 +281,7 @@ def _require_room(
     from nas.training.room import require_room
 
     share = WHOLE if device == "cpu" else Share(count=processes)
-    epochs = recipe.epochs if recipe.init is None else None  # `init` may be of a whole network: the trainer knows
-    require_room(architecture, recipe, size, FEWEST_CLASSES, epochs=epochs, device=device, share=share)
+    require_room(architecture, recipe, size, FEWEST_CLASSES, stages, device=device, share=share)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nas.data.share import Share
     from nas.runs.events import Tell
     from nas.terminal import Progress
-    from nas.training.pretrained import Started
+    from nas.training.pretrained import Taken
     from nas.training.recipe import Recipe
     from nas.training.trainer import Trainer
     from space.architecture import Architecture
@@ -74,10 +74,10 @@ def work(job: Job, share: Share) -> None:
             count=progress.count,
             share=share,
         )
-        if trainer.started is not None and not trainer.started.layers:
+        if trainer.taken is not None and not trainer.taken.layers:
             raise UserError(
                 f"--init: expected weights of a network that {job.name} begins like, got {job.recipe.init}, of which "
-                f"nothing fits: {trainer.started.reason}"
+                f"nothing fits: {trainer.taken.reason}"
             )
         return trainer
 
@@ -120,8 +120,8 @@ def _introduce(trainer: Trainer, job: Job, share: Share) -> None:
         f"{dataset.num_classes} classes of {dataset.name}, {len(dataset.train)} training and "
         f"{len(dataset.validation)} validation images at {height}x{width}, on {where}"
     )
-    if trainer.started is not None and not trainer.epoch:
-        print(_started(trainer.started, recipe.init or ""))
+    if trainer.taken is not None and not trainer.epoch:
+        print(_taken_words(trainer, trainer.taken))
     if recipe.probe:
         print(f"computes in {trainer.form}: the fastest of what was tried here")
     going = f"going on after epoch {trainer.epoch}" if trainer.epoch else "after an interruption go on with --resume"
@@ -137,15 +137,17 @@ def _introduce(trainer: Trainer, job: Job, share: Share) -> None:
         print(f"note: rate_shares: {job.name} has no {', '.join(missing)}", flush=True)
 
 
-def _started(started: Started, source: str) -> str:
+def _taken_words(trainer: Trainer, taken: Taken) -> str:
     """What a network took from a file of weights, and what not."""
-    lines = [f"weights of {len(started.layers)} layers from {source}"]
-    if started.fresh:
-        lines.append(f"  start at random: {', '.join(started.fresh)}")
-    if started.unused:
-        lines.append(f"  not used: {', '.join(started.unused)}")
-    if started.reason:
-        lines.append(f"  the first that did not fit: {started.reason}")
+    form = "several paths" if trainer.has_several_paths else "the one convolution that runs"
+    trains = f"; what is re-parameterised trains as {form}" if trainer.architecture.has_several_paths else ""
+    lines = [f"weights of {len(taken.layers)} layers from {trainer.recipe.init}{trains}"]
+    if taken.fresh:
+        lines.append(f"  start at random: {', '.join(taken.fresh)}")
+    if taken.unused:
+        lines.append(f"  not used: {', '.join(taken.unused)}")
+    if taken.reason:
+        lines.append(f"  the first that did not fit: {taken.reason}")
     return "\n".join(lines)
 
 

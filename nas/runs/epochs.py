@@ -96,10 +96,10 @@ def go_on(make: Callable[[], Trainer], folder: Path, share: Share = WHOLE) -> Tr
     history = recorded | {each.epoch: _epoch(each) for each in trainer.history}
     if not history.keys() >= set(range(1, trainer.epoch + 1)):  # a checkpoint of an earlier version has no history
         trainer = make()
-    if trainer.started is None:
+    if trainer.taken is None:
         (folder / PRETRAINED).unlink(missing_ok=True)  # of another one that was ended in its first epoch
     else:
-        write_text(folder / PRETRAINED, strict.dump(trainer.started))
+        write_text(folder / PRETRAINED, strict.dump(trainer.taken))
     forget_epochs(folder, after=trainer.epoch)
     for epoch in range(1, trainer.epoch + 1):
         if recorded.get(epoch) != history[epoch]:
@@ -116,11 +116,11 @@ def commit_epoch(folder: Path, trainer: Trainer) -> None:
 
 
 def _pretrained(trainer: Trainer) -> Pretrained | None:
-    started = trainer.started
-    if started is None:
+    taken = trainer.taken
+    if taken is None:
         return None
-    layers, fresh = len(started.layers), len(started.fresh)
-    return Pretrained(layers=layers, of=layers + fresh, unused=len(started.unused), reason=started.reason)
+    layers, fresh = len(taken.layers), len(taken.fresh)
+    return Pretrained(layers=layers, of=layers + fresh, unused=len(taken.unused), reason=taken.reason)
 
 
 def _epoch(report: EpochReport) -> Epoch:

@@ -277,11 +277,9 @@ class RunFolder:
         return True
 
     def starting_weights_path(self, trial: Trial) -> Path:
-        """The weights that the longer training of a trial goes on from: before its paths were folded, where it was
-        trained as several; what a pruned one was cut from ran as one.
-        """
-        several = trial.architecture.has_several_paths and trial.origin != "pruned"
-        return self.phase_path(trial, "search") / (TRAINED_WEIGHTS if several else WEIGHTS)
+        """The weights that the longer training of a trial goes on from."""
+        name = TRAINED_WEIGHTS if trial.goes_on_from_trained_form else WEIGHTS
+        return self.phase_path(trial, "search") / name
 
     def weights_path(self, trial: Trial) -> Path:
         """The weights at the end of the longest training that a trial has behind it."""

@@ -95,6 +95,13 @@ class Trial:
         _check_in_vain(self.in_vain)
 
     @property
+    def goes_on_from_trained_form(self) -> bool:
+        """Whether its longer training goes on from the weights before paths were folded, kept for that: what a
+        pruned one was cut from ran as one convolution.
+        """
+        return self.architecture.has_several_paths and self.origin != "pruned"
+
+    @property
     def last_number(self) -> int:
         """Of the last proposal of it: that it goes on, or that it begins."""
         return self.rungs[-1].number if self.rungs else self.number

@@ -15,20 +15,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.training.trainer import Trainer
-    from space import Architecture
 
 
-def save_weights_of(trainer: Trainer, folder: Path, architecture: Architecture) -> None:
-    """Write the weights that run, and those of the form that is trained where that is another. `architecture`: of the
-    candidate, which may be trained with heads that it has not.
+def save_weights_of(trainer: Trainer, folder: Path, trial: Trial) -> None:
+    """Write the weights that run, and those that a longer training goes on from where these are others. The trainer's
+    architecture may have heads that the candidate's has not.
     """
     from nas.training.weights import save_weights
 
-    words = metadata(architecture, Labelling.of(trainer.dataset))
-    weights, trained = trainer.weights(), trainer.trained_weights()
-    if trained.keys() != weights.keys():
-        save_weights(folder / TRAINED_WEIGHTS, trained, words)
-    save_weights(folder / WEIGHTS, weights, words)
+    words = metadata(trial.architecture, Labelling.of(trainer.dataset))
+    if trial.goes_on_from_trained_form:
+        save_weights(folder / TRAINED_WEIGHTS, trainer.trained_weights(), words)
+    save_weights(folder / WEIGHTS, trainer.weights(), words)
 
 
 def starting_weights(run: RunFolder, trial: Trial, phase: Phase) -> dict[str, Tensor] | None:

@@ -57,7 +57,7 @@ class TrialRunner(tune.Trainable):
         variant = strict.parse(config["variant"], Variant, "a job")
         architecture = variant.trains(trial.architecture)
         teacher = run.read_trial(run.root / config["teacher"]) if config["teacher"] else None
-        self._folder, self._architecture = run.root / config["folder"], trial.architecture
+        self._folder, self._trial = run.root / config["folder"], trial
         self._job.enter_context(owned(self._folder, patience_seconds=PATIENCE_SECONDS))
         self._job.enter_context(_last_words(self._folder / LAST_WORDS))
         self._progress = self._job.enter_context(kept_in(self._folder))
@@ -93,7 +93,7 @@ class TrialRunner(tune.Trainable):
 
         self._trainer = go_on(trainer, self._folder)
         if self._trainer.finished:  # its weights are damaged
-            save_weights_of(self._trainer, self._folder, self._architecture)
+            save_weights_of(self._trainer, self._folder, self._trial)
         else:
             self._tell = self._job.enter_context(event_files(self._folder, self._trainer.epoch))
 
@@ -122,7 +122,7 @@ class TrialRunner(tune.Trainable):
             what = f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}"
             with self._progress.over(what, images, waits=trainer.waits):
                 trainer.run_epoch()
-            save_weights_of(trainer, self._folder, self._architecture)  # before the epoch counts
+            save_weights_of(trainer, self._folder, self._trial)  # before the epoch counts
             commit_epoch(self._folder, trainer)
             self._tell(trainer.history[-1], trainer.learning_rate)
         last = read_progress(self._folder).history[-1]

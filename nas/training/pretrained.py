@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data import MEAN, STD
+from nas.host.room import is_shortage
 from nas.training.layouts import Layout, Row, block_of, kind_of, layout_of
 from nas.training.weights import load_weights
 from space import Architecture
@@ -33,7 +34,7 @@ CLASSES_WITH_VOID = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started:
+class Taken:
     """What a network took from a file of weights."""
 
     layers: tuple[str, ...]
@@ -89,6 +90,8 @@ def _read_saved(file: Path) -> Mapping[str, object]:
             "it is not opened: save the state dict alone, best as safetensors"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if is_shortage(error):
+            raise
         words = " ".join(str(error).split())[:150]
         raise UserError(f"{file}: expected a state dict, got something else or a damaged file ({words})") from None
     if not isinstance(state, Mapping):
@@ -108,7 +111,7 @@ def require_known_names(tensors: Mapping[str, Tensor], source: str | Path) -> No
         )
 
 
-def start_from(network: nn.Module, architecture: Architecture, tensors: Mapping[str, Tensor], source: str) -> Started:
+def take_weights(network: nn.Module, architecture: Architecture, tensors: Mapping[str, Tensor], source: str) -> Taken:
     """Copy what `architecture` has in common with the network of `tensors` into `network`, built of it with its
     auxiliary heads. Where the file's network reads images otherwise normalised, that is folded into its first layer.
 
@@ -142,7 +145,7 @@ def start_from(network: nn.Module, architecture: Architecture, tensors: Mapping[
         used |= {theirs for theirs, _ in found.values()}
     network.load_state_dict(taken, strict=False)
     with_weights = {name.rpartition(".")[0] for name in taken}
-    return Started(
+    return Taken(
         layers=tuple(layer for layer in layers if layer in with_weights),
         fresh=tuple(layer for layer in layers if layer not in with_weights),
         unused=tuple(name for name in tensors if name not in used and not name.endswith(COUNTER)),

@@ -1,12 +1,15 @@
-"""Whether a training fits into memory, in each of its stages: asked before anything of it is built."""
+"""Whether a training fits into memory, in each of its stages, and its batches into shares for several processes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nas.data.share import WHOLE, Share
 from nas.host.memory import require_training
-from nas.training.recipe import Recipe
+from nas.training.recipe import Recipe, Stage
 from space.architecture import Architecture
 from space.count import memory
+from space.errors import UserError
 
 
 def require_room(
@@ -14,17 +17,17 @@ def require_room(
     recipe: Recipe,
     size: tuple[int, int],
     num_classes: int,
+    stages: Iterable[Stage],
     *,
-    epochs: int | None,
     device: str,
     share: Share = WHOLE,
 ) -> None:
-    """Refuse a training that needs more memory than the device has, for its share of batches of crops of `size`
-    (height, width). `epochs`: as `Recipe.stages`.
+    """Refuse a training of which one of `stages` needs more memory than the device has free, for its share of batches
+    of crops of `size` (height, width).
 
     Raises: ArchitectureError with what would do, or BusyError where others hold the memory that it needs.
     """
-    for stage in recipe.stages(architecture, epochs):
+    for stage in stages:
         require_training(
             architecture,
             recipe.crop_of(size),
@@ -32,6 +35,18 @@ def require_room(
             batch_size=share.most_of(stage.batch_size),
             device=device,
             encoder=stage.encoder,
+        )
+
+
+def require_shares(images: int, processes: int) -> None:
+    """Refuse more processes than there are images at a time.
+
+    Raises: UserError.
+    """
+    if processes > images:
+        raise UserError(
+            f"--processes: expected an image of every batch for each process, got {processes} processes and "
+            f"{images} images at a time; give {images} at most, or a larger --batch-size"
         )
 
 

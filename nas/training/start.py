@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from nas.training.pretrained import Started, start_from
+from nas.training.pretrained import Taken, take_weights
 from nas.training.weights import load_into
 from space import Architecture
 from space.network import Network
@@ -16,7 +16,7 @@ from space.paths import folded_state
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Start:
+class StartingNetwork:
     """What is trained, on the CPU."""
 
     network: Network
@@ -24,16 +24,21 @@ class Start:
     """Of its weights, without those of auxiliary heads."""
     inference_names: tuple[str, ...]
     """Of the same when several paths are folded into one convolution."""
-    started: Started | None = None
+    taken: Taken | None = None
     """What it took of `init`."""
 
     @property
-    def is_whole(self) -> bool:
+    def has_several_paths(self) -> bool:
+        """Whether it is trained in another form than the one that runs."""
+        return self.trained_names != self.inference_names
+
+    @property
+    def has_decoder_weights(self) -> bool:
         """Whether it took more of `init` than an encoder."""
-        return self.started is not None and any(layer.startswith("decoder.") for layer in self.started.layers)
+        return self.taken is not None and any(layer.startswith("decoder.") for layer in self.taken.layers)
 
 
-def start(
+def starting_network(
     architecture: Architecture,
     num_classes: int,
     *,
@@ -42,34 +47,43 @@ def start(
     weights: Mapping[str, Tensor] | None = None,
     init: Mapping[str, Tensor] | None = None,
     source: str = "init",
-) -> Start:
+    several: bool | None = None,
+) -> StartingNetwork:
     """Build a network, with its auxiliary heads if these are trained. `randomness()` is entered around each building.
 
     `weights` are those of the whole network, `init` of any that `nas.training.pretrained` knows, of which what fits is
-    taken; `source` names them. What is re-parameterised has several paths, unless it starts from weights that have
-    none: then it is the one convolution that runs.
+    taken; `source` names them. `several`: whether what is re-parameterised has several paths; None: it has, unless all
+    of it starts from weights that have none, and is the one convolution that runs.
 
     Raises: UserError when the weights do not fit or are of no known network.
     """
     assert weights is None or init is None, "there is one start"
-    paths = {node.name for node in architecture.graph(1).nodes if node.paths}
 
-    def built(*, several: bool) -> tuple[Network, Network, Started | None]:
+    def built(*, several: bool) -> StartingNetwork:
         with randomness():
             network = architecture.build(num_classes, auxiliary=auxiliary, trained=several)
             inference = architecture.build(num_classes, trained=several)
-        return network, inference, None if init is None else start_from(network, architecture, init, source)
+        taken = None if init is None else take_weights(network, architecture, init, source)
+        if weights is not None:
+            load_into(inference, weights, f"starting weights of {architecture.key}")
+            network.load_state_dict(inference.state_dict(), strict=False)
+        return StartingNetwork(
+            network=network,
+            trained_names=tuple(inference.state_dict()),
+            inference_names=tuple(folded_state(inference)),
+            taken=taken,
+        )
 
-    folded = any(f"{name}.weight" in (weights or init or {}) for name in paths)
-    network, inference, started = built(several=not folded)
-    if folded and started is not None and not paths & set(started.layers):  # none of them is what the file has
-        network, inference, started = built(several=True)
-    if weights is not None:
-        load_into(inference, weights, f"starting weights of {architecture.key}")
-        network.load_state_dict(inference.state_dict(), strict=False)
-    return Start(
-        network=network,
-        trained_names=tuple(inference.state_dict()),
-        inference_names=tuple(folded_state(inference)),
-        started=started,
-    )
+    if several is not None:
+        return built(several=several)
+    nodes = architecture.graph(1).nodes if architecture.has_several_paths else []
+    paths = {node.name for node in nodes if node.paths}
+    if not any(f"{name}.weight" in (weights or init or {}) for name in paths):
+        return built(several=True)
+    one = built(several=False)
+    if one.taken is None or paths <= set(one.taken.layers):
+        return one
+    whole = built(several=True)  # what is left at random needs its normalisations
+    assert whole.taken is not None, "there is an init"
+    reason = f"{one.taken.reason}, and of folded convolutions all are taken or none"
+    return replace(whole, taken=replace(whole.taken, reason=reason))

@@ -27,16 +27,16 @@ from nas.training.form import Form, device_of, usual_form
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import restore_optimizer
 from nas.training.recipe import Recipe
-from nas.training.room import require_room
+from nas.training.room import require_room, require_shares
 from nas.training.scores import EpochReport, Scores
-from nas.training.start import start
+from nas.training.start import StartingNetwork, starting_network
 from nas.training.step import Model, Step
 from nas.training.steps import TOGETHER, Count, Guard, guarded, uncounted
 from nas.training.together import share_norms
 from space import Architecture, strict
-from space.errors import DamagedError, TrainingError
+from space.errors import DamagedError, TrainingError, UserError
 from space.network import lone_values_kept
-from space.paths import folded_state
+from space.paths import are_of_several_paths, folded_state
 
 
 class Trainer:
@@ -67,17 +67,17 @@ class Trainer:
     ) -> None:
         """Build the network and everything around it; nothing is trained yet.
 
-        `weights`: inference weights to start from; auxiliary heads start fresh. What is re-parameterised trains as
-        several paths, unless it starts from weights that have none: then as the one convolution that runs. `init`:
-        tensors of any network that `nas.training.pretrained` knows, of which what fits is taken. `threads`: of torch
-        (for the whole process) and of the loader. `teacher`: a trained network whose logits are imitated beside the
-        labels; moved to `device`. `grid`: what an INT8 form of the weights rounds, which this training and its scores
-        round too. `rungs`: the epochs, ascending, at which the learning rate has come to the end of its schedule;
-        another one goes on from the weights, and after the last the training is finished. Empty: one schedule of all
-        epochs. `form`: of computing on this device; None is the usual one. `guard()` is entered around every training
-        step (on a GPU: every few of them), every scored batch, and every few labels whose classes are counted; `count`
-        is told of the images of every step and every scored batch. `share`: of every batch, where several processes
-        train one network together. Each makes the same calls; `weights` and `save` are asked of the first.
+        `weights`: inference weights to start from; auxiliary heads start fresh. `init`: tensors of any network that
+        `nas.training.pretrained` knows, of which what fits is taken. In which form what is re-parameterised trains is
+        told in `nas.training.start`. `threads`: of torch (for the whole process) and of the loader. `teacher`: a
+        trained network whose logits are imitated beside the labels; moved to `device`. `grid`: what an INT8 form of the
+        weights rounds, which this training and its scores round too. `rungs`: the epochs, ascending, at which the
+        learning rate has come to the end of its schedule; another one goes on from the weights, and after the last the
+        training is finished. Empty: one schedule of all epochs. `form`: of computing on this device; None is the usual
+        one. `guard()` is entered around every training step (on a GPU: every few of them), every scored batch, and
+        every few labels whose classes are counted; `count` is told of the images of every step and every scored batch.
+        `share`: of every batch, where several processes train one network together. Each makes the same calls;
+        `weights` and `save` are asked of the first.
 
         Raises: UserError when the device is not there, the weights do not fit or are of no known network;
         ArchitectureError when training needs more memory than there is.
@@ -99,10 +99,11 @@ class Trainer:
         room = partial(
             require_room, architecture, recipe, dataset.size, dataset.num_classes, device=str(self.device), share=share
         )
-        room(epochs=None)
+        room(recipe.stages(architecture, None))
         if threads is not None:
             torch.set_num_threads(threads)
-        begun = start(
+        self._start = partial(
+            starting_network,
             architecture,
             dataset.num_classes,
             auxiliary=grid is None,
@@ -111,23 +112,30 @@ class Trainer:
             init=init,
             source=recipe.init or "init",
         )
-        network = begun.network
-        self._trained_keys, self._inference_keys = begun.trained_names, begun.inference_names
-        self.started = begun.started
-        """What it took of `init`."""
+        start = self._start()
         self.encoder_epochs = 0
         """How many of the first epochs train the encoder alone; what is scored then is the encoder under a classifier
         of its own."""
-        if weights is None and teacher is None and not begun.is_whole:
-            room(epochs=self._rungs[0])
+        if weights is None and teacher is None and not start.has_decoder_weights:
+            room(recipe.stages(architecture, self._rungs[0])[1:])
             self.encoder_epochs = recipe.encoder_epochs(architecture, self._rungs[0])
-        share_norms(network, share)
-        self.form = form or usual_form(network, self.device, recipe)
-        # torch's annotations leave memory_format out.
-        self.network = network.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
+        self._given_form = form
+        self._train_from(start)
         self._teacher = None if teacher is None else teacher.to(self.device).eval()
         self._begin_stage()
         self._began = time.perf_counter(), *self._waited()
+
+    def _train_from(self, start: StartingNetwork) -> None:
+        """Make this the network that is trained."""
+        self._trained_keys, self._inference_keys = start.trained_names, start.inference_names
+        self.has_several_paths = start.has_several_paths
+        """Whether what is re-parameterised trains in another form than the one that runs."""
+        self.taken = start.taken
+        """Of `init`."""
+        share_norms(start.network, self._share)
+        self.form = self._given_form or usual_form(start.network, self.device, self.recipe)
+        # torch's annotations leave memory_format out.
+        self.network = start.network.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
 
     def _begin_stage(self) -> None:
         """Prepare what trains the next epoch: the encoder alone, or the whole network."""
@@ -140,9 +148,10 @@ class Trainer:
             recipe = recipe.of_encoder()
         elif self._grid is not None:
             model = FakeQuantized(self.network, self._grid)
+        require_shares(min(recipe.batch_size, len(self.dataset.train)), self._share.count)
         self._model: Model = model
         self._average = averaged(model, recipe.ema_decay) if recipe.ema_decay else None
-        began = set() if self.started is None else set(self.started.layers)
+        taken = set() if self.taken is None else set(self.taken.layers)
         self._step = Step(
             model,
             recipe,
@@ -150,7 +159,7 @@ class Trainer:
             self.device,
             class_weights=self._classes.weights(recipe, self.device),
             teacher=self._teacher,
-            pretrained=[each for name, each in self.network.named_parameters() if name.rpartition(".")[0] in began],
+            pretrained=[each for name, each in self.network.named_parameters() if name.rpartition(".")[0] in taken],
             share=self._share,
         )
         self._train, self._plain, self._validation = _loaders(
@@ -239,10 +248,14 @@ class Trainer:
         checkpoint = load_checkpoint(path, self._identity())
         try:
             self.epoch = int(checkpoint.epoch) - 1  # the last that was trained
-            if any(each.encoder for each in checkpoint.history):
-                # An earlier version trained the encoder alone also where `init` is of a whole network.
-                self.encoder_epochs = self.recipe.encoder_epochs(self.architecture, self._rungs[0])
-            if isinstance(self._model, EncoderModel) != (max(self.epoch, 0) < self.encoder_epochs):
+            # Earlier versions began otherwise from `init`: with several paths always, and with the encoder alone.
+            several = are_of_several_paths(checkpoint.network)
+            if another := several != self.has_several_paths:
+                self._train_from(self._start(several=several))
+            if checkpoint.history:
+                began = checkpoint.history[0].encoder
+                self.encoder_epochs = self.recipe.encoder_epochs(self.architecture, self._rungs[0]) if began else 0
+            if another or isinstance(self._model, EncoderModel) != (max(self.epoch, 0) < self.encoder_epochs):
                 self._begin_stage()
             self._model.load_state_dict(checkpoint.network)
             restore_optimizer(self._step.optimizer, checkpoint.optimizer)
@@ -252,7 +265,7 @@ class Trainer:
                 self._average.load_state_dict(checkpoint.average)
             self.epoch += 1
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-            if is_shortage(error):
+            if is_shortage(error) or isinstance(error, UserError):  # of a stage that begins here
                 raise
             reason = " ".join(str(error).split())[:200]
             raise DamagedError(f"{path}: expected the state of this training, got a damaged one ({reason})") from None

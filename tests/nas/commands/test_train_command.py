@@ -21,7 +21,7 @@ from nas.runs.trained import load_trained
 from nas.storage.ownership import owned
 from nas.study import load_study
 from nas.training import load_recipe
-from nas.training.weights import load_weights
+from nas.training.weights import load_weights, save_weights
 from space.head import Head
 from space.scale import scale_width
 
@@ -184,6 +184,20 @@ def test_a_training_starts_from_pretrained_weights_and_goes_on_without_their_fil
     file.write_bytes(given.read_bytes() + b"\0")
     other = nas(*words(architecture, pictures, out, "--epochs", "1", "--resume", "--init", file))
     assert "expected the weights that" in other.refusal()
+
+
+def test_it_is_said_in_which_form_folded_weights_train(nas, plain_network, pictures, tmp_path):
+    file, out = tmp_path / "folded.safetensors", tmp_path / "out"
+    save_weights(file, plain_network((8, 1), rep=True).build(2).state_dict(), {})
+    (tmp_path / "rep.yaml").write_text(plain_network((12, 1), rep=True).to_yaml())
+    partly = nas(*words(tmp_path / "rep.yaml", pictures, out, "--epochs", "1", "--init", file)).refusal()
+    assert "of which nothing fits: stage0.block0" in partly
+    assert partly.endswith(", and of folded convolutions all are taken or none")
+    (tmp_path / "rep.yaml").write_text(plain_network((8, 1), rep=True).to_yaml())
+    told = nas(*words(tmp_path / "rep.yaml", pictures, out, "--epochs", "1", "--init", file)).done().out
+    assert re.search(
+        r"^weights of \d+ layers from .*; what is re-parameterised trains as the one convolution", told, re.M
+    )
 
 
 def _still(folder: Path) -> str:

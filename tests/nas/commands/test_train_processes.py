@@ -185,6 +185,14 @@ def test_two_processes_on_two_nodes_take_the_steps_of_one_and_go_on_when_a_node_
     )
 
 
+@pytest.mark.slow
+def test_a_whole_network_has_no_batches_of_its_encoder_to_share(alone, plain, pictures, tmp_path):
+    init = str(alone[0] / "weights.safetensors")
+    words = command(plain, pictures, tmp_path / "out", "--processes", "2", "--epochs", "2", "--init", init)
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("batch_size: 5", "batch_size: 1"))
+    assert "on cpu, in 2 processes" in run(words)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_gpus_train_what_one_does(plain, pictures, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 from nas.data import Dataset, DataSpec, load
 from nas.latency.record import Latency
@@ -61,24 +62,28 @@ def trial_of(
     return made
 
 
-def searched(run: RunFolder, trial: Trial, dataset: Dataset) -> Trainer:
+def searched(run: RunFolder, trial: Trial, dataset: Dataset, init: Mapping[str, Tensor] | None = None) -> Trainer:
     """Train as a search's worker does: what is there is gone on from, and what is finished is written again."""
     folder = run.phase_path(trial, "search")
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = go_on(lambda: Trainer(trial.architecture, dataset, RECIPE, threads=1), folder)
+    trainer = go_on(lambda: Trainer(trial.architecture, dataset, RECIPE, threads=1, init=init), folder)
     if trainer.finished:
-        save_weights_of(trainer, folder, trainer.architecture)
+        save_weights_of(trainer, folder, trial)
         return trainer
     trainer.run_epoch()
-    save_weights_of(trainer, folder, trainer.architecture)
+    save_weights_of(trainer, folder, trial)
     commit_epoch(folder, trainer)
     return trainer
 
 
+@pytest.mark.parametrize("folded", [True, False])
 @pytest.mark.parametrize("rep", [True, False])
-def test_a_finish_goes_on_from_the_form_that_was_trained(rep, run, trial_of, dataset) -> None:
+def test_a_finish_goes_on_from_the_form_that_was_trained(rep, folded, run, trial_of, dataset) -> None:
+    """Which is one convolution where the search began with an `init` of folded weights."""
     trial = trial_of(rep)
-    trainer = searched(run, trial, dataset)
+    init = trial.architecture.build(len(dataset.classes)).state_dict() if folded else None
+    trainer = searched(run, trial, dataset, init)
+    assert trainer.has_several_paths == (rep and not folded)
     assert run.is_done(trial, "search")
     assert (run.phase_path(trial, "search") / TRAINED_WEIGHTS).is_file() == rep
     assert starting_weights(run, trial, "search") is None
@@ -120,7 +125,7 @@ def test_a_pruned_candidate_goes_on_from_one_convolution(run, trial_of, dataset)
             starting_weights(run, trial, "finish")
         weights = architecture.build(len(dataset.classes)).state_dict()
         trainer = Trainer(architecture, dataset, RECIPE, threads=1, weights=weights)
-        save_weights_of(trainer, folder, trainer.architecture)
+        save_weights_of(trainer, folder, trial)
         assert [file.name for file in folder.iterdir()] == [WEIGHTS]
         assert (starting_weights(run, trial, "finish") or {}).keys() == weights.keys()
 
@@ -139,8 +144,8 @@ def test_pretrained_weights_are_kept_in_the_run_for_every_candidate(run, dataset
     assert pretrained_weights(run, study, "finish") is None
     init = pretrained_weights(run, study, "search")
     trainer = Trainer(architecture, dataset, study.recipe, init=init, threads=1)
-    assert trainer.started is not None
-    assert trainer.started.fresh == ("head.logits",)
+    assert trainer.taken is not None
+    assert trainer.taken.fresh == ("head.logits",)
     assert init is not None
     assert torch.equal(trainer.network.state_dict()["stem.conv0.weight"].contiguous(), init["stem.conv0.weight"])
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nas.data.share import Share
 from nas.training import Recipe
 from nas.training.encoder_stage import EncoderModel
 from nas.training.loss import labels_at
@@ -16,7 +17,7 @@ from nas.training.recipe import EncoderStage
 from nas.training.trainer import Trainer
 from space import load
 from space.count import memory
-from space.errors import ArchitectureError, UserError
+from space.errors import ArchitectureError, DamagedError, UserError
 from space.scale import scale_width
 
 STAGE = EncoderStage(share=0.5, batch_size=8, class_weighting=1.2, labels="coarse", bias=True)
@@ -82,6 +83,22 @@ def test_each_rung_but_the_first_trains_all_of_it(architecture, dataset) -> None
     assert Trainer(architecture, dataset, recipe, threads=1, weights=weights).encoder_epochs == 0
     flat = load("ndnet45-fcn32")
     assert Trainer(flat, dataset, recipe, threads=1).encoder_epochs == 0, "it has no decoder"
+
+
+def test_batches_of_a_stage_that_are_too_small_for_all_processes_are_no_damage(whole, architecture, dataset, tmp_path):
+    """For which a training would begin anew: an earlier version began with a stage that is left out now."""
+    weights, recipe = whole[0][-1], replace(RECIPE, encoder=replace(STAGE, batch_size=2))
+    encoder = {name: each for name, each in weights.items() if name.startswith(("stem", "stage"))}
+    with pytest.raises(UserError, match="got 3 processes and 2 images at a time; give 2 at most"):
+        Trainer(architecture, dataset, recipe, threads=1, init=encoder, share=Share(count=3))
+    first = Trainer(architecture, dataset, recipe, threads=1)
+    first.run_epoch()
+    first.save(tmp_path / "checkpoint.pt")
+    again = Trainer(architecture, dataset, recipe, threads=1, init=weights, share=Share(count=3))
+    assert again.encoder_epochs == 0
+    with pytest.raises(UserError, match="got 3 processes and 2 images at a time") as told:
+        again.restore(tmp_path / "checkpoint.pt")
+    assert not isinstance(told.value, DamagedError)
 
 
 def test_what_starts_from_a_whole_network_is_trained_at_once(whole, architecture, dataset, tmp_path) -> None:

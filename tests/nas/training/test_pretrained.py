@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import space
 from nas.data import MEAN, STD
-from nas.training.pretrained import Started, read_tensors, start_from, without_prefix
+from nas.training.pretrained import Taken, read_tensors, take_weights, without_prefix
 from nas.training.weights import save_weights
 from space import Architecture
 from space.context import SpatialPyramid
@@ -29,9 +29,9 @@ WIDTHS = (8, 12, 16, 20)
 OURS_MEAN, OURS_STD = torch.tensor(MEAN), torch.tensor(STD)
 
 
-def started(architecture: Architecture, state: Mapping[str, Tensor], classes: int = CLASSES) -> tuple[Network, Started]:
+def started(architecture: Architecture, state: Mapping[str, Tensor], classes: int = CLASSES) -> tuple[Network, Taken]:
     network = architecture.build(classes, auxiliary=True)
-    told = start_from(network, architecture, without_prefix(state), "file")
+    told = take_weights(network, architecture, without_prefix(state), "file")
     return network.eval(), told
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -91,8 +92,9 @@ def test_it_goes_on_from_one_convolution_as_one(architecture, dataset, trained) 
 
 def test_weights_of_one_convolution_are_taken_as_one(architecture, dataset, trained) -> None:
     again = Trainer(architecture, dataset, RECIPE, threads=1, init=trained.weights())
-    assert again.started.reason.startswith("the file has no auxiliary0"), "no other layer starts at random"
+    assert again.taken.reason.startswith("the file has no auxiliary0"), "no other layer starts at random"
     assert several(again) == 0
+    assert not again.has_several_paths
     torch.testing.assert_close(logits(again), logits(trained), rtol=1e-4, atol=1e-4)
     assert several(Trainer(architecture, dataset, RECIPE, threads=1, init=trained.trained_weights())) == several(
         trained
@@ -103,16 +105,42 @@ def test_weights_that_were_normalised_are_not_taken_for_folded_ones(architecture
     """The twin without `rep` has convolutions of the same names and shapes, and norms behind them."""
     twin = replace(architecture, rep=False).build(len(dataset.classes)).state_dict()
     started = Trainer(architecture, dataset, RECIPE, threads=1, init=twin)
-    assert (started.started.layers, several(started)) == ((), several(trained))
+    assert (started.taken.layers, several(started)) == ((), several(trained))
 
 
 def test_what_takes_none_of_them_is_trained_as_all_paths(architecture, dataset, trained) -> None:
     """To the bit as without them."""
     wider = replace(architecture, stem=replace(architecture.stem, width=12))
     started, plain = (Trainer(wider, dataset, RECIPE, threads=1, init=init) for init in (trained.weights(), None))
-    assert started.started.layers == ()
+    assert started.taken.layers == ()
     assert several(started) == several(trained)
     assert all(torch.equal(each, plain.trained_weights()[name]) for name, each in started.trained_weights().items())
+
+
+def test_what_takes_some_of_them_is_trained_as_all_paths(architecture, dataset, trained) -> None:
+    """What is left at random would be trained without normalisations."""
+    stages = (*architecture.stages[:2], replace(architecture.stages[2], width=24))
+    started = Trainer(replace(architecture, stages=stages), dataset, RECIPE, threads=1, init=trained.weights())
+    assert started.has_several_paths
+    assert several(started) == several(trained)
+    assert re.fullmatch(
+        r"stage2\.\S+ is of shape .*, and of folded convolutions all are taken or none", started.taken.reason
+    )
+
+
+def test_a_checkpoint_says_in_which_form_its_training_goes_on(architecture, dataset, trained, tmp_path) -> None:
+    """Earlier versions trained all paths from an `init` that is taken as one convolution now, and one from a part."""
+    one = Trainer(architecture, dataset, RECIPE, threads=1, init=trained.weights())
+    one.run_epoch()
+    for begun, init in ((trained, trained.weights()), (one, None)):
+        begun.save(tmp_path / "checkpoint.pt")
+        again = Trainer(architecture, dataset, RECIPE, threads=1, init=init)
+        assert several(again) != several(begun)
+        again.restore(tmp_path / "checkpoint.pt")
+        assert (again.epoch, several(again), again.weights().keys()) == (1, several(begun), begun.weights().keys())
+        torch.testing.assert_close(logits(again), logits(begun), rtol=0, atol=0)
+    again.run_epoch()
+    assert again.epoch == 2
 
 
 def test_a_checkpoint_has_all_paths(architecture, dataset, trained, tmp_path) -> None:
