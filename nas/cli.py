@@ -177,20 +177,13 @@ def _answer(name: str, error: BaseException) -> int:
     elif isinstance(error, OSError):  # a full disk, a folder that cannot be written
         advice = "make room there, then try again; " if error.errno == errno.ENOSPC else ""
         text = f"{error}; {advice}nothing finished is lost"
-    elif _is_of_worker(error):
-        text = str(error)
     else:
-        code, text = EXIT_OUR_FAULT, _fault(error)
+        from nas.latency.worker.replies import was_ended
+
+        code, text = (code, str(error)) if was_ended(error) else (EXIT_OUR_FAULT, _fault(error))
     _say(f"{name}: {' '.join(text.split())}")
     _quiet()
     return code
-
-
-def _is_of_worker(error: BaseException) -> bool:
-    """Whether the process that measures was ended from outside, by the kernel for want of memory say."""
-    from nas.latency.worker.replies import WorkerError
-
-    return isinstance(error, WorkerError) and error.ended
 
 
 def _fault(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,6 +122,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
             _calibrate(meter, networks, out, progress)
             return None
         measured, refused = in_rounds(meter, architectures, graphs, processes, within, progress)
+        if not measured:
+            raise why_none(refused, target)
         return _leaderboard(meter, architectures, measured, refused, out, budget)
 
 
@@ -152,7 +154,9 @@ def _calibrate(meter: Meter, networks: int, out: Path | None, progress: Progress
     from nas.report.calibration import ESTIMATES, comparison, write_calibration
     from nas.report.calibration import PICTURE as SCATTER
 
-    calibration.measure_networks(meter, networks, progress)
+    failed = calibration.measure_networks(meter, networks, progress)
+    if failed:
+        print(f"not measured: {_words(len(failed), 'network')}, for example: {failed[0]}; the same command tries again")
     found = calibration.calibrate(meter)
     print(f"\nfitted to {found.table.networks} networks; judged on {len(found.left_out)} that were left out of a fit\n")
     print(comparison(found.left_out))
@@ -162,7 +166,10 @@ def _calibrate(meter: Meter, networks: int, out: Path | None, progress: Progress
             "the same command measures them again"
         )
     if found.refused:
-        print(f"cannot be timed: {_words(len(found.refused), 'network')}, one since {found.refused[0]}")
+        print(f"cannot be timed: {_words(len(found.refused), 'network')}, for example: {found.refused[0]}")
+    if found.better is not None:
+        more = found.better.networks
+        print(f"the table that was fitted to {more} networks stays: give --networks {more} to replace it")
     if out:
         write_calibration(out, found)
         print(f"{out}: {ESTIMATES} {SCATTER}")
@@ -184,29 +191,42 @@ def in_rounds(
     within: float,
     progress: Progress,
 ) -> tuple[dict[str, Latency], dict[str, UnmeasuredError]]:
-    """Latencies of networks that are timed in so many processes each, in rounds of all of them; and why some cannot be
-    timed, each of which is left out of the rounds that follow.
+    """Latencies of networks that are timed in so many processes each, in rounds of all of them; and why some could not
+    be timed, each of which is left out of the rounds that follow. All milliseconds are by the last anchor, should that
+    have been taken anew.
 
-    Raises: UnmeasuredError when none can be timed; TargetError, ExportError or HaltedError when the target times
-    nothing at all.
+    Raises: TargetError, ExportError or HaltedError when the target times nothing at all.
     """
-    from nas.latency.several import pooled
+    from nas.latency.several import anchored, pooled
     from space.errors import UnmeasuredError
 
     found: dict[str, list[Latency]] = {name: [] for name in architectures}
     refused: dict[str, UnmeasuredError] = {}
-    with progress.over("timed", rounds * len(architectures), unit="networks"):
-        for _ in range(rounds):
-            progress.count(len(refused))
-            left = {name: each for name, each in architectures.items() if name not in refused}
-            for name, latency in _round(meter, left, graphs, within, progress.count).items():
-                if isinstance(latency, UnmeasuredError):
-                    refused[name] = latency
-                else:
-                    found[name].append(latency)
-    if refused.keys() == architectures.keys():
-        raise next(iter(refused.values()))
-    return {name: pooled(each) for name, each in found.items() if name not in refused}, refused
+    reference = 0.0
+    for number in range(1, rounds + 1):
+        left = {name: each for name, each in architectures.items() if name not in refused}
+        with progress.over(f"timed in turns, round {number} of {rounds}" if rounds > 1 else "timed in turns", 0):
+            timed = _round(meter, left, graphs, within)
+        for name, latency in timed.items():
+            if isinstance(latency, UnmeasuredError):
+                refused[name] = latency
+            else:
+                found[name].append(latency)
+                reference = latency.reference_milliseconds
+    measured = {name: pooled([anchored(one, reference) for one in each]) for name, each in found.items() if each}
+    return measured, refused
+
+
+def why_none(refused: Mapping[str, UnmeasuredError], target: Target) -> BaseException:
+    """What to raise where no network could be timed: what is no refusal of the target's; else why each was refused."""
+    from nas.latency.careful import is_refusal
+    from space.errors import UnmeasuredError
+
+    for error in refused.values():
+        if error.__cause__ is not None and not is_refusal(error):
+            return error.__cause__
+    reasons = "; ".join(f"{name}: {error}" for name, error in refused.items())
+    return UnmeasuredError(f"expected a network that {target} can time, got none: {reasons}; see `nas doctor`")
 
 
 def _round(
@@ -214,9 +234,8 @@ def _round(
     architectures: Mapping[str, Architecture],
     graphs: Mapping[str, bytes],
     within: float,
-    count: Callable[[int], None],
 ) -> dict[str, Latency | UnmeasuredError]:
-    """Each network timed in one process; `count` hears of how many more."""
+    """Each network timed in one process."""
     from nas.latency.careful import CarefulMeter, time_each
     from nas.latency.scope import scope_of
     from space.errors import UnmeasuredError
@@ -224,14 +243,12 @@ def _round(
     together = [name for name in architectures if name not in graphs]
     in_turns = time_each(meter, [architectures[name] for name in together], within=within)
     found = dict(zip(together, in_turns, strict=True))
-    count(len(together))
     for name in (name for name in architectures if name in graphs):
         try:
             latency = CarefulMeter(meter=meter).measure_graph(graphs[name], within=within)
             found[name] = replace(latency, scope=scope_of(architectures[name]))
         except UnmeasuredError as error:
             found[name] = error
-        count(1)
     return found
 
 
@@ -253,7 +270,7 @@ def _leaderboard(
         if latency.flagged:
             print(f"! {name}: {'; '.join(latency.flagged)}")
     for name, reason in refused.items():
-        print(f"! {name} cannot be timed: {reason}")
+        print(f"! {name} {'failed in a later round' if name in measured else 'cannot be timed'}: {reason}")
     if out:
         from nas.report.leaderboard import BLOCKS, PICTURE, TABLE, write_leaderboard
 

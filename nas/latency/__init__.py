@@ -38,7 +38,7 @@ Measuring touches the hardware, estimating reads a table. Each part uses only pa
     careful         meter, worker, protocol, record
     several         protocol, record, target
     estimates       careful, meter, worker, protocol, machine, record, target
-    default         meter, worker, runtimes, machine, target
+    default         careful, meter, worker, runtimes, machine, target
     layers          machine
 
 Of `nas` they use `nas.host`, `nas.storage`, `nas.export` and `nas.terminal`, and of the rest `space`.

@@ -7,12 +7,14 @@ When that fails too, a network that every target can time tells whose fault it i
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import space
+from nas.host.room import is_shortage
 from nas.latency.meter import Measures, MeasuresFinished, MeasuresOne
 from nas.latency.protocol import QUICK, WITHIN
 from nas.latency.record import Latency
@@ -23,6 +25,7 @@ from space.scale import NARROWEST, scale_width
 
 FAULTS = (TargetError, ExportError, WorkerError, MemoryError)
 """What measuring raises that may be a candidate's fault."""
+CRASHES = tuple(-each for each in (signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV))
 CONTROL = "ndnet45-fcn32"  # narrowed: nothing that a search looks at asks less of a target
 
 T = TypeVar("T")
@@ -31,7 +34,8 @@ T = TypeVar("T")
 def time_each(
     meter: Measures, architectures: Sequence[Architecture], *, within: float
 ) -> list[Latency | UnmeasuredError]:
-    """The latency of each of untrained networks that take turns, or why it cannot be timed.
+    """The latency of each of untrained networks that take turns, or why it cannot be timed; those that can take turns
+    without it then.
 
     Raises: TargetError, ExportError or HaltedError when the target times nothing at all; HaltedError when others hold
     the memory.
@@ -42,7 +46,14 @@ def time_each(
         try:
             return list(meter.measure_together(architectures, within=within))
         except (*FAULTS, UnmeasuredError):
-            return _one_by_one(meter, architectures, within)
+            alone = _one_by_one(meter, architectures, within)
+        timed = [place for place, each in enumerate(alone) if isinstance(each, Latency)]
+        if 1 < len(timed) < len(alone):
+            with contextlib.suppress(*FAULTS, UnmeasuredError):  # they were timed alone
+                anew = meter.measure_together([architectures[place] for place in timed], within=within)
+                for place, latency in zip(timed, anew, strict=True):
+                    alone[place] = latency
+        return alone
 
 
 def _one_by_one(
@@ -55,6 +66,18 @@ def _one_by_one(
         except UnmeasuredError as error:
             found.append(error)
     return found
+
+
+def is_refusal(error: UnmeasuredError) -> bool:
+    """Whether the target would refuse the network again, or crash at it. Not so where memory was short, no answer came
+    in time, somebody ended the process or our own code failed.
+    """
+    cause = error.__cause__
+    if cause is None or is_shortage(cause):
+        return False
+    if isinstance(cause, WorkerError):
+        return cause.code in CRASHES
+    return isinstance(cause, (TargetError, ExportError))
 
 
 def time_one(meter: MeasuresOne, architecture: Architecture, *, within: float, weights: Path | None = None) -> Latency:

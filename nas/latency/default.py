@@ -17,14 +17,14 @@ from pathlib import Path
 
 import space
 from nas.latency import runtimes
+from nas.latency.careful import FAULTS
 from nas.latency.machine import device_key
 from nas.latency.meter import Meter
 from nas.latency.target import Target
-from nas.latency.worker.replies import WorkerError, reason_of
+from nas.latency.worker.replies import reason_of, was_ended
 from nas.storage.files import write_text
 from nas.storage.records import cached_record
 from space import strict
-from space.errors import TargetError
 
 DEPLOYMENT = (  # by kind of device, the better one first; of runtimes that are as fast as each other the first
     ("tensorrt:fp16@cuda:0", "cudagraph:fp16@cuda:0"),
@@ -119,12 +119,12 @@ def _file(targets: Sequence[Target]) -> Path:
 def _fastest(targets: Sequence[Target], measure: MeasureTarget) -> DefaultTarget:
     print(f"timing which of {', '.join(map(str, targets))} is the fastest here (once per device)", file=sys.stderr)
     speeds: dict[str, Speed] = {}
-    refused: TargetError | WorkerError | None = None
+    refused: Exception | None = None
     for target in targets:
         try:
             speeds[str(target)] = measure(target)
-        except (TargetError, WorkerError) as error:  # labels that differ in bfloat16, say, or a runtime that crashes
-            if isinstance(error, WorkerError) and error.ended:
+        except FAULTS as error:  # labels that differ in bfloat16, say, or a runtime that crashes
+            if was_ended(error):
                 raise
             print(f"left out: {target}: {reason_of(error)}", file=sys.stderr)
             refused = error

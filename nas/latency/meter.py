@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from space.architecture import Architecture
 
 MOST_STRETCHED = 4.0  # times what is waited, for the blocks and repetitions that patience allows
-LIMIT_SECONDS = 900.0  # for one network; waiting for others, so that it is timed alone, counts on other hosts only
+LIMIT_SECONDS = 900.0  # for one network; of waiting for others, so that it is timed alone, an hour does not count here
 NOT_FOUND = 127  # what a shell ends with that finds no such program
 PYTHON = "install Python 3.10 or later there, and set FRAMEBUDGET_PYTHON there where it is not called python3"
 
@@ -205,7 +205,9 @@ class Meter:
                 raise
             self._stop()
             self._require_going()
-            raise WorkerError(f"the process measuring on {self.target} {error}", ended=error.ended) from None
+            raise WorkerError(
+                f"the process measuring on {self.target} {error}", ended=error.ended, code=error.code
+            ) from None
         except (UserError, OSError):  # its answer
             raise
         except BaseException:  # interrupted: its answer would be taken for that of the next question

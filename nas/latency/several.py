@@ -48,7 +48,7 @@ def pooled(latencies: Sequence[Latency]) -> Latency:
         return latencies[0]
     quiet = [one for one in latencies if not one.flagged]
     reference = latencies[-1].reference_milliseconds
-    counted = [_anchored(one, reference) for one in (quiet if len(quiet) >= FEWEST_QUIET else latencies)]
+    counted = [anchored(one, reference) for one in (quiet if len(quiet) >= FEWEST_QUIET else latencies)]
     middle = sorted(counted, key=lambda one: one.p50_milliseconds)[len(counted) // 2]  # of two the slower
     pairs = sum(one.samples for one in counted)
     lows = sorted(one.ci_low_milliseconds for one in counted)
@@ -71,7 +71,7 @@ def pooled(latencies: Sequence[Latency]) -> Latency:
     )
 
 
-def _anchored(latency: Latency, reference_milliseconds: float) -> Latency:
+def anchored(latency: Latency, reference_milliseconds: float) -> Latency:
     """The latency in milliseconds by another anchor of the same reference."""
     factor = reference_milliseconds / latency.reference_milliseconds
     if factor != 1 and latency.corrected != 1:  # for another state of the machine
@@ -79,7 +79,13 @@ def _anchored(latency: Latency, reference_milliseconds: float) -> Latency:
         corrected = correction(latency.ratio / latency.corrected, seen, reference_milliseconds)
         anew = corrected / latency.corrected
         factor *= anew
-        latency = replace(latency, corrected=corrected, ratio=anew * latency.ratio)
+        latency = replace(
+            latency,
+            corrected=corrected,
+            ratio=anew * latency.ratio,
+            ratio_low=anew * latency.ratio_low,
+            ratio_high=anew * latency.ratio_high,
+        )
     return replace(
         latency,
         p50_milliseconds=factor * latency.p50_milliseconds,

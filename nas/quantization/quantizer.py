@@ -19,11 +19,11 @@ from nas.data import Dataset
 from nas.export.graph import onnx_bytes
 from nas.export.grid import grid_of
 from nas.export.quantized import Calibrated, Image
-from nas.latency import WorkerError
+from nas.latency.careful import FAULTS
 from nas.latency.machine import lane
 from nas.latency.meter import MeasuresFinished
 from nas.latency.target import Target
-from nas.latency.worker.replies import reason_of
+from nas.latency.worker.replies import reason_of, was_ended
 from nas.quantization.calibration import IMAGES, calibration_images
 from nas.quantization.fine_tuning import FineTuning, fine_tuned
 from nas.quantization.forms import Form, floating
@@ -283,8 +283,8 @@ class Quantizer:
         """
         try:
             latency = self._meter(form.target).measure_graph(form.graph, within=self._plan.within)
-        except (TargetError, WorkerError) as error:
-            if isinstance(error, WorkerError) and error.ended:
+        except FAULTS as error:
+            if was_ended(error):
                 raise
             self._leave_out(form, reason_of(error))
             return []

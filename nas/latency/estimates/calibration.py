@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import space
-from nas.latency.careful import time_each
+from nas.latency.careful import is_refusal, time_each
 from nas.latency.estimates.prices import fit_prices
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.estimates.work import work_of
@@ -30,13 +30,12 @@ from nas.latency.machine import device_key
 from nas.latency.meter import Meter
 from nas.latency.protocol import anchor
 from nas.latency.record import Latency
-from nas.latency.worker.replies import WorkerError
 from nas.storage.files import write_text
 from nas.storage.records import cached_record
 from nas.terminal import Progress
 from space import strict
 from space.architecture import Architecture
-from space.errors import UnmeasuredError, UserError
+from space.errors import UserError
 from space.scale import scale_width
 from space.search_space import Space
 
@@ -48,7 +47,8 @@ NARROWEST = 0.05  # width factor
 MOST_MULTIPLY_ADDS = 70_000  # per pixel of the image; ERFNet has 56,000
 MOST_DRAWS = 100  # of which none becomes so small, before the input is too small for any
 LEFT_OUT_EVERY = 4  # every fourth network is left out of the fit
-SAMPLES, REFUSED = "samples.jsonl", "refused.jsonl"  # in the folder of the table
+FEWER = 0.9  # of the networks of a kept table: one fitted to less does not replace it
+TABLE, SAMPLES, REFUSED = "table.yaml", "samples.jsonl", "refused.jsonl"  # in the folder of the device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +117,8 @@ class Calibration:
     """Measurements that were not used, since the machine was disturbed."""
     refused: tuple[str, ...]
     """Why networks were not measured: the target cannot time them."""
+    better: LatencyTable | None
+    """The table that stays, since it was fitted to more networks; None where this one is kept."""
 
 
 def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
@@ -139,24 +141,28 @@ def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
     raise UserError(f"expected an input that networks fit, got {size[0]}x{size[1]}; calibrate at a larger one")
 
 
-def measure_networks(meter: Meter, networks: int, progress: Progress) -> None:
+def measure_networks(meter: Meter, networks: int, progress: Progress) -> list[str]:
     """Measure the first `networks` draws that have not been measured undisturbed on this device, nor refused by it, and
-    keep the results; `progress` hears of them.
+    keep the results; `progress` hears of them. Why some could not be measured this time, such as for want of memory.
 
     Raises: UserError when the folder of tables cannot be written, or the target times nothing at all.
     """
     undisturbed = [sample for sample in read_samples(meter) if not sample.flagged]
     known = {each.index for each, _ in _drawn_now(meter, [*undisturbed, *read_refused(meter)])}
     missing = [index for index in range(networks) if index not in known]
+    failed: list[str] = []
     with progress.over("measured", networks, unit="networks", done=networks - len(missing)):
         for start in range(0, len(missing), TOGETHER):
             indices = missing[start : start + TOGETHER]
-            _keep(meter, _measure(meter, indices))
+            found, reasons = _measure(meter, indices)
+            _keep(meter, found)
+            failed += reasons
             progress.count(len(indices))
+    return failed
 
 
 def calibrate(meter: Meter) -> Calibration:
-    """Fit a table to all networks measured on this device, keep it, and judge it.
+    """Fit a table to all networks measured on this device, judge it, and keep it unless one of more networks is kept.
 
     Raises: UserError when there are too few.
     """
@@ -197,9 +203,12 @@ def calibrate(meter: Meter) -> Calibration:
         environment=meter.environment,
         reference_milliseconds=anchored,
     )
-    write_text(_folder(meter) / "table.yaml", strict.dump(table))
+    before = cached_record(_folder(meter) / TABLE, LatencyTable)
+    better = before if before is not None and table.networks < FEWER * before.networks else None
+    if better is None:
+        write_text(_folder(meter) / TABLE, strict.dump(table))
     refused = tuple(each.reason for each, _ in _drawn_now(meter, read_refused(meter)))
-    return Calibration(table=table, left_out=left_out, flagged=len(kept) - len(used), refused=refused)
+    return Calibration(table=table, left_out=left_out, flagged=len(kept) - len(used), refused=refused, better=better)
 
 
 def error_of(estimates: Sequence[LeftOut]) -> float:
@@ -211,7 +220,7 @@ def kept_table(meter: Meter) -> LatencyTable | None:
     """The table of this device at this input size, or None when there is none that can be used. Its milliseconds are by
     the device's anchor of now, where this machine keeps that.
     """
-    table = cached_record(_folder(meter) / "table.yaml", LatencyTable)
+    table = cached_record(_folder(meter) / TABLE, LatencyTable)
     now = anchor.read(anchor.path_of(device_key.key_of_anchor(meter.environment, meter.target, meter.size)))
     return table if table is None or now is None else table.by_anchor(now.milliseconds)
 
@@ -227,7 +236,7 @@ def read_refused(meter: Meter) -> list[RefusedNetwork]:
 
 
 def _read(meter: Meter, name: str, parse: Callable[[str], Kept]) -> list[Kept]:
-    """The last line of each draw in a file; lines that say it not, or not whole, are left out."""
+    """The last line of each draw in a file; incomplete or invalid lines are skipped."""
     found: dict[int, Kept] = {}
     try:
         lines = (_folder(meter) / name).read_text("utf-8").splitlines()
@@ -272,12 +281,14 @@ def _add_line(file: Path, line: str) -> None:
         lines.write(f"{line}\n".encode())
 
 
-def _measure(meter: Meter, indices: Sequence[int]) -> list[MeasuredNetwork | RefusedNetwork]:
+def _measure(meter: Meter, indices: Sequence[int]) -> tuple[list[MeasuredNetwork | RefusedNetwork], list[str]]:
+    """What is kept of draws, and why of others nothing is."""
     drawn = [draw(index, meter.size, meter.num_classes) for index in indices]
     begun = time.monotonic()
     latencies = time_each(meter, drawn, within=SAMPLES_WITHIN)
     seconds = (time.monotonic() - begun) / len(drawn)
     found: list[MeasuredNetwork | RefusedNetwork] = []
+    failed: list[str] = []
     for index, architecture, latency in zip(indices, drawn, latencies, strict=True):
         if isinstance(latency, Latency):
             found.append(
@@ -291,17 +302,13 @@ def _measure(meter: Meter, indices: Sequence[int]) -> list[MeasuredNetwork | Ref
                     flagged=bool(latency.flagged),
                 )
             )
-        elif not _may_be_timed(latency):
+        elif is_refusal(latency):
             found.append(
                 RefusedNetwork(index=index, key=architecture.key, num_classes=meter.num_classes, reason=str(latency))
             )
-    return found
-
-
-def _may_be_timed(error: UnmeasuredError) -> bool:
-    """Whether another try may time it: memory was short, or somebody ended the process."""
-    cause = error.__cause__
-    return isinstance(cause, MemoryError) or (isinstance(cause, WorkerError) and cause.ended)
+        else:
+            failed.append(str(latency))
+    return found, failed
 
 
 def _folder(meter: Meter) -> Path:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from nas.latency.target import Target
 
-# Cores that threads of this process leave to timings. What such a thread starts begins without them, be it a thread,
-# which is to leave them too, or a process.
-_left: set[int] = set()
+BEGAN_WITH = frozenset(os.sched_getaffinity(0))
+"""Cores of this process before a thread of it leaves any to timings. What such a thread starts begins without those, be
+it a thread, which is to leave them too, or a process.
+"""
 
 
 def pin(target: Target) -> None:
@@ -59,7 +60,6 @@ def leave_cores_of(devices: tuple[str, ...]) -> bool:
     left = {core_of(device) for device in devices}
     if not left or 2 * len(left) > len(cores):
         return False
-    _left.update(left)
     os.sched_setaffinity(0, cores - left)
     return True
 
@@ -76,7 +76,7 @@ def _on(cores: set[int]) -> Iterator[None]:
 
 def _cores() -> set[int]:
     """That this thread may use, with those that it leaves."""
-    return os.sched_getaffinity(0) | _left
+    return os.sched_getaffinity(0) | BEGAN_WITH
 
 
 def describe(target: Target) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from nas.latency.machine import device, gpu, lane
 from nas.latency.machine.watch import Watch
 from nas.latency.protocol import PATIENCE_SECONDS
-from nas.latency.protocol.anchor import Anchor, noted
+from nas.latency.protocol.anchor import AWAY_SECONDS, Anchor, noted
 from nas.latency.protocol.interleaving import Conditions, measure
 from nas.latency.protocol.pairs import Pairs, summarise
 from nas.latency.protocol.quiet import quiet_median
@@ -32,7 +32,8 @@ class InterleavedTimer:
         self._size = size
         self._environment = environment
         self._watch = watch
-        self._anchor: Anchor | None = None  # one for all, so that all milliseconds compare
+        self._anchor: Anchor | None = None  # one for all, so that all milliseconds compare, until it is taken anew
+        self._sought_seconds = 0.0  # when a flagged one was last to be replaced
         self._patience_seconds = patience_seconds  # for a machine that is not as it was anchored
         self._in_vain = False  # it was spent so the last time
 
@@ -43,8 +44,10 @@ class InterleavedTimer:
         """
         with self._alone():
             anchor = self._anchor
-            if anchor is None or anchor.flagged:  # the next one may be taken on a quiet machine
-                anchor = candidates[0].anchored(None)
+            begun = self._watch.seconds()
+            may_be_quiet = begun - self._sought_seconds >= AWAY_SECONDS
+            if anchor is None or (anchor.flagged and may_be_quiet):
+                anchor, self._sought_seconds = candidates[0].anchored(None), begun
             taken = self._take(candidates, anchor, within)
             after = noted(anchor, _reference_away(taken), self._watch.seconds())
             if after.is_left(self._watch.seconds()):

@@ -30,6 +30,7 @@ SSH_FAILED = 255  # what ssh ends with for a reason of its own
 SIGNALLED = 128  # what a shell ends with, and the signal's number more, for a program that was ended by one
 
 SEND_SECONDS = 120.0  # in which a process takes nothing that is sent to it, and counts as lost
+MOST_WAIT_SECONDS = 3600.0  # for others, that do not count: who is suspended or hangs would be waited for without end
 
 
 class Connection:
@@ -94,15 +95,17 @@ class Connection:
 
     def hear(self, limit_seconds: float) -> dict[str, Any]:
         """The reply. While the process waits for others, so that timings are taken alone, it is said for whom, and the
-        time does not count.
+        time does not count, up to `MOST_WAIT_SECONDS`.
 
         Raises: WorkerError when the process died, or gave none within `limit_seconds` and was therefore ended.
         """
-        pause, left = min(lane.TELL_SECONDS, limit_seconds), limit_seconds
+        pause, left, waited = min(lane.TELL_SECONDS, limit_seconds), limit_seconds, 0.0
         while not select.select([self._replies], [], [], pause)[0]:
             if words := lane.waiting(session=self._process.pid) if self._here else "":
                 print(words, file=sys.stderr, flush=True)
-                continue
+                waited += pause
+                if waited <= MOST_WAIT_SECONDS:
+                    continue
             left -= pause
             if left <= 0:
                 self._process.kill()

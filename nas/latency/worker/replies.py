@@ -38,6 +38,11 @@ class LostError(WorkerError):
     """The connection to the host that measures could not be made, or was lost: no word on what was to be measured."""
 
 
+def was_ended(error: BaseException) -> bool:
+    """Whether the process was ended from outside, by the kernel for want of memory say: no word on what it did."""
+    return isinstance(error, WorkerError) and error.ended
+
+
 def reason_of(error: BaseException) -> str:
     """The last line of what an error says, which names it where the text is a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from dataclasses import replace
 
@@ -10,9 +11,10 @@ import pytest
 from PIL import Image
 
 import space
-from nas.commands.measure import in_rounds, judged
+from nas.commands.measure import in_rounds, judged, why_none
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
+from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError
 from nas.report.leaderboard import write_leaderboard
 from nas.terminal import Progress
@@ -102,7 +104,10 @@ def test_processes_are_rounds_of_all_networks(nas, small, tmp_path):
 
 
 class Refusing:
-    """A target that gives other labels for ERFNet, and breaks at every graph."""
+    """A target that gives other labels for ERFNet, breaks at every graph, and is anchored anew after each round."""
+
+    def __init__(self, last: float = math.inf) -> None:
+        self.rounds, self.last = 0, last  # after which it times no ndnet29-fcn32
 
     def measure(self, architecture, *, weights=None, within):
         return self.measure_together([architecture], within=within)[0]
@@ -110,7 +115,12 @@ class Refusing:
     def measure_together(self, architectures, *, within):
         if space.load("erfnet") in architectures:
             raise TargetError("it gives other labels")
-        return [QUIET for _ in architectures]
+        if len(architectures) > 1:
+            self.rounds += 1
+        if self.rounds > self.last and space.load("ndnet29-fcn32") in architectures:
+            raise TargetError("it is tired")
+        by = 2.0 + self.rounds
+        return [replace(QUIET, p50_milliseconds=0.5 * by, reference_milliseconds=by) for _ in architectures]
 
     def measure_graph(self, graph, *, within):
         raise WorkerError("Traceback ...\nRuntimeError: no such layer")
@@ -121,18 +131,30 @@ def test_networks_that_are_refused_leave_the_others():
     networks, graphs = {name: space.load(name) for name in names}, {"ndnet61-fcn32": b"a graph"}
     measured, refused = in_rounds(Refusing(), networks, graphs, 3, 0.03, progress)
     assert {name: latency.processes_milliseconds for name, latency in measured.items()} == {
-        "ndnet45-fcn32": (2.0, 2.0, 2.0),
-        "ndnet29-fcn32": (2.0, 2.0, 2.0),
-    }
+        "ndnet45-fcn32": (2.5, 2.5, 2.5),
+        "ndnet29-fcn32": (2.5, 2.5, 2.5),
+    }, "by the last anchor"
     assert {name: str(reason) for name, reason in refused.items()} == {
         "erfnet": "it gives other labels",
         "ndnet61-fcn32": "RuntimeError: no such layer",
     }
-    assert progress.done == 12
     budget = Budget.parse("5ms")
     assert (judged(measured, budget, 11), judged(measured, budget, 11, refused)) == ("PASS", "UNSURE")
-    with pytest.raises(UnmeasuredError, match="it gives other labels"):
-        in_rounds(Refusing(), {"erfnet": networks["erfnet"]}, {}, 1, 0.03, progress)
+    measured, refused = in_rounds(Refusing(last=2), networks, graphs, 3, 0.03, progress)
+    assert measured["ndnet29-fcn32"].processes_milliseconds == (2.5, 2.5), "good rounds are not lost"
+    assert str(refused["ndnet29-fcn32"]) == "it is tired"
+
+
+def test_why_none_could_be_timed_is_told_of_each_unless_it_is_no_refusal():
+    target, reasons = Target.parse("torch@cpu:1"), dict[str, UnmeasuredError]()
+    for name in ("erfnet", "fplnet"):
+        reasons[name] = UnmeasuredError("other labels")
+        reasons[name].__cause__ = TargetError("other labels")
+    assert "torch@cpu:1 can time, got none: erfnet: other labels; fplnet: other labels" in str(
+        why_none(reasons, target)
+    )
+    reasons["fplnet"].__cause__ = short = WorkerError("Traceback ...\nMemoryError")
+    assert why_none(reasons, target) is short
 
 
 def test_why_a_latency_is_not_to_be_trusted_is_in_the_table(tmp_path):

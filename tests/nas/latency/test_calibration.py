@@ -16,7 +16,7 @@ from nas.latency.machine import device_key
 from nas.latency.protocol import anchor
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.latency.worker.replies import WorkerError
+from nas.latency.worker.replies import WorkerError, reason_of
 from nas.terminal import Progress
 from space.architecture import Architecture
 from space.errors import ExportError, TargetError, UserError
@@ -179,6 +179,19 @@ def test_what_was_disturbed_is_not_used_and_measured_again() -> None:
 
 
 @pytest.mark.slow
+def test_a_table_is_not_replaced_by_one_of_fewer_networks() -> None:
+    meter, of_others = InventedMeter(), InventedMeter()
+    calibration.measure_networks(meter, 24, NOBODY)
+    kept = calibration.calibrate(meter).table
+    of_others.num_classes = 4
+    calibration.measure_networks(of_others, 20, NOBODY)
+    assert calibration.calibrate(of_others).better == kept == calibration.kept_table(meter)
+    calibration.measure_networks(of_others, 24, NOBODY)
+    longer = calibration.calibrate(of_others)
+    assert (longer.better, longer.table) == (None, calibration.kept_table(meter))
+
+
+@pytest.mark.slow
 def test_another_device_has_another_table() -> None:
     meter = InventedMeter()
     calibration.measure_networks(meter, 24, NOBODY)
@@ -196,17 +209,21 @@ def test_another_device_has_another_table() -> None:
         (ExportError("no exporter can express it"), False),
         (WorkerError("was killed by signal 11; its last words: (none)", code=-11), False),
         (WorkerError("was killed by signal 9; its last words: (none)", code=-9, ended=True), True),
+        (WorkerError("was killed by signal 15; its last words: (none)", code=-15), True),
+        (WorkerError("gave no answer within 900 s and was ended; its last words: (none)", code=-9), True),
+        (WorkerError("was killed by signal 6; its last words: what():  std::bad_alloc", code=-6), True),
+        (WorkerError("Traceback ...\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB."), True),
+        (WorkerError("Traceback ...\nAssertionError: of ours"), True),
     ],
 )
 def test_a_network_that_the_target_refuses_is_left_out_and_not_tried_again(error: Exception, again: bool) -> None:
-    """Unless somebody else ended the process: that says nothing of the network."""
+    """Unless memory was short, somebody else ended the process or we did, or it is our fault."""
     refused = calibration.draw(2, SIZE, 3).key
     meter = InventedMeter(refused=frozenset({refused}), error=error)
-    calibration.measure_networks(meter, 4, NOBODY)
+    failed, reason = calibration.measure_networks(meter, 4, NOBODY), reason_of(error)
     assert indices_of(meter) == [0, 1, 3]
-    assert [(each.index, each.reason) for each in calibration.read_refused(meter)] == (
-        [] if again else [(2, str(error))]
-    )
+    refusals = [(each.index, each.reason) for each in calibration.read_refused(meter)]
+    assert (failed, refusals) == (([reason], []) if again else ([], [(2, reason)]))
     later = InventedMeter()
     calibration.measure_networks(later, 4, NOBODY)
     assert later.measured == [refused] * again

@@ -11,6 +11,7 @@ from nas.latency.default import Speed
 from nas.latency.machine import device_key
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError
+from space.errors import ExportError, TargetError
 
 
 def speed(milliseconds: float, within: float = 0.05, *, flagged: bool = False) -> Speed:
@@ -73,12 +74,13 @@ def test_what_a_busy_machine_answers_is_kept_only_where_intervals_tell(
     assert again.target == ("openvino@cpu" if kept else "onnxruntime@cpu")
 
 
-def test_one_whose_process_breaks_is_left_out(only, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", [WorkerError, ExportError, TargetError])
+def test_one_that_fails_is_left_out(kind: type[Exception], only, capsys: pytest.CaptureFixture[str]) -> None:
     only("onnxruntime@cpu", "openvino@cpu")
 
     def measure(target: Target) -> Speed:
         if target.runtime == "openvino":
-            raise WorkerError("Traceback (most recent call last):\n  in it\nRuntimeError: no kernel")
+            raise kind("Traceback (most recent call last):\n  in it\nRuntimeError: no kernel")
         return speed(8.0)
 
     assert default.choose(measure).target == "onnxruntime@cpu"

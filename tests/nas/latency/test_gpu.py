@@ -172,9 +172,8 @@ def test_tensorrt_says_its_version_itself(
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-def test_who_times_on_a_gpu_has_a_core_that_those_who_train_on_others_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_times_on_a_gpu_has_a_core_that_those_who_train_on_others_leave() -> None:
     """In threads of their own, whose affinity this is."""
-    monkeypatch.setattr(device, "_left", set())
 
     def all_cores() -> set[int]:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))

@@ -18,7 +18,9 @@ import torch
 
 from nas.latency.machine import device, lane
 from nas.latency.target import Target
+from nas.latency.worker import connection
 from nas.latency.worker.connection import Connection
+from nas.latency.worker.replies import WorkerError
 
 # On a line of input enters `kind` `count` times, holds it for `hold` seconds and prints when it was in.
 VISITOR = """
@@ -149,6 +151,22 @@ def test_the_wait_for_another_s_timing_does_not_count(
     assert len(stays(timing)) == 1
 
 
+@pytest.mark.slow
+def test_who_hangs_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "TELL_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "MOST_WAIT_SECONDS", 0.3)
+    hangs = visitor("alone", 1, 600)
+    assert next_line(hangs) == "in\n"
+    asked = Connection(Target.parse("null@cpu:1"), ["-c", WAITER])
+    while not lane.waiting(session=asked._process.pid):
+        time.sleep(0.01)
+    with pytest.raises(WorkerError, match="gave no answer within"):
+        asked.hear(limit_seconds=0.5)
+    asked.stop()
+    hangs.kill()
+    hangs.communicate()
+
+
 @pytest.mark.parametrize("inner", ["alone", "training_step"])
 @pytest.mark.parametrize("outer", ["alone", "training_step"])
 def test_one_thread_is_in_the_lane_once(outer: str, inner: str) -> None:
@@ -229,7 +247,6 @@ def test_what_has_a_gpu_waits_for_nobody_on_another_one(
 def test_steps_on_one_of_several_gpus_leave_a_core_and_run_beside_timings_on_others(
     seen: int, timed_on: str, beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "_left", set())
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda name: SimpleNamespace(uuid=name))
     entered = threading.Event()

@@ -121,8 +121,9 @@ def test_a_dead_worker_is_told_and_replaced(meter: Meter) -> None:
     meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
     first = worker_id(meter)
     os.kill(first, signal.SIGKILL)
-    with pytest.raises(WorkerError, match="killed by signal 9"):
+    with pytest.raises(WorkerError, match="killed by signal 9") as told:
         meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
+    assert (told.value.code, told.value.ended) == (-9, True)
     assert meter.measure(space.load("ndnet29-fcn32"), within=QUICK).samples >= 5
     assert worker_id(meter) != first
 

@@ -9,7 +9,7 @@ import pytest
 
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
-from nas.latency.several import PROCESSES, measure_in_processes, pooled
+from nas.latency.several import PROCESSES, anchored, measure_in_processes, pooled
 from nas.latency.target import Target
 from space import strict
 
@@ -64,6 +64,15 @@ def test_a_new_anchor_counts_for_all_of_them() -> None:
     assert latency.reference_milliseconds == 5.0
     assert latency.processes_milliseconds == pytest.approx((0.80 * 5.0, 0.82 * 5.0, 0.81 * 5.0))
     assert latency.interval() == pytest.approx((0.985 * 0.80 * 5.0, 1.015 * 0.82 * 5.0))
+
+
+def test_the_ratio_by_a_new_anchor_stays_inside_its_interval() -> None:
+    before = dataclasses.replace(found(0.8, anchor=5.0), corrected=0.93, blocks=((4.0, 6.0),))
+    after = anchored(before, 5.8)
+    assert 0.93 < after.corrected < 1
+    for name in ("ratio", "ratio_low", "ratio_high", "p50_milliseconds", "ci_low_milliseconds"):
+        anew = (5.8 / 5.0 if "milliseconds" in name else 1) * after.corrected / 0.93
+        assert getattr(after, name) == pytest.approx(anew * getattr(before, name)), name
 
 
 def test_one_process_is_its_own_latency() -> None:

@@ -149,6 +149,15 @@ def test_a_target_that_times_nothing_is_no_fault_of_a_candidate(invented: Invent
             time_one(Refusing(invented, lambda each: each == erfnet, error), erfnet, within=WITHIN)
 
 
+def test_those_that_can_be_timed_take_turns_without_one_that_cannot(invented: Invented) -> None:
+    first, wrong, last = map(space.load, ("ndnet29-fcn32", "erfnet", "ndnet61-fcn32"))
+    device = Refusing(invented, lambda each: each == wrong, TargetError("other labels"))
+    found = time_each(device, [first, wrong, last], within=WITHIN)
+    assert [isinstance(each, UnmeasuredError) for each in found] == [False, True, False]
+    assert device.asked[-2:] == [first.key, last.key]
+    assert device.asked.count(first.key) == 3, "with all, alone, and with the other"
+
+
 def test_memory_that_others_hold_halts_and_says_nothing_about_a_candidate(invented: Invented) -> None:
     busy = Refusing(invented, lambda _: True, BusyError("expected a network that fits into memory, got others"))
     with pytest.raises(HaltedError, match=r"got others.*free memory.*--resume"):
