@@ -27,9 +27,11 @@ class Spent:
     seconds: float = 0.0
     closed_minutes: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """The limit for whose sake nothing more is proposed; 0 where that is not so."""
+    over_minutes: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """The limit of which nothing is left that would do for more; 0 where that is not so."""
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "closed_minutes"):
+        for name in ("seconds", "closed_minutes", "over_minutes"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}; remove the file to begin at 0")
 
@@ -61,6 +63,7 @@ class Stopwatch:
         self._file = run.root / SPENT
         self._before = spent_of(run)
         self._closed_minutes = self._before.closed_minutes
+        self._over_minutes = self._before.over_minutes
         self._begun = self._kept = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -76,14 +79,14 @@ class Stopwatch:
     def spent(self) -> Spent:
         """Since the run began, without the pauses between commands."""
         seconds = self._before.seconds + time.monotonic() - self._begun
-        return Spent(seconds=round(seconds, 1), closed_minutes=self._closed_minutes)
+        return Spent(seconds=round(seconds, 1), closed_minutes=self._closed_minutes, over_minutes=self._over_minutes)
 
     def left_seconds(self, plan: SearchPlan) -> float:
         """Of a plan's minutes. Without end where it has none, or where their time was over before this command: who
         goes on then asks for what is left to be done.
         """
         limit = 60 * plan.minutes
-        if not limit or self._before.closes(plan) or self._before.seconds >= limit:
+        if not limit or self._before.over_minutes >= plan.minutes or self._before.seconds >= limit:
             return math.inf
         return limit - self.spent.seconds
 
@@ -97,6 +100,12 @@ class Stopwatch:
         if minutes > self._closed_minutes:
             self._closed_minutes = minutes
             self._write()
+
+    def end(self, minutes: float) -> None:
+        """Nothing more is done for the sake of this limit."""
+        self._over_minutes = max(self._over_minutes, minutes)
+        self._closed_minutes = max(self._closed_minutes, minutes)
+        self._write()
 
     def _write(self) -> None:
         self._kept = time.monotonic()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nas.latency import MeterOf
-from nas.latency.budget import Budget
+from nas.latency.budget import Budget, Verdict
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
-from nas.runs.certificate import Certificate, Deployed
+from nas.runs.certificate import Certificate, Deployed, read_certificate
+from nas.runs.labelling import WEIGHTS
 from nas.runs.spent import Stopwatch
 from nas.runs.trial import Trial
 from nas.search.cutting import prune_over_budget, pruner_of
 from nas.search.recipes import begin_finish, begin_tries, finish, tries
 from nas.search.search import Search
-from nas.search.shipping import NoBetterError, certify_trial, deployed_of, over, warning_of
+from nas.search.shipping import WORST_FIRST, NoBetterError, certify_trial, deployed_of, over, warning_of
 from nas.search.training import Stage, train, unfinished
 from space.errors import BudgetError, ExportError, UnmeasuredError, UserError
 
@@ -129,7 +131,7 @@ def _has_room(search: Search, stopwatch: Stopwatch, others: int, seconds: float)
     plan = search.study.search
     if (1 + others) * seconds <= stopwatch.left_seconds(plan):
         return True
-    stopwatch.close(plan.minutes)
+    stopwatch.end(plan.minutes)
     search.console.step(
         f"note    {plan.minutes:g} minutes leave no time to certify another; nas search --resume {search.run.root} does"
     )
@@ -148,8 +150,9 @@ def certify_best(
     it.
 
     One that cannot be exported or timed as it was trained is passed over. Each is certified as `certify_trial` does: a
-    lower precision may be given up for full precision. `has_room`: whether there is time for another one, told how long
-    one took; else none is begun beside the best so far.
+    lower precision may be given up for full precision. What an earlier command certified there is replaced by another
+    network only where that is no worse. `has_room`: whether there is time for another one, told how long one took; else
+    none is begun beside the best so far.
 
     Raises: UserError when all are passed over.
     """
@@ -169,16 +172,18 @@ def certify_best(
         return (search.run.best_miou(trial) or 0.0) if form is None else form.scores.miou
 
     best: Certificate | None = None
+    before = _certified_before(search, competing, budget, folder)
     longest = 0.0
     for trial in sorted(competing, key=miou, reverse=True):
-        if best is not None and not has_room(longest):
+        if longest and not has_room(longest):
             break
         search.console.step(f"certify {trial.name}{f' for {budget}' if search.budgets.several else ''}")
         if words := warning_of(search, trial):
             search.console.step(f"        {words}")
         begun = time.monotonic()
         try:
-            best = certify_trial(search, trial, deployed[trial.architecture.key], meter_of, budget, folder, than=best)
+            form, worthwhile = deployed[trial.architecture.key], _worthwhile(trial, best, before)
+            best = certify_trial(search, trial, form, meter_of, budget, folder, worthwhile)
             latency = best.latency
         except NoBetterError as error:
             latency = error.latency
@@ -190,10 +195,39 @@ def certify_best(
         if budget.verdict(latency) == "PASS":
             break
         search.console.step(f"        {latency} {over(latency, budget)}")
+    if best is None and longest:  # none was worth to replace it
+        best = before
     if best is None:
         assert refused is not None, "there is at least one finalist"
         raise refused
     return best
+
+
+def _certified_before(search: Search, competing: Sequence[Trial], budget: Budget, folder: Path) -> Certificate | None:
+    """What is in a winner's folder, where it is for this budget and one of those that compete, as it is trained now."""
+    import torch
+
+    from nas.training.weights import load_weights
+
+    with contextlib.suppress(UserError):  # there is none, or it is damaged
+        found = read_certificate(folder)
+        trial = next((each for each in competing if each.architecture.key == found.architecture), None)
+        if trial is not None and found.budget == str(budget):
+            ours, its = load_weights(search.run.weights_path(trial)), load_weights(folder / WEIGHTS)
+            if ours.keys() == its.keys() and all(torch.equal(ours[name], its[name]) for name in ours):
+                return found
+    return None
+
+
+def _worthwhile(trial: Trial, best: Certificate | None, before: Certificate | None) -> Sequence[Verdict | None]:
+    """The verdicts with which a trial replaces what is there: better ones than that of the `best` so far, which scored
+    more; or no worse ones than that of another network `before`. What is measured of the same one anew counts.
+    """
+    if best is not None:
+        return WORST_FIRST[WORST_FIRST.index(best.verdict) + 1 :]
+    if before is not None and before.architecture != trial.architecture.key:
+        return WORST_FIRST[WORST_FIRST.index(before.verdict) :]
+    return WORST_FIRST
 
 
 def _pruned(search: Search, budget: Budget) -> list[Trial]:

@@ -44,23 +44,23 @@ def certify_trial(
     meter_of: MeterOf,
     budget: Budget,
     folder: Path,
-    than: Certificate | None = None,
+    worthwhile: Sequence[Verdict | None] = WORST_FIRST,
 ) -> Certificate:
-    """Measure a finished trial again, as what it ships, and write it into `folder`, if its verdict is a better one
-    `than` that of another certificate.
+    """Measure a finished trial again, as what it ships, and write it into `folder`, if its verdict is a `worthwhile`
+    one beside what is there.
 
     Where it is scored as it ships in a lower precision (`deployed`), it is timed in full precision too, just before.
     Where fp32 is among the study's precisions and passes then, a lower precision that is not surely faster any more is
     given up for it; unless fp32 does not pass when it is timed for its own certificate: then the lower one is certified
     after all.
 
-    Raises: ExportError or UnmeasuredError when it cannot be exported or timed; NoBetterError when its verdict is no
-    better one. `folder` is left as it was then.
+    Raises: ExportError or UnmeasuredError when it cannot be exported or timed; NoBetterError when its verdict is none
+    of those. `folder` is left as it was then.
     """
     from nas.quantization.verdicts import GivenUpError, times
 
     def is_better(latency: Latency) -> None:
-        if than is not None and WORST_FIRST.index(budget.verdict(latency)) <= WORST_FIRST.index(than.verdict):
+        if budget.verdict(latency) not in worthwhile:
             raise NoBetterError(latency)
 
     certification = replace(_certification(search, trial, meter_of, budget), require=is_better)

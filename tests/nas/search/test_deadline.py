@@ -292,6 +292,13 @@ def test_another_certificate_has_the_time_that_is_left_beside_those_of_other_bud
         assert spent_of(trained.run).closes(trained.study.search)
     with Clock(trained.run) as again:
         assert _has_room(trained, again, 1, 1000.0), "who goes on asks for it"
+    forget_spent(trained.run)
+    with Clock(trained.run) as clock:
+        clock.seconds = 200
+        clock.close(trained.study.search.minutes)  # and it is interrupted while the best are finished
+    with Clock(trained.run) as again:
+        assert _has_room(trained, again, 0, 99.0)
+        assert not _has_room(trained, again, 0, 101.0), "what was left of its time still is"
 
 
 def test_time_before_an_interruption_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

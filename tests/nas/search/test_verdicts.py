@@ -172,6 +172,26 @@ def test_another_finalist_is_certified_where_there_is_time_and_replaces_none_tha
     assert told[0] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("same", [True, False])
+def test_what_was_certified_before_is_replaced_by_another_network_only_where_that_is_no_worse(
+    same: bool, asked: Search, invented: Invented, shallow: Shallow
+) -> None:
+    from nas.data import load
+
+    asked = replace(asked, dataset=load(asked.study.data))
+    architectures, meter_of = competing(asked, invented, ((10.5, 11.0), (8.0, 9.0)), shallow)
+    budget, second = asked.budgets.largest, asked.run.trials()[1]
+    before = certify_trial(asked, second, None, meter_of, budget, asked.run.winner)
+    if not same:  # it was trained anew
+        weights = asked.run.phase_path(second, "search") / "weights.safetensors"
+        save_weights(weights, second.architecture.build(asked.num_classes).state_dict(), {})
+    certificate = certify_best(asked, meter_of, budget, asked.run.winner, lambda seconds: False)
+    assert read_certificate(asked.run.winner) == certificate
+    assert (certificate == before) == same
+    assert certificate.architecture == architectures[int(same)].key
+
+
 @dataclass
 class Certifier(Machine):
     """Times a network in full precision, and a graph, in as many processes as are asked for."""
