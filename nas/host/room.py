@@ -15,8 +15,8 @@ from nas.host.control_groups import control_groups, text_of
 UNLIMITED = 2**60  # bytes from which on a limit is none
 SHARED = 0.9  # of a GPU's memory that several processes divide: libraries need the rest, once for each
 SHORTAGE = re.compile(
-    r"^MemoryError|out of memory|can't allocate memory|cannot allocate memory|unable to allocate|bad_alloc|"
-    r"cublas_status_alloc_failed",
+    r"^MemoryError|out of memory|can't allocate memory|cannot allocate memory(?! in static tls)|unable to allocate|"
+    r"bad_alloc|cublas_status_alloc_failed",
     re.I,
 )
 

@@ -45,8 +45,10 @@ class EarlierTrial:
     """After the training as a candidate; None where there was none, or it broke."""
     fidelity: float = MOST_FIDELITY
     """That training as a share of a whole one of the new run, below 1."""
-    over: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether it took more than the budget that it was made for, which no width brought it into."""
+    over: bool | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Whether it took more than the budget that it was made for, which no width brought it into. None where nobody
+    asked: in files of earlier versions, say.
+    """
     drawn_for_milliseconds: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Of a random draw that was trained whole on the terms of the new run (length, target, space): the budget that its
     width was solved for. 0 of all others."""

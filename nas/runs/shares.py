@@ -50,6 +50,11 @@ class Shares:
         """The budget that a candidate was made for, or the largest where that is asked for no more."""
         return self.budgets.of(trial.budget_milliseconds)
 
+    def bound(self, trial: Trial) -> Budget:
+        """What a candidate is trained inside of: what was over its own budget is not for a larger one either."""
+        home = self.home(trial)
+        return replace(home, milliseconds=min(home.milliseconds, trial.budget_milliseconds))
+
     def competing(self, trials: Sequence[Trial], budget: Budget) -> list[Trial]:
         """Which of these candidates are compared for the finalists of a budget: those made for it, or where there is
         none those whose own is asked for no more.

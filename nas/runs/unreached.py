@@ -1,4 +1,5 @@
-"""Budgets of several that a run gave up, since what it looked at is over them at any width: the others go on.
+"""Budgets that a run gave up, since what it looked at is over them at any width, or known: of several, the others go
+on.
 
 It is kept, so that a run which goes on proposes what one that was not interrupted would have. Who asks for such a
 budget again gets it tried again.

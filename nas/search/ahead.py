@@ -45,6 +45,7 @@ class Ahead:
         self._under_way = 0
         self._over = False  # there is no further job
         self._waits = False  # for one under way
+        self._epochs = 0  # heard of
         self._left = False
         self._error: Exception | None = None  # that ended the thread
         self._thread = threading.Thread(target=self._work, name="ahead", daemon=True)
@@ -98,6 +99,7 @@ class Ahead:
             if self._error is not None:
                 raise self._error
             self._waits = False  # it may have been for what an epoch takes
+            self._epochs += 1
             self._changed.notify_all()
         self._jobs.epoch(job, epoch, miou)
 
@@ -138,11 +140,13 @@ class Ahead:
             return not self._left
 
     def _look(self) -> None:
+        with self._changed:
+            epochs = self._epochs
         waits = self._jobs.waits()
         job = None if waits else self._jobs.next()
         with self._changed:
             assert not waits or self._under_way or self._ended or self._found, "what it waits for is under way"
-            self._waits = waits and not self._ended
+            self._waits = waits and not self._ended and epochs == self._epochs  # else it is to be asked again
             self._over = not waits and job is None
             if job is not None:
                 self._found.append(job)

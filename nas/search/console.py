@@ -89,6 +89,13 @@ class Console:
         with self._lock:
             self._epochs_left = epochs_left
 
+    def gives_up(self, budget: Budget, reason: str, *, others: bool) -> None:
+        """Nothing more is proposed for a budget; `others`: whether there are, which go on."""
+        words = f"{budget} is given up, the others go on: {reason}"
+        if not others:
+            words = f"no more candidates: {reason}; --resume {self._run.root} --budget '{budget}' tries again"
+        self.step(f"note    {words}")
+
     def recipe(self, found: FinishRecipe) -> None:
         """Which recipe finishes all networks, of those that were tried."""
         tried = "; ".join(f"{each.recipe}: {each.outcome}" for each in found.tried)
@@ -107,9 +114,9 @@ class Console:
         self._add_epochs(-1)
         begin = self._start if self._first_candidate is None else self._first_candidate
         left = (time.monotonic() - begin) / self._epochs_done * self._epochs_left
-        if minutes := self._study.search.minutes:
-            spent = self._seconds_before + time.monotonic() - self._start
-            left = min(left, max(0.0, 60 * minutes - spent))
+        until_limit = 60 * self._study.search.minutes - (self._seconds_before + time.monotonic() - self._start)
+        if until_limit > 0:  # else it goes on, without one
+            left = min(left, until_limit)
         recorded = read_progress(job.folder(self._run))
         taken = recorded.pretrained if epoch == 1 else None
         waits = next((_waits(each) for each in recorded.history if each.epoch == epoch), "")

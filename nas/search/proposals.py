@@ -80,6 +80,8 @@ class Proposals:
         self._ahead = ahead_of(search)
         self._deadline = deadline
         given_up = {budget: each for budget, each in unreached(search.run).items() if each.searched}
+        for budget in (each for each in self._budgets if each in given_up):
+            search.console.gives_up(budget, given_up[budget].reason, others=self._budgets.several)
         self._shares = Shares.of(search.study, self._budgets, given_up)
         self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
         self._trainings = Trainings(search.run, self._epochs)
@@ -130,7 +132,8 @@ class Proposals:
         for each in earlier:
             if each.genotype:
                 milliseconds = self._solver.recall(each)
-                if each.miou is not None or (each.over and milliseconds > self._budgets.largest.milliseconds):
+                over = each.over is not False and milliseconds > self._budgets.largest.milliseconds
+                if each.miou is not None or over:
                     self._guidance.recall(each, milliseconds)
 
     def waits(self) -> bool:
@@ -194,11 +197,7 @@ class Proposals:
         number, repeats = self._next_number(), self._guidance.gives_up()
         give_up(self._run, budget, reason, searched=True, number=number, repeats=repeats)
         self._shares = self._shares.without(budget)
-        if self._budgets.several:
-            words = f"{budget} is given up, the others go on: {reason}"
-        else:
-            words = f"no more candidates: {reason}; --resume {self._run.root} --budget '{budget}' tries again"
-        self._search.console.step(f"note    {words}")
+        self._search.console.gives_up(budget, reason, others=self._budgets.several)
 
     def _finalists_left(self) -> list[Trial]:
         """The best of those that paused go on to the end, so many as finalists are missing for a budget: a low rung is
@@ -249,7 +248,7 @@ class Proposals:
         for trial in self._in_order():
             if trial.origin == "pruned" or trial.failed or trial.latency is None:
                 continue
-            budget = self._shares.home(trial)
+            budget = self._shares.bound(trial)
             if not budget.doubts(trial.latency):
                 continue
             try:
@@ -383,13 +382,13 @@ class Proposals:
         self._run.write_trial(trial)
 
     def _judged(self, trial: Trial) -> Trial:
-        """A trial under what is asked now; what was over its own budget is not trained for a larger one either."""
-        home = self._shares.home(trial)
-        feasible = trial.inside(home) and trial.inside(replace(home, milliseconds=trial.budget_milliseconds))
+        """A trial under what is asked now."""
+        feasible = trial.inside(self._shares.bound(trial))
         if feasible != trial.feasible:
             trial = replace(trial, feasible=feasible)
             self._run.write_trial(trial)
-        if trial.budget_milliseconds != home.milliseconds:  # what was doubted is as good as another one now
+        if trial.budget_milliseconds != self._shares.home(trial).milliseconds:
+            # What was doubted is as good as another one now.
             trial = replace(trial, disturbed=None)
         return trial
 

@@ -15,7 +15,7 @@ import torch
 
 import space
 from nas.host.memory import Room, fitting_batch, images_at_once, require_inference, require_training
-from nas.host.room import free_bytes, whole_bytes
+from nas.host.room import free_bytes, is_shortage, whole_bytes
 from nas.latency import Meter, parse_target
 from space import Architecture, ArchitectureError, TargetError
 from space.count import memory
@@ -127,3 +127,9 @@ def test_what_measures_refuses_too_and_goes_on(giant: Architecture) -> None:
         with pytest.raises(TargetError, match="expected a network that fits into memory"):
             meter.measure(giant)
         assert meter.measure(space.load("ndnet29-fcn32")).p50_milliseconds > 0
+
+
+def test_a_library_that_finds_no_room_among_what_is_loaded_is_no_want_of_memory() -> None:
+    words = "/usr/lib/libgomp.so.1: cannot allocate memory in static TLS block"
+    assert not is_shortage(ImportError(words))
+    assert is_shortage(OSError("[Errno 12] Cannot allocate memory"))

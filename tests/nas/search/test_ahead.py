@@ -118,6 +118,28 @@ def test_what_depends_on_an_epoch_is_found_when_that_is_told() -> None:
         patiently(lambda: not jobs.waits())
 
 
+def test_an_epoch_that_is_told_while_somebody_asks_whether_to_wait_is_not_missed() -> None:
+    left: list[Any] = [0, 1]
+    asks, known = threading.Event(), threading.Event()
+
+    def waits() -> bool:
+        if left != [1] or known.is_set():
+            return False
+        asks.set()
+        assert known.wait(SECONDS)
+        return True
+
+    found = Jobs(
+        next=lambda: left.pop(0) if left else None, epoch=lambda *_: known.set(), end=lambda *_: None, waits=waits
+    )
+    with Ahead(found, 4, lambda: None) as jobs:
+        assert not jobs.waits()
+        jobs.next()
+        assert asks.wait(SECONDS)
+        jobs.epoch(0, 1, 0.5)  # type: ignore[arg-type]
+        patiently(lambda: not jobs.waits())
+
+
 def test_something_is_entered_while_nothing_is_under_way_and_the_next_job_is_waited_for() -> None:
     finder, entered = Finder(2), []
 

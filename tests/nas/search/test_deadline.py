@@ -227,7 +227,10 @@ def test_what_timing_takes_here_and_what_is_finished_are_in_the_forecast(trained
     assert (passed(left - 1), passed(left + 1)) == (False, True)
 
 
-@pytest.mark.parametrize(("minutes", "spent", "words"), [(0, 0, "about 2 min left"), (4, 170, "about 60 s left")])
+@pytest.mark.parametrize(
+    ("minutes", "spent", "words"),
+    [(0, 0, "about 2 min left"), (4, 170, "about 60 s left"), (4, 250, "about 2 min left")],
+)
 def test_the_time_left_is_that_of_what_is_not_done(
     minutes: float,
     spent: float,

@@ -18,10 +18,11 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.beginning import hold_to_beginning
 from nas.runs.data_seen import hold_to_data
-from nas.runs.earlier import MOST_FIDELITY, not_taken_over, read_earlier, take_over
+from nas.runs.earlier import MOST_FIDELITY, Earlier, not_taken_over, read_earlier, take_over, write_earlier
 from nas.runs.folder import EARLIER, RunFolder
 from nas.runs.trial import Epoch, Rung, append_epoch, forget_epochs
 from nas.search.candidates import sampler_of
+from nas.search.guidance import Guidance
 from nas.search.proposals import Proposals
 from nas.search.remembered import RememberedTiming
 from nas.search.sampler import Outcome
@@ -158,6 +159,25 @@ def test_only_what_no_width_brought_inside_its_budget_is_known_as_over_one(
         found = {each.architecture.key: each for each in read_earlier(run).trials}
         assert found.pop(untrained.architecture.key).over == over
         assert not any(each.over for each in found.values())
+
+
+@pytest.mark.parametrize(("over", "told"), [(False, False), (True, True), (None, True)])
+def test_what_was_only_timed_is_told_where_it_is_over_the_budget_as_it_was_to_runs_of_earlier_versions(
+    over: bool | None,
+    told: bool,
+    earlier: RunFolder,
+    new: Callable[..., RunFolder],
+    proposals: Callable[[RunFolder], Proposals],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = new(budget="5ms")
+    take_over(run, run.study(), SEEN, [earlier])
+    untrained = next(each for each in read_earlier(run).trials if each.miou is None)
+    write_earlier(run, Earlier(trials=(replace(untrained, over=over),)))
+    recalled: list[object] = []
+    monkeypatch.setattr(Guidance, "recall", lambda *known: recalled.append(known))
+    proposals(run)
+    assert bool(recalled) == told
 
 
 def test_a_random_draw_is_kept_as_one_where_it_was_trained_whole_on_the_same_terms(

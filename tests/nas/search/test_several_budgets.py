@@ -209,6 +209,7 @@ def test_candidates_under_way_end_before_the_rest_is_decided_when_a_budget_is_gi
     assert not source.waits()
     assert source.next() is None, "one finalist is there, at its end"
     assert Proposals(search, Untimed(), None).next() is None, "nor is another one looked for when the run goes on"
+    assert f"note    {told}" in capsys.readouterr().out, "which is said again"
 
 
 def test_what_is_over_one_budget_and_inside_the_next_begins_with_a_short_training(
@@ -232,6 +233,21 @@ class Untimed:
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         raise AssertionError("nothing was to be timed")
+
+
+def test_what_is_over_its_own_budget_is_not_timed_again_for_a_larger_one(
+    invented: Invented, search_of: SearchOf, tmp_path: Path
+) -> None:
+    """It was made for three milliseconds, which are asked for no more."""
+    plan = replace(STUDY.search, seeds=(), random_trials=1, guided_trials=0)
+    search = search_of(RunFolder.create(tmp_path / "run", replace(STUDY.asking(["6ms"]), search=plan)))
+    busy = replace(invented(6.1), ci_low_milliseconds=5.5, flagged=("a busy machine",))
+    candidate = Candidate(name="random 1", origin="random", architecture=space.load("ndnet29-fcn32"))
+    trial = search.trial(1, candidate, busy, "", THREE)
+    search.run.write_trial(trial)
+    give_up(search.run, SIX, "nothing else is inside", searched=True)
+    assert SIX.doubts(busy)
+    assert Proposals(search, Untimed(), None).next() is None
 
 
 @pytest.fixture
