@@ -86,10 +86,10 @@ def allocate(
     within a group, `scores` decide which channels go. Stops when the latency is inside the budget and uses
     `full_enough` of it, or after MOST_MEASUREMENTS.
 
-    Raises: BudgetError with the lowest latency measured when none was inside.
+    Raises: BudgetError with the lowest latency that a cut measured when none was inside.
     """
     knapsack = Knapsack(cutter, damage, estimate)
-    cut = knapsack.whole()
+    cut = whole = knapsack.whole()
     measured = {cut.key: measure(cutter.architecture)}
     whole_fits = measured[cut.key] <= budget_milliseconds
     best = cut if whole_fits else None
@@ -116,7 +116,8 @@ def allocate(
         if best is None or knapsack.damage(cut) < knapsack.damage(best):
             best = cut
     if best is None:
-        raise _unreachable(budget_milliseconds, min(measured.values()))
+        cuts = [taken for key, taken in measured.items() if key != whole.key]
+        raise _unreachable(budget_milliseconds, min(cuts, default=measured[whole.key]))
     return Allocation(
         keep=knapsack.mask(best, scores),
         blocks=best.blocks,
@@ -128,8 +129,9 @@ def allocate(
 
 
 def _unreachable(budget_milliseconds: float, lowest: float) -> BudgetError:
+    reached = f"cut as far as it goes the network takes {lowest:.4g} ms"
     return BudgetError(
-        f"expected a budget that pruning can reach, this one leaves it {budget_milliseconds:.4g} ms; cut as far as "
-        f"it goes the network takes {lowest:.4g} ms; raise the budget, lower the input size or start from a smaller "
-        "network"
+        f"expected a budget that pruning can reach, this one leaves it {budget_milliseconds:.4g} ms; "
+        f"{'no cut of the network can be timed' if math.isinf(lowest) else reached}; raise the budget, lower the input "
+        "size or start from a smaller network"
     )

@@ -43,6 +43,8 @@ class Importance:
 
     of_weights: Callable[[Cutter, Network], ChannelScores] | None = None
     of_loss: Callable[[Cutter, Network, LabelledData], ChannelScores] | None = None
+    of_batches: bool = False
+    """Whether scores depend on which images are in a batch together, as those that are not computed image by image."""
 
     def __post_init__(self) -> None:
         assert (self.of_weights is None) != (self.of_loss is None), "give of_weights or of_loss"

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     common.say(f"evaluating {options.architecture}")
     split = SPLITS[options.split]
     trained = load_trained(options.architecture, options.weights)
-    dataset = trained_on.data_of(options, trained, test=split == "test")
+    dataset, _ = trained_on.data_of(options, trained, test=split == "test")
     view = _view(options, dataset.size)
     network = trained.network(dataset.num_classes)  # weights that do not fit are told before anything else
     findings = common.looked_at(dataset, (split,))

@@ -131,17 +131,17 @@ def _pruned(
     output.say_replaced(out)  # a pruned network has a key of its own: it is not known what the one there was cut from
     if options.target:
         require_one((common.target(options),))
-    dataset = trained_on.data_of(options, trained) if options.data else None
-    labelling = trained_on.labelling_of(options, trained) if dataset is None else Labelling.of(dataset)
-    seen = None
-    if dataset is not None:
+    dataset, seen = None, None
+    if options.data:
+        dataset, spec = trained_on.data_of(options, trained)
         findings = common.looked_at(dataset)
         common.say_notes(findings)
-        seen = trained_on.seen_by(out, options, trained, findings)
+        seen = trained_on.seen_by(out, spec, findings)
         if recipe.probe:
             common.say(
                 "note: `probe` is for nas train and nas search; here the usual precision and memory layout are used"
             )
+    labelling = trained_on.labelling_of(options, trained) if dataset is None else Labelling.of(dataset)
     num_classes = len(labelling.classes)
     target, device = common.target(options), common.device(options)
     require_data_for(target, dataset)
@@ -175,16 +175,13 @@ def _table(meter: Meter, whole: Latency) -> LatencyTable | None:
     network took beside the `whole` one.
     """
     from nas.latency.estimates.calibration import kept_table
-    from nas.latency.estimates.shipped import shipped_table
+    from nas.latency.estimates.shipped import table_instead
 
     if (kept := kept_table(meter)) is not None:
         return kept
-    table = shipped_table(meter.target, meter.size, whole.reference_milliseconds)
-    if table is not None:
-        common.say(
-            f"estimates begin with a latency table that comes with the package, {table.error:.0%} off on the CPU that "
-            "it was made on, and what is measured corrects them"
-        )
+    table, words = table_instead((meter.target,), meter.size, whole.reference_milliseconds)
+    if words:
+        common.say(words)
     return table
 
 

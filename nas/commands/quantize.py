@@ -117,10 +117,10 @@ def run(options: argparse.Namespace) -> Verdict | None:
         trained = load_trained(options.architecture, options.weights)
         output.require_other_folder(out, options.architecture, trained.weights)
         output.require_same_network(out, trained.architecture.key)
-        dataset = trained_on.data_of(options, trained)
+        dataset, spec = trained_on.data_of(options, trained)
         findings = common.looked_at(dataset)
         common.say_notes(findings)
-        seen = trained_on.seen_by(out, options, trained, findings)
+        seen = trained_on.seen_by(out, spec, findings)
         require_inference(trained.architecture, dataset.size, dataset.num_classes)
         if plan.tuning is not None:
             plan.tuning.require_memory(trained.architecture, dataset)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from nas.runs.trained import Trained
 
 
-def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False) -> Dataset:
-    """The data set of `spec_of`, whose classes are those that the weights know. `test`: with its test split.
+def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False) -> tuple[Dataset, DataSpec]:
+    """The data set of `spec_of`, whose classes are those that the weights know, and what names it.
+    `test`: with its test split.
 
     Raises: UserError or DataError.
     """
@@ -33,16 +34,15 @@ def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False
         )
     if known is not None:
         _say_of_others(known, dataset.name, spec.size)
-    return dataset
+    return dataset, spec
 
 
-def seen_by(out: Path, options: argparse.Namespace, trained: Trained, findings: Findings) -> DataSeen | None:
-    """What the folder `out` of a network that is made of another keeps of the data that `findings` tells of, by which
-    `spec_of` finds them again; None of what a place alone does not tell: drawn pictures, and a part of others.
+def seen_by(out: Path, spec: DataSpec, findings: Findings) -> DataSeen | None:
+    """What the folder `out` of a network that is made of another keeps of the data of `spec`, that `findings` tells of:
+    by it `spec_of` finds them again; None of what a place alone does not tell: drawn pictures, and a part of others.
     """
     from nas.runs.data_seen import DataSeen
 
-    spec = spec_of(options, trained)
     if spec.root is None or spec.train_images is not None or spec.validation_images is not None:
         return None
     return DataSeen.of(findings.fingerprint, spec.root, out)
@@ -100,7 +100,7 @@ def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:
     from nas.runs.labelling import Labelling
 
     if options.data is not None:
-        return Labelling.of(data_of(options, trained))
+        return Labelling.of(data_of(options, trained)[0])
     if trained.labelling is None:
         return Labelling.unnamed(trained.head_classes(), common.input_size(options.input or common.DEFAULT_INPUT))
     size = common.input_size(options.input) if options.input else trained.labelling.size

@@ -17,7 +17,7 @@ from nas.prune.tuning import FineTuning
 from nas.prune.weighing import Weigh, Weighed, weighed
 from nas.terminal import Progress
 from pruning import importances
-from pruning.allocation import FULL_ENOUGH, Allocation, allocate, require_reachable
+from pruning.allocation import FULL_ENOUGH, LOWER, Allocation, allocate, require_reachable
 from pruning.check import UntraceableError, differing_groups
 from pruning.depth import removable_blocks, remove_blocks
 from pruning.surgery import Cutter
@@ -79,9 +79,10 @@ class Pruner:
         """The most accurate network that can be cut out of `network` inside the budget.
 
         Of the cuts that are measured one is taken that came out inside, which it may owe to its measurement: before its
-        training it is measured once more, and what is over then is cut lower.
+        training it is measured once more, and what is over then, or cannot be timed again, is cut lower.
 
-        Raises: BudgetError with the lowest latency reached, before anything is trained, when no cut is enough.
+        Raises: BudgetError with the lowest latency reached, before anything is trained, when no cut is enough;
+        UnmeasuredError when none can be timed.
         """
         before = self.judge.latency(network.architecture)
         self.said(f"whole   {before}")
@@ -104,7 +105,7 @@ class Pruner:
         cut lower, trained for a share of the plan's epochs, with the `whole` network as the teacher, and certified
         again; the last one certified is given back, and may still be over.
 
-        Raises: BudgetError with the lowest latency reached when no cut is enough.
+        Raises: BudgetError with the lowest latency when no cut is enough; UnmeasuredError when none can be timed.
         """
         latency = certify(pruned.network)
         for _ in range(TRIMS):
@@ -169,16 +170,22 @@ class Pruner:
 
     def _cut(self, network: Network, milliseconds: float, *, last: bool) -> Network:
         """`network` cut to `milliseconds`; the `last` cut is confirmed."""
-        scales = self.weigh(network, self.plan, self.tuning, self.progress)
+        scales = self.weigh(network, self.plan, self.tuning, self.said, self.progress)
         allocation = self._allocated(scales, milliseconds, last=last)
         for _ in range(CONFIRMATIONS if last else 0):
-            latency = self.judge.latency(allocation.architecture, anew=True)
-            self.said(f"again   {latency}")
-            if self._keeps(latency):
-                break
             try:
-                allocation = self._allocated(scales, self._lower(allocation.milliseconds, latency), last=last)
-            except BudgetError:  # this one is as low as it goes, and may be inside when it is finished
+                latency = self.judge.latency(allocation.architecture, anew=True)
+            except UnmeasuredError as error:
+                self.said(f"again   this cut cannot be timed: {error}")
+                lower = LOWER * allocation.milliseconds
+            else:
+                self.said(f"again   {latency}")
+                if self._keeps(latency):
+                    break
+                lower = self._lower(allocation.milliseconds, latency)
+            try:
+                allocation = self._allocated(scales, lower, last=last)
+            except (BudgetError, UnmeasuredError):  # this is the lowest, and may be inside when it is finished
                 break
         cut = remove_blocks(scales.cutter.cut(network, allocation.keep), allocation.blocks)
         assert cut.architecture == allocation.architecture, "what was cut is what was measured"
@@ -190,7 +197,9 @@ class Pruner:
         tried: list[Latency | UnmeasuredError] = []
 
         def measure(architecture: Architecture) -> float:
-            tried.append(found := self._tried(architecture))
+            found = self._tried(architecture)
+            if architecture != scales.cutter.architecture:  # which is no cut
+                tried.append(found)
             if isinstance(found, UnmeasuredError):
                 return math.inf
             taught.append(architecture)
@@ -249,12 +258,14 @@ class Pruner:
 
 
 def _doubted(error: BudgetError, tried: Sequence[Latency | UnmeasuredError]) -> UserError:
-    """What to say where no cut came out inside the budget: that none can be timed, or that the machine was busy."""
+    """What to say where no cut came out inside the budget: which cannot be timed, or that the machine was busy."""
     latencies = [each for each in tried if isinstance(each, Latency)]
-    if tried and not latencies:
-        return next(each for each in tried if isinstance(each, UnmeasuredError))
-    doubt = next(filter(None, map(unsettled, latencies)), "")
-    return BudgetError(f"{error}; but {doubt}") if doubt else error
+    refusals = [each for each in tried if isinstance(each, UnmeasuredError)]
+    if refusals and not latencies:
+        return refusals[0]
+    refused = f"{len(refusals)} of {len(tried)} cuts cannot be timed: {refusals[0]}" if refusals else ""
+    doubts = [*filter(None, [refused, next(filter(None, map(unsettled, latencies)), "")])]
+    return BudgetError(f"{error}; but {'; '.join(doubts)}") if doubts else error
 
 
 def _pruned(network: Network, whole: Network, before: Latency, after: Latency) -> Pruned:

@@ -23,7 +23,7 @@ from space.count import FLOAT_BYTES, memory
 from space.network import Network
 
 SCORING_BATCHES = 16
-OBSERVED_IMAGES = 16  # on which damage is observed; their statistics stand for the data's
+OBSERVED_IMAGES = 16  # on which damage is observed; batch norms see those of them that there is memory for at a time
 ANSWERS = 5  # to a batch that are held at a time while they are compared
 SPARE = 2  # times the memory that is counted: libraries take room of their own
 
@@ -37,13 +37,15 @@ class Weighed:
     damage: Damage
 
 
-Weigh = Callable[[Network, PruningPlan, "FineTuning | None", Progress], Weighed]
+Said = Callable[[str], None]
+Weigh = Callable[[Network, PruningPlan, "FineTuning | None", Said, Progress], Weighed]
 """`weighed`, or what has it done elsewhere."""
 
 
-def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, progress: Progress) -> Weighed:
+def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, said: Said, progress: Progress) -> Weighed:
     """Score the channels of `network`, and observe what cuts do; without `tuning`, assume it from the scores.
-    `progress` hears of the images that this takes.
+    `progress` hears of the images that this takes, and `said` where memory decides how many at a time make a score or
+    the statistics of batch norms.
     """
     cutter = Cutter(network.architecture, network.num_classes)
     importance = importances.kind(plan.importance or importances.default(with_data=tuning is not None))
@@ -54,6 +56,8 @@ def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, prog
     scoring = progress.over("channels weighed", SCORING_BATCHES * tuning.recipe.batch_size)
     with scoring, closing(tuning.batches(SCORING_BATCHES, progress.count)) as batches:
         together = _together(counted.training_bytes, tuning.recipe.batch_size, tuning.device)
+        if together < tuning.recipe.batch_size and importance.of_batches:
+            said(_fewer("scored", together, tuning.recipe.batch_size))
         parts = _parts(batches, together)
         data = LabelledData(batches=parts, loss=segmentation_loss) if importance.needs_data else None
         scores = importance.scores(cutter, network, data)
@@ -65,7 +69,10 @@ def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, prog
         return counted.inference_bytes(batch) + ANSWERS * batch * answer
 
     together = _together(observing, len(images), tuning.device)
-    seen = images.tensor_split(math.ceil(len(images) / together))
+    # Two at the least: behind global pooling a lone one has no variance, and its norms would use other statistics.
+    seen = images.tensor_split(max(1, min(math.ceil(len(images) / together), len(images) // 2)))
+    if len(seen) > 1:
+        said(_fewer("compared", len(seen[0]), len(images)))
     with progress.over("cuts observed", len(images) * observations(cutter, network, depth=plan.depth)):
         damage = observed_damage(
             cutter, network, scores, seen, depth=plan.depth, guard=tuning.guard, count=progress.count
@@ -76,6 +83,13 @@ def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, prog
 def _together(needed: Callable[[int], int], most: int, device: str) -> int:
     """How many images at a time, of whole size: `most`, or as many as there is memory for; one in any case."""
     return fitting_batch(lambda batch: SPARE * needed(batch), most, device) or 1
+
+
+def _fewer(done: str, together: int, wanted: int) -> str:
+    return (
+        f"note    channels are {done} on {together} of {wanted} images at a time, for want of memory; cuts may differ "
+        "from those of a machine with more"
+    )
 
 
 def _parts(batches: Iterable[Batch], together: int) -> Iterator[Batch]:

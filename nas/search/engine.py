@@ -20,7 +20,7 @@ from nas.host.cores import usable_cores
 from nas.latency import Meter, default_target, parse_target
 from nas.latency.budget import Budget
 from nas.latency.careful import time_each
-from nas.latency.estimates.shipped import shipped_table
+from nas.latency.estimates.shipped import table_instead
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
 from nas.latency.machine.gpu import training_device
@@ -263,21 +263,12 @@ def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> La
     what the reference network took beside those that were `measured`. None where there is neither. In several
     precisions estimates begin with the highest; those that are faster correct them.
     """
-    table, targets = timing.kept_table(), timing.targets()
-    if table is None and measured:
-        table = shipped_table(targets[0], search.study.data.size, measured[0].reference_milliseconds)
-        if table is not None:
-            others = f", in {' and '.join(each.precision for each in targets[1:])} too" if len(targets) > 1 else ""
-            search.console.step(
-                f"note    estimates begin with a table that comes with the package, {table.error:.0%} off on the CPU "
-                f"that it was made on, and what is measured corrects them{others}; `nas measure --calibrate` makes one "
-                "of this device"
-            )
-        elif targets[0].precision != "fp32":
-            search.console.step(
-                f"note    no latency table comes with the package for {targets[0].precision}: estimates begin with "
-                "what the published networks take here; `nas measure --calibrate` makes one of this target"
-            )
+    kept = timing.kept_table()
+    if kept is not None or not measured:
+        return kept
+    table, words = table_instead(timing.targets(), search.study.data.size, measured[0].reference_milliseconds)
+    if words:
+        search.console.step(f"note    {words}")
     return table
 
 

@@ -92,9 +92,17 @@ def options_of(workers: Workers) -> Options:
 def weigh_on(workers: Workers) -> Weigh:
     """`nas.prune.weighing.weighed`, where trainings run."""
 
-    def weigh(network: Network, plan: PruningPlan, tuning: FineTuning | None, progress: Progress) -> Weighed:
+    def weigh(
+        network: Network,
+        plan: PruningPlan,
+        tuning: FineTuning | None,
+        said: Callable[[str], None],
+        progress: Progress,
+    ) -> Weighed:
         with progress.over("channels weighed on a node", 0):
-            scores, damage = on_node(options_of(workers), _weighed, network, plan, tuning, workers.device)
+            scores, damage, words = on_node(options_of(workers), _weighed, network, plan, tuning, workers.device)
+        for line in words:
+            said(line)
         return Weighed(cutter=Cutter(network.architecture, network.num_classes), scores=scores, damage=damage)
 
     return weigh
@@ -144,10 +152,11 @@ def _answered(work: Callable[..., T], arguments: tuple[Any, ...]) -> tuple[T | N
 
 def _weighed(
     network: Network, plan: PruningPlan, tuning: FineTuning | None, device: str
-) -> tuple[ChannelScores, Damage]:
+) -> tuple[ChannelScores, Damage, list[str]]:
+    words: list[str] = []
     there = None if tuning is None else replace(tuning, device=device)
-    found = weighed(network.to(device), plan, there, Progress(silent=True))
-    return found.scores, found.damage
+    found = weighed(network.to(device), plan, there, words.append, Progress(silent=True))
+    return found.scores, found.damage, words
 
 
 def _recovered(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def taylor(cutter: Cutter, network: Network, data: LabelledData) -> ChannelScores:
     """First-order estimate of how much the loss changes without a channel: the absolute derivative by its gate,
-    averaged over batches (Molchanov 2017, eq. 2; over everything that reads the channel).
+    averaged over batches, each counting the same (Molchanov 2017, eq. 2; over everything that reads the channel).
 
     Returns one score per channel of the unpruned architecture.
 
@@ -26,4 +26,4 @@ def taylor(cutter: Cutter, network: Network, data: LabelledData) -> ChannelScore
     return mean(np.abs(derivative) for derivative in derivatives)
 
 
-IMPORTANCE = Importance(of_loss=taylor)
+IMPORTANCE = Importance(of_loss=taylor, of_batches=True)

@@ -286,6 +286,23 @@ def test_a_cut_that_cannot_be_timed_is_over_the_budget(small: Cutter) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("timed", [0, 1])
+def test_where_no_cut_is_inside_the_whole_network_is_none_of_them(timed: int, small: Cutter) -> None:
+    """It is the fastest that this target times; it times so many cuts."""
+    cuts: list[str] = []
+
+    def measure(architecture: Architecture) -> float:
+        if architecture == small.architecture:
+            return 2.0
+        cuts.append(architecture.key)
+        return 3.0 if len(cuts) <= timed else math.inf
+
+    said = "takes 3 ms" if timed else "no cut of the network can be timed"
+    with pytest.raises(BudgetError, match=said):
+        allocate(small, scored(small), damaged(small), estimate=work, measure=measure, budget_milliseconds=1.0)
+
+
+@pytest.mark.slow
 def test_the_same_question_has_the_same_answer(cutter: Cutter) -> None:
     budget = share_of(cutter, lanes, 0.6)
     ask = {"estimate": lanes, "measure": measured(lanes), "budget_milliseconds": budget}

@@ -9,7 +9,7 @@ in `tables/`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,4 +66,26 @@ def shipped_table(target: Target, size: tuple[int, int], reference_milliseconds:
         error=known.error,
         environment={"measured": known.source},
         reference_milliseconds=reference_milliseconds,
+    )
+
+
+def table_instead(
+    targets: Sequence[Target], size: tuple[int, int], reference_milliseconds: float
+) -> tuple[LatencyTable | None, str]:
+    """The `shipped_table` that estimates begin with where none is kept of a device, and what to say of that. In several
+    precisions it is that of the first of `targets`.
+    """
+    first, *others = targets
+    table = shipped_table(first, size, reference_milliseconds)
+    if table is not None:
+        too = f", in {' and '.join(each.precision for each in others)} too" if others else ""
+        return table, (
+            f"estimates begin with a table that comes with the package, {table.error:.0%} off on the CPU that it was "
+            f"made on, and what is measured corrects them{too}; `nas measure --calibrate` makes one of this device"
+        )
+    if first.precision == "fp32":
+        return None, ""
+    return None, (
+        f"no latency table comes with the package for {first.precision}: estimates begin with what is measured here; "
+        "`nas measure --calibrate` makes one of this target"
     )

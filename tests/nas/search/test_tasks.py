@@ -67,7 +67,7 @@ with joined_ray(cluster.address):
     found["trains"] = on_node(options_of(workers), node) == trains.node_id
     found["times"] = on_node({"num_cpus": 0, "resources": {RESOURCE: 1}}, node) == times.node_id
     found["refused"], found["broken"] = raised(refuses), raised(breaks)
-    there, here = (way(network, plan, tuning, silent) for way in (weigh_on(workers), weighed))
+    there, here = (way(network, plan, tuning, print, silent) for way in (weigh_on(workers), weighed))
     found["scores"] = bool(np.allclose(there.scores, here.scores, rtol=1e-3))
     found["damage"] = sorted(there.damage.groups) == sorted(here.damage.groups)
     states = []
