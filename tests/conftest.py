@@ -28,17 +28,11 @@ if TYPE_CHECKING:
 THIN = Stem(kind="convs", width=4)
 
 
-def pytest_configure() -> None:
+def _keep_to_one_core() -> None:
     """With `pytest -n 2` each worker, and all that it starts, keeps to one core, where it times alone.
 
     So its timings need not wait for the other worker's training steps either: it has its own folder of locks.
-
-    In the background of a shell, or under nohup, signals are ignored, and children would inherit that.
     """
-    collect_less_often()
-    for number in (signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker:
         cores = sorted(os.sched_getaffinity(0))
@@ -46,6 +40,17 @@ def pytest_configure() -> None:
         folder = Path(tempfile.gettempdir()) / f"framebudget-tests-{os.getuid()}-{worker}"
         folder.mkdir(mode=0o700, exist_ok=True)
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
+_keep_to_one_core()  # before other files of this kind are imported, and what remembers the cores that it begins with
+
+
+def pytest_configure() -> None:
+    """In the background of a shell, or under nohup, signals are ignored, and children would inherit that."""
+    collect_less_often()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -123,6 +123,7 @@ def test_observing_leaves_the_network_as_it_was_and_tells_of_every_pass(
         assert torch.equal(network(images), answers)
 
 
+@pytest.mark.share(3)
 def test_batches_are_observed_one_after_the_other(network: Network, images: Tensor, classes: int) -> None:
     """Each with statistics of its own, and counted by its images."""
     cutter = Cutter(network.architecture, classes)

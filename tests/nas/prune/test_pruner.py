@@ -209,6 +209,7 @@ def test_a_cut_that_only_seemed_to_fit_is_cut_lower(network: Network) -> None:
     assert [words.split()[0] for words in said].count("again") >= 2
 
 
+@pytest.mark.slow
 def test_cuts_that_cannot_be_timed_are_over_the_budget(network: Network) -> None:
     said: list[str] = []
     budget = share_of(network, 0.75)
@@ -275,6 +276,7 @@ def test_one_inside_is_left_as_it_is_and_one_that_stays_over_is_given_up(
     assert certified[-1] == finished.network.architecture
 
 
+@pytest.mark.slow
 def test_what_is_over_is_refused_with_the_reason_where_no_cut_can_be_timed(network: Network, narrowed: Pruned) -> None:
     pruning = pruner(Picky(high=math.inf), None, [], share_of(network, 0.75))
     with pytest.raises(UnmeasuredError, match=r"^other labels than PyTorch$"):
