@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import space
-from nas.data import Dataset, Split
+from nas.data import Dataset, DataSpec, Split
 from nas.data.dataset import label_map
 from nas.latency.budget import Budget
 from nas.latency.meter import Measures
@@ -16,6 +16,8 @@ from nas.runs.folder import RunFolder
 from nas.search.console import Console
 from nas.search.search import Search, Workers
 from nas.search.solving import Solved, Solver
+from nas.study import SearchPlan, Study
+from nas.training import Recipe
 from space import Architecture
 
 
@@ -45,6 +47,19 @@ def arithmetic() -> Measures:
 def search_of() -> Callable[[RunFolder], Search]:
     """The search that a run's folder asks for, on data of eleven classes that are not there."""
     return _search_of
+
+
+@pytest.fixture
+def asked(tmp_path: Path, search_of: Callable[[RunFolder], Search]) -> Search:
+    """A search for 10 ms on two small scenes, of which nothing is begun."""
+    study = Study(
+        data=DataSpec(size=(32, 48), train_images=2, validation_images=2),
+        budget="10ms",
+        target="onnxruntime@cpu",
+        recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=1, batch_size=2),
+        search=SearchPlan(finish_epochs=0, finalists=3),
+    )
+    return search_of(RunFolder.create(tmp_path / "run", study))
 
 
 def _search_of(run: RunFolder) -> Search:

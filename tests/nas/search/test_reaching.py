@@ -11,18 +11,14 @@ from queue import SimpleQueue
 import pytest
 
 import space
-from nas.data import DataSpec
 from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
-from nas.runs.folder import RunFolder
 from nas.runs.unreached import ask_again, unreached
 from nas.search.engine import _on_frontier, _require_reachable
 from nas.search.reaching import LEAST_RATIO, MOST_BUDGETS, Narrowest, frontier
 from nas.search.search import Candidate, Search
-from nas.study import SearchPlan, Study
 from nas.terminal import Progress
-from nas.training import Recipe
 from space import Architecture, BudgetError
 
 BUSY = ("other processes used 69% of the cores timed on", "the median is known to 80% only after 25 pairs")
@@ -47,18 +43,6 @@ class Machine:
         answer = self.answers[min(self.rounds, len(self.answers) - 1)]
         self.rounds += 1
         return [answer for _ in architectures]
-
-
-@pytest.fixture
-def asked(tmp_path: Path, search_of: Callable[[RunFolder], Search]) -> Search:
-    study = Study(
-        data=DataSpec(size=(32, 48), train_images=2, validation_images=2),
-        budget="10ms",
-        target="onnxruntime@cpu",
-        recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=1, batch_size=2),
-        search=SearchPlan(finish_epochs=0, finalists=3),
-    )
-    return search_of(RunFolder.create(tmp_path / "run", study))
 
 
 def asking(search: Search, *budgets: str) -> Search:

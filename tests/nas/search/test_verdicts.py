@@ -13,20 +13,17 @@ import pytest
 import torch
 
 import space
-from nas.data import DataSpec
 from nas.latency.careful import CONTROL
 from nas.latency.meter import Measures, MeasuresFinished, MeterOf
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Deployed, read_certificate
-from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, append_epoch
 from nas.search.finishing import certify_best
 from nas.search.search import Candidate, Search
 from nas.search.shipping import certify_trial
-from nas.study import SearchPlan, Study
-from nas.training import Recipe, Scores
+from nas.training import Scores
 from nas.training.weights import save_weights
 from space import Architecture
 from space.errors import TargetError, UnmeasuredError
@@ -43,43 +40,25 @@ def between(latency: Latency, low: float, high: float, flagged: tuple[str, ...] 
 
 @dataclass
 class Machine:
-    """Gives the answers that it was told to give, one a round, and the last one from then on."""
+    """Times what it was told of, and the network by which it is told whose fault it is if it cannot."""
 
-    answers: list[Latency]
-    rounds: int = 0
+    control: Latency
     certified: dict[str, Latency] = field(default_factory=dict)
     """By the key of an architecture."""
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         if architecture == scale_width(space.load(CONTROL), NARROWEST):
-            return self.answers[0]
+            return self.control
         if architecture.key not in self.certified:
             raise TargetError("fp16 gives other labels than PyTorch")
         return self.certified[architecture.key]
-
-    def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
-        answer = self.answers[min(self.rounds, len(self.answers) - 1)]
-        self.rounds += 1
-        return [answer for _ in architectures]
-
-
-@pytest.fixture
-def asked(tmp_path: Path, search_of: Callable[[RunFolder], Search]) -> Search:
-    study = Study(
-        data=DataSpec(size=(32, 48), train_images=2, validation_images=2),
-        budget="10ms",
-        target="onnxruntime@cpu",
-        recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=1, batch_size=2),
-        search=SearchPlan(finish_epochs=0, finalists=3),
-    )
-    return search_of(RunFolder.create(tmp_path / "run", study))
 
 
 def competing(
     asked: Search, invented: Invented, intervals: Sequence[tuple[float, float] | None], shallow: Shallow
 ) -> tuple[list[Architecture], MeterOf]:
     """Finalists, the best first, and what times them at the end: surely in these intervals, or not at all."""
-    machine = Machine([invented(1.0)])
+    machine = Machine(invented(1.0))
     architectures = [scale_width(shallow("ndnet29-fcn32"), factor) for factor in (0.10, 0.15)]
     for number, (architecture, interval) in enumerate(zip(architectures, intervals, strict=True)):
         trial = asked.trial(number + 1, Candidate(name="", origin="random", architecture=architecture), invented(9.5))
@@ -375,7 +354,7 @@ def test_a_finalist_at_which_its_runtime_crashes_is_left_out(
 
     @contextlib.contextmanager
     def meter_of(target: Target, size: tuple[int, int], num_classes: int) -> Iterator[Measures]:
-        yield Machine([], certified={goes_on.key: replace(invented(9.5), target=str(target))})
+        yield Machine(invented(1.0), certified={goes_on.key: replace(invented(9.5), target=str(target))})
 
     certificate = certify_best(asked, meter_of, asked.budgets.largest, asked.run.winner)
     assert (certificate.architecture, certificate.verdict) == (goes_on.key, "PASS")
