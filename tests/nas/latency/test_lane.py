@@ -249,6 +249,7 @@ def test_steps_on_one_of_several_gpus_leave_a_core_and_run_beside_timings_on_oth
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda name: SimpleNamespace(uuid=name))
+    monkeypatch.setattr(device, "BEGAN_WITH", frozenset(range(os.cpu_count() or 1)))
     entered = threading.Event()
 
     def enter() -> None:
@@ -256,8 +257,8 @@ def test_steps_on_one_of_several_gpus_leave_a_core_and_run_beside_timings_on_oth
             entered.set()
 
     def train() -> bool:
-        """In a thread of its own, whose affinity this is."""
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        """In a thread of its own, whose affinity this is, of a process that began with all cores."""
+        os.sched_setaffinity(0, device.BEGAN_WITH)
         core = device.core_of("cuda:1")
         steps = lane.steps_on("cuda:0", timed_on=timed_on)
         assert (core not in os.sched_getaffinity(0)) == beside
