@@ -243,7 +243,7 @@ def trained(greys: Dataset, recipe: Recipe, plain_network: Callable[..., Archite
         with torch.no_grad():
             before.get_parameter("weight")[0] = before.get_parameter("bias")[0] = 0
             after[:, 0] = 0
-            after[:, 0, 0, 0] = 40 * after.flatten(1).abs().amax(1)
+            after[:, 0, 0, 0] = 80 * after.flatten(1).abs().amax(1)
     return network.eval()
 
 
