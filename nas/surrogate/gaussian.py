@@ -9,12 +9,13 @@ and O'Hagan, "Predicting the output from a complex computer code when fast appro
 Lengths have a prior around 0.35 times the root of the number of columns, as Hvarfner et al., "Vanilla Bayesian
 Optimization Performs Great in High Dimensions", 2024, found it to hold, in each group of columns by itself: what a few
 numbers say that are known of every network is not lost among a hundred answers. The most likely parameters under it are
-found by a fixed number of steps, so that the same observations give the same model.
+found by a fixed number of steps, so that the same observations give the same model. Of many observations some hundreds
+find them, and all are used to predict: each step takes the cube of their number.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ Vector = NDArray[np.floating[Any]]
 Matrix = NDArray[np.floating[Any]]
 
 STEPS = 30
+MOST_FITTED = 400  # observations that parameters are found by
 RATE = 0.15
 LENGTH = 0.35  # times the root of the number of columns in a group
 LEVEL = 25.0  # variance of a fidelity's mean, in units of the scores' own
@@ -57,6 +59,8 @@ class Process:
 
     def __init__(self, seen: Observations, parameters: Vector | None = None) -> None:
         """`parameters`: those of another model; fitted where there are none."""
+        if parameters is None and (few := _few(seen)) is not seen:
+            parameters = Process(few)._parameters
         self._seen = seen
         self._same = (seen.networks[:, None] == seen.networks[None]).astype(np.float64)
         self._apart = np.abs(seen.depths[:, None] - seen.depths[None])
@@ -64,7 +68,7 @@ class Process:
         # Of the way from the shortest training to the whole one; nothing is added where there are no others.
         self._added = (1 + seen.depths) * bool((seen.depths < 0).any())
         self._linear = _slopes(seen.points, seen.points) * np.outer(self._added, self._added)
-        self._parameters = self._fitted() if parameters is None else parameters
+        self._parameters: Vector = self._fitted() if parameters is None else parameters
         covariance = self._covariance(self._parameters)[0]
         self._root = np.linalg.cholesky(covariance)
         self._weights = _solve(self._root, _solve(self._root, seen.scores), transposed=True)
@@ -162,6 +166,32 @@ class Process:
             ]
         )
         return likelihood, np.concatenate([lengths, others])
+
+
+def _few(seen: Observations) -> Observations:
+    """Those of some networks where they are many: most of networks that were trained whole, and some of the others."""
+    if len(seen.scores) <= MOST_FITTED:
+        return seen
+    whole = np.isin(seen.networks, seen.networks[seen.depths == 0])
+    kept = _spread(seen.networks, whole, max(2 * MOST_FITTED // 3, MOST_FITTED - int((~whole).sum())))
+    kept |= _spread(seen.networks, ~whole, MOST_FITTED - int(kept.sum()))
+    return replace(
+        seen,
+        points=seen.points[kept],
+        networks=seen.networks[kept],
+        depths=seen.depths[kept],
+        scores=seen.scores[kept],
+    )
+
+
+def _spread(networks: NDArray[np.int64], group: NDArray[np.bool_], most: int) -> NDArray[np.bool_]:
+    """Which observations of a group: of networks that are spread evenly over the order in which they were seen, as many
+    as have so `most` observations.
+    """
+    found = np.unique(networks[group])  # numbered in that order
+    count = min(len(found), len(found) * most // max(1, int(group.sum())))
+    places = np.linspace(0, len(found) - 1, count).round().astype(np.int64)
+    return group & np.isin(networks, found[places])
 
 
 def _centred(points: Matrix) -> Matrix:

@@ -8,13 +8,12 @@ See README.md beside this file.
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small matrices: threads only wait for each other
@@ -24,7 +23,11 @@ from methods import METHODS, Account
 from numpy.typing import NDArray
 from table import Table, load
 
+from nas.commands.output import require_folder
+from nas.host.cores import usable_cores
 from nas.report.chance import expected_best
+from nas.storage.files import write_text
+from nas.terminal import Progress
 from space import UserError
 from space.errors import nearest
 
@@ -32,7 +35,9 @@ STEP = 0.25  # of the cost at which curves are compared, in whole trainings
 FIRST = 3  # cost that is drawn
 SHOWN = (5, 8, 10, 12, 16, 20, 24, 32, 48, 64, 100, 200, 400)
 INTERVAL = 1.96  # standard errors: 95 %
+PICTURES = (".svg", ".png", ".pdf")
 
+History = list[tuple[int, float, float]]
 Curves = NDArray[np.float64]
 Middle = Callable[[Curves], tuple[Curves, Curves, Curves]]
 
@@ -42,9 +47,12 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         return _replay(arguments)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"replay: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("replay: interrupted; --out has the searches that had ended", file=sys.stderr)
+        return 130
 
 
 def _replay(asked: argparse.Namespace) -> int:
@@ -52,8 +60,12 @@ def _replay(asked: argparse.Namespace) -> int:
     for name in names:
         if name not in METHODS:
             raise UserError(f"--methods: there is no '{name}'; {nearest(name, METHODS)}")
-    if asked.seeds < 1 or asked.trainings < 1:
-        raise UserError("expected at least one of --seeds and of --trainings")
+    if asked.seeds < 1 or asked.jobs < 1 or not 1 <= asked.trainings < math.inf:
+        raise UserError("expected at least one of --seeds, of --jobs and of --trainings, and these to be finite")
+    if asked.picture and asked.picture.suffix not in PICTURES:
+        raise UserError(f"--picture: expected a file that ends in {', '.join(PICTURES)}, got {asked.picture}")
+    for file in filter(None, (asked.out, asked.picture)):
+        require_folder(file.parent)
     table = load(
         asked.table,
         objective=asked.objective,
@@ -67,32 +79,55 @@ def _replay(asked: argparse.Namespace) -> int:
     print(f"{len(table)} networks, best {best:.4g}; features: {', '.join(table.features)}")
     for note in table.notes:
         print(f"note: {note}")
-    jobs = [(name, seed) for name in names for seed in range(asked.seeds)]
-    run = functools.partial(_run, table, asked.trainings, asked.continued)
-    with ProcessPoolExecutor(asked.jobs) as pool:
-        histories = list(pool.map(run, jobs, chunksize=1))
-    found = {name: histories[place * asked.seeds : (place + 1) * asked.seeds] for place, name in enumerate(names)}
+    ended = _searched(table, asked, [(name, seed) for name in names for seed in range(asked.seeds)])
+    found = {name: [ended[name, seed] for seed in range(asked.seeds)] for name in names}
     costs = np.arange(1, asked.trainings + STEP / 2, STEP)
     curves = {name: np.array([_curve(each, costs) for each in of]) for name, of in found.items()}
     middle = _median if asked.median else _mean
-    named = f"{'median' if asked.median else 'mean'} of {asked.seeds} seeds and its 95 % interval"
+    seeds = f"{asked.seeds} seeds and its 95 % interval" if asked.seeds > 1 else "1 seed"
+    named = f"{'median' if asked.median else 'mean'} of {seeds}"
     targets = {trainings: random_best(table, trainings, median=asked.median) for trainings in asked.random}
     _print(table, costs, curves, middle, targets, named)
-    if asked.out:
-        _write(asked.out, table, found)
     if asked.picture:
         _draw(asked.picture, table, costs, curves, middle, targets, f"best {asked.objective}, {named}")
     return 0
 
 
-def _run(table: Table, trainings: float, continued: bool, job: tuple[str, int]) -> list[tuple[int, float, float]]:
+def _searched(
+    table: Table, asked: argparse.Namespace, jobs: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], History]:
+    """Each search, written as it ends.
+
+    Raises: UserError when a process was killed.
+    """
+    run = functools.partial(_run, table, asked.trainings, asked.continued)
+    ended: dict[tuple[str, int], History] = {}
+    progress = Progress()
+    with ProcessPoolExecutor(asked.jobs) as pool, progress.over("searching", len(jobs), unit="searches"):
+        running = {pool.submit(run, job): job for job in jobs}
+        try:
+            for each in as_completed(running):
+                ended[running[each]] = each.result()
+                progress.count(1)
+                if asked.out:
+                    _write(asked.out, table, {job: ended[job] for job in jobs if job in ended})
+        except BrokenExecutor:
+            raise UserError(
+                f"a search was killed, as happens where memory runs out; give fewer --jobs than {asked.jobs}"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return ended
+
+
+def _run(table: Table, trainings: float, continued: bool, job: tuple[str, int]) -> History:
     name, seed = job
     account = Account(table=table, trainings=trainings, continued=continued)
     METHODS[name](account, seed)
     return account.history
 
 
-def _curve(history: list[tuple[int, float, float]], costs: NDArray[np.float64]) -> NDArray[np.float64]:
+def _curve(history: History, costs: NDArray[np.float64]) -> NDArray[np.float64]:
     """The best score at each cost; NaN before the first."""
     paid = np.array([cost for _, cost, _ in history])
     bests = np.array([math.nan, *(best for _, _, best in history)])
@@ -139,25 +174,23 @@ def _print(
     print(f"\nbest at a cost, {named}\n{'':<12}{head}{asked}")
     for name, curve in curves.items():
         found, low, high = middle(curve)
-        values = "".join(
-            f"{table.sign * found[place]:>9.3f} ±{(high[place] - low[place]) / 2:<4.2f}" for place in shown
-        )
+        half = (high - low) / 2
+        sure = [f" ±{half[place]:<4.2f}" if len(curve) > 1 else " " * 6 for place in shown]
+        values = "".join(f"{table.sign * found[place]:>9.3f}{said}" for place, said in zip(shown, sure, strict=True))
         reached = [np.flatnonzero(found >= target - 1e-9) for target in targets.values()]
         needed = "".join(f"{costs[each[0]]:>16g}" if len(each) else f"{f'over {costs[-1]:g}':>16}" for each in reached)
         print(f"{name:<12}{values}{needed}")
 
 
-def _write(file: Path, table: Table, found: dict[str, list[list[tuple[int, float, float]]]]) -> None:
+def _write(file: Path, table: Table, ended: Mapping[tuple[str, int], History]) -> None:
     """Every time that a search found a better one, and its end."""
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(("method", "seed", "trainings", "cost", "best"))
-        for name, histories in found.items():
-            for seed, history in enumerate(histories):
-                before = [None, *(best for _, _, best in history)]
-                for place, (trainings, cost, best) in enumerate(history):
-                    if best != before[place] or place == len(history) - 1:
-                        writer.writerow((name, seed, trainings, f"{cost:g}", f"{table.sign * best:g}"))
+    lines = ["method,seed,trainings,cost,best"]
+    for (name, seed), history in ended.items():
+        before = [None, *(best for _, _, best in history)]
+        for place, (trainings, cost, best) in enumerate(history):
+            if best != before[place] or place == len(history) - 1:
+                lines.append(f"{name},{seed},{trainings},{cost:g},{table.sign * best:g}")
+    write_text(file, "\n".join(lines) + "\n")
 
 
 def _draw(
@@ -217,7 +250,9 @@ def _parser() -> argparse.ArgumentParser:
         "--continued", action="store_true", help="trainings go on from cheaper ones: what these cost is not paid again"
     )
     parser.add_argument(
-        "--features", default="", help="columns by commas, or patterns such as 'c*'; all others if left out"
+        "--features",
+        default="",
+        help="columns by commas, or patterns such as 'c*'; if left out all others that are no scores or names",
     )
     parser.add_argument(
         "--facts", default="", help="columns likewise, of numbers that ours is told beside the features (default: none)"
@@ -232,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--median", action="store_true", help="medians over seeds instead of means")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--trainings", type=float, default=100, help="what each search may pay, in whole trainings")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes (default: one a core)")
     parser.add_argument("--out", type=Path, help="CSV to write: method, seed, trainings, cost, best")
     parser.add_argument("--picture", type=Path, help="SVG or PNG to draw")
     return parser

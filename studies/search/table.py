@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import fnmatch
+import io
+import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -13,13 +15,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.storage.files import read_text
+from nas.surrogate.candidates import step_of
 from nas.surrogate.encoding import Point, encode, key
 from space import UserError
 from space.choices import Ask, Choice
 from space.errors import nearest
 
 MOST_OPTIONS = 1024  # of a feature; of more values, so many quantiles
+MOST_WORDS = 256  # different ones of a feature
+FEW_WORDS = 8  # of a feature, however few rows there are
 MOST_CANDIDATES = 500  # that a sampler compares at a time
+DELIMITERS = ",;\t"
+MISSING = ("", "nan", "na", "n/a", "none", "null", "inf", "-inf")  # as tables write that there is no number
+
+Row = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +75,14 @@ def load(
     facts: str = "",
 ) -> Table:
     """A CSV with a header. `bounds`: column=largest value; `cheap`: column:cost of each kind of cheap training;
-    `features`: names or patterns, by commas; else all other columns; `facts`: the same, none if left out.
+    `features`: names or patterns, by commas; else all other columns but other scores by their name, and words of which
+    most rows have one of their own; `facts`: the same, none if left out.
 
-    Raises: UserError for a column that is not there, or that holds no numbers where it has to; for costs of cheap
-    trainings that are not between 0 and 1, or twice the same.
+    Raises: UserError for a file that cannot be read; for a column that is not there, or that holds no numbers where it
+    has to; for costs of cheap trainings that are not between 0 and 1, or twice the same.
     """
-    with file.open(newline="", encoding="utf-8-sig") as opened:
-        rows = list(csv.DictReader(opened))
-    if not rows:
-        raise UserError(f"{file}: expected a header and at least one row, got none; give a CSV of trained networks")
-    names = [name for name in rows[0] if name]
+    rows = _read(file)
+    names = list(rows[0])
 
     def column(name: str) -> NDArray[np.float64]:
         if name not in names:
@@ -88,42 +96,38 @@ def load(
     limits = dict(_split(each, "=", "a bound as column=number") for each in bounds)
     for name, limit in limits.items():
         inside &= column(name) <= limit  # what is not known to be inside is not
-    split = (_split(each, ":", "a cheap objective as column:cost") for each in cheap)
-    rungs = sorted(((cost, name) for name, cost in split))
-    if len({cost for cost, _ in rungs}) < len(rungs) or not all(0 < cost < 1 for cost, _ in rungs):
-        raise UserError(
-            f"--cheap: expected costs between 0 and 1, each other than the rest, got {', '.join(cheap)}; a cost is in "
-            "trainings to the objective"
-        )
+    rungs = _rungs(cheap)
+    sign = -1.0 if minimize else 1.0
+    scores = sign * column(objective)[inside]
+    cheaps = [(cost, sign * column(name)[inside]) for cost, name in rungs]
     scored = {objective, *(name for _, name in rungs)}
     known = [name for name in names if facts and name not in scored and _wanted(name, facts)]
+    numbers = {name: column(name)[inside] for name in known}
+    rows = [rows[place] for place in np.flatnonzero(inside)]
     left = [name for name in names if name not in {*scored, *limits, *known}]
-    chosen = [name for name in left if _wanted(name, features)]
+    chosen, notes = _features(left, features, objective, {name: [row[name] for row in rows] for name in left})
     if not chosen:
         raise UserError(f"{file}: expected a column for --features {features}, got none of {', '.join(left)}")
-    sign = -1.0 if minimize else 1.0
-    scores = sign * column(objective)
-    cheaps = [(cost, sign * column(name)) for cost, name in rungs]
-    columns = {name: _feature([row[name] for row in rows]) for name in chosen}
-    numbers = {name: column(name) for name in known}
-    places, seen, repeated = [], set(), 0
-    for place in np.flatnonzero(inside):
-        mark = tuple(columns[name][place] for name in chosen)
-        repeated += mark in seen
-        if mark not in seen:
-            places.append(int(place))
-        seen.add(mark)
+    firsts: dict[tuple[Choice, ...], int] = {}
+    for place, mark in enumerate(zip(*chosen.values(), strict=True)):
+        firsts.setdefault(mark, place)
+    places = list(firsts.values())
     if len(places) < 2:
         raise UserError(
-            f"{file}: expected some networks inside {', '.join(bounds)}, got {len(places)}; raise the bound"
+            f"{file}: expected some networks that differ in their features inside the bounds, got {len(places)} of "
+            f"{len(rows)} rows; raise a bound or name other features"
         )
     if not np.isfinite(scores[places]).any():
         raise UserError(f"{file}: expected numbers in the column '{objective}' inside the bounds, got none")
-    notes = [f"{repeated} rows repeat the features of another one and are left out"] if repeated else []
-    failed = int((~np.isfinite(scores[places])).sum())
+    repeated, failed = len(rows) - len(places), int((~np.isfinite(scores[places])).sum())
+    notes += [f"{repeated} rows repeat the features of another one and are left out"] if repeated else []
     notes += [f"{failed} rows have no {objective}: trainings that fail"] if failed else []
+    columns = {name: [answers[place] for place in places] for name, answers in chosen.items()}
+    fewer = {name: _quantiles(answers) for name, answers in columns.items()}
+    if len({*zip(*fewer.values(), strict=True)}) == len(places):  # they still tell networks apart
+        columns = fewer
     return Table(
-        points=tuple({name: columns[name][place] for name in chosen} for place in places),
+        points=tuple(dict(zip(columns, answers, strict=True)) for answers in zip(*columns.values(), strict=True)),
         facts=tuple({name: float(numbers[name][place]) for name in known} for place in places),
         scores=scores[places],
         rungs=tuple(Rung(cost=cost, scores=found[places]) for cost, found in cheaps),
@@ -198,18 +202,85 @@ def _wanted(name: str, features: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _feature(texts: Sequence[str | None]) -> list[Choice]:
-    """Numbers where all that is there are numbers, at most as many as there are quantiles; otherwise words. A number
-    that is missing is the median, a word that is missing is a word.
+def _read(file: Path) -> list[Row]:
+    """Rows by the names of the header, spaces around cells left out; what separates columns is what the header has."""
+    text = read_text(file, "a CSV of trained networks").removeprefix("\ufeff")
+    header = text.partition("\n")[0]
+    delimiter = max(DELIMITERS, key=header.count)
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise UserError(f"{file}: expected a CSV of trained networks, got one that cannot be read: {error}") from None
+    names = [name.strip() for name in lines[0]] if lines else []
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise UserError(f"{file}: expected columns of different names, got {', '.join(twice)} more than once")
+    rows: list[Row] = [
+        {name: cell.strip() for name, cell in itertools.zip_longest(names, line[: len(names)], fillvalue="") if name}
+        for line in lines[1:]
+        if any(cell.strip() for cell in line)
+    ]
+    if not rows or not rows[0]:
+        raise UserError(f"{file}: expected a header and at least one row, got none; give a CSV of trained networks")
+    return rows
+
+
+def _rungs(cheap: Sequence[str]) -> list[tuple[float, str]]:
+    """Cost and column of each kind of cheap training, the cheapest first."""
+    split = (_split(each, ":", "a cheap objective as column:cost") for each in cheap)
+    rungs = sorted((cost, name) for name, cost in split)
+    steps = {step_of(cost) for cost, _ in rungs}
+    if len(steps) < len(rungs) or not all(0 < cost < 1 for cost, _ in rungs):
+        raise UserError(
+            f"--cheap: expected costs between 0 and 1, each by a thousandth or more other than the rest, got "
+            f"{', '.join(cheap)}; a cost is in trainings to the objective"
+        )
+    return rungs
+
+
+def _features(
+    names: Sequence[str], wanted: str, objective: str, texts: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[Choice]], list[str]]:
+    """Answers of each feature, and what is to be said of columns that are none unless they are named."""
+    found, notes = {}, []
+    stem = objective.casefold().rstrip("0123456789_.- ") or objective.casefold()  # miou of miou_16
+    for name in names:
+        if not _wanted(name, wanted):
+            continue
+        answers = _answers(texts[name])
+        kinds = len({*answers}) if isinstance(answers[0] if answers else 0, str) else 0
+        if not wanted and stem in name.casefold():
+            notes.append(f"{name} is no feature, since it is a score by its name; --cheap or --features name it")
+        elif not wanted and kinds > max(FEW_WORDS, len(answers) / 2):
+            notes.append(f"{name} is no feature, since most rows have a word of their own there")
+        elif kinds > MOST_WORDS:
+            raise UserError(
+                f"expected at most {MOST_WORDS} different words in a feature, got {kinds} in '{name}'; name others by "
+                "--features, or write what the words say into columns"
+            )
+        else:
+            found[name] = answers
+    return found, notes
+
+
+def _answers(texts: Sequence[str]) -> list[Choice]:
+    """Numbers where all that is there are numbers, otherwise words. A number that is missing is the median, a word that
+    is missing is a word.
     """
-    cleaned = [(text or "").strip() for text in texts]
-    numbers = np.array([_number(text) for text in cleaned])
+    numbers = np.array([_number(text) for text in texts])
     missing = np.isnan(numbers)
-    if missing.all() or any(text and gone for text, gone in zip(cleaned, missing, strict=True)):
-        return list(cleaned)
+    if missing.all() or any(gone and text.casefold() not in MISSING for text, gone in zip(texts, missing, strict=True)):
+        return list(texts)
     numbers[missing] = np.median(numbers[~missing])
-    known = np.unique(numbers)
-    if len(known) > MOST_OPTIONS:
-        known = np.unique(np.quantile(known, np.linspace(0, 1, MOST_OPTIONS), method="nearest"))
-    nearest_known: list[Choice] = known[np.searchsorted((known[1:] + known[:-1]) / 2, numbers)].tolist()
-    return nearest_known
+    answers: list[Choice] = numbers.tolist()
+    return answers
+
+
+def _quantiles(answers: list[Choice]) -> list[Choice]:
+    """Numbers of so many values that each would be a choice of its own, as the nearest quantiles."""
+    if len({*answers}) <= MOST_OPTIONS or isinstance(answers[0], str):
+        return answers
+    numbers = np.array(answers, np.float64)
+    kept = np.unique(np.quantile(np.unique(numbers), np.linspace(0, 1, MOST_OPTIONS), method="nearest"))
+    nearest_kept: list[Choice] = kept[np.searchsorted((kept[1:] + kept[:-1]) / 2, numbers)].tolist()
+    return nearest_kept

@@ -6,6 +6,7 @@ import numpy as np
 
 from nas.surrogate.choice import choose
 from nas.surrogate.encoding import Point, encode
+from nas.surrogate.gaussian import MOST_FITTED
 from nas.surrogate.told import Running, Told
 
 GRID: list[Point] = [{"x": x, "y": y} for x in range(9) for y in range(9)]
@@ -80,6 +81,22 @@ def test_short_trainings_guide_and_their_scores_are_not_those_of_whole_ones() ->
     candidates = others(whole)
     chosen = candidates[choose(candidates, told, [])]
     assert height(chosen) >= 48
+
+
+def test_more_than_parameters_are_found_by_are_predicted_with() -> None:
+    """What is best in each of three dimensions was seen only after all that parameters are found by: it is known."""
+    rng = np.random.default_rng(0)
+    rows = rng.random((2 * MOST_FITTED, 3)).tolist()
+    points: list[Point] = [{"x": x, "y": y, "z": z} for x, y, z in rows]
+    scores = [-sum((place - 0.7) ** 2 for place in row) for row in rows]
+    told = [
+        Told(point=point, score=score - 0.1 * (number % 4 > 0), fidelity=0.25 if number % 4 else 1.0)
+        for number, (point, score) in enumerate(zip(points, scores, strict=True))
+    ]
+    candidates: list[Point] = [{"x": x, "y": y, "z": z} for x, y, z in rng.random((200, 3)).tolist()]
+    chosen = candidates[choose(candidates, told, [])]
+    ranked = sorted(candidates, key=lambda point: sum((float(place) - 0.7) ** 2 for place in point.values()))
+    assert chosen in ranked[:3]
 
 
 def test_what_always_ends_early_for_being_weak_is_not_chosen_for_it() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -66,6 +68,44 @@ def test_a_row_pays_for_each_rung_once(
     assert 5 < account.cost <= 6
 
 
+SHAPES = {
+    "with semicolons and a mark": ("utf-8-sig", ";", "\r\n"),
+    "with tabs": ("utf-8", "\t", "\n"),
+    "with spaces around names": ("utf-8", " , ", "\n"),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tables_as_other_programs_write_them(shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers that are missing in words, names and ids that tell nothing, scores that nobody paid for, more values than
+    are told apart: what is left are the features, and each network.
+    """
+    monkeypatch.syspath_prepend(str(BENCH))
+    from table import load
+
+    encoding, between, end = SHAPES[shape]
+    rows = [
+        (f"net-{row}", row % 7, "NaN" if row == 3 else row % 5, "none" if row % 2 else "sep", row / 3000, row, row + 1)
+        for row in range(3000)
+    ]
+    rows[5] = (rows[5][0], *rows[4][1:])  # the same as the one before
+    header = ("id", "width", "depth", "block", "share", "miou_16", "miou_1")
+    lines = [between.join(map(str, row)) for row in (header, *rows)]
+    file = tmp_path / "table.csv"
+    file.write_bytes((end.join(lines) + end).encode(encoding))
+    found = load(file, objective="miou_16", bounds=["width=5"])
+    assert found.features == ("depth", "block", "share")
+    assert {type(point["depth"]) for point in found.points} == {float}
+    assert {point["block"] for point in found.points} == {"none", "sep"}
+    kept = [row for place, row in enumerate(rows) if row[1] <= 5 and place != 5]
+    assert found.scores.tolist() == [row[5] for row in kept]
+    assert len({tuple(point.items()) for point in found.points}) == len(kept)
+    said = " ".join(found.notes)
+    assert "id is no feature" in said
+    assert "miou_1 is no feature" in said
+    assert load(file, objective="miou_16", features="id, w*", bounds=["share=0.03"]).features == ("id", "width")
+
+
 def replay(table: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCH / "replay.py"), "--table", str(table), *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -99,9 +139,52 @@ def test_every_method_searches_within_what_it_may_pay(table: Path, tmp_path: Pat
     assert "<svg" in picture.read_text("utf-8")
 
 
-def test_a_column_that_is_not_there_is_told_with_the_nearest_one(table: Path) -> None:
-    done = replay(table, "--objective", "eror")
-    assert done.returncode == 2
-    assert "no column is called 'eror'" in done.stderr
-    assert "error" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--objective", "eror"), "no column is called 'eror'; did you mean 'error'"),
+        (("--objective", "error", "--bound", "cost=0"), "expected some networks that differ in their features"),
+        (("--objective", "error", "--cheap", "early:0.0604", "--cheap", "earliest:0.0605"), "by a thousandth or more"),
+        (("--objective", "error", "--trainings", "nan"), "these to be finite"),
+        (("--objective", "error", "--jobs", "0"), "at least one of --seeds, of --jobs"),
+        (("--objective", "error", "--picture", "curves.txt"), "expected a file that ends in .svg, .png, .pdf"),
+        (("--objective", "error", "--out", "/dev/null/out.csv"), "--out: cannot make the folder /dev/null"),
+        (("--objective", "error", "--table", "nosuch.csv"), "cannot read nosuch.csv"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused_before_anything_is(
+    table: Path,
+    words: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the program would set otherwise
+    monkeypatch.setattr(sys, "argv", ["replay.py", "--table", str(table), *words])
+    from replay import main
+
+    assert main() == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("replay: ")
+    assert said in told.err
+    assert not told.out
+
+
+def test_searches_that_had_ended_are_kept(table: Path, tmp_path: Path) -> None:
+    """Of two methods one takes long; when the other is written, the program is interrupted."""
+    out = tmp_path / "out.csv"
+    words = ("--objective", "error", "--minimize", "--seeds", "1", "--trainings", "110", "--jobs", "1")
+    command = [sys.executable, str(BENCH / "replay.py"), "--table", str(table), *words, "--methods", "random,ours"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True, env=environment) as process:
+        while not out.exists() and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert "replay: interrupted; --out has the searches that had ended" in told
+    with out.open(newline="", encoding="utf-8") as opened:
+        rows = list(csv.DictReader(opened))
+    assert {row["method"] for row in rows} == {"random"}
+    assert rows[-1]["trainings"] == rows[-1]["cost"] == "110"
