@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
 
 from space import architecture, blocks, context, decoder, decoders, detail, head, stage, stem
 from space.choices import Axes, Choice
 from space.errors import ArchitectureError, UserError, nearest
 
-OPENED: Mapping[str, Choice] = {"label_stride": 1}
-"""Axes that a search looks at since it once did not, and the value that every network of a search had before."""
 NUMBER_LISTS = ("stage.rates", "context.grids", "context.strides", "decoder.bins")
 
 

@@ -14,6 +14,26 @@ Ask = Callable[[str, Sequence[Choice]], Choice]
 Genotype = Mapping[str, Choice]
 Axes = Mapping[str, tuple[Choice, ...]]
 
+OPENED: Mapping[str, Choice] = {"label_stride": 1}
+"""Axes that a search looks at since it once did not, and the value that every network of a search had before."""
+
+
+def answer_of(genotype: Genotype, name: str, options: Sequence[Choice]) -> Choice:
+    """What a genotype answers to a question, be it of another space. Questions with one answer need not be in it: each
+    space knows its own. Nor need those that no search asked when it was answered.
+
+    Raises: ArchitectureError when that is not among the options.
+    """
+    answer = genotype.get(name, options[0] if len(options) == 1 else OPENED.get(name))
+    if answer is None or answer not in options:
+        raise ArchitectureError(f"space.{name}: {answer!r} is not among {list(options)}")
+    return answer
+
+
+def same_answers(one: Genotype, other: Genotype) -> bool:
+    """Whether two genotypes say the same, also where one is from before some questions were asked."""
+    return {**OPENED, **one} == {**OPENED, **other}
+
 
 def numbers(text: str) -> tuple[int, ...]:
     """Turn "2-4-8" into (2, 4, 8)."""

@@ -7,14 +7,15 @@ name to value, are a *genotype*; `Space.genotype` gives the answers that lead to
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from space.answers import answers_of
 from space.architecture import Architecture
-from space.axes import OPENED, check_text, ranges
-from space.choices import Ask, Choice, Genotype, Questioner
+from space.axes import check_text, ranges
+from space.choices import Ask, Choice, Genotype, Questioner, answer_of
 from space.errors import ArchitectureError, nearest
 from space.questions import ask as ask_questions
 
@@ -80,15 +81,8 @@ class Space:
         with one answer need not be in it: each space knows its own. Nor need those that no search asked when it was
         answered.
         """
-
-        def ask(name: str, options: Sequence[Choice]) -> Choice:
-            answer = genotype.get(name, options[0] if len(options) == 1 else OPENED.get(name))
-            if answer is None or answer not in options:
-                raise ArchitectureError(f"space.{name}: {answer!r} is not among {list(options)}")
-            return answer
-
         try:
-            return self.genotype(other.choose(ask))
+            return self.genotype(other.choose(functools.partial(answer_of, genotype)))
         except ArchitectureError:
             return None
 

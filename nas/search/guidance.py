@@ -19,7 +19,8 @@ from nas.runs.trial import Trial
 from nas.runs.unreached import Unreached
 from nas.search.sampler import Outcome, Proposal, Sampler
 from space.architecture import Architecture
-from space.choices import Genotype
+from space.choices import Genotype, same_answers
+from space.errors import ArchitectureError
 
 MOST_REPEATS = 25  # draws of the sampler that led to what was known, before one that did not
 UNMEASURED = 1.0  # by what share of the budget a candidate counts as over it that cannot be timed
@@ -91,7 +92,7 @@ class Guidance:
             others: list[int] = []
             for _ in range(MOST_REPEATS):
                 proposal = self._sampler.propose(self._told_for(step.trial.budget_milliseconds))
-                if dict(proposal.genotype) == dict(step.trial.genotype):
+                if same_answers(proposal.genotype, step.trial.genotype):
                     self._numbers[step.number] = proposal.number
                     break
                 self.repeats(proposal.number)
@@ -145,16 +146,21 @@ class Guidance:
         return step.trial.rungs[step.place].guided if step.place else step.trial.origin == "guided"
 
     def _tell(self, trials: Sequence[Trial], number: int) -> None:
-        """The sampler knows of all steps before this number, and how those ended that it may know the end of."""
+        """The sampler knows of all steps before this number, and how those ended that it may know the end of; not of
+        what is no point of the space, as where that was narrowed since.
+        """
         over = {step.number for step in before(trials, number, self._ahead)}
         for step in before(trials, number, 0):
             if step.number in self._told or not step.trial.genotype:
                 continue
             if step.number not in self._numbers:
                 share = step.until(self._epochs) / self._epochs
-                self._numbers[step.number] = self._sampler.enter(
-                    step.trial.genotype, share, self._told_for(step.trial.budget_milliseconds)
-                )
+                budget = self._told_for(step.trial.budget_milliseconds)
+                try:
+                    self._numbers[step.number] = self._sampler.enter(step.trial.genotype, share, budget)
+                except ArchitectureError:
+                    self._told.add(step.number)
+                    continue
             if step.number in over:
                 self._told.add(step.number)
                 self._sampler.tell(self._numbers.pop(step.number), self.outcome(step, step.trial.budget_milliseconds))

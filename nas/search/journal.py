@@ -11,7 +11,8 @@ A journal that cannot be written is no reason to end a search.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,13 @@ from nas.storage.files import write_atomically
 from nas.storage.scratch import scratch_folder
 from nas.surrogate.candidates import step_of
 from space import Space
+from space.errors import ArchitectureError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import optuna
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 FILE = "optuna.journal"
@@ -114,7 +117,9 @@ class Journal:
             state = TrialState.PRUNED
         else:
             state = TrialState.FAIL
-        asked = parameters_of(self._questions, trial.genotype) if trial.genotype else {}
+        asked: Mapping[str, tuple[BaseDistribution, float | int]] = {}
+        with contextlib.suppress(ArchitectureError):  # it is no point of the space, as where that was narrowed since
+            asked = parameters_of(self._questions, trial.genotype) if trial.genotype else {}
         said = {
             "key": trial.architecture.key,
             "number": trial.number,

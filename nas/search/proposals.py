@@ -28,7 +28,7 @@ from nas.search.search import Candidate, Search, ahead_of
 from nas.search.solving import Solved, Solver
 from nas.search.trainings import Trainings
 from space.architecture import Architecture
-from space.choices import Genotype
+from space.choices import Genotype, same_answers
 from space.errors import ArchitectureError, BudgetError, UnmeasuredError
 
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
@@ -351,7 +351,7 @@ class Proposals:
         """
         told = [step for step in before(self._in_order(), self._next_number(), self._ahead) if step.last]
         ended = {step.trial.architecture.key for step in told if step.trial.disturbed is None}
-        known = [trial for trial in reversed(self._in_order()) if dict(trial.genotype) == dict(drawn.genotype)]
+        known = [trial for trial in reversed(self._in_order()) if same_answers(trial.genotype, drawn.genotype)]
         over = [trial for trial in known if trial.architecture.key in ended and trial.feasible and not trial.failed]
         left = [trial for trial in over if trial.budget_milliseconds == budget.milliseconds]
         return next((trial for trial in left if 0 < len(self._trainings.curve(trial)) < drawn.until), None)

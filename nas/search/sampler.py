@@ -38,7 +38,7 @@ from nas.surrogate.candidates import (
 from nas.surrogate.encoding import key
 from nas.surrogate.rungs import ladder
 from nas.surrogate.told import known_of
-from space.choices import Ask, Choice, Genotype
+from space.choices import Ask, Choice, Genotype, answer_of
 from space.errors import ArchitectureError
 
 if TYPE_CHECKING:
@@ -140,6 +140,8 @@ class Sampler(Generic[Built]):
     def enter(self, genotype: Genotype, fidelity: float = 1.0, budget: float | None = None) -> int:
         """A training that was not proposed here begins, up to this share of a whole one (of a seed, a random draw, a
         trial of an earlier run): the number to `tell` its outcome under.
+
+        Raises: ArchitectureError when no answers here lead to it, as where a space was narrowed since.
         """
         self._study.enqueue_trial({name: value for name, (_, value) in self._points.parameters(genotype).items()})
         trial, _, _ = self._ask(budget)  # which gives exactly these answers
@@ -254,11 +256,11 @@ class _Points(Generic[Built]):
         return self._known[budget]
 
     def parameters(self, point: Genotype) -> Mapping[str, tuple[BaseDistribution, float | int]]:
-        """What is not among the options there becomes the first of them."""
+        """Raises: ArchitectureError when an answer is not among the options there."""
         found: dict[str, tuple[BaseDistribution, float | int]] = {}
 
         def ask(name: str, options: Sequence[Choice]) -> Choice:
-            value = point[name] if point.get(name) in options else options[0]
+            value = answer_of(point, name, options)
             if len(options) > 1:
                 parameter, distribution = _parameter(name, options)
                 found[parameter] = distribution, _place(value) if _ordered(options) else options.index(value)
@@ -280,7 +282,10 @@ def _plain(point: Genotype) -> Genotype:
 def parameters_of(
     questions: Questions[Built], genotype: Genotype
 ) -> Mapping[str, tuple[BaseDistribution, float | int]]:
-    """What an Optuna study is told of a genotype: each parameter's distribution and value, by its name there."""
+    """What an Optuna study is told of a genotype: each parameter's distribution and value, by its name there.
+
+    Raises: ArchitectureError when an answer is not among the options there.
+    """
     return _Points(questions).parameters(genotype)
 
 
