@@ -16,6 +16,11 @@ Row = Mapping[str, str]
 Kind = Literal["resnet", "mobilenet", "swiftnet", "erfnet", "ours"]
 ERFNET = "encoder.initial_block.conv.weight"
 ERFNET_PREFIXES = ("", "features.")
+HEADS = ("head", "auxiliary")
+PARTS = ("stem", "stage", "detail", "exchange", "context", "lateral", "decoder")
+"""Of a network of ours, but for its heads."""
+BEHIND = 1000
+"""A place behind all that are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +29,8 @@ class Layout:
 
     rows: tuple[Row, ...]
     """Block by block, in the order of computation."""
-    heads: tuple[Row, ...] = ()
-    """What hangs on the number of classes."""
+    heads: tuple[tuple[Row, ...], ...] = ()
+    """Of each head its layers, as a block, and its last one, which hangs on the number of classes."""
     first: str = ""
     """The file's first convolution."""
     mean: tuple[float, ...] | None = None
@@ -38,8 +43,10 @@ class Layout:
 
 
 def block_of(layer: str) -> str:
-    """The block of the encoder that a layer of ours is in, which is taken whole or not at all; elsewhere the layer."""
-    found = re.match(r"stem\b|stage\d+\.\w+", layer)
+    """What of a network a layer of ours is in, which is taken whole or not at all: the stem, a block, how a stage opens
+    or what it fuses, an exchange, a step or another numbered part of a decoder, the rest of one, a context, a head.
+    """
+    found = re.match(r"(stage|detail)\d+\.[a-z]+\d*|decoder\.step\d+\.block\d+|decoder\.[a-z]+\d+|[a-z]+\d*", layer)
     return layer if found is None else found[0]
 
 
@@ -68,7 +75,7 @@ def layout_of(
         case "mobilenet":
             return Layout(rows=(*_mobilenet(architecture),), first="features.0.0")
         case "erfnet":
-            return _erfnet(architecture, next(each for each in ERFNET_PREFIXES if f"{each}{ERFNET}" in tensors))
+            return _erfnet(tensors, architecture, expected)
         case "ours":
             return _own(tensors, expected)
     return None
@@ -102,6 +109,9 @@ def _resnet(tensors: Mapping[str, Tensor], architecture: Architecture, prefix: s
         if stage.depth < blocks:  # what follows was trained behind another block
             yield {f"stage{index}.block{stage.depth}.1_3x3": f"{theirs}.{stage.depth}.conv1"}
             return
+    count = len(architecture.stages)
+    if f"{prefix}layer{count + 1}.0.conv1.weight" in tensors:
+        yield {f"stage{count}.block0.1_3x3": f"{prefix}layer{count + 1}.0.conv1"}
 
 
 def _mobilenet(architecture: Architecture) -> Iterable[Row]:
@@ -129,30 +139,31 @@ def _swiftnet(tensors: Mapping[str, Tensor], architecture: Architecture, expecte
     the file has an `img_scale`.
     """
 
-    def unit(ours: str, theirs: str) -> Row:
+    def unit(ours: str, theirs: str) -> dict[str, str]:
         return {f"{ours}_norm": f"{theirs}.norm", ours: f"{theirs}.conv"}
 
+    def there(pattern: str, names: Mapping[str, Tensor]) -> list[int]:
+        """The numbers in names of this pattern."""
+        return [int(found[1]) for name in names if (found := re.fullmatch(pattern, name))]
+
     rows = [*_resnet(tensors, architecture, "backbone.")]
-    taps = [int(found[1]) for name in expected if (found := re.fullmatch(r"decoder\.lateral(\d+)\.weight", name))]
-    blends = [int(found[1]) for name in expected if (found := re.fullmatch(r"decoder\.blend(\d+)\.weight", name))]
+    taps = there(r"decoder\.lateral(\d+)\.weight", expected)
+    blends = sorted(there(r"decoder\.blend(\d+)\.weight", expected), reverse=True)
     if "backbone.upsample_bottlenecks.0.weight" in tensors:
-        coarsest = sum(
-            re.fullmatch(r"backbone\.upsample_bottlenecks\.\d+\.weight", name) is not None for name in tensors
-        )
-        rows += [{f"decoder.lateral{tap}": f"backbone.upsample_bottlenecks.{coarsest - 1 - tap}"} for tap in taps]
+        coarsest = max(there(r"backbone\.upsample_bottlenecks\.(\d+)\.weight", tensors))
+        rows += [{f"decoder.lateral{tap}": f"backbone.upsample_bottlenecks.{coarsest - tap}"} for tap in taps]
         steps = "backbone.upsample_blends"
     else:
-        count = sum(
-            re.fullmatch(r"backbone\.upsample\.\d+\.bottleneck\.conv\.weight", name) is not None for name in tensors
-        )
+        count = len(there(r"backbone\.upsample\.(\d+)\.bottleneck\.conv\.weight", tensors))
         rows += [unit(f"decoder.lateral{tap}", f"backbone.upsample.{count - 1 - tap}.bottleneck") for tap in taps]
-        rows.append(unit("decoder.context.bottleneck", "backbone.spp.spp.spp_bn"))
-        grids = getattr(architecture.context, "grids", ())
-        rows += [unit(f"decoder.context.grid{grid}", f"backbone.spp.spp.spp{i}") for i, grid in enumerate(grids)]
-        rows.append(unit("decoder.context.fuse", "backbone.spp.spp.spp_fuse"))
+        context = unit("decoder.context.bottleneck", "backbone.spp.spp.spp_bn")
+        for index, grid in enumerate(there(r"decoder\.context\.grid(\d+)\.weight", expected)):
+            context |= unit(f"decoder.context.grid{grid}", f"backbone.spp.spp.spp{index}")
+        rows.append(context | unit("decoder.context.fuse", "backbone.spp.spp.spp_fuse"))
         steps = "backbone.upsample"
-    ordered = enumerate(sorted(blends, reverse=True))
-    rows += [unit(f"decoder.blend{stride}", f"{steps}.{index}.blend_conv") for index, stride in ordered]
+    if f"{steps}.{len(blends)}.blend_conv.conv.weight" in tensors:  # they begin at a coarser stride
+        rows.append({f"decoder.blend{2 * max(blends, default=0)}": f"{steps}.0.blend_conv.conv"})
+    rows += [unit(f"decoder.blend{stride}", f"{steps}.{index}.blend_conv") for index, stride in enumerate(blends)]
     rows.append({"head.norm": "logits.norm"})
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -162,36 +173,47 @@ def _swiftnet(tensors: Mapping[str, Tensor], architecture: Architecture, expecte
             tuple(each * scale / 255 for each in tensors[f"backbone.{name}"].flatten().tolist() for scale in scales)
             for name in ("img_mean", "img_std")
         )
-    heads = ({"head.logits": "logits.conv"},)
+    heads = (({"head.logits": "logits.conv"},),)
     return Layout(rows=tuple(rows), heads=heads, first="backbone.conv1", mean=mean, std=std, void=True)
 
 
-def _erfnet(architecture: Architecture, prefix: str) -> Layout:
+def _erfnet(tensors: Mapping[str, Tensor], architecture: Architecture, expected: Mapping[str, Tensor]) -> Layout:
     """Its authors', who read values of 0..1 as they are. What was trained on ImageNet is the encoder alone."""
     names = {"1_3x1": "conv3x1_1", "1_1x3": "conv1x3_1", "1_norm": "bn1"}
     names |= {"2_3x1": "conv3x1_2", "2_1x3": "conv1x3_2", "2_norm": "bn2"}
 
-    def block(ours: str, theirs: str) -> Row:
-        return {f"{ours}.{here}": f"{theirs}.{there}" for here, there in names.items()}
+    def blocks(ours: str, theirs: str, first: int, depth: int) -> Iterable[Row]:
+        for index in range(depth):
+            block, layer = f"{ours}.block{index}", f"{theirs}.{first + index}"
+            yield {f"{block}.{here}": f"{layer}.{there}" for here, there in names.items()}
 
-    first = f"{prefix}encoder.initial_block"
+    def is_longer(theirs: str, count: int) -> bool:
+        """Whether the file has more than so many layers, behind which all that follows was trained."""
+        return any(name.startswith(f"{theirs}.{count}.") for name in tensors)
+
+    prefix = next(each for each in ERFNET_PREFIXES if f"{each}{ERFNET}" in tensors)
+    first, layers = f"{prefix}encoder.initial_block", f"{prefix}encoder.layers"
     rows: list[Row] = [{"stem.conv": f"{first}.conv", "stem.norm": f"{first}.bn"}]
     number = 0
     for index, stage in enumerate(architecture.stages):
-        layer = f"{prefix}encoder.layers.{number}"
-        rows.append({f"stage{index}.down.conv": f"{layer}.conv", f"stage{index}.down.norm": f"{layer}.bn"})
-        within = [(f"stage{index}.block{each}", number + 1 + each) for each in range(stage.depth)]
-        rows += [block(ours, f"{prefix}encoder.layers.{place}") for ours, place in within]
+        down, layer = f"stage{index}.down", f"{layers}.{number}"
+        rows.append({f"{down}.conv": f"{layer}.conv", f"{down}.norm": f"{layer}.bn"})
+        rows += blocks(f"stage{index}", layers, number + 1, stage.depth)
         number += 1 + stage.depth
-    number = 0
-    for index, step in enumerate(getattr(architecture.decoder, "steps", ())):
-        ours, layer = f"decoder.step{index}", f"decoder.layers.{number}"
-        rows.append({f"{ours}.up": f"{layer}.conv", f"{ours}.up_norm": f"{layer}.bn"})
-        rows += [block(f"{ours}.block{each}", f"decoder.layers.{number + 1 + each}") for each in range(step.depth)]
+    if is_longer(layers, number):
+        rows.append({f"stage{len(architecture.stages) - 1}.block{architecture.stages[-1].depth}": f"{layers}.{number}"})
+    number, layers = 0, "decoder.layers"
+    steps = {} if architecture.decoder is None else architecture.decoder.rows()
+    for ours, step in steps.items():
+        rows.append({f"{ours}.up": f"{layers}.{number}.conv", f"{ours}.up_norm": f"{layers}.{number}.bn"})
+        rows += blocks(ours, layers, number + 1, step.depth)
         number += 1 + step.depth
+    if is_longer(layers, number):
+        rows.append({f"{ours}.block{step.depth}" if steps else "decoder.step0": f"{layers}.{number}"})
+    heads = {"head.logits": "decoder.output_conv", "auxiliary0.logits": "encoder.output_conv"}
     return Layout(
         rows=tuple(rows),
-        heads=({"head.logits": "decoder.output_conv"}, {"auxiliary0.logits": "encoder.output_conv"}),
+        heads=tuple(({ours: theirs},) for ours, theirs in heads.items() if f"{ours}.weight" in expected),
         first=f"{first}.conv",
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
@@ -201,17 +223,55 @@ def _erfnet(architecture: Architecture, prefix: str) -> Layout:
 
 
 def _own(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Layout:
-    """Ours. What the file has more of in a block, such as a normalisation, is one of its layers too."""
-    layers = dict.fromkeys(name.rpartition(".")[0] for name in expected)
-    heads = [layer for layer in layers if layer.startswith(("head", "auxiliary"))]
+    """Ours. What the file has more of, be it a layer of a block, a block or a branch, is in the rows too, where it was
+    computed. The levels of an image pyramid start from the one normalisation of a file without levels.
+    """
+    ours, theirs = (dict.fromkeys(name.rpartition(".")[0] for name in names) for names in (expected, tensors))
     blocks: dict[str, dict[str, str]] = {}
-    for layer in layers:
-        if layer not in heads:
-            blocks.setdefault(block_of(layer), {})[layer] = layer
-    for layer in dict.fromkeys(name.rpartition(".")[0] for name in tensors):
-        if block_of(layer) in blocks:
-            blocks[block_of(layer)][layer] = layer
+    places: dict[str, tuple[int, ...]] = {}
+    start, other_start = _branch_start(ours), _branch_start(theirs)
+    for layer in ours:
+        block, shared = block_of(layer), re.sub(r"_level\d+$", "", layer)
+        blocks.setdefault(block, {})[layer] = shared if shared in theirs else layer
+        places[block] = (*_place(block, start), 1)
+    taken = {name for row in blocks.values() for name in row.values()}
+    for layer in theirs:
+        block = block_of(layer)
+        stage, *within = _place(block, other_start)
+        if block in blocks and (stage, *within, 1) != places[block]:
+            blocks[block][f"{block} beside stage{stage}"] = layer  # its branch begins elsewhere
+        elif layer not in taken and (block in blocks or block.startswith(PARTS)):
+            blocks.setdefault(block, {})[layer] = layer
+            places.setdefault(block, (stage, *within, 0))  # in front of ours where the name does not tell
+    ordered = [(name, blocks[name]) for name in sorted(blocks, key=places.__getitem__)]
     return Layout(
-        rows=tuple(blocks.values()),
-        heads=tuple({layer: layer} for layer in heads),
+        rows=tuple(row for name, row in ordered if not name.startswith(HEADS)),
+        heads=tuple(_head(row) for name, row in ordered if name.startswith(HEADS)),
     )
+
+
+def _head(row: Row) -> tuple[Row, ...]:
+    """The layers of a head as a block, and the last of them by itself: it hangs on the number of classes."""
+    inside = {ours: theirs for ours, theirs in row.items() if not ours.endswith(".logits")}
+    last = {ours: theirs for ours, theirs in row.items() if ours not in inside}
+    return (inside, last) if inside else (last,)
+
+
+def _branch_start(layers: Iterable[str]) -> int:
+    """The stage beside which the first part of a detail branch stands; one more than there are without a branch."""
+    parts = {found[0] for layer in layers if (found := re.match(r"(stage|detail)\d+", layer))}
+    return sum(1 if part.startswith("stage") else -1 for part in parts)
+
+
+def _place(block: str, branch_start: int) -> tuple[int, ...]:
+    """Where a block of ours is computed, in an order: its stage; whether in the trunk, the branch or their exchange;
+    which of its row it is. Behind the stages, where steps of a decoder come last.
+    """
+    found = re.match(r"(stage|detail|exchange|decoder\.step)(\d+)(?:\.([a-z]+)(\d*))?", block)
+    if found is None:
+        return (-1 if block == "stem" else BEHIND, 0, 0)
+    part, row, kind, number = found[1], int(found[2]), found[3], found[4]
+    within = int(number) if number else BEHIND if kind == "fuse" else -1  # a row begins with how it opens
+    if part == "decoder.step":
+        return BEHIND, 1 + row, within
+    return row + (0 if part == "stage" else branch_start), ("stage", "detail", "exchange").index(part), within

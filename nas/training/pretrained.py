@@ -138,11 +138,14 @@ def take_weights(network: nn.Module, architecture: Architecture, tensors: Mappin
             break
         taken |= {ours: tensor for ours, (_, tensor) in found.items()}
         used |= {theirs for theirs, _ in found.values()}
-    for row in () if reason else [each for each in layout.heads if f"{next(iter(each))}.weight" in expected]:
-        found, why = _taken(row, given, expected, void=layout.void)
-        reason = reason or why
-        taken |= {ours: tensor for ours, (_, tensor) in found.items()}
-        used |= {theirs for theirs, _ in found.values()}
+    for head in () if reason else layout.heads:
+        for row in head:
+            found, why = _taken(row, given, expected, void=layout.void)
+            reason = reason or why
+            if why:
+                break
+            taken |= {ours: tensor for ours, (_, tensor) in found.items()}
+            used |= {theirs for theirs, _ in found.values()}
     network.load_state_dict(taken, strict=False)
     with_weights = {name.rpartition(".")[0] for name in taken}
     return Taken(
@@ -157,7 +160,7 @@ def _left_out(row: Row, layout: Layout, layers: Sequence[str]) -> str:
     """Why a block starts afresh though all that the file has of it fits: a layer of ours, in it or before it, is none
     of the file's. Empty where there is no such layer. `layers` are ours in the order of computation.
     """
-    named = {layer for each in (*layout.rows, *layout.heads) for layer in each}
+    named = {layer for each in (*layout.rows, *sum(layout.heads, ())) for layer in each}
     blocks = {block_of(layer) for layer in row}
     end = max(index for index, layer in enumerate(layers) if block_of(layer) in blocks)
     missing = [layer for layer in layers[: end + 1] if layer not in named]

@@ -18,6 +18,7 @@ from nas.training.pretrained import Taken, read_tensors, take_weights, without_p
 from nas.training.weights import save_weights
 from space import Architecture
 from space.context import SpatialPyramid
+from space.decoders.deconv import DeconvDecoder
 from space.decoders.ladder import LadderDecoder
 from space.errors import UserError
 from space.head import Head
@@ -233,6 +234,141 @@ def test_our_own_weights_start_another_number_of_classes() -> None:
     assert told.fresh == ("head.logits", "auxiliary0.logits")
     assert told.unused == ("head.logits.weight", "head.logits.bias")
     assert torch.equal(network.state_dict()["decoder.step0.up.weight"], state["decoder.step0.up.weight"])
+
+
+@pytest.mark.parametrize("name", space.published())
+def test_whatever_the_file_every_network_starts_or_says_why_not(others: ModuleType, name: str) -> None:
+    architecture = space.load(name)
+    erfnet = others.ErfNet(20).state_dict()
+    files: list[Mapping[str, Tensor]] = [
+        others.ResNet(WIDTHS).state_dict(),
+        others.MobileNet().state_dict(),
+        others.SwiftNet(WIDTHS, 1, OURS_MEAN, OURS_STD, 20).state_dict(),
+        others.SwiftNet(WIDTHS, 3, OURS_MEAN, OURS_STD, 20).state_dict(),
+        erfnet,
+        {f"features.{each}": tensor for each, tensor in erfnet.items() if each.startswith("encoder.")},
+        *(space.load(each).build(CLASSES).state_dict() for each in ("erfnet", "ddrnet23-slim", "swiftnet-rn18")),
+    ]
+    for state in files:
+        network, told = started(architecture, state)
+        layers = {layer.rpartition(".")[0] for layer in network.state_dict()}
+        assert {*told.layers, *told.fresh} == layers
+
+
+def erfnet_of(**changes: object) -> Architecture:
+    """Narrow, with some numbers of its first stage changed."""
+    parent = scale_width(space.load("erfnet"), 0.25)
+    first, *rest = parent.stages
+    return replace(parent, stages=(replace(first, **changes), *rest))  # type: ignore[arg-type]
+
+
+def test_what_was_trained_behind_a_block_that_is_missing_starts_afresh(others: ModuleType) -> None:
+    state = erfnet_of().build(CLASSES).state_dict()
+    _, told = started(erfnet_of(depth=4), state)
+    assert told.layers[-1] == "stage0.block3.2_norm"
+    assert told.reason.startswith("there is no stage0.block4.")
+    state = erfnet_of(fuse="add").build(CLASSES).state_dict()
+    _, told = started(erfnet_of(), state)
+    assert (told.layers[-1], told.reason) == ("stage0.block4.2_norm", "there is no stage0.fuse_norm here")
+
+
+@pytest.mark.parametrize("end", ["encoder", "decoder"])
+def test_what_follows_a_shorter_end_of_erfnet_starts_afresh(others: ModuleType, end: str) -> None:
+    parent = space.load("erfnet")
+    first, second = parent.stages
+    assert isinstance(parent.decoder, DeconvDecoder)
+    up, last = parent.decoder.steps
+    if end == "encoder":
+        shorter = replace(parent, stages=(first, replace(second, depth=4)))
+        wanted = ("stage1.block3.2_norm", "there is no stage1.block4 here")
+    else:
+        shorter = replace(parent, decoder=replace(parent.decoder, steps=(up, replace(last, depth=1))))
+        wanted = ("decoder.step1.block0.2_norm", "there is no decoder.step1.block1 here")
+    _, told = started(shorter, others.trained(others.ErfNet(20)).state_dict(), classes=19)
+    assert (told.layers[-1], told.reason) == wanted
+
+
+def test_stages_that_follow_the_last_of_ours_are_missing_ones(others: ModuleType) -> None:
+    parent = small_swiftnet("swiftnet-rn18-pyramid")
+    _, told = started(replace(parent, stages=parent.stages[:3]), small_state(others, 3))
+    assert (told.layers[-1].rpartition("_")[0], told.reason) == (
+        "stage2.block1.2_norm",
+        "there is no stage3.block0.1_3x3 here",
+    )
+    _, told = started(replace(parent, levels=2), small_state(others, 3))
+    assert (told.layers[-1], told.reason) == ("decoder.lateral3", "there is no decoder.blend64 here")
+
+
+def small_state(others: ModuleType, levels: int) -> Mapping[str, Tensor]:
+    """Of SwiftNet's authors."""
+    return others.trained(others.SwiftNet(WIDTHS, levels, OURS_MEAN, OURS_STD, 20)).state_dict()  # type: ignore[no-any-return]
+
+
+def test_a_branch_that_is_missing_or_another_ends_what_is_taken() -> None:
+    parent = scale_width(space.load("ddrnet23-slim"), 0.25)
+    assert parent.detail is not None
+    state = parent.build(CLASSES).state_dict()
+    up = replace(parent, detail=replace(parent.detail, exchange="up"))
+    alone = replace(parent, detail=None, auxiliary=())
+    _, told = started(up, state)
+    assert told.reason == "there is no exchange0.down0 here"
+    assert not [
+        layer for layer in told.layers if layer.startswith(("exchange", "detail1", "stage4", "context", "head"))
+    ]
+    _, told = started(alone, state)
+    assert re.match(r"there is no detail0\.block0\.\w+ here", told.reason)
+    assert not [layer for layer in told.layers if layer.startswith(("stage4", "context", "head"))]
+    _, told = started(parent, alone.build(CLASSES).state_dict())
+    assert told.reason.startswith("the file has no detail0.block0.")
+
+
+def test_a_branch_that_begins_elsewhere_is_another() -> None:
+    """Where all stages are of one width, its parts have the same names and shapes."""
+    ddrnet = scale_width(space.load("ddrnet23-slim"), 0.25)
+    assert ddrnet.detail is not None
+    first, second, *_, last = (replace(stage, width=8) for stage in ddrnet.stages)
+    detail = ddrnet.detail.with_widths(lambda width: 8)
+
+    def branched(start: int) -> Architecture:
+        stages, branch = (first, *[second] * (start + 2), last), replace(detail, start=start)
+        return replace(ddrnet, stages=stages, detail=branch, auxiliary=())
+
+    _, told = started(branched(1), branched(2).build(CLASSES).state_dict())
+    assert told.layers[-1].startswith("stage2.block1.")
+    assert told.reason == "there is no detail0.block0 beside stage3 here"
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "kept", "lost"),
+    [
+        ("ddrnet23-slim", "detail1.block1.2_norm.weight", "detail1.block0.", "detail1.block1."),
+        ("ddrnet23-slim", "exchange1.down1.weight", "detail1.block1.", "exchange1."),
+        ("ddrnet23-slim", "context.process4.weight", "detail2.block0.", "context."),
+        ("ddrnet23-slim", "head.conv.weight", "context.", "head."),
+        ("erfnet", "decoder.step1.block1.2_norm.bias", "decoder.step1.block0.", "decoder.step1.block1."),
+        ("regseg", "decoder.step1.blend.weight", "decoder.step0.", "decoder.step1."),
+        ("swiftnet-rn18", "decoder.blend8.weight", "decoder.blend16", "decoder.blend8"),
+        ("swiftnet-rn18", "decoder.context.fuse.weight", "decoder.lateral2", "decoder.context."),
+        ("ndnet45-ende", "decoder.norm.weight", "stage2.", "decoder."),
+    ],
+)
+def test_wherever_it_stands_a_block_is_taken_whole_or_not_at_all(name: str, tensor: str, kept: str, lost: str) -> None:
+    """Its last tensor is of another shape in the file."""
+    architecture = scale_width(space.load(name), 0.125)
+    state = architecture.build(CLASSES).state_dict()
+    assert tensor in state
+    _, told = started(architecture, {**state, tensor: torch.zeros(1, 2, 3)})
+    assert any(layer.startswith(kept) for layer in told.layers)
+    assert not any(layer.startswith(lost) for layer in told.layers)
+
+
+def test_swiftnets_own_weights_start_the_encoder_of_its_pyramid() -> None:
+    state = small_swiftnet("swiftnet-rn18").build(CLASSES).state_dict()
+    network, told = started(small_swiftnet("swiftnet-rn18-pyramid"), state)
+    for level in range(3):
+        found = network.state_dict()[f"stage3.block1.2_norm_level{level}.running_var"]
+        assert torch.equal(found, state["stage3.block1.2_norm.running_var"])
+    assert all(layer.startswith(("decoder.", "head.")) for layer in told.fresh)
 
 
 def test_names_of_nobody_are_refused() -> None:
