@@ -1,7 +1,8 @@
 """What each layer of a network takes, measured in PyTorch.
 
 A deployed runtime fuses layers and does not tell their times apart, so these are shares to reason with, not the
-latency: that is measured whole, by `nas.latency`.
+latency: that is measured whole, by `nas.latency`. Where labels stand for several pixels, they are what is repeated, as
+in all that is deployed, not the logits.
 """
 
 from __future__ import annotations
@@ -58,15 +59,23 @@ def _timed(architecture: Architecture, num_classes: int) -> _Timed:
 
 
 class _Timed(Network):
-    """The network with a clock around every layer."""
+    """The network with a clock around every layer. Called, it gives labels where logits would be repeated."""
 
     milliseconds: list[float]
 
     def _run(self, node: Node, inputs: list[Tensor], image: Tensor, size: tuple[int, int]) -> Tensor:
+        if node.kind == "repeat":
+            inputs = [inputs[0].argmax(1)]
+            _settle(inputs[0])
         start = time.perf_counter_ns()
         output = super()._run(node, inputs, image, size)
-        if output.is_cuda:
-            torch.cuda.synchronize(output.device)
+        _settle(output)
         if node.kind != "image":
             self.milliseconds.append((time.perf_counter_ns() - start) / 1e6)
         return output
+
+
+def _settle(value: Tensor) -> None:
+    """Wait until it is computed."""
+    if value.is_cuda:
+        torch.cuda.synchronize(value.device)

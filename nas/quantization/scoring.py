@@ -18,6 +18,7 @@ from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
 from nas.training.steps import Count, Guard, guarded, uncounted
 from space.errors import UnmeasuredError
+from space.network import labels_of
 
 Giver = Callable[[Tensor], Tensor]
 """From an image (1, 3, H, W) to labels (1, H, W). Raises UnmeasuredError where it cannot give them."""
@@ -54,7 +55,7 @@ def score_labels(
     same, pixels = [0] * len(givers), 0
     with torch.inference_mode(), closing(guarded(batches, guard)) as steps:
         for images, expected in steps:
-            labels = network(images).argmax(1)
+            labels = labels_of(network, images)
             reference.update(_sized(labels, expected), expected)
             pixels += labels.numel()
             for index, give in enumerate(givers):

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from nas.data import MEAN, STD
+from space.network import labels_of as network_labels
 
 
 def predict(network: nn.Module, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -38,8 +39,8 @@ def labels_of(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.uint
     """Classes, uint8 (1, h, w), that a network, put into evaluation mode, gives for `image` (1, 3, h, w)."""
     batch = torch.from_numpy(image)
     with torch.inference_mode():
-        logits = network.eval()(batch.to(next(network.parameters()).device))
-        return logits.argmax(1).to(torch.uint8).cpu().numpy()  # type: ignore[no-any-return]
+        labels = network_labels(network.eval(), batch.to(next(network.parameters()).device))
+        return labels.to(torch.uint8).cpu().numpy()
 
 
 def fitted(label: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
