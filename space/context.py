@@ -153,9 +153,7 @@ def ask(questions: Questioner, output_stride: int, *, alone: bool, pooled: bool 
     """
     if alone and "pyramid" not in questions.options("context"):
         return None
-    height = -(-questions.size[0] // output_stride)
-    grids = [each for each in questions.options("context.grids") if _most(each) <= height]
-    strides = _windows(questions, output_stride)
+    grids, strides = _grids(questions, output_stride), _windows(questions, output_stride)
     possible = {"none": not pooled, "spp": bool(grids) and not alone and not pooled, "pyramid": bool(strides)}
     kind = questions.text("context", "context", possible.__getitem__)
     if kind == "none":
@@ -170,9 +168,20 @@ def ask(questions: Questioner, output_stride: int, *, alone: bool, pooled: bool 
     return SpatialPyramid(bottleneck=bottleneck, level_width=bottleneck // 3, grids=numbers(rows))
 
 
-def can_pool(questions: Questioner, output_stride: int) -> bool:
-    """Whether a pyramid of windows can stand at an encoder's end."""
-    return "pyramid" in questions.options("context") and bool(_windows(questions, output_stride))
+def is_possible(questions: Questioner, output_stride: int, *, alone: bool, pooled: bool) -> bool:
+    """Whether `ask` finds an answer behind an encoder that ends at this stride, and so behind all that end finer."""
+    options = questions.options("context")
+    if not pooled and ("none" in options or (alone and "pyramid" not in options)):
+        return True
+    if "pyramid" in options and _windows(questions, output_stride):
+        return True
+    return not alone and not pooled and "spp" in options and bool(_grids(questions, output_stride))
+
+
+def _grids(questions: Questioner, output_stride: int) -> list[Choice]:
+    """Those of `context.grids` for which the map has as many rows."""
+    height = -(-questions.size[0] // output_stride)
+    return [each for each in questions.options("context.grids") if _most(each) <= height]
 
 
 def _windows(questions: Questioner, output_stride: int) -> list[Choice]:

@@ -30,6 +30,8 @@ AXES: Axes = {
     "detail.bottles": (0, 1, 2),
 }
 SEARCHED: Axes = {"detail": ("none",)}
+Ends = Callable[[int], bool]
+"""Whether an encoder may end at a stride, since a context that has to be there fits."""
 WORDS: dict[Exchange, str] = {"both": "both branches take from each other", "up": "it takes from the trunk"}
 
 
@@ -160,25 +162,25 @@ def _joined(graph: Graph, output: Output, term: Node, act: str) -> Output:
     return Output(out=graph.act(total, act), before_activation=total)
 
 
-def is_possible(questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int]) -> bool:
+def is_possible(questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int], fits: Ends) -> bool:
     """Whether something is left to answer beside these stages: no branch, or one."""
-    alone = "none" in questions.options("detail") and strides[-1] >= questions.finest_stride
-    return alone or _Questions(questions, stages, strides).possible()
+    alone = "none" in questions.options("detail") and strides[-1] >= questions.finest_stride and fits(strides[-1])
+    return alone or _Questions(questions, stages, strides, fits).possible()
 
 
 def ask(
-    questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int]
+    questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int], fits: Ends
 ) -> tuple[tuple[Stage, ...], Detail | None]:
     """The detail branch that the answers lead to, if any, and the stages beside which it stands: those given, or with
     one of bottlenecks behind them.
     """
-    asked = _Questions(questions, stages, strides)
-    alone = strides[-1] >= questions.finest_stride
+    asked = _Questions(questions, stages, strides, fits)
+    alone = strides[-1] >= questions.finest_stride and fits(strides[-1])
     kind = questions.pick_newer("detail", lambda kind: alone if kind == "none" else asked.possible())
     return (stages, None) if kind == "none" else asked.ask("up" if kind == "up" else "both")
 
 
-def can_stand(questions: Questioner, strides: Sequence[int], block: str) -> bool:
+def can_stand(questions: Questioner, strides: Sequence[int], block: str, fits: Ends) -> bool:
     """Whether a branch can stand beside stages of this block at these strides, as far as strides decide."""
     for begin in questions.options("detail.stride"):
         if begin not in strides or int(begin) < questions.finest_stride:
@@ -187,7 +189,8 @@ def can_stand(questions: Questioner, strides: Sequence[int], block: str) -> bool
         halving = all(later == 2 * before for before, later in itertools.pairwise(behind))
         for bottles in questions.options("detail.bottles"):
             more = int(bottles) > 0
-            if halving and len(behind) - 1 + more >= 2 and not (more and block == END):
+            enough = len(behind) - 1 + more >= 2 and fits(_end_stride(strides[-1], int(bottles)))
+            if halving and enough and not (more and block == END):
                 return True
     return False
 
@@ -195,9 +198,11 @@ def can_stand(questions: Questioner, strides: Sequence[int], block: str) -> bool
 class _Questions:
     """The questions about a branch beside given stages."""
 
-    def __init__(self, questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int]) -> None:
+    def __init__(self, questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int], fits: Ends) -> None:
         self._questions = questions
         self._stages = stages
+        self._output_stride = strides[-1]
+        self._context_fits = fits
         self._start = {stride: index for index, stride in enumerate(strides)}
 
     def possible(self) -> bool:
@@ -249,8 +254,10 @@ class _Questions:
 
     def _ends(self, bottles: int, stride: int, width: int = 1) -> bool:
         """Whether so many bottlenecks can end the trunk and a branch of `width` channels, and two stages stand behind
-        the branch's start then.
+        the branch's start then, and a context that has to be there fits.
         """
+        if not self._context_fits(_end_stride(self._output_stride, bottles)):
+            return False
         later = len(self._stages) - 1 - self._start[stride] + (bottles > 0)
         widest = END_EXPANSION * max(width, self._stages[-1].width)
         return later >= 2 and (bottles == 0 or (self._stages[0].block != END and widest <= WIDEST))
@@ -263,6 +270,11 @@ def _beside(stage: Stage, width: int, depth: int) -> Stage:
     """
     require(not blocks.kind(stage.block).branches, f"block: {stage.block} needs rates of its own; use another")
     return replace(stage, width=width, depth=depth, stride=1, down="block", rates=(1,), dropout=0.0)
+
+
+def _end_stride(stride: int, bottles: int) -> int:
+    """Of stages that end at this stride, with so many bottlenecks behind them."""
+    return 2 * stride if bottles else stride
 
 
 def _end(width: int, depth: int, stride: int) -> tuple[Stage, ...]:

@@ -38,16 +38,12 @@ def ask(questions: Questioner) -> Architecture:
     if decoder is not None and decoder.takes_image_pyramid:
         several = False in questions.options("rep") and allows_image_pyramid(encoder)
         levels = questions.integer("levels", "levels", lambda n: n == 1 or several)
+    pooled = _is_pooled(questions, first, encoder.stages[0].block)
     if decoder is None:
-        stages, branch = detail.ask(questions, encoder.stages, encoder.strides)
+        stages, branch = detail.ask(questions, encoder.stages, encoder.strides, _ends(questions, "none", pooled))
         encoder = replace(encoder, stages=stages, detail=branch)
     if levels == 1 and (decoder is None or decoder.takes_context):
-        context = contexts.ask(
-            questions,
-            encoder.output_stride,
-            alone=decoder is None,
-            pooled=_is_pooled(questions, first, encoder.stages[0].block),
-        )
+        context = contexts.ask(questions, encoder.output_stride, alone=decoder is None, pooled=pooled)
     found = Architecture(
         stem=encoder.stem,
         stages=encoder.stages,
@@ -77,14 +73,19 @@ def ask(questions: Questioner) -> Architecture:
 
 
 def _require_room(questions: Questioner) -> None:
-    """Raises: ArchitectureError that names the axis, where no encoder's end has room for any dilation rate."""
+    """Raises: ArchitectureError that names the axis, where no encoder's end has room for any dilation rate, or for a
+    context where there has to be one.
+    """
     kinds = [str(kind) for kind in questions.options("block")]
-    if max(coarsest(kind, questions.options("stage.rates"), questions.size) for kind in kinds) < FINEST_OUTPUT_STRIDE:
-        height, width = questions.size
-        raise ArchitectureError(
-            f"space.stage.rates: none of {list(questions.options('stage.rates'))} is possible at {height}x{width} for "
-            f"blocks {', '.join(kinds)}; add an option"
-        )
+    room = max(coarsest(kind, questions.options("stage.rates"), questions.size) for kind in kinds)
+    ends = [_ends(questions, str(name))(FINEST_OUTPUT_STRIDE) for name in questions.options("decoder")]
+    if room >= FINEST_OUTPUT_STRIDE and any(ends):
+        return
+    axis, blocks_too = ("stage.rates", f" for blocks {', '.join(kinds)}") if any(ends) else ("context", "")
+    raise ArchitectureError(
+        f"space.{axis}: none of {list(questions.options(axis))} is possible at {questions.size[0]}x"
+        f"{questions.size[1]}{blocks_too}; add an option"
+    )
 
 
 def _decoder(questions: Questioner, encoder: Encoder) -> Decoder | None:
@@ -99,9 +100,19 @@ def _follows(questions: Questioner, name: str, encoder: Encoder) -> bool:
     """Whether a decoder, or none, can follow an encoder, and what is asked behind it has an answer then."""
     if name not in _decoders(questions, encoder.stem, encoder.stages[0].block):
         return False
+    fits = _ends(questions, name, _is_pooled(questions, encoder.stem, encoder.stages[0].block))
     if name == "none":
-        return detail.is_possible(questions, encoder.stages, encoder.strides)
-    return decoders.kinds()[name].possible(questions, encoder)
+        return detail.is_possible(questions, encoder.stages, encoder.strides, fits)
+    return fits(encoder.output_stride) and decoders.kinds()[name].possible(questions, encoder)
+
+
+def _ends(questions: Questioner, name: str, pooled: bool = False) -> detail.Ends:
+    """Whether an encoder may end at a stride in front of a decoder, or of none: what is asked about a context there has
+    an answer. `pooled`: it has to be a pyramid.
+    """
+    if name != "none" and not (decoders.kinds()[name].takes_context and 1 in questions.options("levels")):
+        return lambda stride: True
+    return functools.partial(contexts.is_possible, questions, alone=name == "none", pooled=pooled)
 
 
 def _decoders(questions: Questioner, stem: Stem, block: str) -> list[str]:
@@ -249,12 +260,13 @@ class _Stages:
         if not self._is_branched:
             return True
         steps = [int(each) for each in self._questions.options("stage.stride")] if down == "block" else [2]
+        ends = _ends(self._questions, "none", _is_pooled(self._questions, self._stem, name))
         for more in itertools.product(steps, repeat=count - len(strides)):
             last = strides[-1] if strides else self._stem.stride
             every = (*strides, *itertools.accumulate(more, operator.mul, initial=last))
             every = every[: len(strides)] + every[len(strides) + 1 :]
             fits = FINEST_OUTPUT_STRIDE <= every[-1] <= self._coarsest(name)
-            if fits and detail.can_stand(self._questions, every, name):
+            if fits and detail.can_stand(self._questions, every, name, ends):
                 return True
         return False
 
@@ -286,10 +298,6 @@ class _Stages:
             return False
         if self._is_branched and not self._has_parts(name):
             return False
-        if _is_pooled(self._questions, self._stem, name):
-            pools = contexts.can_pool(self._questions, self._coarsest(name))
-            if not pools or not _decoders(self._questions, self._stem, name):
-                return False
         return any(self._opens(str(down), name, count) for down in options("down"))
 
     def _has_parts(self, name: str) -> bool:
@@ -299,7 +307,13 @@ class _Stages:
         return not block.branches and "block" in block.openings and bool(widths)
 
     def _coarsest(self, name: str) -> int:
-        return coarsest(name, self._questions.options("stage.rates"), self._questions.size)
+        """The coarsest stride at which stages of the block may end; less than the finest where there is none."""
+        stride = coarsest(name, self._questions.options("stage.rates"), self._questions.size)
+        pooled = _is_pooled(self._questions, self._stem, name)
+        ends = [_ends(self._questions, each, pooled) for each in _decoders(self._questions, self._stem, name)]
+        while stride >= FINEST_OUTPUT_STRIDE and (ends or pooled) and not any(fits(stride) for fits in ends):
+            stride //= 2
+        return stride
 
     def _widths(self, name: str) -> tuple[int, ...]:
         options = self._questions.options

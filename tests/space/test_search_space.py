@@ -16,6 +16,7 @@ import space
 from space import Architecture, ArchitectureError, Space
 from space.axes import ranges, searched
 from space.choices import Choice
+from space.context import PoolingPyramid
 from space.stem import Stem
 
 quiet = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -273,6 +274,30 @@ def test_a_pooling_grid_larger_than_the_feature_map_is_not_offered() -> None:
     ranges = {"decoder": ("ladder",), "context": ("spp",), "context.grids": ("8-4-2",)}
     with pytest.raises(ArchitectureError, match=r"space\.context"):
         draw_many(Space(ranges=ranges, size=(32, 48)))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "size"),
+    [
+        ({"detail": ("both", "up"), "decoder": ("none",)}, (180, 240)),
+        ({"detail": ("none", "both")}, (180, 240)),
+        ({"decoder": ("none",), "detail.bottles": (1, 2)}, (90, 120)),
+        ({"decoder": ("ladder",)}, (90, 120)),
+        ({"decoder": ("none", "ladder"), "rep": (True,), "stem.kind": ("cat",)}, (90, 120)),
+    ],
+)
+def test_an_encoder_ends_where_the_context_that_is_asked_for_has_room(
+    ranges: dict[str, tuple[Choice, ...]], size: tuple[int, int]
+) -> None:
+    space_of = Space(ranges={**ranges, "context": ("pyramid",)}, size=size)
+    rng = random.Random(0)
+    for _ in range(60):
+        architecture = space_of.sample(rng)
+        if architecture.context is not None:
+            assert isinstance(architecture.context, PoolingPyramid)
+            assert max(architecture.context.strides) < -(-min(size) // architecture.output_stride)
+    with pytest.raises(ArchitectureError, match=r"space\.context: none of \['pyramid'\] is possible at 32x48; add"):
+        Space(ranges={"decoder": ("none",), "context": ("pyramid",)}, size=(32, 48)).sample(rng)
 
 
 def test_a_dilation_larger_than_the_feature_map_is_not_offered() -> None:
