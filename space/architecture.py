@@ -97,6 +97,8 @@ class Architecture:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", dict(sorted(self.channels.items())))
+        for name in ("norm_epsilon", "norm_momentum", "head_norm_epsilon", "head_norm_momentum"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # 1 is 1.0: one value, one text, one key
         require_range("stages", len(self.stages), 1, 12)
         require_range("norm_epsilon", self.norm_epsilon, 1e-8, 0.1)
         require_range("norm_momentum", self.norm_momentum, 1e-3, 1.0)
@@ -132,7 +134,9 @@ class Architecture:
                 f"head.shuffle: expected {most} at most, as far as logits are from labels; got {self.head.shuffle}",
             )
         if self.channels:
-            check_channels(self.graph(1), self.channels)
+            full = check_channels(self.graph(1), self.channels)
+            cut = {name: count for name, count in self.channels.items() if count < full[name]}
+            object.__setattr__(self, "channels", cut)  # a count that cuts nothing is none: one network, one key
 
     def __hash__(self) -> int:
         # The key takes a hundred times as long.

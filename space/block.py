@@ -144,6 +144,10 @@ class Block:
                 f"rates: {name} has {self.branches} branches with a rate each, all different; got {list(rates)}",
             )
         require(
+            unit.dropout == 0.0 or "dropout" in self.shared,
+            f"dropout: {name} has none; expected 0, got {unit.dropout:g}",
+        )
+        require(
             unit.factorization == "none" or "factorization" in self.shared,
             f"factorization: {name} has none to choose; expected none, got {unit.factorization}",
         )

@@ -207,8 +207,11 @@ def _name(graph: Graph, node_index: int, taken: list[str]) -> str:
     return name
 
 
-def check_channels(graph: Graph, channels: Mapping[str, int]) -> None:
-    """Raises: ArchitectureError when a count names no group of the graph, or more channels than it has, or none."""
+def check_channels(graph: Graph, channels: Mapping[str, int]) -> dict[str, int]:
+    """The channels of each group before it is cut.
+
+    Raises: ArchitectureError when a count names no group of the graph, or more channels than it has, or none.
+    """
     mapping = channel_map(graph)
     full = dict(zip(mapping.names, mapping.counts, strict=True))
     granules = dict(zip(mapping.names, mapping.granules, strict=True))
@@ -224,6 +227,7 @@ def check_channels(graph: Graph, channels: Mapping[str, int]) -> None:
                 f"channels: '{name}' is cut {granules[name]} channels at a time, as a grouped convolution reads them; "
                 f"expected a multiple, got {count}"
             )
+    return full
 
 
 def widths(graph: Graph, channels: Mapping[str, int]) -> Widths:

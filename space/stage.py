@@ -64,8 +64,9 @@ class Stage:
     grow) and `module` (a strided block, FPLNet) stand before the `depth` blocks; with `block` the first of them
     strides. `rates`: kinds with branches (`fpl`, `esp`) use all of them in every block; the others use them in turn.
     `fuse`: what is joined at the end (FPLNet, Table VIII). `expansion`: the bottleneck ratio of `sep` and the widening
-    of `inverted`. `pairwise_fusion`: how FPL's branches are summed, open in the paper. `block_options`: the numbers
-    that only this kind of block has. Width after a fusion is derived: see `out_width`.
+    of `inverted`. `dropout`: of `nonbt`, the probability. `pairwise_fusion`: how FPL's branches are summed, open in the
+    paper. `block_options`: the numbers that only this kind of block has. Width after a fusion is derived: see
+    `out_width`.
 
     Raises: ArchitectureError for numbers that do not go together.
     """

@@ -42,9 +42,9 @@ class Stem:
     convolutions, the first strided (FPLNet); `conv_pool`: the same, then a max pool (ResNet, NDNet).
 
     `image` joins the half-size image to the output (FPLNet: max-pooled, and activated before the normalisation too;
-    with `image_average` as in DABNet, averaged). Of `convs`, the first `halvings` convolutions are strided;
-    where they are `rising`, their widths grow evenly from half of `width` to all of it (STDC); where they are
-    `separable`, all but the first are (Fast-SCNN). `bias`: its convolutions have biases in front of their normalisation
+    with `image_average` as in DABNet, averaged). Of `convs`, the first `halvings` convolutions are strided; where they
+    are `rising`, their widths grow evenly from half of `width` to all of it (STDC); where they are `separable`, all but
+    the first are, and all 3x3 (Fast-SCNN). `bias`: its convolutions have biases in front of their normalisation
     (DDRNet).
     """
 
@@ -87,6 +87,10 @@ class Stem:
         require(
             self.convolutions > 1 or not (self.rising or self.separable),
             "stem: one convolution is neither rising nor separable; give more convolutions",
+        )
+        require(
+            self.kernel == 3 or not self.separable,
+            f"stem.kernel: separable convolutions are 3x3; expected 3, got {self.kernel}",
         )
 
     @property

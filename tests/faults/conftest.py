@@ -93,7 +93,7 @@ TABLE = LatencyTable(
 )  # fmt: skip
 KINDS: Mapping[str, Any] = {
     "architecture": space.load("swiftnet-rn18"),
-    "narrowed architecture": replace(ARCHITECTURE, channels=dict(list(space.groups(ARCHITECTURE).items())[:3])),
+    "narrowed architecture": replace(ARCHITECTURE, channels=dict(list(space.granules(ARCHITECTURE).items())[:3])),
     "study": Study(
         data=DataSpec(name="folder", root="images", size=(64, 96), train_images=4),
         budget="10ms p90",

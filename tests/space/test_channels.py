@@ -218,12 +218,15 @@ def test_a_narrowed_ndnet_has_the_parameters_of_hand_computation(counts: tuple[i
     assert narrow.without_channels() == small_ndnet()
 
 
-def test_all_groups_at_their_full_size_change_nothing() -> None:
+def test_a_group_at_its_full_size_is_not_cut() -> None:
     for name in space.published():
         architecture = space.load(name)
-        full = replace(architecture, channels=space.groups(architecture))
-        assert space.parameters(full, 19) == space.parameters(architecture, 19)
-        assert space.multiply_adds(full, (64, 96), 19) == space.multiply_adds(architecture, (64, 96), 19)
+        counts = space.groups(architecture)
+        full = replace(architecture, channels=counts)
+        assert (full, full.key) == (architecture, architecture.key)
+        assert full.has_several_paths == architecture.has_several_paths
+        cut = {group: space.granules(architecture)[group] for group in list(counts)[:1]}
+        assert replace(architecture, channels={**counts, **cut}).channels == cut
 
 
 @pytest.mark.share(3)

@@ -49,6 +49,10 @@ def test_equal_architectures_have_equal_keys() -> None:
     one, other = (replace(parent, auxiliary=(Auxiliary(stage=0, width=8, weight=weight),)) for weight in (1, 1.0))
     assert one == other
     assert one.key == other.key
+    norms = ("norm_momentum", "head_norm_epsilon", "head_norm_momentum")
+    one, other = (replace(parent, **dict(zip(norms, each, strict=True))) for each in ((1, 0, 1), (1.0, 0.0, 1.0)))
+    assert one == other
+    assert one.key == other.key
     counts = {"stage0.block0.reduce": 8, "stem.conv0": 20}
     assert replace(parent, channels=counts).key == replace(parent, channels=dict(reversed(counts.items()))).key
 
