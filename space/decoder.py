@@ -70,6 +70,11 @@ class Decoder(ABC):
         return True
 
     @classmethod
+    def has_room(cls, questions: Questioner, stride: int) -> bool:
+        """Whether it can follow what ends at this stride, and so all that ends finer, as far as that decides."""
+        return True
+
+    @classmethod
     @abstractmethod
     def ask(cls, questions: Questioner, encoder: Encoder) -> Self:
         """The decoder that the answers lead to. Names of questions begin with `decoder.`."""

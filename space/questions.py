@@ -73,19 +73,19 @@ def ask(questions: Questioner) -> Architecture:
 
 
 def _require_room(questions: Questioner) -> None:
-    """Raises: ArchitectureError that names the axis, where no encoder's end has room for any dilation rate, or for a
-    context where there has to be one.
+    """Raises: ArchitectureError that names the axis, where no encoder's end has room for any dilation rate, or for what
+    has to follow it.
     """
-    kinds = [str(kind) for kind in questions.options("block")]
+    kinds, names = ([str(name) for name in questions.options(axis)] for axis in ("block", "decoder"))
     room = max(coarsest(kind, questions.options("stage.rates"), questions.size) for kind in kinds)
-    ends = [_ends(questions, str(name))(FINEST_OUTPUT_STRIDE) for name in questions.options("decoder")]
-    if room >= FINEST_OUTPUT_STRIDE and any(ends):
+    ends = any(_ends(questions, name)(FINEST_OUTPUT_STRIDE) for name in names)
+    if ends and room >= FINEST_OUTPUT_STRIDE:
         return
-    axis, blocks_too = ("stage.rates", f" for blocks {', '.join(kinds)}") if any(ends) else ("context", "")
-    raise ArchitectureError(
-        f"space.{axis}: none of {list(questions.options(axis))} is possible at {questions.size[0]}x"
-        f"{questions.size[1]}{blocks_too}; add an option"
-    )
+    behind = "context" if any(name == "none" or decoders.kinds()[name].takes_context for name in names) else "decoder"
+    axis, which = ("stage.rates", f" for blocks {', '.join(kinds)}") if ends else (behind, "")
+    height, width = questions.size
+    options = list(questions.options(axis))
+    raise ArchitectureError(f"space.{axis}: none of {options} is possible at {height}x{width}{which}; add an option")
 
 
 def _decoder(questions: Questioner, encoder: Encoder) -> Decoder | None:
@@ -107,12 +107,13 @@ def _follows(questions: Questioner, name: str, encoder: Encoder) -> bool:
 
 
 def _ends(questions: Questioner, name: str, pooled: bool = False) -> detail.Ends:
-    """Whether an encoder may end at a stride in front of a decoder, or of none: what is asked about a context there has
-    an answer. `pooled`: it has to be a pyramid.
+    """Whether an encoder may end at a stride in front of a decoder, or of none: there is room for it, and for a context
+    that is asked for. `pooled`: that has to be a pyramid.
     """
-    if name != "none" and not (decoders.kinds()[name].takes_context and 1 in questions.options("levels")):
-        return lambda stride: True
-    return functools.partial(contexts.is_possible, questions, alone=name == "none", pooled=pooled)
+    decoder = None if name == "none" else decoders.kinds()[name]
+    if decoder is None or (decoder.takes_context and 1 in questions.options("levels")):
+        return functools.partial(contexts.is_possible, questions, alone=decoder is None, pooled=pooled)
+    return functools.partial(decoder.has_room, questions)
 
 
 def _decoders(questions: Questioner, stem: Stem, block: str) -> list[str]:

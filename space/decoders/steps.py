@@ -101,16 +101,21 @@ class StepwiseDecoder(Decoder):
     def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
         return (
             any(_reaches(questions, encoder, int(finest)) for finest in questions.options("decoder.finest"))
-            and any(_fits(str(bins), encoder, questions.size) for bins in questions.options("decoder.bins"))
+            and cls.has_room(questions, encoder.output_stride)
             and any(join != "none" for join in questions.options("decoder.join"))
         )
+
+    @classmethod
+    def has_room(cls, questions: Questioner, stride: int) -> bool:
+        return any(_fits(str(bins), stride, questions.size) for bins in questions.options("decoder.bins"))
 
     @classmethod
     def ask(cls, questions: Questioner, encoder: Encoder) -> Self:
         finest = questions.integer(
             "decoder.finest", "decoder.finest", lambda stride: _reaches(questions, encoder, stride)
         )
-        bins = questions.text("decoder.bins", "decoder.bins", lambda bins: _fits(bins, encoder, questions.size))
+        stride = encoder.output_stride
+        bins = questions.text("decoder.bins", "decoder.bins", lambda bins: _fits(bins, stride, questions.size))
         top = questions.integer("decoder.top", "decoder.width")
         steps = []
         for stride in _strides(encoder, finest):
@@ -195,9 +200,9 @@ def _reaches(questions: Questioner, encoder: Encoder, finest: int) -> bool:
     return finest >= questions.finest_stride and bool(_strides(encoder, finest))
 
 
-def _fits(bins: str, encoder: Encoder, size: tuple[int, int]) -> bool:
-    """Whether the encoder's output has as many rows and columns as there are bins."""
-    shorter = -(-min(size) // encoder.output_stride)
+def _fits(bins: str, stride: int, size: tuple[int, int]) -> bool:
+    """Whether a map of this stride has as many rows and columns as there are bins."""
+    shorter = -(-min(size) // stride)
     return bins == "none" or max(numbers(bins)) <= shorter
 
 

@@ -296,6 +296,17 @@ def test_an_encoder_ends_where_the_context_that_is_asked_for_has_room(
         if architecture.context is not None:
             assert isinstance(architecture.context, PoolingPyramid)
             assert max(architecture.context.strides) < -(-min(size) // architecture.output_stride)
+
+
+def test_an_encoder_ends_where_a_decoder_has_room() -> None:
+    narrow: dict[str, tuple[Choice, ...]] = {"decoder": ("steps",), "decoder.bins": ("1-2-3-6",)}
+    assert all(draw.output_stride <= 16 for draw in draw_many(Space(ranges=narrow, size=(90, 120))))
+
+
+def test_a_size_with_room_for_nothing_that_is_asked_for_is_told() -> None:
+    rng = random.Random(0)
+    with pytest.raises(ArchitectureError, match=r"space\.decoder: none of \['steps'\] is possible at 32x48; add"):
+        Space(ranges={"decoder": ("steps",), "decoder.bins": ("1-2-3-6",)}, size=(32, 48)).sample(rng)
     with pytest.raises(ArchitectureError, match=r"space\.context: none of \['pyramid'\] is possible at 32x48; add"):
         Space(ranges={"decoder": ("none",), "context": ("pyramid",)}, size=(32, 48)).sample(rng)
 
