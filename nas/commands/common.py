@@ -189,6 +189,18 @@ def data_spec(text: str, size: tuple[int, int]) -> DataSpec:
     return DataSpec(name=name, root=root if colon else None, size=size)
 
 
+def loaded(spec: DataSpec, *, test: bool = False) -> Dataset:
+    """The data set of a spec, with its test split if asked for; how far that is is told where pictures have to be made.
+
+    Raises: DataError as `nas.data.load` does.
+    """
+    from nas.data import load
+    from nas.latency.machine import lane
+    from nas.terminal import Progress
+
+    return load(spec, test=test, guard=lane.steps_on("cpu"), told=Progress())
+
+
 def say(words: str) -> None:
     """Print what is done now, at once: what follows may take minutes, and PyTorch alone takes seconds to load."""
     print(words, flush=True)

@@ -33,17 +33,18 @@ def run(options: argparse.Namespace) -> None:
     from dataclasses import replace
     from pathlib import Path
 
-    from nas.data import load, read_image
+    from nas.data import read_image
     from nas.study import load_study
     from nas.terminal import data_table
 
     if Path(options.data).is_file():
         spec = load_study(options.data).data
-        dataset = load(replace(spec, size=common.input_size(options.input)) if options.input else spec)
+        dataset = common.loaded(replace(spec, size=common.input_size(options.input)) if options.input else spec)
     elif options.input or options.data == common.DEFAULT_DATA:
-        dataset = load(common.data_spec(options.data, common.input_size(options.input or common.DEFAULT_INPUT)))
+        size = common.input_size(options.input or common.DEFAULT_INPUT)
+        dataset = common.loaded(common.data_spec(options.data, size))
     else:  # as large as they are, so that nothing is said about how networks see them
-        dataset = load(common.data_spec(options.data, common.input_size(common.DEFAULT_INPUT)))
+        dataset = common.loaded(common.data_spec(options.data, common.input_size(common.DEFAULT_INPUT)))
         height, width, _ = read_image(dataset.train.images[0], None).shape
         dataset = replace(dataset, size=(height, width))
     anew = replace(dataset, cache_gigabytes=0)  # what is there now, not what was once found

@@ -74,12 +74,11 @@ def run(options: argparse.Namespace) -> None:
     common.say(f"is {study.asked} reachable at {size}?")
     target = parse_target(study.target) if study.target else default_target()
 
-    from nas.data import load  # with what takes seconds to load, not for what is refused above
-    from nas.latency import Meter
+    from nas.latency import Meter  # with what takes seconds to load, not for what is refused above
     from nas.search.limits import limits_of
     from nas.search.reachability import explore
 
-    dataset = load(study.data)
+    dataset = common.loaded(study.data)
     targets = target.in_precisions(study.precisions)  # what a search times
     common.say(f"{study.asked} on {', '.join(map(str, targets))} at {size}, {dataset.num_classes} classes")
 

@@ -111,7 +111,6 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
     output.require_folder(out)  # before PyTorch is loaded
 
     from nas.commands.training import Job, work
-    from nas.data import load
     from nas.runs.epochs import FORM
     from nas.storage.ownership import owned
     from nas.training.room import require_shares
@@ -124,7 +123,7 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
     with ending.told(going_on), owned(out):  # what is in the folder is looked at by one process only
         _require_folder(out, resume=options.resume)
         recipe = _held_recipe(out, recipe, resume=options.resume)
-        dataset = load(spec)
+        dataset = common.loaded(spec)
         stages = _known_stages(recipe, architecture, from_start=recipe.init is None)
         require_shares(min(len(dataset.train), *(stage.batch_size for stage in stages)), processes)
         _hold_to_data(out, spec, dataset, resume=options.resume)

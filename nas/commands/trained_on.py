@@ -22,11 +22,10 @@ def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False
 
     Raises: UserError or DataError.
     """
-    from nas.data import load
     from space.errors import UserError
 
     spec, known = spec_of(options, trained), trained.labelling
-    dataset = load(spec, test=test)
+    dataset = common.loaded(spec, test=test)
     if known is not None and known.classes != dataset.classes:
         raise UserError(
             f"--data: expected the classes that the weights know ({', '.join(known.classes)}), got those of "

@@ -7,9 +7,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from nas.data.long_work import Guard
 
 if TYPE_CHECKING:
     import torch
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from nas.data.showings import Showing
 
     Batch = tuple[Tensor, Tensor]
-
-Guard = Callable[[], AbstractContextManager[object]]
-"""Gives the context in which one batch is made, or worked on, such as `nas.latency.machine.lane.steps_on` gives."""
 
 AHEAD = 2
 """Batches made before they are asked for: one that waits and one under way, so that an uneven pace evens out."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from nas.data.long_work import Guard, Told, Untold
 from space import extensions, strict
 from space.errors import DataError, nearest
 
@@ -135,13 +137,17 @@ def data_sets() -> tuple[str, ...]:
     return tuple(extensions.modules(SETS, GROUP, separator="_"))
 
 
-def load(spec: DataSpec, *, test: bool = False) -> Dataset:
+def load(spec: DataSpec, *, test: bool = False, guard: Guard = nullcontext, told: Told | None = None) -> Dataset:
     """The data set that `spec` asks for: finds and pairs its files, opens none of the pictures (see `check`). The test
-    split is looked for only where it is asked for, so that whatever is wrong with it is in nobody's way.
+    split is looked for only where it is asked for, so that whatever is wrong with it is in nobody's way. Pictures that
+    have to be made first are, each inside a `guard()`, and `told` hears how far that is.
 
-    Raises: DataError when a folder is missing, an image has no label or the reverse, or a split is empty or not there.
+    Raises: DataError when a folder is missing, an image has no label or the reverse, a split is empty or not there, or
+    pictures cannot be kept.
     """
     module = extensions.load(SETS, GROUP, spec.name, separator="_", needs=("load",))
+    if hasattr(module, "prepare"):
+        module.prepare(spec, guard, told or Untold())
     dataset = module.load(spec)
     assert isinstance(dataset, Dataset)
     dataset = replace(dataset, cache_gigabytes=spec.cache_gigabytes)

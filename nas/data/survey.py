@@ -17,11 +17,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.batches import Guard
 from nas.data.dataset import IGNORE, Dataset, SplitName
 from nas.data.decoded import DecodedPairs
 from nas.data.decoding import Convention
 from nas.data.fingerprint import Fingerprint
+from nas.data.long_work import Guard
 from nas.data.sample import Sample, digest
 from nas.host.cores import usable_cores
 from space.errors import DataError

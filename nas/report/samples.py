@@ -58,11 +58,13 @@ def draw_samples(run: RunFolder, winner: Path) -> Samples:
     A data set that is not here, or weights that are damaged, leave a report without pictures that says so.
     """
     from nas.data import load
+    from nas.latency.machine import lane
+    from nas.terminal import Progress
     from nas.training.prediction import predict
 
     colours: Mapping[str, str] = {}
     try:
-        dataset = load(run.study().data)
+        dataset = load(run.study().data, guard=lane.steps_on("cpu"), told=Progress())
         shades = ("#" + bytes(colour).hex() for colour in dataset.palette)
         colours = dict(zip(dataset.classes, shades, strict=True))
         network = load_trained(str(winner), None).network(dataset.num_classes)

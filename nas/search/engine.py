@@ -139,10 +139,11 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     require_consistent(run, study)
     require_terms(run, study)
     require_loggers(study.search.loggers)
-    console, dataset = Console(run, study), load(study.data)
+    console, guard = Console(run, study), lane.steps_on("cpu")
+    dataset = load(study.data, guard=guard, told=console.progress)
     console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
     with console.progress.over("looked at", len(dataset.train) + len(dataset.validation)):
-        findings = check(dataset, guard=lane.steps_on("cpu"), count=console.progress.count)
+        findings = check(dataset, guard=guard, count=console.progress.count)
     hold_to_beginning(run.root, study.recipe.init, begun=True, trained=bool(run.trials()))
     hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
     if not study.target:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nas.host.python import command_of, environment
 from nas.runs.folder import RunFolder
 
 PAUSE_SECONDS = 30.0  # before each page: trials that end within it are told of together
@@ -57,15 +57,12 @@ def _write_once(root: Path, ended: threading.Event) -> None:
     """Have one page written, unless the run ends meanwhile. One that fails is no reason to end a search: what is wrong
     is told by the report at its end.
     """
-    command = [sys.executable, "-P", "-m", "nas.cli", "report", str(root.resolve())]
-    source = str(Path(__file__).resolve().parents[2])
-    paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     process = subprocess.Popen(
-        command,
+        command_of("nas.cli", ["report", root.resolve()]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        env=environment(),
     )
     try:
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)

@@ -61,7 +61,8 @@ class TrialRunner(tune.Trainable):
         self._job.enter_context(owned(self._folder, patience_seconds=PATIENCE_SECONDS))
         self._job.enter_context(_last_words(self._folder / LAST_WORDS))
         self._progress = self._job.enter_context(kept_in(self._folder))
-        dataset, device = load(study.data), config["device"]
+        dataset = load(study.data, guard=lane.steps_on("cpu"), told=self._progress)  # made here on another node
+        device = config["device"]
         recipe = recipe_of(study, phase, variant, config["epochs"])
         hold_to_share(device, config["per_gpu"])
         guard = lane.steps_on(device, timed_on=config["leaves_core_of"])

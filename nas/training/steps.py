@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 import torch
 
 from nas.data.batches import Batches
-from nas.data.batches import Guard as Guard
+from nas.data.long_work import Guard as Guard
 from nas.data.share import WHOLE, Share
 from nas.host.room import is_shortage
 from nas.training.together import all_have, entered_by_first, meet

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nas.data.batches import Guard
+from nas.data.long_work import Guard
 from nas.data.share import Share
 
 

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from typing import IO, Any
 
+from nas.host.python import environment
 from nas.latency.machine import device, lane
 from nas.latency.target import Target
-from nas.latency.worker import parcel
 from nas.latency.worker.replies import LostError, WorkerError
 from space.errors import TargetError
 
@@ -48,9 +48,6 @@ class Connection:
         else:
             command = [sys.executable, *words]
         self._here = not target.host
-        source = str(parcel.OURS)  # the worker runs this very code, however it was imported here
-        # An empty entry is the current folder: PYTHONPATH=$PYTHONPATH:/more makes one by accident.
-        paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         self._words = os.fdopen(os.memfd_create("words"), "w+b")  # a pipe nobody reads would block the worker
         try:
             with device.on_all_cores():
@@ -59,7 +56,7 @@ class Connection:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._words,
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                    env=environment(),
                     pass_fds=descriptors,
                     start_new_session=True,  # Ctrl-C is for us, who then end it
                 )

@@ -15,11 +15,11 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from nas.host.python import OURS
 from nas.latency.runtimes import Reader
 
 AGENT = "nas.latency.worker.agent"
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
-OURS = Path(__file__).parents[3]
 OLDEST_PYTHON = (3, 10)
 """That the agent runs on; boards have it."""
 

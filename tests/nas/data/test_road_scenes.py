@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nas.data import DataSpec, check, class_shares, load, read_image, read_label
+from nas.data.drawing import drawn, worth_it
 from nas.data.scenery import draw_scene
-from space.errors import DataError
+from nas.host.cores import usable_cores
+from nas.terminal import Progress
+from space.errors import DataError, HaltedError
 
 SIZE = (60, 80)
 
@@ -119,3 +128,101 @@ def test_a_root_and_an_unwritable_cache_are_answered(tmp_path: Path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(DataError, match="XDG_CACHE_HOME"):
         load(spec())
+
+
+SEEDS = [(0, 0, index) for index in range(5)]
+
+
+def painters_of(process: int) -> list[int]:
+    """Processes that draw for one."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = each.joinpath("cmdline").read_bytes().split(b"\0")
+            if b"nas.data.scenery" in words and str(process).encode() in words:
+                found.append(int(each.name))
+    return found
+
+
+def test_several_processes_draw_the_same_files_in_order() -> None:
+    entered = []
+
+    @contextlib.contextmanager
+    def guard() -> Iterator[None]:
+        entered.append(1)
+        yield
+
+    alone = list(drawn(SEEDS, SIZE, guard, 1))
+    assert len(entered) == len(SEEDS)
+    assert list(drawn(SEEDS, SIZE, guard, 2)) == alone
+    assert len(entered) == 2 * len(SEEDS)
+    assert len(set(alone)) == len(SEEDS)
+    assert painters_of(os.getpid()) == []
+
+
+def test_processes_are_started_where_they_are_worth_it() -> None:
+    assert worth_it(4, (60, 80)) == 1
+    assert worth_it(300, (8192, 8192)) <= usable_cores()
+    assert worth_it(1_000_000, (60, 80)) == usable_cores()
+
+
+def test_what_draws_ahead_ends_with_the_drawing() -> None:
+    with contextlib.closing(drawn(SEEDS, SIZE, contextlib.nullcontext, 2)) as files:
+        next(files)
+        assert len(painters_of(os.getpid())) == 2
+    assert painters_of(os.getpid()) == []
+
+
+def test_a_killed_process_is_told_of() -> None:
+    with contextlib.closing(drawn(SEEDS * 100, SIZE, contextlib.nullcontext, 2)) as files:
+        next(files)
+        os.kill(painters_of(os.getpid())[0], signal.SIGKILL)
+        with pytest.raises(HaltedError, match="ended by SIGKILL"):
+            list(files)
+    assert painters_of(os.getpid()) == []
+
+
+DRAW = """
+from contextlib import closing, nullcontext
+from nas.data.drawing import drawn
+with closing(drawn([(0, 0, index) for index in range(10000)], (60, 80), nullcontext, 2)) as files:
+    for _ in files:
+        print(flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_none_draws_on_when_who_asked_is_gone(number: signal.Signals) -> None:
+    asking = subprocess.Popen(
+        [sys.executable, "-c", DRAW], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    with asking:
+        assert asking.stdout is not None
+        asking.stdout.readline()
+        assert len(painters_of(asking.pid)) == 2
+        os.kill(asking.pid, number)
+        asking.communicate(timeout=120)
+    assert asking.returncode
+    while painters_of(asking.pid):
+        time.sleep(0.1)
+
+
+def test_how_far_the_drawing_is_is_told(cache: Path) -> None:
+    progress = Progress(silent=True)
+    load(spec(), told=progress)
+    assert progress.done == 4
+
+
+def test_who_waits_for_another_drawing_says_so(cache: Path) -> None:
+    folder = load(spec()).train.images[0].parents[2]
+    folder.rename(cache / "hidden")
+    code = f"import logging; logging.basicConfig(level=logging.INFO){LOAD}"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as asking:
+            assert asking.stderr is not None
+            assert "waiting for another process" in asking.stderr.readline()
+            (cache / "hidden").rename(folder)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert "drawing" not in asking.stderr.read()
+    assert asking.returncode == 0
