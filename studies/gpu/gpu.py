@@ -4,14 +4,16 @@
     python studies/gpu/gpu.py --out found --device cpu --dry    # anywhere: that the script works, on tiny inputs
 
 Into `--out` go `results.csv` (what was run, how long it took, how it ended, what it found), `log.txt` (all that it
-printed) and the tables of what measures. Each part has a limit, and one that fails or runs out of time is a row, not
-the end. It needs this Python's own PyTorch and nothing installed: packages come from `--wheels`, if any.
+printed) and the tables of what measures. Each part has its share of the time, and what those before it left of theirs;
+one that fails or runs out of time is a row, not the end. Nothing is installed: what this Python lacks comes from
+`--wheels`, and what is in neither is named before anything is run.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import importlib.util
 import os
 import re
 import shutil
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,10 +31,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = ("part", "seconds", "outcome", "found")
 NETWORKS = ("erfnet", "ndnet45-ende", "swiftnet-rn18", "swiftnet-mnv2")
-SLOWER = 5  # times as long as a GPU machine may a part take where the script itself is tried
+NEEDED = (
+    *("torch", "numpy", "yaml", "threadpoolctl", "safetensors", "PIL", "matplotlib", "jinja2", "onnx", "onnxscript"),
+    *("onnx_ir", "ml_dtypes", "onnxruntime", "pynvml", "torch_pruning", "tensorboardX", "optuna", "colorlog", "tqdm"),
+    *("ray", "pandas", "pyarrow", "fsspec", "requests", "msgpack", "filelock", "packaging", "pydantic", "jsonschema"),
+    *("pydantic_core", "annotated_types", "referencing", "rpds", "pytest", "hypothesis"),
+)
+"""What is imported, by us and by what we import."""
+SLOWER = 5  # times as long as a GPU machine may it take where the script itself is tried
 LAST = 3  # lines of what a part printed that tell why it failed
 STUDY = """\
-data: {{name: road_scenes, size: [{height}, {width}], train_images: {images}, validation_images: {images}}}
+data: {{name: road_scenes, size: [{height}, {width}]}}
 budget: 10ms  # another one is given
 recipe: {{optimizer: adamw, learning_rate: 0.006, epochs: {epochs}, batch_size: 4, crop: [{height}, {width}]}}
 search:
@@ -52,7 +62,6 @@ class Setting:
     targets: tuple[str, ...]
     """The last is what prune and search are for."""
     size: tuple[int, int]
-    images: int
     epochs: int
     networks: tuple[str, ...]
     rounds: int
@@ -69,7 +78,6 @@ GPU = Setting(
     device="cuda",
     targets=("torch@cuda:0", "cudagraph:fp16@cuda:0"),
     size=(256, 512),
-    images=240,
     epochs=3,
     networks=NETWORKS,
     rounds=3,
@@ -80,7 +88,6 @@ DRY = Setting(
     device="cpu",
     targets=("torch@cpu:1", "onnxruntime@cpu:1"),
     size=(48, 64),
-    images=8,
     epochs=1,
     networks=NETWORKS[1:2],
     rounds=1,
@@ -94,8 +101,8 @@ class Part:
     """One thing that is shown."""
 
     name: str
-    limit: float
-    """Seconds."""
+    seconds: float
+    """Its share of the time: of all shares together, as its part of all minutes."""
     command: Callable[[], list[str]]
     found: Callable[[str], str]
     """In a few words, from what it printed and left."""
@@ -106,7 +113,7 @@ def parts(setting: Setting, out: Path, work: Path, *, dry: bool) -> list[Part]:
     train, prune, search, study = (work / name for name in ("train", "prune", "search", "study.yaml"))
     boards = {target: work / re.sub(r"\W", "-", target) for target in setting.targets}
     height, width = setting.size
-    study.write_text(STUDY.format(height=height, width=width, images=setting.images, epochs=setting.epochs))
+    study.write_text(STUDY.format(height=height, width=width, epochs=setting.epochs))
 
     def nas(*words: str) -> list[str]:
         return [python, "-m", "nas.cli", *words]
@@ -114,33 +121,42 @@ def parts(setting: Setting, out: Path, work: Path, *, dry: bool) -> list[Part]:
     def within(share: float) -> list[str]:
         """A budget of this share of what the trained network takes."""
         file = boards[setting.targets[-1]] / "latency.csv"
-        milliseconds = float(rows(file)[0]["p50_milliseconds"]) if file.exists() else 5.0
-        return ["--budget", f"{share * milliseconds:.4f}ms", "--target", setting.targets[-1]]
+        taken = {row["network"]: float(row["p50_milliseconds"]) for row in rows(file)} if file.exists() else {}
+        return ["--budget", f"{share * taken.get(network, 5.0):.4f}ms", "--target", setting.targets[-1]]
 
     def timing(target: str) -> Part:
         words = ("--target", target, "--input", setting.input, "--patience", setting.patience)
         return Part(
             name=f"timings on {target}",
-            limit=50,
+            seconds=40,
             command=lambda: nas("measure", *setting.networks, *words, "--out", str(boards[target])),
             found=lambda _: timed(boards[target] / "latency.csv", out),
         )
 
-    tests = [python, "-m", "pytest", "-m", "gpu", "-o", "filterwarnings=default", "-p", "no:cacheprovider", "tests"]
+    tests = [
+        *(python, "-m", "pytest", "-m", "gpu", "-q", "--import-mode=importlib", "--continue-on-collection-errors"),
+        *("-o", "addopts=", "-o", "filterwarnings=default", "-p", "no:cacheprovider", "tests"),
+    ]
     network, common = setting.networks[0], ["--data", "road_scenes", "--device", setting.device]
     epochs = ["--epochs", str(setting.epochs)]
     return [
-        Part(name="what is here", limit=40, command=lambda: nas("doctor"), found=machine),
+        Part(name="what is here", seconds=20, command=lambda: nas("doctor"), found=machine),
         Part(
             name="tests of a GPU",
-            limit=100,
+            seconds=80,
             command=lambda: [*tests, "--collect-only"] if dry else tests,
             found=last_line,
         ),
         *map(timing, setting.targets),
         Part(
+            name="pictures, for all that train",
+            seconds=25,
+            command=lambda: nas("data", "road_scenes", "--input", setting.input),
+            found=lambda text: last_line(text.partition("\n\n")[0]),
+        ),
+        Part(
             name="nas train",
-            limit=60,
+            seconds=45,
             command=lambda: nas(
                 *("train", network, "--input", setting.input, "--probe", "--out", str(train)), *epochs, *common
             ),
@@ -148,7 +164,7 @@ def parts(setting: Setting, out: Path, work: Path, *, dry: bool) -> list[Part]:
         ),
         Part(
             name="nas prune",
-            limit=75,
+            seconds=55,
             command=lambda: nas(
                 *("prune", str(train), "--steps", "1", "--patience", setting.patience, "--out", str(prune)),
                 *(*within(0.8), *epochs, *common),
@@ -157,13 +173,13 @@ def parts(setting: Setting, out: Path, work: Path, *, dry: bool) -> list[Part]:
         ),
         Part(
             name="nas search, trials_per_gpu: auto",
-            limit=170,
-            command=lambda: nas("search", str(study), *within(0.8), "--minutes", "2", "--out", str(search)),
+            seconds=120,
+            command=lambda: nas("search", str(study), *within(0.8), "--minutes", "1.2", "--out", str(search)),
             found=lambda text: f"{shared(text)}; {certificate(text)}",
         ),
         Part(
             name="steps against the plain loop",
-            limit=80,
+            seconds=45,
             command=lambda: [
                 *(python, str(throughput / "step.py"), "--device", setting.device, "--size", setting.input),
                 *("--rounds", str(setting.rounds), "--out", str(out / "step.csv"), "--networks", *setting.networks),
@@ -172,7 +188,7 @@ def parts(setting: Setting, out: Path, work: Path, *, dry: bool) -> list[Part]:
         ),
         Part(
             name="loading",
-            limit=110,
+            seconds=60,
             command=lambda: [
                 *(python, str(throughput / "loaders.py"), "--device", setting.device, "--rounds", "1"),
                 *("--shown", str(setting.shown), "--work", str(work / "loaders")),
@@ -266,10 +282,19 @@ def packages(wheels: Path, site: Path) -> Part:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
     return Part(
         name="packages",
-        limit=90,
+        seconds=35,
         command=lambda: [*command, "--target", str(site), *map(str, sorted(wheels.glob("*.whl")))],
         found=lambda _: f"{len(list(wheels.glob('*.whl')))} wheels",
     )
+
+
+def missing(wheels: Path | None) -> list[str]:
+    """What neither this Python nor a wheel has."""
+    carried: set[str] = set()
+    for wheel in wheels.glob("*.whl") if wheels else ():
+        with zipfile.ZipFile(wheel) as files:
+            carried |= {name.partition("/")[0].partition(".")[0] for name in files.namelist()}
+    return [name for name in NEEDED if name not in carried and importlib.util.find_spec(name) is None]
 
 
 def gpu_count() -> int:
@@ -284,9 +309,10 @@ def main() -> None:
     parser.add_argument("--wheels", type=Path)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--dry", action="store_true", help="tiny inputs")
-    parser.add_argument("--minutes", type=float, default=9.5, help="of all parts together")
+    parser.add_argument("--minutes", type=float, default=9.5, help=f"of all parts together, {SLOWER} times with --dry")
     options = parser.parse_args()
-    end = time.monotonic() + 60 * options.minutes
+    if lacking := missing(options.wheels):
+        parser.error(f"expected packages of this Python or --wheels, found no {', '.join(lacking)}; add their wheels")
     setting = GPU if not options.dry else DRY
     if setting.device != options.device:
         parser.error("--device cpu goes with --dry, and a GPU without")
@@ -301,13 +327,12 @@ def main() -> None:
     found: list[tuple[str, ...]] = [HEADER]
     every = [packages(options.wheels.resolve(), site)] if options.wheels else []
     every += parts(setting, out, work, dry=options.dry)
+    unit = 60 * options.minutes * (SLOWER if options.dry else 1) / sum(part.seconds for part in every)
+    until = time.monotonic()
     try:
         for part in every:
-            left = end - time.monotonic()
-            row: tuple[str, ...] = (part.name, "0", "left out", "no time was left")
-            if left > 5:
-                row = ran(part, min(part.limit * (SLOWER if options.dry else 1), left), environment, out / "log.txt")
-            report(out, found, row)
+            until += unit * part.seconds
+            report(out, found, ran(part, until - time.monotonic(), environment, out / "log.txt"))
         reason = "one GPU here, and it takes two" if gpu_count() < 2 else "not part of this script yet"
         report(out, found, ("timings beside trainings on another GPU", "0", "left out", reason))
     finally:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 
@@ -79,6 +78,7 @@ def test_a_file_says_by_its_name_what_it_is(nas, trained, tmp_path):
 
 @pytest.mark.slow
 def test_openvino_loads_the_pair_afresh_and_gives_the_labels_of_pytorch(nas, trained, tmp_path, monkeypatch):
+    openvino = pytest.importorskip("openvino")
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         expected = load_trained(str(trained), None).network(3)(image).numpy()
@@ -105,6 +105,7 @@ def test_openvino_loads_the_pair_afresh_and_gives_the_labels_of_pytorch(nas, tra
 
 @pytest.mark.parametrize("there", ["m.bin", "m.xml"])
 def test_half_a_pair_is_somebody_elses(nas, trained, there, tmp_path):
+    pytest.importorskip("openvino")
     (tmp_path / there).write_text("mine")
     told = nas("export", trained, "--format", "openvino", "--out", tmp_path / "m.xml").refusal()
     assert f"of an earlier export, or none of them, got {tmp_path / there}, which would be lost" in told
@@ -112,6 +113,7 @@ def test_half_a_pair_is_somebody_elses(nas, trained, there, tmp_path):
 
 
 def test_the_weights_of_a_pair_are_found_by_its_name(nas, trained, tmp_path):
+    pytest.importorskip("openvino")
     told = nas("export", trained, "--format", "openvino", "--out", tmp_path / "m.onnx").refusal()
     assert f"expected a file that ends in .xml, got {tmp_path / 'm.onnx'}" in told
     assert list(tmp_path.iterdir()) == []
