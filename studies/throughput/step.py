@@ -6,8 +6,8 @@
 The plain loop: float32, plain layout, AdamW updated parameter by parameter, a DataLoader that reads files by Pillow,
 the loss read after every step. Both train the same network, with its auxiliary heads, on the same windows of drawn
 pictures, by the same loss and with the same clipping, on one core (of a GPU's host too) with one worker. They run epoch
-by epoch in turns in one process; the first epoch of each is not counted. A step lasts from one to the next, waiting for
-its batch included; medians are compared. With `--probe` ours may take another precision and layout (`probe: true`).
+by epoch in turns in one process; the first epoch of each is not counted. The steps of an epoch but the first are timed
+together, to the end of what is queued on a GPU, waiting for batches included; medians of epochs are compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -39,10 +38,8 @@ STEPS = 8  # of an epoch
 HEADER = ("network", "plain_milliseconds", "ours_milliseconds", "ratio")
 
 
-def plain_epochs(
-    architecture: space.Architecture, dataset: Dataset, recipe: Recipe, device: str
-) -> Iterator[list[float]]:
-    """Seconds of each step of an epoch, epoch after epoch."""
+def plain_epochs(architecture: space.Architecture, dataset: Dataset, recipe: Recipe, device: str) -> Iterator[float]:
+    """Seconds of a step, epoch after epoch."""
     network = architecture.build(dataset.num_classes, auxiliary=True, trained=True).to(device).train()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=False, fused=False
@@ -58,7 +55,7 @@ def plain_epochs(
         return functional.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
 
     while True:
-        moments = [time.perf_counter()]
+        watch = Watch(device)
         for images, labels in loader:
             images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
@@ -70,27 +67,41 @@ def plain_epochs(
             nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
             optimizer.step()
             loss.item()
-            moments.append(time.perf_counter())
-        yield durations(moments)
+            watch.step()
+        yield watch.seconds()
 
 
-def our_epochs(
-    architecture: space.Architecture, dataset: Dataset, recipe: Recipe, device: str
-) -> Iterator[list[float]]:
+def our_epochs(architecture: space.Architecture, dataset: Dataset, recipe: Recipe, device: str) -> Iterator[float]:
     """The same of a training by `nas train`, without its scoring."""
-    moments: list[float] = []
-    trainer = Trainer(
-        architecture, dataset, recipe, device=device, threads=1, count=lambda _: moments.append(time.perf_counter())
-    )
+    watch = Watch(device)
+    trainer = Trainer(architecture, dataset, recipe, device=device, threads=1, count=lambda _: watch.step())
     while not trainer.finished:
-        moments[:] = [time.perf_counter()]
+        watch.begin()
         trainer.run_epoch()
-        yield durations(moments[: STEPS + 1])
+        yield watch.seconds()
 
 
-def durations(moments: list[float]) -> list[float]:
-    """Of what lies between moments, but for what an epoch begins with."""
-    return [after - before for before, after in pairwise(moments[1:])]
+class Watch:
+    """Times the steps of an epoch but the first; what comes behind the last, as scoring does, does not count."""
+
+    def __init__(self, device: str) -> None:
+        self._on_gpu = device != "cpu"
+        self.begin()
+
+    def begin(self) -> None:
+        self._steps, self._moments = 0, []
+
+    def step(self) -> None:
+        """Another step was taken, or queued."""
+        self._steps += 1
+        if self._steps in (1, STEPS):
+            if self._on_gpu:
+                torch.cuda.synchronize()
+            self._moments.append(time.perf_counter())
+
+    def seconds(self) -> float:
+        first, last = self._moments
+        return (last - first) / (STEPS - 1)
 
 
 def compared(name: str, dataset: Dataset, recipe: Recipe, device: str) -> tuple[str, str, str, str]:
@@ -101,7 +112,7 @@ def compared(name: str, dataset: Dataset, recipe: Recipe, device: str) -> tuple[
     found: list[list[float]] = [[], []]
     for _ in range(recipe.epochs - 1):
         for seconds, loop in zip(found, loops, strict=True):
-            seconds += next(loop)
+            seconds.append(next(loop))
     plain, ours = (1e3 * statistics.median(seconds) for seconds in found)
     return name, f"{plain:.1f}", f"{ours:.1f}", f"{plain / ours:.2f}"
 
