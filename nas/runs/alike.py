@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -37,8 +38,17 @@ def require_alike(runs: Sequence[RunFolder]) -> None:
         if words:
             raise UserError(
                 f"expected runs that differ in their seeds alone, got {first.root} and {run.root} with another "
-                f"{'; '.join(words)}; report on them one by one"
+                f"{'; '.join(words)}; report on them one by one{_same_budgets(first, run)}"
             )
+
+
+def _same_budgets(first: RunFolder, other: RunFolder) -> str:
+    """How a run is asked for the budgets of the first: a frontier's are by what its own run timed."""
+    asked, others = first.study().asked, other.study().asked
+    if asked == others or not (asked.several and others.several):
+        return ""
+    budgets = " ".join(f"--budget {shlex.quote(str(budget))}" for budget in asked)
+    return f", or search anew with the budgets of the first, where --frontier chose them by its own timings: {budgets}"
 
 
 def _asked(run: RunFolder) -> Mapping[str, object]:

@@ -64,13 +64,24 @@ def test_runs_that_did_not_ask_the_same_have_no_mean(two_seeds: list[RunFolder],
         ),
     ):
         second.write_study(other)
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=words) as refused:
             require_alike([first, second])
+        assert "--frontier" not in str(refused.value)
     with pytest.raises(UserError, match="expected each run once"):
         require_alike([first, first])
     shutil.rmtree(second.winner)
     with pytest.raises(UserError, match="got seed1 without a winner"):
         summarize_several([summarize(first), summarize(second)])
+
+
+def test_frontiers_of_two_runs_are_refused_with_how_their_budgets_become_the_same(
+    two_seeds: list[RunFolder], tmp_path: Path
+) -> None:
+    runs = [RunFolder(shutil.copytree(each.root, tmp_path / each.root.name)) for each in two_seeds]
+    runs[0].write_study(runs[0].study().asking(["2.1ms p90", "10ms p90"]))
+    runs[1].write_study(runs[1].study().asking(["2ms p90", "10ms p90"]))
+    with pytest.raises(UserError, match=r"--frontier chose .*: --budget '2.1ms p90' --budget '10ms p90'$"):
+        require_alike(runs)
 
 
 @pytest.mark.slow
