@@ -302,3 +302,10 @@ def has_built_in_minutes(study: Study) -> bool:
     """Whether a study is the built-in one, at any budget and on any target, and nobody gave it other minutes."""
     built_in = built_in_study("1ms")
     return (study.data, study.recipe, study.search.minutes) == (built_in.data, built_in.recipe, built_in.search.minutes)
+
+
+def without_minutes_of_one(study: Study) -> Study:
+    """The built-in study, whose minutes are for one budget, without these where it asks for several."""
+    if not (study.budgets or study.frontier):
+        return study
+    return replace(study, search=replace(study.search, minutes=0.0))

@@ -93,6 +93,9 @@ def run(options: argparse.Namespace) -> None:
         return min(each.estimate(architecture, dataset.num_classes) for each in tables)
 
     reachability = explore(study, estimate, samples=options.samples, seed=options.seed, allows=allows)
+    if study.frontier:
+        reachability = _on_frontier(reachability, surely=not unknown)
+        study = reachability.study
     print(f"\n{_published_table(reachability)}\n")
     print(_draws(reachability))
     for budget in study.asked if study.asked.several else ():
@@ -193,7 +196,7 @@ def _table(meter: Meter, networks: int | None) -> LatencyTable:
 def _study(options: argparse.Namespace) -> Study:
     from dataclasses import replace
 
-    from nas.study import load_study
+    from nas.study import load_study, without_minutes_of_one
     from space.errors import UserError
 
     if options.study is None and not options.budgets:
@@ -201,11 +204,35 @@ def _study(options: argparse.Namespace) -> Study:
     study = common.built_in_study(options, options.budgets[0]) if options.study is None else load_study(options.study)
     if options.budgets:
         study = study.asking(options.budgets)
+    if options.study is None:
+        study = without_minutes_of_one(study)
     if options.target:
         study = replace(study, target=options.target)
     if options.input:
         study = replace(study, data=replace(study.data, size=common.input_size(options.input)))
     return study
+
+
+def _on_frontier(reachability: Reachability, *, surely: bool) -> Reachability:
+    """The same for the budgets of a frontier, which a search chooses by what the fastest network takes.
+
+    Raises: BudgetError when there is no room for several; not unless it is `surely` so, for networks may be faster.
+    """
+    from dataclasses import replace
+
+    from nas.search.reaching import frontier
+    from space.errors import BudgetError
+
+    study = reachability.study
+    try:
+        budgets = frontier(study.asked.largest, reachability.lowest.narrowest)
+    except BudgetError as error:
+        if surely:
+            raise
+        common.say(f"note: {error}")
+        return reachability
+    common.say(f"budgets {budgets}, about: a search chooses them by what it times")
+    return replace(reachability, study=study.asking(tuple(map(str, budgets))))
 
 
 def _published_table(reachability: Reachability) -> str:
@@ -284,14 +311,18 @@ def _forecast(
 ) -> str:
     import math
 
+    from nas.host.memory import require_training
+    from nas.latency.machine import lane
     from nas.latency.machine.gpu import training_device
-    from nas.search.reachability import forecast, training_step_seconds
+    from nas.search.reachability import forecast
     from nas.terminal import duration
+    from nas.training.probe import step_seconds
 
     wanted = math.log(study.asked.largest.milliseconds)
     closest = min(reachability.every, key=lambda each: abs(math.log(each.own) - wanted))
-    device = training_device()
-    step = training_step_seconds(closest.architecture, study.recipe, study.data.size, num_classes, device)
+    network, recipe, size, device = closest.architecture, study.recipe, study.data.size, training_device()
+    require_training(network, recipe.crop_of(size), num_classes, batch_size=recipe.batch_size, device=device)
+    step = step_seconds(network, recipe, size, num_classes, device=device, guard=lane.steps_on(device))
     found = forecast(study, training_images, step, measurement_seconds)
     return (
         f"forecast of the search: {duration(found.training_seconds)} of training steps at {step:.2f} s each (timed on "

@@ -157,7 +157,7 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     from pathlib import Path
 
     from nas.runs.folder import RunFolder
-    from nas.study import load_study
+    from nas.study import load_study, without_minutes_of_one
     from space.errors import UserError
 
     if options.data and options.study is None:
@@ -173,7 +173,7 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
         _require_one(study.budgets)
         study = replace(study, frontier=True)
     if options.study is None:
-        study = _without_minutes_of_one(study)
+        study = without_minutes_of_one(study)
     if options.target:
         study = replace(study, target=options.target)
     study = _with_effort(options, study)
@@ -190,7 +190,7 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
 
     from nas.runs.folder import RunFolder
     from nas.storage.files import expanded
-    from nas.study import has_built_in_minutes
+    from nas.study import has_built_in_minutes, without_minutes_of_one
     from space.errors import UserError
 
     if options.earlier:
@@ -219,17 +219,8 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
             _require_one(study.budgets)
             study = replace(study, frontier=True)
     if not several and has_built_in_minutes(study):
-        study = _without_minutes_of_one(study)
+        study = without_minutes_of_one(study)
     return folder, _with_effort(options, study)
-
-
-def _without_minutes_of_one(study: Study) -> Study:
-    """The built-in study, whose minutes are for one budget, without these where it asks for several."""
-    from dataclasses import replace
-
-    if not (study.budgets or study.frontier):
-        return study
-    return replace(study, search=replace(study.search, minutes=0.0))
 
 
 def _with_effort(options: argparse.Namespace, study: Study) -> Study:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import random
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,6 @@ import numpy as np
 
 import space
 from nas import samplers
-from nas.host.memory import require_training
 from nas.latency.budget import Budget
 from nas.runs.shares import Shares
 from nas.runs.steps import rungs_for
@@ -26,14 +24,12 @@ from nas.search.fill import Allows, EstimateMilliseconds, anything
 from nas.search.limits import above_the_space, widest
 from nas.study import Study
 from nas.surrogate.rungs import begun_per_training
-from nas.training import Recipe
 from space import Architecture
 from space.choices import Genotype
 from space.errors import BudgetError
 from space.scale import NARROWEST, scale_width
 
 MEASUREMENTS_PER_CANDIDATE = 4  # on average, to solve its width for the budget and confirm it
-TIMED_STEPS = 3
 FEWEST = 10  # draws with a value, below which nothing is said about it
 RIDGE = 1.0  # in draws: what keeps rare values near the axis' average
 
@@ -208,33 +204,6 @@ def _factor(value: tuple[str, float, int]) -> float:
 def extremes(values: Sequence[float]) -> tuple[float, float, float]:
     """Smallest, median and largest."""
     return min(values), statistics.median(values), max(values)
-
-
-def training_step_seconds(
-    architecture: Architecture, recipe: Recipe, size: tuple[int, int], num_classes: int, device: str
-) -> float:
-    """Duration of one training step on invented pictures at the recipe's batch and crop, with all that only training
-    has; the best of a few.
-    """
-    import torch
-
-    from nas.latency.machine import lane
-    from nas.training.loss import total_loss
-
-    height, width = recipe.crop_of(size)
-    require_training(architecture, (height, width), num_classes, batch_size=recipe.batch_size, device=device)
-    network = architecture.build(num_classes, auxiliary=True, trained=True).to(device)
-    images = torch.randn(recipe.batch_size, 3, height, width, device=device)
-    labels = torch.randint(num_classes, (recipe.batch_size, height, width), device=device)
-    guard, durations = lane.steps_on(device), []
-    for _ in range(1 + TIMED_STEPS):
-        with guard():
-            start = time.perf_counter()
-            loss = total_loss(network.outputs(images), network.auxiliary_weights, labels, None)
-            loss.backward()  # type: ignore[no-untyped-call]
-            float(loss.detach())  # waits for the GPU
-            durations.append(time.perf_counter() - start)
-    return min(durations[1:])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Which form a training is the fastest in on its device, found by a few steps of each."""
+"""How long training steps take on a device, and in which form least, found by a few steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 import torch
 
-from nas.training.form import Form, device_of, forms_of
+from nas.training.form import Form, device_of, forms_of, usual_form
 from nas.training.recipe import Recipe
 from nas.training.step import Step
 from nas.training.steps import Guard
@@ -38,16 +38,52 @@ def fastest_form(
 
     Raises: UserError when the device is not there.
     """
+    return _fastest(_tried(architecture, recipe, size, num_classes, device, guard, every=True))
+
+
+def step_seconds(
+    architecture: Architecture,
+    recipe: Recipe,
+    size: tuple[int, int],
+    num_classes: int,
+    *,
+    device: str = "cpu",
+    guard: Guard = nullcontext,
+) -> float:
+    """Duration of a step of a training by the recipe, in the form that it would have, found as `fastest_form` does.
+
+    Raises: UserError when the device is not there.
+    """
+    seconds = _tried(architecture, recipe, size, num_classes, device, guard, every=recipe.probe)
+    return seconds[_fastest(seconds)]
+
+
+def _fastest(seconds: dict[Form, float]) -> Form:
+    """Of forms whose first is the usual one."""
+    usual, *others = seconds
+    fastest = min(others, key=lambda form: seconds[form], default=usual)
+    return fastest if seconds[fastest] <= WORTH * seconds[usual] else usual
+
+
+def _tried(
+    architecture: Architecture,
+    recipe: Recipe,
+    size: tuple[int, int],
+    num_classes: int,
+    device: str,
+    guard: Guard,
+    *,
+    every: bool,
+) -> dict[Form, float]:
+    """The shortest step in the usual form, and in `every` other one that the device has."""
     on = device_of(device)
     with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):  # dropout draws on the device
         torch.manual_seed(0)
         network = architecture.build(num_classes, auxiliary=True, trained=True).train()
         images = torch.randn(recipe.batch_size, 3, *recipe.crop_of(size)).to(on)
         labels = torch.randint(num_classes, (recipe.batch_size, *recipe.crop_of(size))).to(on)
-        usual, *others = forms_of(network, on, recipe)
-        seconds = _seconds(network, (usual, *others), recipe, images, labels, guard) if others else {}
-    fastest = min(others, key=lambda form: seconds[form], default=usual)
-    return fastest if fastest != usual and seconds[fastest] <= WORTH * seconds[usual] else usual
+        forms = forms_of(network, on, recipe) if every else (usual_form(network, on, recipe),)
+        return _seconds(network, forms, recipe, images, labels, guard)
 
 
 def _seconds(

@@ -7,16 +7,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
+import space
 from nas.runs import epochs
 from nas.runs.epochs import FORM, commit_epoch, go_on, held_form
 from nas.storage.files import write_text
-from nas.training import Recipe, form
-from nas.training.form import Form, forms_of
-from nas.training.probe import fastest_form
+from nas.training import Recipe, form, load_recipe
+from nas.training.form import Form, forms_of, usual_form
+from nas.training.probe import ROUNDS, fastest_form, step_seconds
 from nas.training.trainer import Trainer
 from space import strict
 from space.errors import ArchitectureError, UserError
+from space.paths import SeveralPaths
+from space.scale import scale_width
 
 RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=2, batch_size=4, crop=(24, 32), probe=True)
 CPU = torch.device("cpu")
@@ -57,6 +61,44 @@ def test_a_probe_gives_a_form_of_the_device_and_leaves_random_numbers_alone(arch
     torch.set_rng_state(before)
     fastest_form(architecture, RECIPE, dataset.size, 3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_a_timed_step_has_all_that_training_has(probe) -> None:
+    recipe = replace(load_recipe("quick"), batch_size=2, crop=None, probe=probe)
+    rdrnet = scale_width(space.load("rdrnet-s-simple"), 0.05)
+    network = rdrnet.build(3, auxiliary=True, trained=True)
+    ran: list[type] = []
+    handle = register_module_forward_hook(lambda module, read, given: ran.append(type(module)))
+    try:
+        assert step_seconds(rdrnet, recipe, (64, 64), 3) > 0
+    finally:
+        handle.remove()
+    expected = [type(module) for module in network.modules()]
+    steps = ROUNDS * (len(forms_of(network, CPU, recipe)) if probe else 1)
+    assert ran.count(SeveralPaths) == steps * expected.count(SeveralPaths) > 0
+    assert ran.count(torch.nn.BatchNorm2d) == steps * expected.count(torch.nn.BatchNorm2d)
+    assert len(network.auxiliary_weights) > 0
+
+
+def test_a_step_is_timed_in_the_form_in_which_it_trains(architecture, dataset) -> None:
+    recipe, network = replace(RECIPE, probe=False), architecture.build(3)
+    layout = usual_form(network, CPU, recipe).memory_format
+    assert layout == torch.channels_last
+    first = next(type(module) for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+    seen: list[bool] = []
+
+    def see(module, read, given) -> None:
+        if type(module) is first:
+            seen.append(read[0].is_contiguous(memory_format=layout))
+
+    handle = register_module_forward_hook(see)
+    try:
+        step_seconds(architecture, recipe, dataset.size, 3)
+    finally:
+        handle.remove()
+    assert seen
+    assert all(seen)
 
 
 def test_a_form_is_found_before_the_first_step_and_what_is_kept_decides(architecture, dataset, tmp_path) -> None:
