@@ -80,6 +80,22 @@ def require_own_files(paths: Sequence[Path], suffix: str) -> None:
             raise UserError(f"--out: {path} is what {out.parent / CERTIFICATE} is about; give another file")
 
 
+def require_folder_for(what: str, out: Path, own: str) -> None:
+    """Make sure that a folder for `what`, known by its file `own`, is not of another kind: a search's, a training's, a
+    data set's or that of a certified network, of which the file that says so would speak of what is written beside it.
+
+    Raises: UserError.
+    """
+    from nas.runs.certificate import CERTIFICATE
+    from nas.runs.folder import STUDY
+    from nas.runs.trained import CHECKPOINT
+    from space.errors import UserError
+
+    for name in (STUDY, CHECKPOINT, CERTIFICATE, "classes.txt", "classes.yaml"):
+        if name != own and (out / name).is_file():
+            raise UserError(f"--out: expected a folder for {what}, got {out} with its {name}; give another one")
+
+
 @contextlib.contextmanager
 def owned_folder(out: Path) -> Iterator[None]:
     """The folder that --out names, for a network and its certificate: made, and this process's alone.
@@ -167,13 +183,20 @@ def _require_no_run(out: Path) -> None:
 
 
 def _require_no_other(out: Path) -> None:
-    """Raises: UserError where a folder holds something else than a network with its certificate, which is replaced."""
-    from nas.runs.certificate import CERTIFICATE
-    from nas.storage.files import OWNER
+    """Raises: UserError where a folder holds something else than a network with its certificate, which is replaced: any
+    file that the certificate does not name.
+    """
+    from nas.runs.certificate import CERTIFICATE, read_certificate
+    from nas.runs.data_seen import FILE as DATA_SEEN
+    from nas.storage.files import OWNER, UNFINISHED
     from space.errors import UserError
 
-    if not (out / CERTIFICATE).is_file() and any(each.name != OWNER for each in out.iterdir()):
-        raise UserError(
-            f"--out: expected a new folder or one that holds a network and its {CERTIFICATE}, got {out}, which would "
-            "be replaced with all that it holds; give another one"
-        )
+    replaced = {OWNER}
+    if (out / CERTIFICATE).is_file():
+        replaced |= {CERTIFICATE, DATA_SEEN, *read_certificate(out).sha256}
+    for name in sorted(each.name for each in out.iterdir()):
+        if name not in replaced and not UNFINISHED.fullmatch(name):
+            raise UserError(
+                f"--out: expected a new folder, or one that holds nothing but a network and its {CERTIFICATE}, which "
+                f"are replaced, got {out} with {name}, which would be lost; give another one"
+            )

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from pathlib import Path
 
-    from nas.runs.folder import RunFolder
+    from nas.runs.folder import FIGURES, RunFolder
     from space.errors import UserError
 
     folders = [RunFolder.open(Path(each)) for each in options.run_folders]
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     with lane.training_step():  # all that takes long, loading matplotlib too: nobody's timing is disturbed
         from nas.report import summarize
         from nas.report.going import going_words
-        from nas.report.page import FIGURES, write_summary
+        from nas.report.page import write_summary
         from nas.report.sentences import efforts, headline
         from nas.report.terminal import frontier_table, leaderboard_table
 

@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from nas.commands import common
+from nas.commands import common, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     """
     from pathlib import Path
 
-    from nas.runs.folder import RunFolder
+    from nas.runs.folder import STUDY, RunFolder
     from nas.search.address import address_of, require_short_folder
     from nas.storage.ownership import owned
     from space.errors import HaltedError, UserError
@@ -91,6 +91,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         if options.resume:
             before = _ask(folder, study, options.budgets)
         else:
+            output.require_folder_for("a run", folder.root, STUDY)
             RunFolder.create(folder.root, study, earlier=earlier)
         known = _known(folder)
         try:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nas.commands import common, ending, output
-from nas.runs.certificate import CERTIFICATE
-from nas.runs.folder import STUDY
-from nas.runs.labelling import WEIGHTS
-from nas.runs.trained import CHECKPOINT
+from nas.runs.labelling import ARCHITECTURE, WEIGHTS
+from nas.runs.trained import CHECKPOINT, SCORES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from nas.commands.training import Job
@@ -33,8 +32,6 @@ examples:
   nas train swiftnet-rn18 --data cityscapes:~/cityscapes --input 1024x2048 --recipe swiftnet --init resnet18.pth
   nas train regseg --data cityscapes:~/cityscapes --input 1024x2048 --recipe regseg --processes gpus
   nas train regseg --data cityscapes:/mnt/cityscapes --processes gpus --address auto --out /mnt/runs/regseg"""
-OTHERS = (STUDY, CERTIFICATE, "classes.txt", "classes.yaml")
-"""Files of a search, a certified network and a data set."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +118,7 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
         return "no epoch was finished: the same command begins anew"
 
     with ending.told(going_on), owned(out):  # what is in the folder is looked at by one process only
-        _require_folder(out, resume=options.resume)
+        _require_folder(out, architecture, resume=options.resume)
         recipe = _held_recipe(out, recipe, resume=options.resume)
         dataset = common.loaded(spec)
         stages = _known_stages(recipe, architecture, from_start=recipe.init is None)
@@ -181,15 +178,55 @@ def _work(work: Work, members: Workers | None, job: Job, root: str | None, proce
     work_on_nodes(work, members)
 
 
-def _require_folder(out: Path, *, resume: bool) -> None:
-    """Raises: UserError for a folder that holds something else than a training that goes on."""
+def _require_folder(out: Path, architecture: Architecture, *, resume: bool) -> None:
+    """Raises: UserError for a folder that holds something else than a training that goes on, or than what one of this
+    architecture may replace.
+    """
     from space import UserError
 
-    if not resume and ((out / CHECKPOINT).is_file() or (out / WEIGHTS).exists()):
+    begun = (out / CHECKPOINT).is_file()
+    if not resume and (begun or (out / WEIGHTS).exists()):
         raise UserError(f"--out: {out} holds a training already; go on with --resume, or give another --out")
-    for name in OTHERS:
-        if (out / name).is_file():  # what says what a folder is would say something else beside a training
-            raise UserError(f"--out: expected a folder for a training, got {out} with its {name}; give another")
+    output.require_folder_for("a training", out, CHECKPOINT)
+    if not begun and (name := _first_of_others(out, architecture)):
+        raise UserError(
+            f"--out: expected a new folder, or one with a {CHECKPOINT} and --resume, got {out} with {name}, which "
+            "would be lost; give another one"
+        )
+
+
+def _first_of_others(out: Path, architecture: Architecture) -> str:
+    """The file in a folder that a training of `architecture` would write and that is not of one which was ended in its
+    first epoch; empty where there is none.
+    """
+    import space
+    from nas.runs.beginning import RECORD, TENSORS, beginning, is_kept
+    from nas.runs.data_seen import FILE as DATA_SEEN
+    from nas.runs.data_seen import data_seen
+    from nas.runs.epochs import FORM, PRETRAINED
+    from nas.runs.trial import PROGRESS
+    from nas.storage.records import find_record
+    from nas.training.form import Form
+    from nas.training.pretrained import Taken
+
+    left: dict[str, Callable[[], object]] = {
+        DATA_SEEN: lambda: data_seen(out),
+        RECORD: lambda: beginning(out),
+        TENSORS: lambda: is_kept(out),
+        FORM: lambda: find_record(out / FORM, "the form of a training", Form),
+        PRETRAINED: lambda: find_record(out / PRETRAINED, "what a training began with", Taken),
+        ARCHITECTURE: lambda: space.load(out / ARCHITECTURE) == architecture,
+        **dict.fromkeys((PROGRESS, SCORES, WEIGHTS), lambda: None),  # which a checkpoint comes before
+    }
+    for name, read in left.items():
+        if os.path.lexists(out / name):
+            try:
+                is_left = bool(read())
+            except space.UserError:
+                is_left = False
+            if not is_left:
+                return name
+    return ""
 
 
 def _held_recipe(out: Path, recipe: Recipe, *, resume: bool) -> Recipe:

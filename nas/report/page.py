@@ -20,15 +20,13 @@ from nas.report.sentences import efforts, headline
 from nas.report.summary import VERDICTS, Summary, summarize
 from nas.report.timings import timing_words
 from nas.report.waiting import waiting_words
-from nas.runs.folder import RunFolder
+from nas.runs.folder import FIGURES, PAGE, WINNER, RunFolder
 from nas.runs.trial import Origin
 from nas.storage.files import write_text
 from nas.storage.ownership import is_owned
 from nas.terminal import percent
 from space import strict
 
-PAGE = "report.html"
-FIGURES = "report.yaml"
 ORIGINS: Mapping[Origin, str] = {
     "seed": "published, scaled",
     "random": "random",
@@ -50,7 +48,7 @@ def write_report(run: RunFolder) -> Path:
 def write_summary(run: RunFolder, summary: Summary) -> Path:
     """Write both files from figures that are known already; where the page lies. As long as `write_report`."""
     page = run.root / PAGE
-    folders = [each.folder for each in summary.answers if each.winner is not None] or ["winner"]
+    folders = [each.folder for each in summary.answers if each.winner is not None] or [WINNER]
     drawn = [draw_samples(run, run.root / folder) for folder in folders] if summary.winners else []
     write_text(run.root / FIGURES, strict.dump(summary))
     write_text(page, render(summary, drawn, goes_on=is_owned(run.root)))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 RECORD = "init.yaml"
 TENSORS = "init.safetensors"
+DIGEST = "sha256_of_file"
+"""The word of its metadata by which it is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +37,14 @@ def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: 
     in the folder has `begun`, they must be those that are kept there, which are taken where none is given; where
     something is `trained` already, there must be some.
 
-    Raises: UserError when the file cannot be read, when no network can start from it, and when it is another than the
-    one it was begun with.
+    Raises: UserError when the file cannot be read, when no network can start from it, when it would be replaced, and
+    when it is another than the one it was begun with.
     """
-    if not begun:
-        for name in (RECORD, TENSORS):
-            (folder / name).unlink(missing_ok=True)
-    kept = beginning(folder)
+    kept = beginning(folder) if begun else None
     if given is None:
+        if not begun:
+            for name in (RECORD, TENSORS):  # of another training, that was ended in its first epoch
+                (folder / name).unlink(missing_ok=True)
         return kept
     if kept is None and begun and trained:
         raise UserError(f"init: expected none, got {given}: {folder} was begun at random; leave it out, or start anew")
@@ -53,6 +55,8 @@ def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: 
     from nas.training.weights import save_weights
 
     tensors = None if kept else read_tensors(file)  # which says what a file is that cannot be read
+    if kept is None and file.resolve() == (folder / TENSORS).resolve():
+        raise UserError(f"init: expected weights that lie elsewhere than in {folder}, got {given}; give another --out")
     with file.open("rb") as content:
         found = Beginning(file=file.name, sha256=hashlib.file_digest(content, "sha256").hexdigest())
     if kept is not None:
@@ -64,9 +68,20 @@ def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: 
         return kept
     assert tensors is not None, "they were read"
     require_known_names(tensors, file)
-    save_weights(folder / TENSORS, tensors, {"file": found.file, "sha256_of_file": found.sha256})
+    (folder / RECORD).unlink(missing_ok=True)  # it says nothing of what is put in their place
+    save_weights(folder / TENSORS, tensors, {"file": found.file, DIGEST: found.sha256})
     write_text(folder / RECORD, strict.dump(found))
     return found
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether the file in a folder that has the name of weights to begin with was written as such.
+
+    Raises: UserError when there is none, or it is of another kind or damaged.
+    """
+    from nas.training.weights import read_metadata
+
+    return DIGEST in read_metadata(folder / TENSORS)
 
 
 def kept_tensors(folder: Path) -> dict[str, Tensor]:

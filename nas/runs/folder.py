@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,10 +59,20 @@ FINISH = "finish.yaml"
 TERMS = "terms.yaml"
 WARM_START = "warm_start.yaml"
 SPENT = "spent.yaml"
+COMPANY = "company"
+WINNER = "winner"
+PAGE = "report.html"
+FIGURES = "report.yaml"
+JOURNAL = "optuna.journal"
 # What another question changes.
 QUESTION = (STUDY, UNREACHED, SPENT)
 # What is of one run, and not of the next one in its folder.
 BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED, FINISH, TERMS, WARM_START, SPENT)
+OF_A_RUN = (
+    *(STUDY, *BEGUN_WITH, DATA_SEEN, RECORD, TENSORS),
+    *(TRIALS, COMPANY, WINNER, WINNERS, PAGE, FIGURES, JOURNAL),
+)
+"""All that a run writes in its folder, what it logs elsewhere apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +109,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, root: Path, study: Study, *, earlier: Sequence[RunFolder] = ()) -> RunFolder:
-        """A new run's folder. `earlier`: runs that it is to take over (`nas.runs.earlier`), however often it is
-        interrupted before it has.
+        """A new run's folder, in which nothing is that a run writes: from then on all such files are the run's.
+        `earlier`: runs that it is to take over (`nas.runs.earlier`), however often it is interrupted before it has.
 
-        Raises: UserError when the folder holds a run already.
+        Raises: UserError when the folder holds a run already, or somebody's file of a name that a run gives one.
         """
         folder = cls(root)
-        if folder.study_path.exists():
-            raise UserError(f"{root} holds a run already; go on with --resume {root}, or give another --out")
-        folder._forget()
+        folder._require_new()
+        (folder.root / SOURCES).unlink(missing_ok=True)
         if earlier:
             sources = Sources(runs=tuple(str(each.root.resolve()) for each in earlier))
             write_text(folder.root / SOURCES, strict.dump(sources))
@@ -125,20 +135,33 @@ class RunFolder:
         raise AssertionError("there is no last number")
 
     def withdraw(self) -> None:
-        """Undo what `create` did, unless something was found out since: the same folder can be asked again."""
+        """Undo what `create` and the run did, unless something was found out since: the same folder can be asked again.
+        Killed meanwhile, it leaves a run that knows nothing yet, or only what `create` replaces.
+        """
         if self.trials() or self.company():
             return
-        self.study_path.unlink(missing_ok=True)
-        for name in (DATA_SEEN, RECORD, TENSORS):
-            (self.root / name).unlink(missing_ok=True)
-        self._forget()
-        for kind in (TRIALS, "company"):
+        for kind in (TRIALS, COMPANY):
             shutil.rmtree(self.root / kind, ignore_errors=True)
-
-    def _forget(self) -> None:
-        """Remove what a run begins with, which one that was withdrawn by half may have left."""
-        for name in BEGUN_WITH:
+        begun_with = (name for name in BEGUN_WITH if name != SOURCES)
+        for name in (*begun_with, DATA_SEEN, RECORD, TENSORS, STUDY, SOURCES):
             (self.root / name).unlink(missing_ok=True)
+
+    def _require_new(self) -> None:
+        if self.study_path.exists():
+            raise UserError(f"{self.root} holds a run already; go on with --resume {self.root}, or give another --out")
+        for name in OF_A_RUN:
+            if os.path.lexists(self.root / name) and not (name == SOURCES and self._has_sources()):
+                raise UserError(
+                    f"--out: expected a new folder, or one in which nothing is named as a run names its files, got "
+                    f"{self.root} with {name}, which would be lost; give another one"
+                )
+
+    def _has_sources(self) -> bool:
+        """Whether the file of that name is a run's, which was killed as it began or was withdrawn."""
+        try:
+            return bool(self.sources())
+        except UserError:
+            return False
 
     @classmethod
     def open(cls, root: Path) -> RunFolder:
@@ -159,7 +182,7 @@ class RunFolder:
     @property
     def winner(self) -> Path:
         """Where the finished network goes, where one budget is asked for."""
-        return self.root / "winner"
+        return self.root / WINNER
 
     def winners(self, study: Study) -> dict[Budget, Path]:
         """Where the finished network for each budget goes that a study asks for, the smallest first."""
@@ -215,7 +238,7 @@ class RunFolder:
 
     def trial_path(self, trial: Trial) -> Path:
         """Where a trial's files are."""
-        kind = "company" if trial.origin == "company" else TRIALS
+        kind = COMPANY if trial.origin == "company" else TRIALS
         return self.root / kind / trial.architecture.key
 
     def phase_path(self, trial: Trial, phase: Phase) -> Path:
@@ -232,7 +255,7 @@ class RunFolder:
 
     def company(self) -> tuple[Trial, ...]:
         """The published networks at their own width."""
-        return self._read("company")
+        return self._read(COMPANY)
 
     def read_trial(self, folder: Path) -> Trial:
         """The candidate recorded in a trial's folder."""

@@ -17,7 +17,7 @@ from nas.latency import runtimes
 from nas.latency.target import Target
 from nas.runs import zoo
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, read_certificate
-from nas.runs.folder import WINNERS
+from nas.runs.folder import WINNER, WINNERS
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, read_labelling
 from nas.training.recipe import Recipe
 from nas.training.scores import Scores
@@ -129,7 +129,7 @@ def folder_of(name_or_path: str | Path) -> Path | None:
     Raises: UserError when there is a winner for each of several budgets.
     """
     path = zoo.place_of(name_or_path)
-    found = next((folder for folder in (path, path / "winner") if (folder / ARCHITECTURE).is_file()), None)
+    found = next((folder for folder in (path, path / WINNER) if (folder / ARCHITECTURE).is_file()), None)
     if found is None and (several := sorted(file.parent for file in path.glob(f"{WINNERS}/[!.]*/{ARCHITECTURE}"))):
         raise UserError(
             f"{path}: expected one network, got a folder with several winners; give one of "

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from nas.runs.folder import RunFolder
+from nas.runs.folder import JOURNAL, RunFolder
 from nas.runs.trial import Trial
 from nas.search.candidates import SpaceQuestions
 from nas.search.sampler import Outcome, parameters_of
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-FILE = "optuna.journal"
 STUDY = "search"
 LOCK = ".lock"  # what Optuna appends to the name of a journal that is being written
 
@@ -48,7 +47,7 @@ class Journal:
         written.
         """
         self._run = run
-        self._file = run.root / FILE
+        self._file = run.root / JOURNAL
         self._questions = SpaceQuestions(space, (1.0,), None)
         self._outcome = outcome
         self._say = say
@@ -84,7 +83,7 @@ class Journal:
             self._opened().add_trials(each for identity, each in expected.items() if identity not in known)
             return
         with scratch_folder() as scratch:
-            file = scratch / FILE
+            file = scratch / JOURNAL
             _study_in(file).add_trials(expected.values())
             write_atomically(self._file, lambda temporary: temporary.write_bytes(file.read_bytes()))
         self._study = None  # of the file that was there before
@@ -102,7 +101,7 @@ class Journal:
     def _opened(self) -> optuna.Study:
         if self._study is None:
             # Nobody else writes here: a lock that is there is that of a process which was killed.
-            self._file.with_name(f"{FILE}{LOCK}").unlink(missing_ok=True)
+            self._file.with_name(f"{JOURNAL}{LOCK}").unlink(missing_ok=True)
             self._study = _study_in(self._file)
         return self._study
 

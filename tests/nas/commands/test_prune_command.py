@@ -119,7 +119,10 @@ def test_a_folder_that_another_process_works_on_is_refused(nas, wide, tmp_path):
 
 
 def test_what_is_pruned_is_not_replaced_by_what_is_left_of_it(nas, wide, certify, tmp_path):
-    folder = shutil.copytree(wide[0], tmp_path / "certified")
+    folder = tmp_path / "certified"
+    folder.mkdir()
+    for name in ("architecture.yaml", "weights.safetensors", "data.yaml"):
+        shutil.copyfile(wide[0] / name, folder / name)
     certify(folder, "null@cpu:1")
     told = nas("prune", folder, "--budget", "5ms", *TARGET, "--out", folder).refusal()
     lost = f"expected another folder than that of the network which is given, got {folder}, where it would be lost"
@@ -129,7 +132,11 @@ def test_what_is_pruned_is_not_replaced_by_what_is_left_of_it(nas, wide, certify
         words = ("prune", architecture, "--weights", weights, "--budget", "5ms", *TARGET)
         assert lost in nas(*words, "--out", folder).refusal()
     assert lost in nas("quantize", folder, "--target", "onnxruntime@cpu:1", "--out", folder).refusal()
-    answer = nas("prune", wide[0], "--budget", "5ms", "--target", "null@cpu:9999", "--out", folder)
+    (folder / "labels.csv").write_text("mine")
+    words = ("prune", wide[0], "--budget", "5ms", "--target", "null@cpu:9999", "--out", folder)
+    assert f"got {folder} with labels.csv, which would be lost; give another one" in nas(*words).refusal()
+    (folder / "labels.csv").unlink()
+    answer = nas(*words)
     assert "asks for 9999 threads" in answer.refusal()
     assert f"note: {folder} holds a certificate of 2020-01-01 (null@cpu:1, network " in answer.out
 
@@ -137,7 +144,7 @@ def test_what_is_pruned_is_not_replaced_by_what_is_left_of_it(nas, wide, certify
 def test_a_folder_that_holds_something_else_is_left_as_it_is(nas, wide):
     before = sorted(each.name for each in wide[0].iterdir())
     told = nas("prune", wide[0], "--budget", "5ms", *TARGET, "--out", wide[0]).refusal()
-    assert "which would be replaced with all that it holds; give another one" in told
+    assert "which would be lost; give another one" in told
     assert sorted(each.name for each in wide[0].iterdir()) == before
 
 

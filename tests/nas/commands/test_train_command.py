@@ -135,6 +135,47 @@ def test_a_folder_that_is_something_else_stays_so(name, nas, small, pictures, tm
     assert not list(tmp_path.glob("*.safetensors"))
 
 
+@pytest.mark.parametrize("name", ["data.yaml", "init.yaml", "init.safetensors", "form.yaml", "architecture.yaml"])
+@pytest.mark.parametrize("more", [(), ("--resume",)], ids=["anew", "resume"])
+def test_somebodys_files_where_a_training_would_have_its_own_are_left_alone(
+    name, more, nas, small, pictures, trained, tmp_path
+):
+    mine = (space.load("erfnet").to_yaml() if name == "architecture.yaml" else "train: images/train\n").encode()
+    if name == "init.safetensors":
+        mine = (trained / "weights.safetensors").read_bytes()
+    (tmp_path / name).write_bytes(mine)
+    given = ("--init", str(tmp_path / name)) if name == "init.safetensors" else ()
+    told = nas(*words(small, pictures, tmp_path, *given, *more)).refusal()
+    assert f"got {tmp_path} with {name}, which would be lost; give another one" in told
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {name: mine}
+
+
+def test_what_a_training_left_that_ended_in_its_first_epoch_is_replaced(nas, small, pictures, trained, tmp_path):
+    init = tmp_path / "mine.safetensors"
+    shutil.copyfile(trained / "weights.safetensors", init)
+    out = tmp_path / "out"
+    started = words(small, pictures, out, "--epochs", "1", "--init", str(init))
+    nas(*started).done()
+    for name in ("checkpoint.pt", "progress.yaml", "weights.safetensors", "scores.yaml"):
+        (out / name).unlink()
+    kept = out / "init.safetensors"
+    before = kept.read_bytes()
+    told = nas(*words(small, pictures, out, "--init", str(kept))).refusal()
+    assert f"expected weights that lie elsewhere than in {out}" in told
+    assert kept.read_bytes() == before
+    nas(*started).done()
+
+
+def test_weights_without_their_checkpoint_are_not_trained_over(nas, small, pictures, trained, tmp_path):
+    out = shutil.copytree(trained, tmp_path / "out")
+    (out / "checkpoint.pt").unlink()
+    for name in ("progress.yaml", "scores.yaml"):
+        (out / name).unlink()
+    told = nas(*words(small, pictures, out, "--resume")).refusal()
+    assert "with weights.safetensors, which would be lost" in told
+    assert (out / "weights.safetensors").read_bytes() == (trained / "weights.safetensors").read_bytes()
+
+
 @pytest.fixture(scope="session")
 def resnet(tmp_path_factory):
     """A narrow ResNet-18 encoder under a linear head, and weights of it in torchvision's names."""
@@ -173,8 +214,8 @@ def test_a_training_starts_from_pretrained_weights_and_goes_on_without_their_fil
     torch.testing.assert_close(weights["stage2.block0.projection.weight"], wanted["layer3.0.downsample.0.weight"])
 
     file.unlink()
-    (out / "progress.yaml").unlink()
-    (out / "checkpoint.pt").unlink()  # as if it had been ended in its first epoch
+    for name in ("checkpoint.pt", "progress.yaml", "scores.yaml", "weights.safetensors"):
+        (out / name).unlink()  # as if it had been ended in its first epoch
     again = nas(*words(architecture, pictures, out, "--epochs", "1", "--resume")).done().out
     epoch = re.compile(r"^epoch 1/1  loss \S+  mIoU +\S+", re.M)
     assert epoch.search(again)[0] == epoch.search(first)[0]

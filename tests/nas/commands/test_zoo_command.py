@@ -80,8 +80,13 @@ def test_a_copy_is_the_same_network(nas, tmp_path):
 
 def test_what_is_of_value_is_not_replaced(nas, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    assert "would be replaced" in nas("zoo", NAME, "--out", tmp_path).refusal()
+    assert "with thesis.txt, which would be lost" in nas("zoo", NAME, "--out", tmp_path).refusal()
     assert {file.name for file in tmp_path.iterdir()} == {"thesis.txt"}
+    (tmp_path / "thesis.txt").unlink()
+    nas("zoo", NAME, "--out", tmp_path).done()
+    (tmp_path / "evaluation.yaml").write_text("miou: 0.6")
+    assert "with evaluation.yaml, which would be lost" in nas("zoo", NAME, "--out", tmp_path).refusal()
+    assert {file.name for file in tmp_path.iterdir()} == {*FILES, "evaluation.yaml"}
 
 
 def test_a_name_brings_its_weights_wherever_a_network_is_used(nas, own_pictures, tmp_path):

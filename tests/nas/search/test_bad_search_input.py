@@ -167,6 +167,45 @@ def test_what_was_refused_can_be_asked_again_corrected(nas: Nas, tmp_path: Path)
     assert not out.exists()
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("data.yaml", "with data.yaml, which would be lost"),
+        ("sources.yaml", "with sources.yaml, which would be lost"),
+        ("init.safetensors", "with init.safetensors, which would be lost"),
+        ("trials/1/notes.txt", "with trials, which would be lost"),
+        ("winner/cup.jpg", "with winner, which would be lost"),
+        ("checkpoint.pt", "expected a folder for a run, got"),
+        ("classes.txt", "expected a folder for a run, got"),
+    ],
+)
+def test_somebodys_files_where_a_run_would_have_its_own_are_left_alone(
+    name: str, expected: str, nas: Nas, tmp_path: Path
+) -> None:
+    out, file = tmp_path / "project", tmp_path / "study.yaml"
+    file.write_text(STUDY.replace("name: road_scenes,", "name: folder, root: nosuch,").replace(", train_images: 4", ""))
+    for each in ("thesis.txt", name):
+        (out / each).parent.mkdir(parents=True, exist_ok=True)
+        (out / each).write_text("mine")
+    before = files_of(out)
+    assert expected in nas("search", file, "--out", out).refusal()
+    assert files_of(out) == before
+
+
+def test_a_refused_run_takes_back_its_own_files_alone(nas: Nas, tmp_path: Path) -> None:
+    out, file = tmp_path / "project", tmp_path / "study.yaml"
+    file.write_text(STUDY)
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    over = ("--target", "null@cpu:1", "--budget", "0.001ms")
+    assert "the narrowest networks" in nas("search", file, "--out", out, *over).refusal()
+    assert files_of(out) == {"thesis.txt": b"mine"}
+
+
 @pytest.mark.slow
 def test_a_budget_that_was_refused_is_not_asked_again(nas: Nas, tmp_path: Path) -> None:
     file = tmp_path / "run" / "study.yaml"

@@ -15,9 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.data import DataSpec
 from nas.latency.meter import Measures
-from nas.runs.folder import RunFolder
+from nas.runs.folder import JOURNAL, RunFolder
 from nas.runs.trial import Epoch, Trial, append_epoch
-from nas.search.journal import FILE, STUDY, Journal
+from nas.search.journal import STUDY, Journal
 from nas.search.proposals import Proposals
 from nas.search.sampler import Outcome
 from nas.search.search import Search
@@ -54,7 +54,7 @@ def train(run: RunFolder, source: Proposals, trial: Trial, epochs: int, failed: 
 
 def known(run: RunFolder) -> list[FrozenTrial]:
     """What Optuna reads of the journal."""
-    storage = JournalStorage(JournalFileBackend(str(run.root / FILE)))
+    storage = JournalStorage(JournalFileBackend(str(run.root / JOURNAL)))
     return optuna.load_study(study_name=STUDY, storage=storage).trials
 
 
@@ -130,23 +130,23 @@ def test_a_harmed_journal_is_written_anew(
     run: RunFolder, proposals: Callable[[RunFolder], Proposals], harm: Callable[[Path], object]
 ) -> None:
     before = said(run)
-    harm(run.root / FILE)
-    (run.root / f"{FILE}.lock").touch()  # of a process that was killed while it wrote
+    harm(run.root / JOURNAL)
+    (run.root / f"{JOURNAL}.lock").touch()  # of a process that was killed while it wrote
     source = proposals(run)
     assert said(run) == before
     trial = source.next()
     assert trial is not None
     train(run, source, trial, 4)
     assert len(known(run)) == len(before) + 1
-    assert not list(run.root.glob(f"*{FILE}?*"))
+    assert not list(run.root.glob(f"*{JOURNAL}?*"))
 
 
 def test_an_intact_journal_goes_on_as_the_same_file(
     run: RunFolder, proposals: Callable[[RunFolder], Proposals]
 ) -> None:
-    before = (run.root / FILE).read_bytes()
+    before = (run.root / JOURNAL).read_bytes()
     proposals(run)
-    assert (run.root / FILE).read_bytes() == before
+    assert (run.root / JOURNAL).read_bytes() == before
 
 
 def test_another_budget_is_another_constraint(run: RunFolder, proposals: Callable[[RunFolder], Proposals]) -> None:
@@ -171,8 +171,8 @@ def test_a_trial_that_cannot_be_told_ends_no_search(run: RunFolder) -> None:
 def test_a_journal_that_cannot_be_written_ends_no_search(
     run: RunFolder, proposals: Callable[[RunFolder], Proposals], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (run.root / FILE).unlink()
-    (run.root / FILE).mkdir()
+    (run.root / JOURNAL).unlink()
+    (run.root / JOURNAL).mkdir()
     source = proposals(run)
     trial = source.next()
     assert trial is not None

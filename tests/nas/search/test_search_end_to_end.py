@@ -21,7 +21,7 @@ import yaml
 import space
 from nas import cli
 from nas.runs.certificate import read_certificate
-from nas.runs.folder import RunFolder
+from nas.runs.folder import OF_A_RUN, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +194,7 @@ def test_the_winner_is_certified_and_rebuilds(ended: Ended) -> None:
     assert certificate.parameters == space.parameters(architecture, 11)
     assert certificate.onnx_same_labels > 0.999
     assert (winner / "model.onnx").stat().st_size > 0
+    assert {each.name for each in folder.iterdir()} <= set(OF_A_RUN)
     assert f"winner  {winner}" in told.output
     assert f"certificate: PASS  {certificate.latency} against 1.5ms" in told.output
 
