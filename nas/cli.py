@@ -37,6 +37,10 @@ EXIT_OUR_FAULT = 1
 EXIT_USER_ERROR = 2
 EXIT_OF_VERDICT = {"FAIL": 3, "UNSURE": 4}
 """A command that judges a budget did all that it was asked, but nothing that is surely inside came of it."""
+EXIT_UNREAD = 141
+"""As a shell has it of a program that SIGPIPE ends."""
+ONLY_PRINT = ("profile", "show", "zoo", "data", "doctor")
+"""Whoever stops reading them has what was wanted."""
 SIGNALS = {"SIGINT": "interrupted", "SIGTERM": "told to end", "SIGHUP": "its terminal was closed"}
 GRACE_SECONDS = 8.0  # for tidying up after a signal; `docker stop` kills after 10
 LONGEST_REASON = 200  # characters of a library's words
@@ -44,7 +48,8 @@ LONGEST_REASON = 200  # characters of a library's words
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0, 1 for faults of ours, 2 for what the user can put right, 3 for a budget that
-    is not kept and 4 for one that is not known to be, 128 + N after signal N.
+    is not kept and 4 for one that is not known to be, 128 + N after signal N, 141 where nobody reads what it prints any
+    more and there was more to do than to print.
 
     With no `arguments` it is the program, which answers signals; they are left alone otherwise.
     """
@@ -52,24 +57,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = next((word for word in given if not word.startswith("-")), "")
     name = f"nas {chosen}" if chosen in COMMANDS else "nas"
     heard: list[int] = []  # signals
+    verdicts: list[str | None] = []  # of a command that has done all that it was asked
     try:
         if arguments is None:
+            _open_streams()
+            _look_here_first()
             _listen(heard, name)
             collect_less_often()
         try:
-            verdict = _run(given, chosen)
-        finally:
-            sys.stdout.flush()  # while what keeps it from being written can still be said
+            verdicts.append(_run(given, chosen))
+        except SystemExit:  # argparse has said everything
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # while what keeps it from being written can still be said
     except BaseException as error:
         if heard or isinstance(error, KeyboardInterrupt):
-            code = _interrupted(name, heard)
+            code = _interrupted(name, heard, _kept(error))
             if arguments is None:
                 os._exit(code)  # what libraries would do at the end is not fit for being half loaded
             return code
-        if isinstance(error, SystemExit):  # argparse has said everything
+        if isinstance(error, SystemExit):
             raise
-        return _answer(name, error)
-    return 0 if verdict is None else EXIT_OF_VERDICT.get(verdict, 0)
+        if not (isinstance(error, BrokenPipeError) and _nobody_reads()):
+            return _answer(name, error)
+        _quiet()
+        helped = isinstance(error.__context__, SystemExit)  # by argparse
+        if not (verdicts or helped or chosen in ONLY_PRINT):
+            _say(f"{name}: ended, for nobody reads what it prints any more; {_kept(error)}")
+            return EXIT_UNREAD
+    return next((EXIT_OF_VERDICT.get(verdict, 0) for verdict in verdicts if verdict is not None), 0)
 
 
 def _run(given: Sequence[str], chosen: str) -> str | None:
@@ -117,6 +133,26 @@ def _attached(given: Sequence[str]) -> list[str]:
     return words
 
 
+def _open_streams() -> None:
+    """Have standard input, output and errors go nowhere that are closed, as some daemons start programs: what is opened
+    next would take their place.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 (until the end)
+
+
+def _look_here_first() -> None:
+    """Whatever PYTHONPATH has of the names of our packages, ours are those beside this one."""
+    source = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if sys.path[0] != source:
+        sys.path.insert(0, source)
+
+
 def _listen(heard: list[int], name: str) -> None:
     """Answer the signals that end programs by KeyboardInterrupt, once: whoever tidies up is not interrupted again.
 
@@ -129,7 +165,7 @@ def _listen(heard: list[int], name: str) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         if not heard:
             heard.append(number)
-            last = threading.Timer(GRACE_SECONDS, lambda: os._exit(_interrupted(name, heard)))
+            last = threading.Timer(GRACE_SECONDS, lambda: os._exit(_interrupted(name, heard, _kept(None))))
             last.daemon = True
             last.start()
             raise KeyboardInterrupt
@@ -147,11 +183,16 @@ def collect_less_often() -> None:
     gc.set_threshold(200_000, 30, 30)
 
 
-def _interrupted(name: str, heard: Sequence[int]) -> int:
+def _kept(error: BaseException | None) -> str:
+    """What is kept of a command that an error ended: in its own words, if it has any (`nas.commands.ending`)."""
+    return getattr(error, "__notes__", ["nothing finished is lost"])[-1]
+
+
+def _interrupted(name: str, heard: Sequence[int], kept: str) -> int:
     import signal
 
     number = signal.Signals(heard[0] if heard else signal.SIGINT)
-    _say(f"\n{name}: {SIGNALS[number.name]}; nothing finished is lost")
+    _say(f"\n{name}: {SIGNALS[number.name]}; {kept}")
     _quiet()
     return 128 + number
 
@@ -162,21 +203,18 @@ def _answer(name: str, error: BaseException) -> int:
     from nas.host.room import is_shortage, line_of_shortage
     from space.errors import UserError
 
-    if isinstance(error, BrokenPipeError) and _nobody_reads():  # such as `head`, which has seen enough
-        _quiet()
-        return 0
-    code = EXIT_USER_ERROR
+    code, kept = EXIT_USER_ERROR, _kept(error)
     if isinstance(error, UserError):
         text = str(error)
     elif is_shortage(error):
         said = line_of_shortage(str(error)) or type(error).__name__
         text = (
             f"there is not enough memory ({said[:LONGEST_REASON]}); ask for a smaller batch, input or network, or end "
-            "what else holds it; nothing finished is lost"
+            f"what else holds it; {kept}"
         )
     elif isinstance(error, OSError):  # a full disk, a folder that cannot be written
         advice = "make room there, then try again; " if error.errno == errno.ENOSPC else ""
-        text = f"{error}; {advice}nothing finished is lost"
+        text = f"{error}; {advice}{kept}"
     else:
         from nas.latency.worker.replies import was_ended
 
@@ -199,19 +237,21 @@ def _fault(error: BaseException) -> str:
         ) as file:
             file.write("".join(traceback.format_exception(error)))
     except OSError:
-        return f"this is a fault of the program ({what}); please report it; nothing finished is lost"
-    return f"this is a fault of the program ({what}); please report it with {file.name}; nothing finished is lost"
+        return f"this is a fault of the program ({what}); please report it; {_kept(error)}"
+    return f"this is a fault of the program ({what}); please report it with {file.name}; {_kept(error)}"
 
 
 def _say(text: str) -> None:
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except OSError:  # the terminal is gone
-        return
+    for stream, words in ((sys.stdout, ""), (sys.stderr, f"{text}\n")):  # what was printed before comes first
+        try:
+            stream.write(words)
+            stream.flush()
+        except (OSError, ValueError):  # the terminal is gone
+            continue
 
 
 def _nobody_reads() -> bool:
-    """Whether standard output is a pipe whose other end is closed."""
+    """Whether standard output is a pipe whose other end is closed: `head`, say, has seen enough."""
     import select
 
     try:
@@ -231,17 +271,7 @@ def _quiet() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _leave_current_folder() -> None:
-    """`python -m` looks for modules in the current folder first, where a random.py of somebody's would be taken for
-    Python's own. What is left of it is where this program is.
-    """
-    source = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    sys.path.pop(0)
-    if source not in sys.path:
-        sys.path.insert(0, source)
-
-
 if __name__ == "__main__":
-    if not sys.flags.safe_path:
-        _leave_current_folder()
+    if not sys.flags.safe_path:  # the current folder is first, where a random.py would be taken for Python's own
+        sys.path.pop(0)
     sys.exit(main())

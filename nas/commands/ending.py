@@ -1,27 +1,24 @@
-"""What is said of a command that ends before it is done: what is kept of it, and how to go on."""
+"""What the program's last line says of a command that ends before it is done: what is kept of it, and how to go on."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
 
-from nas.commands import common
-
 
 @contextlib.contextmanager
 def told(words: Callable[[], str]) -> Iterator[None]:
-    """Print `words()`, asked for then, where what is done inside is interrupted, or breaks: by a full disk, want of
-    memory or a fault of ours. The program's own line follows. A refusal says itself what to do.
+    """Have `nas.cli` say `words()`, asked for then, where what is done inside is interrupted, or breaks: by a full
+    disk, want of memory, a reader that is gone or a fault of ours. A refusal says itself what to do.
     """
     from space.errors import UserError
 
     try:
         yield
-    except (UserError, SystemExit, BrokenPipeError):
+    except (UserError, SystemExit):
         raise
-    except BaseException:
-        with contextlib.suppress(OSError):  # nobody may be there to read it
-            common.say(f"\n{words()}")
+    except BaseException as error:
+        error.add_note(words())
         raise
 
 

@@ -285,12 +285,12 @@ def judged(
     """The worst of the verdicts, that on networks which the target `refused` being UNSURE; what would settle those on
     others is printed.
     """
-    from nas.latency.budget import settling
+    from nas.latency.budget import settling, settling_in
 
     verdicts = {name: budget.verdict(latency) for name, latency in latencies.items()}
     for name, latency in latencies.items():
         if verdicts[name] == "UNSURE":
-            print(f"? {name}: {settling(latency, budget, num_classes).replace('FOLDER', name)}")
+            print(f"? {name}: {settling_in(settling(latency, budget, num_classes), name)}")
     found = set(verdicts.values())
     return "FAIL" if "FAIL" in found else "UNSURE" if refused or "UNSURE" in found else "PASS"
 

@@ -163,10 +163,12 @@ def say_replaced(out: Path) -> None:
 
 def say_certificate(certificate: Certificate, out: Path, more: str = "") -> None:
     """Print what a certificate in the folder `out` says, and `more`; where it is unsure, why and what settles that."""
+    from nas.latency.budget import settling_in
+
     against = "" if certificate.budget is None else f" against {certificate.budget}"
     print(f"certificate: {certificate.verdict or 'no budget'}  {certificate.latency}{against}{more}")
     if certificate.verdict == "UNSURE":
-        print(f"  {certificate.unsure.replace('FOLDER', str(out))}")
+        print(f"  {settling_in(certificate.unsure, out)}")
 
 
 def _require_no_run(out: Path) -> None:

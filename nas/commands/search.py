@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from nas.commands import common, output
+from nas.commands import common, ending, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,25 +94,23 @@ def run(options: argparse.Namespace) -> Verdict | None:
             output.require_folder_for("a run", folder.root, STUDY)
             RunFolder.create(folder.root, study, earlier=earlier)
         known = _known(folder)
-        try:
-            found = search(folder, address=options.address)
-            return _worst([each.verdict for each in found.values()], missing=len(folder.study().asked) - len(found))
-        except KeyboardInterrupt:
-            print(f"\nnothing finished is lost; go on with: nas search --resume {folder.root}", flush=True)
-            raise
-        except HaltedError:
-            raise
-        except OSError as error:
-            raise HaltedError(
-                f"{error}; nothing finished is lost: make room on the disk, or put right what is said there, then go "
-                f"on with: nas search --resume {folder.root}"
-            ) from error
-        except UserError:
-            if before is None:
-                folder.withdraw()
-            elif _known(folder) == known:  # refused before anything was found out by it
-                folder.put_back(before)
-            raise
+        with ending.told(lambda: f"nothing finished is lost; go on with: {folder.resume}"):
+            try:
+                found = search(folder, address=options.address)
+                return _worst([each.verdict for each in found.values()], missing=len(folder.study().asked) - len(found))
+            except (HaltedError, BrokenPipeError):
+                raise
+            except OSError as error:
+                raise HaltedError(
+                    f"{error}; nothing finished is lost: make room on the disk, or put right what is said there, then "
+                    f"go on with: {folder.resume}"
+                ) from error
+            except UserError:
+                if before is None:
+                    folder.withdraw()
+                elif _known(folder) == known:  # refused before anything was found out by it
+                    folder.put_back(before)
+                raise
 
 
 def _worst(verdicts: Sequence[Verdict | None], missing: int) -> Verdict | None:
@@ -208,7 +206,7 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     elif study.data.root is not None and not expanded(study.data.root).is_dir():
         raise UserError(
             f"{study.data.root}, where the data of this run were, is not a folder here; go on with: "
-            f"nas search --resume {folder.root} --data DIR"
+            f"{folder.resume} --data DIR"
         )
     several = bool(study.budgets)
     if options.budgets:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from nas.latency.record import STATISTICS, Latency, Statistic
@@ -182,6 +184,11 @@ def quieter(latency: Latency) -> str:
     if target.on_cuda or target.threads == 1:
         return waiting
     return f"{waiting}, or time with fewer threads (--target {replace(target, threads=1)})"
+
+
+def settling_in(words: str, folder: str | Path) -> str:
+    """What `settling` says, of the network in a folder, as a shell reads its name."""
+    return words.replace("FOLDER", shlex.quote(str(folder)))
 
 
 def settling(latency: Latency, budget: Budget, num_classes: int) -> str:

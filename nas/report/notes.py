@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nas.latency.budget import Budget, settling
+from nas.latency.budget import Budget, settling, settling_in
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate
@@ -83,4 +83,4 @@ def _settling(certificate: Certificate, folder: Path) -> str:
     words = certificate.unsure or settling(
         certificate.latency, Budget.parse(certificate.budget), certificate.num_classes
     )
-    return words.replace("FOLDER", str(folder))
+    return settling_in(words, folder)

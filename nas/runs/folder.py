@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -148,7 +149,7 @@ class RunFolder:
 
     def _require_new(self) -> None:
         if self.study_path.exists():
-            raise UserError(f"{self.root} holds a run already; go on with --resume {self.root}, or give another --out")
+            raise UserError(f"{self.root} holds a run already; go on with {self.resume}, or give another --out")
         for name in OF_A_RUN:
             if os.path.lexists(self.root / name) and not (name == SOURCES and self._has_sources()):
                 raise UserError(
@@ -173,6 +174,11 @@ class RunFolder:
         if not folder.study_path.is_file():
             raise UserError(f"expected a run's folder with a study.yaml, got {root}; see `nas search --help`")
         return folder
+
+    @property
+    def resume(self) -> str:
+        """The command that goes on with it, as a shell reads it."""
+        return f"nas search --resume {shlex.quote(str(self.root))}"
 
     @property
     def study_path(self) -> Path:

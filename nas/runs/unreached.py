@@ -69,7 +69,7 @@ def reachable(run: RunFolder, study: Study) -> Budgets:
     if left_out >= set(asked):
         raise UserError(
             f"{run.root / UNREACHED}: expected a budget of {asked} that was not given up, got none; ask for one again: "
-            f"nas search --resume {run.root} --budget '{asked.largest}'"
+            f"{run.resume} --budget '{asked.largest}'"
         )
     return Budgets(each=tuple(budget for budget in asked if budget not in left_out))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nas.data import Findings
-from nas.latency.budget import Budget
+from nas.latency.budget import Budget, settling_in
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate
@@ -93,7 +93,7 @@ class Console:
         """Nothing more is proposed for a budget; `others`: whether there are, which go on."""
         words = f"{budget} is given up, the others go on: {reason}"
         if not others:
-            words = f"no more candidates: {reason}; --resume {self._run.root} --budget '{budget}' tries again"
+            words = f"no more candidates: {reason}; {self._run.resume} --budget '{budget}' tries again"
         self.step(f"note    {words}")
 
     def recipe(self, found: FinishRecipe) -> None:
@@ -143,10 +143,8 @@ class Console:
         print(f"\n{table}\n")
         print(f"certificate: {certificate.verdict}  {latency} against {certificate.budget}")
         if certificate.verdict == "UNSURE":
-            print(f"  {certificate.unsure.replace('FOLDER', str(self._run.root))}")
-            print(
-                f"  or, when the machine is quiet, certify again: nas search --resume {self._run.root} --patience 5min"
-            )
+            print(f"  {settling_in(certificate.unsure, self._run.root)}")
+            print(f"  or, when the machine is quiet, certify again: {self._run.resume} --patience 5min")
         levels = ", ".join(f"{each:.2f}" for each in latency.processes_milliseconds)
         print(
             f"  p90 {latency.p90_milliseconds:.2f} ms, p99 {latency.p99_milliseconds:.2f} ms, {latency.samples} pairs"
@@ -161,7 +159,7 @@ class Console:
         folders = self._run.winners(self._study)
         for budget, certificate in certificates.items():
             if certificate.verdict == "UNSURE":
-                print(f"{budget}: {certificate.unsure.replace('FOLDER', str(folders[budget]))}")
+                print(f"{budget}: {settling_in(certificate.unsure, folders[budget])}")
         print(f"winners {self._run.root / WINNERS}\nreport  {page}", flush=True)
 
     def _add_epochs(self, count: int) -> None:

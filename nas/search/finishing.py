@@ -132,9 +132,7 @@ def _has_room(search: Search, stopwatch: Stopwatch, others: int, seconds: float)
     if (1 + others) * seconds <= stopwatch.left_seconds(plan):
         return True
     stopwatch.end(plan.minutes)
-    search.console.step(
-        f"note    {plan.minutes:g} minutes leave no time to certify another; nas search --resume {search.run.root} does"
-    )
+    search.console.step(f"note    {plan.minutes:g} minutes leave no time to certify another; {search.run.resume} does")
     return False
 
 

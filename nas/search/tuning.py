@@ -195,7 +195,7 @@ class Feed(Searcher):
     def _halt(self, job: Job, cause: Cause) -> NoReturn:
         raise HaltedError(
             f"{job.trial.name} cannot be trained now: {cause.words}. That is no verdict on it, and nothing finished is "
-            f"lost: {cause.advice}, then go on with: nas search --resume {self._run.root}"
+            f"lost: {cause.advice}, then go on with: {self._run.resume}"
         )
 
     @contextlib.contextmanager

@@ -127,7 +127,8 @@ def test_a_signal_ends_it_with_clean_words_and_nothing_stays(
     measuring.send_signal(number)
     said, _ = measuring.communicate(timeout=30)
     assert measuring.returncode == 128 + number, said
-    assert said.splitlines()[-1] == f"nas measure: {words}; nothing finished is lost"
+    kept = "what was timed so far is not kept: the same command begins anew"
+    assert said.splitlines()[-1] == f"nas measure: {words}; {kept}"
     assert "Traceback" not in said
     assert gone(processes)
 
@@ -196,6 +197,55 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
         )
         os.close(writes)
         assert (done.returncode, done.stderr) == (0, b""), words
+
+
+def head(lines: int, *words: str) -> tuple[int, str]:
+    """The exit code of a command of whose output so many lines are read, and what it says to its terminal."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "nas.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(PYTHONUNBUFFERED=None),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for _ in range(lines):
+            process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+        return process.wait(), said
+
+
+def test_a_verdict_holds_whoever_reads_it(tmp_path: Path) -> None:
+    words = ("measure", "ndnet29-fcn32", "--target", "null@cpu:1", "--input", "64x96", "--within", "20%")
+    code, said = head(1, *words, "--budget", "0.001ms")
+    assert (code, said) == (3, ""), "FAIL"
+
+
+def test_what_was_cut_short_has_not_done_what_it_was_asked(tmp_path: Path) -> None:
+    size = ("--input", "32x48")
+    code, said = head(3, "train", "erfnet-encoder", *size, "--epochs", "9", "--out", str(tmp_path / "out"))
+    assert code == 141
+    begun = "no epoch was finished: the same command begins anew"
+    later = f"--resume goes on from the last finished epoch, in {tmp_path / 'out'}"
+    ended = "nas train: ended, for nobody reads what it prints any more"
+    assert said.splitlines()[-1] in (f"{ended}; {begun}", f"{ended}; {later}")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_fault(closed: str) -> None:
+    """As daemons start programs."""
+    for words, code in (("--version", 0), ("show nosuch", 2)):
+        done = subprocess.run(
+            ["sh", "-c", f"exec '{sys.executable}' -m nas.cli {words} {closed}"],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=60,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_output_that_cannot_be_written_is_told() -> None:
@@ -277,6 +327,13 @@ def test_what_lies_in_the_current_folder_is_no_module_of_ours(tmp_path: Path) ->
         timeout=120,
     )
     assert "somebody" not in done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_packages_of_our_names_elsewhere_are_not_ours(tmp_path: Path) -> None:
+    for name in ("space", "pruning"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(99)")
+    done = nas("show", "erfnet", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     assert done.returncode == 0, done.stderr
 
 

@@ -1,4 +1,4 @@
-"""What a command that ends before it is done says of what is kept, before the program's own line."""
+"""What the program's line says of what is kept, of a command that ends before it is done."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ear(io.StringIO):
 
 @pytest.fixture
 def last_words(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """`last_words(at, words...)`: what a command prints at last that is interrupted as it prints `at`."""
+    """`last_words(at, words...)`: what is said to be kept of a command that is interrupted as it prints `at`."""
 
     def heard(at: str, *words: object) -> str:
         ear = Ear(at)
@@ -39,8 +39,8 @@ def last_words(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
             code = cli.main([str(word) for word in words])
         told = capsys.readouterr().err
         assert code == 130, ear.getvalue() + told
-        assert told.strip() == f"nas {words[0]}: interrupted; nothing finished is lost"
-        return ear.getvalue().splitlines()[-1]
+        (line,) = told.strip().splitlines()
+        return line.removeprefix(f"nas {words[0]}: interrupted; ")
 
     return heard
 

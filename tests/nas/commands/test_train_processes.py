@@ -216,7 +216,8 @@ def test_no_process_outlives_the_one_that_started_it(number, plain, pictures, tm
         told = said(process.stderr.read())
     assert are_gone(members)
     assert code == (-number if number == signal.SIGKILL else 128 + number)
-    assert told == ([] if number == signal.SIGKILL else ["nas train: interrupted; nothing finished is lost"])
+    kept = "no epoch was finished: the same command begins anew"
+    assert told == ([] if number == signal.SIGKILL else [f"nas train: interrupted; {kept}"])
 
 
 @pytest.mark.slow
