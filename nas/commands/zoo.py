@@ -62,7 +62,7 @@ def _copy(winner: Path, out: Path) -> None:
         require_certified(winner / name)
     with output.owned_folder(out):
         output.require_same_network(out, certificate.architecture)
-        with replace_folder(out) as folder:
+        with replace_folder(out, CERTIFICATE) as folder:
             for name in (*certificate.sha256, CERTIFICATE):
                 shutil.copyfile(winner / name, folder / name)
     print(f"{out}: {' '.join((*certificate.sha256, CERTIFICATE))}")

@@ -108,7 +108,7 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
     network = architecture.build(num_classes)
     load_into(network, finished.weights, f"weights of {architecture.key}")
     network.eval()
-    with replace_folder(folder) as unfinished:
+    with replace_folder(folder, CERTIFICATE) as unfinished:
         (unfinished / ARCHITECTURE).write_text(architecture.to_yaml(), "utf-8")
         save_weights(unfinished / WEIGHTS, network.state_dict(), metadata(architecture, labelling))
         with lane.training_step():  # so that it disturbs nobody's timing

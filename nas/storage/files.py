@@ -139,30 +139,68 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes the place of the folder `path` once the block has ended without an error.
+def replace_folder(path: Path, last: str) -> Iterator[Path]:
+    """An empty folder to fill with files, which takes the place of the folder `path` (of what it links to) once the
+    block has ended without an error. `last`: the file that says what the others are.
 
     A process that is killed leaves the old folder, the new one or, in the instant between two renames, none; what it
-    leaves behind beside them is put back or cleared away by the next call. One process at a time: where one owns the
-    folder, it owns what takes its place.
+    leaves behind beside them is put back or cleared away by the next call. Where the folder itself cannot be moved, its
+    files are replaced as `write_together` does. One process at a time: where one owns the folder, it owns what takes
+    its place.
     """
+    path = path.resolve()
     unfinished = path.with_name(f".{path.name}.unfinished")
     previous = path.with_name(f".{path.name}.previous")
     if previous.exists() and not path.exists():
         previous.rename(path)
     for leftover in (unfinished, previous):
         shutil.rmtree(leftover, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError:
+        if not path.is_dir():
+            raise
+        unfinished = path / f".new.{os.getpid()}.tmp"  # the folder around it is another's
+        _remove(unfinished)
+        unfinished.mkdir()
     try:
         yield unfinished
         for file in unfinished.iterdir():
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-        with contextlib.suppress(OSError):  # nobody owns it, or the disk knows no second names
-            os.link(path / OWNER, unfinished / OWNER)  # the same file, and so the same lock
-        if path.exists():
-            path.rename(previous)
-        unfinished.rename(path)
+        if not _swap(unfinished, path, previous):
+            _fill(path, unfinished, last)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path, previous: Path) -> bool:
+    """Whether a folder could be put in the place of another, which is kept as `previous`: not in that of a mount point,
+    nor where what is around it is another's, nor of the current folder, in which whoever stands would be left nowhere.
+    """
+    if path.exists():
+        if new.parent == path or path == Path.cwd().resolve():
+            return False
+        with contextlib.suppress(OSError):  # nobody owns it, or the disk knows no second names
+            os.link(path / OWNER, new / OWNER)  # the same file, and so the same lock
+        try:
+            path.rename(previous)
+        except OSError:
+            return False
+    new.rename(path)
+    return True
+
+
+def _fill(path: Path, new: Path, last: str) -> None:
+    """Put the files of a folder in the place of all that is in another."""
+    names = [last, *sorted({each.name for each in new.iterdir()} - {last, OWNER})]
+
+    def copy(first: Path) -> None:
+        for name in names:
+            shutil.copyfile(new / name, first.with_name(name))
+
+    write_together([path / name for name in names], copy)
+    for old in path.iterdir():
+        if old.name not in (*names, OWNER) and old != new:
+            _remove(old)

@@ -239,7 +239,7 @@ def test_a_process_that_is_killed_leaves_no_half_winner(trained, pictures, tmp_p
         process.wait()
     assert list(tmp_path.glob(".winner*/model.onnx"))
     assert not folder.exists()
-    with replace_folder(folder) as fresh:
+    with replace_folder(folder, "file") as fresh:
         assert list(fresh.iterdir()) == []
         (fresh / "file").write_text("new")
     assert list(tmp_path.iterdir()) == [folder]
@@ -248,7 +248,7 @@ def test_a_process_that_is_killed_leaves_no_half_winner(trained, pictures, tmp_p
 def test_a_folder_that_was_moved_aside_when_the_process_died_comes_back(tmp_path):
     (tmp_path / ".winner.previous").mkdir()
     (tmp_path / ".winner.previous" / "file").write_text("old")
-    with pytest.raises(UserError), replace_folder(tmp_path / "winner"):
+    with pytest.raises(UserError), replace_folder(tmp_path / "winner", "file"):
         raise UserError("something else went wrong")
     assert [file.name for file in tmp_path.iterdir()] == ["winner"]
     assert (tmp_path / "winner" / "file").read_text() == "old"

@@ -78,6 +78,13 @@ def test_a_copy_is_the_same_network(nas, tmp_path):
     nas("zoo", NAME, "--out", tmp_path / "mine").done()  # what it left is its to replace
 
 
+def test_the_current_folder_may_be_filled(nas, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        nas("zoo", NAME, "--out", ".").done()
+        assert {file.name for file in tmp_path.iterdir()} == FILES
+
+
 def test_what_is_of_value_is_not_replaced(nas, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     assert "with thesis.txt, which would be lost" in nas("zoo", NAME, "--out", tmp_path).refusal()

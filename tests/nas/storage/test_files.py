@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nas.storage.files import clear_unfinished, write_text, write_together
+from nas.storage.files import clear_unfinished, replace_folder, write_text, write_together
 
 
 def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
@@ -79,3 +82,64 @@ def test_where_one_cannot_be_moved_all_stay_as_they_were(before: dict[str, str],
         write_together((tmp_path / "n.a", tmp_path / "n.b", nowhere), pair)
     assert contents(tmp_path) == before
     assert {file.name for file in tmp_path.iterdir()} == set(before)
+
+
+def replace(folder: Path) -> None:
+    with replace_folder(folder, "b") as new:
+        for name in "abc":
+            (new / name).write_text(f"new {name}")
+
+
+def half(folder: Path) -> None:
+    with replace_folder(folder, "b") as new:
+        (new / "a").write_text("half")
+        raise OSError(28, "No space left on device")
+
+
+def test_what_a_link_leads_to_is_replaced_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large disk")
+    replace(tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert contents(tmp_path / "large disk") == {name: f"new {name}" for name in "abc"}
+    assert {each.name for each in tmp_path.iterdir()} == {"out", "large disk"}
+
+
+def test_the_current_folder_stays_the_one_that_others_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "old"):
+        (tmp_path / name).write_text("old")
+    monkeypatch.chdir(tmp_path)
+    before = tmp_path.stat().st_ino
+    replace(Path())
+    assert tmp_path.stat().st_ino == before
+    assert contents(tmp_path) == {name: f"new {name}" for name in "abc"}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.fixture
+def lent() -> Iterator[Path]:
+    """A folder that may be written to, in one that may not, by a user who is not root."""
+    root = Path(tempfile.mkdtemp())
+    lent = root / "lent"
+    lent.mkdir()
+    lent.chmod(0o777)
+    root.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield lent
+    os.seteuid(user)
+    root.chmod(0o755)
+    shutil.rmtree(root)
+
+
+def test_a_folder_in_one_that_cannot_be_written_is_filled(lent: Path) -> None:
+    (lent / "old").write_text("old")
+    for _ in range(2):
+        replace(lent)
+        assert contents(lent) == {name: f"new {name}" for name in "abc"}
+        assert len(list(lent.iterdir())) == 3
+    with pytest.raises(OSError, match="No space"):
+        half(lent)
+    assert contents(lent) == {name: f"new {name}" for name in "abc"}
+    assert len(list(lent.iterdir())) == 3

@@ -123,7 +123,7 @@ def test_a_folder_that_is_replaced_stays_owned(tmp_path: Path) -> None:
     pruned = tmp_path / "pruned"
     with owned(pruned):
         for text in ("first", "second"):
-            with replace_folder(pruned) as unfinished:
+            with replace_folder(pruned, "weights") as unfinished:
                 (unfinished / "weights").write_text(text)
             with pytest.raises(UserError, match=f"in use by process {os.getpid()} on"), owned(pruned):
                 pass
