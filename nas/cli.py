@@ -209,8 +209,8 @@ def _answer(name: str, error: BaseException) -> int:
     elif is_shortage(error):
         said = line_of_shortage(str(error)) or type(error).__name__
         text = (
-            f"there is not enough memory ({said[:LONGEST_REASON]}); ask for a smaller batch, input or network, or end "
-            f"what else holds it; {kept}"
+            f"there is not enough memory ({said[:LONGEST_REASON]}); ask for a smaller batch, input or network, end "
+            f"what else holds it, or raise what `ulimit -v` and `ulimit -u` allow; {kept}"
         )
     elif isinstance(error, OSError):  # a full disk, a folder that cannot be written
         advice = "make room there, then try again; " if error.errno == errno.ENOSPC else ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -257,7 +258,10 @@ def _literal(node: yaml.Node, options: tuple[Any, ...], key: str, source: str) -
 
 def _tuple(node: yaml.Node, kinds: tuple[Any, ...], key: str, source: str) -> tuple[Any, ...]:
     if not isinstance(node, yaml.SequenceNode):
-        raise UserError(f"{_where(node, key, source)}: expected a list, got {_came(node)}")
+        came = _came(node)
+        if isinstance(node, yaml.ScalarNode) and (sides := re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", node.value)):
+            came += f"; write [{sides[1]}, {sides[2]}]"
+        raise UserError(f"{_where(node, key, source)}: expected a list, got {came}")
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         kinds = (kinds[0],) * len(node.value)
     if len(node.value) != len(kinds):
@@ -326,6 +330,8 @@ def _scalar(node: yaml.Node, kind: Any, key: str, source: str, several: Any = No
             value = yaml.constructor.SafeConstructor().construct_object(node)
         except (ValueError, yaml.YAMLError):
             value = None
+        if kind in (int, float) and type(value) in (int, float) and (meant := _read_otherwise(node.value)):
+            raise UserError(f"{_where(node, key, source)}: YAML reads {node.value} as {value}; write {meant}")
         if type(value) is int and abs(value) > LARGEST:
             value = None
         if kind is float and isinstance(value, str):
@@ -338,7 +344,25 @@ def _scalar(node: yaml.Node, kind: Any, key: str, source: str, several: Any = No
     came = _came(node)
     if kind is str and isinstance(node, yaml.ScalarNode) and not _is_null(node):
         came = f"{node.value[:60]}, which YAML reads as {_yaml_kind(node)}; write '{node.value[:60]}' for text"
+    elif isinstance(node, yaml.ScalarNode) and node.style and _plain_tag(node.value) in (SCALARS[kind], SCALARS[int]):
+        came += f", which the quotes make text; write {node.value} without them"
     raise UserError(f"{_where(node, key, source)}: expected {expected}, got {came}")
+
+
+def _read_otherwise(word: str) -> str:
+    """What is to be written instead of a number that YAML 1.1 takes for another than people do: octal behind a zero, of
+    base 60 with colons. Empty for all others.
+    """
+    if ":" in word:
+        return "it as one number"
+    found = re.fullmatch(r"([-+]?)0+_*([0-9][0-9_]*(\.[0-9_]*)?)", word)
+    return f"{found[1]}{found[2]}" if found else ""
+
+
+def _plain_tag(word: str) -> str:
+    """What a word is in YAML where it has no quotes."""
+    tag: str = yaml.resolver.Resolver().resolve(yaml.ScalarNode, word, (True, False))
+    return tag
 
 
 def _yaml_kind(node: yaml.ScalarNode) -> str:

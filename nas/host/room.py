@@ -16,7 +16,7 @@ UNLIMITED = 2**60  # bytes from which on a limit is none
 SHARED = 0.9  # of a GPU's memory that several processes divide: libraries need the rest, once for each
 SHORTAGE = re.compile(
     r"^MemoryError|out of memory|can't allocate memory|cannot allocate memory(?! in static tls)|unable to allocate|"
-    r"bad_alloc|cublas_status_alloc_failed",
+    r"bad_alloc|cublas_status_alloc_failed|failed to map segment from shared object|can't start new thread",
     re.I,
 )
 

@@ -45,12 +45,14 @@ class Trained:
     def network(self, num_classes: int) -> Network:
         """The network with its weights, on the CPU, ready to predict.
 
-        Raises: UserError when the weights belong to another architecture or number of classes.
+        Raises: UserError when the weights belong to another architecture or number of classes, or are not finite.
         """
-        from nas.training.weights import load_into, load_weights, read_metadata
+        from nas.training.pretrained import without_prefix
+        from nas.training.weights import load_into, load_weights, read_metadata, require_finite
 
-        network = self.architecture.build(num_classes)
-        load_into(network, load_weights(self.weights), str(self.weights))
+        network, weights = self.architecture.build(num_classes), without_prefix(load_weights(self.weights))
+        require_finite(weights, self.weights)
+        load_into(network, weights, str(self.weights))
         key = read_metadata(self.weights).get("architecture", self.architecture.key)
         if key != self.architecture.key:  # the same shapes, but other dilation rates, say
             raise UserError(
@@ -64,10 +66,11 @@ class Trained:
 
         Raises: UserError when the weights have no such layer.
         """
+        from nas.training.pretrained import without_prefix
         from nas.training.weights import read_shapes
 
         node = last_layer(self.architecture.graph(2))
-        shape = read_shapes(self.weights).get(f"{node.name}.weight", ())
+        shape = without_prefix(read_shapes(self.weights)).get(f"{node.name}.weight", ())
         if len(shape) != 4:
             raise UserError(
                 f"{self.weights}: expected {node.name}.weight, the last layer of {self.name}, got no such weight; use "

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,11 @@ from torch import Tensor, nn
 from nas.data import MEAN, STD
 from nas.host.room import is_shortage
 from nas.training.layouts import Layout, Row, block_of, kind_of, layout_of
-from nas.training.weights import load_weights
+from nas.training.weights import load_weights, require_finite
 from space import Architecture
 from space.errors import UserError
+
+Named = TypeVar("Named")
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Under which names trainers keep the tensors beside an optimiser's."""
@@ -66,16 +69,14 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     tensors = without_prefix({str(name): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)})
     if not tensors:
         raise UserError(f"{path}: expected tensors by name, as a state dict has them, got none; save the state dict")
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{path}: expected finite weights, got {name} with others; take another file")
+    require_finite(tensors, path)
     return {
         name: tensor.float().contiguous() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
     }
 
 
-def without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the prefix that `DataParallel` puts in front of all names."""
+def without_prefix(tensors: Mapping[str, Named]) -> dict[str, Named]:
+    """Tensors, or what is known of them, without the prefix that `DataParallel` puts in front of all names."""
     while tensors and all(name.startswith(PREFIX) for name in tensors):
         tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
     return dict(tensors)

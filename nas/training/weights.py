@@ -113,6 +113,16 @@ def load_into(network: nn.Module, weights: Mapping[str, Tensor], source: str) ->
     network.load_state_dict(dict(weights), strict=False)
 
 
+def require_finite(weights: Mapping[str, Tensor], source: str | Path) -> None:
+    """That no number is infinite or none at all, of which a network makes an answer all the same; `source` names them.
+
+    Raises: UserError naming the first weight with one.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{source}: expected finite weights, got {name} with others; take another file")
+
+
 def _check_readable(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: expected a safetensors file with weights, got no such file; check the path")

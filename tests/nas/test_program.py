@@ -301,7 +301,9 @@ def test_want_of_memory_is_no_fault_of_ours(
         torch.empty(2**50, dtype=torch.uint8)
     there = WorkerError("".join(traceback.format_exception(here.value)))
     on_gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-    for error in (here.value, there, on_gpu, MemoryError()):
+    mapped = ImportError("libtorch_cpu.so: failed to map segment from shared object")  # ulimit -v
+    threads = RuntimeError("can't start new thread")  # ulimit -u
+    for error in (here.value, there, on_gpu, MemoryError(), mapped, threads):
 
         def short(options: object, error: BaseException = error) -> None:
             raise error
@@ -311,6 +313,7 @@ def test_want_of_memory_is_no_fault_of_ours(
         (said,) = capsys.readouterr().err.splitlines()
         assert "there is not enough memory (" in said
         assert "ask for a smaller batch, input or network" in said
+        assert "`ulimit -v` and `ulimit -u`" in said
 
 
 def test_what_lies_in_the_current_folder_is_no_module_of_ours(tmp_path: Path) -> None:

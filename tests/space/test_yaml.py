@@ -50,6 +50,28 @@ def test_a_pruned_architecture_survives_the_round_trip() -> None:
     assert again.channels == {"stage0.down.conv": 40, "stage1.down.conv": 50}
 
 
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("stride: 02", "YAML reads 02 as 2; write 2"),
+        ("stride: 010", "YAML reads 010 as 8; write 10"),
+        ("stride: 1:30", "YAML reads 1:30 as 90; write it as one number"),
+        ('stride: "2"', "expected a whole number, got '2', which the quotes make text; write 2 without them"),
+        ("stride: two", "expected a whole number, got 'two'"),
+    ],
+)
+def test_numbers_are_what_people_take_them_for(written: str, words: str) -> None:
+    assert ERFNET.count("  stride: 2\n") >= 1
+    assert refusal(ERFNET.replace("  stride: 2\n", f"  {written}\n", 1)).endswith(words)
+
+
+def test_a_float_is_what_people_take_it_for() -> None:
+    assert "YAML reads 00.5 as 0.5; write 0.5" in refusal(ERFNET.replace("norm_epsilon: 0.001", "norm_epsilon: 00.5"))
+    assert "as 90.0" in refusal(ERFNET.replace("norm_epsilon: 0.001", "norm_epsilon: 1:30.0"))
+    for text in ("0.001", "1e-3", "0.00_1"):
+        assert Architecture.from_yaml(ERFNET.replace("0.001", text)).norm_epsilon == 0.001
+
+
 def test_any_yaml_reader_understands_what_is_written() -> None:
     plain = yaml.safe_load(ERFNET)
     assert plain["stages"][1]["rates"] == [2, 4, 8, 16]
@@ -143,6 +165,7 @@ def line_of(text: str, fragment: str) -> int:
         ("dropout: 0.03", "dropout: lots", "dropout: expected a number, got 'lots'"),
         ("dropout: 0.03", "dropout: -0.1", "dropout: expected 0.0 to 0.9, got -0.1"),
         ("rates: [2, 4, 8, 16]", "rates: 2", ": stages[1].rates: expected a list, got '2'"),
+        ("rates: [2, 4, 8, 16]", "rates: 360x480", "expected a list, got '360x480'; write [360, 480]"),
         ("rates: [2, 4, 8, 16]", "rates: []", "rates: expected at least one"),
         ("rates: [2, 4, 8, 16]", "rates: [2, x]", ": stages[1].rates[1]: expected a whole number"),
         ("kind: deconv\n", "kind: decon\n", "got 'decon'; did you mean 'deconv'?"),

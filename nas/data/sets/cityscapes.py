@@ -34,6 +34,8 @@ LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 3
 """The labelIds value of each class, which the benchmark's server takes; the other values up to 33 are void, and so is
 255 (-1, licence plates)."""
 LAST_LABEL_ID = 33
+SHOWN = "[!.]*"
+"""Names of what is not hidden, as a Mac's `._a.png` on other disks."""
 TRAIN_IDS = "_gtFine_labelTrainIds.png"
 
 
@@ -73,7 +75,7 @@ def load_test(spec: DataSpec) -> Split | None:
 
 
 def _ending(root: Path) -> str:
-    return TRAIN_IDS if any((root / "gtFine").glob(f"*/*/*{TRAIN_IDS}")) else "_gtFine_labelIds.png"
+    return TRAIN_IDS if any((root / "gtFine").glob(f"*/{SHOWN}/{SHOWN}{TRAIN_IDS}")) else "_gtFine_labelIds.png"
 
 
 def _pair(root: Path, split: str, ending: str) -> Split:
@@ -82,7 +84,7 @@ def _pair(root: Path, split: str, ending: str) -> Split:
 
 
 def _by_frame(folder: Path, ending: str) -> dict[str, Path]:
-    paths = sorted(folder.glob(f"*/*{ending}"))
+    paths = sorted(folder.glob(f"{SHOWN}/{SHOWN}{ending}"))
     return {f"{path.parent.name}/{path.name.removesuffix(ending)}": path for path in paths}
 
 

@@ -99,3 +99,29 @@ def test_no_image_is_lost_to_its_label(nas, trained, large):
     assert f"{large} is one of the images, which would be lost" in answer.refusal()
     assert large.read_bytes() == before
     assert "--labels goes with images" in nas("predict", trained, "--video", "a.mp4", "--labels").refusal()
+
+
+def test_weights_that_are_no_numbers_give_no_answer(nas, trained, pictures, small, tmp_path):
+    weights, words = load_weights(trained / "weights.safetensors"), read_metadata(trained / "weights.safetensors")
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    weights[name].view(-1)[0] = float("nan")
+    save_weights(tmp_path / "nan.safetensors", weights, words)
+    picture = pictures / "val" / "images" / "0.jpg"
+    for command in (
+        ("predict", small, picture),
+        ("export", small),
+        ("evaluate", small, "--data", f"folder:{pictures}"),
+    ):
+        told = nas(*command, "--weights", tmp_path / "nan.safetensors", "--out", tmp_path / "out.onnx").refusal()
+        assert f"nan.safetensors: expected finite weights, got {name} with others" in told
+
+
+def test_the_prefix_of_data_parallel_is_taken_off(nas, trained, pictures, small, tmp_path):
+    weights = load_weights(trained / "weights.safetensors")
+    wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
+    save_weights(tmp_path / "wrapped.safetensors", wrapped, read_metadata(trained / "weights.safetensors"))
+    picture = pictures / "val" / "images" / "0.jpg"
+    for folder, file in (("plain", trained / "weights.safetensors"), ("wrapped", tmp_path / "wrapped.safetensors")):
+        nas("predict", small, picture, "--weights", file, "--out", tmp_path / folder).done()
+    written = [(tmp_path / folder / "0.overlay.png").read_bytes() for folder in ("plain", "wrapped")]
+    assert written[0] == written[1]

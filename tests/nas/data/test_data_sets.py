@@ -123,6 +123,17 @@ def test_cityscapes_predictions_leave_in_label_ids_and_classes_have_their_catego
         load(DataSpec(name="cityscapes", root=str(tmp_path), size=(8, 8)), test=True)
 
 
+def test_hidden_files_of_cityscapes_are_no_pictures(tmp_path: Path) -> None:
+    cityscapes_tree(tmp_path, "labelIds", np.full((8, 8), 7))
+    for file in list(tmp_path.rglob("*.png")):
+        file.with_name(f"._{file.name}").write_bytes(b"Mac OS X")
+        if file.name.endswith("labelIds.png"):
+            file.with_name("._x_gtFine_labelTrainIds.png").write_bytes(b"Mac OS X")
+    dataset = load(DataSpec(name="cityscapes", root=str(tmp_path), size=(8, 8)))
+    assert (len(dataset.train), len(dataset.validation)) == (1, 1)
+    assert dataset.label_map[7] == 0
+
+
 def test_cityscapes_prefers_train_ids(tmp_path: Path) -> None:
     cityscapes_tree(tmp_path, "labelIds", np.full((8, 8), 7))
     cityscapes_tree(tmp_path, "labelTrainIds", np.full((8, 8), 18))
