@@ -82,8 +82,19 @@ def parse(text: str, cls: type[T], source: str) -> T:
 
 
 def dump(value: Any) -> str:
-    """YAML text of a frozen dataclass, every field explicit; `parse` gives an equal value back."""
-    return yaml.dump(plain(value), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+    """YAML text of a frozen dataclass, every field explicit; `parse` gives an equal value back.
+
+    Raises: UserError for text that is not UTF-8, as a path may be.
+    """
+    try:
+        text = str(yaml.dump(plain(value), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True))
+        text.encode()
+    except UnicodeEncodeError as error:
+        came = str(error.object)[max(0, error.start - LONGEST_NAME) : error.end]
+        raise UserError(
+            f"expected text in UTF-8, got {came!a}; if it is a path, rename what is not UTF-8 in it"
+        ) from None
+    return text
 
 
 def plain(value: Any) -> Any:

@@ -22,7 +22,21 @@ ARCH = "a published name (erfnet), one of `nas zoo`, a YAML file, or a folder of
 
 
 def path(text: str) -> str:
-    """A path as an argument's `type`: `~` means a home also where the shell left it, as in `--out=~/runs`."""
+    """A path as an argument's `type`: in UTF-8, since it is written down, and `~` means a home also where the shell
+    left it, as in `--out=~/runs`.
+    """
+    from nas.storage.files import require_utf8
+    from space.errors import UserError
+
+    try:
+        require_utf8(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return picture(text)
+
+
+def picture(text: str) -> str:
+    """The same of a file that is only looked at."""
     from nas.storage.files import expanded
 
     return str(expanded(text)) if text.startswith("~") else text
@@ -171,12 +185,13 @@ def class_count(options: argparse.Namespace) -> int:
 def data_spec(text: str, size: tuple[int, int]) -> DataSpec:
     """The data set that --data names, at height and width `size`.
 
-    Raises: DataError for an unknown one.
+    Raises: DataError for an unknown one; UserError for a folder whose name is not UTF-8.
     """
     from nas.data import DataSpec, data_sets
-    from nas.storage.files import expanded
+    from nas.storage.files import expanded, require_utf8
     from space.errors import DataError
 
+    require_utf8(text)
     name, colon, root = text.partition(":")
     if name not in data_sets() and expanded(text).is_dir():
         raise DataError(

@@ -9,7 +9,9 @@ from nas.commands import common, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    from nas.report.summary import Summary
     from nas.runs.folder import RunFolder
 
 EPILOG = """\
@@ -28,15 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run_folders", metavar="RUN", nargs="+", type=common.path, help="a run's folder, finished or not; or several"
     )
-    parser.add_argument("--out", metavar="FILE", type=common.path, help="with several: the figures as YAML")
+    parser.add_argument(
+        "--out",
+        metavar="DIR|FILE",
+        type=common.path,
+        help="the folder for the page and figures (default: the run's); of several runs, a YAML file for the figures",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write report.html and report.yaml into the run's folder and print what matters most; of several runs, print what
-    they have in common.
+    """Print what matters most and write report.html and report.yaml into the run's folder or another one; of several
+    runs, print what they have in common.
 
-    Raises: UserError when there is no run in a folder, one of its files is damaged, several did not ask the same, or
-    what --out names is there already.
+    Raises: UserError when there is no run in a folder, one of its files is damaged, several did not ask the same, what
+    --out names is there already, or the run's folder cannot be written to.
     """
     from pathlib import Path
 
@@ -47,22 +54,46 @@ def run(options: argparse.Namespace) -> None:
     if len(folders) > 1:
         _several(folders, options.out)
         return
+    (folder,), out = folders, Path(options.out or folders[0].root)
     if options.out:
-        raise UserError("--out goes with several runs; the figures of one lie in its folder: leave it out")
-    (folder,) = folders
+        _require_place(out)
     common.say(f"reading {folder.root}")
 
     from nas.latency.machine import lane
 
     with lane.training_step():  # all that takes long, loading matplotlib too: nobody's timing is disturbed
         from nas.report import summarize
-        from nas.report.going import going_words
         from nas.report.page import write_summary
-        from nas.report.sentences import efforts, headline
-        from nas.report.terminal import frontier_table, leaderboard_table
 
         summary = summarize(folder)
-        page = write_summary(folder, summary)
+        _print(summary)  # also where the page cannot be written
+        try:
+            page = write_summary(folder, summary, out)
+        except OSError as error:
+            raise UserError(f"expected a folder that the page can be written to: {error}; give another --out") from None
+    print(f"\n{page} (figures as data: {FIGURES} beside it)")
+
+
+def _require_place(out: Path) -> None:
+    """Raises: UserError where the page of one run cannot go, or something else would be lost."""
+    from nas.runs.folder import FIGURES, PAGE
+    from space.errors import UserError
+
+    if out.suffix == ".yaml":
+        raise UserError(f"--out: expected the folder where the page of one run goes, got {out}; name a folder")
+    for name in (PAGE, FIGURES):
+        if (out / name).exists():
+            raise UserError(
+                f"--out: expected a folder without {name}, got {out}, whose one would be lost; give another"
+            )
+    output.require_folder(out)
+
+
+def _print(summary: Summary) -> None:
+    from nas.report.going import going_words
+    from nas.report.sentences import efforts, headline
+    from nas.report.terminal import frontier_table, leaderboard_table
+
     print(headline(summary))
     if summary.going.steps:
         print(going_words(summary.going))
@@ -73,8 +104,7 @@ def run(options: argparse.Namespace) -> None:
         for words in efforts(summary):
             print(words)
     if summary.answers:
-        print(f"\n{frontier_table(summary)}")
-    print(f"\n{page} (figures as data: {FIGURES} beside it)")
+        print(f"\n{frontier_table(summary)}", flush=True)
 
 
 def _several(folders: Sequence[RunFolder], out: str | None) -> None:

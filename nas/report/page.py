@@ -45,12 +45,14 @@ def write_report(run: RunFolder) -> Path:
     return write_summary(run, summarize(run))
 
 
-def write_summary(run: RunFolder, summary: Summary) -> Path:
-    """Write both files from figures that are known already; where the page lies. As long as `write_report`."""
-    page = run.root / PAGE
+def write_summary(run: RunFolder, summary: Summary, out: Path | None = None) -> Path:
+    """Write both files from figures that are known already, into the run's folder or `out`; where the page lies. As
+    long as `write_report`.
+    """
+    page = (out or run.root) / PAGE
     folders = [each.folder for each in summary.answers if each.winner is not None] or [WINNER]
     drawn = [draw_samples(run, run.root / folder) for folder in folders] if summary.winners else []
-    write_text(run.root / FIGURES, strict.dump(summary))
+    write_text(page.with_name(FIGURES), strict.dump(summary))
     write_text(page, render(summary, drawn, goes_on=is_owned(run.root)))
     return page
 

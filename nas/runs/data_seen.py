@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.fingerprint import Fingerprint
-from nas.storage.files import expanded, write_text
+from nas.storage.files import expanded, require_utf8, write_text
 from nas.storage.records import find_record
 from space import UserError, strict
 
@@ -24,8 +24,12 @@ class DataSeen:
 
     @classmethod
     def of(cls, fingerprint: Fingerprint, root: str | None, folder: Path) -> DataSeen:
-        """What is to be kept in `folder` of data at `root`, or of drawn ones."""
+        """What is to be kept in `folder` of data at `root`, or of drawn ones.
+
+        Raises: UserError for a way that is not UTF-8.
+        """
         way = "" if root is None else os.path.relpath(expanded(root).resolve(), folder.resolve())
+        require_utf8(way)
         return cls(fingerprint=fingerprint, root_from_here=way)
 
 

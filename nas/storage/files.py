@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -15,12 +16,27 @@ from space.errors import DamagedError, UserError
 
 Written = TypeVar("Written")
 UNFINISHED = re.compile(r"\..+\.(\d+|words)\.tmp")  # as files and folders are named here, and last words
+NO_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+"""What file systems answer that take no order to write a folder (CIFS, some of FUSE)."""
 OWNER = ".owner"  # in a folder: the process that writes there (`nas.storage.ownership`)
 
 
 def expanded(path: str | Path) -> Path:
     """A path that a user gave, with `~` and `~name` as a shell reads them; one of an unknown user stays as it is."""
     return Path(os.path.expanduser(path))
+
+
+def require_utf8(path: str | Path) -> None:
+    """Make sure that a path can be written down.
+
+    Raises: UserError for one that is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"expected a path in UTF-8, got {os.fsencode(path)!r}; rename what is not, and try again"
+        ) from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -102,10 +118,15 @@ def _remove(path: Path) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """Have what was renamed in a folder on the disk before anything that is written after it."""
+    """Have what was renamed in a folder on the disk before anything that is written after it, where the file system
+    does so on demand.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDERS:
+            raise
     finally:
         os.close(descriptor)
 

@@ -272,6 +272,26 @@ def test_names_are_shown_on_every_terminal(encoding: str) -> None:
     assert "expected a published network or a YAML file" in refusal(done)
 
 
+def test_paths_that_cannot_be_written_down_are_told_first(tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/stra\xdfe"
+    os.mkdir(odd)
+    train = ["train", "erfnet", "--input", "32x48"]
+    search = ["search", "--budget", "10ms", "--target", "null@cpu:1"]
+    for words, folder in (
+        ([*search, "--out", odd + b"/run"], tmp_path),
+        ([*train, "--data", b"folder:" + odd], tmp_path),
+        ([*train, "--out", odd], tmp_path),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "nas.cli", *words], capture_output=True, text=True, cwd=folder, env=environment()
+        )
+        assert done.returncode == 2
+        assert "expected a path in UTF-8, got b'" in done.stderr
+        assert "stra\\xdfe" in done.stderr
+        assert "fault of the program" not in done.stderr
+    assert os.listdir(odd) == []
+
+
 def test_a_fault_of_ours_is_one_line_and_a_file(tmp_path: Path) -> None:
     code = (
         "import sys, nas.commands.show as show\n"

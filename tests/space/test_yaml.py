@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import space
-from space import Architecture, ArchitectureError, UserError
+from space import Architecture, ArchitectureError, UserError, strict
 from space.stage import Stage
 
 ERFNET = space.load("erfnet").to_yaml()
@@ -70,6 +70,11 @@ def test_a_float_is_what_people_take_it_for() -> None:
     assert "as 90.0" in refusal(ERFNET.replace("norm_epsilon: 0.001", "norm_epsilon: 1:30.0"))
     for text in ("0.001", "1e-3", "0.00_1"):
         assert Architecture.from_yaml(ERFNET.replace("0.001", text)).norm_epsilon == 0.001
+
+
+def test_text_that_is_no_utf8_is_not_written() -> None:
+    with pytest.raises(UserError, match=r"expected text in UTF-8, got 'caf\\udce9'"):
+        strict.dump({"root": "caf\udce9"})
 
 
 def test_any_yaml_reader_understands_what_is_written() -> None:

@@ -183,6 +183,28 @@ def test_the_command_prints_headline_leaderboard_and_page(full: RunFolder, capsy
     assert str(full.root / "report.html") in printed
 
 
+def test_a_page_that_cannot_lie_in_the_run_lies_elsewhere(
+    full: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine"
+    (full.root / "report.yaml").unlink(missing_ok=True)
+    assert main(["report", str(full.root), "--out", str(out)]) == 0
+    assert {each.name for each in out.iterdir()} == {"report.html", "report.yaml"}
+    assert not (full.root / "report.yaml").exists()
+    assert main(["report", str(full.root), "--out", str(out)]) == 2
+    assert "expected a folder without report.html" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_written_to_is_told_of_all_the_same(
+    full: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (full.root / "report.html").mkdir()
+    assert main(["report", str(full.root)]) == 2
+    told = capsys.readouterr()
+    assert "published, own width" in told.out
+    assert "expected a folder that the page can be written to: " in told.err
+
+
 def test_the_command_refuses_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
     assert "expected a run's folder" in capsys.readouterr().err

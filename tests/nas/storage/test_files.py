@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.storage.files import clear_unfinished, replace_folder, write_text, write_together
+from nas.storage.files import _settle, clear_unfinished, replace_folder, write_text, write_together
 
 
 def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
@@ -82,6 +82,14 @@ def test_where_one_cannot_be_moved_all_stay_as_they_were(before: dict[str, str],
         write_together((tmp_path / "n.a", tmp_path / "n.b", nowhere), pair)
     assert contents(tmp_path) == before
     assert {file.name for file in tmp_path.iterdir()} == set(before)
+
+
+def test_a_file_system_may_take_no_order_to_write_a_folder() -> None:
+    descriptor = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.fsync(descriptor)
+    os.close(descriptor)
+    _settle(Path("/proc"))
 
 
 def replace(folder: Path) -> None:
