@@ -185,7 +185,8 @@ def collect_less_often() -> None:
 
 def _kept(error: BaseException | None) -> str:
     """What is kept of a command that an error ended: in its own words, if it has any (`nas.commands.ending`)."""
-    return getattr(error, "__notes__", ["nothing finished is lost"])[-1]
+    notes: list[str] = getattr(error, "__notes__", ["nothing finished is lost"])
+    return notes[-1]
 
 
 def _interrupted(name: str, heard: Sequence[int], kept: str) -> int:

@@ -372,8 +372,8 @@ def _read_otherwise(word: str) -> str:
 
 def _plain_tag(word: str) -> str:
     """What a word is in YAML where it has no quotes."""
-    tag: str = yaml.resolver.Resolver().resolve(yaml.ScalarNode, word, (True, False))
-    return tag
+    resolver: Any = yaml.resolver.Resolver()
+    return str(resolver.resolve(yaml.ScalarNode, word, (True, False)))
 
 
 def _yaml_kind(node: yaml.ScalarNode) -> str:

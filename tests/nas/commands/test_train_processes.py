@@ -216,7 +216,7 @@ def test_no_process_outlives_the_one_that_started_it(number, plain, pictures, tm
         told = said(process.stderr.read())
     assert are_gone(members)
     assert code == (-number if number == signal.SIGKILL else 128 + number)
-    kept = "no epoch was finished: the same command begins anew"
+    kept = f"--resume goes on from the last finished epoch, in {tmp_path / 'out'}"
     assert told == ([] if number == signal.SIGKILL else [f"nas train: interrupted; {kept}"])
 
 
