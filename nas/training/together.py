@@ -42,6 +42,15 @@ def all_have(one: bool, share: Share) -> bool:
     return one if share.is_whole else int(summed(torch.tensor(int(one)), share)) == share.count
 
 
+def all_bring(number: int, share: Share) -> bool:
+    """Whether this number is the same in every process."""
+    if share.is_whole:
+        return True
+    bounds = torch.tensor([number, -number])
+    dist.all_reduce(bounds, op=dist.ReduceOp.MAX)
+    return int(bounds[0]) == -int(bounds[1])
+
+
 def meet(share: Share) -> None:
     """Wait until every process is here."""
     all_have(True, share)
@@ -64,11 +73,15 @@ def entered_by_first(guard: Guard, share: Share) -> Iterator[None]:
 
 
 class SharedNorm(nn.SyncBatchNorm):
-    """A batch norm whose statistics in training are of the images of all processes. Torch's is for GPUs alone."""
+    """A batch norm whose statistics in training are of the images of all processes, on any device.
+
+    Torch's is for GPUs alone, and cannot do with a process that has no image: in half precision what that one tells is
+    of another type, and what it reads has no gradient, so that the others wait for ever.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (N, C, H, W), normalised; N may be 0 in some processes."""
-        if not self.training or x.device.type != "cpu":
+        """`x` (N, C, H, W), normalised; N may be 0 in some processes. Computed in float32."""
+        if not self.training:
             return super().forward(x)
         over = (0, 2, 3)
         values = x.float()
@@ -88,7 +101,8 @@ class SharedNorm(nn.SyncBatchNorm):
         assert self.running_var is not None, "its statistics are kept"
         assert self.num_batches_tracked is not None, "its statistics are kept"
         self.num_batches_tracked += 1
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        counted = self.momentum is None  # a tensor either way: to ask a GPU for the number is to wait for it
+        share = 1 / self.num_batches_tracked if counted else mean.new_full((), self.momentum)
         self.running_mean.lerp_(mean, share)
         self.running_var.lerp_(variance, share)
 
@@ -114,6 +128,8 @@ def average_gradients(parameters: Iterable[nn.Parameter], loss: Tensor, share: S
         return loss
     gradients = [each.grad for each in parameters if each.grad is not None]
     together = torch.cat([each.flatten() for each in (*gradients, loss)])
+    # A GPU would wait for ever for numbers that another one does not bring.
+    assert all_bring(together.numel(), share), f"other processes bring other gradients than these {together.numel():,}"
     dist.all_reduce(together)
     together /= share.count
     *means, of_loss = torch.split(together, [each.numel() for each in (*gradients, loss)])

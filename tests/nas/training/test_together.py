@@ -6,13 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from nas.data.share import WHOLE, Share
+from nas.latency.worker.replies import WorkerError
+from nas.runs.processes import work_together
 from nas.training.loss import labels_at, total_loss
+from nas.training.together import SharedNorm, average_gradients
 from space import Architecture, published
 from space.scale import scale_width
 
@@ -61,3 +67,51 @@ def test_every_network_takes_a_share_without_images(name, shallow) -> None:
     labels = labels_at(torch.empty(0, 64, 96, dtype=torch.int64), tuple(outputs[0].shape[-2:]))
     total_loss(outputs, network.auxiliary_weights, labels, torch.ones(3)).backward()
     assert all(float(each.grad.abs().sum()) == 0 for each in network.parameters() if each.grad is not None)
+
+
+@pytest.fixture
+def group() -> Iterator[None]:
+    """A process that tells only itself."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("images", [0, 2])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_shared_norm_is_one_of_images_or_none_on_any_device(device, images, kind) -> None:
+    """Torch's own, which is for GPUs alone, has no gradients for a share of none. A meta device is no CPU either."""
+    norm = SharedNorm(4).to(device)
+    x = torch.ones(images, 4, 3, 5, dtype=kind, device=device, requires_grad=True)
+    y = norm(x)
+    assert (y.shape, y.dtype, y.device.type) == (x.shape, kind, device)
+    y.sum().backward()
+    assert norm.weight.grad.shape == norm.bias.grad.shape == (4,)
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.usefixtures("group")
+def test_a_shared_norm_follows_batches_as_the_norm_of_one_process_does() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for momentum in (0.1, None):
+        shared, alone = SharedNorm(3, momentum=momentum), nn.BatchNorm2d(3, momentum=momentum)
+        for _ in range(3):
+            x = torch.randn(2, 3, 4, 5, generator=generator)
+            assert torch.allclose(shared(x), alone(x), atol=1e-6)
+        for name, expected in alone.state_dict().items():
+            assert torch.allclose(shared.state_dict()[name], expected, atol=1e-6), name
+
+
+def _unlike_gradients(share: Share) -> None:
+    """One of the processes has no gradient for the second parameter."""
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    loss = sum(each.sum() for each in parameters[: 2 - share.rank])
+    loss.backward()
+    average_gradients(parameters, loss.detach(), share)
+
+
+def test_processes_with_unlike_gradients_end_instead_of_waiting() -> None:
+    with pytest.raises(WorkerError, match="bring other gradients"):
+        work_together(_unlike_gradients, 2, on_gpus=False)
