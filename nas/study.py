@@ -58,7 +58,8 @@ class SearchPlan:
     most_parameters: int = 50_000_000
     """Candidates are not widened beyond that many, however large the budget: four times SwiftNet-RN18."""
     most_gigabytes: float = 24.0
-    """Nor beyond what that much memory trains: weights, gradients, moments, and all outputs for a batch of crops."""
+    """Nor beyond what that much memory trains, weights, gradients, moments, and all outputs for a batch of crops, and
+    scores: a whole picture."""
     minutes: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """In about how many the search is to be over, those before an interruption counted: nothing more is proposed when
     the finalists can just be finished in time, whatever is left of the trials. 0: all of them are tried."""

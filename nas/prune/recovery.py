@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from nas.prune.tuning import FineTuning
 from nas.terminal import Progress
+from nas.training.loaders import statistics_of
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.trainer import Trainer
 from space.network import Network
@@ -23,10 +24,12 @@ def recover(
 
     `said` hears of each epoch, `progress` of every batch.
     """
-    loader = tuning.loader(tuning.recipe.batch_size)
+    statistics = statistics_of(
+        network.architecture, tuning.dataset, tuning.recipe, STATISTICS_BATCHES, device=tuning.device, threads=1
+    )
     train, validation = len(tuning.dataset.train), len(tuning.dataset.validation)
     with progress.over("statistics of batch norms", min(STATISTICS_BATCHES * tuning.recipe.batch_size, train)):
-        reestimate_batch_norm(network, loader, STATISTICS_BATCHES, guard=tuning.guard, count=progress.count)
+        reestimate_batch_norm(network, statistics.loader, statistics.batches, guard=tuning.guard, count=progress.count)
     if not epochs:
         return
     trainer = Trainer(

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from nas.data import Dataset
 from nas.export.grid import Grid
-from nas.host.memory import require_training
 from nas.latency.machine import lane
 from nas.terminal import Progress
 from nas.training import Recipe
+from nas.training.room import require_room
 from nas.training.trainer import Trainer
 from space.architecture import Architecture
 from space.network import Network
@@ -49,8 +49,9 @@ class FineTuning:
         """Raises: ArchitectureError when training the network needs more memory than there is, BusyError where others
         hold it.
         """
-        crop, batch_size = self.recipe.crop_of(dataset.size), self.recipe.batch_size
-        require_training(architecture, crop, dataset.num_classes, batch_size=batch_size, device=self.device)
+        recipe = self.own_recipe
+        stages = recipe.stages(architecture, recipe.epochs)
+        require_room(architecture, recipe, dataset.size, dataset.num_classes, stages, device=self.device)
 
 
 def fine_tuned(

@@ -13,7 +13,6 @@ import torch
 
 from nas.data import Dataset
 from nas.data.share import WHOLE, Share
-from nas.host.memory import require_training
 from nas.runs.trained import CHECKPOINT
 from nas.runs.trial import Epoch, Pretrained, append_epoch, forget_epochs, read_progress
 from nas.storage.files import write_text
@@ -21,6 +20,7 @@ from nas.storage.records import read_record
 from nas.training.form import Form, device_of
 from nas.training.probe import fastest_form
 from nas.training.recipe import Recipe
+from nas.training.room import require_room
 from nas.training.scores import EpochReport
 from nas.training.steps import Guard
 from nas.training.together import told_by_first
@@ -61,13 +61,8 @@ def held_form(
         if kept.device == device_of(device).type:  # the folder may have been moved
             return kept
     # A probe takes whole steps, and no trainer has asked yet whether there is room for one.
-    require_training(
-        architecture,
-        recipe.crop_of(dataset.size),
-        dataset.num_classes,
-        batch_size=recipe.batch_size,
-        device=str(device_of(device)),
-    )
+    whole = recipe.stages(architecture, None)
+    require_room(architecture, recipe, dataset.size, dataset.num_classes, whole, device=str(device_of(device)))
     if said is not None:
         said("probes precisions and memory layouts by a few steps of each")
     torch.set_num_threads(threads)

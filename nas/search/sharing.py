@@ -20,7 +20,7 @@ from nas.host.room import SHARED, resident_bytes, whole_bytes
 from nas.latency.machine import lane
 from nas.study import Study
 from nas.training.recipe import Recipe
-from nas.training.room import training_bytes
+from nas.training.room import pictures_at_once, training_bytes
 from space import Architecture, load, published
 
 COUNTS = (1, 2, 4)  # side by side, of which the first that is not worth it ends the probe
@@ -39,7 +39,7 @@ class Pace:
     images_per_second: float
     """Of all together."""
     most_bytes: int
-    """That one of them holds."""
+    """That one of them holds, for steps and to score whole pictures."""
 
 
 Paces = Callable[[int], Pace | None]
@@ -154,8 +154,15 @@ def _train(work: _Work, seconds: float, together: Barrier, says: Connection, par
         with guard():
             float(step.take(images, labels, 0, 1))  # waits for the GPU
 
+    def score() -> None:
+        count = pictures_at_once(work.architecture, work.recipe, work.size, work.num_classes)
+        with guard(), torch.inference_mode():
+            network.eval()(torch.randn(count, 3, *work.size).to(on)).argmax(1).cpu()
+        network.train()
+
     for _ in range(WARM_UP):
         take()
+    score()
     together.wait(PATIENCE_SECONDS)
     begin, steps = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:

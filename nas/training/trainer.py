@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from nas.data import Augmentation, ClassUniform, Dataset, Loader, make_loader
+from nas.data import Dataset
 from nas.data.share import WHOLE, Share
 from nas.export.grid import Grid
 from nas.host.room import is_shortage
@@ -24,6 +24,7 @@ from nas.training.encoder_stage import EncoderModel
 from nas.training.evaluation import evaluate_batches
 from nas.training.fake_quantization import FakeQuantized
 from nas.training.form import Form, device_of, usual_form
+from nas.training.loaders import make_loaders
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import restore_optimizer
 from nas.training.recipe import Recipe
@@ -162,8 +163,15 @@ class Trainer:
             pretrained=[each for name, each in self.network.named_parameters() if name.rpartition(".")[0] in taken],
             share=self._share,
         )
-        self._train, self._plain, self._validation = _loaders(
-            self.dataset, recipe, self.device, self._threads, self._share, self._classes.uniform(recipe)
+        self._loaders = make_loaders(
+            self.architecture,
+            self.dataset,
+            recipe,
+            encoder=isinstance(model, EncoderModel),
+            device=str(self.device),
+            threads=self._threads,
+            share=self._share,
+            class_uniform=self._classes.uniform(recipe),
         )
 
     @property
@@ -285,7 +293,7 @@ class Trainer:
             taken.clear()
 
         together = TOGETHER if self.device.type == "cuda" else 1
-        epoch = self._train.epoch(self.epoch)
+        epoch = self._loaders.train.epoch(self.epoch)
         images_of = closing(guarded(epoch, self._guard, together=together, settle=settle, share=self._share))
         with lone_values_kept(self.network), images_of as batches:
             for images, labels in batches:
@@ -303,7 +311,7 @@ class Trainer:
 
     def _place(self, step: int) -> tuple[int, int]:
         """Which step of its schedule that step of this epoch is, and how many the schedule has."""
-        steps = len(self._train)
+        steps = len(self._loaders.train)
         ends = (self.encoder_epochs, *self._rungs)
         begin = max((end for end in ends if end <= self.epoch), default=0)
         end = min(end for end in ends if end > self.epoch)
@@ -311,7 +319,7 @@ class Trainer:
 
     def _waited(self) -> tuple[float, float]:
         """Seconds that passed so far waiting for batches, and for the guard."""
-        each = [loader.waited for loader in (self._train, self._plain, self._validation) if loader is not None]
+        each = [loader.waited for loader in self._loaders.each]
         return sum(one.data_seconds for one in each), sum(one.guard_seconds for one in each)
 
     def _spent(self) -> tuple[float, float, float]:
@@ -329,18 +337,18 @@ class Trainer:
         )
 
     def _score(self) -> Scores:
-        if self._plain is not None:
+        if (statistics := self._loaders.statistics) is not None:
             # Before every scoring, not only the last: training itself never reads the statistics, and scores
             # that decide whether a trial goes on must not depend on how far they lag behind.
             reestimate_batch_norm(
                 self._scored,
-                self._plain,
-                self.recipe.batch_norm_batches,
+                statistics.loader,
+                statistics.batches,
                 epoch=self.epoch,
                 guard=self._guard,
                 share=self._share,
             )
-        batches, classes = self._validation.epoch(0), self.dataset.num_classes
+        batches, classes = self._loaders.validation.epoch(0), self.dataset.num_classes
         return evaluate_batches(self._scored, batches, classes, self._guard, self._count, self._share)
 
     @contextmanager
@@ -366,35 +374,3 @@ class Trainer:
 
 def _copied(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
     return {name: state[name].detach().cpu().contiguous().clone() for name in names}
-
-
-def _loaders(
-    dataset: Dataset,
-    recipe: Recipe,
-    device: torch.device,
-    threads: int,
-    share: Share,
-    class_uniform: ClassUniform | None,
-) -> tuple[Loader, Loader | None, Loader]:
-    """Loaders of augmented training images, plain ones if batch norms need them, and validation images."""
-    augmentation = recipe.augmentation(dataset.size)
-
-    def loader(
-        split: Literal["train", "validation"],
-        augmentation: Augmentation | None,
-        class_uniform: ClassUniform | None = None,
-    ) -> Loader:
-        return make_loader(
-            dataset,
-            split,
-            batch_size=recipe.batch_size,
-            augmentation=augmentation,
-            seed=recipe.seed,
-            device=str(device),
-            threads=threads,
-            share=share,
-            class_uniform=class_uniform,
-        )
-
-    plain = loader("train", None) if recipe.batch_norm_batches else None
-    return loader("train", augmentation, class_uniform), plain, loader("validation", None)

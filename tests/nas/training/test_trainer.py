@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nas.data import make_loader
 from nas.training import Recipe, load_recipe
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.evaluation import evaluate
@@ -286,7 +287,7 @@ def test_training_can_start_from_weights(straight, architecture, dataset) -> Non
 
 def test_a_teacher_pulls_the_student_towards_it(straight, architecture, dataset) -> None:
     recipe = replace(RECIPE, epochs=2, seed=11)
-    images = next(iter(Trainer(architecture, dataset, recipe)._validation.epoch(0)))[0]
+    images, _ = next(make_loader(dataset, "validation", batch_size=4, augmentation=None).epoch(0))
 
     def distance(teacher: torch.nn.Module | None, weight: float) -> float:
         trainer = Trainer(
