@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -41,8 +42,8 @@ def score_labels(
     guard: Guard = nullcontext,
     count: Count = uncounted,
 ) -> tuple[Scores, list[FormScores | UnmeasuredError]]:
-    """Scores of `network` in PyTorch and of what `givers` give, or why one gives nothing, over `batches` of one image
-    (1, 3, H, W) and labels (1, h, w).
+    """Scores of `network` in PyTorch, on the device where it is, and of what `givers` give, or why one gives nothing,
+    over `batches` of one image (1, 3, H, W) and labels (1, h, w), on a device of their own.
 
     Labels that are given are brought to the size of the expected ones by the nearest. `guard()` is entered around every
     batch, and `count` is told of it.
@@ -53,9 +54,10 @@ def score_labels(
     matrices = [ConfusionMatrix(num_classes) for _ in givers]
     refused: dict[int, UnmeasuredError] = {}
     same, pixels = [0] * len(givers), 0
+    device = next(network.parameters()).device
     with torch.inference_mode(), closing(guarded(batches, guard)) as steps:
         for images, expected in steps:
-            labels = labels_of(network, images)
+            labels = labels_of(network, images.to(device)).to(expected.device)
             reference.update(_sized(labels, expected), expected)
             pixels += labels.numel()
             for index, give in enumerate(givers):
@@ -99,7 +101,11 @@ def score_forms(
 def score_on_validation(
     forms: Sequence[Form], network: nn.Module, dataset: Dataset, runner: Runner, count: Count = uncounted
 ) -> tuple[Scores, list[FormScores | UnmeasuredError]]:
-    """`score_forms` over the validation images of a data set. Do not call it inside a training step."""
+    """`score_forms` over the validation images of a data set, PyTorch on the GPU of the forms where they run on one.
+    Do not call it inside a training step.
+    """
+    if gpu := next((form.target.device for form in forms if form.target.on_cuda), ""):
+        network = copy.deepcopy(network).to(gpu)
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
     return score_forms(forms, network, loader.epoch(0), dataset.num_classes, runner, lane.steps_on("cpu"), count)
 

@@ -88,16 +88,18 @@ def _is_here(target: Target) -> bool:
 
 
 def deployed_in_half(target: Target, network: Network, dataset: Dataset, count: Count = uncounted) -> Deployed:
-    """A network that PyTorch runs in half precision on the device of a target, scored there so."""
-    placed, held = pytorch.place(network, torch.zeros(1, 3, *dataset.size), target)
+    """A network that PyTorch runs in half precision on the device of a target, scored there so, and in float32."""
+    image = torch.zeros(1, 3, *dataset.size)
+    placed, held = pytorch.place(network, image, target)
+    whole, _ = pytorch.place(network, image, replace(target, precision="fp32"))
 
     def give(image: Tensor) -> Tensor:
         held.copy_(image)
-        return labels_of(placed, held).cpu()
+        return labels_of(placed, held)
 
-    loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
+    loader = make_loader(dataset, "validation", batch_size=1, augmentation=None, device=target.device)
     batches, guard = loader.epoch(0), lane.steps_on(target.device)
-    scores, (found,) = score_labels([give], network.eval(), batches, dataset.num_classes, guard, count)
+    scores, (found,) = score_labels([give], whole, batches, dataset.num_classes, guard, count)
     assert isinstance(found, FormScores), "PyTorch refuses nothing"
     return Deployed(
         graph=None,

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -239,11 +240,18 @@ def test_what_ships_in_int8_is_calibrated_and_scored_by_its_runtime(shallow: Cal
         deployed_on(target, network, None)
 
 
-def test_what_pytorch_runs_in_half_precision_is_scored_in_it(network: Network) -> None:
-    """Tried on the CPU, where it computes the same: beyond 65504 all is infinite, and the first class is taken."""
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def test_what_pytorch_runs_in_half_precision_is_scored_in_it(network: Network, device: str) -> None:
+    """On the CPU it computes the same: beyond 65504 all is infinite, and the first class is taken."""
     dataset = load(DataSpec(size=SIZE, train_images=2, validation_images=3))
-    target = Target(runtime="torch", precision="fp16")
+    target, seen = Target(runtime="torch", precision="fp16", device=device), Counter()
+    hook = network.register_forward_pre_hook(
+        lambda ran, images: seen.update([(images[0].dtype, str(images[0].device))])
+    )
     found = deployed_in_half(target, network, dataset)
+    hook.remove()
+    assert seen[torch.float32, device] == seen[torch.float16, device] == 3, "in both precisions where it ships"
+    assert seen.total() == 6
     whole = evaluate(network, dataset)
     assert found.graph is None
     assert found.miou_float32 == pytest.approx(whole.miou, abs=1e-6)
