@@ -15,6 +15,7 @@ from nas.data import Dataset, SplitName, make_loader
 from nas.latency.machine import lane
 from nas.quantization.forms import Form
 from nas.quantization.runner import Runner
+from nas.training.exact import in_float32
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
 from nas.training.steps import Count, Guard, guarded, uncounted
@@ -55,7 +56,7 @@ def score_labels(
     refused: dict[int, UnmeasuredError] = {}
     same, pixels = [0] * len(givers), 0
     device = next(network.parameters()).device
-    with torch.inference_mode(), closing(guarded(batches, guard)) as steps:
+    with torch.inference_mode(), in_float32(), closing(guarded(batches, guard)) as steps:
         for images, expected in steps:
             labels = labels_of(network, images.to(device)).to(expected.device)
             reference.update(_sized(labels, expected), expected)

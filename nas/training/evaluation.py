@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas.data import Dataset, SplitName, make_loader
 from nas.data.share import WHOLE, Share
 from nas.host.memory import images_at_once
+from nas.training.exact import in_float32
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
 from nas.training.steps import Count, Guard, guarded_on, uncounted
@@ -107,7 +108,7 @@ def confusion_of_batches(
     training = network.training
     network.eval()
     try:
-        with torch.inference_mode(), closing(guarded_on(device, batches, guard)) as steps:
+        with torch.inference_mode(), in_float32(), closing(guarded_on(device, batches, guard)) as steps:
             for images, labels in steps:
                 logits, expected = network(images.to(device)), labels.to(device)
                 if logits.shape[-2:] != expected.shape[-2:]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from nas.data import Loader
 from nas.data.share import WHOLE, Share
+from nas.training.exact import in_float32
 from nas.training.steps import Count, Guard, guarded_on, uncounted
 from nas.training.together import SharedNorm
 from space.network import lone_values_kept
@@ -43,7 +44,7 @@ def reestimate_batch_norm(
     network.eval()
     try:
         images_of = closing(guarded_on(device, loader.epoch(epoch, batches), guard, share=share))
-        with torch.no_grad(), lone_values_kept(network), images_of as steps:
+        with torch.no_grad(), in_float32(), lone_values_kept(network), images_of as steps:
             for images, _ in steps:
                 if used == 0:
                     _start(norms)

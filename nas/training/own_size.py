@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.data import Dataset, SplitName, read_image, read_label
+from nas.training.exact import in_float32
 from nas.training.metrics import ConfusionMatrix
 from nas.training.prediction import network_input
 from nas.training.steps import Count, Guard, guarded_on, uncounted
@@ -88,7 +89,7 @@ class View:
 def label_at_own_size(network: nn.Module, image: Picture, view: View) -> Picture:
     """Classes, uint8 (H, W), of a picture, uint8 (H, W, 3) of any size; the network is put into evaluation mode."""
     network.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), in_float32():
         return _classes(network, image, view).to(torch.uint8).cpu().numpy()
 
 
@@ -116,7 +117,7 @@ def confusion_at_own_size(
     network.eval()
     try:
         pictures = guarded_on(torch.device(device), _read(dataset, split, threads), guard)
-        with torch.inference_mode(), closing(pictures) as steps:
+        with torch.inference_mode(), in_float32(), closing(pictures) as steps:
             for image, label in steps:
                 matrix.update(_classes(network, image, view), torch.from_numpy(label).to(device))
                 count(1)

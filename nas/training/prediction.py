@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from nas.data import MEAN, STD
+from nas.training.exact import in_float32
 from space.network import labels_of as network_labels
 
 
@@ -38,7 +39,7 @@ def network_input(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np
 def labels_of(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Classes, uint8 (1, h, w), that a network, put into evaluation mode, gives for `image` (1, 3, h, w)."""
     batch = torch.from_numpy(image)
-    with torch.inference_mode():
+    with torch.inference_mode(), in_float32():
         labels = network_labels(network.eval(), batch.to(next(network.parameters()).device))
         return labels.to(torch.uint8).cpu().numpy()
 
