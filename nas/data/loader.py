@@ -14,6 +14,7 @@ from nas.data.batches import Batches, Waited
 from nas.data.dataset import Dataset, Split, label_map
 from nas.data.share import WHOLE, Share
 from nas.data.showings import ClassUniform
+from nas.host.cores import usable_cores
 from nas.host.room import whole_bytes
 from space.errors import DataError
 
@@ -57,7 +58,7 @@ def make_loader(
     seed: int = 0,
     device: str = "cpu",
     backend: Literal["auto", "dali", "torch"] = "auto",
-    threads: int = 1,
+    threads: int | None = None,
     share: Share = WHOLE,
     class_uniform: ClassUniform | None = None,
 ) -> Loader:
@@ -74,11 +75,14 @@ def make_loader(
     With `class_uniform` sampling, of "train" only, a share of each epoch shows pictures class by class instead: some
     more than once, others not at all.
 
+    `threads` make the pictures of a batch; None is `usual_threads(device)`.
+
     `backend` "auto" is DALI where it works on the device, else PyTorch with Pillow; both give the same batches.
 
     Raises: DataError when batch_size, threads or seed is out of range, a batch does not fit into memory, the split is
     empty, or DALI was asked for and is missing.
     """
+    threads = usual_threads(device) if threads is None else threads
     for name, value, least in (("batch_size", batch_size, 1), ("threads", threads, 1), ("seed", seed, 0)):
         if value < least:
             raise DataError(f"{name}: expected {least} or more, got {value}")
@@ -94,6 +98,13 @@ def make_loader(
     from nas.data.dali_loader import DaliLoader
 
     return DaliLoader(dataset, split, batch_size, augmentation, seed, device, threads, share, class_uniform)
+
+
+def usual_threads(device: str) -> int:
+    """How many threads make pictures for a device unless told otherwise: one for the CPU, whose cores are at work on
+    the batch before; for a GPU all that this process may use.
+    """
+    return 1 if device == "cpu" else usable_cores()
 
 
 def endless(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:

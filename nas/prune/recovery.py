@@ -25,7 +25,12 @@ def recover(
     `said` hears of each epoch, `progress` of every batch.
     """
     statistics = statistics_of(
-        network.architecture, tuning.dataset, tuning.recipe, STATISTICS_BATCHES, device=tuning.device, threads=1
+        network.architecture,
+        tuning.dataset,
+        tuning.recipe,
+        STATISTICS_BATCHES,
+        device=tuning.device,
+        threads=tuning.threads,
     )
     train, validation = len(tuning.dataset.train), len(tuning.dataset.validation)
     with progress.over("statistics of batch norms", min(STATISTICS_BATCHES * tuning.recipe.batch_size, train)):
@@ -37,6 +42,7 @@ def recover(
         tuning.dataset,
         replace(tuning.recipe, epochs=epochs),
         device=tuning.device,
+        threads=tuning.threads,
         weights=network.state_dict(),
         teacher=teacher,
         guard=tuning.guard,

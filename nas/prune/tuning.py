@@ -21,6 +21,8 @@ class FineTuning:
     dataset: Dataset
     recipe: Recipe
     device: str = "cpu"
+    threads: int | None = None
+    """Of torch and of loaders, as in `nas.training.trainer.Trainer`."""
 
     @property
     def guard(self) -> Guard:
@@ -30,7 +32,13 @@ class FineTuning:
     def loader(self, batch_size: int) -> Loader:
         """Training images as they are."""
         return make_loader(
-            self.dataset, "train", batch_size=batch_size, augmentation=None, seed=self.recipe.seed, device=self.device
+            self.dataset,
+            "train",
+            batch_size=batch_size,
+            augmentation=None,
+            seed=self.recipe.seed,
+            device=self.device,
+            threads=self.threads,
         )
 
     def batches(self, number: int, count: Count) -> Generator[Batch, None, None]:

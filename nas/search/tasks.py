@@ -100,7 +100,7 @@ def weigh_on(workers: Workers) -> Weigh:
         progress: Progress,
     ) -> Weighed:
         with progress.over("channels weighed on a node", 0):
-            scores, damage, words = on_node(options_of(workers), _weighed, network, plan, tuning, workers.device)
+            scores, damage, words = on_node(options_of(workers), _weighed, network, plan, tuning, workers)
         for line in words:
             said(line)
         return Weighed(cutter=Cutter(network.architecture, network.num_classes), scores=scores, damage=damage)
@@ -120,7 +120,7 @@ def recover_on(workers: Workers) -> Recover:
         progress: Progress,
     ) -> None:
         with progress.over(f"{epochs} epochs on a node", 0):
-            state, words = on_node(options_of(workers), _recovered, network, teacher, epochs, tuning, workers.device)
+            state, words = on_node(options_of(workers), _recovered, network, teacher, epochs, tuning, workers)
         for line in words:
             said(line)
         network.load_state_dict(state)
@@ -130,7 +130,7 @@ def recover_on(workers: Workers) -> Recover:
 
 def score_on(workers: Workers) -> Callable[[nn.Module, Dataset], Scores]:
     """`nas.training.evaluation.evaluate` of the validation images, where trainings run."""
-    return lambda network, dataset: on_node(options_of(workers), _scored, network, dataset, workers.device)
+    return lambda network, dataset: on_node(options_of(workers), _scored, network, dataset, workers)
 
 
 def deployed_on_timing_node(target: Target, network: Network, dataset: Dataset) -> Deployed | None:
@@ -151,22 +151,30 @@ def _answered(work: Callable[..., T], arguments: tuple[Any, ...]) -> tuple[T | N
 
 
 def _weighed(
-    network: Network, plan: PruningPlan, tuning: FineTuning | None, device: str
+    network: Network, plan: PruningPlan, tuning: FineTuning | None, workers: Workers
 ) -> tuple[ChannelScores, Damage, list[str]]:
     words: list[str] = []
-    there = None if tuning is None else replace(tuning, device=device)
-    found = weighed(network.to(device), plan, there, words.append, Progress(silent=True))
+    there = None if tuning is None else _there(tuning, workers)
+    found = weighed(network.to(workers.device), plan, there, words.append, Progress(silent=True))
     return found.scores, found.damage, words
 
 
 def _recovered(
-    network: Network, teacher: Network, epochs: int, tuning: FineTuning, device: str
+    network: Network, teacher: Network, epochs: int, tuning: FineTuning, workers: Workers
 ) -> tuple[dict[str, Tensor], list[str]]:
     words: list[str] = []
-    there = replace(tuning, device=device)
-    recover(network.to(device), teacher.to(device), epochs, there, words.append, Progress(silent=True))
+    device = workers.device
+    recover(
+        network.to(device), teacher.to(device), epochs, _there(tuning, workers), words.append, Progress(silent=True)
+    )
     return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, words
 
 
-def _scored(network: nn.Module, dataset: Dataset, device: str) -> Scores:
-    return evaluate(network, dataset, device=device, guard=lane.steps_on(device))
+def _there(tuning: FineTuning, workers: Workers) -> FineTuning:
+    """With what a task has: the node may have more processors."""
+    return replace(tuning, device=workers.device, threads=workers.threads)
+
+
+def _scored(network: nn.Module, dataset: Dataset, workers: Workers) -> Scores:
+    device = workers.device
+    return evaluate(network, dataset, device=device, threads=workers.threads, guard=lane.steps_on(device))

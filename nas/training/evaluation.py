@@ -31,7 +31,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     batch_size: int | None = None,
     split: SplitName = "validation",
-    threads: int = 1,
+    threads: int | None = None,
     guard: Guard = nullcontext,
     count: Count = uncounted,
 ) -> Scores:
@@ -39,7 +39,7 @@ def evaluate(
 
     Images and labels are at `dataset.size`, as a training and a search score; `nas.training.own_size` scores at the
     labels' own size. `guard()` is entered around every batch, and `count` is told of it. `batch_size`: None is the
-    usual one, or what there is memory for.
+    usual one, or what there is memory for. `threads`: of the loader, as in `nas.data.make_loader`.
 
     Raises: DataError when the split holds no labelled pixel, or a file of it cannot be read.
     """
@@ -55,7 +55,7 @@ def confusion(
     device: str | torch.device = "cpu",
     batch_size: int | None = None,
     split: SplitName = "validation",
-    threads: int = 1,
+    threads: int | None = None,
     guard: Guard = nullcontext,
     count: Count = uncounted,
 ) -> ConfusionMatrix:

@@ -44,11 +44,13 @@ def make_loaders(
     *,
     encoder: bool,
     device: str,
-    threads: int,
+    threads: int | None,
     share: Share,
     class_uniform: ClassUniform | None,
 ) -> Loaders:
-    """The loaders of a stage, whose own recipe it is; `encoder`: whether that trains the encoder alone."""
+    """The loaders of a stage, whose own recipe it is; `encoder`: whether that trains the encoder alone. `threads`: of
+    each, as in `nas.data.make_loader`.
+    """
     train = make_loader(
         dataset,
         "train",
@@ -94,7 +96,7 @@ def statistics_of(
     *,
     encoder: bool = False,
     device: str,
-    threads: int,
+    threads: int | None,
     share: Share = WHOLE,
 ) -> Statistics:
     """As many whole pictures as are in so many of the recipe's batches, fewer at a time where these would need more

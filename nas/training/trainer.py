@@ -70,15 +70,15 @@ class Trainer:
 
         `weights`: inference weights to start from; auxiliary heads start fresh. `init`: tensors of any network that
         `nas.training.pretrained` knows, of which what fits is taken. In which form what is re-parameterised trains is
-        told in `nas.training.start`. `threads`: of torch (for the whole process) and of the loader. `teacher`: a
-        trained network whose logits are imitated beside the labels; moved to `device`. `grid`: what an INT8 form of the
-        weights rounds, which this training and its scores round too. `rungs`: the epochs, ascending, at which the
-        learning rate has come to the end of its schedule; another one goes on from the weights, and after the last the
-        training is finished. Empty: one schedule of all epochs. `form`: of computing on this device; None is the usual
-        one. `guard()` is entered around every training step (on a GPU: every few of them), every scored batch, and
-        every few labels whose classes are counted; `count` is told of the images of every step and every scored batch.
-        `share`: of every batch, where several processes train one network together. Each makes the same calls;
-        `weights` and `save` are asked of the first.
+        told in `nas.training.start`. `threads`: of torch (for the whole process) and of the loaders; None leaves
+        torch's, and gives loaders their usual ones. `teacher`: a trained network whose logits are imitated beside the
+        labels; moved to `device`. `grid`: what an INT8 form of the weights rounds, which this training and its scores
+        round too. `rungs`: the epochs, ascending, at which the learning rate has come to the end of its schedule;
+        another one goes on from the weights, and after the last the training is finished. Empty: one schedule of all
+        epochs. `form`: of computing on this device; None is the usual one. `guard()` is entered around every training
+        step (on a GPU: every few of them), every scored batch, and every few labels whose classes are counted; `count`
+        is told of the images of every step and every scored batch. `share`: of every batch, where several processes
+        train one network together. Each makes the same calls; `weights` and `save` are asked of the first.
 
         Raises: UserError when the device is not there, the weights do not fit or are of no known network;
         ArchitectureError when training needs more memory than there is.
@@ -96,7 +96,7 @@ class Trainer:
         self._classes = LabelledClasses(dataset, guard)
         self._count = count if share.is_whole else lambda images: count(images * share.count)
         self._share = share
-        self._threads = threads or 1
+        self._threads = threads
         room = partial(
             require_room, architecture, recipe, dataset.size, dataset.num_classes, device=str(self.device), share=share
         )

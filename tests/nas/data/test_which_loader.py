@@ -14,6 +14,8 @@ import torch
 
 from nas.data import Dataset, make_loader
 from nas.data import loader as loader_module
+from nas.data.loader import usual_threads
+from nas.host.cores import usable_cores
 from space.errors import DataError
 
 
@@ -30,6 +32,11 @@ def test_without_dali_pytorch_reads_and_says_so_once(
     assert caplog.text.count("DALI is not installed") == 1
     with pytest.raises(DataError, match="pip install"):
         make_loader(load_tiny(), "train", batch_size=2, augmentation=None, backend="dali")
+
+
+def test_pictures_for_a_gpu_are_made_by_all_cores_unless_told_otherwise() -> None:
+    assert usual_threads("cpu") == 1, "whose cores are at work on the batch before"
+    assert usual_threads("cuda") == usual_threads("cuda:1") == usable_cores()
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"threads": 0}, {"seed": -1}])
