@@ -17,7 +17,7 @@ from nas.data import Dataset
 from nas.data.share import WHOLE, Share
 from nas.export.grid import Grid
 from nas.host.room import is_shortage
-from nas.training.averaging import averaged
+from nas.training.averaging import Average
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.classes import LabelledClasses
 from nas.training.encoder_stage import EncoderModel
@@ -151,7 +151,7 @@ class Trainer:
             model = FakeQuantized(self.network, self._grid)
         require_shares(min(recipe.batch_size, len(self.dataset.train)), self._share.count)
         self._model: Model = model
-        self._average = averaged(model, recipe.ema_decay) if recipe.ema_decay else None
+        self._average = Average(model, recipe.ema_decay) if recipe.ema_decay else None
         taken = set() if self.taken is None else set(self.taken.layers)
         self._step = Step(
             model,
@@ -299,7 +299,7 @@ class Trainer:
             for images, labels in batches:
                 taken.append(self._step.take(images, labels, *self._place(len(losses) + len(taken))))
                 if self._average is not None:
-                    self._average.update_parameters(self._model)
+                    self._average.follow(self._model)
                 self._count(len(images))
         assert losses, "a loader of the training split gives at least one batch"
         if not all(parameter.isfinite().all() for parameter in self._model.parameters()):
