@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -44,7 +45,7 @@ class TorchLoader:
         self.waited = Waited()
         self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads, share, class_uniform)
         self._transfer = Transfer(torch.device(device))
-        self._threads = threads
+        self._pool = _pool(threads) if threads > 1 else None  # which ends with the loader
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -57,11 +58,7 @@ class TorchLoader:
         if not shown:
             return no_images(self._plan.output, self._transfer.device)
         samples = self._plan.samples(epoch, shown)
-        if self._threads > 1:
-            with ThreadPoolExecutor(max_workers=self._threads) as pool:
-                made = list(pool.map(self._shown, samples))
-        else:
-            made = list(map(self._shown, samples))
+        made = list((map if self._pool is None else self._pool.map)(self._shown, samples))
         images = self._transfer.empty((len(made), 3, *self._plan.output), torch.float32)
         labels = self._transfer.empty((len(made), *self._plan.output), torch.uint8)
         torch.stack([image for image, _ in made], out=images)
@@ -75,6 +72,23 @@ class TorchLoader:
         pair, window = sample
         size = self._plan.output
         return _image(pair.image, window, size), torch.from_numpy(show_label(pair.label, window, size))
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that compute with one thread of torch each: all pictures of a batch are made at a time, and each of them
+    by as many threads as this process has would be far more than it has cores.
+    """
+    usual = torch.get_num_threads()
+
+    def begin() -> None:
+        torch.get_num_threads()  # a thread takes over what the process has when it is first asked
+        torch.set_num_threads(1)
+        # That is now what the process has, and later threads would take over: one that ends at once puts it back.
+        last = threading.Thread(target=torch.set_num_threads, args=(usual,))
+        last.start()
+        last.join()
+
+    return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="pictures", initializer=begin)
 
 
 def _image(pixels: NDArray[np.uint8], window: Window, size: tuple[int, int]) -> Tensor:

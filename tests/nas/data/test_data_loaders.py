@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import colorsys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -295,6 +298,38 @@ def test_several_threads_show_the_same_as_one(load_tiny: Callable[..., Dataset],
     one = whole_epoch(load_tiny(), backend, augmentation=VARIED, threads=1)
     two = whole_epoch(load_tiny(), backend, augmentation=VARIED, threads=2)
     assert torch.equal(one[0], two[0])
+
+
+def test_threads_that_make_pictures_stay_for_the_loader_and_use_one_of_torch(
+    load_tiny: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computing: dict[threading.Thread, int] = {}
+
+    def resize(*given: Any, **options: Any) -> Tensor:
+        computing[threading.current_thread()] = torch.get_num_threads()
+        return interpolate(*given, **options)
+
+    def of_new_thread() -> int:
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    interpolate = torch.nn.functional.interpolate
+    monkeypatch.setattr(torch.nn.functional, "interpolate", resize)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        loader = make_loader(load_tiny(), "train", batch_size=4, augmentation=VARIED, backend="torch", threads=2)
+        for number in range(3):
+            assert len(list(loader.epoch(number))) == len(loader)
+        assert 1 <= len(computing) <= 2
+        assert set(computing.values()) == {1}
+        assert torch.get_num_threads() == of_new_thread() == 3, "as elsewhere"
+        del loader
+        for thread in computing:
+            thread.join(60)
+            assert not thread.is_alive()
+    finally:
+        torch.set_num_threads(before)
 
 
 @both
