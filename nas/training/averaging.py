@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +28,11 @@ class Average:
     def follow(self, network: nn.Module) -> None:
         """Take in the network as a step has left it; as it is after the first one."""
         share = min(self._decay, (1 + self._steps) / (MOST_RECENT + self._steps)) if self._steps else 0.0
-        pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
-        numbers = [pair for pair in pairs if pair[0].is_floating_point()]
-        counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # of the batches that a norm has seen
-        averages, latest = (list(each) for each in zip(*numbers, strict=True))
+        averages, counts = _sorted(self.module)
+        latest, latest_counts = _sorted(network)
         torch._foreach_lerp_(averages, latest, 1 - share)
         if counts:
-            torch._foreach_copy_(*(list(each) for each in zip(*counts, strict=True)))
+            torch._foreach_copy_(counts, latest_counts)
         self._steps += 1
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -53,5 +50,8 @@ class Average:
         self.module.load_state_dict(whole)
 
 
-def _tensors(network: nn.Module) -> chain[Tensor]:
-    return chain(network.parameters(), network.buffers())
+def _sorted(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """What is averaged of a network, and what is not: how many batches each norm has seen."""
+    every = [*network.parameters(), *network.buffers()]
+    numbers = [each for each in every if each.is_floating_point()]
+    return numbers, [each for each in every if not each.is_floating_point()]

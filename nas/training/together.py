@@ -101,8 +101,8 @@ class SharedNorm(nn.SyncBatchNorm):
         assert self.running_var is not None, "its statistics are kept"
         assert self.num_batches_tracked is not None, "its statistics are kept"
         self.num_batches_tracked += 1
-        counted = self.momentum is None  # a tensor either way: to ask a GPU for the number is to wait for it
-        share = 1 / self.num_batches_tracked if counted else mean.new_full((), self.momentum)
+        # A tensor either way: to ask a GPU for the number is to wait for it.
+        share = 1 / self.num_batches_tracked if self.momentum is None else mean.new_full((), self.momentum)
         self.running_mean.lerp_(mean, share)
         self.running_var.lerp_(variance, share)
 
