@@ -311,17 +311,17 @@ def _forecast(
 ) -> str:
     import math
 
-    from nas.host.memory import require_training
     from nas.latency.machine import lane
     from nas.latency.machine.gpu import training_device
     from nas.search.reachability import forecast
     from nas.terminal import duration
     from nas.training.probe import step_seconds
+    from nas.training.room import require_room
 
     wanted = math.log(study.asked.largest.milliseconds)
     closest = min(reachability.every, key=lambda each: abs(math.log(each.own) - wanted))
     network, recipe, size, device = closest.architecture, study.recipe, study.data.size, training_device()
-    require_training(network, recipe.crop_of(size), num_classes, batch_size=recipe.batch_size, device=device)
+    require_room(network, recipe, size, num_classes, recipe.stages(network, None), device=device)
     step = step_seconds(network, recipe, size, num_classes, device=device, guard=lane.steps_on(device))
     found = forecast(study, training_images, step, measurement_seconds)
     return (
