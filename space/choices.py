@@ -14,6 +14,11 @@ Ask = Callable[[str, Sequence[Choice]], Choice]
 Genotype = Mapping[str, Choice]
 Axes = Mapping[str, tuple[Choice, ...]]
 
+NEWER = (
+    "stem.image_average", "stem.halvings", "stem.rising", "stem.separable", "stem.bias", "detail", "norm_momentum",
+    "head_norm_epsilon", "head_norm_momentum", "rep", "label_stride", "head.shuffle",
+)  # fmt: skip
+"""Axes that came later: held at one value they are not asked for, and genotypes do not have them."""
 OPENED: Mapping[str, Choice] = {"label_stride": 1}
 """Axes that a search looks at since it once did not, and the value that every network of a search had before."""
 
@@ -28,11 +33,6 @@ def answer_of(genotype: Genotype, name: str, options: Sequence[Choice]) -> Choic
     if answer is None or answer not in options:
         raise ArchitectureError(f"space.{name}: {answer!r} is not among {list(options)}")
     return answer
-
-
-def same_answers(one: Genotype, other: Genotype) -> bool:
-    """Whether two genotypes say the same, also where one is from before some questions were asked."""
-    return {**OPENED, **one} == {**OPENED, **other}
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -84,7 +84,8 @@ class Questioner:
         return self.ask(name, options)
 
     def pick_newer(self, axis: str, allowed: Callable[[Choice], bool] | None = None) -> Choice:
-        """`pick` from an axis that came later: held at one value it is not asked for, and seeds draw what they drew."""
+        """`pick` from one of the `NEWER` axes: held at one value it is not asked for, and seeds draw what they drew."""
+        assert axis in NEWER
         options = self.options(axis)
         if len(options) == 1 and (allowed is None or allowed(options[0])):
             return options[0]

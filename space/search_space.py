@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from space.answers import answers_of
 from space.architecture import Architecture
 from space.axes import check_text, ranges
-from space.choices import Ask, Choice, Genotype, Questioner, answer_of
+from space.choices import NEWER, Ask, Choice, Genotype, Questioner, answer_of
 from space.errors import ArchitectureError, nearest
 from space.questions import ask as ask_questions
 
@@ -85,6 +85,24 @@ class Space:
             return self.genotype(other.choose(functools.partial(answer_of, genotype)))
         except ArchitectureError:
             return None
+
+    def point(self, genotype: Genotype, architecture: Architecture | None = None) -> dict[str, Choice] | None:
+        """The answers here to what a genotype was answered when this space may have been another; None where it is none
+        of its networks any more. `architecture`: what came of it, at whatever width, and so says what it was not asked.
+        """
+        known = {} if architecture is None else answers_of(architecture)
+        answers = {**{axis: known[axis] for axis in NEWER if axis in known}, **genotype}
+        asked: dict[str, Choice] = {}
+
+        def ask(name: str, options: Sequence[Choice]) -> Choice:
+            asked[name] = answer_of(answers, name, options)
+            return asked[name]
+
+        try:
+            found = answers_of(self.choose(ask))
+        except ArchitectureError:
+            return None
+        return asked if all(found[axis] == answers[axis] for axis in NEWER if axis in answers) else None
 
     def genotype(self, architecture: Architecture) -> dict[str, Choice]:
         """The answers that lead to `architecture`.

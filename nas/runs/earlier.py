@@ -118,10 +118,10 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
         require_terms(source, before)  # else its study says of its candidates what is not so
         _require_comparable(source, before, run, study, seen)
         same_target = _timed_on(before) == _timed_on(study)
-        now, then = study.architectures(), before.architectures()
+        space = study.architectures()
         proposed = [each for each in source.trials() if each.origin in ("seed", "random", "guided") and each.genotype]
-        carried = [(each, now.carried(each.genotype, then)) for each in proposed]
-        inside = [replace(each, genotype=genotype) for each, genotype in carried if genotype is not None]
+        points = [(each, each.answers_in(space)) for each in proposed]
+        inside = [replace(each, genotype=point) for each, point in points if point is not None]
         alike = same_target and _draws_alike(before, study)
         entries = (_entry(source, before, each, study, same_target, alike) for each in inside)
         told = [entry for entry in entries if entry is not None]

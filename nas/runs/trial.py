@@ -14,7 +14,7 @@ from nas.latency.record import Latency, Statistic
 from nas.storage.files import write_text
 from nas.storage.records import read_record
 from nas.training.scores import Scores
-from space import Architecture, UserError, strict
+from space import Architecture, Space, UserError, strict
 from space.errors import DamagedError
 
 PROGRESS = "progress.yaml"
@@ -114,6 +114,14 @@ class Trial:
         """Whether its training in the search, which came so far, is over for now but not at its end."""
         done = len(progress.history)
         return self.stopped or (bool(self.rungs) and done >= self.rungs[-1].epochs and not progress.done)
+
+    def answers_in(self, space: Space) -> Mapping[str, str | int | float | bool] | None:
+        """What it was answered, in a space that may be another by now; None where that does not hold it, or where it
+        was answered nothing. A published network counts as what was nearest to it.
+        """
+        if not self.genotype:
+            return None
+        return space.point(self.genotype, None if self.origin == "seed" else self.architecture)
 
     def is_for(self, budget: Budget) -> bool:
         """Whether its width was solved for `budget`."""

@@ -164,6 +164,10 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     if kept.count and not run.trials():
         inside = len(kept.inside(study.architectures()))
         asked.console.step(f"begin   with {inside} of {kept.count} networks that were trained on {kept.trained_on}")
+    if outside := sum(each.answers_in(study.architectures()) is None for each in run.trials() if each.genotype):
+        asked.console.step(
+            f"note    the study's space no longer holds {outside} trials: the sampler is not told of them"
+        )
     if earlier := not_taken_over(run):
         for words in take_over(run, study, findings.fingerprint, earlier):
             asked.console.step(words)

@@ -19,8 +19,7 @@ from nas.runs.trial import Trial
 from nas.runs.unreached import Unreached
 from nas.search.sampler import Outcome, Proposal, Sampler
 from space.architecture import Architecture
-from space.choices import Genotype, same_answers
-from space.errors import ArchitectureError
+from space.choices import Genotype
 
 MOST_REPEATS = 25  # draws of the sampler that led to what was known, before one that did not
 UNMEASURED = 1.0  # by what share of the budget a candidate counts as over it that cannot be timed
@@ -38,9 +37,11 @@ class Guidance:
         ahead: int,
         epochs: int,
         trained: Callable[[Step], Outcome],
+        point: Callable[[Trial], Genotype | None],
     ) -> None:
         """`apart`: whether there are steps for several budgets, asked for now or before, which the sampler tells apart;
-        `epochs`: of a whole training; `trained`: how the training of a step ended, budgets aside.
+        `epochs`: of a whole training; `trained`: how the training of a step ended, budgets aside; `point`: the answers
+        of a trial, None where it is none of what is searched.
         """
         self._sampler = sampler
         self._budgets = budgets
@@ -48,6 +49,7 @@ class Guidance:
         self._ahead = ahead
         self._epochs = epochs
         self._trained = trained
+        self._point = point
         self._told: set[int] = set()  # numbers of steps
         self._numbers: dict[int, int] = {}  # of what the sampler knows of and was not told the outcome of, by step
         self._in_vain = 0  # draws that led to what was known, since the last that became a step
@@ -92,7 +94,7 @@ class Guidance:
             others: list[int] = []
             for _ in range(MOST_REPEATS):
                 proposal = self._sampler.propose(self._told_for(step.trial.budget_milliseconds))
-                if same_answers(proposal.genotype, step.trial.genotype):
+                if dict(proposal.genotype) == self._point(step.trial):
                     self._numbers[step.number] = proposal.number
                     break
                 self.repeats(proposal.number)
@@ -151,16 +153,16 @@ class Guidance:
         """
         over = {step.number for step in before(trials, number, self._ahead)}
         for step in before(trials, number, 0):
-            if step.number in self._told or not step.trial.genotype:
+            if step.number in self._told:
                 continue
             if step.number not in self._numbers:
-                share = step.until(self._epochs) / self._epochs
-                budget = self._told_for(step.trial.budget_milliseconds)
-                try:
-                    self._numbers[step.number] = self._sampler.enter(step.trial.genotype, share, budget)
-                except ArchitectureError:
+                point = self._point(step.trial)
+                if point is None:
                     self._told.add(step.number)
                     continue
+                share = step.until(self._epochs) / self._epochs
+                budget = self._told_for(step.trial.budget_milliseconds)
+                self._numbers[step.number] = self._sampler.enter(point, share, budget)
             if step.number in over:
                 self._told.add(step.number)
                 self._sampler.tell(self._numbers.pop(step.number), self.outcome(step, step.trial.budget_milliseconds))

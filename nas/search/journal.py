@@ -11,8 +11,7 @@ A journal that cannot be written is no reason to end a search.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +23,11 @@ from nas.storage.files import write_atomically
 from nas.storage.scratch import scratch_folder
 from nas.surrogate.candidates import step_of
 from space import Space
-from space.errors import ArchitectureError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import optuna
-    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 STUDY = "search"
@@ -48,7 +45,7 @@ class Journal:
         """
         self._run = run
         self._file = run.root / JOURNAL
-        self._questions = SpaceQuestions(space, (1.0,), None)
+        self._space = space
         self._outcome = outcome
         self._say = say
         self._study: optuna.Study | None = None
@@ -116,9 +113,8 @@ class Journal:
             state = TrialState.PRUNED
         else:
             state = TrialState.FAIL
-        asked: Mapping[str, tuple[BaseDistribution, float | int]] = {}
-        with contextlib.suppress(ArchitectureError):  # it is no point of the space, as where that was narrowed since
-            asked = parameters_of(self._questions, trial.genotype) if trial.genotype else {}
+        point = trial.answers_in(self._space)
+        asked = {} if point is None else parameters_of(SpaceQuestions(self._space, (1.0,), None), point)
         said = {
             "key": trial.architecture.key,
             "number": trial.number,

@@ -28,7 +28,7 @@ from nas.search.search import Candidate, Search, ahead_of
 from nas.search.solving import Solved, Solver
 from nas.search.trainings import Trainings
 from space.architecture import Architecture
-from space.choices import Genotype, same_answers
+from space.choices import Genotype
 from space.errors import ArchitectureError, BudgetError, UnmeasuredError
 
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
@@ -107,6 +107,7 @@ class Proposals:
             ahead=self._ahead,
             epochs=self._epochs,
             trained=self._trainings.outcome,
+            point=lambda trial: trial.answers_in(self._space),
         )
         self._solver = Solver(search, meter, table)
         for trial in search.run.company():
@@ -130,7 +131,7 @@ class Proposals:
         for each in (known for known in earlier if known.latency is not None):
             self._solver.recall(each)
         for each in earlier:
-            if each.genotype:
+            if each.genotype and self._space.point(each.genotype) is not None:
                 milliseconds = self._solver.recall(each)
                 over = each.over is not False and milliseconds > self._budgets.largest.milliseconds
                 if each.miou is not None or over:
@@ -351,10 +352,10 @@ class Proposals:
         """
         told = [step for step in before(self._in_order(), self._next_number(), self._ahead) if step.last]
         ended = {step.trial.architecture.key for step in told if step.trial.disturbed is None}
-        known = [trial for trial in reversed(self._in_order()) if same_answers(trial.genotype, drawn.genotype)]
-        over = [trial for trial in known if trial.architecture.key in ended and trial.feasible and not trial.failed]
-        left = [trial for trial in over if trial.budget_milliseconds == budget.milliseconds]
-        return next((trial for trial in left if 0 < len(self._trainings.curve(trial)) < drawn.until), None)
+        over = [trial for trial in reversed(self._in_order()) if trial.architecture.key in ended and trial.feasible]
+        left = [trial for trial in over if trial.budget_milliseconds == budget.milliseconds and not trial.failed]
+        paused = (trial for trial in left if 0 < len(self._trainings.curve(trial)) < drawn.until)
+        return next((trial for trial in paused if trial.answers_in(self._space) == dict(drawn.genotype)), None)
 
     def _admit(
         self, candidate: Candidate, budget: Budget, solved: Solved, until: int, number: int | None = None

@@ -174,7 +174,7 @@ def _few(seen: Observations) -> Observations:
         return seen
     whole = np.isin(seen.networks, seen.networks[seen.depths == 0])
     kept = _spread(seen.networks, whole, max(2 * MOST_FITTED // 3, MOST_FITTED - int((~whole).sum())))
-    kept |= _spread(seen.networks, ~whole, MOST_FITTED - int(kept.sum()))
+    kept |= _spread(seen.networks, ~whole, max(0, MOST_FITTED - int(kept.sum())))
     return replace(
         seen,
         points=seen.points[kept],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,9 +16,17 @@ def in_float32() -> Iterator[None]:
 
     Scores, labels and statistics are computed so. Steps of training and timings are as torch has them.
     """
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    before = _rounds(False)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        _rounds(before)
+
+
+def _rounds(allowed: bool) -> bool:
+    """Whether it might until now."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.9 announces another name for it
+        before: bool = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = allowed
+    return before

@@ -85,14 +85,16 @@ class SharedNorm(nn.SyncBatchNorm):
             return super().forward(x)
         over = (0, 2, 3)
         values = x.float()
-        sums = torch.cat([values.sum(over), values.new_tensor([values.numel() / values.shape[1]])])
+        count = values.new_full((1,), values.numel() / values.shape[1])  # on the GPU: to send it one is to wait
+        sums = torch.cat([values.sum(over), count])
         sums = _summed_with_gradient(sums)
         total = sums[-1]
         mean = (sums[:-1] / total)[:, None, None]
-        variance = _summed_with_gradient((values - mean).square().sum(over)) / total
+        centred = values - mean
+        variance = _summed_with_gradient(centred.square().sum(over)) / total
         self._follow(mean.detach().flatten(), variance.detach() * total / (total - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return ((values - mean) * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:

@@ -51,7 +51,8 @@ def main() -> int:
         print(f"replay: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("replay: interrupted; --out has the searches that had ended", file=sys.stderr)
+        kept = f"; {arguments.out} has the searches that had ended" if arguments.out else ""
+        print(f"replay: interrupted{kept}", file=sys.stderr)
         return 130
 
 

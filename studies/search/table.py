@@ -8,6 +8,7 @@ import io
 import itertools
 import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +108,8 @@ def load(
     left = [name for name in names if name not in {*scored, *limits, *known}]
     chosen, notes = _features(left, features, objective, {name: [row[name] for row in rows] for name in left})
     if not chosen:
-        raise UserError(f"{file}: expected a column for --features {features}, got none of {', '.join(left)}")
+        why = "".join(f" ({note})" for note in notes[:1])
+        raise UserError(f"{file}: expected columns for --features, got none in {', '.join(left) or 'the rest'}{why}")
     firsts: dict[tuple[Choice, ...], int] = {}
     for place, mark in enumerate(zip(*chosen.values(), strict=True)):
         firsts.setdefault(mark, place)
@@ -243,13 +245,13 @@ def _features(
 ) -> tuple[dict[str, list[Choice]], list[str]]:
     """Answers of each feature, and what is to be said of columns that are none unless they are named."""
     found, notes = {}, []
-    stem = objective.casefold().rstrip("0123456789_.- ") or objective.casefold()  # miou of miou_16
+    words = _words(objective)
     for name in names:
         if not _wanted(name, wanted):
             continue
         answers = _answers(texts[name])
         kinds = len({*answers}) if isinstance(answers[0] if answers else 0, str) else 0
-        if not wanted and stem in name.casefold():
+        if not wanted and words and words <= _words(name):
             notes.append(f"{name} is no feature, since it is a score by its name; --cheap or --features name it")
         elif not wanted and kinds > max(FEW_WORDS, len(answers) / 2):
             notes.append(f"{name} is no feature, since most rows have a word of their own there")
@@ -261,6 +263,11 @@ def _features(
         else:
             found[name] = answers
     return found, notes
+
+
+def _words(name: str) -> set[str]:
+    """What a column's name says: `miou` and `cheap` of `miou_cheap_16`."""
+    return set(re.findall("[a-z]{2,}", name.casefold()))
 
 
 def _answers(texts: Sequence[str]) -> list[Choice]:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 import space
 from space import Architecture, ArchitectureError, Space
 from space.axes import ranges, searched
-from space.choices import Choice
+from space.choices import NEWER, Choice
 from space.context import PoolingPyramid
+from space.scale import scale_width
 from space.stem import Stem
 
 quiet = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -150,6 +151,23 @@ def test_what_lies_outside_is_named() -> None:
     mixed = (replace(erfnet.stages[0], factorization="composite"), erfnet.stages[1])
     with pytest.raises(ArchitectureError, match="no axis"):
         Space().genotype(replace(erfnet, stages=mixed))
+
+
+@pytest.mark.parametrize("axis", [*NEWER, "block", "decoder", "activation", "stage.depth"])
+def test_what_was_answered_elsewhere_is_a_point_here_if_its_network_is(axis: str, draws: list[Architecture]) -> None:
+    """Both ways: in a space that was narrowed since, and in one that was opened; at whatever width it was built."""
+    outside = 0
+    for draw in draws[:40]:
+        for option in ranges()[axis][:3]:
+            narrow = Space(ranges={axis: (option,)})
+            try:
+                expected = narrow.genotype(draw)
+            except ArchitectureError:
+                expected, outside = None, outside + 1
+            built = scale_width(draw, 0.5)
+            assert narrow.point(Space().genotype(draw), built) == expected
+            assert expected is None or Space().point(expected, built) == Space().genotype(draw)
+    assert outside
 
 
 # For an axis: where in a sampled architecture its answers can be read. An axis that was not asked gives none.

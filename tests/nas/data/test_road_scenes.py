@@ -203,8 +203,10 @@ def test_none_draws_on_when_who_asked_is_gone(number: signal.Signals) -> None:
         os.kill(asking.pid, number)
         asking.communicate(timeout=120)
     assert asking.returncode
-    while painters_of(asking.pid):
+    deadline = time.monotonic() + 60
+    while painters_of(asking.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
+    assert not painters_of(asking.pid)
 
 
 def test_how_far_the_drawing_is_is_told(cache: Path) -> None:

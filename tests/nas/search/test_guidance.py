@@ -23,6 +23,7 @@ from nas.search.sampler import Outcome, Sampler
 from nas.surrogate.candidates import Candidates
 from space import Architecture
 from space.choices import Ask, Genotype
+from space.errors import ArchitectureError
 
 TEN = Budget.parse("10ms")
 PLACES = range(8)
@@ -75,13 +76,17 @@ class Stairs(Row):
     rungs = (0.25, 1.0)
 
 
-def guidance_of(row: Row, *budgets: str, startup: int = 2) -> Guidance:
+def guidance_of(row: Row, *budgets: str, startup: int = 2, outside: int | None = None) -> Guidance:
     def trained(step: Step) -> Outcome:
         return Outcome(miou=0.1 * float(step.trial.genotype["place"]))
 
     sampler = Sampler(row, functools.partial(surrogate, startup=startup), stateless=True)
     asked = Budgets.parse(budgets or ["10ms"])
-    return Guidance(sampler, asked, apart=asked.several, ahead=0, epochs=2, trained=trained)
+
+    def point(each: Trial) -> Genotype | None:
+        return None if each.genotype["place"] == outside else each.genotype
+
+    return Guidance(sampler, asked, apart=asked.several, ahead=0, epochs=2, trained=trained, point=point)
 
 
 def surrogate(candidates: Candidates, startup: int = 2) -> optuna.samplers.BaseSampler:
@@ -111,45 +116,13 @@ def test_what_another_sampler_proposed_costs_no_places(trial: Make) -> None:
     assert sorted(next_places(guidance, trials, 5)) == [3, 4, 5, 6, 7]
 
 
-class Narrowed(Row):
-    """Every second place is left."""
-
-    def choose(self, ask: Ask) -> Architecture:
-        ask("place", tuple(PLACES[::2]))
-        return space.load(PUBLISHED[0])
-
-    def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
-        return [{"place": place} for place in PLACES[::2]]
-
-
-def test_what_is_no_point_of_a_space_that_was_narrowed_is_taken_for_no_other(trial: Make) -> None:
-    guidance = guidance_of(Narrowed())
+def test_what_is_none_of_what_is_searched_is_taken_for_nothing(trial: Make) -> None:
+    guidance = guidance_of(Row(), outside=7)
     trials = [trial(number, "random", {"place": place}) for number, place in ((1, 2), (2, 7), (3, 4))]
     guidance.repeat(trials, {})
-    assert sorted(next_places(guidance, trials, 2)) == [0, 6]
-
-
-class Opened(Row):
-    """Two places, and which labels are looked at: nobody was asked for that once."""
-
-    def choose(self, ask: Ask) -> Architecture:
-        ask("place", (0, 1))
-        ask("label_stride", (2, 1))
-        return space.load(PUBLISHED[0])
-
-    def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
-        return [{"place": place, "label_stride": stride} for place in (0, 1) for stride in (2, 1)]
-
-
-def test_what_was_asked_for_less_is_taken_for_what_it_was(trial: Make) -> None:
-    guidance = guidance_of(Opened())
-    trials = [trial(1, "random", {"place": 0}), trial(2, "random", {"place": 1})]
-    guidance.repeat(trials, {})
-    proposed = [guidance.propose(trials, 3, TEN).genotype for _ in range(2)]
-    assert {tuple(sorted(each.items())) for each in proposed} == {
-        (("label_stride", 2), ("place", 0)),
-        (("label_stride", 2), ("place", 1)),
-    }
+    assert 7 in next_places(guidance, trials, 3), "nobody was told that it is trained"
+    with pytest.raises(ArchitectureError, match=r"space\.place: 8 is not among \[0, 1, 2"):
+        Sampler(Row(), surrogate).enter({"place": 8})
 
 
 def test_what_is_repeated_is_proposed_as_without_an_interruption(trial: Make) -> None:

@@ -89,12 +89,12 @@ def test_tables_as_other_programs_write_them(shape: str, tmp_path: Path, monkeyp
         for row in range(3000)
     ]
     rows[5] = (rows[5][0], *rows[4][1:])  # the same as the one before
-    header = ("id", "width", "depth", "block", "share", "miou_16", "miou_1")
+    header = ("id", "width", "depth", "block", "miouse", "miou_16", "miou_1")
     lines = [between.join(map(str, row)) for row in (header, *rows)]
     file = tmp_path / "table.csv"
     file.write_bytes((end.join(lines) + end).encode(encoding))
     found = load(file, objective="miou_16", bounds=["width=5"])
-    assert found.features == ("depth", "block", "share")
+    assert found.features == ("depth", "block", "miouse")
     assert {type(point["depth"]) for point in found.points} == {float}
     assert {point["block"] for point in found.points} == {"none", "sep"}
     kept = [row for place, row in enumerate(rows) if row[1] <= 5 and place != 5]
@@ -103,7 +103,7 @@ def test_tables_as_other_programs_write_them(shape: str, tmp_path: Path, monkeyp
     said = " ".join(found.notes)
     assert "id is no feature" in said
     assert "miou_1 is no feature" in said
-    assert load(file, objective="miou_16", features="id, w*", bounds=["share=0.03"]).features == ("id", "width")
+    assert load(file, objective="miou_16", features="id, w*", bounds=["miouse=0.03"]).features == ("id", "width")
 
 
 def replay(table: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -183,7 +183,7 @@ def test_searches_that_had_ended_are_kept(table: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=120)
     assert process.returncode == 130, told
-    assert "replay: interrupted; --out has the searches that had ended" in told
+    assert f"replay: interrupted; {out} has the searches that had ended" in told
     with out.open(newline="", encoding="utf-8") as opened:
         rows = list(csv.DictReader(opened))
     assert {row["method"] for row in rows} == {"random"}
