@@ -262,6 +262,17 @@ def test_a_run_that_goes_on_knows_the_same_although_the_earlier_one_is_gone(
     assert found == expected
 
 
+def test_a_run_goes_on_where_its_space_no_longer_holds_what_was_taken_over(
+    earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals]
+) -> None:
+    run = new(search=replace(ASKED.search, seeds=(), random_trials=0, guided_trials=1, sampler="surrogate"))
+    take_over(run, run.study(), SEEN, [earlier])
+    run.write_study(replace(run.study(), space={"stages": (3,)}))
+    trial = proposals(run).next()
+    assert trial is not None
+    assert len(trial.architecture.stages) == 3
+
+
 def test_what_an_earlier_run_trained_can_be_proposed_again() -> None:
     """It says where to look, and only this run's own training makes it a candidate."""
     narrow = replace(ASKED, space={**ASKED.space, "block": ("nonbt",), "activation": ("relu",)}).architectures()
