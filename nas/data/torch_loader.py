@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -85,8 +86,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         torch.set_num_threads(1)
         # That is now what the process has, and later threads would take over: one that ends at once puts it back.
         last = threading.Thread(target=torch.set_num_threads, args=(usual,))
-        last.start()
-        last.join()
+        with contextlib.suppress(RuntimeError):  # the system has no more threads: then later ones have one each
+            last.start()
+            last.join()
 
     return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="pictures", initializer=begin)
 

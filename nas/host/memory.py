@@ -39,9 +39,10 @@ def require_inference(
     device: str = "cpu",
     kind: type[UserError] = ArchitectureError,
     there: Room | None = None,
+    how: str = "",
 ) -> None:
     """Refuse a network that cannot be run on one image of `size` (height, width): on a device of this machine, or on
-    the CPU `there`.
+    the CPU `there`. `how`: in words, what it is run for.
 
     Raises: `kind` with what would do, or BusyError where others hold the memory that it needs.
     """
@@ -49,7 +50,7 @@ def require_inference(
     def needed(narrowed: Architecture, smaller: Size) -> int:
         return memory(narrowed, smaller, num_classes).inference_bytes()
 
-    _require(architecture, size, needed, device, kind, "", there=there)
+    _require(architecture, size, needed, device, kind, "", how, there)
 
 
 def images_at_once(architecture: Architecture, size: Size, num_classes: int, *, most: int, device: str = "cpu") -> int:

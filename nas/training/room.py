@@ -36,7 +36,7 @@ def require_room(
             device=device,
             encoder=stage.encoder,
         )
-    require_inference(architecture, size, num_classes, device=device)
+    require_inference(architecture, size, num_classes, device=device, how=" for scoring a whole picture")
 
 
 def pictures_at_once(

@@ -63,9 +63,9 @@ def test_a_training_whose_pictures_cannot_be_scored_is_refused_before_it_begins(
     assert steps < scoring.inference_bytes() == training_bytes(architecture, RECIPE, (128, 192), 3)
     for name in ("free_bytes", "whole_bytes"):
         monkeypatch.setattr(f"nas.host.memory.{name}", lambda device: steps)
-    with pytest.raises(ArchitectureError, match="at 128x192, which needs"):
+    with pytest.raises(ArchitectureError, match="at 128x192 for scoring a whole picture, which needs"):
         Trainer(architecture, large, RECIPE)
-    with pytest.raises(ArchitectureError, match="at 128x192, which needs"):
+    with pytest.raises(ArchitectureError, match="at 128x192 for scoring a whole picture, which needs"):
         held_form(
             tmp_path, architecture, large, replace(RECIPE, probe=True), device="cpu", threads=1, guard=nullcontext
         )
