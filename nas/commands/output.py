@@ -186,16 +186,23 @@ def _require_no_run(out: Path) -> None:
 
 def _require_no_other(out: Path) -> None:
     """Raises: UserError where a folder holds something else than a network with its certificate, which is replaced: any
-    file that the certificate does not name.
+    file that is not the one which the certificate names.
     """
     from nas.runs.certificate import CERTIFICATE, read_certificate
     from nas.runs.data_seen import FILE as DATA_SEEN
+    from nas.runs.data_seen import DataSeen
+    from nas.runs.trained import digest_of
     from nas.storage.files import OWNER, UNFINISHED
+    from nas.storage.records import cached_record
     from space.errors import UserError
 
-    replaced = {OWNER}
+    replaced = {OWNER, "lost+found"}  # which a disk's own folder has, and keeps
     if (out / CERTIFICATE).is_file():
-        replaced |= {CERTIFICATE, DATA_SEEN, *read_certificate(out).sha256}
+        certified = read_certificate(out).sha256
+        there = [name for name in certified if (out / name).is_file()]
+        replaced |= {CERTIFICATE, *(name for name in there if digest_of(out / name) == certified[name])}
+        if cached_record(out / DATA_SEEN, DataSeen) is not None:
+            replaced.add(DATA_SEEN)
     for name in sorted(each.name for each in out.iterdir()):
         if name not in replaced and not UNFINISHED.fullmatch(name):
             raise UserError(

@@ -54,6 +54,7 @@ def _copy(winner: Path, out: Path) -> None:
     import shutil
 
     from nas.runs.certificate import CERTIFICATE, read_certificate
+    from nas.runs.data_seen import FILE as DATA_SEEN
     from nas.runs.trained import require_certified
     from nas.storage.files import replace_folder
 
@@ -62,7 +63,7 @@ def _copy(winner: Path, out: Path) -> None:
         require_certified(winner / name)
     with output.owned_folder(out):
         output.require_same_network(out, certificate.architecture)
-        with replace_folder(out, CERTIFICATE) as folder:
+        with replace_folder(out, CERTIFICATE, goes=(DATA_SEEN,)) as folder:
             for name in (*certificate.sha256, CERTIFICATE):
                 shutil.copyfile(winner / name, folder / name)
     print(f"{out}: {' '.join((*certificate.sha256, CERTIFICATE))}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+from pathlib import Path
 
 from nas.latency.budget import Budget
-from nas.runs.certificate import CERTIFICATE, read_certificate
+from nas.runs.certificate import CERTIFICATE, MODEL, read_certificate
+from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.folder import WINNERS, RunFolder
+from nas.runs.labelling import ARCHITECTURE, WEIGHTS
 from nas.study import Study
 from space.errors import UserError
 
@@ -14,7 +17,7 @@ from space.errors import UserError
 def gather_winners(run: RunFolder, study: Study) -> str:
     """Put the winner of the one budget that was asked for before among those of several, once these are certified: a
     search that is refused leaves it where it was. Where there is one for that budget already, it is the newer one.
-    What to say of one that stays since its certificate cannot be read, else nothing.
+    What somebody put beside one stays. What to say of one that is left where it is, else nothing.
     """
     if not (study.budgets and (run.winner / CERTIFICATE).is_file()):
         return ""
@@ -26,9 +29,19 @@ def gather_winners(run: RunFolder, study: Study) -> str:
         return ""
     place = run.root / WINNERS / Budget.parse(asked).name
     if (place / CERTIFICATE).is_file():
-        shutil.rmtree(run.winner)
+        _remove_network(run.winner)
         return ""
+    _remove_network(place)  # without a certificate it is none
+    if place.exists():
+        return f"the winner of before is left where it is: {place} holds something else"
     place.parent.mkdir(exist_ok=True)
-    shutil.rmtree(place, ignore_errors=True)  # without a certificate it is none
     run.winner.rename(place)
     return ""
+
+
+def _remove_network(folder: Path) -> None:
+    """Remove what `write_winner` puts in a folder, and the folder if nothing else is in it."""
+    for name in (CERTIFICATE, ARCHITECTURE, WEIGHTS, MODEL, DATA_SEEN):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -234,16 +234,18 @@ def require_certified(file: Path) -> None:
     if not (file.is_file() and (file.parent / CERTIFICATE).is_file()):
         return
     certified = read_certificate(file.parent).sha256.get(file.name)
-    if certified is None:
-        return
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    if digest != certified:
+    if certified is not None and (digest := digest_of(file)) != certified:
         raise UserError(
             f"{file}: expected the file that {CERTIFICATE} beside it certifies (SHA-256 {certified[:12]}...), got "
             f"another or a changed one ({digest[:12]}...); bring the certified file back, or remove the certificate, "
             "which says nothing of this one"
         )
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 of a file, as certificates have it."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _certified_architecture(folder: Path) -> Architecture:

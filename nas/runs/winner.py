@@ -89,7 +89,8 @@ class Certification:
 
 
 def write_winner(folder: Path, finished: Finished, certification: Certification) -> Certificate:
-    """Write, measure and score a finished network; `folder` is replaced only when all of it is done.
+    """Write, measure and score a finished network; the one in `folder` is replaced only when all of it is done, and
+    what else is there stays.
 
     Latency is measured again, of the finished weights, in several new processes (`nas.latency.several`), at the
     labelling's size. Validation images are scored in float32; without a data set the certificate has no scores, and
@@ -108,7 +109,7 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
     network = architecture.build(num_classes)
     load_into(network, finished.weights, f"weights of {architecture.key}")
     network.eval()
-    with replace_folder(folder, CERTIFICATE) as unfinished:
+    with replace_folder(folder, CERTIFICATE, goes=(DATA_SEEN,)) as unfinished:
         (unfinished / ARCHITECTURE).write_text(architecture.to_yaml(), "utf-8")
         save_weights(unfinished / WEIGHTS, network.state_dict(), metadata(architecture, labelling))
         with lane.training_step():  # so that it disturbs nobody's timing

@@ -12,7 +12,7 @@ from nas.latency import MeterOf
 from nas.latency.budget import Budget, Verdict
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
-from nas.runs.certificate import Certificate, Deployed, read_certificate
+from nas.runs.certificate import CERTIFICATE, Certificate, Deployed, read_certificate
 from nas.runs.labelling import WEIGHTS
 from nas.runs.spent import Stopwatch
 from nas.runs.trial import Trial
@@ -113,6 +113,9 @@ def certify_each(search: Search, meter_of: MeterOf, stopwatch: Stopwatch) -> dic
         has_room = functools.partial(_has_room, search, stopwatch, len(folders) - place)
         try:
             found[budget] = certify_best(search, meter_of, budget, folder, has_room)
+            if beside := sorted({each.name for each in folder.iterdir()} - {CERTIFICATE, *found[budget].sha256}):
+                said = f"{', '.join(beside)}, of which {CERTIFICATE} says nothing: made of another network, perhaps"
+                search.console.step(f"note    {folder} also holds {said}")
         except (BudgetError, ExportError, UnmeasuredError) as error:
             if not search.study.asked.several:
                 raise

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -160,14 +160,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def replace_folder(path: Path, last: str) -> Iterator[Path]:
+def replace_folder(path: Path, last: str, goes: Collection[str] = ()) -> Iterator[Path]:
     """An empty folder to fill with files, which takes the place of the folder `path` (of what it links to) once the
-    block has ended without an error. `last`: the file that says what the others are.
+    block has ended without an error. `last`: the file that says what the others are. `goes`: what an earlier one may
+    have besides, and is removed; whatever else is in the folder then is somebody's, and stays.
 
     A process that is killed leaves the old folder, the new one or, in the instant between two renames, none; what it
-    leaves behind beside them is put back or cleared away by the next call. Where the folder itself cannot be moved, its
-    files are replaced as `write_together` does. One process at a time: where one owns the folder, it owns what takes
-    its place.
+    leaves behind beside them is put back or cleared away by the next call. Where the folder itself cannot be moved, or
+    something is to stay in it, its files are replaced as `write_together` does. One process at a time: where one owns
+    the folder, it owns what takes its place.
     """
     path = path.resolve()
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -189,19 +190,22 @@ def replace_folder(path: Path, last: str) -> Iterator[Path]:
         for file in unfinished.iterdir():
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-        if not _swap(unfinished, path, previous):
-            _fill(path, unfinished, last)
+        if not _swap(unfinished, path, previous, goes):
+            _fill(path, unfinished, last, goes)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def _swap(new: Path, path: Path, previous: Path) -> bool:
+def _swap(new: Path, path: Path, previous: Path, goes: Collection[str]) -> bool:
     """Whether a folder could be put in the place of another, which is kept as `previous`: not in that of a mount point,
-    nor where what is around it is another's, nor of the current folder, in which whoever stands would be left nowhere.
+    nor where what is around it is another's or something in it stays, nor of the current folder, in which whoever
+    stands would be left nowhere.
     """
     if path.exists():
         if new.parent == path or path == Path.cwd().resolve():
+            return False
+        if not set(os.listdir(path)) <= {*os.listdir(new), *goes, OWNER}:
             return False
         with contextlib.suppress(OSError):  # nobody owns it, or the disk knows no second names
             os.link(path / OWNER, new / OWNER)  # the same file, and so the same lock
@@ -213,8 +217,8 @@ def _swap(new: Path, path: Path, previous: Path) -> bool:
     return True
 
 
-def _fill(path: Path, new: Path, last: str) -> None:
-    """Put the files of a folder in the place of all that is in another."""
+def _fill(path: Path, new: Path, last: str, goes: Collection[str]) -> None:
+    """Put the files of a folder in the place of those of their names in another, from which others go."""
     names = [last, *sorted({each.name for each in new.iterdir()} - {last, OWNER})]
 
     def copy(first: Path) -> None:
@@ -222,6 +226,6 @@ def _fill(path: Path, new: Path, last: str) -> None:
             shutil.copyfile(new / name, first.with_name(name))
 
     write_together([path / name for name in names], copy)
-    for old in path.iterdir():
-        if old.name not in (*names, OWNER) and old != new:
-            _remove(old)
+    for name in goes:
+        if name not in names:
+            (path / name).unlink(missing_ok=True)

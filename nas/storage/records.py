@@ -43,7 +43,7 @@ def find_record(file: Path, what: str, kind: type[Kept]) -> Kept | None:
 
 
 def cached_record(file: Path, kind: type[Kept]) -> Kept | None:
-    """The value that a file of a cache holds; None where it holds none that can be read, and is made again."""
+    """The value that a file holds; None where it holds none that can be read: that of a cache is made again then."""
     try:
         return find_record(file, "what is cached", kind)
     except UserError:

@@ -96,6 +96,17 @@ def test_what_is_of_value_is_not_replaced(nas, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {*FILES, "evaluation.yaml"}
 
 
+def test_what_was_changed_since_is_of_value(nas, tmp_path):
+    nas("zoo", NAME, "--out", tmp_path).done()
+    (tmp_path / "lost+found").mkdir()  # of a disk whose own folder it is
+    nas("zoo", NAME, "--out", tmp_path).done()
+    assert (tmp_path / "lost+found").is_dir()
+    for name in ("model.onnx", "data.yaml"):
+        (tmp_path / name).write_text("mine: too")
+        assert f"with {name}, which would be lost" in nas("zoo", NAME, "--out", tmp_path).refusal()
+        (tmp_path / name).unlink()
+
+
 def test_a_name_brings_its_weights_wherever_a_network_is_used(nas, own_pictures, tmp_path):
     picture = next((own_pictures / "val" / "images").iterdir())
     out = nas("predict", NAME, picture, "--out", tmp_path / "seen").done().out

@@ -331,6 +331,14 @@ def test_the_winner_of_the_one_budget_before_joins_the_others(asked: Search) -> 
     gather_winners(asked.run, asked.study)
     assert not folder.exists()
     assert (place / "newer").is_file(), "what was certified for the same budget since stays"
+    shutil.copytree(place, folder)
+    (folder / "model.engine").write_text("of nas export")
+    assert gather_winners(asked.run, asked.study) == ""
+    assert {each.name for each in folder.iterdir()} == {"model.engine", "newer"}, "what is beside a winner stays"
+    shutil.move(place / "certificate.yaml", folder)
+    assert f"{place} holds something else" in gather_winners(asked.run, asked.study)
+    assert (place / "newer").is_file()
+    assert (folder / "certificate.yaml").is_file()
 
 
 @pytest.mark.slow

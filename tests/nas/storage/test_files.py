@@ -93,7 +93,7 @@ def test_a_file_system_may_take_no_order_to_write_a_folder() -> None:
 
 
 def replace(folder: Path) -> None:
-    with replace_folder(folder, "b") as new:
+    with replace_folder(folder, "b", goes=("old",)) as new:
         for name in "abc":
             (new / name).write_text(f"new {name}")
 
@@ -122,6 +122,26 @@ def test_the_current_folder_stays_the_one_that_others_stand_in(tmp_path: Path, m
     assert tmp_path.stat().st_ino == before
     assert contents(tmp_path) == {name: f"new {name}" for name in "abc"}
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("current", [False, True])
+def test_what_somebody_puts_there_meanwhile_stays(
+    current: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the hours that a command takes, in the current folder or in another."""
+    out = tmp_path / "out"
+    replace(out)
+    (out / "old").write_text("old")
+    if current:
+        monkeypatch.chdir(out)
+    with replace_folder(out, "b", goes=("old",)) as new:
+        for name in "abc":
+            (new / name).write_text(f"newer {name}")
+        (out / "notes").mkdir()
+        (out / "thesis.txt").write_text("mine")
+    assert contents(out) == {**{name: f"newer {name}" for name in "abc"}, "thesis.txt": "mine"}
+    assert (out / "notes").is_dir()
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.fixture
