@@ -14,6 +14,7 @@ from nas import __version__
 TYPE_CHECKING = False  # of `typing`, which would be imported before anything is answered
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
     from types import FrameType
 
 COMMANDS = {
@@ -39,8 +40,8 @@ EXIT_OF_VERDICT = {"FAIL": 3, "UNSURE": 4}
 """A command that judges a budget did all that it was asked, but nothing that is surely inside came of it."""
 EXIT_UNREAD = 141
 """As a shell has it of a program that SIGPIPE ends."""
-ONLY_PRINT = ("profile", "show", "zoo", "data", "doctor")
-"""Whoever stops reading them has what was wanted."""
+ONLY_PRINT = ("profile", "show", "data", "doctor")
+"""Whoever stops reading them has what was wanted; of others that is the answer (`nas.terminal.answering`)."""
 SIGNALS = {"SIGINT": "interrupted", "SIGTERM": "told to end", "SIGHUP": "its terminal was closed"}
 GRACE_SECONDS = 8.0  # for tidying up after a signal; `docker stop` kills after 10
 LONGEST_REASON = 200  # characters of a library's words
@@ -57,16 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = next((word for word in given if not word.startswith("-")), "")
     name = f"nas {chosen}" if chosen in COMMANDS else "nas"
     heard: list[int] = []  # signals
-    verdicts: list[str | None] = []  # of a command that has done all that it was asked
+    verdict, done = None, False
     try:
         if arguments is None:
             _open_streams()
-            _look_here_first()
+            sys.meta_path.insert(0, _BesideThis())
             _listen(heard, name)
             collect_less_often()
         try:
-            verdicts.append(_run(given, chosen))
+            verdict, done = _run(given, chosen), True
         except SystemExit:  # argparse has said everything
+            done = True
             sys.stdout.flush()
             raise
         sys.stdout.flush()  # while what keeps it from being written can still be said
@@ -81,11 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (isinstance(error, BrokenPipeError) and _nobody_reads()):
             return _answer(name, error)
         _quiet()
-        helped = isinstance(error.__context__, SystemExit)  # by argparse
-        if not (verdicts or helped or chosen in ONLY_PRINT):
+        if not (done or chosen in ONLY_PRINT):
             _say(f"{name}: ended, for nobody reads what it prints any more; {_kept(error)}")
             return EXIT_UNREAD
-    return next((EXIT_OF_VERDICT.get(verdict, 0) for verdict in verdicts if verdict is not None), 0)
+    return EXIT_OF_VERDICT.get(verdict, 0) if verdict else 0
 
 
 def _run(given: Sequence[str], chosen: str) -> str | None:
@@ -146,11 +147,17 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 (until the end)
 
 
-def _look_here_first() -> None:
-    """Whatever PYTHONPATH has of the names of our packages, ours are those beside this one."""
-    source = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if sys.path[0] != source:
-        sys.path.insert(0, source)
+class _BesideThis:
+    """Finds our packages beside this one, whatever PYTHONPATH has of their names; nothing else that lies there, such as
+    what is installed of a name of Python's own.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        from importlib.machinery import PathFinder
+
+        here = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+        return PathFinder.find_spec(name, here) if name in ("space", "pruning") else None
 
 
 def _listen(heard: list[int], name: str) -> None:
@@ -234,7 +241,7 @@ def _fault(error: BaseException) -> str:
     what = f"{type(error).__name__}: {last[:300]}"
     try:
         with tempfile.NamedTemporaryFile(
-            "w", prefix="nas-fault-", suffix=".txt", delete=False, encoding="utf-8"
+            "w", prefix="nas-fault-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
         ) as file:
             file.write("".join(traceback.format_exception(error)))
     except OSError:

@@ -25,6 +25,15 @@ TELL_SECONDS = 30.0  # between lines where none can be written over
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?%)?|-|", re.I)
 
 
+@contextmanager
+def answering() -> Iterator[None]:
+    """Where a command prints what it was asked for: whoever stops reading there (`head`) has seen enough, and what the
+    command does afterwards, and its verdict, are what they would be.
+    """
+    with suppress(BrokenPipeError):
+        yield
+
+
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
     """Lines of columns under a header, two spaces apart; columns of numbers (`-` for none) are aligned right."""
     assert all(len(row) == len(header) for row in rows), "every row has a cell for each column"

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from nas.host.memory import require_inference
     from nas.runs.trained import load_trained
-    from nas.terminal import class_table
+    from nas.terminal import answering, class_table
 
     _check(options)
     common.say(f"evaluating {options.architecture}")
@@ -102,10 +102,11 @@ def run(options: argparse.Namespace) -> None:
             print(f"scored at the labels' own size, as benchmarks do; the network sees {view.words()}\n", flush=True)
         matrix = _confusion(network if form is None else form, dataset, split, view, device)
     scores = matrix.scores()
-    print(class_table(dataset.classes, scores))
     evaluation = _evaluation(options, trained, dataset, matrix, view, form)
-    if dataset.categories:
-        print(f"\n{_category_table(evaluation)}")
+    with answering():
+        print(class_table(dataset.classes, scores))
+        if dataset.categories:
+            print(f"\n{_category_table(evaluation)}")
     if options.out is not None:
         _write(Path(options.out), evaluation, dataset, matrix)
 
@@ -223,6 +224,7 @@ def _category_table(evaluation: Evaluation) -> str:
 def _write(out: Path, evaluation: Evaluation, dataset: Dataset, matrix: ConfusionMatrix) -> None:
     from nas.report.confusion import confusion_chart
     from nas.storage.files import write_text
+    from nas.terminal import answering
     from space import strict
 
     counts: list[list[int]] = matrix.counts.tolist()
@@ -231,4 +233,5 @@ def _write(out: Path, evaluation: Evaluation, dataset: Dataset, matrix: Confusio
         write_text(out / CONFUSION, confusion_csv(dataset.classes, counts))
         write_text(out / CONFUSION_CHART, confusion_chart(dataset.classes, counts, title))
         write_text(out / EVALUATION, strict.dump(evaluation))
-    print(f"\n{out}: {EVALUATION} {CONFUSION} {CONFUSION_CHART}")
+    with answering():
+        print(f"\n{out}: {EVALUATION} {CONFUSION} {CONFUSION_CHART}")

@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> None:
     from nas.export import formats
     from nas.host.memory import require_inference
     from nas.runs.trained import load_trained
+    from nas.terminal import answering
 
     form = formats.require(options.format)
     suffix = form.SUFFIXES[0]
@@ -74,8 +75,9 @@ def run(options: argparse.Namespace) -> None:
         else f"labels (1, {height}, {width})"
     )
     written = sum(file.stat().st_size for file in files) / 2**20
-    print(f"{', '.join(map(str, files))}: image (1, 3, {height}, {width}) -> {gives}, {written:.1f} MiB")
-    print(f"against PyTorch: {check}")
-    print(f"input: RGB in 0..1, minus {list(MEAN)}, divided by {list(STD)}")
-    print(f"classes: {', '.join(labelling.classes)}")
-    certified.say_exported(options)
+    with answering():
+        print(f"{', '.join(map(str, files))}: image (1, 3, {height}, {width}) -> {gives}, {written:.1f} MiB")
+        print(f"against PyTorch: {check}")
+        print(f"input: RGB in 0..1, minus {list(MEAN)}, divided by {list(STD)}")
+        print(f"classes: {', '.join(labelling.classes)}")
+        certified.say_exported(options)

@@ -14,6 +14,7 @@ from nas.commands import certified, common, ending, output
 if TYPE_CHECKING:
     from nas.latency import Meter
     from nas.latency.budget import Budget, Verdict
+    from nas.latency.estimates.calibration import Calibration
     from nas.latency.meter import MeasuresFinished
     from nas.latency.record import Latency
     from nas.latency.target import Target
@@ -151,13 +152,26 @@ def _words(count: int, what: str) -> str:
 
 def _calibrate(meter: Meter, networks: int, out: Path | None, progress: Progress) -> None:
     from nas.latency.estimates import calibration
-    from nas.report.calibration import ESTIMATES, comparison, write_calibration
+    from nas.report.calibration import ESTIMATES, write_calibration
     from nas.report.calibration import PICTURE as SCATTER
+    from nas.terminal import answering
 
     failed = calibration.measure_networks(meter, networks, progress)
     if failed:
         print(f"not measured: {_words(len(failed), 'network')}, for example: {failed[0]}; the same command tries again")
     found = calibration.calibrate(meter)
+    with answering():
+        _tell_fit(found)
+    if out:
+        write_calibration(out, found)
+        with answering():
+            print(f"{out}: {ESTIMATES} {SCATTER}")
+
+
+def _tell_fit(found: Calibration) -> None:
+    """Print how well a latency table estimates."""
+    from nas.report.calibration import comparison
+
     print(f"\nfitted to {found.table.networks} networks; judged on {len(found.left_out)} that were left out of a fit\n")
     print(comparison(found.left_out))
     if found.flagged:
@@ -170,9 +184,6 @@ def _calibrate(meter: Meter, networks: int, out: Path | None, progress: Progress
     if found.better is not None:
         more = found.better.networks
         print(f"the table that was fitted to {more} networks stays: give --networks {more} to replace it")
-    if out:
-        write_calibration(out, found)
-        print(f"{out}: {ESTIMATES} {SCATTER}")
 
 
 def _deployed_graphs(names: Iterable[str], target: Target, size: tuple[int, int], classes: int) -> dict[str, bytes]:
@@ -260,7 +271,28 @@ def _leaderboard(
     out: Path | None,
     budget: Budget | None,
 ) -> Verdict | None:
+    from nas.terminal import answering
+
     latencies = _sorted(measured)
+    with answering():
+        _tell(meter, latencies, architectures, refused, budget)
+    if out:
+        from nas.report.leaderboard import BLOCKS, PICTURE, TABLE, write_leaderboard
+
+        write_leaderboard(out, latencies)
+        with answering():
+            print(f"{out}: {TABLE} {BLOCKS} {PICTURE}")
+    return None if budget is None else judged(latencies, budget, meter.num_classes, refused)
+
+
+def _tell(
+    meter: Meter,
+    latencies: Mapping[str, Latency],
+    architectures: Mapping[str, Architecture],
+    refused: Mapping[str, UnmeasuredError],
+    budget: Budget | None,
+) -> None:
+    """Print the table, what was timed, and what is not to be trusted."""
     print(f"\n{_table(latencies, architectures, meter.size, meter.num_classes, budget)}\n")
     scopes = dict.fromkeys(latency.scope for latency in latencies.values())
     for scope in scopes:
@@ -270,13 +302,7 @@ def _leaderboard(
         if latency.flagged:
             print(f"! {name}: {'; '.join(latency.flagged)}")
     for name, reason in refused.items():
-        print(f"! {name} {'failed in a later round' if name in measured else 'cannot be timed'}: {reason}")
-    if out:
-        from nas.report.leaderboard import BLOCKS, PICTURE, TABLE, write_leaderboard
-
-        write_leaderboard(out, latencies)
-        print(f"{out}: {TABLE} {BLOCKS} {PICTURE}")
-    return None if budget is None else judged(latencies, budget, meter.num_classes, refused)
+        print(f"! {name} {'failed in a later round' if name in latencies else 'cannot be timed'}: {reason}")
 
 
 def judged(
@@ -286,11 +312,13 @@ def judged(
     others is printed.
     """
     from nas.latency.budget import settling, settling_in
+    from nas.terminal import answering
 
     verdicts = {name: budget.verdict(latency) for name, latency in latencies.items()}
-    for name, latency in latencies.items():
-        if verdicts[name] == "UNSURE":
-            print(f"? {name}: {settling_in(settling(latency, budget, num_classes), name)}")
+    with answering():
+        for name, latency in latencies.items():
+            if verdicts[name] == "UNSURE":
+                print(f"? {name}: {settling_in(settling(latency, budget, num_classes), name)}")
     found = set(verdicts.values())
     return "FAIL" if "FAIL" in found else "UNSURE" if refused or "UNSURE" in found else "PASS"
 

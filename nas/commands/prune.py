@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nas.latency.record import Latency
     from nas.prune.plan import PruningPlan
     from nas.prune.pruner import Pruned
+    from nas.runs.certificate import Certificate
     from nas.runs.data_seen import DataSeen
     from nas.runs.labelling import Labelling
     from nas.runs.winner import Certification
@@ -87,6 +88,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.latency import Meter
     from nas.latency.budget import Budget
     from nas.prune.plan import PruningPlan
+    from nas.runs.certificate import read_certificate
+    from nas.terminal import answering
     from nas.training import load_recipe
 
     budget, within, out = Budget.parse(options.budget), common.within(options), Path(options.out)
@@ -97,7 +100,10 @@ def run(options: argparse.Namespace) -> Verdict | None:
     with ending.told(lambda: lost), output.owned_folder(out):
         common.say(f"pruning {options.architecture} to {budget}")
         network, pruned = _pruned(options, out, budget, plan, recipe, within=within, meter_of=meter_of)
-        return _tell(out, network, pruned)
+    certificate = read_certificate(out)
+    with answering():
+        _tell(out, network, pruned, certificate)
+    return certificate.verdict
 
 
 def _pruned(
@@ -216,12 +222,10 @@ def _certified(
     return write_winner(out, finished, certification).latency
 
 
-def _tell(out: Path, network: Network, pruned: Pruned) -> Verdict | None:
-    """Print what became of a network; what its certificate says."""
-    from nas.runs.certificate import read_certificate
+def _tell(out: Path, network: Network, pruned: Pruned, certificate: Certificate) -> None:
+    """Print what became of a network, and what its certificate says."""
     from space import parameters
 
-    certificate = read_certificate(out)
     for word, each, latency in (
         ("whole", network, pruned.before),
         ("pruned", pruned.network, pruned.after),
@@ -232,7 +236,6 @@ def _tell(out: Path, network: Network, pruned: Pruned) -> Verdict | None:
     score = "" if certificate.miou is None else f", mIoU {100 * certificate.miou:.1f} %"
     output.say_certificate(certificate, out, score)
     print(f"compact network in {out}")
-    return certificate.verdict
 
 
 def _epochs(options: argparse.Namespace) -> int:

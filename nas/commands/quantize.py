@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification, Finished, write_winner
-    from nas.terminal import Progress
+    from nas.terminal import Progress, answering
 
     within, out = common.within(options), Path(options.out)
     targets = _targets(options)
@@ -160,10 +160,11 @@ def run(options: argparse.Namespace) -> Verdict | None:
             )
 
         outcomes, chosen, certificate = certified(outcomes, loss, certify, measure, common.say)
-    print(f"\n{table_of(outcomes, chosen, loss, quantizer.refused)}\n")
-    print(f"kept: {chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")
-    output.say_certificate(certificate, out)
-    print(f"network in {out}")
+    with answering():
+        print(f"\n{table_of(outcomes, chosen, loss, quantizer.refused)}\n")
+        print(f"kept: {chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")
+        output.say_certificate(certificate, out)
+        print(f"network in {out}")
     return certificate.verdict
 
 

@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> None:
     from pathlib import Path
 
     from nas.runs.folder import FIGURES, RunFolder
+    from nas.terminal import answering
     from space.errors import UserError
 
     folders = [RunFolder.open(Path(each)) for each in options.run_folders]
@@ -66,12 +67,14 @@ def run(options: argparse.Namespace) -> None:
         from nas.report.page import write_summary
 
         summary = summarize(folder)
-        _print(summary)  # also where the page cannot be written
+        with answering():
+            _print(summary)  # also where the page cannot be written
         try:
             page = write_summary(folder, summary, out)
         except OSError as error:
             raise UserError(f"expected a folder that the page can be written to: {error}; give another --out") from None
-    print(f"\n{page} (figures as data: {FIGURES} beside it)")
+    with answering():
+        print(f"\n{page} (figures as data: {FIGURES} beside it)")
 
 
 def _require_place(out: Path) -> None:
@@ -112,6 +115,7 @@ def _several(folders: Sequence[RunFolder], out: str | None) -> None:
     from pathlib import Path
 
     from nas.runs.alike import require_alike
+    from nas.terminal import answering
     from space.errors import UserError
 
     if out and (Path(out).suffix != ".yaml" or Path(out).exists()):
@@ -128,10 +132,12 @@ def _several(folders: Sequence[RunFolder], out: str | None) -> None:
         from nas.report.several import several_table, summarize_several
 
         several = summarize_several([summarize(each) for each in folders])
-    print(several_table(several))
+    with answering():
+        print(several_table(several))
     if out:
         from nas.storage.files import write_text
         from space import strict
 
         write_text(Path(out), strict.dump(several))
-        print(f"\n{out}")
+        with answering():
+            print(f"\n{out}")

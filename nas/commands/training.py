@@ -183,7 +183,7 @@ def _train(trainer: Trainer, out: Path, progress: Progress, tell: Tell) -> None:
 def _finish(trainer: Trainer, out: Path) -> None:
     from nas.runs.trial import read_progress
     from nas.storage.files import write_text
-    from nas.terminal import class_table
+    from nas.terminal import answering, class_table
     from nas.training.weights import save_weights
     from space import strict
 
@@ -192,4 +192,5 @@ def _finish(trainer: Trainer, out: Path) -> None:
     write_text(out / ARCHITECTURE, architecture.to_yaml())
     write_text(out / SCORES, strict.dump(ScoreCard.of(architecture, dataset, trainer.recipe, scores)))
     save_weights(out / WEIGHTS, trainer.weights(), metadata(architecture, Labelling.of(dataset)))
-    print(f"\n{class_table(dataset.classes, scores)}\n\n{out}: {ARCHITECTURE} {WEIGHTS} {SCORES} {CHECKPOINT}")
+    with answering():
+        print(f"\n{class_table(dataset.classes, scores)}\n\n{out}: {ARCHITECTURE} {WEIGHTS} {SCORES} {CHECKPOINT}")

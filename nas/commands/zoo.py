@@ -38,12 +38,14 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.runs import zoo
     from nas.runs.certificate import read_certificate
+    from nas.terminal import answering
     from space.errors import UserError, nearest
 
     if options.name is None:
         if options.out is not None:
             raise UserError("--out: expected the NAME of a winner with it, got none; `nas zoo` lists them")
-        print(_table({name: read_certificate(zoo.WINNERS / name) for name in zoo.names()}))
+        with answering():
+            print(_table({name: read_certificate(zoo.WINNERS / name) for name in zoo.names()}))
     elif options.name not in zoo.names():
         raise UserError(f"expected a winner of `nas zoo`, got '{options.name}'; {nearest(options.name, zoo.names())}")
     else:
@@ -57,6 +59,7 @@ def _copy(winner: Path, out: Path) -> None:
     from nas.runs.data_seen import FILE as DATA_SEEN
     from nas.runs.trained import require_certified
     from nas.storage.files import replace_folder
+    from nas.terminal import answering
 
     certificate = read_certificate(winner)
     for name in certificate.sha256:
@@ -66,7 +69,8 @@ def _copy(winner: Path, out: Path) -> None:
         with replace_folder(out, CERTIFICATE, goes=(DATA_SEEN,)) as folder:
             for name in (*certificate.sha256, CERTIFICATE):
                 shutil.copyfile(winner / name, folder / name)
-    print(f"{out}: {' '.join((*certificate.sha256, CERTIFICATE))}")
+    with answering():
+        print(f"{out}: {' '.join((*certificate.sha256, CERTIFICATE))}")
 
 
 def _table(winners: dict[str, Certificate]) -> str:

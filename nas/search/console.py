@@ -22,7 +22,7 @@ from nas.runs.trial import Epoch, Trial, read_progress
 from nas.runs.unreached import reachable, unreached
 from nas.search.job import Job
 from nas.study import Study
-from nas.terminal import STARVED, Progress, data_table, waiting
+from nas.terminal import STARVED, Progress, answering, data_table, waiting
 
 PHASES = {"search": "train", "finish": "finish"}
 
@@ -137,6 +137,7 @@ class Console:
         epochs = job.trial.until(self._epochs(job)) if job.phase == "search" else self._epochs(job)
         self._add_epochs(epoch - epochs)
 
+    @answering()
     def answer(self, table: str, certificate: Certificate, page: Path) -> None:
         """The winner beside published networks, its certificate, and where the files are."""
         latency = certificate.latency
@@ -153,6 +154,7 @@ class Console:
         print(f"  timed: {latency.scope}")
         print(f"\nwinner  {self._run.winner}\nreport  {page}", flush=True)
 
+    @answering()
     def answers(self, frontier: str, table: str, certificates: Mapping[Budget, Certificate], page: Path) -> None:
         """The winner for each budget, the networks beside them, what is not settled, and where the files are."""
         print(f"\n{table}\n\n{frontier}\n")

@@ -16,8 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
+from nas.host.python import command_of, environment
 from nas.storage.scratch import clear_abandoned
 
 ROUNDS, PAUSE_SECONDS = 20, 0.1  # while one is ended another may be starting
@@ -26,11 +26,11 @@ ROUNDS, PAUSE_SECONDS = 20, 0.1  # while one is ended another may be starting
 def start(folder: str) -> subprocess.Popen[bytes]:
     """A guard of Ray's folder; it acts when its standard input is closed, and ends."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__, folder, str(os.getpid())],
+        command_of(__name__, [folder, os.getpid()]),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=environment(),
         start_new_session=True,  # Ctrl-C is not for it
     )
 

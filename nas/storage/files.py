@@ -155,8 +155,10 @@ def read_text(path: Path, expected: str) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one move (UTF-8), creating its folders."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+    """Replace a text file in one move (UTF-8), creating its folders. Of names of files, such as those of pictures,
+    backslashes stand for what is not UTF-8.
+    """
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", errors="backslashreplace"))
 
 
 @contextlib.contextmanager

@@ -199,14 +199,14 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
         assert (done.returncode, done.stderr) == (0, b""), words
 
 
-def head(lines: int, *words: str) -> tuple[int, str]:
+def head(lines: int, *words: str, unbuffered: str | None = None) -> tuple[int, str]:
     """The exit code of a command of whose output so many lines are read, and what it says to its terminal."""
     with subprocess.Popen(
         [sys.executable, "-m", "nas.cli", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(PYTHONUNBUFFERED=None),
+        env=environment(PYTHONUNBUFFERED=unbuffered),
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -217,10 +217,24 @@ def head(lines: int, *words: str) -> tuple[int, str]:
         return process.wait(), said
 
 
-def test_a_verdict_holds_whoever_reads_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", [None, "1"])
+def test_a_verdict_holds_whoever_reads_it(unbuffered: str | None, tmp_path: Path) -> None:
     words = ("measure", "ndnet29-fcn32", "--target", "null@cpu:1", "--input", "64x96", "--within", "20%")
-    code, said = head(1, *words, "--budget", "0.001ms")
+    out = ("--out", str(tmp_path / "out"))
+    code, said = head(1, *words, *out, "--budget", "0.001ms", unbuffered=unbuffered)
     assert (code, said) == (3, ""), "FAIL"
+    assert (tmp_path / "out" / "latency.csv").is_file()
+
+
+@pytest.mark.parametrize("unbuffered", [None, "1"])
+def test_what_is_written_is_written_whoever_reads_of_it(unbuffered: str | None, tmp_path: Path) -> None:
+    copy = ("zoo", "camvid-searched", "--out", str(tmp_path / "copy"))
+    assert head(0, *copy, unbuffered=unbuffered) == (0, "")
+    assert (tmp_path / "copy" / "certificate.yaml").is_file()
+    code, said = head(0, *copy, unbuffered=unbuffered)  # what it replaces it says before
+    assert code == 141
+    assert said.startswith("nas zoo: ended, for nobody reads what it prints any more")
+    assert head(0, "zoo", unbuffered=unbuffered) == (0, "")
 
 
 def test_what_was_cut_short_has_not_done_what_it_was_asked(tmp_path: Path) -> None:
@@ -350,6 +364,29 @@ def test_what_lies_in_the_current_folder_is_no_module_of_ours(tmp_path: Path) ->
         timeout=120,
     )
     assert "somebody" not in done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_installed_beside_ours_is_not_taken_for_pythons_own(tmp_path: Path) -> None:
+    """Of a backport (`argparse` 1.4.0, say), in a folder as pip makes it."""
+    installed = tmp_path / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    installed.mkdir(parents=True)
+    for name in ("nas", "space", "pruning"):
+        (installed / name).symlink_to(ROOT / name)
+    for name in ("argparse", "dataclasses", "pathlib"):
+        (installed / f"{name}.py").write_text("raise SystemExit(99)")
+    code = (
+        "import sys; at = 1 + max(place for place, each in enumerate(sys.path) if each.endswith('lib-dynload'))\n"
+        f"sys.path.insert(at, {str(installed)!r})\nfrom nas.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, "show", "erfnet"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=None),
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -22,6 +22,11 @@ def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["taken"]
 
 
+def test_a_page_may_name_a_picture_that_is_not_utf8(tmp_path: Path) -> None:
+    write_text(tmp_path / "page", os.fsdecode(b"stra\xdfe.png"))
+    assert (tmp_path / "page").read_text("utf-8") == "stra\\udcdfe.png"
+
+
 def test_what_a_killed_process_left_goes_and_others_files_stay(tmp_path: Path) -> None:
     names = (
         ".progress.yaml.99999999.tmp",
