@@ -355,9 +355,14 @@ def _scalar(node: yaml.Node, kind: Any, key: str, source: str, several: Any = No
     came = _came(node)
     if kind is str and isinstance(node, yaml.ScalarNode) and not _is_null(node):
         came = f"{node.value[:60]}, which YAML reads as {_yaml_kind(node)}; write '{node.value[:60]}' for text"
-    elif isinstance(node, yaml.ScalarNode) and node.style and _plain_tag(node.value) in (SCALARS[kind], SCALARS[int]):
+    elif isinstance(node, yaml.ScalarNode) and node.style and _is_meant(node.value, kind):
         came += f", which the quotes make text; write {node.value} without them"
     raise UserError(f"{_where(node, key, source)}: expected {expected}, got {came}")
+
+
+def _is_meant(word: str, kind: Any) -> bool:
+    """Whether a word would be taken for a `kind` if it had no quotes."""
+    return _plain_tag(word) in ((SCALARS[float], SCALARS[int]) if kind is float else (SCALARS[kind],))
 
 
 def _read_otherwise(word: str) -> str:

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nas.data import Dataset, DataSpec, Findings, SplitName
     from nas.latency.target import Target
@@ -32,11 +32,11 @@ def path(text: str) -> str:
         require_utf8(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return picture(text)
+    return readable_path(text)
 
 
-def picture(text: str) -> str:
-    """The same of a file that is only looked at."""
+def readable_path(text: str) -> str:
+    """The same of a file that is only read, and written down nowhere."""
     from nas.storage.files import expanded
 
     return str(expanded(text)) if text.startswith("~") else text
@@ -54,18 +54,18 @@ def whole_number(text: str) -> int:
     return number
 
 
-def add_architecture(parser: argparse.ArgumentParser) -> None:
-    """ARCH."""
-    parser.add_argument("architecture", metavar="ARCH", type=path, help=ARCH)
+def add_architecture(parser: argparse.ArgumentParser, kind: Callable[[str], str] = path) -> None:
+    """ARCH; as a `readable_path` where it is not written down."""
+    parser.add_argument("architecture", metavar="ARCH", type=kind, help=ARCH)
 
 
-def add_trained(parser: argparse.ArgumentParser) -> None:
-    """ARCH and --weights."""
-    add_architecture(parser)
+def add_trained(parser: argparse.ArgumentParser, kind: Callable[[str], str] = path) -> None:
+    """ARCH and --weights; as `readable_path`s where they are not written down."""
+    add_architecture(parser, kind)
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        type=path,
+        type=kind,
         help="weights.safetensors; a folder or one of `nas zoo` brings its own",
     )
 

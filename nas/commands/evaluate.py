@@ -37,7 +37,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas evaluate`."""
     parser.epilog = EPILOG
-    common.add_trained(parser)
+    common.add_trained(parser, common.readable_path)
     common.add_data(parser, default=None)
     parser.add_argument("--split", choices=tuple(SPLITS), default="val", help="which images (default: val)")
     parser.add_argument(

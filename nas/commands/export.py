@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from nas.export import formats
 
     parser.epilog = EPILOG
-    common.add_trained(parser)
+    common.add_trained(parser, common.readable_path)
     common.add_data(parser, default=None)
     parser.add_argument(
         "--format",

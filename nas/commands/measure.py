@@ -47,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas measure`."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "architectures", metavar="ARCH", nargs="*", type=common.path, help=f"{common.ARCH} (default: all published)"
+        "architectures",
+        metavar="ARCH",
+        nargs="*",
+        type=common.readable_path,
+        help=f"{common.ARCH} (default: all published)",
     )
     common.add_target(parser)
     common.add_input(parser)
@@ -84,6 +88,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.latency.budget import Budget
     from nas.latency.estimates import calibration
     from nas.runs.trained import load_architecture
+    from nas.storage.files import require_utf8
     from nas.terminal import Progress
     from space.errors import UserError
 
@@ -98,6 +103,9 @@ def run(options: argparse.Namespace) -> Verdict | None:
     budget = None if options.budget is None else Budget.parse(options.budget)
     names = () if options.calibrate else options.architectures or space.published()
     architectures = {name: load_architecture(name) for name in dict.fromkeys(names)}
+    if options.out:  # where they are written down
+        for name in architectures:
+            require_utf8(name)
     said = certified.measured_as_certified(options, tuple(architectures))
     size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
     processes = _processes(options)

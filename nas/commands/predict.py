@@ -42,13 +42,16 @@ MENTIONED = 4  # classes named for each picture
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas predict`."""
     parser.epilog = EPILOG
-    common.add_trained(parser)
+    common.add_trained(parser, common.readable_path)
     images = parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", type=common.picture, help="JPEG or PNG files of any size"
+        "images", metavar="IMAGE", nargs="+", type=common.readable_path, help="JPEG or PNG files of any size"
     )
     images.required = False  # with --video; by nargs="*" none would be read behind an option that follows ARCH
     parser.add_argument(
-        "--video", metavar="FILE|N", type=common.picture, help="a video file, or a camera's number, instead of images"
+        "--video",
+        metavar="FILE|N",
+        type=common.readable_path,
+        help="a video file, or a camera's number, instead of images",
     )
     parser.add_argument("--labels", action="store_true", help="label PNGs instead of overlays: NAME.png for each image")
     parser.add_argument("--frames", metavar="N", type=common.whole_number, help="with --video: end after so many")

@@ -79,13 +79,18 @@ def run(options: argparse.Namespace) -> None:
 
 def _require_place(out: Path) -> None:
     """Raises: UserError where the page of one run cannot go, or something else would be lost."""
+    from nas.report.summary import Summary
     from nas.runs.folder import FIGURES, PAGE
+    from nas.storage.records import cached_record
     from space.errors import UserError
 
-    if out.suffix == ".yaml":
-        raise UserError(f"--out: expected the folder where the page of one run goes, got {out}; name a folder")
+    if out.suffix in (".yaml", ".html"):
+        raise UserError(
+            f"--out: expected the folder where the page of one run goes, got {out}; give {out.with_suffix('')}, say"
+        )
+    is_ours = cached_record(out / FIGURES, Summary) is not None  # of an earlier report
     for name in (PAGE, FIGURES):
-        if (out / name).exists():
+        if (out / name).exists() and not is_ours:
             raise UserError(
                 f"--out: expected a folder without {name}, got {out}, whose one would be lost; give another"
             )

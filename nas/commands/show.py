@@ -26,7 +26,7 @@ CONVOLUTIONS = ("conv", "deconv")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas show`."""
     parser.epilog = EPILOG
-    common.add_architecture(parser)
+    common.add_architecture(parser, common.readable_path)
     common.add_input(parser)
     common.add_classes(parser)
     parser.set_defaults(input=None, classes=None)  # where nothing is given, a certificate says

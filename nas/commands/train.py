@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nas.commands import common, ending, output
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS
-from nas.runs.trained import CHECKPOINT, SCORES
+from nas.runs.trained import CHECKPOINT, FORM, OF_A_TRAINING, PRETRAINED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -108,7 +108,6 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
     output.require_folder(out)  # before PyTorch is loaded
 
     from nas.commands.training import Job, work
-    from nas.runs.epochs import FORM
     from nas.storage.ownership import owned
     from nas.training.room import require_shares
 
@@ -203,8 +202,6 @@ def _first_of_others(out: Path, architecture: Architecture) -> str:
     from nas.runs.beginning import RECORD, TENSORS, beginning, is_kept
     from nas.runs.data_seen import FILE as DATA_SEEN
     from nas.runs.data_seen import data_seen
-    from nas.runs.epochs import FORM, PRETRAINED
-    from nas.runs.trial import PROGRESS
     from nas.storage.records import find_record
     from nas.training.form import Form
     from nas.training.pretrained import Taken
@@ -216,12 +213,11 @@ def _first_of_others(out: Path, architecture: Architecture) -> str:
         FORM: lambda: find_record(out / FORM, "the form of a training", Form),
         PRETRAINED: lambda: find_record(out / PRETRAINED, "what a training began with", Taken),
         ARCHITECTURE: lambda: space.load(out / ARCHITECTURE) == architecture,
-        **dict.fromkeys((PROGRESS, SCORES, WEIGHTS), lambda: None),  # which a checkpoint comes before
     }
-    for name, read in left.items():
+    for name in OF_A_TRAINING:
         if os.path.lexists(out / name):
             try:
-                is_left = bool(read())
+                is_left = name in left and bool(left[name]())  # the others come after a checkpoint
             except space.UserError:
                 is_left = False
             if not is_left:

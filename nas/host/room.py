@@ -16,9 +16,11 @@ UNLIMITED = 2**60  # bytes from which on a limit is none
 SHARED = 0.9  # of a GPU's memory that several processes divide: libraries need the rest, once for each
 SHORTAGE = re.compile(
     r"^MemoryError|out of memory|can't allocate memory|cannot allocate memory(?! in static tls)|unable to allocate|"
-    r"bad_alloc|cublas_status_alloc_failed|failed to map segment from shared object|can't start new thread",
+    r"bad_alloc|cublas_status_alloc_failed|can't start new thread",
     re.I,
 )
+UNMAPPED = "failed to map segment from shared object"
+"""What the loader says where `ulimit -v` leaves no room for a library, and also of one on a disk mounted `noexec`."""
 
 
 def free_bytes(device: str = "cpu") -> int:
@@ -68,7 +70,9 @@ def is_shortage(error: BaseException) -> bool:
 
 def line_of_shortage(words: str) -> str:
     """The line of an error's words, which may be a traceback, that says that memory is short; empty where none does."""
-    return next((line.strip() for line in words.splitlines() if SHORTAGE.search(line)), "")
+    limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    short = (line for line in words.splitlines() if SHORTAGE.search(line) or (limited and UNMAPPED in line))
+    return next((line.strip() for line in short), "")
 
 
 def resident_bytes() -> int:

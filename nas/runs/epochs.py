@@ -13,7 +13,7 @@ import torch
 
 from nas.data import Dataset
 from nas.data.share import WHOLE, Share
-from nas.runs.trained import CHECKPOINT
+from nas.runs.trained import CHECKPOINT, FORM, PRETRAINED
 from nas.runs.trial import Epoch, Pretrained, append_epoch, forget_epochs, read_progress
 from nas.storage.files import write_text
 from nas.storage.records import read_record
@@ -27,12 +27,6 @@ from nas.training.together import told_by_first
 from nas.training.trainer import Trainer
 from space import Architecture, strict
 from space.errors import DamagedError
-
-PRETRAINED = "pretrained.yaml"
-"""Beside a training that began with weights that others trained: the names of all layers and tensors that were taken,
-and of those that were not."""
-FORM = "form.yaml"
-"""In which form a training computes, where that was found by a probe."""
 
 
 def held_form(

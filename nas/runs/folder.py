@@ -117,10 +117,12 @@ class RunFolder:
         """
         folder = cls(root)
         folder._require_new()
+        folder.root.mkdir(parents=True, exist_ok=True)
         (folder.root / SOURCES).unlink(missing_ok=True)
         if earlier:
             sources = Sources(runs=tuple(str(each.root.resolve()) for each in earlier))
             write_text(folder.root / SOURCES, strict.dump(sources))
+        (folder.root / TRIALS).mkdir(exist_ok=True)
         folder.write_study(study.begun())  # last: from now on it is a run
         return folder
 
@@ -142,25 +144,40 @@ class RunFolder:
         if self.trials() or self.company():
             return
         for kind in (TRIALS, COMPANY):
-            shutil.rmtree(self.root / kind, ignore_errors=True)
+            for each in (self.root / kind).glob("*"):
+                shutil.rmtree(each, ignore_errors=True)
         begun_with = (name for name in BEGUN_WITH if name != SOURCES)
         for name in (*begun_with, DATA_SEEN, RECORD, TENSORS, STUDY, SOURCES):
             (self.root / name).unlink(missing_ok=True)
+        for kind in (TRIALS, COMPANY):
+            with contextlib.suppress(OSError):
+                (self.root / kind).rmdir()
+
+    def _is_begun(self) -> bool:
+        """Whether a search has been here, besides a study, which may be one that somebody wrote."""
+        return any((self.root / name).exists() for name in (TRIALS, *BEGUN_WITH))
 
     def _require_new(self) -> None:
-        if self.study_path.exists():
+        if self.study_path.exists() and self._is_begun():
             raise UserError(f"{self.root} holds a run already; go on with {self.resume}, or give another --out")
+        if self.study_path.exists():
+            raise UserError(
+                f"--out: expected another folder than that of a study, got {self.root} with its {STUDY}; give "
+                "runs/NAME, say"
+            )
         for name in OF_A_RUN:
-            if os.path.lexists(self.root / name) and not (name == SOURCES and self._has_sources()):
+            if os.path.lexists(self.root / name) and not self._is_left(name):
                 raise UserError(
                     f"--out: expected a new folder, or one in which nothing is named as a run names its files, got "
                     f"{self.root} with {name}, which would be lost; give another one"
                 )
 
-    def _has_sources(self) -> bool:
-        """Whether the file of that name is a run's, which was killed as it began or was withdrawn."""
+    def _is_left(self, name: str) -> bool:
+        """Whether what has that name is a run's, which was killed as it began or was withdrawn."""
+        if name == TRIALS:
+            return (self.root / name).is_dir() and not os.listdir(self.root / name)
         try:
-            return bool(self.sources())
+            return name == SOURCES and bool(self.sources())
         except UserError:
             return False
 
@@ -173,6 +190,11 @@ class RunFolder:
         folder = cls(root)
         if not folder.study_path.is_file():
             raise UserError(f"expected a run's folder with a study.yaml, got {root}; see `nas search --help`")
+        if not folder._is_begun():
+            raise UserError(
+                f"expected a run's folder, got {root} with a study that no search has begun; begin one with: nas "
+                f"search {shlex.quote(str(folder.study_path))}"
+            )
         return folder
 
     @property

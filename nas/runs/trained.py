@@ -16,9 +16,12 @@ import space
 from nas.latency import runtimes
 from nas.latency.target import Target
 from nas.runs import zoo
+from nas.runs.beginning import RECORD, TENSORS
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, read_certificate
+from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.folder import WINNER, WINNERS
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, read_labelling
+from nas.runs.trial import PROGRESS
 from nas.training.recipe import Recipe
 from nas.training.scores import Scores
 from space import Architecture, UserError
@@ -31,6 +34,13 @@ if TYPE_CHECKING:
 SCORES = "scores.yaml"
 CHECKPOINT = "checkpoint.pt"
 """Of a training that can go on."""
+PRETRAINED = "pretrained.yaml"
+"""Beside a training that began with weights that others trained: the names of all layers and tensors that were taken,
+and of those that were not."""
+FORM = "form.yaml"
+"""In which form a training computes, where that was found by a probe."""
+OF_A_TRAINING = (DATA_SEEN, RECORD, TENSORS, FORM, PRETRAINED, ARCHITECTURE, CHECKPOINT, PROGRESS, SCORES, WEIGHTS)
+"""All that `nas train` writes in its folder, what it logs apart."""
 
 
 @dataclass(frozen=True, kw_only=True)

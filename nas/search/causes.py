@@ -19,7 +19,7 @@ from space.errors import ArchitectureError, BusyError, TrainingError, UserError
 LONGEST = 400
 SURROUNDINGS = re.compile(
     r"CUDA error|CUDA driver|cuDNN error|NCCL|NVML|no kernel image|mmap|No space left|Too many open files|"
-    r"can't start new thread|Input/output error|No such file|file write failed|Permission denied|Connection",
+    r"Input/output error|No such file|file write failed|Permission denied|Connection",
     re.I,
 )
 ASKED = re.compile(r"allocate ([\d.]+) ?(bytes|[KMGT]iB)", re.I)

@@ -12,12 +12,12 @@ from nas.latency.budget import Budget, settling_in
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate
-from nas.runs.epochs import PRETRAINED
 from nas.runs.finish_recipe import FinishRecipe
 from nas.runs.folder import WINNERS, RunFolder
 from nas.runs.shares import Shares
 from nas.runs.spent import spent_of
 from nas.runs.to_finish import to_finish
+from nas.runs.trained import PRETRAINED
 from nas.runs.trial import Epoch, Trial, read_progress
 from nas.runs.unreached import reachable, unreached
 from nas.search.job import Job

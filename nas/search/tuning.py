@@ -174,8 +174,7 @@ class Feed(Searcher):
         with self._kept():
             if too_long := self._waiting.look():
                 raise HaltedError(
-                    f"{too_long}; nothing finished is lost: {REJOIN}, then go on with: nas search --resume "
-                    f"{self._run.root}"
+                    f"{too_long}; nothing finished is lost: {REJOIN}, then go on with: {self._run.resume}"
                 )
 
     def on_death(self, trial_id: str, told: str) -> int:

@@ -120,7 +120,9 @@ def require_finite(weights: Mapping[str, Tensor], source: str | Path) -> None:
     """
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{source}: expected finite weights, got {name} with others; take another file")
+            raise UserError(
+                f"{source}: expected finite weights, got NaN or infinite numbers in {name}; take another file"
+            )
 
 
 def _check_readable(path: Path) -> None:

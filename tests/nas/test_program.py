@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from PIL import Image
 from nas.cli import COMMANDS, main
 from nas.commands import show
 from nas.latency import WorkerError
+from nas.runs.folder import RunFolder
 from nas.study import built_in_study
 
 ROOT = Path(__file__).parents[2]
@@ -248,18 +250,19 @@ def test_what_was_cut_short_has_not_done_what_it_was_asked(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_streams_that_are_closed_are_no_fault(closed: str) -> None:
-    """As daemons start programs."""
+def test_streams_that_are_closed_are_no_fault(closed: str, tmp_path: Path) -> None:
+    """As daemons start programs. A traceback, which might have nowhere to go, would end them with 1."""
     for words, code in (("--version", 0), ("show nosuch", 2)):
         done = subprocess.run(
             ["sh", "-c", f"exec '{sys.executable}' -m nas.cli {words} {closed}"],
             capture_output=True,
             text=True,
-            env=environment(),
+            env=environment(TMPDIR=str(tmp_path)),
             timeout=60,
         )
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
+        assert list(tmp_path.iterdir()) == [], "no fault was written down"
 
 
 def test_output_that_cannot_be_written_is_told() -> None:
@@ -291,6 +294,10 @@ def test_paths_that_cannot_be_written_down_are_told_first(tmp_path: Path) -> Non
     os.mkdir(odd)
     train = ["train", "erfnet", "--input", "32x48"]
     search = ["search", "--budget", "10ms", "--target", "null@cpu:1"]
+    shutil.copy(ROOT / "space" / "published" / "erfnet.yaml", os.fsdecode(odd))
+    show = [sys.executable, "-m", "nas.cli", "show", odd + b"/erfnet.yaml"]
+    assert subprocess.run(show, env=environment()).returncode == 0, "nothing of it is written down"
+    os.unlink(odd + b"/erfnet.yaml")
     for words, folder in (
         ([*search, "--out", odd + b"/run"], tmp_path),
         ([*train, "--data", b"folder:" + odd], tmp_path),
@@ -335,9 +342,8 @@ def test_want_of_memory_is_no_fault_of_ours(
         torch.empty(2**50, dtype=torch.uint8)
     there = WorkerError("".join(traceback.format_exception(here.value)))
     on_gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-    mapped = ImportError("libtorch_cpu.so: failed to map segment from shared object")  # ulimit -v
     threads = RuntimeError("can't start new thread")  # ulimit -u
-    for error in (here.value, there, on_gpu, MemoryError(), mapped, threads):
+    for error in (here.value, there, on_gpu, MemoryError(), threads):
 
         def short(options: object, error: BaseException = error) -> None:
             raise error
@@ -348,6 +354,19 @@ def test_want_of_memory_is_no_fault_of_ours(
         assert "there is not enough memory (" in said
         assert "ask for a smaller batch, input or network" in said
         assert "`ulimit -v` and `ulimit -u`" in said
+
+
+def test_a_library_without_room_is_want_of_memory_only_where_that_is_limited() -> None:
+    """What the loader says then it also says of a disk that is mounted `noexec`."""
+    code = (
+        "import resource, sys; from nas.host.room import is_shortage\n"
+        "error = ImportError('libtorch_cpu.so: failed to map segment from shared object')\n"
+        "print(is_shortage(error)); resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40)); print(is_shortage(error))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_what_lies_in_the_current_folder_is_no_module_of_ours(tmp_path: Path) -> None:
@@ -463,8 +482,7 @@ FIRST_WORDS = {
 def test_every_command_says_what_it_does_before_anything_that_takes_long(tmp_path: Path) -> None:
     """Before a heavy library is loaded, that is, without which no data are looked at and nothing is timed."""
     assert {words.split()[0] for words in FIRST_WORDS} == set(COMMANDS)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "study.yaml").write_text(built_in_study("10ms").to_yaml())
+    RunFolder.create(tmp_path / "run", built_in_study("10ms"))
     for split in ("train", "val"):
         for kind in ("images", "labels"):
             (tmp_path / "data" / split / kind).mkdir(parents=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +70,17 @@ def test_a_float_is_what_people_take_it_for() -> None:
     assert "as 90.0" in refusal(ERFNET.replace("norm_epsilon: 0.001", "norm_epsilon: 1:30.0"))
     for text in ("0.001", "1e-3", "0.00_1"):
         assert Architecture.from_yaml(ERFNET.replace("0.001", text)).norm_epsilon == 0.001
+
+
+def test_what_is_advised_is_taken() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Answer:
+        flag: bool
+
+    with pytest.raises(UserError, match=r"expected true or false, got '1'$"):
+        strict.parse('flag: "1"', Answer, "file")
+    with pytest.raises(UserError, match="write true without them"):
+        strict.parse('flag: "true"', Answer, "file")
 
 
 def test_text_that_is_no_utf8_is_not_written() -> None:

@@ -191,8 +191,12 @@ def test_a_page_that_cannot_lie_in_the_run_lies_elsewhere(
     assert main(["report", str(full.root), "--out", str(out)]) == 0
     assert {each.name for each in out.iterdir()} == {"report.html", "report.yaml"}
     assert not (full.root / "report.yaml").exists()
+    assert main(["report", str(full.root), "--out", str(out)]) == 0, "what it left is its to replace"
+    (out / "report.yaml").write_text("mine: too")
     assert main(["report", str(full.root), "--out", str(out)]) == 2
     assert "expected a folder without report.html" in capsys.readouterr().err
+    assert main(["report", str(full.root), "--out", str(tmp_path / "night.html")]) == 2
+    assert f"night.html; give {tmp_path / 'night'}, say" in capsys.readouterr().err
 
 
 def test_a_run_that_cannot_be_written_to_is_told_of_all_the_same(

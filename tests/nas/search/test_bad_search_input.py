@@ -208,11 +208,30 @@ def test_a_refused_run_takes_back_its_own_files_alone(nas: Nas, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_budget_that_was_refused_is_not_asked_again(nas: Nas, tmp_path: Path) -> None:
-    file = tmp_path / "run" / "study.yaml"
-    file.parent.mkdir()
-    file.write_text(STUDY + "target: null@cpu:1")
-    assert "the narrowest" in nas("search", "--resume", file.parent, "--budget", "0.001ms").refusal()
-    assert load_study(file).budget == "10ms"
+    (tmp_path / "study.yaml").write_text(STUDY + "target: null@cpu:1")
+    run = RunFolder.create(tmp_path / "run", load_study(tmp_path / "study.yaml"))
+    assert "the narrowest" in nas("search", "--resume", run.root, "--budget", "0.001ms").refusal()
+    assert run.study().budget == "10ms"
+
+
+def test_a_study_of_ones_own_is_no_run(nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    said = nas("search", "study.yaml", "--out", ".").refusal()
+    assert "--out: expected another folder than that of a study, got . with its study.yaml; give runs/NAME, say" in said
+    for words in (("search", "--resume", "."), ("report", "."), ("search", "study.yaml", "--from", ".")):
+        assert (
+            "got . with a study that no search has begun; begin one with: nas search study.yaml"
+            in nas(*words).refusal()
+        )
+    assert files_of(tmp_path) == {"study.yaml": STUDY.encode()}
+    run = RunFolder.create(tmp_path / "run", load_study("study.yaml"))
+    run.study_path.unlink()  # as a search is killed that begins
+    RunFolder.create(run.root, load_study("study.yaml"))
+    assert (
+        "holds a run already; go on with nas search --resume run"
+        in nas("search", "study.yaml", "--out", "run").refusal()
+    )
 
 
 @pytest.mark.parametrize(

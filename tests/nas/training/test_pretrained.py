@@ -402,7 +402,10 @@ class Anything:
         (Anything(), "holds more than tensors, numbers and text, or is damaged; it is not opened"),
         ([torch.zeros(1)], "expected a state dict, got a list"),
         ({"epoch": 3}, "expected tensors by name"),
-        ({"conv1.weight": torch.tensor([float("nan")])}, "expected finite weights, got conv1.weight"),
+        (
+            {"conv1.weight": torch.tensor([float("nan")])},
+            "expected finite weights, got NaN or infinite numbers in conv1.weight",
+        ),
     ],
 )
 def test_other_files_are_refused(tmp_path, content: object, words: str) -> None:

@@ -11,7 +11,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 import space
 from nas.runs import epochs
-from nas.runs.epochs import FORM, commit_epoch, go_on, held_form
+from nas.runs.epochs import commit_epoch, go_on, held_form
+from nas.runs.trained import FORM
 from nas.storage.files import write_text
 from nas.training import Recipe, form, load_recipe
 from nas.training.form import Form, forms_of, usual_form
