@@ -34,7 +34,7 @@ def test_none_is_written_beside_a_timing_nor_after_the_end(tmp_path: Path) -> No
     with live_report(run, pause_seconds=0.0) as ended, lane.alone():
         ended()
         time.sleep(0.5)
-        assert {file.name for file in run.root.iterdir()} == {"study.yaml"}
+        assert {file.name for file in run.root.iterdir()} == {"study.yaml", "trials"}
     with live_report(run) as ended:
         ended()
-    assert {file.name for file in run.root.iterdir()} == {"study.yaml"}
+    assert {file.name for file in run.root.iterdir()} == {"study.yaml", "trials"}

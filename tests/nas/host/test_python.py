@@ -1,0 +1,17 @@
+"""What other processes of ours are told of where modules are."""
+
+from __future__ import annotations
+
+import site
+from pathlib import Path
+
+import pytest
+
+from nas.host import python
+
+
+def test_what_is_installed_does_not_come_before_pythons_own_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "mine:")
+    assert python.environment()["PYTHONPATH"] == f"{python.OURS}:mine", "a checkout is found"
+    monkeypatch.setattr(python, "OURS", Path(site.getsitepackages()[0]).resolve())
+    assert python.environment()["PYTHONPATH"] == "mine"
