@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ class Place(NamedTuple):
     """Channels that each output of a convolution reads, and 0 where it reads all."""
     pixels: int
     """Of its output."""
+    inside: int
+    """Of a convolution: the taps of all these pixels that do not fall into the padding."""
     first_read: tuple[int, ...]
     """For each value that it reads, where among them the same value stands first."""
     read_pixels: tuple[int, ...]
@@ -89,6 +92,7 @@ def _places_of(alike: _Alike, size: tuple[int, int]) -> tuple[SharedPlace, ...]:
                 dilated=max(node.dilation) > 1,
                 group=node.group,
                 pixels=pixels[node.index],
+                inside=_inside(node, sizes[node.inputs[0]], sizes[node.index]) if node.kind == "conv" else 0,
                 first_read=tuple(map(node.inputs.index, node.inputs)),
                 read_pixels=tuple(map(pixels.__getitem__, node.inputs)),
                 read_alone=tuple(map(read_alone.__getitem__, node.inputs)),
@@ -100,6 +104,23 @@ def _places_of(alike: _Alike, size: tuple[int, int]) -> tuple[SharedPlace, ...]:
         )
         for node in nodes
     )
+
+
+def _inside(node: Node, read: tuple[int, int], given: tuple[int, int]) -> int:
+    """How many taps of a convolution, of all its output pixels together, read pixels and not padding."""
+    axes = zip(read, given, node.kernel, node.step, node.dilation, strict=True)
+    return math.prod(_inside_along(*axis) for axis in axes)
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _inside_along(read: int, given: int, kernel: int, step: int, dilation: int) -> int:
+    """The same along one axis."""
+    found = 0
+    for tap in range(kernel):
+        offset = dilation * tap - dilation * (kernel - 1) // 2
+        first, last = max(0, -(offset // step)), min(given - 1, (read - 1 - offset) // step)
+        found += max(0, last - first + 1)
+    return found
 
 
 @functools.lru_cache(maxsize=REMEMBERED)

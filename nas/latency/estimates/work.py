@@ -7,6 +7,8 @@ it, a channel count that does not divide leaves the fast layout. So each layer i
   fewer than 16 channels reads them *plain* and writes blocks; one whose input channels do not divide by 4 is plain on
   both sides, and slow. So is a grouped one whose groups are no whole blocks. Transposed convolutions, grid pooling but
   for the mean of a map, what spreads such a mean over a map, and arg-max are plain. Changing the layout is work too.
+- Kernels of blocks pass over what lies in the padding: dilated by nearly the height of a map, a 3x3 convolution has a
+  third of its rows left. A matrix product, which plain convolutions are, has it all.
 - Normalisation behind a convolution is folded into its weights, a ReLU behind it and a sum with its output into its
   loop. Where something else reads the value in between, or there is no convolution before, they are passes of their
   own. ReLU6 is folded into a convolution only; behind a sum it makes both plain.
@@ -169,6 +171,10 @@ class _Layer:
                 if 4 * each > limit:
                     self.note(f"beyond {limit} far_bytes", 4 * each - limit)
 
+    def taps(self, *, blocked: bool) -> int:
+        """That a convolution computes, of all its output pixels together."""
+        return self.place.inside if blocked else self.place.pixels * math.prod(self.place.kernel)
+
     def conv(self) -> bool:
         place = self.place
         read, out = self.reads[0].channels, self.channels
@@ -178,7 +184,7 @@ class _Layer:
             blocked = place.group % BLOCK == 0
             self.want(blocked=blocked)
             name = f"{'' if blocked else 'plain '}conv {_shape(place.kernel)} in groups of {place.group}{strided}"
-            multiply_adds = pixels * taps * place.group * out
+            multiply_adds = self.taps(blocked=blocked) * place.group * out
             self.note(f"{name} count", 1)
             self.note(f"{name} multiply_adds", multiply_adds)
             self.note(f"{name} written", pixels * out)
@@ -193,7 +199,7 @@ class _Layer:
             dilated = " dilated" if blocked and place.dilated else ""
             name = f"{'' if blocked else 'plain '}depthwise{dilated}{strided}"
             self.note(f"{name} count", 1)
-            self.note(f"{name} multiply_adds", pixels * taps * _padded(out))
+            self.note(f"{name} multiply_adds", self.taps(blocked=blocked) * _padded(out))
             if not blocked:
                 self.note(f"{name} channels", out)  # one matrix product after the other
         else:
@@ -203,7 +209,7 @@ class _Layer:
             name = f"{layout}conv {_shape(place.kernel)}{strided}"
             reads = _padded(read) if blocked and not narrow else read
             writes = _padded(out) if blocked else out
-            multiply_adds = pixels * taps * reads * writes
+            multiply_adds = self.taps(blocked=blocked) * reads * writes
             self.note(f"{name} count", 1)
             self.note(f"{name} multiply_adds", multiply_adds)
             self.note(f"{name} written", pixels * writes)

@@ -190,11 +190,13 @@ def draw(rows: Sequence[Row]) -> None:
     figure = Figure(figsize=(11, 6.5), layout="constrained", dpi=72)  # a pixel is a point: so names are placed
     axes = figure.add_subplot()
     best: dict[str, tuple[float, float]] = {}
+    every: list[tuple[float, float]] = []
     for name in sorted({row["network"] for row in rows}):
         milliseconds = float(latencies[name]["p50_milliseconds"])
         scores = [float(row["miou"]) for row in rows if row["network"] == name]
         axes.plot([milliseconds] * len(scores), scores, "o-", color=LIGHT["company"], markersize=6)
         best[name] = milliseconds, max(scores)
+        every += [(milliseconds, score) for score in scores]
     axes.set_xscale("log")
     axes.set_xticks(TICKS, list(map(str, TICKS)))
     axes.minorticks_off()
@@ -202,10 +204,9 @@ def draw(rows: Sequence[Row]) -> None:
     axes.set_ylabel("mIoU on CamVid's validation images, %", fontsize=FONT_PIXELS)
     axes.grid(color=LIGHT["line"])
     figure.draw_without_rendering()
-    points = {name: tuple(axes.transData.transform(place)) for name, place in best.items()}
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in points.values()]
-    for name, point in points.items():
-        box = place_label(name, point, taken, axes.bbox)
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in axes.transData.transform(every)]
+    for name, place in best.items():
+        box = place_label(name, tuple(axes.transData.transform(place)), taken, axes.bbox)
         if box is not None:
             taken.append(box)
             middle = (box.x0, (box.y0 + box.y1) / 2)
