@@ -68,9 +68,10 @@ def work_together(work: Work, count: int, *, on_gpus: bool) -> None:
         running = list(members)
         while running:
             wait([member.process.sentinel for member in running])
-            if any(member.process.exitcode for member in running):
+            codes = [member.process.exitcode for member in running]  # asked for once: one may end between two questions
+            if any(codes):
                 raise _first_failure(members)
-            running = [member for member in running if member.process.exitcode is None]
+            running = [member for member, code in zip(running, codes, strict=True) if code is None]
 
 
 @contextlib.contextmanager

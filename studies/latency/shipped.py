@@ -3,10 +3,10 @@
     python studies/latency/shipped.py --out studies/latency/shipped.csv [--write]
 
 ONNX Runtime's prices are found from the calibrations with one thread at 120x160, of two spaces on two processors. They
-are tried where they were not found: on the other calibration (two threads, 180x240) and on the leaderboards (one and two threads, 360x480 and
-512x1024), before and after a few networks of the same device are measured, and beside estimates that begin with these
-few alone. OpenVINO's are ONNX Runtime's, corrected by its own leaderboards; they are tried on each leaderboard by a fit
-to those of the other size.
+are tried where they were not found: on the other calibration (two threads, 180x240) and on the leaderboards (one and
+two threads, 360x480 and 512x1024), before and after a few networks of the same device are measured, and beside
+estimates that begin with these few alone. OpenVINO's are ONNX Runtime's, corrected by its own leaderboards; they are
+tried on each leaderboard by a fit to those of the other size.
 
 The architectures of the calibrations are kept here, since the space has grown and draws others now. All of these
 networks were timed while runtimes shrank the images of pyramids themselves: that is work of its own here, whose price

@@ -328,6 +328,7 @@ def test_a_run_is_not_asked_something_else(nas: Nas, tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(nas: Nas, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "trials").mkdir()
     said = nas("search", str(tmp_path / "study.yaml"), "--out", str(tmp_path)).refusal()
     assert f"--resume {tmp_path}" in said
 

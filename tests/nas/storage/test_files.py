@@ -152,7 +152,7 @@ def test_what_somebody_puts_there_meanwhile_stays(
 @pytest.fixture
 def lent() -> Iterator[Path]:
     """A folder that may be written to, in one that may not, by a user who is not root."""
-    root = Path(tempfile.mkdtemp())
+    root = Path(tempfile.mkdtemp(dir="/tmp"))  # where everybody can look
     lent = root / "lent"
     lent.mkdir()
     lent.chmod(0o777)

@@ -15,29 +15,27 @@ import torch.distributed as dist
 from torch import nn
 
 from nas.data.share import WHOLE, Share
-from nas.latency.worker.replies import WorkerError
-from nas.runs.processes import work_together
 from nas.training.loss import labels_at, total_loss
-from nas.training.together import SharedNorm, average_gradients
+from nas.training.together import SharedNorm
 from space import Architecture, published
 from space.scale import scale_width
 
-PROGRAM = Path(__file__).parent / "joint_steps.py"
+PROGRAM, UNLIKE = (Path(__file__).parent / name for name in ("joint_steps.py", "unlike_gradients.py"))
+
+
+def run(*words: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
+    """A program whose processes find what it consists of."""
+    paths = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, input=text, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(architecture: Architecture) -> None:
     """Batches of five, two and one images, with void pixels and weights of classes, with batch norms and without."""
     text = architecture.to_yaml().replace("dropout: 0.03", "dropout: 0.0").replace("dropout: 0.2", "dropout: 0.0")
-    paths = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM)],
-        input=text,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run(PROGRAM, text=text)
     assert done.returncode == 0, done.stderr
     without, having = [json.loads(line) for line in done.stdout.splitlines()]
     assert (without["norms"], having["norms"]) == (False, True)
@@ -104,14 +102,19 @@ def test_a_shared_norm_follows_batches_as_the_norm_of_one_process_does() -> None
             assert torch.allclose(shared.state_dict()[name], expected, atol=1e-6), name
 
 
-def _unlike_gradients(share: Share) -> None:
-    """One of the processes has no gradient for the second parameter."""
-    parameters = [nn.Parameter(torch.ones(2)) for _ in range(2)]
-    loss = sum(each.sum() for each in parameters[: 2 - share.rank])
-    loss.backward()
-    average_gradients(parameters, loss.detach(), share)
-
-
 def test_processes_with_unlike_gradients_end_instead_of_waiting() -> None:
-    with pytest.raises(WorkerError, match="bring other gradients"):
-        work_together(_unlike_gradients, 2, on_gpus=False)
+    done = run(UNLIKE)
+    assert done.returncode
+    assert "bring other gradients" in done.stderr
+
+
+def test_processes_that_cannot_begin_are_a_failure() -> None:
+    """What they are to do is of no file that they can read."""
+    lines = (
+        "from nas.runs.processes import work_together",
+        "def work(share): ...",
+        "work_together(work, 2, on_gpus=False)",
+    )
+    done = run("-c", "\n".join(lines))
+    assert done.returncode
+    assert "WorkerError" in done.stderr
