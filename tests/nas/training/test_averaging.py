@@ -76,3 +76,4 @@ def test_a_gpu_is_not_waited_for(architecture: Architecture) -> None:
             average.follow(network)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert int(average.state_dict()["n_averaged"]) == 3
