@@ -1,10 +1,13 @@
-"""From features to logits: the head, and heads that only training sees."""
+"""From features to logits: the head, and heads that only training sees.
+
+A kind of head is an entry of `HEADS`; what is known of it stands there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from space import strict
 from space.choices import Axes, Choice, Questioner
@@ -13,8 +16,6 @@ from space.graph import Graph, Node
 from space.layers import preactivated, separable
 from space.rules import WIDEST, require, require_one_of, require_range
 
-HeadKind = Literal["linear", "linear_nobias", "sep", "preact", "deconv2", "sep2", "preact3", "conv3"]
-AuxiliaryKind = Literal["sep", "conv3", "preact3"]
 Branch = Literal["trunk", "detail"]
 Tap = Literal["act", "sum"]
 
@@ -22,18 +23,80 @@ AUXILIARY_WEIGHT = 0.4  # NDNet's
 MOST_WEIGHT = 10.0
 AUXILIARY_WIDTH = 128  # of a separable one
 DENSE_AUXILIARY_WIDTH = 32  # of a conv3
-WORDS: Mapping[HeadKind, str] = {
-    "linear": "1x1 convolution",
-    "linear_nobias": "1x1 convolution without bias",
-    "sep": "separable convolution, then 1x1",
-    "preact": "normalise, activate, 1x1 convolution",
-    "deconv2": "transposed 2x2 convolution to full size",
-    "sep2": "two separable convolutions, then 1x1",
-    "preact3": "normalise, activate, 3x3 convolution, and again 1x1",
-    "conv3": "3x3 convolution, then 1x1",
+STEM = -1  # in place of a stage
+
+
+def _as_it_is(graph: Graph, x: Node, width: int) -> Node:
+    """Nothing is in front of the logits."""
+    return x
+
+
+def _activated(graph: Graph, x: Node, width: int) -> Node:
+    return graph.norm_act(x, per_level=False)
+
+
+def _preactivated(graph: Graph, x: Node, width: int) -> Node:
+    return _activated(graph, preactivated(graph, x, width, 3, "conv"), width)
+
+
+def _convolved(graph: Graph, x: Node, width: int) -> Node:
+    return graph.norm_act(graph.conv(x, width, 3, "conv"))
+
+
+def _twice_separable(graph: Graph, x: Node, width: int) -> Node:
+    for index in range(2):
+        with graph.scope(f"sep{index}"):
+            x = graph.norm_act(graph.depthwise(x, "depthwise"), "depthwise_")
+            x = graph.norm_act(graph.conv(x, width, 1, "pointwise"))
+    return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadKind:
+    """A kind of head."""
+
+    words: str
+    """For people."""
+    read: Callable[[Graph, Node, int], Node] = _as_it_is
+    """Adds what stands in front of the logits, at a width in channels (0 where it has none); what they read."""
+    has_width: bool = False
+    bias: bool = True
+    """Of the 1x1 convolution that gives the logits."""
+    full_size: bool = False
+    """Whether logits come at the image's size, from a transposed 2x2 convolution; for a decoder that ends in it."""
+    in_auxiliaries: bool = False
+    """Whether an auxiliary head may be one; those that are drawn are in `ask_auxiliary`."""
+
+    def add(self, graph: Graph, x: Node, width: int, logits: int) -> Node:
+        """Add its layers behind `x`; so many channels of logits."""
+        x = self.read(graph, x, width)
+        if self.full_size:
+            return graph.deconv(x, logits, 2, "logits", fixed=True)
+        return graph.conv(x, logits, 1, "logits", bias=self.bias, fixed=True)
+
+
+# Samplers count places: a new kind comes last.
+HEADS: Mapping[str, HeadKind] = {
+    "linear": HeadKind(words="1x1 convolution"),
+    "linear_nobias": HeadKind(words="1x1 convolution without bias", bias=False),
+    "sep": HeadKind(words="separable convolution, then 1x1", read=separable, has_width=True, in_auxiliaries=True),
+    "preact": HeadKind(words="normalise, activate, 1x1 convolution", read=_activated),
+    "deconv2": HeadKind(words="transposed 2x2 convolution to full size", full_size=True),
+    "sep2": HeadKind(words="two separable convolutions, then 1x1", read=_twice_separable, has_width=True),
+    "preact3": HeadKind(
+        words="normalise, activate, 3x3 convolution, and again 1x1",
+        read=_preactivated,
+        has_width=True,
+        in_auxiliaries=True,
+    ),
+    "conv3": HeadKind(words="3x3 convolution, then 1x1", read=_convolved, has_width=True, in_auxiliaries=True),
 }
+FULL_SIZE_HEADS = tuple(name for name, kind in HEADS.items() if kind.full_size)
+AUXILIARY_HEADS = tuple(name for name, kind in HEADS.items() if kind.in_auxiliaries)
+HeadName = Annotated[str, strict.OneOf(lambda: tuple(HEADS))]
+AuxiliaryName = Annotated[str, strict.OneOf(lambda: AUXILIARY_HEADS)]
 AXES: Axes = {
-    "head": ("linear", "linear_nobias", "sep", "preact", "sep2", "preact3", "conv3"),
+    "head": tuple(name for name in HEADS if name not in FULL_SIZE_HEADS),
     "head.width": (32, 64, 128),
     "head.shuffle": (1, 2, 4, 8),
     "auxiliary": ("none", "linear", "sep", "conv3", "preact3"),
@@ -47,9 +110,6 @@ SEARCHED: Axes = {
     "head.shuffle": (1,),
     "auxiliary": ("none",),
 }
-FULL_SIZE_HEADS = ("deconv2",)  # logits come at the image's size
-WITH_WIDTH = ("sep", "sep2", "preact3", "conv3")  # kinds of heads
-STEM = -1  # in place of a stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +122,13 @@ class Head:
     arXiv 1609.05158), and less is left to interpolate.
     """
 
-    kind: HeadKind
+    kind: HeadName
     width: int = 0
     shuffle: int = field(default=1, metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
-        require_one_of("head.kind", self.kind, get_args(HeadKind))
-        if self.kind in WITH_WIDTH:
+        require_one_of("head.kind", self.kind, tuple(HEADS))
+        if HEADS[self.kind].has_width:
             require_range("head.width", self.width, 1, WIDEST)
         else:
             require(self.width == 0, f"head.width: {self.kind} has no width of its own; expected 0, got {self.width}")
@@ -82,22 +142,7 @@ class Head:
     def add(self, graph: Graph, x: Node, num_classes: int) -> Node:
         """Add its layers behind `x`; the logits."""
         with graph.head_scope("head"):
-            if self.kind == "sep":
-                x = separable(graph, x, self.width)
-            for index in range(2 if self.kind == "sep2" else 0):
-                with graph.scope(f"sep{index}"):
-                    x = graph.norm_act(graph.depthwise(x, "depthwise"), "depthwise_")
-                    x = graph.norm_act(graph.conv(x, self.width, 1, "pointwise"))
-            if self.kind == "conv3":
-                x = graph.norm_act(graph.conv(x, self.width, 3, "conv"))
-            if self.kind == "preact3":
-                x = preactivated(graph, x, self.width, 3, "conv")
-            if self.kind in ("preact", "preact3"):
-                x = graph.norm_act(x, per_level=False)
-            if self.kind == "deconv2":
-                return graph.deconv(x, num_classes, 2, "logits", fixed=True)
-            width, bias = num_classes * self.shuffle**2, self.kind != "linear_nobias"
-            logits = graph.conv(x, width, 1, "logits", bias=bias, fixed=True)
+            logits = HEADS[self.kind].add(graph, x, self.width, num_classes * self.shuffle**2)
             return logits if self.shuffle == 1 else graph.shuffle(logits, self.shuffle)
 
     def scaled(self, scale: Callable[[int], int]) -> Self:
@@ -111,9 +156,8 @@ class Head:
     def words(self) -> str:
         """For people."""
         width = f", {self.width} channels" if self.width else ""
-        return (
-            WORDS[self.kind] + width + (f", {self.shuffle}x{self.shuffle} pixels of each" if self.shuffle > 1 else "")
-        )
+        pixels = f", {self.shuffle}x{self.shuffle} pixels of each" if self.shuffle > 1 else ""
+        return HEADS[self.kind].words + width + pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,13 +172,13 @@ class Auxiliary:
     stage: int
     width: int
     weight: float
-    kind: AuxiliaryKind = field(default="sep", metadata=strict.LEFT_OUT_AT_DEFAULT)
+    kind: AuxiliaryName = field(default="sep", metadata=strict.LEFT_OUT_AT_DEFAULT)
     branch: Branch = field(default="trunk", metadata=strict.LEFT_OUT_AT_DEFAULT)
     tap: Tap = field(default="act", metadata=strict.LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         require_range("auxiliary.width", self.width, 0, WIDEST)
-        require_one_of("auxiliary.kind", self.kind, get_args(AuxiliaryKind))
+        require_one_of("auxiliary.kind", self.kind, AUXILIARY_HEADS)
         require_one_of("auxiliary.branch", self.branch, get_args(Branch))
         require_one_of("auxiliary.tap", self.tap, get_args(Tap))
         require(self.width > 0 or self.kind == "sep", f"auxiliary.kind: {self.kind} needs a width; give one")
@@ -161,24 +205,23 @@ class Auxiliary:
     def add(self, graph: Graph, x: Node, num_classes: int, name: str) -> Node:
         """Add its layers behind `x`, under a name; the logits."""
         with graph.head_scope(name):
-            if self.kind == "conv3":
-                x = graph.norm_act(graph.conv(x, self.width, 3, "conv"))
-            elif self.kind == "preact3":
-                x = graph.norm_act(preactivated(graph, x, self.width, 3, "conv"), per_level=False)
-            elif self.width:
-                x = separable(graph, x, self.width)
-            return graph.conv(x, num_classes, 1, "logits", bias=True, fixed=True)
+            return HEADS[self._head].add(graph, x, self.width, num_classes)
+
+    @property
+    def _head(self) -> str:
+        """The kind of head that it is: without a width, a 1x1 convolution alone."""
+        return self.kind if self.width else "linear"
 
     def answers(self) -> dict[str, Choice]:
         """What each of its questions would have to be answered."""
         own = {f"auxiliary.{name}": getattr(self, name) for name in ("stage", "branch", "tap", "width")}
-        return {"auxiliary": self.kind if self.width else "linear", **own}
+        return {"auxiliary": self._head, **own}
 
 
 def ask(questions: Questioner, only: str) -> Head:
     """The head that the answers lead to; `only`: the one kind that a decoder ends in, if there is one."""
-    kind: HeadKind = only or questions.text("head", "head")  # type: ignore[assignment]  # options are of the axis
-    return Head(kind=kind, width=questions.integer("head.width", "head.width") if kind in WITH_WIDTH else 0)
+    kind = only or questions.text("head", "head")
+    return Head(kind=kind, width=questions.integer("head.width", "head.width") if HEADS[kind].has_width else 0)
 
 
 def ask_auxiliary(questions: Questioner, encoder: Encoder) -> tuple[Auxiliary, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 import space
 from space import Architecture, UserError
+from space.axes import ranges
+from space.head import AUXILIARY_HEADS, HEADS, Auxiliary, Head
 from space.scale import scale_width
 
 pytestmark = pytest.mark.share(14)
@@ -170,3 +173,24 @@ def test_at_odd_sizes_the_last_upsampling_loses_its_far_edge() -> None:
         logits = network(image((45, 61)))
     assert made[0].shape == (1, 3, 46, 62)
     assert torch.equal(logits, made[0][..., :45, :61])
+
+
+@pytest.mark.parametrize("kind", AUXILIARY_HEADS)
+def test_a_kind_of_head_has_the_same_layers_where_only_training_sees_it(kind: str) -> None:
+    stage = len(space.load("stdc1").stages) - 1
+    auxiliary = (Auxiliary(stage=stage, width=24, weight=1.0, kind=kind),)
+    architecture = replace(space.load("stdc1"), head=Head(kind=kind, width=24), auxiliary=auxiliary)
+    nodes = architecture.graph(5, auxiliary=True).nodes
+    main, other = (
+        [(rest, node.kind, node.kernel, node.bias) for node in nodes for name, _, rest in [node.name.partition(".")]
+         if name == scope]
+        for scope in ("head", "auxiliary0")
+    )  # fmt: skip
+    assert main == other
+    assert main[-1] == ("logits", "conv", (1, 1), True)
+
+
+def test_searches_can_draw_every_kind_of_head() -> None:
+    axes = ranges()
+    assert {*axes["head"], "deconv2"} == set(HEADS)  # that one for ERFNet's decoder, which ends in nothing else
+    assert set(axes["auxiliary"]) - {"none", "linear"} == set(AUXILIARY_HEADS)
