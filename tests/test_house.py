@@ -36,8 +36,8 @@ SPACE_ROOMS = (
     "space.channels", "space.gradients",
     "space.paths", "space.network", "space.layers", "space.block", "space.blocks", "space.fusion", "space.stem",
     "space.stage", "space.detail", "space.encoder", "space.context", "space.head", "space.decoder", "space.decoders",
-    "space.architecture", "space.axes", "space.answers", "space.rates", "space.questions", "space.search_space",
-    "space.scale", "space.count", "space.library",
+    "space.architecture", "space.axes", "space.answers", "space.rates", "space.ends", "space.stage_questions",
+    "space.questions", "space.search_space", "space.scale", "space.count", "space.library",
 )  # fmt: skip
 LATENCY_ROOMS = (
     "nas.latency.target", "nas.latency.record", "nas.latency.budget", "nas.latency.machine", "nas.latency.runtimes",
