@@ -68,10 +68,12 @@ class Architecture:
     `levels`: scales of an image pyramid (SwiftNet, section 3.3). `channels`: for a pruned network, how many channels
     are left in each cut group (names from `space.groups`); the rest of the fields say what it was cut from.
     `norm_momentum`: how much of each batch running statistics take; in heads `head_norm_epsilon` and
-    `head_norm_momentum` hold, where they are not 0. `rep`: `plain` blocks, the stem's 3x3 convolutions and a pyramid's
-    have biases in place of a normalisation, and are trained as sums of normalised paths (RDRNet). With a
-    `label_stride` of 2, logits are interpolated to half of the image's size, and each stands for two by two pixels: a
-    quarter of the interpolation and of the arg-max. At the stride of the features that the head reads, none are.
+    `head_norm_momentum` hold, where they are not 0. With `rep`, only 3x3 convolutions that `space.layers.plain_conv`
+    makes (those of `plain` blocks, or of other kinds that are `Block.plain`, and the stem's that are not separable) and
+    those of a context of kind `pyramid` are trained as sums of several normalised paths (RDRNet): they have a bias, the
+    former in place of their normalisation. With a `label_stride` of 2, logits are interpolated to half of the image's
+    size, and each stands for two by two pixels: a quarter of the interpolation and of the arg-max. At the stride of the
+    features that the head reads, none are.
 
     Raises: ArchitectureError for a combination that cannot be built.
     """
