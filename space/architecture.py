@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from space import blocks, decoders, strict
+from space import blocks, decoders, scopes, strict
 from space.channels import check_channels, last_layer, widths
 from space.choices import Axes
 from space.context import Context
@@ -275,13 +275,13 @@ class Architecture:
         if self.decoder is None:
             x = self._end(graph, levels[0])
         else:
-            with graph.scope("decoder"):
+            with graph.scope(scopes.DECODER):
                 x = self.decoder.add(graph, features)
         logits = graph.resize(self.head.add(graph, x, num_classes), (self.label_stride, self.label_stride))
         graph.outputs.append(logits if self.label_stride == 1 else graph.repeat(logits))
         if auxiliary:
             for index, each in enumerate(self.auxiliary):
-                logits = each.add(graph, each.source(levels[0]), num_classes, f"auxiliary{index}")
+                logits = each.add(graph, each.source(levels[0]), num_classes, f"{scopes.AUXILIARY}{index}")
                 graph.outputs.append(graph.resize(logits, FULL_SIZE))
         graph.drop_unused()
         return graph
@@ -293,7 +293,7 @@ class Architecture:
             width = self.context.largest_width() if detail is None else detail.out_width
             end = self.context.add(graph, last.before_activation, width)
         elif detail is not None:
-            end = conv_norm(graph, last.out, detail.out_width, 1, "lateral")
+            end = conv_norm(graph, last.out, detail.out_width, 1, scopes.LATERAL)
         else:
             end = last.out
         return end if detail is None else detail.merged(graph, end, encoded.sides[-1])
@@ -330,7 +330,7 @@ class Architecture:
         sides = list({} if self.detail is None else self.detail.rows().items())
         rows: dict[str, Stage | DecoderStep] = {}
         for index, stage in enumerate(self.stages):
-            rows[f"stage{index}"] = stage
+            rows[f"{scopes.STAGE}{index}"] = stage
             if index >= len(self.stages) - len(sides):
                 rows |= [sides[index - len(self.stages)]]
         return rows | (dict(self.decoder.rows()) if self.decoder is not None else {})
@@ -338,7 +338,7 @@ class Architecture:
     def with_rows(self, rows: Mapping[str, Stage | DecoderStep]) -> Architecture:
         """The architecture with other rows of blocks under the same names; not for a pruned one."""
         encoder = {name: row for name, row in rows.items() if isinstance(row, Stage)}
-        stages = tuple(encoder.pop(f"stage{index}") for index in range(len(self.stages)))
+        stages = tuple(encoder.pop(f"{scopes.STAGE}{index}") for index in range(len(self.stages)))
         detail = None if self.detail is None else replace(self.detail, parts=tuple(encoder.values()))
         steps = {name: row for name, row in rows.items() if isinstance(row, DecoderStep)}
         decoder = None if self.decoder is None else self.decoder.with_rows(steps)

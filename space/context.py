@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self, get_args
 
-from space import strict
+from space import scopes, strict
 from space.choices import Axes, Choice, Questioner, numbers, text_of
 from space.graph import Graph, Node
 from space.layers import preactivated
@@ -53,7 +53,7 @@ class SpatialPyramid:
 
         The released code runs its batch norms with momentum 0.005; ours keep 0.1, which a short training can settle.
         """
-        with graph.scope("context"):
+        with graph.scope(scopes.CONTEXT):
             x = preactivated(graph, x, self.bottleneck, 1, "bottleneck")
             parts = [x]
             for grid in self.grids:
@@ -108,7 +108,7 @@ class PoolingPyramid:
 
     def add(self, graph: Graph, x: Node, width: int) -> Node:
         """Add its layers behind `x`; `width` channels come out."""
-        with graph.scope("context"):
+        with graph.scope(scopes.CONTEXT):
             own = preactivated(graph, x, self.width, 1, "scale0")
             pooled = [graph.average_pool(x, 2 * stride + 1, stride) for stride in self.strides]
             means = [preactivated(graph, each, self.width, 1, f"scale{index}") for index, each in enumerate(pooled, 1)]

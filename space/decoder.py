@@ -89,7 +89,7 @@ class Decoder(ABC):
 
     @abstractmethod
     def add(self, graph: Graph, features: Features) -> Node:
-        """Add its layers, inside `graph.scope("decoder")`; the last of them."""
+        """Add its layers, inside `graph.scope(scopes.DECODER)`; the last of them."""
 
     @abstractmethod
     def first_width(self) -> int:

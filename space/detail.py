@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
 
-from space import blocks
+from space import blocks, scopes
 from space.block import Output
 from space.choices import Axes, Choice, Questioner
 from space.errors import ArchitectureError
@@ -19,7 +19,6 @@ from space.stage import Stage
 
 Exchange = Literal["both", "up"]
 
-NAME = "detail"  # of a part, in front of its number
 END = "bottle"  # the block that a search may end both branches with
 END_EXPANSION = 2
 AXES: Axes = {
@@ -100,7 +99,7 @@ class Detail:
 
     def rows(self) -> dict[str, Stage]:
         """Its parts by the scope of their layers."""
-        return {f"{NAME}{index}": part for index, part in enumerate(self.parts)}
+        return {f"{scopes.DETAIL}{index}": part for index, part in enumerate(self.parts)}
 
     def add(self, graph: Graph, read: Node, trunk: Output, widths: Sequence[int], bias: bool) -> tuple[Output, Output]:
         """Add the part beside the trunk's stage that gave `trunk`, behind `read`, and what the two exchange; the
@@ -108,11 +107,11 @@ class Detail:
         """
         number = len(widths) - 1
         part = self.parts[number]
-        with graph.scope(f"{NAME}{number}"):
+        with graph.scope(f"{scopes.DETAIL}{number}"):
             side = part.add(graph, read, bias)
         if number == len(self.parts) - 1:
             return trunk, side
-        with graph.scope(f"exchange{number}"):
+        with graph.scope(f"{scopes.EXCHANGE}{number}"):
             down = side.out
             if self.exchange == "both":
                 for index, width in enumerate(widths):
@@ -229,7 +228,7 @@ class _Questions:
         start = self._start[stride]
         parts: list[Stage] = []
         for stage in self._stages[start + 1 :]:
-            depth = ask.integer(f"{NAME}{len(parts)}.depth", "detail.depth")
+            depth = ask.integer(f"detail{len(parts)}.depth", "detail.depth")
             parts.append(_beside(stage, width, depth))
         return stages, Detail(start=start, exchange=exchange, parts=(*parts, *_end(width, min(bottle, 1), 1)))
 

@@ -6,7 +6,7 @@ import operator
 from dataclasses import dataclass
 from itertools import accumulate
 
-from space import blocks
+from space import blocks, scopes
 from space.block import Output
 from space.detail import Detail
 from space.graph import Graph, Node
@@ -87,7 +87,7 @@ class Encoder:
         outputs: list[Output] = []
         sides: list[Output] = []
         for index, stage in enumerate(self.stages):
-            with graph.scope(f"stage{index}"):
+            with graph.scope(f"{scopes.STAGE}{index}"):
                 output = stage.add(graph, x, bias)
             if self.detail is not None and index > self.detail.start:
                 passed = [each.width for each in self.stages[self.detail.start + 1 : index + 1]]

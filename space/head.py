@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Self, get_args
 
-from space import strict
+from space import scopes, strict
 from space.choices import Axes, Choice, Questioner
 from space.encoder import Encoded, Encoder
 from space.graph import Graph, Node
@@ -141,7 +141,7 @@ class Head:
 
     def add(self, graph: Graph, x: Node, num_classes: int) -> Node:
         """Add its layers behind `x`; the logits."""
-        with graph.head_scope("head"):
+        with graph.head_scope(scopes.HEAD):
             logits = HEADS[self.kind].add(graph, x, self.width, num_classes * self.shuffle**2)
             return logits if self.shuffle == 1 else graph.shuffle(logits, self.shuffle)
 

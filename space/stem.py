@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from space import strict
+from space import scopes, strict
 from space.choices import Axes, Choice, Questioner
 from space.graph import Graph, Node
 from space.layers import PLAIN_KERNEL, cat_downsampler, plain_conv
@@ -123,7 +123,7 @@ class Stem:
 
     def add(self, graph: Graph, image: Node, bias: bool) -> Node:
         """Add its layers behind `image`; the last of them."""
-        with graph.scope("stem"):
+        with graph.scope(scopes.STEM):
             if self.kind == "cat":
                 return cat_downsampler(graph, image, self.width, bias)
             x = image

@@ -32,9 +32,9 @@ ROOMS = (
     "nas.cli",
 )  # fmt: skip
 SPACE_ROOMS = (
-    "space.errors", "space.rules", "space.extensions", "space.strict", "space.choices", "space.graph", "space.sizes",
-    "space.channels", "space.gradients",
-    "space.paths", "space.network", "space.layers", "space.block", "space.blocks", "space.fusion", "space.stem",
+    "space.errors", "space.rules", "space.extensions", "space.strict", "space.choices", "space.scopes", "space.graph",
+    "space.sizes", "space.channels", "space.gradients", "space.paths", "space.network", "space.layers", "space.block",
+    "space.blocks", "space.fusion", "space.stem",
     "space.stage", "space.detail", "space.encoder", "space.context", "space.head", "space.decoder", "space.decoders",
     "space.architecture", "space.axes", "space.answers", "space.rates", "space.ends", "space.stage_questions",
     "space.questions", "space.search_space", "space.scale", "space.count", "space.library",

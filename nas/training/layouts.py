@@ -9,18 +9,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from space import Architecture
+from space import Architecture, scopes
 
 Row = Mapping[str, str]
 """The layers of one block: ours, and the same one in the file."""
 Kind = Literal["resnet", "mobilenet", "swiftnet", "erfnet", "ours"]
 ERFNET = "encoder.initial_block.conv.weight"
 ERFNET_PREFIXES = ("", "features.")
-HEADS = ("head", "auxiliary")
-PARTS = ("stem", "stage", "detail", "exchange", "context", "lateral", "decoder")
-"""Of a network of ours, but for its heads."""
-BEHIND = 1000
-"""A place behind all that are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +37,6 @@ class Layout:
     """Whether the last of 20 classes in the public checkpoints is void."""
 
 
-def block_of(layer: str) -> str:
-    """What of a network a layer of ours is in, which is taken whole or not at all: the stem, a block, how a stage opens
-    or what it fuses, an exchange, a step or another numbered part of a decoder, the rest of one, a context, a head.
-    """
-    found = re.match(r"(stage|detail)\d+\.[a-z]+\d*|decoder\.step\d+\.block\d+|decoder\.[a-z]+\d+|[a-z]+\d*", layer)
-    return layer if found is None else found[0]
-
-
 def kind_of(tensors: Mapping[str, Tensor]) -> Kind | None:
     """Whose names those in a file are; None for unknown ones."""
     if "conv1.weight" in tensors and "layer1.0.conv1.weight" in tensors:
@@ -60,7 +47,7 @@ def kind_of(tensors: Mapping[str, Tensor]) -> Kind | None:
         return "mobilenet"
     if any(f"{prefix}{ERFNET}" in tensors for prefix in ERFNET_PREFIXES):
         return "erfnet"
-    return "ours" if any(name.startswith("stem.") for name in tensors) else None
+    return "ours" if any(name.startswith(f"{scopes.STEM}.") for name in tensors) else None
 
 
 def layout_of(
@@ -229,24 +216,25 @@ def _own(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Layou
     ours, theirs = (dict.fromkeys(name.rpartition(".")[0] for name in names) for names in (expected, tensors))
     blocks: dict[str, dict[str, str]] = {}
     places: dict[str, tuple[int, ...]] = {}
-    start, other_start = _branch_start(ours), _branch_start(theirs)
+    start, other_start = scopes.branch_start(ours), scopes.branch_start(theirs)
     for layer in ours:
-        block, shared = block_of(layer), re.sub(r"_level\d+$", "", layer)
+        block, shared = scopes.block_of(layer), re.sub(r"_level\d+$", "", layer)
         blocks.setdefault(block, {})[layer] = shared if shared in theirs else layer
-        places[block] = (*_place(block, start), 1)
+        places[block] = (*scopes.place_of(block, start), 1)
+    inside = set(scopes.PARTS) - set(scopes.HEADS)
     taken = {name for row in blocks.values() for name in row.values()}
     for layer in theirs:
-        block = block_of(layer)
-        stage, *within = _place(block, other_start)
+        block = scopes.block_of(layer)
+        stage, *within = scopes.place_of(block, other_start)
         if block in blocks and (stage, *within, 1) != places[block]:
             blocks[block][f"{block} beside stage{stage}"] = layer  # its branch begins elsewhere
-        elif layer not in taken and (block in blocks or block.startswith(PARTS)):
+        elif layer not in taken and (block in blocks or scopes.part_of(block) in inside):
             blocks.setdefault(block, {})[layer] = layer
             places.setdefault(block, (stage, *within, 0))  # in front of ours where the name does not tell
     ordered = [(name, blocks[name]) for name in sorted(blocks, key=places.__getitem__)]
     return Layout(
-        rows=tuple(row for name, row in ordered if not name.startswith(HEADS)),
-        heads=tuple(_head(row) for name, row in ordered if name.startswith(HEADS)),
+        rows=tuple(row for name, row in ordered if scopes.part_of(name) not in scopes.HEADS),
+        heads=tuple(_head(row) for name, row in ordered if scopes.part_of(name) in scopes.HEADS),
     )
 
 
@@ -255,23 +243,3 @@ def _head(row: Row) -> tuple[Row, ...]:
     inside = {ours: theirs for ours, theirs in row.items() if not ours.endswith(".logits")}
     last = {ours: theirs for ours, theirs in row.items() if ours not in inside}
     return (inside, last) if inside else (last,)
-
-
-def _branch_start(layers: Iterable[str]) -> int:
-    """The stage beside which the first part of a detail branch stands; one more than there are without a branch."""
-    parts = {found[0] for layer in layers if (found := re.match(r"(stage|detail)\d+", layer))}
-    return sum(1 if part.startswith("stage") else -1 for part in parts)
-
-
-def _place(block: str, branch_start: int) -> tuple[int, ...]:
-    """Where a block of ours is computed, in an order: its stage; whether in the trunk, the branch or their exchange;
-    which of its row it is. Behind the stages, where steps of a decoder come last.
-    """
-    found = re.match(r"(stage|detail|exchange|decoder\.step)(\d+)(?:\.([a-z]+)(\d*))?", block)
-    if found is None:
-        return (-1 if block == "stem" else BEHIND, 0, 0)
-    part, row, kind, number = found[1], int(found[2]), found[3], found[4]
-    within = int(number) if number else BEHIND if kind == "fuse" else -1  # a row begins with how it opens
-    if part == "decoder.step":
-        return BEHIND, 1 + row, within
-    return row + (0 if part == "stage" else branch_start), ("stage", "detail", "exchange").index(part), within

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from nas.data import MEAN, STD
 from nas.host.room import is_shortage
-from nas.training.layouts import Layout, Row, block_of, kind_of, layout_of
+from nas.training.layouts import Layout, Row, kind_of, layout_of
 from nas.training.weights import load_weights, require_finite
 from space import Architecture
 from space.errors import UserError
+from space.scopes import block_of
 
 Named = TypeVar("Named")
 

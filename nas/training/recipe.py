@@ -11,10 +11,9 @@ from nas.data.augmentation import Augmentation, ScaleSampling
 from nas.storage.files import expanded
 from space import Architecture, published, strict
 from space.errors import UserError, nearest
+from space.scopes import PARTS, part_of
 
 PUBLISHED = Path(__file__).parent / "published"
-PARTS = ("stem", "stage", "detail", "exchange", "context", "lateral", "decoder", "head", "auxiliary")
-"""What the names of a network's layers begin with, before a number if there are several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +260,7 @@ class Recipe:
 
     def _check_rate_shares(self) -> None:
         for part, share in self.rate_shares.items():
-            if part.partition(".")[0].rstrip("0123456789") not in PARTS:
+            if part_of(part) is None:
                 hint = nearest(part, PARTS)
                 raise UserError(f"rate_shares: expected parts of a network ({', '.join(PARTS)}), got '{part}'; {hint}")
             if not share > 0:

@@ -13,6 +13,7 @@ from nas.training.weights import load_into
 from space import Architecture
 from space.network import Network
 from space.paths import folded_state
+from space.scopes import DECODER, part_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +36,7 @@ class StartingNetwork:
     @property
     def has_decoder_weights(self) -> bool:
         """Whether it took more of `init` than an encoder."""
-        return self.taken is not None and any(layer.startswith("decoder.") for layer in self.taken.layers)
+        return self.taken is not None and any(part_of(layer) == DECODER for layer in self.taken.layers)
 
 
 def starting_network(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from space import blocks
+from space import blocks, scopes
 from space.block import Unit
 from space.choices import Axes, Choice, Questioner
 from space.decoder import Decoder, Features
@@ -114,7 +114,7 @@ class DeconvDecoder(Decoder):
         return f"{projection}transposed convolutions to half size: {steps}"
 
     def rows(self) -> Mapping[str, DecoderStep]:
-        return {f"decoder.step{index}": step for index, step in enumerate(self.steps)}
+        return {f"{scopes.DECODER}.step{index}": step for index, step in enumerate(self.steps)}
 
     def with_rows(self, rows: Mapping[str, DecoderStep]) -> Self:
         return replace(self, steps=tuple(rows[name] for name in self.rows()))

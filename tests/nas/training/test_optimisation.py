@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import random
 from dataclasses import replace
 
 import pytest
@@ -18,8 +19,8 @@ from nas.training.optimisation import (
     parameter_groups,
     restore_optimizer,
 )
-from nas.training.recipe import PARTS
-from space import load, published
+from space import Architecture, Space, load, published
+from space.scopes import PARTS, part_of
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
@@ -119,10 +120,21 @@ def test_parts_of_a_network_have_rates_of_their_own() -> None:
     assert missing_parts(network, lacking) == ("decoder.step9", "context")
 
 
-def test_every_layer_of_the_published_networks_is_in_a_part_that_can_be_named() -> None:
-    graphs = [load(name).graph(3, auxiliary=True) for name in published()]
-    named = {node.name.partition(".")[0].rstrip("0123456789") for graph in graphs for node in graph.nodes if node.name}
-    assert named <= set(PARTS)
+def with_branches() -> list[Architecture]:
+    """Networks of two branches, whose trunk meets the other in a pyramid of windows or in one convolution."""
+    space = Space(ranges={"decoder": ("none",), "detail": ("both", "up"), "stages": (4,), "head": ("linear",)})
+    return [space.sample(random.Random(seed)) for seed in range(8)]
+
+
+def test_every_layer_is_in_a_part_that_can_be_named() -> None:
+    graphs = [each.graph(3, auxiliary=True) for each in (*map(load, published()), *with_branches())]
+    layers = {node.name for graph in graphs for node in graph.nodes if node.name}
+    assert {part_of(layer) for layer in layers} == set(PARTS)
+
+
+@pytest.mark.parametrize("name", ["conv1", "backbone.conv1", "stages.0", "stage1x.block0", "headless", ""])
+def test_names_of_others_are_in_no_part(name: str) -> None:
+    assert part_of(name) is None
 
 
 def test_without_rates_of_parts_groups_are_those_of_earlier_checkpoints() -> None:
