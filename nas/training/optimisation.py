@@ -73,7 +73,7 @@ def _rate_share(name: str, shares: Mapping[str, float]) -> float:
 def _is_in(name: str, part: str) -> bool:
     """Whether the parameter of that name is of that part of the network."""
     inside = name.removeprefix("network.")  # what trains a network with something else
-    return re.match(rf"{re.escape(part)}((?<!\d)\d+)?\.", inside) is not None
+    return re.match(rf"{re.escape(part)}((?<!\d)\d+)?[._]", inside) is not None
 
 
 def make_optimizer(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:

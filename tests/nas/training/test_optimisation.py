@@ -137,6 +137,19 @@ def test_names_of_others_are_in_no_part(name: str) -> None:
     assert part_of(name) is None
 
 
+def test_the_rate_of_a_part_is_that_of_its_normalisations_too() -> None:
+    recipe = replace(load_recipe("quick"), rate_shares=dict.fromkeys(PARTS, 2.0))
+    for architecture in with_branches():
+        groups = parameter_groups(architecture.build(3), recipe)
+        assert {group.rate_share for group in groups if group.parameters} == {2.0}
+    network = load("swiftnet-rn18").build(3)
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    groups = parameter_groups(network, replace(recipe, rate_shares={"decoder.lateral": 2.0}))
+    faster = {names[each] for group in groups if group.rate_share == 2.0 for each in group.parameters}
+    assert faster == {name for name in names.values() if name.startswith("decoder.lateral")}
+    assert {name.partition("_")[2] for name in faster} == {"", "norm.weight", "norm.bias"}
+
+
 def test_without_rates_of_parts_groups_are_those_of_earlier_checkpoints() -> None:
     network = load("erfnet").build(3)
     groups = parameter_groups(network, load_recipe("quick"))
