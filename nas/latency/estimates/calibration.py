@@ -24,7 +24,7 @@ from typing import TypeVar
 import space
 from nas.latency.careful import is_refusal, time_each
 from nas.latency.estimates.prices import fit_prices
-from nas.latency.estimates.table import LatencyTable
+from nas.latency.estimates.table import LatencyTable, Prices
 from nas.latency.estimates.work import work_of
 from nas.latency.machine import device_key
 from nas.latency.meter import Meter
@@ -175,22 +175,7 @@ def calibrate(meter: Meter) -> Calibration:
         )
     anchored = used[-1][0].reference_milliseconds  # in the newest one: those before it may be by an earlier anchor
     used.sort(key=lambda pair: pair[0].index)
-    works = [work_of(architecture, meter.size, meter.num_classes) for _, architecture in used]
-    ratios = [sample.ratio for sample, _ in used]
-    inside = [place for place in range(len(used)) if place % LEFT_OUT_EVERY]
-    judge = fit_prices([works[place] for place in inside], [ratios[place] for place in inside])
-    left_out = tuple(
-        LeftOut(
-            name=f"draw {sample.index}",
-            measured_milliseconds=sample.ratio * anchored,
-            estimated_milliseconds=judge.sum(works[place]) * anchored,
-            multiply_adds=space.multiply_adds(architecture, meter.size, meter.num_classes),
-            parameters=space.parameters(architecture, meter.num_classes),
-        )
-        for place, (sample, architecture) in enumerate(used)
-        if place % LEFT_OUT_EVERY == 0
-    )
-    prices = fit_prices(works, ratios)
+    prices, left_out = fit_and_judge(used, meter.size, meter.num_classes, anchored)
     table = LatencyTable(
         target=str(meter.target),
         height=meter.size[0],
@@ -209,6 +194,33 @@ def calibrate(meter: Meter) -> Calibration:
         write_text(_folder(meter) / TABLE, strict.dump(table))
     refused = tuple(each.reason for each, _ in _drawn_now(meter, read_refused(meter)))
     return Calibration(table=table, left_out=left_out, flagged=len(kept) - len(used), refused=refused, better=better)
+
+
+def fit_and_judge(
+    measured: Sequence[tuple[MeasuredNetwork, Architecture]],
+    size: tuple[int, int],
+    num_classes: int,
+    anchored: float,
+) -> tuple[Prices, tuple[LeftOut, ...]]:
+    """Prices of work fitted to all networks that were measured at input `size` (height, width), as shares of what the
+    reference takes; and every fourth of these networks, with what a fit to the others estimates for it where the
+    reference takes `anchored` milliseconds.
+    """
+    works = [work_of(architecture, size, num_classes) for _, architecture in measured]
+    ratios = [sample.ratio for sample, _ in measured]
+    inside = [place for place in range(len(measured)) if place % LEFT_OUT_EVERY]
+    judge = fit_prices([works[place] for place in inside], [ratios[place] for place in inside])
+    left_out = tuple(
+        LeftOut(
+            name=f"draw {sample.index}",
+            measured_milliseconds=sample.ratio * anchored,
+            estimated_milliseconds=judge.sum(work) * anchored,
+            multiply_adds=space.multiply_adds(architecture, size, num_classes),
+            parameters=space.parameters(architecture, num_classes),
+        )
+        for (sample, architecture), work in list(zip(measured, works, strict=True))[::LEFT_OUT_EVERY]
+    )
+    return fit_prices(works, ratios), left_out
 
 
 def error_of(estimates: Sequence[LeftOut]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +19,13 @@ from nas.latency.protocol import anchor
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, reason_of
+from nas.surrogate.agreement import kendall_tau
 from nas.terminal import Progress
+from space import strict
 from space.architecture import Architecture
 from space.errors import ExportError, TargetError, UserError
 
+STUDY = Path(__file__).parents[3] / "studies" / "latency" / "calibration"
 SIZE = (64, 96)
 NOBODY = Progress(silent=True)
 
@@ -71,6 +76,25 @@ def test_few_networks_still_scale() -> None:
     prices = fit_prices(works, [cost(work) for work in works])
     errors = [abs(prices.sum(work) / cost(work) - 1) for work in invented_works(40, seed=6)]
     assert np.median(errors) < 0.5
+
+
+def test_networks_that_were_left_out_are_estimated_as_closely_as_the_study_says() -> None:
+    """550 random networks, measured on a CPU: the prices are found from three quarters of them, without the others."""
+    size, classes = (120, 160), 11
+    texts = json.loads(gzip.decompress((STUDY / "architectures.json.gz").read_bytes()))
+    samples: dict[int, calibration.MeasuredNetwork] = {}
+    for name in ("samples.jsonl", "samples_again.jsonl"):
+        for line in (STUDY / "onnxruntime-1-120x160-larger-space" / name).read_text("utf-8").splitlines():
+            sample = strict.parse(line, calibration.MeasuredNetwork, name)
+            samples[sample.index] = sample
+    assert not any(sample.flagged for sample in samples.values())
+    measured = [(samples[index], Architecture.from_yaml(texts[samples[index].key])) for index in sorted(samples)]
+    _, left_out = calibration.fit_and_judge(measured, size, classes, anchored=2.0)
+    assert (len(measured), len(left_out)) == (550, 138)
+    assert calibration.error_of(left_out) <= 0.05
+    tau = kendall_tau([(each.estimated_milliseconds, each.measured_milliseconds) for each in left_out])
+    assert tau is not None
+    assert tau >= 0.95
 
 
 class InventedMeter:
