@@ -19,6 +19,7 @@ from nas.training.optimisation import (
     parameter_groups,
     restore_optimizer,
 )
+from nas.training.recipe import recipe_of_network
 from space import Architecture, Space, load, published
 from space.scopes import PARTS, part_of
 
@@ -118,6 +119,13 @@ def test_parts_of_a_network_have_rates_of_their_own() -> None:
     assert learning_rate(recipe, 3000, 60_000, share=10.0) == pytest.approx(10 * learning_rate(recipe, 3000, 60_000))
     lacking = replace(recipe, rate_shares={"decoder": 2.0, "decoder.step9": 2.0, "stage1": 3.0, "context": 2.0})
     assert missing_parts(network, lacking) == ("decoder.step9", "context")
+
+
+@pytest.mark.parametrize("name", published())
+def test_rates_of_a_published_recipe_are_of_parts_that_its_network_has(name: str) -> None:
+    with torch.device("meta"):
+        network = load(name).build(3, auxiliary=True)
+    assert missing_parts(network, recipe_of_network(name)) == ()
 
 
 def with_branches() -> list[Architecture]:
