@@ -1,8 +1,8 @@
 """`Architecture`: the one value that describes a network, exact to the last channel.
 
-It holds the numbers of a stem, two to seven stages, an optional detail branch, context module and decoder, and a head.
-The four families (ERFNet, FPLNet, NDNet, SwiftNet), Fast-SCNN, RegSeg, DABNet, STDC's backbone, DDRNet and RDRNet are
-points of it, and so is everything between them.
+It holds the numbers of a stem, one to twelve stages, an optional detail branch, context module and decoder, and a head.
+ERFNet, FPLNet, NDNet, SwiftNet, Fast-SCNN, RegSeg, DABNet, STDC's backbone, DDRNet and RDRNet are points of it, and so
+is everything between them.
 """
 
 from __future__ import annotations

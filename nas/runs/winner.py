@@ -37,7 +37,9 @@ USAGE = """\
 # Certificate of a network for real-time segmentation, and how to use what lies beside it.
 #
 # {model} takes `image`, float32 (1, 3, {height}, {width}): RGB in 0..1, minus input_mean, divided by input_std.
-# It gives `labels`, int64 (1, {height}, {width}), upsampling and arg-max inside, as they were timed.
+# It gives `labels`, int64 (1, {height}, {width}).
+# Timed: {scope}.
+#
 # In Python, with the logits:
 #
 #     import space
@@ -139,7 +141,7 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
         if finished.seen is not None:
             (unfinished / DATA_SEEN).write_text(strict.dump(finished.seen), "utf-8")
         certificate = certify(architecture, labelling, certification.budget, evidence, unfinished)
-        (unfinished / CERTIFICATE).write_text(_usage(labelling) + strict.dump(certificate), "utf-8")
+        (unfinished / CERTIFICATE).write_text(_usage(labelling, latency.scope) + strict.dump(certificate), "utf-8")
     return certificate
 
 
@@ -182,9 +184,10 @@ def _noise(size: tuple[int, int]) -> Tensor:
     return torch.randn(COMPARED_IMAGES, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
-def _usage(labelling: Labelling) -> str:
+def _usage(labelling: Labelling, scope: str) -> str:
     height, width = labelling.size
     return USAGE.format(
+        scope=scope,
         model=MODEL,
         architecture=ARCHITECTURE,
         weights=WEIGHTS,

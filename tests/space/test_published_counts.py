@@ -1,8 +1,10 @@
 """Parameters and multiply-adds of the published networks, of their papers' ablations, and of crosses between them.
 
 The expected numbers are the papers', or were counted on the authors' own code: ERFNet (IV 2017; Eromera/
-erfnet_pytorch), FPLNet (arXiv 2302.11785), NDNet (zgyang-hnu/NDNet), SwiftNet (orsic/swiftnet). None of them was
-computed by this repository.
+erfnet_pytorch), FPLNet (arXiv 2302.11785), NDNet (zgyang-hnu/NDNet), SwiftNet (orsic/swiftnet), RegSeg (RolandGao/
+RegSeg), STDC's backbone (MichaelFan01/STDC-Seg), DABNet (Reagan1311/DABNet), DDRNet (ydhongHIT/DDRNet), RDRNet
+(gyyang23/RDRNet); or, for Fast-SCNN, on a port (Tramac/Fast-SCNN-pytorch), since its authors published none. None of
+them was computed by this repository.
 """
 
 from __future__ import annotations

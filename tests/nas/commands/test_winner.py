@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,16 @@ def test_the_usage_written_into_the_certificate_works(winner, monkeypatch):
     values = {"image": torch.zeros(1, 3, 64, 96)}
     exec(code, values)
     assert values["logits"].shape == (1, 3, 64, 96)
+
+
+def test_the_usage_says_how_logits_became_labels_when_it_was_timed(dataset, tmp_path):
+    architecture = replace(space.load("fast-scnn"), label_stride=2)
+    weights = architecture.build(3).state_dict()
+    finished = Finished(architecture=architecture, weights=weights, labelling=Labelling.of(dataset), dataset=None)
+    write_winner(tmp_path / "winner", finished, Certification(target=parse_target("null@cpu:1"), budget=None))
+    text = (tmp_path / "winner" / "certificate.yaml").read_text()
+    assert "# Timed: network, upsampling to 1/2 of the input size, arg-max to labels of 2x2 pixels each;" in text
+    assert read_certificate(tmp_path / "winner").latency.scope in text
 
 
 @pytest.mark.parametrize(
