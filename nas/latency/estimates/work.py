@@ -6,7 +6,8 @@ it, a channel count that does not divide leaves the fast layout. So each layer i
 - Activations lie in *blocks* of 16 channels, padded (ONNX Runtime's NCHWc, oneDNN's nChw16c). A convolution that reads
   fewer than 16 channels reads them *plain* and writes blocks; one whose input channels do not divide by 4 is plain on
   both sides, and slow. So is a grouped one whose groups are no whole blocks. Transposed convolutions, grid pooling but
-  for the mean of a map, what spreads such a mean over a map, and arg-max are plain. Changing the layout is work too.
+  for the mean of a map, what spreads such a mean over a map unless it is a sum, and arg-max are plain. Changing the
+  layout is work too.
 - Kernels of blocks pass over what lies in the padding: dilated by nearly the height of a map, a 3x3 convolution has a
   third of its rows left. A matrix product, which plain convolutions are, has it all.
 - Normalisation behind a convolution is folded into its weights, a ReLU behind it and a sum with its output into its
@@ -256,11 +257,13 @@ class _Layer:
 
     def add(self) -> bool:
         place = self.place
-        blocked = self.lie_alike() and not place.before_relu6
+        blocked = all(value.blocked for value in self.reads) and not place.before_relu6
         if not blocked:
             self.want(blocked=False)
         terms = len(self.reads) - 1
-        folds = any(kind == "conv" and alone for kind, alone in zip(place.producers, place.read_alone, strict=True))
+        folds = self.are_alike() and any(
+            kind == "conv" and alone for kind, alone in zip(place.producers, place.read_alone, strict=True)
+        )
         elements = self.elements(padded=True) * terms
         if blocked and folds:
             self.folded_sum = True
@@ -272,7 +275,7 @@ class _Layer:
         return blocked
 
     def gate(self) -> bool:
-        blocked = self.lie_alike()
+        blocked = all(value.blocked for value in self.reads) and self.are_alike()
         if not blocked:
             self.want(blocked=False)
         self.note("gate count", 1)
@@ -280,9 +283,9 @@ class _Layer:
         self.far()
         return blocked
 
-    def lie_alike(self) -> bool:
-        """Whether values that are joined one by one can be so in blocks: means of maps are spread plainly."""
-        return all(value.blocked for value in self.reads) and len(set(self.place.read_pixels)) == 1
+    def are_alike(self) -> bool:
+        """Whether all that it reads is of one size, none of it the mean of a map."""
+        return len(set(self.place.read_pixels)) == 1
 
     def cat(self) -> bool:
         blocked = all(value.blocked and value.channels % BLOCK == 0 for value in self.reads)
@@ -295,6 +298,12 @@ class _Layer:
 
     def resize(self) -> bool:
         place, (value,) = self.place, self.reads
+        if place.read_pixels[0] == 1:  # exported as what spreads it (nas.export.rewrites)
+            self.want(blocked=False)
+            self.note("spread count", 1)
+            self.note("spread elements", self.elements(padded=False))
+            self.far()
+            return False
         blocked = value.blocked and place.whole_factor and value.channels % ALIGNED == 0
         if not blocked:
             self.want(blocked=False)
