@@ -177,51 +177,62 @@ class _Layer:
         return self.place.inside if blocked else self.place.pixels * math.prod(self.place.kernel)
 
     def conv(self) -> bool:
-        place = self.place
-        read, out = self.reads[0].channels, self.channels
-        pixels, taps = place.pixels, math.prod(place.kernel)
-        strided = " strided" if place.strided else ""
-        if place.group > 1:
-            blocked = place.group % BLOCK == 0
-            self.want(blocked=blocked)
-            name = f"{'' if blocked else 'plain '}conv {_shape(place.kernel)} in groups of {place.group}{strided}"
-            multiply_adds = self.taps(blocked=blocked) * place.group * out
-            self.note(f"{name} count", 1)
-            self.note(f"{name} multiply_adds", multiply_adds)
-            self.note(f"{name} written", pixels * out)
-            self.note(f"{name} read", self.read_elements(0, padded=blocked))
-            if not blocked:
-                self.note("plain conv gathered", pixels * taps * out)
-            if place.dilated:
-                self.note(f"{name} dilated", multiply_adds)
-        elif place.group:
-            blocked = out % ALIGNED == 0
-            self.want(blocked=blocked)
-            dilated = " dilated" if blocked and place.dilated else ""
-            name = f"{'' if blocked else 'plain '}depthwise{dilated}{strided}"
-            self.note(f"{name} count", 1)
-            self.note(f"{name} multiply_adds", self.taps(blocked=blocked) * _padded(out))
-            if not blocked:
-                self.note(f"{name} channels", out)  # one matrix product after the other
-        else:
-            narrow, blocked = read < BLOCK, read < BLOCK or read % ALIGNED == 0
-            self.want(blocked=blocked and not narrow)
-            layout = "image " if read == IMAGE_CHANNELS else "narrow " if narrow else "" if blocked else "plain "
-            name = f"{layout}conv {_shape(place.kernel)}{strided}"
-            reads = _padded(read) if blocked and not narrow else read
-            writes = _padded(out) if blocked else out
-            multiply_adds = self.taps(blocked=blocked) * reads * writes
-            self.note(f"{name} count", 1)
-            self.note(f"{name} multiply_adds", multiply_adds)
-            self.note(f"{name} written", pixels * writes)
-            self.note(f"{name} read", place.read_pixels[0] * reads)
-            self.note(f"{layout}conv weights", writes * reads * taps)
-            if not blocked and taps > 1:
-                self.note("plain conv gathered", pixels * taps * reads)  # into columns for a matrix product
-            if place.dilated:
-                self.note(f"{name} dilated", multiply_adds)
+        group = self.place.group
+        blocked = self._dense() if not group else self._depthwise() if group == 1 else self._grouped()
         self.far(blocked=blocked)
         return blocked
+
+    def _grouped(self) -> bool:
+        place, out = self.place, self.channels
+        blocked = place.group % BLOCK == 0
+        self.want(blocked=blocked)
+        name = f"{'' if blocked else 'plain '}conv {_shape(place.kernel)} in groups of {place.group}{self._strided()}"
+        multiply_adds = self.taps(blocked=blocked) * place.group * out
+        self._note_conv(name, multiply_adds, place.pixels * out, self.read_elements(0, padded=blocked))
+        if not blocked:
+            self.note("plain conv gathered", place.pixels * math.prod(place.kernel) * out)
+        if place.dilated:
+            self.note(f"{name} dilated", multiply_adds)
+        return blocked
+
+    def _depthwise(self) -> bool:
+        out = self.channels
+        blocked = out % ALIGNED == 0
+        self.want(blocked=blocked)
+        dilated = " dilated" if blocked and self.place.dilated else ""
+        name = f"{'' if blocked else 'plain '}depthwise{dilated}{self._strided()}"
+        self.note(f"{name} count", 1)
+        self.note(f"{name} multiply_adds", self.taps(blocked=blocked) * _padded(out))
+        if not blocked:
+            self.note(f"{name} channels", out)  # one matrix product after the other
+        return blocked
+
+    def _dense(self) -> bool:
+        place, read, out = self.place, self.reads[0].channels, self.channels
+        narrow, taps = read < BLOCK, math.prod(place.kernel)
+        blocked = narrow or read % ALIGNED == 0
+        self.want(blocked=blocked and not narrow)
+        layout = "image " if read == IMAGE_CHANNELS else "narrow " if narrow else "" if blocked else "plain "
+        name = f"{layout}conv {_shape(place.kernel)}{self._strided()}"
+        reads = _padded(read) if blocked and not narrow else read
+        writes = _padded(out) if blocked else out
+        multiply_adds = self.taps(blocked=blocked) * reads * writes
+        self._note_conv(name, multiply_adds, place.pixels * writes, place.read_pixels[0] * reads)
+        self.note(f"{layout}conv weights", writes * reads * taps)
+        if not blocked and taps > 1:
+            self.note("plain conv gathered", place.pixels * taps * reads)  # into columns for a matrix product
+        if place.dilated:
+            self.note(f"{name} dilated", multiply_adds)
+        return blocked
+
+    def _strided(self) -> str:
+        return " strided" if self.place.strided else ""
+
+    def _note_conv(self, name: str, multiply_adds: int, written: int, read: int) -> None:
+        self.note(f"{name} count", 1)
+        self.note(f"{name} multiply_adds", multiply_adds)
+        self.note(f"{name} written", written)
+        self.note(f"{name} read", read)
 
     def deconv(self) -> bool:
         place = self.place
