@@ -30,7 +30,7 @@ LayerKind = Literal[
     "image", "conv", "deconv", "norm", "act", "dropout", "max_pool", "average_pool", "grid_pool", "resize", "repeat",
     "shuffle", "cat", "add", "gate",
 ]  # fmt: skip
-Paths = Literal["", "residual", "pair"]
+Paths = Literal["", "pointwise", "pair"]
 PARAMETRIC = ("conv", "deconv", "norm", "act")
 WHOLE: Pair = (1, 1)  # the grid of one cell: the mean of a map
 
@@ -70,8 +70,8 @@ class Node:
     norm: Norm = Norm()
     """Of a normalisation, and of those that training adds."""
     paths: Paths = ""
-    """What training adds to a convolution with bias (`space.paths`): `residual`, two 1x1 ones in a row and the identity
-    where it neither strides nor widens (RDRNet); `pair`, a second one like it.
+    """What training adds to a convolution with bias (`space.paths`): `pointwise`, two 1x1 ones in a row and the
+    identity where it neither strides nor widens (RDRNet); `pair`, a second one like it.
     """
 
     @property
@@ -162,10 +162,14 @@ class Graph:
             )
         )
 
-    def depthwise(
-        self, x: Node, name: str, *, kernel: int | Pair = 3, step: int = 1, dilation: int = 1, group: int = 1
+    def depthwise(self, x: Node, name: str, *, kernel: int | Pair = 3, step: int = 1, dilation: int = 1) -> Node:
+        """Convolution of each channel by itself; no bias. What comes out counts as the channels that came in."""
+        return self.grouped(x, name, 1, kernel=kernel, step=step, dilation=dilation)
+
+    def grouped(
+        self, x: Node, name: str, group: int, *, kernel: int | Pair = 3, step: int = 1, dilation: int = 1
     ) -> Node:
-        """Convolution of each channel by itself, or of each `group` neighbours together; no bias.
+        """Convolution of each `group` neighbours together; no bias.
 
         What comes out counts as the channels that came in: neighbours in a group are cut together or not at all.
         """

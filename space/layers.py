@@ -53,5 +53,5 @@ def plain_conv(
     trained as a sum of normalised paths.
     """
     if graph.rep and kernel == PLAIN_KERNEL:
-        return graph.conv(x, width, kernel, name, step=step, dilation=dilation, bias=True, paths="residual")
+        return graph.conv(x, width, kernel, name, step=step, dilation=dilation, bias=True, paths="pointwise")
     return graph.norm(graph.conv(x, width, kernel, name, step=step, dilation=dilation, bias=bias), f"{name}_norm")

@@ -36,7 +36,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
 def _half(graph: Graph, x: Node, unit: Unit, width: int, rate: int) -> Node:
     with graph.scope(f"rate{rate}"):
         y = graph.norm_act(graph.conv(x, width, 1, "reduce"), "reduce_")
-        y = graph.depthwise(y, "3x3", step=unit.step, dilation=rate, group=int(unit.options["group"]))
+        y = graph.grouped(y, "3x3", int(unit.options["group"]), step=unit.step, dilation=rate)
         return graph.norm_act(y, "3x3_")
 
 

@@ -54,8 +54,8 @@ def squeezed(graph: Graph, x: Node) -> Node:
 
 POOLS = [(2, 2), (3, 2), (5, 2), (9, 4), (17, 8)]
 LAYERS: dict[str, Callable[[Graph, Node], Node]] = {
-    "grouped": lambda graph, x: graph.depthwise(x, "grouped", group=16),
-    "grouped, strided and dilated": lambda graph, x: graph.depthwise(x, "grouped", step=2, dilation=3, group=16),
+    "grouped": lambda graph, x: graph.grouped(x, "grouped", 16),
+    "grouped, strided and dilated": lambda graph, x: graph.grouped(x, "grouped", 16, step=2, dilation=3),
     "gate of a mean": squeezed,
     "gate for each pixel": lambda graph, x: graph.gate(x, graph.conv(x, len(x.channels), 3, "gate")),
     **{
@@ -119,7 +119,7 @@ def test_the_mean_of_a_map_is_a_pooling_in_the_onnx_graph_and_is_spread_by_the_s
 
 def test_channels_that_are_read_together_are_cut_together() -> None:
     """Of a gate and a sum, all terms are one group; a grouped convolution makes no channels of its own."""
-    graph = graph_of(lambda graph, x: squeezed(graph, graph.depthwise(x, "grouped", group=16)))
+    graph = graph_of(lambda graph, x: squeezed(graph, graph.grouped(x, "grouped", 16)))
     mapping = channel_map(graph)
     assert (mapping.names, mapping.counts, mapping.granules) == (("first",), (48,), (16,))
     assert mapping.whole("first", 17) == 32
@@ -136,8 +136,8 @@ def test_channels_that_are_read_together_are_cut_together() -> None:
 
 def test_granules_of_several_convolutions_are_as_large_as_the_largest() -> None:
     def layers(graph: Graph, x: Node) -> Node:
-        both = graph.cat([graph.depthwise(x, "eight", group=8), graph.conv(x, 24, 1, "beside")])
-        return graph.cat([graph.depthwise(both, "four", group=4), graph.depthwise(x, "sixteen", group=16)])
+        both = graph.cat([graph.grouped(x, "eight", 8), graph.conv(x, 24, 1, "beside")])
+        return graph.cat([graph.grouped(both, "four", 4), graph.grouped(x, "sixteen", 16)])
 
     mapping = channel_map(graph_of(layers))
     assert dict(zip(mapping.names, mapping.granules, strict=True)) == {"first": 16, "beside": 4}
@@ -146,7 +146,7 @@ def test_granules_of_several_convolutions_are_as_large_as_the_largest() -> None:
 def test_groups_that_are_no_whole_blocks_are_work_in_the_plain_layout() -> None:
     found = {}
     for group in (8, 16):
-        graph = graph_of(lambda graph, x, group=group: graph.depthwise(x, "grouped", group=group))  # type: ignore[misc]
+        graph = graph_of(lambda graph, x, group=group: graph.grouped(x, "grouped", group))  # type: ignore[misc]
         found[group] = total(layer_work(graph, widths(graph, {}), (24, 32)))
     inside = (3 * 24 - 2) * (3 * 32 - 2)  # of nine taps a pixel, those that are not in the padding
     assert found[16]["conv 3x3 in groups of 16 multiply_adds"] == inside * 16 * 48
