@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 import space
 from nas.report.words import describe
@@ -21,6 +23,8 @@ pytestmark = pytest.mark.share(3)
 
 KINDS = blocks.names()
 OPENINGS = ("cat", "module", "block")
+UNDER_STEPS = {"stages": 2, "decoder": "deconv", "decoder.depth": 1, "decoder.width": 64}
+BRANCHED = {"decoder": "none", "stages": 3, "down": "block", "stage.stride": 2, "detail": "both"}
 
 
 def stage_of(kind: str) -> Stage:
@@ -91,21 +95,43 @@ def test_it_is_estimated(kind, draws, table) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_of_it_can_go_and_the_others_keep_their_weights(kind, draws, lively, image) -> None:
-    removed = 0
-    for architecture in draws({"block": kind, "stage.depth": 2}):
-        network = lively(architecture)
-        removable = [name for name in removable_blocks(architecture) if name.startswith("stage")]
-        for name in removable[:1]:
-            shorter = remove_blocks(network, [name])
-            removed += 1
-            assert sum(stage.depth for stage in shorter.architecture.stages) == (
-                sum(stage.depth for stage in architecture.stages) - 1
-            )
-            values = {float(value.flatten()[0]) for value in network.state_dict().values()}
-            assert {float(value.flatten()[0]) for value in shorter.state_dict().values()} <= values
-            assert torch.isfinite(shorter(image)).all()
-        assert blocks.kind(kind).shortcut or not removable
-    assert removed or not blocks.kind(kind).shortcut
+    """One of each row: of the stages, of the parts of a detail branch, of the steps of a decoder."""
+    architectures, removed = draws({"block": kind, "stage.depth": 2}), set()
+    if "block" in blocks.kind(kind).openings:
+        architectures += draws({"block": kind, "stage.depth": 2, **BRANCHED}, 1)
+    if blocks.kind(kind).in_decoders:
+        architectures += draws({"block": kind, **UNDER_STEPS}, 1)
+    for architecture in architectures:
+        network, rows = lively(architecture), architecture.rows()
+        for row in [name for name in rows if rows[name].block == kind]:
+            removable = [name for name in removable_blocks(architecture) if name.startswith(f"{row}.")]
+            assert blocks.kind(kind).shortcut or not removable
+            for name in removable[:1]:
+                shorter = remove_blocks(network, [name])
+                removed.add(row.rstrip("0123456789"))
+                depths = {each: stage.depth - (each == row) for each, stage in rows.items()}
+                assert {each: stage.depth for each, stage in shorter.architecture.rows().items()} == depths
+                expected, found = without(network.state_dict(), name), shorter.state_dict()
+                unread = expected.keys() - found.keys()  # where the sum in front of it is what is joined
+                assert all(weight.endswith(".act.weight") for weight in unread)
+                assert all(torch.equal(value, expected[weight]) for weight, value in found.items())
+                assert torch.isfinite(shorter(image)).all()
+    places = {"stage", *(["detail"] * ("block" in blocks.kind(kind).openings))}
+    places |= {"decoder.step"} if blocks.kind(kind).in_decoders else set()
+    assert removed == (places if blocks.kind(kind).shortcut else set())
+
+
+def without(weights: Mapping[str, Tensor], block: str) -> dict[str, Tensor]:
+    """The weights that stay when one block goes, by their names then: those behind it in its row move up."""
+    row, _, gone = block.rpartition("block")
+    found = {}
+    for name, value in weights.items():
+        index, _, rest = name.removeprefix(f"{row}block").partition(".")
+        if not name.startswith(f"{row}block"):
+            found[name] = value
+        elif index != gone:
+            found[f"{row}block{int(index) - (int(index) > int(gone))}.{rest}"] = value
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Mapping
 from typing import get_args
 
 import pytest
@@ -12,13 +15,14 @@ import space.axes
 from nas.export.comparison import compare, logits_of
 from nas.export.formats.onnx import open_graph
 from nas.export.graph import onnx_bytes
-from nas.latency.estimates.work import work_of
+from nas.latency.estimates.work import unit, work_of
 from nas.report.words import describe
 from pruning.surgery import Cutter
 from space import Architecture, blocks, decoders
 from space.context import Order
 from space.decoders.steps import JOINS
 from space.detail import Exchange
+from space.graph import Node
 from space.scale import scale_width
 
 pytestmark = pytest.mark.share(11)
@@ -40,6 +44,7 @@ FIXED = {
     "labels": {**ALONE, "label_stride": 4},
     **{f"context-{name}": {**ALONE, "context": "pyramid", "context.order": name} for name in get_args(Order)},
 }
+PRICED = ("deconv", "max_pool", "average_pool", "grid_pool", "resize", "shuffle", "cat", "gate")  # beside convolutions
 every_kind = pytest.mark.parametrize("fixed", FIXED.values(), ids=list(FIXED))
 
 
@@ -91,7 +96,31 @@ def test_it_is_scaled_estimated_and_told(fixed, draws, table) -> None:
     for architecture in draws(fixed):
         wide = scale_width(architecture, 4.0)
         assert space.parameters(wide, 5) > space.parameters(architecture, 5)
-        assert min(work_of(wide, (64, 96), 5).values()) >= 0
         assert table.estimate(wide, 5) > table.estimate(architecture, 5) > 0
         assert {"Stem", "Stage 1", "Head"} <= describe(wide).keys()
         assert all(describe(wide).values())
+
+
+@every_kind
+def test_each_of_its_layers_is_work_of_its_kind(fixed, draws) -> None:
+    """As often as it stands in the graph: convolutions by how many channels they read, gates, poolings and so on."""
+    for architecture in draws(fixed):
+        expected = Counter(kind_of(node) for node in architecture.graph(5).nodes if node.kind in ("conv", *PRICED))
+        assert counted(work_of(architecture, (64, 96), 5)) == expected
+
+
+def kind_of(node: Node) -> str:
+    """Of a layer, as `counted` calls it."""
+    if node.kind != "conv":
+        return node.kind
+    return {0: "conv", 1: "depthwise"}.get(node.group, f"in groups of {node.group}")
+
+
+def counted(work: Mapping[str, float]) -> Counter[str]:
+    """How many layers of each kind some work is of. A mean is a pooling, and what is spread would have been resized."""
+    found: Counter[str] = Counter()
+    for quantity, amount in work.items():
+        kinds = re.findall(r"in groups of \d+|depthwise|mean|spread|" + "|".join((*PRICED, "conv")), quantity)
+        if kinds and unit(quantity) == "count":
+            found[{"mean": "grid_pool", "spread": "resize"}.get(kinds[-1], kinds[-1])] += int(amount)
+    return found
