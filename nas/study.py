@@ -33,8 +33,9 @@ MOST_PER_GPU = 32  # trainings, none of which would get far
 class SearchPlan:
     """How much is tried. Each candidate trains for the epochs of the study's recipe, or pauses after some of them."""
 
-    seeds: tuple[str, ...] = ("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18")
-    """Published networks that are scaled to the budget; they are the first candidates. `all`: every one there is."""
+    seeds: tuple[str, ...] = ("ndnet45-ende", "swiftnet-rn18", "fast-scnn", "ddrnet23-slim")
+    """Published networks that are scaled to the budget; they are the first candidates. `all`: every one there is.
+    Unless told otherwise some of those that learn most in little time (`studies/camvid/rivals`), of a family one."""
     random_trials: int = 4
     """Candidates drawn at random."""
     guided_trials: int = 8

@@ -52,8 +52,6 @@ def searched() -> Axes:
         "decoder": ("none", *(name for name, kind in decoders.kinds().items() if kind.in_searches)),
         **stem.SEARCHED,
         **stage.SEARCHED,
-        **detail.SEARCHED,
-        **context.SEARCHED,
         **head.SEARCHED,
         **architecture.SEARCHED,
     }

@@ -19,7 +19,14 @@ NEWER = (
     "head_norm_epsilon", "head_norm_momentum", "rep", "label_stride", "head.shuffle",
 )  # fmt: skip
 """Axes that came later: held at one value they are not asked for, and genotypes do not have them."""
-OPENED: Mapping[str, Choice] = {"label_stride": 1}
+OPENED: Mapping[str, Choice] = {
+    "label_stride": 1,
+    "stem.halvings": 1,
+    "stem.rising": False,
+    "stem.separable": False,
+    "detail": "none",
+    "context": "none",
+}
 """Axes that a search looks at since it once did not, and the value that every network of a search had before."""
 
 

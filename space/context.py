@@ -22,7 +22,6 @@ AXES: Axes = {
     "context.width": (32, 48, 64, 96, 128),
     "context.strides": ("2-4", "2-4-8"),
 }
-SEARCHED: Axes = {"context": ("none", "spp")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,6 @@ AXES: Axes = {
     "detail.depth": (1, 2, 3, 4, 5, 6),
     "detail.bottles": (0, 1, 2),
 }
-SEARCHED: Axes = {"detail": ("none",)}
 Ends = Callable[[int], bool]
 """Whether an encoder may end at a stride, since a context that has to be there fits."""
 WORDS: dict[Exchange, str] = {"both": "both branches take from each other", "up": "it takes from the trunk"}

@@ -105,8 +105,6 @@ AXES: Axes = {
     "auxiliary.width": (32, 64, 128),
 }
 SEARCHED: Axes = {
-    "head": ("linear", "linear_nobias", "sep", "preact"),
-    "head.width": (32, 64),
     "head.shuffle": (1,),
     "auxiliary": ("none",),
 }

@@ -41,13 +41,13 @@ AXES: Axes = {
     "stage.expansion": (1, 4, 6, 2, 3),
 }
 SEARCHED: Axes = {
-    "stages": (2, 3, 4),
+    "stages": (2, 3, 4, 5),
     "pairwise_fusion": ("pairs",),
     "stage.width": (16, 24, 32, 48, 64, 96, 128, 192, 256, 384),
     "stage.depth": (1, 2, 3, 4, 6, 8, 12),
     "stage.rates": RATES,
     "stage.dropout": (0.0,),
-    "stage.expansion": (4,),
+    "stage.expansion": (2, 4, 6),
 }
 
 

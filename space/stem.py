@@ -28,9 +28,6 @@ AXES: Axes = {
     "stem.bias": (False, True),
 }
 SEARCHED: Axes = {
-    "stem.halvings": (1,),
-    "stem.rising": (False,),
-    "stem.separable": (False,),
     "stem.image_average": (False,),
     "stem.bias": (False,),
 }

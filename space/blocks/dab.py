@@ -26,6 +26,7 @@ BLOCK = Block(
     add=add,
     words="depthwise asymmetric bottleneck",
     position=7,
+    searched=True,
     openings=("cat",),
     plain_down=True,
     width_unit=lambda unit: 2,

@@ -47,6 +47,7 @@ BLOCK = Block(
     add=add,
     words="short-term dense",
     position=5,
+    searched=True,
     openings=("block",),
     options={"parts": PARTS},
     width_unit=width_unit,

@@ -213,7 +213,7 @@ def test_the_searched_ranges_are_a_part_of_all_ranges() -> None:
         draw = narrowed.sample(rng)
         assert draw.levels == 1
         assert draw.auxiliary == ()
-        assert draw.stages[0].block in ("nonbt", "fpl", "sep")
+        assert draw.stages[0].block in ("nonbt", "fpl", "sep", "inverted", "stdc", "dblock", "dab")
 
 
 @pytest.mark.parametrize(

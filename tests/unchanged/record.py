@@ -49,7 +49,9 @@ LATER = {
     "head.shuffle": (1,),
 }
 BLOCKS = {"block": ("nonbt", "fpl", "esp", "sep", "inverted"), **LATER, "stage.expansion": (1, 4, 6)}
-SEARCHED = {"block": ("nonbt", "fpl", "sep"), **LATER, "auxiliary": ("none",)}
+SEARCHED = {
+    "block": ("nonbt", "fpl", "sep"), **LATER, "auxiliary": ("none",), "stages": (2, 3, 4), "stage.expansion": (4,),
+}  # fmt: skip
 COMPUTED_EVERY = 25  # of the drawn architectures, these are also built and run
 CLASSES = 19
 SIZE = (64, 96)
@@ -66,7 +68,8 @@ recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 2, batch_size: 4}
 space:
   {stages: [2], stage.depth: [1, 2], block: [nonbt, fpl, sep], decoder: [none, deconv, cat, ladder],
    head: [linear, linear_nobias, sep, preact], head.width: [32, 64],
-   stem.halvings: [1], stem.rising: [false], stem.separable: [false], label_stride: [1]}
+   stem.halvings: [1], stem.rising: [false], stem.separable: [false], label_stride: [1], detail: [none],
+   context: [none, spp], stage.expansion: [4]}
 search:
   {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2, finish_recipes: [{}],
    company: [erfnet-encoder], pruned: 1, stop_weak: false, concurrent: 1,

@@ -109,7 +109,7 @@ def study(data: DataSpec, asked: argparse.Namespace) -> Study:
     """What `nas search` is asked."""
     guided = asked.method != "random"
     plan = SearchPlan(
-        seeds=("erfnet", "fplnet", "ndnet45-ende", "swiftnet-rn18") if guided else (),
+        seeds=SearchPlan.seeds if guided else (),
         random_trials=8 if guided else ENDLESS,
         guided_trials=ENDLESS if guided else 0,
         sampler=NAMES[asked.method],
