@@ -6,10 +6,9 @@ Each part of a network knows its own; here they come together.
 from __future__ import annotations
 
 import functools
-import re
 
 from space import architecture, blocks, context, decoder, decoders, detail, head, stage, stem
-from space.choices import Axes, Choice
+from space.choices import Axes, Choice, is_list
 from space.errors import ArchitectureError, UserError, nearest
 
 NUMBER_LISTS = ("stage.rates", "context.grids", "context.strides", "decoder.bins")
@@ -71,5 +70,5 @@ def check_text(axis: str, option: Choice) -> None:
     if axis not in NUMBER_LISTS:
         hint = nearest(option, [str(each) for each in known])
         raise ArchitectureError(f"space.{axis}: there is no '{option}'; {hint}")
-    if not re.fullmatch(r"[1-9][0-9]*(-[1-9][0-9]*)*", option):
+    if not is_list(option):
         raise ArchitectureError(f"space.{axis}: expected numbers like '2-4-8', got '{option}'")

@@ -5,6 +5,7 @@ A choice is a scalar. Lists of numbers are text, so that samplers and YAML see a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from space.errors import ArchitectureError
@@ -40,6 +41,11 @@ def answer_of(genotype: Genotype, name: str, options: Sequence[Choice]) -> Choic
     if answer is None or answer not in options:
         raise ArchitectureError(f"space.{name}: {answer!r} is not among {list(options)}")
     return answer
+
+
+def is_list(text: str) -> bool:
+    """Whether it is numbers like "2-4-8"."""
+    return re.fullmatch(r"[1-9][0-9]*(-[1-9][0-9]*)*", text) is not None
 
 
 def numbers(text: str) -> tuple[int, ...]:

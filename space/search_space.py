@@ -8,6 +8,7 @@ name to value, are a *genotype*; `Space.genotype` gives the answers that lead to
 from __future__ import annotations
 
 import functools
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,16 @@ from dataclasses import dataclass, field
 from space.answers import answers_of
 from space.architecture import Architecture
 from space.axes import check_text, ranges
-from space.choices import NEWER, Ask, Choice, Genotype, Questioner, answer_of
+from space.choices import NEWER, Ask, Choice, Genotype, Questioner, answer_of, is_list, numbers
 from space.errors import ArchitectureError, nearest
 from space.questions import ask as ask_questions
+
+ALIKE = ("align_corners", "auxiliary", "bias", "decoder.taps", "stem.bias", "stem.image_average")
+"""Beginnings of the names of answers that leave a network as it was, for what a search knows of it."""
+COUNTS = ("levels", "stages", "stem.convolutions", "stem.halvings")
+"""Numbers to which no other is close."""
+CLOSE = 1.0  # octaves between two numbers: 12 blocks are not 2
+MISSING = 2.0  # octaves for a number that one of two lists has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +73,11 @@ class Space:
         return self.choose(lambda name, options: rng.choice(options))
 
     def closest_genotype(self, architecture: Architecture) -> dict[str, Choice]:
-        """The answers nearest to `architecture`: its own values where this space offers them, else the closest."""
+        """The answers nearest to `architecture`: its own values where this space offers them, else numbers close to
+        them. What is known of it is about true of what they lead to.
+
+        Raises: ArchitectureError where that is another kind of network.
+        """
         values = answers_of(architecture)
         answers: dict[str, Choice] = {}
 
@@ -73,7 +85,12 @@ class Space:
             answers[name] = _closest(values.get(name, options[0]), options)
             return answers[name]
 
-        self.choose(ask)
+        found = answers_of(self.choose(ask))
+        for name, value in values.items():
+            if not name.startswith(ALIKE) and name in found and not _is_close(name, value, found[name]):
+                raise ArchitectureError(
+                    f"space: {name} = {value!r} has nothing like it here; {found[name]!r} is nearest"
+                )
         return answers
 
     def carried(self, genotype: Genotype, other: Space) -> dict[str, Choice] | None:
@@ -125,6 +142,28 @@ class Space:
 
 
 def _closest(value: Choice, options: Sequence[Choice]) -> Choice:
-    if value in options or isinstance(value, (str, bool)):
-        return value if value in options else options[0]
-    return min(options, key=lambda option: abs(float(option) - float(value)))
+    if value in options:
+        return value
+    near = [option for option in options if _distance(value, option) < math.inf]
+    return min(near, key=lambda option: _distance(value, option), default=options[0])
+
+
+def _is_close(name: str, value: Choice, found: Choice) -> bool:
+    """Whether one answer stands for another; fractions, which only training knows, always do."""
+    if value == found or isinstance(value, float):
+        return True
+    return name not in COUNTS and _distance(value, found) <= CLOSE
+
+
+def _distance(value: Choice, other: Choice) -> float:
+    """By how many octaves numbers differ: each of a list on average, where one that only one list has counts twice."""
+    if value == other:
+        return 0.0
+    if isinstance(value, str) and isinstance(other, str) and is_list(value) and is_list(other):
+        lists = numbers(value), numbers(other)
+        longest = max(map(len, lists))
+        both = sum(_distance(*pair) for pair in zip(*lists, strict=False))
+        return (both + MISSING * (longest - min(map(len, lists)))) / longest
+    if isinstance(value, (str, bool)) or isinstance(other, (str, bool)) or min(value, other) <= 0:
+        return math.inf
+    return abs(math.log2(value / other))

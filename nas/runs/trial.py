@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping
@@ -14,8 +15,8 @@ from nas.latency.record import Latency, Statistic
 from nas.storage.files import write_text
 from nas.storage.records import read_record
 from nas.training.scores import Scores
-from space import Architecture, Space, UserError, strict
-from space.errors import DamagedError
+from space import Architecture, Space, UserError, load, strict
+from space.errors import ArchitectureError, DamagedError
 
 PROGRESS = "progress.yaml"
 NO_VERDICT = re.compile(r"its process died \d+ times")
@@ -117,11 +118,15 @@ class Trial:
 
     def answers_in(self, space: Space) -> Mapping[str, str | int | float | bool] | None:
         """What it was answered, in a space that may be another by now; None where that does not hold it, or where it
-        was answered nothing. A published network counts as what was nearest to it.
+        was answered nothing. A published network counts as what is close to it, if anything there is.
         """
         if not self.genotype:
             return None
-        return space.point(self.genotype, None if self.origin == "seed" else self.architecture)
+        if self.origin == "seed":
+            with contextlib.suppress(ArchitectureError):
+                return space.closest_genotype(load(self.parent))
+            return None
+        return space.point(self.genotype, self.architecture)
 
     def is_for(self, budget: Budget) -> bool:
         """Whether its width was solved for `budget`."""

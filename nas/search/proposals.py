@@ -271,7 +271,7 @@ class Proposals:
         known = self._trials.get(solved.architecture.key)
         if known is not None and (known.origin, known.parent) == ("seed", name):
             return self._comes_again(known, budget)
-        genotype: Genotype = {}  # where narrow ranges leave no way on from what is nearest, samplers are not told of it
+        genotype: Genotype = {}  # where nothing of the space is close to it, samplers are not told of it
         with contextlib.suppress(ArchitectureError):
             genotype = self._space.closest_genotype(published)
         candidate = Candidate(

@@ -26,6 +26,7 @@ width of what they lead to, or of the published network that `origin` names.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import itertools
 import json
@@ -251,10 +252,11 @@ def best_first(table: Path, until: int) -> list[Row]:
 
 
 def published(budget: float) -> Iterator[Candidate | None]:
-    """Published networks, scaled to the budget."""
+    """Published networks that the space has something close to, scaled to the budget."""
     for name in space.published():
         architecture = space.load(name)
-        yield filled(architecture, name, SEARCHED.closest_genotype(architecture), budget)
+        with contextlib.suppress(ArchitectureError):
+            yield filled(architecture, name, SEARCHED.closest_genotype(architecture), budget)
 
 
 def made(genotype: Genotype, origin: str, budget: float) -> Candidate | None:

@@ -1,11 +1,12 @@
-"""Do hard examples help where networks are finished, which begin with the weights of a short training?
+"""Do hard examples and auxiliary heads help where networks are finished, which begin with the weights of a short
+training?
 
     python studies/camvid/recipes/finishing.py [--data camvid:~/camvid]
 
-trains published networks, scaled, for 2 epochs as candidates of a search are, then finishes each twice from the same
-weights: by the recipe `quick`, and by it with `ohem_probability: 0.7`. On the built-in road scenes as `nas search`
-without a study has them, 6 epochs; or on CamVid at 120x160, 12 epochs. A row for each goes into `finishing.csv` beside
-this file.
+trains published networks, scaled, for 2 epochs as candidates of a search are, then finishes each from the same
+weights: by the recipe `quick`; by it with `ohem_probability: 0.7`; and with an auxiliary head too, where a network has
+none of its own. On the built-in road scenes as `nas search` without a study has them, 6 epochs; or on CamVid at
+120x160, 12 epochs. A row for each goes into `finishing.csv` beside this file.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from nas.latency.machine import lane
 from nas.study import built_in_study
 from nas.training import load_recipe
 from nas.training.trainer import Trainer
+from nas.training.variant import Variant
 from space.scale import scale_width
 
 HERE = Path(__file__).parent
-HEADER = ("data", "network", "seed", "ohem_probability", "epochs", "before", "miou")
-NETWORKS = (("ndnet45-ende", 1.0), ("swiftnet-rn18", 0.3), ("fast-scnn", 1.0))
+HEADER = ("data", "network", "seed", "ohem_probability", "deep_supervision", "epochs", "before", "miou")
+NETWORKS = (("ndnet45-ende", 1.0), ("swiftnet-rn18", 0.3), ("fast-scnn", 1.0), ("stdc1", 0.3))
 SEEDS = (0, 1, 2)
-HARD = 0.7
+VARIANTS = (Variant(), Variant(ohem_probability=0.7), Variant(ohem_probability=0.7, deep_supervision=True))
 SHORT = 2  # epochs of a candidate
 
 
@@ -58,13 +60,15 @@ def main() -> None:
             )
             before = trained(short)
             rows = []
-            for hard in (1.0, HARD):
-                finishing = replace(recipe, epochs=epochs, seed=seed, ohem_probability=hard)
+            for variant in VARIANTS:
+                if variant.deep_supervision and architecture.auxiliary:
+                    continue
+                finishing = variant.of(replace(recipe, epochs=epochs, seed=seed))
+                finished = variant.trains(architecture)
                 weights = short.weights()
-                trainer = Trainer(
-                    architecture, dataset, finishing, threads=1, weights=weights, guard=lane.training_step
-                )
-                rows.append((spec.name, network, seed, hard, epochs, before, trained(trainer)))
+                trainer = Trainer(finished, dataset, finishing, threads=1, weights=weights, guard=lane.training_step)
+                told = finishing.ohem_probability, variant.deep_supervision
+                rows.append((spec.name, network, seed, *told, epochs, before, trained(trainer)))
             with table.open("a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows)
 
