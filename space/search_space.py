@@ -89,7 +89,7 @@ class Space:
         for name, value in values.items():
             if not name.startswith(ALIKE) and name in found and not _is_close(name, value, found[name]):
                 raise ArchitectureError(
-                    f"space: {name} = {value!r} has nothing like it here; {found[name]!r} is nearest"
+                    f"space: {name} = {value!r}: expected something like it, got {found[name]!r} here"
                 )
         return answers
 

@@ -406,3 +406,49 @@ def test_a_split_dilated_block_that_strides_is_undilated() -> None:
     assert {rates[0] for rates in following} > {1}
     dilated = Space(ranges={"block": ("dblock",), "stage.rates": ("2", "4")})  # where a study wants nothing else
     assert all(stage.rates[0] > 1 for each in draw_many(dilated, 5) for stage in each.stages)
+
+
+SIZES = [(120, 160), (180, 240), (360, 480)]
+UNLIKE = (
+    "ndnet29w-fcn32", "rdrnet-s", "rdrnet-s-simple", "regseg", "stdc1", "swiftnet-mnv2", "swiftnet-rn18-pyramid",
+)  # fmt: skip
+UNLIKE_WHEN_SMALL = ("ddrnet23-slim", "dabnet")  # windows, and rates, that small maps have no room for
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", space.published())
+def test_what_is_closest_to_a_published_network_is_of_its_kind_or_nothing_is(name: str, size: tuple[int, int]) -> None:
+    """A search says of it what it knows of the published one."""
+    network, points = space.load(name), Space(ranges=searched(), size=size)
+    if name in UNLIKE or (name in UNLIKE_WHEN_SMALL and size < (360, 480)):
+        with pytest.raises(ArchitectureError, match="expected something like it"):
+            points.closest_genotype(network)
+        return
+    answers = points.closest_genotype(network)
+    closest = points.choose(lambda name, options: answers[name])
+    for each in (network, closest):
+        assert kind_of(each) == kind_of(network)
+    for ours, theirs in zip(closest.stages, network.stages, strict=True):
+        assert (ours.block, ours.stride) == (theirs.block, theirs.stride)
+        assert theirs.depth / 2 <= ours.depth <= 2 * theirs.depth
+
+
+def kind_of(network: Architecture) -> tuple[object, ...]:
+    """What no number can make up for."""
+    return (
+        network.stem.kind,
+        network.stem.stride,
+        network.stem.separable,
+        network.levels,
+        network.rep,
+        type(network.context),
+        type(network.decoder),
+        network.detail is None,
+        network.head.kind,
+    )
+
+
+def test_twelve_blocks_are_not_two() -> None:
+    narrow = Space(ranges={**searched(), "stage.depth": (1, 2)})
+    with pytest.raises(ArchitectureError, match=r"stage\d\.depth = \d+: expected something like it, got \d here"):
+        narrow.closest_genotype(space.load("ndnet45-ende"))

@@ -35,7 +35,13 @@ STUDY = Study(
     budget="3ms",
     target="onnxruntime@cpu:1",
     recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=EPOCHS, batch_size=4),
-    space={"stages": (2,), "stage.depth": (1, 2), "decoder": ("none",), "detail": ("none",)},
+    space={
+        "stages": (2,),
+        "stage.depth": (1, 2),
+        "block": ("nonbt", "fpl", "sep"),
+        "decoder": ("none",),
+        "detail": ("none",),
+    },
     search=PLAN,
 )
 Invented = Callable[[float], Latency]

@@ -32,7 +32,7 @@ ASKED = Study(
     budget="10ms",
     target="onnxruntime@cpu:1",
     recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=4, batch_size=4),
-    space={"stages": (2,), "stage.depth": (1,)},  # small ones: every width is found by hundreds of estimates
+    space={"stages": (3,), "stage.depth": (3, 8)},  # few: every width is found by hundreds of estimates
     search=SearchPlan(seeds=("ndnet29-fcn32",), random_trials=4, guided_trials=1, stop_weak=False),
 )
 

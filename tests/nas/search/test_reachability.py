@@ -29,6 +29,8 @@ TINY_SPACE: dict[str, tuple[Any, ...]] = {
     "stage.width": (16, 24),
     "stage.depth": (1, 2, 3),
     "decoder": ("none",),
+    "detail": ("none",),
+    "context": ("none",),
 }
 
 

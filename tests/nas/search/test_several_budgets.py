@@ -216,7 +216,8 @@ def test_what_is_over_one_budget_and_inside_the_next_begins_with_a_short_trainin
     invented: Invented, search_of: SearchOf, rigid: RigidOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The solver finds one network, of four milliseconds, for both."""
-    run = RunFolder.create(tmp_path / "run", STUDY)
+    holds_the_seed = {"stages": (3,), "stage.depth": (3, 8)}
+    run = RunFolder.create(tmp_path / "run", replace(STUDY, space=holds_the_seed))
     search = search_of(run)
     source = Proposals(search, Arithmetic(invented), None)
     monkeypatch.setattr(source, "_solver", rigid(search, invented(4.0)))

@@ -37,7 +37,7 @@ def study() -> Study:
         budget="3ms",
         target="onnxruntime@cpu:1",
         recipe=Recipe(optimizer="adamw", learning_rate=0.01, epochs=1, batch_size=4),
-        space={"stages": (2,), "stage.depth": (1,)},
+        space={"stages": (2,), "stage.depth": (1,), "block": ("nonbt", "fpl", "sep")},
         search=SearchPlan(seeds=("swiftnet-rn18",), random_trials=3, guided_trials=1),
     )
 
