@@ -1,10 +1,10 @@
 """Published networks at the width that fills a budget, and what searches found beside them.
 
-    python studies/camvid/searches/compare.py --scaled 6 18
+    python studies/camvid/searches/compare.py --scaled 2.5 7.5
     python studies/camvid/searches/compare.py --report
     python studies/camvid/searches/compare.py --winners --data camvid:~/camvid --work runs/rivals
 
-The first command writes `found/scaled-NAME-6ms.yaml` for every published network, the modern ones too: its width is
+The first command writes `found/scaled-NAME-2.5ms.yaml` for every published network, the modern ones too: its width is
 solved by measuring, as a search solves that of its candidates, on a machine that does nothing else. The tables of
 `../rivals/rivals.py` say how all of `found/` train and what they take (README.md beside this file).
 

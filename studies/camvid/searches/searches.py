@@ -1,12 +1,12 @@
 """Searches on CamVid that have the same time: ours, a random one, and Optuna's TPE under Ray's ASHA.
 
     python studies/camvid/searches/searches.py --data camvid:~/camvid --work runs/searches \
-        --method ours --budget 6 --seed 0 [--minutes 40]
+        --method ours --budget 2.5 --seed 0 [--minutes 20]
 
 searches at 180x240 for one thread of ONNX Runtime in the time that is given, on a machine that does nothing else, and
 keeps in `found/` beside this file the two networks that scored best, of those that trained longest inside the budget;
-a row for each goes into `found.csv`. The budgets are 6 and 18 ms, a factor of three apart, on a machine on which
-NDNet45-ende takes about 10.6 ms and Fast-SCNN at half its width 4.7. README.md says how what was found is trained to
+a row for each goes into `found.csv`. The budgets are 2.5 and 7.5 ms, a factor of three apart, on a machine on which
+NDNet45-ende takes 4.3 ms and Fast-SCNN 4.1. README.md says how what was found is trained to
 the end, timed and compared with the published networks.
 
 `ours` is `nas search --minutes` as it comes, without its warm start, which was trained on CamVid; `warm` has it;
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--method", choices=[*NAMES, "tpe-asha"], required=True)
     parser.add_argument("--budget", type=float, required=True, help="milliseconds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=40.0)
+    parser.add_argument("--minutes", type=float, default=20.0)
     asked = parser.parse_args()
     data = data_spec(asked.data, SIZE)
     name = f"{asked.method}-{asked.budget:g}ms-{asked.seed}"
