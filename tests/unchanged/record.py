@@ -73,7 +73,7 @@ space:
 search:
   {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2, finish_recipes: [{}],
    company: [erfnet-encoder], pruned: 1, stop_weak: false, concurrent: 1,
-   sampler: tpe}
+   sampler: tpe, seed: 8}
 """
 UNPRUNED = STUDY.replace("pruned: 1", "pruned: 0")
 PRUNED = "erfnet-encoder, pruned"
