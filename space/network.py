@@ -212,15 +212,19 @@ def repeated(x: Tensor, step: tuple[int, int], size: tuple[int, int]) -> Tensor:
     return x.repeat_interleave(step[0], -2).repeat_interleave(step[1], -1)[..., : size[0], : size[1]]
 
 
-def labels_of(network: nn.Module, image: Tensor) -> Tensor:
+def _unseen(logits: Tensor) -> None:
+    """Nobody looks at them."""
+
+
+def labels_of(network: nn.Module, image: Tensor, look: Callable[[Tensor], None] = _unseen) -> Tensor:
     """Class ids, int64 (N, H, W), that a network gives images (N, 3, H, W): the arg-max of its logits, taken before
-    they are repeated.
+    they are repeated. `look` is given these logits.
     """
-    if not isinstance(network, Network) or network.label_step == (1, 1):
-        labels: Tensor = network(image).argmax(1)
-        return labels
-    size = (int(image.shape[-2]), int(image.shape[-1]))
-    return repeated(network.coarse_logits(image).argmax(1), network.label_step, size)
+    step = network.label_step if isinstance(network, Network) else (1, 1)
+    logits: Tensor = network.coarse_logits(image) if isinstance(network, Network) and step != (1, 1) else network(image)
+    look(logits)
+    labels = logits.argmax(1)
+    return labels if step == (1, 1) else repeated(labels, step, (int(image.shape[-2]), int(image.shape[-1])))
 
 
 def _last_uses(nodes: list[Node], outputs: tuple[int, ...]) -> dict[int, tuple[int, ...]]:

@@ -49,7 +49,8 @@ def score_labels(
     Labels that are given are brought to the size of the expected ones by the nearest. `guard()` is entered around every
     batch, and `count` is told of it.
 
-    Raises: DataError when the batches hold no labelled pixel, or a label that is no class.
+    Raises: DataError when the batches hold no labelled pixel, or a label that is no class; TrainingError when a logit
+    of PyTorch's is not finite.
     """
     reference = ConfusionMatrix(num_classes)
     matrices = [ConfusionMatrix(num_classes) for _ in givers]
@@ -58,7 +59,7 @@ def score_labels(
     device = next(network.parameters()).device
     with torch.inference_mode(), in_float32(), closing(guarded(batches, guard)) as steps:
         for images, expected in steps:
-            labels = labels_of(network, images.to(device)).to(expected.device)
+            labels = labels_of(network, images.to(device), reference.look).to(expected.device)
             reference.update(_sized(labels, expected), expected)
             pixels += labels.numel()
             for index, give in enumerate(givers):

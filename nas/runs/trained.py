@@ -55,13 +55,14 @@ class Trained:
     def network(self, num_classes: int) -> Network:
         """The network with its weights, on the CPU, ready to predict.
 
-        Raises: UserError when the weights belong to another architecture or number of classes, or are not finite.
+        Raises: UserError when the weights belong to another architecture or number of classes, or are numbers that no
+        network computes with.
         """
         from nas.training.pretrained import without_prefix
-        from nas.training.weights import load_into, load_weights, read_metadata, require_finite
+        from nas.training.weights import load_into, load_weights, read_metadata, require_usable
 
         network, weights = self.architecture.build(num_classes), without_prefix(load_weights(self.weights))
-        require_finite(weights, self.weights)
+        require_usable(weights, self.weights)
         load_into(network, weights, str(self.weights))
         key = read_metadata(self.weights).get("architecture", self.architecture.key)
         if key != self.architecture.key:  # the same shapes, but other dilation rates, say

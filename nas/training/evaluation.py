@@ -41,7 +41,8 @@ def evaluate(
     labels' own size. `guard()` is entered around every batch, and `count` is told of it. `batch_size`: None is the
     usual one, or what there is memory for. `threads`: of the loader, as in `nas.data.make_loader`.
 
-    Raises: DataError when the split holds no labelled pixel, or a file of it cannot be read.
+    Raises: DataError when the split holds no labelled pixel, or a file of it cannot be read; TrainingError when a logit
+    is not finite.
     """
     return confusion(
         network, dataset, device=device, batch_size=batch_size, split=split, threads=threads, guard=guard, count=count
@@ -89,7 +90,8 @@ def evaluate_batches(
     Logits are resized (bilinear) to the labels if those are larger or smaller. `count` is told of every batch.
     Of several processes each gives its `share` of the batches, and the scores are those of all.
 
-    Raises: DataError when the batches hold no labelled pixel, or a label that is no class.
+    Raises: DataError when the batches hold no labelled pixel, or a label that is no class; TrainingError when a logit
+    is not finite.
     """
     matrix = confusion_of_batches(network, batches, num_classes, guard, count)
     return ConfusionMatrix(num_classes, summed(matrix.counts.cpu(), share)).scores()
@@ -113,6 +115,7 @@ def confusion_of_batches(
                 logits, expected = network(images.to(device)), labels.to(device)
                 if logits.shape[-2:] != expected.shape[-2:]:
                     logits = F.interpolate(logits, expected.shape[-2:], mode="bilinear", align_corners=False)
+                matrix.look(logits)
                 matrix.update(logits.argmax(1), expected)
                 count(len(images))
     finally:

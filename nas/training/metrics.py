@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nas.data import IGNORE
 from nas.training.scores import Scores
-from space.errors import DataError
+from space.errors import DataError, TrainingError
 
 
 class ConfusionMatrix:
@@ -20,6 +20,13 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self._counts = torch.zeros(num_classes, num_classes, dtype=torch.int64) if counts is None else counts
         self._largest = torch.tensor(0)  # of the labels' ids
+        self._finite = torch.tensor(True)
+
+    def look(self, logits: Tensor) -> None:
+        """Whether the logits behind what is predicted are numbers at all: of others an arg-max makes classes too. No
+        GPU is waited for, as in `update`.
+        """
+        self._finite = self._finite.to(logits.device) & _are_finite(logits)
 
     def update(self, predicted: Tensor, labels: Tensor) -> None:
         """Add the pixels of a batch. A GPU is not waited for: what is wrong with labels shows when counts are read.
@@ -40,8 +47,9 @@ class ConfusionMatrix:
     def counts(self) -> Tensor:
         """Of everything added so far, int64 (labelled C, predicted C).
 
-        Raises: DataError when a label was neither a class nor IGNORE.
+        Raises: DataError when a label was neither a class nor IGNORE; TrainingError when a logit was not finite.
         """
+        _require_finite(self._finite)
         largest = int(self._largest)
         if largest >= self.num_classes:
             raise DataError(
@@ -54,7 +62,7 @@ class ConfusionMatrix:
         """The same pixels by group: `groups` has that of each class, from 0 on. A class taken for another one of its
         group is right then.
 
-        Raises: DataError as `counts` does.
+        Raises: DataError and TrainingError as `counts` does.
         """
         assert len(groups) == self.num_classes
         counts, merged = self.counts, max(groups) + 1
@@ -65,7 +73,8 @@ class ConfusionMatrix:
     def scores(self) -> Scores:
         """Scores of everything added so far.
 
-        Raises: DataError when no labelled pixel was added, or a label that is no class.
+        Raises: DataError when no labelled pixel was added, or a label that is no class; TrainingError when a logit was
+        not finite.
         """
         counts = self.counts.cpu().double()
         both = counts.diag()
@@ -80,4 +89,26 @@ class ConfusionMatrix:
                 value if seen else None for value, seen in zip(iou.tolist(), present.tolist(), strict=True)
             ),
             pixel_accuracy=float(both.sum() / counts.sum()),
+        )
+
+
+def require_finite_logits(logits: Tensor) -> None:
+    """That logits, of any shape, are numbers; a GPU is waited for.
+
+    Raises: TrainingError when one is NaN or infinite.
+    """
+    _require_finite(_are_finite(logits))
+
+
+def _are_finite(logits: Tensor) -> Tensor:
+    """A scalar on their device. The extremes tell it in a fiftieth of the time that `isfinite` takes on a CPU."""
+    low, high = torch.aminmax(logits)
+    return low.isfinite() & high.isfinite()
+
+
+def _require_finite(finite: Tensor) -> None:
+    if not finite:
+        raise TrainingError(
+            "expected finite logits, got NaN or infinite numbers, of which no labels can be made; use other weights, "
+            "or train anew with a lower learning rate"
         )

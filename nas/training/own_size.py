@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nas.data import Dataset, SplitName, read_image, read_label
 from nas.training.exact import in_float32
-from nas.training.metrics import ConfusionMatrix
+from nas.training.metrics import ConfusionMatrix, require_finite_logits
 from nas.training.prediction import network_input
 from nas.training.steps import Count, Guard, guarded_on, uncounted
 from space.errors import UserError
@@ -87,10 +87,15 @@ class View:
 
 
 def label_at_own_size(network: nn.Module, image: Picture, view: View) -> Picture:
-    """Classes, uint8 (H, W), of a picture, uint8 (H, W, 3) of any size; the network is put into evaluation mode."""
+    """Classes, uint8 (H, W), of a picture, uint8 (H, W, 3) of any size; the network is put into evaluation mode.
+
+    Raises: TrainingError when a logit is not finite.
+    """
     network.eval()
     with torch.inference_mode(), in_float32():
-        return _classes(network, image, view).to(torch.uint8).cpu().numpy()
+        scores = class_scores(network, image, view)
+        require_finite_logits(scores)
+        return scores.argmax(0).to(torch.uint8).cpu().numpy()
 
 
 def confusion_at_own_size(
@@ -119,7 +124,9 @@ def confusion_at_own_size(
         pictures = guarded_on(torch.device(device), _read(dataset, split, threads), guard)
         with torch.inference_mode(), in_float32(), closing(pictures) as steps:
             for image, label in steps:
-                matrix.update(_classes(network, image, view), torch.from_numpy(label).to(device))
+                scores = class_scores(network, image, view)
+                matrix.look(scores)
+                matrix.update(scores.argmax(0), torch.from_numpy(label).to(device))
                 count(1)
     finally:
         network.train(training)
@@ -152,10 +159,6 @@ def window_starts(length: int, window: int) -> list[int]:
         return [0]
     stride = max(1, int(window * STRIDE))
     return [*range(0, length - window, stride), length - window]
-
-
-def _classes(network: nn.Module, image: Picture, view: View) -> Tensor:
-    return class_scores(network, image, view).argmax(0)
 
 
 def _logits(network: nn.Module, seen: Tensor, window: tuple[int, int] | None) -> Tensor:

@@ -10,6 +10,7 @@ from torch import nn
 
 from nas.data import MEAN, STD
 from nas.training.exact import in_float32
+from nas.training.metrics import require_finite_logits
 from space.network import labels_of as network_labels
 
 
@@ -18,6 +19,8 @@ def predict(network: nn.Module, image: NDArray[np.uint8], size: tuple[int, int])
 
     The network, put into evaluation mode, sees it resized to height and width `size` (bilinear, antialiased); its
     labels are brought back to the picture's size by nearest.
+
+    Raises: TrainingError when a logit is not finite.
     """
     return fitted(labels_of(network, network_input(image, size))[0], image.shape[:2])
 
@@ -37,10 +40,14 @@ def network_input(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np
 
 
 def labels_of(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Classes, uint8 (1, h, w), that a network, put into evaluation mode, gives for `image` (1, 3, h, w)."""
+    """Classes, uint8 (1, h, w), that a network, put into evaluation mode, gives for `image` (1, 3, h, w).
+
+    Raises: TrainingError when a logit is not finite.
+    """
     batch = torch.from_numpy(image)
     with torch.inference_mode(), in_float32():
-        labels = network_labels(network.eval(), batch.to(next(network.parameters()).device))
+        device = next(network.parameters()).device
+        labels = network_labels(network.eval(), batch.to(device), require_finite_logits)
         return labels.to(torch.uint8).cpu().numpy()
 
 

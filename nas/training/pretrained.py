@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nas.data import MEAN, STD
 from nas.host.room import is_shortage
 from nas.training.layouts import Layout, Row, kind_of, layout_of
-from nas.training.weights import load_weights, require_finite
+from nas.training.weights import load_weights, require_usable
 from space import Architecture
 from space.errors import UserError
 from space.scopes import block_of
@@ -55,7 +55,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file, float32 on the CPU: of a safetensors file, or of what `torch.save` wrote of a state dict,
     alone or in a dictionary with other numbers. The prefix of `DataParallel` is taken off.
 
-    Raises: UserError when there is no such file, or it holds something else.
+    Raises: UserError when there is no such file, or it holds something else, or numbers that no network computes with.
     """
     file = Path(path)
     if file.is_dir():
@@ -70,7 +70,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     tensors = without_prefix({str(name): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)})
     if not tensors:
         raise UserError(f"{path}: expected tensors by name, as a state dict has them, got none; save the state dict")
-    require_finite(tensors, path)
+    require_usable(tensors, path)
     return {
         name: tensor.float().contiguous() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
     }
@@ -94,8 +94,9 @@ def _read_saved(file: Path) -> Mapping[str, object]:
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         if is_shortage(error):
             raise
-        words = " ".join(str(error).split())[:150]
-        raise UserError(f"{file}: expected a state dict, got something else or a damaged file ({words})") from None
+        words = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split())[:150])))
+        came = f"something else or a damaged file ({words})" if file.stat().st_size else "an empty file"
+        raise UserError(f"{file}: expected a state dict, got {came}; save the state dict again") from None
     if not isinstance(state, Mapping):
         raise UserError(f"{file}: expected a state dict, got a {type(state).__name__}; save the state dict alone")
     return state
@@ -180,7 +181,7 @@ def _taken(
             return {}, f"there is no {ours} here"
         ending = {name.rpartition(".")[2] for name in wanted}
         if f"{theirs}.bias" in given and "bias" not in ending:
-            return {}, f"{ours} has no bias, {theirs} has one"
+            return {}, f"{ours} has no bias here, {theirs} in the file has one"
         for name in wanted:
             kind = name.rpartition(".")[2]
             other = f"{theirs}.{kind}"
@@ -192,7 +193,8 @@ def _taken(
             if void:
                 tensor = _without_void(tensor, tuple(expected[name].shape))
             if tensor.shape != expected[name].shape:
-                return {}, f"{name} is of shape {tuple(expected[name].shape)}, {other} of {tuple(tensor.shape)}"
+                shape = tuple(expected[name].shape)
+                return {}, f"{name} is of shape {shape} here, {other} in the file of {tuple(tensor.shape)}"
             found[name] = (other, tensor)
     return found, ""
 

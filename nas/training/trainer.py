@@ -187,7 +187,8 @@ class Trainer:
     def run_epoch(self) -> EpochReport:
         """Train one epoch and score the network on the validation images.
 
-        Raises: TrainingError when the loss is no longer a finite number; DataError when a batch cannot be read.
+        Raises: TrainingError when the loss or a scored logit is no finite number; DataError when a batch cannot be
+        read.
         """
         assert not self.finished, "the training is finished; look at `finished` first"
         if isinstance(self._model, EncoderModel) and self.epoch >= self.encoder_epochs:
@@ -349,7 +350,10 @@ class Trainer:
                 share=self._share,
             )
         batches, classes = self._loaders.validation.epoch(0), self.dataset.num_classes
-        return evaluate_batches(self._scored, batches, classes, self._guard, self._count, self._share)
+        try:
+            return evaluate_batches(self._scored, batches, classes, self._guard, self._count, self._share)
+        except TrainingError as error:
+            raise TrainingError(f"epoch {self.epoch} of {self.architecture.key}: {error}") from None
 
     @contextmanager
     def _randomness(self, epoch: int) -> Iterator[None]:

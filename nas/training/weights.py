@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from nas.storage.files import write_atomically
 from space.errors import DamagedError, UserError, nearest
 
+VARIANCE = "running_var"
+FLOATING = ("weight", "bias", "running_mean", VARIANCE)
+"""Of the tensors of a layer; counters are whole numbers."""
 CHECKSUM = "sha256"
 """The word of a file's metadata that tells whether its tensors and its other words are those that were written."""
 
@@ -113,16 +116,23 @@ def load_into(network: nn.Module, weights: Mapping[str, Tensor], source: str) ->
     network.load_state_dict(dict(weights), strict=False)
 
 
-def require_finite(weights: Mapping[str, Tensor], source: str | Path) -> None:
-    """That no number is infinite or none at all, of which a network makes an answer all the same; `source` names them.
+def require_usable(weights: Mapping[str, Tensor], source: str | Path) -> None:
+    """That a network can compute with these numbers: it makes an answer of others all the same. Those of layers are
+    floating point, since what was rounded to whole numbers is lost; all are finite; and no variance is negative.
+    `source` names them.
 
-    Raises: UserError naming the first weight with one.
+    Raises: UserError naming the first weight that is none.
     """
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(
-                f"{source}: expected finite weights, got NaN or infinite numbers in {name}; take another file"
-            )
+        kind, wrong = name.rpartition(".")[2], ""
+        if kind in FLOATING and not tensor.is_floating_point():
+            wrong = f"weights of floating point, got {str(tensor.dtype).removeprefix('torch.')}"
+        elif tensor.is_floating_point() and not tensor.float().isfinite().all():  # some short types lack `isfinite`
+            wrong = "finite weights, got NaN or infinite numbers"
+        elif kind == VARIANCE and (tensor.float() < 0).any():
+            wrong = "variances of at least 0, got negative ones"
+        if wrong:
+            raise UserError(f"{source}: expected {wrong} in {name}; take another file")
 
 
 def _check_readable(path: Path) -> None:

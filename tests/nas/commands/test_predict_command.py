@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nas.data import read_image
@@ -104,16 +105,38 @@ def test_no_image_is_lost_to_its_label(nas, trained, large):
 def test_weights_that_are_no_numbers_give_no_answer(nas, trained, pictures, small, tmp_path):
     weights, words = load_weights(trained / "weights.safetensors"), read_metadata(trained / "weights.safetensors")
     name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
-    weights[name].view(-1)[0] = float("nan")
-    save_weights(tmp_path / "nan.safetensors", weights, words)
+    variance = next(name for name in weights if name.endswith("running_var"))
+    file = tmp_path / "w.safetensors"
     picture = pictures / "val" / "images" / "0.jpg"
+    for bad, said in (
+        ({name: torch.full_like(weights[name], torch.nan)}, f"finite weights, got NaN or infinite numbers in {name}"),
+        ({name: weights[name].int()}, f"weights of floating point, got int32 in {name}"),
+        ({variance: -weights[variance]}, f"variances of at least 0, got negative ones in {variance}"),
+    ):
+        save_weights(file, {**weights, **bad}, words)
+        for command in (
+            ("predict", small, picture),
+            ("export", small),
+            ("evaluate", small, "--data", f"folder:{pictures}"),
+        ):
+            told = nas(*command, "--weights", file, "--out", tmp_path / "out.onnx").refusal()
+            assert f"w.safetensors: expected {said}; take another file" in told
+
+
+def test_logits_that_are_no_numbers_give_no_answer(nas, trained, pictures, small, tmp_path):
+    """Of weights that all are: products of them lie beyond what float32 holds."""
+    weights, words = load_weights(trained / "weights.safetensors"), read_metadata(trained / "weights.safetensors")
+    head = next(name for name in reversed(weights) if name.startswith("head") and name.endswith("weight"))
+    save_weights(tmp_path / "w.safetensors", {**weights, head: torch.full_like(weights[head], 3e38)}, words)
+    picture, data = pictures / "val" / "images" / "0.jpg", ("--data", f"folder:{pictures}")
     for command in (
         ("predict", small, picture),
-        ("export", small),
-        ("evaluate", small, "--data", f"folder:{pictures}"),
+        ("predict", small, picture, "--labels"),
+        ("evaluate", small, *data),
+        ("evaluate", small, *data, "--at", "labels"),
     ):
-        told = nas(*command, "--weights", tmp_path / "nan.safetensors", "--out", tmp_path / "out.onnx").refusal()
-        assert f"nan.safetensors: expected finite weights, got NaN or infinite numbers in {name}" in told
+        told = nas(*command, "--weights", tmp_path / "w.safetensors", "--out", tmp_path / "out").refusal()
+        assert "expected finite logits, got NaN or infinite numbers" in told
 
 
 def test_the_prefix_of_data_parallel_is_taken_off(nas, trained, pictures, small, tmp_path):

@@ -158,7 +158,11 @@ def test_how_much_of_a_candidate_is_pretrained_is_recorded_said_and_reported(run
     recipe, console = replace(RECIPE, init="w.pth"), Console(run, study)
     for trial, words in (
         (whole, "6 of 7 layers pretrained, 2 tensors of the file not used"),
-        (wider, "no layer pretrained: stem.conv0.weight is of shape (6, 3, 3, 3), stem.conv0.weight of (4, 3, 3, 3)"),
+        (
+            wider,
+            "no layer pretrained: stem.conv0.weight is of shape (6, 3, 3, 3) here, stem.conv0.weight in the file of "
+            "(4, 3, 3, 3)",
+        ),
     ):
         run.write_trial(trial)
         folder = run.phase_path(trial, "search")

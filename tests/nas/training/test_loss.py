@@ -137,10 +137,12 @@ def test_a_gpu_is_not_waited_for_and_finds_the_same_pixels(batch) -> None:
     logits, labels = batch[0].detach(), batch[1]
     expected = [hardest(logits, labels, probability, 0.3).tolist() for probability in (0.05, 0.9)]
     on_gpu, gpu_labels, matrix = logits.cuda(), labels.cuda(), ConfusionMatrix(3)
+    matrix.look(on_gpu)
     matrix.update(on_gpu.argmax(1), gpu_labels)  # its first counts go there
     torch.cuda.set_sync_debug_mode("error")
     try:
         found = [hardest(on_gpu, gpu_labels, probability, 0.3) for probability in (0.05, 0.9)]
+        matrix.look(on_gpu)
         matrix.update(on_gpu.argmax(1), gpu_labels)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nas.training.metrics import ConfusionMatrix
-from space.errors import DataError
+from space.errors import DataError, TrainingError
 
 
 def by_sets(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[list[float | None], float]:
@@ -67,4 +67,18 @@ def test_a_label_that_is_no_class_is_refused_when_counts_are_read() -> None:
     matrix.update(torch.zeros(1, 2, dtype=torch.int64), torch.tensor([[1, 255]]))
     for read in (matrix.scores, lambda: matrix.grouped([0, 0, 1]), lambda: matrix.counts):
         with pytest.raises(DataError, match=r"expected labels 0..2 or 255.*got 7"):
+            read()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_logits_that_are_no_numbers_are_refused_when_counts_are_read(number: float) -> None:
+    logits = torch.zeros(2, 3, 4, 4)
+    matrix = ConfusionMatrix(3)
+    matrix.look(logits)
+    assert not matrix.counts.any()
+    logits[1, 2, 3, 0] = number
+    matrix.look(logits)
+    matrix.look(torch.zeros(2, 3, 4, 4))  # what comes later makes up for nothing
+    for read in (matrix.scores, lambda: matrix.grouped([0, 0, 1]), lambda: matrix.counts):
+        with pytest.raises(TrainingError, match=r"expected finite logits, got NaN or infinite numbers"):
             read()

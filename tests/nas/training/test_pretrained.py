@@ -221,7 +221,8 @@ def test_the_last_class_of_other_heads_is_not_taken_for_void(others: ModuleType,
     _, told = started(architecture, architecture.build(more).state_dict(), classes=more - 1)
     assert told.fresh == ("head.logits", "auxiliary0.logits")
     assert (
-        told.reason == f"head.logits.weight is of shape (4, {more - 1}, 2, 2), head.logits.weight of (4, {more}, 2, 2)"
+        told.reason == f"head.logits.weight is of shape (4, {more - 1}, 2, 2) here, head.logits.weight in the file of "
+        f"(4, {more}, 2, 2)"
     )
     theirs = others.SwiftNet(WIDTHS, 1, 255 * OURS_MEAN, 255 * OURS_STD, CLASSES + 1)
     assert started(small_swiftnet("swiftnet-rn18"), theirs.state_dict())[1].fresh == ("head.logits",)
@@ -397,7 +398,7 @@ class Anything:
     ("content", "words"),
     [
         (None, "got no such file"),
-        (b"", "got something else or a damaged file|holds more than tensors"),
+        (b"", "expected a state dict, got an empty file; save the state dict again"),
         (b"\x80\x02nonsense", "got something else or a damaged file|holds more than tensors"),
         (Anything(), "holds more than tensors, numbers and text, or is damaged; it is not opened"),
         ([torch.zeros(1)], "expected a state dict, got a list"),
@@ -405,6 +406,14 @@ class Anything:
         (
             {"conv1.weight": torch.tensor([float("nan")])},
             "expected finite weights, got NaN or infinite numbers in conv1.weight",
+        ),
+        (
+            {"conv1.weight": torch.ones(1).to(torch.float8_e4m3fn), "bn1.running_var": torch.tensor([0.0, -1e-3])},
+            r"expected variances of at least 0, got negative ones in bn1.running_var; take another file",
+        ),
+        (
+            {"bn1.num_batches_tracked": torch.tensor(3), "conv1.weight": torch.ones(1, dtype=torch.int32)},
+            r"expected weights of floating point, got int32 in conv1.weight; take another file",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from nas.training.recipe import Boundary
 from nas.training.trainer import Trainer
 from nas.training.weights import load_weights
 from space import Architecture, load, strict
-from space.errors import UserError
+from space.errors import TrainingError, UserError
 
 RECIPE = Recipe(
     optimizer="adamw",
@@ -341,6 +341,21 @@ def test_a_training_that_explodes_is_an_error(architecture, dataset) -> None:
     recipe = replace(RECIPE, optimizer="sgd", learning_rate=1e30, gradient_clip=None, warmup_steps=0)
     with pytest.raises(UserError, match=r"epoch 1, step 2 of .*expected finite numbers.*lower the learning rate"):
         train(Trainer(architecture, dataset, recipe, threads=1), 4)
+
+
+def test_logits_that_are_no_numbers_are_an_error_where_they_are_scored(architecture, dataset) -> None:
+    """A loss does not tell: training normalises by the batch, and scoring by statistics that are beyond float32."""
+    state = architecture.build(3).state_dict()
+    means = next(name for name in state if name.endswith("running_mean"))
+    trainer = Trainer(
+        architecture,
+        dataset,
+        replace(RECIPE, batch_norm_batches=0),
+        threads=1,
+        weights={**state, means: torch.full_like(state[means], -3e38)},
+    )
+    with pytest.raises(TrainingError, match=rf"epoch 1 of {architecture.key}: expected finite logits.*lower learning"):
+        trainer.run_epoch()
 
 
 def test_a_device_that_is_not_here_is_said(architecture, dataset) -> None:
