@@ -90,8 +90,35 @@ class Stage:
         _complete(self)
         require_range("depth", self.depth, 1 if self.down == "block" else 0, DEEPEST)
         require(self.stride in (1, 2), f"stride: expected 1 or 2, got {self.stride}")
-        require(self.down == "block" or self.stride == 2, f"down: {self.down} halves the size, so stride must be 2")
         openings = blocks.kind(self.block).openings
+        if self.stride == 1:
+            self._check_unstrided(openings)
+        else:
+            self._check_strided(openings)
+        downsamplers = " or ".join(each for each in ("module", "cat") if each in openings and self.stride == 2)
+        require(
+            self.fuse == "none" or self.down != "block",
+            f"fuse: {self.fuse} needs a downsampler's output to join; "
+            + (f"use down {downsamplers}" if downsamplers else f"expected none here, got {self.fuse}"),
+        )
+
+    def _check_unstrided(self, openings: Sequence[Opening]) -> None:
+        """Nothing that halves the size opens it, in a part of a detail branch neither."""
+        able = [name for name, kind in blocks.kinds().items() if "block" in kind.openings]
+        require(
+            "block" in openings,
+            f"block: {self.block} opens with {' or '.join(openings)} only, which halves the size; at stride 1 expected "
+            f"one of {', '.join(able)}; got {self.block}",
+        )
+        require(self.down == "block", f"down: {self.down} halves the size; at stride 1 expected block, got {self.down}")
+        require(
+            self.factorization != "all",
+            "factorization: all goes with down cat, which halves the size; at stride 1 expected none or composite, "
+            "got all",
+        )
+
+    def _check_strided(self, openings: Sequence[Opening]) -> None:
+        """Something that its block can have opens it."""
         others = " or ".join(opening for opening in ("module", "cat", "block") if opening in openings)
         if self.down == "module":
             able = " or ".join(name for name, kind in blocks.kinds().items() if "module" in kind.openings)
@@ -103,10 +130,6 @@ class Stage:
                 "down: block cannot stride a 3x1/1x3 pair; use factorization none or composite, or down cat",
             )
         require(self.down in openings, f"down: {self.block} cannot follow {self.down}; use {others}")
-        require(
-            self.fuse == "none" or self.down != "block",
-            f"fuse: {self.fuse} needs a downsampler's output to join; use down cat or module",
-        )
 
     def __hash__(self) -> int:
         return hash((self.block, self.width, self.depth, self.rates, self.down, self.fuse))

@@ -78,7 +78,10 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("down: block cannot stride a 3x1/1x3 pair", lambda: stage(factorization="all")),
     ("down: module is a strided fpl or esp", lambda: stage(down="module")),
     ("down: fpl has no shortcut", lambda: stage(block="fpl", rates=(2, 4, 8, 16), down="block")),
-    ("down: cat halves the size", lambda: stage(down="cat", stride=1)),
+    ("down: cat halves the size; at stride 1 expected block, got cat", lambda: stage(down="cat", stride=1)),
+    ("factorization: all goes with down cat, which halves", lambda: stage(factorization="all", stride=1)),
+    ("fuse: fir needs a downsampler's output to join; expected none here", lambda: stage(fuse="fir", stride=1)),
+    ("fuse: fir needs a downsampler's output to join; expected none here", lambda: stage(block="stdc", fuse="fir")),
     ("fuse: fir needs a downsampler", lambda: stage(fuse="fir")),
     ("fuse: image needs a downsampler", lambda: stage(block="sep", fuse="image")),
     ("fuse: add needs a downsampler", lambda: stage(fuse="add")),
@@ -175,6 +178,19 @@ def test_what_cannot_be_built_is_refused(message: str, make: Callable[[], object
     with pytest.raises(ArchitectureError) as caught:
         make()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("down", ["block", "cat", "module"])
+@pytest.mark.parametrize(("block", "rates"), [("dab", (2,)), ("fpl", (1, 2, 4, 8)), ("esp", (1, 2, 3, 4, 5))])
+def test_a_block_that_cannot_stand_at_stride_1_is_told_from_those_that_can(block, rates, down) -> None:
+    """In stages and in the parts of a branch: whatever is recommended can be built, so that no advice leads back."""
+    with pytest.raises(ArchitectureError, match=r"^block: .*halves the size; at stride 1 expected one of") as refused:
+        stage(block=block, rates=rates, down=down, stride=1)
+    able = str(refused.value).partition("one of ")[2].partition(";")[0].split(", ")
+    assert {"nonbt", "bottle", "plain"} <= set(able)
+    assert block not in able
+    for each in able:
+        assert beside(parts=[stage(block=each, width=part.width, stride=1) for part in DETAIL.parts])
 
 
 def test_a_composite_pair_may_stride() -> None:
