@@ -86,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (done or chosen in ONLY_PRINT):
             _say(f"{name}: ended, for nobody reads what it prints any more; {_kept(error)}")
             return EXIT_UNREAD
+    finally:
+        if arguments is None:
+            _listen_no_more()
     return EXIT_OF_VERDICT.get(verdict, 0) if verdict else 0
 
 
@@ -181,6 +184,18 @@ def _listen(heard: list[int], name: str) -> None:
         number = getattr(signal, each)
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
+
+
+def _listen_no_more() -> None:
+    """Have signals end the process as they do programs that answer none: all is said, and what libraries do at Python's
+    end would answer an exception with a traceback.
+    """
+    import signal
+
+    for each in SIGNALS:
+        number = getattr(signal, each)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def collect_less_often() -> None:

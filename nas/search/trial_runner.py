@@ -66,15 +66,6 @@ class TrialRunner(tune.Trainable):
         recipe = recipe_of(study, phase, variant, config["epochs"])
         hold_to_share(device, config["per_gpu"])
         guard = lane.steps_on(device, timed_on=config["leaves_core_of"])
-        form = held_form(
-            self._folder,
-            architecture,
-            dataset,
-            recipe,
-            device=device,
-            threads=config["threads"],
-            guard=guard,
-        )
 
         def trainer() -> Trainer:
             return Trainer(
@@ -92,7 +83,17 @@ class TrialRunner(tune.Trainable):
                 count=self._progress.count,
             )
 
-        self._trainer = go_on(trainer, self._folder)
+        with self._progress.over("begins", 0):  # a probe and the classes that are counted may wait for timings
+            form = held_form(
+                self._folder,
+                architecture,
+                dataset,
+                recipe,
+                device=device,
+                threads=config["threads"],
+                guard=guard,
+            )
+            self._trainer = go_on(trainer, self._folder)
         if self._trainer.finished:  # its weights are damaged
             save_weights_of(self._trainer, self._folder, self._trial)
         else:

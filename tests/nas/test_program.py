@@ -186,6 +186,22 @@ def test_signals_that_are_ignored_stay_so() -> None:
     assert done.stdout.endswith("still here\n"), done.stderr
 
 
+@pytest.mark.parametrize("words", [["show", "erfnet"], ["show", "erfnett"], ["show", "--help"]])
+def test_a_signal_while_python_ends_leaves_no_traceback(words: list[str]) -> None:
+    """All is said then; what libraries do at the end takes a while."""
+    code = (
+        f"import atexit, signal, sys; sys.argv[1:] = {words}\n"
+        "atexit.register(lambda: (signal.raise_signal(signal.SIGTERM), print('still here')))\n"
+        "from nas.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=60
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert "still here" not in done.stdout
+    assert len(done.stderr.splitlines()) == (words[-1] == "erfnett")
+
+
 def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
     for words in (["show", "erfnet"], ["--help"], ["show", "--help"]):
         reads, writes = os.pipe()

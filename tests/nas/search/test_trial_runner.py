@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
 
 from nas.data import DataSpec
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
+from nas.search import under_way
 from nas.search.job import Job
 from nas.search.search import Workers
 from nas.search.trial_runner import TrialRunner
 from nas.search.tuning import configured
+from nas.search.under_way import WORDS
 from nas.storage.files import OWNER
 from nas.study import built_in_study
 from space.library import load
 from space.scale import scale_width
 
 
-def test_one_that_is_set_up_and_never_asked_to_train_touches_nothing(
-    invented: Callable[[float], Latency], tmp_path: Path
-) -> None:
-    """Ray sets up a process for a job that another one does meanwhile, and ends it: nobody would wait for it."""
+@pytest.fixture
+def prepared(invented: Callable[[float], Latency], tmp_path: Path) -> tuple[RunFolder, Trial, dict[str, Any]]:
+    """A run, a candidate of it, and what Ray is given to train that."""
     small = built_in_study("10ms")
     small = replace(
         small,
@@ -43,8 +50,16 @@ def test_one_that_is_set_up_and_never_asked_to_train_touches_nothing(
         multiply_adds=1,
     )
     run.write_trial(trial)
+    workers = Workers(concurrent=1, threads=1, device="cpu")
+    return run, trial, dict(configured(Job(trial=trial, phase="search"), run, workers))
+
+
+def test_one_that_is_set_up_and_never_asked_to_train_touches_nothing(
+    prepared: tuple[RunFolder, Trial, dict[str, Any]],
+) -> None:
+    """Ray sets up a process for a job that another one does meanwhile, and ends it: nobody would wait for it."""
+    run, trial, job = prepared
     folder = run.phase_path(trial, "search")
-    job = configured(Job(trial=trial, phase="search"), run, Workers(concurrent=1, threads=1, device="cpu"))
     idle, busy = TrialRunner(config=dict(job)), TrialRunner(config=dict(job))
     assert not folder.exists()
     assert busy.train()["done"]
@@ -56,3 +71,24 @@ def test_one_that_is_set_up_and_never_asked_to_train_touches_nothing(
     assert busy.reset(dict(job))
     again = busy.train()
     assert (again["done"], again["epoch"], again["failed"]) == (True, 1, "")
+
+
+def test_a_training_that_has_not_begun_says_for_how_long(
+    prepared: tuple[RunFolder, Trial, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, trial, job = prepared
+    monkeypatch.setattr(under_way, "KEEP_SECONDS", 0.001)
+    seen: set[str] = set()
+    over = Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                seen.add((run.phase_path(trial, "search") / WORDS).read_text("utf-8"))
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    assert TrialRunner(config=job).train()["done"]
+    over.set()
+    watcher.join()
+    assert any(re.fullmatch(r"begins: \d+ s so far", words) for words in seen), seen
