@@ -37,7 +37,7 @@ SPACE_ROOMS = (
     "space.blocks", "space.fusion", "space.stem",
     "space.stage", "space.detail", "space.encoder", "space.context", "space.head", "space.decoder", "space.decoders",
     "space.architecture", "space.axes", "space.answers", "space.rates", "space.ends", "space.stage_questions",
-    "space.questions", "space.search_space", "space.scale", "space.count", "space.library",
+    "space.questions", "space.search_space", "space.drawn", "space.scale", "space.count", "space.library",
 )  # fmt: skip
 LATENCY_ROOMS = (
     "nas.latency.target", "nas.latency.record", "nas.latency.budget", "nas.latency.machine", "nas.latency.runtimes",

@@ -243,6 +243,26 @@ def say_notes(findings: Findings) -> None:
         say(f"note: {note}")
 
 
+def look_at_space(study: Study, source: str | None) -> None:
+    """Print which options that a study names are in no network; `source` is its file.
+
+    Raises: ArchitectureError when its space has no networks, or none with what an axis is held to.
+    """
+    from space.drawn import never_drawn
+    from space.errors import ArchitectureError
+
+    if not study.space:
+        return
+    try:
+        drawn, never = never_drawn(study.architectures(), study.space)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{source}: {error}") from None
+    for axis, options in never.items():
+        named = ", ".join(map(str, options))
+        alone = "; it was never asked for" if len(options) == len(set(study.space[axis])) else ""
+        say(f"note: space.{axis}: none of {drawn} random networks has {named}{alone}")
+
+
 def target(options: argparse.Namespace) -> Target:
     """The target that --target names, or this machine's fastest.
 

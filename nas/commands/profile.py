@@ -72,6 +72,7 @@ def run(options: argparse.Namespace) -> None:
     study = _study(options)
     size = f"{study.data.size[0]}x{study.data.size[1]}"
     common.say(f"is {study.asked} reachable at {size}?")
+    common.look_at_space(study, options.study)
     target = parse_target(study.target) if study.target else default_target()
 
     from nas.latency import Meter  # with what takes seconds to load, not for what is refused above

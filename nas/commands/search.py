@@ -176,6 +176,7 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     if options.target:
         study = replace(study, target=options.target)
     study = _with_effort(options, study)
+    common.look_at_space(study, options.study)
     if options.out:
         return RunFolder(Path(options.out)), study
     name = Path(options.study).stem if options.study else "road_scenes"

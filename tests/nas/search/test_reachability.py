@@ -286,3 +286,20 @@ def test_what_can_be_timed_and_has_no_table_leaves_it_open(
 )
 def test_bad_input_is_answered(arguments: list[str], answer: str, nas: Callable[..., Any]) -> None:
     assert answer in nas("profile", *arguments).refusal()
+
+
+def test_options_that_no_network_has_are_told_before_anything_is_timed(
+    tiny: Study, tmp_path: Path, nas: Callable[..., Any]
+) -> None:
+    file = tmp_path / "study.yaml"
+    narrowed = {"detail": ("none",), "detail.width": (64,), "head.shuffle": (1, 3)}
+    file.write_text(replace(tiny, space=narrowed).to_yaml())
+    told = nas("profile", file, "--target", "toaster@cpu")
+    assert told.code == 2
+    assert told.out.splitlines()[1:] == [
+        "note: space.detail.width: none of 300 random networks has 64; it was never asked for",
+        "note: space.head.shuffle: none of 300 random networks has 3",
+    ]
+    file.write_text(replace(tiny, space={"detail": ("both",), "decoder": ("steps",)}).to_yaml())
+    refused = nas("profile", file).refusal()
+    assert f"{file}: space.detail: no network of this space can have one of ['both']" in refused

@@ -1,0 +1,56 @@
+"""What a space is narrowed to and no network of it has is found."""
+
+from __future__ import annotations
+
+import pytest
+
+from space import Space
+from space.axes import searched
+from space.choices import Axes
+from space.drawn import never_drawn
+from space.errors import ArchitectureError
+
+
+def never(narrowed: Axes) -> Axes:
+    """Of a search that is told so."""
+    return never_drawn(Space(ranges={**searched(), **narrowed}), narrowed)[1]
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "expected"),
+    [
+        ({"block": ("nonbt", "sep"), "detail": ("none", "both"), "detail.width": (64,)}, {}),
+        ({"detail": ("none",), "detail.width": (64,)}, {"detail.width": (64,)}),
+        ({"stem.kind": ("cat",), "stem.image": (True,)}, {"stem.image": (True,)}),
+        ({"levels": (2,), "decoder": ("cat",)}, {"levels": (2,)}),
+        ({"block": ("nonbt",), "stage.expansion": (6,)}, {"stage.expansion": (6,)}),
+        ({"head.shuffle": (1, 3)}, {"head.shuffle": (3,)}),
+        ({"stage.depth": (3, 100), "stem.kernel": (3, 4)}, {"stage.depth": (100,), "stem.kernel": (4,)}),
+        ({"levels": (1, 2), "label_stride": (1, 8)}, {}),
+    ],
+)
+def test_options_that_no_network_has_are_told(narrowed: Axes, expected: Axes) -> None:
+    assert never(narrowed) == expected
+
+
+@pytest.mark.parametrize(
+    ("axis", "narrowed", "words"),
+    [
+        ("detail", {"detail": ("both",), "decoder": ("steps",)}, "where there is no decoder"),
+        ("detail", {"detail": ("up",), "block": ("dab",)}, "beside blocks that can open at stride 1"),
+        ("context", {"context": ("spp",), "decoder": ("deconv",)}, "a context starts a ladder"),
+        ("fuse", {"fuse": ("fir",), "down": ("block",)}, "there is none with down block"),
+        ("factorization", {"factorization": ("all",), "block": ("sep",)}, "none of these blocks is factorized"),
+    ],
+)
+def test_what_an_axis_is_held_to_and_no_network_can_have_is_refused(axis: str, narrowed: Axes, words: str) -> None:
+    with pytest.raises(ArchitectureError) as refused:
+        never(narrowed)
+    held_to = list(narrowed[axis])
+    assert f"space.{axis}: no network of this space can have one of {held_to}, for " in str(refused.value)
+    assert words in str(refused.value)
+
+
+def test_a_space_of_no_networks_says_why() -> None:
+    with pytest.raises(ArchitectureError, match=r"label_stride: .* \(so ended the last of 300 draws"):
+        never({"label_stride": (16,)})
