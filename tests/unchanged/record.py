@@ -64,7 +64,7 @@ STUDY = """
 data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
 budget: 1.5ms
 target: null@cpu:1
-recipe: {optimizer: adamw, learning_rate: 0.006, epochs: 2, batch_size: 4}
+recipe: {optimizer: adamw, learning_rate: 0.002, epochs: 2, batch_size: 4}
 space:
   {stages: [2], stage.depth: [1, 2], block: [nonbt, fpl, sep], decoder: [none, deconv, cat, ladder],
    head: [linear, linear_nobias, sep, preact], head.width: [32, 64],
@@ -72,11 +72,11 @@ space:
    context: [none, spp], stage.expansion: [4]}
 search:
   {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 2, finalists: 1, finish_epochs: 2, finish_recipes: [{}],
-   company: [erfnet-encoder], pruned: 1, stop_weak: false, concurrent: 1,
+   company: [fplnet-encoder], pruned: 1, stop_weak: false, concurrent: 1,
    sampler: tpe, seed: 8}
 """
 UNPRUNED = STUDY.replace("pruned: 1", "pruned: 0")
-PRUNED = "erfnet-encoder, pruned"
+PRUNED = "fplnet-encoder, pruned"
 
 
 def architectures() -> Iterator[tuple[str, Architecture]]:
