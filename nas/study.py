@@ -21,7 +21,7 @@ from space.axes import searched
 from space.errors import nearest
 
 HARD_EXAMPLES = Variant(ohem_probability=0.7)
-"""Of the parts of a recipe that cost no latency, what gained most from scratch (`studies/camvid/recipes`)."""
+"""Of the parts of a recipe that cost no latency, what gained where networks are finished (`studies/camvid/recipes`)."""
 TRIED_SHARE = 0.25  # of the epochs of a finish recipe, for which it is tried
 AUTO = "auto"
 ALL = "all"

@@ -130,10 +130,10 @@ def recipe(seed: int) -> Recipe:
 def search(asked: Study, run: Path) -> None:
     """Run `nas search`, or go on with it."""
     run.parent.mkdir(parents=True, exist_ok=True)
-    file = run.with_suffix(".yaml")
+    file = run.with_name(f"{run.name}.yaml")
     write_text(file, asked.to_yaml())
     words = ["--resume", str(run)] if run.is_dir() else [str(file), "--out", str(run)]
-    with run.with_suffix(".log").open("a") as log:
+    with run.with_name(f"{run.name}.log").open("a") as log:
         subprocess.run([sys.executable, "-m", "nas.cli", "search", *words], stdout=log, stderr=log, check=False)
 
 
