@@ -35,7 +35,7 @@ class SearchPlan:
 
     seeds: tuple[str, ...] = ("ndnet45-ende", "swiftnet-rn18", "fast-scnn", "ddrnet23-slim")
     """Published networks that are scaled to the budget; they are the first candidates. `all`: every one there is.
-    Unless told otherwise some of those that learn most in little time (`studies/camvid/rivals`), of a family one."""
+    Unless told otherwise four of as many families that learn fast (`studies/camvid/rivals`, `studies/search`)."""
     random_trials: int = 4
     """Candidates drawn at random."""
     guided_trials: int = 8

@@ -22,8 +22,11 @@ from space.questions import ask as ask_questions
 
 ALIKE = ("align_corners", "auxiliary", "bias", "decoder.taps", "stem.bias", "stem.image_average")
 """Beginnings of the names of answers that leave a network as it was, for what a search knows of it."""
-COUNTS = ("levels", "stages", "stem.convolutions", "stem.halvings")
-"""Numbers to which no other is close."""
+EXACT = (
+    "levels", "stages", "stem.convolutions", "stem.halvings", ".stride", "decoder.finest", "decoder.tap",
+    "label_stride", "head.shuffle",
+)  # fmt: skip
+"""Ends of the names of numbers to which no other is close."""
 CLOSE = 1.0  # octaves between two numbers: 12 blocks are not 2
 MISSING = 2.0  # octaves for a number that one of two lists has
 
@@ -72,11 +75,10 @@ class Space:
         """One at random, every option of every question equally likely."""
         return self.choose(lambda name, options: rng.choice(options))
 
-    def closest_genotype(self, architecture: Architecture) -> dict[str, Choice]:
+    def closest_genotype(self, architecture: Architecture) -> dict[str, Choice] | None:
         """The answers nearest to `architecture`: its own values where this space offers them, else numbers close to
-        them. What is known of it is about true of what they lead to.
-
-        Raises: ArchitectureError where that is another kind of network.
+        them, so that what is known of it is about true of what they lead to; None where that is another kind of
+        network, or where narrow ranges leave no way on.
         """
         values = answers_of(architecture)
         answers: dict[str, Choice] = {}
@@ -85,13 +87,12 @@ class Space:
             answers[name] = _closest(values.get(name, options[0]), options)
             return answers[name]
 
-        found = answers_of(self.choose(ask))
-        for name, value in values.items():
-            if not name.startswith(ALIKE) and name in found and not _is_close(name, value, found[name]):
-                raise ArchitectureError(
-                    f"space: {name} = {value!r}: expected something like it, got {found[name]!r} here"
-                )
-        return answers
+        try:
+            found = answers_of(self.choose(ask))
+        except ArchitectureError:
+            return None
+        asked = (name for name in values if name in found and not name.startswith(ALIKE))
+        return answers if all(_is_close(name, values[name], found[name]) for name in asked) else None
 
     def carried(self, genotype: Genotype, other: Space) -> dict[str, Choice] | None:
         """The answers here that lead to what a genotype of another space leads to there; None where none do. Questions
@@ -152,7 +153,7 @@ def _is_close(name: str, value: Choice, found: Choice) -> bool:
     """Whether one answer stands for another; fractions, which only training knows, always do."""
     if value == found or isinstance(value, float):
         return True
-    return name not in COUNTS and _distance(value, found) <= CLOSE
+    return not name.endswith(EXACT) and _distance(value, found) <= CLOSE
 
 
 def _distance(value: Choice, other: Choice) -> float:

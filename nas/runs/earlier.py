@@ -119,15 +119,16 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
         _require_comparable(source, before, run, study, seen)
         same_target = _timed_on(before) == _timed_on(study)
         space = study.architectures()
-        proposed = [each for each in source.trials() if each.origin in ("seed", "random", "guided") and each.genotype]
+        proposed = [each for each in source.trials() if each.origin in ("seed", "random", "guided")]
         points = [(each, each.answers_in(space)) for each in proposed]
         inside = [replace(each, genotype=point) for each, point in points if point is not None]
+        unlike = [each for each, point in points if point is None and each.origin == "seed"]
         alike = same_target and _draws_alike(before, study)
         entries = (_entry(source, before, each, study, same_target, alike) for each in inside)
         told = [entry for entry in entries if entry is not None]
         timed = [
             EarlierTrial(run=source.root.name, architecture=each.architecture, latency=each.latency)
-            for each in source.company()
+            for each in (*source.company(), *unlike)
             if same_target and each.latency is not None
         ]
         if not told:

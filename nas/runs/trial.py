@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections.abc import Mapping
@@ -15,8 +14,8 @@ from nas.latency.record import Latency, Statistic
 from nas.storage.files import write_text
 from nas.storage.records import read_record
 from nas.training.scores import Scores
-from space import Architecture, Space, UserError, load, strict
-from space.errors import ArchitectureError, DamagedError
+from space import Architecture, Space, UserError, load, published, strict
+from space.errors import DamagedError
 
 PROGRESS = "progress.yaml"
 NO_VERDICT = re.compile(r"its process died \d+ times")
@@ -123,9 +122,7 @@ class Trial:
         if not self.genotype:
             return None
         if self.origin == "seed":
-            with contextlib.suppress(ArchitectureError):
-                return space.closest_genotype(load(self.parent))
-            return None
+            return space.closest_genotype(load(self.parent)) if self.parent in published() else None
         return space.point(self.genotype, self.architecture)
 
     def is_for(self, budget: Budget) -> bool:

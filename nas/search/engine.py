@@ -164,7 +164,14 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     if kept.count and not run.trials():
         inside = len(kept.inside(study.architectures()))
         asked.console.step(f"begin   with {inside} of {kept.count} networks that were trained on {kept.trained_on}")
-    if outside := sum(each.answers_in(study.architectures()) is None for each in run.trials() if each.genotype):
+    points = study.architectures()
+    if unlike := [name for name in study.search.seeds if points.closest_genotype(space.load(name)) is None]:
+        asked.console.step(
+            f"note    nothing in the study's space is close to {', '.join(unlike)}: trained whole, and the sampler is "
+            "not told"
+        )
+    proposed = [each for each in run.trials() if each.genotype and each.origin != "seed"]
+    if outside := sum(each.answers_in(points) is None for each in proposed):
         asked.console.step(
             f"note    the study's space no longer holds {outside} trials: the sampler is not told of them"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from dataclasses import dataclass, replace
 
@@ -29,7 +28,7 @@ from nas.search.solving import Solved, Solver
 from nas.search.trainings import Trainings
 from space.architecture import Architecture
 from space.choices import Genotype
-from space.errors import ArchitectureError, BudgetError, UnmeasuredError
+from space.errors import BudgetError, UnmeasuredError
 
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
 
@@ -271,9 +270,7 @@ class Proposals:
         known = self._trials.get(solved.architecture.key)
         if known is not None and (known.origin, known.parent) == ("seed", name):
             return self._comes_again(known, budget)
-        genotype: Genotype = {}  # where nothing of the space is close to it, samplers are not told of it
-        with contextlib.suppress(ArchitectureError):
-            genotype = self._space.closest_genotype(published)
+        genotype: Genotype = self._space.closest_genotype(published) or {}  # samplers are not told of it then
         candidate = Candidate(
             name=f"{name} x{solved.factor:.2f}{'+' if solved.adjusted else ''}",
             origin="seed",

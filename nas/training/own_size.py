@@ -95,7 +95,7 @@ def label_at_own_size(network: nn.Module, image: Picture, view: View) -> Picture
     with torch.inference_mode(), in_float32():
         scores = class_scores(network, image, view)
         require_finite_logits(scores)
-        return scores.argmax(0).to(torch.uint8).cpu().numpy()
+        return scores.max(0).indices.to(torch.uint8).cpu().numpy()
 
 
 def confusion_at_own_size(
@@ -126,7 +126,7 @@ def confusion_at_own_size(
             for image, label in steps:
                 scores = class_scores(network, image, view)
                 matrix.look(scores)
-                matrix.update(scores.argmax(0), torch.from_numpy(label).to(device))
+                matrix.update(scores.max(0).indices, torch.from_numpy(label).to(device))
                 count(1)
     finally:
         network.train(training)

@@ -277,6 +277,11 @@ class Trainer:
             if is_shortage(error) or isinstance(error, UserError):  # of a stage that begins here
                 raise
             reason = " ".join(str(error).split())[:200]
+            if checkpoint.history:  # its checksum held
+                raise UserError(
+                    f"{path}: expected the state of this training, got that of another version's ({reason}); continue "
+                    "with the version that wrote it, or start a new training"
+                ) from None
             raise DamagedError(f"{path}: expected the state of this training, got a damaged one ({reason})") from None
         self.history = tuple(checkpoint.history)
 

@@ -18,6 +18,7 @@ import argparse
 import csv
 import random
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,8 @@ def main() -> None:
 def compare(file: Path, name: str, children: int, within: Space, dataset: Dataset) -> None:
     """Train the children of a parent both ways that the file does not hold yet, and add their rows."""
     answers = within.closest_genotype(space.load(name))
+    if answers is None:
+        sys.exit(f"{name}: nothing that is searched is close to it; name another parent")
     parent = filled(answered(within, answers), dataset.num_classes)
     before: Trainer | None = None
     for number in range(children):

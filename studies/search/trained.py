@@ -26,7 +26,6 @@ width of what they lead to, or of the published network that `origin` names.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import itertools
 import json
@@ -255,8 +254,8 @@ def published(budget: float) -> Iterator[Candidate | None]:
     """Published networks that the space has something close to, scaled to the budget."""
     for name in space.published():
         architecture = space.load(name)
-        with contextlib.suppress(ArchitectureError):
-            yield filled(architecture, name, SEARCHED.closest_genotype(architecture), budget)
+        if (genotype := SEARCHED.closest_genotype(architecture)) is not None:
+            yield filled(architecture, name, genotype, budget)
 
 
 def made(genotype: Genotype, origin: str, budget: float) -> Candidate | None:

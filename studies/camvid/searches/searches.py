@@ -34,6 +34,7 @@ from nas.data import DataSpec, load
 from nas.latency.estimates.shipped import shipped_table
 from nas.latency.machine import lane
 from nas.latency.meter import Meter
+from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
 from nas.latency.target import Target
 from nas.runs.folder import RunFolder
 from nas.storage.files import write_text
@@ -119,7 +120,15 @@ def study(data: DataSpec, asked: argparse.Namespace) -> Study:
         finish_epochs=0,
         seed=asked.seed,
     )
-    return Study(data=data, budget=f"{asked.budget:g}ms", target=TARGET, recipe=recipe(asked.seed), search=plan)
+    return Study(
+        data=data,
+        budget=f"{asked.budget:g}ms",
+        target=TARGET,
+        latency_within=2 * WITHIN,  # as the search without a study: trainings take no longer than timings here
+        patience_seconds=PATIENCE_SECONDS / 3,
+        recipe=recipe(asked.seed),
+        search=plan,
+    )
 
 
 def recipe(seed: int) -> Recipe:

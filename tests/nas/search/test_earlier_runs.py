@@ -200,6 +200,19 @@ def test_a_random_draw_is_kept_as_one_where_it_was_trained_whole_on_the_same_ter
         assert found - {0.0} == {drawn_for} - {0.0}, (origin, study)
 
 
+def test_of_a_seed_that_nothing_is_close_to_the_latency_is_taken_over_alone(
+    earlier: RunFolder, new: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    source = RunFolder(shutil.copytree(earlier.root, tmp_path / "night"))
+    seed = source.trials()[0]
+    source.write_trial(replace(seed, parent="rdrnet-s"))
+    run = new()
+    (words,) = take_over(run, run.study(), SEEN, [source])
+    assert words.endswith("1 trained candidates (1 left out, of another space or without an end), 4 latencies")
+    (found,) = (each for each in read_earlier(run).trials if each.architecture == seed.architecture)
+    assert (found.latency, found.miou, found.genotype) == (seed.latency, None, {})
+
+
 def test_on_another_target_trainings_count_and_latencies_do_not(
     earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals]
 ) -> None:

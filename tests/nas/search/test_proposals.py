@@ -208,6 +208,9 @@ def test_what_an_earlier_version_stopped_can_go_on(
     assert run.progress(again, "search").done
 
 
+THREE_KINDS = {**searched(), "block": ("nonbt", "fpl", "sep")}
+
+
 def shares(sampler: Sampler[Architecture], draws: int) -> float:
     """Share of proposals with FPL blocks, none of which can be trained."""
     slow = 0
@@ -220,7 +223,7 @@ def shares(sampler: Sampler[Architecture], draws: int) -> float:
 
 def enter(sampler: Sampler[Architecture], candidates: int, outcome: Callable[[bool], Outcome]) -> None:
     """Tell of random draws; `outcome` is given whether it has FPL blocks."""
-    narrowed = Space(ranges=searched(), size=SIZE)
+    narrowed = Space(ranges=THREE_KINDS, size=SIZE)
     for index in range(candidates):
         architecture = narrowed.sample(random.Random(index))
         number = sampler.enter(narrowed.genotype(architecture))
@@ -234,7 +237,7 @@ LEARNS = pytest.mark.parametrize(("kind", "told", "draws"), [("tpe", 60, 40), ("
 @pytest.mark.share(2)
 @LEARNS
 def test_the_sampler_learns_what_violates_the_budget(kind: str, told: int, draws: int) -> None:
-    sampler = sampler_of(Space(ranges=searched(), size=SIZE), kind=kind, startup=1, seed=0)
+    sampler = sampler_of(Space(ranges=THREE_KINDS, size=SIZE), kind=kind, startup=1, seed=0)
     slow, fast = Outcome(miou=None, violations={"latency": 2.0}), Outcome(miou=0.4, violations={"latency": -0.1})
     enter(sampler, told, lambda fpl: slow if fpl else fast)
     assert shares(sampler, draws) < 0.17, "a third of random draws are FPL"
@@ -243,7 +246,7 @@ def test_the_sampler_learns_what_violates_the_budget(kind: str, told: int, draws
 @pytest.mark.share(2)
 @LEARNS
 def test_the_sampler_prefers_what_scored_well(kind: str, told: int, draws: int) -> None:
-    sampler = sampler_of(Space(ranges=searched(), size=SIZE), kind=kind, startup=1, seed=0)
+    sampler = sampler_of(Space(ranges=THREE_KINDS, size=SIZE), kind=kind, startup=1, seed=0)
     enter(sampler, told, lambda fpl: Outcome(miou=0.6 if fpl else 0.2, violations={"latency": -0.1}))
     blocks = [sampler.propose().built.stages[0].block for _ in range(draws)]
     assert blocks.count("fpl") > 0.6 * draws, "a third of random draws are FPL"

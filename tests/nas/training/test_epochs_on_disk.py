@@ -15,9 +15,10 @@ from nas.runs.trained import CHECKPOINT, WEIGHTS
 from nas.runs.trial import PROGRESS, read_progress
 from nas.storage import files
 from nas.training import Recipe
+from nas.training.checkpoint import Checkpoint, save_checkpoint
 from nas.training.trainer import Trainer
 from nas.training.weights import load_weights, save_weights
-from space import Architecture
+from space import Architecture, UserError
 
 EPOCHS = 2
 WRITES = 3  # of an epoch
@@ -108,6 +109,20 @@ def test_a_damaged_file_means_starting_anew_and_the_same_end(
     (tmp_path / file).write_bytes(changed)
     train(make, tmp_path)
     assert same(tmp_path, whole)
+
+
+def test_what_another_version_left_is_refused_and_kept(make: Make, whole: Path, tmp_path: Path) -> None:
+    """Its checksum holds, and this version cannot go on with it: here its optimiser had a group more."""
+    for each in whole.iterdir():
+        (tmp_path / each.name).write_bytes(each.read_bytes())
+    state = torch.load(whole / CHECKPOINT, weights_only=True)
+    state["optimizer"]["param_groups"].append({**state["optimizer"]["param_groups"][0], "params": []})
+    history = make()
+    history.restore(whole / CHECKPOINT)
+    save_checkpoint(tmp_path / CHECKPOINT, Checkpoint(**{**state, "history": history.history}))
+    with pytest.raises(UserError, match=r"got that of another version's .*; continue with the version that wrote it"):
+        go_on(make, tmp_path)
+    assert len(read_progress(tmp_path).history) == EPOCHS
 
 
 def test_a_bit_that_turned_in_weights_is_noticed(whole: Path, tmp_path: Path) -> None:
