@@ -13,11 +13,22 @@ def some_home() -> Iterator[None]:
     """Lets libraries be loaded that ask where the user's home is and end where nobody knows, as in a container whose
     user has no entry: they are told the folder of temporary files. (OpenVINO's telemetry asks as it is imported.)
     """
-    if os.path.expanduser("~") != "~":
+    if is_known():
         yield
         return
-    os.environ["HOME"] = tempfile.gettempdir()
+    keep_some_home()
     try:
         yield
     finally:
         del os.environ["HOME"]
+
+
+def keep_some_home() -> None:
+    """The same for the rest of this process and for those that it starts (each of Ray's asks as it begins)."""
+    if not is_known():
+        os.environ["HOME"] = tempfile.gettempdir()
+
+
+def is_known() -> bool:
+    """Whether anybody knows where the user's home is."""
+    return os.path.expanduser("~") != "~"

@@ -1,8 +1,14 @@
-"""Ray and what is used of it. Its settings are put into the environment first: some are read when it is imported."""
+"""Ray and what is used of it. Its settings are put into the environment first: some are read when it is imported.
+
+Raises: UserError for a user without a home folder who does not say where to keep things either.
+"""
 
 from __future__ import annotations
 
 import os
+
+from nas.host.home import keep_some_home
+from nas.storage.cache import cache_folder
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -14,6 +20,8 @@ SETTINGS = {
     "TUNE_WARN_THRESHOLD_S": "3600",  # a proposal measures on the target, which takes seconds and is meant to
 }
 os.environ.update(SETTINGS)
+cache_folder()  # before there is a home that is none
+keep_some_home()
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
