@@ -23,6 +23,7 @@ from space.scale import scale_width
 
 FOLDER = Path(__file__).parent
 DRAWN = 1000
+SEARCHED_NOW = 200
 # What there was when it was recorded: with another kind, a seed draws other architectures.
 PUBLISHED = (
     "erfnet", "erfnet-encoder", "fplnet", "fplnet-encoder", "ndnet29-fcn32", "ndnet29w-fcn32", "ndnet45-ende",
@@ -80,12 +81,16 @@ PRUNED = "fplnet-encoder, pruned"
 
 
 def architectures() -> Iterator[tuple[str, Architecture]]:
-    """The published networks, and draws of the whole space and of what a search looks at, in turns."""
+    """The published networks; draws of the whole space and of what a search looked at, in turns, as both were when
+    it was recorded; and draws of what a search looks at now.
+    """
     for name in PUBLISHED:
         yield name, space.load(name)
     spaces = (Space(ranges=BLOCKS, size=(360, 480)), Space(ranges={**searched(), **SEARCHED}, size=(180, 240)))
     for index in range(DRAWN):
         yield f"draw {index}", spaces[index % 2].sample(random.Random(index))
+    for index in range(SEARCHED_NOW):
+        yield f"searched {index}", Space(ranges=searched(), size=(180, 240)).sample(random.Random(index))
 
 
 def computed(drawn: Iterable[tuple[str, Architecture]]) -> Iterator[tuple[str, Architecture]]:
