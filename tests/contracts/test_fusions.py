@@ -29,7 +29,8 @@ def test_the_width_that_it_says_is_the_width_that_comes_out(name, draws) -> None
 
 @pytest.mark.parametrize("name", FUSIONS)
 def test_the_image_is_joined_where_it_says_so(name, draws) -> None:
-    for architecture in draws({"fuse": name, "down": "cat"}, 2):
+    without_other_pools = {"decoder": "none", "context": "none", "stem.image_average": False}
+    for architecture in draws({"fuse": name, "down": "cat", **without_other_pools}, 2):
         pools = [node for node in architecture.graph(5).nodes if node.kind == "average_pool"]
         assert bool(pools) == FUSIONS[name].image
 
