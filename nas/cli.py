@@ -206,7 +206,7 @@ def collect_less_often() -> None:
 
 
 def _kept(error: BaseException | None) -> str:
-    """What is kept of a command that an error ended: in its own words, if it has any (`nas.commands.ending`)."""
+    """What is kept of a command that an error ended: in its own words, if it has any (`nas.commands.shared.ending`)."""
     notes: list[str] = getattr(error, "__notes__", ["nothing finished is lost"])
     return notes[-1]
 

@@ -270,10 +270,10 @@ def built_in_study(budget: str, *, on_gpu: bool = False) -> Study:
     """The question asked when none is given: road scenes drawn here, small enough for five minutes on two cores. On a
     GPU, which runs everything of that size far inside any budget, they have the size of Cityscapes' pictures.
 
-    Candidates' latencies are half as sure as usual, which is as much as `nas.search.fill` leaves free of the budget. On
-    the CPU a busy machine is waited for a third as long, less is tried where all of it would take more than five
-    minutes, and it begins with the two families that learn most in so few steps, since what is proposed is near the
-    best so far.
+    Candidates' latencies are half as sure as usual, which is as much as `nas.search.propose.fill` leaves free of the
+    budget. On the CPU a busy machine is waited for a third as long, less is tried where all of it would take more than
+    five minutes, and it begins with the two families that learn most in so few steps, since what is proposed is near
+    the best so far.
     """
     if on_gpu:
         return Study(

@@ -2,7 +2,7 @@
 
 from space.architecture import Architecture
 from space.count import depth, granules, groups, layers, multiply_adds, parameters
-from space.errors import ArchitectureError, BudgetError, DataError, TargetError, UserError
+from space.errors import ArchitectureError, BudgetError, UserError
 from space.library import load, published
 from space.search_space import Space
 
@@ -10,9 +10,7 @@ __all__ = [
     "Architecture",
     "ArchitectureError",
     "BudgetError",
-    "DataError",
     "Space",
-    "TargetError",
     "UserError",
     "depth",
     "granules",

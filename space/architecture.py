@@ -215,7 +215,7 @@ class Architecture:
         return self.stem.is_plain or in_blocks or in_pyramid
 
     @property
-    def has_several_paths(self) -> bool:
+    def is_reparameterized(self) -> bool:
         """Whether the form in which it is trained is another than the one that runs."""
         return self.rep and not self.channels and any(node.paths for node in self.graph(1).nodes)
 
@@ -298,10 +298,12 @@ class Architecture:
             end = last.out
         return end if detail is None else detail.merged(graph, end, encoded.sides[-1])
 
-    def build(self, num_classes: int, *, auxiliary: bool = False, trained: bool = False) -> Network:
-        """The network, newly initialised; with `auxiliary`, its training-only heads too, and `trained`, the paths that
-        re-parameterised convolutions are trained as (`space.paths` folds them). A pruned network has one form: a path
-        of the identity would tie what was cut apart.
+    def build(self, num_classes: int, *, auxiliary: bool = False, training_form: bool = False) -> Network:
+        """The network, newly initialised.
+
+        `auxiliary`: with its training-only heads. `training_form`: with the paths that re-parameterised convolutions
+        have while they are trained (`space.paths` folds them). A pruned network has one form: an identity path would
+        tie together channels that were pruned apart.
 
         Raises: UserError for fewer than one class.
         """
@@ -315,7 +317,7 @@ class Architecture:
             widths(graph, self.channels),
             architecture=self,
             num_classes=num_classes,
-            trained=trained and self.has_several_paths,
+            training_form=training_form and self.is_reparameterized,
             auxiliary_weights=tuple(each.weight for each in self.auxiliary) if auxiliary else (),
         )
 

@@ -38,24 +38,28 @@ class Layer:
     multiply_adds: int
 
 
-def parameters(architecture: Architecture, num_classes: int, *, auxiliary: bool = False, trained: bool = False) -> int:
+def parameters(
+    architecture: Architecture, num_classes: int, *, auxiliary: bool = False, training_form: bool = False
+) -> int:
     """Parameters; without the training-only auxiliary heads, and without the paths of re-parameterised convolutions
     that only training has, unless asked for.
     """
     graph = architecture.graph(num_classes, auxiliary=auxiliary)
     sizes = widths(graph, architecture.channels)
     found = sum(_parameters(node, _read(node, sizes.given), sizes.out(node)) for node in parametric(graph))
-    return found + (_paths(architecture, graph, sizes).parameters if trained else 0)
+    return found + (_paths(architecture, graph, sizes).parameters if training_form else 0)
 
 
-def multiply_adds(architecture: Architecture, size: tuple[int, int], num_classes: int, *, trained: bool = False) -> int:
+def multiply_adds(
+    architecture: Architecture, size: tuple[int, int], num_classes: int, *, training_form: bool = False
+) -> int:
     """Multiply-adds of one image of `size` (height, width), convolutions only; without the paths of re-parameterised
     convolutions that only training has, unless asked for.
     """
     graph = architecture.graph(num_classes)
     sizes = widths(graph, architecture.channels)
     found = graph_multiply_adds(graph, sizes, size)
-    return found + (_paths(architecture, graph, sizes).multiply_adds(graph, size) if trained else 0)
+    return found + (_paths(architecture, graph, sizes).multiply_adds(graph, size) if training_form else 0)
 
 
 def depth(architecture: Architecture, num_classes: int) -> int:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from space.channels import Widths, parametric
 from space.gradients import resized, with_quick_gradient
 from space.graph import Graph, Node
-from space.paths import SeveralPaths, one_layer
+from space.paths import ReparameterizedConv, one_layer
 from space.sizes import grid_size
 
 Operation = Callable[..., Tensor]
@@ -40,14 +40,14 @@ class Network(nn.Module):
         architecture: Any,
         num_classes: int,
         auxiliary_weights: tuple[float, ...] = (),
-        trained: bool = False,
+        training_form: bool = False,
     ) -> None:
         """Use `Architecture.build`. `sizes`: channels of the graph's nodes after narrowing; `auxiliary_weights`: of the
-        loss of each head that only training sees; `trained`: with the paths that only training sees.
+        loss of each head that only training sees; `training_form`: with the paths that only training sees.
         """
         super().__init__()
         for node in parametric(graph):
-            self._register(node.name, _layer(node, sizes, trained))
+            self._register(node.name, _layer(node, sizes, training_form))
         self.architecture = architecture
         self.num_classes = num_classes
         self.auxiliary_weights = auxiliary_weights
@@ -163,7 +163,7 @@ class Network(nn.Module):
 _ACTIVATIONS: dict[str, Operation] = {"relu": functional.relu, "relu6": functional.relu6}
 
 
-def _layer(node: Node, sizes: Widths, trained: bool) -> nn.Module:
+def _layer(node: Node, sizes: Widths, training_form: bool) -> nn.Module:
     width = sizes.out(node)
     if node.kind == "norm":
         return nn.BatchNorm2d(width, eps=node.norm.epsilon, momentum=node.norm.momentum)
@@ -185,7 +185,7 @@ def _layer(node: Node, sizes: Widths, trained: bool) -> nn.Module:
     depthwise = node.group == 1 and sizes.read(node) == width
     if depthwise and node.dilation[1] > 1 and node.step == (1, 1):
         convolution = with_quick_gradient(convolution)
-    return SeveralPaths(convolution, node.paths, node.norm) if trained and node.paths else convolution
+    return ReparameterizedConv(convolution, node.paths, node.norm) if training_form and node.paths else convolution
 
 
 def _size_at(size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:

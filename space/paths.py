@@ -1,7 +1,7 @@
 """Convolutions that are trained as a sum of several normalised paths, and run as one (RepVGG, Ding 2021; RDRNet).
 
-The graph has the convolution that runs, with its bias; whoever trains gets a `SeveralPaths` in its place. What it
-computes in evaluation mode is what the one convolution computes, whose weights `folded` gives.
+The graph has the convolution that runs, with its bias; in training a `ReparameterizedConv` stands in its place. In
+evaluation mode it computes what the one convolution does whose weights `folded` gives.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from space.errors import UserError
 from space.graph import Norm, Paths
 
 
-class SeveralPaths(nn.Module):
+class ReparameterizedConv(nn.Module):
     """What trains in place of a convolution with bias: its output is the sum of the paths'."""
 
     def __init__(self, convolution: nn.Conv2d, paths: Paths, like: Norm) -> None:
@@ -80,7 +80,7 @@ class SeveralPaths(nn.Module):
 
 def folded_state(network: nn.Module) -> dict[str, Tensor]:
     """Weights and statistics of a network by their names, those of several paths folded into one convolution."""
-    several = {name: module for name, module in network.named_modules() if isinstance(module, SeveralPaths)}
+    several = {name: module for name, module in network.named_modules() if isinstance(module, ReparameterizedConv)}
     state: dict[str, Tensor] = {}
     for key, value in network.state_dict().items():
         name = next((name for name in several if key.startswith(f"{name}.")), None)
@@ -91,7 +91,7 @@ def folded_state(network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def are_of_several_paths(names: Iterable[str]) -> bool:
+def are_of_training_form(names: Iterable[str]) -> bool:
     """Whether these names of weights are of a network in the form that is trained."""
     return any(name.endswith(".main_norm.weight") for name in names)
 
@@ -99,7 +99,7 @@ def are_of_several_paths(names: Iterable[str]) -> bool:
 def require_folded(network: nn.Module) -> None:
     """Raises: UserError for a network with convolutions in the form that is trained, not the one that runs."""
     for name, module in network.named_modules():
-        if isinstance(module, SeveralPaths):
+        if isinstance(module, ReparameterizedConv):
             raise UserError(_unfolded(name))
 
 
@@ -108,7 +108,7 @@ def one_layer(name: str, module: nn.Module) -> nn.Module:
 
     Raises: UserError where it is the form that is trained.
     """
-    if isinstance(module, SeveralPaths):
+    if isinstance(module, ReparameterizedConv):
         raise UserError(_unfolded(name))
     return module
 
@@ -116,7 +116,7 @@ def one_layer(name: str, module: nn.Module) -> nn.Module:
 def _unfolded(name: str) -> str:
     return (
         f"expected a network in the form that runs, got one whose {name} is trained as several paths; fold it first: "
-        "load `space.paths.folded_state(network)` into what `architecture.build` gives without `trained`"
+        "load `space.paths.folded_state(network)` into what `architecture.build` gives without `training_form`"
     )
 
 

@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("space", "pruning", "nas")
 # Each room may import those before it. Inside nas/latency, likewise.
 ROOMS = (
-    "space", "pruning", "nas.host", "nas.storage", "nas.export", "nas.data", "nas.training", "nas.terminal",
-    "nas.surrogate", "nas.samplers", "nas.latency",
+    "space", "pruning", "nas.errors", "nas.host", "nas.storage", "nas.export", "nas.data", "nas.training",
+    "nas.terminal", "nas.surrogate", "nas.samplers", "nas.latency",
     "nas.study", "nas.runs", "nas.quantization", "nas.video", "nas.prune", "nas.report", "nas.search", "nas.commands",
     "nas.cli",
 )  # fmt: skip
@@ -244,13 +244,13 @@ def git(*arguments: str) -> list[str]:
 
 
 def test_a_guard_is_asked_for_by_the_name_of_its_device() -> None:
-    """`lane.steps_on` gives it. `lane.training_step` itself, which holds all cores, is only entered."""
+    """`lane.shared_on` gives it. `lane.shared` itself, which holds all cores, is only entered."""
     passed_on = []
     for path in SOURCES:
         tree = ast.parse(path.read_text("utf-8"))
         entered = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         named = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and id(node) not in entered)
-        passed_on += [f"{name(path)}:{node.lineno}" for node in named if dotted(node) == "lane.training_step"]
+        passed_on += [f"{name(path)}:{node.lineno}" for node in named if dotted(node) == "lane.shared"]
     assert not passed_on
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nas.commands import common
+from nas.commands.shared import common
 
 EPILOG = """\
 Every file is decoded anew, as for a training; what could not be trained on is refused by name, what is odd is said.

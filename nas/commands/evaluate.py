@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import certified, common, ending, output, trained_on
+from nas.commands.shared import certified, common, ending, output, trained_on
 from nas.runs.evaluation import CONFUSION, CONFUSION_CHART, EVALUATION, Evaluation, confusion_csv
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _confusion(
     from nas.training.own_size import confusion_at_own_size
 
     threads, progress = usable_cores(), Progress()
-    guard, count = lane.steps_on(device), progress.count
+    guard, count = lane.shared_on(device), progress.count
     with progress.over("scored", len(dataset.split(split))):
         if isinstance(scored, Form):
             return confusion_of_form(scored, dataset, split, count)

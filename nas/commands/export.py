@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nas.commands import certified, common, output, trained_on
+from nas.commands.shared import certified, common, output, trained_on
 
 EPILOG = """\
 The file takes `image`, float32 (1, 3, H, W): RGB in 0..1, minus the mean, divided by the deviation printed here. It

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import certified, common, ending, output
+from nas.commands.shared import certified, common, ending, output
 
 if TYPE_CHECKING:
+    from nas.errors import UnmeasuredError
     from nas.latency import Meter
     from nas.latency.budget import Budget, Verdict
     from nas.latency.estimates.calibration import Calibration
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from nas.latency.target import Target
     from nas.terminal import Progress
     from space.architecture import Architecture
-    from space.errors import UnmeasuredError
 
 MOST_PROCESSES = 20
 
@@ -216,8 +216,8 @@ def in_rounds(
 
     Raises: TargetError, ExportError or HaltedError when the target times nothing at all.
     """
+    from nas.errors import UnmeasuredError
     from nas.latency.several import anchored, pooled
-    from space.errors import UnmeasuredError
 
     found: dict[str, list[Latency]] = {name: [] for name in architectures}
     refused: dict[str, UnmeasuredError] = {}
@@ -238,8 +238,8 @@ def in_rounds(
 
 def why_none(refused: Mapping[str, UnmeasuredError], target: Target) -> BaseException:
     """What to raise where no network could be timed: what is no refusal of the target's; else why each was refused."""
+    from nas.errors import UnmeasuredError
     from nas.latency.careful import is_refusal
-    from space.errors import UnmeasuredError
 
     for error in refused.values():
         if error.__cause__ is not None and not is_refusal(error):
@@ -255,9 +255,9 @@ def _round(
     within: float,
 ) -> dict[str, Latency | UnmeasuredError]:
     """Each network timed in one process."""
+    from nas.errors import UnmeasuredError
     from nas.latency.careful import CarefulMeter, time_each
     from nas.latency.scope import scope_of
-    from space.errors import UnmeasuredError
 
     together = [name for name in architectures if name not in graphs]
     in_turns = time_each(meter, [architectures[name] for name in together], within=within)

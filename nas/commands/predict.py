@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.commands import certified, common, output, trained_on
+from nas.commands.shared import certified, common, output, trained_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,9 +135,9 @@ def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Pat
 
     from nas.data import read_image
     from nas.data.pictures import overlay
+    from nas.errors import DataError
     from nas.latency.machine import lane
     from nas.storage.files import write_atomically
-    from space.errors import DataError
 
     values = np.asarray(labelling.label_values, dtype=np.uint8)
 
@@ -151,7 +151,7 @@ def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Pat
             unread.append(str(error))
             print(f"left out: {error}", flush=True)
             continue
-        with lane.training_step():  # nobody's timing is disturbed
+        with lane.shared():
             label = look(image)
             picture = Image.fromarray(values[label] if labels else overlay(image, label, labelling.palette))
         write_atomically(path, lambda file, picture=picture: picture.save(file, format="PNG"))  # type: ignore[misc]
@@ -161,9 +161,9 @@ def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Pat
 
 
 def _overlay_video(options: argparse.Namespace) -> None:
+    from nas.errors import DataError
     from nas.runs.trained import certificate_of, load_trained
     from nas.video.frames import name_of, opened, source_of
-    from space.errors import DataError
 
     source = source_of(options.video)
     with opened(source) as video:
@@ -219,7 +219,8 @@ def _destinations(images: Sequence[str], out: Path, ending: str) -> list[tuple[P
 
     Raises: DataError for an image that is not there, UserError when two would become the same file, or one be lost.
     """
-    from space import DataError, UserError
+    from nas.errors import DataError
+    from space import UserError
 
     found: dict[Path, Path] = {}
     sources = {Path(name).resolve() for name in images}

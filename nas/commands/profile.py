@@ -6,7 +6,7 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING
 
-from nas.commands import common
+from nas.commands.shared import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nas.latency.budget import Budget
     from nas.latency.estimates.table import LatencyTable
     from nas.latency.target import Target
-    from nas.search.reachability import Reachability
+    from nas.search.measure.reachability import Reachability
     from nas.study import Study
     from space.architecture import Architecture
 
@@ -76,8 +76,8 @@ def run(options: argparse.Namespace) -> None:
     target = parse_target(study.target) if study.target else default_target()
 
     from nas.latency import Meter  # with what takes seconds to load, not for what is refused above
-    from nas.search.limits import limits_of
-    from nas.search.reachability import explore
+    from nas.search.measure.reachability import explore
+    from nas.search.propose.limits import limits_of
 
     dataset = common.loaded(study.data)
     targets = target.in_precisions(study.precisions)  # what a search times
@@ -123,8 +123,8 @@ def _tables_of(
 
     Raises: TargetError when none can be timed.
     """
+    from nas.errors import TargetError
     from nas.latency.estimates.calibration import kept_table
-    from space.errors import TargetError
 
     tables: list[LatencyTable] = []
     unknown: list[Target] = []
@@ -221,7 +221,7 @@ def _on_frontier(reachability: Reachability, *, surely: bool) -> Reachability:
     """
     from dataclasses import replace
 
-    from nas.search.reaching import frontier
+    from nas.search.measure.narrowest import frontier
     from space.errors import BudgetError
 
     study = reachability.study
@@ -254,7 +254,7 @@ def _published_table(reachability: Reachability) -> str:
 
 
 def _draws(reachability: Reachability) -> str:
-    from nas.search.reachability import extremes
+    from nas.search.measure.reachability import extremes
     from nas.terminal import table
 
     budgets, lowest = reachability.study.asked, reachability.lowest
@@ -291,7 +291,7 @@ def _inside(milliseconds: Sequence[float], budget: Budget) -> float:
 
 
 def _knobs(reachability: Reachability) -> str:
-    from nas.search.reachability import knobs
+    from nas.search.measure.reachability import knobs
     from nas.terminal import table
 
     found = knobs(reachability.draws)[:MOST_KNOBS]
@@ -314,7 +314,7 @@ def _forecast(
 
     from nas.latency.machine import lane
     from nas.latency.machine.gpu import training_device
-    from nas.search.reachability import forecast
+    from nas.search.measure.reachability import forecast
     from nas.terminal import duration
     from nas.training.probe import step_seconds
     from nas.training.room import require_room
@@ -323,7 +323,7 @@ def _forecast(
     closest = min(reachability.every, key=lambda each: abs(math.log(each.own) - wanted))
     network, recipe, size, device = closest.architecture, study.recipe, study.data.size, training_device()
     require_room(network, recipe, size, num_classes, recipe.stages(network, None), device=device)
-    step = step_seconds(network, recipe, size, num_classes, device=device, guard=lane.steps_on(device))
+    step = step_seconds(network, recipe, size, num_classes, device=device, guard=lane.shared_on(device))
     found = forecast(study, training_images, step, measurement_seconds)
     return (
         f"forecast of the search: {duration(found.training_seconds)} of training steps at {step:.2f} s each (timed on "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from nas.commands import common, ending, output, trained_on
+from nas.commands.shared import common, ending, output, trained_on
 from pruning import importances
 
 if TYPE_CHECKING:

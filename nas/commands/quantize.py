@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from nas.commands import common, ending, output, trained_on
+from nas.commands.shared import common, ending, output, trained_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -172,9 +172,9 @@ def _targets(options: argparse.Namespace) -> tuple[Target, ...]:
     """Every target that is tried, each once."""
     from dataclasses import replace
 
+    from nas.errors import TargetError
     from nas.latency import default, parse_target, runtimes
     from nas.quantization.forms import precisions_here
-    from space.errors import TargetError
 
     found: dict[Target, None] = {}
     for target in map(parse_target, options.target) if options.target else default.ready_on_cpu():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from nas.commands import common, output
+from nas.commands.shared import common, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.latency.machine import lane
 
-    with lane.training_step():  # all that takes long, loading matplotlib too: nobody's timing is disturbed
+    with lane.shared():  # loading matplotlib takes long too
         from nas.report import summarize
         from nas.report.page import write_summary
 
@@ -132,7 +132,7 @@ def _several(folders: Sequence[RunFolder], out: str | None) -> None:
 
     from nas.latency.machine import lane
 
-    with lane.training_step():  # nobody's timing is disturbed
+    with lane.shared():
         from nas.report import summarize
         from nas.report.several import several_table, summarize_several
 

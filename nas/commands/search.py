@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from nas.commands import common, ending, output
+from nas.commands.shared import common, ending, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,10 +72,11 @@ def run(options: argparse.Namespace) -> Verdict | None:
     """
     from pathlib import Path
 
+    from nas.errors import HaltedError
     from nas.runs.folder import STUDY, RunFolder
-    from nas.search.address import address_of, require_short_folder
+    from nas.search.cluster.address import address_of, require_short_folder
     from nas.storage.ownership import owned
-    from space.errors import HaltedError, UserError
+    from space.errors import UserError
 
     if options.address is None:
         require_short_folder()

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nas.commands import common
+from nas.commands.shared import common
 
 if TYPE_CHECKING:
     from nas.latency.target import Target
@@ -89,9 +89,9 @@ def _take_from_folder(options: argparse.Namespace) -> None:
 
 
 def _times(architecture: Architecture, size: tuple[int, int], classes: int, target: Target) -> tuple[float, ...]:
+    from nas.errors import TargetError
     from nas.latency.layers import layer_milliseconds
     from nas.latency.runtimes import require
-    from space.errors import TargetError
 
     if target.host:
         raise TargetError(f"the layers are timed on this machine only, got {target}; leave out 'ssh:{target.host}'")

@@ -8,7 +8,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from nas.commands import common, ending, output
+from nas.commands.shared import common, ending, output
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS
 from nas.runs.trained import CHECKPOINT, FORM, OF_A_TRAINING, PRETRAINED
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from nas.commands.training import Job
+    from nas.commands.shared.training_process import Job
     from nas.data import Dataset, DataSpec
     from nas.runs.processes import Work
     from nas.search.search import Workers
@@ -107,7 +107,7 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
         out, spec = out.absolute(), replace(spec, root=root)
     output.require_folder(out)  # before PyTorch is loaded
 
-    from nas.commands.training import Job, work
+    from nas.commands.shared.training_process import Job, work
     from nas.storage.ownership import owned
     from nas.training.room import require_shares
 
@@ -151,12 +151,12 @@ def _members(options: argparse.Namespace) -> Iterator[Workers | None]:
     if options.address is None:
         yield None
         return
-    from nas.search.address import address_of
+    from nas.search.cluster.address import address_of
 
     address_of(options.address)
-    from nas.search.cluster import resources_of_nodes
-    from nas.search.cluster_processes import members_of
-    from nas.search.ray_session import joined_ray
+    from nas.search.cluster.processes import members_of
+    from nas.search.cluster.session import joined_ray
+    from nas.search.cluster.workers import resources_of_nodes
 
     with joined_ray(options.address):
         yield members_of(resources_of_nodes(), options.processes, options.device)
@@ -170,8 +170,8 @@ def _work(work: Work, members: Workers | None, job: Job, root: str | None, proce
         work_together(work, processes, on_gpus=job.device != "cpu")
         return
     from nas.runs.data_seen import FILE
-    from nas.search.cluster import require_nodes
-    from nas.search.cluster_processes import work_on_nodes
+    from nas.search.cluster.processes import work_on_nodes
+    from nas.search.cluster.workers import require_nodes
 
     require_nodes(job.out / FILE, job.dataset, root, job.device, common.say)
     work_on_nodes(work, members)

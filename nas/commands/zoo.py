@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from nas.commands import common, output
+from nas.commands.shared import common, output
 
 if TYPE_CHECKING:
     from pathlib import Path

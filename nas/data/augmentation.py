@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from space.errors import DataError
+from nas.errors import DataError
 
 ScaleSampling = Literal["log", "uniform", "inverse", "listed"]
 """How a scale factor is drawn: as often half as double; each as likely; each side of the window as likely (1 / scale

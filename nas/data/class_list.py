@@ -15,8 +15,9 @@ from pathlib import Path
 
 from nas.data.dataset import IGNORE, ILLEGAL
 from nas.data.pictures import distinct_colours
+from nas.errors import DataError
 from space import strict
-from space.errors import DataError, nearest
+from space.errors import nearest
 
 LABELME_IGNORE = "__ignore__"
 """The first line of labelme's own lists: its value is -1, which its label files hold as 255."""

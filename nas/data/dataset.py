@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from nas.data.long_work import Guard, Told, Untold
+from nas.errors import DataError
 from space import extensions, strict
-from space.errors import DataError, nearest
+from space.errors import nearest
 
 SplitName = Literal["train", "validation", "test"]
 SETS, GROUP = "nas.data.sets", "framebudget.data_sets"

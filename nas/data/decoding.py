@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas.data.dataset import IGNORE
-from space.errors import DataError
+from nas.errors import DataError
 
 MOST_PIXELS = 89_478_485
 """Pillow's own bound, above which a small file that unpacks to a huge picture is more likely than a photograph."""

@@ -17,10 +17,10 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from nas.data.long_work import Guard
+from nas.errors import HaltedError
 from nas.host.cores import usable_cores
 from nas.host.python import command_of, environment
 from nas.host.room import free_bytes
-from space.errors import HaltedError
 
 Seed = Sequence[int]
 Files = tuple[bytes, bytes]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from nas.data.dataset import ILLEGAL, Dataset
 from nas.data.decoding import RawLabel, decode_label, decode_picture
-from space.errors import DataError
+from nas.errors import DataError
 
 MOST_BYTES = 512 * 2**20
 """Of one file: more than the largest picture that is decoded takes as it is in memory."""

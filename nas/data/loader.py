@@ -14,9 +14,9 @@ from nas.data.batches import Batches, Waited
 from nas.data.dataset import Dataset, Split, label_map
 from nas.data.share import WHOLE, Share
 from nas.data.showings import ClassUniform
+from nas.errors import DataError
 from nas.host.cores import usable_cores
 from nas.host.room import whole_bytes
-from space.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import Protocol
 
 Guard = Callable[[], AbstractContextManager[object]]
 """Gives the context of one step (a batch is made or worked on, a picture drawn), such as
-`nas.latency.machine.lane.steps_on` gives."""
+`nas.latency.machine.lane.shared_on` gives."""
 
 
 class Told(Protocol):

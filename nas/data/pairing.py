@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from nas.data.dataset import DataSpec, Split
+from nas.errors import DataError
 from nas.storage.files import OWNER, expanded
-from space.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
 LABEL_SUFFIXES = (".png",)

@@ -23,8 +23,8 @@ from nas.data.decoding import Convention
 from nas.data.fingerprint import Fingerprint
 from nas.data.long_work import Guard
 from nas.data.sample import Sample, digest
+from nas.errors import DataError
 from nas.host.cores import usable_cores
-from space.errors import DataError
 
 BOTH: tuple[SplitName, ...] = ("train", "validation")
 STRETCHED = 1.5

@@ -19,8 +19,8 @@ from typing import Any, TextIO, cast
 import torch
 from torch import nn
 
+from nas.errors import ExportError
 from nas.export.rewrites import Rewritten
-from space.errors import ExportError
 from space.network import Network
 from space.paths import require_folded
 

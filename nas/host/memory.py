@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from nas.errors import BusyError
 from nas.host.room import free_bytes, whole_bytes
 from space.architecture import Architecture
 from space.count import memory
-from space.errors import ArchitectureError, BusyError, UserError
+from space.errors import ArchitectureError, UserError
 from space.scale import NARROWEST, bisected, scale_width
 
 SMALLEST_INPUT = 16  # pixels of a side that is still proposed

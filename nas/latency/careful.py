@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import space
+from nas.errors import BusyError, ExportError, HaltedError, TargetError, UnmeasuredError
 from nas.host.room import is_shortage
 from nas.latency.meter import Measures, MeasuresFinished, MeasuresOne
 from nas.latency.protocol import QUICK, WITHIN
 from nas.latency.record import Latency
 from nas.latency.worker.replies import WorkerError, reason_of
 from space.architecture import Architecture
-from space.errors import BusyError, ExportError, HaltedError, TargetError, UnmeasuredError
 from space.scale import NARROWEST, scale_width
 
 FAULTS = (TargetError, ExportError, WorkerError, MemoryError)

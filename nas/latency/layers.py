@@ -40,7 +40,7 @@ def layer_milliseconds(
     if threads is not None:
         torch.set_num_threads(threads)
     passes = []
-    with lane.alone(gpu.name_of(device)), torch.inference_mode():
+    with lane.exclusive(gpu.name_of(device)), torch.inference_mode():
         for _ in range(WARM_UP_PASSES + PASSES):
             network.milliseconds = []
             network(image)

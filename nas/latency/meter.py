@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from nas.errors import HaltedError, TargetError
 from nas.latency import runtimes
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
 from nas.latency.record import Latency
@@ -30,7 +31,7 @@ from nas.latency.worker.installed import Installed
 from nas.latency.worker.replies import LostError, WorkerError
 from nas.latency.worker.sender import Sender
 from space import strict
-from space.errors import HaltedError, TargetError, UserError
+from space.errors import UserError
 
 if TYPE_CHECKING:
     from space.architecture import Architecture

@@ -16,8 +16,9 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from nas.errors import TargetError
 from nas.host.cores import usable_cores
-from space.errors import TargetError, nearest
+from space.errors import nearest
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 DEVICES = ("cpu", "cuda")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nas.errors import UnmeasuredError
 from nas.latency.budget import Budget
 from nas.latency.careful import time_one
 from nas.latency.estimates.estimator import Estimates
@@ -20,7 +21,6 @@ from pruning.depth import removable_blocks, without_blocks
 from pruning.surgery import Cutter
 from space.architecture import Architecture
 from space.channels import Widths
-from space.errors import UnmeasuredError
 from space.graph import Graph
 
 TAUGHT = 10  # such cuts
@@ -60,7 +60,7 @@ class Judge:
 
     def estimate(self, graph: Graph, widths: Widths) -> float:
         """Milliseconds of a graph whose nodes have the given widths."""
-        with lane.training_step():  # thousands of them keep a core busy for a minute
+        with lane.shared():  # thousands of them keep a core busy for a minute
             return self._estimates.graph(graph, widths)
 
     def learn(self, architecture: Architecture, budget: Budget) -> float:

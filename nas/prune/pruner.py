@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from nas.errors import UnmeasuredError
 from nas.latency.budget import Budget, unsettled
 from nas.latency.machine import lane
 from nas.latency.record import Latency
@@ -22,7 +23,7 @@ from pruning.check import UntraceableError, differing_groups
 from pruning.depth import removable_blocks, remove_blocks
 from pruning.surgery import Cutter
 from space.architecture import Architecture
-from space.errors import BudgetError, UnmeasuredError, UserError
+from space.errors import BudgetError, UserError
 from space.network import Network
 
 AIM = 0.985  # of the budget: repeated measurements differ by one to two per cent
@@ -157,7 +158,7 @@ class Pruner:
         Raises: UserError when it differs from ours.
         """
         try:
-            with lane.training_step():
+            with lane.shared():
                 differing = differing_groups(cutter, network)
         except UntraceableError as error:
             self.said(f"check   torch-pruning cannot follow this network ({error}); its groups are not compared")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nas.data import Dataset, Loader, endless, make_loader
 from nas.latency.machine import lane
 from nas.training import Recipe
-from nas.training.steps import Count, Guard, guarded
+from nas.training.batch_loop import Count, Guard, guarded
 from pruning.importance import Batch
 
 
@@ -27,7 +27,7 @@ class FineTuning:
     @property
     def guard(self) -> Guard:
         """Of each step on the device."""
-        return lane.steps_on(self.device)
+        return lane.shared_on(self.device)
 
     def loader(self, batch_size: int) -> Loader:
         """Training images as they are."""

@@ -8,12 +8,13 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from nas.errors import TargetError
 from nas.latency import runtimes
 from nas.latency.target import Target
 from nas.quantization.forms import Form
 from nas.quantization.runner import Runner
 from nas.runs.trained import certificate_of, certified_graph
-from space.errors import TargetError, UserError
+from space.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -78,7 +78,7 @@ def fine_tuned(
         weights=network.state_dict(),
         teacher=copy.deepcopy(network),
         grid=grid,
-        guard=lane.steps_on(tuning.device),
+        guard=lane.shared_on(tuning.device),
         count=progress.count,
     )
     images = len(dataset.train) + len(dataset.validation)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from nas.errors import TargetError
 from nas.latency import runtimes
 from nas.latency.target import Target
-from space.errors import TargetError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nas.data import Dataset
+from nas.errors import TargetError, TrainingError, UnmeasuredError
 from nas.export.graph import onnx_bytes
 from nas.export.grid import grid_of
 from nas.export.quantized import Calibrated, Image
@@ -33,7 +34,6 @@ from nas.quantization.scoring import FormScores, score_on_validation
 from nas.quantization.sensitivity import most_sensitive_first
 from nas.quantization.verdicts import Loss, Outcome, fastest_whole, is_faster
 from nas.terminal import Progress
-from space.errors import TargetError, TrainingError, UnmeasuredError
 
 if TYPE_CHECKING:
     from space.network import Network
@@ -111,7 +111,7 @@ class Quantizer:
             return self._outcomes()
 
     def _outcomes(self) -> tuple[Loss, list[Outcome]]:
-        with lane.training_step():
+        with lane.shared():
             graph = onnx_bytes(self._network, self._dataset.size, labels=True)
         forms = [Form(target=target, graph=graph) for target in floating(self._plan.targets)]
         tried = [each for form in forms for each in self._tried(form)]
@@ -125,7 +125,7 @@ class Quantizer:
         if to_quantize:
             images: list[Image] = []
             count = min(self._plan.images, len(self._dataset.train))
-            with lane.training_step(), self._progress.over("ranges of activations", count):
+            with lane.shared(), self._progress.over("ranges of activations", count):
                 source = Source(graph=graph, calibrated=Calibrated(graph, self._calibration_images(images)))
             self._said(f"ranges of activations from {count} training images")
             on_gpu = all(target.on_cuda for target in to_quantize)  # else its grid is not the coarsest
@@ -174,7 +174,7 @@ class Quantizer:
         compared = source.calibrated, whole, best.form, images, self._runner, self._said
         try:
             with self._progress.over("convolutions compared", passes * len(images)):
-                order = most_sensitive_first(*compared, lane.steps_on("cpu"), self._progress.count)
+                order = most_sensitive_first(*compared, lane.shared_on("cpu"), self._progress.count)
         except UnmeasuredError as error:
             self._said(f"{whole}: left out: {error}")
             return found
@@ -238,7 +238,7 @@ class Quantizer:
         except TrainingError as error:
             self._said(f"fine-tuning: left out: {error}")
             return None
-        with lane.training_step():
+        with lane.shared():
             graph = onnx_bytes(tuned, self._dataset.size, labels=True)
         return Source(
             graph=graph, calibrated=source.calibrated.with_weights_of(graph), tuned=tuned, epochs=tuning.epochs
@@ -271,7 +271,7 @@ class Quantizer:
         return found
 
     def _form(self, source: Source, target: Target, words: str, *, between: bool, kept: Sequence[str] = ()) -> Form:
-        with lane.training_step():
+        with lane.shared():
             graph = source.calibrated.quantized(between=between, kept=kept, on_gpu=target.on_cuda)
         if source.tuned is not None:
             words += f", fine-tuned for {_epochs(source.epochs)}"

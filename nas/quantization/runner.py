@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.errors import UnmeasuredError
 from nas.latency.worker.arrays import IMAGE, LABELS
 from nas.latency.worker.connection import Connection
 from nas.latency.worker.replies import LONGEST_REASON, WorkerError, accept, reason_of
 from nas.quantization.forms import Form
-from space.errors import UnmeasuredError, UserError
+from space.errors import UserError
 
 LIMIT_SECONDS = 900.0  # for one answer: an engine of TensorRT is built in minutes
 MODULE = "nas.quantization.runner_process"

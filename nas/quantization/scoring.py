@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from nas.data import Dataset, SplitName, make_loader
+from nas.errors import UnmeasuredError
 from nas.latency.machine import lane
 from nas.quantization.forms import Form
 from nas.quantization.runner import Runner
+from nas.training.batch_loop import Count, Guard, guarded, uncounted
 from nas.training.exact import in_float32
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
-from nas.training.steps import Count, Guard, guarded, uncounted
-from space.errors import UnmeasuredError
 from space.network import labels_of
 
 Giver = Callable[[Tensor], Tensor]
@@ -109,7 +109,7 @@ def score_on_validation(
     if gpu := next((form.target.device for form in forms if form.target.on_cuda), ""):
         network = copy.deepcopy(network).to(gpu)
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
-    return score_forms(forms, network, loader.epoch(0), dataset.num_classes, runner, lane.steps_on("cpu"), count)
+    return score_forms(forms, network, loader.epoch(0), dataset.num_classes, runner, lane.shared_on("cpu"), count)
 
 
 def confusion_of_form(
@@ -125,7 +125,7 @@ def confusion_of_form(
         dataset, split = replace(dataset, validation=dataset.test), "validation"
     batches = make_loader(dataset, split, batch_size=1, augmentation=None).epoch(0)
     matrix = ConfusionMatrix(dataset.num_classes)
-    with closing(Runner(dataset.size)) as runner, closing(guarded(batches, lane.steps_on("cpu"))) as steps:
+    with closing(Runner(dataset.size)) as runner, closing(guarded(batches, lane.shared_on("cpu"))) as steps:
         for image, expected in steps:
             matrix.update(_sized(_labels_of(runner, form, image), expected), expected)
             count(1)

@@ -7,11 +7,11 @@ from contextlib import nullcontext
 
 import numpy as np
 
+from nas.errors import UnmeasuredError
 from nas.export.quantized import Calibrated, Image, multiply_adds
 from nas.quantization.forms import Form
 from nas.quantization.runner import Runner
-from nas.training.steps import Count, Guard, uncounted
-from space.errors import UnmeasuredError
+from nas.training.batch_loop import Count, Guard, uncounted
 
 
 def most_sensitive_first(

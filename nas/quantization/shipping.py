@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nas.data import Dataset, make_loader
+from nas.errors import UnmeasuredError
 from nas.export.graph import onnx_bytes
 from nas.export.quantized import Calibrated
 from nas.latency import runtimes
@@ -22,8 +23,8 @@ from nas.quantization.ranges import wide_layers, wide_words
 from nas.quantization.runner import Runner
 from nas.quantization.scoring import FormScores, score_labels, score_on_validation
 from nas.runs.certificate import Deployed
-from nas.training.steps import Count, uncounted
-from space.errors import UnmeasuredError, UserError
+from nas.training.batch_loop import Count, uncounted
+from space.errors import UserError
 from space.network import labels_of
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None, count
     if target.precision != "int8" and not is_here:
         return None
     network.eval()
-    with lane.training_step():
+    with lane.shared():
         graph = onnx_bytes(network, dataset.size, labels=True)
         if target.precision == "int8":
             calibrated = Calibrated(graph, calibration_images(dataset))
@@ -98,7 +99,7 @@ def deployed_in_half(target: Target, network: Network, dataset: Dataset, count: 
         return labels_of(placed, held)
 
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None, device=target.device)
-    batches, guard = loader.epoch(0), lane.steps_on(target.device)
+    batches, guard = loader.epoch(0), lane.shared_on(target.device)
     scores, (found,) = score_labels([give], whole, batches, dataset.num_classes, guard, count)
     assert isinstance(found, FormScores), "PyTorch refuses nothing"
     return Deployed(

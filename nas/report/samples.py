@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.errors import TargetError, UnmeasuredError
 from nas.latency.worker.replies import WorkerError, reason_of
 from nas.quantization.certified import certified_form, labels_of_pictures
 from nas.runs.folder import RunFolder
 from nas.runs.trained import certificate_of, load_trained
-from space.errors import TargetError, UnmeasuredError, UserError
+from space.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +65,7 @@ def draw_samples(run: RunFolder, winner: Path) -> Samples:
 
     colours: Mapping[str, str] = {}
     try:
-        dataset = load(run.study().data, guard=lane.steps_on("cpu"), told=Progress())
+        dataset = load(run.study().data, guard=lane.shared_on("cpu"), told=Progress())
         shades = ("#" + bytes(colour).hex() for colour in dataset.palette)
         colours = dict(zip(dataset.classes, shades, strict=True))
         network = load_trained(str(winner), None).network(dataset.num_classes)

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nas.errors import ExportError
 from nas.export.comparison import SAME_LABELS, compare, logits_of
 from nas.export.formats import Exported, Format, files_of, onnx
 from nas.export.graph import onnx_bytes, with_labels
 from nas.storage.files import write_together
-from space.errors import ExportError
 
 LOGITS = 1e-3  # largest difference of logits that is allowed, as a share of their range; rounding gives some 1e-6
 

@@ -5,9 +5,9 @@ A file may be of another run, or a study changed by hand. What would be trained 
 
 from __future__ import annotations
 
+from nas.errors import DamagedError
 from nas.runs.folder import TRIAL, RunFolder
 from nas.study import Study
-from space.errors import DamagedError
 
 
 def require_consistent(run: RunFolder, study: Study) -> None:

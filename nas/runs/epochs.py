@@ -13,20 +13,20 @@ import torch
 
 from nas.data import Dataset
 from nas.data.share import WHOLE, Share
+from nas.errors import DamagedError
 from nas.runs.trained import CHECKPOINT, FORM, PRETRAINED
 from nas.runs.trial import Epoch, Pretrained, append_epoch, forget_epochs, read_progress
 from nas.storage.files import write_text
 from nas.storage.records import read_record
+from nas.training.batch_loop import Guard
 from nas.training.form import Form, device_of
 from nas.training.probe import fastest_form
 from nas.training.recipe import Recipe
 from nas.training.room import require_room
 from nas.training.scores import EpochReport
-from nas.training.steps import Guard
 from nas.training.together import told_by_first
 from nas.training.trainer import Trainer
 from space import Architecture, strict
-from space.errors import DamagedError
 
 
 def held_form(

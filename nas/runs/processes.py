@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.data.share import WHOLE, Share
+from nas.errors import HaltedError
 from nas.host.parent import end_with
 from nas.latency.worker.replies import WorkerError
 from nas.storage.scratch import scratch_folder
-from space.errors import HaltedError, UserError
+from space.errors import UserError
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]

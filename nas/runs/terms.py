@@ -101,7 +101,7 @@ def _finished_otherwise(run: RunFolder, networks: Sequence[Trial], study: Study)
 
 def runs_as(text: str, *, chosen: bool) -> Target | None:
     """A target without the name of its host and the number of its GPU, which may be called otherwise; which device that
-    is, what times it says itself (`nas.search.same_device`). Without its precision too, where that is `chosen`.
+    is, what times it says itself (`nas.search.measure.comparable`). Without its precision too, where that is `chosen`.
     """
     if not text:
         return None

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from nas.errors import DamagedError
 from nas.latency.budget import Budget
 from nas.latency.record import Latency, Statistic
 from nas.storage.files import write_text
 from nas.storage.records import read_record
 from nas.training.scores import Scores
 from space import Architecture, Space, UserError, load, published, strict
-from space.errors import DamagedError
 
 PROGRESS = "progress.yaml"
 NO_VERDICT = re.compile(r"its process died \d+ times")
@@ -99,7 +99,7 @@ class Trial:
         """Whether its longer training goes on from the weights before paths were folded, kept for that: what a
         pruned one was cut from ran as one convolution.
         """
-        return self.architecture.has_several_paths and self.origin != "pruned"
+        return self.architecture.is_reparameterized and self.origin != "pruned"
 
     @property
     def last_number(self) -> int:

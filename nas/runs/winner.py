@@ -114,7 +114,7 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
     with replace_folder(folder, CERTIFICATE, goes=(DATA_SEEN,)) as unfinished:
         (unfinished / ARCHITECTURE).write_text(architecture.to_yaml(), "utf-8")
         save_weights(unfinished / WEIGHTS, network.state_dict(), metadata(architecture, labelling))
-        with lane.training_step():  # so that it disturbs nobody's timing
+        with lane.shared():
             images = _noise(labelling.size) if dataset is None else validation_images(dataset, COMPARED_IMAGES)
             check = export_checked(network, unfinished / MODEL, images, labels=True)
         deployed = finished.deployed
@@ -158,7 +158,7 @@ def _scored(network: nn.Module, finished: Finished, certification: Certification
     progress, score, device = certification.progress, certification.score, certification.device
     if score is None:
         with progress.over("scored", len(dataset.validation)):
-            scores = evaluate(network, dataset, device=device, guard=lane.steps_on(device), count=progress.count)
+            scores = evaluate(network, dataset, device=device, guard=lane.shared_on(device), count=progress.count)
     else:
         with progress.over("scored elsewhere", 0):
             scores = score(network, dataset)

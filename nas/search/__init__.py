@@ -1,13 +1,12 @@
 """The search: propose, measure, train, finish, certify.
 
-`engine` is the way through, and `search.Search` the value that its steps share. `proposals` decides what is trained
-next: `sampler` proposes one of the `candidates` with Optuna, told by `guidance` what is over, and `fill` solves its
-width for the budget within the study's `limits`, which `solving` keeps the measurements of; `steps` are the order in
-which candidates begin and go on from rung to rung. `timing` measures, here or on a cluster (`cluster_timing`).
-`address` checks where to train; `ray_session` connects to Ray, with a `guard` that ends what is left of it; `cluster`
-reads from its nodes who trains, and `sharing` tries how many share a GPU. `training` and `tuning` train, one `job`
-after the other, with Ray, while `ahead` looks for the next ones, and `causes` tells why one broke; `finishing` trains
-the best to the end, by one of several `recipes`, and certifies the best of them as what it ships (`shipping`);
-`cutting` prunes what is over the budget into it; on a cluster `tasks` compute that where trainings run. `console` says
-what happens. `reachability` tells before a search what it can find.
+`engine` is the way through, `search.Search` the value that its steps share, and each folder one of these steps:
+
+- `propose`: which candidate is trained next, at the width that fills the budget, and for how many epochs
+- `measure`: latencies, here or on a node of a cluster, and what a budget leaves within reach
+- `train`: trainings as jobs of Ray Tune, and why one of them broke
+- `finish`: the best are trained to the end, pruned where they are over the budget, and certified
+- `cluster`: the Ray that trains, of this machine or a cluster that the search joins
+
+`console` prints what happens, and `live_report` rewrites the report as trainings end.
 """

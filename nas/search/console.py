@@ -20,7 +20,7 @@ from nas.runs.to_finish import to_finish
 from nas.runs.trained import PRETRAINED
 from nas.runs.trial import Epoch, Trial, read_progress
 from nas.runs.unreached import reachable, unreached
-from nas.search.job import Job
+from nas.search.train.job import Job
 from nas.study import Study
 from nas.terminal import STARVED, Progress, answering, data_table, waiting
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 import space
 from nas.data import check, load
 from nas.data.loader import dali_works
+from nas.errors import UnmeasuredError
 from nas.host.cores import usable_cores
 from nas.latency import Meter, default_target, parse_target
 from nas.latency.budget import Budget
@@ -39,28 +40,28 @@ from nas.runs.table import hold_to_table
 from nas.runs.terms import keep_terms, require_terms
 from nas.runs.unreached import give_up
 from nas.runs.warm_start import keep_warm_start, read_warm_start
-from nas.search.address import ADDRESS_VARIABLE
-from nas.search.cluster import probe_on_cluster, require_nodes, resources_of_nodes, workers_of
-from nas.search.cluster_timing import RESOURCE, certifier_of_cluster, timing_of_cluster
+from nas.search.cluster.address import ADDRESS_VARIABLE
+from nas.search.cluster.nodes import Resources
+from nas.search.cluster.session import joined_ray, own_ray
+from nas.search.cluster.workers import probe_on_cluster, require_nodes, resources_of_nodes, workers_of
 from nas.search.console import Console
-from nas.search.deadline import Deadline
-from nas.search.fill import NEARLY_FULL
-from nas.search.finishing import certify_each, last_stages, prune_company
-from nas.search.limits import above_the_space, limits_of, widest
+from nas.search.finish.finishing import certify_each, last_stages, prune_company
 from nas.search.live_report import live_report
-from nas.search.loggers import require_loggers
-from nas.search.nodes import Resources
-from nas.search.proposals import Proposals
-from nas.search.ray_session import joined_ray, own_ray
-from nas.search.reaching import Narrowest, frontier
-from nas.search.remembered import RememberedTiming
-from nas.search.same_device import leave_out_other_devices, require_same_device
+from nas.search.measure.comparable import leave_out_other_devices, require_same_device
+from nas.search.measure.narrowest import Narrowest, frontier
+from nas.search.measure.on_cluster import RESOURCE, certifier_of_cluster, timing_of_cluster
+from nas.search.measure.remembered import RememberedTiming
+from nas.search.measure.timing import CertifierOf, Timing, TimingOf, local_timing
+from nas.search.propose.deadline import Deadline
+from nas.search.propose.fill import NEARLY_FULL
+from nas.search.propose.limits import above_the_space, limits_of, widest
+from nas.search.propose.proposals import Proposals
 from nas.search.search import Candidate, Search, Workers
-from nas.search.sharing import probe
-from nas.search.timing import CertifierOf, Timing, TimingOf, local_timing
-from nas.search.training import candidates, train
+from nas.search.train.loggers import require_loggers
+from nas.search.train.sharing import probe
+from nas.search.train.stages import candidates, train
 from nas.study import AUTO, Study
-from space.errors import BudgetError, UnmeasuredError, UserError
+from space.errors import BudgetError, UserError
 
 
 def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certificate]:
@@ -139,7 +140,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     require_consistent(run, study)
     require_terms(run, study)
     require_loggers(study.search.loggers)
-    console, guard = Console(run, study), lane.steps_on("cpu")
+    console, guard = Console(run, study), lane.shared_on("cpu")
     dataset = load(study.data, guard=guard, told=console.progress)
     console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
     with console.progress.over("looked at", len(dataset.train) + len(dataset.validation)):
@@ -341,7 +342,7 @@ def _report(search: Search, certificates: Mapping[Budget, Certificate]) -> None:
     from nas.report.sentences import efforts
     from nas.report.terminal import frontier_table, leaderboard_table
 
-    with lane.training_step():  # nobody's timing is disturbed
+    with lane.shared():
         summary = summarize(search.run)
         page = write_summary(search.run, summary)
     board = "\n".join([leaderboard_table(summary), "", *efforts(summary)])

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from space.errors import DamagedError, UserError
+from nas.errors import DamagedError
+from space.errors import UserError
 
 Written = TypeVar("Written")
 UNFINISHED = re.compile(r"\..+\.(\d+|words)\.tmp")  # as files and folders are named here, and last words

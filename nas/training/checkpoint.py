@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.errors import DamagedError
 from nas.host.room import is_shortage
 from nas.storage.files import write_atomically
 from nas.training.recipe import Recipe
 from nas.training.scores import EpochReport, Scores
 from space import strict
-from space.errors import DamagedError, UserError
+from space.errors import UserError
 
 FORMAT = 2
 TAIL = re.compile(rb"framebudget checkpoint (\d{1,9}) ([0-9a-f]{64})\Z")

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.data import ClassUniform, Dataset, class_pixels, images_of_classes, shares_of
+from nas.training.batch_loop import Guard
 from nas.training.loss import class_weights
 from nas.training.recipe import Recipe
-from nas.training.steps import Guard
 
 
 class LabelledClasses:

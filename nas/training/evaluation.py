@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from nas.data import Dataset, SplitName, make_loader
 from nas.data.share import WHOLE, Share
 from nas.host.memory import images_at_once
+from nas.training.batch_loop import Count, Guard, guarded_on, uncounted
 from nas.training.exact import in_float32
 from nas.training.metrics import ConfusionMatrix
 from nas.training.scores import Scores
-from nas.training.steps import Count, Guard, guarded_on, uncounted
 from nas.training.together import summed
 from space.network import Network
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nas.data import IGNORE
+from nas.errors import DataError, TrainingError
 from nas.training.scores import Scores
-from space.errors import DataError, TrainingError
 
 
 class ConfusionMatrix:

@@ -10,8 +10,8 @@ from torch import nn
 
 from nas.data import Loader
 from nas.data.share import WHOLE, Share
+from nas.training.batch_loop import Count, Guard, guarded_on, uncounted
 from nas.training.exact import in_float32
-from nas.training.steps import Count, Guard, guarded_on, uncounted
 from nas.training.together import SharedNorm
 from space.network import lone_values_kept
 

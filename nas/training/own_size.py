@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.data import Dataset, SplitName, read_image, read_label
+from nas.training.batch_loop import Count, Guard, guarded_on, uncounted
 from nas.training.exact import in_float32
 from nas.training.metrics import ConfusionMatrix, require_finite_logits
 from nas.training.prediction import network_input
-from nas.training.steps import Count, Guard, guarded_on, uncounted
 from space.errors import UserError
 
 LARGEST_SCALE = 8.0

@@ -8,10 +8,10 @@ from contextlib import nullcontext
 
 import torch
 
+from nas.training.batch_loop import Guard
 from nas.training.form import Form, device_of, forms_of, usual_form
 from nas.training.recipe import Recipe
 from nas.training.step import Step
-from nas.training.steps import Guard
 from space import Architecture
 from space.network import Network, lone_values_kept
 
@@ -79,7 +79,7 @@ def _tried(
     on = device_of(device)
     with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):  # dropout draws on the device
         torch.manual_seed(0)
-        network = architecture.build(num_classes, auxiliary=True, trained=True).train()
+        network = architecture.build(num_classes, auxiliary=True, training_form=True).train()
         images = torch.randn(recipe.batch_size, 3, *recipe.crop_of(size)).to(on)
         labels = torch.randint(num_classes, (recipe.batch_size, *recipe.crop_of(size))).to(on)
         forms = forms_of(network, on, recipe) if every else (usual_form(network, on, recipe),)

@@ -29,7 +29,7 @@ class StartingNetwork:
     """What it took of `init`."""
 
     @property
-    def has_several_paths(self) -> bool:
+    def is_reparameterized(self) -> bool:
         """Whether it is trained in another form than the one that runs."""
         return self.trained_names != self.inference_names
 
@@ -62,8 +62,8 @@ def starting_network(
 
     def built(*, several: bool) -> StartingNetwork:
         with randomness():
-            network = architecture.build(num_classes, auxiliary=auxiliary, trained=several)
-            inference = architecture.build(num_classes, trained=several)
+            network = architecture.build(num_classes, auxiliary=auxiliary, training_form=several)
+            inference = architecture.build(num_classes, training_form=several)
         taken = None if init is None else take_weights(network, architecture, init, source)
         if weights is not None:
             load_into(inference, weights, f"starting weights of {architecture.key}")
@@ -77,7 +77,7 @@ def starting_network(
 
     if several is not None:
         return built(several=several)
-    nodes = architecture.graph(1).nodes if architecture.has_several_paths else []
+    nodes = architecture.graph(1).nodes if architecture.is_reparameterized else []
     paths = {node.name for node in nodes if node.paths}
     if not any(f"{name}.weight" in (weights or init or {}) for name in paths):
         return built(several=True)

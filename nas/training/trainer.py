@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from nas.data import Dataset
 from nas.data.share import WHOLE, Share
+from nas.errors import DamagedError, TrainingError
 from nas.export.grid import Grid
 from nas.host.room import is_shortage
 from nas.training.averaging import Average
+from nas.training.batch_loop import TOGETHER, Count, Guard, guarded, uncounted
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.classes import LabelledClasses
 from nas.training.encoder_stage import EncoderModel
@@ -32,12 +34,11 @@ from nas.training.room import require_room, require_shares
 from nas.training.scores import EpochReport, Scores
 from nas.training.start import StartingNetwork, starting_network
 from nas.training.step import Model, Step
-from nas.training.steps import TOGETHER, Count, Guard, guarded, uncounted
 from nas.training.together import share_norms
 from space import Architecture, strict
-from space.errors import DamagedError, TrainingError, UserError
+from space.errors import UserError
 from space.network import lone_values_kept
-from space.paths import are_of_several_paths, folded_state
+from space.paths import are_of_training_form, folded_state
 
 
 class Trainer:
@@ -129,7 +130,7 @@ class Trainer:
     def _train_from(self, start: StartingNetwork) -> None:
         """Make this the network that is trained."""
         self._trained_keys, self._inference_keys = start.trained_names, start.inference_names
-        self.has_several_paths = start.has_several_paths
+        self.is_reparameterized = start.is_reparameterized
         """Whether what is re-parameterised trains in another form than the one that runs."""
         self.taken = start.taken
         """Of `init`."""
@@ -258,8 +259,8 @@ class Trainer:
         try:
             self.epoch = int(checkpoint.epoch) - 1  # the last that was trained
             # Earlier versions began otherwise from `init`: with several paths always, and with the encoder alone.
-            several = are_of_several_paths(checkpoint.network)
-            if another := several != self.has_several_paths:
+            several = are_of_training_form(checkpoint.network)
+            if another := several != self.is_reparameterized:
                 self._train_from(self._start(several=several))
             if checkpoint.history:
                 began = checkpoint.history[0].encoder

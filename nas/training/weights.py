@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from nas.errors import DamagedError
 from nas.storage.files import write_atomically
-from space.errors import DamagedError, UserError, nearest
+from space.errors import UserError, nearest
 
 VARIANCE = "running_var"
 FLOATING = ("weight", "bias", "running_mean", VARIANCE)

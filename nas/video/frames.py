@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.errors import DataError, HaltedError
 from nas.storage.files import write_atomically
-from space.errors import DataError, HaltedError, UserError
+from space.errors import UserError
 
 CONTAINERS = "MP4, MOV, Matroska, WebM, AVI or MPEG"
 CODEC = "mp4v"

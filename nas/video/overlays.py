@@ -16,8 +16,8 @@ import numpy as np
 from nas.data.pictures import overlay
 from nas.latency.machine import lane
 from nas.runs.labelling import Labelling
+from nas.training.batch_loop import guarded
 from nas.training.prediction import fitted, network_input
-from nas.training.steps import guarded
 from nas.video.frames import Video, VideoFile, write_caption
 from nas.video.segmenter import Segmenter
 
@@ -65,10 +65,10 @@ def write_overlays(
     """
     image = np.zeros((1, 3, *labelling.size), dtype=np.float32)
     call = segmenter.open(image)
-    with lane.training_step():
+    with lane.shared():
         call()  # what libraries prepare in their first call is no frame's
     frames = itertools.islice(video.frames, most)
-    with VideoFile(path, video.frames_per_second) as file, closing(guarded(frames, lane.steps_on("cpu"))) as steps:
+    with VideoFile(path, video.frames_per_second) as file, closing(guarded(frames, lane.shared_on("cpu"))) as steps:
         last = time.perf_counter()
         for frame in steps:
             image[...] = network_input(frame, labelling.size)

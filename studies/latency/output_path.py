@@ -27,7 +27,7 @@ from onnx.helper import make_node, make_tensor_value_info
 from onnx.numpy_helper import from_array, to_array
 
 import space
-from nas.commands.common import data_spec
+from nas.commands.shared.common import data_spec
 from nas.data import IGNORE, load, make_loader
 from nas.export.graph import onnx_bytes
 from nas.training.weights import load_into, load_weights

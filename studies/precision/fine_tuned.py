@@ -14,7 +14,7 @@ import csv
 from contextlib import closing
 from pathlib import Path
 
-from nas.commands.common import data_spec
+from nas.commands.shared.common import data_spec
 from nas.data import load
 from nas.export.graph import onnx_bytes
 from nas.export.grid import grid_of

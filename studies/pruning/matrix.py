@@ -54,8 +54,8 @@ from nas.prune.plan import PruningPlan
 from nas.prune.pruner import AIM, Pruner
 from nas.prune.tuning import FineTuning
 from nas.training import Recipe
+from nas.training.batch_loop import guarded
 from nas.training.loss import segmentation_loss
-from nas.training.steps import guarded
 from nas.training.weights import load_weights, save_weights
 from pruning.allocation import allocate
 from pruning.damage import kept_first, observed_damage
@@ -146,7 +146,7 @@ class Bench:
     def scored_batches(self) -> Iterator[Batch]:
         """What gradients are taken on."""
         batches = itertools.islice(self.batches(self.recipe.batch_size), SCORING_BATCHES)
-        return guarded(batches, lane.training_step)
+        return guarded(batches, lane.shared)
 
 
 def fitted(bench: Bench, budget: float, cut: Callable[[float], Architecture]) -> float:
@@ -181,7 +181,7 @@ def estimated(
     bench: Bench, milliseconds: float, low: float, high: float, cut: Callable[[float], Architecture]
 ) -> float:
     """The share between `low` and `high` that is estimated to take that long."""
-    with lane.training_step():
+    with lane.shared():
         for _ in range(ESTIMATED_HALVINGS):
             middle = (low + high) / 2
             if bench.estimates.architecture(cut(middle)) > milliseconds:
@@ -244,7 +244,7 @@ def flops(bench: Bench, budget: float) -> Cut:
     cutter, network = bench.cutter, bench.network
     scores = fisher(cutter, network, LabelledData(batches=bench.scored_batches(), loss=segmentation_loss))
     images = next(bench.batches(OBSERVED_IMAGES))[0]
-    damage = observed_damage(cutter, network, scores, [images], guard=lane.training_step)
+    damage = observed_damage(cutter, network, scores, [images], guard=lane.shared)
     try:
         found = allocate(
             cutter,

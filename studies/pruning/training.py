@@ -83,7 +83,7 @@ class Place:
     def miou(self, network: Network) -> float:
         """On the validation images."""
         threads = torch.get_num_threads()
-        found = evaluate(network, self.dataset, device=self.device, threads=threads, guard=lane.training_step)
+        found = evaluate(network, self.dataset, device=self.device, threads=threads, guard=lane.shared)
         return found.miou
 
     def _train(
@@ -106,7 +106,7 @@ class Place:
                 weights=weights,
                 teacher=teacher,
                 threads=torch.get_num_threads(),
-                guard=lane.training_step,
+                guard=lane.shared,
             )
             checkpoint = folder / UNFINISHED
             folder.mkdir(parents=True, exist_ok=True)

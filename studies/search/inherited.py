@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import space
-from nas.commands.common import data_spec
+from nas.commands.shared.common import data_spec
 from nas.data import Dataset, load
 from nas.latency.machine import lane
 from nas.training import load_recipe
@@ -152,7 +152,7 @@ def mutated(within: Space, answers: Genotype, rng: random.Random) -> tuple[Archi
 def trained(architecture: Architecture, dataset: Dataset, epochs: int, weights: dict[str, Tensor] | None) -> Trainer:
     """Train to the end of a schedule of so many epochs."""
     recipe = replace(load_recipe("quick"), epochs=epochs)
-    trainer = Trainer(architecture, dataset, recipe, threads=1, weights=weights, guard=lane.training_step)
+    trainer = Trainer(architecture, dataset, recipe, threads=1, weights=weights, guard=lane.shared)
     while not trainer.finished:
         trainer.run_epoch()
     return trainer

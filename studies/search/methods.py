@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from table import Table, TableQuestions
 
 from nas import samplers
-from nas.search.sampler import Outcome, Sampler
+from nas.search.propose.sampler import Outcome, Sampler
 from nas.surrogate.candidates import Candidates, step_of
 from nas.surrogate.encoding import encode
 

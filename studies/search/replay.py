@@ -23,7 +23,7 @@ from methods import METHODS, Account
 from numpy.typing import NDArray
 from table import Table, load
 
-from nas.commands.output import require_folder
+from nas.commands.shared.output import require_folder
 from nas.host.cores import usable_cores
 from nas.report.chance import expected_best
 from nas.storage.files import write_text

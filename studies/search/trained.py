@@ -38,15 +38,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import space
-from nas.commands.common import data_spec
+from nas.commands.shared.common import data_spec
 from nas.data import DataSpec, load
+from nas.errors import TrainingError, UnmeasuredError
 from nas.latency.budget import Budget
 from nas.latency.estimates.shipped import shipped_table
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
 from nas.latency.meter import Meter
 from nas.latency.target import Target
-from nas.search.candidates import SpaceQuestions, draw, filling_of
+from nas.search.propose.candidates import SpaceQuestions, draw, filling_of
 from nas.storage.files import write_text
 from nas.surrogate.choice import choose
 from nas.surrogate.encoding import key
@@ -57,7 +58,7 @@ from space import Architecture, Space
 from space.axes import searched
 from space.channels import last_layer
 from space.choices import Choice, Genotype
-from space.errors import ArchitectureError, TrainingError, UnmeasuredError
+from space.errors import ArchitectureError
 from space.scale import NARROWEST, bisected, scale_width
 
 SIZE = (120, 160)
@@ -303,7 +304,7 @@ def trained(candidate: Candidate, data: DataSpec, until: int) -> Row:
     recipe = replace(load_recipe("quick"), epochs=RUNGS[-1])
     begun = time.process_time()
     try:
-        trainer = Trainer(architecture, load(data), recipe, threads=1, rungs=RUNGS, guard=lane.training_step)
+        trainer = Trainer(architecture, load(data), recipe, threads=1, rungs=RUNGS, guard=lane.shared)
         while len(trainer.history) < until:
             report = trainer.run_epoch()
             if report.epoch in RUNGS:

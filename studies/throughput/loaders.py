@@ -41,7 +41,7 @@ from nas.data import Augmentation, Dataset, DataSpec, check, load, make_loader
 from nas.data.scenery import draw_scene
 from nas.data.windows import PADDING, Window, draw
 from nas.latency.machine import lane
-from nas.training.steps import guarded
+from nas.training.batch_loop import guarded
 
 BATCH = 8
 ROUNDS = 3
@@ -138,7 +138,7 @@ def loader_of(name: str, dataset: Dataset, augmentation: Augmentation, device: s
             augmentation=augmentation,
             device=device,
         )
-        return lambda epoch: guarded(ours.epoch(epoch), lane.training_step)
+        return lambda epoch: guarded(ours.epoch(epoch), lane.shared)
     pictures = Pictures(dataset, augmentation, name.rpartition(" ")[2])
     theirs = DataLoader(
         pictures, BATCH, shuffle=True, num_workers=1, persistent_workers=True, pin_memory=device != "cpu"
@@ -279,7 +279,7 @@ def until_first_step(spec: DataSpec) -> float:
     recipe = Recipe(
         optimizer="sgd", learning_rate=0.01, epochs=1, batch_size=BATCH, crop=(256, 512), class_weighting=1.02
     )
-    trainer = Trainer(space.load("ndnet45-fcn32"), load(spec), recipe, guard=lane.training_step)
+    trainer = Trainer(space.load("ndnet45-fcn32"), load(spec), recipe, guard=lane.shared)
 
     def stop(*_: object) -> None:
         moments.append(time.perf_counter())

@@ -40,7 +40,7 @@ HEADER = ("network", "plain_milliseconds", "ours_milliseconds", "ratio")
 
 def plain_epochs(architecture: space.Architecture, dataset: Dataset, recipe: Recipe, device: str) -> Iterator[float]:
     """Seconds of a step, epoch after epoch."""
-    network = architecture.build(dataset.num_classes, auxiliary=True, trained=True).to(device).train()
+    network = architecture.build(dataset.num_classes, auxiliary=True, training_form=True).to(device).train()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=False, fused=False
     )

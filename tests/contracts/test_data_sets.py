@@ -15,8 +15,8 @@ from PIL import Image
 
 from nas.data import IGNORE, Dataset, DataSpec, Split, check, data_sets, load, make_loader, read_image, read_label
 from nas.data.dataset import GROUP, ILLEGAL, SETS
+from nas.errors import DataError
 from space import extensions, strict
-from space.errors import DataError
 
 TRAIN, VALIDATION = 5, 3  # pictures that a sample has
 FILE_SIZE = (32, 48)

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from nas.errors import ExportError
 from nas.export import formats
 from nas.export.comparison import logits_of, same_labels
 from nas.export.formats import Exported, Format, files_of, onnx
 from nas.runs.checked_export import export_checked
-from space.errors import ExportError, UserError
+from space.errors import UserError
 
 ON_A_GPU, CONVERTED = ("tensorrt",), ("tflite",)
 SIZE = (45, 84)

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 import space
+from nas.errors import TargetError
 from nas.export.comparison import logits_of, same_labels
 from nas.export.quantized import graph_in
 from nas.latency import Meter, runtimes
@@ -30,7 +31,6 @@ from nas.latency.target import Target
 from nas.latency.worker import parcel
 from nas.latency.worker.session import build, tie_of
 from space import Architecture
-from space.errors import TargetError
 from space.scale import scale_width
 
 SLOW = ("torch-compile",)  # to prepare: it calls a C++ compiler

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from nas import samplers
-from nas.search.candidates import sampler_of
-from nas.search.sampler import Outcome, Sampler
+from nas.search.propose.candidates import sampler_of
+from nas.search.propose.sampler import Outcome, Sampler
 from nas.study import SearchPlan
 from space import Architecture, Space, UserError
 from space.axes import searched
@@ -176,8 +176,8 @@ except UserError as refused:
 def test_other_samplers_do_not_load_the_surrogate() -> None:
     code = """
 import sys
-from nas.search.candidates import sampler_of
-from nas.search.sampler import Outcome
+from nas.search.propose.candidates import sampler_of
+from nas.search.propose.sampler import Outcome
 from space import Space
 sampler = sampler_of(Space(), kind="random", startup=0, seed=0)
 sampler.tell(sampler.propose().number, Outcome(miou=0.1))

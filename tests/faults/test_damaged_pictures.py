@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from nas.data import Dataset, DataSpec, Split, check, load, make_loader
-from space.errors import DataError
+from nas.errors import DataError
 
 FILES = 1000
 TOGETHER = 50  # accepted ones in a data set that is loaded

@@ -52,7 +52,7 @@ USES: dict[str, Callable[[Network], object]] = {
 
 @pytest.fixture(scope="module")
 def trained(plain_network: Callable[..., Architecture]) -> Network:
-    return plain_network((8, 2), rep=True).build(CLASSES, trained=True).eval()
+    return plain_network((8, 2), rep=True).build(CLASSES, training_form=True).eval()
 
 
 @pytest.mark.parametrize("use", USES)

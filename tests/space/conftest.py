@@ -111,7 +111,7 @@ def largest_difference(
     """Between what the built network and the reference give, in evaluation and in training mode, beside 1 + what is
     wanted; with the same random weights in layers of the same kind and order.
     """
-    network = architecture.build(classes, auxiliary=True, trained=True).double().eval()
+    network = architecture.build(classes, auxiliary=True, training_form=True).double().eval()
     reference = reference.double().eval()
     image = torch.rand(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     randomise(network)

@@ -224,7 +224,7 @@ def test_a_group_at_its_full_size_is_not_cut() -> None:
         counts = space.groups(architecture)
         full = replace(architecture, channels=counts)
         assert (full, full.key) == (architecture, architecture.key)
-        assert full.has_several_paths == architecture.has_several_paths
+        assert full.is_reparameterized == architecture.is_reparameterized
         cut = {group: space.granules(architecture)[group] for group in list(counts)[:1]}
         assert replace(architecture, channels={**counts, **cut}).channels == cut
 

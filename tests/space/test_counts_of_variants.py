@@ -63,13 +63,13 @@ def test_crossings_that_others_have_counted(
 
 @pytest.mark.parametrize(("name", "expected"), [("rdrnet-s", 51_840_090_112), ("rdrnet-s-simple", 49_384_325_120)])
 def test_multiply_adds_of_the_form_that_is_trained(name: str, expected: int) -> None:
-    assert space.multiply_adds(space.load(name), (1024, 2048), 19, trained=True) == expected
+    assert space.multiply_adds(space.load(name), (1024, 2048), 19, training_form=True) == expected
 
 
 @pytest.mark.parametrize("name", ["ddrnet23-slim", "erfnet"])
 def test_the_form_that_is_trained_is_the_one_that_runs_where_nothing_is_reparameterised(name: str) -> None:
     architecture = space.load(name)
-    assert space.multiply_adds(architecture, (64, 96), 19, trained=True) == space.multiply_adds(
+    assert space.multiply_adds(architecture, (64, 96), 19, training_form=True) == space.multiply_adds(
         architecture, (64, 96), 19
     )
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 import space
 from space.architecture import Architecture
-from space.paths import SeveralPaths, folded_state
+from space.paths import ReparameterizedConv, folded_state
 from space.scale import scale_width
 
 CLASSES = 5
@@ -194,7 +194,7 @@ def test_rdrnet(largest_difference: Compare, name: str, head: int) -> None:
 
 
 def test_rdrnets_normalisation_is_another_in_its_heads() -> None:
-    network = space.load("rdrnet-s").build(CLASSES, auxiliary=True, trained=True)
+    network = space.load("rdrnet-s").build(CLASSES, auxiliary=True, training_form=True)
     found: dict[bool, set[tuple[float, float | None]]] = {}
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -204,7 +204,7 @@ def test_rdrnets_normalisation_is_another_in_its_heads() -> None:
 
 def trained(architecture: Architecture) -> nn.Module:
     """With statistics of its own and nothing at its initial value, in double precision."""
-    network = architecture.build(CLASSES, trained=True).double()
+    network = architecture.build(CLASSES, training_form=True).double()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -233,7 +233,7 @@ def test_what_runs_computes_what_was_trained(make: Callable[[], Architecture]) -
     network = trained(architecture)
     runs = architecture.build(CLASSES).double().eval()
     runs.load_state_dict(folded_state(network))
-    assert not any(isinstance(module, SeveralPaths) for module in runs.modules())
+    assert not any(isinstance(module, ReparameterizedConv) for module in runs.modules())
     image = torch.rand(1, 3, 89, 132, dtype=torch.float64)
     with torch.no_grad():
         wanted = network(image)
@@ -255,13 +255,13 @@ def test_the_form_that_is_trained_has_more_parameters(
 ) -> None:
     architecture = space.load(name)
     expected = counts[classes][auxiliary]
-    assert space.parameters(architecture, classes, auxiliary=auxiliary, trained=True) == expected
-    network = architecture.build(classes, auxiliary=auxiliary, trained=True)
+    assert space.parameters(architecture, classes, auxiliary=auxiliary, training_form=True) == expected
+    network = architecture.build(classes, auxiliary=auxiliary, training_form=True)
     assert sum(parameter.numel() for parameter in network.parameters()) == expected
 
 
 def test_a_pruned_network_has_one_form() -> None:
     cut = replace(space.load("rdrnet-s-simple"), channels={"stage0.block0.3x3": 20})
-    assert space.parameters(cut, CLASSES, trained=True) == space.parameters(cut, CLASSES)
-    network = cut.build(CLASSES, trained=True)
+    assert space.parameters(cut, CLASSES, training_form=True) == space.parameters(cut, CLASSES)
+    network = cut.build(CLASSES, training_form=True)
     assert sum(parameter.numel() for parameter in network.parameters()) == space.parameters(cut, CLASSES)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nas.data.dataset import IGNORE, ILLEGAL, Dataset, DataSpec, Split, label_map
 from nas.data.pairing import pair, root_of, thin
-from space.errors import DataError
+from nas.errors import DataError
 
 CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic_light", "traffic_sign", "vegetation", "terrain",

@@ -21,8 +21,8 @@ from nas.data.drawing import drawn
 from nas.data.long_work import Guard, Told
 from nas.data.pairing import pair_folders
 from nas.data.sets.camvid import CLASSES, PALETTE, VOID
+from nas.errors import DataError
 from nas.storage.cache import cache_folder
-from space.errors import DataError
 
 GENERATOR = 1
 """To be raised whenever nas/data/scenery draws something else, so that no old pictures are taken for new ones."""

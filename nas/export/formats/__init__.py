@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from nas.errors import ExportError
 from space import extensions
-from space.errors import ExportError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.errors import ExportError
 from nas.export.formats import to_install
 from nas.host.home import some_home
-from space.errors import ExportError
 
 if TYPE_CHECKING:
     import numpy as np

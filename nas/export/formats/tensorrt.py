@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from space.errors import ExportError
+from nas.errors import ExportError
 
 if TYPE_CHECKING:
     import numpy as np

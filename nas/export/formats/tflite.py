@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.errors import ExportError
 from nas.export.formats import to_install
-from space.errors import ExportError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,9 +1,9 @@
-"""An exclusive lane on one machine: no training step runs while anything is timed on what it computes on.
+"""An exclusive lane on one machine: nothing else of ours computes on a device while something is timed on it.
 
-Every training step is entered through what `steps_on` gives for its device, and so is what else computes for long there
-(scoring, weighing channels); what computes on the cores alone (exporting a network to be timed) through
-`training_step()`; every timing through `alone()`. Processes need not know each other. A timing on the CPU
-has the whole machine. One on a GPU has that GPU and a core, which those who train on other GPUs leave free: beside it
+Every training step is taken inside the context that `shared_on` gives for its device, and so is whatever else computes
+for long there (scoring, weighing channels); what computes on the cores alone (exporting a network to be timed) inside
+`shared()`; every timing inside `exclusive()`. Processes need not know each other. A timing on the CPU has the whole
+machine. One on a GPU has that GPU and a core, which those who train on other GPUs leave free: beside it
 are steps and timings on other GPUs, and no other steps, which may take all cores.
 
 Files of the user's own folder under the temporary directory are locked with flock. The first two belong to the machine,
@@ -48,7 +48,7 @@ TELL_SECONDS = 60.0  # of waiting, after which it is said for whom
 _thread = threading.local()  # whether it is in the lane: a lock that the kernel would let it wait for itself for
 
 
-def steps_on(device: str, *, timed_on: str = "") -> Callable[[], AbstractContextManager[None]]:
+def shared_on(device: str, *, timed_on: str = "") -> Callable[[], AbstractContextManager[None]]:
     """Gives the context of every training step on a device: cpu, cuda or cuda:N.
 
     Those on one of several GPUs run beside timings on the others, to each of which this thread, and those that it
@@ -56,13 +56,13 @@ def steps_on(device: str, *, timed_on: str = "") -> Callable[[], AbstractContext
     Where no core can be left, or no other GPU is seen, they hold all cores.
     """
     if device == "cpu":
-        return training_step
+        return shared
     others = (timed_on,) if timed_on else gpus.others(device)
-    return functools.partial(training_step, gpus.name_of(device) if leave_cores_of(others) else "")
+    return functools.partial(shared, gpus.name_of(device) if leave_cores_of(others) else "")
 
 
 @contextlib.contextmanager
-def training_step(gpu: str = "") -> Iterator[None]:
+def shared(gpu: str = "") -> Iterator[None]:
     """Runs beside other steps, never beside a timing on the CPU, nor on the same GPU. `gpu`: which one alone it
     computes on, by its name (`nas.latency.machine.gpu.name_of`), leaving a core free; without one it is beside no
     timing at all. Costs a tenth of a millisecond or less when nothing is timed.
@@ -78,7 +78,7 @@ def training_step(gpu: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone(gpu: str = "") -> Iterator[None]:
+def exclusive(gpu: str = "") -> Iterator[None]:
     """Runs beside no training step and no other timing, or beside none but those on other GPUs; waits for the steps
     under way to end.
     """

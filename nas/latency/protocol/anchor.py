@@ -81,7 +81,7 @@ def path_of(key: Mapping[str, str]) -> Path:
 
 
 def obtain(controls: Controls) -> Anchor:
-    """The anchor kept for this device, or a new one from timing the reference. Call it inside `lane.alone()`.
+    """The anchor kept for this device, or a new one from timing the reference. Call it inside `lane.exclusive()`.
 
     An anchor that was taken on a disturbed machine is kept, so that everybody uses the same milliseconds, and is
     replaced by the first one that is taken on a quiet machine.

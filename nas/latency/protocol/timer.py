@@ -63,7 +63,7 @@ class InterleavedTimer:
     def _alone(self) -> Iterator[None]:
         """On a GPU with that GPU and a core, which those who train on others leave free."""
         on = self._target.device
-        with lane.alone(gpu.name_of(on)), device.on_core_of(on, gpu.count() if self._target.on_cuda else 0):
+        with lane.exclusive(gpu.name_of(on)), device.on_core_of(on, gpu.count() if self._target.on_cuda else 0):
             yield
 
     def _take(self, candidates: Sequence[ReadyNetwork], anchor: Anchor, within: float) -> list[Pairs]:

@@ -33,11 +33,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from nas.errors import TargetError
 from nas.latency.machine import device
 from nas.latency.machine.watch import THIS_MACHINE, Watch
 from nas.latency.target import Target
 from space import extensions
-from space.errors import TargetError, nearest
+from space.errors import nearest
 
 if TYPE_CHECKING:
     import numpy as np

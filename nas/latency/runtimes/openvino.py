@@ -62,7 +62,7 @@ def open_graph(graph: bytes, image: NDArray[np.float32], target: Target) -> Call
     )
     computed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if computed != HINTS[target.precision]:  # it takes another one without a word where the processor has none
-        from space.errors import TargetError
+        from nas.errors import TargetError
 
         raise TargetError(f"{target}: OpenVINO would compute in {computed} on this processor; use that precision")
     request = compiled.create_infer_request()

@@ -27,6 +27,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from nas.errors import TargetError
 from nas.host.memory import require_inference
 from nas.latency import runtimes
 from nas.latency.machine import device, lane
@@ -38,7 +39,7 @@ from nas.latency.worker import children
 from nas.latency.worker.pipes import end_with_the_input, sayer
 from nas.latency.worker.replies import PROGRAM, answer
 from nas.latency.worker.session import ControlGraphs, Session, build, environment
-from space import Architecture, TargetError, strict
+from space import Architecture, strict
 
 # Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.
 EARLY = ("nas.export.comparison", "nas.export.graph", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
@@ -81,7 +82,7 @@ class Server:
             return {"latencies": [strict.dump(latency) for latency in timer.measure(candidates, request["within"])]}
 
     def _prepare(self, asked: dict[str, Any]) -> LocalNetwork:
-        with lane.training_step():  # preparing is no timing: it would disturb another's
+        with lane.shared():
             if "graph" in asked:
                 return self._session.graph(base64.b64decode(asked["graph"]))
             architecture = Architecture.from_yaml(asked["architecture"], source="architecture")
@@ -100,7 +101,7 @@ class Server:
             return None
 
         def exported() -> dict[str, Any]:
-            with lane.training_step():
+            with lane.shared():
                 graphs = ControlGraphs.exported(self.size)
             return {name: base64.b64encode(graph).decode("ascii") for name, graph in vars(graphs).items()}
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from nas.errors import TargetError
 from nas.host.room import free_bytes, whole_bytes
 from nas.latency.machine import device, device_key, lane
 from nas.latency.machine.watch import THIS_MACHINE
@@ -40,7 +41,6 @@ from nas.latency.worker import children
 from nas.latency.worker.arrays import IMAGE, LABELS, array_of, values_of
 from nas.latency.worker.pipes import end_with_the_input, sayer
 from nas.latency.worker.replies import PROGRAM, answer
-from space.errors import TargetError
 
 if TYPE_CHECKING:
     from nas.latency.runtimes import GraphRuntime
@@ -119,14 +119,14 @@ class Bench:
         makers = [functools.partial(self._candidate, graph) for graph in graphs]
         started = children.start(makers, at_once=self._target.thread_count())
         networks = self._children.enter_context(started)
-        with lane.training_step():  # the first calls are no timing: they would disturb another's
+        with lane.shared():
             labels = [values_of(network.labels(), LABELS) for network in networks]
         self._networks = networks
         return {"labels": labels}
 
     def _candidate(self, graph: bytes) -> LocalNetwork:
         """In a process of its own: `nas.latency.worker.session.Session` of graphs."""
-        with lane.training_step():  # preparing is no timing: it would disturb another's
+        with lane.shared():
             self._runtime.settle(self._target)
             image, canary_image = self._images
             beside = self._target.of_reference()

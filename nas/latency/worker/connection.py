@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import IO, Any
 
+from nas.errors import TargetError
 from nas.host.python import environment
 from nas.latency.machine import device, lane
 from nas.latency.target import Target
 from nas.latency.worker.replies import LostError, WorkerError
-from space.errors import TargetError
 
 # No questions; a host that is not there is told after 10 s, and a connection that has dropped after 15 s. What an ssh
 # configuration says for people at a terminal (`RemoteCommand tmux`) is not for us.

@@ -6,10 +6,10 @@ import base64
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nas.errors import TargetError
 from nas.latency.target import Target
 from nas.latency.worker.connection import Connection
 from nas.latency.worker.replies import PROGRAM, accept
-from space.errors import TargetError
 
 if TYPE_CHECKING:
     from space.architecture import Architecture

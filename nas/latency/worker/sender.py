@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nas.errors import TargetError
 from nas.host.memory import Room, require_inference
 from nas.latency.machine import lane
 from nas.latency.protocol import VERSION
@@ -21,7 +22,6 @@ from nas.latency.worker.arrays import IMAGE, LABELS, array_of, values_of
 from nas.latency.worker.connection import Connection
 from nas.latency.worker.replies import PROGRAM, accept
 from nas.latency.worker.session import build, check_labels, noise
-from space.errors import TargetError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,7 +122,7 @@ def _working() -> Iterator[None]:
     """Beside no timing, which it would disturb, on this machine; random numbers of others' go on as they would have."""
     import torch
 
-    with lane.training_step(), torch.random.fork_rng(devices=[]):
+    with lane.shared(), torch.random.fork_rng(devices=[]):
         yield
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from nas.errors import TargetError
 from nas.latency import runtimes
 from nas.latency.machine import device_key
 from nas.latency.protocol import VERSION
 from nas.latency.protocol.controls import Controls
 from nas.latency.protocol.ready import LocalNetwork
 from nas.latency.target import Target
-from space.errors import TargetError, UserError
+from space.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -19,7 +19,7 @@ from pathlib import Path
 from torch import nn
 
 import space
-from nas.commands.common import data_spec
+from nas.commands.shared.common import data_spec
 from nas.data import Dataset, load
 from nas.latency.machine import lane
 from nas.training import Recipe, Variant, load_recipe
@@ -105,7 +105,7 @@ def trained(network: str, part: Part, seed: int, dataset: Dataset, work: Path) -
     recipe = part.recipe(replace(load_recipe("quick"), epochs=EPOCHS, seed=seed))
     teacher = teacher_of(dataset, work) if part.taught else None
     trainer = Trainer(
-        part.architecture(NETWORKS[network]()), dataset, recipe, threads=1, teacher=teacher, guard=lane.training_step
+        part.architecture(NETWORKS[network]()), dataset, recipe, threads=1, teacher=teacher, guard=lane.shared
     )
     begun = time.monotonic()
     while not trainer.finished:
@@ -120,7 +120,7 @@ def teacher_of(dataset: Dataset, work: Path) -> nn.Module:
     file, architecture = work / f"{TEACHER}.safetensors", space.load(TEACHER)
     if not file.is_file():
         recipe = replace(load_recipe("quick"), epochs=TEACHER_EPOCHS, seed=100)
-        trainer = Trainer(architecture, dataset, recipe, threads=1, guard=lane.training_step)
+        trainer = Trainer(architecture, dataset, recipe, threads=1, guard=lane.shared)
         while not trainer.finished:
             trainer.run_epoch()
         work.mkdir(parents=True, exist_ok=True)

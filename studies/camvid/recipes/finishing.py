@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import space
-from nas.commands.common import data_spec
+from nas.commands.shared.common import data_spec
 from nas.data import load
 from nas.latency.machine import lane
 from nas.study import built_in_study
@@ -56,7 +56,7 @@ def main() -> None:
                 continue
             architecture = scale_width(space.load(name), factor)
             short = Trainer(
-                architecture, dataset, replace(recipe, epochs=SHORT, seed=seed), threads=1, guard=lane.training_step
+                architecture, dataset, replace(recipe, epochs=SHORT, seed=seed), threads=1, guard=lane.shared
             )
             before = trained(short)
             rows = []
@@ -66,7 +66,7 @@ def main() -> None:
                 finishing = variant.of(replace(recipe, epochs=epochs, seed=seed))
                 finished = variant.trains(architecture)
                 weights = short.weights()
-                trainer = Trainer(finished, dataset, finishing, threads=1, weights=weights, guard=lane.training_step)
+                trainer = Trainer(finished, dataset, finishing, threads=1, weights=weights, guard=lane.shared)
                 told = finishing.ohem_probability, variant.deep_supervision
                 rows.append((spec.name, network, seed, *told, epochs, before, trained(trainer)))
             with table.open("a", newline="", encoding="utf-8") as file:

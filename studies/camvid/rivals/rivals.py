@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import space
-from nas.commands.common import data_spec
+from nas.commands.shared.common import data_spec
 from nas.data import DataSpec, load
 from nas.latency.machine import lane
 from nas.report.drawing import FONT_PIXELS
@@ -110,7 +110,7 @@ def probe_all(networks: Sequence[str], data: DataSpec, tables: Path, processes: 
 
 def probed(network: str, data: DataSpec) -> float:
     """Seconds of processor time that one epoch takes, its scoring included."""
-    trainer = Trainer(space.load(network), load(data), load_recipe(str(RECIPE)), threads=1, guard=lane.training_step)
+    trainer = Trainer(space.load(network), load(data), load_recipe(str(RECIPE)), threads=1, guard=lane.shared)
     begun = time.process_time()
     trainer.run_epoch()
     return time.process_time() - begun
@@ -147,7 +147,7 @@ def trained(network: str, seed: int, epochs: int, data: DataSpec, work: Path) ->
     """One training, as a row."""
     architecture, dataset, checkpoint = space.load(network), load(data), work / f"{name_of(network)}-{seed}.pt"
     recipe = replace(load_recipe(str(RECIPE)), seed=seed, epochs=epochs)
-    trainer = Trainer(architecture, dataset, recipe, threads=1, guard=lane.training_step)
+    trainer = Trainer(architecture, dataset, recipe, threads=1, guard=lane.shared)
     if checkpoint.is_file():
         trainer.restore(checkpoint)
     while not trainer.finished:

@@ -28,7 +28,7 @@ from statistics import mean
 from searches import CLASSES, FOUND, HERE, NAMES, SIZE, TARGET, rows_of
 
 import space
-from nas.commands.common import data_spec
+from nas.commands.shared.common import data_spec
 from nas.data import load
 from nas.latency.budget import Budget
 from nas.latency.estimates.estimator import Estimates
@@ -41,7 +41,7 @@ from nas.report.chance import Mean, mean_of
 from nas.report.palette import LIGHT
 from nas.runs.labelling import Labelling
 from nas.runs.winner import Certification, Finished, write_winner
-from nas.search.fill import Filled, fill
+from nas.search.propose.fill import Filled, fill
 from nas.storage.files import write_text
 from nas.terminal import table
 from nas.training.weights import load_weights

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import space
-from nas.commands.common import data_spec
+from nas.commands.shared.common import data_spec
 from nas.data import DataSpec, load
 from nas.latency.estimates.shipped import shipped_table
 from nas.latency.machine import lane
@@ -192,7 +192,7 @@ def tpe_asha(data: DataSpec, budget: float, seed: int, run: Path, minutes: float
             return
         with Meter(Target.parse(TARGET), SIZE, CLASSES) as meter:
             milliseconds = meter.measure(architecture).p50_milliseconds
-        trainer = Trainer(architecture, load(data), recipe(seed), threads=1, guard=lane.training_step)
+        trainer = Trainer(architecture, load(data), recipe(seed), threads=1, guard=lane.shared)
         while not trainer.finished:
             miou = trainer.run_epoch().scores.miou if milliseconds <= budget else 0.0
             tune.report({"miou": miou, "milliseconds": milliseconds, "architecture": architecture.to_yaml()})

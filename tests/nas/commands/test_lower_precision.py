@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.commands.certified import form_to_run, measured_as_certified, say_untrained
+from nas.commands.shared.certified import form_to_run, measured_as_certified, say_untrained
 from nas.data import DataSpec, load, read_image
 from nas.data.pictures import overlay
 from nas.latency import parse_target

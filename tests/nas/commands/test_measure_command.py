@@ -12,13 +12,13 @@ from PIL import Image
 
 import space
 from nas.commands.measure import in_rounds, judged, why_none
+from nas.errors import TargetError, UnmeasuredError
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError
 from nas.report.leaderboard import write_leaderboard
 from nas.terminal import Progress
-from space.errors import TargetError, UnmeasuredError
 
 COLUMNS = (
     "network,target,height,width,threads,p50_milliseconds,p90_milliseconds,p99_milliseconds,"

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import space
-from nas.commands.output import say_certificate
+from nas.commands.shared.output import say_certificate
 from nas.latency.runtimes import null
 from nas.runs.certificate import read_certificate
 from nas.runs.trained import load_trained

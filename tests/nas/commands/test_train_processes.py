@@ -229,7 +229,7 @@ def test_processes_and_timings_do_not_wait_for_each_other_for_ever(plain, pictur
         try:
             until = time.monotonic() + 200
             while process.poll() is None and time.monotonic() < until:
-                with lane.alone():
+                with lane.exclusive():
                     taken += 1
                 time.sleep(0.01)  # whoever waits gets in between
             assert process.poll() == 0

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 import space
 from nas.data import MEAN, STD, DataSpec, load
+from nas.errors import TargetError
 from nas.latency import Meter, parse_target
 from nas.latency.budget import Budget
 from nas.runs.certificate import Certificate, Evidence, Scored, certify, read_certificate
@@ -32,7 +33,6 @@ from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
 from nas.training.weights import load_weights, read_metadata
 from space import UserError, strict
-from space.errors import TargetError
 
 TARGET = "onnxruntime@cpu:1"
 FILES = {"architecture.yaml", "weights.safetensors", "model.onnx", "certificate.yaml"}

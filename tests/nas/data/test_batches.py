@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from nas.data.batches import AHEAD, Batches, Waited
+from nas.errors import DataError
 from nas.latency.machine import lane
-from nas.training.steps import guarded
-from space.errors import DataError
+from nas.training.batch_loop import guarded
 
 PARTS = [[0], [1], [2], [3], [4], [5]]
 
@@ -73,9 +73,9 @@ def test_no_more_are_made_ahead_than_agreed() -> None:
 def test_none_is_made_while_a_network_is_timed() -> None:
     maker = Maker()
     batches = maker.batches()
-    with batches.ahead(lane.training_step):
+    with batches.ahead(lane.shared):
         next(batches)
-        with lane.alone():
+        with lane.exclusive():
             made = list(maker.made)
             time.sleep(0.05)
             assert maker.made == made
@@ -102,24 +102,24 @@ def test_each_is_made_and_worked_on_in_a_guard_of_its_own() -> None:
 
 def test_a_loop_that_breaks_leaves_nothing_at_work() -> None:
     maker = Maker()
-    with closing(guarded(maker.batches(), lane.training_step)) as steps:
+    with closing(guarded(maker.batches(), lane.shared)) as steps:
         for _ in steps:
             break
     assert threads() == []
-    with lane.alone():
+    with lane.exclusive():
         assert len(maker.made) < len(PARTS)
 
 
 def test_a_step_that_fails_leaves_nothing_at_work() -> None:
     def work() -> None:
-        with closing(guarded(Maker().batches(), lane.training_step)) as steps:
+        with closing(guarded(Maker().batches(), lane.shared)) as steps:
             for _ in steps:
                 raise ValueError("the network diverged")
 
     with pytest.raises(ValueError, match="diverged"):
         work()
     assert threads() == []
-    with lane.alone():
+    with lane.exclusive():
         pass
 
 

@@ -28,10 +28,10 @@ from nas.data.loader import _dali_is_installed
 from nas.data.share import WHOLE, Share
 from nas.data.showings import pixel_of, showings
 from nas.data.windows import draw
+from nas.errors import DataError
 from nas.training import Recipe
 from nas.training.classes import LabelledClasses
 from nas.training.loss import class_weights
-from space.errors import DataError
 
 VARIED = Augmentation(crop=(16, 16), scale=(0.5, 2.0), shift_pixels=5, brightness=0.3)
 IMAGES, RARE = 20, 7

@@ -21,7 +21,7 @@ from nas.data import IGNORE, MEAN, STD, Augmentation, Dataset, DataSpec, check, 
 from nas.data import loader as loader_module
 from nas.data.share import WHOLE, Share
 from nas.data.windows import PADDING, order, turned
-from space.errors import DataError
+from nas.errors import DataError
 
 BACKENDS = [
     "torch",

@@ -19,8 +19,8 @@ from PIL import Image
 from nas.data import IGNORE, Dataset, DataSpec, check, class_shares, data_sets, load, read_image, read_label, survey
 from nas.data.dataset import ILLEGAL
 from nas.data.sets import cityscapes
+from nas.errors import DataError
 from space import strict
-from space.errors import DataError
 
 
 def save_label(path: Path, values: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from nas.data import Dataset, DataSpec, check, class_shares, decoded, load, make_loader, read_label, sample
-from space.errors import DataError
+from nas.errors import DataError
 
 PICTURE_BYTES = 4 * 64 * 96
 

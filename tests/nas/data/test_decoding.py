@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from nas.data import Dataset, check, make_loader, read_image, read_label
 from nas.data.decoding import decode_label, decode_picture
-from space.errors import DataError
+from nas.errors import DataError
 
 HERE = Path("here.png")
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)

@@ -18,9 +18,9 @@ import pytest
 from nas.data import DataSpec, check, class_shares, load, read_image, read_label
 from nas.data.drawing import drawn, worth_it
 from nas.data.scenery import draw_scene
+from nas.errors import DataError, HaltedError
 from nas.host.cores import usable_cores
 from nas.terminal import Progress
-from space.errors import DataError, HaltedError
 
 SIZE = (60, 80)
 

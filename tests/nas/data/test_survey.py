@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from nas.data import Dataset, check
+from nas.errors import DataError
 from nas.storage.files import OWNER
-from space.errors import DataError
 
 Load = Callable[..., Dataset]
 

@@ -15,8 +15,8 @@ import torch
 from nas.data import Dataset, make_loader
 from nas.data import loader as loader_module
 from nas.data.loader import usual_threads
+from nas.errors import DataError
 from nas.host.cores import usable_cores
-from space.errors import DataError
 
 
 def test_without_dali_pytorch_reads_and_says_so_once(

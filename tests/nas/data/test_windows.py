@@ -9,7 +9,7 @@ import pytest
 
 from nas.data import MEAN, Augmentation
 from nas.data.windows import Window, draw
-from space.errors import DataError
+from nas.errors import DataError
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from nas.errors import ExportError
 from nas.export.formats import Exported, tflite
-from space.errors import ExportError
 
 ERRORS = [
     ImportError("no name 'x'"),

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 import space
+from nas.errors import BusyError, TargetError
 from nas.host.memory import Room, fitting_batch, images_at_once, require_inference, require_training
 from nas.host.room import free_bytes, is_shortage, whole_bytes
 from nas.latency import Meter, parse_target
-from space import Architecture, ArchitectureError, TargetError
+from space import Architecture, ArchitectureError
 from space.count import memory
-from space.errors import BusyError
 from space.scale import scale_width
 
 ROOM = 16_000_000_000

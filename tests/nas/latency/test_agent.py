@@ -16,12 +16,12 @@ import pytest
 from safetensors.torch import save_file
 
 import space
+from nas.errors import TargetError
 from nas.latency import Meter, parse_target
 from nas.latency.machine import lane
 from nas.latency.protocol import anchor
 from nas.latency.worker import parcel
 from nas.latency.worker.session import environment
-from space.errors import TargetError
 
 SIZE = (64, 96)
 QUICK = 0.12  # of a latency: half of the interval that is asked for
@@ -180,7 +180,7 @@ def test_a_dropped_connection_ends_all_that_was_started_there(board: Board, fami
     with Meter(parse_target(TARGET), SIZE, 4) as meter, ThreadPoolExecutor(1) as pool:
         assert meter._worker is not None
         process = meter._worker._process
-        with lane.training_step():  # so that it waits to time, and can be cut off meanwhile
+        with lane.shared():  # so that it waits to time, and can be cut off meanwhile
             measuring = pool.submit(meter.measure, space.load("ndnet29-fcn32"))
             started: list[int] = []
             while len(started) < 3 and not measuring.done():  # a shell, the agent and the network's own

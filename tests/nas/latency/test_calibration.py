@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import space
+from nas.errors import ExportError, TargetError
 from nas.latency.estimates import calibration
 from nas.latency.estimates.prices import fit_prices
 from nas.latency.machine import device_key
@@ -23,7 +24,7 @@ from nas.surrogate.agreement import kendall_tau
 from nas.terminal import Progress
 from space import strict
 from space.architecture import Architecture
-from space.errors import ExportError, TargetError, UserError
+from space.errors import UserError
 
 STUDY = Path(__file__).parents[3] / "studies" / "latency" / "calibration"
 SIZE = (64, 96)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from nas.errors import ExportError, TargetError
 from nas.latency import default, runtimes
 from nas.latency.default import Speed
 from nas.latency.machine import device_key
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError
-from space.errors import ExportError, TargetError
 
 
 def speed(milliseconds: float, within: float = 0.05, *, flagged: bool = False) -> Speed:

@@ -16,6 +16,7 @@ import pynvml
 import pytest
 import torch
 
+from nas.errors import TargetError
 from nas.latency import parse_target
 from nas.latency.machine import device, gpu, load
 from nas.latency.machine.gpu import UNSEEN, GpuState, processor_seconds, read, slowdowns
@@ -24,7 +25,6 @@ from nas.latency.protocol import anchor
 from nas.latency.protocol.controls import Controls
 from nas.latency.runtimes import tensorrt
 from nas.latency.worker.connection import Connection
-from space.errors import TargetError
 
 BUSY = "import os; print(flush=True)\nwhile os.getppid() > 1: pass"
 IDLE = "import sys; print(flush=True); sys.stdin.read()"

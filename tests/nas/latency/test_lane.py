@@ -40,7 +40,7 @@ for _ in range(count):
 # Answers when it has timed.
 WAITER = """
 from nas.latency.machine import lane
-with lane.alone():
+with lane.exclusive():
     print("{}")
 """
 
@@ -85,8 +85,8 @@ def overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 
 def test_timings_overlap_neither_steps_nor_each_other_and_are_not_starved() -> None:
-    steps = [prepared("training_step", 200, 0.005) for _ in range(2)]
-    timings = [prepared("alone", 5, 0.02) for _ in range(2)]
+    steps = [prepared("shared", 200, 0.005) for _ in range(2)]
+    timings = [prepared("exclusive", 5, 0.02) for _ in range(2)]
     for process in (*steps, *timings):
         go(process)
     timed = [stays(process) for process in timings]
@@ -101,17 +101,17 @@ def test_timings_overlap_neither_steps_nor_each_other_and_are_not_starved() -> N
 
 
 def test_steps_run_beside_each_other() -> None:
-    with lane.training_step():
-        other = visitor("training_step", 1, 0.0)
+    with lane.shared():
+        other = visitor("shared", 1, 0.0)
         assert len(stays(other)) == 1  # while we are still in ours
 
 
 @pytest.mark.share(2)
-@pytest.mark.parametrize("kind", ["alone", "training_step"])
+@pytest.mark.parametrize("kind", ["exclusive", "shared"])
 def test_a_killed_holder_frees_the_lane(kind: str) -> None:
     holder = visitor(kind, 1, 600)
     assert next_line(holder) == "in\n"
-    waiting = visitor("alone", 1, 0.0)
+    waiting = visitor("exclusive", 1, 0.0)
     time.sleep(0.3)
     assert waiting.poll() is None  # it had been free to go, and waits
     holder.send_signal(signal.SIGKILL)
@@ -121,12 +121,12 @@ def test_a_killed_holder_frees_the_lane(kind: str) -> None:
 
 def test_a_suspended_holder_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(lane, "TELL_SECONDS", 0.05)
-    holder = visitor("training_step", 1, 0.4)
+    holder = visitor("shared", 1, 0.4)
     assert next_line(holder) == "in\n"
     holder.send_signal(signal.SIGSTOP)
     wakes = threading.Timer(0.5, holder.send_signal, [signal.SIGCONT])
     wakes.start()
-    with lane.alone():
+    with lane.exclusive():
         pass
     told = capsys.readouterr().err
     assert f"for process {holder.pid} ({sys.executable} -c" in told
@@ -139,7 +139,7 @@ def test_the_wait_for_another_s_timing_does_not_count(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(lane, "TELL_SECONDS", 0.1)
-    timing = visitor("alone", 1, 2.0)
+    timing = visitor("exclusive", 1, 2.0)
     assert next_line(timing) == "in\n"
     asked = Connection(Target.parse("null@cpu:1"), ["-c", WAITER])
     while not lane.waiting(session=asked._process.pid):
@@ -155,7 +155,7 @@ def test_the_wait_for_another_s_timing_does_not_count(
 def test_who_hangs_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "TELL_SECONDS", 0.1)
     monkeypatch.setattr(connection, "MOST_WAIT_SECONDS", 0.3)
-    hangs = visitor("alone", 1, 600)
+    hangs = visitor("exclusive", 1, 600)
     assert next_line(hangs) == "in\n"
     asked = Connection(Target.parse("null@cpu:1"), ["-c", WAITER])
     while not lane.waiting(session=asked._process.pid):
@@ -167,8 +167,8 @@ def test_who_hangs_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch
     hangs.communicate()
 
 
-@pytest.mark.parametrize("inner", ["alone", "training_step"])
-@pytest.mark.parametrize("outer", ["alone", "training_step"])
+@pytest.mark.parametrize("inner", ["exclusive", "shared"])
+@pytest.mark.parametrize("outer", ["exclusive", "shared"])
 def test_one_thread_is_in_the_lane_once(outer: str, inner: str) -> None:
     with getattr(lane, outer)(), pytest.raises(AssertionError, match="nested"), getattr(lane, inner)():
         pass
@@ -177,20 +177,20 @@ def test_one_thread_is_in_the_lane_once(outer: str, inner: str) -> None:
 
 
 def test_an_error_inside_frees_the_lane() -> None:
-    with pytest.raises(RuntimeError, match="inside"), lane.alone():
+    with pytest.raises(RuntimeError, match="inside"), lane.exclusive():
         raise RuntimeError("inside")
-    assert len(stays(visitor("alone", 1, 0.0))) == 1
+    assert len(stays(visitor("exclusive", 1, 0.0))) == 1
 
 
 def test_threads_of_one_process_exclude_each_other() -> None:
     entered = threading.Event()
 
     def enter() -> None:
-        with lane.alone():
+        with lane.exclusive():
             entered.set()
 
     other = threading.Thread(target=enter)
-    with lane.training_step():
+    with lane.shared():
         other.start()
         assert not entered.wait(0.2)
     other.join(timeout=30)
@@ -201,19 +201,19 @@ def test_threads_of_one_process_exclude_each_other() -> None:
     ("one", "other", "beside"),
     [
         # a timing on a GPU has that GPU and a core
-        (("alone", "A"), ("alone", "B"), True),
-        (("alone", "A"), ("training_step", "B"), True),
-        (("alone", "A"), ("alone", "A"), False),
-        (("alone", "A"), ("training_step", "A"), False),
-        (("alone", "A"), ("training_step", ""), False),  # that may take all cores
+        (("exclusive", "A"), ("exclusive", "B"), True),
+        (("exclusive", "A"), ("shared", "B"), True),
+        (("exclusive", "A"), ("exclusive", "A"), False),
+        (("exclusive", "A"), ("shared", "A"), False),
+        (("exclusive", "A"), ("shared", ""), False),  # that may take all cores
         # one on the CPU has the whole machine
-        (("alone", ""), ("alone", "A"), False),
-        (("alone", ""), ("training_step", "A"), False),
-        (("alone", ""), ("training_step", ""), False),
+        (("exclusive", ""), ("exclusive", "A"), False),
+        (("exclusive", ""), ("shared", "A"), False),
+        (("exclusive", ""), ("shared", ""), False),
         # steps run beside each other, wherever
-        (("training_step", "A"), ("training_step", "A"), True),
-        (("training_step", "A"), ("training_step", "B"), True),
-        (("training_step", ""), ("training_step", "A"), True),
+        (("shared", "A"), ("shared", "A"), True),
+        (("shared", "A"), ("shared", "B"), True),
+        (("shared", ""), ("shared", "A"), True),
     ],
 )
 @pytest.mark.parametrize("turned", [False, True])
@@ -253,14 +253,14 @@ def test_steps_on_one_of_several_gpus_leave_a_core_and_run_beside_timings_on_oth
     entered = threading.Event()
 
     def enter() -> None:
-        with lane.alone("cuda:1"):
+        with lane.exclusive("cuda:1"):
             entered.set()
 
     def train() -> bool:
         """In a thread of its own, whose affinity this is, of a process that began with all cores."""
         os.sched_setaffinity(0, device.BEGAN_WITH)
         core = device.core_of("cuda:1")
-        steps = lane.steps_on("cuda:0", timed_on=timed_on)
+        steps = lane.shared_on("cuda:0", timed_on=timed_on)
         assert (core not in os.sched_getaffinity(0)) == beside
         timing = threading.Thread(target=enter)
         with steps():
@@ -271,17 +271,17 @@ def test_steps_on_one_of_several_gpus_leave_a_core_and_run_beside_timings_on_oth
 
     with ThreadPoolExecutor(1) as trainer:
         assert trainer.submit(train).result() == beside
-    assert lane.steps_on("cpu") is lane.training_step, "that holds all cores"
+    assert lane.shared_on("cpu") is lane.shared, "that holds all cores"
 
 
 def test_steps_on_a_gpu_and_timings_on_others_do_not_keep_each_other_out_for_ever() -> None:
     """Threads that enter whatever there is, each many times, all get through."""
-    ways = [(kind, gpu) for kind in ("alone", "training_step") for gpu in ("", "A", "B")]
+    ways = [(kind, gpu) for kind in ("exclusive", "shared") for gpu in ("", "A", "B")]
     inside: list[tuple[str, str]] = []
     wrong: list[tuple[tuple[str, str], ...]] = []
 
     def apart(first: tuple[str, str], second: tuple[str, str]) -> bool:
-        if first[0] == second[0] == "training_step":
+        if first[0] == second[0] == "shared":
             return False
         return "" in (first[1], second[1]) or first[1] == second[1]
 
@@ -304,13 +304,13 @@ def test_steps_on_a_gpu_and_timings_on_others_do_not_keep_each_other_out_for_eve
 
 def test_a_forked_child_does_not_keep_the_lane() -> None:
     reader, writer = os.pipe()
-    with lane.alone():
+    with lane.exclusive():
         child = os.fork()
         if child == 0:  # lives on with the lock's file open until the pipe closes
             os.close(writer)
             os.read(reader, 1)
             os._exit(0)
-    assert len(stays(visitor("alone", 1, 0.0))) == 1
+    assert len(stays(visitor("exclusive", 1, 0.0))) == 1
     os.close(writer)
     os.waitpid(child, 0)
     os.close(reader)
@@ -320,5 +320,5 @@ def test_a_lane_that_belongs_to_somebody_else_is_refused(tmp_path: Path) -> None
     folder = tmp_path / f"framebudget-{os.getuid()}"
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(PermissionError, match="not a folder of yours alone"), lane.alone():
+    with pytest.raises(PermissionError, match="not a folder of yours alone"), lane.exclusive():
         pass

@@ -20,13 +20,14 @@ import torch
 from safetensors.torch import save_file
 
 import space
+from nas.errors import HaltedError, TargetError
 from nas.export.quantized import graph_in
 from nas.latency import Meter, WorkerError, parse_target
 from nas.latency.machine import device_key, lane
 from nas.latency.machine.device import pin
 from nas.latency.protocol import anchor
 from space import Architecture
-from space.errors import HaltedError, TargetError, UserError
+from space.errors import UserError
 
 SIZE = (64, 96)
 QUICK = 0.12  # of a latency: half of the interval that is asked for
@@ -110,7 +111,7 @@ def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:
         done.set()
 
     measuring = threading.Thread(target=measure)
-    with lane.training_step():
+    with lane.shared():
         measuring.start()
         assert not done.wait(2)
     measuring.join(timeout=120)
@@ -162,7 +163,7 @@ def living_meter(meter: Meter) -> Meter:
 @pytest.mark.parametrize("killed", ["the worker", "its child"])
 def test_neither_outlives_the_other(living_meter: Meter, killed: str) -> None:
     worker = worker_id(living_meter)
-    with ThreadPoolExecutor(1) as pool, lane.training_step():  # so that it waits, and can be killed meanwhile
+    with ThreadPoolExecutor(1) as pool, lane.shared():  # so that it waits, and can be killed meanwhile
         measuring = pool.submit(living_meter.measure, space.load("ndnet29-fcn32"))
         child = child_of(worker)
         os.kill(worker if killed == "the worker" else child, signal.SIGKILL)
@@ -191,7 +192,7 @@ def test_each_measurement_has_a_process_of_its_own(living_meter: Meter) -> None:
 def test_networks_that_take_turns_have_a_process_each(living_meter: Meter) -> None:
     worker, seen = worker_id(living_meter), set[int]()
     names = ["ndnet29-fcn32", "ndnet45-fcn32", "ndnet61-fcn32"]
-    with ThreadPoolExecutor(1) as pool, lane.training_step():  # so that all are prepared, and none is timed
+    with ThreadPoolExecutor(1) as pool, lane.shared():  # so that all are prepared, and none is timed
         measuring = pool.submit(living_meter.measure_together, [space.load(name) for name in names], within=QUICK)
         while len(seen) < len(names) and not measuring.done():
             seen = set(children_of(worker))
@@ -209,7 +210,7 @@ def test_nothing_is_prepared_during_a_timing(onnx_meter: Meter, shallow: Callabl
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     with ThreadPoolExecutor(1) as pool:
-        with lane.alone():
+        with lane.exclusive():
             measuring = pool.submit(onnx_meter.measure, shallow("erfnet"), within=QUICK)
             child = child_of(worker_id(onnx_meter))
             time.sleep(2)
@@ -223,7 +224,7 @@ def test_a_worker_that_does_not_answer_is_ended_and_one_that_is_left_too() -> No
     with Meter(parse_target("torch@cpu:1"), SIZE, 4, patience_seconds=0, limit_seconds=60) as meter:
         process = worker_id(meter)
         meter._limit_seconds = 0.5
-        with lane.training_step(), pytest.raises(WorkerError, match="no answer within"):
+        with lane.shared(), pytest.raises(WorkerError, match="no answer within"):
             meter.measure(space.load("ndnet29-fcn32"))
         assert not Path(f"/proc/{process}").exists()
         meter._limit_seconds = 60

@@ -22,10 +22,10 @@ from pathlib import Path
 import pytest
 
 import space
+from nas.errors import HaltedError, TargetError
 from nas.latency import Meter, WorkerError, parse_target
 from nas.latency.machine import lane
 from nas.latency.worker.session import environment
-from space.errors import HaltedError, TargetError
 
 SIZE = (64, 96)
 QUICK = 0.12  # of a latency: half of the interval that is asked for
@@ -149,7 +149,7 @@ def measured_beside(daemon: Daemon, family: Family, meter: Meter) -> Iterator[tu
     """A measurement that waits for a training step over there, so that things can happen meanwhile; what it gives when
     that is over, and what runs there for it.
     """
-    with ThreadPoolExecutor(1) as pool, lane.training_step():
+    with ThreadPoolExecutor(1) as pool, lane.shared():
         before = len(sessions(daemon, family))
         measuring = pool.submit(meter.measure, NETWORK, within=QUICK)
         while len(sessions(daemon, family)) <= before and not measuring.done():

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from nas.errors import TargetError
 from nas.latency import parse_target
-from space.errors import TargetError
 
 TOY = """
 PRECISIONS = {"cpu": ("fp32",)}

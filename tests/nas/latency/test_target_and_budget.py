@@ -9,11 +9,12 @@ import sys
 
 import pytest
 
+from nas.errors import TargetError
 from nas.latency.budget import Budget, Budgets
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from space import strict
-from space.errors import BudgetError, TargetError, UserError
+from space.errors import BudgetError, UserError
 
 
 def latency(**changes: object) -> Latency:

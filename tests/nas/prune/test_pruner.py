@@ -20,6 +20,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 import space
 from nas.data import Dataset, DataSpec, load
+from nas.errors import TargetError, UnmeasuredError
 from nas.latency.budget import Budget
 from nas.latency.estimates.work import layer_work
 from nas.latency.machine import lane
@@ -35,7 +36,6 @@ from nas.training import load_recipe
 from space import Architecture, BudgetError, UserError
 from space.channels import widths
 from space.decoders.deconv import DeconvDecoder
-from space.errors import TargetError, UnmeasuredError
 from space.network import Network
 from space.scale import scale_width
 
@@ -352,7 +352,7 @@ def test_no_network_computes_outside_a_training_step_of_a_single_cut(
     """Scoring, observing, training and scoring again are kept off the machine while another process times there."""
     computed: list[int] = []
     steps: Counter[int] = Counter()  # under way, by thread: batches are made in one of their own
-    real = lane.training_step
+    real = lane.shared
 
     @contextlib.contextmanager
     def step() -> Iterator[None]:
@@ -367,10 +367,10 @@ def test_no_network_computes_outside_a_training_step_of_a_single_cut(
 
     class Alone(Invented):
         def measure(self, *arguments: Any, **named: Any) -> Latency:
-            with lane.alone():  # never ends if a step is not over
+            with lane.exclusive():  # never ends if a step is not over
                 return super().measure(*arguments, **named)
 
-    monkeypatch.setattr(lane, "training_step", step)
+    monkeypatch.setattr(lane, "shared", step)
     handle = register_module_forward_pre_hook(hook)
     said: list[str] = []
     try:

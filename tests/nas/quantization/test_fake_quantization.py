@@ -113,7 +113,7 @@ def test_every_level_of_a_pyramid_reads_the_same_weights_per_channel(shallow: Ca
 def test_what_was_folded_from_several_paths_is_said_to_be(shallow: Callable[[str], Architecture]) -> None:
     """A strong identity among the paths makes one weight of each channel far larger than the others."""
     architecture = scale_width(shallow("rdrnet-s-simple"), 0.25)
-    trained = architecture.build(CLASSES, trained=True)
+    trained = architecture.build(CLASSES, training_form=True)
     identities = [module for name, module in trained.named_modules() if name.endswith("identity_norm")]
     with torch.no_grad():
         for norm in identities:

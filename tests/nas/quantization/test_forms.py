@@ -17,6 +17,7 @@ import torch
 
 import space
 from nas.data import Dataset, DataSpec, load, make_loader
+from nas.errors import TargetError
 from nas.export.graph import onnx_bytes
 from nas.export.quantized import CONVOLUTIONS, Calibrated, multiply_adds
 from nas.host.processor import saturates
@@ -33,7 +34,6 @@ from nas.runs.trained import load_trained
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
 from space import Architecture
-from space.errors import TargetError
 from space.network import Network
 from space.scale import scale_width
 

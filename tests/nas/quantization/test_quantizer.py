@@ -17,6 +17,7 @@ from PIL import Image
 
 from nas.data import Dataset, DataSpec, Split, load
 from nas.data.dataset import label_map
+from nas.errors import TargetError
 from nas.export.graph import onnx_bytes
 from nas.latency import WorkerError, parse_target
 from nas.latency.record import Latency
@@ -28,7 +29,6 @@ from nas.terminal import TELL_SECONDS, Progress
 from nas.training import Recipe, load_recipe
 from nas.training.trainer import Trainer
 from space import Architecture
-from space.errors import TargetError
 from space.network import Network
 from space.stem import Stem
 

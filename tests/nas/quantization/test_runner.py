@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from nas.data import DataSpec, load, make_loader
+from nas.errors import UnmeasuredError
 from nas.export.graph import onnx_bytes
 from nas.export.quantized import Calibrated
 from nas.latency import WorkerError, parse_target
@@ -24,7 +25,6 @@ from nas.quantization.runner import MODULE, Runner
 from nas.quantization.scoring import FormScores, score_forms
 from nas.quantization.sensitivity import most_sensitive_first
 from space import Architecture
-from space.errors import UnmeasuredError
 from space.network import Network
 
 SIZE, CLASSES = (48, 64), 11

@@ -14,8 +14,8 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.search.console import Console
+from nas.search.propose.solving import Solved, Solver
 from nas.search.search import Search, Workers
-from nas.search.solving import Solved, Solver
 from nas.study import SearchPlan, Study
 from nas.training import Recipe
 from space import Architecture

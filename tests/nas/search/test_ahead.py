@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nas.search.ahead import Ahead
-from nas.search.tuning import Jobs
+from nas.search.train.ahead import Ahead
+from nas.search.train.executor import Jobs
 from space.errors import BudgetError
 
 SECONDS = 30.0  # after which something hangs

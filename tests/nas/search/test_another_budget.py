@@ -14,9 +14,9 @@ from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, Trial, append_epoch
-from nas.search.proposals import Proposals
+from nas.search.propose.proposals import Proposals
+from nas.search.propose.solving import Solver
 from nas.search.search import Candidate, Search
-from nas.search.solving import Solver
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
 from space.axes import searched

@@ -11,8 +11,8 @@ import pytest
 import space
 from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
-from nas.search import candidates
-from nas.search.candidates import (
+from nas.search.propose import candidates
+from nas.search.propose.candidates import (
     DEPTH,
     MULTIPLY_ADDS,
     PARAMETERS,
@@ -23,7 +23,7 @@ from nas.search.candidates import (
     filling_of,
     sampler_of,
 )
-from nas.search.sampler import Outcome
+from nas.search.propose.sampler import Outcome
 from space import Space
 from space.axes import searched
 from space.choices import Genotype

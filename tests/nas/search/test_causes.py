@@ -8,8 +8,9 @@ import os
 import pytest
 import torch
 
-from nas.search.causes import cause_of, cause_of_death
-from space.errors import ArchitectureError, BusyError, DamagedError, DataError, TrainingError
+from nas.errors import BusyError, DamagedError, DataError, TrainingError
+from nas.search.train.causes import cause_of, cause_of_death
+from space.errors import ArchitectureError
 
 ACTOR = "The actor died unexpectedly before finishing this task.\n\tclass_name: A\n\tip: 192.0.2.2"
 LOST = f"{ACTOR}\nThe actor died because its node has died. Node Id: 6b\n\tthe actor's node was terminated: SIGTERM"

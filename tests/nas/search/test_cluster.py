@@ -14,13 +14,14 @@ import pytest
 import torch
 
 import nas
+from nas.errors import HaltedError
 from nas.latency import parse_target
 from nas.latency.record import Latency
-from nas.search.cluster import question_for_nodes, workers_of
-from nas.search.cluster_timing import ClusterTiming
-from nas.search.nodes import Resources
+from nas.search.cluster.nodes import Resources
+from nas.search.cluster.workers import question_for_nodes, workers_of
+from nas.search.measure.on_cluster import ClusterTiming
 from nas.search.search import Workers
-from space.errors import HaltedError, UserError
+from space.errors import UserError
 
 # Invented resources on this machine: a head that trains nothing, two nodes with GPUs, one that times. That one keeps
 # what it knows in a folder of its own, as on another machine; a table is made there first, of invented ratios.
@@ -31,18 +32,19 @@ from pathlib import Path
 from nas.latency import parse_target
 from nas.latency.estimates import calibration
 from nas.latency.machine import device_key
-from nas.search.cluster import require_nodes, resources_of_nodes, workers_of
-from nas.search import cluster_timing
-from nas.search.cluster_timing import timing_of_cluster
-from nas.search.ray_session import joined_ray
-from nas.search.timing import local_timing
+from nas.search.cluster.workers import require_nodes, resources_of_nodes, workers_of
+from nas.search.measure import on_cluster as cluster_timing
+from nas.search.measure.on_cluster import timing_of_cluster
+from nas.search.cluster.session import joined_ray
+from nas.search.measure.timing import local_timing
 from nas.data import Dataset, Split
 from nas.data.dataset import label_map
 from nas.runs.folder import RunFolder
 from nas.study import built_in_study
 from ray.cluster_utils import Cluster
 from space import strict
-from space.errors import TargetError, UserError
+from nas.errors import TargetError
+from space.errors import UserError
 
 folder = Path(sys.argv[1])
 asked = ((parse_target("null@cpu:1"),), (48, 64), 3)
@@ -129,9 +131,9 @@ print(json.dumps(found))
 SHARED = """
 import json
 from dataclasses import replace
-from nas.search.cluster import probe_on_cluster, resources_of_nodes, workers_of
-from nas.search.configured_ray import ray
-from nas.search.ray_session import joined_ray
+from nas.search.cluster.workers import probe_on_cluster, resources_of_nodes, workers_of
+from nas.search.cluster.configured_ray import ray
+from nas.search.cluster.session import joined_ray
 from nas.study import built_in_study
 from ray.cluster_utils import Cluster
 
@@ -169,9 +171,9 @@ import functools, json, time
 import ray
 import space
 from nas.latency import parse_target
-from nas.search import cluster_timing
-from nas.search.cluster_timing import timing_of_cluster
-from nas.search.ray_session import joined_ray
+from nas.search.measure import on_cluster as cluster_timing
+from nas.search.measure.on_cluster import timing_of_cluster
+from nas.search.cluster.session import joined_ray
 from ray.cluster_utils import Cluster
 from space.scale import scale_width
 

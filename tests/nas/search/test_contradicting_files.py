@@ -30,11 +30,11 @@ from nas.runs.folder import RunFolder
 from nas.runs.table import hold_to_table
 from nas.runs.trial import Epoch, Phase, Trial, append_epoch
 from nas.runs.unreached import give_up
-from nas.search.cutting import parent_of, trained_network
 from nas.search.engine import _measure_published, _require_reachable
-from nas.search.finishing import all_finalists, last_stages
-from nas.search.proposals import Proposals
-from nas.search.reaching import Narrowest
+from nas.search.finish.cutting import parent_of, trained_network
+from nas.search.finish.finishing import all_finalists, last_stages
+from nas.search.measure.narrowest import Narrowest
+from nas.search.propose.proposals import Proposals
 from nas.search.search import Candidate, Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores

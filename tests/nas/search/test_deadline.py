@@ -20,11 +20,11 @@ from nas.runs.shares import Shares
 from nas.runs.spent import Spent, Stopwatch, forget_spent, spent_of
 from nas.runs.trial import PROGRESS, Epoch, Measured, Phase, Progress, Timed, Trial, append_epoch
 from nas.search.console import Console
-from nas.search.deadline import Deadline
-from nas.search.finishing import _has_room
-from nas.search.job import Job
-from nas.search.proposals import Proposals
+from nas.search.finish.finishing import _has_room
+from nas.search.propose.deadline import Deadline
+from nas.search.propose.proposals import Proposals
 from nas.search.search import Candidate, Search
+from nas.search.train.job import Job
 from nas.storage.files import write_text
 from nas.study import SearchPlan, Study, built_in_study
 from nas.training import Scores, Variant, load_recipe

@@ -21,11 +21,11 @@ from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import MOST_FIDELITY, Earlier, not_taken_over, read_earlier, take_over, write_earlier
 from nas.runs.folder import EARLIER, RunFolder
 from nas.runs.trial import Epoch, Rung, append_epoch, forget_epochs
-from nas.search.candidates import sampler_of
-from nas.search.guidance import Guidance
-from nas.search.proposals import Proposals
-from nas.search.remembered import RememberedTiming
-from nas.search.sampler import Outcome
+from nas.search.measure.remembered import RememberedTiming
+from nas.search.propose.candidates import sampler_of
+from nas.search.propose.guidance import Guidance
+from nas.search.propose.proposals import Proposals
+from nas.search.propose.sampler import Outcome
 from nas.search.search import Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores

@@ -14,19 +14,21 @@ from typing import Any
 import pytest
 
 import space
+from nas.errors import HaltedError
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, append_epoch
-from nas.search import nodes, under_way, waiting
-from nas.search.job import Job, Try
+from nas.search.cluster import nodes, waiting
 from nas.search.search import Candidate, Search
-from nas.search.trial_runner import LAST_WORDS
-from nas.search.tuning import MOST_RESTARTS, Beginning, Feed, Halt, Jobs, Scheduler
-from nas.search.under_way import MOST_TOLD, WORDS, UnderWay, kept_in
+from nas.search.train import under_way
+from nas.search.train.executor import MOST_RESTARTS, Beginning, Feed, Halt, Jobs, Scheduler
+from nas.search.train.job import Job, Try
+from nas.search.train.trial_runner import LAST_WORDS
+from nas.search.train.under_way import MOST_TOLD, WORDS, UnderWay, kept_in
 from nas.storage.files import write_text
 from nas.study import built_in_study
 from nas.training.scores import Scores
-from space.errors import BudgetError, HaltedError, UserError
+from space.errors import BudgetError, UserError
 
 Ended = list[tuple[str, int, str]]
 RESULT = {"epoch": 1, "miou": 0.2, "failed": "", "advice": "", "fault": ""}

@@ -19,7 +19,7 @@ from nas.latency.estimates.table import Prices
 from nas.latency.estimates.work import work_of
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
-from nas.search.fill import (
+from nas.search.propose.fill import (
     FULL_ENOUGH,
     MOST_CONFIRMATIONS,
     MOST_MEASUREMENTS,

@@ -19,12 +19,12 @@ from nas.runs.folder import RunFolder
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Epoch, Origin, Phase, Trial, append_epoch, read_progress
 from nas.search.console import Console
-from nas.search.finishing import last_stages
-from nas.search.recipes import begin_finish, begin_tries
+from nas.search.finish.finishing import last_stages
+from nas.search.finish.recipes import begin_finish, begin_tries
 from nas.search.search import Search, Workers
-from nas.search.training import Stage, Turns, unfinished
-from nas.search.trial_runner import TrialRunner
-from nas.search.tuning import configured
+from nas.search.train.executor import configured
+from nas.search.train.stages import Stage, Turns, unfinished
+from nas.search.train.trial_runner import TrialRunner
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores, Variant
 from nas.training.weights import load_weights

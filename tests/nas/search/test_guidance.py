@@ -18,8 +18,8 @@ from nas.runs.earlier import EarlierTrial
 from nas.runs.steps import Step
 from nas.runs.trial import Origin, Trial
 from nas.runs.unreached import Unreached
-from nas.search.guidance import Guidance
-from nas.search.sampler import Outcome, Sampler
+from nas.search.propose.guidance import Guidance
+from nas.search.propose.sampler import Outcome, Sampler
 from nas.surrogate.candidates import Candidates
 from space import Architecture
 from space.choices import Ask, Genotype

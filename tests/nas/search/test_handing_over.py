@@ -21,8 +21,8 @@ from nas.runs.folder import RunFolder
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
 from nas.runs.trial import Trial, forget_epochs, read_progress
 from nas.search.console import Console
-from nas.search.handing_over import pretrained_weights, save_weights_of, starting_weights
-from nas.search.job import Job
+from nas.search.train.handover import pretrained_weights, save_weights_of, starting_weights
+from nas.search.train.job import Job
 from nas.study import built_in_study
 from nas.training import Recipe
 from nas.training.trainer import Trainer
@@ -83,7 +83,7 @@ def test_a_finish_goes_on_from_the_form_that_was_trained(rep, folded, run, trial
     trial = trial_of(rep)
     init = trial.architecture.build(len(dataset.classes)).state_dict() if folded else None
     trainer = searched(run, trial, dataset, init)
-    assert trainer.has_several_paths == (rep and not folded)
+    assert trainer.is_reparameterized == (rep and not folded)
     assert run.is_done(trial, "search")
     assert (run.phase_path(trial, "search") / TRAINED_WEIGHTS).is_file() == rep
     assert starting_weights(run, trial, "search") is None

@@ -18,11 +18,11 @@ from nas.runs.folder import RunFolder
 from nas.runs.steps import rungs_for, steps_of
 from nas.runs.table import hold_to_table
 from nas.runs.trial import Epoch, Trial, append_epoch
-from nas.search.ahead import Ahead
-from nas.search.job import Job
-from nas.search.proposals import Proposals
+from nas.search.propose.proposals import Proposals
 from nas.search.search import Search
-from nas.search.training import candidates
+from nas.search.train.ahead import Ahead
+from nas.search.train.job import Job
+from nas.search.train.stages import candidates
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
 from space import Architecture

@@ -17,9 +17,9 @@ from nas.data import DataSpec
 from nas.latency.meter import Measures
 from nas.runs.folder import JOURNAL, RunFolder
 from nas.runs.trial import Epoch, Trial, append_epoch
-from nas.search.journal import STUDY, Journal
-from nas.search.proposals import Proposals
-from nas.search.sampler import Outcome
+from nas.search.propose.journal import STUDY, Journal
+from nas.search.propose.proposals import Proposals
+from nas.search.propose.sampler import Outcome
 from nas.search.search import Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores

@@ -17,11 +17,11 @@ from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.folder import RunFolder
 from nas.search.engine import _measure_published, _say_if_too_large, _table_of
-from nas.search.fill import FULL_ENOUGH, SAFE, WIDEST, fill
-from nas.search.limits import limits_of, widest
-from nas.search.reachability import explore
+from nas.search.measure.reachability import explore
+from nas.search.measure.timing import Timing
+from nas.search.propose.fill import FULL_ENOUGH, SAFE, WIDEST, fill
+from nas.search.propose.limits import limits_of, widest
 from nas.search.search import Search
-from nas.search.timing import Timing
 from nas.study import SearchPlan, Study, built_in_study
 from nas.training import load_recipe
 from nas.training.recipe import EncoderStage

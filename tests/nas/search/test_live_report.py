@@ -31,7 +31,7 @@ def test_a_page_is_written_when_asked_for_and_holds_nobody_up(tmp_path: Path) ->
 
 def test_none_is_written_beside_a_timing_nor_after_the_end(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", ASKED)
-    with live_report(run, pause_seconds=0.0) as ended, lane.alone():
+    with live_report(run, pause_seconds=0.0) as ended, lane.exclusive():
         ended()
         time.sleep(0.5)
         assert {file.name for file in run.root.iterdir()} == {"study.yaml", "trials"}

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from nas.runs.folder import RunFolder
-from nas.search import loggers
-from nas.search.loggers import Logger, loggers_of, name_of, require_loggers
 from nas.search.search import Search
+from nas.search.train import loggers
+from nas.search.train.loggers import Logger, loggers_of, name_of, require_loggers
 from nas.study import SearchPlan, built_in_study
 from space.errors import UserError
 
@@ -95,10 +95,10 @@ from nas.data import DataSpec, load
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
 from nas.search.console import Console
-from nas.search.job import Job
-from nas.search.ray_session import own_ray
+from nas.search.train.job import Job
+from nas.search.cluster.session import own_ray
 from nas.search.search import Search, Workers
-from nas.search.tuning import Jobs, run_jobs
+from nas.search.train.executor import Jobs, run_jobs
 from nas.study import SearchPlan, built_in_study
 from space.library import load as published
 from space.scale import scale_width

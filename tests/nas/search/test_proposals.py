@@ -15,9 +15,9 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, Trial, append_epoch
-from nas.search.candidates import sampler_of
-from nas.search.proposals import Proposals
-from nas.search.sampler import Outcome, Sampler
+from nas.search.propose.candidates import sampler_of
+from nas.search.propose.proposals import Proposals
+from nas.search.propose.sampler import Outcome, Sampler
 from nas.search.search import Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import space
+from nas.errors import UnmeasuredError
 from nas.latency.budget import Budget
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
@@ -23,14 +24,13 @@ from nas.report import summarize
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Epoch, Trial, append_epoch
-from nas.search.cutting import prune_over_budget
-from nas.search.finishing import prune_company
+from nas.search.finish.cutting import prune_over_budget
+from nas.search.finish.finishing import prune_company
 from nas.search.search import Candidate, Search
 from nas.study import load_study
 from nas.training import Scores
 from nas.training.weights import load_weights, save_weights
 from space import Architecture
-from space.errors import UnmeasuredError
 from space.scale import scale_width
 
 STUDY = """

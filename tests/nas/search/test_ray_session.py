@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.search import configured_ray, ray_session
+from nas.search.cluster import configured_ray
+from nas.search.cluster import session as ray_session
 from nas.search.search import Workers
 from space.errors import UserError
 
@@ -22,8 +23,8 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 
 OWN = """
 import os, sys
-from nas.search.configured_ray import ray
-from nas.search.ray_session import own_ray
+from nas.search.cluster.configured_ray import ray
+from nas.search.cluster.session import own_ray
 from nas.search.search import Workers
 from nas.storage.scratch import scratch_folder
 with own_ray(Workers(concurrent=1, threads=1, device="cpu")), scratch_folder():

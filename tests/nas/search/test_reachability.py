@@ -14,8 +14,8 @@ import pytest
 import space
 from nas.data import DataSpec
 from nas.latency.estimates.table import LatencyTable
-from nas.search.fill import NARROWEST
-from nas.search.reachability import Reach, Reachability, explore, forecast, knobs
+from nas.search.measure.reachability import Reach, Reachability, explore, forecast, knobs
+from nas.search.propose.fill import NARROWEST
 from nas.study import SearchPlan, Study
 from nas.training import Variant, load_recipe
 from space import BudgetError

@@ -16,7 +16,7 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.unreached import ask_again, unreached
 from nas.search.engine import _on_frontier, _require_reachable
-from nas.search.reaching import LEAST_RATIO, MOST_BUDGETS, Narrowest, frontier
+from nas.search.measure.narrowest import LEAST_RATIO, MOST_BUDGETS, Narrowest, frontier
 from nas.search.search import Candidate, Search
 from nas.terminal import Progress
 from space import Architecture, BudgetError

@@ -14,7 +14,7 @@ from nas.latency.record import Latency
 from nas.runs.earlier import Earlier, EarlierTrial, read_earlier, write_earlier
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
-from nas.search.same_device import leave_out_other_devices, require_same_device
+from nas.search.measure.comparable import leave_out_other_devices, require_same_device
 from nas.study import Study
 from nas.training import Recipe
 from space import UserError

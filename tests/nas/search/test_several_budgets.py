@@ -29,11 +29,11 @@ from nas.runs.trained import load_trained
 from nas.runs.trial import Epoch, Trial, append_epoch
 from nas.runs.unreached import give_up, unreached
 from nas.search.engine import _require_reachable
-from nas.search.finishing import all_finalists, certify_each, finalists
-from nas.search.proposals import Proposals
-from nas.search.reaching import Narrowest
+from nas.search.finish.finishing import all_finalists, certify_each, finalists
+from nas.search.measure.narrowest import Narrowest
+from nas.search.propose.proposals import Proposals
+from nas.search.propose.solving import Solver
 from nas.search.search import Candidate, Search
-from nas.search.solving import Solver
 from nas.storage.files import write_text
 from nas.study import SearchPlan, Study
 from nas.terminal import Progress

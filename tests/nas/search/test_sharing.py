@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from nas.data import DataSpec
-from nas.search import sharing
-from nas.search.sharing import Pace, choose, probe
+from nas.search.train import sharing
+from nas.search.train.sharing import Pace, choose, probe
 from nas.study import SearchPlan, Study, built_in_study
 from space import strict
 from space.errors import UserError

@@ -21,11 +21,11 @@ from nas.prune.plan import PruningPlan
 from nas.prune.recovery import recover
 from nas.prune.tuning import FineTuning
 from nas.prune.weighing import weighed
-from nas.search.cluster_timing import RESOURCE
-from nas.search.configured_ray import ray
-from nas.search.ray_session import joined_ray
+from nas.search.measure.on_cluster import RESOURCE
+from nas.search.cluster.configured_ray import ray
+from nas.search.cluster.session import joined_ray
 from nas.search.search import Workers
-from nas.search.tasks import deployed_on_timing_node, on_node, options_of, recover_on, score_on, weigh_on
+from nas.search.cluster.tasks import deployed_on_timing_node, on_node, options_of, recover_on, score_on, weigh_on
 from nas.terminal import Progress
 from nas.training import load_recipe
 from nas.training.evaluation import evaluate

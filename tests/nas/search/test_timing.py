@@ -12,6 +12,7 @@ import pytest
 
 import space
 from nas.data.fingerprint import Fingerprint
+from nas.errors import BusyError, HaltedError, TargetError, UnmeasuredError
 from nas.latency.careful import time_each
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import WITHIN
@@ -21,13 +22,12 @@ from nas.latency.worker.replies import LostError
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import read_earlier, take_over
 from nas.runs.folder import RunFolder
-from nas.search.proposals import Proposals
-from nas.search.remembered import RememberedTiming
+from nas.search.measure.remembered import RememberedTiming
+from nas.search.measure.timing import FastestTiming, Timing, local_timing
+from nas.search.propose.proposals import Proposals
 from nas.search.search import Candidate, Search
-from nas.search.timing import FastestTiming, Timing, local_timing
 from nas.study import SearchPlan, Study, built_in_study
 from space import Architecture, UserError, strict
-from space.errors import BusyError, HaltedError, TargetError, UnmeasuredError
 from space.scale import NARROWEST, scale_width
 
 SMALL, LARGE = scale_width(space.load("ndnet45-fcn32"), 0.1), scale_width(space.load("ndnet45-fcn32"), 0.2)

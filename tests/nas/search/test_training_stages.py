@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nas.search.training import Turns
-from nas.search.tuning import Jobs
+from nas.search.train.executor import Jobs
+from nas.search.train.stages import Turns
 
 
 def test_a_stage_begins_when_all_before_it_has_ended() -> None:

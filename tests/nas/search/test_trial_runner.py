@@ -16,12 +16,12 @@ from nas.data import DataSpec
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
-from nas.search import under_way
-from nas.search.job import Job
 from nas.search.search import Workers
-from nas.search.trial_runner import TrialRunner
-from nas.search.tuning import configured
-from nas.search.under_way import WORDS
+from nas.search.train import under_way
+from nas.search.train.executor import configured
+from nas.search.train.job import Job
+from nas.search.train.trial_runner import TrialRunner
+from nas.search.train.under_way import WORDS
 from nas.storage.files import OWNER
 from nas.study import built_in_study
 from space.library import load

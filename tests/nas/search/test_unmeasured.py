@@ -10,6 +10,7 @@ import pytest
 
 import space
 from nas.data import DataSpec
+from nas.errors import BusyError, ExportError, HaltedError, TargetError, UnmeasuredError
 from nas.latency import WorkerError
 from nas.latency.careful import time_each, time_one
 from nas.latency.estimates.table import LatencyTable
@@ -19,12 +20,11 @@ from nas.report import summarize
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
 from nas.search.engine import _measure_published
-from nas.search.proposals import Proposals
+from nas.search.propose.proposals import Proposals
 from nas.search.search import Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe
 from space import Architecture
-from space.errors import BusyError, ExportError, HaltedError, TargetError, UnmeasuredError
 
 SIZE = (180, 240)
 Invented = Callable[[float], Latency]

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import space
+from nas.errors import TargetError, UnmeasuredError
 from nas.latency.careful import CONTROL
 from nas.latency.meter import Measures, MeasuresFinished, MeterOf
 from nas.latency.protocol import WITHIN
@@ -20,13 +21,12 @@ from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Deployed, read_certificate
 from nas.runs.trial import Epoch, append_epoch
-from nas.search.finishing import certify_best
+from nas.search.finish.finishing import certify_best
+from nas.search.finish.shipping import certify_trial
 from nas.search.search import Candidate, Search
-from nas.search.shipping import certify_trial
 from nas.training import Scores
 from nas.training.weights import save_weights
 from space import Architecture
-from space.errors import TargetError, UnmeasuredError
 from space.network import Network
 from space.scale import NARROWEST, scale_width
 

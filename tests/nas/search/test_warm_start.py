@@ -17,8 +17,8 @@ from nas.data import DataSpec
 from nas.latency.meter import Measures
 from nas.runs.folder import WARM_START, RunFolder
 from nas.runs.warm_start import Evaluation, Table, WarmStart, keep_warm_start, read_warm_start, shipped_text
-from nas.search.proposals import Proposals
-from nas.search.sampler import Outcome, Sampler
+from nas.search.propose.proposals import Proposals
+from nas.search.propose.sampler import Outcome, Sampler
 from nas.search.search import Search
 from nas.storage.files import write_text
 from nas.study import SearchPlan, Study

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from nas.data.share import Share
+from nas.errors import DamagedError
 from nas.training import Recipe
 from nas.training.encoder_stage import EncoderModel
 from nas.training.loss import labels_at
@@ -17,7 +18,7 @@ from nas.training.recipe import EncoderStage
 from nas.training.trainer import Trainer
 from space import load
 from space.count import memory
-from space.errors import ArchitectureError, DamagedError, UserError
+from space.errors import ArchitectureError, UserError
 from space.scale import scale_width
 
 STAGE = EncoderStage(share=0.5, batch_size=8, class_weighting=1.2, labels="coarse", bias=True)

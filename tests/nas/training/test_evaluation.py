@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.data import read_label
+from nas.errors import DataError
 from nas.training.evaluation import evaluate, evaluate_batches
 from space.count import memory
-from space.errors import DataError
 
 
 class Always(nn.Module):

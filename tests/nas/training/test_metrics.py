@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from nas.errors import DataError, TrainingError
 from nas.training.metrics import ConfusionMatrix
-from space.errors import DataError, TrainingError
 
 
 def by_sets(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[list[float | None], float]:

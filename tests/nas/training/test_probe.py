@@ -20,7 +20,7 @@ from nas.training.probe import ROUNDS, fastest_form, step_seconds
 from nas.training.trainer import Trainer
 from space import strict
 from space.errors import ArchitectureError, UserError
-from space.paths import SeveralPaths
+from space.paths import ReparameterizedConv
 from space.scale import scale_width
 
 RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=2, batch_size=4, crop=(24, 32), probe=True)
@@ -68,7 +68,7 @@ def test_a_probe_gives_a_form_of_the_device_and_leaves_random_numbers_alone(arch
 def test_a_timed_step_has_all_that_training_has(probe) -> None:
     recipe = replace(load_recipe("quick"), batch_size=2, crop=None, probe=probe)
     rdrnet = scale_width(space.load("rdrnet-s-simple"), 0.05)
-    network = rdrnet.build(3, auxiliary=True, trained=True)
+    network = rdrnet.build(3, auxiliary=True, training_form=True)
     ran: list[type] = []
     handle = register_module_forward_hook(lambda module, read, given: ran.append(type(module)))
     try:
@@ -77,7 +77,7 @@ def test_a_timed_step_has_all_that_training_has(probe) -> None:
         handle.remove()
     expected = [type(module) for module in network.modules()]
     steps = ROUNDS * (len(forms_of(network, CPU, recipe)) if probe else 1)
-    assert ran.count(SeveralPaths) == steps * expected.count(SeveralPaths) > 0
+    assert ran.count(ReparameterizedConv) == steps * expected.count(ReparameterizedConv) > 0
     assert ran.count(torch.nn.BatchNorm2d) == steps * expected.count(torch.nn.BatchNorm2d)
     assert len(network.auxiliary_weights) > 0
 

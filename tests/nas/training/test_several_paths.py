@@ -15,7 +15,7 @@ from nas.training import Recipe
 from nas.training.trainer import Trainer
 from space import Architecture
 from space.count import groups, memory
-from space.paths import SeveralPaths
+from space.paths import ReparameterizedConv
 
 RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=2, batch_size=4)
 NARROW = """
@@ -57,7 +57,7 @@ def trained(architecture: Architecture, dataset: Dataset) -> Trainer:
 
 
 def several(trainer: Trainer) -> int:
-    return sum(isinstance(module, SeveralPaths) for module in trainer.network.modules())
+    return sum(isinstance(module, ReparameterizedConv) for module in trainer.network.modules())
 
 
 def logits(trainer: Trainer) -> Tensor:
@@ -94,7 +94,7 @@ def test_weights_of_one_convolution_are_taken_as_one(architecture, dataset, trai
     again = Trainer(architecture, dataset, RECIPE, threads=1, init=trained.weights())
     assert again.taken.reason.startswith("the file has no auxiliary0"), "no other layer starts at random"
     assert several(again) == 0
-    assert not again.has_several_paths
+    assert not again.is_reparameterized
     torch.testing.assert_close(logits(again), logits(trained), rtol=1e-4, atol=1e-4)
     assert several(Trainer(architecture, dataset, RECIPE, threads=1, init=trained.trained_weights())) == several(
         trained
@@ -121,7 +121,7 @@ def test_what_takes_some_of_them_is_trained_as_all_paths(architecture, dataset, 
     """What is left at random would be trained without normalisations."""
     stages = (*architecture.stages[:2], replace(architecture.stages[2], width=24))
     started = Trainer(replace(architecture, stages=stages), dataset, RECIPE, threads=1, init=trained.weights())
-    assert started.has_several_paths
+    assert started.is_reparameterized
     assert several(started) == several(trained)
     assert re.fullmatch(
         r"stage2\.\S+ is of shape .*, and of folded convolutions all are taken or none", started.taken.reason
@@ -152,7 +152,7 @@ def test_a_checkpoint_has_all_paths(architecture, dataset, trained, tmp_path) ->
 
 def test_its_memory_is_counted_with_all_paths(architecture, dataset) -> None:
     counted = memory(architecture, (32, 48), 3)
-    network = architecture.build(3, trained=True)
+    network = architecture.build(3, training_form=True)
     assert counted.trained_parameters == sum(each.numel() for each in network.parameters())
     name, count = list(groups(architecture).items())[-1]
     cut = replace(architecture, channels={name: count - 1})  # which has one path

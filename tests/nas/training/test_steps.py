@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nas.data.batches import Batches, Waited
-from nas.training.steps import guarded
+from nas.training.batch_loop import guarded
 
 
 class Diary:

@@ -59,7 +59,7 @@ def test_the_first_process_of_each_machine_enters_for_those_that_are_there() -> 
 @pytest.mark.share(6)
 @pytest.mark.parametrize("name", published())
 def test_every_network_takes_a_share_without_images(name, shallow) -> None:
-    network = scale_width(shallow(name), 0.125).build(3, auxiliary=True, trained=True).eval()
+    network = scale_width(shallow(name), 0.125).build(3, auxiliary=True, training_form=True).eval()
     outputs = network.outputs(torch.empty(0, 3, 64, 96))
     assert {tuple(each.shape[:2]) for each in outputs} == {(0, 3)}
     labels = labels_at(torch.empty(0, 64, 96, dtype=torch.int64), tuple(outputs[0].shape[-2:]))

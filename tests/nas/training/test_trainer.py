@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from nas.data import make_loader
+from nas.errors import TrainingError
 from nas.training import Recipe, load_recipe
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.evaluation import evaluate
@@ -21,7 +22,7 @@ from nas.training.recipe import Boundary
 from nas.training.trainer import Trainer
 from nas.training.weights import load_weights
 from space import Architecture, load, strict
-from space.errors import TrainingError, UserError
+from space.errors import UserError
 
 RECIPE = Recipe(
     optimizer="adamw",

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nas.errors import DataError, HaltedError
 from nas.video.frames import VideoFile, opened
-from space.errors import DataError, HaltedError
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
 

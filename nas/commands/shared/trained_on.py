@@ -1,0 +1,122 @@
+"""What weights were trained on: the data and the size that a command takes where it is given no others."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from nas.commands.shared import common
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.data import Dataset, DataSpec, Findings
+    from nas.runs.data_seen import DataSeen
+    from nas.runs.labelling import Labelling
+    from nas.runs.trained import Trained
+
+
+def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False) -> tuple[Dataset, DataSpec]:
+    """The data set of `spec_of`, whose classes are those that the weights know, and what names it.
+    `test`: with its test split.
+
+    Raises: UserError or DataError.
+    """
+    from space.errors import UserError
+
+    spec, known = spec_of(options, trained), trained.labelling
+    dataset = common.loaded(spec, test=test)
+    if known is not None and known.classes != dataset.classes:
+        raise UserError(
+            f"--data: expected the classes that the weights know ({', '.join(known.classes)}), got those of "
+            f"{dataset.name} ({', '.join(dataset.classes)}); give {_data_hint(known)}"
+        )
+    if known is not None:
+        _say_of_others(known, dataset.name, spec.size)
+    return dataset, spec
+
+
+def seen_by(out: Path, spec: DataSpec, findings: Findings) -> DataSeen | None:
+    """What the folder `out` of a network that is made of another keeps of the data of `spec`, that `findings` tells of:
+    by it `spec_of` finds them again; None of what a place alone does not tell: drawn pictures, and a part of others.
+    """
+    from nas.runs.data_seen import DataSeen
+
+    if spec.root is None or spec.train_images is not None or spec.validation_images is not None:
+        return None
+    return DataSeen.of(findings.fingerprint, spec.root, out)
+
+
+def spec_of(options: argparse.Namespace, trained: Trained) -> DataSpec:
+    """The data that --data names; without it those that the weights were trained on, where they can be found. A network
+    inside a run's folder has the run's study to ask.
+
+    Raises: UserError or DataError.
+    """
+    from dataclasses import replace
+    from pathlib import Path
+
+    from nas.data import DataSpec
+    from nas.runs.data_seen import seen_root
+    from nas.runs.folder import RunFolder, run_around
+    from nas.storage.files import expanded
+    from space.errors import UserError
+
+    known = trained.labelling
+    usual = common.input_size(common.DEFAULT_INPUT) if known is None else known.size
+    size = common.input_size(options.input) if options.input else usual
+    run = run_around(trained.weights.parent)
+    study = None if run is None else RunFolder(run).study().data
+    if options.data is not None:
+        return common.data_spec(options.data, size)
+    if study is not None and known is not None and study.name == known.data:
+        if study.root is not None and not expanded(study.root).is_dir():
+            raise UserError(
+                f"--data: expected the data of {run}, but {study.root} is not a folder here; give {_data_hint(known)}"
+            )
+        return replace(study, size=size)
+    if known is not None and known.data == common.DEFAULT_DATA:
+        return common.data_spec(common.DEFAULT_DATA, size)
+    if known is not None and (root := seen_root(trained.weights.parent)) is not None:
+        if not Path(root).is_dir():
+            raise UserError(
+                f"--data: expected the data that {trained.name} was trained on, but there is no folder {root}; give "
+                f"{_data_hint(known)}"
+            )
+        return DataSpec(name=known.data, root=root, size=size)
+    why = "" if known is None else f", and {trained.name} does not say where what it was trained on lies"
+    raise UserError(f"--data: expected the data set to work on, got none{why}; give {_data_hint(known)}")
+
+
+def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:
+    """What the outputs of a network mean, and the size it works at: from its weights, --data and --input. Weights that
+    do not say it are of as many classes as their last layer tells apart.
+
+    Raises: UserError when the weights have no such layer.
+    """
+    from dataclasses import replace
+
+    from nas.runs.labelling import Labelling
+
+    if options.data is not None:
+        return Labelling.of(data_of(options, trained)[0])
+    if trained.labelling is None:
+        return Labelling.unnamed(trained.head_classes(), common.input_size(options.input or common.DEFAULT_INPUT))
+    size = common.input_size(options.input) if options.input else trained.labelling.size
+    _say_of_others(trained.labelling, trained.labelling.data, size)
+    return replace(trained.labelling, size=size)
+
+
+def _say_of_others(known: Labelling, data: str, size: tuple[int, int]) -> None:
+    """Say where data, or the size that a network works at, are others than its weights were trained on."""
+    (height, width), (of_height, of_width) = size, known.size
+    if data != known.data:
+        common.say(f"note: the weights were trained on {known.data}, this is {data}")
+    if size != known.size:
+        common.say(f"note: the weights were trained at {of_height}x{of_width}, this is at {height}x{width}")
+
+
+def _data_hint(known: Labelling | None) -> str:
+    if known is None:
+        return "--data SET:DIR"
+    return f"--data {known.data}" if known.data == common.DEFAULT_DATA else f"--data {known.data}:DIR"

@@ -1,0 +1,196 @@
+"""What every process of `nas train` does: train, and the first of them write and print it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
+from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nas.data import Dataset
+    from nas.data.share import Share
+    from nas.runs.events import Tell
+    from nas.terminal import Progress
+    from nas.training.pretrained import Taken
+    from nas.training.recipe import Recipe
+    from nas.training.trainer import Trainer
+    from space.architecture import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every process of a training is told."""
+
+    name: str
+    """Of the network, as it was asked for."""
+    architecture: Architecture
+    dataset: Dataset
+    recipe: Recipe
+    recipe_name: str
+    out: Path
+    device: str
+    """`cuda` where each process has a GPU of its own."""
+    threads: int
+    """Of each process."""
+    from_tensors: bool
+    """Whether `out` keeps tensors to start from."""
+    begun: bool
+    """Whether there is a checkpoint to go on from."""
+
+
+def work(job: Job, share: Share) -> None:
+    """Train, as one of the processes that do so together; the first one writes and prints."""
+    from dataclasses import replace
+    from functools import partial
+
+    from nas.latency.machine import lane
+    from nas.runs.beginning import kept_tensors
+    from nas.runs.epochs import go_on, held_form
+    from nas.runs.events import event_files
+    from nas.terminal import Progress
+    from nas.training.together import meet
+    from nas.training.trainer import Trainer
+    from space import UserError
+
+    sees_its_own = share.is_whole or job.device == "cpu" or bool(share.machines)  # on a cluster no other GPU
+    device = job.device if sees_its_own else f"{job.device}:{share.rank}"
+    guard = lane.shared_on(device if share.is_whole else "cpu")  # the first one enters it for all, and all their GPUs
+    progress = Progress()
+
+    def trainer_of() -> Trainer:
+        trainer = Trainer(
+            job.architecture,
+            job.dataset,
+            job.recipe,
+            device=device,
+            threads=job.threads,
+            init=kept_tensors(job.out) if job.from_tensors else None,
+            form=form,
+            guard=guard,
+            count=progress.count,
+            share=share,
+        )
+        if trainer.taken is not None and not trainer.taken.layers:
+            raise UserError(
+                f"--init: expected weights of a network that {job.name} begins like, got {job.recipe.init}, of which "
+                f"nothing fits: {trainer.taken.reason}"
+            )
+        return trainer
+
+    if share.rank:
+        meet(share)  # the first one finds the form, and keeps it where the others read it
+    form = held_form(
+        job.out,
+        job.architecture,
+        job.dataset,
+        replace(job.recipe, batch_size=share.most_of(job.recipe.batch_size)),
+        device=device,
+        threads=job.threads,
+        guard=guard,
+        said=partial(print, flush=True),
+    )
+    if not share.rank:
+        meet(share)
+    trainer = go_on(trainer_of, job.out, share)
+    if share.rank:
+        while not trainer.finished:
+            trainer.run_epoch()
+        return
+    if job.begun and not trainer.epoch:
+        print(f"{job.out / CHECKPOINT} is damaged: the training begins anew")
+    _introduce(trainer, job, share)
+    with event_files(job.out, trainer.epoch) as tell:
+        _train(trainer, job.out, progress, tell)
+    _finish(trainer, job.out)
+
+
+def _introduce(trainer: Trainer, job: Job, share: Share) -> None:
+    from nas.training.optimisation import missing_parts
+    from space import parameters
+
+    dataset, recipe = trainer.dataset, trainer.recipe
+    height, width = dataset.size
+    where = str(trainer.device) if share.is_whole else f"{job.device}, in {share.count} processes"
+    print(
+        f"{job.name}: {parameters(trainer.architecture, dataset.num_classes):,} parameters, "
+        f"{dataset.num_classes} classes of {dataset.name}, {len(dataset.train)} training and "
+        f"{len(dataset.validation)} validation images at {height}x{width}, on {where}"
+    )
+    if trainer.taken is not None and not trainer.epoch:
+        print(_taken_words(trainer, trainer.taken))
+    if recipe.probe:
+        print(f"computes in {trainer.form}: the fastest of what was tried here")
+    going = f"going on after epoch {trainer.epoch}" if trainer.epoch else "after an interruption go on with --resume"
+    epochs = f"{recipe.epochs} epochs in batches of {recipe.batch_size}"
+    if trainer.encoder_epochs and recipe.encoder is not None:
+        first, rest = trainer.encoder_epochs, recipe.epochs - trainer.encoder_epochs
+        epochs = (
+            f"{first} epochs of the encoder in batches of {recipe.encoder.batch_size}, {rest} of all in batches of "
+            f"{recipe.batch_size}"
+        )
+    print(f"recipe {job.recipe_name}: {epochs}; {going}", flush=True)
+    if missing := missing_parts(trainer.network, recipe):
+        print(f"note: rate_shares: {job.name} has no {', '.join(missing)}", flush=True)
+
+
+def _taken_words(trainer: Trainer, taken: Taken) -> str:
+    """What a network took from a file of weights, and what not."""
+    form = "several paths" if trainer.is_reparameterized else "the one convolution that runs"
+    trains = f"; what is re-parameterised trains as {form}" if trainer.architecture.is_reparameterized else ""
+    lines = [f"weights of {len(taken.layers)} layers from {trainer.recipe.init}{trains}"]
+    if taken.fresh:
+        lines.append(f"  start at random: {', '.join(taken.fresh)}")
+    if taken.unused:
+        lines.append(f"  not used: {', '.join(taken.unused)}")
+    if taken.reason:
+        lines.append(f"  the first that did not fit: {taken.reason}")
+    return "\n".join(lines)
+
+
+def _train(trainer: Trainer, out: Path, progress: Progress, tell: Tell) -> None:
+    from nas.runs.epochs import commit_epoch
+    from nas.terminal import duration, percent, waiting, waiting_advice
+
+    width = len(str(trainer.recipe.epochs))
+    seconds: list[float] = []
+    advised = False
+    while not trainer.finished:
+        images = len(trainer.dataset.train) + len(trainer.dataset.validation)
+        with progress.over(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", images, waits=trainer.waits):
+            report = trainer.run_epoch()
+        seconds.append(report.seconds)
+        tell(report, trainer.learning_rate)
+        commit_epoch(out, trainer)
+        stage = f"  encoder {report.epoch}/{trainer.encoder_epochs}" if report.encoder else ""
+        left = sum(seconds) / len(seconds) * (report.epochs - report.epoch)
+        waits = waiting(report.waited_for_data, report.waited_for_lane)
+        ending = f"{waits and ', '}{waits}{'' if trainer.finished else f', {duration(left)} left'}"
+        print(
+            f"epoch {report.epoch:{width}}/{report.epochs}{stage}  loss {report.loss:.4f}  "
+            f"mIoU {percent(report.scores.miou):>5} %  {report.seconds:.1f} s{ending}",
+            flush=True,
+        )
+        advice = waiting_advice(report.waited_for_data, report.waited_for_lane)
+        if advice and not advised:
+            print(f"note: {advice}", flush=True)
+            advised = True
+
+
+def _finish(trainer: Trainer, out: Path) -> None:
+    from nas.runs.trial import read_progress
+    from nas.storage.files import write_text
+    from nas.terminal import answering, class_table
+    from nas.training.weights import save_weights
+    from space import strict
+
+    architecture, dataset = trainer.architecture, trainer.dataset
+    scores = read_progress(out).history[-1].scores
+    write_text(out / ARCHITECTURE, architecture.to_yaml())
+    write_text(out / SCORES, strict.dump(ScoreCard.of(architecture, dataset, trainer.recipe, scores)))
+    save_weights(out / WEIGHTS, trainer.weights(), metadata(architecture, Labelling.of(dataset)))
+    with answering():
+        print(f"\n{class_table(dataset.classes, scores)}\n\n{out}: {ARCHITECTURE} {WEIGHTS} {SCORES} {CHECKPOINT}")

@@ -1,0 +1,135 @@
+"""The Ray that a search trains on: one of its own, which only this machine can reach, or a cluster that it is told to
+join.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import secrets
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.search.cluster import guard
+from nas.search.cluster.address import address_of
+from nas.search.cluster.configured_ray import ray, ray_constants
+from nas.search.search import Workers
+from nas.storage.cache import cache_folder
+from nas.storage.scratch import scratch_folder
+from space.errors import UserError
+
+SOURCE = Path(__file__).parents[3]
+BUSY = "timed out"  # among Ray's words when its processes did not begin within a minute
+
+
+@contextlib.contextmanager
+def own_ray(workers: Workers) -> Iterator[None]:
+    """A Ray of our own on this machine, whatever other Ray runs on it. It listens on the loopback interface only, and
+    ends with this process however that ends.
+
+    Raises: UserError when it cannot be started, for want of room under TMPDIR say.
+    """
+    variables = {
+        # Ray turns 127.0.0.1 into the address that others reach, except where it makes no clusters. So we say that.
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+        # The password that Ray lets nobody in without. Else it keeps one in the home folder, which may not be there.
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Trainings work in another folder than this process, and share its lane and its cache.
+        "TMPDIR": os.path.abspath(tempfile.gettempdir()),
+        "XDG_CACHE_HOME": str(cache_folder().absolute().parent),
+    }
+    usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    with contextlib.ExitStack() as session:
+        session.callback(setattr, ray_constants, "ENABLE_RAY_CLUSTER", usual)
+        session.enter_context(_environment(variables))
+        folder = session.enter_context(scratch_folder())
+        session.enter_context(guard.start(str(folder)))
+        ours = _connected(
+            address="local",
+            num_cpus=workers.concurrent * workers.threads,
+            num_gpus=math.ceil(workers.concurrent / workers.per_gpu) if workers.device == "cuda" else 0,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(folder),
+        )
+        try:
+            session.enter_context(ours)
+        except Exception as error:  # of no kind that all of Ray's would have in common
+            advice = f"make room in {folder.parent}, or set TMPDIR to another folder"
+            if BUSY in str(error):
+                advice = "go on when the machine is less busy"
+            raise UserError(f"Ray, which runs the trainings, does not start: {_words(error)}; {advice}") from None
+        yield
+
+
+@contextlib.contextmanager
+def joined_ray(address: str) -> Iterator[None]:
+    """The cluster at `address`, as `--address` gives it.
+
+    Raises: UserError when there is none, or this machine is no node of it.
+    """
+    found = address_of(address)
+    with contextlib.ExitStack() as session:
+        try:
+            session.enter_context(_connected(address=found))
+        except Exception as error:  # as above
+            raise UserError(
+                f"--address: cannot join the Ray at {found}: {_words(error)}; this machine has to be a node "
+                "of it, with the same versions of Ray and Python: `ray start --address HOST:PORT`"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _connected(**options: Any) -> Iterator[None]:
+    """`ray.init` with these options of it, and its end.
+
+    Raises: OSError when it ends in the middle.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        # Ray's workers get the current folder as the first one that modules are looked for in.
+        with contextlib.chdir(SOURCE):
+            ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+    except SystemExit:  # Ray's own answer to SIGTERM, which it puts in the place of ours
+        _answer_again(before)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        _answer_again(before)
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise OSError(f"Ray, which runs the trainings, is lost: {_words(error)}; was there enough memory?") from None
+    finally:
+        ray.shutdown()
+
+
+def _words(error: Exception) -> str:
+    """The beginning of what Ray says, which may go on with pages of logs."""
+    return " ".join(str(error).split())[:200]
+
+
+def _answer_again(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, text in before.items():
+            if text is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = text

@@ -1,0 +1,73 @@
+"""What trainings wait for, said once: processors that others have, or a node in place of one that is lost."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from nas.host.cores import usable_cores
+from nas.search.cluster import nodes
+from nas.search.search import Workers
+
+WAIT_SECONDS = 30.0  # for the first training to begin, before it is said
+
+
+class Waiting:
+    """Says what the trainings of a search wait for."""
+
+    def __init__(self, workers: Workers, say: Callable[[str], None]) -> None:
+        self._workers = workers
+        self._say = say
+        self._since: float | None = None  # the first training is to begin
+        self._began = False
+        needed = {"CPU": workers.threads, "GPU": workers.gpu_share}
+        self._room = nodes.Room(needed) if workers.joined else None
+        self._told = 0  # of the lost nodes
+        self._said = False
+
+    def asked(self) -> None:
+        """A training is to begin."""
+        self._since = self._since or time.monotonic()
+
+    def begins(self) -> None:
+        """A training begins."""
+        self._began = True
+
+    @property
+    def lost_nodes(self) -> int:
+        """How many nodes are lost that trained."""
+        return 0 if self._room is None else len(self._room.lost)
+
+    def look(self) -> str:
+        """Say what is waited for, where that takes long. Why it takes too long, or empty."""
+        if not self._began and self._since is not None and time.monotonic() >= self._since + WAIT_SECONDS:
+            self._began = True
+            self._say(self._for_the_first())
+        if self._room is None:
+            return ""
+        missing = self._room.missing_seconds()
+        for address in self._room.lost[self._told :]:
+            self._say(
+                f"lost    the cluster's node {address}: others go on with its trainings, from the last finished epochs"
+            )
+        self._told = len(self._room.lost)
+        if missing and not self._said:
+            self._say(f"wait    for a node with {self._needed()}: the cluster has none any more; see `ray status`")
+        self._said = missing > 0
+        if missing < nodes.LOST_SECONDS:
+            return ""
+        return f"the cluster has no node with {self._needed()} any more, and none came within {missing:.0f} s"
+
+    def _needed(self) -> str:
+        whole = "a GPU" if self._workers.per_gpu == 1 else f"1/{self._workers.per_gpu} of a GPU"
+        gpu = f" and {whole}" if self._workers.device == "cuda" else ""
+        count = self._workers.threads
+        return f"{count} processor{'' if count == 1 else 's'}{gpu}"
+
+    def _for_the_first(self) -> str:
+        needed = self._needed()
+        if self._workers.joined:
+            return f"wait    for {needed} of Ray's to be free; see `ray status`"
+        here = f"there are {usable_cores()} here, with a load of {os.getloadavg()[0]:.1f}"
+        return f"wait    for a training to begin on {needed}: {here}; it begins sooner where less else runs"

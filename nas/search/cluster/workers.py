@@ -1,0 +1,143 @@
+"""Who trains, read from Ray's nodes, and whether each of these nodes can: this program, the run's folder, the
+data, PyTorch on its GPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nas
+from nas.data import Dataset
+from nas.errors import HaltedError
+from nas.search.cluster.configured_ray import NodeAffinitySchedulingStrategy, ray
+from nas.search.cluster.nodes import Resources, alive_nodes
+from nas.search.measure.on_cluster import RESOURCE
+from nas.search.search import Workers
+from nas.search.train.sharing import Sharing, probe
+from nas.study import Study
+from space.errors import UserError
+
+ANSWER_SECONDS = 120.0  # a node starts a process and imports Ray there
+
+
+def workers_of(nodes: Sequence[Resources], wanted: int, per_gpu: int = 1) -> Workers:
+    """Who trains on these nodes: on GPUs if any has one, at most `per_gpu` on each and no more than needed, `wanted`
+    trainings at a time (0: as many as fit onto the GPUs, or as there are processors), each with as many processors as
+    all of them can have.
+
+    Raises: UserError when no node can train.
+    """
+    sizes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    on_gpus = any(gpus for _, gpus in sizes)
+
+    def room(threads: int, sharing: int = per_gpu) -> int:
+        """Trainings of that many threads at a time."""
+        return sum(min(cpus // threads, sharing * gpus if on_gpus else cpus) for cpus, gpus in sizes)
+
+    if not room(1):
+        what = "with a GPU has a processor" if on_gpus else "has a processor"
+        raise UserError(
+            f"expected a node that trains, but none of the cluster's {len(nodes)} {what} to give away; start one with "
+            "`ray start --address HOST:PORT --num-cpus N`"
+        )
+    concurrent = min(wanted or room(1), room(1))
+    threads = max(count for count in range(1, max(cpus for cpus, _ in sizes) + 1) if room(count) >= concurrent)
+    if not on_gpus:
+        return Workers(concurrent=concurrent, threads=threads, device="cpu")
+    sharing = next(count for count in range(1, per_gpu + 1) if room(threads, count) >= concurrent)
+    return Workers(concurrent=concurrent, threads=threads, device="cuda", per_gpu=sharing)
+
+
+def resources_of_nodes() -> list[Resources]:
+    """What each node of the connected cluster has."""
+    return [node["Resources"] for node in alive_nodes()]
+
+
+def require_nodes(shared: Path, dataset: Dataset, root: str | None, device: str, said: Callable[[str], None]) -> None:
+    """Ask every node of the connected cluster that trains or times whether it can.
+
+    `shared`: a file of the folder that all write to. `root` is where the data are; None where each node draws its own.
+    `device`: of the trainings. What slows a node down is `said`.
+
+    Raises: UserError with what the first of them lacks.
+    """
+    files = [] if root is None else [str(split.images[-1]) for split in (dataset.train, dataset.validation)]
+    asked = {}
+    for node in alive_nodes():
+        if node["Resources"].get("CPU", 0) >= 1 or RESOURCE in node["Resources"]:
+            pinned: Any = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            # One call a process: it has looked at GPUs that are not its own, and a training may get the process next.
+            options: Any = {"num_cpus": 0, "max_retries": 0, "max_calls": 1, "scheduling_strategy": pinned}
+            question = ray.remote(**options)(question_for_nodes())
+            path, text = shared.resolve(), shared.read_text("utf-8")
+            on_gpus = device == "cuda" and node["Resources"].get("GPU", 0) >= 1
+            asked[question.remote(nas.__version__, str(path), text, files, on_gpus)] = node["NodeManagerAddress"]
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+    for reference in ready:
+        try:
+            problem, note = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            problem, note = f"cannot run a task: {' '.join(str(error).split())[-200:]}", ""
+        if problem:
+            raise UserError(f"the cluster's node {asked[reference]} {problem}")
+        if note:
+            said(f"note    the cluster's node {asked[reference]} {note}")
+    for reference in late:
+        raise UserError(
+            f"the cluster's node {asked[reference]} gave no answer within {ANSWER_SECONDS:.0f} s; look at `ray status`"
+        )
+
+
+def probe_on_cluster(study: Study, num_classes: int, device: str) -> Sharing:
+    """`nas.search.train.sharing.probe` on one of the cluster's GPUs, which has nothing else to do meanwhile.
+
+    Raises: HaltedError when that is lost.
+    """
+    options: Any = {"num_cpus": 1, "num_gpus": 1, "max_retries": 0, "max_calls": 1}
+    try:
+        found: Sharing = ray.get(ray.remote(**options)(probe).remote(study, num_classes, device))
+    except ray.exceptions.RayError as error:
+        raise HaltedError(
+            f"the probe of how many trainings may share a GPU broke: {' '.join(str(error).split())[-200:]}; give the "
+            "study a number for search.trials_per_gpu"
+        ) from None
+    return found
+
+
+def question_for_nodes() -> Any:
+    """The function that a node runs: what it lacks, and what slows it down, each in words or empty. It is made here so
+    that Ray sends its code: over there may be none of ours.
+    """
+
+    def lacks(version: str, shared: str, text: str, files: list[str], on_gpus: bool) -> tuple[str, str]:
+
+        try:
+            import nas
+        except ImportError:
+            return f"lacks this program; install framebudget {version} there", ""
+        if nas.__version__ != version:
+            return f"has framebudget {nas.__version__}, this is {version}; install the same there", ""
+        if not Path(shared).is_file() or Path(shared).read_text("utf-8") != text:
+            return f"does not see the run's {shared}; give --out a folder on a disk that all nodes share", ""
+        missing = [file for file in files if not Path(file).is_file()]
+        if missing:
+            return f"does not see the data, such as {missing[0]}; put them there under the same path", ""
+        if not on_gpus:
+            return "", ""
+        from nas.data.loader import dali_works
+        from nas.latency.machine.gpu import VISIBLE, training_device
+        from space.errors import UserError
+
+        os.environ.pop(VISIBLE, None)  # Ray hides the GPUs from a task that is given none
+        try:
+            if training_device() != "cuda":
+                return "has GPUs for Ray, but PyTorch sees none there; look at `nas doctor` there", ""
+        except UserError as error:
+            return f"cannot train on its GPUs: {error}", ""
+        slow = "reads pictures by Pillow and PyTorch, since DALI does not work on its GPUs; look at `nas doctor` there"
+        return "", "" if dali_works("cuda") else slow
+
+    return lacks

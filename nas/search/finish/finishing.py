@@ -1,0 +1,239 @@
+"""The end of a search: finalists are trained on, others are pruned into the budget, and the best is certified."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nas.errors import ExportError, UnmeasuredError
+from nas.latency import MeterOf
+from nas.latency.budget import Budget, Verdict
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.meter import Measures
+from nas.runs.certificate import CERTIFICATE, Certificate, Deployed, read_certificate
+from nas.runs.labelling import WEIGHTS
+from nas.runs.spent import Stopwatch
+from nas.runs.trial import Trial
+from nas.search.finish.cutting import prune_over_budget, pruner_of
+from nas.search.finish.recipes import begin_finish, begin_tries, finish, tries
+from nas.search.finish.shipping import WORST_FIRST, NoBetterError, certify_trial, deployed_of, over, warning_of
+from nas.search.search import Search
+from nas.search.train.stages import Stage, train, unfinished
+from space.errors import BudgetError, UserError
+
+
+def last_stages(search: Search) -> list[Stage]:
+    """What is trained after the candidates: the finalists to the end, and the published networks that the study asks
+    for as long as a finalist.
+    """
+    plan = search.study.search
+    company = [trial for trial in search.run.company() if trial.name in plan.company]
+    stages: list[Stage] = [
+        lambda: unfinished(search, company),
+        lambda: unfinished(search, all_finalists(search)),  # again, should the weights of one be damaged
+    ]
+    if plan.finish_epochs:
+        stages += [
+            lambda: unfinished(search, begin_tries(search, all_finalists(search))),  # again, as above
+            lambda: tries(search),
+            lambda: unfinished(search, begin_finish(search, [*all_finalists(search), *company])),
+            lambda: finish(search, [*all_finalists(search), *company]),
+        ]
+    return stages
+
+
+def prune_company(search: Search, meter: Measures, table: LatencyTable | None, ended: Callable[[], None]) -> None:
+    """Prune trained networks that are over a budget into it, where the study asks for that, and train what is left.
+    `ended` is called whenever that is over for a budget, or a training has ended.
+
+    Raises: HaltedError when something but a candidate broke a training.
+    """
+    if not search.study.search.finish_epochs:
+        return
+    pruned: list[Trial] = []
+    for budget in search.budgets:
+        pruned += prune_over_budget(search, pruner_of(search, meter, table, budget))
+        ended()
+    if not all(each.failed or search.run.is_done(each, "finish") for each in pruned):
+        train(search, [lambda: finish(search, pruned)], ended)
+
+
+def all_finalists(search: Search) -> list[Trial]:
+    """Those of all budgets, each once.
+
+    Raises: BudgetError when no budget has one.
+    """
+    found: dict[str, Trial] = {}
+    refused: BudgetError | None = None
+    for budget in search.budgets:
+        try:
+            found |= {trial.architecture.key: trial for trial in finalists(search, budget)}
+        except BudgetError as error:
+            refused = error
+    if not found:
+        assert refused is not None, "there is at least one budget"
+        raise refused
+    return list(found.values())
+
+
+def finalists(search: Search, budget: Budget) -> list[Trial]:
+    """The best of the candidates inside a budget that were trained through the search phase, best first.
+
+    Raises: BudgetError when there is none.
+    """
+    run = search.run
+    finished = [
+        trial
+        for trial in run.trials()
+        if trial.inside(budget) and not trial.failed and run.progress(trial, "search").done
+    ]
+    if not finished:
+        failed = next((trial for trial in run.trials() if trial.failed), None)
+        first = "" if failed is None else f" ({failed.name}: {failed.failed})"
+        raise BudgetError(
+            f"expected a candidate inside {budget} whose training finished, got none of {len(run.trials())}{first}; "
+            f"see {run.root}/trials, then give the search more trials or a larger budget"
+        )
+    finished.sort(key=lambda trial: run.progress(trial, "search").miou or 0.0, reverse=True)
+    return finished[: search.study.search.finalists]
+
+
+def certify_each(search: Search, meter_of: MeterOf, stopwatch: Stopwatch) -> dict[Budget, Certificate]:
+    """Certify the best for every budget that the study asks for; those without a candidate are left out, and said.
+
+    Raises: UserError when there is none at all.
+    """
+    found: dict[Budget, Certificate] = {}
+    refused: UserError | None = None
+    folders = search.run.winners(search.study)
+    for place, (budget, folder) in enumerate(folders.items(), 1):
+        stopwatch.keep()
+        has_room = functools.partial(_has_room, search, stopwatch, len(folders) - place)
+        try:
+            found[budget] = certify_best(search, meter_of, budget, folder, has_room)
+            if beside := sorted({each.name for each in folder.iterdir()} - {CERTIFICATE, *found[budget].sha256}):
+                said = f"{', '.join(beside)}, of which {CERTIFICATE} says nothing: made of another network, perhaps"
+                search.console.step(f"note    {folder} also holds {said}")
+        except (BudgetError, ExportError, UnmeasuredError) as error:
+            if not search.study.asked.several:
+                raise
+            refused = error
+            search.console.step(f"note    no winner for {budget}: {error}")
+    if not found:
+        assert refused is not None, "there is at least one budget"
+        raise refused
+    return found
+
+
+def _has_room(search: Search, stopwatch: Stopwatch, others: int, seconds: float) -> bool:
+    """Whether a search that is to be over in time has any for one certificate more, beside those of so many `others`,
+    where one takes so many seconds.
+    """
+    plan = search.study.search
+    if (1 + others) * seconds <= stopwatch.left_seconds(plan):
+        return True
+    stopwatch.end(plan.minutes)
+    search.console.step(f"note    {plan.minutes:g} minutes leave no time to certify another; {search.run.resume} does")
+    return False
+
+
+def certify_best(
+    search: Search,
+    meter_of: MeterOf,
+    budget: Budget,
+    folder: Path,
+    has_room: Callable[[float], bool] = lambda seconds: True,
+) -> Certificate:
+    """Measure the finished networks inside a budget again, best first, until one passes, and write it into `folder`.
+    Failing all, the best of those that may be inside the budget is certified as unsure, or else the best of all as over
+    it.
+
+    One that cannot be exported or timed as it was trained is passed over. Each is certified as `certify_trial` does: a
+    lower precision may be given up for full precision. What an earlier command certified there is replaced by another
+    network only where that is no worse. `has_room`: whether there is time for another one, told how long one took; else
+    none is begun beside the best so far.
+
+    Raises: UserError when all are passed over.
+    """
+    competing: list[Trial] = []
+    deployed: dict[str, Deployed | None] = {}
+    refused: UserError | None = None
+    for trial in [*finalists(search, budget), *_pruned(search, budget)]:
+        try:
+            deployed[trial.architecture.key] = deployed_of(search, trial)
+            competing.append(trial)
+        except UnmeasuredError as error:
+            search.console.step(f"        {trial.name}: left out: {error}")
+            refused = refused or error
+
+    def miou(trial: Trial) -> float:
+        form = deployed[trial.architecture.key]
+        return (search.run.best_miou(trial) or 0.0) if form is None else form.scores.miou
+
+    best: Certificate | None = None
+    before = _certified_before(search, competing, budget, folder)
+    longest = 0.0
+    for trial in sorted(competing, key=miou, reverse=True):
+        if longest and not has_room(longest):
+            break
+        search.console.step(f"certify {trial.name}{f' for {budget}' if search.budgets.several else ''}")
+        if words := warning_of(search, trial):
+            search.console.step(f"        {words}")
+        begun = time.monotonic()
+        try:
+            form, worthwhile = deployed[trial.architecture.key], _worthwhile(trial, best, before)
+            best = certify_trial(search, trial, form, meter_of, budget, folder, worthwhile)
+            latency = best.latency
+        except NoBetterError as error:
+            latency = error.latency
+        except (ExportError, UnmeasuredError) as error:
+            search.console.step(f"        left out: {error}")
+            refused = refused or error
+            continue
+        longest = max(longest, time.monotonic() - begun)
+        if budget.verdict(latency) == "PASS":
+            break
+        search.console.step(f"        {latency} {over(latency, budget)}")
+    if best is None and longest:  # none was worth to replace it
+        best = before
+    if best is None:
+        assert refused is not None, "there is at least one finalist"
+        raise refused
+    return best
+
+
+def _certified_before(search: Search, competing: Sequence[Trial], budget: Budget, folder: Path) -> Certificate | None:
+    """What is in a winner's folder, where it is for this budget and one of those that compete, as it is trained now."""
+    import torch
+
+    from nas.training.weights import load_weights
+
+    with contextlib.suppress(UserError):  # there is none, or it is damaged
+        found = read_certificate(folder)
+        trial = next((each for each in competing if each.architecture.key == found.architecture), None)
+        if trial is not None and found.budget == str(budget):
+            ours, its = load_weights(search.run.weights_path(trial)), load_weights(folder / WEIGHTS)
+            if ours.keys() == its.keys() and all(torch.equal(ours[name], its[name]) for name in ours):
+                return found
+    return None
+
+
+def _worthwhile(trial: Trial, best: Certificate | None, before: Certificate | None) -> Sequence[Verdict | None]:
+    """The verdicts with which a trial replaces what is there: better ones than that of the `best` so far, which scored
+    more; or no worse ones than that of another network `before`. What is measured of the same one anew counts.
+    """
+    if best is not None:
+        return WORST_FIRST[WORST_FIRST.index(best.verdict) + 1 :]
+    if before is not None and before.architecture != trial.architecture.key:
+        return WORST_FIRST[WORST_FIRST.index(before.verdict) :]
+    return WORST_FIRST
+
+
+def _pruned(search: Search, budget: Budget) -> list[Trial]:
+    """Cuts inside a budget whose fine-tuning is done."""
+    run = search.run
+    inside = [each for each in run.trials() if each.origin == "pruned" and each.inside(budget)]
+    return [each for each in inside if not each.failed and run.progress(each, "finish").done]

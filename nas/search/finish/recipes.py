@@ -1,0 +1,211 @@
+"""By which recipe a search finishes its networks: several are tried on the best finalist, and the best finishes all.
+
+A try is a short finish with a schedule of its own, from the weights and on the images of the finish. Whom a larger
+network teaches is kept before anybody is taught, so that a run which goes on has the same teachers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nas.runs.finish_recipe import FinishRecipe, Tried, read_finish_recipe, tried_path, write_finish_recipe
+from nas.runs.folder import FINISH, RunFolder
+from nas.runs.trial import Trial, read_progress
+from nas.search.finish.cutting import parent_of
+from nas.search.search import Search
+from nas.search.train.executor import Jobs
+from nas.search.train.job import Job, Try
+from nas.search.train.stages import keep_end
+from nas.training import Variant
+from space.errors import UserError
+
+
+def begin_tries(search: Search, finalists: Sequence[Trial]) -> list[Trial]:
+    """Keep which recipes the run may finish by, unless that is kept already; the networks that trying them begins with:
+    the best finalist and its teacher. None where there is nothing to try.
+    """
+    run, asked = search.run, search.study.search.finishing
+    found = read_finish_recipe(run)
+    if found is None and asked == (Variant(),):
+        return []
+    if found is None:
+        found = _first(search, finalists)
+        write_finish_recipe(run, found)
+    if tuple(each.recipe for each in found.tried) != asked:
+        search.console.step(
+            "note    finish_recipes are others now: a run finishes all as it began, so that they can be compared"
+        )
+    if found.chosen is not None:
+        return []
+    keys = dict.fromkeys((found.network, *(each.teacher for each in found.tried if each.teacher)))
+    return [_named(run, key) for key in keys]
+
+
+def tries(search: Search) -> Jobs:
+    """The recipes that are not tried yet."""
+    run = search.run
+    found = read_finish_recipe(run)
+    if found is None or found.chosen is not None:
+        return Jobs(next=lambda: None, epoch=search.console.epoch, end=search.console.ended)
+    student = _named(run, found.network)
+    for place, each in enumerate(found.tried):
+        if not each.over:
+            _keep_end(run, student, place)  # it may have ended when the run was interrupted
+    waiting = [(place, each) for place, each in enumerate(_kept(run).tried) if not each.over]
+    jobs = iter(
+        [
+            Job(
+                trial=student,
+                phase="finish",
+                variant=each.recipe,
+                tries=Try(place=place, epochs=each.epochs),
+                teacher=_named(run, each.teacher) if each.teacher else None,
+            )
+            for place, each in waiting
+        ]
+    )
+
+    def end(job: Job, epoch: int, error: str) -> None:
+        assert job.tries is not None, "nothing else is trained now"
+        _keep_end(run, student, job.tries.place, error)
+        search.console.ended(job, epoch, error)
+
+    return Jobs(next=lambda: next(jobs, None), epoch=search.console.epoch, end=end)
+
+
+def begin_finish(search: Search, students: Sequence[Trial]) -> list[Trial]:
+    """Keep which recipe has scored best, and who teaches whom where it asks for that; the teachers."""
+    run = search.run
+    found = read_finish_recipe(run)
+    if found is None:
+        return []
+    if found.chosen is None:
+        found = replace(found, chosen=found.best)
+        write_finish_recipe(run, found)
+        search.console.recipe(found)
+    if not found.recipe.distillation:
+        return []
+    begun = [each for each in students if run.progress(each, "finish").history]  # as it was decided then
+    new = [each for each in students if each not in begun and each.architecture.key not in found.teachers]
+    teachers = {each.architecture.key: teacher for each in new if (teacher := _teacher_of(run, each)) is not None}
+    if teachers:
+        known = {key: each.architecture.key for key, each in teachers.items()}
+        found = replace(found, teachers={**found.teachers, **known})
+        write_finish_recipe(run, found)
+    keys = dict.fromkeys(
+        found.teachers[each.architecture.key] for each in students if each.architecture.key in found.teachers
+    )
+    return [_named(run, key) for key in keys]
+
+
+def finish(search: Search, trials: Sequence[Trial]) -> Jobs:
+    """Those of `trials` that are not finished yet, or whose weights are damaged, by the recipe of the run; teachers
+    before those whom they teach.
+    """
+    run, found = search.run, read_finish_recipe(search.run)
+    variant = Variant() if found is None else found.recipe
+    unfinished = [trial for trial in trials if not trial.failed and not run.is_done(trial, "finish")]
+    waiting = [
+        Job(trial=each, phase="finish", variant=variant, teacher=_taught_by(run, found, each)) for each in unfinished
+    ]
+    # A published network that is a candidate at its own width too is there twice.
+    not_over = Counter(each.architecture.key for each in unfinished)
+
+    def ready() -> Job | None:
+        taught = (each for each in waiting if each.teacher is None or not not_over[each.teacher.architecture.key])
+        return next(taught, None)
+
+    def next_job() -> Job | None:
+        job = ready()
+        if job is not None:
+            waiting.remove(job)
+        return job
+
+    def end(job: Job, epoch: int, error: str) -> None:
+        not_over[job.trial.architecture.key] -= 1
+        keep_end(search, job, epoch, error)
+
+    def waits() -> bool:
+        return bool(waiting) and ready() is None
+
+    return Jobs(next=next_job, epoch=search.console.epoch, end=end, waits=waits)
+
+
+def _first(search: Search, finalists: Sequence[Trial]) -> FinishRecipe:
+    """What a run begins to finish by: what it has finished by already, before it kept that; the one recipe that it is
+    asked for; or several that are to be tried.
+    """
+    run, plan = search.run, search.study.search
+    begun = any(run.progress(each, "finish").history for each in (*run.trials(), *run.company()))
+    if begun or len(plan.finishing) == 1:
+        return FinishRecipe(tried=(Tried(recipe=Variant() if begun else plan.finishing[0]),), chosen=0)
+    best = max(finalists, key=lambda each: run.progress(each, "search").miou or 0.0)
+    teacher = _teacher_of(run, best)
+
+    def tried(recipe: Variant, epochs: int) -> Tried:
+        if not recipe.distillation:
+            return Tried(recipe=recipe, epochs=epochs)
+        if teacher is None:
+            return Tried(recipe=recipe, epochs=epochs, failed="no larger network of the run is more accurate")
+        return Tried(recipe=recipe, epochs=epochs, teacher=teacher.architecture.key)
+
+    pairs = zip(plan.finishing, plan.tried_epochs, strict=True)
+    return FinishRecipe(tried=tuple(tried(recipe, epochs) for recipe, epochs in pairs), network=best.architecture.key)
+
+
+def _teacher_of(run: RunFolder, student: Trial) -> Trial | None:
+    """The most accurate network that was trained as long as the student before its finish, if that is larger, more
+    accurate and labels pixels of the same size.
+    """
+    own = run.progress(student, "search").miou or 0.0
+    able = [
+        (miou, each)
+        for each in _networks(run)
+        if run.progress(each, "search").done
+        and each.multiply_adds > student.multiply_adds
+        and each.architecture.label_stride == student.architecture.label_stride
+        and (miou := run.progress(each, "search").miou or 0.0) > own
+    ]
+    return max(able, key=lambda pair: pair[0])[1] if able else None
+
+
+def _taught_by(run: RunFolder, found: FinishRecipe | None, trial: Trial) -> Trial | None:
+    if trial.origin == "pruned":
+        return parent_of(run, trial)
+    teacher = "" if found is None else found.teachers.get(trial.architecture.key, "")
+    return _named(run, teacher) if teacher else None
+
+
+def _networks(run: RunFolder) -> list[Trial]:
+    return [each for each in (*run.company(), *run.trials()) if each.origin != "pruned"]
+
+
+def _named(run: RunFolder, key: str) -> Trial:
+    """The network of that key, the one that was trained if there are two.
+
+    Raises: UserError when there is none.
+    """
+    found = [each for each in _networks(run) if each.architecture.key == key]
+    if not found:
+        raise UserError(
+            f"{run.root / FINISH}: expected keys of networks in the run, got {key}; "
+            "bring its folder back, or remove the file"
+        )
+    return max(found, key=lambda each: run.progress(each, "search").done)
+
+
+def _kept(run: RunFolder) -> FinishRecipe:
+    found = read_finish_recipe(run)
+    assert found is not None, "it was kept before anything was tried"
+    return found
+
+
+def _keep_end(run: RunFolder, student: Trial, place: int, error: str = "") -> None:
+    """Keep what came of a recipe, if it is over."""
+    found, progress = _kept(run), read_progress(tried_path(run, student, place))
+    if not (error or progress.done):
+        return
+    ended = replace(found.tried[place], failed=error) if error else replace(found.tried[place], miou=progress.miou)
+    write_finish_recipe(run, replace(found, tried=(*found.tried[:place], ended, *found.tried[place + 1 :])))

@@ -1,0 +1,397 @@
+"""What is trained next: seeds, random draws and the sampler's proposals, each at the width that fills a budget."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+import space
+from nas.errors import UnmeasuredError
+from nas.latency.budget import Budget
+from nas.latency.careful import time_one
+from nas.latency.estimates.table import LatencyTable
+from nas.latency.meter import Measures
+from nas.latency.record import Latency
+from nas.runs.earlier import read_earlier
+from nas.runs.shares import Shares
+from nas.runs.steps import Step, before, begin_at, rungs_for, steps_of
+from nas.runs.trial import Origin, Rung, Trial
+from nas.runs.unreached import give_up, unreached
+from nas.runs.warm_start import read_warm_start
+from nas.search.propose.candidates import Filling, draw, filling_of, sampler_of
+from nas.search.propose.deadline import Deadline
+from nas.search.propose.guidance import Guidance
+from nas.search.propose.journal import Journal
+from nas.search.propose.limits import nothing_inside
+from nas.search.propose.outcomes import Trainings
+from nas.search.propose.sampler import Outcome
+from nas.search.propose.solving import Solved, Solver
+from nas.search.search import Candidate, Search, ahead_of
+from space.architecture import Architecture
+from space.choices import Genotype
+from space.errors import BudgetError
+
+MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """An architecture before its width is solved, to which epoch it is to be trained, and the number that the sampler
+    knows it under, if it is its.
+    """
+
+    architecture: Architecture
+    genotype: Genotype
+    until: int
+    number: int | None = None
+
+
+class Proposals:
+    """Candidates in their order: those a killed run left unfinished, seeds, random draws, guided ones.
+
+    Every candidate is measured before it is given out, and written to the run's folder; one that no width brings
+    inside the budget, or that the target cannot time, is written and not given out. Those that may be over it only
+    since the machine was busy are timed once more when all others were proposed; so proposals do not depend on it.
+    Known architectures are not given out twice, but to go on to another rung. What is proposed depends on the steps
+    before it, in their order, and on what they measured and scored: a run that was interrupted proposes what one that
+    was not would have (`nas.search.propose.guidance`).
+
+    Candidates pause at rungs where the sampler asks for that. The plan's trials then are the effort, in whole
+    trainings, and when it is spent the best of those that paused go on to the end until there are finalists.
+
+    With several budgets each candidate is made for one of them, in turns (`nas.runs.shares`). One for which no draw is
+    found any more is given up, and the others go on. Of a search that is to be over in time, `deadline` says when
+    nothing more is proposed, whatever is left of its plan.
+    """
+
+    def __init__(
+        self, search: Search, meter: Measures, table: LatencyTable | None, deadline: Deadline | None = None
+    ) -> None:
+        """`table`: the latency table of the device that `meter` times on, if there was one when the run began."""
+        plan = search.study.search
+        self._search = search
+        self._meter = meter
+        self._run = search.run
+        self._plan = plan
+        self._table = table
+        self._budgets = search.budgets
+        self._epochs = search.study.recipe.epochs
+        self._space = search.study.architectures()
+        self._ahead = ahead_of(search)
+        self._deadline = deadline
+        given_up = {budget: each for budget, each in unreached(search.run).items() if each.searched}
+        for budget in (each for each in self._budgets if each in given_up):
+            search.console.gives_up(budget, given_up[budget].reason, others=self._budgets.several)
+        self._shares = Shares.of(search.study, self._budgets, given_up)
+        self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
+        self._trainings = Trainings(search.run, self._epochs)
+        self._trainings.over |= {key for key, trial in self._trials.items() if self._trainings.settled(trial)}
+        # One that was asked for another budget before is a run for several: its networks fill that one.
+        made_for = {step.trial.budget_milliseconds for step in steps_of(self._in_order())}
+        apart = len(made_for | {budget.milliseconds for budget in self._budgets}) > 1
+        rungs = rungs_for(plan, self._epochs)
+        sampler = sampler_of(
+            self._space,
+            kind=plan.sampler,
+            startup=len(plan.seeds) + plan.random_trials,
+            seed=plan.seed,
+            rungs=tuple(each / self._epochs for each in rungs),
+            filling=filling_of(self._budgets.largest, search.num_classes, table),
+            filling_at=self._filling_at if apart else None,
+        )
+        self._first = round(sampler.begins_at * self._epochs)
+        self._guidance = Guidance(
+            sampler,
+            self._budgets,
+            apart=apart,
+            ahead=self._ahead,
+            epochs=self._epochs,
+            trained=self._trainings.outcome,
+            point=lambda trial: trial.answers_in(self._space),
+        )
+        self._solver = Solver(search, meter, table)
+        for trial in search.run.company():
+            self._solver.learn(trial)
+        self._recall()
+        for trial in self._trials.values():
+            self._solver.learn(trial)
+        unfinished = [trial for key, trial in self._trials.items() if key not in self._trainings.over]
+        self._unfinished = sorted(unfinished, key=lambda trial: trial.last_number)
+        self._doubts_timed = False
+        self._guidance.repeat(self._in_order(), given_up if self._budgets.several else {})
+        self._journal = Journal(search.run, self._space, self._told, search.console.step)
+        steps = steps_of(self._in_order())
+        over = [step for step in steps if not step.last or step.trial.architecture.key in self._trainings.over]
+        self._journal.hold_to(step.as_it_ended for step in over)
+
+    def _recall(self) -> None:
+        """Let estimates and the sampler know what was found out before: the same whenever the run goes on."""
+        self._guidance.warm_start(read_warm_start(self._run).inside(self._space))
+        earlier = read_earlier(self._run).trials
+        for each in (known for known in earlier if known.latency is not None):
+            self._solver.recall(each)
+        for each in earlier:
+            if each.genotype and self._space.point(each.genotype) is not None:
+                milliseconds = self._solver.recall(each)
+                over = each.over is not False and milliseconds > self._budgets.largest.milliseconds
+                if each.miou is not None or over:
+                    self._guidance.recall(each, milliseconds)
+
+    def waits(self) -> bool:
+        """Whether the next candidate has to wait for trainings under way."""
+        self._end_in_time()
+        number = self._unfinished[0].last_number if self._unfinished else self._next_number()
+        known = [step for step in before(self._in_order(), number, self._ahead) if step.trial.disturbed is None]
+        if any(step.last and step.trial.architecture.key not in self._trainings.over for step in known):
+            return True
+        under_way = self._trials.keys() - self._trainings.over
+        blind = self._deadline is not None and self._deadline.is_blind(self._in_order(), self._shares, len(under_way))
+        return bool(under_way) and not self._unfinished and (blind or not self._shares.proposes(self._in_order()))
+
+    def next(self) -> Trial | None:
+        """The next candidate to train; None when the plan is done, or when what is left depends on those under way, so
+        that it `waits` after all.
+
+        Raises: BudgetError when one draw after the other cannot be brought inside the one budget that there is, and
+        nothing was before.
+        """
+        if self._unfinished:
+            return self._unfinished.pop(0)
+        for name, budget in self._shares.seeds_left(self._in_order()):
+            trial = self._seed(name, budget)
+            if trial is not None:
+                return trial
+        while (turn := self._shares.turn(self._in_order())) is not None:
+            origin, budget = turn
+            try:
+                return self._new(origin, budget)
+            except BudgetError as error:
+                if not (self._budgets.several or any(each.feasible and not each.failed for each in self._in_order())):
+                    raise
+                self._give_up(budget, str(error))
+        if self._trials.keys() - self._trainings.over:  # what `waits` counted on came to nothing
+            return None
+        if not self._doubts_timed:
+            self._doubts_timed = True
+            self._time_doubted()
+        if not self._unfinished:
+            self._unfinished = self._finalists_left()
+        return self._unfinished.pop(0) if self._unfinished else None
+
+    def finished(self, trial: Trial, *, failed: str) -> None:
+        """Record how a candidate's training ended, or that it pauses."""
+        ended = replace(self._trials[trial.architecture.key], failed=failed)  # it may count for more budgets by now
+        self._record(ended)
+        self._trainings.ends(trial)
+        self._journal.ended(ended)
+
+    def _end_in_time(self) -> None:
+        trials, shares = self._in_order(), replace(self._shares, closed=False)
+        if self._deadline is not None and shares.proposes(trials):
+            late = self._deadline.passed(trials, shares)
+            if late and not self._shares.closed:
+                self._search.console.ends_in_time(self._deadline.epochs_left(trials, shares))
+            self._shares = replace(shares, closed=late)
+
+    def _give_up(self, budget: Budget, reason: str) -> None:
+        """Nothing more is proposed for a budget."""
+        number, repeats = self._next_number(), self._guidance.gives_up()
+        give_up(self._run, budget, reason, searched=True, number=number, repeats=repeats)
+        self._shares = self._shares.without(budget)
+        self._search.console.gives_up(budget, reason, others=self._budgets.several)
+
+    def _finalists_left(self) -> list[Trial]:
+        """The best of those that paused go on to the end, so many as finalists are missing for a budget: a low rung is
+        no final score.
+        """
+        steps = [step for step in steps_of(self._in_order()) if step.last]
+        going: list[Trial] = []
+        for budget in self._budgets:
+            left = [step.trial for step in steps if step.trial.feasible and not step.trial.failed]
+            left = self._shares.competing(left, budget)
+            paused = [trial for trial in left if len(self._trainings.curve(trial)) < self._epochs]
+            missing = self._plan.finalists - (len(left) - len(paused))
+            paused.sort(key=lambda trial: (-len(self._trainings.curve(trial)), -self._trainings.curve(trial)[-1]))
+            going += paused[: max(0, missing)]
+        return [self._goes_on(trial, self._epochs, guided=False) for trial in going]
+
+    def _filling_at(self, milliseconds: float) -> Filling | None:
+        budget = Budget(milliseconds=milliseconds, statistic=self._budgets.largest.statistic)
+        return filling_of(budget, self._search.num_classes, self._table)
+
+    def _goes_on(self, trial: Trial, until: int, *, guided: bool) -> Trial:
+        """A candidate that paused is trained on."""
+        begun = trial.rungs
+        if trial.stopped:  # by an earlier version, in the middle of its schedule
+            milliseconds, epochs = trial.budget_milliseconds, len(self._trainings.curve(trial))
+            begun = (Rung(epochs=epochs, number=trial.number, budget_milliseconds=milliseconds),)
+        rung = Rung(
+            epochs=until,
+            number=self._next_number(),
+            budget_milliseconds=self._shares.home(trial).milliseconds,
+            guided=guided,
+            in_vain=self._guidance.in_vain if guided else None,
+        )
+        trial = replace(trial, rungs=(*begun, rung), stopped=False)
+        self._trainings.goes_on(trial)
+        self._record(trial)
+        self._search.console.goes_on(trial)
+        return trial
+
+    def _in_order(self) -> list[Trial]:
+        return sorted(self._trials.values(), key=lambda trial: trial.number)
+
+    def _next_number(self) -> int:
+        return max((trial.last_number for trial in self._trials.values()), default=0) + 1
+
+    def _time_doubted(self) -> None:
+        """Time again what a busy machine may have brought over the budget; what is inside now is to be trained."""
+        for trial in self._in_order():
+            if trial.origin == "pruned" or trial.failed or trial.latency is None:
+                continue
+            budget = self._shares.bound(trial)
+            if not budget.doubts(trial.latency):
+                continue
+            try:
+                again = time_one(self._meter, trial.architecture, within=self._search.study.latency_within)
+            except UnmeasuredError:
+                continue
+            latency = budget.likelier(trial.latency, again)
+            first = trial.disturbed or trial.latency
+            trial = replace(trial, latency=latency, feasible=budget.admits(latency), disturbed=first)
+            self._record(trial)
+            self._search.console.timed_again(trial)
+            if not self._trainings.settled(trial):
+                self._trainings.goes_on(trial)
+                self._unfinished.append(trial)
+
+    def _seed(self, name: str, budget: Budget) -> Trial | None:
+        published = space.load(name)
+        solved = self._solver.solve(published, budget)
+        known = self._trials.get(solved.architecture.key)
+        if known is not None and (known.origin, known.parent) == ("seed", name):
+            return self._comes_again(known, budget)
+        genotype: Genotype = self._space.closest_genotype(published) or {}  # samplers are not told of it then
+        candidate = Candidate(
+            name=f"{name} x{solved.factor:.2f}{'+' if solved.adjusted else ''}",
+            origin="seed",
+            architecture=solved.architecture,
+            genotype=genotype,
+            parent=name,
+        )
+        return self._admit(candidate, budget, solved, self._first if genotype else self._epochs)
+
+    def _comes_again(self, seed: Trial, budget: Budget) -> Trial | None:
+        """A published network cannot become wider or narrower than for another budget: it is for both. Given back if it
+        is to be trained for the sake of this one.
+        """
+        if seed.feasible or not seed.inside(budget):
+            self._record(replace(seed, also_milliseconds=(*seed.also_milliseconds, budget.milliseconds)))
+            return None
+        also = (*seed.also_milliseconds, seed.budget_milliseconds)
+        seed = replace(seed, budget_milliseconds=budget.milliseconds, also_milliseconds=also, feasible=True)
+        seed = begin_at(seed, self._epochs, self._first if seed.genotype else self._epochs)
+        self._trainings.goes_on(seed)
+        self._record(seed)
+        return seed
+
+    def _new(self, origin: Origin, budget: Budget) -> Trial:
+        """The first draw that is not known yet and can be brought inside a budget, or that goes on. A draw knows how
+        many before it led to what is known since the last candidate was recorded.
+        """
+        draw = self._random if origin == "random" else self._guided
+        before = [each for one in self._budgets for each in self._shares.ours(self._in_order(), origin, one)]
+        name = f"{origin} {len(before) + 1}"
+        lowest: Latency | None = None
+        repeats = 0
+        for _ in range(MOST_ATTEMPTS):
+            drawn = draw(budget, repeats)
+            if drawn.number is not None and (paused := self._paused(drawn, budget)) is not None:
+                going = self._goes_on(paused, drawn.until, guided=True)
+                self._guidance.becomes(drawn.number, going.last_number)
+                return going
+            solved = self._solver.solve(drawn.architecture, budget)
+            timed = [each for each in (lowest, solved.latency) if each is not None]
+            lowest = min(timed, key=lambda latency: latency.milliseconds(budget.statistic), default=None)
+            if solved.architecture.key in self._trials:
+                repeats += 1
+                if drawn.number is not None:
+                    self._guidance.repeats(drawn.number)
+                continue
+            repeats = 0
+            trial = self._admit(
+                Candidate(name=name, origin=origin, architecture=solved.architecture, genotype=drawn.genotype),
+                budget,
+                solved,
+                drawn.until,
+                drawn.number,
+            )
+            if trial is not None:
+                return trial
+        raise nothing_inside(budget, MOST_ATTEMPTS, lowest)
+
+    def _random(self, budget: Budget, repeats: int) -> _Drawn:
+        chance = random.Random(f"{self._plan.seed}/{self._next_number() - 1}/{repeats}")
+        drawn, genotype = draw(self._space, chance, self._filling_at(budget.milliseconds))
+        return _Drawn(architecture=drawn, genotype=genotype, until=self._first)
+
+    def _guided(self, budget: Budget, repeats: int) -> _Drawn:
+        proposal = self._guidance.propose(self._in_order(), self._next_number(), budget)
+        return _Drawn(
+            architecture=proposal.built,
+            genotype=proposal.genotype,
+            until=round(proposal.fidelity * self._epochs),
+            number=proposal.number,
+        )
+
+    def _paused(self, drawn: _Drawn, budget: Budget) -> Trial | None:
+        """The candidate that a draw is, where it paused before the rung that it is to be trained to. Whether it has is
+        asked as the sampler is told: what ended faster than others is not known to have.
+        """
+        told = [step for step in before(self._in_order(), self._next_number(), self._ahead) if step.last]
+        ended = {step.trial.architecture.key for step in told if step.trial.disturbed is None}
+        over = [trial for trial in reversed(self._in_order()) if trial.architecture.key in ended and trial.feasible]
+        left = [trial for trial in over if trial.budget_milliseconds == budget.milliseconds and not trial.failed]
+        paused = (trial for trial in left if 0 < len(self._trainings.curve(trial)) < drawn.until)
+        return next((trial for trial in paused if trial.answers_in(self._space) == dict(drawn.genotype)), None)
+
+    def _admit(
+        self, candidate: Candidate, budget: Budget, solved: Solved, until: int, number: int | None = None
+    ) -> Trial | None:
+        """Write a candidate down; give it back if it is inside the budget that it was made for, to be trained `until`
+        an epoch. `number`: the sampler's of it.
+        """
+        trial = self._search.trial(self._next_number(), candidate, solved.latency, solved.reason, budget)
+        trial = replace(trial, in_vain=None if number is None else self._guidance.in_vain)
+        if trial.feasible:
+            trial = begin_at(trial, self._epochs, until)
+        self._solver.keep(solved)
+        self._record(trial)
+        if number is not None:
+            self._guidance.becomes(number, trial.number)
+        self._search.console.proposed(trial)
+        if trial.feasible:
+            return trial
+        self._trainings.ends(trial)
+        self._journal.ended(trial)
+        return None
+
+    def _record(self, trial: Trial) -> None:
+        self._trials[trial.architecture.key] = trial
+        self._run.write_trial(trial)
+
+    def _judged(self, trial: Trial) -> Trial:
+        """A trial under what is asked now."""
+        feasible = trial.inside(self._shares.bound(trial))
+        if feasible != trial.feasible:
+            trial = replace(trial, feasible=feasible)
+            self._run.write_trial(trial)
+        if trial.budget_milliseconds != self._shares.home(trial).milliseconds:
+            # What was doubted is as good as another one now.
+            trial = replace(trial, disturbed=None)
+        return trial
+
+    def _told(self, trial: Trial) -> Outcome:
+        """How the last step of a trial ended, under what is asked now."""
+        step = Step(number=trial.last_number, trial=trial, place=max(0, len(trial.rungs) - 1))
+        return self._guidance.outcome(step, self._shares.home(trial).milliseconds)
