@@ -198,7 +198,7 @@ class Architecture:
     def logits_stride(self) -> int:
         """Stride of the features that the head reads: of its layers where the decoder does not say it."""
         if self.decoder is not None:
-            return self.decoder.stride(self.encoder) or last_layer(self.graph(1)).stride[0]
+            return self.decoder.stride(self.encoder) or last_layer(self.graph(1)).output_stride[0]
         return self.encoder.strides[self.detail.start] if self.detail is not None else self.encoder.output_stride
 
     @functools.cached_property

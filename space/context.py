@@ -57,7 +57,7 @@ class SpatialPyramid:
             parts = [x]
             for grid in self.grids:
                 level = preactivated(graph, graph.grid_pool(x, grid), self.level_width, 1, f"grid{grid}")
-                parts.append(graph.resize(level, x.stride))
+                parts.append(graph.resize(level, x.output_stride))
             return preactivated(graph, graph.cat(parts), width, 1, "fuse")
 
     def scaled(self, scale: Callable[[int], int], factor: float) -> Self:
@@ -111,7 +111,7 @@ class PoolingPyramid:
             own = preactivated(graph, x, self.width, 1, "scale0")
             pooled = [graph.average_pool(x, 2 * stride + 1, stride) for stride in self.strides]
             means = [preactivated(graph, each, self.width, 1, f"scale{index}") for index, each in enumerate(pooled, 1)]
-            means = [graph.resize(mean, x.stride) for mean in means]
+            means = [graph.resize(mean, x.output_stride) for mean in means]
             # One value for each channel: a sum spreads it, and nothing has to be resized.
             means.append(preactivated(graph, graph.grid_pool(x, 1, 1), self.width, 1, f"scale{len(means) + 1}"))
             processed = [own]

@@ -36,7 +36,7 @@ class Features:
         """The last output of that stride, of a stage or of the stem, on the first level."""
         encoded = self.levels[0]
         nodes = (encoded.stem, *(stage.out for stage in encoded.stages))
-        return next(node for node in reversed(nodes) if node.stride[0] == stride)
+        return next(node for node in reversed(nodes) if node.output_stride[0] == stride)
 
 
 @dataclass(frozen=True, kw_only=True)

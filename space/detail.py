@@ -116,14 +116,14 @@ class Detail:
                 for index, width in enumerate(widths):
                     down = graph.act(down, f"down{index}_act") if index else down
                     down = conv_norm(graph, down, width, 3, f"down{index}", step=2)
-            lateral = graph.resize(conv_norm(graph, trunk.out, part.width, 1, "lateral"), side.out.stride)
+            lateral = graph.resize(conv_norm(graph, trunk.out, part.width, 1, "lateral"), side.out.output_stride)
             if self.exchange == "both":
                 trunk = _joined(graph, trunk, down, "trunk_act")
             return trunk, _joined(graph, side, lateral, "act")
 
     def merged(self, graph: Graph, end: Node, side: Output) -> Node:
         """The sum of the branch's last part and of the trunk's end, as wide, brought up to it."""
-        return graph.add(unactivated(graph, side), graph.resize(end, side.out.stride))
+        return graph.add(unactivated(graph, side), graph.resize(end, side.out.output_stride))
 
     def with_widths(self, change: Callable[[int], int]) -> Self:
         """Every width changed, and brought to a multiple that its part can have."""

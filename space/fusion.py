@@ -34,14 +34,14 @@ class Fusion:
         """Add its layers: normalisation and activation behind what is joined."""
         parts = self.join(graph, shallow, deep)
         if self.image:
-            parts.append(_image_at(graph, deep.stride))
+            parts.append(_image_at(graph, deep.output_stride))
         return graph.norm_act(parts[0] if len(parts) == 1 else graph.cat(parts), "fuse_")
 
 
 def _image_at(graph: Graph, stride: Pair) -> Node:
     """The input image average-pooled to a stride (ESPNet's and FPLNet's image insertion)."""
     image = graph.image
-    while image.stride != stride:
+    while image.output_stride != stride:
         image = graph.average_pool(image)
     return image
 

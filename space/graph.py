@@ -53,7 +53,7 @@ class Node:
     channels: Atoms
     kind: LayerKind
     inputs: tuple[int, ...]
-    stride: Pair
+    output_stride: Pair
     kernel: Pair = (1, 1)
     step: Pair = (1, 1)
     dilation: Pair = (1, 1)
@@ -78,7 +78,8 @@ class Node:
     def shape(self) -> tuple[object, ...]:
         """What it does and what it reads: the same at all widths."""
         return (
-            self.kind, self.inputs, self.stride, self.kernel, self.step, self.dilation, self.group, self.mode, self.grid
+            self.kind, self.inputs, self.output_stride, self.kernel, self.step, self.dilation, self.group, self.mode,
+            self.grid,
         )  # fmt: skip
 
 
@@ -111,7 +112,9 @@ class Graph:
         self._atoms = 0
         self._scope = ""
         self._made: dict[str, tuple[Atoms, Atoms]] = {}
-        self.image = self._add(Node(0, self._new_atoms(IMAGE_CHANNELS, fixed=True), "image", inputs=(), stride=(1, 1)))
+        self.image = self._add(
+            Node(0, self._new_atoms(IMAGE_CHANNELS, fixed=True), "image", inputs=(), output_stride=(1, 1))
+        )
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -150,7 +153,7 @@ class Graph:
                 self._weights(path, x, width, fixed),
                 "conv",
                 inputs=(x.index,),
-                stride=(x.stride[0] * step[0], x.stride[1] * step[1]),
+                output_stride=(x.output_stride[0] * step[0], x.output_stride[1] * step[1]),
                 name=path,
                 kernel=kernel,
                 step=step,
@@ -181,7 +184,7 @@ class Graph:
                 x.channels,
                 "conv",
                 inputs=(x.index,),
-                stride=(x.stride[0] * step, x.stride[1] * step),
+                output_stride=(x.output_stride[0] * step, x.output_stride[1] * step),
                 name=self._path(name),
                 kernel=kernel,
                 step=(step, step),
@@ -200,7 +203,7 @@ class Graph:
                 self._weights(path, x, width, fixed),
                 "deconv",
                 inputs=(x.index,),
-                stride=(x.stride[0] // 2, x.stride[1] // 2),
+                output_stride=(x.output_stride[0] // 2, x.output_stride[1] // 2),
                 name=path,
                 kernel=(kernel, kernel),
                 step=(2, 2),
@@ -214,14 +217,16 @@ class Graph:
         if self.levels > 1 and per_level:
             path += f"_level{self.level}"
         return self._add(
-            Node(self._next, x.channels, "norm", (x.index,), x.stride, name=path, norm=self._norm, grid=x.grid)
+            Node(self._next, x.channels, "norm", (x.index,), x.output_stride, name=path, norm=self._norm, grid=x.grid)
         )
 
     def act(self, x: Node, name: str) -> Node:
         """The architecture's activation; PReLU has a slope per channel."""
         path = self._path(name) if self.activation == "prelu" else ""
         return self._add(
-            Node(self._next, x.channels, "act", (x.index,), x.stride, name=path, mode=self.activation, grid=x.grid)
+            Node(
+                self._next, x.channels, "act", (x.index,), x.output_stride, name=path, mode=self.activation, grid=x.grid
+            )
         )
 
     def norm_act(self, x: Node, name: str = "", *, per_level: bool = True) -> Node:
@@ -232,7 +237,7 @@ class Graph:
         """Dropout of whole channels; nothing at probability 0."""
         if probability == 0:
             return x
-        return self._add(Node(self._next, x.channels, "dropout", (x.index,), x.stride, probability=probability))
+        return self._add(Node(self._next, x.channels, "dropout", (x.index,), x.output_stride, probability=probability))
 
     def max_pool(self, x: Node, kernel: int) -> Node:
         """Max pooling by 2."""
@@ -249,35 +254,35 @@ class Graph:
         """Average over so many rows and columns; 0 for as many columns as keep the cells square, one of each for the
         mean of the whole map.
         """
-        return self._add(Node(self._next, x.channels, "grid_pool", (x.index,), x.stride, grid=(rows, columns)))
+        return self._add(Node(self._next, x.channels, "grid_pool", (x.index,), x.output_stride, grid=(rows, columns)))
 
-    def resize(self, x: Node, stride: Pair, *, mode: str = "bilinear") -> Node:
-        """Interpolation to the size that tensors of `stride` have; the node itself when it has it already."""
-        if x.stride == stride and not x.grid:
+    def resize(self, x: Node, output_stride: Pair, *, mode: str = "bilinear") -> Node:
+        """Interpolation to the size of tensors at `output_stride`; the node itself when it already has that size."""
+        if x.output_stride == output_stride and not x.grid:
             return x
-        return self._add(Node(self._next, x.channels, "resize", (x.index,), stride, mode=mode))
+        return self._add(Node(self._next, x.channels, "resize", (x.index,), output_stride, mode=mode))
 
     def repeat(self, x: Node) -> Node:
         """Every pixel repeated to the image's size: what is beyond its far edges is cut off."""
-        return self._add(Node(self._next, x.channels, "repeat", (x.index,), stride=(1, 1), step=x.stride))
+        return self._add(Node(self._next, x.channels, "repeat", (x.index,), output_stride=(1, 1), step=x.output_stride))
 
     def shuffle(self, x: Node, factor: int) -> Node:
         """Depth to space: `factor` squared neighbouring channels are the pixels of one, row by row; what is beyond the
         far edges is cut off. Of channels that are fixed.
         """
-        stride = (x.stride[0] // factor, x.stride[1] // factor)
+        output_stride = (x.output_stride[0] // factor, x.output_stride[1] // factor)
         fewer = x.channels[:: factor**2]
-        return self._add(Node(self._next, fewer, "shuffle", (x.index,), stride, step=(factor, factor)))
+        return self._add(Node(self._next, fewer, "shuffle", (x.index,), output_stride, step=(factor, factor)))
 
     def cat(self, parts: Sequence[Node]) -> Node:
         """Concatenation of channels."""
         first = parts[0]
-        assert {(part.stride, part.grid) for part in parts} == {(first.stride, first.grid)}, (
+        assert {(part.output_stride, part.grid) for part in parts} == {(first.output_stride, first.grid)}, (
             "concatenated tensors have one size"
         )
         channels = np.concatenate([part.channels for part in parts])
         inputs = tuple(part.index for part in parts)
-        return self._add(Node(self._next, channels, "cat", inputs, first.stride, grid=first.grid))
+        return self._add(Node(self._next, channels, "cat", inputs, first.output_stride, grid=first.grid))
 
     def add(self, *terms: Node) -> Node:
         """Sum; its terms' channels are tied to each other. The mean of a map is added to every pixel."""
@@ -349,19 +354,19 @@ class Graph:
         first, *others = terms
         largest = first if first.grid != WHOLE else next((term for term in others if term.grid != WHOLE), first)
         for term in others:
-            assert term.grid == WHOLE or (term.stride, term.grid) == (largest.stride, largest.grid), (
+            assert term.grid == WHOLE or (term.output_stride, term.grid) == (largest.output_stride, largest.grid), (
                 "tensors that are joined value by value have one size"
             )
             self._tie(first.channels, term.channels)
         inputs = tuple([term.index for term in terms])
-        return self._add(Node(self._next, first.channels, kind, inputs, largest.stride, grid=largest.grid))
+        return self._add(Node(self._next, first.channels, kind, inputs, largest.output_stride, grid=largest.grid))
 
     def _window(self, x: Node, kind: Literal["max_pool", "average_pool"], kernel: int, step: int) -> Node:
         """Pooling over a moving window."""
         assert x.grid is None, "cells of a grid are not pooled again"
-        stride = (x.stride[0] * step, x.stride[1] * step)
+        output_stride = (x.output_stride[0] * step, x.output_stride[1] * step)
         return self._add(
-            Node(self._next, x.channels, kind, (x.index,), stride, kernel=(kernel, kernel), step=(step, step))
+            Node(self._next, x.channels, kind, (x.index,), output_stride, kernel=(kernel, kernel), step=(step, step))
         )
 
     def _add(self, node: Node) -> Node:

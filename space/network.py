@@ -120,7 +120,7 @@ class Network(nn.Module):
                 operation: Operation = self.get_submodule(node.name) if node.name else _ACTIVATIONS[node.mode]
                 return operation(inputs[0])
             case "deconv":
-                return _upsample(self.get_submodule(node.name), inputs[0], _size_at(size, node.stride))
+                return _upsample(self.get_submodule(node.name), inputs[0], _size_at(size, node.output_stride))
             case "add":
                 return sum(inputs[1:], start=inputs[0])
             case "gate":
@@ -141,12 +141,14 @@ class Network(nn.Module):
             case "repeat":
                 return repeated(inputs[0], node.step, size)
             case "shuffle":
-                height, width = _size_at(size, node.stride)
+                height, width = _size_at(size, node.output_stride)
                 return functional.pixel_shuffle(inputs[0], node.step[0])[..., :height, :width]
             case "dropout":
                 return functional.dropout2d(inputs[0], node.probability, self.training)
             case "resize":
-                return _resize(inputs[0], _size_at(size, node.stride), node.mode, self._align_corners, self.training)
+                return _resize(
+                    inputs[0], _size_at(size, node.output_stride), node.mode, self._align_corners, self.training
+                )
             case unknown:
                 typing.assert_never(unknown)
 

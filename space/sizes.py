@@ -7,7 +7,7 @@ from space.graph import Node, Pair
 
 def output_size(node: Node, size: tuple[int, int]) -> tuple[int, int]:
     """Height and width of a node's output when the image has `size` (height, width)."""
-    height, width = -(-size[0] // node.stride[0]), -(-size[1] // node.stride[1])
+    height, width = -(-size[0] // node.output_stride[0]), -(-size[1] // node.output_stride[1])
     return (height, width) if node.grid is None else grid_size(node.grid, height, width)
 
 

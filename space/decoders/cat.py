@@ -49,7 +49,7 @@ class CatDecoder(Decoder):
 
     def add(self, graph: Graph, features: Features) -> Node:
         tap = features.levels[0].stages[self.tap].out
-        x = graph.cat([graph.resize(features.last, tap.stride), tap])
+        x = graph.cat([graph.resize(features.last, tap.output_stride), tap])
         return graph.norm_act(graph.conv(x, self.width, 1, "conv"))
 
     def first_width(self) -> int:

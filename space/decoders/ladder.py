@@ -74,7 +74,7 @@ class LadderDecoder(Decoder):
                     lateral = features.context.add(graph, tap, self.width)
                 else:
                     lateral = preactivated(graph, tap, self.width, 1, f"lateral{position}")
-                sums.setdefault(tap.stride[0], []).append(lateral)
+                sums.setdefault(tap.output_stride[0], []).append(lateral)
         strides = sorted(sums, reverse=True)
         x = total(graph, sums[strides[0]])
         for stride in strides[1:]:

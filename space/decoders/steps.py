@@ -45,13 +45,13 @@ class JoinStep:
     def add(self, graph: Graph, x: Node, tap: Node) -> Node:
         """Add its layers behind `x`, joined by `tap`; the last of them."""
         if self.join == "separable":
-            up = graph.norm_act(graph.depthwise(graph.resize(x, tap.stride), "depthwise"), "depthwise_")
+            up = graph.norm_act(graph.depthwise(graph.resize(x, tap.output_stride), "depthwise"), "depthwise_")
             up = graph.norm(graph.conv(up, self.width, 1, "up", bias=True), "up_norm")
             lateral = graph.norm(graph.conv(tap, self.width, 1, "lateral", bias=True), "lateral_norm")
             return graph.act(graph.add(up, lateral), "act")
         width = self.lateral or len(x.channels)
         lateral = graph.norm_act(graph.conv(tap, width, 1, "lateral"), "lateral_")
-        up = graph.resize(x, tap.stride)
+        up = graph.resize(x, tap.output_stride)
         joined = graph.cat([up, lateral]) if self.join == "concat" else graph.add(up, lateral)
         return graph.norm_act(graph.conv(joined, self.width, 3, "blend"), "blend_")
 
@@ -159,7 +159,7 @@ class StepwiseDecoder(Decoder):
             pooled = graph.norm_act(
                 graph.conv(graph.grid_pool(x, each, each), self.bin_width, 1, f"bin{each}"), f"bin{each}_"
             )
-            parts.append(graph.resize(pooled, x.stride))
+            parts.append(graph.resize(pooled, x.output_stride))
         x = graph.cat(parts) if self.bins else x
         x = graph.norm_act(graph.conv(x, self.top, 1, "top"), "top_")
         for index, step in enumerate(self.steps):

@@ -321,7 +321,7 @@ def facts(architecture: Architecture) -> dict[str, str]:
         space.parameters(architecture, CLASSES),
         space.multiply_adds(architecture, SIZE, CLASSES),
         space.depth(architecture, CLASSES),
-        last_layer(architecture.graph(CLASSES)).stride[0],
+        last_layer(architecture.graph(CLASSES)).output_stride[0],
     )
     return dict(zip(FACTS, map(str, numbers), strict=True))
 

@@ -101,7 +101,7 @@ def test_the_stride_of_logits_is_that_of_the_layer_that_gives_them() -> None:
         drawn = Space(size=(96, 128)).sample(random.Random(seed))
         if drawn.head.kind not in FULL_SIZE_HEADS:
             decoders.add(None if drawn.decoder is None else drawn.decoder.kind)
-            assert drawn.logits_stride == last_layer(drawn.graph(2)).stride[0]
+            assert drawn.logits_stride == last_layer(drawn.graph(2)).output_stride[0]
     assert decoders >= {None, "ladder", "cat", "steps"}
 
 

@@ -143,7 +143,7 @@ def facts_of(architecture: Architecture, size: tuple[int, int], num_classes: int
         PARAMETERS: math.log2(parameters(architecture, num_classes)),
         MULTIPLY_ADDS: math.log2(multiply_adds(architecture, size, num_classes)),
         DEPTH: math.log2(1 + depth(architecture, num_classes)),
-        STRIDE: math.log2(logits.stride[0]),
+        STRIDE: math.log2(logits.output_stride[0]),
     }
 
 

@@ -43,7 +43,7 @@ class SumDecoder(Decoder):
 
     def add(self, graph: Graph, features: Features) -> Node:
         outputs = features.levels[0].stages[-self.taps :]
-        finest = outputs[0].out.stride
+        finest = outputs[0].out.output_stride
         laterals = [graph.conv(each.out, self.width, self.kernel, f"lateral{i}") for i, each in enumerate(outputs)]
         return graph.norm_act(total(graph, [graph.resize(lateral, finest) for lateral in laterals]), "sum_")
 
