@@ -30,7 +30,7 @@ class Unit:
     rates: tuple[int, ...]
     """Dilation rates: one for each branch, or the one of this block."""
     factorization: Factorization = "none"
-    step: int = 1
+    stride: int = 1
     """2 in a block that halves the size."""
     opening: bool = False
     """Whether it is the first block of a stage without a downsampler."""

@@ -29,7 +29,7 @@ class Layer:
     in_channels: int
     out_channels: int
     kernel: tuple[int, int]
-    step: tuple[int, int]
+    stride: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
     height: int
@@ -110,7 +110,7 @@ def layers(architecture: Architecture, size: tuple[int, int], num_classes: int) 
                 in_channels=read,
                 out_channels=out,
                 kernel=node.kernel,
-                step=node.step,
+                stride=node.stride,
                 dilation=node.dilation,
                 groups=out // node.group if node.group else 1,
                 height=height,
@@ -206,7 +206,7 @@ def _paths(architecture: Architecture, graph: Graph, sizes: Widths) -> _Paths:
             parameters += weights[node.index] + 2 * out
             outputs[node.index] = 4
             continue
-        identity = read == out and node.step == (1, 1)
+        identity = read == out and node.stride == (1, 1)
         weights[node.index] = read * out + out * out
         parameters += weights[node.index] + 6 * out + (2 * out if identity else 0)
         outputs[node.index] = 8 if identity else 6

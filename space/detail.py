@@ -115,7 +115,7 @@ class Detail:
             if self.exchange == "both":
                 for index, width in enumerate(widths):
                     down = graph.act(down, f"down{index}_act") if index else down
-                    down = conv_norm(graph, down, width, 3, f"down{index}", step=2)
+                    down = conv_norm(graph, down, width, 3, f"down{index}", stride=2)
             lateral = graph.resize(conv_norm(graph, trunk.out, part.width, 1, "lateral"), side.out.output_stride)
             if self.exchange == "both":
                 trunk = _joined(graph, trunk, down, "trunk_act")

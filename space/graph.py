@@ -55,7 +55,7 @@ class Node:
     inputs: tuple[int, ...]
     output_stride: Pair
     kernel: Pair = (1, 1)
-    step: Pair = (1, 1)
+    stride: Pair = (1, 1)
     dilation: Pair = (1, 1)
     group: int = 0
     """Channels that each output of a convolution reads where its outputs are its input's channels; 0 where it reads all
@@ -78,7 +78,7 @@ class Node:
     def shape(self) -> tuple[object, ...]:
         """What it does and what it reads: the same at all widths."""
         return (
-            self.kind, self.inputs, self.output_stride, self.kernel, self.step, self.dilation, self.group, self.mode,
+            self.kind, self.inputs, self.output_stride, self.kernel, self.stride, self.dilation, self.group, self.mode,
             self.grid,
         )  # fmt: skip
 
@@ -138,25 +138,25 @@ class Graph:
         kernel: int | Pair,
         name: str,
         *,
-        step: int | Pair = 1,
+        stride: int | Pair = 1,
         dilation: int = 1,
         bias: bool = False,
         fixed: bool = False,
         paths: Paths = "",
     ) -> Node:
-        """Convolution with padding that keeps ceil(size / step). A name used before shares its weights."""
+        """Convolution with padding that keeps ceil(size / stride). A name used before shares its weights."""
         assert bias or not paths, "what is folded into a convolution leaves it a bias"
-        kernel, step, path = _pair(kernel), _pair(step), self._path(name)
+        kernel, stride, path = _pair(kernel), _pair(stride), self._path(name)
         return self._add(
             Node(
                 self._next,
                 self._weights(path, x, width, fixed),
                 "conv",
                 inputs=(x.index,),
-                output_stride=(x.output_stride[0] * step[0], x.output_stride[1] * step[1]),
+                output_stride=(x.output_stride[0] * stride[0], x.output_stride[1] * stride[1]),
                 name=path,
                 kernel=kernel,
-                step=step,
+                stride=stride,
                 dilation=_dilation(kernel, dilation),
                 bias=bias,
                 norm=self._norm,
@@ -165,12 +165,12 @@ class Graph:
             )
         )
 
-    def depthwise(self, x: Node, name: str, *, kernel: int | Pair = 3, step: int = 1, dilation: int = 1) -> Node:
+    def depthwise(self, x: Node, name: str, *, kernel: int | Pair = 3, stride: int = 1, dilation: int = 1) -> Node:
         """Convolution of each channel by itself; no bias. What comes out counts as the channels that came in."""
-        return self.grouped(x, name, 1, kernel=kernel, step=step, dilation=dilation)
+        return self.grouped(x, name, 1, kernel=kernel, stride=stride, dilation=dilation)
 
     def grouped(
-        self, x: Node, name: str, group: int, *, kernel: int | Pair = 3, step: int = 1, dilation: int = 1
+        self, x: Node, name: str, group: int, *, kernel: int | Pair = 3, stride: int = 1, dilation: int = 1
     ) -> Node:
         """Convolution of each `group` neighbours together; no bias.
 
@@ -184,10 +184,10 @@ class Graph:
                 x.channels,
                 "conv",
                 inputs=(x.index,),
-                output_stride=(x.output_stride[0] * step, x.output_stride[1] * step),
+                output_stride=(x.output_stride[0] * stride, x.output_stride[1] * stride),
                 name=self._path(name),
                 kernel=kernel,
-                step=(step, step),
+                stride=(stride, stride),
                 dilation=_dilation(kernel, dilation),
                 group=group,
                 grid=x.grid,
@@ -206,7 +206,7 @@ class Graph:
                 output_stride=(x.output_stride[0] // 2, x.output_stride[1] // 2),
                 name=path,
                 kernel=(kernel, kernel),
-                step=(2, 2),
+                stride=(2, 2),
                 bias=True,
             )
         )
@@ -243,12 +243,12 @@ class Graph:
         """Max pooling by 2."""
         return self._window(x, "max_pool", kernel, 2)
 
-    def average_pool(self, x: Node, kernel: int = 3, step: int = 2) -> Node:
+    def average_pool(self, x: Node, kernel: int = 3, stride: int = 2) -> Node:
         """Average pooling. Odd kernels are centred, and the zeros around the map count; even ones are as long as their
-        step, and at the far edges average what is there.
+        stride, and at the far edges average what is there.
         """
-        assert kernel % 2 or kernel == step, "an even window is as long as its step"
-        return self._window(x, "average_pool", kernel, step)
+        assert kernel % 2 or kernel == stride, "an even window is as long as its stride"
+        return self._window(x, "average_pool", kernel, stride)
 
     def grid_pool(self, x: Node, rows: int, columns: int = 0) -> Node:
         """Average over so many rows and columns; 0 for as many columns as keep the cells square, one of each for the
@@ -264,7 +264,9 @@ class Graph:
 
     def repeat(self, x: Node) -> Node:
         """Every pixel repeated to the image's size: what is beyond its far edges is cut off."""
-        return self._add(Node(self._next, x.channels, "repeat", (x.index,), output_stride=(1, 1), step=x.output_stride))
+        return self._add(
+            Node(self._next, x.channels, "repeat", (x.index,), output_stride=(1, 1), stride=x.output_stride)
+        )
 
     def shuffle(self, x: Node, factor: int) -> Node:
         """Depth to space: `factor` squared neighbouring channels are the pixels of one, row by row; what is beyond the
@@ -272,7 +274,7 @@ class Graph:
         """
         output_stride = (x.output_stride[0] // factor, x.output_stride[1] // factor)
         fewer = x.channels[:: factor**2]
-        return self._add(Node(self._next, fewer, "shuffle", (x.index,), output_stride, step=(factor, factor)))
+        return self._add(Node(self._next, fewer, "shuffle", (x.index,), output_stride, stride=(factor, factor)))
 
     def cat(self, parts: Sequence[Node]) -> Node:
         """Concatenation of channels."""
@@ -361,12 +363,12 @@ class Graph:
         inputs = tuple([term.index for term in terms])
         return self._add(Node(self._next, first.channels, kind, inputs, largest.output_stride, grid=largest.grid))
 
-    def _window(self, x: Node, kind: Literal["max_pool", "average_pool"], kernel: int, step: int) -> Node:
+    def _window(self, x: Node, kind: Literal["max_pool", "average_pool"], kernel: int, stride: int) -> Node:
         """Pooling over a moving window."""
         assert x.grid is None, "cells of a grid are not pooled again"
-        output_stride = (x.output_stride[0] * step, x.output_stride[1] * step)
+        output_stride = (x.output_stride[0] * stride, x.output_stride[1] * stride)
         return self._add(
-            Node(self._next, x.channels, kind, (x.index,), output_stride, kernel=(kernel, kernel), step=(step, step))
+            Node(self._next, x.channels, kind, (x.index,), output_stride, kernel=_pair(kernel), stride=_pair(stride))
         )
 
     def _add(self, node: Node) -> Node:

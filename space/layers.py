@@ -12,7 +12,7 @@ def cat_downsampler(graph: Graph, x: Node, width: int, bias: bool) -> Node:
     convolution no channels, it is alone and has them all (DABNet).
     """
     added = width - len(x.channels)
-    y = graph.conv(x, added if added > 0 else width, 3, "conv", step=2, bias=bias)
+    y = graph.conv(x, added if added > 0 else width, 3, "conv", stride=2, bias=bias)
     if added <= 0:
         return graph.norm_act(y)
     return graph.norm_act(graph.cat([y, graph.max_pool(x, 2)]))
@@ -33,9 +33,9 @@ def total(graph: Graph, terms: list[Node]) -> Node:
     return terms[0] if len(terms) == 1 else graph.add(*terms)
 
 
-def conv_norm(graph: Graph, x: Node, width: int, kernel: int, name: str, *, step: int = 1) -> Node:
+def conv_norm(graph: Graph, x: Node, width: int, kernel: int, name: str, *, stride: int = 1) -> Node:
     """Convolve, normalise."""
-    return graph.norm(graph.conv(x, width, kernel, name, step=step), f"{name}_norm")
+    return graph.norm(graph.conv(x, width, kernel, name, stride=stride), f"{name}_norm")
 
 
 def plain_conv(
@@ -45,7 +45,7 @@ def plain_conv(
     name: str,
     *,
     kernel: int = PLAIN_KERNEL,
-    step: int = 1,
+    stride: int = 1,
     dilation: int = 1,
     bias: bool = False,
 ) -> Node:
@@ -53,5 +53,5 @@ def plain_conv(
     trained as a sum of normalised paths.
     """
     if graph.rep and kernel == PLAIN_KERNEL:
-        return graph.conv(x, width, kernel, name, step=step, dilation=dilation, bias=True, paths="pointwise")
-    return graph.norm(graph.conv(x, width, kernel, name, step=step, dilation=dilation, bias=bias), f"{name}_norm")
+        return graph.conv(x, width, kernel, name, stride=stride, dilation=dilation, bias=True, paths="pointwise")
+    return graph.norm(graph.conv(x, width, kernel, name, stride=stride, dilation=dilation, bias=bias), f"{name}_norm")

@@ -93,7 +93,7 @@ class Network(nn.Module):
     def label_step(self) -> tuple[int, int]:
         """How often a pixel of `coarse_logits` is repeated along each axis."""
         last = self._nodes[self._outputs[0]]
-        return last.step if last.kind == "repeat" else (1, 1)
+        return last.stride if last.kind == "repeat" else (1, 1)
 
     def _values(self, image: Tensor, wanted: tuple[int, ...], through: Through | None = None) -> list[Tensor]:
         values: dict[int, Tensor] = {}
@@ -133,16 +133,16 @@ class Network(nn.Module):
             case "average_pool":
                 odd = node.kernel[0] % 2 == 1  # else no pixel is added around, and runtimes differ on what counts
                 padding = node.kernel[0] // 2 if odd else 0
-                return functional.avg_pool2d(inputs[0], node.kernel, node.step, padding, not odd, odd)
+                return functional.avg_pool2d(inputs[0], node.kernel, node.stride, padding, not odd, odd)
             case "grid_pool":
                 height, width = (int(length) for length in inputs[0].shape[-2:])
                 assert node.grid is not None, "it pools to a grid"
                 return functional.adaptive_avg_pool2d(inputs[0], grid_size(node.grid, height, width))
             case "repeat":
-                return repeated(inputs[0], node.step, size)
+                return repeated(inputs[0], node.stride, size)
             case "shuffle":
                 height, width = _size_at(size, node.output_stride)
-                return functional.pixel_shuffle(inputs[0], node.step[0])[..., :height, :width]
+                return functional.pixel_shuffle(inputs[0], node.stride[0])[..., :height, :width]
             case "dropout":
                 return functional.dropout2d(inputs[0], node.probability, self.training)
             case "resize":
@@ -178,14 +178,14 @@ def _layer(node: Node, sizes: Widths, training_form: bool) -> nn.Module:
         sizes.read(node),
         width,
         node.kernel,
-        stride=node.step,
+        stride=node.stride,
         padding=(node.kernel[0] // 2 * node.dilation[0], node.kernel[1] // 2 * node.dilation[1]),
         dilation=node.dilation,
         groups=width // node.group if node.group else 1,
         bias=node.bias,
     )
     depthwise = node.group == 1 and sizes.read(node) == width
-    if depthwise and node.dilation[1] > 1 and node.step == (1, 1):
+    if depthwise and node.dilation[1] > 1 and node.stride == (1, 1):
         convolution = with_quick_gradient(convolution)
     return ReparameterizedConv(convolution, node.paths, node.norm) if training_form and node.paths else convolution
 

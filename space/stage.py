@@ -174,11 +174,11 @@ class Stage:
                 x = shallow = cat_downsampler(graph, x, self.width, bias)
         elif self.down == "module":
             with graph.scope("down"):
-                x = shallow = block.add(graph, x, _unit(self, _rates(self, 0), bias=bias, step=self.stride)).out
+                x = shallow = block.add(graph, x, _unit(self, _rates(self, 0), bias=bias, stride=self.stride)).out
         result = Output(out=x, before_activation=x)
         for index in range(self.depth):
             opening = index == 0 and self.down == "block"
-            numbers = _unit(self, _rates(self, index), bias=bias, step=self.stride if opening else 1, opening=opening)
+            numbers = _unit(self, _rates(self, index), bias=bias, stride=self.stride if opening else 1, opening=opening)
             with graph.scope(f"block{index}"):
                 result = block.add(graph, result.out, numbers)
         if self.fuse == "none":
@@ -289,13 +289,13 @@ def _complete(row: Stage | DecoderStep) -> None:
 
 
 def _unit(
-    row: Stage | DecoderStep, rates: tuple[int, ...], *, bias: bool = False, step: int = 1, opening: bool = False
+    row: Stage | DecoderStep, rates: tuple[int, ...], *, bias: bool = False, stride: int = 1, opening: bool = False
 ) -> Unit:
     return Unit(
         width=row.width,
         rates=rates,
         factorization=row.factorization,
-        step=step,
+        stride=stride,
         opening=opening,
         bias=bias,
         dropout=row.dropout,

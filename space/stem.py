@@ -125,12 +125,14 @@ class Stem:
                 return cat_downsampler(graph, image, self.width, bias)
             x = image
             for index, width in enumerate(self.widths):
-                step = 2 if index < self.halvings else 1
+                stride = 2 if index < self.halvings else 1
                 if index and self.separable:
-                    x = graph.norm_act(graph.depthwise(x, f"conv{index}_depthwise", step=step), f"conv{index}_inner_")
+                    x = graph.norm_act(
+                        graph.depthwise(x, f"conv{index}_depthwise", stride=stride), f"conv{index}_inner_"
+                    )
                     x = graph.norm(graph.conv(x, width, 1, f"conv{index}", bias=self.bias), f"conv{index}_norm")
                 else:
-                    x = plain_conv(graph, x, width, f"conv{index}", kernel=self.kernel, step=step, bias=self.bias)
+                    x = plain_conv(graph, x, width, f"conv{index}", kernel=self.kernel, stride=stride, bias=self.bias)
                 x = graph.act(x, f"conv{index}_act")
             if self.kind == "conv_pool":
                 x = graph.max_pool(x, 3)

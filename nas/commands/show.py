@@ -134,8 +134,8 @@ def _table(found: Sequence[Layer], times: Sequence[float] | None, *, every: bool
 
 def _cells(layer: Layer) -> tuple[str, ...]:
     kernel = "x".join(str(length) for length in layer.kernel) if layer.kernel != (1, 1) or layer.multiply_adds else ""
-    if layer.step != (1, 1):
-        kernel += f" /{max(layer.step)}"
+    if layer.stride != (1, 1):
+        kernel += f" /{max(layer.stride)}"
     if layer.dilation != (1, 1):
         kernel += f" dilated {max(layer.dilation)}"
     if layer.groups > 1:

@@ -13,12 +13,12 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     """
     inner = unit.width // unit.expansion
     y = graph.norm_act(graph.conv(x, inner, 1, "reduce", bias=unit.bias), "reduce_")
-    y = graph.conv(y, inner, 3, "3x3", step=unit.step, dilation=unit.rates[0], bias=unit.bias)
+    y = graph.conv(y, inner, 3, "3x3", stride=unit.stride, dilation=unit.rates[0], bias=unit.bias)
     y = graph.norm_act(y, "3x3_")
     y = graph.norm(graph.conv(y, unit.width, 1, "widen", bias=unit.bias), "widen_norm")
     shortcut = x
-    if unit.step > 1 or len(x.channels) != unit.width:
-        shortcut = graph.norm(graph.conv(x, unit.width, 1, "projection", step=unit.step), "projection_norm")
+    if unit.stride > 1 or len(x.channels) != unit.width:
+        shortcut = graph.norm(graph.conv(x, unit.width, 1, "projection", stride=unit.stride), "projection_norm")
     total = graph.add(y, shortcut)
     return Output(out=total, before_activation=total)
 

@@ -25,9 +25,9 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
         y = graph.gate(y, gate)
     y = graph.norm(graph.conv(y, unit.width, 1, "project"), "project_norm")
     shortcut = x
-    if unit.step > 1:
+    if unit.stride > 1:
         shortcut = graph.average_pool(x, 2, 2)
-    if unit.step > 1 or len(x.channels) != unit.width:
+    if unit.stride > 1 or len(x.channels) != unit.width:
         shortcut = graph.norm(graph.conv(shortcut, unit.width, 1, "projection"), "projection_norm")
     total = graph.add(y, shortcut)
     return Output(out=graph.act(total, "act"), before_activation=total)
@@ -36,7 +36,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
 def _half(graph: Graph, x: Node, unit: Unit, width: int, rate: int) -> Node:
     with graph.scope(f"rate{rate}"):
         y = graph.norm_act(graph.conv(x, width, 1, "reduce"), "reduce_")
-        y = graph.grouped(y, "3x3", int(unit.options["group"]), step=unit.step, dilation=rate)
+        y = graph.grouped(y, "3x3", int(unit.options["group"]), stride=unit.stride, dilation=rate)
         return graph.norm_act(y, "3x3_")
 
 

@@ -11,8 +11,8 @@ BRANCHES = 5
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
     """Efficient spatial pyramid: five dilated 3x3 branches summed hierarchically; strided, its downsampler."""
     n = unit.width // BRANCHES
-    strided = unit.step > 1
-    y = graph.conv(x, n, 3 if strided else 1, "reduce", step=unit.step)
+    strided = unit.stride > 1
+    y = graph.conv(x, n, 3 if strided else 1, "reduce", stride=unit.stride)
     first, *rest = (
         graph.conv(y, n if index else unit.width - 4 * n, 3, f"rate{rate}", dilation=rate)
         for index, rate in enumerate(unit.rates)

@@ -11,13 +11,13 @@ BRANCHES = 4
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
     """Factorised pyramidal learning module; strided, the FPL downsampler (no residual, bias on the 1x1)."""
     n = unit.width // BRANCHES
-    strided = unit.step > 1
+    strided = unit.stride > 1
     y = graph.conv(x, n, 1, "reduce", bias=strided)
     if unit.factorization == "all":
-        y = graph.conv(y, n, (3, 1), "first_3x1", step=(unit.step, 1))
-        y = graph.conv(graph.act(y, "first_act"), n, (1, 3), "first_1x3", step=(1, unit.step))
+        y = graph.conv(y, n, (3, 1), "first_3x1", stride=(unit.stride, 1))
+        y = graph.conv(graph.act(y, "first_act"), n, (1, 3), "first_1x3", stride=(1, unit.stride))
     else:
-        y = graph.conv(y, n, 3, "first", step=unit.step)
+        y = graph.conv(y, n, 3, "first", stride=unit.stride)
     branches = [_branch(graph, y, n, rate, unit.factorization) for rate in unit.rates]
     total = graph.cat(_pairwise_fusion(graph, y, branches, unit.pairwise_fusion))
     if not strided:

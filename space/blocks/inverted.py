@@ -11,9 +11,9 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     y = x
     if unit.expansion > 1:
         y = graph.norm_act(graph.conv(x, len(x.channels) * unit.expansion, 1, "widen"), "widen_")
-    y = graph.norm_act(graph.depthwise(y, "depthwise", step=unit.step, dilation=unit.rates[0]), "depthwise_")
+    y = graph.norm_act(graph.depthwise(y, "depthwise", stride=unit.stride, dilation=unit.rates[0]), "depthwise_")
     y = graph.norm(graph.conv(y, unit.width, 1, "project"), "project_norm")
-    if unit.step == 1 and len(x.channels) == unit.width:
+    if unit.stride == 1 and len(x.channels) == unit.width:
         y = graph.add(y, x)
     return Output(out=y, before_activation=y)
 

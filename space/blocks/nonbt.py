@@ -12,22 +12,22 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     `none` is ResNet's basic block, `all` is ERFNet's non-bt-1D, `composite` splits the second only. Only the second
     is dilated. A strided or widening block has a 1x1 projection as its shortcut.
     """
-    y = _convolution(graph, x, unit, "1", rate=1, step=unit.step, split=unit.factorization == "all")
+    y = _convolution(graph, x, unit, "1", rate=1, stride=unit.stride, split=unit.factorization == "all")
     y = graph.norm_act(y, "1_")
-    y = _convolution(graph, y, unit, "2", rate=unit.rates[0], step=1, split=unit.factorization != "none")
+    y = _convolution(graph, y, unit, "2", rate=unit.rates[0], stride=1, split=unit.factorization != "none")
     y = graph.dropout(graph.norm(y, "2_norm"), unit.dropout)
     shortcut = x
-    if unit.step > 1 or len(x.channels) != unit.width:
-        shortcut = graph.conv(x, unit.width, 1, "projection", step=unit.step)
+    if unit.stride > 1 or len(x.channels) != unit.width:
+        shortcut = graph.conv(x, unit.width, 1, "projection", stride=unit.stride)
         # SwiftNet's pyramid shares the projection's normalisation between its levels.
         shortcut = graph.norm(shortcut, "projection_norm", per_level=False)
     total = graph.add(y, shortcut)
     return Output(out=graph.act(total, "act"), before_activation=total)
 
 
-def _convolution(graph: Graph, x: Node, unit: Unit, name: str, *, rate: int, step: int, split: bool) -> Node:
+def _convolution(graph: Graph, x: Node, unit: Unit, name: str, *, rate: int, stride: int, split: bool) -> Node:
     if not split:
-        return graph.conv(x, unit.width, 3, f"{name}_3x3", step=step, dilation=rate, bias=unit.bias)
+        return graph.conv(x, unit.width, 3, f"{name}_3x3", stride=stride, dilation=rate, bias=unit.bias)
     y = graph.conv(x, unit.width, (3, 1), f"{name}_3x1", dilation=rate, bias=unit.bias)
     y = graph.act(y, f"{name}_inner_act")
     return graph.conv(y, unit.width, (1, 3), f"{name}_1x3", dilation=rate, bias=unit.bias)

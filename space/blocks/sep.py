@@ -12,13 +12,13 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     A stage's first block projects its shortcut also when only the dilation changes, as NDNet does.
     """
     rate = unit.rates[0]
-    y = graph.depthwise(x, "1_depthwise", step=unit.step, dilation=rate)
+    y = graph.depthwise(x, "1_depthwise", stride=unit.stride, dilation=rate)
     y = graph.norm_act(graph.conv(y, unit.width // unit.expansion, 1, "1_pointwise"), "1_")
     y = graph.depthwise(y, "2_depthwise", dilation=rate)
     y = graph.norm(graph.conv(y, unit.width, 1, "2_pointwise"), "2_norm")
     shortcut = x
-    if (unit.opening and (unit.step > 1 or rate > 1)) or len(x.channels) != unit.width:
-        shortcut = graph.depthwise(x, "projection_depthwise", step=unit.step, dilation=rate)
+    if (unit.opening and (unit.stride > 1 or rate > 1)) or len(x.channels) != unit.width:
+        shortcut = graph.depthwise(x, "projection_depthwise", stride=unit.stride, dilation=rate)
         shortcut = graph.norm(graph.conv(shortcut, unit.width, 1, "projection_pointwise"), "projection_norm")
     total = graph.add(y, shortcut)
     return Output(out=graph.act(total, "act"), before_activation=total)

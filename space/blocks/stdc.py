@@ -19,9 +19,9 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
         x = graph.conv(x, width, kernel, f"{index}_{kernel}x{kernel}", dilation=unit.rates[0], bias=unit.bias)
         x = graph.norm_act(x, f"{index}_")
         given.append(x)
-        if index == 0 and unit.step > 1:
+        if index == 0 and unit.stride > 1:
             given = [graph.average_pool(x)]
-            x = graph.norm(graph.depthwise(x, "depthwise", step=unit.step), "depthwise_norm")
+            x = graph.norm(graph.depthwise(x, "depthwise", stride=unit.stride), "depthwise_norm")
     out = graph.cat(given)
     return Output(out=out, before_activation=out)
 

@@ -87,7 +87,7 @@ def inherited(child: Architecture, network: Network, num_classes: int) -> tuple[
 
 def _shape(node: Node) -> tuple[object, ...]:
     """What layers have in common that can share weights, whatever their widths."""
-    return node.kind, node.kernel, node.group, node.bias, node.step
+    return node.kind, node.kernel, node.group, node.bias, node.stride
 
 
 def _places(wanted: NDArray[np.int64], there: NDArray[np.int64]) -> NDArray[np.int64]:

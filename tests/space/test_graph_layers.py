@@ -55,7 +55,7 @@ def squeezed(graph: Graph, x: Node) -> Node:
 POOLS = [(2, 2), (3, 2), (5, 2), (9, 4), (17, 8)]
 LAYERS: dict[str, Callable[[Graph, Node], Node]] = {
     "grouped": lambda graph, x: graph.grouped(x, "grouped", 16),
-    "grouped, strided and dilated": lambda graph, x: graph.grouped(x, "grouped", 16, step=2, dilation=3),
+    "grouped, strided and dilated": lambda graph, x: graph.grouped(x, "grouped", 16, stride=2, dilation=3),
     "gate of a mean": squeezed,
     "gate for each pixel": lambda graph, x: graph.gate(x, graph.conv(x, len(x.channels), 3, "gate")),
     **{

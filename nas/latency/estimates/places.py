@@ -88,7 +88,7 @@ def _places_of(alike: _Alike, size: tuple[int, int]) -> tuple[SharedPlace, ...]:
                 kind=node.kind,
                 mode=node.mode,
                 kernel=node.kernel,
-                strided=max(node.step) > 1,
+                strided=max(node.stride) > 1,
                 dilated=max(node.dilation) > 1,
                 group=node.group,
                 pixels=pixels[node.index],
@@ -108,7 +108,7 @@ def _places_of(alike: _Alike, size: tuple[int, int]) -> tuple[SharedPlace, ...]:
 
 def _inside(node: Node, read: tuple[int, int], given: tuple[int, int]) -> int:
     """How many taps of a convolution, of all its output pixels together, read pixels and not padding."""
-    axes = zip(read, given, node.kernel, node.step, node.dilation, strict=True)
+    axes = zip(read, given, node.kernel, node.stride, node.dilation, strict=True)
     return math.prod(_inside_along(*axis) for axis in axes)
 
 

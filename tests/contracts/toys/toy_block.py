@@ -13,10 +13,10 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     """`unit.options["repeats"]` convolutions, the first strided, all dilated alike."""
     y = x
     for index in range(int(unit.options["repeats"])):
-        step = unit.step if index == 0 else 1
-        y = graph.conv(y, unit.width, 3, f"conv{index}", step=step, dilation=unit.rates[0], bias=unit.bias)
+        stride = unit.stride if index == 0 else 1
+        y = graph.conv(y, unit.width, 3, f"conv{index}", stride=stride, dilation=unit.rates[0], bias=unit.bias)
         y = graph.norm_act(y, f"conv{index}_")
-    if unit.step == 1 and len(x.channels) == unit.width:
+    if unit.stride == 1 and len(x.channels) == unit.width:
         y = graph.add(y, x)
     return Output(out=graph.act(y, "act"), before_activation=y)
 

@@ -37,7 +37,7 @@ def taps_inside(node: Node, read: Pair) -> int:
     """Of a convolution, of all its output pixels together, those that fall on pixels of a map: each adds up to 1."""
     pads = [step * (side - 1) // 2 for step, side in zip(node.dilation, node.kernel, strict=True)]
     ones, kernel = torch.ones(1, 1, *read), torch.ones(1, 1, *node.kernel)
-    return int(functional.conv2d(ones, kernel, stride=node.step, padding=pads, dilation=node.dilation).sum())
+    return int(functional.conv2d(ones, kernel, stride=node.stride, padding=pads, dilation=node.dilation).sum())
 
 
 def multiply_adds_inside(architecture: space.Architecture, num_classes: int) -> int:
