@@ -49,8 +49,8 @@ def comparable(cutter: Cutter) -> bool:
     dense one, and knows no granules of grouped convolutions.
     """
     nodes = parametric(cutter.graph)
-    mistaken = (node for node in nodes if node.kind == "act" or node.group)
-    return all(len(cutter.positions(node)) > 1 for node in mistaken) and all(node.group <= 1 for node in nodes)
+    mistaken = (node for node in nodes if node.kind == "act" or node.group_width)
+    return all(len(cutter.positions(node)) > 1 for node in mistaken) and all(node.group_width <= 1 for node in nodes)
 
 
 def slices_of_channels(cutter: Cutter) -> dict[int, set[Slice]]:
@@ -146,7 +146,7 @@ def _forgiving() -> Iterator[None]:
 
 
 def _dense(node: Node) -> bool:
-    return node.kind in ("conv", "deconv") and not node.group
+    return node.kind in ("conv", "deconv") and not node.group_width
 
 
 def _ends(cutter: Cutter) -> dict[str, tuple[Node, list[int]]]:

@@ -66,7 +66,7 @@ def sum_over_parameters(cutter: Cutter, network: Network, amount_of: Callable[[n
         outputs = cutter.positions(node)
         for parameter in network.layer(node.name).parameters():
             amount = amount_of(parameter).double()
-            if amount.dim() == 1 or node.group:
+            if amount.dim() == 1 or node.group_width:
                 np.add.at(scores, outputs, amount.reshape(len(outputs), -1).sum(dim=1).cpu().numpy())
                 continue
             if node.kind == "deconv":
@@ -85,7 +85,7 @@ def _read_weight_times_gradient(cutter: Cutter, network: Network) -> ChannelScor
     """Sum of weight times gradient over the slices that read each channel."""
     sums = np.zeros(len(cutter.everything))
     for node in parametric(cutter.graph):
-        if node.kind not in ("conv", "deconv") or node.group:
+        if node.kind not in ("conv", "deconv") or node.group_width:
             continue
         weight = network.layer(node.name).get_parameter("weight")
         if weight.grad is None:  # no output depends on the layer

@@ -131,7 +131,7 @@ def _sliced(tensor: Tensor, node: Node, out: NDArray[np.int64], read: NDArray[np
     if tensor.dim() == 0:  # how many batches were seen
         return tensor
     sides = [read, out] if node.kind == "deconv" else [out, read]
-    if tensor.dim() == 1 or node.group:
+    if tensor.dim() == 1 or node.group_width:
         sides = [out]
     for dimension, places in enumerate(sides):
         tensor = tensor.index_select(dimension, torch.from_numpy(places).to(tensor.device))

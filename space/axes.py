@@ -47,8 +47,8 @@ def ranges() -> Axes:
 def searched() -> Axes:
     """Narrower ranges for what a search needs to look at: no choices that leave both accuracy and latency alone."""
     found: dict[str, tuple[Choice, ...]] = {
-        "block": tuple(name for name, block in blocks.kinds().items() if block.searched),
-        "decoder": ("none", *(name for name, kind in decoders.kinds().items() if kind.in_searches)),
+        "block": tuple(name for name, block in blocks.kinds().items() if block.default_in_search),
+        "decoder": ("none", *(name for name, kind in decoders.kinds().items() if kind.default_in_search)),
         **stem.SEARCHED,
         **stage.SEARCHED,
         **head.SEARCHED,

@@ -110,7 +110,7 @@ class Block:
     """Whether it keeps a batch normalisation for each level of an image pyramid."""
     plain: bool = False
     """Whether its convolutions are made by `space.layers.plain_conv`, which can be re-parameterised."""
-    searched: bool = False
+    default_in_search: bool = False
     """Whether a search looks at it unless told otherwise."""
 
     def __post_init__(self) -> None:

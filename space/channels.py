@@ -155,9 +155,9 @@ def _granules(
     """How many channels of each group go together: those that some grouped convolution reads together."""
     ties = []
     for node in graph.nodes:
-        if node.group > 1:
+        if node.group_width > 1:
             channels = channel_of_atom[node.channels]
-            ties.append((channels, np.repeat(channels[:: node.group], node.group)))
+            ties.append((channels, np.repeat(channels[:: node.group_width], node.group_width)))
     if not ties:
         return (1,) * len(names)
     granule_of_channel = _components(len(group_of_channel), ties)
@@ -183,7 +183,7 @@ def _produced_alike(
     taken = 1
     seen: set[int] = set()
     for node in graph.nodes:
-        if node.kind not in ("conv", "deconv") or node.group:
+        if node.kind not in ("conv", "deconv") or node.group_width:
             continue
         start = int(node.channels[0])
         if start in seen:  # a second use of shared weights

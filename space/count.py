@@ -75,7 +75,8 @@ def graph_multiply_adds(graph: Graph, sizes: Widths, size: tuple[int, int]) -> i
     """The same for a graph whose nodes have the given widths."""
     given = sizes.given
     return sum(
-        each * given[node.index] * (node.group or given[node.inputs[0]]) for node, each in _convolutions(graph, size)
+        each * given[node.index] * (node.group_width or given[node.inputs[0]])
+        for node, each in _convolutions(graph, size)
     )
 
 
@@ -112,7 +113,7 @@ def layers(architecture: Architecture, size: tuple[int, int], num_classes: int) 
                 kernel=node.kernel,
                 stride=node.stride,
                 dilation=node.dilation,
-                groups=out // node.group if node.group else 1,
+                groups=out // node.group_width if node.group_width else 1,
                 height=height,
                 width=width,
                 parameters=_parameters(node, read, out) if node.index in owners else 0,
@@ -236,13 +237,13 @@ def _parameters(node: Node, read: int, out: int) -> int:
         return 2 * out
     if node.kind == "act":
         return out
-    return math.prod(node.kernel) * (node.group or read) * out + (out if node.bias else 0)
+    return math.prod(node.kernel) * (node.group_width or read) * out + (out if node.bias else 0)
 
 
 def _multiply_adds(node: Node, read: int, out: int, output: tuple[int, int], size: tuple[int, int]) -> int:
     if node.kind not in ("conv", "deconv"):
         return 0
-    return _multiply_adds_of_a_pair(node, output, size) * (node.group or read) * out
+    return _multiply_adds_of_a_pair(node, output, size) * (node.group_width or read) * out
 
 
 def _multiply_adds_of_a_pair(node: Node, output: tuple[int, ...], size: tuple[int, int]) -> int:

@@ -55,7 +55,7 @@ class Decoder(ABC):
     """Its own axes, and what each ranges over; `decoder.width` is there for all."""
     searched: ClassVar[Axes] = {}
     """Narrower ranges of its axes, for a search that is not told otherwise."""
-    in_searches: ClassVar[bool] = False
+    default_in_search: ClassVar[bool] = False
     """Whether a search looks at it unless told otherwise."""
     head: ClassVar[str] = ""
     """The one kind of head that it ends in; empty where heads of all other kinds fit."""

@@ -18,7 +18,7 @@ MOST_CHANNELS = 32  # of more, PyTorch does several at a time
 
 def resized(x: Tensor, size: tuple[int, int], align_corners: bool, *, training: bool) -> Tensor:
     """`x` (N, C, h, w) at `size` (H, W), bilinear."""
-    if training and _is_plain(x) and x.shape[1] <= MOST_CHANNELS and _times(x, size) >= FEWEST_TIMES:
+    if training and _needs_cpu_float32_gradient(x) and x.shape[1] <= MOST_CHANNELS and _times(x, size) >= FEWEST_TIMES:
         enlarged: Tensor = _Resized.apply(x, size, align_corners)  # type: ignore[no-untyped-call]
         return enlarged
     return functional.interpolate(x, size, mode="bilinear", align_corners=align_corners)
@@ -33,7 +33,7 @@ def with_quick_gradient(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def _convolved(dilation: tuple[int, int], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if _is_plain(x) and x.is_contiguous(memory_format=torch.channels_last):
+    if _needs_cpu_float32_gradient(x) and x.is_contiguous(memory_format=torch.channels_last):
         convolved: Tensor = _Dilated.apply(x, weight, bias, dilation)  # type: ignore[no-untyped-call]
         return convolved
     return _depthwise(x, weight, bias, dilation)
@@ -44,7 +44,7 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[i
     return functional.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=len(weight))
 
 
-def _is_plain(x: Tensor) -> bool:
+def _needs_cpu_float32_gradient(x: Tensor) -> bool:
     """Whether a gradient is wanted, in float32 on a CPU."""
     return (
         x.requires_grad

@@ -1,15 +1,16 @@
-"""A network as a list of layers whose channels know where they come from.
+"""A network as a list of layers that records where every channel comes from.
 
-Blocks, fusions and decoders are functions that add layers to a `Graph`, in the order of computation. Everything
-else is read from that list: the `nn.Module`, parameters, multiply-adds, the layers a latency table is keyed by, and
-the groups of channels that can only be cut together (`space.channels`).
+Blocks, fusions and decoders add their layers to a `Graph`, in the order of computation. Everything else is derived from
+that list: the `nn.Module`, parameters, multiply-adds, the layers that a latency table prices, and the groups of
+channels that can only be cut together (`space.channels`).
 
-Every channel of every tensor is an *atom*, an integer. A convolution makes new atoms, normalisation and activation
-keep their input's, concatenation joins them, and a sum or a gate ties the atoms of its terms pairwise. So does a
-depthwise or grouped convolution keep them; which of them it reads together is a matter of `space.channels`.
+Every channel of every tensor is an *atom*, an integer. A convolution makes new atoms; normalisation, activation and
+depthwise or grouped convolutions keep the atoms of their input; a concatenation joins the atoms of its parts; a sum or
+a gate ties the atoms of its terms pairwise. Which channels a grouped convolution reads together is worked out in
+`space.channels`.
 
-Sizes are kept as strides against the input image: a tensor of stride s is ceil(H / s) x ceil(W / s). All strided
-layers round up and all upsampling aims at a stride, so that any input size works, odd ones included.
+Sizes are stored as strides against the input image: a tensor at output stride s has ceil(H / s) x ceil(W / s) pixels.
+All strided layers round up and all upsampling targets a stride, so any input size works, odd sizes included.
 """
 
 from __future__ import annotations
@@ -32,59 +33,59 @@ LayerKind = Literal[
 ]  # fmt: skip
 Paths = Literal["", "pointwise", "pair"]
 PARAMETRIC = ("conv", "deconv", "norm", "act")
-WHOLE: Pair = (1, 1)  # the grid of one cell: the mean of a map
+WHOLE: Pair = (1, 1)  # a grid of one cell: the mean of the feature map
 
 
 @dataclass(frozen=True, kw_only=True)
 class Norm:
-    """What batch normalisation adds to the variance, and how much of each batch its running statistics take."""
+    """Numbers of a batch normalisation: the epsilon added to the variance, the momentum of the running statistics."""
 
     epsilon: float = 1e-5
     momentum: float = 0.1
 
 
-@dataclass(eq=False, slots=True)  # frozen, it would take three times as long to make, and a search makes millions
+@dataclass(eq=False, slots=True)  # freezing it would triple the construction time, and a search constructs millions
 class Node:
-    """One layer: what it does, what it reads (indices of earlier nodes) and the channels it gives out. Not to be
-    changed.
-    """
+    """One layer: its operation, its inputs (indices of earlier nodes) and its output channels. Treat it as frozen."""
 
     index: int
     channels: Atoms
     kind: LayerKind
     inputs: tuple[int, ...]
     output_stride: Pair
+    """Stride of the output against the image, (vertical, horizontal)."""
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
+    """Stride of a convolution or a pool, factor of a transposed convolution or a shuffle, repetitions of a repeat."""
     dilation: Pair = (1, 1)
-    group: int = 0
-    """Channels that each output of a convolution reads where its outputs are its input's channels; 0 where it reads all
-    and makes new ones.
+    group_width: int = 0
+    """Channels per group of a depthwise (1) or grouped convolution, which keeps its input's atoms; 0 for a dense
+    convolution, which reads all channels and makes new atoms.
     """
     mode: str = ""
     grid: Pair | None = None
-    """Rows and columns of pooled cells; 0 columns for as many as keep them square."""
+    """Rows and columns of pooled cells; 0 columns: as many as keep the cells square."""
     name: str = ""
     bias: bool = False
     probability: float = 0.0
     norm: Norm = Norm()
-    """Of a normalisation, and of those that training adds."""
+    """Numbers of this normalisation, or of those in the training paths of a convolution."""
     paths: Paths = ""
-    """What training adds to a convolution with bias (`space.paths`): `pointwise`, two 1x1 ones in a row and the
-    identity where it neither strides nor widens (RDRNet); `pair`, a second one like it.
+    """Paths that training adds to a convolution with bias (`space.paths`): `pointwise`, two consecutive 1x1
+    convolutions, and the identity where input and output shapes agree (RDRNet); `pair`, a second convolution like it.
     """
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """What it does and what it reads: the same at all widths."""
+        """Operation and inputs, without the widths: equal for the same layer at any width."""
         return (
-            self.kind, self.inputs, self.output_stride, self.kernel, self.stride, self.dilation, self.group, self.mode,
-            self.grid,
+            self.kind, self.inputs, self.output_stride, self.kernel, self.stride, self.dilation, self.group_width,
+            self.mode, self.grid,
         )  # fmt: skip
 
 
 class Graph:
-    """A network under construction; `nodes` is the result."""
+    """A network under construction; `nodes` is the result, in the order of computation."""
 
     def __init__(
         self,
@@ -101,7 +102,7 @@ class Graph:
         self.fixed: list[Atoms] = []
         self.outputs: list[Node] = []
         self.encoder_nodes = 0
-        """How many of the first nodes are those of the stem and the stages, on the first level of an image pyramid."""
+        """Number of leading nodes that make up the stem and the stages (on the first level of an image pyramid)."""
         self.activation = activation
         self.align_corners = align_corners
         self.levels = levels
@@ -125,7 +126,7 @@ class Graph:
 
     @contextmanager
     def head_scope(self, name: str) -> Iterator[None]:
-        """The same for a head, whose normalisation may be another."""
+        """Like `scope`, with the normalisation of heads (`head_norm`)."""
         norm, self._norm = self._norm, self._head_norm
         with self.scope(name):
             yield
@@ -144,8 +145,8 @@ class Graph:
         fixed: bool = False,
         paths: Paths = "",
     ) -> Node:
-        """Convolution with padding that keeps ceil(size / stride). A name used before shares its weights."""
-        assert bias or not paths, "what is folded into a convolution leaves it a bias"
+        """Convolution, padded to an output of ceil(size / stride). Using a name twice shares the weights."""
+        assert bias or not paths, "folding normalised paths into a convolution leaves it a bias"
         kernel, stride, path = _pair(kernel), _pair(stride), self._path(name)
         return self._add(
             Node(
@@ -166,17 +167,17 @@ class Graph:
         )
 
     def depthwise(self, x: Node, name: str, *, kernel: int | Pair = 3, stride: int = 1, dilation: int = 1) -> Node:
-        """Convolution of each channel by itself; no bias. What comes out counts as the channels that came in."""
+        """Depthwise convolution without bias; the output has the input's atoms."""
         return self.grouped(x, name, 1, kernel=kernel, stride=stride, dilation=dilation)
 
     def grouped(
-        self, x: Node, name: str, group: int, *, kernel: int | Pair = 3, stride: int = 1, dilation: int = 1
+        self, x: Node, name: str, group_width: int, *, kernel: int | Pair = 3, stride: int = 1, dilation: int = 1
     ) -> Node:
-        """Convolution of each `group` neighbours together; no bias.
+        """Grouped convolution without bias, over groups of `group_width` neighbouring channels.
 
-        What comes out counts as the channels that came in: neighbours in a group are cut together or not at all.
+        The output has the input's atoms; the channels of a group are cut together or not at all.
         """
-        assert len(x.channels) % group == 0, f"{len(x.channels)} channels are no whole groups of {group}"
+        assert len(x.channels) % group_width == 0, f"{len(x.channels)} channels are no whole groups of {group_width}"
         kernel = _pair(kernel)
         return self._add(
             Node(
@@ -189,13 +190,13 @@ class Graph:
                 kernel=kernel,
                 stride=(stride, stride),
                 dilation=_dilation(kernel, dilation),
-                group=group,
+                group_width=group_width,
                 grid=x.grid,
             )
         )
 
     def deconv(self, x: Node, width: int, kernel: int, name: str, *, fixed: bool = False) -> Node:
-        """Transposed convolution that halves the stride, with bias (ERFNet's upsampler)."""
+        """Transposed convolution with bias that doubles the resolution (ERFNet's upsampler)."""
         path = self._path(name)
         return self._add(
             Node(
@@ -212,7 +213,7 @@ class Graph:
         )
 
     def norm(self, x: Node, name: str, *, per_level: bool = True) -> Node:
-        """Batch normalisation; in an image pyramid each level has its own unless told otherwise."""
+        """Batch normalisation; with `per_level`, each level of an image pyramid has its own."""
         path = self._path(name)
         if self.levels > 1 and per_level:
             path += f"_level{self.level}"
@@ -234,24 +235,24 @@ class Graph:
         return self.act(self.norm(x, f"{name}norm", per_level=per_level), f"{name}act")
 
     def dropout(self, x: Node, probability: float) -> Node:
-        """Dropout of whole channels; nothing at probability 0."""
+        """Dropout of whole channels; no layer is added at probability 0."""
         if probability == 0:
             return x
         return self._add(Node(self._next, x.channels, "dropout", (x.index,), x.output_stride, probability=probability))
 
     def max_pool(self, x: Node, kernel: int) -> Node:
-        """Max pooling by 2."""
+        """Max pooling with stride 2."""
         return self._window(x, "max_pool", kernel, 2)
 
     def average_pool(self, x: Node, kernel: int = 3, stride: int = 2) -> Node:
-        """Average pooling. Odd kernels are centred, and the zeros around the map count; even ones are as long as their
-        stride, and at the far edges average what is there.
+        """Average pooling. Odd kernels are centred, with zero padding included in the mean. Even kernels are as large
+        as their stride, and windows that cross the bottom or right edge average only the pixels inside.
         """
         assert kernel % 2 or kernel == stride, "an even window is as long as its stride"
         return self._window(x, "average_pool", kernel, stride)
 
     def grid_pool(self, x: Node, rows: int, columns: int = 0) -> Node:
-        """Average over so many rows and columns; 0 for as many columns as keep the cells square, one of each for the
+        """Adaptive average pooling to `rows` x `columns` cells. 0 columns: as many as keep the cells square; 1 x 1: the
         mean of the whole map.
         """
         return self._add(Node(self._next, x.channels, "grid_pool", (x.index,), x.output_stride, grid=(rows, columns)))
@@ -263,14 +264,14 @@ class Graph:
         return self._add(Node(self._next, x.channels, "resize", (x.index,), output_stride, mode=mode))
 
     def repeat(self, x: Node) -> Node:
-        """Every pixel repeated to the image's size: what is beyond its far edges is cut off."""
+        """Every pixel repeated up to the image's size; the surplus at the bottom and right edges is cropped."""
         return self._add(
             Node(self._next, x.channels, "repeat", (x.index,), output_stride=(1, 1), stride=x.output_stride)
         )
 
     def shuffle(self, x: Node, factor: int) -> Node:
-        """Depth to space: `factor` squared neighbouring channels are the pixels of one, row by row; what is beyond the
-        far edges is cut off. Of channels that are fixed.
+        """Depth to space: `factor` squared neighbouring channels become the pixels of one channel, row by row; the
+        surplus at the bottom and right edges is cropped. Only for channels that are never cut, such as logits.
         """
         output_stride = (x.output_stride[0] // factor, x.output_stride[1] // factor)
         fewer = x.channels[:: factor**2]
@@ -287,16 +288,16 @@ class Graph:
         return self._add(Node(self._next, channels, "cat", inputs, first.output_stride, grid=first.grid))
 
     def add(self, *terms: Node) -> Node:
-        """Sum; its terms' channels are tied to each other. The mean of a map is added to every pixel."""
+        """Sum, which ties the channels of its terms. The mean of a map is added to every pixel."""
         return self._together("add", terms)
 
     def gate(self, x: Node, gate: Node) -> Node:
-        """`x` times the sigmoid of `gate`, which has a value for every pixel or one for all; it ties their channels."""
-        assert gate.grid in (x.grid, WHOLE), "a gate is as large as what it opens, or the mean of a map"
+        """`x` times the sigmoid of `gate`, which has one value per pixel or one per channel; ties their channels."""
+        assert gate.grid in (x.grid, WHOLE), "a gate is as large as its input, or the mean of a map"
         return self._together("gate", (x, gate))
 
     def drop_unused(self) -> None:
-        """Forget layers that no output depends on, such as an activation after the last tap of a ladder."""
+        """Remove layers that no output depends on, such as an activation after the last tap of a ladder."""
         used = {node.index for node in self.outputs} | {self.image.index}
         for node in reversed(self.nodes):
             if node.index in used:
@@ -311,14 +312,14 @@ class Graph:
         self.image = moved[self.image.index]
 
     def _moved(self, old: int, place: dict[int, int]) -> Node:
-        """A node at its new place; itself where it keeps its own, for then all before it keep theirs."""
+        """The node at its new index; the same object where its index, and so those of its inputs, stay."""
         node = self.nodes[old]
         if place[old] == old:
             return node
         return replace(node, index=place[old], inputs=tuple(place[index] for index in node.inputs))
 
     def _weights(self, path: str, x: Node, width: int, fixed: bool) -> Atoms:
-        """Output atoms of a convolution; weights used twice tie both uses, at the input too."""
+        """Output atoms of a convolution; sharing weights ties the inputs of both uses and reuses the output atoms."""
         if path not in self._made:
             self._made[path] = (x.channels, self._new_atoms(width, fixed))
         read, out = self._made[path]
@@ -340,7 +341,7 @@ class Graph:
 
     @property
     def atom_count(self) -> int:
-        """How many atoms there are."""
+        """Number of atoms."""
         return self._atoms
 
     def _path(self, name: str) -> str:
@@ -348,16 +349,16 @@ class Graph:
 
     @property
     def _next(self) -> int:
-        """The index of the layer that is added next."""
+        """Index of the next layer to be added."""
         return len(self.nodes)
 
     def _together(self, kind: Literal["add", "gate"], terms: Sequence[Node]) -> Node:
-        """A layer that joins tensors value by value. Means of maps are spread over the others."""
+        """An elementwise layer over several tensors; means of maps are broadcast."""
         first, *others = terms
         largest = first if first.grid != WHOLE else next((term for term in others if term.grid != WHOLE), first)
         for term in others:
             assert term.grid == WHOLE or (term.output_stride, term.grid) == (largest.output_stride, largest.grid), (
-                "tensors that are joined value by value have one size"
+                "elementwise layers join tensors of one size"
             )
             self._tie(first.channels, term.channels)
         inputs = tuple([term.index for term in terms])
@@ -382,5 +383,5 @@ def _pair(value: int | Pair) -> Pair:
 
 
 def _dilation(kernel: Pair, dilation: int) -> Pair:
-    """Of each axis: a single row or column has none."""
+    """Dilation along each axis; a kernel side of 1 is not dilated."""
     return (dilation if kernel[0] > 1 else 1, dilation if kernel[1] > 1 else 1)

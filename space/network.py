@@ -181,10 +181,10 @@ def _layer(node: Node, sizes: Widths, training_form: bool) -> nn.Module:
         stride=node.stride,
         padding=(node.kernel[0] // 2 * node.dilation[0], node.kernel[1] // 2 * node.dilation[1]),
         dilation=node.dilation,
-        groups=width // node.group if node.group else 1,
+        groups=width // node.group_width if node.group_width else 1,
         bias=node.bias,
     )
-    depthwise = node.group == 1 and sizes.read(node) == width
+    depthwise = node.group_width == 1 and sizes.read(node) == width
     if depthwise and node.dilation[1] > 1 and node.stride == (1, 1):
         convolution = with_quick_gradient(convolution)
     return ReparameterizedConv(convolution, node.paths, node.norm) if training_form and node.paths else convolution

@@ -57,7 +57,7 @@ BLOCK = Block(
     add=add,
     words="split dilated bottleneck",
     position=6,
-    searched=True,
+    default_in_search=True,
     openings=("block",),
     options={"group": GROUP, "squeeze": Option(default=4, range=(0, 4))},
     width_unit=width_unit,

@@ -52,5 +52,5 @@ BLOCK = Block(
     width_unit=lambda unit: BRANCHES,
     width_reason=f"its {BRANCHES} branches are equally wide",
     in_decoders=True,
-    searched=True,
+    default_in_search=True,
 )

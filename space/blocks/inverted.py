@@ -18,4 +18,4 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     return Output(out=y, before_activation=y)
 
 
-BLOCK = Block(add=add, words="inverted residual", position=4, shared=("expansion",), searched=True)
+BLOCK = Block(add=add, words="inverted residual", position=4, shared=("expansion",), default_in_search=True)

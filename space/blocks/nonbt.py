@@ -40,5 +40,5 @@ BLOCK = Block(
     shared=("factorization", "dropout"),
     in_decoders=True,
     in_image_pyramids=True,
-    searched=True,
+    default_in_search=True,
 )

@@ -32,5 +32,5 @@ BLOCK = Block(
     width_unit=lambda unit: unit.expansion,
     width_reason="its expansion",
     in_decoders=True,
-    searched=True,
+    default_in_search=True,
 )

@@ -22,7 +22,7 @@ class CatDecoder(Decoder):
     width: int
 
     position: ClassVar[int] = 2
-    in_searches: ClassVar[bool] = True
+    default_in_search: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_range("decoder.width", self.width, 1, WIDEST)

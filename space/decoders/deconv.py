@@ -30,7 +30,7 @@ class DeconvDecoder(Decoder):
 
     position: ClassVar[int] = 1
     axes: ClassVar[Axes] = {"decoder.depth": (0, 1, 2, 3), "decoder.projection": (0, 32, 64)}
-    in_searches: ClassVar[bool] = True
+    default_in_search: ClassVar[bool] = True
     head: ClassVar[str] = "deconv2"
 
     def __post_init__(self) -> None:

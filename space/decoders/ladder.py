@@ -30,7 +30,7 @@ class LadderDecoder(Decoder):
 
     position: ClassVar[int] = 3
     axes: ClassVar[Axes] = {"decoder.taps": ("sum", "relu")}
-    in_searches: ClassVar[bool] = True
+    default_in_search: ClassVar[bool] = True
     searched: ClassVar[Axes] = {"decoder.taps": ("sum",)}
     takes_context: ClassVar[bool] = True
     takes_image_pyramid: ClassVar[bool] = True

@@ -71,7 +71,7 @@ class StepwiseDecoder(Decoder):
     bin_width: int = 0
 
     position: ClassVar[int] = 4
-    in_searches: ClassVar[bool] = True
+    default_in_search: ClassVar[bool] = True
     axes: ClassVar[Axes] = {
         "decoder.join": (*JOINS, "none"),
         "decoder.lateral": (8, 16, 32, 64),

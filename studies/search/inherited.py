@@ -87,7 +87,7 @@ def inherited(child: Architecture, network: Network, num_classes: int) -> tuple[
 
 def _shape(node: Node) -> tuple[object, ...]:
     """What layers have in common that can share weights, whatever their widths."""
-    return node.kind, node.kernel, node.group, node.bias, node.stride
+    return node.kind, node.kernel, node.group_width, node.bias, node.stride
 
 
 def _places(wanted: NDArray[np.int64], there: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -109,7 +109,7 @@ def _take(tensor: Tensor, theirs: Tensor, node: Node, out: NDArray[np.int64], re
     if tensor.dim() == 0:
         return 0
     ours, there = np.flatnonzero(out >= 0), out[out >= 0]
-    if tensor.dim() == 1 or node.group:
+    if tensor.dim() == 1 or node.group_width:
         tensor[ours] = theirs[there]
         return int(tensor[ours].numel())
     known, source = np.flatnonzero(read >= 0), read[read >= 0]

@@ -157,7 +157,7 @@ def test_a_channel_of_nothing_but_zeros_is_the_last_of_its_group(importance: Imp
                     parameter[:, out] = 0.0
                     continue
                 parameter[out] = 0.0
-                if parameter.dim() > 1 and not node.group:
+                if parameter.dim() > 1 and not node.group_width:
                     parameter[:, read] = 0.0
     scores = importance.scores(cutter, network, some(importance))
     for members in wide:

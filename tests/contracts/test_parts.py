@@ -113,7 +113,7 @@ def kind_of(node: Node) -> str:
     """Of a layer, as `counted` calls it."""
     if node.kind != "conv":
         return node.kind
-    return {0: "conv", 1: "depthwise"}.get(node.group, f"in groups of {node.group}")
+    return {0: "conv", 1: "depthwise"}.get(node.group_width, f"in groups of {node.group_width}")
 
 
 def counted(work: Mapping[str, float]) -> Counter[str]:

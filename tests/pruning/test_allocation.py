@@ -45,7 +45,7 @@ def lanes(graph: Graph, sizes: Widths) -> float:
     for node, pixels in zip(graph.nodes, pixels_of(graph), strict=True):
         total += 4 * pixels * sizes.out(node)
         if node.kind in ("conv", "deconv"):
-            read = node.group or math.ceil(sizes.read(node) / 8) * 8
+            read = node.group_width or math.ceil(sizes.read(node) / 8) * 8
             total += math.prod(node.kernel) * read * math.ceil(sizes.out(node) / 8) * 8 * pixels
     return total / 1e6
 
@@ -57,7 +57,7 @@ def odd_is_slow(graph: Graph, sizes: Widths) -> float:
         if node.kind in ("conv", "deconv"):
             out = sizes.out(node)
             penalty = 1.0 if out % 8 == 0 else 1.2 if out % 2 == 0 else 1.4
-            total += 5e4 + penalty * math.prod(node.kernel) * out * pixels * (node.group or sizes.read(node))
+            total += 5e4 + penalty * math.prod(node.kernel) * out * pixels * (node.group_width or sizes.read(node))
     return total / 1e6
 
 

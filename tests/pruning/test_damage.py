@@ -95,7 +95,7 @@ def test_channels_that_say_nothing_cost_nothing(network: Network, images: Tensor
     gone = members[: len(members) // 4]
     with torch.no_grad():
         for node in cutter.graph.nodes:
-            if node.kind in ("conv", "deconv") and not node.group:
+            if node.kind in ("conv", "deconv") and not node.group_width:
                 weight = network.layer(node.name).weight
                 (weight if node.kind == "deconv" else weight.transpose(0, 1))[
                     torch.from_numpy(np.isin(cutter.read_positions(node), gone))

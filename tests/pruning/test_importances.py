@@ -54,7 +54,7 @@ def belonging(cutter: Cutter, network: Network, channel: int) -> Iterator[tuple[
             continue
         for parameter in network.layer(node.name).parameters():
             mask = torch.zeros_like(parameter, dtype=torch.bool)
-            if parameter.dim() == 1 or node.group:
+            if parameter.dim() == 1 or node.group_width:
                 mask[out] = True
             elif node.kind == "deconv":
                 mask[:, out] = True
@@ -77,7 +77,7 @@ def gate_derivatives(cutter: Cutter, network: Network, batch: tuple[Tensor, Tens
     for factor in (1 + step, 1 - step):
         handles = []
         for node in parametric(cutter.graph):
-            if node.kind in ("conv", "deconv") and not node.group:
+            if node.kind in ("conv", "deconv") and not node.group_width:
                 scale = torch.ones(len(cutter.read_positions(node)), dtype=torch.float64)
                 read = cutter.read_positions(node) == channel
                 if not read.any():

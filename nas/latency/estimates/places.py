@@ -90,7 +90,7 @@ def _places_of(alike: _Alike, size: tuple[int, int]) -> tuple[SharedPlace, ...]:
                 kernel=node.kernel,
                 strided=max(node.stride) > 1,
                 dilated=max(node.dilation) > 1,
-                group=node.group,
+                group=node.group_width,
                 pixels=pixels[node.index],
                 inside=_inside(node, sizes[node.inputs[0]], sizes[node.index]) if node.kind == "conv" else 0,
                 first_read=tuple(map(node.inputs.index, node.inputs)),

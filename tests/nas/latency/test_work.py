@@ -47,7 +47,7 @@ def multiply_adds_inside(architecture: space.Architecture, num_classes: int) -> 
     sizes = [output_size(node, SIZE) for node in graph.nodes]
     convs = [node for node in graph.nodes if node.kind == "conv"]
     assert convs
-    reads = {node.index: node.group or given[node.inputs[0]] for node in convs}
+    reads = {node.index: node.group_width or given[node.inputs[0]] for node in convs}
     return sum(taps_inside(node, sizes[node.inputs[0]]) * reads[node.index] * given[node.index] for node in convs)
 
 
