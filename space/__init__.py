@@ -1,4 +1,4 @@
-"""What can be built: one value, `Architecture`, one builder, and the space of all of them."""
+"""Architectures: the value that describes a network, building and counting it, and the space of all architectures."""
 
 from space.architecture import Architecture
 from space.count import depth, granules, groups, layers, multiply_adds, parameters

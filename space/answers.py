@@ -1,4 +1,4 @@
-"""What each question would have to be answered for a given architecture."""
+"""The answers to the questions of the space that describe a given architecture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from space.choices import Choice
 
 
 def answers_of(architecture: Architecture) -> dict[str, Choice]:
-    """Answers by the names of their questions; more names than are asked."""
+    """Answers by question name, including questions that would not be asked for this architecture."""
     first = architecture.stages[0]
     values: dict[str, Choice] = {
         **architecture.stem.answers(),

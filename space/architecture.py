@@ -1,8 +1,8 @@
-"""`Architecture`: the one value that describes a network, exact to the last channel.
+"""`Architecture`: the value that describes a network completely, down to every channel count.
 
 It holds the numbers of a stem, one to twelve stages, an optional detail branch, context module and decoder, and a head.
-ERFNet, FPLNet, NDNet, SwiftNet, Fast-SCNN, RegSeg, DABNet, STDC's backbone, DDRNet and RDRNet are points of it, and so
-is everything between them.
+ERFNet, FPLNet, NDNet, SwiftNet, Fast-SCNN, RegSeg, DABNet, STDC's backbone, DDRNet and RDRNet are points of this space,
+and so are the networks between them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Activation = Literal["relu", "prelu", "relu6"]
 
 FULL_SIZE: Pair = (1, 1)
-REMEMBERED = 32  # graphs: a network is counted, estimated and built, and cuts of it have the same
+REMEMBERED = 32  # graphs: a network is counted, estimated and built from one graph, and so are its pruned versions
 AXES: Axes = {
     "levels": (1, 2, 3),
     "activation": get_args(Activation),
@@ -65,15 +65,18 @@ SEARCHED: Axes = {
 class Architecture:
     """A real-time segmentation network, every number explicit.
 
-    `levels`: scales of an image pyramid (SwiftNet, section 3.3). `channels`: for a pruned network, how many channels
-    are left in each cut group (names from `space.groups`); the rest of the fields say what it was cut from.
-    `norm_momentum`: how much of each batch running statistics take; in heads `head_norm_epsilon` and
-    `head_norm_momentum` hold, where they are not 0. With `rep`, only 3x3 convolutions that `space.layers.plain_conv`
-    makes (those of `plain` blocks, or of other kinds that are `Block.plain`, and the stem's that are not separable) and
-    those of a context of kind `pyramid` are trained as sums of several normalised paths (RDRNet): they have a bias, the
-    former in place of their normalisation. With a `label_stride` of 2, logits are interpolated to half of the image's
-    size, and each stands for two by two pixels: a quarter of the interpolation and of the arg-max. At the stride of the
-    features that the head reads, none are.
+    `levels`: number of scales of an image pyramid (SwiftNet, section 3.3). `channels`: for a pruned network, the number
+    of channels left in each group that was cut (names from `space.groups`); the other fields describe the network
+    before pruning. `norm_momentum`: momentum of the running statistics of batch norms. Heads use `head_norm_epsilon`
+    and `head_norm_momentum` instead, where these are not 0.
+
+    `rep`: train plain 3x3 convolutions as sums of several normalised paths (RDRNet). These are the 3x3 convolutions of
+    a `pyramid` context, and those that `space.layers.plain_conv` makes: in kinds of blocks that are `Block.plain` and,
+    unless separable, in the stem. All of them have a bias then, the latter in place of a normalisation.
+
+    `label_stride`: with 2, logits are interpolated to half the image's size and each label covers 2x2 pixels, for a
+    quarter of the interpolation and of the arg-max. At the stride of the features that the head reads, nothing is
+    interpolated.
 
     Raises: ArchitectureError for a combination that cannot be built.
     """
@@ -110,7 +113,7 @@ class Architecture:
             require_range("head_norm_momentum", self.head_norm_momentum, 1e-3, 1.0)
         require_range("levels", self.levels, 1, 4)
         require_one_of("activation", self.activation, get_args(Activation))
-        encoder = self.encoder  # checks that each stage can follow the one before
+        encoder = self.encoder  # also checks that each stage can follow the one before
         self._check_image_pyramid()
         self._check_decoder(encoder)
         for auxiliary in self.auxiliary:
@@ -126,22 +129,23 @@ class Architecture:
         if self.label_stride > 1:
             require(
                 self.label_stride <= self.logits_stride,
-                f"label_stride: expected {self.logits_stride} at most, the stride of what the head reads; "
+                f"label_stride: expected at most {self.logits_stride}, the stride of the features that the head reads; "
                 f"got {self.label_stride}",
             )
         if self.head.shuffle > 1:
             most = self.logits_stride // self.label_stride
             require(
                 self.head.shuffle <= most,
-                f"head.shuffle: expected {most} at most, as far as logits are from labels; got {self.head.shuffle}",
+                f"head.shuffle: expected at most {most}, the stride of the head's features divided by label_stride; "
+                f"got {self.head.shuffle}",
             )
         if self.channels:
             full = check_channels(self.graph(1), self.channels)
             cut = {name: count for name, count in self.channels.items() if count < full[name]}
-            object.__setattr__(self, "channels", cut)  # a count that cuts nothing is none: one network, one key
+            object.__setattr__(self, "channels", cut)  # drop counts that cut nothing: one network, one key
 
     def __hash__(self) -> int:
-        # The key takes a hundred times as long.
+        # Hashing the key instead would take a hundred times as long.
         return hash((self.stem, self.stages, self.head, self.levels, tuple(self.channels.items())))
 
     def _check_image_pyramid(self) -> None:
@@ -155,14 +159,17 @@ class Architecture:
             "levels: an image pyramid needs a ladder decoder over nonbt stages with down block and no fusion",
         )
         require(self.context is None, "context: an image pyramid replaces it; give null")
-        require(self.detail is None, "detail: an image pyramid is of one branch; leave it out")
+        require(self.detail is None, "detail: an image pyramid cannot have a detail branch; leave it out")
 
     def _check_rep(self) -> None:
-        require(self.levels == 1, "rep: levels of an image pyramid share no paths; give levels 1, or rep false")
-        require(not self.stem.bias, "stem.bias: a re-parameterised convolution has one; leave it out")
+        require(
+            self.levels == 1,
+            "rep: the levels of an image pyramid cannot share training paths; give levels 1, or rep false",
+        )
+        require(not self.stem.bias, "stem.bias: with rep, convolutions have a bias anyway; leave it out")
         require(
             self.has_plain_convolutions,
-            "rep: there is nothing to re-parameterise; give plain blocks, a stem of 3x3 convolutions or a pyramid",
+            "rep: nothing to re-parameterise; give plain blocks, a stem of 3x3 convolutions or a pyramid context",
         )
 
     def _check_decoder(self, encoder: Encoder) -> None:
@@ -170,45 +177,45 @@ class Architecture:
         if self.context is not None and self.context.kind == "spp":
             require(
                 decoder is not None and decoder.takes_context,
-                "context: spatial pyramid pooling starts a ladder; give decoder kind ladder, or context null",
+                "context: spatial pyramid pooling needs a ladder decoder; give decoder kind ladder, or context null",
             )
         require(
             self.context is None or decoder is None or decoder.takes_context,
-            "context: a pyramid starts a ladder, or stands alone; give decoder kind ladder or null, or context null",
+            "context: a pyramid needs a ladder decoder or none; give decoder kind ladder or null, or context null",
         )
         require(
             self.detail is None or decoder is None,
-            "decoder: a detail branch is in place of one; give decoder null, or no detail",
+            "decoder: a detail branch replaces it; give decoder null, or no detail",
         )
         wanted = "" if decoder is None else decoder.head
         for name, kind in decoders.kinds().items():
             require(
                 not kind.head or (head.kind == kind.head) == (wanted == kind.head),
-                f"head: a {name} decoder ends in a {kind.head} head, and only that does",
+                f"head: a {name} decoder needs a {kind.head} head, and no other decoder can have one",
             )
         if decoder is not None:
             decoder.check(encoder)
 
     def has_room(self, label_stride: int, shuffle: int) -> bool:
-        """Whether its logits, made finer by such a shuffle, would not be finer than labels of that stride."""
+        """Whether logits after a shuffle by this factor are no finer than labels of this stride."""
         coarse, times = self.head.kind not in FULL_SIZE_HEADS, label_stride * shuffle
         return times == 1 or (coarse and times <= self.logits_stride)
 
     @property
     def logits_stride(self) -> int:
-        """Stride of the features that the head reads: of its layers where the decoder does not say it."""
+        """Stride of the features that the head reads; found in the graph if the decoder does not give it."""
         if self.decoder is not None:
             return self.decoder.stride(self.encoder) or last_layer(self.graph(1)).output_stride[0]
         return self.encoder.strides[self.detail.start] if self.detail is not None else self.encoder.output_stride
 
     @functools.cached_property
     def encoder(self) -> Encoder:
-        """Its stem, stages and detail branch."""
+        """The stem, the stages and the detail branch."""
         return Encoder(stem=self.stem, stages=self.stages, detail=self.detail)
 
     @property
     def has_plain_convolutions(self) -> bool:
-        """Whether it has some that `rep` re-parameterises."""
+        """Whether there are convolutions that `rep` re-parameterises."""
         rows = [row for row in self.rows().values() if isinstance(row, Stage)]
         in_blocks = any(blocks.kind(row.block).plain for row in rows)
         in_pyramid = self.context is not None and self.context.kind == "pyramid"
@@ -216,7 +223,7 @@ class Architecture:
 
     @property
     def is_reparameterized(self) -> bool:
-        """Whether the form in which it is trained is another than the one that runs."""
+        """Whether the network is trained in another form than the one that is deployed."""
         return self.rep and not self.channels and any(node.paths for node in self.graph(1).nodes)
 
     @property
@@ -226,7 +233,7 @@ class Architecture:
 
     @property
     def tap_strides(self) -> dict[int, int]:
-        """Stride to index of the last stage that has it, finest first: what a ladder taps, from stride 4 on."""
+        """Index of the last stage at each stride from 4 on, by stride, finest first: the taps of a ladder."""
         return self.encoder.tap_strides
 
     @classmethod
@@ -247,10 +254,11 @@ class Architecture:
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()[:12]
 
     def graph(self, num_classes: int, *, auxiliary: bool = False) -> Graph:
-        """Its layers for `num_classes` logits, at the widths before narrowing by `channels`. Not to be changed: whoever
-        asks next for the same is given it too.
+        """The layers for `num_classes` logits, at their widths before pruning (`channels`). The graph is cached and
+        shared: do not change it.
 
-        The graph's outputs are the logits at the input's size and, if asked for, one more per auxiliary head.
+        The graph's outputs are the logits at the input's size, followed with `auxiliary` by those of each auxiliary
+        head.
         """
         return _graph(self.without_channels() if self.channels else self, num_classes, auxiliary)
 
@@ -287,7 +295,7 @@ class Architecture:
         return graph
 
     def _end(self, graph: Graph, encoded: Encoded) -> Node:
-        """What the head reads where there is no decoder."""
+        """The head's input if there is no decoder."""
         last, detail = encoded.stages[-1], self.detail
         if self.context is not None:
             width = self.context.largest_width() if detail is None else detail.out_width
@@ -301,9 +309,9 @@ class Architecture:
     def build(self, num_classes: int, *, auxiliary: bool = False, training_form: bool = False) -> Network:
         """The network, newly initialised.
 
-        `auxiliary`: with its training-only heads. `training_form`: with the paths that re-parameterised convolutions
-        have while they are trained (`space.paths` folds them). A pruned network has one form: an identity path would
-        tie together channels that were pruned apart.
+        `auxiliary`: include the auxiliary heads, which exist in training only. `training_form`: include the paths that
+        re-parameterised convolutions have in training (`space.paths` folds them). Pruned networks have no training
+        form: an identity path would tie channels that were pruned separately.
 
         Raises: UserError for fewer than one class.
         """
@@ -322,11 +330,11 @@ class Architecture:
         )
 
     def without_channels(self) -> Architecture:
-        """What a pruned architecture was cut from; itself when it is not pruned."""
+        """The architecture before pruning; equal to this one if it is not pruned."""
         return replace(self, channels={})
 
     def rows(self) -> dict[str, Stage | DecoderStep]:
-        """Its rows of blocks, by the scope of their layers, in the order of computation: `stage0`, `stage1`, ...,
+        """The sequences of blocks by the scope of their layers, in the order of computation: `stage0`, `stage1`, ...,
         `detail0`, ..., `decoder.step0`, ...
         """
         sides = list({} if self.detail is None else self.detail.rows().items())
@@ -338,7 +346,7 @@ class Architecture:
         return rows | (dict(self.decoder.rows()) if self.decoder is not None else {})
 
     def with_rows(self, rows: Mapping[str, Stage | DecoderStep]) -> Architecture:
-        """The architecture with other rows of blocks under the same names; not for a pruned one."""
+        """The architecture with the sequences of blocks of these names replaced; not for a pruned architecture."""
         encoder = {name: row for name, row in rows.items() if isinstance(row, Stage)}
         stages = tuple(encoder.pop(f"{scopes.STAGE}{index}") for index in range(len(self.stages)))
         detail = None if self.detail is None else replace(self.detail, parts=tuple(encoder.values()))

@@ -1,6 +1,6 @@
-"""The axes of the space: what each can be, and what a search looks at unless told otherwise.
+"""The axes of the space: all options of each, and the narrower options that a search uses by default.
 
-Each part of a network knows its own; here they come together.
+Each part of a network defines its own axes; this module collects them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ NUMBER_LISTS = ("stage.rates", "context.grids", "context.strides", "decoder.bins
 
 @functools.cache
 def ranges() -> Axes:
-    """Every axis and all that it can be.
+    """Every axis with all its options.
 
-    Raises: UserError when decoders disagree about an axis.
+    Raises: UserError when two decoders define the same axis differently.
     """
     found: dict[str, tuple[Choice, ...]] = {
         **stem.AXES,
@@ -35,8 +35,8 @@ def ranges() -> Axes:
         for axis, options in kind.axes.items():
             if found.setdefault(axis, options) != options:
                 raise UserError(
-                    f"expected one meaning of the axis '{axis}', got another one from the decoder {decoder_name}; it "
-                    "needs a name of its own"
+                    f"expected one definition of the axis '{axis}', got another from the decoder {decoder_name}; "
+                    "rename its axis"
                 )
     for name, block in blocks.kinds().items():
         found |= {f"{name}.{option}": about.range for option, about in block.options.items()}
@@ -45,7 +45,9 @@ def ranges() -> Axes:
 
 @functools.cache
 def searched() -> Axes:
-    """Narrower ranges for what a search needs to look at: no choices that leave both accuracy and latency alone."""
+    """The narrower options of axes that a search uses by default, without choices that barely affect accuracy or
+    latency.
+    """
     found: dict[str, tuple[Choice, ...]] = {
         "block": tuple(name for name, block in blocks.kinds().items() if block.default_in_search),
         "decoder": ("none", *(name for name, kind in decoders.kinds().items() if kind.default_in_search)),
@@ -60,7 +62,7 @@ def searched() -> Axes:
 
 
 def check_text(axis: str, option: Choice) -> None:
-    """Names come from a closed set; lists of numbers only have to be lists of numbers.
+    """Check a text option: a known name, or any list of numbers for axes of lists; other types pass.
 
     Raises: ArchitectureError for any other text.
     """

@@ -1,4 +1,4 @@
-"""What a kind of encoder block is, and one block's numbers. Each kind is a file in `space/blocks/`."""
+"""Kinds of encoder blocks, and the numbers of one block. Each kind is a file in `space/blocks/`."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ WORST_RATE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One block's numbers: what it needs beyond its input."""
+    """The numbers of one block."""
 
     width: int
-    """Channels of its output."""
+    """Channels of the output."""
     rates: tuple[int, ...]
-    """Dilation rates: one for each branch, or the one of this block."""
+    """Dilation rates: one per branch, or the single rate of the block."""
     factorization: Factorization = "none"
     stride: int = 1
-    """2 in a block that halves the size."""
+    """2 in a block that halves the resolution, else 1."""
     opening: bool = False
-    """Whether it is the first block of a stage without a downsampler."""
+    """Whether the block is the first of a stage without a downsampler."""
     bias: bool = False
     dropout: float = 0.0
     expansion: int = 4
     pairwise_fusion: PairwiseFusion = "pairs"
     options: Mapping[str, Choice] = field(default_factory=dict)
-    """The numbers that only its kind has (`Block.options`)."""
+    """Values of the options that only this kind of block has (`Block.options`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What a block gives: its output, and the sum its last activation was applied to (where a ladder taps it)."""
+    """A block's output, and its value before the last activation, which a ladder may tap."""
 
     out: Node
     before_activation: Node
@@ -52,74 +52,77 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A number that only one kind of block has: what it is unless given, and what a search may answer."""
+    """An option of one kind of block: its default, and the values that a search chooses from."""
 
     default: Choice
     range: tuple[Choice, ...]
 
 
 def _no_rule(unit: Unit) -> None:
-    """Nothing more to keep."""
+    """Default of `Block.check`: no further rules."""
 
 
 def _any_width(unit: Unit) -> int:
-    """Every width is a multiple of it."""
+    """Default of `Block.width_unit`: any width is allowed."""
     return 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A kind of encoder block: all that is known of it."""
+    """A kind of encoder block."""
 
     add: Callable[[Graph, Node, Unit], Output]
-    """Adds one block to a graph. Layers are named inside the block; the scope around them is there already."""
+    """Adds one block to a graph. Name layers relative to the block; the scope around them is already set."""
     words: str
-    """What people call it, in front of the word "block"."""
+    """What people call this kind of block, without the word "block"."""
     position: int = LAST
-    """Where it stands among the options of the axis `block`: samplers count places, so new kinds come last."""
+    """Position among the options of the axis `block`. Samplers draw by position, so new kinds come last."""
     openings: tuple[Opening, ...] = ("cat", "block")
-    """How a stage of it can open. `module`: as a strided block without a shortcut; `block`: its first block strides."""
+    """How a stage can open (`Stage.down`). `module`: a strided block without a shortcut; `block`: the first block
+    strides.
+    """
     plain_down: bool = False
-    """Whether `cat` may open a stage of it that is no wider than what comes in: by a strided convolution alone."""
+    """Whether `cat` may open a stage that is no wider than its input, with a strided convolution and no pool."""
     branches: int = 0
-    """Parallel dilated convolutions, each with its own rate; with 0, the blocks of a stage use its rates in turn."""
+    """Number of parallel dilated convolutions, each with its own rate; with 0, blocks use the stage's rates in turn."""
     shared: tuple[Shared, ...] = ()
-    """Which of the numbers that several kinds have this one uses; a search asks for these."""
+    """Numbers shared by several kinds that this kind uses; a search asks for them."""
     options: Mapping[str, Option] = field(default_factory=dict)
-    """Numbers that only this kind has: `block_options` of a stage, axes called `KIND.NAME`."""
+    """Numbers that only this kind has: `block_options` of a stage, and axes called `KIND.NAME`."""
     width_unit: Callable[[Unit], int] = _any_width
-    """What its width has to be a multiple of. A search, and whoever scales, offers only such widths."""
+    """The number that widths must be a multiple of; searches and scaling use such widths only."""
     width_reason: str = ""
-    """Why, in brackets behind the unit when a width is refused."""
+    """The reason for `width_unit`, shown in brackets when a width is refused."""
     narrowest: int = 1
-    """The fewest channels."""
+    """The smallest width, in channels."""
     check: Callable[[Unit], None] = _no_rule
-    """Further rules, on its own numbers, which hold before `width_unit` is asked. Raises: ArchitectureError that names
-    the number to change.
+    """Further rules on the kind's own numbers, checked before `width_unit` is called. Raises: ArchitectureError that
+    names the number to change.
     """
     farthest: float = 1.0
-    """The largest rate that a search gives it, as a share of the shorter side of a feature map: the outer rows of a
-    kernel that reaches farther meet data in few places."""
+    """Largest dilation rate in a search, as a share of the feature map's shorter side: at higher rates the outer taps
+    of a kernel mostly read padding.
+    """
     opens_undilated: bool = False
-    """Whether a search has the block that strides undilated, where there are such rates."""
+    """Whether, in a search, the rates of a strided stage must begin with 1 if any such rates are offered."""
     shortcut: bool = True
-    """Whether a block that neither strides nor widens adds to what it reads: only such blocks can be removed."""
+    """Whether blocks that keep width and resolution have an identity shortcut; only those can be removed."""
     in_decoders: bool = False
     """Whether a decoder of transposed convolutions may use it."""
     in_image_pyramids: bool = False
-    """Whether it keeps a batch normalisation for each level of an image pyramid."""
+    """Whether it has separate batch norms for each level of an image pyramid."""
     plain: bool = False
     """Whether its convolutions are made by `space.layers.plain_conv`, which can be re-parameterised."""
     default_in_search: bool = False
-    """Whether a search looks at it unless told otherwise."""
+    """Whether a search includes it by default."""
 
     def __post_init__(self) -> None:
         taken = sorted(set(self.options) & ASKED_OF_STAGES)
         if taken:
-            raise UserError(f"expected names of a block's own numbers that stages have not, got {', '.join(taken)}")
+            raise UserError(f"expected block options named unlike keys of a stage, got {', '.join(taken)}; rename them")
 
     def has_width(self, width: int, unit: Unit) -> bool:
-        """Whether a block whose other numbers are those of `unit` can be so wide."""
+        """Whether a block with the numbers of `unit` can have this width."""
         try:
             self.check(unit)
         except ArchitectureError:
@@ -127,9 +130,9 @@ class Block:
         return width >= self.narrowest and width % self.width_unit(unit) == 0
 
     def check_unit(self, name: str, unit: Unit) -> None:
-        """Rules that its numbers keep wherever it stands; `name` is what it is called.
+        """Check the numbers of a block of this kind, which is called `name`, wherever it is used.
 
-        Raises: ArchitectureError.
+        Raises: ArchitectureError for numbers that break a rule.
         """
         rates = unit.rates
         require_range("width", unit.width, 1, WIDEST)
@@ -145,11 +148,11 @@ class Block:
             )
         require(
             unit.dropout == 0.0 or "dropout" in self.shared,
-            f"dropout: {name} has none; expected 0, got {unit.dropout:g}",
+            f"dropout: {name} has no dropout; expected 0, got {unit.dropout:g}",
         )
         require(
             unit.factorization == "none" or "factorization" in self.shared,
-            f"factorization: {name} has none to choose; expected none, got {unit.factorization}",
+            f"factorization: {name} cannot be factorized; expected none, got {unit.factorization}",
         )
         self.check(unit)
         enough = unit.width >= self.narrowest
@@ -159,13 +162,13 @@ class Block:
         require(unit.width % multiple == 0, f"width: {name} needs a multiple of {multiple}{reason}, got {unit.width}")
 
     def all_options(self, name: str, given: Mapping[str, Choice]) -> dict[str, Choice]:
-        """The numbers that only this kind has, those that were not given at their defaults.
+        """All options of this kind: the given values, and defaults for the rest.
 
-        Raises: ArchitectureError for a number that it has not, or one of another type.
+        Raises: ArchitectureError for an option that this kind does not have, or a value of another type.
         """
         for option, value in given.items():
             if option not in self.options:
-                known = nearest(option, self.options) if self.options else "it has none; leave block_options out"
+                known = nearest(option, self.options) if self.options else "it has no options; leave block_options out"
                 raise ArchitectureError(f"block_options: {name} has no '{option}'; {known}")
             default = self.options[option].default
             require(

@@ -168,7 +168,7 @@ def test_what_it_cannot_have_is_refused(kind) -> None:
         with pytest.raises(ArchitectureError, match=f"rates: {kind} has {block.branches} branches"):
             replace(stage, rates=(1,))
     if "factorization" not in block.shared:
-        with pytest.raises(ArchitectureError, match=f"factorization: {kind} has none"):
+        with pytest.raises(ArchitectureError, match=f"factorization: {kind} cannot be factorized"):
             replace(stage, factorization="composite", down=block.openings[0])
 
 

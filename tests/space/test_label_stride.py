@@ -66,7 +66,7 @@ def test_it_is_read_written_and_told_apart() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ArchitectureError, match="label_stride: a deconv2 head gives logits at full size; give 1"):
         halved("erfnet")
-    with pytest.raises(ArchitectureError, match="label_stride: expected 4 at most, the stride of what the head reads"):
+    with pytest.raises(ArchitectureError, match="label_stride: expected at most 4, the stride of the features that"):
         replace(space.load("swiftnet-rn18"), label_stride=8)
     text = halved("fast-scnn").to_yaml().replace("label_stride: 2", "label_stride: 3")
     with pytest.raises(UserError, match="label_stride"):

@@ -81,9 +81,9 @@ def test_what_cannot_be_is_refused() -> None:
         shuffled(space.load("erfnet"), 2)
     with pytest.raises(ArchitectureError, match=r"head.shuffle: expected one of \[1, 2, 4, 8\], got 3"):
         shuffled(space.load("fast-scnn"), 3)
-    with pytest.raises(ArchitectureError, match=r"head.shuffle: expected 4 at most, as far as logits are from labels"):
+    with pytest.raises(ArchitectureError, match=r"head.shuffle: expected at most 4, the stride of the head's features"):
         shuffled(space.load("swiftnet-rn18"), 8)
-    with pytest.raises(ArchitectureError, match=r"head.shuffle: expected 2 at most"):
+    with pytest.raises(ArchitectureError, match=r"head.shuffle: expected at most 2"):
         replace(shuffled(space.load("swiftnet-rn18"), 4), label_stride=2)
 
 
