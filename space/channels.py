@@ -1,15 +1,15 @@
-"""Which channels can only be cut together, what each such group is called, and how wide a narrowed network is.
+"""Groups of channels that can only be cut together, their names, and the widths of a pruned network.
 
 Two atoms (see `space.graph`) are one *channel* when a sum or shared weights tie them. Channels that occur equally often
 in the outputs of the same layers are interchangeable: they form a *group*, named after the first layer that produces
-them. Cutting k channels of a group leaves `count - k` of them everywhere, so a count per group is all that a narrowed
-network needs to be built again: keeping the first `count` channels gives every tensor the width it has after cutting
-any other choice, in the same order.
+them. Cutting k channels of a group leaves `count - k` of them everywhere, so one count per group is enough to rebuild a
+pruned network: keeping the first `count` channels gives every tensor the same width, in the same order, as any other
+choice of `count` channels.
 
-Neighbours that a grouped convolution reads together are one *granule*: it goes as a whole. All granules of a group are
-as large as each other, so that a count that is a multiple of it says enough.
+Neighbouring channels that a grouped convolution reads together are a *granule*, which is cut as a whole. All granules
+of a group have the same size, so a group's count is a multiple of that size.
 
-The image's own channels and the logits are fixed and belong to no group.
+The image's channels and the logits are fixed and belong to no group.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FIXED = -1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Widths:
-    """The number of channels each node reads and gives out, after narrowing."""
+    """Input and output channels of every node, after pruning."""
 
     given: tuple[int, ...]
 
@@ -46,9 +46,9 @@ class Widths:
 class ChannelMap:
     """The channels of a graph and their groups.
 
-    `channel_of_atom[a]` is the channel of atom a; `group_of_channel[c]` the index of its group in `names`, or FIXED;
-    `rank_of_channel[c]` its place within the group; `counts[g]` the group's designed size; `granules[g]` how many of
-    its channels, one rank after the other, go together.
+    `channel_of_atom[a]`: channel of atom a. `group_of_channel[c]`: index of its group in `names`, or FIXED.
+    `rank_of_channel[c]`: its position within the group. `counts[g]`: size of the group before pruning. `granules[g]`:
+    number of channels of consecutive ranks that are cut together.
     """
 
     names: tuple[str, ...]
@@ -67,22 +67,24 @@ class ChannelMap:
         return np.flatnonzero(self.group_of_channel == self.names.index(name))
 
     def granule(self, name: str) -> int:
-        """How many channels of a group go together."""
+        """Number of channels of a group that are cut together."""
         return self.granules[self.names.index(name)]
 
     def whole(self, name: str, count: int) -> int:
-        """The least count of whole granules of a group that is not below `count`."""
+        """`count` rounded up to whole granules of the group."""
         granule = self.granule(name)
         return -(-count // granule) * granule
 
     def has_whole_granules(self, keep: NDArray[np.bool_]) -> bool:
-        """Whether every granule stays or goes as one under a mask over channels."""
+        """Whether a mask over channels keeps or drops every granule as a whole."""
         coarse = [(name, granule) for name, granule in zip(self.names, self.granules, strict=True) if granule > 1]
         rows = (keep[self.members(name)].reshape(-1, granule) for name, granule in coarse)
         return all(bool((row == row[:, :1]).all()) for row in rows)
 
     def keep_first(self, counts: Mapping[str, int]) -> NDArray[np.bool_]:
-        """Per channel, whether it stays when each named group keeps its first channels, in whole granules."""
+        """Mask over channels that keeps the first `counts` channels of the named groups, rounded up to whole granules,
+        and all channels of the others.
+        """
         full = dict(zip(self.names, self.counts, strict=True))
         limits = np.array([self.whole(name, counts[name]) if name in counts else full[name] for name in self.names])
         keep = np.ones(len(self.group_of_channel), dtype=bool)
@@ -91,14 +93,14 @@ class ChannelMap:
         return keep
 
     def widths(self, graph: Graph, counts: Mapping[str, int]) -> Widths:
-        """Channel counts of all nodes of the map's graph when the named groups keep that many channels."""
+        """Widths of all nodes of the map's graph when the named groups keep that many channels."""
         kept_atoms = self.keep_first(counts)[self.channel_of_atom]
         return Widths(given=tuple(int(kept_atoms[node.channels].sum()) for node in graph.nodes))
 
 
-@functools.lru_cache(maxsize=32)  # all cuts of a network have one graph
+@functools.lru_cache(maxsize=32)  # all pruned versions of a network share one graph
 def channel_map(graph: Graph) -> ChannelMap:
-    """Find the channels and groups of a graph, to which nothing is added any more."""
+    """Find the channels and groups of a finished graph."""
     channel_of_atom = _merge(graph)
     total = int(channel_of_atom.max()) + 1
     fixed = np.zeros(total, dtype=bool)
@@ -133,7 +135,7 @@ def _merge(graph: Graph) -> NDArray[np.int64]:
 
 
 def _components(count: int, ties: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> NDArray[np.int64]:
-    """For each of `count` numbers, the lowest that ties lead to from it."""
+    """For each of the numbers below `count`, the lowest number in its connected component under `ties`."""
     labels = np.arange(count)
     if ties:
         left = np.concatenate([pair[0] for pair in ties])
@@ -143,7 +145,7 @@ def _components(count: int, ties: Sequence[tuple[NDArray[np.int64], NDArray[np.i
             before = labels.copy()
             np.minimum.at(labels, left, lowest)
             np.minimum.at(labels, right, lowest)
-            labels = labels[labels]  # jump to the label's label, so that long chains settle in few rounds
+            labels = labels[labels]  # jump to the label's label, so that long chains converge in few rounds
             if np.array_equal(before, labels):
                 break
     return labels
@@ -152,7 +154,7 @@ def _components(count: int, ties: Sequence[tuple[NDArray[np.int64], NDArray[np.i
 def _granules(
     graph: Graph, channel_of_atom: NDArray[np.int64], group_of_channel: NDArray[np.int64], names: Sequence[str]
 ) -> tuple[int, ...]:
-    """How many channels of each group go together: those that some grouped convolution reads together."""
+    """Number of channels of each group that are cut together, because a grouped convolution reads them together."""
     ties = []
     for node in graph.nodes:
         if node.group_width > 1:
@@ -175,8 +177,8 @@ def _granules(
 def _produced_alike(
     graph: Graph, channel_of_atom: NDArray[np.int64], total: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each channel a number that it shares with those that the same layers produce, each as often in its output;
-    and the first of these layers, by its node.
+    """Per channel: a number that is equal for channels that occur equally often in the outputs of the same layers, and
+    the node index of the first layer that produces it.
     """
     alike = np.zeros(total, dtype=np.int64)
     producer = np.full(total, -1, dtype=np.int64)
@@ -186,7 +188,7 @@ def _produced_alike(
         if node.kind not in ("conv", "deconv") or node.group_width:
             continue
         start = int(node.channels[0])
-        if start in seen:  # a second use of shared weights
+        if start in seen:  # another use of shared weights
             continue
         seen.add(start)
         channels, times = np.unique(channel_of_atom[node.channels], return_counts=True)
@@ -198,7 +200,7 @@ def _produced_alike(
 
 
 def _name(graph: Graph, node_index: int, taken: list[str]) -> str:
-    """The producing layer's name; its further segments, when concatenation splits it, are numbered from 1."""
+    """Name of the producing layer; if concatenation splits its channels, further groups are numbered from 1."""
     base = graph.nodes[node_index].name
     name, number = base, 0
     while name in taken:
@@ -208,9 +210,9 @@ def _name(graph: Graph, node_index: int, taken: list[str]) -> str:
 
 
 def check_channels(graph: Graph, channels: Mapping[str, int]) -> dict[str, int]:
-    """The channels of each group before it is cut.
+    """Check counts of channels by group; returns the size of each group before pruning.
 
-    Raises: ArchitectureError when a count names no group of the graph, or more channels than it has, or none.
+    Raises: ArchitectureError for an unknown group, or a count that is not from 1 to its size or not whole granules.
     """
     mapping = channel_map(graph)
     full = dict(zip(mapping.names, mapping.counts, strict=True))
@@ -225,20 +227,20 @@ def check_channels(graph: Graph, channels: Mapping[str, int]) -> dict[str, int]:
         if count % granules[name]:
             raise ArchitectureError(
                 f"channels: '{name}' is cut {granules[name]} channels at a time, as a grouped convolution reads them; "
-                f"expected a multiple, got {count}"
+                f"expected a multiple of {granules[name]}, got {count}"
             )
     return full
 
 
 def widths(graph: Graph, channels: Mapping[str, int]) -> Widths:
-    """Channel counts of all nodes when the named groups keep that many channels."""
+    """Widths of all nodes when the named groups keep that many channels."""
     if not channels:
         return Widths(given=tuple(len(node.channels) for node in graph.nodes))
     return channel_map(graph).widths(graph, channels)
 
 
 def parametric(graph: Graph) -> list[Node]:
-    """The nodes that own parameters, each name once, in order of computation."""
+    """The nodes with parameters, each name once, in the order of computation."""
     found: dict[str, Node] = {}
     for node in graph.nodes:
         if node.kind in PARAMETRIC and node.name:
@@ -247,7 +249,7 @@ def parametric(graph: Graph) -> list[Node]:
 
 
 def last_layer(graph: Graph) -> Node:
-    """The convolution that gives the logits."""
+    """The convolution that computes the logits."""
     node = graph.outputs[0]
     while node.kind not in ("conv", "deconv"):
         node = graph.nodes[node.inputs[0]]

@@ -1,6 +1,6 @@
-"""What a question of the space is: a name, options to choose from, and an answer.
+"""Questions of the space: each has a name, options to choose from, and an answer.
 
-A choice is a scalar. Lists of numbers are text, so that samplers and YAML see a scalar: "2-4-8-16".
+A choice is a scalar. Lists of numbers are written as text, "2-4-8-16", so that samplers and YAML see a scalar.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ NEWER = (
     "stem.image_average", "stem.halvings", "stem.rising", "stem.separable", "stem.bias", "detail", "norm_momentum",
     "head_norm_epsilon", "head_norm_momentum", "rep", "label_stride", "head.shuffle",
 )  # fmt: skip
-"""Axes that came later: held at one value they are not asked for, and genotypes do not have them."""
+"""Axes that were added to the space later. With a single option they are not asked and not part of genotypes, so that
+seeds draw the same architectures as before the axis was added.
+"""
 OPENED: Mapping[str, Choice] = {
     "label_stride": 1,
     "stem.halvings": 1,
@@ -28,14 +30,14 @@ OPENED: Mapping[str, Choice] = {
     "detail": "none",
     "context": "none",
 }
-"""Axes that a search looks at since it once did not, and the value that every network of a search had before."""
+"""Axes that were added to searches later, with the value that genotypes of earlier runs, which lack them, mean."""
 
 
 def answer_of(genotype: Genotype, name: str, options: Sequence[Choice]) -> Choice:
-    """What a genotype answers to a question, be it of another space. Questions with one answer need not be in it: each
-    space knows its own. Nor need those that no search asked when it was answered.
+    """The answer of a genotype to a question, also when the genotype is of another space. Questions with a single
+    option may be missing from it, and so may the axes in `OPENED`, which stand for their earlier value.
 
-    Raises: ArchitectureError when that is not among the options.
+    Raises: ArchitectureError when the answer is not among the options.
     """
     answer = genotype.get(name, options[0] if len(options) == 1 else OPENED.get(name))
     if answer is None or answer not in options:
@@ -44,7 +46,7 @@ def answer_of(genotype: Genotype, name: str, options: Sequence[Choice]) -> Choic
 
 
 def is_list(text: str) -> bool:
-    """Whether it is numbers like "2-4-8"."""
+    """Whether the text is a list of numbers like "2-4-8"."""
     return re.fullmatch(r"[1-9][0-9]*(-[1-9][0-9]*)*", text) is not None
 
 
@@ -54,14 +56,14 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def text_of(values: Sequence[int]) -> str:
-    """(2, 4, 8) as "2-4-8"."""
+    """Turn (2, 4, 8) into "2-4-8"."""
     return "-".join(str(value) for value in values)
 
 
 class Questioner:
-    """Asks for one value after the other, each from the options of an axis that can still lead to an architecture.
+    """Asks for one value after the other, offering only options that can still lead to an architecture.
 
-    `options` are those of an axis; `size` is the (height, width) of the input.
+    `options` gives the options of an axis, `size` is the (height, width) of the input, `ask` answers a question.
     """
 
     def __init__(self, options: Callable[[str], tuple[Choice, ...]], size: tuple[int, int], ask: Ask) -> None:
@@ -71,33 +73,35 @@ class Questioner:
 
     @property
     def finest_stride(self) -> int:
-        """The finest stride of features whose logits are not finer than labels, however little they are shuffled."""
+        """The finest stride that features may have: the smallest label stride times the smallest shuffle factor."""
         return min(map(int, self.options("label_stride"))) * min(map(int, self.options("head.shuffle")))
 
     def too_fine(self, where: str) -> ArchitectureError:
-        """Says that features are finer than that, and of which axis that is."""
+        """The error for features finer than `finest_stride`, naming the axis that rules them out."""
         axis = "label_stride" if 1 in self.options("head.shuffle") else "head.shuffle"
         return ArchitectureError(
-            f"space.{axis}: none of {list(self.options(axis))} is possible after the choices before it: features "
-            f"{where} are too fine for it; add an option"
+            f"space.{axis}: none of {list(self.options(axis))} is possible with the choices made before it: the stride "
+            f"of features {where} is too fine; add a smaller option"
         )
 
     def pick(self, name: str, axis: str, allowed: Callable[[Choice], bool] | None = None) -> Choice:
-        """Ask for `name` among the options of `axis` that are allowed here; a single option is no question.
+        """Ask for `name` among the options of `axis` that are allowed here.
 
-        Raises: ArchitectureError when no option is.
+        Raises: ArchitectureError when no option is allowed.
         """
         offered = self.options(axis)
         options = offered if allowed is None else tuple(filter(allowed, offered))
         if not options:
             raise ArchitectureError(
-                f"space.{axis}: none of {list(offered)} is possible for {name} after the choices before it; add an "
+                f"space.{axis}: none of {list(offered)} is possible for {name} with the choices made before it; add an "
                 f"option"
             )
         return self.ask(name, options)
 
     def pick_newer(self, axis: str, allowed: Callable[[Choice], bool] | None = None) -> Choice:
-        """`pick` from one of the `NEWER` axes: held at one value it is not asked for, and seeds draw what they drew."""
+        """Like `pick`, for an axis in `NEWER`: it is not asked if its single option is allowed here, so that seeds draw
+        the same architectures as before the axis was added.
+        """
         assert axis in NEWER
         options = self.options(axis)
         if len(options) == 1 and (allowed is None or allowed(options[0])):
@@ -105,9 +109,9 @@ class Questioner:
         return self.pick(axis, axis, allowed)
 
     def integer(self, name: str, axis: str, allowed: Callable[[int], bool] | None = None) -> int:
-        """`pick` of whole numbers."""
+        """Like `pick`, for whole numbers."""
         return int(self.pick(name, axis, None if allowed is None else lambda option: allowed(int(option))))
 
     def text(self, name: str, axis: str, allowed: Callable[[str], bool] | None = None) -> str:
-        """`pick` of words."""
+        """Like `pick`, for words."""
         return str(self.pick(name, axis, None if allowed is None else lambda option: allowed(str(option))))

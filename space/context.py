@@ -1,4 +1,4 @@
-"""What looks at the whole picture at an encoder's end: SwiftNet's and DDRNet's pyramids, all that is known of them."""
+"""Context modules, which aggregate the whole image at the encoder's end: SwiftNet's and DDRNet's pyramids."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class SpatialPyramid:
             require_range("context.grids", grid, 1, 64)
 
     def largest_width(self) -> int:
-        """The width of its widest layer."""
+        """Width of the widest layer."""
         return max(self.bottleneck, self.level_width)
 
     def add(self, graph: Graph, x: Node, width: int) -> Node:
-        """Add its layers behind `x`; `width` channels come out.
+        """Add the layers after `x`; returns the output, `width` channels wide.
 
-        The released code runs its batch norms with momentum 0.005; ours keep 0.1, which a short training can settle.
+        The released code uses momentum 0.005 in its batch norms; ours use 0.1, which converges in a short training.
         """
         with graph.scope(scopes.CONTEXT):
             x = preactivated(graph, x, self.bottleneck, 1, "bottleneck")
@@ -61,28 +61,32 @@ class SpatialPyramid:
             return preactivated(graph, graph.cat(parts), width, 1, "fuse")
 
     def scaled(self, scale: Callable[[int], int], factor: float) -> Self:
-        """At other widths: `scale` gives one for each, `factor` the level's, which are too narrow to be rounded."""
+        """A copy at other widths: `scale` maps the bottleneck's width; the levels', too narrow to be rounded to
+        multiples, are multiplied by `factor`.
+        """
         bottleneck = scale(self.bottleneck)
         return replace(self, bottleneck=bottleneck, level_width=max(1, round(self.level_width * factor)))
 
     def answers(self) -> dict[str, Choice]:
-        """What each of its questions would have to be answered."""
+        """The answers, by question, that describe it."""
         return {"context": "spp", "context.bottleneck": self.bottleneck, "context.grids": text_of(self.grids)}
 
     def words(self) -> str:
-        """For people."""
+        """A description for people."""
         grids = ", ".join(str(grid) for grid in self.grids)
         return f"spatial pyramid pooling over {grids} rows, {self.bottleneck} channels"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolingPyramid:
-    """Averages over ever larger windows, and over the whole map, beside the map itself: DDRNet's DAPPM (`deep`) and
-    PIDNet's PAPPM (`parallel`). At the start of a ladder, or behind the last stage where there is no decoder.
+    """Average pools over larger and larger windows and over the whole map, beside the map itself: DDRNet's DAPPM
+    (`deep`) and PIDNet's PAPPM (`parallel`). It stands at the start of a ladder, or after the last stage of a network
+    without a decoder.
 
-    Windows of 2 s + 1 move by s, for each s of `strides`; zeros around the map count. Each mean is convolved to
-    `width` channels, brought back to size and goes through a 3x3 convolution of its own: with the one before it added
-    (`deep`), or the convolved map itself (`parallel`, in PIDNet one convolution in groups, which is the same).
+    For each s of `strides`, windows of 2 s + 1 pixels move by s, zero padding included in the mean. Each pooled map is
+    convolved to `width` channels, resized back and passed through a 3x3 convolution of its own, after a sum with the
+    result for the window before it (`deep`) or with the convolved map itself (`parallel`; PIDNet writes this as one
+    grouped convolution, which is equivalent).
     """
 
     kind: Literal["pyramid"] = "pyramid"
@@ -102,17 +106,17 @@ class PoolingPyramid:
             require_range("context.strides", stride, 2, 64)
 
     def largest_width(self) -> int:
-        """The width of its widest layer."""
+        """Width of the widest layer."""
         return self.width
 
     def add(self, graph: Graph, x: Node, width: int) -> Node:
-        """Add its layers behind `x`; `width` channels come out."""
+        """Add the layers after `x`; returns the output, `width` channels wide."""
         with graph.scope(scopes.CONTEXT):
             own = preactivated(graph, x, self.width, 1, "scale0")
             pooled = [graph.average_pool(x, 2 * stride + 1, stride) for stride in self.strides]
             means = [preactivated(graph, each, self.width, 1, f"scale{index}") for index, each in enumerate(pooled, 1)]
             means = [graph.resize(mean, x.output_stride) for mean in means]
-            # One value for each channel: a sum spreads it, and nothing has to be resized.
+            # The mean of the whole map is not resized: the sum broadcasts it.
             means.append(preactivated(graph, graph.grid_pool(x, 1, 1), self.width, 1, f"scale{len(means) + 1}"))
             processed = [own]
             for index, mean in enumerate(means, 1):
@@ -122,33 +126,33 @@ class PoolingPyramid:
             return graph.add(squeezed, preactivated(graph, x, width, 1, "shortcut"))
 
     def _processed(self, graph: Graph, x: Node, name: str) -> Node:
-        """Normalise, activate, 3x3 convolution, in a re-parameterised graph with a bias and trained as two (RPPM)."""
+        """Normalise, activate, 3x3 convolution; with `rep`, it has a bias and trains as two paths (RDRNet's RPPM)."""
         x = graph.norm_act(x, f"{name}_", per_level=False)
         return graph.conv(x, self.width, 3, name, bias=graph.rep, paths="pair" if graph.rep else "")
 
     def scaled(self, scale: Callable[[int], int], factor: float) -> Self:
-        """At another width, which `scale` gives."""
+        """A copy at another width, which `scale` maps from the present one."""
         return replace(self, width=scale(self.width))
 
     def answers(self) -> dict[str, Choice]:
-        """What each of its questions would have to be answered."""
+        """The answers, by question, that describe it."""
         own: dict[str, Choice] = {"context.order": self.order, "context.width": self.width}
         return {"context": "pyramid", "context.strides": text_of(self.strides), **own}
 
     def words(self) -> str:
-        """For people."""
+        """A description for people."""
         windows = ", ".join(f"{2 * stride + 1}x{2 * stride + 1}" for stride in self.strides)
         way = "one after the other" if self.order == "deep" else "side by side"
-        return f"means over windows of {windows} and over all, {self.width} channels, processed {way}"
+        return f"average pools over windows of {windows} and the whole map, {self.width} channels, processed {way}"
 
 
 Context = SpatialPyramid | PoolingPyramid
 
 
 def ask(questions: Questioner, output_stride: int, *, alone: bool, pooled: bool = False) -> Context | None:
-    """The context that the answers lead to; grids larger than the feature map are not offered, nor windows whose means
-    are as few as one. `alone`: no decoder starts with it, and nothing is asked where none can stand so. `pooled`:
-    it has to be a pyramid.
+    """The context that the answers describe. Grids with more rows than the feature map and strides that leave a single
+    window are not offered. `alone`: there is no decoder, so only a pyramid is possible, and without that option nothing
+    is asked. `pooled`: the context has to be a pyramid.
     """
     if alone and "pyramid" not in questions.options("context"):
         return None
@@ -168,7 +172,7 @@ def ask(questions: Questioner, output_stride: int, *, alone: bool, pooled: bool 
 
 
 def is_possible(questions: Questioner, output_stride: int, *, alone: bool, pooled: bool) -> bool:
-    """Whether `ask` finds an answer behind an encoder that ends at this stride, and so behind all that end finer."""
+    """Whether `ask` finds an answer for an encoder that ends at this stride, and so for all that end at a finer one."""
     options = questions.options("context")
     if not pooled and ("none" in options or (alone and "pyramid" not in options)):
         return True
@@ -178,13 +182,13 @@ def is_possible(questions: Questioner, output_stride: int, *, alone: bool, poole
 
 
 def _grids(questions: Questioner, output_stride: int) -> list[Choice]:
-    """Those of `context.grids` for which the map has as many rows."""
+    """Options of `context.grids` that need no more rows than the feature map has."""
     height = -(-questions.size[0] // output_stride)
     return [each for each in questions.options("context.grids") if _most(each) <= height]
 
 
 def _windows(questions: Questioner, output_stride: int) -> list[Choice]:
-    """Those of `context.strides` of which the map has several windows."""
+    """Options of `context.strides` with more than one window along each side of the feature map."""
     shorter = min(-(-length // output_stride) for length in questions.size)
     return [each for each in questions.options("context.strides") if _most(each) < shorter]
 

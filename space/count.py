@@ -1,7 +1,7 @@
-"""Parameters, multiply-adds, layers and groups of channels of an architecture, without building it.
+"""Parameters, multiply-adds, layers, memory and channel groups of an architecture, counted without building it.
 
 A multiply-add is one multiplication and one addition of a convolution; bias, normalisation, activation, pooling and
-resizing are not counted (what networks' papers mean by GMAC, and some of them by "GFLOPs").
+resizing are not counted. This is what papers call GMAC, and some of them "GFLOPs".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One layer at a given input size: its shape, parameters and multiply-adds."""
+    """One layer at a given input size: its shape, parameters and multiply-adds. `height` and `width`: the output's."""
 
     name: str
     kind: str
@@ -41,8 +41,8 @@ class Layer:
 def parameters(
     architecture: Architecture, num_classes: int, *, auxiliary: bool = False, training_form: bool = False
 ) -> int:
-    """Parameters; without the training-only auxiliary heads, and without the paths of re-parameterised convolutions
-    that only training has, unless asked for.
+    """Number of parameters. `auxiliary`: include the auxiliary heads, which exist in training only. `training_form`:
+    include the training paths of re-parameterised convolutions.
     """
     graph = architecture.graph(num_classes, auxiliary=auxiliary)
     sizes = widths(graph, architecture.channels)
@@ -53,8 +53,8 @@ def parameters(
 def multiply_adds(
     architecture: Architecture, size: tuple[int, int], num_classes: int, *, training_form: bool = False
 ) -> int:
-    """Multiply-adds of one image of `size` (height, width), convolutions only; without the paths of re-parameterised
-    convolutions that only training has, unless asked for.
+    """Multiply-adds for one image of `size` (height, width), convolutions only. `training_form`: include the training
+    paths of re-parameterised convolutions.
     """
     graph = architecture.graph(num_classes)
     sizes = widths(graph, architecture.channels)
@@ -63,7 +63,7 @@ def multiply_adds(
 
 
 def depth(architecture: Architecture, num_classes: int) -> int:
-    """Convolutions of more than one pixel, one after the other, on the longest way from the image to the logits."""
+    """Number of convolutions larger than 1x1 on the longest path from the image to the logits."""
     before: list[int] = []
     for node in architecture.graph(num_classes).nodes:
         sees = node.kind in ("conv", "deconv") and max(node.kernel) > 1
@@ -72,7 +72,7 @@ def depth(architecture: Architecture, num_classes: int) -> int:
 
 
 def graph_multiply_adds(graph: Graph, sizes: Widths, size: tuple[int, int]) -> int:
-    """The same for a graph whose nodes have the given widths."""
+    """Multiply-adds of a graph whose nodes have the given widths, for one image of `size` (height, width)."""
     given = sizes.given
     return sum(
         each * given[node.index] * (node.group_width or given[node.inputs[0]])
@@ -80,9 +80,9 @@ def graph_multiply_adds(graph: Graph, sizes: Widths, size: tuple[int, int]) -> i
     )
 
 
-@functools.lru_cache(maxsize=32)  # a graph is asked for at many widths in a row
+@functools.lru_cache(maxsize=32)  # the same graph is counted at many widths in a row
 def _convolutions(graph: Graph, size: tuple[int, int]) -> tuple[tuple[Node, int], ...]:
-    """The convolutions, with the multiply-adds of one channel in and one out."""
+    """The convolutions, each with its multiply-adds per pair of input and output channel."""
     return tuple(
         (node, _multiply_adds_of_a_pair(node, output_size(node, size), size))
         for node in graph.nodes
@@ -91,9 +91,9 @@ def _convolutions(graph: Graph, size: tuple[int, int]) -> tuple[tuple[Node, int]
 
 
 def layers(architecture: Architecture, size: tuple[int, int], num_classes: int) -> tuple[Layer, ...]:
-    """Every layer that does arithmetic, in order of computation, at input `size` (height, width).
+    """Every layer, in the order of computation, at input `size` (height, width).
 
-    `height` and `width` are the output's. Shared weights count as parameters where they are used first.
+    Shared weights are counted as parameters of the layer that uses them first.
     """
     graph = architecture.graph(num_classes)
     given = widths(graph, architecture.channels).given
@@ -125,32 +125,30 @@ def layers(architecture: Architecture, size: tuple[int, int], num_classes: int) 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """How many numbers a network holds, at a given input size: no estimate of what a library takes beside them."""
+    """Numbers that a network holds at a given input size; the memory of libraries themselves is not included."""
 
     parameters: int
-    """Of the network that runs."""
+    """Parameters of the network as it is deployed."""
     trained_parameters: int
-    """Of the form in which it is trained."""
+    """Parameters of the network in its training form."""
     outputs: int
-    """Of all layers for one image: what a training step keeps until it goes back through them."""
+    """Values in the outputs of all layers for one image, which a training step keeps for the backward pass."""
     alive: int
-    """The most of them that one image needs at a time where each is dropped after its last use."""
+    """Peak number of these values held at once for one image if each output is dropped after its last use."""
 
     def inference_bytes(self, batch: int = 1) -> int:
-        """In float32, for a batch of images."""
+        """Bytes of inference on a batch of images, in float32."""
         return FLOAT_BYTES * (self.parameters + batch * self.alive)
 
     def training_bytes(self, batch: int) -> int:
-        """In float32: weights, gradients, two moments, and for a batch of images the outputs of all layers and the
-        gradients that are alive.
+        """Bytes of a training step on a batch of images, in float32: weights, gradients and two moments per parameter,
+        the outputs of all layers, and the gradients that are alive at once.
         """
         return FLOAT_BYTES * (4 * self.trained_parameters + batch * (self.outputs + self.alive))
 
 
 def memory(architecture: Architecture, size: tuple[int, int], num_classes: int, *, encoder: bool = False) -> Memory:
-    """What the network, or its encoder alone, holds for images of `size` (height, width), counted without building
-    it.
-    """
+    """Memory of the network, or with `encoder` of its encoder alone, for images of `size` (height, width)."""
     graph = architecture.graph(num_classes)
     sizes = widths(graph, architecture.channels)
     if encoder:
@@ -174,7 +172,7 @@ def memory(architecture: Architecture, size: tuple[int, int], num_classes: int, 
 
 
 def _encoder_of(graph: Graph) -> Graph:
-    """The stem and the stages alone, on the first level of an image pyramid."""
+    """The graph of the stem and the stages alone, on the first level of an image pyramid."""
     alone = copy.copy(graph)
     alone.nodes = graph.nodes[: graph.encoder_nodes]
     return alone
@@ -182,16 +180,16 @@ def _encoder_of(graph: Graph) -> Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class _Paths:
-    """What training adds to re-parameterised convolutions."""
+    """Additions to re-parameterised convolutions in their training form."""
 
     parameters: int
     outputs: Mapping[int, int]
-    """Index of a node to how many tensors like its output are computed beside it."""
+    """By node index, the number of additional tensors of the size of the node's output."""
     weights: Mapping[int, int]
-    """Index of a node to how many weights of convolutions each pixel of its output meets beside its own."""
+    """By node index, the number of additional convolution weights applied per output pixel."""
 
     def multiply_adds(self, graph: Graph, size: tuple[int, int]) -> int:
-        """For one image of `size` (height, width)."""
+        """Additional multiply-adds for one image of `size` (height, width)."""
         return sum(count * math.prod(output_size(graph.nodes[index], size)) for index, count in self.weights.items())
 
 
@@ -201,7 +199,7 @@ def _paths(architecture: Architecture, graph: Graph, sizes: Widths) -> _Paths:
         if not node.paths or architecture.channels:
             continue
         read, out = _read(node, sizes.given), sizes.out(node)
-        parameters += out  # a normalisation has two numbers for each channel where the one convolution has a bias
+        parameters += out  # a normalisation has two numbers per channel, the bias that it replaces has one
         if node.paths == "pair":
             weights[node.index] = math.prod(node.kernel) * read * out
             parameters += weights[node.index] + 2 * out
@@ -215,7 +213,7 @@ def _paths(architecture: Architecture, graph: Graph, sizes: Widths) -> _Paths:
 
 
 def groups(architecture: Architecture) -> dict[str, int]:
-    """Name and count of every group of channels that must be cut together, as the architecture stands."""
+    """Number of channels in every group that is cut together, by name; of a pruned network, of those that are left."""
     mapping = channel_map(architecture.graph(1))
     return {
         name: architecture.channels.get(name, count) for name, count in zip(mapping.names, mapping.counts, strict=True)
@@ -223,7 +221,7 @@ def groups(architecture: Architecture) -> dict[str, int]:
 
 
 def granules(architecture: Architecture) -> dict[str, int]:
-    """How many channels of every group are cut at a time: 1, or as many as a grouped convolution reads together."""
+    """Number of channels of every group that are cut at a time, by name: more than 1 for grouped convolutions."""
     mapping = channel_map(architecture.graph(1))
     return dict(zip(mapping.names, mapping.granules, strict=True))
 
@@ -247,7 +245,7 @@ def _multiply_adds(node: Node, read: int, out: int, output: tuple[int, int], siz
 
 
 def _multiply_adds_of_a_pair(node: Node, output: tuple[int, ...], size: tuple[int, int]) -> int:
-    """Of one channel in and one out."""
+    """Multiply-adds per pair of input and output channel."""
     if node.kind == "deconv":
         output = tuple(math.ceil(length / (at * 2)) for length, at in zip(size, node.output_stride, strict=True))
     return math.prod(output) * math.prod(node.kernel)

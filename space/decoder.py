@@ -1,4 +1,4 @@
-"""What a decoder is. Each kind is a file in `space/decoders/`."""
+"""The interface of decoders. Each kind is a file in `space/decoders/`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from space.encoder import Encoded, Encoder
 from space.graph import Graph, Node
 from space.stage import DecoderStep
 
-WIDTHS: Axes = {"decoder.width": (16, 32, 48, 64, 96, 128, 256)}  # that all kinds ask from
+WIDTHS: Axes = {"decoder.width": (16, 32, 48, 64, 96, 128, 256)}  # shared by all kinds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What a decoder works with."""
+    """Inputs of a decoder."""
 
     levels: tuple[Encoded, ...]
-    """Of each level of the image pyramid (one, unless a network has one)."""
+    """Encoder outputs on each level of the image pyramid; a single level without one."""
     encoder: Encoder
     context: Context | None
     bias: bool
@@ -33,7 +33,7 @@ class Features:
         return self.levels[0].stages[-1].out
 
     def at_stride(self, stride: int) -> Node:
-        """The last output of that stride, of a stage or of the stem, on the first level."""
+        """The last output at that stride, of a stage or of the stem, on the first level."""
         encoded = self.levels[0]
         nodes = (encoded.stem, *(stage.out for stage in encoded.stages))
         return next(node for node in reversed(nodes) if node.output_stride[0] == stride)
@@ -41,47 +41,47 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder(ABC):
-    """The numbers of a decoder, and all that is known of its kind.
+    """The numbers of a decoder, its layers and its questions.
 
-    A kind is a frozen dataclass with a field `kind: Literal["its name"] = "its name"` in front of its numbers. Their
-    own rules stand in its `__post_init__`, those that depend on the encoder in `check`.
+    A kind of decoder is a frozen dataclass with a field `kind: Literal["NAME"] = "NAME"` in front of its numbers. Rules
+    on the numbers alone are checked in `__post_init__`, rules that depend on the encoder in `check`.
     """
 
     kind: str
 
     position: ClassVar[int] = LAST
-    """Where it stands among the options of the axis `decoder`: samplers count places, so new kinds come last."""
+    """Position among the options of the axis `decoder`. Samplers draw by position, so new kinds come last."""
     axes: ClassVar[Axes] = {}
-    """Its own axes, and what each ranges over; `decoder.width` is there for all."""
+    """The kind's own axes with their options; `decoder.width` is available to all kinds."""
     searched: ClassVar[Axes] = {}
-    """Narrower ranges of its axes, for a search that is not told otherwise."""
+    """Narrower options of these axes, used by a search by default."""
     default_in_search: ClassVar[bool] = False
-    """Whether a search looks at it unless told otherwise."""
+    """Whether a search includes it by default."""
     head: ClassVar[str] = ""
-    """The one kind of head that it ends in; empty where heads of all other kinds fit."""
+    """The only kind of head that may follow; empty for a decoder that any other head may follow."""
     takes_context: ClassVar[bool] = False
     """Whether a context module may stand at its start."""
     takes_image_pyramid: ClassVar[bool] = False
-    """Whether it joins the levels of an image pyramid."""
+    """Whether it can join the levels of an image pyramid."""
 
     @classmethod
     def possible(cls, questions: Questioner, encoder: Encoder) -> bool:
-        """Whether it can follow an encoder at all, with the options that there are."""
+        """Whether some answers to its questions give a decoder for this encoder."""
         return True
 
     @classmethod
     def has_room(cls, questions: Questioner, stride: int) -> bool:
-        """Whether it can follow what ends at this stride, and so all that ends finer, as far as that decides."""
+        """Whether it can follow an encoder that ends at this stride or a finer one, as far as the stride decides."""
         return True
 
     @classmethod
     @abstractmethod
     def ask(cls, questions: Questioner, encoder: Encoder) -> Self:
-        """The decoder that the answers lead to. Names of questions begin with `decoder.`."""
+        """The decoder that the answers describe. Names of questions begin with `decoder.`."""
 
     @abstractmethod
     def answers(self) -> dict[str, Choice]:
-        """What each of its questions would have to be answered."""
+        """The answers, by question, that describe it."""
 
     @abstractmethod
     def check(self, encoder: Encoder) -> None:
@@ -89,41 +89,41 @@ class Decoder(ABC):
 
     @abstractmethod
     def add(self, graph: Graph, features: Features) -> Node:
-        """Add its layers, inside `graph.scope(scopes.DECODER)`; the last of them."""
+        """Add the layers, inside `graph.scope(scopes.DECODER)`; returns the last one."""
 
     @abstractmethod
     def first_width(self) -> int:
-        """Its width, or that of its first step."""
+        """The width of the decoder, or of its first step."""
 
     def stride(self, encoder: Encoder) -> int | None:
-        """Stride of the features that it gives; None where its layers have to be asked."""
+        """Stride of its output; None if it has to be read from the graph."""
         return None
 
     def width_unit(self) -> int:
-        """What its width has to be a multiple of."""
+        """The number that its width must be a multiple of."""
         return 1
 
     def largest_width(self) -> int:
-        """The width of its widest layer."""
+        """Width of the widest layer."""
         return self.first_width()
 
     @abstractmethod
     def with_widths(self, change: Callable[[int], int]) -> Self:
-        """Every width changed, that of a projection in front of it left alone."""
+        """A copy with `change` applied to every width but that of a projection in front of the decoder."""
 
     def scaled(self, scale: Callable[[int], int]) -> Self:
-        """At other widths: `scale` gives one for each."""
+        """A copy at other widths, each mapped by `scale`."""
         return self.with_widths(scale)
 
     @abstractmethod
     def words(self) -> str:
-        """For people."""
+        """A description for people."""
 
     def rows(self) -> Mapping[str, DecoderStep]:
-        """The rows of blocks in it, by the scope of their layers."""
+        """The sequences of blocks in it, by the scope of their layers."""
         return {}
 
     def with_rows(self, rows: Mapping[str, DecoderStep]) -> Self:
-        """With other rows of blocks under the same names."""
-        assert not rows, f"{self.kind} has no rows of blocks"
+        """A copy with the sequences of blocks of these names replaced."""
+        assert not rows, f"{self.kind} has no sequences of blocks"
         return self

@@ -1,4 +1,4 @@
-"""A branch that keeps the resolution of a stage while the stages behind it become coarser (DDRNet), and its numbers."""
+"""A detail branch, which keeps the resolution of one stage while the following stages become coarser (DDRNet)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from space.stage import Stage
 
 Exchange = Literal["both", "up"]
 
-END = "bottle"  # the block that a search may end both branches with
+END = "bottle"  # kind of block in a last stage that a search may append to both branches
 END_EXPANSION = 2
 AXES: Axes = {
     "detail": ("none", *get_args(Exchange)),
@@ -29,19 +29,20 @@ AXES: Axes = {
     "detail.bottles": (0, 1, 2),
 }
 Ends = Callable[[int], bool]
-"""Whether an encoder may end at a stride, since a context that has to be there fits."""
-WORDS: dict[Exchange, str] = {"both": "both branches take from each other", "up": "it takes from the trunk"}
+"""Whether an encoder may end at a stride: whether the decoder or context that must follow fits there."""
+WORDS: dict[Exchange, str] = {"both": "each branch adds to the other", "up": "the trunk adds to it"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detail:
     """A branch beside the trunk (Hong 2021, "Deep Dual-resolution Networks").
 
-    It begins with the output of the trunk's stage `start`; beside each later stage it has one of the `parts`, stages
-    that never stride. Behind each part but the last, the branches exchange: the trunk's output, 1x1 convolved and
-    brought up, is added to the detail branch, and with exchange `both` the detail branch's, by strided 3x3
-    convolutions as wide as the stages passed, to the trunk. Both read what the other was before, and are activated
-    behind the sums. The last part meets the trunk's end, or its context, in a sum.
+    The branch reads the output of the trunk's stage `start`. It has one of the `parts`, stages of stride 1, beside each
+    later stage of the trunk. After each part but the last, the branches exchange features: the trunk's output goes
+    through a 1x1 convolution, is upsampled and added to the detail branch; with exchange `both`, the detail branch's
+    output also goes through strided 3x3 convolutions, as wide as the trunk's stages on the way, and is added to the
+    trunk. Each sum uses the other branch's output from before the exchange and is followed by an activation. The output
+    of the last part is added to that of the trunk, or of its context.
 
     Raises: ArchitectureError for numbers that do not go together.
     """
@@ -61,48 +62,49 @@ class Detail:
             )
 
     def check(self, stages: Sequence[Stage]) -> None:
-        """Rules that hang on the trunk. Raises: ArchitectureError when it cannot stand beside these stages."""
+        """Check the rules that depend on the trunk. Raises: ArchitectureError if these stages do not allow it."""
         require(
             self.start < len(stages) - 2,
-            f"detail.start: at least two stages follow the one where it begins; expected at most "
-            f"{len(stages) - 3}, got {self.start}",
+            f"detail.start: at least two stages must follow the start; expected at most {len(stages) - 3}, "
+            f"got {self.start}",
         )
         later = len(stages) - 1 - self.start
         require(
             len(self.parts) == later,
-            f"detail.parts: expected one beside each stage behind stage {self.start}, so {later}; "
-            f"got {len(self.parts)}",
+            f"detail.parts: expected {later}, one for each stage after stage {self.start}; got {len(self.parts)}",
         )
         for index, stage in enumerate(stages[self.start :], self.start):
             require(
                 stage.fuse == "none",
-                f"stages[{index}].fuse: beside a detail branch expected none, got {stage.fuse}",
+                f"stages[{index}].fuse: expected none beside a detail branch, got {stage.fuse}",
             )
             require(
                 index == self.start or stage.stride == 2,
-                f"stages[{index}].stride: behind the start of a detail branch expected 2, got {stage.stride}",
+                f"stages[{index}].stride: expected 2 after the start of a detail branch, got {stage.stride}",
             )
 
     @property
     def out_width(self) -> int:
-        """Channels of its output."""
+        """Channels of the branch's output."""
         return self.parts[-1].width
 
     def first_width(self) -> int:
-        """The width of its first part."""
+        """Width of the first part."""
         return self.parts[0].width
 
     def width_unit(self) -> int:
-        """What its widths have to be multiples of."""
+        """The number that its widths must be multiples of."""
         return math.lcm(*(part.width_unit for part in self.parts))
 
     def rows(self) -> dict[str, Stage]:
-        """Its parts by the scope of their layers."""
+        """The parts by the scope of their layers."""
         return {f"{scopes.DETAIL}{index}": part for index, part in enumerate(self.parts)}
 
     def add(self, graph: Graph, read: Node, trunk: Output, widths: Sequence[int], bias: bool) -> tuple[Output, Output]:
-        """Add the part beside the trunk's stage that gave `trunk`, behind `read`, and what the two exchange; the
-        trunk's output now, and the branch's. `widths`: of the trunk's stages behind the start, that one the last.
+        """Add the part beside the trunk's stage whose output is `trunk`, and the exchange after it.
+
+        `read`: the part's input. `widths`: widths of the trunk's stages after the start, up to the present one.
+        Returns the outputs of the trunk and of the branch after the exchange.
         """
         number = len(widths) - 1
         part = self.parts[number]
@@ -122,15 +124,15 @@ class Detail:
             return trunk, _joined(graph, side, lateral, "act")
 
     def merged(self, graph: Graph, end: Node, side: Output) -> Node:
-        """The sum of the branch's last part and of the trunk's end, as wide, brought up to it."""
+        """The sum of the branch's last output, before its activation, and `end`, upsampled; both equally wide."""
         return graph.add(unactivated(graph, side), graph.resize(end, side.out.output_stride))
 
     def with_widths(self, change: Callable[[int], int]) -> Self:
-        """Every width changed, and brought to a multiple that its part can have."""
+        """A copy with `change` applied to every width, rounded up to a width that the part can have."""
         return replace(self, parts=tuple(part.with_width(change(part.width)) for part in self.parts))
 
     def answers(self, stages: Sequence[Stage], stride: int) -> dict[str, Choice]:
-        """What each of its questions would have to be answered, at a stride, beside these stages."""
+        """The answers, by question, that describe it, at this stride beside these stages."""
         found: dict[str, Choice] = {
             "detail": self.exchange,
             "detail.stride": stride,
@@ -140,18 +142,18 @@ class Detail:
         return found | {f"{name}.depth": part.depth for name, part in self.rows().items()}
 
     def words(self) -> str:
-        """For people."""
+        """A description for people."""
         parts = "; then ".join(part.words() for part in self.parts)
-        return f"beside the stages behind stage {self.start + 1}, {WORDS[self.exchange]}: {parts}"
+        return f"beside the stages after stage {self.start + 1}, {WORDS[self.exchange]}: {parts}"
 
 
 def unactivated(graph: Graph, output: Output) -> Node:
-    """A stage's output before its activation, normalised where a normalisation stands in between."""
+    """A stage's output before its last activation, but after the normalisation in front of it, if any."""
     return graph.nodes[output.out.inputs[0]] if output.out.kind == "act" else output.out
 
 
 def has_end(stages: Sequence[Stage]) -> bool:
-    """Whether stages of another block end in one of bottlenecks."""
+    """Whether the last stage consists of bottlenecks and the first does not."""
     return stages[-1].block == END != stages[0].block
 
 
@@ -161,7 +163,7 @@ def _joined(graph: Graph, output: Output, term: Node, act: str) -> Output:
 
 
 def is_possible(questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int], fits: Ends) -> bool:
-    """Whether something is left to answer beside these stages: no branch, or one."""
+    """Whether `ask` finds an answer for these stages: no branch, or some branch."""
     alone = "none" in questions.options("detail") and strides[-1] >= questions.finest_stride and fits(strides[-1])
     return alone or _Questions(questions, stages, strides, fits).possible()
 
@@ -169,8 +171,8 @@ def is_possible(questions: Questioner, stages: tuple[Stage, ...], strides: Seque
 def ask(
     questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int], fits: Ends
 ) -> tuple[tuple[Stage, ...], Detail | None]:
-    """The detail branch that the answers lead to, if any, and the stages beside which it stands: those given, or with
-    one of bottlenecks behind them.
+    """The detail branch that the answers describe, if any, and the stages of the trunk: those given, possibly followed
+    by a stage of bottlenecks.
     """
     asked = _Questions(questions, stages, strides, fits)
     alone = strides[-1] >= questions.finest_stride and fits(strides[-1])
@@ -179,7 +181,7 @@ def ask(
 
 
 def can_stand(questions: Questioner, strides: Sequence[int], block: str, fits: Ends) -> bool:
-    """Whether a branch can stand beside stages of this block at these strides, as far as strides decide."""
+    """Whether stages of this block at these strides allow a branch, as far as the strides decide."""
     for begin in questions.options("detail.stride"):
         if begin not in strides or int(begin) < questions.finest_stride:
             continue
@@ -232,7 +234,9 @@ class _Questions:
         return stages, Detail(start=start, exchange=exchange, parts=(*parts, *_end(width, min(bottle, 1), 1)))
 
     def _fits(self, stride: int) -> bool:
-        """Whether a branch can begin at this stride, be as fine as logits may be, and have some width."""
+        """Whether a branch can start at this stride: later stages halve and do not fuse, the logits are not too fine,
+        and some width is possible.
+        """
         if stride not in self._start or stride < self._questions.finest_stride:
             return False
         start = self._start[stride]
@@ -242,7 +246,7 @@ class _Questions:
         return halving and unfused and any(self._has_width(int(width), stride) for width in widths)
 
     def _has_width(self, width: int, stride: int) -> bool:
-        """Whether all parts can be so wide."""
+        """Whether all parts can have this width."""
         try:
             for stage in self._stages[self._start[stride] + 1 :]:
                 _beside(stage, width, 1)
@@ -251,8 +255,8 @@ class _Questions:
         return True
 
     def _ends(self, bottles: int, stride: int, width: int = 1) -> bool:
-        """Whether so many bottlenecks can end the trunk and a branch of `width` channels, and two stages stand behind
-        the branch's start then, and a context that has to be there fits.
+        """Whether the trunk and a branch of `width` channels can end with this number of bottlenecks: two stages follow
+        the branch's start, the trunk is not of bottlenecks already, no width is too large, and what must follow fits.
         """
         if not self._context_fits(_end_stride(self._output_stride, bottles)):
             return False
@@ -262,21 +266,21 @@ class _Questions:
 
 
 def _beside(stage: Stage, width: int, depth: int) -> Stage:
-    """A part like the stage that it stands beside.
+    """A part of the branch with the blocks of the stage that it stands beside.
 
-    Raises: ArchitectureError for a width that its block cannot have, or a block that cannot open by itself.
+    Raises: ArchitectureError for a width that the block cannot have, or a block that cannot open a stage of stride 1.
     """
-    require(not blocks.kind(stage.block).branches, f"block: {stage.block} needs rates of its own; use another")
+    require(not blocks.kind(stage.block).branches, f"block: {stage.block} needs a rate per branch; use another")
     return replace(stage, width=width, depth=depth, stride=1, down="block", rates=(1,), dropout=0.0)
 
 
 def _end_stride(stride: int, bottles: int) -> int:
-    """Of stages that end at this stride, with so many bottlenecks behind them."""
+    """Output stride of stages that end at `stride`, followed by this number of bottlenecks."""
     return 2 * stride if bottles else stride
 
 
 def _end(width: int, depth: int, stride: int) -> tuple[Stage, ...]:
-    """A stage of `depth` bottlenecks around `width` channels, if any."""
+    """A stage of `depth` bottlenecks with `width` channels inside; none for depth 0."""
     if depth == 0:
         return ()
     outer = END_EXPANSION * width

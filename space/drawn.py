@@ -1,4 +1,4 @@
-"""Which options of a space are in its networks: found by drawing some, since what is asked hangs on earlier answers."""
+"""Finds options that no network of a space has, by drawing networks: what is asked depends on earlier answers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from space.questions import ask
 from space.search_space import Space
 
 DRAWS = 300
-MOST_REFUSED = 1500  # that answers leave no way on from
-FEWEST = 50  # networks, below which nothing is said about options
+MOST_REFUSED = 1500  # draws whose answers lead to no network
+FEWEST = 50  # networks; from fewer, nothing is concluded about options
 WITHOUT: Mapping[str, tuple[Choice, str]] = {
-    "detail": ("none", "a detail branch stands where there is no decoder, beside blocks that can open at stride 1"),
-    "context": ("none", "a context starts a ladder, or is a pyramid where there is no decoder"),
-    "fuse": ("none", "a fusion joins what a downsampler gives, and there is none with down block"),
-    "factorization": ("none", "none of these blocks is factorized"),
+    "detail": ("none", "a detail branch needs a network without a decoder, and blocks that can open at stride 1"),
+    "context": ("none", "a context needs a ladder decoder or, as a pyramid, a network without a decoder"),
+    "fuse": ("none", "a fusion needs a downsampler's output, and down block has no downsampler"),
+    "factorization": ("none", "none of these blocks can be factorized"),
 }
-"""What networks have of axes that they are not asked, and why they are not. Each is asked of one network in
-twelve or more, where it can be at all; image pyramids are too rare to be refused for that."""
+"""By axis, the value of networks for which the axis is not asked, and the reason that it was never asked. Where an axis
+is possible, it is asked for at least one network in twelve, so that its absence means something. `levels` is left out:
+image pyramids are too rare for that.
+"""
 
 
-class _Heard(Questioner):
-    """Remembers which options networks have, by axis."""
+class _Recorder(Questioner):
+    """Answers at random and records the answers by axis."""
 
     def __init__(self, space: Space, chance: random.Random) -> None:
         super().__init__(space.options, space.size, lambda name, options: chance.choice(options))
@@ -42,25 +44,26 @@ class _Heard(Questioner):
 
 
 def never_drawn(space: Space, axes: Iterable[str]) -> tuple[int, Axes]:
-    """How many random networks of a space were drawn, and of each of `axes` the options that none of them has, where
-    there are such; all where none is asked. None are told where nearly every draw is refused.
+    """Draw random networks of a space: returns their number and, for each of `axes`, the options that none of them has.
 
-    Raises: ArchitectureError when every draw is refused, and where networks cannot have what an axis holds them to.
+    Axes whose options all occurred are left out. The result is empty if too few draws succeed to tell.
+
+    Raises: ArchitectureError when every draw fails, or when no network can have any option that an axis is limited to.
     """
     chance, found = random.Random(0), dict[str, set[Choice]]()
     drawn = refused = 0
     while drawn < DRAWS and refused < MOST_REFUSED:
-        heard = _Heard(space, chance)
+        recorder = _Recorder(space, chance)
         try:
-            ask(heard)
+            ask(recorder)
         except ArchitectureError as error:
             refused += 1
             if refused == DRAWS and not drawn:
-                words = f"{error} (so ended the last of {DRAWS} draws, and all before it alike)"
+                words = f"{error} (all {DRAWS} draws failed; this is the last error)"
                 raise ArchitectureError(words) from None
             continue
         drawn += 1
-        for axis, answers in heard.found.items():
+        for axis, answers in recorder.found.items():
             found.setdefault(axis, set()).update(answers)
     if drawn < FEWEST:
         return drawn, {}
@@ -68,8 +71,8 @@ def never_drawn(space: Space, axes: Iterable[str]) -> tuple[int, Axes]:
         options = space.options(axis)
         if axis not in found and value not in options:
             raise ArchitectureError(
-                f"space.{axis}: no network of this space can have one of {list(options)}, for {why}; add {value}, or "
-                "open the axes that stand in its way"
+                f"space.{axis}: no network of this space can have one of {list(options)}: {why}; add {value}, or "
+                "widen the axes that rule it out"
             )
     missing = {axis: tuple(each for each in space.options(axis) if each not in found.get(axis, ())) for axis in axes}
     return drawn, {axis: options for axis, options in missing.items() if options}

@@ -1,4 +1,4 @@
-"""A stem and stages together, and what they give to whatever comes behind them."""
+"""The encoder: a stem, stages and a detail branch, and their outputs for decoders and heads."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from space.rules import require
 from space.stage import Stage
 from space.stem import Stem
 
-FINEST_TAP = 4  # the stride from which on a ladder taps
+FINEST_TAP = 4  # finest stride that a ladder taps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What an encoder gives on one level of the image pyramid."""
+    """Outputs of an encoder on one level of the image pyramid."""
 
     stem: Node
     stages: tuple[Output, ...]
-    """Each stage's output and what a ladder may tap."""
+    """Output of each stage, and its value before the last activation."""
     sides: tuple[Output, ...] = ()
-    """The same of each part of a detail branch."""
+    """The same for each part of a detail branch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """The part of a network that becomes coarser, and a branch beside it that does not.
+    """The stem and the stages, which reduce the resolution, and a branch beside them that keeps it.
 
-    Raises: ArchitectureError when a stage cannot follow what comes before it, or a branch not stand beside them.
+    Raises: ArchitectureError when a stage cannot follow the layers before it, or the stages do not allow the branch.
     """
 
     stem: Stem
@@ -44,7 +44,7 @@ class Encoder:
         for index, stage in enumerate(self.stages):
             require(
                 stage.down != "cat" or stage.width > width or blocks.kind(stage.block).plain_down,
-                f"stages[{index}].width: cat adds to the {width} channels that come in, so it must be larger; "
+                f"stages[{index}].width: cat adds to the {width} channels of its input; expected more, "
                 f"got {stage.width}",
             )
             width = stage.out_width
@@ -53,7 +53,7 @@ class Encoder:
 
     @property
     def grows(self) -> tuple[bool, ...]:
-        """For each stage, whether a `cat` in front of it has channels of its own beside those that come in."""
+        """For each stage, whether a `cat` downsampler adds channels to those of its input."""
         widths = (self.stem.out_width, *(stage.out_width for stage in self.stages))
         return tuple(
             stage.down == "cat" and stage.width > width for stage, width in zip(self.stages, widths[:-1], strict=True)
@@ -66,21 +66,21 @@ class Encoder:
 
     @property
     def strides_with_stem(self) -> tuple[int, ...]:
-        """Stride of the stem's output, and of each stage's."""
+        """Stride of the stem's output and of each stage's output against the image."""
         return (self.stem.stride, *self.strides)
 
     @property
     def output_stride(self) -> int:
-        """Stride of its output against the image."""
+        """Stride of the encoder's output against the image."""
         return self.strides[-1] if self.stages else self.stem.stride
 
     @property
     def tap_strides(self) -> dict[int, int]:
-        """Stride to index of the last stage that has it, finest first: what a ladder taps, from stride 4 on."""
+        """Index of the last stage at each stride from 4 on, by stride, finest first: the taps of a ladder."""
         return {stride: index for index, stride in enumerate(self.strides) if stride >= FINEST_TAP}
 
     def add(self, graph: Graph, level: int, bias: bool) -> Encoded:
-        """Add it on one level of the image pyramid."""
+        """Add the encoder on one level of the image pyramid."""
         graph.level = level
         image = graph.resize(graph.image, (2**level, 2**level), mode="bicubic")
         x = stem = self.stem.add(graph, image, bias)

@@ -1,4 +1,4 @@
-"""What can stand behind the stages of an encoder, and what has to, by what a search offers."""
+"""What can follow the stages of an encoder, and what must follow them, given the options of a search."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ FINEST_OUTPUT_STRIDE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """What must still follow stages, since nothing else is left."""
+    """Parts that are required because the options leave no alternative."""
 
     branch: bool
-    """A branch beside them: every end that is offered has one."""
+    """Whether a detail branch is required: the only decoder offered is none, and only with a branch."""
     pyramid: bool
-    """A pyramid of windows: something has to be re-parameterised, and neither the stem nor the stages are."""
+    """Whether a context pyramid is required: `rep` is fixed to true, and neither stem nor stages are re-parameterised.
+    """
 
 
 def what_is_due(questions: Questioner, stem: Stem, block: str) -> Due:
-    """What must follow stages of this block behind a stem."""
+    """Parts that must accompany or follow stages of this block after a stem."""
     return Due(
         branch="none" not in questions.options("detail") and set(questions.options("decoder")) == {"none"},
         pyramid=False not in questions.options("rep") and not (stem.is_plain or blocks.kind(block).plain),
@@ -34,8 +35,8 @@ def what_is_due(questions: Questioner, stem: Stem, block: str) -> Due:
 
 
 def fits(questions: Questioner, decoder: str, *, pooled: bool = False) -> detail.Ends:
-    """Whether an encoder may end at a stride in front of a decoder, or of "none": there is room for it, and for a
-    context that is asked for. `pooled`: that has to be a pyramid.
+    """A function that tells whether an encoder may end at a stride in front of a decoder (or of "none"): whether the
+    decoder fits there, and some context that the options allow. `pooled`: the context has to be a pyramid.
     """
     kind = None if decoder == "none" else decoders.kinds()[decoder]
     if kind is None or (kind.takes_context and 1 in questions.options("levels")):
@@ -44,7 +45,7 @@ def fits(questions: Questioner, decoder: str, *, pooled: bool = False) -> detail
 
 
 def offered(questions: Questioner, due: Due) -> list[str]:
-    """Decoders that may follow stages, or "none": where a pyramid is due, those that start with one."""
+    """Decoders (or "none") that may follow the stages; if a pyramid is due, only those that may start with one."""
     names, kinds = [str(name) for name in questions.options("decoder")], decoders.kinds()
     if any(1 not in questions.options(axis) for axis in ("label_stride", "head.shuffle")):
         names = [name for name in names if name == "none" or kinds[name].head not in heads.FULL_SIZE_HEADS]
@@ -54,7 +55,7 @@ def offered(questions: Questioner, due: Due) -> list[str]:
 
 
 def can_follow(questions: Questioner, decoder: str, encoder: Encoder, due: Due) -> bool:
-    """Whether a decoder, or "none", can follow an encoder, and what is asked behind it has an answer then."""
+    """Whether a decoder, or "none", can follow an encoder with possible answers to all questions after it."""
     if decoder not in offered(questions, due):
         return False
     may_end = fits(questions, decoder, pooled=due.pyramid)

@@ -1,6 +1,7 @@
-"""What a user can get wrong. The command line prints these as one line and exits with code 2.
+"""Errors for a user's mistakes. The command line prints the message on one line and exits with code 2.
 
-Every message says what was expected, what came, and what to do next. Our own mistakes are `assert`s.
+Every message says what was expected, what was given, and what to do next. Mistakes of our own are `assert`s. Errors
+about data, devices, files and trainings are in `nas.errors`.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something a user gave cannot be used; the message is the whole answer."""
+    """Input of the user that cannot be used; the message is all that is printed."""
 
 
 class ArchitectureError(UserError):
-    """An architecture, or a range of them, that cannot be built."""
+    """An architecture that cannot be built, or a space without any that can."""
 
 
 class BudgetError(UserError):
-    """A budget that is not a latency, or that nothing can reach."""
+    """A budget that is not a latency, or that no network can reach."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A closing sentence that suggests the closest known name, or lists them when none is close."""
+    """The end of a message: suggests the closest known name, or lists all of them if none is close."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"

@@ -1,11 +1,11 @@
-"""Kinds of things that are a file each: found in a folder of ours, and in other packages through entry points.
+"""Finds extensions: modules in a folder of this project, and modules of other packages through entry points.
 
-A package that brings a block kind called `shuffle` in its module `fast_blocks.shuffle` says so in its `pyproject.toml`:
+A package with a kind of block called `shuffle` in its module `fast_blocks.shuffle` declares it in `pyproject.toml`:
 
     [project.entry-points."framebudget.blocks"]
     shuffle = "fast_blocks.shuffle"
 
-Nothing is ever loaded because a YAML file names it: what can be named is what is installed.
+Code is never loaded because a YAML file names it: a file can only name what is installed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from space.errors import UserError, nearest
 
 @functools.cache
 def modules(package: str, group: str, separator: str = "-") -> dict[str, str]:
-    """Name of every kind to the module that holds it: the files in the folder of `package`, in alphabetical order, then
-    the entry points of `group`. The file a_b.py is the kind a-b, or has another `separator` in its name.
+    """Module of every kind, by name: the files in the folder of `package`, in alphabetical order, then the entry points
+    of `group`. The file a_b.py is the kind a-b; `separator` is the character that replaces the underscore.
 
-    Raises: UserError when two are called the same.
+    Raises: UserError when two kinds have the same name.
     """
     folder = importlib.import_module(package).__path__
     found = {each.name.replace("_", separator): f"{package}.{each.name}" for each in pkgutil.iter_modules(folder)}
@@ -33,17 +33,17 @@ def modules(package: str, group: str, separator: str = "-") -> dict[str, str]:
         if point.name in found:
             raise UserError(
                 f"expected one '{point.name}' in {group}, got {found[point.name]} and {point.module}; uninstall one of "
-                "the packages that bring them"
+                "the packages that define them"
             )
         found[point.name] = point.module
     return found
 
 
 def load(package: str, group: str, name: str, separator: str = "-", *, needs: tuple[str, ...] = ()) -> ModuleType:
-    """The module that holds the kind `name`, and offers all that it `needs`.
+    """The module of the kind `name`, which must define all names in `needs`.
 
-    Raises: UserError when there is none, with the nearest known name, or when another package's cannot be imported or
-    lacks something.
+    Raises: UserError for an unknown kind, with the nearest known name, and for a module of another package that cannot
+    be imported; for a module without some of the names.
     """
     known = modules(package, group, separator)
     if name not in known:
@@ -56,5 +56,7 @@ def load(package: str, group: str, name: str, separator: str = "-", *, needs: tu
         raise UserError(f"{group}: '{name}' cannot be loaded from {known[name]} ({error}); install it again") from None
     missing = [each for each in needs if not hasattr(module, each)]
     if missing:
-        raise UserError(f"{group}: expected {', '.join(needs)} in {known[name]}, got none of {', '.join(missing)}")
+        raise UserError(
+            f"{group}: expected {', '.join(needs)} in {known[name]}, got a module without {', '.join(missing)}"
+        )
     return module

@@ -1,6 +1,6 @@
-"""What is joined at a stage's end: its features, those of its downsampler, and the image (FPLNet, Table VIII).
+"""Fusions at a stage's end, which join its features with those of its downsampler and the image (FPLNet, Table VIII).
 
-A fusion is an entry of `FUSIONS`; all that is known of it stands there.
+Each fusion is defined by its entry of `FUSIONS`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ class Fusion:
     """A way to join features."""
 
     join: Callable[[Graph, Node, Node], list[Node]]
-    """What is concatenated, of shallow and deep features."""
+    """Computes the parts to concatenate from the downsampler's output and the stage's features."""
     widths: int
-    """How many times the stage's width `join` gives, in channels."""
+    """Total channels of these parts, in multiples of the stage's width."""
     image: bool = False
-    """Whether the image, made as small, is concatenated too."""
+    """Whether the image, pooled to the same size, is concatenated too."""
 
     def out_width(self, width: int) -> int:
-        """Channels behind it, of a stage of `width` channels."""
+        """Channels after the fusion, for a stage of `width` channels."""
         return self.widths * width + (IMAGE_CHANNELS if self.image else 0)
 
     def add(self, graph: Graph, shallow: Node, deep: Node) -> Node:
-        """Add its layers: normalisation and activation behind what is joined."""
+        """Add the layers: the joined features, then normalisation and activation."""
         parts = self.join(graph, shallow, deep)
         if self.image:
             parts.append(_image_at(graph, deep.output_stride))
@@ -73,5 +73,5 @@ FUSIONS: Mapping[str, Fusion] = {
 
 
 def out_width(width: int, fuse: str) -> int:
-    """Channels of a stage's output, of `width` channels before the fusion; "none" leaves them."""
+    """Channels of a stage's output, given its `width` before the fusion."""
     return width if fuse == "none" else FUSIONS[fuse].out_width(width)

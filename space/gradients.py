@@ -1,5 +1,7 @@
-"""Gradients that PyTorch computes slowly on a CPU, by other operations: the values are the same bits, the gradients the
-same sums in another order. Where weights lie and what they are called does not change.
+"""Faster CPU gradients for two operations whose backward pass is slow in PyTorch.
+
+Outputs are identical bit by bit; gradients are the same sums in another order. The names and the layout of weights do
+not change.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-FEWEST_TIMES = 4  # that a map is enlarged, for the products to be fewer
-MOST_CHANNELS = 32  # of more, PyTorch does several at a time
+FEWEST_TIMES = 4  # upsampling factor from which the matrix products are cheaper
+MOST_CHANNELS = 32  # with more channels, PyTorch's backward pass processes several at a time
 
 
 def resized(x: Tensor, size: tuple[int, int], align_corners: bool, *, training: bool) -> Tensor:
-    """`x` (N, C, h, w) at `size` (H, W), bilinear."""
+    """`x` (N, C, h, w) resized to `size` (H, W), bilinear."""
     if training and _needs_cpu_float32_gradient(x) and x.shape[1] <= MOST_CHANNELS and _times(x, size) >= FEWEST_TIMES:
         enlarged: Tensor = _Resized.apply(x, size, align_corners)  # type: ignore[no-untyped-call]
         return enlarged
@@ -25,8 +27,10 @@ def resized(x: Tensor, size: tuple[int, int], align_corners: bool, *, training: 
 
 
 def with_quick_gradient(layer: nn.Conv2d) -> nn.Conv2d:
-    """A depthwise convolution, dilated along its width, of stride 1, whose output is as large as its input."""
-    # A class of its own would no longer be the layer that others look for, and called otherwise it would miss hooks.
+    """The layer itself, now with a faster gradient. It must be a depthwise convolution of stride 1, dilated along its
+    width, with an output as large as its input.
+    """
+    # A class of its own would not be the layer that other code looks for, and a function in its place would skip hooks.
     dilation = (layer.dilation[0], layer.dilation[1])
     layer._conv_forward = functools.partial(_convolved, dilation)  # type: ignore[method-assign]
     return layer
@@ -45,7 +49,7 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[i
 
 
 def _needs_cpu_float32_gradient(x: Tensor) -> bool:
-    """Whether a gradient is wanted, in float32 on a CPU."""
+    """Whether `x` needs a gradient, in float32 on a CPU, without autocast."""
     return (
         x.requires_grad
         and torch.is_grad_enabled()
@@ -56,12 +60,12 @@ def _needs_cpu_float32_gradient(x: Tensor) -> bool:
 
 
 def _times(x: Tensor, size: tuple[int, int]) -> float:
-    """How often it is enlarged along each axis, at least."""
+    """The smaller of the upsampling factors along the two axes."""
     return min(size[0] / x.shape[-2], size[1] / x.shape[-1])
 
 
 class _Resized(torch.autograd.Function):
-    """Its gradient is two products: resizing is one along each axis."""
+    """Bilinear resizing. It is a matrix product along each axis, and so is its gradient."""
 
     @staticmethod
     def forward(context: Any, x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
@@ -79,8 +83,8 @@ class _Resized(torch.autograd.Function):
 
 
 class _Dilated(torch.autograd.Function):
-    """Its gradient is taken where it is not dilated: a dilation of 2 by 2 convolves four maps, of every other pixel of
-    every other row, each on its own.
+    """Dilated depthwise convolution, with the gradient of undilated ones: a dilation of 2 by 2 is four independent
+    convolutions, each over every other pixel of every other row.
     """
 
     @staticmethod
@@ -112,7 +116,7 @@ class _Dilated(torch.autograd.Function):
 
 
 def _apart(x: Tensor, times: tuple[int, int]) -> Tensor:
-    """The maps (times * N, C, h, w) of every so many rows and columns of `x` (N, C, H, W), with zeros at its ends."""
+    """`x` (N, C, H, W) split into the maps (times * N, C, h, w) of every `times`-th row and column, zero-padded."""
     count, channels, height, width = x.shape
     down, right = -height % times[0], -width % times[1]
     padded = functional.pad(x.permute(0, 2, 3, 1), (0, 0, 0, right, 0, down))
@@ -122,7 +126,7 @@ def _apart(x: Tensor, times: tuple[int, int]) -> Tensor:
 
 
 def _together(maps: Tensor, shape: torch.Size, times: tuple[int, int]) -> Tensor:
-    """What `_apart` took apart, without the zeros."""
+    """The inverse of `_apart`, without the padding."""
     count, channels, height, width = shape
     h, w = maps.shape[-2:]
     apart = maps.permute(0, 2, 3, 1).reshape(count, *times, h, w, channels)

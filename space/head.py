@@ -1,6 +1,6 @@
-"""From features to logits: the head, and heads that only training sees.
+"""Heads, from features to logits, and auxiliary heads, which exist in training only.
 
-A kind of head is an entry of `HEADS`; what is known of it stands there.
+Each kind of head is defined by its entry of `HEADS`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from space.rules import WIDEST, require, require_one_of, require_range
 Branch = Literal["trunk", "detail"]
 Tap = Literal["act", "sum"]
 
-AUXILIARY_WEIGHT = 0.4  # NDNet's
+AUXILIARY_WEIGHT = 0.4  # as in NDNet
 MOST_WEIGHT = 10.0
-AUXILIARY_WIDTH = 128  # of a separable one
-DENSE_AUXILIARY_WIDTH = 32  # of a conv3
-STEM = -1  # in place of a stage
+AUXILIARY_WIDTH = 128  # of a `sep` auxiliary head in a search
+DENSE_AUXILIARY_WIDTH = 32  # of a `conv3` auxiliary head in a search
+STEM = -1  # the index of `Auxiliary.stage` that means the stem
 
 
 def _as_it_is(graph: Graph, x: Node, width: int) -> Node:
-    """Nothing is in front of the logits."""
+    """No layers in front of the logits."""
     return x
 
 
@@ -56,26 +56,27 @@ class HeadKind:
     """A kind of head."""
 
     words: str
-    """For people."""
+    """A description for people."""
     read: Callable[[Graph, Node, int], Node] = _as_it_is
-    """Adds what stands in front of the logits, at a width in channels (0 where it has none); what they read."""
+    """Adds the layers in front of the logits, given a width in channels (0 for kinds without); returns the last one."""
     has_width: bool = False
+    """Whether the layers in front of the logits have a width to choose."""
     bias: bool = True
-    """Of the 1x1 convolution that gives the logits."""
+    """Whether the 1x1 convolution that computes the logits has a bias."""
     full_size: bool = False
-    """Whether logits come at the image's size, from a transposed 2x2 convolution; for a decoder that ends in it."""
+    """Whether the logits have the image's size, from a transposed 2x2 convolution. For decoders that need this head."""
     in_auxiliaries: bool = False
-    """Whether an auxiliary head may be one; those that are drawn are in `ask_auxiliary`."""
+    """Whether auxiliary heads may be of this kind; `ask_auxiliary` says which of them a search draws."""
 
     def add(self, graph: Graph, x: Node, width: int, logits: int) -> Node:
-        """Add its layers behind `x`; so many channels of logits."""
+        """Add the layers after `x`; returns the logits, `logits` channels wide."""
         x = self.read(graph, x, width)
         if self.full_size:
             return graph.deconv(x, logits, 2, "logits", fixed=True)
         return graph.conv(x, logits, 1, "logits", bias=self.bias, fixed=True)
 
 
-# Samplers count places: a new kind comes last.
+# Samplers draw by position, so new kinds come last.
 HEADS: Mapping[str, HeadKind] = {
     "linear": HeadKind(words="1x1 convolution"),
     "linear_nobias": HeadKind(words="1x1 convolution without bias", bias=False),
@@ -84,7 +85,7 @@ HEADS: Mapping[str, HeadKind] = {
     "deconv2": HeadKind(words="transposed 2x2 convolution to full size", full_size=True),
     "sep2": HeadKind(words="two separable convolutions, then 1x1", read=_twice_separable, has_width=True),
     "preact3": HeadKind(
-        words="normalise, activate, 3x3 convolution, and again 1x1",
+        words="normalise, activate, 3x3 convolution, then the same with 1x1",
         read=_preactivated,
         has_width=True,
         in_auxiliaries=True,
@@ -112,12 +113,15 @@ SEARCHED: Axes = {
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """From features to logits. `sep`: a separable convolution to `width` first; `sep2`: two of them, normalised and
-    activated inside too (as in public code for Fast-SCNN); `conv3`: a 3x3 one, normalised and activated (STDC);
-    `preact`: normalise and activate first; `preact3`: that, a 3x3 convolution to `width`, and that again (DDRNet);
-    `deconv2`: a transposed 2x2 convolution to full size; `width` is 0 where there is none to choose. `shuffle`: the 1x1
-    convolution gives so many by so many logits of each class for a pixel, which become pixels (Shi et al., CVPR 2016,
-    arXiv 1609.05158), and less is left to interpolate.
+    """From features to logits, by a last 1x1 convolution.
+
+    In front of it, `sep` has a separable convolution to `width`; `sep2` two of them, also normalised and activated
+    inside (as in public code for Fast-SCNN); `conv3` a normalised and activated 3x3 convolution to `width` (STDC);
+    `preact` a normalisation and an activation; `preact3` these, a 3x3 convolution to `width`, and these again (DDRNet).
+    `deconv2` is a transposed 2x2 convolution to full size instead. `width` is 0 for kinds without a width to choose.
+
+    `shuffle`: the 1x1 convolution computes `shuffle` x `shuffle` logits per class and pixel, which become pixels (Shi
+    et al., CVPR 2016, arXiv 1609.05158), so that there is less to interpolate.
     """
 
     kind: HeadName
@@ -138,33 +142,34 @@ class Head:
         )
 
     def add(self, graph: Graph, x: Node, num_classes: int) -> Node:
-        """Add its layers behind `x`; the logits."""
+        """Add the layers after `x`; returns the logits."""
         with graph.head_scope(scopes.HEAD):
             logits = HEADS[self.kind].add(graph, x, self.width, num_classes * self.shuffle**2)
             return logits if self.shuffle == 1 else graph.shuffle(logits, self.shuffle)
 
     def scaled(self, scale: Callable[[int], int]) -> Self:
-        """At another width; none stays none."""
+        """A copy at another width, mapped by `scale`, which keeps 0."""
         return replace(self, width=scale(self.width))
 
     def answers(self) -> dict[str, Choice]:
-        """What each of its questions would have to be answered."""
+        """The answers, by question, that describe it."""
         return {"head": self.kind, "head.width": self.width, "head.shuffle": self.shuffle}
 
     def words(self) -> str:
-        """For people."""
+        """A description for people."""
         width = f", {self.width} channels" if self.width else ""
-        pixels = f", {self.shuffle}x{self.shuffle} pixels of each" if self.shuffle > 1 else ""
+        pixels = f", shuffled to {self.shuffle}x{self.shuffle} pixels" if self.shuffle > 1 else ""
         return HEADS[self.kind].words + width + pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Auxiliary:
-    """A head on a stage's output, or with stage -1 on the stem's, that only training sees: a convolution to `width` (0:
-    none), separable or a 3x3 that is normalised and activated (`conv3`, Fast-SCNN; `preact3`, DDRNet, before it too),
-    then 1x1.
+    """A head for training only, on the output of a stage, or of the stem (stage -1).
 
-    On the `branch` detail, `stage` counts its parts. The `tap` sum is the output before its last activation.
+    It is a convolution to `width` (0: none), then a 1x1 convolution. The former is separable (`sep`) or a normalised
+    and activated 3x3 (`conv3`, Fast-SCNN), with a normalisation and an activation in front of it too in `preact3`
+    (DDRNet). On the `branch` detail, `stage` is the index of one of its parts. The `tap` sum reads the output before
+    its last activation.
     """
 
     stage: int
@@ -187,43 +192,45 @@ class Auxiliary:
         """Raises: ArchitectureError when there is no such stage, or part of the detail branch."""
         if self.branch == "trunk":
             require_range("auxiliary.stage", self.stage, STEM, len(encoder.stages) - 1)
-            require(self.tap == "act" or self.stage != STEM, "auxiliary.tap: of a stem there is only act; give that")
+            require(
+                self.tap == "act" or self.stage != STEM, "auxiliary.tap: the stem can only be tapped at act; give act"
+            )
             return
         require(encoder.detail is not None, "auxiliary.branch: there is no detail branch; give trunk")
         assert encoder.detail is not None, "as it says above"
         require_range("auxiliary.stage", self.stage, 0, len(encoder.detail.parts) - 1)
 
     def source(self, encoded: Encoded) -> Node:
-        """What it reads."""
+        """The head's input."""
         if self.stage == STEM:
             return encoded.stem
         output = (encoded.stages if self.branch == "trunk" else encoded.sides)[self.stage]
         return output.out if self.tap == "act" else output.before_activation
 
     def add(self, graph: Graph, x: Node, num_classes: int, name: str) -> Node:
-        """Add its layers behind `x`, under a name; the logits."""
+        """Add the layers after `x`, in a scope of this name; returns the logits."""
         with graph.head_scope(name):
             return HEADS[self._head].add(graph, x, self.width, num_classes)
 
     @property
     def _head(self) -> str:
-        """The kind of head that it is: without a width, a 1x1 convolution alone."""
+        """The kind of head to build; without a width it is a 1x1 convolution alone."""
         return self.kind if self.width else "linear"
 
     def answers(self) -> dict[str, Choice]:
-        """What each of its questions would have to be answered."""
+        """The answers, by question, that describe it."""
         own = {f"auxiliary.{name}": getattr(self, name) for name in ("stage", "branch", "tap", "width")}
         return {"auxiliary": self._head, **own}
 
 
 def ask(questions: Questioner, only: str) -> Head:
-    """The head that the answers lead to; `only`: the one kind that a decoder ends in, if there is one."""
+    """The head that the answers describe; `only`: the kind of head that the decoder needs, or empty."""
     kind = only or questions.text("head", "head")
     return Head(kind=kind, width=questions.integer("head.width", "head.width") if HEADS[kind].has_width else 0)
 
 
 def ask_auxiliary(questions: Questioner, encoder: Encoder) -> tuple[Auxiliary, ...]:
-    """The head of training that the answers lead to, if any."""
+    """The auxiliary head that the answers describe, if any."""
     branches = _branches(questions, encoder)
     kind = questions.text("auxiliary", "auxiliary", lambda kind: kind != "preact3" or bool(branches))
     stages = len(encoder.stages)
@@ -243,6 +250,6 @@ def ask_auxiliary(questions: Questioner, encoder: Encoder) -> tuple[Auxiliary, .
 
 
 def _branches(questions: Questioner, encoder: Encoder) -> dict[str, int]:
-    """Branches that an auxiliary head may stand on, and of how many stages."""
+    """Branches that an auxiliary head may be on, with their number of stages."""
     there = {"trunk": len(encoder.stages), "detail": 0 if encoder.detail is None else len(encoder.detail.parts)}
     return {name: count for name, count in there.items() if count and name in questions.options("auxiliary.branch")}

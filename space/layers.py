@@ -1,15 +1,15 @@
-"""Small compositions of layers that several parts of a network use."""
+"""Small groups of layers that several parts of a network use."""
 
 from __future__ import annotations
 
 from space.graph import Graph, Node
 
-PLAIN_KERNEL = 3  # of a convolution that can be re-parameterised
+PLAIN_KERNEL = 3  # kernel size of convolutions that can be re-parameterised
 
 
 def cat_downsampler(graph: Graph, x: Node, width: int, bias: bool) -> Node:
-    """ENet's and ERFNet's downsampler: a strided 3x3 convolution beside a max pool, concatenated; where that leaves the
-    convolution no channels, it is alone and has them all (DABNet).
+    """ENet's and ERFNet's downsampler: a strided 3x3 convolution and a max pool, concatenated to `width` channels. If
+    the pool alone has as many channels or more, there is only the convolution, with all channels (DABNet).
     """
     added = width - len(x.channels)
     y = graph.conv(x, added if added > 0 else width, 3, "conv", stride=2, bias=bias)
@@ -19,7 +19,7 @@ def cat_downsampler(graph: Graph, x: Node, width: int, bias: bool) -> Node:
 
 
 def preactivated(graph: Graph, x: Node, width: int, kernel: int, name: str) -> Node:
-    """Normalise, activate, convolve (SwiftNet's unit). Outside the encoder, so one for all pyramid levels."""
+    """Normalise, activate, convolve (SwiftNet's unit); used outside the encoder, so shared by all pyramid levels."""
     return graph.conv(graph.norm_act(x, f"{name}_", per_level=False), width, kernel, name)
 
 
@@ -49,7 +49,7 @@ def plain_conv(
     dilation: int = 1,
     bias: bool = False,
 ) -> Node:
-    """A convolution and its normalisation; where the graph is re-parameterised, one convolution with bias, that is
+    """A convolution and its normalisation; in a re-parameterised graph, a 3x3 convolution with bias instead, which is
     trained as a sum of normalised paths.
     """
     if graph.rep and kernel == PLAIN_KERNEL:

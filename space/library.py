@@ -21,8 +21,8 @@ def published() -> tuple[str, ...]:
 
 
 def load(name_or_path: str | Path, *, others: Iterable[str] = ()) -> Architecture:
-    """A published network by name, or an architecture from a YAML file. `others`: what else a misspelt name may have
-    meant, that a caller knows.
+    """A published network by name, or an architecture from a YAML file. `others`: further names that the caller knows,
+    which may be suggested for a misspelt one.
 
     Raises: ArchitectureError when there is neither; UserError when the file does not describe an architecture.
     """

@@ -1,4 +1,4 @@
-"""The questions that lead to an architecture, one after the other, each with the options that can still lead to one."""
+"""The questions of the space, in order; each offers only options that can still lead to a valid architecture."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from space.rates import coarsest
 
 
 def ask(questions: Questioner) -> Architecture:
-    """What the answers lead to.
+    """The architecture that the answers describe.
 
-    Raises: ArchitectureError when an axis leaves no option.
+    Raises: ArchitectureError when no option of an axis is possible.
     """
     _require_room(questions)
     first = stem.ask(questions, functools.partial(stage_questions.possible, questions))
@@ -57,7 +57,7 @@ def ask(questions: Questioner) -> Architecture:
     can = levels == 1 and not found.stem.bias and found.has_plain_convolutions
     least = min(int(factor) for factor in questions.options("head.shuffle"))
     if not any(found.has_room(int(stride), least) for stride in questions.options("label_stride")):
-        raise questions.too_fine("here")
+        raise questions.too_fine("in front of the head")
     rep = bool(questions.pick_newer("rep", lambda rep: not rep or can))
     stride = int(questions.pick_newer("label_stride", lambda stride: found.has_room(int(stride), least)))
     shuffle = int(questions.pick_newer("head.shuffle", lambda factor: found.has_room(stride, int(factor))))
@@ -66,8 +66,10 @@ def ask(questions: Questioner) -> Architecture:
 
 
 def _require_room(questions: Questioner) -> None:
-    """Raises: ArchitectureError that names the axis, where no encoder's end has room for any dilation rate, or for what
-    has to follow it.
+    """Check the image's size against the ranges, before any question is asked.
+
+    Raises: ArchitectureError that names the axis, if even the finest feature map that an encoder may end with is too
+    small for every list of dilation rates, or for every decoder or context that may follow.
     """
     kinds, names = ([str(name) for name in questions.options(axis)] for axis in ("block", "decoder"))
     room = max(coarsest(kind, questions.options("stage.rates"), questions.size) for kind in kinds)
@@ -84,6 +86,6 @@ def _require_room(questions: Questioner) -> None:
 def _decoder(questions: Questioner, encoder: Encoder, due: Due) -> Decoder | None:
     options = [str(name) for name in questions.options("decoder")]
     if questions.finest_stride > 1 and not any(ends.can_follow(questions, name, encoder, due) for name in options):
-        raise questions.too_fine(f"with the decoders {', '.join(options)}")
+        raise questions.too_fine(f"with decoder {' or '.join(options)}")
     name = questions.text("decoder", "decoder", lambda name: ends.can_follow(questions, name, encoder, due))
     return None if name == "none" else decoders.kinds()[name].ask(questions, encoder)

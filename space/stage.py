@@ -197,7 +197,7 @@ class Stage:
         )
 
     def words(self) -> str:
-        """For people."""
+        """A description for people."""
         block = blocks.kind(self.block)
         rates = text_of(self.rates)
         if block.branches:

@@ -145,11 +145,11 @@ class Stem:
             return x
 
     def answers(self) -> dict[str, Choice]:
-        """What each of its questions would have to be answered."""
+        """The answers, by question, that describe it."""
         return {f"stem.{name}": value for name, value in vars(self).items()}
 
     def words(self) -> str:
-        """For people."""
+        """A description for people."""
         kernel = f"{self.kernel}x{self.kernel} convolution{'' if self.convolutions == 1 else 's'}"
         layers = {
             "cat": "3x3 strided convolution beside a max pool",

@@ -59,7 +59,7 @@ class CatDecoder(Decoder):
         return replace(self, width=change(self.width))
 
     def words(self) -> str:
-        return f"joined with stage {self.tap + 1}, 1x1 convolution to {self.width} channels"
+        return f"concatenated with stage {self.tap + 1}, 1x1 convolution to {self.width} channels"
 
 
 DECODER = CatDecoder

@@ -36,21 +36,21 @@ def test_options_that_no_network_has_are_told(narrowed: Axes, expected: Axes) ->
 @pytest.mark.parametrize(
     ("axis", "narrowed", "words"),
     [
-        ("detail", {"detail": ("both",), "decoder": ("steps",)}, "where there is no decoder"),
-        ("detail", {"detail": ("up",), "block": ("dab",)}, "beside blocks that can open at stride 1"),
-        ("context", {"context": ("spp",), "decoder": ("deconv",)}, "a context starts a ladder"),
-        ("fuse", {"fuse": ("fir",), "down": ("block",)}, "there is none with down block"),
-        ("factorization", {"factorization": ("all",), "block": ("sep",)}, "none of these blocks is factorized"),
+        ("detail", {"detail": ("both",), "decoder": ("steps",)}, "needs a network without a decoder"),
+        ("detail", {"detail": ("up",), "block": ("dab",)}, "and blocks that can open at stride 1"),
+        ("context", {"context": ("spp",), "decoder": ("deconv",)}, "a context needs a ladder"),
+        ("fuse", {"fuse": ("fir",), "down": ("block",)}, "down block has no downsampler"),
+        ("factorization", {"factorization": ("all",), "block": ("sep",)}, "none of these blocks can be factorized"),
     ],
 )
 def test_what_an_axis_is_held_to_and_no_network_can_have_is_refused(axis: str, narrowed: Axes, words: str) -> None:
     with pytest.raises(ArchitectureError) as refused:
         never(narrowed)
     held_to = list(narrowed[axis])
-    assert f"space.{axis}: no network of this space can have one of {held_to}, for " in str(refused.value)
+    assert f"space.{axis}: no network of this space can have one of {held_to}: " in str(refused.value)
     assert words in str(refused.value)
 
 
 def test_a_space_of_no_networks_says_why() -> None:
-    with pytest.raises(ArchitectureError, match=r"label_stride: .* \(so ended the last of 300 draws"):
+    with pytest.raises(ArchitectureError, match=r"label_stride: .* \(all 300 draws failed; this is the last error\)"):
         never({"label_stride": (16,)})

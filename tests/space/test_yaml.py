@@ -188,7 +188,7 @@ def line_of(text: str, fragment: str) -> int:
         ("  kind: deconv\n", "", "missing kind; give one of deconv, cat, ladder"),
         ("activation: relu", "activation: reul", "got 'reul'; did you mean 'relu'?"),
         ("activation: relu\n", "", ": missing activation"),
-        ("  width: 64\n", "  width: 8\n", "stages[0].width: cat adds to the 16 channels that come in"),
+        ("  width: 64\n", "  width: 8\n", "stages[0].width: cat adds to the 16 channels of its input"),
         ("channels: {}", "channels: {stem.cnov: 3}", "no group is called 'stem.cnov'; did you mean 'stem.conv'?"),
         ("channels: {}", "channels: {stem.conv: 14}", "expected 1 to 13 channels in 'stem.conv', got 14"),
         ("channels: {}", "channels: [1]", "channels: expected a mapping, got a list"),

@@ -167,7 +167,7 @@ def draw(space: Space, rng: random.Random, filling: Filling | None = None) -> tu
         over = found, answers
     if over is not None:
         return over  # to be measured: estimates err
-    raise ArchitectureError(f"{reason} (so ended the last of {MOST_TRIES} draws, and all before it alike)")
+    raise ArchitectureError(f"{reason} (all {MOST_TRIES} draws failed; this is the last error)")
 
 
 def _drawn(rng: random.Random, answers: dict[str, Choice], name: str, options: Sequence[Choice]) -> Choice:

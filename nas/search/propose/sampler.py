@@ -179,7 +179,7 @@ class Sampler(Generic[Built]):
             trial.set_user_attr(ANSWERS, _marked(answers, budget))
             self._running[trial.number] = trial
             return trial, built, answers
-        raise ArchitectureError(f"{reason} (so ended the last of {MOST_TRIES} proposals, and all before it alike)")
+        raise ArchitectureError(f"{reason} (all {MOST_TRIES} proposals failed; this is the last error)")
 
     def _next_rung(self, number: int, point: Genotype) -> float:
         if len(self._questions.rungs) == 1:

@@ -94,7 +94,7 @@ def test_no_question_at_all(nas: Nas) -> None:
             "space: {detail: [both], decoder: [steps]}",
             "study.yaml: space.detail: no network of this space can have",
         ),
-        ("space: {head.shuffle: [3]}", "study.yaml: head.shuffle: expected one of [1, 2, 4, 8], got 3 (so ended"),
+        ("space: {head.shuffle: [3]}", "study.yaml: head.shuffle: expected one of [1, 2, 4, 8], got 3 (all "),
         ("target: onnxruntime@gpu", "cuda"),
         ("latency_within: 2", "latency_within: expected 0.1% to 20% of a latency, got 200.00%"),
         ("budget: [10ms", "not valid YAML"),
