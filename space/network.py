@@ -1,4 +1,4 @@
-"""The `nn.Module` of a graph: its layers, executed in order."""
+"""The `nn.Module` of a graph, which runs the graph's layers in order."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from space.sizes import grid_size
 
 Operation = Callable[..., Tensor]
 Through = Callable[[Node, Tensor], Tensor]
-"""What becomes of the value of a node before others read it."""
+"""Replaces the output of a node before other nodes read it."""
 
 
 class Network(nn.Module):
     """A segmentation network.
 
-    Called with images, float (N, 3, H, W) of any H and W, it gives logits (N, C, H, W). Parameters are named after
-    the architecture's layers (`stage0.block1.reduce.weight`), and stay so from one version to the next.
+    Called with images, float (N, 3, H, W) of any H and W, it returns logits (N, C, H, W). Parameters are named after
+    the architecture's layers (`stage0.block1.reduce.weight`); these names do not change between versions.
     """
 
     architecture: Any
-    """The `space.Architecture` that it was built from, which is the value above this one and not known here."""
+    """The `space.Architecture` that the network was built from; typed `Any`, since this module may not import it."""
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class Network(nn.Module):
         auxiliary_weights: tuple[float, ...] = (),
         training_form: bool = False,
     ) -> None:
-        """Use `Architecture.build`. `sizes`: channels of the graph's nodes after narrowing; `auxiliary_weights`: of the
-        loss of each head that only training sees; `training_form`: with the paths that only training sees.
+        """Use `Architecture.build`. `sizes`: channels of the graph's nodes after pruning; `auxiliary_weights`: weights
+        of the losses of auxiliary heads; `training_form`: include the paths that exist in training only.
         """
         super().__init__()
         for node in parametric(graph):
@@ -55,43 +55,43 @@ class Network(nn.Module):
         self._outputs = tuple(node.index for node in graph.outputs)
         self._encoder_end = graph.encoder_nodes - 1
         self.encoder_width = sizes.out(graph.nodes[self._encoder_end])
-        """Channels of what the encoder gives."""
+        """Channels of the encoder's output."""
         self._align_corners = graph.align_corners
         self._last_use = _last_uses(graph.nodes, self._outputs)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming-normal convolutions, zero biases, identity normalisation; nothing where weights have no memory."""
+        """Initialise with Kaiming-normal convolutions, zero biases and identity norms; "meta" weights are skipped."""
         for module in self.modules():
-            # PyTorch draws for its "meta" device too, in Python, for which it loads its compiler first.
+            # On the "meta" device PyTorch would draw in Python, and load its compiler for that.
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
     def forward(self, image: Tensor, through: Through | None = None) -> Tensor:
-        """Logits (N, C, H, W) of images (N, 3, H, W); every value on the way goes `through` what is given."""
+        """Logits (N, C, H, W) for images (N, 3, H, W); `through`, if given, is applied to the output of every node."""
         return self._values(image, self._outputs, through)[0]
 
     def outputs(self, image: Tensor) -> list[Tensor]:
-        """Logits, then those of each auxiliary head the network was built with; all (N, C, H, W)."""
+        """Logits of the head, then of each auxiliary head that the network was built with; all (N, C, H, W)."""
         return self._values(image, self._outputs)
 
     def encoded(self, image: Tensor) -> Tensor:
-        """What the encoder, which is the stem and the stages, gives (N, encoder_width, h, w) of images (N, 3, H, W); of
-        the last stage, what the rest of the network reads of it.
+        """Encoder features (N, encoder_width, h, w) for images (N, 3, H, W): the output of the stem and the stages, or
+        the value of the last stage that the rest of the network reads.
         """
         return self._values(image, (self._encoder_end,))[0]
 
     def coarse_logits(self, image: Tensor) -> Tensor:
-        """Logits (N, C, h, w) before they are repeated to the images' size; those of `forward` where they are not."""
+        """Logits (N, C, h, w) before they are repeated to the images' size; equal to `forward` if they are not."""
         last = self._nodes[self._outputs[0]]
         (logits,) = self._values(image, last.inputs if last.kind == "repeat" else (last.index,))
         return logits
 
     @property
     def label_step(self) -> tuple[int, int]:
-        """How often a pixel of `coarse_logits` is repeated along each axis."""
+        """Number of times that a pixel of `coarse_logits` is repeated along each axis."""
         last = self._nodes[self._outputs[0]]
         return last.stride if last.kind == "repeat" else (1, 1)
 
@@ -106,9 +106,9 @@ class Network(nn.Module):
         return [values[index] for index in wanted]
 
     def layer(self, name: str) -> nn.Module:
-        """The layer of that name in the graph.
+        """The module of the graph's layer of that name.
 
-        Raises: UserError where it is in the form that is trained, of several layers.
+        Raises: UserError if the layer is in its training form, which has several modules.
         """
         return one_layer(name, self.get_submodule(name))
 
@@ -131,12 +131,12 @@ class Network(nn.Module):
                 padding = node.kernel[0] // 2 if node.kernel[0] % 2 else 0
                 return functional.max_pool2d(inputs[0], node.kernel, 2, padding, ceil_mode=node.kernel[0] % 2 == 0)
             case "average_pool":
-                odd = node.kernel[0] % 2 == 1  # else no pixel is added around, and runtimes differ on what counts
+                odd = node.kernel[0] % 2 == 1  # even kernels get no padding: runtimes differ on whether it counts
                 padding = node.kernel[0] // 2 if odd else 0
                 return functional.avg_pool2d(inputs[0], node.kernel, node.stride, padding, not odd, odd)
             case "grid_pool":
                 height, width = (int(length) for length in inputs[0].shape[-2:])
-                assert node.grid is not None, "it pools to a grid"
+                assert node.grid is not None, "a grid pool has a grid"
                 return functional.adaptive_avg_pool2d(inputs[0], grid_size(node.grid, height, width))
             case "repeat":
                 return repeated(inputs[0], node.stride, size)
@@ -195,7 +195,7 @@ def _size_at(size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:
 
 
 def _upsample(layer: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Transposed convolution to exactly `size`: the 3x3 kernel pads as asked, the 2x2 kernel's surplus is cut off."""
+    """Transposed convolution to exactly `size`: with output padding (3x3), or by cropping the surplus (2x2)."""
     assert isinstance(layer, nn.ConvTranspose2d)
     up: Tensor = layer(x, output_size=list(size)) if layer.kernel_size == (3, 3) else layer(x)
     return up if tuple(up.shape[-2:]) == size else up[..., : size[0], : size[1]]
@@ -210,17 +210,17 @@ def _resize(x: Tensor, size: tuple[int, int], mode: str, align_corners: bool, tr
 
 
 def repeated(x: Tensor, step: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """`x` (..., h, w) with every pixel `step` times along each axis, cut off at `size` (H, W)."""
+    """`x` (..., h, w) with every pixel repeated `step` times along each axis, cropped to `size` (H, W)."""
     return x.repeat_interleave(step[0], -2).repeat_interleave(step[1], -1)[..., : size[0], : size[1]]
 
 
 def _unseen(logits: Tensor) -> None:
-    """Nobody looks at them."""
+    """Default of `look`: do nothing."""
 
 
 def labels_of(network: nn.Module, image: Tensor, look: Callable[[Tensor], None] = _unseen) -> Tensor:
-    """Class ids, int64 (N, H, W), that a network gives images (N, 3, H, W): the arg-max of its logits, taken before
-    they are repeated. `look` is given these logits.
+    """Class ids, int64 (N, H, W), of a network for images (N, 3, H, W): the arg-max of its logits, taken before they
+    are repeated. `look` is called with these logits.
     """
     step = network.label_step if isinstance(network, Network) else (1, 1)
     logits: Tensor = network.coarse_logits(image) if isinstance(network, Network) and step != (1, 1) else network(image)
@@ -230,7 +230,7 @@ def labels_of(network: nn.Module, image: Tensor, look: Callable[[Tensor], None] 
 
 
 def _last_uses(nodes: list[Node], outputs: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
-    """For each node, the values no later node reads: dropping them bounds the memory of a forward pass."""
+    """For each node, the values that no later node reads: dropping them bounds the memory of a forward pass."""
     last = {index: node.index for node in nodes for index in node.inputs}
     drop: dict[int, list[int]] = {}
     for index, user in last.items():
@@ -241,9 +241,9 @@ def _last_uses(nodes: list[Node], outputs: tuple[int, ...]) -> dict[int, tuple[i
 
 @contextmanager
 def lone_values_kept(network: nn.Module) -> Iterator[None]:
-    """Inside, batch norms in training use their running statistics where a channel has a single value.
+    """Inside, batch norms in training mode use their running statistics if a channel has a single value.
 
-    A single value has no variance: behind a global pooling, a batch of one image would end a training with an error.
+    A single value has no variance: after a global pooling, a batch of one image would end a training with an error.
     """
     resting: set[nn.Module] = set()
 

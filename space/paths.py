@@ -1,7 +1,8 @@
-"""Convolutions that are trained as a sum of several normalised paths, and run as one (RepVGG, Ding 2021; RDRNet).
+"""Re-parameterised convolutions: trained as a sum of several normalised paths, deployed as one (RepVGG, Ding 2021;
+RDRNet).
 
-The graph has the convolution that runs, with its bias; in training a `ReparameterizedConv` stands in its place. In
-evaluation mode it computes what the one convolution does whose weights `folded` gives.
+The graph contains the deployed convolution, which has a bias; in training a `ReparameterizedConv` takes its place. In
+evaluation mode, this computes the same as a single convolution with the weights from `folded`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from space.graph import Norm, Paths
 
 
 class ReparameterizedConv(nn.Module):
-    """What trains in place of a convolution with bias: its output is the sum of the paths'."""
+    """Takes the place of a convolution with bias in training: the sum of several normalised paths."""
 
     def __init__(self, convolution: nn.Conv2d, paths: Paths, like: Norm) -> None:
-        """`convolution`: the one that it stands for, whose weights are not used."""
+        """`convolution`: the convolution to replace, whose weights are not used. `like`: numbers of the batch norms."""
         super().__init__()
         read, out = convolution.in_channels, convolution.out_channels
 
@@ -58,7 +59,7 @@ class ReparameterizedConv(nn.Module):
         return total
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution that computes the same by the running statistics."""
+        """Weight and bias of the single convolution that computes the same with the running statistics."""
         weight, bias = _with_norm(self.main, self.main_norm)
         if self.other is not None:
             more, shift = _with_norm(self.other, self.other_norm)
@@ -79,7 +80,7 @@ class ReparameterizedConv(nn.Module):
 
 
 def folded_state(network: nn.Module) -> dict[str, Tensor]:
-    """Weights and statistics of a network by their names, those of several paths folded into one convolution."""
+    """The state dict of a network, with re-parameterised convolutions folded into single ones."""
     several = {name: module for name, module in network.named_modules() if isinstance(module, ReparameterizedConv)}
     state: dict[str, Tensor] = {}
     for key, value in network.state_dict().items():
@@ -92,21 +93,21 @@ def folded_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def are_of_training_form(names: Iterable[str]) -> bool:
-    """Whether these names of weights are of a network in the form that is trained."""
+    """Whether names of weights are those of a network in its training form."""
     return any(name.endswith(".main_norm.weight") for name in names)
 
 
 def require_folded(network: nn.Module) -> None:
-    """Raises: UserError for a network with convolutions in the form that is trained, not the one that runs."""
+    """Raises: UserError for a network with convolutions in their training form."""
     for name, module in network.named_modules():
         if isinstance(module, ReparameterizedConv):
             raise UserError(_unfolded(name))
 
 
 def one_layer(name: str, module: nn.Module) -> nn.Module:
-    """The module called `name`, where it is the layer of a graph as it runs.
+    """The module, which is called `name`, if it is a layer of the deployed graph.
 
-    Raises: UserError where it is the form that is trained.
+    Raises: UserError if it is a convolution in its training form.
     """
     if isinstance(module, ReparameterizedConv):
         raise UserError(_unfolded(name))
@@ -115,13 +116,13 @@ def one_layer(name: str, module: nn.Module) -> nn.Module:
 
 def _unfolded(name: str) -> str:
     return (
-        f"expected a network in the form that runs, got one whose {name} is trained as several paths; fold it first: "
+        f"expected a network in its deployed form, got one whose {name} is trained as several paths; fold it first: "
         "load `space.paths.folded_state(network)` into what `architecture.build` gives without `training_form`"
     )
 
 
 def _with_norm(convolution: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias, in double precision, of a convolution and the normalisation behind it."""
+    """Weight and bias, in double precision, of a convolution and the normalisation after it, folded together."""
     assert isinstance(convolution, nn.Conv2d)
     scale, shift = _affine(norm)
     weight = convolution.weight.detach().double() * scale[:, None, None, None]
@@ -131,7 +132,7 @@ def _with_norm(convolution: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]
 def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Scale and shift of each channel by the running statistics, in double precision."""
     assert isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm))
-    assert norm.running_mean is not None, "its statistics are kept"
-    assert norm.running_var is not None, "its statistics are kept"
+    assert norm.running_mean is not None, "running statistics are tracked"
+    assert norm.running_var is not None, "running statistics are tracked"
     scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale, norm.bias.detach().double() - scale * norm.running_mean.double()

@@ -1,4 +1,4 @@
-"""Dilation rates that a feature map has room for: what a search offers."""
+"""Dilation rates that fit into a feature map; a search offers only these."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import functools
 from space import blocks
 from space.choices import Choice, numbers
 
-PYRAMID = 5  # rates that only a pyramid of branches takes: so many in turn were never offered
+PYRAMID = 5  # lists of so many rates are offered only to blocks with a branch per rate, not to use in turn
 
 
 @functools.lru_cache(maxsize=1024)
 def fit(text: str, name: str, stride: int, size: tuple[int, int]) -> bool:
-    """Whether the block `name` has as many branches as there are rates, and a feature map of this stride, of an image
-    of `size` (height, width), room for them.
+    """Whether block `name` can use these rates: they match its branches, if it has any, and fit into a feature map of
+    this stride, for an image of `size` (height, width).
     """
     values, block = numbers(text), blocks.kind(name)
     room = max(values) <= block.farthest * min(-(-length // stride) for length in size)
@@ -24,6 +24,6 @@ def fit(text: str, name: str, stride: int, size: tuple[int, int]) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def coarsest(name: str, rates: tuple[Choice, ...], size: tuple[int, int]) -> int:
-    """The coarsest stride of an encoder's end at which the block has room for some rates; 0 where there is none."""
+    """The coarsest stride, up to 32, at which an encoder may end so that some of the rates fit; 0 if there is none."""
     fitting = [stride for stride in (4, 8, 16, 32) if any(fit(str(text), name, stride, size) for text in rates)]
     return max(fitting, default=0)

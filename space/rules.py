@@ -1,4 +1,4 @@
-"""Limits of every network, and how a broken rule is said."""
+"""Limits that hold for every network, and helpers that raise errors for broken rules."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def require_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def require_one_of(name: str, value: str, known: Sequence[str]) -> None:
-    """Raises: ArchitectureError, with the nearest known one, unless `value`, called `name`, is one of `known`."""
+    """Raises: ArchitectureError, with the nearest known value, unless `value`, called `name`, is one of `known`."""
     if value not in known:
         raise ArchitectureError(f"{name}: expected one of {', '.join(known)}; got {value!r}; {nearest(value, known)}")

@@ -1,4 +1,4 @@
-"""The same architecture, narrower or wider: one factor on every width, or single parts."""
+"""Narrower and wider versions of an architecture: one factor on all widths, or changes of single parts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from space.errors import ArchitectureError
 from space.rules import WIDEST
 from space.stage import Stage
 
-ROOM = 8  # multiples that rounding may add to a width
+ROOM = 8  # multiples by which rounding may exceed a scaled width
 STEP = 4  # channels, the smallest change of a width
-NARROWEST = 0.03  # factor on the width: below it every network is as narrow as it can be, or of no use
-HALVINGS = 10  # of a range of factors, on a logarithmic scale
+NARROWEST = 0.03  # width factor; below it every network is at its minimum widths, or useless
+HALVINGS = 10  # bisection steps over a range of factors, on a logarithmic scale
 NARROWEST_STEM = 4  # channels: one more than the image has
 
 
 def scale_width(architecture: Architecture, factor: float, *, multiple: int = STEP) -> Architecture:
-    """Every width times `factor`, rounded to a multiple and kept valid; class count and depth stay.
+    """The architecture with every width multiplied by `factor` and rounded to a valid multiple; depths stay.
 
-    A `cat` downsampler keeps at least `multiple` channels of its own, and one that has none gets none, so that stages
-    open as they did. So very small factors saturate, and very large ones do, where the widest layer would have more
-    channels than an architecture may.
+    Stages open in the same way: a `cat` downsampler whose convolution adds channels to the pool keeps adding some, and
+    one that adds none gets none. Very small factors therefore saturate, and so do very large ones, at the largest
+    width that an architecture may have.
 
     Raises: ArchitectureError for a factor that is not positive and finite, or a pruned architecture.
     """
@@ -34,7 +34,7 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
     if multiple < 1:
         raise ArchitectureError(f"multiple: expected at least 1, got {multiple}")
     if architecture.channels:
-        raise ArchitectureError("cannot scale a pruned architecture; scale what it was cut from and prune again")
+        raise ArchitectureError("cannot scale a pruned architecture; scale it before pruning, then prune again")
 
     factor = min(factor, (WIDEST - ROOM * multiple) / _largest_width(architecture))
 
@@ -50,7 +50,7 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
     for stage, grows in zip(architecture.stages, architecture.encoder.grows, strict=True):
         least = max(stage.narrowest, incoming + 1 if grows else 1)
         width = scaled(stage.width, least)
-        if stage.down == "cat" and not grows:  # wider than what comes in, it would open by another layer
+        if stage.down == "cat" and not grows:  # if wider than its input, the stage would open with a pool beside
             width = min(width, incoming // stage.width_unit * stage.width_unit)
         stages.append(stage.with_width(width))
         incoming = stages[-1].out_width
@@ -67,7 +67,7 @@ def scale_width(architecture: Architecture, factor: float, *, multiple: int = ST
 
 
 def bisected(low: float, high: float, fits: Callable[[float], bool]) -> float:
-    """About the largest factor that fits, between `low`, which does, and `high`, which does not."""
+    """The largest factor that fits, approximately, between `low`, which fits, and `high`, which does not."""
     for _ in range(HALVINGS):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if fits(middle) else (low, middle)
@@ -75,16 +75,14 @@ def bisected(low: float, high: float, fits: Callable[[float], bool]) -> float:
 
 
 def parts(architecture: Architecture) -> int:
-    """How many parts have a width of their own: stages, a decoder or a detail branch, a separable head; numbered in
-    this order.
-    """
+    """Number of parts with a width of their own: the stages, then the decoder or detail branch, then the head."""
     return len(architecture.stages) + (_beyond(architecture) is not None) + bool(architecture.head.width)
 
 
 def notches(architecture: Architecture, part: int, *, vector: int) -> tuple[int, ...]:
-    """By how many notches a part's width is worth changing: at most two down or up, and up to the next two whole
-    multiples of `vector`, the channels that the hardware computes with at a time. A notch is the smallest change:
-    `STEP` channels, or the least multiple of it that the part allows.
+    """Changes of a part's width that are worth trying, in notches: up to two down or up, and up to the next two
+    multiples of `vector`, the number of channels that the hardware processes at once. A notch is the part's smallest
+    change: `STEP` channels, or the smallest multiple of it that the part allows.
     """
     width, notch = _width_and_notch(architecture, part)
     whole = (vector * (width // vector + count) for count in (1, 2))
@@ -92,12 +90,12 @@ def notches(architecture: Architecture, part: int, *, vector: int) -> tuple[int,
 
 
 def with_part(architecture: Architecture, part: int, count: int) -> Architecture:
-    """One part's width changed by a number of notches; all other widths stay.
+    """The architecture with one part's width changed by `count` notches; all other widths stay.
 
-    Raises: ArchitectureError where the layers around it forbid that, and for a pruned architecture.
+    Raises: ArchitectureError if the layers around the part forbid that, and for a pruned architecture.
     """
     if architecture.channels:
-        raise ArchitectureError("cannot widen a pruned architecture; widen what it was cut from and prune again")
+        raise ArchitectureError("cannot widen a pruned architecture; widen it before pruning, then prune again")
     _, notch = _width_and_notch(architecture, part)
 
     def moved(width: int) -> int:
@@ -109,8 +107,8 @@ def with_part(architecture: Architecture, part: int, count: int) -> Architecture
         changed = replace(architecture, stages=(*stages[:part], wider, *stages[part + 1 :]))
         if changed.encoder.grows != architecture.encoder.grows:
             raise ArchitectureError(
-                f"stages: at {wider.width} channels in stage {part} a stage opens otherwise, with or without a pool "
-                "beside its convolution; change the widths around it too"
+                f"stages: with {wider.width} channels in stage {part}, a stage would open with another layer, with or "
+                "without a pool beside its convolution; change the widths around it too"
             )
         return changed
     if part > len(stages) or beyond is None:
@@ -121,12 +119,12 @@ def with_part(architecture: Architecture, part: int, count: int) -> Architecture
 
 
 def _beyond(architecture: Architecture) -> Decoder | Detail | None:
-    """What has widths of its own beside the stages and the head: never both."""
+    """The part with widths of its own besides the stages and the head: a network never has both."""
     return architecture.detail if architecture.decoder is None else architecture.decoder
 
 
 def _width_and_notch(architecture: Architecture, part: int) -> tuple[int, int]:
-    """Of a decoder or a branch with several widths, the first."""
+    """Width and notch of a part; of a decoder or branch with several widths, of the first."""
     stages, beyond = architecture.stages, _beyond(architecture)
     if part < len(stages):
         return stages[part].width, math.lcm(STEP, stages[part].width_unit)

@@ -1,8 +1,9 @@
-"""`Space`: every architecture between the published ones, as a sequence of questions.
+"""`Space`: the published architectures and all those between them, as a sequence of questions.
 
-`Space.choose(ask)` asks for one value after the other, each from a list that holds only what can still lead to a
-valid architecture, so that whatever is answered can be built. A sampler that answers is not known here. The answers,
-name to value, are a *genotype*; `Space.genotype` gives the answers that lead to a given architecture.
+`Space.choose(ask)` asks for one value after the other. Each list of options holds only values that can still lead to a
+valid architecture, so any sequence of answers can be built. Samplers answer the questions; this module does not know
+them. The answers, value by name, are a *genotype*; `Space.genotype` finds the answers that describe a given
+architecture.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from space.errors import ArchitectureError, nearest
 from space.questions import ask as ask_questions
 
 ALIKE = ("align_corners", "auxiliary", "bias", "decoder.taps", "stem.bias", "stem.image_average")
-"""Beginnings of the names of answers that leave a network as it was, for what a search knows of it."""
+"""Prefixes of questions whose answers hardly matter to a search: networks that differ only in these count as alike."""
 EXACT = (
     "levels", "stages", "stem.convolutions", "stem.halvings", ".stride", "decoder.finest", "decoder.tap",
     "label_stride", "head.shuffle",
 )  # fmt: skip
-"""Ends of the names of numbers to which no other is close."""
-CLOSE = 1.0  # octaves between two numbers: 12 blocks are not 2
-MISSING = 2.0  # octaves for a number that one of two lists has
+"""Suffixes of numeric questions for which no other value counts as close."""
+CLOSE = 1.0  # octaves, the largest distance between close numbers: 12 blocks are not close to 2
+MISSING = 2.0  # octaves that count for a number that only one of two lists has
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
     """A set of architectures.
 
-    `ranges` narrows or replaces the options of some axes (names and defaults: `space.axes.ranges`); `size` is the
-    (height, width) that networks work at: dilation rates and pooling grids larger than a feature map are not offered.
+    `ranges` narrows or replaces the options of some axes (names and defaults: `space.axes.ranges`). `size` is the
+    (height, width) of the networks' input: dilation rates and pooling grids larger than a feature map are not offered.
 
     Raises: ArchitectureError for an unknown axis, an empty range, or an option that the axis cannot have.
     """
@@ -61,24 +62,25 @@ class Space:
             raise ArchitectureError(f"space.size: expected a height and a width of at least 1, got {self.size}")
 
     def options(self, axis: str) -> tuple[Choice, ...]:
-        """What an axis ranges over."""
+        """The options of an axis."""
         return tuple(self.ranges[axis] if axis in self.ranges else ranges()[axis])
 
     def choose(self, ask: Ask) -> Architecture:
-        """The architecture that the answers of `ask(name, options)` lead to.
+        """The architecture described by the answers of `ask(name, options)`.
 
-        Raises: ArchitectureError when the ranges leave no option for an axis.
+        Raises: ArchitectureError when no option of an axis is possible after the answers so far.
         """
         return ask_questions(Questioner(self.options, self.size, ask))
 
     def sample(self, rng: random.Random) -> Architecture:
-        """One at random, every option of every question equally likely."""
+        """A random architecture; the options of each question are equally likely."""
         return self.choose(lambda name, options: rng.choice(options))
 
     def closest_genotype(self, architecture: Architecture) -> dict[str, Choice] | None:
-        """The answers nearest to `architecture`: its own values where this space offers them, else numbers close to
-        them, so that what is known of it is about true of what they lead to; None where that is another kind of
-        network, or where narrow ranges leave no way on.
+        """The answers nearest to `architecture`: its own values if this space offers them, else the closest numbers.
+
+        None if the result would not be close enough for measurements of `architecture` to hold roughly for it too, or
+        if narrow ranges make some question unanswerable.
         """
         values = answers_of(architecture)
         answers: dict[str, Choice] = {}
@@ -95,9 +97,8 @@ class Space:
         return answers if all(_is_close(name, values[name], found[name]) for name in asked) else None
 
     def carried(self, genotype: Genotype, other: Space) -> dict[str, Choice] | None:
-        """The answers here that lead to what a genotype of another space leads to there; None where none do. Questions
-        with one answer need not be in it: each space knows its own. Nor need those that no search asked when it was
-        answered.
+        """The answers in this space for the architecture that a genotype describes in another space; None if there are
+        none. The genotype may lack questions with a single option there, and axes that searches got later (`OPENED`).
         """
         try:
             return self.genotype(other.choose(functools.partial(answer_of, genotype)))
@@ -105,8 +106,9 @@ class Space:
             return None
 
     def point(self, genotype: Genotype, architecture: Architecture | None = None) -> dict[str, Choice] | None:
-        """The answers here to what a genotype was answered when this space may have been another; None where it is none
-        of its networks any more. `architecture`: what came of it, at whatever width, and so says what it was not asked.
+        """The answers in this space for a genotype of an earlier run, when the space may have been different; None if
+        its network is no longer part of the space. `architecture`: the network built from the genotype, at any width,
+        which supplies the values of axes that were not asked then.
         """
         known = {} if architecture is None else answers_of(architecture)
         answers = {**{axis: known[axis] for axis in NEWER if axis in known}, **genotype}
@@ -123,7 +125,7 @@ class Space:
         return asked if all(found[axis] == answers[axis] for axis in NEWER if axis in answers) else None
 
     def genotype(self, architecture: Architecture) -> dict[str, Choice]:
-        """The answers that lead to `architecture`.
+        """The answers that describe `architecture`.
 
         Raises: ArchitectureError naming the first value that this space does not offer.
         """
@@ -150,14 +152,16 @@ def _closest(value: Choice, options: Sequence[Choice]) -> Choice:
 
 
 def _is_close(name: str, value: Choice, found: Choice) -> bool:
-    """Whether one answer stands for another; fractions, which only training knows, always do."""
+    """Whether one answer is close to another. Fractions, which matter in training only, always are."""
     if value == found or isinstance(value, float):
         return True
     return not name.endswith(EXACT) and _distance(value, found) <= CLOSE
 
 
 def _distance(value: Choice, other: Choice) -> float:
-    """By how many octaves numbers differ: each of a list on average, where one that only one list has counts twice."""
+    """Distance of two answers in octaves; of lists, the mean over their numbers, with `MISSING` for unpaired ones.
+    Infinite between different answers that are not positive numbers.
+    """
     if value == other:
         return 0.0
     if isinstance(value, str) and isinstance(other, str) and is_list(value) and is_list(other):

@@ -1,4 +1,4 @@
-"""Sizes of what layers give, for an image of a given size."""
+"""Sizes of layers' outputs for an image of a given size."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ def output_size(node: Node, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def grid_size(grid: Pair, height: int, width: int) -> Pair:
-    """Rows and columns of pooled cells: as square as the feature map allows where no columns are given."""
+    """Rows and columns of pooled cells; 0 columns: as many as keep the cells nearly square."""
     rows, columns = grid
     return rows, columns or max(1, round(rows * width / height))

@@ -1,4 +1,4 @@
-"""Stages: blocks at one resolution, with how they open and what is joined at their end."""
+"""Stages: sequences of blocks at one resolution, with a way to open and an optional fusion at the end."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ SEARCHED: Axes = {
 
 
 def decoder_blocks() -> tuple[str, ...]:
-    """Kinds of blocks that a decoder step may have."""
+    """Kinds of blocks that may be used in decoder steps."""
     return tuple(name for name, kind in blocks.kinds().items() if kind.in_decoders)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Blocks at one resolution.
+    """A sequence of blocks at one resolution.
 
-    `down`: how the stage opens. `cat` (ERFNet's downsampler; in DABNet a plain convolution where the width does not
-    grow) and `module` (a strided block, FPLNet) stand before the `depth` blocks; with `block` the first of them
-    strides. `rates`: kinds with branches (`fpl`, `esp`) use all of them in every block; the others use them in turn.
-    `fuse`: what is joined at the end (FPLNet, Table VIII). `expansion`: the bottleneck ratio of `sep` and the widening
-    of `inverted`. `dropout`: of `nonbt`, the probability. `pairwise_fusion`: how FPL's branches are summed, open in the
-    paper. `block_options`: the numbers that only this kind of block has. Width after a fusion is derived: see
-    `out_width`.
+    `down`: how the stage opens. `cat` (ERFNet's downsampler; in DABNet a plain convolution if the width does not grow)
+    and `module` (a strided block, FPLNet) come before the `depth` blocks; with `block`, the first of them is strided.
+    `rates`: dilation rates. Kinds with branches (`fpl`, `esp`) use all of them in every block, other kinds use them in
+    turn. `fuse`: the fusion at the end (FPLNet, Table VIII). `expansion`: the bottleneck ratio of `sep` and `bottle`,
+    the widening of `inverted`. `dropout`: the probability in `nonbt`. `pairwise_fusion`: how FPL's branches are summed,
+    which the paper leaves open. `block_options`: options that only this kind of block has. The width after a fusion is
+    derived, see `out_width`.
 
     Raises: ArchitectureError for numbers that do not go together.
     """
@@ -103,7 +103,7 @@ class Stage:
         )
 
     def _check_unstrided(self, openings: Sequence[Opening]) -> None:
-        """Nothing that halves the size opens it, in a part of a detail branch neither."""
+        """A stage of stride 1, such as a part of a detail branch, cannot open with a layer that halves the size."""
         able = [name for name, kind in blocks.kinds().items() if "block" in kind.openings]
         require(
             "block" in openings,
@@ -113,23 +113,27 @@ class Stage:
         require(self.down == "block", f"down: {self.down} halves the size; at stride 1 expected block, got {self.down}")
         require(
             self.factorization != "all",
-            "factorization: all goes with down cat, which halves the size; at stride 1 expected none or composite, "
-            "got all",
+            "factorization: all needs down cat, which halves the size; at stride 1 expected none or composite, got all",
         )
 
     def _check_strided(self, openings: Sequence[Opening]) -> None:
-        """Something that its block can have opens it."""
+        """A strided stage must open in a way that its kind of block supports."""
         others = " or ".join(opening for opening in ("module", "cat", "block") if opening in openings)
         if self.down == "module":
             able = " or ".join(name for name, kind in blocks.kinds().items() if "module" in kind.openings)
             require("module" in openings, f"down: module is a strided {able} block; for {self.block} use {others}")
         if self.down == "block":
-            require("block" in openings, f"down: {self.block} has no shortcut to project; use {others}")
+            able = ", ".join(name for name, kind in blocks.kinds().items() if "block" in kind.openings)
+            require(
+                "block" in openings,
+                f"down: stages of {self.block} cannot open with a strided block; use {others}, or a block among {able}",
+            )
             require(
                 self.factorization != "all",
-                "down: block cannot stride a 3x1/1x3 pair; use factorization none or composite, or down cat",
+                "down: a block whose first convolution is split (3x1 and 1x3) cannot be strided; use factorization "
+                "none or composite, or down cat",
             )
-        require(self.down in openings, f"down: {self.block} cannot follow {self.down}; use {others}")
+        require(self.down in openings, f"down: stages of {self.block} cannot open with {self.down}; use {others}")
 
     def __hash__(self) -> int:
         return hash((self.block, self.width, self.depth, self.rates, self.down, self.fuse))
@@ -141,32 +145,32 @@ class Stage:
 
     @property
     def removable(self) -> range:
-        """Blocks that only add to what they read: all but one that opens the stage, and none without a shortcut."""
+        """Indices of the blocks with an identity shortcut: all but one that opens the stage; none for kinds without."""
         if not blocks.kind(self.block).shortcut:
             return range(0)
         return range(1 if self.down == "block" else 0, self.depth)
 
     @property
     def narrowest(self) -> int:
-        """The fewest channels that its kind of block can have."""
+        """The smallest width of its kind of block."""
         return blocks.kind(self.block).narrowest
 
     @property
     def width_unit(self) -> int:
-        """What the width has to be a multiple of."""
+        """The number that the width must be a multiple of."""
         return blocks.kind(self.block).width_unit(_unit(self, self.rates))
 
     def with_width(self, width: int) -> Self:
-        """The stage at this width, or the next that its blocks can have."""
+        """The stage at this width, rounded up to one that its blocks can have."""
         unit = self.width_unit
         return replace(self, width=-(-max(width, self.narrowest) // unit) * unit)
 
     def kept(self, indices: Sequence[int]) -> Self:
-        """The stage with these of its blocks."""
+        """The stage with only the blocks at these indices."""
         return replace(self, depth=len(indices), rates=_kept_rates(self, indices))
 
     def add(self, graph: Graph, x: Node, bias: bool) -> Output:
-        """Add its layers behind `x`."""
+        """Add the layers after `x`."""
         block = blocks.kind(self.block)
         shallow = None
         if self.down == "cat":
@@ -188,7 +192,7 @@ class Stage:
         return Output(out=fused, before_activation=fused)
 
     def answers(self, name: str) -> dict[str, Choice]:
-        """What each question about the stage called `name` would have to be answered."""
+        """The answers, by question, that describe the stage called `name`."""
         own = {f"{name}.{each}": getattr(self, each) for each in ("width", "depth", "stride", "dropout", "expansion")}
         return (
             own
@@ -224,7 +228,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderStep:
-    """One transposed convolution that doubles the size, and `depth` blocks after it.
+    """A transposed convolution that doubles the resolution, and `depth` blocks after it.
 
     Raises: ArchitectureError for numbers that do not go together.
     """
@@ -252,25 +256,25 @@ class DecoderStep:
 
     @property
     def narrowest(self) -> int:
-        """The fewest channels that its kind of block can have."""
+        """The smallest width of its kind of block."""
         return blocks.kind(self.block).narrowest
 
     @property
     def width_unit(self) -> int:
-        """What the width has to be a multiple of."""
+        """The number that the width must be a multiple of."""
         return blocks.kind(self.block).width_unit(_unit(self, self.rates))
 
     @property
     def removable(self) -> range:
-        """Blocks that only add to what they read: all, or none without a shortcut."""
+        """Indices of the blocks with an identity shortcut: all of them, or none for kinds without."""
         return range(self.depth if blocks.kind(self.block).shortcut else 0)
 
     def kept(self, indices: Sequence[int]) -> Self:
-        """The step with these of its blocks."""
+        """The step with only the blocks at these indices."""
         return replace(self, depth=len(indices), rates=_kept_rates(self, indices))
 
     def add(self, graph: Graph, x: Node, bias: bool) -> Node:
-        """Add its layers behind `x`; the last of them."""
+        """Add the layers after `x`; returns the last one."""
         x = graph.norm_act(graph.deconv(x, self.width, 3, "up"), "up_")
         for index in range(self.depth):
             with graph.scope(f"block{index}"):
@@ -279,7 +283,7 @@ class DecoderStep:
 
 
 def _complete(row: Stage | DecoderStep) -> None:
-    """Write every number of the row's blocks out, and check them."""
+    """Fill in defaults of the blocks' options, and check all numbers."""
     block = blocks.kind(row.block)
     require_one_of("factorization", row.factorization, tuple(FACTORIZATIONS))
     require_one_of("pairwise_fusion", row.pairwise_fusion, get_args(PairwiseFusion))
@@ -306,12 +310,12 @@ def _unit(
 
 
 def _rates(row: Stage | DecoderStep, index: int) -> tuple[int, ...]:
-    """The rates of block `index`; kinds with branches take all at once, the others one after the other."""
+    """The rates of block `index`: all of them for kinds with branches; other kinds use them in turn."""
     return row.rates if blocks.kind(row.block).branches else (row.rates[index % len(row.rates)],)
 
 
 def _kept_rates(row: Stage | DecoderStep, indices: Sequence[int]) -> tuple[int, ...]:
-    """The rates with which the blocks at `indices` keep their own."""
+    """The rates with which the blocks at `indices`, without the others, keep theirs."""
     if blocks.kind(row.block).branches or len(indices) == row.depth:
         return row.rates
     return tuple(row.rates[index % len(row.rates)] for index in indices) or row.rates[:1]

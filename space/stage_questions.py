@@ -1,4 +1,4 @@
-"""The questions about the stages of an encoder, each with the options that can still lead to an architecture."""
+"""The questions about an encoder's stages; each offers only options that can still lead to a valid architecture."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ COARSEST_STRIDE = 32
 
 
 def possible(questions: Questioner, stem: Stem, count: int | None = None) -> bool:
-    """Whether any stages, or so many of them, can follow the stem."""
+    """Whether some number of stages, or exactly `count`, can follow the stem."""
     counts = [int(each) for each in questions.options("stages")] if count is None else [count]
     kinds = [_Stages(questions, stem, str(name)) for name in questions.options("block")]
     return any(stages.possible(each) for each in counts for stages in kinds)
 
 
 def ask(questions: Questioner, stem: Stem) -> tuple[Stage, ...]:
-    """The stages behind the stem that the answers lead to.
+    """The stages after the stem that the answers describe.
 
-    Raises: ArchitectureError when an axis leaves no option.
+    Raises: ArchitectureError when no option of an axis is possible.
     """
     count = questions.integer("stages", "stages", functools.partial(possible, questions, stem))
     name = questions.text("block", "block", lambda name: _Stages(questions, stem, name).possible(count))
@@ -46,8 +46,8 @@ def _widths(
     expansions: tuple[Choice, ...],
     options: tuple[tuple[Choice, ...], ...],
 ) -> tuple[int, ...]:
-    """Of `widths`, those that a stage of this kind can have with some of the `rates`, the `expansions` and its own
-    `options`.
+    """Those of `widths` that blocks of this kind can have with at least one combination of `rates`, `expansions` and
+    the kind's own `options`.
     """
     block = blocks.kind(name)
     units = [
@@ -60,12 +60,12 @@ def _widths(
 
 
 def _combinations(block: Block, options: Sequence[Sequence[Choice]]) -> Iterator[Mapping[str, Choice]]:
-    """Every way to choose the numbers that only this kind has, of which each has some `options`."""
+    """All combinations of values of the options that only this kind has; `options`: the values of each."""
     return (dict(zip(block.options, each, strict=True)) for each in itertools.product(*options))
 
 
 class _Stages:
-    """The questions about stages of one kind of block behind a stem; all have the same opening and fusion."""
+    """The questions about stages of one kind of block after a stem; all stages share their opening and fusion."""
 
     def __init__(self, questions: Questioner, stem: Stem, name: str) -> None:
         self._questions = questions
@@ -74,12 +74,10 @@ class _Stages:
         self._block = blocks.kind(name)
         self._due = ends.what_is_due(questions, stem, name)
         self._own = tuple(questions.options(f"{name}.{option}") for option in self._block.options)
-        """What is offered for each number that only this kind of block has."""
+        """Offered values of each option that only this kind of block has."""
 
     def possible(self, count: int) -> bool:
-        """Whether so many of them can follow the stem: some opening exists for the block, and some rates for its
-        branches.
-        """
+        """Whether `count` stages can follow the stem: some width, rates and opening are possible for the block."""
         end = self._stem.stride * 2**count if self._block.branches else FINEST_OUTPUT_STRIDE
         if not self._widths or self._coarsest < min(end, COARSEST_STRIDE):
             return False
@@ -88,7 +86,7 @@ class _Stages:
         return any(self._opens(str(down), count) for down in self._questions.options("down"))
 
     def ask(self, count: int) -> tuple[Stage, ...]:
-        """So many stages that the answers lead to."""
+        """The `count` stages that the answers describe."""
         ask, stem, block = self._questions, self._stem, self._block
         down = ask.text("down", "down", lambda kind: self._opens(kind, count))
         grows = down == "cat" and not block.plain_down
@@ -129,8 +127,8 @@ class _Stages:
         return tuple(stages)
 
     def _step(self, scope: str, stride: int, down: str, before: Sequence[Stage], count: int) -> int:
-        """The stride of the stage behind those `before`, so that the encoder ends between stride 8 and the coarsest,
-        and what is due can follow. `down`: how stages open.
+        """The stride of the stage after those in `before`, chosen so that the encoder ends between stride 8 and the
+        coarsest stride, and required parts can follow. `down`: how stages open.
         """
         if down != "block":
             return 2
@@ -146,7 +144,7 @@ class _Stages:
         return self._questions.integer(f"{scope}.stride", "stage.stride", allowed)
 
     def _decodable(self, stages: Sequence[Stage]) -> bool:
-        """Whether a decoder can follow these stages and one more at the same resolution."""
+        """Whether a decoder can follow these stages and one more of stride 1."""
         options = self._questions.options("decoder")
         if "none" in options or not stages:
             return True
@@ -154,17 +152,15 @@ class _Stages:
         return any(ends.can_follow(self._questions, str(name), encoder, self._due) for name in options)
 
     def _joins(self, fuse: str, count: int, grows: bool) -> bool:
-        """Whether so many stages can fuse this way."""
+        """Whether `count` stages can have this fusion."""
         return (fuse == "none" or not self._due.branch) and self._chain(self._stem.out_width, count, grows, fuse)
 
     def _factorizes(self, kind: str, down: str) -> bool:
-        """Whether convolutions can be split this way: not all where one of them strides, or the parts of a branch are
-        blocks without a downsampler.
-        """
+        """Whether this factorization is possible: `all` is not if a block opens a stage, as in parts of a branch."""
         return kind != "all" or not (down == "block" or self._due.branch)
 
     def _stand(self, strides: tuple[int, ...], count: int, down: str) -> bool:
-        """Whether what follows stages at these `strides` can become `count` stages with a branch, where one is due."""
+        """Whether stages at these `strides` can be continued to `count` stages that allow a branch, if one is due."""
         if not self._due.branch:
             return True
         steps = [int(each) for each in self._questions.options("stage.stride")] if down == "block" else [2]
@@ -179,7 +175,7 @@ class _Stages:
         return False
 
     def _opens(self, down: str, count: int) -> bool:
-        """Whether stages can open this way, and as many as `count` of them halve the size."""
+        """Whether `count` stages can open this way, without exceeding the coarsest stride."""
         block = self._block
         if down not in block.openings or not self._stand((), count, down):
             return False
@@ -197,14 +193,14 @@ class _Stages:
         return any(self._joins(str(fuse), count, not block.plain_down) for fuse in options("fuse"))
 
     def _has_parts(self) -> bool:
-        """Whether the block can be in the parts of a branch, some of them wide enough."""
+        """Whether the block can be used in the parts of a detail branch, with some width that is offered for it."""
         block, options = self._block, self._questions.options
         widths = _widths(self._name, options("detail.width"), ("1",), options("stage.expansion"), self._own)
         return not block.branches and "block" in block.openings and bool(widths)
 
     @functools.cached_property
     def _coarsest(self) -> int:
-        """The coarsest stride at which stages may end; less than the finest where there is none."""
+        """The coarsest stride at which stages may end; below FINEST_OUTPUT_STRIDE if there is none."""
         questions, due = self._questions, self._due
         stride = coarsest(self._name, questions.options("stage.rates"), questions.size)
         behind = [ends.fits(questions, each, pooled=due.pyramid) for each in ends.offered(questions, due)]
@@ -214,14 +210,14 @@ class _Stages:
 
     @functools.cached_property
     def _widths(self) -> tuple[int, ...]:
-        """Those that stages can have."""
+        """Offered widths that stages can have."""
         options = self._questions.options
         return _widths(
             self._name, options("stage.width"), options("stage.rates"), options("stage.expansion"), self._own
         )
 
     def _chain(self, width: int, remaining: int, grows: bool, fuse: str) -> bool:
-        """Whether `remaining` stages after `width` channels find the larger and larger widths that growing needs."""
+        """Whether `remaining` stages after `width` channels can each be wider than their input, if `grows` asks so."""
         if not grows:
             return True
         for _ in range(remaining):
@@ -232,10 +228,10 @@ class _Stages:
         return True
 
     def _stage_width(self, scope: str, before: tuple[int, int], remaining: int, joined: tuple[bool, str]) -> int:
-        """One that stages can have; they never shrink from stage to stage, and leave room for the stages to come.
+        """The width of a stage. Widths never shrink from stage to stage, and leave room for the stages after it.
 
-        `before`: channels that come in, and the width of the stage before; `joined`: whether stages have to be wider
-        than what comes in, and what they fuse.
+        `before`: input channels, and the width of the stage before; `remaining`: number of stages left, this one
+        included; `joined`: whether stages must be wider than their input, and their fusion.
         """
         (incoming, narrowest), (grows, fuse) = before, joined
 
@@ -248,7 +244,7 @@ class _Stages:
         return self._questions.integer(f"{scope}.width", "stage.width", allowed)
 
     def _rates(self, scope: str, width: int, strides: tuple[int, int]) -> tuple[int, ...]:
-        """`strides`: of the stage against the image, and its own."""
+        """The dilation rates of a stage. `strides`: its output stride against the image, and its own stride."""
         name, expansions, size = self._name, self._questions.options("stage.expansion"), self._questions.size
 
         def possible(rates: str) -> bool:
@@ -270,7 +266,7 @@ class _Stages:
         return self._questions.integer(f"{scope}.expansion", "stage.expansion", divides)
 
     def _with_options(self, scope: str, stage_of: Callable[..., Stage]) -> Stage:
-        """The stage with the numbers that only its kind of block has, as far as the others allow them."""
+        """The stage with answers to the options that only its kind of block has, of values that it can have."""
         block, own = self._block, list(self._own)
         for place, option in enumerate(block.options):
 

@@ -1,4 +1,4 @@
-"""The first layers of a network, and all that is known of them."""
+"""Stems: the first layers of a network."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ SEARCHED: Axes = {
 
 @dataclass(frozen=True, kw_only=True)
 class Stem:
-    """First layers. `cat`: strided convolution beside a max pool (ENet, ERFNet); `convs`: `convolutions` 3x3
+    """The first layers. `cat`: a strided convolution beside a max pool (ENet, ERFNet); `convs`: `convolutions`
     convolutions, the first strided (FPLNet); `conv_pool`: the same, then a max pool (ResNet, NDNet).
 
-    `image` joins the half-size image to the output (FPLNet: max-pooled, and activated before the normalisation too;
-    with `image_average` as in DABNet, averaged). Of `convs`, the first `halvings` convolutions are strided; where they
-    are `rising`, their widths grow evenly from half of `width` to all of it (STDC); where they are `separable`, all but
-    the first are, and all 3x3 (Fast-SCNN). `bias`: its convolutions have biases in front of their normalisation
-    (DDRNet).
+    `image`: concatenate the half-size image to the output, max-pooled and also activated before the normalisation
+    (FPLNet), or with `image_average` averaged (DABNet). For `convs` only: the first `halvings` convolutions are
+    strided; with `rising`, widths grow evenly from half of `width` to all of it (STDC); with `separable`, all
+    convolutions are 3x3 and all but the first are separable (Fast-SCNN); with `bias`, convolutions have biases in front
+    of their normalisation (DDRNet).
     """
 
     kind: StemKind
@@ -69,21 +69,23 @@ class Stem:
             require(self.kernel == 3 and self.convolutions == 1, "stem: cat is one 3x3 convolution beside a pool")
         require(
             not self.image or (self.kind == "convs" and self.halvings == 1),
-            "stem.image: only a `convs` stem of one halving has the half-size image's size",
+            "stem.image: only a `convs` stem of one halving has the size of the half-size image",
         )
-        require(self.image or not self.image_average, "stem.image_average: no image is joined; give image true")
+        require(
+            self.image or not self.image_average, "stem.image_average: there is no image to average; give image true"
+        )
         require(
             1 <= self.halvings <= self.convolutions,
-            f"stem.halvings: expected 1 to {self.convolutions}, as there are convolutions, got {self.halvings}",
+            f"stem.halvings: expected 1 to {self.convolutions}, the number of convolutions, got {self.halvings}",
         )
         alone = self.halvings > 1 or self.rising or self.separable or self.bias
         require(
             not alone or self.kind == "convs",
-            "stem: halvings, rising, separable and bias are of a `convs` stem; leave them",
+            "stem: halvings, rising, separable and bias are for a `convs` stem only; leave them out",
         )
         require(
             self.convolutions > 1 or not (self.rising or self.separable),
-            "stem: one convolution is neither rising nor separable; give more convolutions",
+            "stem: rising and separable need several convolutions; give more, or leave them out",
         )
         require(
             self.kernel == 3 or not self.separable,
@@ -97,7 +99,7 @@ class Stem:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels behind each convolution."""
+        """Channels after each convolution."""
         last = self.convolutions - 1
         if not self.rising:
             return (self.width,) * self.convolutions
@@ -119,7 +121,7 @@ class Stem:
         return self.kind != "cat" and not self.image
 
     def add(self, graph: Graph, image: Node, bias: bool) -> Node:
-        """Add its layers behind `image`; the last of them."""
+        """Add the layers after `image`; returns the last one."""
         with graph.scope(scopes.STEM):
             if self.kind == "cat":
                 return cat_downsampler(graph, image, self.width, bias)
@@ -139,7 +141,7 @@ class Stem:
             if self.image_average:
                 x = graph.norm_act(graph.cat([x, graph.average_pool(image)]), "image_")
             elif self.image:
-                # FPLNet activates before and after this normalisation: its channel counts leave no other reading.
+                # FPLNet activates before and after this normalisation: its channel counts allow no other reading.
                 x = graph.act(graph.cat([x, graph.max_pool(image, 2)]), "image_first_act")
                 x = graph.norm_act(x, "image_")
             return x
@@ -169,8 +171,8 @@ class Stem:
 
 
 def ask(questions: Questioner, fits: Callable[[Stem], bool]) -> Stem:
-    """The stem that the answers lead to; it `fits` if stages can follow."""
-    bound = False not in questions.options("rep")  # then what follows hangs on what kind it is
+    """The stem that the answers describe; `fits` tells whether stages can follow a stem."""
+    bound = False not in questions.options("rep")  # then the parts that may follow depend on the kind of stem
 
     def possible(kind: str, kernel: int = PLAIN_KERNEL) -> bool:
         widths = questions.options("stem.width")

@@ -1,9 +1,9 @@
-"""Strict YAML to frozen dataclasses and back.
+"""Strict conversion of YAML to frozen dataclasses and back.
 
-The grammar is the dataclass: its annotations are the only schema. A document is refused with its line, the key,
-what was expected and the nearest valid name when it has unknown, missing or repeated keys, values of another type,
-or YAML features that a configuration never needs and an attacker does (anchors, aliases, tags, huge or deeply
-nested documents). Nothing is ever unpickled or executed.
+The annotations of the dataclass are the schema. A document is refused if it has unknown, missing or repeated keys,
+values of another type, or YAML features that configurations do not need and attacks do (anchors, aliases, tags, huge
+or deeply nested documents). The error names the line, the key, what was expected and the nearest valid name. Nothing is
+ever unpickled or executed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ T = TypeVar("T")
 LONGEST_DOCUMENT_BYTES = 1_000_000
 DEEPEST_NESTING = 20
 MOST_NODES = 50_000
-LARGEST = 2**63 - 1  # whole number: what libraries take
-# The same grammar, several times as fast where libyaml is there; it writes numbers and plain words alike.
+LARGEST = 2**63 - 1  # the largest whole number that libraries accept
+# With libyaml, parsing the same grammar is several times as fast; it writes numbers and plain words identically.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 SCALARS = {
@@ -37,23 +37,23 @@ SCALARS = {
     float: "tag:yaml.org,2002:float",
     str: "tag:yaml.org,2002:str",
 }
-LONGEST_NAME = 60  # characters of a document that a message repeats
-LONGEST_WORDS = 1500  # characters of what is said of a value
-MOST_KEYS = 6  # of a mapping, that a message lists
+LONGEST_NAME = 60  # characters of the document that a message quotes
+LONGEST_WORDS = 1500  # characters of an error about a value
+MOST_KEYS = 6  # keys of a mapping that a message lists
 LEFT_OUT_AT_DEFAULT = {"left_out_at_default": True}
-"""Metadata of a field that is not written while it has its default: one that came later, so that old texts stay."""
+"""Metadata of a field that is not written at its default. It was added later, and older values must keep their text."""
 
 
 @dataclass(frozen=True, kw_only=False)
 class OneOf:
-    """Annotation of text that is one of several names, known only when it is read: `Annotated[str, OneOf(names)]`."""
+    """Annotation of a string that is one of several names, looked up at reading: `Annotated[str, OneOf(names)]`."""
 
     names: Callable[[], tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=False)
 class Kinds:
-    """Annotation of one of several dataclasses, known only when it is read, whose field `kind` says which."""
+    """Annotation of a value of one of several dataclasses, looked up at reading and distinguished by a field `kind`."""
 
     classes: Callable[[], Mapping[str, type]]
 
@@ -61,9 +61,9 @@ class Kinds:
 def parse(text: str, cls: type[T], source: str) -> T:
     """Read one YAML document as an instance of the frozen dataclass `cls`.
 
-    `source` names the document in errors, usually its path.
+    `source` names the document in errors, usually by its path.
 
-    Raises: UserError with the line and key of the first thing that does not fit.
+    Raises: UserError with the line and key of the first mistake.
     """
     if len(text.encode("utf-8", errors="replace")) > LONGEST_DOCUMENT_BYTES:
         raise UserError(f"{source}: expected a small YAML file, got more than {LONGEST_DOCUMENT_BYTES} bytes")
@@ -82,9 +82,9 @@ def parse(text: str, cls: type[T], source: str) -> T:
 
 
 def dump(value: Any) -> str:
-    """YAML text of a frozen dataclass, every field explicit; `parse` gives an equal value back.
+    """YAML text of a frozen dataclass with every field explicit; `parse` returns an equal value.
 
-    Raises: UserError for text that is not UTF-8, as a path may be.
+    Raises: UserError for text that cannot be encoded as UTF-8, as some paths cannot.
     """
     try:
         text = str(yaml.dump(plain(value), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True))
@@ -117,7 +117,7 @@ def _is_written(field: dataclasses.Field[Any], value: Any) -> bool:
 
 
 class _Dumper(DUMPER):  # type: ignore[misc]
-    """Block style for structure, one line for lists of scalars: the way people write configurations."""
+    """Block style for structure, one line for lists of scalars, as people write configurations."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -132,7 +132,7 @@ _Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence("ta
 
 
 def _refuse_hostile(text: str, source: str) -> None:
-    """Walk the event stream, which is flat, before anything is built from it."""
+    """Check the flat stream of events for hostile features before any tree is built from it."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=LOADER)):
         line = event.start_mark.line + 1 if event.start_mark else 1
@@ -163,18 +163,18 @@ def _convert(node: yaml.Node, kind: Any, key: str, source: str) -> Any:
 
 
 def _where(node: yaml.Node, key: str, source: str) -> str:
-    """Where a message begins: the line, and the keys that lead to the value; none of the document itself."""
+    """The beginning of a message: source and line, then the path of keys to the value, if any."""
     line = f"{source}:{node.start_mark.line + 1}"
     return f"{line}: {_shown(key)}" if key else line
 
 
 def _under(key: str, name: str) -> str:
-    """The key of a value inside that of another, or of the document."""
+    """The path of the key `name` inside the value at `key`, or inside the document."""
     return f"{key}.{name}" if key else name
 
 
 def _keys(cls: Any) -> str:
-    """What a mapping holds: the keys that it must have, or all where it need not have any."""
+    """The keys of a mapping, for messages: those that are required, or all of them if none is."""
     fields = dataclasses.fields(cls)
     names = [field.name for field in fields if _is_required(field)] or [field.name for field in fields]
     more = f" and {len(names) - MOST_KEYS} more" if len(names) > MOST_KEYS else ""
@@ -186,7 +186,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _shown(name: str) -> str:
-    """A name from a document as far as a message has room for it."""
+    """A name from a document, truncated for a message."""
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
@@ -215,7 +215,7 @@ def _union(node: yaml.Node, options: tuple[Any, ...], key: str, source: str) -> 
         return None
     rest = [option for option in options if option is not type(None)]
     lists = [option for option in rest if typing.get_origin(option) is tuple]
-    if lists and len(rest) > 1:  # a list of them, or one alone
+    if lists and len(rest) > 1:  # a list of values, or a single value
         if isinstance(node, yaml.SequenceNode):
             return _tuple(node, typing.get_args(lists[0]), key, source)
         rest = [option for option in rest if option not in lists]
@@ -227,7 +227,7 @@ def _union(node: yaml.Node, options: tuple[Any, ...], key: str, source: str) -> 
 
 
 def _any_scalar(node: yaml.Node, kinds: list[Any], key: str, source: str) -> Any:
-    """A value of whichever scalar type it is written as, if that is one of `kinds`."""
+    """A scalar of the type that it is written as, which must be one of `kinds`."""
     written = {tag: kind for kind, tag in SCALARS.items()}.get(node.tag)
     if written not in kinds:
         raise UserError(f"{_where(node, key, source)}: expected a plain value, got {_came(node)}")
@@ -235,25 +235,25 @@ def _any_scalar(node: yaml.Node, kinds: list[Any], key: str, source: str) -> Any
 
 
 def _of_kind(node: yaml.Node, options: list[Any], key: str, source: str) -> Any:
-    """Which of several dataclasses a mapping means: each has a `kind` field with one literal value. The one that leaves
-    it out is meant where it is missing.
+    """The dataclass among `options` that a mapping means by its key `kind`. Each has a field `kind` with one literal
+    value. Without the key, it is the dataclass that leaves out its `kind`, if there is one.
     """
     kinds = {typing.get_args(_annotations(option)["kind"])[0]: option for option in options}
-    unsaid = [name for name, option in kinds.items() if _leaves_out(option, "kind")]
-    return kinds[_kind_of(node, tuple(kinds), key, source, *unsaid)]
+    default = [name for name, option in kinds.items() if _leaves_out(option, "kind")]
+    return kinds[_kind_of(node, tuple(kinds), key, source, *default)]
 
 
 def _leaves_out(cls: Any, name: str) -> bool:
     return any(field.name == name and field.metadata.get("left_out_at_default") for field in dataclasses.fields(cls))
 
 
-def _kind_of(node: yaml.Node, kinds: tuple[str, ...], key: str, source: str, unsaid: str = "") -> str:
-    """What the `kind` of a mapping says, one of `kinds`; `unsaid`, if any, where it says nothing."""
+def _kind_of(node: yaml.Node, kinds: tuple[str, ...], key: str, source: str, default: str = "") -> str:
+    """The `kind` of a mapping, one of `kinds`; `default`, if any, for a mapping without a `kind`."""
     for name, _, item in _pairs(node, key, source, f"the key kind, one of {', '.join(kinds)}, and those of that kind"):
         if name == "kind":
             return str(_literal(item, kinds, _under(key, "kind"), source))
-    if unsaid:
-        return unsaid
+    if default:
+        return default
     raise UserError(f"{_where(node, key, source)}: missing kind; give one of {', '.join(kinds)}")
 
 
@@ -284,7 +284,7 @@ def _tuple(node: yaml.Node, kinds: tuple[Any, ...], key: str, source: str) -> tu
 
 
 def _pairs(node: yaml.Node, key: str, source: str, expected: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
-    """Names, each with its node and its value's; `expected` says in words what these are."""
+    """The keys of a mapping, each with its node and the node of its value. `expected`: words for an error message."""
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{_where(node, key, source)}: expected {expected}, got {_came(node)}")
     found: dict[str, tuple[str, yaml.Node, yaml.Node]] = {}
@@ -306,7 +306,7 @@ def _mapping(node: yaml.Node, arguments: tuple[Any, ...], key: str, source: str)
 
 @functools.cache
 def _annotations(cls: type) -> Mapping[str, Any]:
-    """What each field is annotated with, evaluated."""
+    """The evaluated annotation of each field."""
     return typing.get_type_hints(cls, include_extras=True)
 
 
@@ -324,12 +324,12 @@ def _dataclass(node: yaml.Node, cls: Any, key: str, source: str) -> Any:
     try:
         return cls(**values)
     except UserError as error:
-        words = str(error)  # which may repeat a value of any length
+        words = str(error)  # may quote a value of any length
         raise type(error)(f"{_where(node, key, source)}: {words[:LONGEST_WORDS]}") from None
 
 
 def _scalar(node: yaml.Node, kind: Any, key: str, source: str, several: Any = None) -> Any:
-    """`several`: the list that could stand in its place."""
+    """A scalar of type `kind`. `several`: the type of list that would be accepted in its place, for the message."""
     names: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     assert kind in names, f"{key}: {kind} is not part of the grammar"
     expected = names[kind]
@@ -361,13 +361,13 @@ def _scalar(node: yaml.Node, kind: Any, key: str, source: str, several: Any = No
 
 
 def _is_meant(word: str, kind: Any) -> bool:
-    """Whether a word would be taken for a `kind` if it had no quotes."""
+    """Whether a quoted word would be read as a `kind` without its quotes."""
     return _plain_tag(word) in ((SCALARS[float], SCALARS[int]) if kind is float else (SCALARS[kind],))
 
 
 def _read_otherwise(word: str) -> str:
-    """What is to be written instead of a number that YAML 1.1 takes for another than people do: octal behind a zero, of
-    base 60 with colons. Empty for all others.
+    """What to write instead of a number that YAML 1.1 reads differently than people do: octal with a leading zero, base
+    60 with colons. Empty for other numbers.
     """
     if ":" in word:
         return "it as one number"
@@ -376,19 +376,19 @@ def _read_otherwise(word: str) -> str:
 
 
 def _plain_tag(word: str) -> str:
-    """What a word is in YAML where it has no quotes."""
+    """The YAML tag of a word without quotes."""
     resolver: Any = yaml.resolver.Resolver()
     return str(resolver.resolve(yaml.ScalarNode, word, (True, False)))
 
 
 def _yaml_kind(node: yaml.ScalarNode) -> str:
-    """What an unquoted word is in YAML, in words."""
+    """The YAML type of an unquoted word, in words."""
     kind = node.tag.rpartition(":")[2]
     return {"int": "a number", "float": "a number", "bool": "true or false", "timestamp": "a date"}.get(kind, kind)
 
 
 def _float_without_dot(text: str) -> float | str:
-    """YAML 1.1 reads `1e-3` as text, since it has no dot; people mean the number."""
+    """The number, if the text is one with an exponent: YAML 1.1 reads `1e-3`, which has no dot, as text."""
     try:
         return float(text) if "e" in text.lower() else text
     except ValueError:

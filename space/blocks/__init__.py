@@ -1,7 +1,7 @@
-"""Kinds of encoder blocks: one file each, found by its name. A new kind is a new file here, or an entry point.
+"""Kinds of encoder blocks, one file each, named after the kind. To add one, add a file here or an entry point.
 
-Each file holds a `BLOCK` (`space.block.Block`): its layers, its numbers with their rules, its questions and its words.
-Other packages bring kinds through the entry points `framebudget.blocks` (see `space.extensions`).
+Each file defines a `BLOCK` (`space.block.Block`): its layers, its numbers and their rules, its axes and its name for
+people. Other packages add kinds through the entry points `framebudget.blocks` (see `space.extensions`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ GROUP = "framebudget.blocks"
 
 @functools.cache
 def kinds() -> dict[str, Block]:
-    """Every kind by its name, in the order of their positions.
+    """All kinds by name, in the order of their positions.
 
-    Raises: UserError when one of another package cannot be used.
+    Raises: UserError when a kind of another package cannot be used.
     """
     found = {name: _block(name) for name in extensions.modules(__name__, GROUP)}
     return dict(sorted(found.items(), key=lambda item: item[1].position))
@@ -31,7 +31,7 @@ def names() -> tuple[str, ...]:
 
 
 def kind(name: str) -> Block:
-    """The kind of that name.
+    """The kind of this name.
 
     Raises: ArchitectureError for an unknown one, with the nearest known name.
     """

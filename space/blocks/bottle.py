@@ -1,4 +1,4 @@
-"""The bottleneck that DDRNet's branches end in (Hong 2021), ResNet's without its last activation."""
+"""The bottleneck at the end of DDRNet's branches (Hong 2021): ResNet's without the last activation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from space.graph import Graph, Node
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
-    """1x1, 3x3 and 1x1 convolutions, the inner ones `width / expansion` wide; no activation behind the sum.
+    """1x1, 3x3 and 1x1 convolutions, the first two `width / expansion` wide; no activation after the residual sum.
 
     A strided or widening block has a 1x1 projection as its shortcut.
     """

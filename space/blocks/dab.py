@@ -7,8 +7,10 @@ from space.graph import Graph, Node
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
-    """A 3x3 convolution to half the width, two depthwise 3x1 and 1x3 pairs side by side of which one is dilated, their
-    sum, a 1x1 convolution back. Normalised and activated before each, and not behind the shortcut's sum.
+    """A 3x3 convolution to half the width, two parallel pairs of depthwise 3x1 and 1x3 convolutions, of which one is
+    dilated, their sum, and a 1x1 convolution back to the full width.
+
+    Each is preceded by normalisation and activation; the residual sum is not followed by any.
     """
     y = graph.norm_act(graph.conv(graph.norm_act(x), unit.width // 2, 3, "3x3"), "3x3_")
     y = graph.add(_pair(graph, y, "near", 1), _pair(graph, y, "far", unit.rates[0]))
@@ -30,7 +32,7 @@ BLOCK = Block(
     openings=("cat",),
     plain_down=True,
     width_unit=lambda unit: 2,
-    width_reason="half of it is inside",
+    width_reason="half of it is its inner width",
     narrowest=2,
     farthest=0.5,
 )

@@ -1,4 +1,4 @@
-"""RegSeg's D block (Gao 2021): RegNet's bottleneck, whose grouped convolution is dilated in half of its channels."""
+"""RegSeg's D block (Gao 2021): RegNet's bottleneck with a grouped convolution that is dilated in half the channels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from space.rules import WIDEST, require_range
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
-    """A 1x1 convolution, a grouped 3x3 one, a gate computed of the whole map, a 1x1 one; all as wide as the output.
+    """A 1x1 convolution, a grouped 3x3 convolution, a squeeze-and-excitation gate and a 1x1 convolution, all as wide as
+    the output.
 
-    With a rate above 1, one half of the channels is convolved undilated and the other one at that rate. Each half has
-    the first 1x1 convolution and the normalisation for itself: the same as one for both, and runtimes neither split nor
-    normalise what they have concatenated. Where the block strides, its shortcut is averaged; where it strides or
-    widens, projected.
+    With a rate above 1, half of the channels are convolved without dilation and the other half at that rate. Each half
+    has its own first 1x1 convolution and normalisation. This is equivalent to shared ones, and saves runtimes from
+    splitting the map and from normalising after the concatenation. The shortcut is average-pooled in a strided block,
+    and projected in a strided or widening one.
     """
     rates = (1,) if unit.rates[0] == 1 else (1, unit.rates[0])
     halves = [_half(graph, x, unit, unit.width // len(rates), rate) for rate in rates]
@@ -41,13 +42,13 @@ def _half(graph: Graph, x: Node, unit: Unit, width: int, rate: int) -> Node:
 
 
 def width_unit(unit: Unit) -> int:
-    """Whole groups, and as many in each half where there are halves."""
+    """Widths are whole groups, and whole groups in each half if there are halves."""
     group = int(unit.options["group"])
     return group if max(unit.rates) == 1 else 2 * group
 
 
 def check(unit: Unit) -> None:
-    """A group has channels, and a gate either none or a share of what comes in."""
+    """`group` is channels per group; the gate's hidden layer is narrower by `squeeze` than the input, 0 for no gate."""
     require_range("block_options.group", int(unit.options["group"]), 1, WIDEST)
     require_range("block_options.squeeze", int(unit.options["squeeze"]), 0, WIDEST)
 

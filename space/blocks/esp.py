@@ -9,7 +9,7 @@ BRANCHES = 5
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
-    """Efficient spatial pyramid: five dilated 3x3 branches summed hierarchically; strided, its downsampler."""
+    """Efficient spatial pyramid: five dilated 3x3 branches, summed hierarchically; strided, ESPNet's downsampler."""
     n = unit.width // BRANCHES
     strided = unit.stride > 1
     y = graph.conv(x, n, 3 if strided else 1, "reduce", stride=unit.stride)

@@ -9,7 +9,7 @@ BRANCHES = 4
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
-    """Factorised pyramidal learning module; strided, the FPL downsampler (no residual, bias on the 1x1)."""
+    """Factorised pyramidal learning module; strided, the FPL downsampler (no residual sum, bias on the 1x1)."""
     n = unit.width // BRANCHES
     strided = unit.stride > 1
     y = graph.conv(x, n, 1, "reduce", bias=strided)

@@ -7,7 +7,7 @@ from space.graph import Graph, Node
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
-    """MobileNetV2's inverted residual: widen, depthwise 3x3, project linearly; identity where shapes agree."""
+    """MobileNetV2's inverted residual: widen, depthwise 3x3, project linearly; identity shortcut if shapes agree."""
     y = x
     if unit.expansion > 1:
         y = graph.norm_act(graph.conv(x, len(x.channels) * unit.expansion, 1, "widen"), "widen_")

@@ -1,4 +1,4 @@
-"""ResNet's basic block (He 2016) and ERFNet's non-bt-1D (Romera 2018, section III), and one between the two."""
+"""ResNet's basic block (He 2016), ERFNet's non-bt-1D (Romera 2018, section III), and a block between the two."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from space.graph import Graph, Node
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
-    """Non-bottleneck residual block of two 3x3 convolutions, each possibly split in 3x1 and 1x3.
+    """Non-bottleneck residual block of two 3x3 convolutions, each of which may be split into 3x1 and 1x3.
 
-    `none` is ResNet's basic block, `all` is ERFNet's non-bt-1D, `composite` splits the second only. Only the second
-    is dilated. A strided or widening block has a 1x1 projection as its shortcut.
+    Factorization `none` is ResNet's basic block, `all` is ERFNet's non-bt-1D, `composite` splits only the second
+    convolution. Only the second is dilated. A strided or widening block has a 1x1 projection as its shortcut.
     """
     y = _convolution(graph, x, unit, "1", rate=1, stride=unit.stride, split=unit.factorization == "all")
     y = graph.norm_act(y, "1_")

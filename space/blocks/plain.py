@@ -1,4 +1,4 @@
-"""One 3x3 convolution, as RDRNet's trunk and VGG have them."""
+"""A single 3x3 convolution, as in RDRNet's trunk and in VGG."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from space.graph import Graph, Node
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
-    """NDNet's narrow bottleneck: two depthwise-separable convolutions, the inner one `width / expansion` wide.
+    """NDNet's narrow bottleneck: two depthwise-separable convolutions, the first `width / expansion` wide.
 
-    A stage's first block projects its shortcut also when only the dilation changes, as NDNet does.
+    As in NDNet, a stage's first block has a projected shortcut even if only the dilation changes.
     """
     rate = unit.rates[0]
     y = graph.depthwise(x, "1_depthwise", stride=unit.stride, dilation=rate)

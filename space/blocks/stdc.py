@@ -8,10 +8,11 @@ from space.rules import WIDEST, require_range
 
 
 def add(graph: Graph, x: Node, unit: Unit) -> Output:
-    """A 1x1 convolution and 3x3 ones in a row, each half as wide as the one before and the last as wide as that; what
-    all of them give is concatenated. No shortcut.
+    """A 1x1 convolution followed by 3x3 convolutions, each half as wide as the one before, the last two equally wide;
+    the outputs of all are concatenated. No shortcut.
 
-    In a strided block a depthwise convolution halves what the second one reads, and the first one's output is averaged.
+    In a strided block, a strided depthwise convolution comes before the second convolution, and the first one's output
+    is average-pooled before the concatenation.
     """
     given = []
     for index, width in enumerate(_parts(unit)):
@@ -27,18 +28,18 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
 
 
 def _parts(unit: Unit) -> list[int]:
-    """Channels of each part: halves, quarters, ..., the last two alike."""
+    """Channels of each part: half the width, a quarter, ..., the last two equal."""
     count = int(unit.options["parts"])
     return [unit.width // 2 ** min(index + 1, count - 1) for index in range(count)]
 
 
 def width_unit(unit: Unit) -> int:
-    """Its narrowest part is that share of the width."""
+    """The narrowest part has `width / width_unit` channels."""
     return int(2 ** (int(unit.options["parts"]) - 1))
 
 
 def check(unit: Unit) -> None:
-    """No part is narrower than one channel of the widest block."""
+    """Limits `parts`, so that the narrowest part of the widest block has at least one channel."""
     require_range("block_options.parts", int(unit.options["parts"]), 1, WIDEST.bit_length())
 
 
@@ -51,7 +52,7 @@ BLOCK = Block(
     openings=("block",),
     options={"parts": PARTS},
     width_unit=width_unit,
-    width_reason="its last parts are that share of it",
+    width_reason="so that its last parts have whole channels",
     narrowest=8,
     check=check,
     shortcut=False,

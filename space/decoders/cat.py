@@ -1,4 +1,4 @@
-"""NDNet's decoder: one jump back to an earlier stage."""
+"""NDNet's decoder: a single skip connection to an earlier stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from space.rules import WIDEST, require, require_range
 
 @dataclass(frozen=True, kw_only=True)
 class CatDecoder(Decoder):
-    """NDNet's decoder: upsample to an earlier stage's output (`tap`), concatenate, 1x1 convolution to `width`."""
+    """NDNet's decoder: upsample to the size of an earlier stage's output, concatenate it, 1x1 convolution to `width`.
+
+    `tap`: index of the earlier stage.
+    """
 
     kind: Literal["cat"] = "cat"
     tap: int

@@ -16,13 +16,16 @@ from space.graph import Graph, Node
 from space.rules import WIDEST, require, require_range
 from space.stage import DecoderStep
 
-UNIT = 4  # channels: widths of its steps are multiples of it when they are scaled, or of what their blocks need
-DEFAULT_BLOCK = "nonbt"  # where the encoder's cannot be in a decoder
+UNIT = 4  # channels: scaled widths of the steps are multiples of this, and of what their blocks need
+DEFAULT_BLOCK = "nonbt"  # if the encoder's kind of block cannot be used in decoders
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeconvDecoder(Decoder):
-    """ERFNet's and FPLNet's decoder, up to half size. `projection` is a 1x1 convolution before it; 0 for none."""
+    """ERFNet's and FPLNet's decoder, up to half the image's size.
+
+    `projection`: channels of a 1x1 convolution in front of the steps; 0 for none.
+    """
 
     kind: Literal["deconv"] = "deconv"
     projection: int
@@ -61,7 +64,7 @@ class DeconvDecoder(Decoder):
                     width=width,
                     depth=depth,
                     block=block,
-                    # branches that fit the coarsest feature map fit the finer ones
+                    # rates of branches that fit the coarsest feature map also fit the finer ones
                     rates=last.rates if blocks.kind(block).branches else (1,),
                     factorization=last.factorization if same else "none",
                     pairwise_fusion=last.pairwise_fusion,
@@ -79,7 +82,7 @@ class DeconvDecoder(Decoder):
         needed = int(math.log2(stride)) - 1
         require(
             len(self.steps) == needed,
-            f"decoder.steps: from stride {stride} to 2 takes {needed} steps, got {len(self.steps)}",
+            f"decoder.steps: expected {needed} steps, from stride {stride} to 2, got {len(self.steps)}",
         )
 
     def add(self, graph: Graph, features: Features) -> Node:
@@ -121,7 +124,7 @@ class DeconvDecoder(Decoder):
 
 
 def _block_behind(encoder: Encoder) -> str:
-    """The kind of block behind an encoder: its last stage's, where that can be in a decoder."""
+    """The kind of block for the decoder: that of the encoder's last stage, if it can be used in decoders."""
     last = encoder.stages[-1].block
     return last if blocks.kind(last).in_decoders else DEFAULT_BLOCK
 

@@ -18,10 +18,10 @@ Taps = Literal["relu", "sum"]
 
 @dataclass(frozen=True, kw_only=True)
 class LadderDecoder(Decoder):
-    """SwiftNet's decoder over the last stage of every stride.
+    """SwiftNet's decoder over the last stage of every stride from 4 on.
 
-    `taps`: whether laterals read stage outputs (`relu`, what the released single-scale weights need) or the sums
-    before their last activation (`sum`, what the paper asks for).
+    `taps`: whether laterals read the outputs of stages (`relu`, as the released single-scale weights expect) or the
+    sums before their last activation (`sum`, as the paper describes).
     """
 
     kind: Literal["ladder"] = "ladder"
@@ -58,9 +58,9 @@ class LadderDecoder(Decoder):
         require(len(encoder.tap_strides) > 1, "decoder: a ladder needs stages of at least two strides")
 
     def add(self, graph: Graph, features: Features) -> Node:
-        """From the coarsest tap up, each step adds a lateral and blends with a 3x3 unit.
+        """From the coarsest tap up, each step upsamples, adds a lateral and blends them with a 3x3 convolution.
 
-        With an image pyramid the laterals are plain 1x1 convolutions shared by its levels, and taps of equal stride
+        With an image pyramid the laterals are plain 1x1 convolutions shared by its levels, and laterals of equal stride
         from different levels are summed ("interleaved pyramidal fusion").
         """
         stages = list(features.encoder.tap_strides.values())

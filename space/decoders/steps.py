@@ -1,4 +1,4 @@
-"""RegSeg's decoder, and Fast-SCNN's: a few steps up, normalised after each convolution."""
+"""RegSeg's and Fast-SCNN's decoders: a few upsampling steps, each of which joins features of the encoder."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from space.rules import WIDEST, require, require_one_of, require_range
 Join = Literal["add", "concat", "separable"]
 
 JOINS = get_args(Join)
-STRIDES = (4, 8, 16)  # that a search brings features up to
+STRIDES = (4, 8, 16)  # strides that a search upsamples features to
 
 
 @dataclass(frozen=True, kw_only=True)
 class JoinStep:
-    """One step up to a finer stride, where the last features of that stride join.
+    """Upsampling to a finer stride, joined by the encoder's last features at that stride.
 
-    `add`: a lateral 1x1 convolution as wide as what comes up, a sum, a 3x3 convolution to `width`. `concat`: a lateral
-    to `lateral` channels, concatenated, a 3x3 convolution to `width`. `separable`: what comes up goes through a
-    separable convolution to `width`, what joins through a 1x1 one, and their sum is activated (Fast-SCNN's fusion).
-    `lateral` is 0 where it follows from the others.
+    `add`: a lateral 1x1 convolution as wide as the upsampled features, a sum, a 3x3 convolution to `width`. `concat`: a
+    lateral 1x1 convolution to `lateral` channels, concatenation, a 3x3 convolution to `width`. `separable`: a separable
+    convolution of the upsampled features and a 1x1 convolution of the joining features, both to `width`; their sum is
+    activated (Fast-SCNN's fusion). `lateral` is 0 except for `concat`.
     """
 
     stride: int
@@ -40,10 +40,10 @@ class JoinStep:
         if self.join == "concat":
             require_range("lateral", self.lateral, 1, WIDEST)
         else:
-            require(self.lateral == 0, f"lateral: {self.join} derives it; expected 0, got {self.lateral}")
+            require(self.lateral == 0, f"lateral: only for join concat; expected 0, got {self.lateral}")
 
     def add(self, graph: Graph, x: Node, tap: Node) -> Node:
-        """Add its layers behind `x`, joined by `tap`; the last of them."""
+        """Add the layers after `x`, joined by `tap`; returns the last one."""
         if self.join == "separable":
             up = graph.norm_act(graph.depthwise(graph.resize(x, tap.output_stride), "depthwise"), "depthwise_")
             up = graph.norm(graph.conv(up, self.width, 1, "up", bias=True), "up_norm")
@@ -58,10 +58,11 @@ class JoinStep:
 
 @dataclass(frozen=True, kw_only=True)
 class StepwiseDecoder(Decoder):
-    """A 1x1 convolution to `top` channels, then steps up to finer strides.
+    """A 1x1 convolution to `top` channels, then steps to finer strides.
 
-    `bins`: with some, the features averaged over so many rows and columns, each 1x1 convolved to `bin_width` channels
-    and brought back to size, are concatenated in front of it (PSPNet's pyramid pooling, as in Fast-SCNN).
+    `bins`: numbers of rows and columns. For each, the features are average-pooled to that many cells, convolved (1x1)
+    to `bin_width` channels and resized back; all are concatenated in front of the 1x1 convolution (PSPNet's pyramid
+    pooling, as in Fast-SCNN).
     """
 
     kind: Literal["steps"] = "steps"
@@ -84,7 +85,7 @@ class StepwiseDecoder(Decoder):
         require(0 < len(self.steps) <= 4, f"decoder.steps: expected 1 to 4 steps, got {len(self.steps)}")
         strides = [step.stride for step in self.steps]
         falling = all(before > after for before, after in pairwise(strides))
-        require(falling, f"decoder.steps: expected ever finer strides, got {strides}")
+        require(falling, f"decoder.steps: expected each stride finer than the one before, got {strides}")
         require(
             len(set(self.bins)) == len(self.bins) <= 8, f"decoder.bins: expected up to 8 different, got {self.bins}"
         )
@@ -144,12 +145,12 @@ class StepwiseDecoder(Decoder):
         return found
 
     def check(self, encoder: Encoder) -> None:
-        possible = encoder.strides_with_stem
+        finer = sorted({stride for stride in encoder.strides_with_stem if stride < encoder.output_stride})
         for step in self.steps:
             require(
-                step.stride in possible and step.stride < encoder.output_stride,
-                f"decoder.steps: expected strides of the stem or of stages, finer than {encoder.output_stride}: "
-                f"{sorted(set(possible))}; got {step.stride}",
+                step.stride in finer,
+                f"decoder.steps: expected one of the encoder's strides that are finer than its end, {finer}; "
+                f"got {step.stride}",
             )
 
     def add(self, graph: Graph, features: Features) -> Node:
@@ -182,7 +183,7 @@ class StepwiseDecoder(Decoder):
         return replace(self, top=change(self.top), steps=steps, bin_width=bin_width)
 
     def words(self) -> str:
-        bins = f"pooled over {text_of(self.bins)} cells a side, " if self.bins else ""
+        bins = f"pyramid pooling to {text_of(self.bins)} cells a side, " if self.bins else ""
         steps = "; ".join(f"at stride {step.stride} {_JOIN_WORDS[step.join]}, {step.width}" for step in self.steps)
         return f"{bins}1x1 convolution to {self.top} channels, then {steps} channels"
 
@@ -191,18 +192,18 @@ _JOIN_WORDS = {"add": "a lateral added", "concat": "a lateral concatenated", "se
 
 
 def _strides(encoder: Encoder, finest: int) -> tuple[int, ...]:
-    """Strides of features to join on the way to `finest`, coarsest first; none where nothing has that stride."""
+    """Strides of features to join on the way to `finest`, coarsest first; none if no features have that stride."""
     there = {stride for stride in encoder.strides_with_stem if finest <= stride < encoder.output_stride}
     return tuple(sorted(there, reverse=True)) if finest in there else ()
 
 
 def _reaches(questions: Questioner, encoder: Encoder, finest: int) -> bool:
-    """Whether steps can lead to `finest`, and logits be as fine."""
+    """Whether steps can lead to the stride `finest`, and the logits may be that fine."""
     return finest >= questions.finest_stride and bool(_strides(encoder, finest))
 
 
 def _fits(bins: str, stride: int, size: tuple[int, int]) -> bool:
-    """Whether a map of this stride has as many rows and columns as there are bins."""
+    """Whether a feature map of this stride has at least as many rows and columns as the largest bin count."""
     shorter = -(-min(size) // stride)
     return bins == "none" or max(numbers(bins)) <= shorter
 
