@@ -1,8 +1,8 @@
-"""A narrower architecture with its weights, for a latency budget.
+"""Pruning of channels and blocks to a latency budget, exactly and with weights.
 
-Which channels belong together is known to `space.channels`; which matter is scored by an importance, a file in
-`pruning.importances`; what it does to leave out some of a group, or a whole block, is observed in `pruning.damage`;
-what stays is decided in `pruning.knapsack` by estimated latencies, and in `pruning.allocation` against measured ones;
-`pruning.surgery` cuts channels and `pruning.depth` removes blocks, by building the smaller network and loading what is
-left of the weights. `pruning.check` compares the groups with torch-pruning's.
+`space.channels` finds the channels that must be cut together. An importance, a file in `pruning.importances`, scores
+channels. `pruning.damage` observes the effect of cutting some channels of a group, or of removing a block. What to cut
+is decided in `pruning.knapsack` by estimated latencies, and in `pruning.allocation` against measured ones.
+`pruning.surgery` cuts channels and `pruning.depth` removes blocks, by building the smaller network and loading the
+remaining weights. `pruning.check` compares our groups of channels with torch-pruning's.
 """

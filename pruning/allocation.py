@@ -1,8 +1,8 @@
-"""How many channels of each group stay, and which blocks, so that a measured latency meets a budget.
+"""Decides how many channels of each group to keep, and which blocks, so that the measured latency meets a budget.
 
-What to give up is a knapsack (`pruning.knapsack`): least damage for a latency. It is filled by estimates, and an
-estimate is not a measurement: the result is measured, the estimates are corrected by what came out, and the knapsack is
-filled again, until the measured latency is inside the budget and uses nearly all of it.
+What to cut is a knapsack problem (`pruning.knapsack`): the least damage for a latency. It is solved with estimated
+latencies. The result is measured, the target for the estimate is corrected by the ratio of the two, and the problem is
+solved again, until the measured latency is inside the budget and uses nearly all of it.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ from pruning.surgery import Cutter, Mask
 from space.architecture import Architecture
 from space.errors import BudgetError
 
-FULL_ENOUGH = 0.97  # of the budget
+FULL_ENOUGH = 0.97  # share of the budget that a cut should use
 MOST_MEASUREMENTS = 12
-CLOSE = 1.002  # estimates that no cut tells apart
-LOWER = 0.9  # times the estimate that was asked for, where what came out cannot be timed
-MOST_STEPS = 30  # cuts looked at, some of them measured before
+CLOSE = 1.002  # ratio of target estimates between which no other cut can be expected
+LOWER = 0.9  # factor on the target estimate after a cut that cannot be timed
+MOST_STEPS = 30  # cuts tried, some of which have been measured before
 
 MeasureArchitecture = Callable[[Architecture], float]
-"""Milliseconds of an architecture on the target; infinite where it cannot be timed there."""
+"""Milliseconds of an architecture on the target; infinite if it cannot be timed there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Allocation:
-    """Which channels stay, which blocks go, and what the network that is left measured."""
+    """The channels to keep, the blocks to remove, and the measured latency of the resulting network."""
 
     keep: Mask
-    """Of the channels of the network that is cut, those of removed blocks included."""
+    """Channels to keep, over the channels of the network before the cut, including those of removed blocks."""
     blocks: frozenset[str]
-    """That are removed."""
+    """Names of the blocks to remove."""
     architecture: Architecture
-    """What is left."""
+    """The resulting architecture."""
     milliseconds: float
-    """It measured."""
+    """Measured latency of the resulting architecture."""
     damage: float
+    """Estimated damage of the cut, in the unit of `pruning.damage`."""
     measurements: int
-    """How many it took."""
+    """Number of measurements taken."""
 
 
 def require_reachable(
@@ -54,11 +55,12 @@ def require_reachable(
     budget_milliseconds: float,
     depth: bool = True,
 ) -> None:
-    """Measure the network cut as far as it goes, blocks included where `depth` may go, until a cut is inside.
+    """Check that the budget can be reached: measure the smallest cuts until one is inside the budget.
 
-    One channel each is not always the fastest: some runtimes take longer for it than for a whole vector of them.
+    The cuts keep 1, 4 or 16 channels in every group and, with `depth`, no removable block. A single channel is not
+    always the fastest: some runtimes take longer for one than for a whole vector of channels.
 
-    Raises: BudgetError with the lowest latency when none is inside the budget.
+    Raises: BudgetError with the lowest latency measured when none is inside the budget.
     """
     knapsack = Knapsack(cutter, Damage(groups={}, blocks={}), estimate)
     blocks = frozenset(removable_blocks(cutter.architecture) if depth else ())
@@ -80,13 +82,13 @@ def allocate(
     budget_milliseconds: float,
     full_enough: float = FULL_ENOUGH,
 ) -> Allocation:
-    """Give up as little as brings the measured latency inside the budget.
+    """Find the cut of least damage whose measured latency is inside the budget.
 
-    `estimate` gives the milliseconds of a graph at given widths, `measure` those of an architecture on the target;
-    within a group, `scores` decide which channels go. Stops when the latency is inside the budget and uses
-    `full_enough` of it, or after MOST_MEASUREMENTS.
+    `estimate` gives the milliseconds of a graph at given widths, `measure` those of an architecture on the target.
+    Within a group, `scores` decide which channels to cut. Stops when a latency is inside the budget and uses at least
+    the share `full_enough` of it, or after MOST_MEASUREMENTS.
 
-    Raises: BudgetError with the lowest latency that a cut measured when none was inside.
+    Raises: BudgetError with the lowest latency measured when no cut was inside the budget.
     """
     knapsack = Knapsack(cutter, damage, estimate)
     cut = whole = knapsack.whole()
@@ -94,11 +96,11 @@ def allocate(
     whole_fits = measured[cut.key] <= budget_milliseconds
     best = cut if whole_fits else None
     aim = budget_milliseconds * (1 + full_enough) / 2
-    inside, outside = 0.0, math.inf  # estimates that were asked for
+    inside, outside = 0.0, math.inf  # target estimates whose cuts measured inside and outside the budget
     for _ in range(MOST_STEPS):
         if whole_fits or (best is not None and measured[best.key] >= full_enough * budget_milliseconds):
             break
-        if outside < CLOSE * inside:  # nothing lies in between
+        if outside < CLOSE * inside:  # no other cut lies in between
             break
         taken = measured[cut.key]
         wanted = LOWER * outside if math.isinf(taken) else aim * knapsack.milliseconds(cut) / taken
@@ -129,9 +131,9 @@ def allocate(
 
 
 def _unreachable(budget_milliseconds: float, lowest: float) -> BudgetError:
-    reached = f"cut as far as it goes the network takes {lowest:.4g} ms"
+    reached = f"the fastest cut that was measured takes {lowest:.4g} ms"
     return BudgetError(
-        f"expected a budget that pruning can reach, this one leaves it {budget_milliseconds:.4g} ms; "
+        f"expected a budget that pruning can reach, got one that leaves the network {budget_milliseconds:.4g} ms; "
         f"{'no cut of the network can be timed' if math.isinf(lowest) else reached}; raise the budget, lower the input "
         "size or start from a smaller network"
     )

@@ -1,7 +1,7 @@
-"""Our groups of channels against torch-pruning's, which finds them by tracing the network itself.
+"""Compares our groups of channels with those that torch-pruning finds by tracing the network.
 
-Two ways to the same answer: ours reads the architecture's graph (`space.channels`), torch-pruning's follows autograd
-through the `nn.Module` that was built of it. Where they differ, one of the two would cut wrongly.
+Ours come from the architecture's graph (`space.channels`), torch-pruning's from autograd through the `nn.Module` built
+from it. Where they differ, one of the two would cut wrongly.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from space.graph import Node
 if TYPE_CHECKING:
     from space.network import Network
 
-Slice = tuple[str, Literal["out", "in"], int]  # layer, its output or what it reads, index
+Slice = tuple[str, Literal["out", "in"], int]  # layer, its output or input channels, index
 
-SIZE = (64, 64)  # of the image that is traced
-MOST_SLICES = 64  # of a channel that is looked up; torch-pruning's effort grows with their square
+SIZE = (64, 64)  # size of the image that is traced
+MOST_SLICES = 64  # slices of a channel that is compared; torch-pruning's effort grows with their square
 
 
 def differing_groups(cutter: Cutter, network: Network) -> list[str]:
-    """The groups whose first and last channel do not stand where torch-pruning finds them: none, unless we are wrong.
+    """Groups whose first or last channel is in other slices than torch-pruning finds: none, unless we are wrong.
 
-    Takes some tenths of a second. Nothing is compared where `comparable` says no, nor channels that stand in more than
-    MOST_SLICES slices. The network is left as it was.
+    Takes some tenths of a second. Networks that are not `comparable` are skipped, and so are channels in more than
+    MOST_SLICES slices. The network is not changed.
 
-    Raises: UntraceableError when torch-pruning cannot follow the network.
+    Raises: UntraceableError when torch-pruning cannot trace the network.
     """
     if not comparable(cutter):
         return []
@@ -43,10 +43,10 @@ def differing_groups(cutter: Cutter, network: Network) -> list[str]:
 
 
 def comparable(cutter: Cutter) -> bool:
-    """Whether torch-pruning finds the groups of such a network.
+    """Whether torch-pruning can find the groups of this network.
 
-    It takes a PReLU of one channel for one whose slope all channels share, a depthwise convolution of one channel for a
-    dense one, and knows no granules of grouped convolutions.
+    It mistakes a PReLU of one channel for one with a shared slope, and a depthwise convolution of one channel for a
+    dense one. It does not support granules of grouped convolutions.
     """
     nodes = parametric(cutter.graph)
     mistaken = (node for node in nodes if node.kind == "act" or node.group_width)
@@ -54,7 +54,7 @@ def comparable(cutter: Cutter) -> bool:
 
 
 def slices_of_channels(cutter: Cutter) -> dict[int, set[Slice]]:
-    """By channel, all that goes when it goes, as our graph has it."""
+    """By channel, all slices that are cut with it, according to our graph."""
     slices: dict[int, set[Slice]] = {}
     for node in parametric(cutter.graph):
         for index, channel in enumerate(cutter.positions(node).tolist()):
@@ -66,28 +66,28 @@ def slices_of_channels(cutter: Cutter) -> dict[int, set[Slice]]:
 
 
 def slices_at(cutter: Cutter, slices: dict[int, set[Slice]], node: Node, indices: Iterable[int]) -> set[Slice]:
-    """All that goes when these outputs of a layer go, of what `slices_of_channels` found."""
+    """All slices that are cut with these outputs of a layer, from those that `slices_of_channels` found."""
     channels = cutter.positions(node)
     return set().union(*(slices[int(channels[index])] for index in indices))
 
 
 def producers(cutter: Cutter) -> list[Node]:
-    """The layers that make channels which can go."""
+    """The layers that produce channels which can be cut."""
     free = set().union(*(cutter.map.members(name).tolist() for name in cutter.map.names))
     return [node for node in parametric(cutter.graph) if _dense(node) and int(cutter.positions(node)[0]) in free]
 
 
 class UntraceableError(RuntimeError):
-    """torch-pruning cannot follow a network; the message has what it raised."""
+    """torch-pruning cannot trace a network; the message contains the error that it raised."""
 
 
 class Traced:
-    """A network as torch-pruning sees it.
+    """A network as traced by torch-pruning.
 
-    It is traced behind a convolution: an image that comes from nowhere is invisible to torch-pruning, and the slices of
-    all that is concatenated with it are wrong.
+    A convolution is put in front of the network: torch-pruning does not see an image that no layer produces, and gets
+    the slices of everything concatenated with it wrong.
 
-    Raises: UntraceableError when torch-pruning cannot follow it, here or in `group`.
+    Raises: UntraceableError when torch-pruning cannot trace it, here or in `group`.
     """
 
     def __init__(self, network: Network) -> None:
@@ -96,13 +96,13 @@ class Traced:
         from torch import nn
 
         like = next(network.parameters())
-        with torch.random.fork_rng(devices=[]):  # its weights draw from no stream of ours
+        with torch.random.fork_rng(devices=[]):  # drawing its weights must not advance the caller's random state
             source = nn.Conv2d(3, 3, 1).to(device=like.device, dtype=like.dtype)
         image = torch.zeros((1, 3, *SIZE), device=like.device, dtype=like.dtype)
         self._network = network
         was_training = network.training
         try:
-            with torch.enable_grad(), _forgiving():
+            with torch.enable_grad(), _untraceable_errors():
                 self._graph = torch_pruning.DependencyGraph().build_dependency(
                     nn.Sequential(source, network),
                     example_inputs=image,
@@ -110,7 +110,7 @@ class Traced:
                     verbose=False,
                 )
         finally:
-            network.train(was_training)  # tracing leaves it in evaluation mode
+            network.train(was_training)  # tracing switches to evaluation mode
         self._names = {module: name for name, module in network.named_modules()}
 
     def group(self, layer: str, indices: Iterable[int]) -> Any:
@@ -118,17 +118,17 @@ class Traced:
         import torch_pruning
 
         convolution, wanted = self._network.layer(layer), list(indices)
-        with _forgiving():
+        with _untraceable_errors():
             return self._graph.get_pruning_group(convolution, torch_pruning.prune_conv_out_channels, idxs=wanted)
 
     def slices(self, layer: str, indices: Iterable[int]) -> set[Slice]:
-        """All that goes when these outputs of a convolution go."""
+        """All slices that are cut with these outputs of a convolution."""
         from torch import nn
 
         slices: set[Slice] = set()
         for dependency, at in self.group(layer, indices):
             name = self._names.get(dependency.layer)
-            if name is None:  # torch-pruning's own stand-ins for cat, add and the like
+            if name is None:  # torch-pruning's own placeholders for cat, add and the like
                 continue
             one_sided = isinstance(dependency.layer, (nn.BatchNorm2d, nn.PReLU)) or dependency.layer.groups > 1
             outwards = one_sided or self._graph.is_out_channel_pruning_fn(dependency.pruning_fn)
@@ -137,8 +137,8 @@ class Traced:
 
 
 @contextlib.contextmanager
-def _forgiving() -> Iterator[None]:
-    """Whatever the library raises inside is one kind of error; it has none of its own."""
+def _untraceable_errors() -> Iterator[None]:
+    """Turn any exception inside into an UntraceableError; the library has no exception type of its own."""
     try:
         yield
     except Exception as error:
@@ -150,7 +150,7 @@ def _dense(node: Node) -> bool:
 
 
 def _ends(cutter: Cutter) -> dict[str, tuple[Node, list[int]]]:
-    """By group, a layer that makes its channels, and where it makes the first and the last of them."""
+    """By group, a layer that produces its channels, and the indices of the first and the last in its output."""
     found: dict[str, tuple[Node, list[int]]] = {}
     for node in producers(cutter):
         channels = cutter.positions(node)

@@ -1,10 +1,10 @@
-"""What cuts do to a network's answers: how much narrower each group of channels may get, and which blocks may go.
+"""Damage of cuts: how much a network's predictions change when channels of a group are cut, or a block is removed.
 
-Scores rank channels; they are no scale to weigh a group against another one or against a whole block, since they add
-up what does not add (two channels that say the same are both superfluous, and only one can go). So damage is observed:
-some channels of a group, or a block, are left out and the answers compared with the whole network's, on real images.
-Batch norms use the statistics of these images, as re-estimating them after the cut would, so that what is repaired
-without training is not counted.
+Scores rank the channels of a group, but they are not a scale on which to weigh one group against another or against a
+block, since they do not add up: of two channels with the same content either can be cut, but not both. Damage is
+therefore observed: some channels of a group, or a block, are left out, and the predictions on real images are compared
+with those of the whole network. Batch norms use the statistics of these images, as they would after re-estimation, so
+that damage which is repaired without training does not count.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from pruning.surgery import Cutter, Mask
 from space.channels import parametric
 from space.network import Network, lone_values_kept
 
-SHARES = (0.5, 0.25, 0.125)  # of a group's channels that are kept when its damage is observed
+SHARES = (0.5, 0.25, 0.125)  # shares of a group's channels that are kept when its damage is observed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Damage:
-    """Damage of keeping so many channels of a group (index 0 of its array: infinite), and of removing a block.
+    """Damage of cutting channels and of removing blocks, in one unit.
 
-    All in one unit; nothing removed is no damage, and more removed is never less.
+    Cutting nothing is no damage, and cutting more is never less damage.
     """
 
     groups: Mapping[str, NDArray[np.float64]]
-    """By group, (channels + 1,): at each count."""
+    """By group, (channels + 1,): damage of keeping that many channels; infinite at index 0."""
     blocks: Mapping[str, float]
-    """Of each block that may go."""
+    """Damage of removing each removable block, by its name."""
 
 
 def kept_first(cutter: Cutter, scores: ChannelScores, name: str) -> NDArray[np.int64]:
-    """The channels of a group that are there, in the order in which they are kept: highest score first. Those that go
-    together follow each other, the granule with the highest sum of scores first.
+    """The present channels of a group in the order in which to keep them: granules by their sum of scores, highest
+    first.
     """
     members = cutter.map.members(name)
     granules = members[cutter.everything[members]].reshape(-1, cutter.map.granule(name))
@@ -62,20 +62,21 @@ def observed_damage(
     guard: Callable[[], AbstractContextManager[object]] = nullcontext,
     count: Callable[[int], None] = lambda images: None,
 ) -> Damage:
-    """Damage observed on `images`, batches (N, 3, H, W) on the network's device. Answers to one batch are held at a
-    time, and batch norms see no more. `depth`: blocks may go too.
+    """Damage observed on `images`, batches (N, 3, H, W) on the network's device.
 
-    It is the divergence (Kullback and Leibler's, mean over pixels) of the classes' probabilities from those of the
-    whole network. Each group is observed at a few counts; in between it is shared out by the scores of the channels
-    that go. The network is left as it was. `guard()` is entered around every batch, and `count` is told of its
-    images: of all `images`, as often as there are `observations`.
+    Damage is the Kullback-Leibler divergence of the class probabilities from those of the whole network, averaged over
+    pixels. Each group is observed at a few counts; damage in between is interpolated by the scores of the channels that
+    are cut. Batches are processed one at a time, with batch norm statistics of that batch. The network is not changed.
+
+    `depth`: observe removable blocks too. `guard()` is entered around every pass; `count` is called with the number of
+    images of every pass, so all `images` are counted as often as there are `observations`.
     """
     ordered = {name: kept_first(cutter, scores, name) for name in cutter.map.names}
     groups = {name: dict.fromkeys(_observed_counts(cutter, name, len(order)), 0.0) for name, order in ordered.items()}
     blocks = dict.fromkeys(_blocks(network, depth), 0.0)
     total = sum(map(len, images))
 
-    def answers(observed: Network, batch: Tensor) -> Tensor:
+    def predicted(observed: Network, batch: Tensor) -> Tensor:
         with guard():
             found = functional.log_softmax(observed(batch), dim=1)
         count(len(batch))
@@ -83,23 +84,23 @@ def observed_damage(
 
     with _batch_statistics(network), _Gates(cutter, network) as gates, torch.no_grad():
         for batch in images:
-            whole, share = answers(network, batch), len(batch) / total
+            whole, share = predicted(network, batch), len(batch) / total
             for name, order in ordered.items():
                 for kept in groups[name]:
                     keep = cutter.everything.copy()
                     keep[order[kept:]] = False
                     with gates.closed(keep):
-                        groups[name][kept] += share * _divergence(answers(network, batch), whole)
+                        groups[name][kept] += share * _divergence(predicted(network, batch), whole)
             for block in blocks:
                 shorter = remove_blocks(network, [block])
                 with _batch_statistics(shorter):
-                    blocks[block] += share * _divergence(answers(shorter, batch), whole)
+                    blocks[block] += share * _divergence(predicted(shorter, batch), whole)
     curves = {name: _curve(scores[order], groups[name]) for name, order in ordered.items()}
     return Damage(groups=curves, blocks=blocks)
 
 
 def observations(cutter: Cutter, network: Network, *, depth: bool = True) -> int:
-    """How often the images pass through the network, or through what is left of it, to observe its damage."""
+    """Number of passes of the images through the network, or through a cut of it, that observing its damage takes."""
     there = {name: int(cutter.everything[cutter.map.members(name)].sum()) for name in cutter.map.names}
     of_groups = sum(len(_observed_counts(cutter, name, total)) for name, total in there.items())
     return 1 + of_groups + len(_blocks(network, depth))
@@ -110,14 +111,16 @@ def _blocks(network: Network, depth: bool) -> Sequence[str]:
 
 
 def _observed_counts(cutter: Cutter, name: str, total: int) -> list[int]:
-    """At how many channels a group that has a `total` is observed."""
+    """The counts of channels at which a group of `total` channels is observed."""
     counts = {cutter.map.whole(name, max(1, math.ceil(share * total))) for share in SHARES}
     return sorted(counts - {total})
 
 
 def assumed_damage(cutter: Cutter, scores: ChannelScores) -> Damage:
-    """Damage that scores alone let one expect, where there are no images: each group counts by its channels, and a
-    group that loses nearly all of its score, nearly without limit. Blocks are not removed on an assumption.
+    """Damage estimated from scores alone, without images.
+
+    Each group has a weight proportional to its number of channels; its damage is minus the logarithm of the share of
+    its score that is left. No block is removed on such an estimate.
     """
     groups = {}
     for name in cutter.map.names:
@@ -129,14 +132,14 @@ def assumed_damage(cutter: Cutter, scores: ChannelScores) -> Damage:
 
 
 def _curve(scores: ChannelScores, observed: Mapping[int, float]) -> NDArray[np.float64]:
-    """Damage at every count from what was observed at some; `scores` are the channels', best first."""
+    """Damage at every count, interpolated from the observed counts; `scores`: those of the channels, best first."""
     total = len(scores)
-    removed = np.concatenate([np.cumsum(np.maximum(scores, 0)[::-1])[::-1], [0.0]])  # at each count
-    removed = removed + np.arange(total, -1, -1) * max(float(removed[0]) * 1e-6 / total, 1e-30)  # so that it rises
+    removed = np.concatenate([np.cumsum(np.maximum(scores, 0)[::-1])[::-1], [0.0]])  # removed score at each count
+    removed = removed + np.arange(total, -1, -1) * max(float(removed[0]) * 1e-6 / total, 1e-30)  # strictly monotonic
     counts = np.array([total, *sorted(observed, reverse=True)])
     values = np.maximum.accumulate(np.array([0.0, *(observed[int(count)] for count in counts[1:])]))
     curve: NDArray[np.float64] = np.interp(removed, removed[counts], values)
-    if len(counts) > 1:  # beyond the last observation, as steeply as before it
+    if len(counts) > 1:  # extrapolate beyond the last observation with the slope before it
         slope = (values[-1] - values[-2]) / (removed[counts[-1]] - removed[counts[-2]])
         beyond = removed > removed[counts[-1]]
         curve[beyond] = values[-1] + slope * (removed[beyond] - removed[counts[-1]])
@@ -150,7 +153,7 @@ def _divergence(found: Tensor, wanted: Tensor) -> float:
 
 @contextmanager
 def _batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Batch norms normalise by the batch that they see, and keep what they had; dropout is off."""
+    """Inside, batch norms use the statistics of the batch and leave their running statistics; dropout is off."""
     training = network.training
     network.eval()
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -167,7 +170,7 @@ def _batch_statistics(network: nn.Module) -> Iterator[None]:
 
 
 class _Gates:
-    """Lets a network run as if nothing read some of its channels."""
+    """Hooks that zero some channels in the inputs of all convolutions, as if nothing read these channels."""
 
     def __init__(self, cutter: Cutter, network: Network) -> None:
         self._positions = {
@@ -188,7 +191,7 @@ class _Gates:
 
     @contextmanager
     def closed(self, keep: Mask) -> Iterator[None]:
-        """Inside, nothing reads the channels outside `keep`."""
+        """Inside, the channels outside `keep` are zero in the inputs of all convolutions."""
         for name, positions in self._positions.items():
             gone = np.flatnonzero(~keep[positions])
             if len(gone):

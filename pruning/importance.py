@@ -1,4 +1,4 @@
-"""What an importance is: a way to score channels. Each kind is a file in `pruning/importances/`."""
+"""The interface of importances, which score channels. Each kind is a file in `pruning/importances/`."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ Loss = Callable[["Tensor", "Tensor"], "Tensor"]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledData:
-    """What a loss is computed on."""
+    """Labelled images and a loss on them."""
 
     batches: Iterable[Batch]
     """Images, float (N, 3, H, W), and labels, int64 (N, H, W), on the network's device; at least one batch."""
     loss: Loss
-    """A scalar of logits (N, C, H, W) and labels (N, H, W)."""
+    """Maps logits (N, C, H, W) and labels (N, H, W) to a scalar."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """A way to score channels, by the weights alone or by what a loss on labelled data does: one of the two is given.
+    """A way to score channels, from the weights alone or from a loss on labelled data; exactly one of the two is given.
 
-    Scores are float64, finite and not negative, one per channel of the unpruned architecture; those that are gone have
-    0. They are comparable between groups, and a channel whose weights are all zero is the last of its group. The same
-    network has the same scores, and is left as it was: weights, statistics, mode and gradients.
+    Scores are float64, finite and non-negative, one per channel of the unpruned architecture; channels that were cut
+    have 0. Scores are comparable between groups, and a channel whose weights are all zero has the lowest score of its
+    group. Scoring is deterministic and does not change the network's weights, statistics, mode or gradients.
     """
 
     of_weights: Callable[[Cutter, Network], ChannelScores] | None = None
     of_loss: Callable[[Cutter, Network, LabelledData], ChannelScores] | None = None
     of_batches: bool = False
-    """Whether scores depend on which images are in a batch together, as those that are not computed image by image."""
+    """Whether scores depend on how images are grouped into batches, because they are not computed image by image."""
 
     def __post_init__(self) -> None:
         assert (self.of_weights is None) != (self.of_loss is None), "give of_weights or of_loss"
 
     @property
     def needs_data(self) -> bool:
-        """Whether labelled data have to be there."""
+        """Whether labelled data are required."""
         return self.of_loss is not None
 
     def scores(self, cutter: Cutter, network: Network, data: LabelledData | None = None) -> ChannelScores:
-        """One score per channel of the unpruned architecture; `network` is of the cutter's architecture.
+        """One score per channel of the unpruned architecture; `network` has the cutter's architecture.
 
-        Raises: UserError when it needs data and gets none, or when the loss is not finite; for a network in the form
-        that is trained, not the one that runs.
+        Raises: UserError when data are required and missing, when the loss is not finite, and for a network in its
+        training form.
         """
         from space.paths import require_folded
 

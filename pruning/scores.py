@@ -1,4 +1,4 @@
-"""The arithmetic that importances share: amounts and derivatives of weights, summed over what belongs to a channel."""
+"""Arithmetic shared by importances: values and derivatives of weights, summed over the slices of each channel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def mean(terms: Iterable[ChannelScores]) -> ChannelScores:
-    """Of one term at least."""
+    """The mean of at least one term."""
     total, count = np.zeros(1), 0
     for term in terms:
         total, count = total + term, count + 1
@@ -28,18 +28,18 @@ def mean(terms: Iterable[ChannelScores]) -> ChannelScores:
 
 
 def gate_derivatives(cutter: Cutter, network: Network, batches: Iterable[Batch], loss: Loss) -> Iterator[ChannelScores]:
-    """For each batch, the derivative of its loss by a factor on all that reads a channel, one per channel.
+    """For each batch, the derivative of its loss with respect to a gate on each channel.
 
-    A channel that goes is one that nothing reads any more, so its gate is on everything that reads it, and the
-    derivative by the gate is the sum of weight times gradient over the slices that read the channel. The network is
-    left as it was.
+    A gate is a factor on everything that reads the channel: a channel is cut when nothing reads it any more. The
+    derivative with respect to it is the sum of weight times gradient over the slices that read the channel. The network
+    is not changed.
 
     Raises: UserError when the loss is not finite.
     """
     import torch
 
     was_training, gradients = network.training, [parameter.grad for parameter in network.parameters()]
-    network.eval()  # statistics stay, and dropout is off
+    network.eval()  # keep running statistics, no dropout
     try:
         for number, (images, labels) in enumerate(batches):
             network.zero_grad(set_to_none=True)
@@ -58,8 +58,8 @@ def gate_derivatives(cutter: Cutter, network: Network, batches: Iterable[Batch],
 
 
 def sum_over_parameters(cutter: Cutter, network: Network, amount_of: Callable[[nn.Parameter], Tensor]) -> ChannelScores:
-    """Sum of an amount of each parameter (of its shape) over all parameters that go when a channel goes: its filters,
-    the slices that read it, its scales and slopes.
+    """Per channel, the sum of `amount_of` over all weights that are cut with the channel: its filters, the slices that
+    read it, its scales and slopes. `amount_of` maps a parameter to a tensor of its shape.
     """
     scores = np.zeros(len(cutter.everything))
     for node in parametric(cutter.graph):
@@ -75,7 +75,7 @@ def sum_over_parameters(cutter: Cutter, network: Network, amount_of: Callable[[n
             inputs = cutter.read_positions(node)
             np.add.at(scores, outputs, filters.sum(axis=1))
             np.add.at(scores, inputs, filters.sum(axis=0))
-            # Where a layer reads and gives the same channel (residual streams), its own weight was counted twice.
+            # A layer that reads and produces the same channel (residual streams) has counted a weight twice.
             both = np.nonzero(outputs[:, None] == inputs[None, :])
             np.subtract.at(scores, outputs[both[0]], filters[both])
     return scores

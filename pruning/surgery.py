@@ -1,8 +1,8 @@
-"""Cutting channels out of a network, exactly.
+"""Cuts channels out of a network, exactly.
 
-Which slices of which layers belong to a channel comes from the architecture's own graph (`space.channels`), which
-knows concatenated raw images, chains of concatenations and shared weights. A network is cut by building the smaller one
-and giving it what is left of the tensors: whatever does not fit is refused by the loading.
+The slices of layers that belong to a channel are found in the architecture's own graph (`space.channels`), which covers
+concatenated raw images, chains of concatenations and shared weights. A network is cut by building the smaller one and
+loading the remaining slices of all tensors; loading refuses tensors that do not fit.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Mask = NDArray[np.bool_]
 
 
 class Cutter:
-    """The channels of one architecture, as it stands (pruned before or not), and how to keep some of them.
+    """The channels of one architecture, which may be pruned already, and cuts of them.
 
-    Masks are over the channels of the unpruned architecture: `everything` holds those that are left now.
+    Masks are over the channels of the unpruned architecture; `everything` contains those that are present now.
     """
 
     def __init__(self, architecture: Architecture, num_classes: int) -> None:
@@ -40,20 +40,20 @@ class Cutter:
         self.everything: Mask = self.map.keep_first(architecture.channels)
 
     def positions(self, node: Node) -> NDArray[np.int64]:
-        """The channels of a node's output as it stands, in order."""
+        """The present channels of a node's output, in order."""
         return _present(self.map.channels(node), self.everything)
 
     def read_positions(self, node: Node) -> NDArray[np.int64]:
-        """The channels of what a layer reads as it stands, in order."""
+        """The present channels of a layer's input, in order."""
         return self.positions(self.graph.nodes[node.inputs[0]])
 
     def counts(self, keep: Mask) -> dict[str, int]:
-        """Channels left in each group under a mask."""
+        """Number of channels in each group that a mask keeps."""
         left = np.bincount(self.map.group_of_channel[keep & self._free], minlength=len(self.map.names))
         return {name: int(count) for name, count in zip(self.map.names, left, strict=True)}
 
     def narrowed(self, counts: dict[str, int]) -> Architecture:
-        """The architecture with these counts, in whole granules; groups that keep everything are not mentioned."""
+        """The architecture at these counts, rounded up to whole granules; uncut groups are left out."""
         full = dict(zip(self.map.names, self.map.counts, strict=True))
         whole = {name: self.map.whole(name, count) for name, count in counts.items()}
         return replace(
@@ -62,24 +62,23 @@ class Cutter:
         )
 
     def cut(self, network: Network, keep: Mask) -> Network:
-        """A network that only has the channels in `keep`, with the architecture that rebuilds it.
+        """A network with only the channels in `keep`, and with the architecture that rebuilds it.
 
-        Nothing but the selection changes: every weight that is left has its value, and `network` is left as it was.
+        The remaining weights keep their values; `network` is not changed.
 
-        Raises: ArchitectureError when nothing is left of a group; UserError for a network in the form that is trained,
-        not the one that runs.
+        Raises: ArchitectureError when no channel of a group is left; UserError for a network in its training form.
         """
         assert network.architecture == self.architecture, "the network is not of this cutter's architecture"
-        assert bool((keep <= self.everything).all()), "cannot keep channels that are gone"
+        assert bool((keep <= self.everything).all()), "cannot keep channels that were cut before"
         assert bool(keep[~self._free].all()), "the image's and the logits' channels are fixed"
-        assert self.map.has_whole_granules(keep), "channels that a grouped convolution reads together go together"
+        assert self.map.has_whole_granules(keep), "channels that a grouped convolution reads together are cut together"
         left = self._slices(network, keep)
         return rebuilt(network, self.narrowed(self.counts(keep)), left.__getitem__)
 
     def _slices(self, network: Network, keep: Mask) -> dict[str, Tensor]:
-        """What is left of every tensor of the network."""
+        """The remaining slices of every tensor of the network, by name."""
         graph = self.architecture.graph(self.num_classes, auxiliary=bool(network.auxiliary_weights))
-        # The channels that only auxiliary heads have are numbered behind all others, and stay.
+        # Channels of the auxiliary heads alone are numbered after all others, and are kept.
         channel_of_atom = channel_map(graph).channel_of_atom
         beyond = np.ones(int(channel_of_atom.max()) + 1 - len(keep), dtype=bool)
         before, after = (np.concatenate([mask, beyond]) for mask in (self.everything, keep))
@@ -101,19 +100,19 @@ class Cutter:
 
 
 def rebuilt(network: Network, architecture: Architecture, tensor_of: Callable[[str], Tensor]) -> Network:
-    """A network of `architecture` whose weights and statistics are copies of `tensor_of` their names.
+    """A network of `architecture` whose weights and statistics are copies of what `tensor_of` returns for their names.
 
-    It has the classes and the mode of `network`, and auxiliary heads if that has them; its tensors have the type and
-    device of what they are copied from, and the default memory layout.
+    It has the classes, the mode and, if any, the auxiliary heads of `network`. Its tensors have the type and device of
+    those that they are copied from, and the default memory layout.
 
-    Raises: UserError for a network in the form that is trained, not the one that runs.
+    Raises: UserError for a network in its training form.
     """
     import torch
 
     from space.paths import require_folded
 
     require_folded(network)
-    with torch.device("meta"):  # nothing is drawn for weights that are replaced
+    with torch.device("meta"):  # do not initialise weights that are replaced
         result = architecture.build(network.num_classes, auxiliary=bool(network.auxiliary_weights))
     weights = {name: tensor_of(name).clone(memory_format=torch.contiguous_format) for name in result.state_dict()}
     result.load_state_dict(weights, strict=True, assign=True)
@@ -125,10 +124,10 @@ def _present(channels: NDArray[np.int64], mask: Mask) -> NDArray[np.int64]:
 
 
 def _sliced(tensor: Tensor, node: Node, out: NDArray[np.int64], read: NDArray[np.int64]) -> Tensor:
-    """A layer's tensor at the given places of its output and of what it reads."""
+    """The slices of a layer's tensor at the given output and input channels."""
     import torch
 
-    if tensor.dim() == 0:  # how many batches were seen
+    if tensor.dim() == 0:  # number of batches tracked
         return tensor
     sides = [read, out] if node.kind == "deconv" else [out, read]
     if tensor.dim() == 1 or node.group_width:

@@ -1,7 +1,7 @@
-"""Kinds of importances: one file each, found by its name. A new kind is a new file here, or an entry point.
+"""Kinds of importances, one file each, named after the kind. To add one, add a file here or an entry point.
 
-Each file holds an `IMPORTANCE` (`pruning.importance.Importance`) and imports no heavy library before it is used. Other
-packages bring kinds through the entry points `framebudget.importances` (see `space.extensions`).
+Each file defines an `IMPORTANCE` (`pruning.importance.Importance`) and imports heavy libraries only when it is used.
+Other packages add kinds through the entry points `framebudget.importances` (see `space.extensions`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ BY_WEIGHTS = "magnitude"
 
 @functools.cache
 def kinds() -> dict[str, Importance]:
-    """Every kind by its name: those that need data, then those that do not.
+    """All kinds by name: those that need data, then those that do not.
 
-    Raises: UserError when one of another package cannot be used.
+    Raises: UserError when a kind of another package cannot be used.
     """
     found = {name: _importance(name) for name in extensions.modules(__name__, GROUP)}
     return dict(sorted(found.items(), key=lambda item: (not item[1].needs_data, item[0])))
 
 
 def kind(name: str) -> Importance:
-    """The kind of that name.
+    """The kind of this name.
 
     Raises: UserError for an unknown one, with the nearest known name.
     """
@@ -39,7 +39,7 @@ def kind(name: str) -> Importance:
 
 
 def default(*, with_data: bool) -> str:
-    """The kind to take where nothing is said."""
+    """The kind to use by default."""
     return BY_LOSS if with_data else BY_WEIGHTS
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def batch_norm_scale(cutter: Cutter, network: Network) -> ChannelScores:
-    """Absolute scale of a channel's batch norms, averaged over them.
+    """Absolute scale of a channel, averaged over its batch norms.
 
-    Channels that no batch norm scales get their relative magnitude, times the mean scale of all others. Returns one
+    Channels without a batch norm get their relative magnitude times the mean scale of all other channels. Returns one
     score per channel of the unpruned architecture.
     """
     total, norms = np.zeros(len(cutter.everything)), np.zeros(len(cutter.everything))

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 def fisher(cutter: Cutter, network: Network, data: LabelledData) -> ChannelScores:
-    """Second-order estimate of how much the loss rises without a channel, with the Fisher information as the Hessian:
-    half the squared derivative by its gate, averaged over images (Theis 2018, eq. 8; over everything that reads it).
+    """Second-order estimate of the increase in loss without a channel, with the Fisher information as the Hessian: half
+    the squared derivative with respect to its gate, averaged over images (Theis 2018, eq. 8; the gate is on everything
+    that reads the channel).
 
-    Where the network has learnt all it can, first derivatives are noise around zero, and their squares still tell what
-    matters. Returns one score per channel of the unpruned architecture.
+    In a network trained to convergence, first derivatives are noise around zero, but their squares still show which
+    channels matter. Returns one score per channel of the unpruned architecture.
 
     Raises: UserError when the loss is not finite.
     """

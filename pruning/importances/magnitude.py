@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def magnitude(cutter: Cutter, network: Network) -> ChannelScores:
-    """Squared L2 norm of all weights of a channel, those that produce it and those that read it, relative to its
-    group's mean (groups differ in fan-in, not in worth).
+    """Squared L2 norm of all weights of a channel, those that produce it and those that read it, relative to the mean
+    of its group (groups differ in fan-in, which says nothing about their importance).
 
     Returns one score per channel of the unpruned architecture.
     """

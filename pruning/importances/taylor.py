@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def taylor(cutter: Cutter, network: Network, data: LabelledData) -> ChannelScores:
-    """First-order estimate of how much the loss changes without a channel: the absolute derivative by its gate,
-    averaged over batches, each counting the same (Molchanov 2017, eq. 2; over everything that reads the channel).
+    """First-order estimate of the change in loss without a channel: the absolute derivative with respect to its gate,
+    averaged over batches of equal weight (Molchanov 2017, eq. 2; the gate is on everything that reads the channel).
 
     Returns one score per channel of the unpruned architecture.
 

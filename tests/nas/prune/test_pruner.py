@@ -318,16 +318,14 @@ def test_without_data_blocks_and_statistics_stay(network: Network, narrowed: Pru
 def test_a_budget_below_what_is_reached_is_said_before_anything_is_cut(network: Network, dataset: Dataset) -> None:
     said: list[str] = []
     target = Invented()
-    with pytest.raises(BudgetError, match="cut as far as it goes the network takes"):
+    with pytest.raises(BudgetError, match="the fastest cut that was measured takes"):
         pruner(target, dataset, said, Budget(milliseconds=0.05), PruningPlan(epochs=4)).prune(network)
     assert len(target.measured) == 4  # the whole network, and the smallest three that it can become
     assert [line.split()[0] for line in said] == ["whole", "tried", "tried", "tried"]
 
 
 def test_a_busy_machine_does_not_say_that_a_budget_cannot_be_reached(network: Network) -> None:
-    with pytest.raises(
-        BudgetError, match=r"cut as far as it goes .*but the machine was busy \(a neighbour\).*--patience"
-    ):
+    with pytest.raises(BudgetError, match=r"the fastest cut .*but the machine was busy \(a neighbour\).*--patience"):
         pruner(Busy(), None, [], share_of(network, 0.001)).prune(network)
 
 
