@@ -257,8 +257,7 @@ class Architecture:
         """The layers for `num_classes` logits, at their widths before pruning (`channels`). The graph is cached and
         shared: do not change it.
 
-        The graph's outputs are the logits at the input's size, followed with `auxiliary` by those of each auxiliary
-        head.
+        The graph's outputs are the logits at the input's size and, with `auxiliary`, those of each auxiliary head.
         """
         return _graph(self.without_channels() if self.channels else self, num_classes, auxiliary)
 
@@ -346,7 +345,7 @@ class Architecture:
         return rows | (dict(self.decoder.rows()) if self.decoder is not None else {})
 
     def with_rows(self, rows: Mapping[str, Stage | DecoderStep]) -> Architecture:
-        """The architecture with the sequences of blocks of these names replaced; not for a pruned architecture."""
+        """The architecture with other sequences of blocks under the same names; not for a pruned architecture."""
         encoder = {name: row for name, row in rows.items() if isinstance(row, Stage)}
         stages = tuple(encoder.pop(f"{scopes.STAGE}{index}") for index in range(len(self.stages)))
         detail = None if self.detail is None else replace(self.detail, parts=tuple(encoder.values()))

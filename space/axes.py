@@ -45,7 +45,7 @@ def ranges() -> Axes:
 
 @functools.cache
 def searched() -> Axes:
-    """The narrower options of axes that a search uses by default, without choices that barely affect accuracy or
+    """The narrower options of axes that a search uses by default, without choices that affect neither accuracy nor
     latency.
     """
     found: dict[str, tuple[Choice, ...]] = {

@@ -119,7 +119,8 @@ class Block:
     def __post_init__(self) -> None:
         taken = sorted(set(self.options) & ASKED_OF_STAGES)
         if taken:
-            raise UserError(f"expected block options named unlike keys of a stage, got {', '.join(taken)}; rename them")
+            names = ", ".join(taken)
+            raise UserError(f"expected block options whose names no number of a stage has, got {names}; rename them")
 
     def has_width(self, width: int, unit: Unit) -> bool:
         """Whether a block with the numbers of `unit` can have this width."""

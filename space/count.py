@@ -247,5 +247,5 @@ def _multiply_adds(node: Node, read: int, out: int, output: tuple[int, int], siz
 def _multiply_adds_of_a_pair(node: Node, output: tuple[int, ...], size: tuple[int, int]) -> int:
     """Multiply-adds per pair of input and output channel."""
     if node.kind == "deconv":
-        output = tuple(math.ceil(length / (at * 2)) for length, at in zip(size, node.output_stride, strict=True))
+        output = tuple(math.ceil(length / (2 * s)) for length, s in zip(size, node.output_stride, strict=True))
     return math.prod(output) * math.prod(node.kernel)

@@ -124,6 +124,6 @@ class Decoder(ABC):
         return {}
 
     def with_rows(self, rows: Mapping[str, DecoderStep]) -> Self:
-        """A copy with the sequences of blocks of these names replaced."""
+        """A copy with other sequences of blocks under the same names."""
         assert not rows, f"{self.kind} has no sequences of blocks"
         return self
