@@ -84,7 +84,7 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ),
     ("down: module is a strided fpl or esp", lambda: stage(down="module")),
     (
-        "down: stages of fpl cannot open with a strided block; use module or cat, or one",
+        "down: stages of fpl cannot open with a strided block; use module or cat, or a block",
         lambda: stage(block="fpl", rates=(2, 4, 8, 16), down="block"),
     ),
     ("down: cat halves the size; at stride 1 expected block, got cat", lambda: stage(down="cat", stride=1)),
