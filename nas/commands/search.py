@@ -74,12 +74,13 @@ def run(options: argparse.Namespace) -> Verdict | None:
 
     from nas.errors import HaltedError
     from nas.runs.folder import STUDY, RunFolder
-    from nas.search.cluster.address import address_of, require_short_folder
+    from nas.search.cluster.address import address_of, require_plain_paths, require_short_folder
     from nas.storage.ownership import owned
     from space.errors import UserError
 
     if options.address is None:
         require_short_folder()
+        require_plain_paths()
     else:
         address_of(options.address)
     earlier = [RunFolder.open(Path(each)) for each in options.earlier]

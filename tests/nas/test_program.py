@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -551,6 +552,19 @@ def test_a_long_folder_for_temporary_files_is_told_first(tmp_path: Path) -> None
     done = nas("search", "--budget", "10ms", "--out", str(tmp_path / "run"), TMPDIR=str(long))
     assert "set TMPDIR to a shorter one" in refusal(done)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_path_that_ray_misreads_is_told_first(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with tempfile.TemporaryDirectory(prefix="o'", dir="/tmp") as temporary:
+        done = nas("search", "--budget", "10ms", "--out", str(out), TMPDIR=temporary)
+        assert f"got {temporary}; set TMPDIR to another one" in refusal(done)
+    (tmp_path / "o'brien").symlink_to(sys.prefix)
+    python = tmp_path / "o'brien" / Path(sys.executable).relative_to(sys.prefix)
+    words = [python, "-m", "nas.cli", "search", "--budget", "10ms", "--out", out]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=120)
+    assert f"got {python}; install this program in an environment in another folder" in refusal(done)
+    assert not out.exists()
 
 
 def test_it_tells_its_version(nas) -> None:

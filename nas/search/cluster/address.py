@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 import tempfile
 
 from nas.storage import scratch
@@ -18,6 +19,8 @@ EXAMPLES = "HOST:PORT such as 10.0.0.5:6379, as `ray start --head` prints it, or
 CONNECT_SECONDS = 8.0  # to a cluster's port, and as long again for its first words
 LONGEST_SOCKET = 107  # bytes of a path; unix(7)
 SOCKETS = len("/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store")  # below Ray's own folder
+
+MISREAD = frozenset("'\\")  # in paths of the command by which Ray starts its workers
 
 # HTTP/2 (RFC 9113, section 3.4): what a client says first, with empty settings, and the type of the frame that answers
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -37,6 +40,22 @@ def require_short_folder() -> None:
             f"expected a folder for temporary files with a name of at most {most} bytes, for Ray's sockets lie there, "
             f"got {length}: {folder}; set TMPDIR to a shorter one, such as TMPDIR=/tmp"
         )
+
+
+def require_plain_paths() -> None:
+    """Make sure that a Ray of our own reads the paths of this Python and of TMPDIR as they are.
+
+    Raises: UserError when it would misread one. Spaces do no harm.
+    """
+    for what, path, advice in (
+        ("a Python", sys.executable, "install this program in an environment in another folder"),
+        ("a folder for temporary files", tempfile.gettempdir(), "set TMPDIR to another one, such as TMPDIR=/tmp"),
+    ):
+        if set(path) & MISREAD:
+            raise UserError(
+                f"expected {what} whose path has no single quotes and no backslashes, which Ray misreads, got {path}; "
+                f"{advice}"
+            )
 
 
 def address_of(text: str) -> str:

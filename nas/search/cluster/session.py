@@ -9,7 +9,9 @@ import logging
 import math
 import os
 import secrets
+import shlex
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -35,7 +37,7 @@ def own_ray(workers: Workers) -> Iterator[None]:
 
     Raises: UserError when it cannot be started, for want of room under TMPDIR say.
     """
-    variables = {
+    variables: dict[str, str | None] = {
         # Ray turns 127.0.0.1 into the address that others reach, except where it makes no clusters. So we say that.
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
         # The password that Ray lets nobody in without. Else it keeps one in the home folder, which may not be there.
@@ -43,6 +45,11 @@ def own_ray(workers: Workers) -> Iterator[None]:
         # Trainings work in another folder than this process, and share its lane and its cache.
         "TMPDIR": os.path.abspath(tempfile.gettempdir()),
         "XDG_CACHE_HOME": str(cache_folder().absolute().parent),
+        # Within a job of another Ray these name what only the workers of that one have.
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": None,
+        "RAY_RUNTIME_ENV_HOOK": None,
+        # Ray would start workers before it is told of `py_executable`, wait for them, and never use them.
+        "RAY_prestart_worker_first_driver": "0",
     }
     usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     with contextlib.ExitStack() as session:
@@ -57,6 +64,7 @@ def own_ray(workers: Workers) -> Iterator[None]:
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             _temp_dir=str(folder),
+            runtime_env={"py_executable": shlex.quote(sys.executable)},  # for a shell, which Ray does not quote it for
         )
         try:
             session.enter_context(ours)
@@ -122,14 +130,19 @@ def _answer_again(handler: Any) -> None:
 
 
 @contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set(variables)
     try:
         yield
     finally:
-        for name, text in before.items():
-            if text is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = text
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    """Give each variable its text; None: it is not set."""
+    for name, text in variables.items():
+        if text is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = text

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,18 @@ with own_ray(Workers(concurrent=1, threads=1, device="cpu")), scratch_folder():
         return nas.__file__, random.__file__, sys.path
     print(os.environ.get("RAY_ADDRESS"), *ray.get(ray.remote(modules).remote()), flush=True)
     input()
+"""
+
+SAYING = """
+import os, sys
+from nas.search.cluster.configured_ray import ray
+from nas.search.cluster.session import own_ray
+from nas.search.search import Workers
+with own_ray(Workers(concurrent=1, threads=1, device="cpu")):
+    print(sorted(ray.get_runtime_context().runtime_env), flush=True)
+    trains = ray.remote(runtime_env={"env_vars": {"SOME": "1"}})(lambda: sys.executable)  # as Ray Tune asks for workers
+    print(ray.get(trains.remote()))
+print(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"), os.environ.get("RAY_RUNTIME_ENV_HOOK"))
 """
 
 
@@ -107,6 +119,39 @@ def test_it_is_ours_alone_and_ends_with_a_killed_owner(session: tuple[subprocess
         time.sleep(0.1)
     assert [each for each in processes[1:] if alive(each)] == []
     assert list(temporary.iterdir()) == []
+
+
+def heard(command: Sequence[Path | str], folder: Path, **variables: str) -> list[str]:
+    """What a process that this command starts says of a Ray of its own, in a folder."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), **variables}
+    asked = [*command, "-P", "-c", SAYING]
+    done = subprocess.run(asked, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_below_uv_run_its_workers_run_this_python(tmp_path: Path) -> None:
+    (tmp_path / "uv").symlink_to(sys.executable)
+    (tmp_path / "run").write_text("import subprocess, sys\nsys.exit(subprocess.run(sys.argv[1:]).returncode)")
+    found = heard([tmp_path / "uv", "run", sys.executable], tmp_path)
+    assert found == ["['py_executable']", sys.executable, "None None"]
+
+
+@pytest.mark.slow
+def test_its_workers_start_where_the_path_of_python_is_more_than_a_word_to_a_shell(tmp_path: Path) -> None:
+    environment = tmp_path / "My Projects & more"
+    environment.symlink_to(sys.prefix)
+    python = str(environment / Path(sys.executable).relative_to(sys.prefix))
+    assert heard([python], tmp_path)[1] == python
+
+
+@pytest.mark.slow
+def test_it_needs_nothing_of_the_cluster_that_it_is_started_by_a_job_of(tmp_path: Path) -> None:
+    job = '{"runtime_env": {"env_vars": {"OF": "that cluster"}}}'
+    variables = {"RAY_JOB_CONFIG_JSON_ENV_VAR": job, "RAY_RUNTIME_ENV_HOOK": "of.that.cluster"}
+    found = heard([sys.executable], tmp_path, **variables)
+    assert found == ["['py_executable']", sys.executable, f"{job} of.that.cluster"]
 
 
 @pytest.mark.parametrize(
