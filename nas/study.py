@@ -72,7 +72,8 @@ class SearchPlan:
     """Whether candidates get short trainings first, of which the promising ones go on, with samplers that can have them
     go on (`surrogate`). Other samplers' are trained whole."""
     concurrent: int = 0
-    """Trainings at a time; 0 is one per core, or as many as `trials_per_gpu` says."""
+    """Trainings at a time. 0: on GPUs as many as `trials_per_gpu` says; on CPUs one per core, but at most a quarter of
+    the whole trainings that `seeds`, `random_trials` and `guided_trials` are, two at least, with more threads each."""
     trials_per_gpu: int | float | str = field(default=1, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Trainings that share a GPU, where trainings run on GPUs; `auto`: as many as a short probe finds worth it, when
     the search begins."""

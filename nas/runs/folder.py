@@ -31,7 +31,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nas.latency.budget import Budget
@@ -41,7 +41,7 @@ from nas.runs.data_seen import data_root
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
 from nas.runs.trial import Phase, Progress, Timed, Trial, read_progress, read_trial
 from nas.storage.files import expanded, read_text, write_text
-from nas.storage.records import find_record, read_record
+from nas.storage.records import find_record
 from nas.study import Study, load_study
 from nas.training.recipe import beside
 from space import Architecture, UserError, strict
@@ -82,10 +82,14 @@ class Order:
 
     ahead: int
     """How many that are still trained a candidate may begin before it knows the outcome of."""
+    threads: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """CPU threads of each training, on which its last bits depend. 0 on GPUs and in runs of earlier versions: as many
+    as the machine has for it."""
 
     def __post_init__(self) -> None:
-        if self.ahead < 0:
-            raise UserError(f"ahead: expected 0 or more, got {self.ahead}")
+        for name in ("ahead", "threads"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,13 +260,16 @@ class RunFolder:
         sources = find_record(self.root / SOURCES, "which runs a run takes over", Sources)
         return () if sources is None else sources.runs
 
+    def order(self) -> Order | None:
+        """The order that the run began with; None before."""
+        return find_record(self.root / ORDER, "how the candidates of a run follow one another", Order)
+
     def hold_to_order(self, order: Order) -> Order:
         """The order that the run began with; `order` where none is kept yet, which is kept."""
-        file = self.root / ORDER
-        if file.is_file():
-            return read_record(file, "how the candidates of a run follow one another", Order)
-        write_text(file, strict.dump(order))
-        return order
+        kept = self.order()
+        if kept is None:
+            write_text(self.root / ORDER, strict.dump(order))
+        return kept or order
 
     def trial_path(self, trial: Trial) -> Path:
         """Where a trial's files are."""

@@ -43,7 +43,13 @@ from nas.runs.warm_start import keep_warm_start, read_warm_start
 from nas.search.cluster.address import ADDRESS_VARIABLE
 from nas.search.cluster.nodes import Resources
 from nas.search.cluster.session import joined_ray, own_ray
-from nas.search.cluster.workers import probe_on_cluster, require_nodes, resources_of_nodes, workers_of
+from nas.search.cluster.workers import (
+    most_at_once,
+    probe_on_cluster,
+    require_nodes,
+    resources_of_nodes,
+    workers_of,
+)
 from nas.search.console import Console
 from nas.search.finish.finishing import certify_each, last_stages, prune_company
 from nas.search.live_report import live_report
@@ -115,16 +121,24 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
                 _say_if_too_large(asked, timing)
             deadline = Deadline(asked, stopwatch) if asked.study.search.minutes else None
             proposals = Proposals(asked, timing, table, deadline)
+            plan, budgets = asked.study.search, len(asked.study.asked)
+            finishing = _few_at_once(asked, nodes, budgets * plan.finalists + len(plan.company))
+            pruning = _few_at_once(asked, nodes, budgets * plan.pruned)
             if not address:  # a Ray of our own would only disturb the timings above
-                session.enter_context(own_ray(asked.workers))
+                session.enter_context(own_ray(asked.workers, finishing.workers, pruning.workers))
             with live_report(run) as report:
 
                 def ended() -> None:
                     stopwatch.keep()
                     report()
 
-                train(asked, [lambda: candidates(asked, proposals), *last_stages(asked)], ended, timing.halt)
-                prune_company(asked, timing, table, ended)
+                stages = [lambda: candidates(asked, proposals)]
+                if finishing.workers != asked.workers:  # others need processes of their own
+                    train(asked, stages, ended, timing.halt)
+                    asked.console.step(f"train   {finishing.workers}, now that all is proposed")
+                    stages = []
+                train(finishing, [*stages, *last_stages(finishing)], ended, timing.halt)
+                prune_company(pruning, timing, table, ended)
         certificates = certify_each(asked, functools.partial(certifier_of, patience_seconds=patience), stopwatch)
     if left := gather_winners(run, asked.study):
         asked.console.step(f"note    {left}")
@@ -158,7 +172,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
         )
     keep_warm_start(run, study)
     _require_target(study, joined=joined)
-    workers = _workers_of(study, nodes, joined=joined)
+    workers = _workers_of(run, study, nodes, joined=joined)
     asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=console)
     console.question(asked.target, findings)
     kept = read_warm_start(run)
@@ -202,16 +216,19 @@ def _resources_here() -> Resources:
     return {"CPU": usable_cores(), "GPU": torch.cuda.device_count() if training_device() == "cuda" else 0}
 
 
-def _workers_of(study: Study, nodes: Sequence[Resources], *, joined: bool) -> Workers:
-    plan, target = study.search, parse_target(study.target)
+def _workers_of(run: RunFolder, study: Study, nodes: Sequence[Resources], *, joined: bool) -> Workers:
+    """Who trains the candidates; of a run that goes on, as it began."""
+    plan, target, began = study.search, parse_target(study.target), run.order()
     per_gpu = plan.trials_per_gpu if isinstance(plan.trials_per_gpu, int) else 1
     timing_node = any(RESOURCE in node for node in nodes)
     on_gpu_here = target.on_cuda and not target.host  # and on another one is trained meanwhile, where there is one
     others = on_gpu_here and sum(node.get("GPU", 0) for node in nodes) > 1
     if others and not joined:
         nodes = [{**node, "CPU": max(1, node["CPU"] - 1)} for node in nodes]
+    threads = 0 if began is None else began.threads
+    most = most_at_once(study) if began is None or threads else began.ahead + 1
     return replace(
-        workers_of(nodes, plan.concurrent, per_gpu),
+        workers_of(nodes, plan.concurrent, per_gpu, most=most, threads=threads),
         joined=joined,
         timed_beside=bool(target.host) or timing_node or others,
         leaves_core_of=target.device if others else "",
@@ -232,7 +249,21 @@ def _sharing_gpus(search: Search, nodes: Sequence[Resources]) -> Search:
     search.console.step(f"        {found.count}: {found.words}")
     study = replace(study, search=replace(study.search, trials_per_gpu=found.count))
     search.run.write_study(study)
-    return replace(search, study=study, workers=_workers_of(study, nodes, joined=workers.joined))
+    return replace(search, study=study, workers=_workers_of(search.run, study, nodes, joined=workers.joined))
+
+
+def _few_at_once(search: Search, nodes: Sequence[Resources], count: int) -> Search:
+    """The same search with so many trainings at a time on CPUs, where it is not to be fewer: they wait for nothing that
+    is to be found out, and each has the threads that this leaves.
+    """
+    workers, concurrent = search.workers, search.study.search.concurrent
+    if workers.device != "cpu":
+        return search
+    count = max(2, count)  # two threads for the only one would change what runs on two cores end with
+    found = workers_of(nodes, min(concurrent or count, count))
+    if found.threads == workers.threads and found.concurrent <= workers.concurrent:
+        return search
+    return replace(search, workers=replace(workers, concurrent=found.concurrent, threads=found.threads))
 
 
 def _require_reachable(search: Search, narrowest: Narrowest) -> list[Latency]:

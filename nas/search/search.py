@@ -145,9 +145,10 @@ def ahead_of(search: Search) -> int:
     wait for a slow one, nor any for the next candidate to be measured. A single training on the device that times would
     gain nothing by that. As many as when the run began, wherever it goes on.
     """
-    concurrent = search.workers.concurrent
-    more = max(concurrent // 2, int(search.workers.timed_beside))
-    ahead = search.run.hold_to_order(Order(ahead=concurrent + more - 1)).ahead
+    workers, concurrent = search.workers, search.workers.concurrent
+    more = max(concurrent // 2, int(workers.timed_beside))
+    threads = workers.threads if workers.device == "cpu" else 0
+    ahead = search.run.hold_to_order(Order(ahead=concurrent + more - 1, threads=threads)).ahead
     if concurrent > ahead + 1:
         search.console.step(
             f"train   {ahead + 1} at a time, not {concurrent}: so that its candidates depend on its seed alone, a run "

@@ -31,9 +31,9 @@ BUSY = "timed out"  # among Ray's words when its processes did not begin within 
 
 
 @contextlib.contextmanager
-def own_ray(workers: Workers) -> Iterator[None]:
-    """A Ray of our own on this machine, whatever other Ray runs on it. It listens on the loopback interface only, and
-    ends with this process however that ends.
+def own_ray(*workers: Workers) -> Iterator[None]:
+    """A Ray of our own on this machine, whatever other Ray runs on it, with room for each of these workers. It listens
+    on the loopback interface only, and ends with this process however that ends.
 
     Raises: UserError when it cannot be started, for want of room under TMPDIR say.
     """
@@ -59,8 +59,8 @@ def own_ray(workers: Workers) -> Iterator[None]:
         session.enter_context(guard.start(str(folder)))
         ours = _connected(
             address="local",
-            num_cpus=workers.concurrent * workers.threads,
-            num_gpus=math.ceil(workers.concurrent / workers.per_gpu) if workers.device == "cuda" else 0,
+            num_cpus=max(each.concurrent * each.threads for each in workers),
+            num_gpus=max(math.ceil(each.concurrent / each.per_gpu) * (each.device == "cuda") for each in workers),
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             _temp_dir=str(folder),

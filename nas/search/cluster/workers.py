@@ -21,12 +21,27 @@ from nas.study import Study
 from space.errors import UserError
 
 ANSWER_SECONDS = 120.0  # a node starts a process and imports Ray there
+AT_ONCE = 1 / 4  # of the whole trainings of a plan, at most
+BUSY = 3 / 4  # of the processors: for more of them, fewer train at a time
 
 
-def workers_of(nodes: Sequence[Resources], wanted: int, per_gpu: int = 1) -> Workers:
+def most_at_once(study: Study) -> int:
+    """How many candidates of a study train at a time on CPUs, at most, where it leaves that open: those that train
+    together know nothing of each other, and the rest of the processors makes each of them faster.
+    """
+    plan, budgets = study.search, len(study.asked)
+    return max(2, int(AT_ONCE * (budgets * len(plan.seeds) + plan.random_trials + plan.guided_trials)))
+
+
+def workers_of(
+    nodes: Sequence[Resources], wanted: int, per_gpu: int = 1, *, most: int = 0, threads: int = 0
+) -> Workers:
     """Who trains on these nodes: on GPUs if any has one, at most `per_gpu` on each and no more than needed, `wanted`
-    trainings at a time (0: as many as fit onto the GPUs, or as there are processors), each with as many processors as
-    all of them can have.
+    trainings at a time, each with as many processors as all of them can have.
+
+    `wanted` is 0: as many as fit onto the GPUs, or as there are processors. Where `most` is given, these are `most` at
+    most, or fewer where so many would leave over a quarter of the processors idle. `threads`: of each training on CPUs,
+    where that is known.
 
     Raises: UserError when no node can train.
     """
@@ -43,10 +58,20 @@ def workers_of(nodes: Sequence[Resources], wanted: int, per_gpu: int = 1) -> Wor
             f"expected a node that trains, but none of the cluster's {len(nodes)} {what} to give away; start one with "
             "`ray start --address HOST:PORT --num-cpus N`"
         )
+    largest = max(cpus for cpus, _ in sizes)
+
+    def threads_of(concurrent: int) -> int:
+        return max(count for count in range(1, largest + 1) if room(count) >= concurrent)
+
     concurrent = min(wanted or room(1), room(1))
-    threads = max(count for count in range(1, max(cpus for cpus, _ in sizes) + 1) if room(count) >= concurrent)
     if not on_gpus:
-        return Workers(concurrent=concurrent, threads=threads, device="cpu")
+        if most and not wanted:
+            enough, most = BUSY * sum(cpus for cpus, _ in sizes), min(most, concurrent)
+            counts = range(most, min(2, most) - 1, -1)
+            concurrent = max(counts, key=lambda count: min(enough, count * threads_of(count)))
+        threads = min(threads, largest) or threads_of(concurrent)
+        return Workers(concurrent=min(concurrent, room(threads)), threads=threads, device="cpu")
+    threads = threads_of(concurrent)
     sharing = next(count for count in range(1, per_gpu + 1) if room(threads, count) >= concurrent)
     return Workers(concurrent=concurrent, threads=threads, device="cuda", per_gpu=sharing)
 

@@ -17,10 +17,12 @@ import nas
 from nas.errors import HaltedError
 from nas.latency import parse_target
 from nas.latency.record import Latency
+from nas.runs.folder import Order, RunFolder
 from nas.search.cluster.nodes import Resources
-from nas.search.cluster.workers import question_for_nodes, workers_of
+from nas.search.cluster.workers import most_at_once, question_for_nodes, workers_of
 from nas.search.measure.on_cluster import ClusterTiming
-from nas.search.search import Workers
+from nas.search.search import Search, Workers, ahead_of
+from nas.study import SearchPlan, built_in_study
 from space.errors import UserError
 
 # Invented resources on this machine: a head that trains nothing, two nodes with GPUs, one that times. That one keeps
@@ -223,6 +225,65 @@ def test_device_trainings_and_threads_come_from_the_nodes(
     nodes: list[Resources], wanted: int, expected: Workers
 ) -> None:
     assert workers_of(nodes, wanted) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "expected"),
+    [
+        # A quarter of 6, of 16 and of 36 whole trainings, two at least; what is left of the cores makes each faster.
+        (1, ((1, 1), (1, 1), (1, 1))),
+        (2, ((2, 1), (2, 1), (2, 1))),
+        (4, ((2, 2), (4, 1), (4, 1))),
+        (7, ((2, 3), (3, 2), (7, 1))),
+        (8, ((2, 4), (4, 2), (8, 1))),
+        (15, ((2, 7), (4, 3), (7, 2))),
+        (16, ((2, 8), (4, 4), (8, 2))),
+        (64, ((2, 32), (4, 16), (9, 7))),
+    ],
+)
+def test_many_cores_train_no_more_of_a_plan_at_a_time_than_leaves_it_guided(
+    cores: int, expected: tuple[tuple[int, int], ...]
+) -> None:
+    built_in = built_in_study("10ms")
+    plans = built_in.search, SearchPlan(), SearchPlan(random_trials=8, guided_trials=24)
+    for plan, (concurrent, threads) in zip(plans, expected, strict=True):
+        most = most_at_once(replace(built_in, search=plan))
+        found = workers_of([{"CPU": cores}], plan.concurrent, most=most)
+        assert found == Workers(concurrent=concurrent, threads=threads, device="cpu")
+    assert workers_of([{"CPU": cores}], 64, most=2).concurrent == cores, "as many as a study asks for"
+
+
+def test_each_budget_has_candidates_of_its_own() -> None:
+    study = replace(built_in_study("10ms"), search=SearchPlan())
+    several = study.asking(("10ms", "20ms", "40ms"))
+    assert (most_at_once(study), most_at_once(several)) == (4, 6), "of 16, and of 24: seeds are scaled to each"
+
+
+def test_gpus_train_as_many_of_a_plan_as_they_can() -> None:
+    node: Resources = {"CPU": 64, "GPU": 8}
+    assert workers_of([node], 0, most=2, threads=1) == workers_of([node], 0)
+
+
+@pytest.mark.parametrize(
+    ("cores", "concurrent", "threads"),
+    [(16, 4, 4), (64, 4, 4), (8, 2, 4), (2, 1, 2)],  # the last has no four
+)
+def test_a_run_goes_on_with_the_threads_it_began_with(cores: int, concurrent: int, threads: int) -> None:
+    found = workers_of([{"CPU": cores}], 0, most=4, threads=4)
+    assert found == Workers(concurrent=concurrent, threads=threads, device="cpu")
+
+
+def test_a_run_keeps_its_threads(asked: Search) -> None:
+    def of_one_that_begins(**words: Any) -> Order | None:
+        run = RunFolder.create(asked.run.root.parent / str(len(words)), asked.study)
+        ahead_of(replace(asked, run=run, workers=Workers(concurrent=4, **words)))
+        return run.order()
+
+    assert asked.run.order() is None
+    assert of_one_that_begins(threads=4, device="cpu") == Order(ahead=5, threads=4)
+    assert of_one_that_begins(threads=4, device="cuda", per_gpu=2) == Order(ahead=5), "kept for CPUs alone"
+    kept = RunFolder.open(asked.run.root.parent / "2").hold_to_order(Order(ahead=2, threads=1))
+    assert kept == Order(ahead=5, threads=4)
 
 
 def test_trainings_share_gpus_where_they_are_asked_to() -> None:

@@ -28,7 +28,7 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import ray
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-cluster.add_node(num_cpus=2)
+cluster.add_node(num_cpus=int(sys.argv.pop(1)))
 if sys.argv.pop(1) == "timing":
     cluster.add_node(num_cpus=0, resources={"timing": 1})
 cluster.wait_for_nodes()
@@ -45,9 +45,9 @@ def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
 
 
-def searched(folder: Path, kind: str, study: str = STUDY) -> subprocess.CompletedProcess[str]:
+def searched(folder: Path, kind: str, study: str = STUDY, cores: int = 2) -> subprocess.CompletedProcess[str]:
     (folder / "study.yaml").write_text(study)
-    return python(SEARCH, kind, folder / "study.yaml", "--out", folder / "run")
+    return python(SEARCH, str(cores), kind, folder / "study.yaml", "--out", folder / "run")
 
 
 @pytest.mark.slow
@@ -82,6 +82,18 @@ def test_the_next_candidate_is_measured_while_the_only_training_goes_on(tmp_path
     assert trained is not None
     assert done.stdout.index("time    random 1 ") < trained.start()
     assert "ahead: 1" in (tmp_path / "run" / "order.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_finalists_have_the_cores_that_candidates_leave(tmp_path: Path) -> None:
+    study = STUDY.replace("finish_epochs: 1", "finish_epochs: 1, concurrent: 4")
+    done = searched(tmp_path, "none", study, cores=4)  # invented ones
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train   4 at a time, each with 1 thread\n" in done.stdout
+    assert "train   2 at a time, each with 2 threads, now that all is proposed\n" in done.stdout
+    assert "threads: 1" in (tmp_path / "run" / "order.yaml").read_text()
+    run = RunFolder.open(tmp_path / "run")
+    assert any(run.is_done(trial, "finish") for trial in run.trials())
 
 
 @pytest.mark.slow
