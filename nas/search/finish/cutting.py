@@ -1,4 +1,4 @@
-"""Networks over the budget that were trained all the same are pruned into it, to compete with those found inside it."""
+"""Prunes trained networks that are over the budget into it, to compete with those found inside it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from nas.prune.tuning import FineTuning
 from nas.runs.folder import TRIALS, RunFolder
 from nas.runs.labelling import WEIGHTS
 from nas.runs.trial import Trial
+from nas.runs.trial_network import trained_network
 from nas.search.cluster.tasks import recover_on, weigh_on
 from nas.search.search import Candidate, Search
 from nas.training.weights import load_weights, save_weights
 from space.architecture import Architecture
 from space.errors import BudgetError, UserError
-from space.network import Network
 
 
 def pruner_of(search: Search, meter: Measures, table: LatencyTable | None, budget: Budget) -> Pruner:
-    """What prunes into a budget for a search, on the device that `meter` times on, whose latency table is `table`."""
+    """A pruner into a budget, with the device that `meter` times on and its latency `table`."""
     study, workers = search.study, search.workers
     judge = Judge(meter, study.data.size, search.num_classes, table=table, within=study.latency_within)
     here = Pruner(
@@ -44,10 +44,12 @@ def pruner_of(search: Search, meter: Measures, table: LatencyTable | None, budge
 
 
 def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:
-    """The most accurate published networks over the pruner's budget, `study.search.pruned` of them, cut down into it:
-    trials with weights from which their fine-tuning begins. What was cut already is not cut again, unless its weights
-    are damaged, but timed again where a busy machine may have brought it over the budget; what no cut brings inside,
-    what the target cannot time, or what there is no memory to weigh, is left out.
+    """Prune the `study.search.pruned` most accurate published networks over the pruner's budget into it. Returns trials
+    with weights, from which their fine-tuning begins.
+
+    A network that was pruned before is not pruned again, unless its weights are damaged; it is timed again where it may
+    be over the budget only because the machine was busy. A network is left out if no cut brings it inside the budget,
+    if the target cannot time it, or if memory does not suffice to weigh its channels.
     """
     run, budget = search.run, pruner.budget
     trained = [each for each in run.company() if not each.failed and run.progress(each, "search").done]
@@ -63,18 +65,8 @@ def prune_over_budget(search: Search, pruner: Pruner) -> list[Trial]:
 
 
 def parent_of(run: RunFolder, trial: Trial) -> Trial:
-    """What a pruned trial was cut from."""
+    """The published network that a pruned trial was cut from."""
     return next(each for each in run.company() if each.name == trial.parent)
-
-
-def trained_network(run: RunFolder, trial: Trial, num_classes: int) -> Network:
-    """The network of a trial, with the weights at the end of its longest training.
-
-    Raises: UserError when they cannot be read.
-    """
-    network = trial.architecture.build(num_classes)
-    network.load_state_dict(load_weights(run.weights_path(trial)))
-    return network.eval()
 
 
 def _known(search: Search, parent: Trial, budget: Budget) -> Trial | None:
@@ -91,7 +83,7 @@ def _known(search: Search, parent: Trial, budget: Budget) -> Trial | None:
 
 
 def _timed_again(search: Search, pruner: Pruner, cut: Trial) -> Trial:
-    """A known cut, timed once more if it may be over the budget only since the machine was busy."""
+    """A known cut, timed once more if it may be over the budget only because the machine was busy."""
     budget = pruner.budget
     if cut.failed or cut.latency is None or not budget.doubts(cut.latency):
         return cut
@@ -126,7 +118,7 @@ def _cut(search: Search, pruner: Pruner, parent: Trial) -> Trial | None:
         console.step(f"        left out: there is not enough memory to prune it: {words}")
         return None
     architecture = pruned.network.architecture
-    # Weights before the trial: one that is there can be trained.
+    # The weights are written before the trial, so that every recorded trial can be trained.
     save_weights(
         run.root / TRIALS / architecture.key / "search" / WEIGHTS,
         pruned.network.state_dict(),
@@ -145,7 +137,7 @@ def _record(
     latency: Latency | None,
     failed: str = "",
 ) -> Trial:
-    """Write down what a parent was cut to for a budget, or that it could not be."""
+    """Record what a parent was cut to for a budget, or that it could not be cut."""
     name = f"{parent.name}, pruned to {budget}" if search.budgets.several else f"{parent.name}, pruned"
     candidate = Candidate(name=name, origin="pruned", architecture=architecture, parent=parent.name)
     known = next((each for each in search.run.trials() if each.architecture.key == architecture.key), None)

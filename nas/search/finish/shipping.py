@@ -1,4 +1,4 @@
-"""As what a finished trial is certified: in the precision in which it was the fastest, or in full precision."""
+"""Certifies a finished trial in the precision in which it was fastest, or in full precision."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nas.errors import ExportError, TargetError, UnmeasuredError
 from nas.latency import MeterOf
@@ -19,18 +18,15 @@ from nas.latency.several import measure_in_processes
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate, ComparedForm, Deployed
 from nas.runs.trial import Trial
+from nas.runs.trial_network import trained_network
 from nas.runs.winner import Certification, Finished, write_winner
 from nas.search.search import Search
-
-if TYPE_CHECKING:
-    from space.network import Network
-
 
 WORST_FIRST: Sequence[Verdict | None] = ("FAIL", "UNSURE", "PASS")
 
 
 class NoBetterError(Exception):
-    """The verdict on a network is no better than the one that is there."""
+    """The verdict on a network is no better than that of the present certificate."""
 
     def __init__(self, latency: Latency) -> None:
         super().__init__(f"{latency} is no better")
@@ -46,16 +42,15 @@ def certify_trial(
     folder: Path,
     worthwhile: Sequence[Verdict | None] = WORST_FIRST,
 ) -> Certificate:
-    """Measure a finished trial again, as what it ships, and write it into `folder`, if its verdict is a `worthwhile`
-    one beside what is there.
+    """Measure a finished trial again in the form in which it ships, and write it into `folder` if its verdict is a
+    `worthwhile` one.
 
-    Where it is scored as it ships in a lower precision (`deployed`), it is timed in full precision too, just before.
-    Where fp32 is among the study's precisions and passes then, a lower precision that is not surely faster any more is
-    given up for it; unless fp32 does not pass when it is timed for its own certificate: then the lower one is certified
-    after all.
+    A trial that ships in a lower precision (`deployed`) is timed in full precision first. If fp32 is one of the study's
+    precisions and passes, and the lower precision is no longer surely faster, then fp32 is certified instead. If fp32
+    does not pass when it is timed for its own certificate, the lower precision is certified after all.
 
-    Raises: ExportError or UnmeasuredError when it cannot be exported or timed; NoBetterError when its verdict is none
-    of those. `folder` is left as it was then.
+    Raises: ExportError or UnmeasuredError when the trial cannot be exported or timed; NoBetterError when its verdict is
+    not worthwhile. In both cases `folder` is left unchanged.
     """
     from nas.quantization.verdicts import GivenUpError, times
 
@@ -72,7 +67,7 @@ def certify_trial(
     given_up: Latency | UnmeasuredError
 
     def surely_faster(lower: Latency) -> None:
-        # Where fp32 may be over, a budget that the lower precision may keep would be given away.
+        # Only if fp32 passes: else the budget might be missed that the lower precision may meet.
         if forms.prefers_full(full, lower) and budget.verdict(full) == "PASS":
             raise GivenUpError(lower, times(lower, full, str(forms.full_target)))
         is_better(lower)
@@ -85,31 +80,31 @@ def certify_trial(
     try:
         return write(folder, replace(certification, require=require), deployed, functools.partial(forms.beside, full))
     except GivenUpError as error:
-        search.console.step(f"        {forms.lower_target} {error}: in full precision")
+        search.console.step(f"        {forms.lower_target} {error}: certified in full precision")
         instead = functools.partial(forms.instead_of, error.latency)
     try:
         return write(folder, replace(certification, target=forms.full_target, require=passes), None, instead)
     except GivenUpError as error:
-        search.console.step(f"        {error.latency} {error}: in {forms.lower_target.precision} after all")
+        search.console.step(f"        {error.latency} {error}: certified in {forms.lower_target.precision} after all")
         given_up = error.latency
     except UnmeasuredError as error:
         search.console.step(
-            f"        {forms.full_target}: left out: {error}: in {forms.lower_target.precision} after all"
+            f"        {forms.full_target}: left out: {error}: certified in {forms.lower_target.precision} after all"
         )
         given_up = error
     return write(folder, certification, deployed, functools.partial(forms.beside, given_up))
 
 
 def over(latency: Latency, budget: Budget) -> str:
-    """How a latency that does not pass stands against a budget, in words."""
+    """How a latency that does not pass compares with a budget, in words."""
     maybe = budget.verdict(latency) == "UNSURE"
     return f"may be inside {budget}, or over it" if maybe else f"is over {budget}"
 
 
 def deployed_of(search: Search, trial: Trial) -> Deployed | None:
-    """What a trial ships as in lower precision; None in full precision, and where it cannot be expressed.
+    """The form in which a trial ships in lower precision; None in full precision, and where it cannot be exported.
 
-    Raises: UnmeasuredError when its runtime refuses that, or crashes at it.
+    Raises: UnmeasuredError when the runtime refuses that form, or crashes on it.
     """
     from nas.quantization.shipping import deployed_on
     from nas.search.cluster.tasks import deployed_on_timing_node
@@ -117,27 +112,28 @@ def deployed_of(search: Search, trial: Trial) -> Deployed | None:
     target = search.ships_on(trial)
     if target.precision == "fp32":
         return None
-    network, dataset, progress = _network(search, trial), search.dataset, search.console.progress
+    network = trained_network(search.run, trial, search.num_classes)
+    dataset, progress = search.dataset, search.console.progress
     try:
         if search.workers.timing_node:
             with progress.over("scored on the node that times", 0):
                 return deployed_on_timing_node(target, network, dataset)
         with progress.over("scored", len(dataset.validation)):
             return deployed_on(target, network, dataset, progress.count)
-    except ExportError:  # told again when it is written
+    except ExportError:  # raised again when the network is exported for its certificate
         return None
 
 
 def warning_of(search: Search, trial: Trial) -> str:
-    """What to know of a trial that ships in INT8; empty where there is nothing."""
+    """A warning about a trial that ships in INT8; empty where there is none."""
     from nas.quantization import shipping
 
-    return shipping.warning_of(search.ships_on(trial), _network(search, trial))
+    return shipping.warning_of(search.ships_on(trial), trained_network(search.run, trial, search.num_classes))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Forms:
-    """A trial in the lower precision in which it is deployed, beside itself in full precision."""
+    """A trial in the lower precision in which it ships, and in full precision, for the certificate's comparison."""
 
     deployed: Deployed
     lower_target: Target
@@ -154,7 +150,7 @@ class _Forms:
         return unbeaten((full, lower), lambda each: each, self.budget.statistic) is full
 
     def beside(self, full: Latency | UnmeasuredError, lower: Latency) -> tuple[ComparedForm, ...]:
-        """What both took, or why one is not timed, where the lower one is certified."""
+        """Both latencies, or why full precision was not timed, where the lower precision is certified."""
         from nas.quantization.verdicts import times
 
         if isinstance(full, UnmeasuredError):
@@ -165,7 +161,7 @@ class _Forms:
         return ComparedForm.of(str(self.full_target), full, words), self._lower(lower, "kept")
 
     def instead_of(self, lower: Latency, full: Latency) -> tuple[ComparedForm, ...]:
-        """What both took, where full precision is certified."""
+        """Both latencies, where full precision is certified."""
         from nas.quantization.verdicts import times
 
         return (
@@ -179,7 +175,7 @@ class _Forms:
 
 
 def _in_full_precision(search: Search, trial: Trial, certification: Certification) -> Latency | None:
-    """What a trial takes in full precision; None where it cannot be timed, which is said."""
+    """The latency of a trial in full precision; None where it cannot be timed, with a note."""
     full, weights = replace(certification.target, precision="fp32"), search.run.weights_path(trial)
     try:
         with (
@@ -224,7 +220,7 @@ def _certification(search: Search, trial: Trial, meter_of: MeterOf, budget: Budg
     return Certification(
         target=search.ships_on(trial),
         budget=budget,
-        device=workers.device if workers.joined else training_device(),  # the target may be another machine's
+        device=workers.device if workers.joined else training_device(),  # the target may be on another machine
         score=score_on(workers) if workers.joined else None,
         within=min(search.study.latency_within, WITHIN),
         meter_of=lambda target, size, num_classes: _careful(meter_of, target, size, num_classes),
@@ -236,11 +232,3 @@ def _certification(search: Search, trial: Trial, meter_of: MeterOf, budget: Budg
 def _careful(meter_of: MeterOf, target: Target, size: tuple[int, int], num_classes: int) -> Iterator[CarefulMeter]:
     with meter_of(target, size, num_classes) as meter:
         yield CarefulMeter(meter=meter)
-
-
-def _network(search: Search, trial: Trial) -> Network:
-    from nas.training.weights import load_into, load_weights
-
-    network: Network = trial.architecture.build(search.num_classes)
-    load_into(network, load_weights(search.run.weights_path(trial)), f"weights of {trial.name}")
-    return network

@@ -1,4 +1,4 @@
-"""What trains in a process of Ray's: the worker's side of `nas.search.train.executor`."""
+"""Trains in a worker process of Ray: the counterpart of `nas.search.train.executor`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from nas.runs.epochs import commit_epoch, go_on, held_form
 from nas.runs.events import event_files
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Phase, read_progress
+from nas.runs.trial_network import trained_network
 from nas.search.cluster.configured_ray import tune
-from nas.search.finish.cutting import trained_network
 from nas.search.train.causes import Cause, cause_of
 from nas.search.train.handover import pretrained_weights, save_weights_of, starting_weights
 from nas.search.train.job import recipe_of
@@ -27,23 +27,23 @@ from space import strict
 if TYPE_CHECKING:
     from nas.training.trainer import Trainer
 
-PATIENCE_SECONDS = 60.0  # for a process of an earlier driver to end that trains the same
+PATIENCE_SECONDS = 60.0  # to wait for a process of an earlier search that still trains the same job to end
 LAST_WORDS = ".last.words.tmp"
-NOTHING = Cause(words="")
+NO_FAILURE = Cause(words="")
 
 
 class TrialRunner(tune.Trainable):
     """Trains one job, an epoch per step, in a worker process that serves one job after the other.
 
-    What breaks is told as a result: Ray would try all of it again, and forget what was raised.
+    A failure is returned as a result: if it were raised, Ray would start the training again and lose the exception.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         self._job = contextlib.ExitStack()
         self._broken: Cause | None = None
         self._trainer: Trainer | None = None
-        # Nothing is begun yet: Ray sets up processes for jobs that others have done by the time that these have loaded,
-        # and ends them without a word.
+        # Nothing is begun yet: while a process loads, others may do the job that Ray has set it up for, and then Ray
+        # ends the process without notice.
         self._waiting: dict[str, Any] | None = config
 
     def _begin(self, config: dict[str, Any]) -> None:
@@ -61,7 +61,8 @@ class TrialRunner(tune.Trainable):
         self._job.enter_context(owned(self._folder, patience_seconds=PATIENCE_SECONDS))
         self._job.enter_context(_last_words(self._folder / LAST_WORDS))
         self._progress = self._job.enter_context(kept_in(self._folder))
-        dataset = load(study.data, guard=lane.shared_on("cpu"), told=self._progress)  # made here on another node
+        # A generated data set may have to be made here, on another node.
+        dataset = load(study.data, guard=lane.shared_on("cpu"), told=self._progress)
         device = config["device"]
         recipe = recipe_of(study, phase, variant, config["epochs"])
         hold_to_share(device, config["per_gpu"])
@@ -83,7 +84,7 @@ class TrialRunner(tune.Trainable):
                 count=self._progress.count,
             )
 
-        with self._progress.over("begins", 0):  # a probe and the classes that are counted may wait for timings
+        with self._progress.over("begins", 0):  # the probe and the counting of classes may wait for timings
             form = held_form(
                 self._folder,
                 architecture,
@@ -94,10 +95,10 @@ class TrialRunner(tune.Trainable):
                 guard=guard,
             )
             self._trainer = go_on(trainer, self._folder)
-        if self._trainer.finished:  # its weights are damaged
+        if self._trainer.finished:  # it runs again because its weights are damaged
             save_weights_of(self._trainer, self._folder, self._trial)
         else:
-            self._tell = self._job.enter_context(event_files(self._folder, self._trainer.epoch))
+            self._write_events = self._job.enter_context(event_files(self._folder, self._trainer.epoch))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
@@ -118,7 +119,7 @@ class TrialRunner(tune.Trainable):
 
     def _train(self) -> dict[str, Any]:
         trainer = self._trainer
-        assert trainer is not None, "nothing broke at the beginning"
+        assert trainer is not None, "the training has begun"
         if not trainer.finished:
             images = len(trainer.dataset.train) + len(trainer.dataset.validation)
             what = f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}"
@@ -126,32 +127,32 @@ class TrialRunner(tune.Trainable):
                 trainer.run_epoch()
             save_weights_of(trainer, self._folder, self._trial)  # before the epoch counts
             commit_epoch(self._folder, trainer)
-            self._tell(trainer.history[-1], trainer.learning_rate)
+            self._write_events(trainer.history[-1], trainer.learning_rate)
         last = read_progress(self._folder).history[-1]
         if trainer.finished:
             self.cleanup()
-        also = {"loss": last.loss, "pixel_accuracy": last.scores.pixel_accuracy, "seconds": last.seconds}
-        return also | _result(last.epoch, last.scores.miou, done=trainer.finished)
+        for_loggers = {"loss": last.loss, "pixel_accuracy": last.scores.pixel_accuracy, "seconds": last.seconds}
+        return for_loggers | _result(last.epoch, last.scores.miou, done=trainer.finished)
 
     def cleanup(self) -> None:
-        self._trainer = None  # the next training needs its memory
+        self._trainer = None  # frees its memory for the next training
         self._job.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        return {}  # the run's folder has it
+        return {}  # the checkpoint is in the run's folder
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        return  # `setup` went on from the run's folder
+        return  # the training goes on from the run's folder instead
 
 
-def _result(epoch: int, miou: float, *, done: bool, cause: Cause = NOTHING) -> dict[str, Any]:
-    told = {"failed": cause.words, "advice": cause.advice, "fault": cause.fault}
-    return {"epoch": epoch, "miou": miou, "done": done, **told}
+def _result(epoch: int, miou: float, *, done: bool, cause: Cause = NO_FAILURE) -> dict[str, Any]:
+    failure = {"failed": cause.words, "advice": cause.advice, "fault": cause.fault}
+    return {"epoch": epoch, "miou": miou, "done": done, **failure}
 
 
 @contextlib.contextmanager
 def _last_words(file: Path) -> Iterator[None]:
-    """Have Python write into a file why this process crashes, if it does."""
+    """Have Python write the reason into a file if this process crashes."""
     with file.open("w", encoding="utf-8") as opened:
         faulthandler.enable(opened, all_threads=False)
         try:

@@ -29,9 +29,10 @@ from nas.runs.earlier import take_over
 from nas.runs.folder import RunFolder
 from nas.runs.table import hold_to_table
 from nas.runs.trial import Epoch, Phase, Trial, append_epoch
+from nas.runs.trial_network import trained_network
 from nas.runs.unreached import give_up
 from nas.search.engine import _measure_published, _require_reachable
-from nas.search.finish.cutting import parent_of, trained_network
+from nas.search.finish.cutting import parent_of
 from nas.search.finish.finishing import all_finalists, last_stages
 from nas.search.measure.narrowest import Narrowest
 from nas.search.propose.proposals import Proposals

@@ -270,7 +270,7 @@ def test_a_lower_precision_that_is_not_surely_faster_any_more_is_given_up_for_fu
     assert read_certificate(in_int8_too.run.winner) == certificate
     assert timed[:2] == ["openvino@cpu:1", "openvino:int8@cpu:1"]
     given_up = "openvino:int8@cpu:1 takes 0.99 times as long as openvino@cpu:1, which is not surely faster"
-    assert (f"{given_up}: in full precision" in capsys.readouterr().out) == (precision == "fp32")
+    assert (f"{given_up}: certified in full precision" in capsys.readouterr().out) == (precision == "fp32")
     kept, left = sorted(certificate.compared, key=lambda each: each.verdict != "kept")
     assert (kept.p50_milliseconds, kept.verdict) == (certificate.latency.p50_milliseconds, "kept")
     if precision == "int8":
@@ -316,17 +316,17 @@ def test_a_lower_precision_that_passes_is_not_lost_to_full_precision_that_does_n
     assert read_certificate(in_int8_too.run.winner) == certificate
     assert (certificate.miou, certificate.form) == (0.4, "openvino:int8@cpu:1")
     told = capsys.readouterr().out
-    assert "is not surely faster: in full precision" in told
+    assert "is not surely faster: certified in full precision" in told
     left, kept = certificate.compared
     assert (left.form, kept.form) == ("openvino@cpu:1", "openvino:int8@cpu:1")
     assert (kept.p50_milliseconds, kept.verdict) == (certificate.latency.p50_milliseconds, "kept")
     if again is None:
         assert (left.p50_milliseconds, left.verdict) == (None, "left out: fp16 gives other labels than PyTorch")
-        assert "openvino@cpu:1: left out: fp16 gives other labels than PyTorch: in int8 after all" in told
+        assert "openvino@cpu:1: left out: fp16 gives other labels than PyTorch: certified in int8 after all" in told
     else:
         assert left.p50_milliseconds == pytest.approx(10.2)
         assert left.verdict.endswith("and may be inside 10ms, or over it")
-        assert "on openvino@cpu:1 at 180x240 may be inside 10ms, or over it: in int8 after all" in told
+        assert "on openvino@cpu:1 at 180x240 may be inside 10ms, or over it: certified in int8 after all" in told
 
 
 def taken(invented: Invented, low: float, high: float) -> Latency:
