@@ -1,7 +1,7 @@
-"""What is trained next.
+"""Chooses what is trained next.
 
-`proposals` decides: seeds, random draws and what the sampler proposes. `sampler` asks Optuna for one of the
-`candidates`, knowing what `guidance` says is over, whose scores `outcomes` keeps. `fill` solves the width that fills
-the budget, within the study's `limits`; `solving` has the estimates and measurements for it. `deadline` says when
-nothing more is proposed, and `journal` keeps all of it as an Optuna study.
+`proposals` decides: seeds, random draws, then the sampler's proposals. `sampler` asks Optuna for one of the
+`candidates`; `guidance` passes to it the results that it may know, whose scores `outcomes` reads. `fill` solves for the
+width that fills the budget, within the study's `limits`, and `solving` provides estimates and measurements for it.
+`deadline` decides when no more candidates are proposed, and `journal` records all of it as an Optuna study.
 """

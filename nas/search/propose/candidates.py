@@ -1,9 +1,10 @@
-"""Points of a space that a sampler compares: draws, and mutations of the best ones so far.
+"""Points of a space that a sampler compares: random draws, and mutations of the best points so far.
 
-Where the run has a latency table, hundreds of them are compared at the width that is estimated to fill the budget,
-before one is measured: those that none brings inside are left out, and of the others a few numbers are told beside
-their answers. On networks of one latency that were trained alike (`studies/search/camvid.csv`), parameters,
-multiply-adds, depth and the stride of the logits say more about a score, after few trainings, than all answers do.
+Where the run has a latency table, hundreds of points are compared at the width that is estimated to fill the budget,
+before any is measured. Points that no width brings inside the budget are left out. For the others the sampler sees a
+few numbers beside their answers: parameters, multiply-adds, depth and the stride of the logits. On networks of equal
+latency that were trained alike (`studies/search/camvid.csv`), these four predict scores better than all answers do, as
+long as few trainings are known.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from space.scale import NARROWEST, scale_width
 
 DRAWS = 80
 MUTATIONS = 120
-MOST_CHANGES = 3  # of answers, in a mutation
-FACTORS = (1.0, 4.0, 16.0)  # on the width, of which the first that is over the budget is estimated beside NARROWEST
-POWER = 1.7  # of such a factor, in which latencies rise about evenly
-ERROR = 1.2  # times the budget: an estimate at the narrowest width above that is believed
-KEPT = 2048  # points whose width and facts are remembered: those that were told are asked about at every proposal
-# Facts; no axis is called so.
+MOST_CHANGES = 3  # answers changed in a mutation
+FACTORS = (1.0, 4.0, 16.0)  # on the width, estimated after NARROWEST until one is over the budget
+POWER = 1.7  # latency rises about linearly with the width factor to this power
+ERROR = 1.2  # an estimate at the narrowest width above this many budgets is trusted
+KEPT = 2048  # points whose width and facts are cached: every proposal asks again about all trained ones
+# Names of the facts; no axis has such a name.
 PARAMETERS, MULTIPLY_ADDS, DEPTH, STRIDE = "log parameters", "log multiply-adds", "log depth", "log stride of logits"
 
 _Answers = tuple[tuple[str, Choice], ...]
@@ -42,8 +43,8 @@ _Answers = tuple[tuple[str, Choice], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Filling:
-    """The widths that fill a budget, as estimated from a latency table alone, so that a run that goes on estimates the
-    same.
+    """Estimates the width that fills a budget, from a latency table alone: measurements would make the estimates of a
+    resumed run differ.
     """
 
     budget: Budget
@@ -51,8 +52,8 @@ class Filling:
     table: LatencyTable
 
     def width(self, architecture: Architecture) -> float:
-        """The logarithm to base 2 of the factor on an architecture's width that fills the budget; minus infinity where
-        even the narrowest is over it.
+        """Logarithm to base 2 of the factor on an architecture's width that fills the budget; minus infinity where even
+        the narrowest width is over it.
         """
         known = {NARROWEST: self._estimate(architecture, NARROWEST)}
         if known[NARROWEST] > ERROR * self.budget.milliseconds:
@@ -70,12 +71,12 @@ class Filling:
 
 
 def filling_of(budget: Budget, num_classes: int, table: LatencyTable | None) -> Filling | None:
-    """None where there is no latency table."""
+    """The `Filling` of a budget; None where there is no latency table."""
     return None if table is None else Filling(budget=budget, num_classes=num_classes, table=table)
 
 
 class SpaceQuestions:
-    """A space, as `nas.search.propose.sampler` asks it."""
+    """A space as the `Questions` of `nas.search.propose.sampler`."""
 
     def __init__(self, space: Space, rungs: tuple[float, ...], filling: Filling | None) -> None:
         self.rungs = rungs
@@ -86,21 +87,21 @@ class SpaceQuestions:
         self._architecture = functools.lru_cache(KEPT)(self._built)
 
     def choose(self, ask: Ask) -> Architecture:
-        """The architecture that the answers lead to."""
+        """The architecture that follows from the answers of `ask`."""
         return self._space.choose(ask)
 
     def around(self, best: Sequence[Genotype], rng: random.Random) -> list[Genotype]:
-        """Draws, the best ones, which may be so elsewhere or for other budgets only, and about as many mutations of
-        them as draws.
+        """Random draws, the `best` points, and mutations of these. The best points may come from other runs or budgets,
+        so that they are candidates here too.
         """
         found: list[Genotype] = [*(draw(self._space, rng)[1] for _ in range(DRAWS)), *best]
         for index in range(MUTATIONS if best else 0):
-            with contextlib.suppress(ArchitectureError):  # narrow ranges leave no way on from these answers
+            with contextlib.suppress(ArchitectureError):  # narrow ranges may leave a question without options
                 found.append(self._mutated(best[index % len(best)], rng))
         return [each for each in found if self._width(key(each)) > -math.inf]
 
     def facts(self, point: Genotype) -> Mapping[str, float]:
-        """What is known of it at the width that is estimated to fill the budget, where there are estimates."""
+        """Facts of a point at the width that is estimated to fill the budget; empty without estimates."""
         return self._facts(key(point))
 
     def _found(self, answers: _Answers) -> Mapping[str, float]:
@@ -117,7 +118,7 @@ class SpaceQuestions:
         return self._space.choose(lambda name, options: point[name] if point.get(name) in options else options[0])
 
     def _mutated(self, parent: Genotype, rng: random.Random) -> Genotype:
-        """The parent with a few other answers. What they bring along is drawn, as is what is possible no more."""
+        """The parent with a few answers changed. New questions, and answers that became impossible, are drawn."""
         changed = rng.sample(sorted(parent), min(rng.randint(1, MOST_CHANGES), len(parent)))
         answers: dict[str, Choice] = {}
 
@@ -132,8 +133,8 @@ class SpaceQuestions:
 
 
 def facts_of(architecture: Architecture, size: tuple[int, int], num_classes: int) -> dict[str, float]:
-    """Logarithms of how large it is, how much it computes for an image of `size` (height, width), how deep it is and
-    how coarse its logits are before they are interpolated.
+    """Logarithms to base 2 of an architecture's parameters, multiply-adds for an image of `size` (height, width), depth
+    and the stride of its logits before they are interpolated.
     """
     graph = architecture.graph(num_classes)
     logits = graph.outputs[0]
@@ -148,10 +149,12 @@ def facts_of(architecture: Architecture, size: tuple[int, int], num_classes: int
 
 
 def draw(space: Space, rng: random.Random, filling: Filling | None = None) -> tuple[Architecture, Genotype]:
-    """What `Space.sample` gives, and its genotype. Answers that narrow ranges leave no way on from are drawn again, and
-    so is what no width is estimated to bring inside the budget of `filling`, unless all that is drawn is over it.
+    """A random architecture as `Space.sample` gives it, and its genotype.
 
-    Raises: ArchitectureError when one draw after the other leads to nothing.
+    It is drawn again where narrow ranges leave a question without options, and where no width is estimated to bring it
+    inside the budget of `filling`. If all draws are over the budget, the last one is returned.
+
+    Raises: ArchitectureError when no draw leads to an architecture.
     """
     reason = ""
     over: tuple[Architecture, Genotype] | None = None
@@ -166,7 +169,7 @@ def draw(space: Space, rng: random.Random, filling: Filling | None = None) -> tu
             return found, answers
         over = found, answers
     if over is not None:
-        return over  # to be measured: estimates err
+        return over  # it is worth a measurement: estimates may be wrong
     raise ArchitectureError(f"{reason} (all {MOST_TRIES} draws failed; this is the last error)")
 
 
@@ -176,8 +179,8 @@ def _drawn(rng: random.Random, answers: dict[str, Choice], name: str, options: S
 
 
 def _factor_at(milliseconds: float, known: Mapping[float, float]) -> float:
-    """The factor at which a latency comes to `milliseconds`, between those of known factors; the nearest of them where
-    it is not between any.
+    """The factor at which the latency is `milliseconds`, interpolated between the latencies of known factors; the
+    nearest factor where it lies outside of them.
     """
     factors = sorted(known)
     rising = np.maximum.accumulate([known[each] for each in factors])
@@ -194,9 +197,11 @@ def sampler_of(
     filling: Filling | None = None,
     filling_at: Callable[[float], Filling | None] | None = None,
 ) -> Sampler[Architecture]:
-    """A sampler of this kind that searches a space; random until it was told of `startup` candidates. `rungs`: the
-    shares of a whole training at which trainings may pause, if it is of a kind that has them go on. `filling`: of the
-    budget, where there are estimates; `filling_at`: of one of so many milliseconds, where there are several.
+    """A sampler of the given kind for a space; it proposes at random until it knows `startup` candidates.
+
+    `rungs` are the shares of a whole training at which trainings may pause; kinds of sampler that never resume a
+    training ignore them. `filling` is that of the budget, where there are estimates; with several budgets `filling_at`
+    gives that of a budget in milliseconds.
 
     Raises: UserError when there is no such kind.
     """

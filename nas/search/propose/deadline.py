@@ -1,4 +1,4 @@
-"""When a search that is to be over in time proposes nothing more: as late as leaves the best time to be finished."""
+"""Decides when a search with a time limit proposes no more candidates: as late as leaves time to finish the best."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from nas.runs.to_finish import to_finish
 from nas.runs.trial import Timed, Trial
 from nas.search.search import Search
 
-CERTIFYING_SECONDS = 20.0  # of the winner for a budget, beside waiting for quiet moments: exported, timed, scored
-TIMING_SECONDS = 15.0  # to find a candidate and its width, where that takes no longer here
-MOST_FAILED = 3  # candidates for a budget, before the rest of the time is not spent on it either
+CERTIFYING_SECONDS = 20.0  # to export, time and score a winner, beside waiting for a quiet machine
+TIMING_SECONDS = 15.0  # least forecast for finding a candidate and its width
+MOST_FAILED = 3  # a budget with so many failed candidates gets no more time for another one
 
 
 class Deadline:
-    """Of one search, whose plan has minutes.
+    """The deadline of one search whose plan has `minutes`.
 
-    What is left to do is forecast from what epochs and timings took so far. Whatever the time, there is a candidate for
-    every budget before nothing more is proposed.
+    The remaining time is forecast from the duration of epochs and timings so far. However short the limit, proposals
+    end only when every budget has a candidate.
     """
 
     def __init__(self, search: Search, stopwatch: Stopwatch) -> None:
         self._search = search
         self._plan = search.study.search
         self._stopwatch = stopwatch
-        self._to_finish = to_finish(search.run, search.study, search.budgets)  # which begins when all is proposed
-        self._seconds: dict[str, tuple[int, float]] = {}  # epochs of each trial and what they took
+        self._to_finish = to_finish(search.run, search.study, search.budgets)  # begins when proposals have ended
+        self._seconds: dict[str, tuple[int, float]] = {}  # epochs of each trial and their seconds
         self._timed: dict[str, Timed] = {}
 
     def passed(self, trials: Sequence[Trial], shares: Shares) -> bool:
-        """Whether one more candidate than these would leave too little time, now or when that was asked before."""
+        """Whether one more candidate than these would leave too little time, now or at an earlier call."""
         self._stopwatch.keep()
         if not _each_has_one(trials, shares):
             return False
@@ -48,19 +48,19 @@ class Deadline:
         return True
 
     def is_blind(self, trials: Sequence[Trial], shares: Shares, under_way: int) -> bool:
-        """Whether nobody knows yet what an epoch takes, where as many are under way as train at a time: what is timed
-        now would only keep them from telling.
+        """Whether no epoch has ended yet although as many trainings are under way as fit at a time. Timing another
+        candidate now would only delay the first epochs, from which the remaining time is forecast.
         """
         if under_way < self._search.workers.concurrent or not _each_has_one(trials, shares):
             return False
         return not any(self._epochs(trial)[0] for trial in trials)
 
     def epochs_left(self, trials: Sequence[Trial], shares: Shares) -> float:
-        """Epochs to come when nothing more is proposed: of what is under way or paused, and of what finishes."""
+        """Epochs still to train when proposals have ended: of candidates under way or paused, and of the finish."""
         return sum(self._going_on(trials, shares)) + self._to_finish.epochs
 
     def _going_on(self, trials: Sequence[Trial], shares: Shares) -> list[int]:
-        """Epochs of each candidate that is under way, or paused and among the finalists, as it seems now."""
+        """Remaining epochs of each candidate that is under way, or paused and likely to become a finalist."""
         whole = self._search.study.recipe.epochs
         left: list[int] = []
         for budget in shares.budgets:
@@ -91,8 +91,8 @@ class Deadline:
         return found + max(TIMING_SECONDS, statistics.median(timing or [0.0])) + waves * seconds / epochs
 
     def _certifying_seconds(self, timed: Sequence[Timed]) -> float:
-        """Of one winner. Each of its processes may wait for quiet moments, or take as long as those that timed
-        candidates here; what ships in a lower precision is timed in full precision too.
+        """Forecast for certifying one winner. Each of its timing processes may wait for a quiet machine, or take as
+        long as the timings of candidates so far; a network of lower precision is timed in full precision too.
         """
         targets = self._search.targets
         seen = [each.seconds / len(targets) for one in timed for each in one.measured if each.seconds is not None]
@@ -100,25 +100,27 @@ class Deadline:
         return CERTIFYING_SECONDS + min(2, len(targets)) * processes_on(self._search.target) * seconds
 
     def _company_epochs(self, trials: Sequence[Trial]) -> float:
-        """Of published networks at their own width and what is pruned of them, as so many of a usual candidate."""
+        """Epochs of published networks at their own width and of networks pruned from them, as epochs of a typical
+        candidate.
+        """
         finish = self._to_finish
         usual = statistics.median(trial.multiply_adds for trial in trials)
         costs = {each.name: max(1.0, each.multiply_adds / usual) for each in self._search.run.company()}
         return sum(costs.get(name, 1.0) * left for name, left in finish.company.items()) + sum(finish.pruned)
 
     def _epochs(self, trial: Trial) -> tuple[int, float]:
-        """How many epochs of the search a trial has behind it, and what they took; read once when they are over."""
+        """Epochs of a trial in the search phase so far, and their seconds; cached once they are complete."""
         key = trial.architecture.key
         whole = trial.until(self._search.study.recipe.epochs)
         if key not in self._seconds or self._seconds[key][0] < whole:
             history = self._search.run.progress(trial, "search").history
-            # Nothing is timed while the best are finished.
+            # Waiting for timings does not count: nothing is timed while the best are finished.
             seconds = sum(epoch.seconds * (1 - (epoch.waited_for_lane or 0.0)) for epoch in history)
             self._seconds[key] = len(history), seconds
         return self._seconds[key]
 
     def _timing(self, trial: Trial) -> Timed:
-        """What was measured for a trial; it is written before that."""
+        """The measurements made for a trial; they are written before the trial, so that they can be cached."""
         key = trial.architecture.key
         if key not in self._timed:
             self._timed[key] = self._search.run.timed(trial)
@@ -126,7 +128,7 @@ class Deadline:
 
 
 def _each_has_one(trials: Sequence[Trial], shares: Shares) -> bool:
-    """Whether there is a candidate for each budget."""
+    """Whether each budget has a candidate, or needs none any more."""
     return all(_has_one(trials, budget, shares) for budget in shares.budgets)
 
 

@@ -1,20 +1,21 @@
-"""The width at which the measured latency of a network fills the budget: one factor on every width, then single parts.
+"""Finds the width at which a network's measured latency fills the budget: one factor on all widths, then single parts.
 
-Latency rises in steps: where channels are padded, 16 cost what 9 do, and 20 what 32 do. Where the factor that is
-estimated to fit ends below the budget, since the next step of all layers together is above it, stages and decoders are
-changed one by one until the estimate fills it. To measure costs seconds, to estimate nothing, so:
+Latency rises in steps: where channels are padded, 9 of them cost as much as 16, and 20 as much as 32. When all layers
+take the next step together, the latency may jump from well below the budget to above it. Then the widths of single
+stages and decoders are changed until the estimate fills the budget. A measurement takes seconds and an estimate next to
+no time, hence two phases:
 
-1. *Nearly there.* Quick measurements, of few blocks, correct the estimate of this network until one is near the budget.
-   The next factor lies between what was measured inside and outside, and near the last one: an estimate that knows
-   little of a kind of network may say that sixteen times its width fits.
-2. *Confirmed.* What is estimated to fill the budget after that is measured as surely as the study asks. Where it does
-   not, what it says corrects the estimate for the next, a few times.
+1. *Approach.* Quick measurements, of few blocks, correct the estimate for this network until one is near the budget.
+   The next factor lies between those measured inside and outside the budget, and not far from the last one: an estimate
+   may be so wrong for an unfamiliar kind of network that it puts sixteen times its width inside the budget.
+2. *Confirmation.* The width that is then estimated to fill the budget is measured as precisely as the study asks. If it
+   does not fill the budget, the result corrects the estimate for another width, a few times.
 
-An estimate that is near from the beginning, by a latency table which a few measurements have corrected, needs no quick
-measurements: the first one is sure, what it missed by corrects the second, and there is a third only where neither of
+Estimates that are near from the beginning, by a latency table which a few measurements have corrected, need no quick
+measurements: the first measurement is precise, its error corrects the second, and a third follows only if neither of
 them nearly fills the budget.
 
-How full is full enough depends on how surely a latency is known: nothing is gained by what no measurement tells.
+How full is full enough depends on the precision of latencies: there is nothing to gain below it.
 """
 
 from __future__ import annotations
@@ -34,28 +35,28 @@ from space import Architecture, ArchitectureError
 from space.scale import NARROWEST, bisected, notches, parts, scale_width, with_part
 
 WIDEST = 16.0
-SAFE = 0.97  # of the budget: of twelve winners one took 3 % more when it was measured again, two 2 %, nine at most 1 %
-FULL_ENOUGH = 0.95  # where latencies are known to a per cent
-NEARLY_FULL = 0.9  # of the budget, from which on a network is confirmed, or one like it
-LOWER = 0.03  # of the budget, for each that left it when it was confirmed, but for the first
+SAFE = 0.97  # most of the budget to use: measured again, 1 of 12 winners took 3 % more, 2 took 2 %, 9 at most 1 %
+FULL_ENOUGH = 0.95  # least share of the budget to use, where latencies are known to a per cent
+NEARLY_FULL = 0.9  # share of the budget that counts as nearly full: near enough to be confirmed
+LOWER = 0.03  # of the budget: the aim is lowered by this for each confirmation over the budget after the first
 MOST_MEASUREMENTS = 4  # quick ones
 MOST_CONFIRMATIONS = 4
-NEAR_CONFIRMATIONS = 2  # after which nearly full is full enough, where estimates were near
-TELLS = 1.5  # times what a latency is sure to: what lies closer together is not told apart
-NEXT = 1.1  # times a factor: another width of the stem, say, where all that is near was measured
-LIKELIEST = 8  # combinations of wider and narrower parts that are estimated whole
-MOST_COMBINATIONS = 10**7  # that are looked at: ten parts would have thirty times as many
-OVER = 3.0  # times as bad is an estimate above the wanted one as one below
-STEEPEST = 2.0  # a measured factor tells about others up to this power of what it missed the budget by,
-NEAR = 1.5  # and about those within this factor
+NEAR_CONFIRMATIONS = 2  # confirmations after which nearly full is full enough, where estimates were near
+RESOLUTION = 1.5  # latencies closer than this many times their precision are not distinguished
+NEXT = 1.1  # step to another factor (another width of the stem, say) where all nearby ones were measured
+LIKELIEST = 8  # combinations of wider and narrower parts whose latency is estimated as a whole
+MOST_COMBINATIONS = 10**7  # combinations considered; ten parts would have thirty times as many
+OVER = 3.0  # an estimate above the wanted one counts as so many times worse than one as far below it
+STEEPEST = 2.0  # the next factor is within a ratio of the last: that by which it missed the budget, to this power,
+NEAR = 1.5  # or this ratio, whichever is larger
 
 EstimateMilliseconds = Callable[[Architecture], float]  # without measuring
 Measure = Callable[[Architecture], Latency | None]
-"""None for what the target cannot time."""
+"""Measures an architecture; None where the target cannot time it."""
 Allows = Callable[[Architecture], bool]
-"""Whether it is small enough to be looked at."""
+"""Whether an architecture is within the size limits."""
 _Correction = Callable[[float], float]
-"""What an estimate of so many milliseconds is to be multiplied by."""
+"""The factor that corrects an estimate, as a function of the estimated milliseconds."""
 
 
 def anything(architecture: Architecture) -> bool:
@@ -65,14 +66,14 @@ def anything(architecture: Architecture) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Filled:
-    """An architecture at the width that fills the budget, or the narrowest one if none is inside it."""
+    """An architecture at the width that fills the budget, or at the narrowest width if none is inside it."""
 
     architecture: Architecture
     latency: Latency
     factor: float
-    """On every width of what was to be scaled."""
+    """Factor on all widths of the original architecture."""
     adjusted: bool = False
-    """Whether widths of single parts were changed beyond the factor."""
+    """Whether the widths of single parts were changed as well."""
 
 
 def fill(
@@ -86,16 +87,16 @@ def fill(
     within: float,
     near: bool = False,
 ) -> Filled:
-    """Widen or narrow `architecture` until its measured latency uses most of the budget without leaving it.
+    """Widen or narrow `architecture` until its measured latency uses most of the budget without exceeding it.
 
-    What `allows` refuses is not tried, however much of the budget is left, but for the narrowest width. `measure` is
-    quick, `confirm` is sure to `within`, half of its 95 % interval as a share. `near`: the estimate is, so that nothing
-    is measured quickly. The result was confirmed. It is outside the budget when the narrowest width is, or when all
-    that were confirmed are.
+    Widths that `allows` refuses are not tried, however much of the budget is left, except the narrowest one. `measure`
+    measures quickly, `confirm` to a precision of `within` (half of the 95 % interval, as a share). `near` says that the
+    estimate is near enough to need no quick measurements. The result was confirmed. It is over the budget only if the
+    narrowest width is, or all widths that were confirmed.
 
     Raises: UnmeasuredError when the target cannot time any width that was tried.
     """
-    tries = _Tries(architecture, budget, estimate, allows, min(FULL_ENOUGH, SAFE - TELLS * within))
+    tries = _Tries(architecture, budget, estimate, allows, min(FULL_ENOUGH, SAFE - RESOLUTION * within))
     if not near:
         tries.measure(measure)
     return tries.confirm(confirm, few=NEAR_CONFIRMATIONS if near else MOST_CONFIRMATIONS)
@@ -103,7 +104,7 @@ def fill(
 
 @dataclass(frozen=True, kw_only=True)
 class _Choice:
-    """What is to be measured."""
+    """An architecture to measure."""
 
     architecture: Architecture
     factor: float
@@ -112,16 +113,16 @@ class _Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tried:
-    """What was measured, quickly or surely."""
+    """A measurement, quick or precise."""
 
     choice: _Choice
     latency: Latency
     use: float
-    """The share of the budget."""
+    """The latency as a share of the budget."""
 
 
 class _Tries:
-    """What was measured on the way to an architecture's width, and what to measure next."""
+    """The measurements on the way to an architecture's width, and the choice of the next one."""
 
     def __init__(
         self,
@@ -138,10 +139,10 @@ class _Tries:
         self._full_enough = full_enough
         self._quick: list[_Tried] = []
         self._sure: list[_Tried] = []
-        self._refused: dict[Architecture, float] = {}  # factors of what the target cannot time
+        self._refused: dict[Architecture, float] = {}  # the factor of each architecture that the target cannot time
 
     def measure(self, measure: Measure) -> None:
-        """Measure quickly until one is near the budget, or nothing is left between what is inside and outside."""
+        """Measure quickly until one is near the budget, or no width is left between those inside and outside."""
         for _ in range(MOST_MEASUREMENTS):
             choice = self._next()
             if choice is None:
@@ -154,13 +155,12 @@ class _Tries:
                 return
 
     def confirm(self, confirm: Measure, *, few: int) -> Filled:
-        """Measure surely until one fills the budget, or nearly does after a `few` of them, and give the fullest that
-        does not leave it.
+        """Measure precisely until one fills the budget, or nearly fills it after a `few`; the fullest inside it.
 
         Raises: UnmeasuredError when the target cannot time any.
         """
         for _ in range(MOST_CONFIRMATIONS):
-            choice = self._promising() or self._next() or self._left()
+            choice = self._promising() or self._next() or self._last_resort()
             if choice is None:
                 break
             tried = self._tried(choice, confirm(choice.architecture))
@@ -171,9 +171,9 @@ class _Tries:
                 likelier = tried.latency if again is None else self._budget.likelier(tried.latency, again)
                 tried = replace(tried, latency=likelier, use=self._use(likelier))
             self._sure.append(tried)
-            # A disturbed machine tells no finer.
-            fine = bool(self._quick) or tried.use >= NEARLY_FULL
-            if tried.use <= SAFE and (tried.use >= self._full_enough or (tried.latency.flagged and fine)):
+            # On a disturbed machine another measurement would be no more precise.
+            enough = bool(self._quick) or tried.use >= NEARLY_FULL
+            if tried.use <= SAFE and (tried.use >= self._full_enough or (tried.latency.flagged and enough)):
                 break
             if len(self._sure) >= few and any(NEARLY_FULL <= each.use <= SAFE for each in self._sure):
                 break
@@ -199,8 +199,8 @@ class _Tries:
 
     @property
     def _known(self) -> list[_Tried]:
-        """What corrects estimates: what was confirmed, and quick measurements, all of which may err alike, by as much
-        as the confirmed ones say.
+        """The measurements that correct estimates: the confirmed ones, and the quick ones scaled by the mean error that
+        the confirmed ones reveal in them.
         """
         if not self._sure:
             return self._quick
@@ -215,7 +215,7 @@ class _Tries:
         return [*(replace(each, use=each.use * error) for each in self._quick), *self._sure]
 
     def _promising(self) -> _Choice | None:
-        """What fills the budget by a quick measurement, before any is confirmed."""
+        """The fullest choice that fills the budget by a quick measurement, while nothing is confirmed."""
         if self._sure:
             return None
         found = [each for each in self._timeable if self._full_enough <= each.use <= SAFE]
@@ -223,11 +223,11 @@ class _Tries:
 
     @property
     def _timeable(self) -> list[_Tried]:
-        """What was measured quickly, and not refused when it was to be confirmed."""
+        """The quick measurements, without those that the target could not time when they were to be confirmed."""
         return [each for each in self._quick if each.choice.architecture not in self._refused]
 
-    def _left(self) -> _Choice | None:
-        """What is left to confirm where nothing new is: the fullest inside, or what leaves the budget least."""
+    def _last_resort(self) -> _Choice | None:
+        """A quickly measured choice to confirm where there is no new one: the fullest inside, or the least over."""
         left = self._timeable
         if self._sure or not left:
             return None
@@ -235,17 +235,17 @@ class _Tries:
         return (max(inside, key=lambda each: each.use) if inside else min(left, key=lambda each: each.use)).choice
 
     def _next(self) -> _Choice | None:
-        """What is estimated to fill the budget, as far as that is known; None where it was measured already."""
+        """The choice that is estimated to fill the budget best; None where all candidates were measured already."""
         known = self._known
         correction = self._correction(known)
         lowest, highest = self._between(known)
         solved = self._solved(lowest, highest, correction)
         ends = any(each.use > SAFE and each.choice.factor == highest for each in known)
-        other = math.sqrt(lowest * highest)  # in between, where the estimate says that there is nothing
-        if self._sure and not self._refused and solved > NARROWEST:  # at another width of the stem too
+        other = math.sqrt(lowest * highest)  # in between, where the solved factor gives nothing new
+        if self._sure and not self._refused and solved > NARROWEST:  # try another width of the stem as well
             other = min(solved * NEXT, WIDEST)
         seen = self._seen
-        choices = (  # found as they are asked for: each takes many estimates
+        choices = (  # a generator, since each choice takes many estimates
             choice
             for factor in (solved, other)
             for choice in self._choices(factor, correction, steps=factor < highest or ends)
@@ -256,7 +256,7 @@ class _Tries:
         return min(choices, key=lambda choice: self._misses(choice, correction), default=None)
 
     def _misses(self, choice: _Choice, correction: _Correction) -> float:
-        """How far from the wanted share of the budget it is estimated to be."""
+        """The estimated distance of a choice from the wanted share of the budget."""
         left = self._wanted - self._estimated_use(choice.architecture, correction)
         return left if left >= 0 else OVER * -left
 
@@ -273,23 +273,23 @@ class _Tries:
 
     @property
     def _widest(self) -> float:
-        """The widest factor to try: what is wider than one that the target cannot time asks for more memory, say."""
+        """The widest factor to try: wider than one that the target cannot time would need even more memory, say."""
         return min(self._refused.values(), default=WIDEST)
 
     @property
     def _seen(self) -> set[Architecture]:
-        """What is not to be measured again."""
+        """The architectures that are not to be measured again."""
         return {each.choice.architecture for each in (*self._quick, *self._sure)} | self._refused.keys()
 
     @property
     def _wanted(self) -> float:
-        """The share of the budget to aim at: less where what was confirmed left it."""
+        """The share of the budget to aim at; lower after confirmations over the budget."""
         over = sum(each.use > SAFE for each in self._sure)
         return (self._full_enough + SAFE) / 2 - LOWER * max(0, over - 1)
 
     def _choices(self, factor: float, correction: _Correction, *, steps: bool) -> Sequence[_Choice]:
-        """With single parts changed so that the estimate fills the budget where the factor alone does not; without too.
-        `steps`: whether the next step of all layers together is estimated to leave it.
+        """The choices at a factor: with single parts changed so that the estimate fills the budget, where the factor
+        alone does not, and unchanged. `steps`: whether the next step of all layers is estimated to exceed the budget.
         """
         plain = _Choice(architecture=scale_width(self._architecture, factor), factor=factor)
         use = self._estimated_use(plain.architecture, correction)
@@ -300,7 +300,7 @@ class _Tries:
         return (_Choice(architecture=found, factor=factor, adjusted=found != plain.architecture), plain)
 
     def _correction(self, known: Sequence[_Tried]) -> _Correction:
-        """What estimates are to be multiplied by, from what is known of the networks around."""
+        """The correction of estimates, interpolated between the errors of known measurements."""
         points = []
         for each in known:
             estimate = self._estimate(each.choice.architecture)
@@ -314,7 +314,9 @@ class _Tries:
         return estimate * correction(estimate) / self._budget.milliseconds
 
     def _solved(self, low: float, high: float, correction: _Correction) -> float:
-        """The largest factor from `low` to `high` that is allowed and estimated to fit; an end where none does."""
+        """The largest factor from `low` to `high` that is allowed and estimated to fit the budget; `low` where none
+        does.
+        """
 
         def fits(factor: float) -> bool:
             scaled = scale_width(self._architecture, factor)
@@ -328,10 +330,10 @@ class _Tries:
 def _adjusted(
     architecture: Architecture, estimate: EstimateMilliseconds, wanted: float, seen: Set[Architecture]
 ) -> Architecture:
-    """The widths of single parts changed so that the estimate comes near the `wanted` milliseconds, and stays below if
-    it can. What is `seen` is no choice.
+    """The architecture with the widths of single parts changed so that its estimate comes near the `wanted`
+    milliseconds, preferably from below. Architectures in `seen` are left out.
 
-    Each part's notches are estimated alone; sums of them tell which few of all combinations are worth an estimate.
+    The change of each part alone is estimated first; sums of these select the few combinations worth an estimate.
     """
     now = estimate(architecture)
     changes = _smallest([_changes(architecture, part, estimate, now) for part in range(parts(architecture))])
@@ -357,7 +359,7 @@ def _adjusted(
 def _changes(
     architecture: Architecture, part: int, estimate: EstimateMilliseconds, now: float
 ) -> list[tuple[int, float]]:
-    """By how many notches a part can change, and the milliseconds that each change adds to `now`, as estimated."""
+    """The notches by which a part can change, with the estimated milliseconds that each change adds to `now`."""
     found = []
     for count in notches(architecture, part, vector=BLOCK):
         with contextlib.suppress(ArchitectureError):  # the layers around forbid it
@@ -366,7 +368,7 @@ def _changes(
 
 
 def _smallest(changes: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
-    """Of each part so many of the smallest changes that all combinations can be looked at."""
+    """The smallest changes of each part, as many as `MOST_COMBINATIONS` of them all permit."""
     most = max(map(len, changes))
     while math.prod(min(most, len(found)) for found in changes) > MOST_COMBINATIONS:
         most -= 1

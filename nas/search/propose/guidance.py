@@ -1,10 +1,11 @@
-"""What guided proposals know: a function of the steps before them, in their order, and of nothing else.
+"""Decides which results guided proposals may use: a function of the steps before them, in their order, and of nothing
+else.
 
-How trainings end depends on chance, on what else the machine does and on interruptions; what a proposal knows does not.
-It is told of the steps before it, in the order of their proposal, but for the last few of those that train: these may
-still be under way (`ahead`). A run that goes on asks the sampler again for the proposals that it has, so that the next
-ones are those of a run that was never interrupted; not for those that make no difference to the next ones. What was
-timed again after all was proposed is known as it was.
+The order in which trainings end depends on chance, on the load of the machine and on interruptions; what a proposal
+knows must not. It knows the results of the steps before it, in the order of their proposal, except for the last few
+that train: these may still be under way (`ahead`). A resumed run has the sampler propose again what the run already
+holds, so that the next proposals are those of a run that was never interrupted; it leaves out those that cannot change
+the next ones. A candidate that was timed again after all proposals counts with its first latency.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from nas.search.propose.sampler import Outcome, Proposal, Sampler
 from space.architecture import Architecture
 from space.choices import Genotype
 
-MOST_REPEATS = 25  # draws of the sampler that led to what was known, before one that did not
-UNMEASURED = 1.0  # by what share of the budget a candidate counts as over it that cannot be timed
+MOST_DUPLICATES = 25  # draws of the sampler in a row that lead to known candidates
+UNMEASURED = 1.0  # budget overshoot, as a share, assumed for a candidate that cannot be timed
 
 
 class Guidance:
-    """A sampler, and what it was told."""
+    """A sampler, and which results it was told."""
 
     def __init__(
         self,
@@ -39,9 +40,9 @@ class Guidance:
         trained: Callable[[Step], Outcome],
         point: Callable[[Trial], Genotype | None],
     ) -> None:
-        """`apart`: whether there are steps for several budgets, asked for now or before, which the sampler tells apart;
-        `epochs`: of a whole training; `trained`: how the training of a step ended, budgets aside; `point`: the answers
-        of a trial, None where it is none of what is searched.
+        """`apart`: whether the sampler distinguishes budgets, because there are steps for several, now or before.
+        `epochs`: length of a whole training. `trained`: returns the result of a step's training, without violations of
+        budgets. `point`: returns the answers of a trial, or None where it is not in the searched space.
         """
         self._sampler = sampler
         self._budgets = budgets
@@ -50,106 +51,108 @@ class Guidance:
         self._epochs = epochs
         self._trained = trained
         self._point = point
-        self._told: set[int] = set()  # numbers of steps
-        self._numbers: dict[int, int] = {}  # of what the sampler knows of and was not told the outcome of, by step
-        self._in_vain = 0  # draws that led to what was known, since the last that became a step
-        self._empty = 0  # those that led to nothing
+        self._told: set[int] = set()  # numbers of the steps whose results the sampler knows
+        self._numbers: dict[int, int] = {}  # by step: the sampler's number, while it does not know the result
+        self._duplicates = 0  # draws that led to known candidates, since the last draw that became a step
+        self._empty = 0  # draws that led to no architecture, since then
 
-    def recall(self, earlier: EarlierTrial, milliseconds: float) -> None:
-        """What an earlier run found out about a candidate that takes so long; before anything else is told."""
+    def add_earlier(self, earlier: EarlierTrial, milliseconds: float) -> None:
+        """Pass on the result of an earlier run's candidate with this latency, before any results of this run."""
         admitting = (budget for budget in self._budgets if milliseconds <= budget.milliseconds)
         budget = next(admitting, self._budgets.largest)
         over = milliseconds / budget.milliseconds - 1
-        # What scored was made for another budget or target: where it is over this one, a narrower one may be inside.
+        # A trained one was made for another budget or target: if it is over this one, a narrower one may be inside.
         violations = {} if over > 0 and earlier.miou is not None else {"latency": over}
-        self._sampler.recall(
+        self._sampler.add_earlier(
             dict(earlier.genotype),
             Outcome(miou=earlier.miou, fidelity=earlier.fidelity, violations=violations),
-            self._told_for(budget.milliseconds),
+            self._budget_key(budget.milliseconds),
         )
 
     def warm_start(self, evaluations: Iterable[tuple[Genotype, float]]) -> None:
-        """How much higher than usual networks scored on other data, by their answers; before anything else is told."""
+        """Pass on scores of networks on other data, as differences to their median, before any results of this run."""
         for genotype, score in evaluations:
-            self._sampler.warm_start(genotype, score, self._told_for(self._budgets.largest.milliseconds))
+            self._sampler.warm_start(genotype, score, self._budget_key(self._budgets.largest.milliseconds))
 
-    def repeat(self, trials: Sequence[Trial], given_up: Mapping[Budget, Unreached]) -> None:
-        """Have the sampler propose again what it proposed for these budgets, also in vain for those that were given up.
+    def replay(self, trials: Sequence[Trial], given_up: Mapping[Budget, Unreached]) -> None:
+        """Have the sampler propose again what it proposed for these budgets before the run was interrupted, including
+        the duplicates before a budget was given up.
 
-        What it proposes before led to what was known. Where it does not come to the trial at all, another one proposed
-        that (another kind, another version), and what follows: then what came instead was never looked at.
+        A proposal that differs from the run's next trial was a duplicate then. If none of `MOST_DUPLICATES` is that
+        trial, it was proposed by another sampler (another kind or version), and so were the later ones: the proposals
+        made here in its place are forgotten.
         """
         left = [(budget, each) for budget, each in given_up.items() if each.repeats]
-        anothers = False
+        by_another_sampler = False
         for step in steps_of(trials):
             while left and left[0][1].number <= step.number:
-                self._draw_in_vain(trials, *left.pop(0))
+                self._replay_duplicates(trials, *left.pop(0))
             if not (self._proposed(step) and any(step.is_of(budget.milliseconds) for budget in self._budgets)):
                 continue
-            if self._sampler.stateless and step.in_vain == 0:  # entered as it is, it counts as much
+            if self._sampler.stateless and step.in_vain == 0:  # later proposals are the same if it is entered as it is
                 continue
             self._tell(trials, step.number)
-            if anothers:
+            if by_another_sampler:
                 continue
             others: list[int] = []
-            for _ in range(MOST_REPEATS):
-                proposal = self._sampler.propose(self._told_for(step.trial.budget_milliseconds))
+            for _ in range(MOST_DUPLICATES):
+                proposal = self._sampler.propose(self._budget_key(step.trial.budget_milliseconds))
                 if dict(proposal.genotype) == self._point(step.trial):
                     self._numbers[step.number] = proposal.number
                     break
-                self.repeats(proposal.number)
+                self.reject_duplicate(proposal.number)
                 others.append(proposal.number)
             else:
                 self._sampler.forget(others)
-                anothers = True  # to find that out for each takes a minute each
+                by_another_sampler = True  # not checked for each later step: each check takes a minute
         for budget, each in left:
-            self._draw_in_vain(trials, budget, each)
-        self._in_vain = self._empty = 0
+            self._replay_duplicates(trials, budget, each)
+        self._duplicates = self._empty = 0
 
-    def _draw_in_vain(self, trials: Sequence[Trial], budget: Budget, given_up: Unreached) -> None:
-        """Draw again what came to nothing before a budget was given up: later draws depend on how many there were."""
+    def _replay_duplicates(self, trials: Sequence[Trial], budget: Budget, given_up: Unreached) -> None:
+        """Repeat the duplicate draws before a budget was given up: later draws depend on how many there were."""
         for _ in range(given_up.repeats):
-            self.repeats(self.propose(trials, given_up.number, budget).number)
+            self.reject_duplicate(self.propose(trials, given_up.number, budget).number)
 
-    def gives_up(self) -> int:
-        """Nothing more is proposed for the budget of the last draws; how many of them led to what was known, since the
-        last that became a step.
+    def pop_duplicates(self) -> int:
+        """The number of duplicate draws since the last draw that became a step; resets the counters of draws, for when
+        a budget is given up.
         """
-        repeats, self._in_vain, self._empty = self._in_vain, 0, 0
-        return repeats
+        duplicates, self._duplicates, self._empty = self._duplicates, 0, 0
+        return duplicates
 
     @property
     def in_vain(self) -> int:
-        """How many draws led to what was known or to nothing, since the last that became a step."""
-        return self._in_vain + self._empty
+        """Number of draws without a new architecture since the last draw that became a step."""
+        return self._duplicates + self._empty
 
     def propose(self, trials: Sequence[Trial], number: int, budget: Budget) -> Proposal[Architecture]:
         """A draw for the step of this number, for one of the budgets."""
         self._tell(trials, number)
-        proposal = self._sampler.propose(self._told_for(budget.milliseconds))
+        proposal = self._sampler.propose(self._budget_key(budget.milliseconds))
         self._empty += proposal.in_vain
         return proposal
 
-    def becomes(self, proposed: int, number: int) -> None:
-        """What the sampler knows under a number became the step of that number."""
+    def record_step(self, proposed: int, number: int) -> None:
+        """Record that a proposal, by its number in the sampler, became the step of `number`."""
         self._numbers[number] = proposed
-        self._in_vain = self._empty = 0
+        self._duplicates = self._empty = 0
 
-    def repeats(self, proposed: int) -> None:
-        """The draw of this sampler's number led to what is known."""
+    def reject_duplicate(self, proposed: int) -> None:
+        """Record that a proposal, by its number in the sampler, led to a known candidate."""
         self._sampler.withdraw(proposed)
-        self._in_vain += 1
+        self._duplicates += 1
 
-    def _told_for(self, milliseconds: float) -> float | None:
-        """What the sampler tells budgets apart by; None where there is one."""
+    def _budget_key(self, milliseconds: float) -> float | None:
+        """The budget as the sampler distinguishes it; None where there is only one."""
         return milliseconds if self._apart else None
 
     def _proposed(self, step: Step) -> bool:
         return step.trial.rungs[step.place].guided if step.place else step.trial.origin == "guided"
 
     def _tell(self, trials: Sequence[Trial], number: int) -> None:
-        """The sampler knows of all steps before this number, and how those ended that it may know the end of; not of
-        what is no point of the space, as where that was narrowed since.
+        """Tell the sampler all steps before this number, and the results of those that it may know. Trials outside the
+        space are left out, as where the space was narrowed since.
         """
         over = {step.number for step in before(trials, number, self._ahead)}
         for step in before(trials, number, 0):
@@ -161,15 +164,15 @@ class Guidance:
                     self._told.add(step.number)
                     continue
                 share = step.until(self._epochs) / self._epochs
-                budget = self._told_for(step.trial.budget_milliseconds)
+                budget = self._budget_key(step.trial.budget_milliseconds)
                 self._numbers[step.number] = self._sampler.enter(point, share, budget)
             if step.number in over:
                 self._told.add(step.number)
                 self._sampler.tell(self._numbers.pop(step.number), self.outcome(step, step.trial.budget_milliseconds))
 
     def outcome(self, step: Step, budget_milliseconds: float) -> Outcome:
-        """How the training of a step ended, under a budget. The sampler is told so of the one that it was made for,
-        whether or not that is still asked for.
+        """The result of a step under a budget. The sampler is told the result under the budget that the step was made
+        for, even if the study no longer asks for it.
         """
         latency = step.trial.disturbed or step.trial.latency
         violation = UNMEASURED

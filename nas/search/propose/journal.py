@@ -1,12 +1,13 @@
-"""An Optuna journal of a run's trials, which `optuna-dashboard RUN/optuna.journal` shows while the run goes on.
+"""Writes an Optuna journal of a run's trials, which `optuna-dashboard RUN/optuna.journal` shows while the run goes on.
 
-It is written for people and never read for decisions: the run's own files are the truth. When a run begins or goes on,
-the journal is compared with them, completed, or written anew where it is missing, damaged or says something else. From
-then on each trial is appended as its training ends, as the sampler is told of it: whole trainings are complete, what
-ended before is pruned with its score at its share of a whole training (`nas.surrogate.candidates.step_of`), what is
-over the budget is pruned with a violated constraint, and what broke has failed.
+It is written for users and never read for decisions, which rely on the run's own files. When a run begins or is
+resumed, the journal is compared with these files and completed, or rewritten where it is missing, damaged or
+different. From then on each trial is appended when its training ends, with the states that the sampler sees: whole
+trainings are complete; shorter ones are pruned, with their score at their share of a whole training
+(`nas.surrogate.candidates.step_of`); candidates over the budget are pruned with a violated constraint; broken trainings
+have failed.
 
-A journal that cannot be written is no reason to end a search.
+A journal that cannot be written does not end a search.
 """
 
 from __future__ import annotations
@@ -31,36 +32,34 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STUDY = "search"
-LOCK = ".lock"  # what Optuna appends to the name of a journal that is being written
+LOCK = ".lock"  # Optuna appends this to the name of a journal that is being written
 
 
 class Journal:
-    """The journal of one run, whose owner is this process."""
+    """The journal of one run, which this process owns."""
 
     def __init__(
-        self, run: RunFolder, space: Space, outcome: Callable[[Trial], Outcome], say: Callable[[str], None]
+        self, run: RunFolder, space: Space, outcome: Callable[[Trial], Outcome], log: Callable[[str], None]
     ) -> None:
-        """`outcome`: how a trial's training ended, or that there was none. `say` hears, once, that it cannot be
-        written.
-        """
+        """`outcome` returns the result of a trial's training. `log` prints once that the journal cannot be written."""
         self._run = run
         self._file = run.root / JOURNAL
         self._space = space
         self._outcome = outcome
-        self._say = say
+        self._log = log
         self._study: optuna.Study | None = None
         self._works = True
 
     def hold_to(self, trials: Iterable[Trial]) -> None:
-        """Have the journal say what the run's files say of the trials that are over; others are not in it."""
+        """Make the journal agree with the run's files on `trials`, those that are over; it holds no others."""
         self._write(lambda: self._hold_to(trials))
 
     def ended(self, trial: Trial) -> None:
-        """A trial's training ended, or it came to none."""
+        """Append a trial whose training ended, or that is not trained."""
         self._write(lambda: self._opened().add_trial(self._frozen(trial)))
 
     def _write(self, write: Callable[[], None]) -> None:
-        """Nothing that Optuna or a disk says of a journal is worth a search: the next one that goes on mends it."""
+        """Call `write`; an error of Optuna or the disk does not end the search: a resumed run repairs the journal."""
         if not self._works:
             return
         try:
@@ -68,13 +67,13 @@ class Journal:
         except Exception as error:
             self._works = False
             reason = f"{type(error).__name__}: {error}"
-            self._say(f"note    {self._file} is not written any more ({reason}); the run does not need it")
+            self._log(f"note    {self._file} is not written any more ({reason}); the run does not need it")
 
     def _hold_to(self, trials: Iterable[Trial]) -> None:
-        asked = [each for each in trials if each.origin != "pruned"]  # those are cut, not proposed
-        expected = {_identity(each): each for each in map(self._frozen, asked)}
+        proposed = [each for each in trials if each.origin != "pruned"]
+        expected = {_identity(each): each for each in map(self._frozen, proposed)}
         if not (expected or self._file.exists()):
-            return  # it is made with its first trial
+            return  # the file is made with its first trial
         known = self._known()
         if known is not None and known <= expected.keys():
             self._opened().add_trials(each for identity, each in expected.items() if identity not in known)
@@ -83,21 +82,21 @@ class Journal:
             file = scratch / JOURNAL
             _study_in(file).add_trials(expected.values())
             write_atomically(self._file, lambda temporary: temporary.write_bytes(file.read_bytes()))
-        self._study = None  # of the file that was there before
+        self._study = None  # it belongs to the file that was replaced
 
     def _known(self) -> set[tuple[Any, ...]] | None:
-        """What the journal says; None where there is none, it cannot be read, or it says something twice."""
+        """The entries of the journal; None where there is none, it cannot be read, or an entry occurs twice."""
         if not (self._file.is_file() and self._file.read_bytes().endswith(b"\n")):
-            return None  # Optuna reads what was cut short, and appends to half a line
+            return None  # Optuna would read a truncated file, and append to half a line
         try:
             found = [_identity(each) for each in self._opened().get_trials(deepcopy=False)]
-        except Exception:  # whatever Optuna makes of a damaged file: it is written anew
+        except Exception:  # any error of Optuna means a damaged file, which is rewritten
             return None
         return set(found) if len(set(found)) == len(found) else None
 
     def _opened(self) -> optuna.Study:
         if self._study is None:
-            # Nobody else writes here: a lock that is there is that of a process which was killed.
+            # No other process writes here: an existing lock was left by a process that was killed.
             self._file.with_name(f"{JOURNAL}{LOCK}").unlink(missing_ok=True)
             self._study = _study_in(self._file)
         return self._study
@@ -105,7 +104,7 @@ class Journal:
     def _frozen(self, trial: Trial) -> FrozenTrial:
         from optuna.trial import TrialState, create_trial
 
-        outcome = self._outcome(replace(trial, disturbed=None))  # what came of it, not what a proposal may know
+        outcome = self._outcome(replace(trial, disturbed=None))  # by its last latency, not the one that proposals know
         scored = outcome.miou is not None
         if scored and outcome.fidelity == 1:
             state = TrialState.COMPLETE
@@ -114,8 +113,8 @@ class Journal:
         else:
             state = TrialState.FAIL
         point = trial.answers_in(self._space)
-        asked = {} if point is None else parameters_of(SpaceQuestions(self._space, (1.0,), None), point)
-        said = {
+        answered = {} if point is None else parameters_of(SpaceQuestions(self._space, (1.0,), None), point)
+        attributes = {
             "key": trial.architecture.key,
             "number": trial.number,
             "name": trial.name,
@@ -130,11 +129,11 @@ class Journal:
         return create_trial(
             state=state,
             value=outcome.miou if state == TrialState.COMPLETE else None,
-            params={name: value for name, (_, value) in asked.items()},
-            distributions={name: distribution for name, (distribution, _) in asked.items()},
+            params={name: value for name, (_, value) in answered.items()},
+            distributions={name: distribution for name, (distribution, _) in answered.items()},
             intermediate_values={} if outcome.miou is None else {step_of(outcome.fidelity): outcome.miou},
             constraints=dict(outcome.violations),
-            user_attrs=said,
+            user_attrs=attributes,
         )
 
 
@@ -145,7 +144,7 @@ def _study_in(file: Path) -> optuna.Study:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = str(file)
-    # Optuna's other lock is a link, which nobody removes where it was left behind and the path is a relative one.
+    # Optuna's other lock is a symbolic link; one left behind is never removed if the path is relative.
     storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
     try:
         return optuna.load_study(storage=storage, study_name=STUDY)
@@ -154,7 +153,7 @@ def _study_in(file: Path) -> optuna.Study:
 
 
 def _identity(trial: FrozenTrial) -> tuple[Any, ...]:
-    """What tells entries apart: of which trial, and how it ended."""
-    said = trial.user_attrs
+    """The identity of an entry: its trial, and how that ended."""
     values = sorted(trial.intermediate_values.items())
-    return (said.get("key"), trial.state.name, trial.value, *values, *sorted(trial.constraints.items()))
+    constraints = sorted(trial.constraints.items())
+    return (trial.user_attrs.get("key"), trial.state.name, trial.value, *values, *constraints)

@@ -1,4 +1,4 @@
-"""How large the networks of a search may become, whatever its budget: a fast device would be filled by giants."""
+"""Limits on the size of a search's networks, whatever its budget: on a fast device only giants would fill it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from space.scale import NARROWEST, bisected, scale_width
 
 
 def limits_of(study: Study, num_classes: int) -> Allows:
-    """The limits of a study: parameters, and what training on batches of its recipe's crops takes of memory, in the
-    stage that takes most.
+    """A check of the study's limits: parameters, and the memory for training on batches of the recipe's crops, in the
+    stage of the recipe that needs most.
     """
     plan, most_bytes = study.search, study.search.most_gigabytes * 1e9
 
@@ -28,7 +28,7 @@ def limits_of(study: Study, num_classes: int) -> Allows:
 
 
 def widest(architecture: Architecture, allows: Allows) -> Architecture:
-    """The architecture at the largest factor on its width that is tried and allowed."""
+    """The architecture at the largest width factor that is allowed, at most `WIDEST`."""
     if allows(scale_width(architecture, WIDEST)):
         return scale_width(architecture, WIDEST)
     return scale_width(
@@ -37,24 +37,24 @@ def widest(architecture: Architecture, allows: Allows) -> Architecture:
 
 
 def above_the_space(budget: Budget, highest: float, study: Study) -> str:
-    """That a budget is more than networks can use whose slowest takes `highest` milliseconds, and what to do."""
+    """The message that no allowed network is slow enough to use a budget; the slowest takes `highest` milliseconds."""
     plan = study.search
     return (
-        f"this budget is above what the space can use: as wide as the study lets them become ({plan.most_parameters:,} "
+        f"no allowed network is slow enough to use this budget: within the study's limits ({plan.most_parameters:,} "
         f"parameters, {plan.most_gigabytes:g} GB to train), networks take at most {highest:.2f} of {budget}; lower the "
         "budget, raise the input size, or raise search.most_parameters and search.most_gigabytes"
     )
 
 
 def nothing_inside(budget: Budget, draws: int, lowest: Latency | None) -> BudgetError:
-    """That of so many draws in a row none led to a new candidate inside a budget, and what to do; `lowest`: of all that
-    were timed.
+    """The error that `draws` draws in a row led to no new candidate inside a budget; `lowest` is the lowest latency
+    that was timed.
     """
     seen, advice = "none could be timed", ""
     if lowest is not None:
         seen = f"the lowest took {lowest.milliseconds(budget.statistic):.2f} ms"
         advice = unsettled(lowest)
     return BudgetError(
-        f"expected candidates inside {budget}, but {draws} draws in a row were over it at any width or known already; "
+        f"expected candidates inside {budget}, but {draws} draws in a row were over it at any width or already known; "
         f"{seen}; {advice or 'raise the budget or widen the space of the study'}"
     )

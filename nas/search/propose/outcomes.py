@@ -1,4 +1,4 @@
-"""Which candidates' trainings are over, and what they scored."""
+"""Keeps which candidates' trainings are over, and reads their scores."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from nas.search.propose.sampler import Outcome
 
 
 class Trainings:
-    """Of one run, in the search: how candidates are finished is no matter here."""
+    """The trainings of one run in the search phase; the finish phase does not matter here."""
 
     def __init__(self, run: RunFolder, epochs: int) -> None:
-        """`epochs`: of a whole training."""
+        """`epochs` is the length of a whole training."""
         self.over: set[str] = set()
-        """Keys of those for which nothing is to be done now: they ended, or pause."""
+        """Keys of architectures whose trainings ended or paused, so that nothing is to be done for them now."""
         self._run = run
         self._epochs = epochs
         self._curves: dict[str, tuple[float, ...]] = {}
 
     def curve(self, trial: Trial) -> tuple[float, ...]:
-        """mIoU after every epoch so far; of a training that is over it is read once."""
+        """The mIoU after every epoch so far; cached once the training is over."""
         key = trial.architecture.key
         if key in self._curves:
             return self._curves[key]
@@ -30,24 +30,24 @@ class Trainings:
         return curve
 
     def settled(self, trial: Trial) -> bool:
-        """Whether nothing is left to be done of a trial as it was recorded."""
+        """Whether nothing is left to be done for a trial as recorded."""
         if not trial.feasible or trial.failed or trial.origin == "pruned":
             return True
         done = len(self.curve(trial))
         return done >= trial.until(self._epochs) or (trial.stopped and done > 0)
 
     def outcome(self, step: Step) -> Outcome:
-        """How the training of a step ended, budgets aside."""
+        """The result of the training of a step, without violations of budgets."""
         curve = self.curve(step.trial)[: step.until(self._epochs)]
         if not curve or (step.trial.failed and step.last):
             return Outcome(miou=None)
         return Outcome(miou=curve[-1], fidelity=len(curve) / self._epochs)
 
     def ends(self, trial: Trial) -> None:
-        """A training ended, pauses or never begins."""
+        """Mark a training as over: it ended, paused or will not begin."""
         self.over.add(trial.architecture.key)
 
     def goes_on(self, trial: Trial) -> None:
-        """What was over is to be trained."""
+        """Mark a training as not over: the trial is trained again."""
         self.over.discard(trial.architecture.key)
         self._curves.pop(trial.architecture.key, None)

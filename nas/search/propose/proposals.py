@@ -1,4 +1,4 @@
-"""What is trained next: seeds, random draws and the sampler's proposals, each at the width that fills a budget."""
+"""Proposes what is trained next: seeds, random draws and guided candidates, each at the width that fills a budget."""
 
 from __future__ import annotations
 
@@ -31,43 +31,43 @@ from space.architecture import Architecture
 from space.choices import Genotype
 from space.errors import BudgetError
 
-MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width, or known already
+MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width or already known, before a budget is given up
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawn:
-    """An architecture before its width is solved, to which epoch it is to be trained, and the number that the sampler
-    knows it under, if it is its.
-    """
+    """A drawn architecture, before its width is solved."""
 
     architecture: Architecture
     genotype: Genotype
     until: int
+    """The epoch that it is to be trained to."""
     number: int | None = None
+    """The sampler's number of the proposal; None for a random draw."""
 
 
 class Proposals:
-    """Candidates in their order: those a killed run left unfinished, seeds, random draws, guided ones.
+    """Candidates in order: those that an interrupted run left unfinished, seeds, random draws, guided ones.
 
-    Every candidate is measured before it is given out, and written to the run's folder; one that no width brings
-    inside the budget, or that the target cannot time, is written and not given out. Those that may be over it only
-    since the machine was busy are timed once more when all others were proposed; so proposals do not depend on it.
-    Known architectures are not given out twice, but to go on to another rung. What is proposed depends on the steps
-    before it, in their order, and on what they measured and scored: a run that was interrupted proposes what one that
-    was not would have (`nas.search.propose.guidance`).
+    Every candidate is measured and written to the run's folder before it is returned for training. A candidate that no
+    width brings inside the budget, or that the target cannot time, is written but not returned. Candidates that may be
+    over the budget only because the machine was busy are timed once more when all others have been proposed, so that
+    proposals do not depend on it. A known architecture is returned again only to go on to another rung. A proposal
+    depends on nothing but the steps before it, in their order, with their latencies and scores: a resumed run proposes
+    the same as one that was never interrupted (`nas.search.propose.guidance`).
 
-    Candidates pause at rungs where the sampler asks for that. The plan's trials then are the effort, in whole
-    trainings, and when it is spent the best of those that paused go on to the end until there are finalists.
+    Candidates pause at rungs if the sampler supports that. The plan's number of trials is then an effort in whole
+    trainings; when it is spent, the best paused candidates go on to the end until there are enough finalists.
 
-    With several budgets each candidate is made for one of them, in turns (`nas.runs.shares`). One for which no draw is
-    found any more is given up, and the others go on. Of a search that is to be over in time, `deadline` says when
-    nothing more is proposed, whatever is left of its plan.
+    With several budgets each candidate is made for one of them, in turns (`nas.runs.shares`). A budget for which no
+    new candidate is found is given up, and the others go on. In a search with a time limit, `deadline` decides when
+    proposals end, whatever is left of the plan.
     """
 
     def __init__(
         self, search: Search, meter: Measures, table: LatencyTable | None, deadline: Deadline | None = None
     ) -> None:
-        """`table`: the latency table of the device that `meter` times on, if there was one when the run began."""
+        """`table` is the latency table of the device that `meter` times on, if there was one when the run began."""
         plan = search.study.search
         self._search = search
         self._meter = meter
@@ -86,7 +86,7 @@ class Proposals:
         self._trials = {trial.architecture.key: self._judged(trial) for trial in search.run.trials()}
         self._trainings = Trainings(search.run, self._epochs)
         self._trainings.over |= {key for key, trial in self._trials.items() if self._trainings.settled(trial)}
-        # One that was asked for another budget before is a run for several: its networks fill that one.
+        # A run that was begun for another budget counts as one for several: its candidates fill the earlier budget.
         made_for = {step.trial.budget_milliseconds for step in steps_of(self._in_order())}
         apart = len(made_for | {budget.milliseconds for budget in self._budgets}) > 1
         rungs = rungs_for(plan, self._epochs)
@@ -112,33 +112,33 @@ class Proposals:
         self._solver = Solver(search, meter, table)
         for trial in search.run.company():
             self._solver.learn(trial)
-        self._recall()
+        self._learn_earlier_runs()
         for trial in self._trials.values():
             self._solver.learn(trial)
         unfinished = [trial for key, trial in self._trials.items() if key not in self._trainings.over]
         self._unfinished = sorted(unfinished, key=lambda trial: trial.last_number)
         self._doubts_timed = False
-        self._guidance.repeat(self._in_order(), given_up if self._budgets.several else {})
-        self._journal = Journal(search.run, self._space, self._told, search.console.step)
+        self._guidance.replay(self._in_order(), given_up if self._budgets.several else {})
+        self._journal = Journal(search.run, self._space, self._last_outcome, search.console.step)
         steps = steps_of(self._in_order())
         over = [step for step in steps if not step.last or step.trial.architecture.key in self._trainings.over]
         self._journal.hold_to(step.as_it_ended for step in over)
 
-    def _recall(self) -> None:
-        """Let estimates and the sampler know what was found out before: the same whenever the run goes on."""
+    def _learn_earlier_runs(self) -> None:
+        """Pass the results of earlier runs to the estimates and the sampler; the same ones whenever the run resumes."""
         self._guidance.warm_start(read_warm_start(self._run).inside(self._space))
         earlier = read_earlier(self._run).trials
-        for each in (known for known in earlier if known.latency is not None):
-            self._solver.recall(each)
-        for each in earlier:
-            if each.genotype and self._space.point(each.genotype) is not None:
-                milliseconds = self._solver.recall(each)
-                over = each.over is not False and milliseconds > self._budgets.largest.milliseconds
-                if each.miou is not None or over:
-                    self._guidance.recall(each, milliseconds)
+        for trial in (known for known in earlier if known.latency is not None):
+            self._solver.learn_earlier(trial)
+        for trial in earlier:
+            if trial.genotype and self._space.point(trial.genotype) is not None:
+                milliseconds = self._solver.learn_earlier(trial)
+                over = trial.over is not False and milliseconds > self._budgets.largest.milliseconds
+                if trial.miou is not None or over:
+                    self._guidance.add_earlier(trial, milliseconds)
 
     def waits(self) -> bool:
-        """Whether the next candidate has to wait for trainings under way."""
+        """Whether the next candidate depends on trainings under way."""
         self._end_in_time()
         number = self._unfinished[0].last_number if self._unfinished else self._next_number()
         known = [step for step in before(self._in_order(), number, self._ahead) if step.trial.disturbed is None]
@@ -149,11 +149,10 @@ class Proposals:
         return bool(under_way) and not self._unfinished and (blind or not self._shares.proposes(self._in_order()))
 
     def next(self) -> Trial | None:
-        """The next candidate to train; None when the plan is done, or when what is left depends on those under way, so
-        that it `waits` after all.
+        """The next candidate to train; None when the plan is done, or when the rest depends on trainings under way
+        after all, so that it `waits`.
 
-        Raises: BudgetError when one draw after the other cannot be brought inside the one budget that there is, and
-        nothing was before.
+        Raises: BudgetError when, with a single budget, no draw can be brought inside it and no candidate was before.
         """
         if self._unfinished:
             return self._unfinished.pop(0)
@@ -169,7 +168,7 @@ class Proposals:
                 if not (self._budgets.several or any(each.feasible and not each.failed for each in self._in_order())):
                     raise
                 self._give_up(budget, str(error))
-        if self._trials.keys() - self._trainings.over:  # what `waits` counted on came to nothing
+        if self._trials.keys() - self._trainings.over:  # `waits` counted on a candidate that was not found
             return None
         if not self._doubts_timed:
             self._doubts_timed = True
@@ -179,8 +178,8 @@ class Proposals:
         return self._unfinished.pop(0) if self._unfinished else None
 
     def finished(self, trial: Trial, *, failed: str) -> None:
-        """Record how a candidate's training ended, or that it pauses."""
-        ended = replace(self._trials[trial.architecture.key], failed=failed)  # it may count for more budgets by now
+        """Record that a candidate's training ended or paused; `failed` says why it failed."""
+        ended = replace(self._trials[trial.architecture.key], failed=failed)  # the record may hold more budgets by now
         self._record(ended)
         self._trainings.ends(trial)
         self._journal.ended(ended)
@@ -194,15 +193,15 @@ class Proposals:
             self._shares = replace(shares, closed=late)
 
     def _give_up(self, budget: Budget, reason: str) -> None:
-        """Nothing more is proposed for a budget."""
-        number, repeats = self._next_number(), self._guidance.gives_up()
-        give_up(self._run, budget, reason, searched=True, number=number, repeats=repeats)
+        """Propose nothing more for a budget."""
+        number, duplicates = self._next_number(), self._guidance.pop_duplicates()
+        give_up(self._run, budget, reason, searched=True, number=number, repeats=duplicates)
         self._shares = self._shares.without(budget)
         self._search.console.gives_up(budget, reason, others=self._budgets.several)
 
     def _finalists_left(self) -> list[Trial]:
-        """The best of those that paused go on to the end, so many as finalists are missing for a budget: a low rung is
-        no final score.
+        """The best paused candidates, as many as finalists are missing for each budget, to be trained to the end: the
+        score at a low rung is not final.
         """
         steps = [step for step in steps_of(self._in_order()) if step.last]
         going: list[Trial] = []
@@ -213,16 +212,16 @@ class Proposals:
             missing = self._plan.finalists - (len(left) - len(paused))
             paused.sort(key=lambda trial: (-len(self._trainings.curve(trial)), -self._trainings.curve(trial)[-1]))
             going += paused[: max(0, missing)]
-        return [self._goes_on(trial, self._epochs, guided=False) for trial in going]
+        return [self._resume(trial, self._epochs, guided=False) for trial in going]
 
     def _filling_at(self, milliseconds: float) -> Filling | None:
         budget = Budget(milliseconds=milliseconds, statistic=self._budgets.largest.statistic)
         return filling_of(budget, self._search.num_classes, self._table)
 
-    def _goes_on(self, trial: Trial, until: int, *, guided: bool) -> Trial:
-        """A candidate that paused is trained on."""
+    def _resume(self, trial: Trial, until: int, *, guided: bool) -> Trial:
+        """A paused candidate, to be trained on `until` an epoch."""
         begun = trial.rungs
-        if trial.stopped:  # by an earlier version, in the middle of its schedule
+        if trial.stopped:  # an earlier version stopped it in the middle of its schedule
             milliseconds, epochs = trial.budget_milliseconds, len(self._trainings.curve(trial))
             begun = (Rung(epochs=epochs, number=trial.number, budget_milliseconds=milliseconds),)
         rung = Rung(
@@ -245,7 +244,9 @@ class Proposals:
         return max((trial.last_number for trial in self._trials.values()), default=0) + 1
 
     def _time_doubted(self) -> None:
-        """Time again what a busy machine may have brought over the budget; what is inside now is to be trained."""
+        """Time candidates again that may be over the budget only because the machine was busy; those inside the budget
+        now are to be trained.
+        """
         for trial in self._in_order():
             if trial.origin == "pruned" or trial.failed or trial.latency is None:
                 continue
@@ -270,8 +271,8 @@ class Proposals:
         solved = self._solver.solve(published, budget)
         known = self._trials.get(solved.architecture.key)
         if known is not None and (known.origin, known.parent) == ("seed", name):
-            return self._comes_again(known, budget)
-        genotype: Genotype = self._space.closest_genotype(published) or {}  # samplers are not told of it then
+            return self._share_seed(known, budget)
+        genotype: Genotype = self._space.closest_genotype(published) or {}  # without one, samplers are not told of it
         candidate = Candidate(
             name=f"{name} x{solved.factor:.2f}{'+' if solved.adjusted else ''}",
             origin="seed",
@@ -281,9 +282,9 @@ class Proposals:
         )
         return self._admit(candidate, budget, solved, self._first if genotype else self._epochs)
 
-    def _comes_again(self, seed: Trial, budget: Budget) -> Trial | None:
-        """A published network cannot become wider or narrower than for another budget: it is for both. Given back if it
-        is to be trained for the sake of this one.
+    def _share_seed(self, seed: Trial, budget: Budget) -> Trial | None:
+        """Count a seed for one more budget, where its width cannot be made other than for an earlier one. Returns it if
+        it is to be trained for this budget.
         """
         if seed.feasible or not seed.inside(budget):
             self._record(replace(seed, also_milliseconds=(*seed.also_milliseconds, budget.milliseconds)))
@@ -296,29 +297,30 @@ class Proposals:
         return seed
 
     def _new(self, origin: Origin, budget: Budget) -> Trial:
-        """The first draw that is not known yet and can be brought inside a budget, or that goes on. A draw knows how
-        many before it led to what is known since the last candidate was recorded.
+        """The first draw that is new and can be brought inside a budget, or that is a paused candidate to train on.
+
+        A random draw depends on the number of duplicates before it, since the last candidate was recorded.
         """
         draw = self._random if origin == "random" else self._guided
-        before = [each for one in self._budgets for each in self._shares.ours(self._in_order(), origin, one)]
-        name = f"{origin} {len(before) + 1}"
+        earlier = [trial for each in self._budgets for trial in self._shares.ours(self._in_order(), origin, each)]
+        name = f"{origin} {len(earlier) + 1}"
         lowest: Latency | None = None
-        repeats = 0
+        duplicates = 0
         for _ in range(MOST_ATTEMPTS):
-            drawn = draw(budget, repeats)
+            drawn = draw(budget, duplicates)
             if drawn.number is not None and (paused := self._paused(drawn, budget)) is not None:
-                going = self._goes_on(paused, drawn.until, guided=True)
-                self._guidance.becomes(drawn.number, going.last_number)
-                return going
+                resumed = self._resume(paused, drawn.until, guided=True)
+                self._guidance.record_step(drawn.number, resumed.last_number)
+                return resumed
             solved = self._solver.solve(drawn.architecture, budget)
             timed = [each for each in (lowest, solved.latency) if each is not None]
             lowest = min(timed, key=lambda latency: latency.milliseconds(budget.statistic), default=None)
             if solved.architecture.key in self._trials:
-                repeats += 1
+                duplicates += 1
                 if drawn.number is not None:
-                    self._guidance.repeats(drawn.number)
+                    self._guidance.reject_duplicate(drawn.number)
                 continue
-            repeats = 0
+            duplicates = 0
             trial = self._admit(
                 Candidate(name=name, origin=origin, architecture=solved.architecture, genotype=drawn.genotype),
                 budget,
@@ -330,12 +332,12 @@ class Proposals:
                 return trial
         raise nothing_inside(budget, MOST_ATTEMPTS, lowest)
 
-    def _random(self, budget: Budget, repeats: int) -> _Drawn:
-        chance = random.Random(f"{self._plan.seed}/{self._next_number() - 1}/{repeats}")
-        drawn, genotype = draw(self._space, chance, self._filling_at(budget.milliseconds))
+    def _random(self, budget: Budget, duplicates: int) -> _Drawn:
+        rng = random.Random(f"{self._plan.seed}/{self._next_number() - 1}/{duplicates}")
+        drawn, genotype = draw(self._space, rng, self._filling_at(budget.milliseconds))
         return _Drawn(architecture=drawn, genotype=genotype, until=self._first)
 
-    def _guided(self, budget: Budget, repeats: int) -> _Drawn:
+    def _guided(self, budget: Budget, duplicates: int) -> _Drawn:
         proposal = self._guidance.propose(self._in_order(), self._next_number(), budget)
         return _Drawn(
             architecture=proposal.built,
@@ -345,11 +347,11 @@ class Proposals:
         )
 
     def _paused(self, drawn: _Drawn, budget: Budget) -> Trial | None:
-        """The candidate that a draw is, where it paused before the rung that it is to be trained to. Whether it has is
-        asked as the sampler is told: what ended faster than others is not known to have.
+        """The candidate with the genotype of a draw, if it paused before the rung that the draw is to be trained to. As
+        for the sampler, only steps count whose results may be known here, however early others ended.
         """
-        told = [step for step in before(self._in_order(), self._next_number(), self._ahead) if step.last]
-        ended = {step.trial.architecture.key for step in told if step.trial.disturbed is None}
+        steps = [step for step in before(self._in_order(), self._next_number(), self._ahead) if step.last]
+        ended = {step.trial.architecture.key for step in steps if step.trial.disturbed is None}
         over = [trial for trial in reversed(self._in_order()) if trial.architecture.key in ended and trial.feasible]
         left = [trial for trial in over if trial.budget_milliseconds == budget.milliseconds and not trial.failed]
         paused = (trial for trial in left if 0 < len(self._trainings.curve(trial)) < drawn.until)
@@ -358,8 +360,8 @@ class Proposals:
     def _admit(
         self, candidate: Candidate, budget: Budget, solved: Solved, until: int, number: int | None = None
     ) -> Trial | None:
-        """Write a candidate down; give it back if it is inside the budget that it was made for, to be trained `until`
-        an epoch. `number`: the sampler's of it.
+        """Record a candidate; returns it if it is inside the budget that it was made for, to be trained `until` an
+        epoch. `number` is its number in the sampler.
         """
         trial = self._search.trial(self._next_number(), candidate, solved.latency, solved.reason, budget)
         trial = replace(trial, in_vain=None if number is None else self._guidance.in_vain)
@@ -368,7 +370,7 @@ class Proposals:
         self._solver.keep(solved)
         self._record(trial)
         if number is not None:
-            self._guidance.becomes(number, trial.number)
+            self._guidance.record_step(number, trial.number)
         self._search.console.proposed(trial)
         if trial.feasible:
             return trial
@@ -381,17 +383,17 @@ class Proposals:
         self._run.write_trial(trial)
 
     def _judged(self, trial: Trial) -> Trial:
-        """A trial under what is asked now."""
+        """A trial as judged by the present budgets."""
         feasible = trial.inside(self._shares.bound(trial))
         if feasible != trial.feasible:
             trial = replace(trial, feasible=feasible)
             self._run.write_trial(trial)
         if trial.budget_milliseconds != self._shares.home(trial).milliseconds:
-            # What was doubted is as good as another one now.
+            # Under another budget its latest latency counts, as if it had been the first.
             trial = replace(trial, disturbed=None)
         return trial
 
-    def _told(self, trial: Trial) -> Outcome:
-        """How the last step of a trial ended, under what is asked now."""
+    def _last_outcome(self, trial: Trial) -> Outcome:
+        """The result of the last step of a trial, under the present budgets."""
         step = Step(number=trial.last_number, trial=trial, place=max(0, len(trial.rungs) - 1))
         return self._guidance.outcome(step, self._shares.home(trial).milliseconds)

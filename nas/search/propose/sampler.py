@@ -1,16 +1,15 @@
-"""Optuna's answers to the questions of a space: ask for what to try, tell how it ended.
+"""Has Optuna answer the questions of a space: `propose` gives a candidate, `tell` takes its result.
 
-Every axis is a parameter of the study. Ordered numbers are searched on a logarithmic scale and answered with the
-nearest option that is possible at that point; a choice whose options depend on earlier answers is a parameter of
-its own for each set of options. What paused before its whole training is told as pruned with what it reached, what
-broke as failed, and what exceeds a budget as a violated constraint without a value.
+Every axis is a parameter of an Optuna study. Ordered numbers are searched on a logarithmic scale and answered with the
+nearest option that is possible at that point. A choice whose options depend on earlier answers is a separate parameter
+for each set of options. A training that paused is told as pruned with the score that it reached, a broken one as
+failed, and a candidate over a budget as a violated constraint without a value.
 
-A proposal says how far it is to be trained: what is not known yet to the lowest rung in use, and what paused at a rung,
-when it is proposed again, to the next one (`nas.surrogate.rungs`). Where the questions have no rungs, each is trained
-whole.
+A proposal states how far it is to be trained: a new point to the lowest rung in use, and a point that paused at a rung
+to the next one (`nas.surrogate.rungs`). Where the questions have no rungs, each point is trained whole.
 
-With several budgets one study is told of all. Each proposal is for one of them, which is in its answers beside what was
-asked (`nas.surrogate.candidates.BUDGET`), and the questions are those at this budget.
+With several budgets, one study holds the results for all of them. Each proposal is for one budget, which is stored with
+its answers (`nas.surrogate.candidates.BUDGET`), and the questions are those at this budget.
 """
 
 from __future__ import annotations
@@ -45,39 +44,39 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-MOST_TRIES = 200  # sets of answers in a row that narrow ranges leave no way on from
+MOST_TRIES = 200  # sets of answers in a row that fail because narrow ranges leave a question without options
 
 Built = TypeVar("Built", covariant=True)
 Of = TypeVar("Of")
 
 
 class Questions(Protocol[Built]):
-    """What is searched: questions whose answers lead to something, and points that may be worth trying."""
+    """What is searched: questions whose answers build something, and points that may be worth trying."""
 
     @property
     def rungs(self) -> tuple[float, ...]:
         """The shares of a whole training at which a training can pause, ascending; the last is 1."""
 
     def choose(self, ask: Ask) -> Built:
-        """What the answers lead to; every question is asked with the options that are left."""
+        """Build from the answers of `ask`, which is called for every question with the options that are left."""
 
     def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
-        """Hundreds of points: draws, and what is near the `best` ones."""
+        """Hundreds of points: random draws, and points near the `best` ones."""
 
     def facts(self, point: Genotype) -> Mapping[str, float]:
-        """Numbers that are known of a point before it is trained."""
+        """Numbers that are known about a point before it is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How one training of a proposal ended, or that there was none."""
+    """The result of a proposal's training, or that there was none."""
 
     miou: float | None
-    """The higher the better; None where it was not trained to a score."""
+    """The score; None where there is none."""
     fidelity: float = 1.0
-    """Which share of a whole training is behind it."""
+    """Share of a whole training after which the score was taken."""
     violations: Mapping[str, float] = field(default_factory=dict)
-    """By what share of each budget it is over it, by name (0 or less: inside)."""
+    """Overshoot of each budget as a share of it, by the budget's name; 0 or less is inside."""
 
     def __post_init__(self) -> None:
         assert 0 < self.fidelity <= 1, f"expected a share of a whole training, got {self.fidelity}"
@@ -85,20 +84,20 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal(Generic[Of]):
-    """Something worth training."""
+    """A candidate to train."""
 
     number: int
-    """To `tell` its outcome under."""
+    """The number under which to `tell` its outcome."""
     built: Of
     genotype: Genotype
     fidelity: float
-    """How far: the share of a whole training that it then has behind it, with what it has already."""
+    """Share of a whole training to train it to, including its training so far."""
     in_vain: int
-    """How many sets of answers before it led to nothing."""
+    """Number of sets of answers before it that led to nothing."""
 
 
 class Sampler(Generic[Built]):
-    """A conversation with one Optuna study; everything it knows comes through `propose`, `enter` and `tell`."""
+    """Proposes candidates with one Optuna study; all that it knows comes through `propose`, `enter` and `tell`."""
 
     def __init__(
         self,
@@ -108,8 +107,8 @@ class Sampler(Generic[Built]):
         *,
         stateless: bool = False,
     ) -> None:
-        """`at`: the questions at a budget (milliseconds), where there are several; others are asked nothing else.
-        `stateless`: whether what is made proposes by nothing but what it was told and the number of a trial.
+        """`make` makes the Optuna sampler. With several budgets, `at` gives the questions at one of them, in
+        milliseconds. `stateless`: whether proposals depend on nothing but the results told and the trial's number.
         """
         import optuna
 
@@ -122,13 +121,13 @@ class Sampler(Generic[Built]):
 
     @property
     def begins_at(self) -> float:
-        """The share of a whole training that a candidate gets first, before anything is known."""
+        """The share of a whole training that a candidate gets first, while no results are known."""
         return ladder((), rungs_of(self._points)).rungs[0]
 
     def propose(self, budget: float | None = None) -> Proposal[Built]:
-        """Something worth trying, or worth training on; for this one of several budgets (milliseconds).
+        """A new candidate, or a paused one to train on; with several budgets, for this one in milliseconds.
 
-        Raises: ArchitectureError when one set of answers after the other leads to nothing.
+        Raises: ArchitectureError when no set of answers leads to an architecture.
         """
         before = len(self._study.get_trials(deepcopy=False))
         trial, built, answers = self._ask(budget)
@@ -138,25 +137,25 @@ class Sampler(Generic[Built]):
         return Proposal(number=trial.number, built=built, genotype=answers, fidelity=fidelity, in_vain=in_vain)
 
     def enter(self, genotype: Genotype, fidelity: float = 1.0, budget: float | None = None) -> int:
-        """A training that was not proposed here begins, up to this share of a whole one (of a seed, a random draw, a
-        trial of an earlier run): the number to `tell` its outcome under.
+        """Begin a training that this sampler did not propose (a seed, a random draw, a trial of an earlier run), up to
+        a share `fidelity` of a whole one. Returns the number under which to `tell` its outcome.
 
-        Raises: ArchitectureError when no answers here lead to it, as where a space was narrowed since.
+        Raises: ArchitectureError when no answers lead to it, as where the space was narrowed since.
         """
         self._study.enqueue_trial({name: value for name, (_, value) in self._points.parameters(genotype).items()})
-        trial, _, _ = self._ask(budget)  # which gives exactly these answers
+        trial, _, _ = self._ask(budget)  # gives exactly these answers
         trial.set_user_attr(FIDELITY, fidelity)
         return trial.number
 
-    def recall(self, genotype: Genotype, outcome: Outcome, budget: float | None = None) -> None:
-        """What another search found out about a candidate, before anything is proposed here."""
-        self._recall(genotype, outcome, budget, (ELSEWHERE,))
+    def add_earlier(self, genotype: Genotype, outcome: Outcome, budget: float | None = None) -> None:
+        """Add the result of another search for a candidate, before any proposal."""
+        self._add(genotype, outcome, budget, (ELSEWHERE,))
 
     def warm_start(self, genotype: Genotype, score: float, budget: float | None = None) -> None:
-        """How much higher than usual a network's mIoU was on other data, before anything is proposed here."""
-        self._recall(genotype, Outcome(miou=score, fidelity=1 / STEPS), budget, (ELSEWHERE, OTHER_DATA))
+        """Add a network's mIoU on other data, as the difference to the median there, before any proposal."""
+        self._add(genotype, Outcome(miou=score, fidelity=1 / STEPS), budget, (ELSEWHERE, OTHER_DATA))
 
-    def _recall(self, genotype: Genotype, outcome: Outcome, budget: float | None, marks: Sequence[str]) -> None:
+    def _add(self, genotype: Genotype, outcome: Outcome, budget: float | None, marks: Sequence[str]) -> None:
         number = self.enter(genotype, outcome.fidelity, budget)
         for mark in marks:
             self._running[number].set_user_attr(mark, True)
@@ -184,13 +183,13 @@ class Sampler(Generic[Built]):
     def _next_rung(self, number: int, point: Genotype) -> float:
         if len(self._questions.rungs) == 1:
             return 1.0
-        told = known_of(self._study, but=number).told
-        known = [each for each in told if key(each.point) == key(point) and not each.elsewhere]
-        behind = [each.fidelity for each in known if each.score is not None]
-        return ladder(told, rungs_of(self._points)).after(max(behind, default=0.0))
+        results = known_of(self._study, but=number).told
+        same_point = [each for each in results if key(each.point) == key(point) and not each.elsewhere]
+        reached = [each.fidelity for each in same_point if each.score is not None]
+        return ladder(results, rungs_of(self._points)).after(max(reached, default=0.0))
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """How a proposal ended, or one that was entered."""
+        """Record the outcome of a proposal, or of an entered training."""
         import optuna
 
         trial = self._running.pop(number)
@@ -206,8 +205,8 @@ class Sampler(Generic[Built]):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
     def withdraw(self, number: int) -> None:
-        """A proposal came to nothing new: that says nothing about it, and it need not be proposed again. Of one that is
-        under way not even that: when it pauses, it may go on.
+        """Withdraw a proposal that led to nothing new. It has no result, and is not proposed again; except that a point
+        which is under way may be proposed again once it pauses.
         """
         import optuna
 
@@ -218,19 +217,19 @@ class Sampler(Generic[Built]):
             self.forget([number])
 
     def forget(self, numbers: Sequence[int]) -> None:
-        """Withdrawn proposals were of no search: what they were may be proposed as if for the first time."""
+        """Forget withdrawn proposals, so that their points may be proposed as if for the first time."""
         self._study.set_user_attr(FORGOTTEN, [*self._study.user_attrs.get(FORGOTTEN, ()), *numbers])
 
 
 class _Points(Generic[Built]):
-    """Genotypes as the study's parameters."""
+    """Genotypes as parameters of the Optuna study."""
 
     def __init__(self, questions: Questions[Built], at: Callable[[float], Questions[Built]] | None = None) -> None:
         self._questions = questions
         self._at = at
         self._known: dict[float, Questions[Built]] = {}  # by budget
         self.budget: float | None = None
-        """For which one of several it is asked now."""
+        """The budget of the present proposal in milliseconds, where there are several."""
 
     @property
     def rungs(self) -> tuple[float, ...]:
@@ -256,7 +255,10 @@ class _Points(Generic[Built]):
         return self._known[budget]
 
     def parameters(self, point: Genotype) -> Mapping[str, tuple[BaseDistribution, float | int]]:
-        """Raises: ArchitectureError when an answer is not among the options there."""
+        """See `parameters_of`.
+
+        Raises: ArchitectureError when an answer is not among the options.
+        """
         found: dict[str, tuple[BaseDistribution, float | int]] = {}
 
         def ask(name: str, options: Sequence[Choice]) -> Choice:
@@ -271,7 +273,7 @@ class _Points(Generic[Built]):
 
 
 def _marked(genotype: Genotype, budget: float | None) -> Genotype:
-    """A genotype as the study knows it, with the budget that it is for where there are several."""
+    """A genotype as stored in the study: with its budget, where there are several."""
     return genotype if budget is None else {**genotype, BUDGET: budget}
 
 
@@ -282,9 +284,9 @@ def _plain(point: Genotype) -> Genotype:
 def parameters_of(
     questions: Questions[Built], genotype: Genotype
 ) -> Mapping[str, tuple[BaseDistribution, float | int]]:
-    """What an Optuna study is told of a genotype: each parameter's distribution and value, by its name there.
+    """The parameters of a genotype in an Optuna study: the distribution and value of each, by name.
 
-    Raises: ArchitectureError when an answer is not among the options there.
+    Raises: ArchitectureError when an answer is not among the options.
     """
     return _Points(questions).parameters(genotype)
 
@@ -306,7 +308,7 @@ def _suggest(trial: optuna.trial.Trial, name: str, options: Sequence[Choice]) ->
 
 
 def _parameter(name: str, options: Sequence[Choice]) -> tuple[str, BaseDistribution]:
-    """The parameter that `_suggest` asks for."""
+    """The name and the distribution of the parameter that `_suggest` asks for."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if _ordered(options):
@@ -320,10 +322,10 @@ def _ordered(options: Sequence[Choice]) -> bool:
 
 
 def _place(option: Choice) -> float:
-    """Where a number stands on the axis: widths and depths differ by ratios, and 0 has a place too."""
+    """Position of a number on its axis: logarithmic, since widths and depths differ by ratios, but defined for 0."""
     return math.copysign(math.log2(1 + abs(float(option))), float(option))
 
 
 def _categorical_name(name: str, options: Sequence[Choice]) -> str:
-    """Optuna wants one set of categories per name."""
+    """A parameter name for these options: Optuna requires one set of categories per name."""
     return f"{name} of {','.join(str(option) for option in options)}"

@@ -1,4 +1,4 @@
-"""The width at which a network fills the budget, found by estimates from what was measured so far in the run."""
+"""Solves for the width at which a network fills the budget, with estimates that the run's measurements correct."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from nas.search.propose.limits import limits_of
 from nas.search.search import Search
 from space.architecture import Architecture
 
-NEAR_FROM = 5  # measured networks, from which on the estimates of a latency table are near
+NEAR_FROM = 5  # measured networks from which on the estimates of a latency table are near
 
 
 @dataclass(frozen=True, kw_only=True)
 class Solved:
-    """A network with its width, or one of its widths and why none can be timed, and what was measured for it."""
+    """A network at its solved width, or at a width that cannot be timed with the `reason`; and its measurements."""
 
     architecture: Architecture
     latency: Latency | None
@@ -36,7 +36,10 @@ class Solved:
 
 
 class Solver:
-    """Solves widths for a search's budgets. What it measures on the way to a network it knows when that is `kept`."""
+    """Solves for the widths that fill a search's budgets.
+
+    The measurements made for a network correct later estimates only once `keep` is called for it.
+    """
 
     def __init__(self, search: Search, meter: Measures, table: LatencyTable | None) -> None:
         self._search = search
@@ -45,35 +48,35 @@ class Solver:
         self._allows = limits_of(search.study, search.num_classes)
         self._table = table
         self._estimates = Estimates(search.study.data.size, search.num_classes, table)
-        self._seconds = 0.0  # of timing, since the last network was kept
+        self._seconds = 0.0  # time spent on timing since the last network was kept
 
     def solve(self, architecture: Architecture, budget: Budget) -> Solved:
-        """The width of a network that fills a budget, confirmed; or the narrowest, over it."""
+        """The network at the width that fills a budget, confirmed; or over the budget at the narrowest width."""
         within = self._search.study.latency_within
         measured: list[Measured] = []
         refused: list[tuple[Architecture, str]] = []
         latencies: dict[Architecture, Latency] = {}
         estimates = self._estimates.copy()
 
-        def note(one: Architecture, latency: Latency | UnmeasuredError, begun: float) -> Latency | None:
+        def note(scaled: Architecture, latency: Latency | UnmeasuredError, begun: float) -> Latency | None:
             seconds = time.monotonic() - begun
             self._seconds += seconds
             if isinstance(latency, UnmeasuredError):
-                refused.append((one, str(latency)))
+                refused.append((scaled, str(latency)))
                 return None
             milliseconds, disturbed = latency.milliseconds(self._statistic), bool(latency.flagged)
-            estimates.learn(one, milliseconds, disturbed=disturbed)
+            estimates.learn(scaled, milliseconds, disturbed=disturbed)
             measured.append(
-                Measured(architecture=one, milliseconds=milliseconds, disturbed=disturbed, seconds=round(seconds, 2))
+                Measured(architecture=scaled, milliseconds=milliseconds, disturbed=disturbed, seconds=round(seconds, 2))
             )
-            latencies[one] = latency
+            latencies[scaled] = latency
             return latency
 
         def timed(within: float) -> Measure:
             def measure(scaled: Architecture) -> Latency | None:
                 known = latencies.get(scaled)
                 if known is not None and self._statistic == "p50" and known.is_as_sure_as(within):
-                    return known  # a quick measurement on a quiet machine is often as sure as a candidate's has to be
+                    return known  # on a quiet machine a quick measurement is often precise enough for a candidate
                 begun = time.monotonic()
                 try:
                     return note(scaled, time_one(self._meter, scaled, within=within), begun)
@@ -82,9 +85,9 @@ class Solver:
 
             return measure
 
-        def solved(one: Architecture, latency: Latency | None, filled: Filled | None, reason: str) -> Solved:
+        def solved(scaled: Architecture, latency: Latency | None, filled: Filled | None, reason: str) -> Solved:
             return Solved(
-                architecture=one,
+                architecture=scaled,
                 latency=latency,
                 factor=1.0 if filled is None else filled.factor,
                 adjusted=filled is not None and filled.adjusted,
@@ -105,21 +108,21 @@ class Solver:
                 near=self._table is not None and estimates.measured >= NEAR_FROM,
             )
         except UnmeasuredError:
-            one, reason = refused[0]
-            return solved(one, None, None, f"cannot be timed: {reason}")
+            first, reason = refused[0]
+            return solved(first, None, None, f"cannot be timed: {reason}")
         return solved(filled.architecture, filled.latency, filled, "")
 
     def keep(self, solved: Solved) -> None:
-        """The network becomes a candidate, and what was measured for it is written down."""
+        """Write down the measurements made for a network that becomes a candidate."""
         in_vain = max(0.0, self._seconds - sum(each.seconds or 0.0 for each in solved.measured))
         timed = Timed(statistic=self._statistic, measured=solved.measured, in_vain_seconds=round(in_vain, 1))
         self._search.run.write_timed(solved.architecture, timed)
         self._seconds = 0.0
         self._estimates = solved.estimates
 
-    def recall(self, earlier: EarlierTrial) -> float:
-        """Take into account what an earlier run measured of a network; the milliseconds that it takes, as estimated
-        where it did not.
+    def learn_earlier(self, earlier: EarlierTrial) -> float:
+        """Correct estimates by what an earlier run measured; returns the network's milliseconds, estimated where that
+        run did not measure it.
         """
         if earlier.latency is None:
             return self._estimates.architecture(earlier.architecture)
@@ -128,7 +131,7 @@ class Solver:
         return milliseconds
 
     def learn(self, trial: Trial) -> None:
-        """Take into account what was measured for a trial."""
+        """Correct estimates by what was measured for a trial."""
         timed = self._search.run.timed(trial)
         if timed.measured and timed.statistic == self._statistic:
             for each in timed.measured:

@@ -292,8 +292,8 @@ def test_what_an_earlier_run_trained_can_be_proposed_again() -> None:
     sampler = sampler_of(narrow, kind="surrogate", startup=1, seed=0)
     point = sampler_of(narrow, kind="random", startup=0, seed=1).propose().genotype
     other = sampler_of(narrow, kind="random", startup=0, seed=2).propose().genotype
-    sampler.recall(point, Outcome(miou=0.9, fidelity=MOST_FIDELITY))
-    sampler.recall(other, Outcome(miou=0.1, fidelity=MOST_FIDELITY))
+    sampler.add_earlier(point, Outcome(miou=0.9, fidelity=MOST_FIDELITY))
+    sampler.add_earlier(other, Outcome(miou=0.1, fidelity=MOST_FIDELITY))
     proposed = [sampler.propose() for _ in range(3)]  # the sampler goes on with them known, and repeats none of its own
     assert len({tuple(sorted(each.genotype.items())) for each in proposed}) == 3
 

@@ -112,14 +112,14 @@ def test_what_another_sampler_proposed_costs_no_places(trial: Make) -> None:
     guidance = guidance_of(Row())
     trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
     trials.append(trial(3, "guided", {"place": 2, "of another kind": 1}))
-    guidance.repeat(trials, {})
+    guidance.replay(trials, {})
     assert sorted(next_places(guidance, trials, 5)) == [3, 4, 5, 6, 7]
 
 
 def test_what_is_none_of_what_is_searched_is_taken_for_nothing(trial: Make) -> None:
     guidance = guidance_of(Row(), outside=7)
     trials = [trial(number, "random", {"place": place}) for number, place in ((1, 2), (2, 7), (3, 4))]
-    guidance.repeat(trials, {})
+    guidance.replay(trials, {})
     assert 7 in next_places(guidance, trials, 3), "nobody was told that it is trained"
     with pytest.raises(ArchitectureError, match=r"space\.place: 8 is not among \[0, 1, 2"):
         Sampler(Row(), surrogate).enter({"place": 8})
@@ -130,12 +130,12 @@ def test_what_is_repeated_is_proposed_as_without_an_interruption(trial: Make) ->
     whole = guidance_of(Row())
     trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
     known = whole.propose(trials, 3, TEN)
-    whole.repeats(known.number)
+    whole.reject_duplicate(known.number)
     proposal = whole.propose(trials, 3, TEN)
     trials.append(trial(3, "guided", proposal.genotype))
-    whole.becomes(proposal.number, 3)
+    whole.record_step(proposal.number, 3)
     again = guidance_of(Row())
-    again.repeat(trials, {})
+    again.replay(trials, {})
     expected = next_places(whole, trials, 4)
     assert next_places(again, trials, 4) == expected
     assert known.genotype["place"] not in expected
@@ -148,14 +148,14 @@ def test_what_changes_nothing_is_not_proposed_again(trial: Make) -> None:
     trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
     for number, in_vain in ((3, 0), (4, 2)):
         for _ in range(in_vain):
-            whole.repeats(whole.propose(trials, number, TEN).number)
+            whole.reject_duplicate(whole.propose(trials, number, TEN).number)
         proposal = whole.propose(trials, number, TEN)
         trials.append(replace(trial(number, "guided", proposal.genotype), in_vain=whole.in_vain))
-        whole.becomes(proposal.number, number)
+        whole.record_step(proposal.number, number)
     assert [each.in_vain for each in trials] == [None, None, 0, 2]
     row = Row()
     again = guidance_of(row)
-    again.repeat(trials, {})
+    again.replay(trials, {})
     assert row.compared == 3  # for the last step
     expected = next_places(whole, trials, 3)
     assert next_places(again, trials, 3) == expected
@@ -163,7 +163,7 @@ def test_what_changes_nothing_is_not_proposed_again(trial: Make) -> None:
 
     row = Row()
     earlier = guidance_of(row)
-    earlier.repeat([replace(each, in_vain=None) for each in trials], {})  # as an earlier version left them
+    earlier.replay([replace(each, in_vain=None) for each in trials], {})  # as an earlier version left them
     assert row.compared == 4
     assert next_places(earlier, trials, 3) == expected
 
@@ -174,21 +174,21 @@ def test_draws_before_a_budget_was_given_up_are_repeated(trial: Make) -> None:
     whole = guidance_of(Row(), "10ms", "20ms", startup=9)
     trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
     for _ in range(3):
-        whole.repeats(whole.propose(trials, 3, twenty).number)
-    given_up = Unreached(budget="20ms", reason="", searched=True, number=3, repeats=whole.gives_up())
+        whole.reject_duplicate(whole.propose(trials, 3, twenty).number)
+    given_up = Unreached(budget="20ms", reason="", searched=True, number=3, repeats=whole.pop_duplicates())
     assert given_up.repeats == 3
     proposal = whole.propose(trials, 3, TEN)
     trials.append(trial(3, "guided", proposal.genotype))
-    whole.becomes(proposal.number, 3)
+    whole.record_step(proposal.number, 3)
     expected = next_places(whole, trials, 6)
     for known in (trials, trials[:2]):
         again = guidance_of(Row(), "10ms", "20ms", startup=9)
-        again.repeat(known, {twenty: given_up})
-        assert again.gives_up() == 0
+        again.replay(known, {twenty: given_up})
+        assert again.pop_duplicates() == 0
         if known is not trials:
             proposal = again.propose(known, 3, TEN)
             assert dict(proposal.genotype) == dict(trials[2].genotype)
-            again.becomes(proposal.number, 3)
+            again.record_step(proposal.number, 3)
         assert next_places(again, trials, 6) == expected
 
 
@@ -197,8 +197,8 @@ def test_what_scored_at_a_width_over_the_budget_may_be_proposed_at_another() -> 
     guidance = guidance_of(Row())
     known = EarlierTrial(run="", architecture=space.load(PUBLISHED[0]))
     for place in (1, 3, 5, 6):
-        guidance.recall(replace(known, genotype={"place": place}, miou=0.1 * place), 12.0)
-    guidance.recall(replace(known, genotype={"place": 7}), 12.0)
+        guidance.add_earlier(replace(known, genotype={"place": place}, miou=0.1 * place), 12.0)
+    guidance.add_earlier(replace(known, genotype={"place": 7}), 12.0)
     assert next_places(guidance, [], 1) == [6]
 
 

@@ -151,7 +151,7 @@ def test_a_search_says_at_its_start_that_a_budget_is_above_its_space(
     _measure_published(asked, device, None)
     _say_if_too_large(asked, device)
     told = capsys.readouterr().out
-    assert ("this budget is above what the space can use" in told) == said
+    assert ("no allowed network is slow enough to use this budget" in told) == said
     assert ("search.most_parameters" in told) == said
 
 
@@ -201,7 +201,7 @@ def test_a_profile_says_so_too(invented: Invented) -> None:
     found = explore(study, device.milliseconds, samples=3, seed=0, allows=limits_of(study, CLASSES))
     for each in found.every:
         assert each.widest == device.milliseconds(widest(each.architecture, limits_of(study, CLASSES)))
-    with pytest.raises(BudgetError, match="this budget is above what the space can use"):
+    with pytest.raises(BudgetError, match="no allowed network is slow enough to use this budget"):
         found.require()
 
 
