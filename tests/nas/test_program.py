@@ -543,7 +543,7 @@ def test_what_answers_otherwise_than_ray_is_no_cluster(tmp_path: Path) -> None:
             "search", "--budget", "10ms", "--out", str(tmp_path / "run"), "--address", "auto", RAY_ADDRESS=address
         )
         web.kill()
-    assert refusal(done).startswith(f"nas search: RAY_ADDRESS: what answers at {address} is no Ray")
+    assert refusal(done).startswith(f"nas search: RAY_ADDRESS: the server at {address} is not Ray")
 
 
 def test_a_long_folder_for_temporary_files_is_told_first(tmp_path: Path) -> None:

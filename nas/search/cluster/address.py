@@ -1,5 +1,5 @@
-"""Where a search trains, checked before anything is timed and without loading Ray: the cluster's address, or a folder
-in which a Ray of our own can put its sockets.
+"""Checks before anything is timed, and without loading Ray, that a search can train: that a cluster answers at its
+address, or that a local Ray has a folder for its sockets.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from space.errors import UserError
 AUTO = "auto"
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 EXAMPLES = "HOST:PORT such as 10.0.0.5:6379, as `ray start --head` prints it, or auto"
-CONNECT_SECONDS = 8.0  # to a cluster's port, and as long again for its first words
+CONNECT_SECONDS = 8.0  # time to connect to a cluster's port, and as long again for its first bytes
 LONGEST_SOCKET = 107  # bytes of a path; unix(7)
 SOCKETS = len("/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store")  # below Ray's own folder
 
 MISREAD = frozenset("'\\")  # in paths of the command by which Ray starts its workers
 
-# HTTP/2 (RFC 9113, section 3.4): what a client says first, with empty settings, and the type of the frame that answers
+# HTTP/2 (RFC 9113, section 3.4): the first bytes of a client, with empty settings, and the type of the answering frame
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 SETTINGS_FRAME = 4
 
 
 def require_short_folder() -> None:
-    """Make sure that a Ray of our own can put its sockets under TMPDIR.
+    """Check that a local Ray can put its sockets under TMPDIR.
 
-    Raises: UserError when that name is too long for them.
+    Raises: UserError when the name of that folder is too long.
     """
     folder = tempfile.gettempdir()
     most = LONGEST_SOCKET - SOCKETS - scratch.LENGTH
     length = len(os.fsencode(folder))
     if length > most:
         raise UserError(
-            f"expected a folder for temporary files with a name of at most {most} bytes, for Ray's sockets lie there, "
-            f"got {length}: {folder}; set TMPDIR to a shorter one, such as TMPDIR=/tmp"
+            f"expected a folder for temporary files with a name of at most {most} bytes, since Ray puts its sockets "
+            f"there, got {length}: {folder}; set TMPDIR to a shorter one, such as TMPDIR=/tmp"
         )
 
 
@@ -59,11 +59,11 @@ def require_plain_paths() -> None:
 
 
 def address_of(text: str) -> str:
-    """The address `host:port` that a user's `--address` means, or `auto` for a Ray that this machine belongs to.
+    """The address `host:port` that a user's `--address` means, or `auto` for the cluster that this machine belongs to.
 
-    `auto` is what RAY_ADDRESS says where it is set, as for Ray itself.
+    Where RAY_ADDRESS is set, `auto` means its value, as for Ray itself.
 
-    Raises: UserError when it is none, or nothing of Ray's answers there.
+    Raises: UserError for an invalid address, or when no Ray answers there.
     """
     name, address = "--address", text.strip()
     if address == AUTO and os.environ.get(ADDRESS_VARIABLE):
@@ -83,17 +83,17 @@ def address_of(text: str) -> str:
 
 
 def _require_answer(name: str, address: str, host: str, port: int) -> None:
-    """Make sure that something at the address speaks Ray's protocol: Ray itself would wait for minutes."""
-    if os.environ.get("RAY_USE_TLS", "0") != "0":  # what answers is encrypted; Ray has to find out itself
+    """Check that a server at the address speaks Ray's protocol: Ray itself would wait for minutes."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":  # the answer would be encrypted; Ray checks the address itself
         return
     advice = f"start Ray there with `ray start --head`, or leave out {name} to train on this machine alone"
     try:
         with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
             connection.sendall(HELLO)
-            said = b""
-            while len(said) < 4 and (more := connection.recv(4 - len(said))):
-                said += more
+            answer = b""
+            while len(answer) < 4 and (more := connection.recv(4 - len(answer))):
+                answer += more
     except OSError as error:
         raise UserError(f"{name}: no Ray answers at {address} ({error.strerror or error}); {advice}") from None
-    if len(said) < 4 or said[3] != SETTINGS_FRAME:
-        raise UserError(f"{name}: what answers at {address} is no Ray; {advice}")
+    if len(answer) < 4 or answer[3] != SETTINGS_FRAME:
+        raise UserError(f"{name}: the server at {address} is not Ray; {advice}")

@@ -1,6 +1,6 @@
-"""Ray and what is used of it. Its settings are put into the environment first: some are read when it is imported.
+"""Imports Ray with its settings. They are put into the environment first, since Ray reads some when it is imported.
 
-Raises: UserError for a user without a home folder who does not say where to keep things either.
+Raises: UserError for a user without a home folder who sets no other folder to keep files in.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # below `uv run`, workers run this very Python, and no copy of its folder
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|The node with node id|Raylet is terminated",  # we say so
-    "TUNE_WARN_THRESHOLD_S": "3600",  # a proposal measures on the target, which takes seconds and is meant to
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the search handles Ctrl-C itself
+    # The search reports these itself.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|The node with node id|Raylet is terminated",
+    "TUNE_WARN_THRESHOLD_S": "3600",  # no warning when a proposal takes seconds: it measures on the target
 }
 os.environ.update(SETTINGS)
-cache_folder()  # before there is a home that is none
+cache_folder()  # fails without a home folder, so it is called before `keep_some_home` provides a stand-in
 keep_some_home()
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
-from ray._private import ray_constants  # noqa: E402  # has what Ray lets nobody say: listen on loopback only
+from ray._private import ray_constants  # noqa: E402  # Ray has no public setting to listen on loopback only
 from ray.tune import Callback  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402

@@ -1,10 +1,11 @@
-"""A process that outlives a search by a moment, however that ends, and ends what is left of its Ray.
+"""A process that briefly outlives a search, however that ends, and kills what is left of its Ray.
 
-    python -m nas.search.cluster.guard FOLDER OWNER    # its input is a pipe whose other end the search, OWNER, holds
+    python -m nas.search.cluster.guard FOLDER OWNER    # stdin: a pipe whose other end the search, process OWNER, holds
 
-Some of Ray's processes look only now and then whether their parent is alive, and then try to report that it is not.
-When the pipe's other end is closed (a killed process's is), all processes of this user but OWNER that work in FOLDER,
-which is Ray's own, are killed; it is removed, and what else was abandoned. It imports next to nothing.
+It is needed because some of Ray's processes check only now and then whether their parent is alive, and then try to
+report its death. When the pipe's other end is closed, as it is when the search is killed, the guard kills all processes
+of this user except OWNER that work in FOLDER, which belongs to Ray. It then removes FOLDER and other abandoned folders.
+It imports next to nothing.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from collections.abc import Iterator
 from nas.host.python import command_of, environment
 from nas.storage.scratch import clear_abandoned
 
-ROUNDS, PAUSE_SECONDS = 20, 0.1  # while one is ended another may be starting
+ROUNDS, PAUSE_SECONDS = 20, 0.1  # several rounds, since a process may start while others are being killed
 
 
 def start(folder: str) -> subprocess.Popen[bytes]:
-    """A guard of Ray's folder; it acts when its standard input is closed, and ends."""
+    """Start a guard of Ray's folder; it acts when its standard input is closed, then ends."""
     return subprocess.Popen(
         command_of(__name__, [folder, os.getpid()]),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment(),
-        start_new_session=True,  # Ctrl-C is not for it
+        start_new_session=True,  # so that Ctrl-C does not reach it
     )
 
 
 def main(folder: str, owner: int) -> int:
-    """Wait for the end of the search, and clear up."""
+    """Wait for the end of the search, and clean up."""
     sys.stdin.buffer.read()
     quiet = 0
     for _ in range(ROUNDS):
@@ -61,7 +62,7 @@ def working_in(folder: str) -> Iterator[int]:
         try:
             if int(name) != os.getpid() and os.stat(f"/proc/{name}").st_uid == os.getuid() and _uses(name, folder):
                 yield int(name)
-        except OSError:  # it is gone, or not ours to look at
+        except OSError:  # the process is gone, or may not be inspected
             continue
 
 

@@ -1,4 +1,4 @@
-"""The nodes of the connected cluster: which there are, which are lost, and whether one is large enough."""
+"""The nodes of the connected cluster: which are alive, which are lost, and whether one is large enough."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from nas.search.cluster.configured_ray import ray
 
-LOST_SECONDS = 300.0  # for another node that is large enough, where none is left
-LOOK_SECONDS = 1.0  # between two looks at the nodes
+LOST_SECONDS = 300.0  # time to wait for another node that is large enough, when none is left
+LOOK_SECONDS = 1.0  # between two checks of the nodes
 
 Resources = Mapping[str, float]
-"""Of a node, as Ray names them: CPU, GPU and what else it was given."""
+"""Resources of a node as Ray names them: CPU, GPU and any custom ones."""
 
 
 def alive_nodes() -> list[dict[str, Any]]:
@@ -23,7 +23,7 @@ def alive_nodes() -> list[dict[str, Any]]:
 
 
 def is_lost(node: str, patience_seconds: float) -> bool:
-    """Whether Ray finds out, in so much time, that the node with this number is lost."""
+    """Whether Ray finds out within `patience_seconds` that the node with this id is lost."""
     until = time.monotonic() + patience_seconds
     while any(each["NodeID"] == node for each in alive_nodes()):
         if time.monotonic() >= until:
@@ -33,25 +33,27 @@ def is_lost(node: str, patience_seconds: float) -> bool:
 
 
 class Room:
-    """The nodes of the connected cluster that are large enough for something, busy or not; it looks at most once a
-    second. A process that was there tells its end at once, and not why; that its node is lost Ray finds out later.
+    """Watches the nodes of the connected cluster that are large enough for some work, busy or not; checks them at most
+    once a second.
+
+    The end of a process on a node is known at once, but without the reason; Ray reports a lost node only later.
     """
 
     def __init__(self, needed: Resources) -> None:
         self._needed = {name: amount for name, amount in needed.items() if amount}
         self._looked, self._seen = -math.inf, time.monotonic()
-        self._alive: dict[str, str] = {}  # addresses by number
+        self._alive: dict[str, str] = {}  # address by node id
         self.lost: list[str] = []
-        """Addresses of those that are there no more."""
+        """Addresses of the nodes lost so far."""
 
     def missing_seconds(self) -> float:
-        """For how long there has been none."""
+        """Seconds since a large enough node was last seen; 0 while there is one."""
         now = time.monotonic()
         if now >= self._looked + LOOK_SECONDS:
             self._looked = now
             found = [node for node in alive_nodes() if self._is_in(node["Resources"])]
             alive = {node["NodeID"]: node["NodeManagerAddress"] for node in found}
-            self.lost += [address for number, address in self._alive.items() if number not in alive]
+            self.lost += [address for node_id, address in self._alive.items() if node_id not in alive]
             self._alive = alive
             if alive:
                 self._seen = now

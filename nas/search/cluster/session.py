@@ -1,6 +1,4 @@
-"""The Ray that a search trains on: one of its own, which only this machine can reach, or a cluster that it is told to
-join.
-"""
+"""The Ray that a search trains on: a local one, which only this machine can reach, or a cluster that the user names."""
 
 from __future__ import annotations
 
@@ -27,22 +25,22 @@ from nas.storage.scratch import scratch_folder
 from space.errors import UserError
 
 SOURCE = Path(__file__).parents[3]
-BUSY = "timed out"  # among Ray's words when its processes did not begin within a minute
+BUSY = "timed out"  # in Ray's error when its processes did not start within a minute
 
 
 @contextlib.contextmanager
 def own_ray(*workers: Workers) -> Iterator[None]:
-    """A Ray of our own on this machine, whatever other Ray runs on it, with room for each of these workers. It listens
+    """A local Ray on this machine, independent of any other Ray there, with room for each of these workers. It listens
     on the loopback interface only, and ends with this process however that ends.
 
-    Raises: UserError when it cannot be started, for want of room under TMPDIR say.
+    Raises: UserError when it cannot be started, because TMPDIR is full, say.
     """
     variables: dict[str, str | None] = {
-        # Ray turns 127.0.0.1 into the address that others reach, except where it makes no clusters. So we say that.
+        # Ray would replace 127.0.0.1 by an address that other machines can reach, unless clusters are disabled.
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
-        # The password that Ray lets nobody in without. Else it keeps one in the home folder, which may not be there.
+        # Ray requires this password of its clients. It would keep one in the home folder, which may not exist.
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        # Trainings work in another folder than this process, and share its lane and its cache.
+        # Trainings have another working folder than this process, but share its lane and its cache.
         "TMPDIR": os.path.abspath(tempfile.gettempdir()),
         "XDG_CACHE_HOME": str(cache_folder().absolute().parent),
         # Within a job of another Ray these name what only the workers of that one have.
@@ -57,7 +55,7 @@ def own_ray(*workers: Workers) -> Iterator[None]:
         session.enter_context(_environment(variables))
         folder = session.enter_context(scratch_folder())
         session.enter_context(guard.start(str(folder)))
-        ours = _connected(
+        connection = _connected(
             address="local",
             num_cpus=max(each.concurrent * each.threads for each in workers),
             num_gpus=max(math.ceil(each.concurrent / each.per_gpu) * (each.device == "cuda") for each in workers),
@@ -67,8 +65,8 @@ def own_ray(*workers: Workers) -> Iterator[None]:
             runtime_env={"py_executable": shlex.quote(sys.executable)},  # for a shell, which Ray does not quote it for
         )
         try:
-            session.enter_context(ours)
-        except Exception as error:  # of no kind that all of Ray's would have in common
+            session.enter_context(connection)
+        except Exception as error:  # Ray's errors have no common base class
             advice = f"make room in {folder.parent}, or set TMPDIR to another folder"
             if BUSY in str(error):
                 advice = "go on when the machine is less busy"
@@ -78,9 +76,9 @@ def own_ray(*workers: Workers) -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined_ray(address: str) -> Iterator[None]:
-    """The cluster at `address`, as `--address` gives it.
+    """A connection to the cluster at `address`, as given to `--address`.
 
-    Raises: UserError when there is none, or this machine is no node of it.
+    Raises: UserError when there is no cluster, or this machine is not a node of it.
     """
     found = address_of(address)
     with contextlib.ExitStack() as session:
@@ -88,29 +86,29 @@ def joined_ray(address: str) -> Iterator[None]:
             session.enter_context(_connected(address=found))
         except Exception as error:  # as above
             raise UserError(
-                f"--address: cannot join the Ray at {found}: {_words(error)}; this machine has to be a node "
-                "of it, with the same versions of Ray and Python: `ray start --address HOST:PORT`"
+                f"--address: cannot join the Ray at {found}: {_words(error)}; make this machine a node of it, with the "
+                "same versions of Ray and Python: `ray start --address HOST:PORT`"
             ) from None
         yield
 
 
 @contextlib.contextmanager
 def _connected(**options: Any) -> Iterator[None]:
-    """`ray.init` with these options of it, and its end.
+    """`ray.init` with these options, then `ray.shutdown`.
 
-    Raises: OSError when it ends in the middle.
+    Raises: OSError when the connection is lost meanwhile.
     """
     before = signal.getsignal(signal.SIGTERM)
     try:
-        # Ray's workers get the current folder as the first one that modules are looked for in.
+        # Ray's workers look for modules in the current folder first.
         with contextlib.chdir(SOURCE):
             ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
-    except SystemExit:  # Ray's own answer to SIGTERM, which it puts in the place of ours
-        _answer_again(before)
+    except SystemExit:  # raised by Ray's own handler of SIGTERM, which replaced that of this program
+        _restore_handler(before)
         signal.raise_signal(signal.SIGTERM)
         raise
     finally:
-        _answer_again(before)
+        _restore_handler(before)
     try:
         yield
     except ray.exceptions.RayError as error:
@@ -120,11 +118,11 @@ def _connected(**options: Any) -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    """The beginning of what Ray says, which may go on with pages of logs."""
+    """The beginning of Ray's message, which may go on with pages of logs."""
     return " ".join(str(error).split())[:200]
 
 
-def _answer_again(handler: Any) -> None:
+def _restore_handler(handler: Any) -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 

@@ -1,4 +1,4 @@
-"""What trainings wait for, said once: processors that others have, or a node in place of one that is lost."""
+"""Reports once what trainings wait for: processors in use by others, or a node in place of a lost one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from nas.host.cores import usable_cores
 from nas.search.cluster import nodes
 from nas.search.search import Workers
 
-WAIT_SECONDS = 30.0  # for the first training to begin, before it is said
+WAIT_SECONDS = 30.0  # time for the first training to begin before a line says what it waits for
 
 
 class Waiting:
-    """Says what the trainings of a search wait for."""
+    """Reports what the trainings of a search wait for."""
 
-    def __init__(self, workers: Workers, say: Callable[[str], None]) -> None:
+    def __init__(self, workers: Workers, log: Callable[[str], None]) -> None:
         self._workers = workers
-        self._say = say
-        self._since: float | None = None  # the first training is to begin
+        self._log = log
+        self._since: float | None = None  # when the first training was handed to Ray
         self._began = False
         needed = {"CPU": workers.threads, "GPU": workers.gpu_share}
         self._room = nodes.Room(needed) if workers.joined else None
-        self._told = 0  # of the lost nodes
-        self._said = False
+        self._reported = 0  # lost nodes
+        self._says_missing = False
 
     def asked(self) -> None:
-        """A training is to begin."""
+        """A training was handed to Ray."""
         self._since = self._since or time.monotonic()
 
     def begins(self) -> None:
@@ -36,25 +36,27 @@ class Waiting:
 
     @property
     def lost_nodes(self) -> int:
-        """How many nodes are lost that trained."""
+        """Number of lost nodes that trained."""
         return 0 if self._room is None else len(self._room.lost)
 
     def look(self) -> str:
-        """Say what is waited for, where that takes long. Why it takes too long, or empty."""
+        """Report what is waited for, where that takes long. Returns the reason to give up if it takes too long, or an
+        empty text.
+        """
         if not self._began and self._since is not None and time.monotonic() >= self._since + WAIT_SECONDS:
             self._began = True
-            self._say(self._for_the_first())
+            self._log(self._for_the_first())
         if self._room is None:
             return ""
         missing = self._room.missing_seconds()
-        for address in self._room.lost[self._told :]:
-            self._say(
+        for address in self._room.lost[self._reported :]:
+            self._log(
                 f"lost    the cluster's node {address}: others go on with its trainings, from the last finished epochs"
             )
-        self._told = len(self._room.lost)
-        if missing and not self._said:
-            self._say(f"wait    for a node with {self._needed()}: the cluster has none any more; see `ray status`")
-        self._said = missing > 0
+        self._reported = len(self._room.lost)
+        if missing and not self._says_missing:
+            self._log(f"wait    for a node with {self._needed()}: the cluster has none any more; see `ray status`")
+        self._says_missing = missing > 0
         if missing < nodes.LOST_SECONDS:
             return ""
         return f"the cluster has no node with {self._needed()} any more, and none came within {missing:.0f} s"
@@ -68,6 +70,6 @@ class Waiting:
     def _for_the_first(self) -> str:
         needed = self._needed()
         if self._workers.joined:
-            return f"wait    for {needed} of Ray's to be free; see `ray status`"
+            return f"wait    for Ray to have {needed} free; see `ray status`"
         here = f"there are {usable_cores()} here, with a load of {os.getloadavg()[0]:.1f}"
-        return f"wait    for a training to begin on {needed}: {here}; it begins sooner where less else runs"
+        return f"wait    for a training to begin on {needed}: {here}; it begins sooner if less else runs"

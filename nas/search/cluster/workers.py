@@ -1,5 +1,5 @@
-"""Who trains, read from Ray's nodes, and whether each of these nodes can: this program, the run's folder, the
-data, PyTorch on its GPUs.
+"""Derives the workers of a search from Ray's nodes, and checks that each node has this program, the run's folder, the
+data, and PyTorch for its GPUs.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from nas.search.train.sharing import Sharing, probe
 from nas.study import Study
 from space.errors import UserError
 
-ANSWER_SECONDS = 120.0  # a node starts a process and imports Ray there
-AT_ONCE = 1 / 4  # of the whole trainings of a plan, at most
-BUSY = 3 / 4  # of the processors: for more of them, fewer train at a time
+ANSWER_SECONDS = 120.0  # time for a node to answer: it starts a process that imports Ray
+AT_ONCE = 1 / 4  # largest share of a plan's whole trainings that train at a time
+BUSY = 3 / 4  # share of the processors below which fewer, larger trainings are preferred
 
 
 def most_at_once(study: Study) -> int:
-    """How many candidates of a study train at a time on CPUs, at most, where it leaves that open: those that train
-    together know nothing of each other, and the rest of the processors makes each of them faster.
+    """The most candidates of a study to train at a time on CPUs, where the study leaves the number open.
+
+    Trainings that run at the same time cannot learn from each other's results; the processors that this leaves make
+    each of them faster.
     """
     plan, budgets = study.search, len(study.asked)
     return max(2, int(AT_ONCE * (budgets * len(plan.seeds) + plan.random_trials + plan.guided_trials)))
@@ -36,12 +38,14 @@ def most_at_once(study: Study) -> int:
 def workers_of(
     nodes: Sequence[Resources], wanted: int, per_gpu: int = 1, *, most: int = 0, threads: int = 0
 ) -> Workers:
-    """Who trains on these nodes: on GPUs if any has one, at most `per_gpu` on each and no more than needed, `wanted`
-    trainings at a time, each with as many processors as all of them can have.
+    """The workers for these nodes.
 
-    `wanted` is 0: as many as fit onto the GPUs, or as there are processors. Where `most` is given, these are `most` at
-    most, or fewer where so many would leave over a quarter of the processors idle. `threads`: of each training on CPUs,
-    where that is known.
+    They use GPUs if any node has one, with at most `per_gpu` trainings on each and no more than needed. `wanted` is the
+    number of trainings at a time; 0 means as many as fit onto the GPUs, or as there are processors. Each training gets
+    as many processors as every one of them can have.
+
+    On CPUs, `most` limits that number where `wanted` is 0; fewer train where `most` of them would leave more than a
+    quarter of the processors idle. `threads`: threads of each training on CPUs, where they are known already.
 
     Raises: UserError when no node can train.
     """
@@ -49,14 +53,14 @@ def workers_of(
     on_gpus = any(gpus for _, gpus in sizes)
 
     def room(threads: int, sharing: int = per_gpu) -> int:
-        """Trainings of that many threads at a time."""
+        """Number of trainings at a time with so many threads each."""
         return sum(min(cpus // threads, sharing * gpus if on_gpus else cpus) for cpus, gpus in sizes)
 
     if not room(1):
-        what = "with a GPU has a processor" if on_gpus else "has a processor"
+        what = "a processor beside its GPU" if on_gpus else "a processor"
         raise UserError(
-            f"expected a node that trains, but none of the cluster's {len(nodes)} {what} to give away; start one with "
-            "`ray start --address HOST:PORT --num-cpus N`"
+            f"expected a node that trains, but none of the cluster's nodes ({len(nodes)}) offers {what}; start one "
+            "with `ray start --address HOST:PORT --num-cpus N`"
         )
     largest = max(cpus for cpus, _ in sizes)
 
@@ -77,24 +81,24 @@ def workers_of(
 
 
 def resources_of_nodes() -> list[Resources]:
-    """What each node of the connected cluster has."""
+    """The resources of each node of the connected cluster."""
     return [node["Resources"] for node in alive_nodes()]
 
 
-def require_nodes(shared: Path, dataset: Dataset, root: str | None, device: str, said: Callable[[str], None]) -> None:
-    """Ask every node of the connected cluster that trains or times whether it can.
+def require_nodes(shared: Path, dataset: Dataset, root: str | None, device: str, log: Callable[[str], None]) -> None:
+    """Ask every node of the connected cluster that trains or times whether it has all it needs.
 
-    `shared`: a file of the folder that all write to. `root` is where the data are; None where each node draws its own.
-    `device`: of the trainings. What slows a node down is `said`.
+    `shared` is a file in the run's folder, which all nodes must see. `root` is the folder of the data, or None where
+    each node generates its own. `device` is that of the trainings. `log` prints what slows a node down.
 
-    Raises: UserError with what the first of them lacks.
+    Raises: UserError with the problem of the first node that has one.
     """
     files = [] if root is None else [str(split.images[-1]) for split in (dataset.train, dataset.validation)]
     asked = {}
     for node in alive_nodes():
         if node["Resources"].get("CPU", 0) >= 1 or RESOURCE in node["Resources"]:
             pinned: Any = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            # One call a process: it has looked at GPUs that are not its own, and a training may get the process next.
+            # One call per process: it sees GPUs that it was not given, and must not be reused for a training.
             options: Any = {"num_cpus": 0, "max_retries": 0, "max_calls": 1, "scheduling_strategy": pinned}
             question = ray.remote(**options)(question_for_nodes())
             path, text = shared.resolve(), shared.read_text("utf-8")
@@ -109,7 +113,7 @@ def require_nodes(shared: Path, dataset: Dataset, root: str | None, device: str,
         if problem:
             raise UserError(f"the cluster's node {asked[reference]} {problem}")
         if note:
-            said(f"note    the cluster's node {asked[reference]} {note}")
+            log(f"note    the cluster's node {asked[reference]} {note}")
     for reference in late:
         raise UserError(
             f"the cluster's node {asked[reference]} gave no answer within {ANSWER_SECONDS:.0f} s; look at `ray status`"
@@ -117,28 +121,27 @@ def require_nodes(shared: Path, dataset: Dataset, root: str | None, device: str,
 
 
 def probe_on_cluster(study: Study, num_classes: int, device: str) -> Sharing:
-    """`nas.search.train.sharing.probe` on one of the cluster's GPUs, which has nothing else to do meanwhile.
+    """`nas.search.train.sharing.probe` on one of the cluster's GPUs, which is otherwise idle meanwhile.
 
-    Raises: HaltedError when that is lost.
+    Raises: HaltedError when the probe is lost.
     """
     options: Any = {"num_cpus": 1, "num_gpus": 1, "max_retries": 0, "max_calls": 1}
     try:
         found: Sharing = ray.get(ray.remote(**options)(probe).remote(study, num_classes, device))
     except ray.exceptions.RayError as error:
         raise HaltedError(
-            f"the probe of how many trainings may share a GPU broke: {' '.join(str(error).split())[-200:]}; give the "
+            f"the probe of how many trainings may share a GPU failed: {' '.join(str(error).split())[-200:]}; give the "
             "study a number for search.trials_per_gpu"
         ) from None
     return found
 
 
 def question_for_nodes() -> Any:
-    """The function that a node runs: what it lacks, and what slows it down, each in words or empty. It is made here so
-    that Ray sends its code: over there may be none of ours.
+    """A function to run on a node, which returns the node's problem and what slows it down, each in words or empty. It
+    is a local function so that Ray sends its code: this program may not be installed there.
     """
 
-    def lacks(version: str, shared: str, text: str, files: list[str], on_gpus: bool) -> tuple[str, str]:
-
+    def problem_and_note(version: str, shared: str, text: str, files: list[str], on_gpus: bool) -> tuple[str, str]:
         try:
             import nas
         except ImportError:
@@ -156,13 +159,13 @@ def question_for_nodes() -> Any:
         from nas.latency.machine.gpu import VISIBLE, training_device
         from space.errors import UserError
 
-        os.environ.pop(VISIBLE, None)  # Ray hides the GPUs from a task that is given none
+        os.environ.pop(VISIBLE, None)  # Ray hides the GPUs from a task that requests none
         try:
             if training_device() != "cuda":
-                return "has GPUs for Ray, but PyTorch sees none there; look at `nas doctor` there", ""
+                return "has GPUs for Ray, but PyTorch sees none there; run `nas doctor` there", ""
         except UserError as error:
             return f"cannot train on its GPUs: {error}", ""
-        slow = "reads pictures by Pillow and PyTorch, since DALI does not work on its GPUs; look at `nas doctor` there"
+        slow = "reads images with Pillow and PyTorch, since DALI does not work on its GPUs; run `nas doctor` there"
         return "", "" if dali_works("cuda") else slow
 
-    return lacks
+    return problem_and_note

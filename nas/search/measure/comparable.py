@@ -1,4 +1,4 @@
-"""Latencies compare where they were taken on one kind of device in one way, and a run's folder can be carried away."""
+"""Checks that latencies compare: a run's folder may move to another device, or be timed by other versions."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from space.errors import UserError
 
 GPU = ("gpu", "gpu_capability")
 GPU_MEMORY = "gpu_memory_mebibytes"
-SAME_MEMORY = 0.1  # what drivers take of one GPU's memory differs by less than this share, and boards of a name by more
+SAME_MEMORY = 0.1  # share of GPU memory: drivers reserve less than this, boards of one name differ by more
 CPU = ("cpu", "threads")
-MEANING = ("reference", "protocol")  # what a latency is a ratio to, and how it is taken
+MEANING = ("reference", "protocol")  # the network that a latency is a ratio to, and the timing protocol
 AROUND = ("host", "node", "system", "cores", "python", "cpu")
-"""What may differ unsaid, of a latency's environment: the machine around the device."""
+"""Entries of a latency's environment that may differ without a note: the machine around the device."""
 OF_TARGET = ("runtime", "precision", "threads")
-"""What the study says, or chooses for each candidate."""
+"""Entries that the study sets, or chooses for each candidate."""
 
 
 def require_same_device(run: RunFolder, environment: Mapping[str, str]) -> str:
-    """Hold the `environment` of what times now (`nas.latency.record.Latency.environment`) to those that a run's
-    candidates were timed in. In words, which versions are others than those of the last one; empty where none is.
+    """Check that the device of the present `environment` (`nas.latency.record.Latency.environment`) is of the kind that
+    a run's candidates were timed on. Returns in words which versions changed since the last one; empty if none did.
 
-    Raises: UserError where the device is of another kind, or times otherwise: milliseconds would be compared that mean
-    different things.
+    Raises: UserError where the device or the way of timing is another: the milliseconds would not compare.
     """
     timed = [trial.latency.environment for trial in (*run.company(), *run.trials()) if trial.latency is not None]
     for before in timed:
         if changed := incomparable(before, environment):
             raise UserError(
-                f"{run.root}: its candidates were timed otherwise ({changed}), and the latencies do not compare; go "
+                f"{run.root}: its candidates were timed otherwise ({changed}), so that latencies would not compare; go "
                 f"on with it on that device, or begin a new search on this one with --from {run.root}, which takes "
                 "over what was trained"
             )
@@ -39,8 +38,8 @@ def require_same_device(run: RunFolder, environment: Mapping[str, str]) -> str:
 
 
 def leave_out_other_devices(run: RunFolder, environment: Mapping[str, str]) -> int:
-    """Forget what earlier runs timed (`nas.runs.earlier`) on another kind of device than what times now, and how many
-    latencies that were: estimates would be made of them.
+    """Remove the latencies that earlier runs (`nas.runs.earlier`) timed on another kind of device, since they would
+    distort estimates; returns their number.
     """
     earlier = read_earlier(run)
     kept = tuple(
@@ -56,7 +55,10 @@ def leave_out_other_devices(run: RunFolder, environment: Mapping[str, str]) -> i
 
 
 def incomparable(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """In words, what two environments differ in so that latencies do not compare; earlier versions recorded less."""
+    """In words, the differences between two environments that make latencies incomparable; empty if there are none.
+
+    Entries missing in the earlier environment are ignored: earlier versions recorded less.
+    """
     on_gpu = "gpu" in now
     names = [name for name in (*(GPU if on_gpu else CPU), *MEANING) if name in before]
     if on_gpu and GPU_MEMORY in before and not _nearly_as_much(before[GPU_MEMORY], now.get(GPU_MEMORY, "")):
@@ -65,7 +67,7 @@ def incomparable(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def _nearly_as_much(before: str, now: str) -> bool:
-    """Of two numbers in records, which may be damaged."""
+    """Whether two numbers of records nearly agree; the records may be damaged."""
     try:
         one, other = sorted((int(before), int(now)))
     except ValueError:
@@ -74,11 +76,11 @@ def _nearly_as_much(before: str, now: str) -> bool:
 
 
 def other_versions(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """In words, what differs beside the device and the machine around it."""
+    """In words, the differences between two environments beside the device and the machine around it."""
     return _changes(before, now, sorted({*before, *now} - {*GPU, GPU_MEMORY, *MEANING, *AROUND, *OF_TARGET}))
 
 
 def _changes(before: Mapping[str, str], now: Mapping[str, str], names: Collection[str]) -> str:
-    """In words, which of the named values differ; empty where none does."""
+    """In words, the named values that differ; empty if none does."""
     differing = [name for name in names if before.get(name) != now.get(name)]
     return ", ".join(f"{name} {before.get(name, '-')} before, {now.get(name, '-')} now" for name in differing)

@@ -1,4 +1,4 @@
-"""Before anything is trained: what the fastest networks of a space take, and which budgets that leaves."""
+"""Times the fastest networks of a space before anything is trained, to find out which budgets can be met."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from space.errors import BudgetError
 from space.scale import NARROWEST, scale_width
 
 SMALLEST = ("ndnet45-fcn32", "swiftnet-rn18", "erfnet-encoder")
-MOST_BUDGETS = 5  # of a frontier
-LEAST_RATIO = 1.25  # between two of them: nearer ones would be filled by nearly the same networks
+MOST_BUDGETS = 5  # in a frontier
+LEAST_RATIO = 1.25  # between neighbouring budgets: closer ones would be filled by nearly the same networks
 
 
 class Narrowest:
-    """The narrowest networks of a space on a target, timed when they are first asked for."""
+    """The narrowest networks of a space on a target, timed on first use."""
 
     def __init__(self, meter: Measures, within: float, progress: Progress) -> None:
         self._meter = meter
@@ -30,15 +30,15 @@ class Narrowest:
         self._found: list[Latency] | None = None
 
     def require(self, budget: Budget, target: Target) -> None:
-        """Make sure that a budget can be met. Latencies that a busy machine gave do not say that it cannot: they are
-        taken once more, and if that does not help it is the machine that is refused, not the budget.
+        """Check that a budget can be met. Latencies from a busy machine do not prove that it cannot: they are measured
+        once more, and if the machine is still busy, the error says so.
 
         Raises: BudgetError with the lowest latency reached.
         """
         for anew in (False, True):
             latencies = self.latencies(anew=anew)
             if not latencies:
-                return  # candidates will tell
+                return  # candidates will show whether the budget can be met
             lowest = min(latencies, key=lambda latency: latency.milliseconds(budget.statistic))
             milliseconds = lowest.milliseconds(budget.statistic)
             if all(budget.refutes(latency) for latency in latencies):
@@ -55,16 +55,16 @@ class Narrowest:
         )
 
     def refutes(self, budget: Budget) -> bool:
-        """Whether all of them surely are over a budget."""
+        """Whether all of these networks are surely over a budget."""
         latencies = self.latencies()
         return bool(latencies) and all(budget.refutes(latency) for latency in latencies)
 
     def lowest(self, budget: Budget) -> float | None:
-        """The milliseconds that the fastest takes, in what a budget counts; None where none can be timed."""
+        """Milliseconds of the fastest of these networks, in the statistic of a budget; None where none can be timed."""
         return min((each.milliseconds(budget.statistic) for each in self.latencies()), default=None)
 
     def latencies(self, *, anew: bool = False) -> list[Latency]:
-        """Of those that can be timed; `anew`: timed once more."""
+        """The latencies of the networks that can be timed; `anew` measures them again."""
         if self._found is None or anew:
             smallest = [scale_width(space.load(name), NARROWEST) for name in SMALLEST]
             with self._progress.over("the narrowest networks timed in turns", 0):
@@ -74,10 +74,10 @@ class Narrowest:
 
 
 def frontier(largest: Budget, fastest: float | None) -> Budgets:
-    """A handful of budgets up to `largest`, each as many times the one before as the smallest is times what the
-    `fastest` network takes, to two digits: which fewer are where there is no room for five.
+    """Up to five budgets that divide the range from the milliseconds of the `fastest` network to `largest` by equal
+    ratios, rounded to two digits; fewer where the ratio would fall below `LEAST_RATIO`.
 
-    Raises: BudgetError when there is room for none beside the largest.
+    Raises: BudgetError when there is no room for a second budget.
     """
     room = 0.0 if fastest is None else math.log(largest.milliseconds / fastest)
     count = min(MOST_BUDGETS, int(room / math.log(LEAST_RATIO)))

@@ -1,14 +1,15 @@
-"""Where a search on a cluster times its candidates: on the node that carries the Ray resource `timing`.
+"""Times the candidates of a search on a cluster, on the node that carries the Ray resource `timing`.
 
     ray start --address HEAD --num-cpus 0 --resources '{"timing": 1}'        # on a quiet machine of the target's type
 
-One unit of it is one measuring process, so that no two timings share the device; a node without processors of its own
-(`--num-cpus 0`) gets no training, and on one with processors the lane keeps training steps off while something is
-timed (`nas.latency.machine.lane`). A latency table is the one that the node keeps (`nas measure --calibrate` there).
-A cluster without the resource times on the machine that searches.
+One unit of the resource is one measuring process, so that no two timings share the device. A node without processors
+for Ray (`--num-cpus 0`) gets no trainings; on a node with processors, the lane (`nas.latency.machine.lane`) pauses
+training steps during timings. The latency table is that of the node (`nas measure --calibrate` there). Without the
+resource, a cluster's candidates are timed on the machine that runs the search.
 
-A node that is lost is replaced by another one that carries the resource, if there is one or one comes soon, and what it
-was asked is asked again. It has to be a device of the same kind: its milliseconds are from an anchor of its own.
+A lost node is replaced by another one that carries the resource, if there is one or one joins soon, and the interrupted
+measurement is repeated there. The new node must have a device of the same kind: its milliseconds are relative to an
+anchor measured there.
 """
 
 from __future__ import annotations
@@ -36,22 +37,21 @@ from space.architecture import Architecture
 from space.errors import UserError
 
 RESOURCE = "timing"
-WAIT_SECONDS = 20.0  # for the node, before it is said
-LOST_SECONDS = 120.0  # for another node, after one is lost
-MOST_LOST = 3  # for one question, which may be the reason
+WAIT_SECONDS = 20.0  # time to wait for the node before a line says so
+LOST_SECONDS = 120.0  # time to wait for another node after one is lost
+MOST_LOST = 3  # nodes lost over one question, which may be the cause
 
-Answer = tuple[object, dict[str, Any]]  # and a reply (`nas.latency.worker.replies`) that says why there is none
+Answer = tuple[object, dict[str, Any]]  # with a reply (`nas.latency.worker.replies`) that says why there is no answer
 
 
 class ClusterTiming:
-    """Times on the cluster's timing node: the same questions as to a `local_timing`, the same answers. Needs a
-    connected Ray.
+    """Times on the cluster's timing node, with the interface of a `local_timing`. Needs a connected Ray.
 
-    Weights are read by the node under the path that they have here. The records say which node it was
-    (`environment["node"]`). `measure` and its like raise OSError when the node is lost and none takes its place,
-    HaltedError when one of another kind does.
+    The node reads weights under the same path as this machine. Records name the node (`environment["node"]`). The
+    methods that measure raise OSError when the node is lost and no other one takes its place, and HaltedError when the
+    new node is of another kind.
 
-    Raises (on entering): TargetError when the target cannot be timed there, saying what to install or change; OSError
+    Raises (on entering): TargetError when the target cannot be timed there, with what to install or change; OSError
     when the node is lost.
     """
 
@@ -67,7 +67,7 @@ class ClusterTiming:
         self._arguments = (tuple(targets), size, num_classes, patience_seconds, statistic)
         self._actor: Any = None
         self._halted = False
-        self._kinds: dict[str, Mapping[str, str]] = {}  # environments of the first latency, by target
+        self._kinds: dict[str, Mapping[str, str]] = {}  # environment of the first latency, by target
 
     def __enter__(self) -> ClusterTiming:
         try:
@@ -83,7 +83,7 @@ class ClusterTiming:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if (actor := self._actor) is not None:  # else it was lost, and none came instead
+        if (actor := self._actor) is not None:  # else the node was lost, and no other one came
             with contextlib.suppress(ray.exceptions.RayActorError):  # lost, or halted
                 ray.get(actor.stop.remote())
         self._end()
@@ -110,17 +110,17 @@ class ClusterTiming:
         return found
 
     def kept_table(self) -> LatencyTable | None:
-        """The latency table of the device that the node keeps; None when it has none."""
+        """The latency table that the node keeps for its device; None when it has none."""
         table: LatencyTable | None = self._ask("kept_table")
         return table
 
     def targets(self) -> tuple[Target, ...]:
-        """What is timed there."""
+        """The targets that the node times."""
         found: tuple[Target, ...] = self._ask("targets")
         return found
 
     def left_out(self) -> tuple[str, ...]:
-        """Why targets are not timed there."""
+        """For each target that the node does not time, the reason."""
         reasons: tuple[str, ...] = self._ask("left_out")
         return reasons
 
@@ -128,38 +128,38 @@ class ClusterTiming:
         """See `nas.search.measure.timing.Halting`."""
         self._halted = True
         if (actor := self._actor) is not None:
-            with contextlib.suppress(ray.exceptions.RayError):  # why all is ended is to be told, not that it has ended
+            with contextlib.suppress(ray.exceptions.RayError):  # the reason for halting is reported, not this error
                 ray.kill(actor)
 
     def _begin(self, lost: str = "") -> None:
-        """Have a node time. Where one was `lost`, and how, another is not waited for as long as it takes.
+        """Start timing on a node. `lost` says how the previous node was lost; then the wait for another one is limited.
 
-        Raises: OSError where none came instead; HaltedError after `halt`.
+        Raises: OSError when no other node came; HaltedError after `halt`.
         """
         node: Any = ray.remote(num_cpus=0, resources={RESOURCE: 1})(_TimingNode)
         self._actor = node.remote()
-        self._require_going()  # now that `halt` finds it
+        self._require_going()  # a `halt` before this line did not see the actor
         ready, begin = self._actor.__ray_ready__.remote(), time.monotonic()
         if not ray.wait([ready], timeout=WAIT_SECONDS)[0]:
             reason = f"all its `{RESOURCE}` is in use" if _is_there() else f"none has the resource `{RESOURCE}`"
-            _say(f"waiting for the cluster's node that times: {reason}, see `ray status`")
+            _log(f"waiting for the cluster's node that times: {reason}, see `ray status`")
             while lost and not ray.wait([ready], timeout=1)[0]:
                 self._require_going()
                 if not _is_there() and time.monotonic() > begin + LOST_SECONDS:
-                    self._end()  # it would wait for ever, and so would who asks it to stop
+                    self._end()  # the actor would never start, and asking it to stop would block for ever
                     raise OSError(_lost(lost))
         self._answer_to("start", *self._arguments)
 
     def _replace(self, error: Exception) -> None:
-        """Have another node time in place of one that was lost.
+        """Start timing on another node in place of one that was lost.
 
-        Raises: OSError where none comes; HaltedError after `halt`.
+        Raises: OSError when no other node comes; HaltedError after `halt`.
         """
         self._require_going()
         words = " ".join(str(error).split())[:200]
         for _ in range(MOST_LOST):
             self._end()
-            _say(
+            _log(
                 f"the cluster's node that times is lost; another one with `{RESOURCE}` takes its place, if there is one"
             )
             try:
@@ -172,10 +172,10 @@ class ClusterTiming:
         raise OSError(_lost(words))
 
     def _require_going(self) -> None:
-        """Raises: HaltedError where all was ended, and with it what was begun meanwhile."""
+        """Raises: HaltedError after `halt`; an actor that was started meanwhile is ended."""
         if self._halted:
             self._end()
-            raise HaltedError("the measuring was ended with the rest") from None
+            raise HaltedError("measuring was ended together with the search") from None
 
     def _end(self) -> None:
         actor, self._actor = self._actor, None
@@ -192,9 +192,9 @@ class ClusterTiming:
         raise OSError(_lost(" ".join(str(lost).split())[:200]))
 
     def _answer_to(self, question: str, *arguments: Any) -> Any:
-        """Raises: RayActorError where the node is lost; OSError for what else Ray says; what was raised there."""
+        """Raises: RayActorError when the node is lost; OSError for other errors of Ray; errors raised on the node."""
         self._require_going()
-        if self._actor is None:  # it was lost before, and none came instead
+        if self._actor is None:  # the node was lost before, and no other one came
             raise OSError(_lost("no other one took its place"))
         try:
             answer, refused = ray.get(getattr(self._actor, question).remote(*arguments))
@@ -206,22 +206,22 @@ class ClusterTiming:
         return answer
 
     def alike(self, latency: Latency) -> Latency:
-        """A latency, where the node is of the kind that all before it were timed on.
+        """A latency, after checking that its node is of the same kind as that of the first latency.
 
-        Raises: HaltedError where it is not: they would not compare.
+        Raises: HaltedError where it is not: the latencies would not compare.
         """
         now = latency.environment
         known = self._kinds.setdefault(latency.target, now)
         if changed := incomparable(known, now) or other_versions(known, now):
             raise HaltedError(
                 f"the cluster's node that times now is of another kind than the one that was lost ({changed}): their "
-                f"latencies do not compare; give `{RESOURCE}` to one like it, then go on with --resume"
+                f"latencies do not compare; give `{RESOURCE}` to a node like the lost one, then go on with --resume"
             )
         return latency
 
 
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _lost(words: str) -> str:
@@ -234,12 +234,12 @@ def _is_there() -> bool:
 
 
 def timing_of_cluster() -> TimingOf:
-    """What times on the connected cluster: its timing node if it has one, else this machine."""
+    """The timing for the connected cluster: on its timing node if it has one, else on this machine."""
     return ClusterTiming if _is_there() else local_timing
 
 
 def certifier_of_cluster() -> CertifierOf:
-    """What certifies on the connected cluster: on its timing node if it has one, else on this machine."""
+    """The certifier for the connected cluster: on its timing node if it has one, else on this machine."""
     return _certifier if _is_there() else Meter
 
 
@@ -250,7 +250,7 @@ def _certifier(
 
 
 class _TimingNode:
-    """What times, on its node. What went wrong travels as text: Ray would wrap it in a traceback."""
+    """The actor that times on its node. Errors travel as text: Ray would wrap them in a traceback."""
 
     def start(
         self,

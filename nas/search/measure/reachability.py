@@ -1,7 +1,7 @@
-"""Is each budget within reach of a space on a target, by how much of it, and how long would the search take?
+"""Estimates which budgets a space can meet on a target, with how much of the space, and how long a search would take.
 
-Answered from a latency table (`nas.latency.estimates.table`): a thousand networks are estimated in seconds. What is
-said about single networks is an estimate; the table's error goes with it.
+The estimates come from a latency table (`nas.latency.estimates.table`), which covers a thousand networks in seconds.
+Those of single networks carry the error of the table.
 """
 
 from __future__ import annotations
@@ -29,27 +29,28 @@ from space.choices import Genotype
 from space.errors import BudgetError
 from space.scale import NARROWEST, scale_width
 
-MEASUREMENTS_PER_CANDIDATE = 4  # on average, to solve its width for the budget and confirm it
-FEWEST = 10  # draws with a value, below which nothing is said about it
-RIDGE = 1.0  # in draws: what keeps rare values near the axis' average
+MEASUREMENTS_PER_CANDIDATE = 4  # on average, to solve the width for the budget and to confirm it
+FEWEST = 10  # draws that a value needs to be reported
+RIDGE = 1.0  # strength of the regularisation, in draws; keeps rare values near the average of their axis
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """A network and its estimated milliseconds: at its own width, and at the narrowest and the widest tried."""
+    """A network with its estimated milliseconds at three widths."""
 
     name: str
     architecture: Architecture
     genotype: Genotype
     """The answers that led to it; empty for a published network."""
     own: float
+    """Milliseconds at its own width."""
     narrowest: float
-    """At `space.scale.NARROWEST` times its width."""
+    """Milliseconds at `space.scale.NARROWEST` times its width."""
     widest: float
-    """As wide as the study lets it become, or at its own width where that is over the budget already."""
+    """Milliseconds at the widest that the study allows; at its own width if that is over the budget already."""
 
     def verdict(self, milliseconds: float) -> str:
-        """Where it stands against a budget."""
+        """How the network compares with a budget, in words."""
         if self.narrowest > milliseconds:
             return "over at any width"
         if self.widest < milliseconds:
@@ -59,22 +60,22 @@ class Reach:
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
-    """What an axis does to latency, all other axes being equal."""
+    """The effect of an axis on latency, all other axes being equal."""
 
     axis: str
     factors: tuple[tuple[str, float, int], ...]
-    """Of each value: its name, what it multiplies latency by, and how many draws have it; the fastest first. The
-    factors' average over the draws is 1."""
+    """For each value of the axis, fastest first: its name, its factor on latency, and the number of draws with it. The
+    average of the factors over the draws is 1."""
 
     @property
     def spread(self) -> float:
-        """The slowest value over the fastest."""
+        """The factor of the slowest value over that of the fastest."""
         return self.factors[-1][1] / self.factors[0][1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reachability:
-    """What was estimated, for each budget of a study."""
+    """The estimates for the published networks of a study and for random draws of its space."""
 
     study: Study
     published: tuple[Reach, ...]
@@ -82,7 +83,7 @@ class Reachability:
 
     @property
     def every(self) -> tuple[Reach, ...]:
-        """All networks that were estimated."""
+        """All estimated networks."""
         return (*self.published, *self.draws)
 
     @property
@@ -96,22 +97,25 @@ class Reachability:
         return max(self.every, key=lambda each: each.widest)
 
     def fillable(self, budget: Budget) -> float:
-        """Share of the draws that some width brings to a budget of the study."""
+        """Share of the draws that can fill a budget at some width."""
         filled = [each.narrowest <= budget.milliseconds <= each.widest for each in self.draws]
         return sum(filled) / len(filled)
 
     def require(self) -> None:
-        """Raises: BudgetError with the lowest or highest latency reached when every budget is outside of that."""
+        """Check that some budget of the study can be met and filled.
+
+        Raises: BudgetError with the lowest or highest estimate when none can.
+        """
         refused = [self.refusal(budget) for budget in self.study.asked]
         if refused[-1] is not None and all(refused):
             raise refused[-1]
 
     def refusal(self, budget: Budget) -> BudgetError | None:
-        """Why nothing meets a budget of the study, or fills it; None where something does."""
+        """Why no network can meet or fill a budget of the study; None where one can."""
         lowest, highest = self.lowest, self.highest
         if lowest.narrowest > budget.milliseconds:
             return BudgetError(
-                f"expected a budget that something can meet, got {budget}; of {len(self.every)} networks the "
+                f"expected a budget that a network can meet, got {budget}; of {len(self.every)} networks the "
                 f"fastest, {lowest.name} at its narrowest, is estimated at {lowest.narrowest:.2f} ms; raise the "
                 "budget, lower the input size or choose a faster target"
             )
@@ -127,10 +131,10 @@ class Reachability:
 def explore(
     study: Study, estimate: EstimateMilliseconds, *, samples: int, seed: int, allows: Allows = anything
 ) -> Reachability:
-    """Estimate the study's published networks and `samples` random draws of its space, against the study's budgets.
-    Nothing is widened beyond what `allows` lets through (`nas.search.propose.limits`).
+    """Estimate the study's published networks and `samples` random draws of its space, for the study's budgets. No
+    network is widened beyond the limits of `allows` (`nas.search.propose.limits`).
     """
-    budget = study.asked.largest  # what is over it at its own width is over the others too
+    budget = study.asked.largest  # a network over the largest budget at its own width is over the others too
     names = dict.fromkeys((*study.search.seeds, *study.search.company))
     drawing = random.Random(seed)
     searched = study.architectures()
@@ -150,7 +154,7 @@ def _reach(
     allows: Allows,
 ) -> Reach:
     own = estimate(architecture)
-    # Only where the own width does not tell already on which side of the budget the widest is.
+    # The widest is estimated only where the own width does not show already that it is over the budget.
     wide = own if own >= budget.milliseconds else estimate(widest(architecture, allows))
     return Reach(
         name=name,
@@ -163,11 +167,11 @@ def _reach(
 
 
 def knobs(draws: Sequence[Reach]) -> tuple[Knob, ...]:
-    """Axes by how much they change latency at the drawn width, the strongest first.
+    """Axes by their effect on latency at the drawn width, the strongest first.
 
-    The logarithm of latency is explained by a sum of one term per value of every axis (ridge regression), so that what
-    goes along with an axis is not taken for it. Values that fewer than `FEWEST` draws have, and axes with fewer than
-    two values left, are left out.
+    A ridge regression explains the logarithm of latency by a sum of one term per value of every axis, so that the
+    effects of correlated axes are told apart. Values with fewer than `FEWEST` draws, and axes with fewer than two
+    values left, are left out.
     """
     counts: dict[tuple[str, str], int] = {}
     for each in draws:
@@ -208,17 +212,17 @@ def extremes(values: Sequence[float]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a search is expected to take, if nothing runs beside it."""
+    """The expected duration of a search, if nothing else runs on the machine."""
 
     training_seconds: float
-    """Of steps, one training after the other; scoring comes on top."""
+    """Duration of all training steps, one training after the other, without scoring."""
     measuring_seconds: float
     candidates: int
-    """How many are measured, about: where they pause at rungs, more than are trained whole for the same effort."""
+    """Approximate number of candidates measured; where trainings pause at rungs, more than whole trainings."""
 
 
 def forecast(study: Study, training_images: int, step_seconds: float, measurement_seconds: float) -> Forecast:
-    """What a study takes, from what a training step and a measurement take."""
+    """Forecast the duration of a study's search from the seconds of a training step and of a measurement."""
     plan, epochs, budgets = study.search, study.recipe.epochs, len(study.asked)
     share = Shares.of(study, study.asked).plan
     begun = (len(plan.seeds) + share.random_trials) * budgets

@@ -1,4 +1,4 @@
-"""Timing that remembers: what an earlier run measured under the very same conditions is not measured again."""
+"""A timing with a memory: latencies that an earlier run measured under the same conditions are reused."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from space.architecture import Architecture
 
 
 class RememberedTiming:
-    """A timing, and latencies that are known by the keys of architectures.
+    """A timing that first looks for an architecture's key among known latencies.
 
-    One counts only where it is undisturbed and as sure as asked, and where its target, input size, anchor and whole
-    environment are those of what this timing itself has measured: before it has measured anything, none does.
+    A known latency is used only if it is undisturbed and as precise as requested, and if its target, input size, anchor
+    and whole environment equal those of a latency that this timing has measured itself; so none is used before the
+    first measurement.
     """
 
     def __init__(self, timing: Timing, known: Mapping[str, Latency]) -> None:
         self._timing = timing
         self._known = known
-        self._here: set[tuple[object, ...]] = set()  # conditions of what was measured
+        self._here: set[tuple[object, ...]] = set()  # conditions of the measurements made here
 
     @property
     def environment(self) -> Mapping[str, str]:

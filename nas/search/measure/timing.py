@@ -1,6 +1,6 @@
-"""What a search times with: a meter that also gives the latency table kept for its device, if there is one.
+"""Timing for a search: a meter that also gives the latency table kept for its device, if there is one.
 
-On a cluster both come from the node that times (`nas.search.measure.on_cluster`), else from this machine.
+On a cluster both come from the timing node (`nas.search.measure.on_cluster`), else from this machine.
 """
 
 from __future__ import annotations
@@ -30,44 +30,44 @@ from space.architecture import Architecture
 
 LOGGER = logging.getLogger(__name__)
 NO_VERDICT = (BusyError, LostError)
-"""Why nothing can be timed now, whatever the precision."""
+"""Errors after which nothing can be timed for now, whatever the precision."""
 
 
 class Halting(Measures, Protocol):
-    """What times architectures, and can be broken off."""
+    """Times architectures, and can be interrupted."""
 
     def halt(self) -> None:
-        """End what another thread measures, which gets a HaltedError, as it does from then on."""
+        """Interrupt the measurement of another thread, which gets a HaltedError; so does every later measurement."""
 
 
 class Timing(Halting, Protocol):
-    """What times architectures on one device, and knows its latency table."""
+    """Times architectures on one device, and knows its latency table."""
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What latencies depend on there: device and versions, as in their records."""
+        """The device and the versions that latencies depend on, as in their records."""
 
     def kept_table(self) -> LatencyTable | None:
-        """The table that the machine which times keeps of the device, or None when it has none that can be used."""
+        """The usable latency table that the timing machine keeps for the device; None when it has none."""
 
     def targets(self) -> tuple[Target, ...]:
-        """What is timed: a target, in several precisions the highest first."""
+        """The targets that are timed, which differ in precision; the highest first."""
 
     def left_out(self) -> tuple[str, ...]:
-        """Why targets that were asked for are not timed."""
+        """For each requested target that is not timed, the reason."""
 
 
 TimingOf = Callable[..., contextlib.AbstractContextManager[Timing]]
 """Makes a timing for targets that differ in precision, an input size (H, W), a number of classes, `patience_seconds`
-and the `statistic` that the budget counts.
+and the `statistic` that the budget limits.
 """
 CertifierOf = Callable[..., contextlib.AbstractContextManager[MeasuresFinished]]
-"""Makes what times a finished network, for a target, an input size (H, W), a number of classes and `patience_seconds`.
+"""Makes a meter for finished networks, for a target, an input size (H, W), a number of classes and `patience_seconds`.
 """
 
 
 class LocalTiming(Meter):
-    """A `Meter`, and the table that this machine keeps of its device."""
+    """A `Meter` with the latency table that this machine keeps for its device."""
 
     def kept_table(self) -> LatencyTable | None:
         """See `Timing.kept_table`."""
@@ -83,12 +83,14 @@ class LocalTiming(Meter):
 
 
 class FastestTiming:
-    """Times in several precisions, the highest first. The latency of a network is that in the highest which no other
-    surely beats, in its interval and in what the budget counts; the record's target names it, and the record holds what
-    the network took in the others.
+    """Times networks in several precisions, the highest first.
 
-    A precision in which one network cannot be timed is no choice for that one; where nothing can be timed in it any
-    more, it is left out from then on.
+    A network's latency is that of the highest precision which no other one surely beats, by its interval and by the
+    statistic that the budget limits. The record's target names this precision, and the record also holds the latencies
+    in the others.
+
+    A precision in which a network cannot be timed does not count for that network. A precision in which nothing can be
+    timed any more is left out from then on.
     """
 
     def __init__(
@@ -101,35 +103,35 @@ class FastestTiming:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """See `Timing.environment`: in the highest precision."""
+        """See `Timing.environment`; that of the highest precision."""
         return self._timings[0].environment
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         """As `Meter.measure`.
 
         Raises: UnmeasuredError when the network can be timed in no precision; TargetError, ExportError or HaltedError
-        when nothing can.
+        when no network can.
         """
 
-        def one(timing: Measures) -> list[Latency | UnmeasuredError]:
+        def take(timing: Measures) -> list[Latency | UnmeasuredError]:
             try:
                 return [time_one(timing, architecture, within=within, weights=weights)]
             except UnmeasuredError as error:
                 return [error]
 
-        return self._fastest(self._in_each(one))[0]
+        return self._fastest(self._in_each(take))[0]
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """As `Meter.measure_together`.
 
         Raises: UnmeasuredError when a network can be timed in no precision; TargetError, ExportError or HaltedError
-        when nothing can.
+        when no network can.
         """
         return self._fastest(self._in_each(lambda timing: time_each(timing, architectures, within=within)))
 
     def kept_table(self) -> LatencyTable | None:
-        """Of the tables that its precisions have, the one by which networks of each family take the least. What is
-        measured corrects it, also where a precision without one is faster.
+        """Of the tables of the precisions, the one with the lowest estimates for typical networks. Measurements correct
+        it, also where a precision without a table is faster.
         """
         tables = [table for table in (timing.kept_table() for timing in self._timings) if table is not None]
         return min(tables, key=_typical_milliseconds, default=None)
@@ -151,7 +153,7 @@ class FastestTiming:
     def _in_each(
         self, take: Callable[[Measures], list[Latency | UnmeasuredError]]
     ) -> list[list[Latency | UnmeasuredError]]:
-        """What is taken in each precision; those in which nothing can be timed any more are left out from now on."""
+        """The results of `take` in each precision. One in which nothing can be timed is left out from now on."""
         found = []
         for timing in tuple(self._timings):
             try:
@@ -165,7 +167,7 @@ class FastestTiming:
         return found
 
     def _fastest(self, found: Sequence[Sequence[Latency | UnmeasuredError]]) -> list[Latency]:
-        return [self._chosen(of_one) for of_one in zip(*found, strict=True)]
+        return [self._chosen(precisions) for precisions in zip(*found, strict=True)]
 
     def _chosen(self, found: Sequence[Latency | UnmeasuredError]) -> Latency:
         latencies = [each for each in found if not isinstance(each, UnmeasuredError)]
@@ -189,10 +191,10 @@ def local_timing(
     patience_seconds: float = PATIENCE_SECONDS,
     statistic: Statistic = "p50",
 ) -> Iterator[Timing]:
-    """What times on this machine. Of several targets those that cannot be timed are left out; `statistic` is what the
-    budget counts.
+    """A timing on this machine. Of several targets, those that cannot be timed are left out. The budget limits
+    `statistic`.
 
-    Raises: TargetError when none can.
+    Raises: TargetError when no target can be timed.
     """
     timings: list[LocalTiming] = []
     refused: list[TargetError] = []

@@ -407,5 +407,5 @@ def test_a_timing_node_that_is_gone_for_good_stays_so() -> None:
     with pytest.raises(OSError, match="node that times is lost: no other one took its place; look at `ray status`"):
         timing.measure_graph(b"")
     timing.halt()
-    with pytest.raises(HaltedError, match="ended with the rest"):
+    with pytest.raises(HaltedError, match="ended together with the search"):
         timing.measure_graph(b"")

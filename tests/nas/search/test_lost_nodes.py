@@ -119,7 +119,7 @@ def test_a_cluster_without_a_node_that_trains_is_refused_in_one_line(found: dict
     code, said = found["none trains"]
     assert code == 2, said
     assert said.splitlines()[-1] == (
-        "nas search: expected a node that trains, but none of the cluster's 1 has a processor to give away; start one "
+        "nas search: expected a node that trains, but none of the cluster's nodes (1) offers a processor; start one "
         "with `ray start --address HOST:PORT --num-cpus N`"
     )
 

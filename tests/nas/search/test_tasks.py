@@ -95,7 +95,7 @@ def test_tasks_on_a_cluster() -> None:
     assert found["refused"] == ["BudgetError", "expected more, got less"]
     kind, words = found["broken"]
     assert kind == "OSError"
-    assert "breaks on a node of the cluster broke: " in words
+    assert "breaks on a node of the cluster failed: " in words
     assert "\n" not in words
     assert found["scores"]
     assert found["damage"]
