@@ -1,12 +1,12 @@
 """The search: propose, measure, train, finish, certify.
 
-`engine` is the way through, `search.Search` the value that its steps share, and each folder one of these steps:
+`engine` runs these steps in order, `search.Search` is the value that they share, and each folder holds one step:
 
-- `propose`: which candidate is trained next, at the width that fills the budget, and for how many epochs
-- `measure`: latencies, here or on a node of a cluster, and what a budget leaves within reach
-- `train`: trainings as jobs of Ray Tune, and why one of them broke
-- `finish`: the best are trained to the end, pruned where they are over the budget, and certified
-- `cluster`: the Ray that trains, of this machine or a cluster that the search joins
+- `propose`: chooses the next candidate, the width at which it fills the budget, and the number of epochs to train it
+- `measure`: measures latencies, here or on a node of a cluster, and checks which budgets can be met
+- `train`: runs trainings as jobs of Ray Tune, and finds out why one of them failed
+- `finish`: trains the best candidates to the end, prunes networks over the budget into it, and certifies the winners
+- `cluster`: starts or joins the Ray instance that runs the trainings
 
-`console` prints what happens, and `live_report` rewrites the report as trainings end.
+`console` prints events, and `live_report` rewrites the report as trainings end.
 """

@@ -1,4 +1,4 @@
-"""What a search says while it runs: one line per event, so that a log reads like the screen."""
+"""Prints the events of a search, one line each, so that a log reads like the screen."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from nas.runs.trial import Epoch, Trial, read_progress
 from nas.runs.unreached import reachable, unreached
 from nas.search.train.job import Job
 from nas.study import Study
-from nas.terminal import STARVED, Progress, answering, data_table, waiting
+from nas.terminal import STARVED, Progress, answering, data_table, duration, waiting
 
 PHASES = {"search": "train", "finish": "finish"}
 
 
 class Console:
-    """Prints a run's events with the time left, which it forecasts from the epochs seen."""
+    """Prints a run's events, and the time left as forecast from the epochs so far."""
 
     def __init__(self, run: RunFolder, study: Study) -> None:
         self._run = run
@@ -36,20 +36,20 @@ class Console:
         self._budgets = study.asked
         self._start = time.monotonic()
         self._seconds_before = spent_of(run).seconds
-        self._first_candidate: float | None = None  # timing published networks before it is no part of a forecast
-        self._lock = threading.Lock()  # trainings are told of by one thread, candidates by another
+        self._first_candidate: float | None = None  # a forecast leaves out the timing of published networks before it
+        self._lock = threading.Lock()  # one thread reports trainings, another one candidates
         self._epochs_left = float(_epochs_left(run, study))
         self._epochs_done = 0
         self.progress = Progress(tell=lambda words: self.step(f"        {words}"))
-        """Hears how far the driver itself is with what takes long."""
+        """Progress of long work in this process itself."""
 
     def asks(self, study: Study) -> None:
-        """The run is asked something else from now on; before anything is trained."""
+        """Replace the study, before anything is trained."""
         self._study, self._budgets = study, study.asked
         self._epochs_left = float(_epochs_left(self._run, study))
 
     def question(self, target: Target, data: Findings) -> None:
-        """What is asked, and on which data."""
+        """Print the question that the search answers, and the data it uses."""
         height, width = self._study.data.size
         images = self._study.data.name
         within = f"each of {self._budgets}" if self._budgets.several else str(self._budgets)
@@ -57,7 +57,7 @@ class Console:
         print(f"data {images}, run {self._run.root}\n\n{data_table(data)}\n", flush=True)
 
     def step(self, text: str) -> None:
-        """A part of the way begins."""
+        """Print a line with the time since the search began."""
         with self._lock:
             self.progress.clear()
             print(f"{self._clock()}  {text}", flush=True)
@@ -65,7 +65,7 @@ class Console:
     def published(self, trial: Trial) -> None:
         """A published network was timed at its own width."""
         verdict = trial.failed if trial.latency is None else self._standing(trial.latency)
-        latency = self._latency(trial, of_budget=not self._budgets.several)  # it was made for none of them
+        latency = self._latency(trial, of_budget=not self._budgets.several)  # of several, it was made for none
         self.step(f"time    {trial.name:24} {latency}{self._in_others(trial)}  {verdict}")
 
     def proposed(self, trial: Trial) -> None:
@@ -75,35 +75,36 @@ class Console:
         verdict = "" if trial.feasible else f"  {trial.failed or 'over the budget'}: not trained"
         sizes = f"{trial.parameters / 1e3:8.1f} k parameters {trial.multiply_adds / 1e9:6.3f} GMAC"
         self.step(f"time    {trial.name:24} {self._latency(trial)}{self._in_others(trial)}  {sizes}{verdict}")
-        if not trial.feasible and trial.origin == "seed":  # of the others, another is proposed in its place
+        if not trial.feasible and trial.origin == "seed":  # for other origins, a new candidate takes its place
             self._add_epochs(-self._study.recipe.epochs)
 
     def goes_on(self, trial: Trial) -> None:
-        """A candidate that paused is trained on."""
+        """A paused candidate resumes its training."""
         epochs = self._study.recipe.epochs
         self.step(f"go on   {trial.name:24} until epoch {trial.until(epochs)}/{epochs}")
 
     def ends_in_time(self, epochs_left: float) -> None:
-        """Nothing more is proposed, and so many epochs are left."""
-        self.step(f"note    no more candidates: {self._study.search.minutes:g} minutes leave time to finish the best")
+        """No more candidates are proposed, so that the search ends in time; `epochs_left` are still to be trained."""
+        minutes = f"{self._study.search.minutes:g} minutes"
+        self.step(f"note    no more candidates: the rest of the {minutes} is needed to finish the best")
         with self._lock:
             self._epochs_left = epochs_left
 
     def gives_up(self, budget: Budget, reason: str, *, others: bool) -> None:
-        """Nothing more is proposed for a budget; `others`: whether there are, which go on."""
+        """No more candidates are proposed for a budget; `others`: whether the search goes on for other budgets."""
         words = f"{budget} is given up, the others go on: {reason}"
         if not others:
-            words = f"no more candidates: {reason}; {self._run.resume} --budget '{budget}' tries again"
+            words = f"no more candidates: {reason}; to try again: {self._run.resume} --budget '{budget}'"
         self.step(f"note    {words}")
 
     def recipe(self, found: FinishRecipe) -> None:
-        """Which recipe finishes all networks, of those that were tried."""
+        """The recipe that finishes all networks was chosen among those tried."""
         tried = "; ".join(f"{each.recipe}: {each.outcome}" for each in found.tried)
-        self.step(f"recipe  {found.recipe}, which finishes all networks; tried  {tried}")
+        self.step(f"recipe  {found.recipe} finishes all networks; tried  {tried}")
 
     def timed_again(self, trial: Trial) -> None:
-        """What was over the budget while the machine was busy was measured once more."""
-        verdict = "inside, to be trained" if trial.feasible else "over the budget still: not trained"
+        """A candidate that was over the budget while the machine was busy was timed once more."""
+        verdict = "inside, to be trained" if trial.feasible else "still over the budget: not trained"
         self.step(f"again   {trial.name:24} {self._latency(trial)}{self._in_others(trial)}  {verdict}")
         if trial.feasible:
             self._add_epochs(self._study.recipe.epochs)
@@ -115,23 +116,23 @@ class Console:
         begin = self._start if self._first_candidate is None else self._first_candidate
         left = (time.monotonic() - begin) / self._epochs_done * self._epochs_left
         until_limit = 60 * self._study.search.minutes - (self._seconds_before + time.monotonic() - self._start)
-        if until_limit > 0:  # else it goes on, without one
+        if until_limit > 0:  # else there is no limit, or it has passed
             left = min(left, until_limit)
         recorded = read_progress(job.folder(self._run))
         taken = recorded.pretrained if epoch == 1 else None
         waits = next((_waits(each) for each in recorded.history if each.epoch == epoch), "")
         self.step(
             f"{_phase(job):7} {job.trial.name:24} epoch {epoch}/{self._epochs(job)}  "
-            f"mIoU {100 * miou:5.1f} %  {self._latency(job.trial)}  {waits}{_duration(left)} left"
+            f"mIoU {100 * miou:5.1f} %  {self._latency(job.trial)}  {waits}about {duration(max(1.0, left))} left"
             f"{'' if taken is None else f'  {taken} ({PRETRAINED})'}{'' if job.tries is None else f'  {job.variant}'}"
         )
 
     def under_way(self, job: Job, words: str) -> None:
-        """How far a training is within an epoch."""
+        """Progress of a training within an epoch."""
         self.step(f"{_phase(job):7} {job.trial.name:24} {words}")
 
     def ended(self, job: Job, epoch: int, error: str) -> None:
-        """A training ended, or pauses; only worth a line when it broke."""
+        """A training ended or pauses; a line is printed only if it failed."""
         if error:
             self.step(f"failed  {job.trial.name:24} {error}")
         epochs = job.trial.until(self._epochs(job)) if job.phase == "search" else self._epochs(job)
@@ -139,7 +140,7 @@ class Console:
 
     @answering()
     def answer(self, table: str, certificate: Certificate, page: Path) -> None:
-        """The winner beside published networks, its certificate, and where the files are."""
+        """Print the winner beside published networks, its certificate, and where the files are."""
         latency = certificate.latency
         print(f"\n{table}\n")
         print(f"certificate: {certificate.verdict}  {latency} against {certificate.budget}")
@@ -156,7 +157,7 @@ class Console:
 
     @answering()
     def answers(self, frontier: str, table: str, certificates: Mapping[Budget, Certificate], page: Path) -> None:
-        """The winner for each budget, the networks beside them, what is not settled, and where the files are."""
+        """Print the winner for each budget, the other networks, unsettled verdicts, and where the files are."""
         print(f"\n{table}\n\n{frontier}\n")
         folders = self._run.winners(self._study)
         for budget, certificate in certificates.items():
@@ -172,7 +173,7 @@ class Console:
         return job.epochs(self._study)
 
     def _standing(self, latency: Latency) -> str:
-        """Where a network at its own width stands: inside the budget or over it; of several, the smallest it keeps."""
+        """Whether a network at its own width is inside the budget; of several, which is the smallest that it meets."""
         inside = next((budget for budget in self._budgets if budget.admits(latency)), None)
         nearest = self._budgets.largest if inside is None else inside
         words = "over" if inside is None else f"inside {inside}" if self._budgets.several else "inside"
@@ -189,7 +190,7 @@ class Console:
         return f"{milliseconds:7.2f}{noisy} {words}{precision}"
 
     def _in_others(self, trial: Trial) -> str:
-        """What it took in precisions in which it does not count; nothing where it was timed in one."""
+        """The latencies in the precisions that are not the fastest; empty where only one was timed."""
         if trial.latency is None or not trial.latency.other_precisions:
             return ""
         statistic = self._budgets.largest.statistic
@@ -209,13 +210,13 @@ def _phase(job: Job) -> str:
 
 
 def _waits(epoch: Epoch) -> str:
-    """What an epoch waited for, where something should be done about it."""
+    """What an epoch waited for, where it waited long enough that the user should act."""
     words = waiting(epoch.waited_for_data, epoch.waited_for_lane, STARVED)
     return f"{words}{words and ', '}"
 
 
 def _epochs_left(run: RunFolder, study: Study) -> int:
-    """How many a run has still to train at the most: of candidates to come and under way, and of what finishes."""
+    """The most epochs that a run still has to train: of candidates to come and under way, and of the finish."""
     budgets, trials, whole = reachable(run, study), run.trials(), study.recipe.epochs
     shares = Shares.of(study, budgets, unreached(run))
     to_come = [shares.effort_left(trials, budget) for budget in budgets if budget not in shares.given_up]
@@ -225,11 +226,3 @@ def _epochs_left(run: RunFolder, study: Study) -> int:
         if trial.origin != "pruned" and trial.feasible and not (trial.failed or trial.stopped)
     ]
     return sum(max(0, each) for each in (*to_come, *under_way)) + to_finish(run, study, budgets).epochs
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"about {round(seconds / 60)} min"
-    return f"about {seconds / 3600:.1f} h"

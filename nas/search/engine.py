@@ -1,7 +1,7 @@
-"""The way through: is the budget reachable, propose, measure, train, finish, certify, report.
+"""Runs a search from start to end: check the budget, propose, measure, train, finish, certify, report.
 
-Each step reads what the run's folder already holds and adds what is missing, so that continuing a run is running it
-again.
+Each step reads what the run's folder already holds and adds what is missing. Resuming a run is therefore the same as
+running it again.
 """
 
 from __future__ import annotations
@@ -71,83 +71,88 @@ from space.errors import BudgetError, UserError
 
 
 def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certificate]:
-    """Answer the run's study, from wherever its folder stands: what is certified for each budget that something is
-    inside of.
+    """Answer the run's study, going on from what its folder holds; a certificate for each budget that has a winner.
 
-    `address`: a Ray cluster to train on; the run's folder must be visible to its nodes under the same path. Earlier
+    `address` is that of a Ray cluster to train on, whose nodes must see the run's folder under the same path. Earlier
     runs that the folder names and has not taken over yet are taken over first.
 
-    Raises: BudgetError when nothing reaches the budget; UserError when no candidate finished its training, and for an
+    Raises: BudgetError when no network meets the budget; UserError when no candidate finished its training, and for an
     earlier run that cannot be compared.
     """
     with Stopwatch(run) as stopwatch, contextlib.ExitStack() as session:
-        timing_of: TimingOf = local_timing
-        certifier_of: CertifierOf = Meter
-        if address:  # the cluster may have a node that times
+        if address:
             session.enter_context(joined_ray(address))
-            timing_of, certifier_of = timing_of_cluster(), certifier_of_cluster()
-            nodes = resources_of_nodes()
-            asked = _opened(run, nodes, joined=True)
+        timing_of, certifier_of = _timing_and_certifier(joined=bool(address))
+        nodes = resources_of_nodes() if address else [_resources_here()]
+        search = _opened(run, nodes, joined=bool(address))
+        if address:
             require_nodes(
-                run.study_path, asked.dataset, asked.study.data.root, asked.workers.device, asked.console.step
+                run.study_path, search.dataset, search.study.data.root, search.workers.device, search.console.step
             )
         else:
-            nodes = [_resources_here()]
-            asked = _opened(run, nodes, joined=False)
-            dali_works(asked.workers.device)  # before a trial needs it, and where its answer is seen
+            dali_works(search.workers.device)  # before a trial needs it, and while its warning can be seen
             if elsewhere := os.environ.get(ADDRESS_VARIABLE):
-                asked.console.step(f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}")
-        asked = _sharing_gpus(asked, nodes)
-        asked.console.step(f"train   {asked.workers}")
-        patience = asked.study.patience_seconds
-        statistic = asked.budgets.largest.statistic
+                search.console.step(
+                    f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}"
+                )
+        search = _sharing_gpus(search, nodes)
+        search.console.step(f"train   {search.workers}")
+        patience = search.study.patience_seconds
+        statistic = search.budgets.largest.statistic
         with timing_of(
-            asked.targets, asked.study.data.size, asked.num_classes, patience_seconds=patience, statistic=statistic
+            search.targets, search.study.data.size, search.num_classes, patience_seconds=patience, statistic=statistic
         ) as fresh:
             if changed := require_same_device(run, fresh.environment):
-                asked.console.step(f"note    {changed}: what is timed from now on may differ from what was before")
+                search.console.step(f"note    {changed}: latencies timed from now on may differ from earlier ones")
             if left_out := leave_out_other_devices(run, fresh.environment):
-                asked.console.step(f"note    {left_out} latencies of earlier runs are of another device and left out")
+                search.console.step(f"note    {left_out} latencies of earlier runs are of another device and left out")
             timing = RememberedTiming(fresh, read_earlier(run).latencies)
             for reason in timing.left_out():
-                asked.console.step(f"note    {reason}")
-            new, narrowest = not run.trials(), Narrowest(timing, asked.quick, asked.console.progress)
-            if asked.study.frontier:
-                asked = _on_frontier(asked, narrowest)
-            measured = _require_reachable(asked, narrowest)
-            table = hold_to_table(run, functools.partial(_table_of, asked, timing, measured))
-            _measure_published(asked, timing, table)
+                search.console.step(f"note    {reason}")
+            new, narrowest = not run.trials(), Narrowest(timing, search.quick, search.console.progress)
+            if search.study.frontier:
+                search = _on_frontier(search, narrowest)
+            measured = _require_reachable(search, narrowest)
+            table = hold_to_table(run, functools.partial(_table_of, search, timing, measured))
+            _measure_published(search, timing, table)
             if new:
-                _say_if_too_large(asked, timing)
-            deadline = Deadline(asked, stopwatch) if asked.study.search.minutes else None
-            proposals = Proposals(asked, timing, table, deadline)
-            plan, budgets = asked.study.search, len(asked.study.asked)
-            finishing = _few_at_once(asked, nodes, budgets * plan.finalists + len(plan.company))
-            pruning = _few_at_once(asked, nodes, budgets * plan.pruned)
-            if not address:  # a Ray of our own would only disturb the timings above
-                session.enter_context(own_ray(asked.workers, finishing.workers, pruning.workers))
+                _say_if_too_large(search, timing)
+            deadline = Deadline(search, stopwatch) if search.study.search.minutes else None
+            proposals = Proposals(search, timing, table, deadline)
+            plan, budgets = search.study.search, len(search.study.asked)
+            finishing = _few_at_once(search, nodes, budgets * plan.finalists + len(plan.company))
+            pruning = _few_at_once(search, nodes, budgets * plan.pruned)
+            if not address:  # started after the timings above, which it would disturb
+                session.enter_context(own_ray(search.workers, finishing.workers, pruning.workers))
             with live_report(run) as report:
 
                 def ended() -> None:
                     stopwatch.keep()
                     report()
 
-                stages = [lambda: candidates(asked, proposals)]
-                if finishing.workers != asked.workers:  # others need processes of their own
-                    train(asked, stages, ended, timing.halt)
-                    asked.console.step(f"train   {finishing.workers}, now that all is proposed")
+                stages = [lambda: candidates(search, proposals)]
+                if finishing.workers != search.workers:  # these need processes of their own
+                    train(search, stages, ended, timing.halt)
+                    search.console.step(f"train   {finishing.workers}, now that no more candidates are proposed")
                     stages = []
                 train(finishing, [*stages, *last_stages(finishing)], ended, timing.halt)
                 prune_company(pruning, timing, table, ended)
-        certificates = certify_each(asked, functools.partial(certifier_of, patience_seconds=patience), stopwatch)
-    if left := gather_winners(run, asked.study):
-        asked.console.step(f"note    {left}")
-    _report(asked, certificates)
+        certificates = certify_each(search, functools.partial(certifier_of, patience_seconds=patience), stopwatch)
+    if left := gather_winners(run, search.study):
+        search.console.step(f"note    {left}")
+    _report(search, certificates)
     return certificates
 
 
+def _timing_and_certifier(*, joined: bool) -> tuple[TimingOf, CertifierOf]:
+    """What times candidates and certifies winners: this machine, or the timing node of a joined cluster, if any."""
+    return (timing_of_cluster(), certifier_of_cluster()) if joined else (local_timing, Meter)
+
+
 def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Search:
-    """What the run is asked, with its target spelled out, so that the run's folder says where it was timed."""
+    """Check the run's study and data, and make its `Search`. A default target is written into the study, so that the
+    run's folder says on what its candidates were timed.
+    """
     study = run.study()
     if study.target:
         _require_target(study, joined=joined)  # before data are read
@@ -167,38 +172,47 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
         run.write_study(study)
     if keep_terms(run, study):
         console.step(
-            f"note    {TERMS} is missing, as in runs of earlier versions: study.yaml is trusted to have the recipe and "
-            "precisions that the candidates were trained and timed with"
+            f"note    {TERMS} is missing, as in runs of earlier versions: the recipe and precisions in study.yaml are "
+            "taken for those that the candidates were trained and timed with"
         )
     keep_warm_start(run, study)
     _require_target(study, joined=joined)
     workers = _workers_of(run, study, nodes, joined=joined)
-    asked = Search(run=run, study=study, dataset=dataset, workers=workers, console=console)
-    console.question(asked.target, findings)
-    kept = read_warm_start(run)
-    if kept.count and not run.trials():
-        inside = len(kept.inside(study.architectures()))
-        asked.console.step(f"begin   with {inside} of {kept.count} networks that were trained on {kept.trained_on}")
-    points = study.architectures()
-    if unlike := [name for name in study.search.seeds if points.closest_genotype(space.load(name)) is None]:
-        asked.console.step(
-            f"note    nothing in the study's space is close to {', '.join(unlike)}: trained whole, and the sampler is "
-            "not told"
-        )
-    proposed = [each for each in run.trials() if each.genotype and each.origin != "seed"]
-    if outside := sum(each.answers_in(points) is None for each in proposed):
-        asked.console.step(
-            f"note    the study's space no longer holds {outside} trials: the sampler is not told of them"
-        )
+    search = Search(run=run, study=study, dataset=dataset, workers=workers, console=console)
+    console.question(search.target, findings)
+    _opening_notes(search)
     if earlier := not_taken_over(run):
-        for words in take_over(run, study, findings.fingerprint, earlier):
-            asked.console.step(words)
-    return asked
+        for line in take_over(run, study, findings.fingerprint, earlier):
+            console.step(line)
+    return search
+
+
+def _opening_notes(search: Search) -> None:
+    """Print which known networks the sampler begins with, and which ones it is not shown."""
+    run, study, console = search.run, search.study, search.console
+    kept, points = read_warm_start(run), study.architectures()
+    if kept.count and not run.trials():
+        inside = len(kept.inside(points))
+        console.step(f"begin   with {inside} of {kept.count} networks that were trained on {kept.trained_on}")
+    for name in study.search.seeds:
+        if points.closest_genotype(space.load(name)) is None:
+            console.step(
+                f"note    {name} has no close match in the study's space: it is trained fully but not shown to the "
+                "sampler"
+            )
+    proposed = [trial for trial in run.trials() if trial.genotype and trial.origin != "seed"]
+    if outside := sum(trial.answers_in(points) is None for trial in proposed):
+        console.step(
+            f"note    {outside} of the run's trials are no longer in the study's space: they are not shown to the "
+            "sampler"
+        )
 
 
 def _require_target(study: Study, *, joined: bool) -> None:
-    """Raises: UserError for a target that is misspelt, cannot be asked for in several precisions, or cannot be timed
-    here; on a cluster another node may time.
+    """Check the study's target.
+
+    Raises: UserError for a target that is misspelt, does not go with several precisions, or cannot be timed here; on a
+    joined cluster the last is not checked, since another node may time.
     """
     target = parse_target(study.target)
     if study.precisions and target.on_cuda:
@@ -221,7 +235,7 @@ def _workers_of(run: RunFolder, study: Study, nodes: Sequence[Resources], *, joi
     plan, target, began = study.search, parse_target(study.target), run.order()
     per_gpu = plan.trials_per_gpu if isinstance(plan.trials_per_gpu, int) else 1
     timing_node = any(RESOURCE in node for node in nodes)
-    on_gpu_here = target.on_cuda and not target.host  # and on another one is trained meanwhile, where there is one
+    on_gpu_here = target.on_cuda and not target.host  # then another GPU, where there is one, trains meanwhile
     others = on_gpu_here and sum(node.get("GPU", 0) for node in nodes) > 1
     if others and not joined:
         nodes = [{**node, "CPU": max(1, node["CPU"] - 1)} for node in nodes]
@@ -237,8 +251,8 @@ def _workers_of(run: RunFolder, study: Study, nodes: Sequence[Resources], *, joi
 
 
 def _sharing_gpus(search: Search, nodes: Sequence[Resources]) -> Search:
-    """The same search with so many trainings on each GPU as a probe finds worth it, where the study leaves it to that.
-    The run's folder says how many, so that it goes on with them.
+    """The search with the number of trainings per GPU that a probe recommends, where the study asks for a probe. The
+    number is written to the run's folder, so that a resumed run keeps it.
     """
     study, workers = search.study, search.workers
     if study.search.trials_per_gpu != AUTO or workers.device == "cpu":
@@ -253,13 +267,13 @@ def _sharing_gpus(search: Search, nodes: Sequence[Resources]) -> Search:
 
 
 def _few_at_once(search: Search, nodes: Sequence[Resources], count: int) -> Search:
-    """The same search with so many trainings at a time on CPUs, where it is not to be fewer: they wait for nothing that
-    is to be found out, and each has the threads that this leaves.
+    """The same search with `count` trainings at a time on CPUs, or as many as the study allows: nothing is learnt from
+    one for the next any more, so each gets all the threads that this leaves.
     """
     workers, concurrent = search.workers, search.study.search.concurrent
     if workers.device != "cpu":
         return search
-    count = max(2, count)  # two threads for the only one would change what runs on two cores end with
+    count = max(2, count)  # a single training with two threads would change the results of runs on two cores
     found = workers_of(nodes, min(concurrent or count, count))
     if found.threads == workers.threads and found.concurrent <= workers.concurrent:
         return search
@@ -267,10 +281,10 @@ def _few_at_once(search: Search, nodes: Sequence[Resources], count: int) -> Sear
 
 
 def _require_reachable(search: Search, narrowest: Narrowest) -> list[Latency]:
-    """Say that a budget cannot be met before anything is trained for it, or what the narrowest networks take. Of
-    several budgets, one that cannot be met is given up.
+    """Check, before anything is trained for a budget, that the narrowest networks can meet it; returns their latencies.
+    Of several budgets, one that cannot be met is given up.
 
-    Raises: BudgetError with the lowest latency reached, when none of them can be met.
+    Raises: BudgetError with the lowest latency reached, when no budget can be met.
     """
     begun = search.run.trials()
     fresh = [budget for budget in search.budgets if not any(trial.is_for(budget) for trial in begun)]
@@ -286,14 +300,14 @@ def _require_reachable(search: Search, narrowest: Narrowest) -> list[Latency]:
         raise refused[search.budgets.largest]
     for budget, reason in refused.items():
         if not narrowest.refutes(budget):
-            continue  # the machine is busy: candidates will tell
+            continue  # the machine is busy: candidates will show whether the budget can be met
         search.console.step(f"note    {budget} is given up, the others go on: {reason}")
         give_up(search.run, budget, str(reason), searched=False)
     return narrowest.latencies()
 
 
 def _on_frontier(search: Search, narrowest: Narrowest) -> Search:
-    """The same search for a frontier of budgets, from what the fastest network takes to the one that is asked for."""
+    """The search with a frontier of budgets, from the latency of the fastest network up to the study's budget."""
     budgets = frontier(search.budgets.largest, narrowest.lowest(search.budgets.largest))
     search.console.step(f"budgets {budgets}")
     study = search.study.asking(tuple(map(str, budgets)))
@@ -303,9 +317,9 @@ def _on_frontier(search: Search, narrowest: Narrowest) -> Search:
 
 
 def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> LatencyTable | None:
-    """The latency table that is kept of the device; else the one that comes with the package, made for the device by
-    what the reference network took beside those that were `measured`. None where there is neither. In several
-    precisions estimates begin with the highest; those that are faster correct them.
+    """The latency table kept for the device; else one of the package, scaled by the latency of the reference network
+    beside the `measured` ones; None where there is neither. With several precisions, estimates begin with those of the
+    highest one, and measurements in faster ones correct them.
     """
     kept = timing.kept_table()
     if kept is not None or not measured:
@@ -317,8 +331,8 @@ def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> La
 
 
 def _measure_published(search: Search, meter: Measures, table: LatencyTable | None) -> None:
-    """Time the published networks that the study names at their own width, once per run; they take turns. Without a
-    latency table all of them are needed: what they take is what estimates of this device begin with.
+    """Time the published networks that the study names, in turns and at their own width, once per run. Without a
+    latency table all published networks are timed: estimates for this device begin with their latencies.
     """
     run, console, plan, largest = search.run, search.console, search.study.search, search.budgets.largest
     known = {trial.name: trial for trial in run.company()}
@@ -350,7 +364,9 @@ def _measure_published(search: Search, meter: Measures, table: LatencyTable | No
 
 
 def _say_if_too_large(search: Search, meter: Measures) -> None:
-    """Say that a budget is more than the space can use. Looked at only where every network that was timed is inside."""
+    """Print a note for each budget that no allowed network is slow enough to use. Only checked where every published
+    network that was timed is inside the budget.
+    """
     company = search.run.company()
     budgets = [budget for budget in search.budgets if company and all(trial.inside(budget) for trial in company)]
     if not budgets:

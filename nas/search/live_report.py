@@ -1,8 +1,8 @@
-"""The report of a run while it goes on: written anew as trainings end, by a process of its own.
+"""Rewrites the report of a run while it goes on, whenever trainings have ended, in a separate process.
 
-Nothing waits for it: trainings go on, and a trial that ends while a page is written leads to the next one. That process
-alone enters the lane (`nas.latency.machine.lane`), around all of its work: it disturbs no timing, also where the search
-is killed meanwhile.
+Nothing waits for it: trainings go on, and a trial that ends while a page is being written leads to the next page. The
+process itself holds the lane (`nas.latency.machine.lane`) around all of its work, so that it disturbs no timing even
+when the search is killed meanwhile.
 """
 
 from __future__ import annotations
@@ -18,44 +18,46 @@ from pathlib import Path
 from nas.host.python import command_of, environment
 from nas.runs.folder import RunFolder
 
-PAUSE_SECONDS = 30.0  # before each page: trials that end within it are told of together
-SHARE = 9  # pages of large runs take longer: so many times as long as the last one took, too
-LONGEST_SECONDS = 300.0  # that a page may take, waiting for timings included
-LAST_SECONDS = 2.0  # for a page under way to be given up
+PAUSE_SECONDS = 30.0  # pause before each page, so that trials which end within it share a page
+SHARE = 9  # the pause is at least this many times the duration of the last page: those of large runs take longer
+LONGEST_SECONDS = 300.0  # limit for one page, waiting for timings included
+LAST_SECONDS = 2.0  # time for an unfinished page to be abandoned at the end
 LOOK_SECONDS = 0.1
 NICENESS = 10
 
 
 @contextlib.contextmanager
 def live_report(run: RunFolder, pause_seconds: float = PAUSE_SECONDS) -> Iterator[Callable[[], None]]:
-    """What asks for a new report.html and report.yaml; at the end nothing writes them any more."""
-    asked, ended = threading.Event(), threading.Event()
-    writer = threading.Thread(target=_write, args=(run.root, asked, ended, pause_seconds), name="report", daemon=True)
+    """A function that requests new report.html and report.yaml; nothing writes them after the context."""
+    requested, ended = threading.Event(), threading.Event()
+    writer = threading.Thread(
+        target=_write, args=(run.root, requested, ended, pause_seconds), name="report", daemon=True
+    )
     writer.start()
     try:
-        yield asked.set
+        yield requested.set
     finally:
         ended.set()
-        asked.set()
+        requested.set()
         writer.join(LAST_SECONDS)
 
 
-def _write(root: Path, asked: threading.Event, ended: threading.Event, pause_seconds: float) -> None:
+def _write(root: Path, requested: threading.Event, ended: threading.Event, pause_seconds: float) -> None:
     took = 0.0
     while True:
-        asked.wait()
+        requested.wait()
         if ended.wait(max(pause_seconds, SHARE * took)):
             return
-        asked.clear()
+        requested.clear()
         begin = time.monotonic()
-        with contextlib.suppress(OSError):  # no room for another process, say: the next may be
+        with contextlib.suppress(OSError):  # no memory for another process, say: the next page may succeed
             _write_once(root, ended)
         took = time.monotonic() - begin
 
 
 def _write_once(root: Path, ended: threading.Event) -> None:
-    """Have one page written, unless the run ends meanwhile. One that fails is no reason to end a search: what is wrong
-    is told by the report at its end.
+    """Have one page written, unless the run ends meanwhile. A failure does not end the search: its final report raises
+    what is wrong.
     """
     process = subprocess.Popen(
         command_of("nas.cli", ["report", root.resolve()]),

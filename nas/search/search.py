@@ -1,4 +1,4 @@
-"""`Search`: a run and what is asked of it, which is what every step of a search needs to know."""
+"""`Search`: the run, its study and its resources, shared by every step of a search."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from space.choices import Genotype
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """Who trains."""
+    """The processes that train, and the resources of each."""
 
     concurrent: int
-    """Trainings at a time."""
+    """Number of trainings at a time."""
     threads: int
-    """CPU threads of each."""
+    """CPU threads of each training."""
     device: str
-    """As PyTorch calls it: cpu or cuda."""
+    """Device type as PyTorch names it: cpu or cuda."""
     joined: bool = False
-    """Whether on a cluster that was joined, which others may use too; else on a Ray of our own."""
+    """True on a cluster that the search joined and that others may use too; False on a Ray instance of its own."""
     per_gpu: int = 1
-    """Trainings that share a GPU, where there are GPUs."""
+    """Number of trainings that share a GPU, where there are GPUs."""
     timed_beside: bool = False
-    """Whether candidates are timed while these train, on another device."""
+    """Whether candidates are timed on another device while these processes train."""
     leaves_core_of: str = ""
-    """The GPU on which candidates are timed on the same machine, where these train on others: a core is left to it."""
+    """The GPU of this machine that times candidates while the others train: one CPU core is kept free for it."""
     timing_node: bool = False
     """Whether a node of the cluster does all the timing."""
 
     @property
     def gpu_share(self) -> float:
-        """Of a GPU, that each training has: as Ray counts them, to four digits, none too much."""
+        """Share of a GPU that each training requests from Ray, which counts to four digits; rounded down."""
         return math.floor(10_000 / self.per_gpu) / 10_000 if self.device == "cuda" else 0.0
 
     def __str__(self) -> str:
@@ -54,21 +54,21 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A network that is to become a trial."""
+    """A network that is about to become a trial."""
 
     name: str
-    """For people, as `Trial.name`."""
+    """Name shown to users, as `Trial.name`."""
     origin: Origin
     architecture: Architecture
     genotype: Genotype = field(default_factory=dict)
-    """What the sampler answered, if one did."""
+    """The answers that led to it; empty where there are none."""
     parent: str = ""
-    """The published network that it is, is a scaling of, or was cut from."""
+    """The published network that this candidate equals, scales or was pruned from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A run's folder, the study that it answers with its target spelled out, its data, who trains, and what is said."""
+    """The run's folder, its study with an explicit target, its data, its workers and its console."""
 
     run: RunFolder
     study: Study
@@ -78,34 +78,36 @@ class Search:
 
     @property
     def budgets(self) -> Budgets:
-        """What the latency of a candidate may be. Budgets that nothing reaches are left out, where there are others."""
+        """The latency budgets of the study. Of several, those that nothing can meet are left out."""
         return reachable(self.run, self.study)
 
     @property
     def target(self) -> Target:
-        """Where candidates are timed, in full precision where the study names several."""
+        """The target on which candidates are timed; in full precision where the study names several precisions."""
         return Target.parse(self.study.target)
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """The target in every precision that a network may ship in, the highest first, however the study lists them."""
+        """The target in each precision that a network may ship in, highest first whatever their order in the study."""
         return self.target.in_precisions(self.study.precisions)
 
     def ships_on(self, trial: Trial) -> Target:
-        """The target in the precision in which a trial was the fastest."""
+        """The target in the precision in which a trial was fastest."""
         if not self.study.precisions or trial.latency is None:
             return self.target
         return replace(self.target, precision=Target.parse(trial.latency.target).precision)
 
     @property
     def num_classes(self) -> int:
-        """How many classes a network tells apart."""
+        """Number of classes of the data set."""
         return self.dataset.num_classes
 
     @property
     def quick(self) -> float:
-        """How sure a latency is that only leads to another: half of its 95 % interval, as a share of it. No surer than
-        others; no less sure than usual either, since a measurement takes seconds before its first call.
+        """Precision of a latency that only guides the next measurement: half of its 95 % interval, as a share of it.
+
+        The study's `latency_within` times `QUICK`, but at most the default times `QUICK` and never finer than
+        `latency_within` itself. A coarser one would save little: seconds pass before the first call of a measurement.
         """
         within = self.study.latency_within
         return max(within, QUICK * min(within, WITHIN))
@@ -118,8 +120,9 @@ class Search:
         failed: str = "",
         budget: Budget | None = None,
     ) -> Trial:
-        """A candidate with its sizes, as it is written into the run's folder; `failed` says why it has no latency.
-        `budget`: which one it is made for, the largest unless given.
+        """The trial of a candidate, with its sizes, as written to the run's folder.
+
+        `failed` says why it has no latency. `budget` is the one that the candidate is made for, by default the largest.
         """
         budget, architecture = budget or self.budgets.largest, candidate.architecture
         return Trial(
@@ -139,11 +142,12 @@ class Search:
 
 
 def ahead_of(search: Search) -> int:
-    """How many candidates that are still trained another one may begin before it knows the outcome of.
+    """How many unfinished trainings a new candidate may leave out of account.
 
-    One may begin before those just before it are over, one or some more than train at a time: a fast training need not
-    wait for a slow one, nor any for the next candidate to be measured. A single training on the device that times would
-    gain nothing by that. As many as when the run began, wherever it goes on.
+    A candidate may be proposed before the trainings just before it have ended. Their number is a little larger than
+    the number of trainings at a time, so that a fast training need not wait for a slow one, nor any training for the
+    next candidate to be measured. A single training on the device that also times would gain nothing by that. The
+    number is fixed when the run begins, and kept when it is resumed on another machine.
     """
     workers, concurrent = search.workers, search.workers.concurrent
     more = max(concurrent // 2, int(workers.timed_beside))
@@ -151,7 +155,7 @@ def ahead_of(search: Search) -> int:
     ahead = search.run.hold_to_order(Order(ahead=concurrent + more - 1, threads=threads)).ahead
     if concurrent > ahead + 1:
         search.console.step(
-            f"train   {ahead + 1} at a time, not {concurrent}: so that its candidates depend on its seed alone, a run "
-            "goes on as it began"
+            f"train   {ahead + 1} at a time, not {concurrent}: a resumed run keeps the number that it began with, so "
+            "that its candidates depend on its seed alone"
         )
     return ahead

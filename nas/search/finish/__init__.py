@@ -1,5 +1,5 @@
 """The end of a search.
 
-`finishing` trains the finalists on and certifies the best, by one of several `recipes`; `cutting` prunes what is over
-the budget into it; `shipping` decides in which precision a network is certified.
+`finishing` trains the finalists to the end and certifies the best one, by one of several `recipes`. `cutting` prunes
+published networks over the budget into it, and `shipping` decides in which precision a network is certified.
 """

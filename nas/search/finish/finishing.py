@@ -1,4 +1,4 @@
-"""The end of a search: finalists are trained on, others are pruned into the budget, and the best is certified."""
+"""The end of a search: trains the finalists on, prunes networks into the budget, and certifies the best."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from nas.search.finish.cutting import prune_over_budget, pruner_of
 from nas.search.finish.recipes import begin_finish, begin_tries, finish, tries
 from nas.search.finish.shipping import WORST_FIRST, NoBetterError, certify_trial, deployed_of, over, warning_of
 from nas.search.search import Search
-from nas.search.train.stages import Stage, train, unfinished
+from nas.search.train.stages import JobSource, train, unfinished
 from space.errors import BudgetError, UserError
 
 
-def last_stages(search: Search) -> list[Stage]:
-    """What is trained after the candidates: the finalists to the end, and the published networks that the study asks
-    for as long as a finalist.
+def last_stages(search: Search) -> list[JobSource]:
+    """What is trained after the candidates: the finalists to the end, and the study's published networks for as long as
+    a finalist.
     """
     plan = search.study.search
     company = [trial for trial in search.run.company() if trial.name in plan.company]
-    stages: list[Stage] = [
+    stages: list[JobSource] = [
         lambda: unfinished(search, company),
-        lambda: unfinished(search, all_finalists(search)),  # again, should the weights of one be damaged
+        lambda: unfinished(search, all_finalists(search)),  # trains a finalist again if its weights are damaged
     ]
     if plan.finish_epochs:
         stages += [
-            lambda: unfinished(search, begin_tries(search, all_finalists(search))),  # again, as above
+            lambda: unfinished(search, begin_tries(search, all_finalists(search))),  # as above
             lambda: tries(search),
             lambda: unfinished(search, begin_finish(search, [*all_finalists(search), *company])),
             lambda: finish(search, [*all_finalists(search), *company]),
@@ -46,10 +46,10 @@ def last_stages(search: Search) -> list[Stage]:
 
 
 def prune_company(search: Search, meter: Measures, table: LatencyTable | None, ended: Callable[[], None]) -> None:
-    """Prune trained networks that are over a budget into it, where the study asks for that, and train what is left.
-    `ended` is called whenever that is over for a budget, or a training has ended.
+    """Prune trained networks that are over a budget into it, where the study asks for that, and fine-tune them. `ended`
+    is called whenever pruning is over for a budget, or a training has ended.
 
-    Raises: HaltedError when something but a candidate broke a training.
+    Raises: HaltedError when a training failed because of its surroundings.
     """
     if not search.study.search.finish_epochs:
         return
@@ -62,7 +62,7 @@ def prune_company(search: Search, meter: Measures, table: LatencyTable | None, e
 
 
 def all_finalists(search: Search) -> list[Trial]:
-    """Those of all budgets, each once.
+    """The finalists of all budgets, each once.
 
     Raises: BudgetError when no budget has one.
     """
@@ -80,7 +80,7 @@ def all_finalists(search: Search) -> list[Trial]:
 
 
 def finalists(search: Search, budget: Budget) -> list[Trial]:
-    """The best of the candidates inside a budget that were trained through the search phase, best first.
+    """The best candidates inside a budget whose training in the search phase is finished, best first.
 
     Raises: BudgetError when there is none.
     """
@@ -102,9 +102,9 @@ def finalists(search: Search, budget: Budget) -> list[Trial]:
 
 
 def certify_each(search: Search, meter_of: MeterOf, stopwatch: Stopwatch) -> dict[Budget, Certificate]:
-    """Certify the best for every budget that the study asks for; those without a candidate are left out, and said.
+    """Certify the best network for every budget of the study. A budget without one is left out, with a note.
 
-    Raises: UserError when there is none at all.
+    Raises: UserError when there is none for any budget.
     """
     found: dict[Budget, Certificate] = {}
     refused: UserError | None = None
@@ -115,8 +115,8 @@ def certify_each(search: Search, meter_of: MeterOf, stopwatch: Stopwatch) -> dic
         try:
             found[budget] = certify_best(search, meter_of, budget, folder, has_room)
             if beside := sorted({each.name for each in folder.iterdir()} - {CERTIFICATE, *found[budget].sha256}):
-                said = f"{', '.join(beside)}, of which {CERTIFICATE} says nothing: made of another network, perhaps"
-                search.console.step(f"note    {folder} also holds {said}")
+                files = f"{', '.join(beside)}, not covered by {CERTIFICATE}: perhaps made from another network"
+                search.console.step(f"note    {folder} also holds {files}")
         except (BudgetError, ExportError, UnmeasuredError) as error:
             if not search.study.asked.several:
                 raise
@@ -129,14 +129,16 @@ def certify_each(search: Search, meter_of: MeterOf, stopwatch: Stopwatch) -> dic
 
 
 def _has_room(search: Search, stopwatch: Stopwatch, others: int, seconds: float) -> bool:
-    """Whether a search that is to be over in time has any for one certificate more, beside those of so many `others`,
-    where one takes so many seconds.
+    """Whether a search with a time limit has time for one more certificate, beside those of `others` budgets, if each
+    takes `seconds`.
     """
     plan = search.study.search
     if (1 + others) * seconds <= stopwatch.left_seconds(plan):
         return True
     stopwatch.end(plan.minutes)
-    search.console.step(f"note    {plan.minutes:g} minutes leave no time to certify another; {search.run.resume} does")
+    search.console.step(
+        f"note    {plan.minutes:g} minutes leave no time to certify another network; to do so: {search.run.resume}"
+    )
     return False
 
 
@@ -147,16 +149,16 @@ def certify_best(
     folder: Path,
     has_room: Callable[[float], bool] = lambda seconds: True,
 ) -> Certificate:
-    """Measure the finished networks inside a budget again, best first, until one passes, and write it into `folder`.
-    Failing all, the best of those that may be inside the budget is certified as unsure, or else the best of all as over
+    """Measure the finished networks inside a budget again, best first, until one passes, and write it into `folder`. If
+    none passes, the best of those that may be inside the budget is certified as unsure, or else the best of all as over
     it.
 
-    One that cannot be exported or timed as it was trained is passed over. Each is certified as `certify_trial` does: a
-    lower precision may be given up for full precision. What an earlier command certified there is replaced by another
-    network only where that is no worse. `has_room`: whether there is time for another one, told how long one took; else
-    none is begun beside the best so far.
+    Networks that cannot be exported or timed with their trained weights are skipped. `certify_trial` certifies each of
+    the others, and may give up a lower precision for full precision. A network that an earlier command certified in
+    `folder` is replaced by another one only if the new verdict is no worse. `has_room` is called with the longest time
+    that a certificate took so far; if it returns False, no further network is measured.
 
-    Raises: UserError when all are passed over.
+    Raises: UserError when all are skipped.
     """
     competing: list[Trial] = []
     deployed: dict[str, Deployed | None] = {}
@@ -197,7 +199,7 @@ def certify_best(
         if budget.verdict(latency) == "PASS":
             break
         search.console.step(f"        {latency} {over(latency, budget)}")
-    if best is None and longest:  # none was worth to replace it
+    if best is None and longest:  # none was good enough to replace the earlier certificate
         best = before
     if best is None:
         assert refused is not None, "there is at least one finalist"
@@ -206,24 +208,28 @@ def certify_best(
 
 
 def _certified_before(search: Search, competing: Sequence[Trial], budget: Budget, folder: Path) -> Certificate | None:
-    """What is in a winner's folder, where it is for this budget and one of those that compete, as it is trained now."""
+    """The certificate in a winner's folder, if it is for this budget and for a competing network with its present
+    weights.
+    """
     import torch
 
     from nas.training.weights import load_weights
 
-    with contextlib.suppress(UserError):  # there is none, or it is damaged
+    with contextlib.suppress(UserError):  # there is no certificate, or it is damaged
         found = read_certificate(folder)
         trial = next((each for each in competing if each.architecture.key == found.architecture), None)
         if trial is not None and found.budget == str(budget):
-            ours, its = load_weights(search.run.weights_path(trial)), load_weights(folder / WEIGHTS)
-            if ours.keys() == its.keys() and all(torch.equal(ours[name], its[name]) for name in ours):
+            weights, certified = load_weights(search.run.weights_path(trial)), load_weights(folder / WEIGHTS)
+            same_names = weights.keys() == certified.keys()
+            if same_names and all(torch.equal(weights[name], certified[name]) for name in weights):
                 return found
     return None
 
 
 def _worthwhile(trial: Trial, best: Certificate | None, before: Certificate | None) -> Sequence[Verdict | None]:
-    """The verdicts with which a trial replaces what is there: better ones than that of the `best` so far, which scored
-    more; or no worse ones than that of another network `before`. What is measured of the same one anew counts.
+    """The verdicts with which a trial replaces the present certificate: better ones than that of the `best` so far,
+    which has a higher score; or no worse ones than that of another network certified `before`. A new measurement of the
+    same network always counts.
     """
     if best is not None:
         return WORST_FIRST[WORST_FIRST.index(best.verdict) + 1 :]
@@ -233,7 +239,7 @@ def _worthwhile(trial: Trial, best: Certificate | None, before: Certificate | No
 
 
 def _pruned(search: Search, budget: Budget) -> list[Trial]:
-    """Cuts inside a budget whose fine-tuning is done."""
+    """Pruned networks inside a budget whose fine-tuning is done."""
     run = search.run
     inside = [each for each in run.trials() if each.origin == "pruned" and each.inside(budget)]
     return [each for each in inside if not each.failed and run.progress(each, "finish").done]

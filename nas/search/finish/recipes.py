@@ -1,7 +1,7 @@
-"""By which recipe a search finishes its networks: several are tried on the best finalist, and the best finishes all.
+"""Chooses the recipe that finishes a search's networks: several are tried on the best finalist, the best finishes all.
 
-A try is a short finish with a schedule of its own, from the weights and on the images of the finish. Whom a larger
-network teaches is kept before anybody is taught, so that a run which goes on has the same teachers.
+A try is a short finish with its own schedule, from the same weights and on the same images as the finish. The teacher
+of each network is recorded before any distillation begins, so that a resumed run has the same teachers.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from space.errors import UserError
 
 
 def begin_tries(search: Search, finalists: Sequence[Trial]) -> list[Trial]:
-    """Keep which recipes the run may finish by, unless that is kept already; the networks that trying them begins with:
-    the best finalist and its teacher. None where there is nothing to try.
+    """Record the recipes that the run may finish with, unless they are recorded already. Returns the networks that the
+    tries need: the best finalist and its teacher; none where there is nothing to try.
     """
     run, asked = search.run, search.study.search.finishing
     found = read_finish_recipe(run)
@@ -35,7 +35,8 @@ def begin_tries(search: Search, finalists: Sequence[Trial]) -> list[Trial]:
         write_finish_recipe(run, found)
     if tuple(each.recipe for each in found.tried) != asked:
         search.console.step(
-            "note    finish_recipes are others now: a run finishes all as it began, so that they can be compared"
+            "note    finish_recipes have changed, but a run keeps those that it began with, so that its networks "
+            "compare"
         )
     if found.chosen is not None:
         return []
@@ -44,7 +45,7 @@ def begin_tries(search: Search, finalists: Sequence[Trial]) -> list[Trial]:
 
 
 def tries(search: Search) -> Jobs:
-    """The recipes that are not tried yet."""
+    """Trainings for the recipes that are not tried yet."""
     run = search.run
     found = read_finish_recipe(run)
     if found is None or found.chosen is not None:
@@ -52,7 +53,7 @@ def tries(search: Search) -> Jobs:
     student = _named(run, found.network)
     for place, each in enumerate(found.tried):
         if not each.over:
-            _keep_end(run, student, place)  # it may have ended when the run was interrupted
+            _keep_end(run, student, place)  # the try may have ended just before the run was interrupted
     waiting = [(place, each) for place, each in enumerate(_kept(run).tried) if not each.over]
     jobs = iter(
         [
@@ -68,7 +69,7 @@ def tries(search: Search) -> Jobs:
     )
 
     def end(job: Job, epoch: int, error: str) -> None:
-        assert job.tries is not None, "nothing else is trained now"
+        assert job.tries is not None, "only tries are trained in this stage"
         _keep_end(run, student, job.tries.place, error)
         search.console.ended(job, epoch, error)
 
@@ -76,7 +77,9 @@ def tries(search: Search) -> Jobs:
 
 
 def begin_finish(search: Search, students: Sequence[Trial]) -> list[Trial]:
-    """Keep which recipe has scored best, and who teaches whom where it asks for that; the teachers."""
+    """Record the recipe that scored best and, if it uses distillation, the teacher of each student. Returns the
+    teachers.
+    """
     run = search.run
     found = read_finish_recipe(run)
     if found is None:
@@ -87,7 +90,7 @@ def begin_finish(search: Search, students: Sequence[Trial]) -> list[Trial]:
         search.console.recipe(found)
     if not found.recipe.distillation:
         return []
-    begun = [each for each in students if run.progress(each, "finish").history]  # as it was decided then
+    begun = [each for each in students if run.progress(each, "finish").history]  # these keep what was decided then
     new = [each for each in students if each not in begun and each.architecture.key not in found.teachers]
     teachers = {each.architecture.key: teacher for each in new if (teacher := _teacher_of(run, each)) is not None}
     if teachers:
@@ -101,8 +104,8 @@ def begin_finish(search: Search, students: Sequence[Trial]) -> list[Trial]:
 
 
 def finish(search: Search, trials: Sequence[Trial]) -> Jobs:
-    """Those of `trials` that are not finished yet, or whose weights are damaged, by the recipe of the run; teachers
-    before those whom they teach.
+    """Finish those of `trials` that are not finished yet, or whose weights are damaged, with the run's recipe; teachers
+    before their students.
     """
     run, found = search.run, read_finish_recipe(search.run)
     variant = Variant() if found is None else found.recipe
@@ -110,12 +113,12 @@ def finish(search: Search, trials: Sequence[Trial]) -> Jobs:
     waiting = [
         Job(trial=each, phase="finish", variant=variant, teacher=_taught_by(run, found, each)) for each in unfinished
     ]
-    # A published network that is a candidate at its own width too is there twice.
+    # A published network that is also a candidate, at its own width, occurs twice.
     not_over = Counter(each.architecture.key for each in unfinished)
 
     def ready() -> Job | None:
-        taught = (each for each in waiting if each.teacher is None or not not_over[each.teacher.architecture.key])
-        return next(taught, None)
+        found = (each for each in waiting if each.teacher is None or not not_over[each.teacher.architecture.key])
+        return next(found, None)
 
     def next_job() -> Job | None:
         job = ready()
@@ -134,8 +137,8 @@ def finish(search: Search, trials: Sequence[Trial]) -> Jobs:
 
 
 def _first(search: Search, finalists: Sequence[Trial]) -> FinishRecipe:
-    """What a run begins to finish by: what it has finished by already, before it kept that; the one recipe that it is
-    asked for; or several that are to be tried.
+    """The finish recipes that a run begins with: the study's recipe alone, if networks were finished before recipes
+    were recorded; else the one that the plan names, or the several to try.
     """
     run, plan = search.run, search.study.search
     begun = any(run.progress(each, "finish").history for each in (*run.trials(), *run.company()))
@@ -156,8 +159,8 @@ def _first(search: Search, finalists: Sequence[Trial]) -> FinishRecipe:
 
 
 def _teacher_of(run: RunFolder, student: Trial) -> Trial | None:
-    """The most accurate network that was trained as long as the student before its finish, if that is larger, more
-    accurate and labels pixels of the same size.
+    """The most accurate network that is larger and more accurate than the student before its finish, was trained as
+    long, and has the same label stride; None if there is none.
     """
     own = run.progress(student, "search").miou or 0.0
     able = [
@@ -183,7 +186,7 @@ def _networks(run: RunFolder) -> list[Trial]:
 
 
 def _named(run: RunFolder, key: str) -> Trial:
-    """The network of that key, the one that was trained if there are two.
+    """The network with this key; of two, the one that was trained.
 
     Raises: UserError when there is none.
     """
@@ -198,12 +201,12 @@ def _named(run: RunFolder, key: str) -> Trial:
 
 def _kept(run: RunFolder) -> FinishRecipe:
     found = read_finish_recipe(run)
-    assert found is not None, "it was kept before anything was tried"
+    assert found is not None, "the recipes were recorded before any was tried"
     return found
 
 
 def _keep_end(run: RunFolder, student: Trial, place: int, error: str = "") -> None:
-    """Keep what came of a recipe, if it is over."""
+    """Record the result of trying a recipe, if the try is over."""
     found, progress = _kept(run), read_progress(tried_path(run, student, place))
     if not (error or progress.done):
         return

@@ -1,7 +1,7 @@
 """Trainings of a search.
 
-`stages` lists the `job`s of each stage and records how they end; `executor` runs them with Ray Tune, in processes that
-are `trial_runner`s, while `ahead` finds the next ones. `causes` tells why one broke, `under_way` how far each is,
-`handover` which weights one leaves to the next, `sharing` how many fit on a GPU, and `loggers` passes results on to
-W&B and MLflow.
+`stages` lists the `job`s of each stage and records how they end. `executor` runs them with Ray Tune, in worker
+processes (`trial_runner`), while `ahead` proposes and measures the next ones. `causes` finds out why a training failed,
+`under_way` reports progress within epochs, `handover` passes weights from one training to the next, `sharing` finds how
+many trainings may share a GPU, and `loggers` sends results to W&B and MLflow.
 """

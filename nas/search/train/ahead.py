@@ -1,9 +1,9 @@
-"""Jobs are looked for ahead of need: while trainings go on, the next candidates are proposed and measured.
+"""Looks for jobs ahead of need: while trainings go on, the next candidates are proposed and measured.
 
-To propose and to measure takes seconds to minutes. A thread of its own does it, and is told there too how trainings
-ended, so that what looks for jobs is used by one thread only. What it finds is a function of the steps before, and how
-far ahead it may look is part of that (`nas.search.search.ahead_of`): a run that is interrupted goes on with what was
-found and not trained yet, and proposes what one that was not would have.
+Proposing and measuring take seconds to minutes, so a separate thread does both. The ends of trainings are passed to the
+same thread, so that only one thread uses the source of jobs. The jobs depend on nothing but the steps before them and
+on how far ahead the thread may look (`nas.search.search.ahead_of`). A resumed run therefore goes on with the jobs that
+were found but not trained yet, and then proposes the same candidates as a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from types import TracebackType
 from nas.search.train.executor import Jobs
 from nas.search.train.job import Job
 
-LAST_SECONDS = 10.0  # for what is computed without measuring to end, when the search is broken off
+LAST_SECONDS = 10.0  # time for the thread to finish computing when the search is broken off; measuring is halted
 
 
 class Ahead:
-    """A context that gives the same jobs, at most so many of them found before somebody asks.
+    """A context that gives the same jobs, up to `most` of which are found before they are requested.
 
-    `halt`: ends what the thread measures, when the context is left by an exception. `idle`: what is entered while
-    nothing is under way and the next job is waited for.
+    `halt` ends the thread's measurements when the context is left by an exception. `idle` is entered while nothing is
+    being trained and the next job is waited for.
     """
 
     def __init__(
@@ -39,20 +39,20 @@ class Ahead:
         self._most = most
         self._halt = halt
         self._idle = idle
-        self._changed = threading.Condition()  # guards all that follows
+        self._changed = threading.Condition()  # guards all attributes below
         self._found: deque[Job] = deque()
-        self._ended: deque[tuple[Job, int, str]] = deque()  # told of, in their order
+        self._ended: deque[tuple[Job, int, str]] = deque()  # to be passed on, in this order
         self._under_way = 0
         self._over = False  # there is no further job
-        self._waits = False  # for one under way
-        self._epochs = 0  # heard of
-        self._left = False
-        self._error: Exception | None = None  # that ended the thread
+        self._waits = False  # the next job depends on a training under way
+        self._epochs = 0  # finished so far
+        self._left = False  # the context has ended
+        self._error: Exception | None = None  # what ended the thread
         self._thread = threading.Thread(target=self._work, name="ahead", daemon=True)
 
     def __enter__(self) -> Jobs:
         self._thread.start()
-        return Jobs(next=self._next, epoch=self._epoch, end=self._end, waits=self._asked)
+        return Jobs(next=self._next, epoch=self._epoch, end=self._end, waits=self._must_wait)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -68,10 +68,10 @@ class Ahead:
         if error is None and self._error is not None:
             raise self._error
 
-    def _asked(self) -> bool:
-        """Whether the next job is not known yet. Where nothing is under way there is nothing to do but to wait here.
+    def _must_wait(self) -> bool:
+        """Whether the next job is not known yet. Blocks until it is known where nothing is being trained.
 
-        Raises: what broke the thread.
+        Raises: the error that ended the thread.
         """
         with self._changed:
             if not self._under_way and not self._is_known():
@@ -94,17 +94,17 @@ class Ahead:
             return self._found.popleft()
 
     def _epoch(self, job: Job, epoch: int, miou: float) -> None:
-        """Raises: what broke the thread: trainings go on for hours, and nothing would come behind them."""
+        """Raises: the error that ended the thread, now rather than hours later when the trainings are over."""
         with self._changed:
             if self._error is not None:
                 raise self._error
-            self._waits = False  # it may have been for what an epoch takes
+            self._waits = False  # the next job may have depended on how long an epoch takes
             self._epochs += 1
             self._changed.notify_all()
         self._jobs.epoch(job, epoch, miou)
 
     def _end(self, job: Job, epoch: int, error: str) -> None:
-        """Raises: what broke the thread."""
+        """Raises: the error that ended the thread."""
         with self._changed:
             if self._error is not None:
                 raise self._error
@@ -129,7 +129,7 @@ class Ahead:
                 self._changed.notify_all()
 
     def _has_work(self) -> bool:
-        """Waits for some; False when the context is left."""
+        """Wait for work; False when the context has ended."""
 
         def has() -> bool:
             looks = not (self._over or self._waits) and len(self._found) < self._most
@@ -145,8 +145,8 @@ class Ahead:
         waits = self._jobs.waits()
         job = None if waits else self._jobs.next()
         with self._changed:
-            assert not waits or self._under_way or self._ended or self._found, "what it waits for is under way"
-            self._waits = waits and not self._ended and epochs == self._epochs  # else it is to be asked again
+            assert not waits or self._under_way or self._ended or self._found, "the awaited training is under way"
+            self._waits = waits and not self._ended and epochs == self._epochs  # else the answer may have changed
             self._over = not waits and job is None
             if job is not None:
                 self._found.append(job)

@@ -1,9 +1,10 @@
-"""Why a training broke: for a reason of its candidate's, which is a verdict, or of its surroundings', which is none.
+"""Finds out why a training failed: because of its candidate, which is a verdict on it, or because of its surroundings.
 
-A loss that is no number, a layer that its batches do not fit and a need for more memory than the machine has are the
-candidate's: trying again ends the same way. A full disk, memory that others hold, a file that cannot be read, a node
-without the data and a process that was killed say nothing about it: the run halts, and tries again when it goes on. So
-does a mistake of ours, which is told as one. A node that is lost says nothing either; others go on with its trainings.
+A loss of NaN, a layer that its batches do not fit and a need for more memory than the machine has are faults of the
+candidate: trying again would end the same way. A full disk, memory held by other processes, a file that cannot be read,
+a node without the data and a killed process say nothing about the candidate: the run halts, and trains it again when it
+is resumed. A bug in this program halts the run too, and is reported with its traceback. A lost node says nothing about
+the candidate either; other nodes go on with its trainings.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ SURROUNDINGS = re.compile(
 ASKED = re.compile(r"allocate ([\d.]+) ?(bytes|[KMGT]iB)", re.I)
 UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 CRASH = re.compile(r"Fatal Python error: (?!Bus error)(.+)")
-"""What `faulthandler` writes when a process breaks of itself. A bus error is a disk that filled under a mapped file."""
+"""What `faulthandler` writes when a process crashes. A bus error is left out: a disk filled up under a mapped file."""
 KILLED = re.compile(r"(actor|worker|raylet)\w*( is)? ?(died|crashed|dead|unavailable)|worker process has died", re.I)
-"""What Ray says, or calls it, where a process ended and it does not know why."""
+"""Words or error names of Ray for a process that ended for an unknown reason."""
 LOST = re.compile(r"node has died|node was terminated|node it was running on is dead|node has crashed", re.I)
-"""What Ray says of an actor or a task whose node is gone."""
+"""Words of Ray for an actor or a task whose node is gone."""
 ADDRESS = re.compile(r"\b(?:ip|Node IP): ([0-9A-Fa-f.:]*[0-9A-Fa-f])")
 FAULTS = (AssertionError, LookupError, TypeError, AttributeError, NameError)
-"""Mistakes of ours, whatever the disk or the candidate is like."""
-ROOM = "make room on the disk, or put right what is said there"
+"""Exceptions that are bugs in this program, whatever the state of the disk or the candidate."""
+ROOM = "make room on the disk, or fix that error"
 FREE = (
     "free memory, or lower `search.concurrent` (on GPUs `search.trials_per_gpu`) or the recipe's `batch_size` in the "
     "run's study.yaml"
@@ -44,18 +45,18 @@ REJOIN = "have a node join with `ray start --address HOST:PORT`, see `ray status
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """Why a training broke."""
+    """Why a training failed."""
 
     words: str
     """The last line of the exception."""
     advice: str = ""
-    """What to do before going on; empty where the candidate is the reason."""
+    """What to do before resuming the run; empty where the candidate is the reason."""
     fault: str = ""
-    """The traceback where neither is, but a mistake of ours."""
+    """The traceback, where the reason is a bug in this program."""
 
 
 def cause_of(error: BaseException) -> Cause:
-    """The cause that an exception tells of."""
+    """The cause behind an exception."""
     words = _last_line(error)
     if isinstance(error, (TrainingError, ArchitectureError)):
         return Cause(words=words)
@@ -70,32 +71,32 @@ def cause_of(error: BaseException) -> Cause:
     return Cause(words=words, advice=ROOM if SURROUNDINGS.search(words) else "")
 
 
-def cause_of_death(told: str, last_words: str, deaths: int) -> Cause:
-    """Why a process of Ray's died so many times. `told`: what Ray says of the last time; `last_words`: what
-    `faulthandler` wrote.
+def cause_of_death(ray_message: str, last_words: str, deaths: int) -> Cause:
+    """Why a worker process of Ray died `deaths` times. `ray_message` is Ray's message about the last death, and
+    `last_words` what `faulthandler` wrote.
     """
-    if node := lost_node(told):
+    if node := lost_node(ray_message):
         return Cause(words=f"{node} that trained it is lost", advice=REJOIN)
     crash = CRASH.search(last_words)
     if crash:
         return Cause(words=f"its process crashed {deaths} times: {crash[1]}")
-    if "unavailable" in told:
-        words = f"its process died {deaths} times: killed, most often that is for want of memory, or with its node"
+    if "unavailable" in ray_message:
+        words = f"its process died {deaths} times: killed, most often for want of memory, or with its node"
         return Cause(words=words, advice=f"see `ray status`, {FREE}")
-    if "OutOfMemory" in told:
-        return Cause(words="its process was ended since the machine ran out of memory", advice=FREE)
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    if not lines or KILLED.search(told):
-        words = f"its process was killed {deaths} times, most often that is for want of memory"
+    if "OutOfMemory" in ray_message:
+        return Cause(words="its process was killed because the machine ran out of memory", advice=FREE)
+    lines = [line.strip() for line in ray_message.splitlines() if line.strip()]
+    if not lines or KILLED.search(ray_message):
+        words = f"its process was killed {deaths} times, most often for want of memory"
         return Cause(words=words, advice=FREE)
     return Cause(words=lines[-1][-LONGEST:], advice=ROOM)
 
 
-def lost_node(told: str) -> str:
-    """Which node of the cluster is lost, in words, where that is what Ray says of an actor or a task; else empty."""
-    if not LOST.search(told):
+def lost_node(ray_message: str) -> str:
+    """Names the lost node of the cluster, where Ray's message says that one is lost; else empty."""
+    if not LOST.search(ray_message):
         return ""
-    address = ADDRESS.search(told)
+    address = ADDRESS.search(ray_message)
     return f"the cluster's node {address[1]}" if address else "a node of the cluster"
 
 
@@ -104,12 +105,12 @@ def _last_line(error: BaseException) -> str:
     words = lines[-1] if lines else ""
     if isinstance(error, UserError):
         return words[:LONGEST]
-    words = line_of_shortage(str(error)) or words  # of several lines the one that says so
+    words = line_of_shortage(str(error)) or words  # the line about memory may not be the last
     return f"{type(error).__name__}: {words}"[:LONGEST]
 
 
 def _is_own_need(error: BaseException, words: str) -> bool:
-    """Whether this process alone would need more memory than there is."""
+    """Whether this process alone would need more memory than the machine has."""
     found = ASKED.search(words)
     asked = float(found[1].rstrip(".")) * UNITS[found[2].lower()] if found else 0.0
     import torch

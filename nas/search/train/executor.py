@@ -1,8 +1,8 @@
-"""Ray Tune as the executor of trainings.
+"""Runs trainings with Ray Tune.
 
-Ray runs what it is fed, on one machine or a cluster. It keeps no state of ours: every trial writes its epochs and
-checkpoints into the run's folder (on a cluster, a folder that all nodes see), and an interrupted run is fed again from
-there.
+Ray runs the jobs that `Feed` hands to it, on one machine or a cluster. It keeps no state for the search: every trial
+writes its epochs and checkpoints into the run's folder (on a cluster, a folder that all nodes see), and the jobs of a
+resumed run are found from there.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from nas.search.train.under_way import UnderWay
 from nas.storage.scratch import scratch_folder
 from space import strict
 
-MOST_RESTARTS = 3  # of one training whose process died; each goes on from its checkpoint
-FAILURE = "Failure # "  # before what Ray writes about each death of a training
+MOST_RESTARTS = 3  # of a training whose process died; each goes on from the checkpoint
+FAILURE = "Failure # "  # Ray writes this before its message about each death of a training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Jobs:
-    """What is trained next, and who is told."""
+    """A source of jobs, with callbacks for their progress."""
 
     next: Callable[[], Job | None]
-    """The next job; None when there is none left."""
+    """Returns the next job, or None when there is none left."""
     epoch: Callable[[Job, int, float], None]
-    """A job finished an epoch: which one, with which mIoU (0..1)."""
+    """Called when a job finished an epoch, with the number of that epoch and its mIoU (0..1)."""
     end: Callable[[Job, int, str], None]
-    """A job ended: after which epoch, and why it broke, or empty."""
+    """Called when a job ended, with its last epoch and why it failed; an empty reason if it did not."""
     waits: Callable[[], bool] = lambda: False
-    """Whether the next job is known only when one under way has ended."""
+    """Returns whether the next job depends on one under way."""
 
 
 def run_jobs(search: Search, jobs: Jobs) -> None:
     """Train jobs until there are none left.
 
-    Raises: HaltedError when one broke for a reason of its surroundings; it has no verdict then, and is not finished.
+    Raises: HaltedError when one failed because of its surroundings; that job is not marked as failed.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     feed = Feed(search, jobs)
@@ -78,7 +78,7 @@ def run_jobs(search: Search, jobs: Jobs) -> None:
 
 
 def configured(job: Job, run: RunFolder, workers: Workers) -> dict[str, Any]:
-    """A job as a worker is told it: its paths count from the run's folder."""
+    """The configuration that a worker receives for a job; its paths are relative to the run's folder."""
     root = run.root
     return {
         "run": str(root.resolve()),
@@ -101,9 +101,10 @@ def _short_name(trial: Any) -> str:
 
 
 class Feed(Searcher):
-    """Hands our jobs to Ray as configurations, and its results to us. Its state is the run's folder.
+    """Hands jobs to Ray as configurations, and Ray's results to the jobs' callbacks. The run's folder is its state.
 
-    Ray takes what is raised here for the failure of a training. So it is kept, and raised when Ray has ended.
+    Ray would take an exception raised here for the failure of a training. It is kept instead, and raised when Ray has
+    ended.
     """
 
     def __init__(self, search: Search, jobs: Jobs) -> None:
@@ -112,21 +113,20 @@ class Feed(Searcher):
         self._workers = search.workers
         self._work = jobs
         self._jobs: dict[str, Job] = {}
-        self._epochs: dict[str, int] = {}  # that have been told of
+        self._epochs: dict[str, int] = {}  # last epoch passed on, by trial
         self._failed: dict[str, str] = {}
-        self._told: dict[str, str] = {}  # by Ray of trainings whose processes died
-        self._say = search.console.step
+        self._deaths: dict[str, str] = {}  # Ray's message about the last death of a training's process, by trial
         self._under_way = UnderWay(search.run, search.console.under_way)
-        self._waiting = Waiting(search.workers, self._say)
+        self._waiting = Waiting(search.workers, search.console.step)
         self.broken: Exception | None = None
-        """Why nothing more is trained."""
+        """The error that ends all training; None while there is none."""
 
     def suggest(self, trial_id: str) -> Any:
         if self.broken is not None:
             return Searcher.FINISHED
         with self._kept():
             if self._work.waits():
-                return None  # Ray asks again
+                return None  # Ray calls this again
             job = self._work.next()
             if job is not None:
                 self._jobs[trial_id] = job
@@ -138,7 +138,7 @@ class Feed(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         with self._kept():
             if result["fault"]:
-                raise RuntimeError(result["fault"])  # the traceback, with which the program ends
+                raise RuntimeError(result["fault"])  # a traceback, with which the program ends
             if result["advice"]:
                 self._halt(self._jobs[trial_id], Cause(words=result["failed"], advice=result["advice"]))
             elif result["failed"]:
@@ -149,11 +149,11 @@ class Feed(Searcher):
                 self._under_way.heard(self._jobs[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        told = self._epochs.get(trial_id, 0)
-        if result is not None and not error and (result.get("failed") or result.get("epoch", told) != told):
+        last = self._epochs.get(trial_id, 0)
+        if result is not None and not error and (result.get("failed") or result.get("epoch", last) != last):
             self.on_trial_result(trial_id, result)  # Ray gives the last result of a trial here only
         if self.broken is not None:
-            return  # what is not finished is trained when the run goes on
+            return  # an unfinished training goes on when the run is resumed
         with self._kept():
             job = self._jobs.pop(trial_id)
             if error:
@@ -168,19 +168,17 @@ class Feed(Searcher):
         self._waiting.begins()
 
     def say_where_it_is(self) -> None:
-        """Say how far the trainings under way are, and what is waited for; end all where that takes too long."""
+        """Print the progress of the trainings under way, and what they wait for; end all if that takes too long."""
         if self.broken is None:
             self._under_way.look(self._jobs.values())
         with self._kept():
             if too_long := self._waiting.look():
-                raise HaltedError(
-                    f"{too_long}; nothing finished is lost: {REJOIN}, then go on with: {self._run.resume}"
-                )
+                raise HaltedError(f"{too_long}; finished work is kept: {REJOIN}, then go on with: {self._run.resume}")
 
-    def on_death(self, trial_id: str, told: str) -> int:
-        """A training's process died; `told` is what Ray says about it. How often it may: a lost node does not count."""
-        self._told[trial_id] = told
-        self._under_way.heard(self._jobs[trial_id])  # what it kept is no longer so
+    def on_death(self, trial_id: str, ray_message: str) -> int:
+        """A training's process died; returns how often it may die. Deaths by a lost node do not count."""
+        self._deaths[trial_id] = ray_message
+        self._under_way.heard(self._jobs[trial_id])  # the progress that it wrote no longer holds
         return self._most_restarts()
 
     def _most_restarts(self) -> int:
@@ -189,12 +187,12 @@ class Feed(Searcher):
     def _cause_of_death(self, trial_id: str, job: Job) -> Cause:
         file = job.folder(self._run) / LAST_WORDS
         last_words = file.read_text("utf-8", errors="replace") if file.is_file() else ""
-        return cause_of_death(self._told.pop(trial_id, ""), last_words, self._most_restarts() + 1)
+        return cause_of_death(self._deaths.pop(trial_id, ""), last_words, self._most_restarts() + 1)
 
     def _halt(self, job: Job, cause: Cause) -> NoReturn:
         raise HaltedError(
-            f"{job.trial.name} cannot be trained now: {cause.words}. That is no verdict on it, and nothing finished is "
-            f"lost: {cause.advice}, then go on with: {self._run.resume}"
+            f"{job.trial.name} cannot be trained now: {cause.words}. The candidate is not marked as failed, and "
+            f"finished work is kept: {cause.advice}, then go on with: {self._run.resume}"
         )
 
     @contextlib.contextmanager
@@ -208,11 +206,11 @@ class Feed(Searcher):
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        raise AssertionError("a run is continued from its folder, not from Ray's copy of it")
+        raise AssertionError("a run is resumed from its folder, not from Ray's copy of it")
 
 
 class Scheduler(FIFOScheduler):
-    """Tells the feed what Ray says of a training that died, and stops all once the feed is broken."""
+    """Passes Ray's messages about dead trainings to the feed, and stops all trainings once the feed is broken."""
 
     def __init__(self, feed: Feed) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -223,20 +221,20 @@ class Scheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE if self._feed.broken is None else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Pass on what Ray wrote about its last death, and allow as many more as nodes are lost."""
+        """Pass on Ray's message about the last death, and allow one more death for each lost node."""
         file = Path(trial.error_file or "")
-        told = file.read_text("utf-8", errors="replace") if file.is_file() else ""
-        trial.max_failures = self._feed.on_death(trial.trial_id, told.rpartition(FAILURE)[2])
+        messages = file.read_text("utf-8", errors="replace") if file.is_file() else ""
+        trial.max_failures = self._feed.on_death(trial.trial_id, messages.rpartition(FAILURE)[2])
 
 
 class Beginning(Callback):
-    """Tells the feed that a training begins."""
+    """Notifies the feed when a training begins."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Ray has found room for it."""
+        """Ray has found resources for it."""
         self._feed.begins()
 
 
@@ -247,12 +245,12 @@ class Halt(Stopper):
         self._feed = feed
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # for Ray's own record of the trainings, which nobody reads: a run is continued from its folder
+        return {}  # Ray stores this in its own record, which is never read: a run is resumed from its folder
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        """Whether to. Ray asks again and again."""
+        """Whether to stop. Ray calls this again and again."""
         self._feed.say_where_it_is()
         return self._feed.broken is not None

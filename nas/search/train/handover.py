@@ -1,4 +1,4 @@
-"""Weights that one training of a candidate leaves, and that the next one goes on from."""
+"""The weights that one training of a candidate saves and the next one starts from."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def save_weights_of(trainer: Trainer, folder: Path, trial: Trial) -> None:
-    """Write the weights that run, and those that a longer training goes on from where these are others. The trainer's
-    architecture may have heads that the candidate's has not.
+    """Write the weights of the deployed network, and those for a longer training to start from where these differ. The
+    trainer's architecture may have auxiliary heads that the candidate's lacks.
     """
     from nas.training.weights import save_weights
 
@@ -30,7 +30,7 @@ def save_weights_of(trainer: Trainer, folder: Path, trial: Trial) -> None:
 
 
 def starting_weights(run: RunFolder, trial: Trial, phase: Phase) -> dict[str, Tensor] | None:
-    """What a training of this phase goes on from; None where it begins anew.
+    """The candidate's own weights that a training of this phase starts from; None in the search phase.
 
     Raises: UserError when they cannot be read.
     """
@@ -42,7 +42,7 @@ def starting_weights(run: RunFolder, trial: Trial, phase: Phase) -> dict[str, Te
 
 
 def pretrained_weights(run: RunFolder, study: Study, phase: Phase) -> dict[str, Tensor] | None:
-    """What others trained, of which a training of this phase takes what fits; None where it goes on from ours.
+    """The study's pretrained weights, of which a training in the search phase takes those that fit; else None.
 
     Raises: UserError when they cannot be read.
     """

@@ -1,4 +1,4 @@
-"""`Job`: one training that a search asks for."""
+"""`Job`: one training of a search."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nas.training import Recipe, Variant
 
 @dataclass(frozen=True, kw_only=True)
 class Try:
-    """What tries a recipe."""
+    """A short training that tries a finish recipe."""
 
     place: int
-    """Of the recipe among those of the run."""
+    """Index of the recipe among those of the run."""
     epochs: int
 
 
@@ -28,11 +28,11 @@ class Job:
     trial: Trial
     phase: Phase
     variant: Variant = field(default_factory=Variant)
-    """What a finish has otherwise than the study's recipe."""
+    """Changes of the study's recipe that a finish applies."""
     tries: Try | None = None
-    """None: what comes of it stays."""
+    """The try of a finish recipe that this training is; None for a training whose weights are kept."""
     teacher: Trial | None = None
-    """Who teaches it, if anybody does."""
+    """The network that teaches it, if there is one."""
 
     def folder(self, run: RunFolder) -> Path:
         """Where its files are."""
@@ -43,12 +43,12 @@ class Job:
         )
 
     def epochs(self, study: Study) -> int:
-        """How many it has."""
+        """Number of epochs of this training."""
         if self.phase == "search":
             return study.recipe.epochs
         return study.search.epochs_of(self.variant) if self.tries is None else self.tries.epochs
 
 
 def recipe_of(study: Study, phase: Phase, variant: Variant, epochs: int) -> Recipe:
-    """The recipe of a training: finishing has a fresh schedule of its own length."""
+    """The recipe of a training; a finish has a new schedule of its own length."""
     return study.recipe if phase == "search" else replace(variant.of(study.recipe), epochs=epochs)

@@ -1,8 +1,8 @@
-"""How many trainings may share a GPU: found by a short probe, where a study says `trials_per_gpu: auto`.
+"""Finds by a short probe how many trainings may share a GPU, where a study says `trials_per_gpu: auto`.
 
-A small network's steps leave most of a GPU idle, and then several trainings side by side get further than one after the
-other. The probe trains the published network of the study that needs the most memory on invented pictures, first alone,
-then two and four times side by side, each in a process of its own, as a search does.
+The training steps of a small network leave most of a GPU idle, so that several trainings in parallel are faster than
+one after the other. The probe takes the published network of the study that needs the most memory, and trains it on
+random images: once, then twice and four times in parallel, each in a separate process, as in a search.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from nas.training.recipe import Recipe
 from nas.training.room import pictures_at_once, training_bytes
 from space import Architecture, load, published
 
-COUNTS = (1, 2, 4)  # side by side, of which the first that is not worth it ends the probe
+COUNTS = (1, 2, 4)  # trainings in parallel; the first number that does not pay ends the probe
 WORTH = 1.15
-"""So many times the images of half as many trainings make twice as many worth it: each takes longer, and what it ends
-with is known later."""
-WARM_UP = 3  # steps
-SECONDS = 5.0  # of steps that count
-PATIENCE_SECONDS = 180.0  # for processes to load and warm up
+"""Least speedup for which doubling the number of trainings pays. Each training takes longer then, so that its result is
+known later."""
+WARM_UP = 3  # training steps before the measurement
+SECONDS = 5.0  # duration of the measurement
+PATIENCE_SECONDS = 180.0  # time for processes to load and warm up
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How trainings do side by side."""
+    """Speed and memory of trainings in parallel."""
 
     images_per_second: float
-    """Of all together."""
+    """Sum over all trainings."""
     most_bytes: int
-    """That one of them holds, for steps and to score whole pictures."""
+    """Memory of the largest training, for its steps and for scoring whole images."""
 
 
 Paces = Callable[[int], Pace | None]
-"""How so many do; None where they do not get through."""
+"""Measures the pace of a number of trainings in parallel; None where one of them fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,10 @@ class Sharing:
 
 
 def choose(paces: Paces, room: int) -> Sharing:
-    """As many as are worth it and fit into `room` bytes."""
+    """The number of trainings that pays and fits into `room` bytes."""
     alone = paces(1)
     if alone is None:
-        return Sharing(count=1, words="the probe's training does not get through")
+        return Sharing(count=1, words="the training of the probe failed")
     best, count = alone, 1
     words = [f"{alone.images_per_second:.0f} images/s and {alone.most_bytes / 1e9:.1f} GB alone"]
     for more in COUNTS[1:]:
@@ -66,7 +66,9 @@ def choose(paces: Paces, room: int) -> Sharing:
             words.append(f"{more} do not fit into {room / 1e9:.1f} GB")
             break
         pace = paces(more)
-        words.append(f"{more} together do not run" if pace is None else f"{pace.images_per_second:.0f} by {more}")
+        words.append(
+            f"{more} in parallel failed" if pace is None else f"{pace.images_per_second:.0f} images/s with {more}"
+        )
         if pace is None or pace.images_per_second < WORTH * best.images_per_second:
             break
         best, count = pace, more
@@ -74,7 +76,7 @@ def choose(paces: Paces, room: int) -> Sharing:
 
 
 def probe(study: Study, num_classes: int, device: str) -> Sharing:
-    """What is worth it for a study's trainings on one GPU of this machine."""
+    """The number that pays for a study's trainings on one GPU of this machine."""
     size = study.data.size
 
     def needed(name: str) -> int:
@@ -87,7 +89,7 @@ def probe(study: Study, num_classes: int, device: str) -> Sharing:
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    """What each process trains."""
+    """The training of each process."""
 
     architecture: Architecture
     recipe: Recipe
@@ -97,19 +99,19 @@ class _Work:
 
 
 def side_by_side(work: _Work, count: int, seconds: float = SECONDS) -> Pace | None:
-    """How `count` trainings do side by side for some seconds; None where one of them breaks."""
+    """The pace of `count` trainings in parallel, measured for some seconds; None where one of them fails."""
     spawning = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
-    together = spawning.Barrier(count)
-    heard, processes = [], []
+    barrier = spawning.Barrier(count)
+    receivers, processes = [], []
     try:
         for _ in range(count):
-            hears, says = spawning.Pipe(duplex=False)
-            process = spawning.Process(target=_train, args=(work, seconds, together, says, os.getpid()), daemon=True)
+            receiver, sender = spawning.Pipe(duplex=False)
+            process = spawning.Process(target=_train, args=(work, seconds, barrier, sender, os.getpid()), daemon=True)
             process.start()
-            says.close()
-            heard.append(hears)
+            sender.close()
+            receivers.append(receiver)
             processes.append(process)
-        paces = [_heard(each) for each in heard]
+        paces = [_received(each) for each in receivers]
     finally:
         for process in processes:
             process.kill()
@@ -123,16 +125,16 @@ def side_by_side(work: _Work, count: int, seconds: float = SECONDS) -> Pace | No
     )
 
 
-def _heard(connection: Connection) -> Pace | None:
+def _received(connection: Connection) -> Pace | None:
     try:
         pace: Pace | None = connection.recv() if connection.poll(PATIENCE_SECONDS) else None
-    except EOFError:  # it broke
+    except EOFError:  # the process failed
         return None
     return pace
 
 
-def _train(work: _Work, seconds: float, together: Barrier, says: Connection, parent: int) -> None:
-    """What each process does."""
+def _train(work: _Work, seconds: float, barrier: Barrier, sender: Connection, parent: int) -> None:
+    """Runs in each process: warm up, wait for the others, train, and send the pace."""
     end_with(parent)
     import torch
 
@@ -163,12 +165,12 @@ def _train(work: _Work, seconds: float, together: Barrier, says: Connection, par
     for _ in range(WARM_UP):
         take()
     score()
-    together.wait(PATIENCE_SECONDS)
+    barrier.wait(PATIENCE_SECONDS)
     begin, steps = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
         take()
         steps += 1
     rate = steps * len(images) / (time.perf_counter() - begin)
     held = torch.cuda.max_memory_reserved(on) if on.type == "cuda" else resident_bytes()
-    says.send(Pace(images_per_second=rate, most_bytes=held))
-    says.close()
+    sender.send(Pace(images_per_second=rate, most_bytes=held))
+    sender.close()

@@ -1,4 +1,4 @@
-"""Who is trained in which phase of a search, and what is recorded when a training ends."""
+"""What is trained in each phase of a search, and what is recorded when a training ends."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from nas.search.train.ahead import Ahead
 from nas.search.train.executor import Jobs, run_jobs
 from nas.search.train.job import Job
 
-Stage = Callable[[], Jobs]
-"""Jobs that depend on what was trained before."""
+JobSource = Callable[[], Jobs]
+"""Makes the jobs of one stage, which may depend on the trainings of earlier stages."""
 
 
 def train(
     search: Search,
-    stages: Sequence[Stage],
+    stages: Sequence[JobSource],
     ended: Callable[[], None] = lambda: None,
     halt: Callable[[], None] = lambda: None,
 ) -> None:
     """Train the jobs of one stage after the other, all in the same processes: a new one takes seconds to load PyTorch.
-    The next ones are looked for meanwhile. `ended` is called whenever one has ended, and `halt` when all is broken off,
-    to end what is measured (`nas.search.measure.timing.Halting`).
+    The next jobs are looked for meanwhile. `ended` is called whenever a job has ended, and `halt` when the training is
+    broken off, to end measurements under way (`nas.search.measure.timing.Halting`).
 
-    Raises: HaltedError when something but a candidate broke a training.
+    Raises: HaltedError when a training failed because of its surroundings.
     """
     turns = Turns(stages)
 
@@ -47,7 +47,7 @@ def train(
 
 
 def candidates(search: Search, proposals: Proposals) -> Jobs:
-    """Candidates as they are proposed, each up to its next rung."""
+    """Candidates as they are proposed, each trained up to its next rung."""
 
     def next_job() -> Job | None:
         trial = proposals.next()
@@ -61,7 +61,7 @@ def candidates(search: Search, proposals: Proposals) -> Jobs:
 
 
 def unfinished(search: Search, trials: Sequence[Trial]) -> Jobs:
-    """Those of `trials` that are not at the end of their training in the search, or whose weights are damaged."""
+    """Those of `trials` whose training in the search phase is not finished, or whose weights are damaged."""
     waiting = [trial for trial in trials if not trial.failed and not search.run.is_done(trial, "search")]
     jobs = iter([Job(trial=trial, phase="search") for trial in waiting])
 
@@ -72,23 +72,23 @@ def unfinished(search: Search, trials: Sequence[Trial]) -> Jobs:
 
 
 def keep_end(search: Search, job: Job, epoch: int, error: str) -> None:
-    """A training ended: if it broke, that is kept of its candidate."""
+    """Report that a training ended; if it failed, record that in its trial."""
     if error:
         search.run.write_trial(replace(job.trial, failed=error))
     search.console.ended(job, epoch, error)
 
 
 class Turns:
-    """The jobs of several stages. One begins when all that was trained before it has ended."""
+    """The jobs of several stages. A stage begins when all trainings before it have ended."""
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
+    def __init__(self, stages: Sequence[JobSource]) -> None:
         first, *self._later = stages
         self.now = first()
         self._found: Job | None = None
         self._under_way = 0
 
     def waits(self) -> bool:
-        """Whether the next job is known only when one under way has ended."""
+        """Whether the next job depends on one under way."""
         while self._found is None:
             if self.now.waits():
                 return True
@@ -101,7 +101,7 @@ class Turns:
         return False
 
     def next(self) -> Job | None:
-        """The next job, which does not have to wait; None when there is none left."""
+        """The next job, to be called when nothing `waits`; None when there is none left."""
         job, self._found = self._found, None
         self._under_way += job is not None
         return job

@@ -109,7 +109,7 @@ def test_candidates_leave_time_to_finish_the_best(
     assert seconds + finishing + certifying < 60 * minutes
     assert seconds + finishing + certifying > 0.7 * 60 * minutes  # and not much is left over
     assert 2 <= len(search.run.trials()) < 20
-    assert "no more candidates: 5 minutes leave time to finish the best" in capsys.readouterr().out
+    assert "no more candidates: the rest of the 5 minutes is needed to finish the best" in capsys.readouterr().out
     ended = [len(search.run.progress(trial, "search").history) for trial in search.run.trials() if trial.feasible]
     assert ended == [EPOCHS] * len(ended)
 
@@ -229,7 +229,7 @@ def test_what_timing_takes_here_and_what_is_finished_are_in_the_forecast(trained
 
 @pytest.mark.parametrize(
     ("minutes", "spent", "words"),
-    [(0, 0, "about 2 min left"), (4, 170, "about 60 s left"), (4, 250, "about 2 min left")],
+    [(0, 0, "about 1 min 50 s left"), (4, 170, "about 1 min 00 s left"), (4, 250, "about 1 min 50 s left")],
 )
 def test_the_time_left_is_that_of_what_is_not_done(
     minutes: float,

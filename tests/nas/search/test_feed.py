@@ -24,7 +24,7 @@ from nas.search.train import under_way
 from nas.search.train.executor import MOST_RESTARTS, Beginning, Feed, Halt, Jobs, Scheduler
 from nas.search.train.job import Job, Try
 from nas.search.train.trial_runner import LAST_WORDS
-from nas.search.train.under_way import MOST_TOLD, WORDS, UnderWay, kept_in
+from nas.search.train.under_way import MOST_REPORTED, WORDS, UnderWay, kept_in
 from nas.storage.files import write_text
 from nas.study import built_in_study
 from nas.training.scores import Scores
@@ -77,7 +77,13 @@ def test_a_full_disk_in_a_worker_halts_the_run_without_a_verdict(feed_of: Callab
     feed.on_trial_complete("a", FULL)
     assert ended == []
     assert isinstance(feed.broken, HaltedError)
-    for words in ("erfnet x1.00", "No space left on device", "no verdict", "make room", "nas search --resume"):
+    for words in (
+        "erfnet x1.00",
+        "No space left on device",
+        "not marked as failed",
+        "make room",
+        "nas search --resume",
+    ):
         assert words in str(feed.broken)
     assert "\n" not in str(feed.broken)
     assert Halt(feed).stop_all()
@@ -95,7 +101,7 @@ def test_what_a_training_waits_for_is_said_once_until_the_first_begins(
     Halt(feed).stop_all()
     said = capsys.readouterr().out
     assert said.count("wait    for a training to begin on 1 processor: there are ") == 1
-    assert re.search(r"there are \d+ here, with a load of \d+\.\d; it begins sooner where less else runs\n", said)
+    assert re.search(r"there are \d+ here, with a load of \d+\.\d; it begins sooner if less else runs\n", said)
     assert "ray" not in said.lower(), "nobody can look into a Ray of our own"
     feed, _ = feed_of()
     Beginning(feed).on_trial_start(0, [], None)
@@ -112,7 +118,7 @@ def test_on_a_cluster_ray_itself_says_who_has_its_processors(
     feed = Feed(joined, Jobs(next=lambda: job, epoch=lambda *_: None, end=lambda *_: None))
     feed.suggest("a")
     Halt(feed).stop_all()
-    assert "wait    for 1 processor of Ray's to be free; see `ray status`" in capsys.readouterr().out
+    assert "wait    for Ray to have 1 processor free; see `ray status`" in capsys.readouterr().out
 
 
 def test_a_mistake_of_ours_ends_the_run_with_its_traceback(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
@@ -209,7 +215,9 @@ def test_a_lost_node_is_told_as_one_and_does_not_count_against_its_trainings(
     )
     feed.on_trial_complete("a", error=True)
     assert ended == [], "no verdict"
-    assert "the cluster's node 10.0.0.3 that trained it is lost. That is no verdict on it" in str(feed.broken)
+    assert "the cluster's node 10.0.0.3 that trained it is lost. The candidate is not marked as failed" in str(
+        feed.broken
+    )
 
 
 def test_deaths_are_counted_beside_lost_nodes(
@@ -301,7 +309,7 @@ def test_trainings_that_are_silent_for_long_are_told_of_within_their_epochs(sear
         told.look(jobs)
         return len(said)
 
-    assert (after(0), after(20)) == (0, MOST_TOLD)
+    assert (after(0), after(20)) == (0, MOST_REPORTED)
     assert said[0] == "erfnet x1.00 epoch 1/2: 4 of 22 images"
     assert (after(10), after(9), after(8)) == (1, 0, 4)
     told.heard(jobs[0])

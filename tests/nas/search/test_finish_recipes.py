@@ -23,7 +23,7 @@ from nas.search.finish.finishing import last_stages
 from nas.search.finish.recipes import begin_finish, begin_tries
 from nas.search.search import Search, Workers
 from nas.search.train.executor import configured
-from nas.search.train.stages import Stage, Turns, unfinished
+from nas.search.train.stages import JobSource, Turns, unfinished
 from nas.search.train.trial_runner import TrialRunner
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores, Variant
@@ -83,7 +83,7 @@ def again(run: RunFolder) -> Search:
     return Search(run=run, study=study, dataset=load(study.data), workers=workers, console=Console(run, study))
 
 
-def trained(search: Search, stages: Sequence[Stage], epochs: int = 10**6) -> list[str]:
+def trained(search: Search, stages: Sequence[JobSource], epochs: int = 10**6) -> list[str]:
     """Train all jobs of the stages, in this process and one after the other; what was trained, in order.
 
     Raises: KilledError after so many epochs.
@@ -143,7 +143,7 @@ def test_each_recipe_is_tried_and_the_best_one_finishes_finalists_and_company(be
         weights = load_weights(run.phase_path(each, "finish") / WEIGHTS)
         each.architecture.build(11).load_state_dict(weights)
     text = capfd.readouterr().out
-    assert f"recipe  {RECIPES[found.chosen]}, which finishes all networks; tried  the study's recipe: " in text
+    assert f"recipe  {RECIPES[found.chosen]} finishes all networks; tried  the study's recipe: " in text
     assert " left  ema_decay 0.5, deep_supervision" not in text, "its length is named too"
     assert " left  epochs 3, ema_decay 0.5, deep_supervision\n" in text
     summary = summarize(run)
@@ -248,7 +248,7 @@ def test_a_run_finishes_all_as_it_began(begun, capfd) -> None:
     scored(run, run.company()[0], 0.3, "finish")
     assert begin_tries(search, run.trials()) == []
     assert read_finish_recipe(run) == FinishRecipe(tried=(Tried(recipe=Variant()),), chosen=0)
-    assert "a run finishes all as it began" in capfd.readouterr().out
+    assert "a run keeps those that it began with" in capfd.readouterr().out
     study = asking(Variant(ema_decay=0.5), Variant())
     chosen = FinishRecipe(tried=(Tried(recipe=Variant(ema_decay=0.5)),), chosen=0)
     write_finish_recipe(run, chosen)

@@ -185,7 +185,7 @@ def test_one_that_breaks_is_said_and_told_nothing_more(
     logged()
     assert log.read_text() == "experiment night\n"
     assert capsys.readouterr().out.endswith(
-        "note    mlflow is told nothing more, and the search goes on: no server there\n"
+        "note    mlflow receives no more results, and the search goes on: no server there\n"
     )
 
 
@@ -196,7 +196,7 @@ def test_one_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
     logger = Logger("mlflow", lambda: released.wait() and None, said.append)  # type: ignore[arg-type, return-value]
     logger.setup()
     logger.on_experiment_end([])
-    assert said == ["note    mlflow has not taken all after 0.01 s: it is not waited for"]
+    assert said == ["note    mlflow has not received all results after 0.01 s: the search goes on without it"]
     released.set()
 
 

@@ -149,7 +149,8 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(ended: Ended) -> None:
 def test_progress_is_shown_and_ray_is_silent(ended: Ended) -> None:
     output = ended.before.output
     assert re.search(
-        r"train +\S.* epoch 1/2 +mIoU +\d+\.\d % +\d\.\d\d +of 1\.5 ms +(waited .*, )?about \d+ \w+ left", output
+        r"train +\S.* epoch 1/2 +mIoU +\d+\.\d % +\d\.\d\d +of 1\.5 ms +(waited .*, )?about \d+ \w+( \d\d \w+)? left",
+        output,
     )
     lines = output.lower().replace("array", "").splitlines()
     assert not [line for line in lines if "ray" in line]
