@@ -146,7 +146,9 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
 
 def _timing_and_certifier(*, joined: bool) -> tuple[TimingOf, CertifierOf]:
     """What times candidates and certifies winners: this machine, or the timing node of a joined cluster, if any."""
-    return (timing_of_cluster(), certifier_of_cluster()) if joined else (local_timing, Meter)
+    if joined:
+        return timing_of_cluster(), certifier_of_cluster()
+    return local_timing, Meter
 
 
 def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Search:

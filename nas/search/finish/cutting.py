@@ -27,7 +27,7 @@ from space.errors import BudgetError, UserError
 
 
 def pruner_of(search: Search, meter: Measures, table: LatencyTable | None, budget: Budget) -> Pruner:
-    """A pruner into a budget, with the device that `meter` times on and its latency `table`."""
+    """The pruner for a budget, on the device that `meter` times on and with its latency `table`."""
     study, workers = search.study, search.workers
     judge = Judge(meter, study.data.size, search.num_classes, table=table, within=study.latency_within)
     here = Pruner(

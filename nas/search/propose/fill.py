@@ -15,7 +15,7 @@ Estimates that are near from the beginning, by a latency table which a few measu
 measurements: the first measurement is precise, its error corrects the second, and a third follows only if neither of
 them nearly fills the budget.
 
-How full is full enough depends on the precision of latencies: there is nothing to gain below it.
+How full is full enough depends on the precision of latencies: differences below it cannot be measured.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ RESOLUTION = 1.5  # latencies closer than this many times their precision are no
 NEXT = 1.1  # step to another factor (another width of the stem, say) where all nearby ones were measured
 LIKELIEST = 8  # combinations of wider and narrower parts whose latency is estimated as a whole
 MOST_COMBINATIONS = 10**7  # combinations considered; ten parts would have thirty times as many
-OVER = 3.0  # an estimate above the wanted one counts as so many times worse than one as far below it
+OVER = 3.0  # an estimate above the wanted one counts as many times as bad as one equally far below it
 STEEPEST = 2.0  # the next factor is within a ratio of the last: that by which it missed the budget, to this power,
 NEAR = 1.5  # or this ratio, whichever is larger
 

@@ -219,7 +219,7 @@ class Proposals:
         return filling_of(budget, self._search.num_classes, self._table)
 
     def _resume(self, trial: Trial, until: int, *, guided: bool) -> Trial:
-        """A paused candidate, to be trained on `until` an epoch."""
+        """A paused candidate, to be trained on up to epoch `until`."""
         begun = trial.rungs
         if trial.stopped:  # an earlier version stopped it in the middle of its schedule
             milliseconds, epochs = trial.budget_milliseconds, len(self._trainings.curve(trial))
@@ -360,8 +360,8 @@ class Proposals:
     def _admit(
         self, candidate: Candidate, budget: Budget, solved: Solved, until: int, number: int | None = None
     ) -> Trial | None:
-        """Record a candidate; returns it if it is inside the budget that it was made for, to be trained `until` an
-        epoch. `number` is its number in the sampler.
+        """Record a candidate; returns it, to be trained up to epoch `until`, if it is inside the budget that it was
+        made for. `number` is its number in the sampler.
         """
         trial = self._search.trial(self._next_number(), candidate, solved.latency, solved.reason, budget)
         trial = replace(trial, in_vain=None if number is None else self._guidance.in_vain)
