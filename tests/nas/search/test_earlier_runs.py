@@ -175,7 +175,7 @@ def test_what_was_only_timed_is_told_where_it_is_over_the_budget_as_it_was_to_ru
     untrained = next(each for each in read_earlier(run).trials if each.miou is None)
     write_earlier(run, Earlier(trials=(replace(untrained, over=over),)))
     recalled: list[object] = []
-    monkeypatch.setattr(Guidance, "recall", lambda *known: recalled.append(known))
+    monkeypatch.setattr(Guidance, "add_earlier", lambda *known: recalled.append(known))
     proposals(run)
     assert bool(recalled) == told
 
