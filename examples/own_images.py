@@ -1,8 +1,8 @@
-"""A study on one's own images: `python examples/own_images.py FOLDER [TARGET]`.
+"""A study on your own images: `python examples/own_images.py FOLDER [TARGET]`.
 
-FOLDER holds `train/images`, `train/labels`, `val/images`, `val/labels` and `classes.txt` (docs/search.md). The sizes
-here are small, latencies not very sure, and one network is tried, so that it ends soon; `nas search` does the same with
-a study's YAML file.
+FOLDER holds `train/images`, `train/labels`, `val/images`, `val/labels` and `classes.txt` (docs/data.md). To end soon,
+this study uses small images, imprecise latencies and a single network. `nas search` does the same with a study's YAML
+file.
 """
 
 import sys
@@ -25,8 +25,8 @@ study = Study(
     search=SearchPlan(seeds=("ndnet45-fcn32",), random_trials=0, guided_trials=0, finalists=1, finish_epochs=1),
 )
 
-if __name__ == "__main__":  # trainings are processes of their own
+if __name__ == "__main__":  # each training is a process that imports this file
     run = RunFolder.create(Path("runs/own-images"), study)
-    for budget, certificate in search(run).items():  # one, unless the study has several budgets
+    for budget, certificate in search(run).items():  # one pair, unless the study has several budgets
         print(f"{certificate.latency} against {budget}: {certificate.verdict}")
     print(f"the network, its weights and its certificate are in {run.winner}")
