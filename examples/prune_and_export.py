@@ -1,7 +1,7 @@
 """Build a network, measure it, prune it into a budget, export it: `python examples/prune_and_export.py [TARGET]`.
 
-Without data nothing is trained, and the weights' magnitude decides which channels are cut. With data, give `Pruner` also
-`tuning=FineTuning(dataset=..., recipe=...)`. `nas prune` does all of this, and certifies the result.
+Without data nothing is trained, and the weights' magnitude decides which channels are cut. With data, also give
+`Pruner` a `tuning=FineTuning(dataset=..., recipe=...)`. `nas prune` does all of this, and certifies the result.
 """
 
 import sys

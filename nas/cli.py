@@ -1,7 +1,7 @@
-"""The command line: one file per command in `nas/commands/`, one place where errors become one line.
+"""The command line: one file per command in `nas/commands/`, and the one place where errors become one line.
 
-What is imported here is next to nothing: from the first line of `main` on, whatever happens is answered in one line,
-Ctrl-C while the libraries load too.
+This module imports next to nothing, so that from the first line of `main` on every error is answered in one line, even
+Ctrl-C while libraries load.
 """
 
 from __future__ import annotations
@@ -11,53 +11,55 @@ import sys
 
 from nas import __version__
 
-TYPE_CHECKING = False  # of `typing`, which would be imported before anything is answered
+TYPE_CHECKING = False  # not imported from `typing`, which would load before `main` can answer a signal
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import FrameType
 
 COMMANDS = {
-    "search": "find the most accurate network inside a frame budget",
-    "profile": "is a budget reachable here, and by how much of the space?",
-    "prune": "cut a network's channels down to a budget",
-    "quantize": "lower precision, kept only where it is faster and as good",
+    "search": "find the most accurate network inside a latency budget",
+    "profile": "estimate whether a budget is reachable here, and by how much of the space",
+    "prune": "prune channels and blocks into a latency budget",
+    "quantize": "try lower precision, kept only where it is faster and as accurate",
     "measure": "time networks under one protocol",
     "train": "train one network",
-    "evaluate": "per-class IoU of a trained network",
-    "predict": "colour overlays to look at",
-    "show": "a network's layers, parameters and multiply-adds",
-    "export": "ONNX, OpenVINO or TensorRT, checked against PyTorch",
-    "zoo": "trained winners by name, usable as ARCH",
-    "report": "a run as one HTML file and as data",
-    "data": "what a data set holds, and what is odd about it",
-    "doctor": "what this machine can do, and what is missing",
+    "evaluate": "print the per-class IoU of a trained network",
+    "predict": "draw colour overlays of images or a video",
+    "show": "list a network's layers, parameters and multiply-adds",
+    "export": "write ONNX, OpenVINO, TFLite or TensorRT, checked against PyTorch",
+    "zoo": "list or copy trained winners, usable as ARCH by name",
+    "report": "write a run as one HTML file and as data",
+    "data": "print what a data set holds, and what is odd about it",
+    "doctor": "print what this machine can do, and what is missing",
 }
 
 EXIT_OUR_FAULT = 1
 EXIT_USER_ERROR = 2
 EXIT_OF_VERDICT = {"FAIL": 3, "UNSURE": 4}
-"""A command that judges a budget did all that it was asked, but nothing that is surely inside came of it."""
+"""Exit codes of a command that finished, but found no network that is surely inside the budget."""
 EXIT_UNREAD = 141
-"""As a shell has it of a program that SIGPIPE ends."""
+"""Exit code where the reader of the output is gone: 128 + SIGPIPE, as shells report it."""
 ONLY_PRINT = ("profile", "show", "data", "doctor")
-"""Whoever stops reading them has what was wanted; of others that is the answer (`nas.terminal.answering`)."""
-SIGNALS = {"SIGINT": "interrupted", "SIGTERM": "told to end", "SIGHUP": "its terminal was closed"}
-GRACE_SECONDS = 8.0  # for tidying up after a signal; `docker stop` kills after 10
-LONGEST_REASON = 200  # characters of a library's words
+"""Commands that only print: a closed output pipe ends them with exit code 0. Other commands mark the output that may be
+cut short with `nas.terminal.answering`."""
+SIGNALS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "its terminal was closed"}
+GRACE_SECONDS = 8.0  # for cleaning up after a signal; `docker stop` kills after 10
+LONGEST_REASON = 200  # characters of a library's message
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0, 1 for faults of ours, 2 for what the user can put right, 3 for a budget that
-    is not kept and 4 for one that is not known to be, 128 + N after signal N, 141 where nobody reads what it prints any
-    more and there was more to do than to print.
+    """Run one command and return its exit code: 0; 1 for a bug of ours; 2 for an error that the user can correct; 3 for
+    a budget that is not kept; 4 for a budget that may or may not be kept; 128 + N after signal N; 141 if the output
+    pipe was closed while there was more to do than to print.
 
-    With no `arguments` it is the program, which answers signals; they are left alone otherwise.
+    Without `arguments` it runs as the program: it takes them from `sys.argv` and handles signals, which it otherwise
+    leaves alone.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = next((word for word in given if not word.startswith("-")), "")
     name = f"nas {chosen}" if chosen in COMMANDS else "nas"
-    heard: list[int] = []  # signals
+    heard: list[int] = []  # numbers of the signals received
     verdict, done = None, False
     try:
         if arguments is None:
@@ -67,16 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             collect_less_often()
         try:
             verdict, done = _run(given, chosen), True
-        except SystemExit:  # argparse has said everything
+        except SystemExit:  # argparse has printed its message
             done = True
             sys.stdout.flush()
             raise
-        sys.stdout.flush()  # while what keeps it from being written can still be said
+        sys.stdout.flush()  # here, where an error in writing is still reported
     except BaseException as error:
         if heard or isinstance(error, KeyboardInterrupt):
             code = _interrupted(name, heard, _kept(error))
             if arguments is None:
-                os._exit(code)  # what libraries would do at the end is not fit for being half loaded
+                os._exit(code)  # exit handlers of half-loaded libraries would fail
             return code
         if isinstance(error, SystemExit):
             raise
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _answer(name, error)
         _quiet()
         if not (done or chosen in ONLY_PRINT):
-            _say(f"{name}: ended, for nobody reads what it prints any more; {_kept(error)}")
+            _say(f"{name}: stopped: its output pipe was closed; {_kept(error)}")
             return EXIT_UNREAD
     finally:
         if arguments is None:
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: Sequence[str], chosen: str) -> str | None:
-    """The verdict of a command that judges a budget."""
+    """Parse the options and run the command; its verdict if it judges a budget."""
     import argparse
     import importlib
     import io
@@ -101,7 +103,7 @@ def _run(given: Sequence[str], chosen: str) -> str | None:
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A name that the terminal's encoding does not have is no reason to end.
+            # A character that the terminal's encoding lacks must not end the command.
             stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
         prog="nas",
@@ -129,7 +131,7 @@ def _run(given: Sequence[str], chosen: str) -> str | None:
 
 
 def _attached(given: Sequence[str]) -> list[str]:
-    """`--budget -3ms` as `--budget=-3ms`: an answer about budgets is better than one about option syntax."""
+    """`--budget -3ms` as `--budget=-3ms`, so that the error is about the budget, not about option syntax."""
     words = list(given)
     for index in range(len(words) - 1, 0, -1):
         if words[index - 1] == "--budget" and words[index].startswith("-"):
@@ -138,21 +140,21 @@ def _attached(given: Sequence[str]) -> list[str]:
 
 
 def _open_streams() -> None:
-    """Have standard input, output and errors go nowhere that are closed, as some daemons start programs: what is opened
-    next would take their place.
+    """Open standard input, output and error on /dev/null if they are closed, as when some daemons start a program:
+    otherwise the next file that is opened would take their descriptors.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number, which is this one
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 (until the end)
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 (open until the process ends)
 
 
 class _BesideThis:
-    """Finds our packages beside this one, whatever PYTHONPATH has of their names; nothing else that lies there, such as
-    what is installed of a name of Python's own.
+    """Finds our packages beside this one even if PYTHONPATH has others of the same names. It finds nothing else there,
+    because site-packages may hold a package named like a module of Python's own.
     """
 
     @staticmethod
@@ -164,10 +166,11 @@ class _BesideThis:
 
 
 def _listen(heard: list[int], name: str) -> None:
-    """Answer the signals that end programs by KeyboardInterrupt, once: whoever tidies up is not interrupted again.
+    """Turn the first signal that would end the program into a KeyboardInterrupt; later ones do not interrupt the
+    clean-up.
 
-    Those that are ignored stay so (`nohup`). A library may swallow the exception, and tidying up may hang: after
-    GRACE_SECONDS the process ends in any case, and what it has started ends with it.
+    Signals that are ignored stay ignored (`nohup`). A library may swallow the exception, and the clean-up may hang:
+    after GRACE_SECONDS the process ends in any case, and the processes that it started end with it.
     """
     import signal
     import threading
@@ -187,8 +190,8 @@ def _listen(heard: list[int], name: str) -> None:
 
 
 def _listen_no_more() -> None:
-    """Have signals end the process as they do programs that answer none: all is said, and what libraries do at Python's
-    end would answer an exception with a traceback.
+    """Restore the default handling of signals: everything is printed by now, and a KeyboardInterrupt in a library's
+    exit handler would print a traceback.
     """
     import signal
 
@@ -199,14 +202,14 @@ def _listen_no_more() -> None:
 
 
 def collect_less_often() -> None:
-    """To look for garbage among what the libraries load, where there is none, takes a sixth of the start."""
+    """Run the garbage collector less often: it finds nothing while libraries load, but takes a sixth of that time."""
     import gc
 
     gc.set_threshold(200_000, 30, 30)
 
 
 def _kept(error: BaseException | None) -> str:
-    """What is kept of a command that an error ended: in its own words, if it has any (`nas.commands.shared.ending`)."""
+    """What a command that an error ended leaves behind: its own note if it added one (`nas.commands.shared.ending`)."""
     notes: list[str] = getattr(error, "__notes__", ["nothing finished is lost"])
     return notes[-1]
 
@@ -230,10 +233,10 @@ def _answer(name: str, error: BaseException) -> int:
     if isinstance(error, UserError):
         text = str(error)
     elif is_shortage(error):
-        said = line_of_shortage(str(error)) or type(error).__name__
+        reason = line_of_shortage(str(error)) or type(error).__name__
         text = (
-            f"there is not enough memory ({said[:LONGEST_REASON]}); ask for a smaller batch, input or network, end "
-            f"what else holds it, or raise what `ulimit -v` and `ulimit -u` allow; {kept}"
+            f"there is not enough memory ({reason[:LONGEST_REASON]}); use a smaller batch, input or network, end other "
+            f"programs that hold memory, or raise the limits `ulimit -v` and `ulimit -u`; {kept}"
         )
     elif isinstance(error, OSError):  # a full disk, a folder that cannot be written
         advice = "make room there, then try again; " if error.errno == errno.ENOSPC else ""
@@ -248,11 +251,11 @@ def _answer(name: str, error: BaseException) -> int:
 
 
 def _fault(error: BaseException) -> str:
-    """What to say of an error that nobody expected; its traceback is left in a file."""
+    """The message for an unexpected error, whose traceback is written to a file."""
     import tempfile
     import traceback
 
-    last = (str(error).strip().splitlines() or [""])[-1]  # of a message that is a traceback itself
+    last = (str(error).strip().splitlines() or [""])[-1]  # the message itself may be a traceback
     what = f"{type(error).__name__}: {last[:300]}"
     try:
         with tempfile.NamedTemporaryFile(
@@ -265,7 +268,7 @@ def _fault(error: BaseException) -> str:
 
 
 def _say(text: str) -> None:
-    for stream, words in ((sys.stdout, ""), (sys.stderr, f"{text}\n")):  # what was printed before comes first
+    for stream, words in ((sys.stdout, ""), (sys.stderr, f"{text}\n")):  # flush standard output first
         try:
             stream.write(words)
             stream.flush()
@@ -274,19 +277,19 @@ def _say(text: str) -> None:
 
 
 def _nobody_reads() -> bool:
-    """Whether standard output is a pipe whose other end is closed: `head`, say, has seen enough."""
+    """Whether standard output is a pipe whose other end is closed, as after `| head`."""
     import select
 
     try:
         output = select.poll()
         output.register(sys.stdout.fileno(), 0)
         return any(event & select.POLLERR for _, event in output.poll(0))
-    except (OSError, ValueError):  # it is no file at all
+    except (OSError, ValueError):  # standard output has no file descriptor
         return False
 
 
 def _quiet() -> None:
-    """Let what cannot be written any more go: Python would complain of it at its end."""
+    """Discard output that can no longer be written, about which Python would complain when it exits."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -295,6 +298,6 @@ def _quiet() -> None:
 
 
 if __name__ == "__main__":
-    if not sys.flags.safe_path:  # the current folder is first, where a random.py would be taken for Python's own
+    if not sys.flags.safe_path:  # the current folder comes first: a random.py there would be imported for Python's own
         sys.path.pop(0)
     sys.exit(main())

@@ -117,7 +117,7 @@ def gone(processes: list[int]) -> bool:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (signal.SIGTERM, "told to end"),
+        (signal.SIGTERM, "terminated"),
         pytest.param(signal.SIGINT, "interrupted", marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, "its terminal was closed", marks=pytest.mark.slow),
     ],
@@ -252,7 +252,7 @@ def test_what_is_written_is_written_whoever_reads_of_it(unbuffered: str | None, 
     assert (tmp_path / "copy" / "certificate.yaml").is_file()
     code, said = head(0, *copy, unbuffered=unbuffered)  # what it replaces it says before
     assert code == 141
-    assert said.startswith("nas zoo: ended, for nobody reads what it prints any more")
+    assert said.startswith("nas zoo: stopped: its output pipe was closed")
     assert head(0, "zoo", unbuffered=unbuffered) == (0, "")
 
 
@@ -262,7 +262,7 @@ def test_what_was_cut_short_has_not_done_what_it_was_asked(tmp_path: Path) -> No
     assert code == 141
     begun = "no epoch was finished: the same command begins anew"
     later = f"--resume goes on from the last finished epoch, in {tmp_path / 'out'}"
-    ended = "nas train: ended, for nobody reads what it prints any more"
+    ended = "nas train: stopped: its output pipe was closed"
     assert said.splitlines()[-1] in (f"{ended}; {begun}", f"{ended}; {later}")
 
 
@@ -369,7 +369,7 @@ def test_want_of_memory_is_no_fault_of_ours(
         assert main(["show", "erfnet"]) == 2
         (said,) = capsys.readouterr().err.splitlines()
         assert "there is not enough memory (" in said
-        assert "ask for a smaller batch, input or network" in said
+        assert "use a smaller batch, input or network" in said
         assert "`ulimit -v` and `ulimit -u`" in said
 
 
