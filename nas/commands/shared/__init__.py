@@ -1,4 +1,4 @@
-"""What several commands need: their options (`common`), trained networks and their data (`trained_on`), certificates
-(`certified`), where results go (`output`), what is said when an error ends a command (`ending`), and the process that
-`nas train` trains in (`training_process`).
+"""Code that several commands share: options (`common`), the data that weights were trained on (`trained_on`),
+certificates (`certified`), output folders (`output`), the message when a command ends early (`ending`), and the process
+that `nas train` trains in (`training_process`).
 """

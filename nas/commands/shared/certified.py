@@ -1,4 +1,4 @@
-"""What certificates say of networks, where a command would use them otherwise: in full precision, say."""
+"""Commands on certified networks: run the certified form, or note that the command uses another one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from nas.runs.certificate import Certificate
 
 TERMS = {"target": "target", "input": "input size", "classes": "classes"}
-"""What a latency is taken on: the options that ask for it, and how they are called."""
+"""The terms of a latency: the options that set them, and their names in messages."""
 
 
 def certificate_in_lower_precision(options: argparse.Namespace) -> Certificate | None:
-    """The certificate of ARCH, where it is about lower precision and no other weights are given."""
+    """The certificate of ARCH, if it is about lower precision and --weights is not given."""
     certificate = _certificate(options)
     return certificate if certificate is not None and certificate.precision != "fp32" else None
 
@@ -28,9 +28,9 @@ def certificate_in_lower_precision(options: argparse.Namespace) -> Certificate |
 def form_to_run(
     options: argparse.Namespace, size: tuple[int, int], *, as_timed: bool = False, unless: str = ""
 ) -> Form | None:
-    """What the certificate of ARCH is about, where that is in lower precision and runs here at height and width `size`:
-    on all cores, or `as_timed` on those of the certificate, and then in full precision too. None where PyTorch runs the
-    network, of which it is said why where a form is looked for: `unless` is why that is wanted, if it is.
+    """The certified form of ARCH, if it is in lower precision and runs here at height and width `size`, on all cores.
+    With `as_timed`: in full precision too, and on as many cores as the certificate says. None where PyTorch runs the
+    network instead; a note then gives the reason. `unless` is a reason of the command's own to use PyTorch, or empty.
 
     Raises: UserError for a certificate or a graph that cannot be read, or is not what was certified.
     """
@@ -42,7 +42,7 @@ def form_to_run(
         return None
     reason = unless or ("as --device asks" if options.device is not None else "")
     if not reason and options.weights is not None:
-        reason = "no certificate is about what --weights names"
+        reason = "the weights of --weights have no certificate"
     if not reason:
         try:
             form = certified_form(options.architecture, size, as_timed=as_timed)
@@ -53,14 +53,14 @@ def form_to_run(
             cores = "" if str(form.target) == certificate.latency.target else ", but on all cores"
             common.say(f"the network runs on {certificate.runs_on}, as certified{cores}")
             return form
-    what = "" if certificate is None else f"what is certified is {certificate.runs_on}; "
+    what = "" if certificate is None else f"the certificate is for {certificate.runs_on}; "
     common.say(f"note: {what}here PyTorch runs the network in float32: {reason}")
     return None
 
 
 @contextlib.contextmanager
 def refusals_told(options: argparse.Namespace, form: Form | None) -> Iterator[None]:
-    """Say what to do where the runtime of a form refuses it inside, or crashes at it.
+    """Turn a runtime's refusal of a form, or its crash, inside the body into an error that says what to do.
 
     Raises: UserError then.
     """
@@ -72,14 +72,15 @@ def refusals_told(options: argparse.Namespace, form: Form | None) -> Iterator[No
     except UnmeasuredError as error:
         assert form is not None
         raise UserError(
-            f"{options.architecture}: expected {form.target} to run what it is certified for, but {error}; give "
+            f"{options.architecture}: expected {form.target} to run the certified form, but {error}; give "
             "--device cpu to have PyTorch run the network in float32"
         ) from None
 
 
 def measured_as_certified(options: argparse.Namespace, names: Sequence[str]) -> str:
-    """Fill in what --target, --input and --classes leave open: from the certificates of the networks where all of them
-    have one, these agree and can be asked for here, else as for any network. What is to be said of that.
+    """Fill in --target, --input and --classes where they are not given: from the certificates, if all networks have one
+    and these agree and can be timed here, else with the usual defaults. Returns words on this for the command's first
+    line.
     """
     from nas.runs.trained import certificate_of
 
@@ -91,7 +92,9 @@ def measured_as_certified(options: argparse.Namespace, names: Sequence[str]) -> 
     why = ""
     if left_open and found and len(found) == len(names):
         if differ := [name for name in left_open if any(terms[name] != found[0][name] for terms in found)]:
-            why = f"; what is certified differs in {_listed(differ, 'or')}, so what is not given is as for any network"
+            why = (
+                f"; the certificates differ in {_listed(differ, 'or')}, so options not given have their usual defaults"
+            )
         else:
             taken = left_open
             if "target" in taken and (reason := _not_here(str(found[0]["target"]))):
@@ -101,13 +104,13 @@ def measured_as_certified(options: argparse.Namespace, names: Sequence[str]) -> 
         setattr(options, name, found[0][name] if name in taken else usual[name])
     if found and len(found) == len(names) and all(terms == _asked(options) for terms in found):
         return ", as certified"
-    whose = "its certificate" if len(names) == 1 else "their certificates"
-    return f"{f', {_listed(taken)} of {whose}' if taken else ''}{why}"
+    source = "its certificate" if len(names) == 1 else "their certificates"
+    return f"{f', {_listed(taken)} of {source}' if taken else ''}{why}"
 
 
 def say_untrained(names: Iterable[str], target: Target, size: tuple[int, int], classes: int) -> None:
-    """Say of networks that are timed by their architecture on these terms what is certified of them in lower precision
-    on others.
+    """Print a note for each network that is certified in lower precision on other terms, but timed here by its
+    architecture.
     """
     from nas.runs.trained import certificate_of
 
@@ -118,13 +121,13 @@ def say_untrained(names: Iterable[str], target: Target, size: tuple[int, int], c
         terms = _terms(certificate)
         if terms != {"target": str(target), "input": f"{size[0]}x{size[1]}", "classes": classes}:
             common.say(
-                f"note: {name}: what is certified is {certificate.runs_on} at {terms['input']} for {terms['classes']} "
-                "classes; here its architecture is timed, untrained"
+                f"note: {name}: the certificate is for {certificate.runs_on} at {terms['input']} for "
+                f"{terms['classes']} classes; here its architecture is timed, untrained"
             )
 
 
 def say_exported(options: argparse.Namespace) -> None:
-    """Say of a file in full precision that something else is certified, where it is."""
+    """Print a note after an export in full precision if the certificate is for a lower one."""
     from nas.latency import parse_target, runtimes
     from nas.runs.certificate import MODEL
     from nas.runs.trained import folder_of
@@ -134,10 +137,10 @@ def say_exported(options: argparse.Namespace) -> None:
     if certificate is None:
         return
     folder, where = folder_of(options.architecture), ""
-    with contextlib.suppress(UserError):  # a runtime that is not here; whether it reads graphs is not known
+    with contextlib.suppress(UserError):  # for a runtime that is not here, it is unknown whether it reads graphs
         if folder is not None and runtimes.reads_graphs(parse_target(certificate.latency.target)):
             where = f": {folder / MODEL}"
-    common.say(f"note: this is in full precision; what is certified is {certificate.runs_on}{where}")
+    common.say(f"note: this file is in full precision; the certificate is for {certificate.runs_on}{where}")
 
 
 def _certificate(options: argparse.Namespace) -> Certificate | None:
@@ -147,7 +150,7 @@ def _certificate(options: argparse.Namespace) -> Certificate | None:
 
 
 def _terms(certificate: Certificate) -> dict[str, str | int]:
-    """What a network was certified on, as options ask for it."""
+    """The target, input size and classes of a certificate, in the form of the options."""
     latency = certificate.latency
     return {
         "target": latency.target,
@@ -157,19 +160,19 @@ def _terms(certificate: Certificate) -> dict[str, str | int]:
 
 
 def _asked(options: argparse.Namespace) -> dict[str, str | int]:
-    """What is asked for, written as `_terms` is; a target that is left to this machine, or is none, is no other."""
+    """The target, input size and classes of the options, in the form of `_terms`; an invalid target stays as it is."""
     from nas.errors import TargetError
     from nas.latency.target import Target
 
     target = options.target
-    with contextlib.suppress(TargetError):  # it is refused when it is used
+    with contextlib.suppress(TargetError):  # reported when the target is used
         target = str(Target.parse(target)) if target else ""
     height, width = common.input_size(options.input)
     return {"target": target, "input": f"{height}x{width}", "classes": options.classes}
 
 
 def _not_here(target: str) -> str:
-    """Why a target cannot be timed from here without being asked for, or empty."""
+    """Why a certificate's target is not used by default here, or empty."""
     from nas.latency import parse_target, runtimes
     from space.errors import UserError
 
@@ -178,7 +181,7 @@ def _not_here(target: str) -> str:
         if parsed.host:
             return f"{target} is on another host; --target times there"
         runtimes.require(parsed)
-    except UserError as error:  # of another package, say, that is not installed here
+    except UserError as error:  # a target of another package, say, that is not installed here
         return str(error)
     return ""
 

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, read the same way everywhere."""
+"""Options that several commands share, and the functions that read them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DEFAULT_DATA = "road_scenes"
 DEFAULT_INPUT = "180x240"
 DEFAULT_CLASSES = 11
 INPUT_LIMITS = (16, 8192)  # pixels
-LARGEST_NUMBER = 1_000_000_000  # of what options count
-ARCH = "a published name (erfnet), one of `nas zoo`, a YAML file, or a folder of `nas train` or `nas search`"
+LARGEST_NUMBER = 1_000_000_000  # for options that take a whole number
+ARCH = "a published name (erfnet), a name from `nas zoo`, a YAML file, or a folder of `nas train` or `nas search`"
 
 
 def path(text: str) -> str:
-    """A path as an argument's `type`: in UTF-8, since it is written down, and `~` means a home also where the shell
-    left it, as in `--out=~/runs`.
+    """Argument `type` for a path that is written to a file: it must be UTF-8. `~` is expanded where the shell did not,
+    as in `--out=~/runs`.
     """
     from nas.storage.files import require_utf8
     from space.errors import UserError
@@ -36,14 +36,14 @@ def path(text: str) -> str:
 
 
 def readable_path(text: str) -> str:
-    """The same of a file that is only read, and written down nowhere."""
+    """Argument `type` for a path that is only read: as `path`, in any encoding."""
     from nas.storage.files import expanded
 
     return str(expanded(text)) if text.startswith("~") else text
 
 
 def whole_number(text: str) -> int:
-    """A whole number as an argument's `type`, none that no library could take."""
+    """Argument `type` for a whole number of a size that libraries can handle."""
     try:
         number = int(text)
     except ValueError:
@@ -55,24 +55,24 @@ def whole_number(text: str) -> int:
 
 
 def add_architecture(parser: argparse.ArgumentParser, kind: Callable[[str], str] = path) -> None:
-    """ARCH; as a `readable_path` where it is not written down."""
+    """Add ARCH; `kind` is `readable_path` where it is not written to a file."""
     parser.add_argument("architecture", metavar="ARCH", type=kind, help=ARCH)
 
 
 def add_trained(parser: argparse.ArgumentParser, kind: Callable[[str], str] = path) -> None:
-    """ARCH and --weights; as `readable_path`s where they are not written down."""
+    """Add ARCH and --weights; `kind` is `readable_path` where they are not written to a file."""
     add_architecture(parser, kind)
     parser.add_argument(
         "--weights",
         metavar="FILE",
         type=kind,
-        help="weights.safetensors; a folder or one of `nas zoo` brings its own",
+        help="weights.safetensors (default: those of the folder or of the network from `nas zoo`)",
     )
 
 
 def add_data(parser: argparse.ArgumentParser, default: str | None = DEFAULT_DATA) -> None:
-    """--data and --input; a `default` of None is what the weights were trained on."""
-    text = "what the weights were trained on, if its place is known" if default is None else default
+    """Add --data and --input; a `default` of None stands for the data that the weights were trained on."""
+    text = "the data that the weights were trained on, if their place is known" if default is None else default
     parser.add_argument(
         "--data",
         metavar="SET[:ROOT]",
@@ -83,41 +83,43 @@ def add_data(parser: argparse.ArgumentParser, default: str | None = DEFAULT_DATA
 
 
 def add_input(parser: argparse.ArgumentParser, default: str | None = DEFAULT_INPUT) -> None:
-    """--input; a `default` of None is the size that the weights were trained at."""
-    text = "what the weights were trained at" if default is None else default
+    """Add --input; a `default` of None stands for the size that the weights were trained at."""
+    text = "the size that the weights were trained at" if default is None else default
     parser.add_argument(
-        "--input", metavar="HxW", default=default, help=f"size that the network works at (default: {text})"
+        "--input", metavar="HxW", default=default, help=f"height and width of the network's input (default: {text})"
     )
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
-    """STUDY."""
+    """Add STUDY."""
     parser.add_argument(
         "study", nargs="?", metavar="STUDY", type=path, help="a study's YAML file (default: built-in road scenes)"
     )
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """--target."""
+    """Add --target."""
     parser.add_argument(
         "--target",
         default="",
         metavar="TARGET",
-        help="where latency counts: onnxruntime@cpu, torch@cpu:1, cudagraph:fp16@cuda:0 (default: the fastest here)",
+        help="runtime and device to time on: onnxruntime@cpu, torch@cpu:1, cudagraph:fp16@cuda:0 (default: the fastest "
+        "here)",
     )
 
 
 def add_within(parser: argparse.ArgumentParser) -> None:
-    """--within."""
+    """Add --within."""
     parser.add_argument(
         "--within",
         metavar="PERCENT",
-        help="how sure latencies are to be: half of their 95 %% interval; more takes less time (default: 1.5%%)",
+        help="target half-width of the 95 %% interval, as a percentage of the latency; larger is faster (default: "
+        "1.5%%)",
     )
 
 
 def add_budgets(parser: argparse.ArgumentParser, several: str) -> None:
-    """--budget of a command that takes several; `several` says what it does with them."""
+    """Add --budget for a command that takes several; `several` says what it does with them."""
     parser.add_argument(
         "--budget",
         metavar="TIME",
@@ -129,36 +131,36 @@ def add_budgets(parser: argparse.ArgumentParser, several: str) -> None:
 
 
 def add_patience(parser: argparse.ArgumentParser) -> None:
-    """--patience."""
+    """Add --patience."""
     parser.add_argument(
         "--patience",
         metavar="TIME",
-        help="how long to wait, for each network, on a busy machine for quiet moments: 90s, 5min (default: 12s)",
+        help="how long to wait for quiet moments on a busy machine, for each network: 90s, 5min (default: 12s)",
     )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """--device."""
+    """Add --device."""
     parser.add_argument(
         "--device", metavar="DEVICE", help="where PyTorch computes: cpu, cuda or cuda:1 (default: cuda if there is one)"
     )
 
 
 def add_classes(parser: argparse.ArgumentParser) -> None:
-    """--classes."""
+    """Add --classes."""
     parser.add_argument(
         "--classes",
         metavar="N",
         type=whole_number,
         default=DEFAULT_CLASSES,
-        help=f"how many classes the network tells apart (default: {DEFAULT_CLASSES})",
+        help=f"number of classes (default: {DEFAULT_CLASSES})",
     )
 
 
 def input_size(text: str, option: str = "--input") -> tuple[int, int]:
-    """Height and width of `180x240`, which `option` gives.
+    """Height and width of a text such as `180x240`; `option` names it in errors.
 
-    Raises: UserError for anything else.
+    Raises: UserError for a text of another form.
     """
     from space.errors import UserError
 
@@ -170,9 +172,9 @@ def input_size(text: str, option: str = "--input") -> tuple[int, int]:
 
 
 def class_count(options: argparse.Namespace) -> int:
-    """The number that --classes gives.
+    """The number of --classes.
 
-    Raises: UserError unless a label image can hold that many.
+    Raises: UserError for a number of classes that a label image cannot hold.
     """
     from space.errors import UserError
 
@@ -185,7 +187,7 @@ def class_count(options: argparse.Namespace) -> int:
 def data_spec(text: str, size: tuple[int, int]) -> DataSpec:
     """The data set that --data names, at height and width `size`.
 
-    Raises: DataError for an unknown one; UserError for a folder whose name is not UTF-8.
+    Raises: DataError for an unknown data set; UserError for a folder whose name is not UTF-8.
     """
     from nas.data import DataSpec, data_sets
     from nas.errors import DataError
@@ -198,14 +200,14 @@ def data_spec(text: str, size: tuple[int, int]) -> DataSpec:
             f"expected SET:DIR, got the folder {text} alone; give folder:{text}, or another reader of its files: "
             f"{', '.join(data_sets())}"
         )
-    known = DataSpec(name=name)  # refuses an unknown name
+    known = DataSpec(name=name)  # raises for an unknown name
     if known.name != DEFAULT_DATA and not root:
         raise DataError(f"expected {name}:DIR with the folder that holds it, got {text!r}")
     return DataSpec(name=name, root=root if colon else None, size=size)
 
 
 def loaded(spec: DataSpec, *, test: bool = False) -> Dataset:
-    """The data set of a spec, with its test split if asked for; how far that is is told where pictures have to be made.
+    """Load a data set, with its test split if asked for, and print progress while pictures are generated.
 
     Raises: DataError as `nas.data.load` does.
     """
@@ -217,14 +219,14 @@ def loaded(spec: DataSpec, *, test: bool = False) -> Dataset:
 
 
 def say(words: str) -> None:
-    """Print what is done now, at once: what follows may take minutes, and PyTorch alone takes seconds to load."""
+    """Print what the command does next, at once: the step may take minutes, and loading PyTorch takes seconds."""
     print(words, flush=True)
 
 
 def looked_at(dataset: Dataset, splits: Sequence[SplitName] = ("train", "validation")) -> Findings:
-    """What a data set holds. That it is looked at is said first: all files may have to be decoded for it.
+    """Check a data set and return what it holds. Prints that it does so first, since all files may have to be decoded.
 
-    Raises: DataError for what cannot be worked on.
+    Raises: DataError for a data set that cannot be used.
     """
     from nas.data import check
     from nas.latency.machine import lane
@@ -238,15 +240,15 @@ def looked_at(dataset: Dataset, splits: Sequence[SplitName] = ("train", "validat
 
 
 def say_notes(findings: Findings) -> None:
-    """Print what is odd about a data set."""
+    """Print the notes on what is odd about a data set."""
     for note in findings.notes:
         say(f"note: {note}")
 
 
 def look_at_space(study: Study, source: str | None) -> None:
-    """Print which options that a study names are in no network; `source` is its file.
+    """Print which options of a study's space no network has; `source` is the study's file.
 
-    Raises: ArchitectureError when its space has no networks, or none with what an axis is held to.
+    Raises: ArchitectureError when the space has no networks, or none with the only options that an axis is left.
     """
     from space.drawn import never_drawn
     from space.errors import ArchitectureError
@@ -259,14 +261,14 @@ def look_at_space(study: Study, source: str | None) -> None:
         raise ArchitectureError(f"{source}: {error}") from None
     for axis, options in never.items():
         named = ", ".join(map(str, options))
-        alone = "; it was never asked for" if len(options) == len(set(study.space[axis])) else ""
-        say(f"note: space.{axis}: none of {drawn} random networks has {named}{alone}")
+        unused = "; the axis never applied" if len(options) == len(set(study.space[axis])) else ""
+        say(f"note: space.{axis}: none of {drawn} random networks has {named}{unused}")
 
 
 def target(options: argparse.Namespace) -> Target:
     """The target that --target names, or this machine's fastest.
 
-    Raises: TargetError for one that is unknown.
+    Raises: TargetError for an unknown target.
     """
     from nas.latency import default_target, parse_target
 
@@ -274,9 +276,9 @@ def target(options: argparse.Namespace) -> Target:
 
 
 def built_in_study(options: argparse.Namespace, budget: str) -> Study:
-    """The built-in study for a budget and what --target gives: another one where networks run on a GPU.
+    """The built-in study for a budget and --target; it differs for targets on a GPU.
 
-    Raises: UserError for a target that is unknown, or a budget that is none.
+    Raises: UserError for an unknown target, or a text that is no budget.
     """
     from dataclasses import replace
 
@@ -287,16 +289,16 @@ def built_in_study(options: argparse.Namespace, budget: str) -> Study:
 
     Budget.parse(budget)
     if options.target:
-        where = parse_target(options.target)
-        return replace(built_in_study(budget, on_gpu=where.on_cuda), target=str(where))
-    # Which runtime is the default one may have to be found by timing: not before everything else that is asked is read.
+        asked = parse_target(options.target)
+        return replace(built_in_study(budget, on_gpu=asked.on_cuda), target=str(asked))
+    # Finding the default runtime may take timing, so that waits until all other options have been read.
     return built_in_study(budget, on_gpu=is_on_cuda())
 
 
 def within(options: argparse.Namespace) -> float:
-    """The share that --within gives as a percentage, or the protocol's.
+    """The percentage of --within as a share, or the protocol's default.
 
-    Raises: UserError for anything else, and for shares that no measurement is asked for.
+    Raises: UserError for a text that is no percentage, and for a share out of range.
     """
     from nas.latency.protocol import WITHIN, check_within
     from space.errors import UserError
@@ -310,9 +312,9 @@ def within(options: argparse.Namespace) -> float:
 
 
 def patience(options: argparse.Namespace) -> float:
-    """The seconds that --patience gives, or the protocol's.
+    """The seconds of --patience, or the protocol's default.
 
-    Raises: UserError for anything else, and for a longer wait than a measurement may take.
+    Raises: UserError for a text that is no time, and for a longer wait than a measurement may take.
     """
     from nas.latency.protocol import PATIENCE_SECONDS, check_patience
     from space.errors import UserError
@@ -326,9 +328,9 @@ def patience(options: argparse.Namespace) -> float:
 
 
 def device(options: argparse.Namespace) -> str:
-    """The device that --device names, or a GPU if there is one, or the CPU.
+    """The device that --device names; else a GPU if there is one, else the CPU.
 
-    Raises: UserError for one that is not here, and when there is a GPU that torch cannot use.
+    Raises: UserError for a device that is not here, and when there is a GPU that torch cannot use.
     """
     import torch
 
@@ -343,7 +345,7 @@ def device(options: argparse.Namespace) -> str:
         raise UserError(f"--device: expected cpu, cuda or cuda:N, got {name!r}")
     if name != "cpu" and int(found[2] or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"--device: expected one that is here, got {name} but torch sees {torch.cuda.device_count()} GPUs; "
+            f"--device: expected a device of this machine, got {name} but torch sees {torch.cuda.device_count()} GPUs; "
             "use cpu, or see `nas doctor`"
         )
     return name

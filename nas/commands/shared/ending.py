@@ -1,4 +1,4 @@
-"""What the program's last line says of a command that ends before it is done: what is kept of it, and how to go on."""
+"""The end of the program's last line for a command that ends early: what is kept, and how to go on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def told(words: Callable[[], str]) -> Iterator[None]:
-    """Have `nas.cli` say `words()`, asked for then, where what is done inside is interrupted, or breaks: by a full
-    disk, want of memory, a reader that is gone or a fault of ours. A refusal says itself what to do.
+    """Have `nas.cli` add `words()`, called at that moment, to its message if the body is interrupted or fails: by a
+    full disk, lack of memory, a closed output pipe or a bug of ours. A UserError says itself what to do.
     """
     from space.errors import UserError
 
@@ -23,5 +23,5 @@ def told(words: Callable[[], str]) -> Iterator[None]:
 
 
 def begins_anew(what: str) -> str:
-    """Of a command that keeps nothing before it is done; `what` is lost."""
+    """The words for a command that keeps nothing before it is done, so that `what` is lost."""
     return f"{what} so far is not kept: the same command begins anew"

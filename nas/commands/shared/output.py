@@ -1,5 +1,5 @@
-"""Where commands write: folders and files that --out names, none of which is lost that is of value; and what is said
-of a certificate that was written there.
+"""Checks of the folders and files that --out names, so that no file of value is overwritten; and the lines that print a
+certificate.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def folder(text: str | Path) -> Iterator[Path]:
-    """The folder that --out names, made if it is not there; what was made and is empty at the end is removed.
+    """The folder that --out names, created if missing; folders that were created and are empty at the end are removed.
 
-    Raises: UserError when it cannot be made.
+    Raises: UserError when it cannot be created.
     """
     from space.errors import UserError
 
@@ -33,27 +33,26 @@ def folder(text: str | Path) -> Iterator[Path]:
     try:
         yield found
     finally:
-        with contextlib.suppress(OSError):  # it holds something
+        with contextlib.suppress(OSError):  # raised for a folder that is not empty
             for each in made:
-                if each.exists():  # its owner may have removed it
+                if each.exists():  # another process may have removed it
                     each.rmdir()
 
 
 def require_folder(text: str | Path) -> None:
-    """Make sure that the folder which --out names can be made, and leave none that was not there.
+    """Check that the folder that --out names can be created, and leave no new folder behind.
 
-    Raises: UserError.
+    Raises: UserError when it cannot.
     """
     with folder(text):
         pass
 
 
 def require_own_files(paths: Sequence[Path], suffix: str) -> None:
-    """Make sure that --out, the first of `paths`, names what may be written: new files, or those of its kind that
-    nothing certifies. It ends in `suffix`, by which it is known what it is. The others are what is written beside it;
-    then all of them are there, or none.
+    """Check that an export may write `paths`: --out, which has to end in `suffix`, and the files beside it. They must
+    be new, or all of an earlier export, and in no certificate.
 
-    Raises: UserError for a folder, for a file of another kind and for one that a certificate is about.
+    Raises: UserError for a folder, for a file of another kind and for a file that a certificate is about.
     """
     from nas.runs.certificate import CERTIFICATE, read_certificate
     from space.errors import UserError
@@ -65,8 +64,8 @@ def require_own_files(paths: Sequence[Path], suffix: str) -> None:
         raise UserError(f"--out: expected a new file, or one that ends in {suffix}, got {out}, which would be lost")
     if out.suffix != suffix:
         raise UserError(
-            f"--out: expected a file that ends in {suffix}, got {out}; give {out}{suffix}, say, or the --format of "
-            "what ends so"
+            f"--out: expected a file that ends in {suffix}, got {out}; give {out}{suffix}, say, or the --format that "
+            "this suffix belongs to"
         )
     there = [path for path in paths if path.exists()]
     if any(path.is_dir() for path in there) or (there and len(there) < len(paths)):
@@ -77,14 +76,14 @@ def require_own_files(paths: Sequence[Path], suffix: str) -> None:
     certified = read_certificate(out.parent).sha256 if (out.parent / CERTIFICATE).is_file() else {}
     for path in paths:
         if path.name in certified:
-            raise UserError(f"--out: {path} is what {out.parent / CERTIFICATE} is about; give another file")
+            raise UserError(f"--out: {path} is certified by {out.parent / CERTIFICATE}; give another file")
 
 
 def require_folder_for(what: str, out: Path, own: str) -> None:
-    """Make sure that a folder for `what`, known by its file `own`, is not of another kind: a search's, a training's, a
-    data set's or that of a certified network, of which the file that says so would speak of what is written beside it.
+    """Check that a folder for `what`, recognised by its file `own`, is not one of another kind: a search's, a
+    training's, a data set's or a certified network's, whose own files would then describe the wrong contents.
 
-    Raises: UserError.
+    Raises: UserError for a folder of another kind.
     """
     from nas.runs.certificate import CERTIFICATE
     from nas.runs.folder import STUDY
@@ -98,26 +97,24 @@ def require_folder_for(what: str, out: Path, own: str) -> None:
 
 @contextlib.contextmanager
 def owned_folder(out: Path) -> Iterator[None]:
-    """The folder that --out names, for a network and its certificate: made, and this process's alone.
+    """The folder that --out names, for a network and its certificate: created, and owned by this process alone.
 
-    Raises: UserError where it cannot be made, is in use, lies in a run, or holds something else than what would be
-    replaced.
+    Raises: UserError where it cannot be created, is in use, lies in a run, or holds files that would not be replaced.
     """
     from nas.storage.ownership import owned
 
     _require_no_run(out)
     with folder(out):
-        _require_no_other(out)  # before anything is done there, as its owner too
+        _require_no_other(out)  # first without ownership, so that a refused folder stays untouched
         with owned(out):
             _require_no_other(out)
             yield
 
 
 def require_other_folder(out: Path, architecture: str, weights: Path) -> None:
-    """Make sure that a network is not written where it is made of another: neither its weights lie there, nor what
-    ARCH names.
+    """Check that a network is not written over its source: the folder of the weights, or of what ARCH names.
 
-    Raises: UserError.
+    Raises: UserError where it would be.
     """
     from nas.runs.trained import folder_of
     from space.errors import UserError
@@ -126,30 +123,30 @@ def require_other_folder(out: Path, architecture: str, weights: Path) -> None:
     found = {each.resolve() for each in (*sources, weights.parent) if each is not None}
     if out.resolve() in found:
         raise UserError(
-            f"--out: expected another folder than that of the network which is given, got {out}, where it would be "
-            "lost; give another one"
+            f"--out: expected another folder than that of the given network, got {out}, where it would be lost; give "
+            "another one"
         )
 
 
 def require_same_network(out: Path, key: str) -> None:
-    """Make sure that the certificate in a folder, if there is one, is about the architecture of that key; it is said
-    that it will be replaced.
+    """Check that the certificate in a folder, if there is one, is about the architecture of that key, and print that it
+    will be replaced.
 
-    Raises: UserError where it is about another one, or cannot be read.
+    Raises: UserError where it is about another architecture, or cannot be read.
     """
     from nas.runs.certificate import CERTIFICATE, read_certificate
     from space.errors import UserError
 
     if (out / CERTIFICATE).is_file() and (found := read_certificate(out).architecture) != key:
         raise UserError(
-            f"--out: expected a new folder, or one with a {CERTIFICATE} of the network {key}, got {out}, whose one is "
-            f"of another network, {found}, which would be lost; give another one"
+            f"--out: expected a new folder, or one with a {CERTIFICATE} of the network {key}, got {out} with that of "
+            f"another network, {found}, which would be lost; give another one"
         )
     say_replaced(out)
 
 
 def say_replaced(out: Path) -> None:
-    """Say which certificate in a folder will be replaced, if there is one.
+    """Print which certificate in a folder will be replaced, if there is one.
 
     Raises: UserError where it cannot be read.
     """
@@ -157,12 +154,12 @@ def say_replaced(out: Path) -> None:
 
     if (out / CERTIFICATE).is_file():
         certificate = read_certificate(out)
-        of = f"{certificate.runs_on}, network {certificate.architecture}"
-        common.say(f"note: {out} holds a certificate of {certificate.certified} ({of}), which will be replaced")
+        subject = f"{certificate.runs_on}, network {certificate.architecture}"
+        common.say(f"note: {out} holds a certificate of {certificate.certified} ({subject}), which will be replaced")
 
 
 def say_certificate(certificate: Certificate, out: Path, more: str = "") -> None:
-    """Print what a certificate in the folder `out` says, and `more`; where it is unsure, why and what settles that."""
+    """Print the verdict and latency of a certificate in the folder `out`, and `more`; if unsure, how to settle it."""
     from nas.latency.budget import settling_in
 
     against = "" if certificate.budget is None else f" against {certificate.budget}"
@@ -172,21 +169,21 @@ def say_certificate(certificate: Certificate, out: Path, more: str = "") -> None
 
 
 def _require_no_run(out: Path) -> None:
-    """Raises: UserError where a folder lies in that of a run, which says itself what is in it."""
+    """Raises: UserError where a folder lies inside that of a run, whose contents are the run's own."""
     from nas.runs.folder import run_around
     from space.errors import UserError
 
     run = run_around(out)
     if run is not None:
         raise UserError(
-            f"--out: expected a folder outside of runs, got {out} in the run {run}, whose networks and certificates "
-            "are its own; give another one"
+            f"--out: expected a folder outside of runs, got {out} in the run {run}, which writes its own networks and "
+            "certificates; give another one"
         )
 
 
 def _require_no_other(out: Path) -> None:
-    """Raises: UserError where a folder holds something else than a network with its certificate, which is replaced: any
-    file that is not the one which the certificate names.
+    """Raises: UserError where a folder holds a file that would not be replaced: one that is neither a certificate nor
+    named by it, or that was changed since.
     """
     from nas.runs.certificate import CERTIFICATE, read_certificate
     from nas.runs.data_seen import FILE as DATA_SEEN
@@ -196,7 +193,7 @@ def _require_no_other(out: Path) -> None:
     from nas.storage.records import cached_record
     from space.errors import UserError
 
-    replaced = {OWNER, "lost+found"}  # which a disk's own folder has, and keeps
+    replaced = {OWNER, "lost+found"}  # the latter is in the top folder of a disk, and stays
     if (out / CERTIFICATE).is_file():
         certified = read_certificate(out).sha256
         there = [name for name in certified if (out / name).is_file()]
@@ -206,6 +203,6 @@ def _require_no_other(out: Path) -> None:
     for name in sorted(each.name for each in out.iterdir()):
         if name not in replaced and not UNFINISHED.fullmatch(name):
             raise UserError(
-                f"--out: expected a new folder, or one that holds nothing but a network and its {CERTIFICATE}, which "
-                f"are replaced, got {out} with {name}, which would be lost; give another one"
+                f"--out: expected a new folder, or one with only a network and its {CERTIFICATE} to be replaced, got "
+                f"{out} with {name}, which would be lost; give another one"
             )

@@ -1,4 +1,4 @@
-"""What weights were trained on: the data and the size that a command takes where it is given no others."""
+"""The data and input size that weights were trained on, which are the defaults of a command."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 
 def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False) -> tuple[Dataset, DataSpec]:
-    """The data set of `spec_of`, whose classes are those that the weights know, and what names it.
-    `test`: with its test split.
+    """The data set of `spec_of`, with its test split if `test`, and that spec.
 
-    Raises: UserError or DataError.
+    Raises: UserError for other classes than those of the weights, and as `spec_of`; DataError.
     """
     from space.errors import UserError
 
@@ -28,17 +27,18 @@ def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False
     dataset = common.loaded(spec, test=test)
     if known is not None and known.classes != dataset.classes:
         raise UserError(
-            f"--data: expected the classes that the weights know ({', '.join(known.classes)}), got those of "
+            f"--data: expected the classes of the weights ({', '.join(known.classes)}), got those of "
             f"{dataset.name} ({', '.join(dataset.classes)}); give {_data_hint(known)}"
         )
     if known is not None:
-        _say_of_others(known, dataset.name, spec.size)
+        _note_differences(known, dataset.name, spec.size)
     return dataset, spec
 
 
 def seen_by(out: Path, spec: DataSpec, findings: Findings) -> DataSeen | None:
-    """What the folder `out` of a network that is made of another keeps of the data of `spec`, that `findings` tells of:
-    by it `spec_of` finds them again; None of what a place alone does not tell: drawn pictures, and a part of others.
+    """The record of the data of `spec`, checked with `findings`, for the folder `out` of a pruned or quantized network.
+    `spec_of` finds the data by it later. None for data that a folder alone does not determine: drawn pictures, and a
+    part of a data set.
     """
     from nas.runs.data_seen import DataSeen
 
@@ -48,10 +48,10 @@ def seen_by(out: Path, spec: DataSpec, findings: Findings) -> DataSeen | None:
 
 
 def spec_of(options: argparse.Namespace, trained: Trained) -> DataSpec:
-    """The data that --data names; without it those that the weights were trained on, where they can be found. A network
-    inside a run's folder has the run's study to ask.
+    """The data that --data names; without it, the data that the weights were trained on. For a network inside a run's
+    folder, the run's study names them.
 
-    Raises: UserError or DataError.
+    Raises: UserError when those cannot be found; DataError.
     """
     from dataclasses import replace
     from pathlib import Path
@@ -84,13 +84,13 @@ def spec_of(options: argparse.Namespace, trained: Trained) -> DataSpec:
                 f"{_data_hint(known)}"
             )
         return DataSpec(name=known.data, root=root, size=size)
-    why = "" if known is None else f", and {trained.name} does not say where what it was trained on lies"
+    why = "" if known is None else f", and {trained.name} does not say where its training data are"
     raise UserError(f"--data: expected the data set to work on, got none{why}; give {_data_hint(known)}")
 
 
 def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:
-    """What the outputs of a network mean, and the size it works at: from its weights, --data and --input. Weights that
-    do not say it are of as many classes as their last layer tells apart.
+    """The classes and the input size of a network, from its weights, --data and --input. For weights that do not state
+    them, the last layer gives the number of classes.
 
     Raises: UserError when the weights have no such layer.
     """
@@ -103,17 +103,19 @@ def labelling_of(options: argparse.Namespace, trained: Trained) -> Labelling:
     if trained.labelling is None:
         return Labelling.unnamed(trained.head_classes(), common.input_size(options.input or common.DEFAULT_INPUT))
     size = common.input_size(options.input) if options.input else trained.labelling.size
-    _say_of_others(trained.labelling, trained.labelling.data, size)
+    _note_differences(trained.labelling, trained.labelling.data, size)
     return replace(trained.labelling, size=size)
 
 
-def _say_of_others(known: Labelling, data: str, size: tuple[int, int]) -> None:
-    """Say where data, or the size that a network works at, are others than its weights were trained on."""
-    (height, width), (of_height, of_width) = size, known.size
+def _note_differences(known: Labelling, data: str, size: tuple[int, int]) -> None:
+    """Print a note where the data or the input size differ from those of the training."""
+    (height, width), (trained_height, trained_width) = size, known.size
     if data != known.data:
-        common.say(f"note: the weights were trained on {known.data}, this is {data}")
+        common.say(f"note: the weights were trained on {known.data}, but are used on {data}")
     if size != known.size:
-        common.say(f"note: the weights were trained at {of_height}x{of_width}, this is at {height}x{width}")
+        common.say(
+            f"note: the weights were trained at {trained_height}x{trained_width}, but are used at {height}x{width}"
+        )
 
 
 def _data_hint(known: Labelling | None) -> str:

@@ -1,4 +1,4 @@
-"""What every process of `nas train` does: train, and the first of them write and print it."""
+"""The training process of `nas train`. With several processes, only the first writes files and prints."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every process of a training is told."""
+    """What every process of a training needs to know."""
 
     name: str
-    """Of the network, as it was asked for."""
+    """The network, as the command line named it."""
     architecture: Architecture
     dataset: Dataset
     recipe: Recipe
@@ -35,15 +35,15 @@ class Job:
     device: str
     """`cuda` where each process has a GPU of its own."""
     threads: int
-    """Of each process."""
+    """Threads of each process."""
     from_tensors: bool
-    """Whether `out` keeps tensors to start from."""
+    """Whether `out` holds pretrained weights to start from."""
     begun: bool
     """Whether there is a checkpoint to go on from."""
 
 
 def work(job: Job, share: Share) -> None:
-    """Train, as one of the processes that do so together; the first one writes and prints."""
+    """Train as one of the processes that share the training; the first one writes and prints."""
     from dataclasses import replace
     from functools import partial
 
@@ -56,9 +56,10 @@ def work(job: Job, share: Share) -> None:
     from nas.training.trainer import Trainer
     from space import UserError
 
-    sees_its_own = share.is_whole or job.device == "cpu" or bool(share.machines)  # on a cluster no other GPU
+    # A process of a cluster sees no GPU but its own.
+    sees_its_own = share.is_whole or job.device == "cpu" or bool(share.machines)
     device = job.device if sees_its_own else f"{job.device}:{share.rank}"
-    guard = lane.shared_on(device if share.is_whole else "cpu")  # the first one enters it for all, and all their GPUs
+    guard = lane.shared_on(device if share.is_whole else "cpu")  # the first process holds it for all and all their GPUs
     progress = Progress()
 
     def trainer_of() -> Trainer:
@@ -76,13 +77,13 @@ def work(job: Job, share: Share) -> None:
         )
         if trainer.taken is not None and not trainer.taken.layers:
             raise UserError(
-                f"--init: expected weights of a network that {job.name} begins like, got {job.recipe.init}, of which "
+                f"--init: expected weights of a network that begins like {job.name}, got {job.recipe.init}, of which "
                 f"nothing fits: {trainer.taken.reason}"
             )
         return trainer
 
     if share.rank:
-        meet(share)  # the first one finds the form, and keeps it where the others read it
+        meet(share)  # the first process finds the form, and writes it where the others read it
     form = held_form(
         job.out,
         job.architecture,
@@ -123,14 +124,14 @@ def _introduce(trainer: Trainer, job: Job, share: Share) -> None:
     if trainer.taken is not None and not trainer.epoch:
         print(_taken_words(trainer, trainer.taken))
     if recipe.probe:
-        print(f"computes in {trainer.form}: the fastest of what was tried here")
+        print(f"computes in {trainer.form}: the fastest form that was tried here")
     going = f"going on after epoch {trainer.epoch}" if trainer.epoch else "after an interruption go on with --resume"
     epochs = f"{recipe.epochs} epochs in batches of {recipe.batch_size}"
     if trainer.encoder_epochs and recipe.encoder is not None:
         first, rest = trainer.encoder_epochs, recipe.epochs - trainer.encoder_epochs
         epochs = (
-            f"{first} epochs of the encoder in batches of {recipe.encoder.batch_size}, {rest} of all in batches of "
-            f"{recipe.batch_size}"
+            f"{first} epochs of the encoder in batches of {recipe.encoder.batch_size}, {rest} of the whole network in "
+            f"batches of {recipe.batch_size}"
         )
     print(f"recipe {job.recipe_name}: {epochs}; {going}", flush=True)
     if missing := missing_parts(trainer.network, recipe):
@@ -138,16 +139,16 @@ def _introduce(trainer: Trainer, job: Job, share: Share) -> None:
 
 
 def _taken_words(trainer: Trainer, taken: Taken) -> str:
-    """What a network took from a file of weights, and what not."""
+    """Which layers took their weights from a file, and which did not."""
     form = "several paths" if trainer.is_reparameterized else "the one convolution that runs"
-    trains = f"; what is re-parameterised trains as {form}" if trainer.architecture.is_reparameterized else ""
+    trains = f"; re-parameterised convolutions train as {form}" if trainer.architecture.is_reparameterized else ""
     lines = [f"weights of {len(taken.layers)} layers from {trainer.recipe.init}{trains}"]
     if taken.fresh:
         lines.append(f"  start at random: {', '.join(taken.fresh)}")
     if taken.unused:
         lines.append(f"  not used: {', '.join(taken.unused)}")
     if taken.reason:
-        lines.append(f"  the first that did not fit: {taken.reason}")
+        lines.append(f"  first mismatch: {taken.reason}")
     return "\n".join(lines)
 
 

@@ -47,8 +47,8 @@ def test_other_data_and_another_size_than_the_weights_were_trained_on_are_said_o
     data = ("--data", f"folder:{pictures}")
     answer = nas("evaluate", small, "--weights", elsewhere, *data, "--input", "32x48").done()
     assert re.findall("^note: the weights.*", answer.out, re.M) == [
-        "note: the weights were trained on camvid, this is folder",
-        "note: the weights were trained at 64x96, this is at 32x48",
+        "note: the weights were trained on camvid, but are used on folder",
+        "note: the weights were trained at 64x96, but are used at 32x48",
     ]
     for words in ((), ("--input", "64x96")):
         assert "note" not in nas("evaluate", trained, *data, *words).done().out
@@ -125,7 +125,7 @@ def test_what_is_missing_is_said(nas, trained, own_pictures, tmp_path):
     assert "give --data folder:DIR" in nas("evaluate", elsewhere).refusal()
     (own_pictures / "classes.txt").write_text("ground\nwall\nsky")
     answer = nas("evaluate", trained, "--data", f"folder:{own_pictures}")
-    assert "the weights know (ground, box, sky)" in answer.refusal()
+    assert "the classes of the weights (ground, box, sky)" in answer.refusal()
     alone = tmp_path / "alone"
     alone.mkdir()
     shutil.copy(trained / "architecture.yaml", alone)

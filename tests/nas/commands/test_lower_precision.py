@@ -25,7 +25,7 @@ from space import strict
 SIZE = (64, 96)
 FORM = "onnxruntime:int8@cpu:1 (convolutions)"
 CERTIFIED = f"the network runs on {FORM}, as certified, but on all cores"
-NOTE = f"note: what is certified is {FORM}; here PyTorch runs the network in float32: "
+NOTE = f"note: the certificate is for {FORM}; here PyTorch runs the network in float32: "
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_logits_are_those_of_the_weights_which_is_said(miou, nas, int8, pictures
     assert f"{NOTE}--labels enlarges logits" in nas("predict", int8, picture, "--labels", "--out", tmp_path).done().out
     said = miou("--input", "32x48")[2]
     assert f"{NOTE}it is certified at 64x96, not at 32x48" in said.splitlines()
-    assert said.count("note: the weights were trained at 64x96, this is at 32x48") == 1
+    assert said.count("note: the weights were trained at 64x96, but are used at 32x48") == 1
 
 
 def test_its_overlays_are_those_of_the_certified_form(nas, int8, other, pictures, tmp_path):
@@ -77,7 +77,7 @@ def test_its_overlays_are_those_of_the_certified_form(nas, int8, other, pictures
 def test_a_file_in_full_precision_says_what_is_certified(nas, int8, trained, tmp_path):
     words = ("--out", tmp_path / "m.onnx")
     last = nas("export", int8, *words).done().out.splitlines()[-1]
-    assert last == f"note: this is in full precision; what is certified is {FORM}: {int8 / 'model.onnx'}"
+    assert last == f"note: this file is in full precision; the certificate is for {FORM}: {int8 / 'model.onnx'}"
     assert "certified" not in nas("export", trained, *words).done().out
 
 
@@ -120,7 +120,7 @@ def test_lower_precision_without_a_form_is_called_by_its_target(nas, asked, rece
     folder = recertified("onnxruntime:int8@cpu")
     assert asked(folder) == ("onnxruntime:int8@cpu", "the network runs on onnxruntime:int8@cpu, as certified\n")
     last = nas("export", folder, "--out", tmp_path / "m.onnx").done().out.splitlines()[-1]
-    assert last.endswith(f"what is certified is onnxruntime:int8@cpu: {folder / 'model.onnx'}")
+    assert last.endswith(f"the certificate is for onnxruntime:int8@cpu: {folder / 'model.onnx'}")
     assert asked(recertified("onnxruntime@cpu", precision="fp32")) == (None, "")
 
 
@@ -143,7 +143,7 @@ def test_a_runtime_that_is_not_known_here_is_no_fault(nas, asked, recertified, t
     assert found is None
     assert "float32: expected a runtime of " in said
     last = nas("export", folder, "--out", tmp_path / "m.onnx").done().out.splitlines()[-1]
-    assert last == "note: this is in full precision; what is certified is of-others:int8@cpu"
+    assert last == "note: this file is in full precision; the certificate is for of-others:int8@cpu"
     options = argparse.Namespace(target="", input=None, classes=None)
     said = measured_as_certified(options, [str(folder)])
     assert said.startswith(", input size and classes of its certificate; not on its target: expected a runtime of ")
@@ -156,7 +156,7 @@ def test_a_runtime_that_refuses_what_is_certified_says_what_to_do(nas, recertifi
     recertified("onnxruntime:int8@cpu")
     words = (pictures / "val" / "images" / "0.jpg",) if command == "predict" else ("--data", f"folder:{pictures}")
     told = nas(command, folder, *words, "--out", tmp_path / "out").refusal()
-    assert f"{folder}: expected onnxruntime:int8@cpu to run what it is certified for, but " in told
+    assert f"{folder}: expected onnxruntime:int8@cpu to run the certified form, but " in told
     assert told.strip().endswith("give --device cpu to have PyTorch run the network in float32")
     assert not (tmp_path / "out").exists()
 
@@ -190,7 +190,7 @@ def test_what_is_measured_otherwise_than_certified_says_what_is_of_certificates(
     other = shutil.copytree(null, tmp_path / "other")
     assert asked(null, other, input="32x48")[3] == ", target and classes of their certificates"
     (other / "certificate.yaml").write_text(strict.dump(replace(read_certificate(null), num_classes=4)))
-    differ = "; what is certified differs in classes, so what is not given is as for any network"
+    differ = "; the certificates differ in classes, so options not given have their usual defaults"
     assert asked(null, other) == (*usual, differ)
     assert asked(null, other, target="null@cpu:1", input="32x48")[2:] == (11, differ)
     assert asked(null, other, classes=3) == ("null@cpu:1", "64x96", 3, ", target and input size of their certificates")
@@ -208,6 +208,6 @@ def test_an_architecture_that_is_timed_instead_is_said(int8, capsys):
     for terms in ((target, (32, 48), 3), (target, SIZE, 5), (parse_target("torch@cpu:1"), SIZE, 3)):
         say_untrained(["erfnet", str(int8)], *terms)
         assert capsys.readouterr().out == (
-            f"note: {int8}: what is certified is {FORM} at 64x96 for 3 classes; here its architecture is timed, "
+            f"note: {int8}: the certificate is for {FORM} at 64x96 for 3 classes; here its architecture is timed, "
             "untrained\n"
         )

@@ -110,17 +110,17 @@ def test_what_does_not_run_as_certified_says_why(nas, winner, trained, drive, ce
         note, reason = answer.out.splitlines()[-2].split("here PyTorch runs the network in float32: ")
         return reason, note
 
-    certified = "note: what is certified is onnxruntime@cpu:1; "
+    certified = "note: the certificate is for onnxruntime@cpu:1; "
     assert told(winner, "--device", "cpu") == ("as --device asks", certified)
     assert told(winner, "--input", "32x48") == ("it is certified at 64x96, not at 32x48", certified)
     weights = trained / "weights.safetensors"
-    assert told(winner, "--weights", weights) == ("no certificate is about what --weights names", "note: ")
+    assert told(winner, "--weights", weights) == ("the weights of --weights have no certificate", "note: ")
     for target, words in (
         ("null@cpu:1", "it is certified on null@cpu:1, which reads no ONNX graphs"),
         ("onnxruntime@ssh:board", "it is certified on another host, onnxruntime@ssh:board"),
     ):
         certify(winner, target)
-        assert told(winner) == (words, f"note: what is certified is {target}; ")
+        assert told(winner) == (words, f"note: the certificate is for {target}; ")
 
 
 def test_another_graph_than_the_certified_one_is_refused(nas, winner, drive, tmp_path):

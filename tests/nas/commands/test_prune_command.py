@@ -125,7 +125,7 @@ def test_what_is_pruned_is_not_replaced_by_what_is_left_of_it(nas, wide, certify
         shutil.copyfile(wide[0] / name, folder / name)
     certify(folder, "null@cpu:1")
     told = nas("prune", folder, "--budget", "5ms", *TARGET, "--out", folder).refusal()
-    lost = f"expected another folder than that of the network which is given, got {folder}, where it would be lost"
+    lost = f"expected another folder than that of the given network, got {folder}, where it would be lost"
     assert lost in told
     weights = wide[0] / "weights.safetensors"
     for architecture in (folder, folder / "architecture.yaml"):

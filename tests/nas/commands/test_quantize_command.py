@@ -208,7 +208,7 @@ def test_only_a_certificate_of_the_same_network_is_replaced_and_none_of_a_run(
     (run / "trials").mkdir(parents=True)
     (run / "study.yaml").touch()
     for folder in (run / "winner", run / "winners" / "10ms", run / "of-mine"):
-        assert f"got {folder} in the run {run}, whose networks and certificates are its own" in asked(folder)[1]
+        assert f"got {folder} in the run {run}, which writes its own networks and certificates" in asked(folder)[1]
         assert not folder.exists()
 
     out = tmp_path / "out"
@@ -221,7 +221,7 @@ def test_only_a_certificate_of_the_same_network_is_replaced_and_none_of_a_run(
         words = (
             f"note: {out} holds a certificate of {certificate.certified} ({certificate.form}, network "
             f"{architecture.key}), which will be replaced",
-            f"got {out}, whose one is of another network, {architecture.key}, which would be lost; give another one",
+            f"got {out} with that of another network, {architecture.key}, which would be lost; give another one",
         )
         assert words[answer] in said[answer]
 

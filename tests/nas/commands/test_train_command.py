@@ -237,7 +237,7 @@ def test_it_is_said_in_which_form_folded_weights_train(nas, plain_network, pictu
     (tmp_path / "rep.yaml").write_text(plain_network((8, 1), rep=True).to_yaml())
     told = nas(*words(tmp_path / "rep.yaml", pictures, out, "--epochs", "1", "--init", file)).done().out
     assert re.search(
-        r"^weights of \d+ layers from .*; what is re-parameterised trains as the one convolution", told, re.M
+        r"^weights of \d+ layers from .*; re-parameterised convolutions train as the one convolution", told, re.M
     )
 
 
@@ -301,7 +301,7 @@ def test_a_training_in_two_stages_finds_its_form_and_is_drawn(nas, pictures, tmp
     recipe.write_text(RECIPE_IN_STAGES)
     options = ("--recipe", recipe, "--epochs", "2", "--batch-size", "3", "--probe")
     answer = nas(*words(architecture, pictures, out, *map(str, options))).done().out
-    assert "1 epochs of the encoder in batches of 3, 1 of all in batches of 3" in answer
+    assert "1 epochs of the encoder in batches of 3, 1 of the whole network in batches of 3" in answer
     assert f"note: rate_shares: {architecture} has no context\n" in answer
     assert re.findall(r"^(epoch .*)  loss", answer, re.M) == ["epoch 1/2  encoder 1/1", "epoch 2/2"]
     kept = yaml.safe_load((out / "form.yaml").read_text())

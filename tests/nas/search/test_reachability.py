@@ -297,7 +297,7 @@ def test_options_that_no_network_has_are_told_before_anything_is_timed(
     told = nas("profile", file, "--target", "toaster@cpu")
     assert told.code == 2
     assert told.out.splitlines()[1:] == [
-        "note: space.detail.width: none of 300 random networks has 64; it was never asked for",
+        "note: space.detail.width: none of 300 random networks has 64; the axis never applied",
         "note: space.head.shuffle: none of 300 random networks has 3",
     ]
     file.write_text(replace(tiny, space={"detail": ("both",), "decoder": ("steps",)}).to_yaml())
