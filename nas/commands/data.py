@@ -1,4 +1,4 @@
-"""`nas data`: what a data set holds, and what is odd about it."""
+"""`nas data`: print what a data set holds, and what is odd about it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import argparse
 from nas.commands.shared import common
 
 EPILOG = """\
-Every file is decoded anew, as for a training; what could not be trained on is refused by name, what is odd is said.
+Every file is decoded anew, as for a training. Files that cannot be trained on are refused by name; oddities are printed
+as notes.
 
 examples:
   nas data folder:~/my-images --input 360x480
@@ -18,15 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas data`."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "data", metavar="DATA", type=common.path, help="camvid:DIR, cityscapes:DIR, folder:DIR, road_scenes or a study"
+        "data",
+        metavar="DATA",
+        type=common.path,
+        help="camvid:DIR, cityscapes:DIR, folder:DIR, road_scenes or a study's YAML file",
     )
     parser.add_argument(
-        "--input", metavar="HxW", help="size that networks see (default: the study's, or that of the images)"
+        "--input",
+        metavar="HxW",
+        help="height and width of the networks' input (default: the study's, or that of the images)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print images, sizes, classes with their shares, void, and what was left out.
+    """Print images, sizes, classes with their shares, void, and the files that were left out.
 
     Raises: UserError or DataError for data that cannot be trained on.
     """
@@ -43,9 +49,9 @@ def run(options: argparse.Namespace) -> None:
     elif options.input or options.data == common.DEFAULT_DATA:
         size = common.input_size(options.input or common.DEFAULT_INPUT)
         dataset = common.loaded(common.data_spec(options.data, size))
-    else:  # as large as they are, so that nothing is said about how networks see them
+    else:  # at their own size, so that no note is about resizing
         dataset = common.loaded(common.data_spec(options.data, common.input_size(common.DEFAULT_INPUT)))
         height, width, _ = read_image(dataset.train.images[0], None).shape
         dataset = replace(dataset, size=(height, width))
-    anew = replace(dataset, cache_gigabytes=0)  # what is there now, not what was once found
-    print(data_table(common.looked_at(anew)))
+    uncached = replace(dataset, cache_gigabytes=0)  # the files as they are now, not earlier findings
+    print(data_table(common.looked_at(uncached)))

@@ -1,4 +1,4 @@
-"""`nas doctor`: what this machine can do, what is missing, and how to get it."""
+"""`nas doctor`: print what this machine can do, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ examples:
   nas doctor"""
 LIBRARIES = ("ray", "optuna", "torch-pruning", "onnx", "onnxscript", "numpy", "safetensors", "matplotlib")
 MISSING = "missing"
-WIDTH = 22  # of most names: what takes long to find out is not waited for
+WIDTH = 22  # of the column of names, fixed because lines are printed as they are found
 DALI = {"12": ("dali-cu12", "nvidia-dali-cuda120"), "13": ("dali-cu13", "nvidia-dali-cuda130")}
 
 
@@ -34,13 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print what is here, one line each. Something missing is an answer, not an error."""
+    """Print one line per item. Something missing is an answer, not an error."""
     for name, text in _facts():
         print(f"{name:{WIDTH}}  {text}".rstrip(), flush=True)
 
 
 def _facts() -> Iterator[tuple[str, str]]:
-    """One after the other, as they are found out."""
+    """Names and texts of the lines, each as soon as it is known."""
     from nas.host.cores import usable_cores
     from nas.latency.machine.device import cpu_model
 
@@ -58,7 +58,7 @@ def _facts() -> Iterator[tuple[str, str]]:
 
 
 def dali_advice(cuda: str | None, installed: frozenset[str]) -> str:
-    """Which DALI to install beside a torch built for CUDA version `cuda` (None: a CPU build), given what is there."""
+    """Which DALI to install or remove for a torch built for CUDA version `cuda` (None: a CPU build); empty if none."""
     major = (cuda or "13").partition(".")[0]
     extra, package = DALI.get(major, DALI["13"])
     wrong = sorted(name for name in installed if name != package)
@@ -86,12 +86,12 @@ def _torch() -> list[tuple[str, str]]:
         capability = f"{properties.major}.{properties.minor}"
         lines.append((f"cuda:{index}", f"{properties.name}, {memory:.0f} GiB, compute capability {capability}"))
     if not torch.cuda.device_count():
-        lines.append(("gpu", _answer(lambda: f"none; {training_device()} computes")))
+        lines.append(("gpu", _answer(lambda: f"none; {training_device()} is used")))
     return lines
 
 
 def _answer(work: Callable[[], str]) -> str:
-    """What `work` says, or why it cannot: here something missing is an answer."""
+    """The result of `work`, or its error as text."""
     try:
         return work()
     except UserError as error:
@@ -123,7 +123,7 @@ def _runtimes() -> list[tuple[str, str]]:
     for name in runtimes.names():
         try:
             targets = runtimes.targets(name)
-        except UserError as error:  # another package's, which cannot be loaded
+        except UserError as error:  # a runtime of another package that cannot be loaded
             lines.append((name, f"not here: {error}"))
             continue
         for target in targets:
@@ -144,7 +144,7 @@ def _runtimes() -> list[tuple[str, str]]:
 
 
 def _precision_words(target: Target) -> str:
-    """What the precision of a target that is ready can be expected to bring on its device."""
+    """What to expect of a ready target's precision on its device."""
     from nas.host.processor import gpu_precision_words, precision_words
 
     if not target.on_cuda:
@@ -155,7 +155,7 @@ def _precision_words(target: Target) -> str:
 
 
 def _formats() -> list[tuple[str, str]]:
-    """What `nas export` writes here."""
+    """The formats that `nas export` can write here."""
     from nas.export import formats
 
     def state(name: str) -> str:

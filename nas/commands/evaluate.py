@@ -1,4 +1,4 @@
-"""`nas evaluate`: how well a trained network segments images with labels."""
+"""`nas evaluate`: score a trained network on labelled images."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 SPLITS: dict[str, SplitName] = {"train": "train", "val": "validation", "test": "test"}
 EPILOG = """\
-Without --at the number is that of training and search: images and labels at the size that the network works at. With
---at labels it is that of benchmarks: what the network gives is brought to each label's own size.
+By default images and labels are at the network's input size, as in training and search. With --at labels the network's
+logits are resized to each label's own size, as in benchmarks.
 
-What is certified in lower precision is scored by the runtime of its certificate, where that is ready here and neither
---at labels nor --device asks for the network in PyTorch: on the same validation images, with the same versions of the
-libraries, the number is that of the certificate.
+A network certified in lower precision is scored by the runtime of its certificate, if that is ready here and neither
+--at labels nor --device asks for PyTorch. On the same validation images, with the same versions of the libraries, the
+result is that of the certificate.
 
 examples:
   nas evaluate runs/erfnet                                     a folder of nas train or nas search
@@ -39,23 +39,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     common.add_trained(parser, common.readable_path)
     common.add_data(parser, default=None)
-    parser.add_argument("--split", choices=tuple(SPLITS), default="val", help="which images (default: val)")
+    parser.add_argument("--split", choices=tuple(SPLITS), default="val", help="split to score on (default: val)")
     parser.add_argument(
         "--at",
         choices=("input", "labels"),
         default="input",
         help="compare at the network's input size, as training and search do, or at the labels' own (default: input)",
     )
-    parser.add_argument("--window", metavar="HxW", help="with --at labels: look by overlapping windows of that size")
+    parser.add_argument("--window", metavar="HxW", help="with --at labels: use overlapping windows of this size")
     parser.add_argument(
-        "--scales", metavar="S,S,...", help="with --at labels: look at multiples of --input, such as 0.75,1,1.25"
+        "--scales",
+        metavar="S,S,...",
+        help="with --at labels: average over these multiples of --input, such as 0.75,1,1.25",
     )
-    parser.add_argument("--flip", action="store_true", help="with --at labels: look at the mirrored images too")
+    parser.add_argument("--flip", action="store_true", help="with --at labels: average over the mirrored images too")
     parser.add_argument(
         "--out",
         metavar="DIR",
         type=common.path,
-        help=f"write {EVALUATION}, {CONFUSION} and {CONFUSION_CHART} there",
+        help=f"folder for {EVALUATION}, {CONFUSION} and {CONFUSION_CHART}",
     )
     common.add_device(parser)
 
@@ -75,13 +77,13 @@ def run(options: argparse.Namespace) -> None:
     trained = load_trained(options.architecture, options.weights)
     dataset, _ = trained_on.data_of(options, trained, test=split == "test")
     view = _view(options, dataset.size)
-    network = trained.network(dataset.num_classes)  # weights that do not fit are told before anything else
+    network = trained.network(dataset.num_classes)  # first, because it raises for weights that do not fit
     findings = common.looked_at(dataset, (split,))
     common.say_notes(findings)
     seen = None if split == "test" else _seen(options, trained, dataset.size)
     if seen is not None and (change := seen.fingerprint.difference(findings.fingerprint, (split,))):
         print(f"note: since the training {change}", flush=True)
-    unless = "" if view is None else "--at labels enlarges logits, which the form does not give"
+    unless = "" if view is None else "--at labels resizes logits, and the certified form outputs labels only"
     form = certified.form_to_run(options, dataset.size, unless=unless)
     device = "cpu" if form is not None else common.device(options)
     largest = dataset.size if view is None else view.largest()
@@ -122,8 +124,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _seen(options: argparse.Namespace, trained: Trained, size: tuple[int, int]) -> DataSeen | None:
-    """What the data were when the training of a network began, or the run that it is of, where they are to be the same
-    now: a run may have a part of what --data names, and scenes that are drawn are others at another size.
+    """The record of the data when the training, or the run, of a network began; None where the data need not be the
+    same now: a run may have used a part of what --data names, and generated scenes differ at another size.
     """
     from nas.runs.data_seen import data_seen
     from nas.runs.folder import run_around
@@ -137,9 +139,9 @@ def _seen(options: argparse.Namespace, trained: Trained, size: tuple[int, int]) 
 
 
 def _view(options: argparse.Namespace, size: tuple[int, int]) -> View | None:
-    """How the network looks at pictures of which the labels are wanted at their own size; None at its input size.
+    """The scales, flips and windows for --at labels; None for --at input.
 
-    Raises: UserError for windows and scales that are none.
+    Raises: UserError for invalid windows and scales.
     """
     from nas.training.own_size import View
     from space.errors import UserError

@@ -1,4 +1,4 @@
-"""`nas export`: a trained network as a file for a runtime, which was compared with PyTorch."""
+"""`nas export`: write a trained network as a file for a runtime, checked against PyTorch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import argparse
 from nas.commands.shared import certified, common, output, trained_on
 
 EPILOG = """\
-The file takes `image`, float32 (1, 3, H, W): RGB in 0..1, minus the mean, divided by the deviation printed here. It
-gives `labels`, int64 (1, H, W), in TFLite int32, upsampling and arg-max inside, which is what latencies are measured
-of; or with --logits `logits`, float32 (1, classes, H, W).
+The file's input is `image`, float32 (1, 3, H, W): RGB in 0..1, minus the mean, divided by the standard deviation that
+are printed. Its output is `labels`, int64 (1, H, W), or int32 in TFLite, with upsampling and arg-max included, as in
+every measured latency; or with --logits `logits`, float32 (1, classes, H, W).
 
 examples:
   nas export runs/erfnet --out erfnet.onnx                     a folder of nas train or nas search
@@ -28,19 +28,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="FORMAT",
         default=formats.DEFAULT,
-        help=f"{', '.join(formats.names())}, where its library is installed (default: {formats.DEFAULT})",
+        help=f"{', '.join(formats.names())}, if its library is installed (default: {formats.DEFAULT})",
     )
     parser.add_argument(
-        "--out", metavar="FILE", type=common.path, help="the file to write (default: model.onnx, or as the format ends)"
+        "--out",
+        metavar="FILE",
+        type=common.path,
+        help="the file to write (default: model.onnx, or model with the format's suffix)",
     )
-    parser.add_argument("--logits", action="store_true", help="logits instead of labels")
+    parser.add_argument("--logits", action="store_true", help="write a network that outputs logits instead of labels")
 
 
 def run(options: argparse.Namespace) -> None:
     """Write the files and print how well they agree with PyTorch.
 
-    Raises: UserError for an unknown format, one that is not here, weights that do not fit, or files that differ from
-    PyTorch.
+    Raises: UserError for an unknown format, one whose library is missing, weights that do not fit, or files whose
+    output differs from PyTorch's.
     """
     from pathlib import Path
 
@@ -59,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
     trained = load_trained(options.architecture, options.weights)
     labelling = trained_on.labelling_of(options, trained)
 
-    import torch  # not for what is refused above
+    import torch  # slow to load, so errors above come first
 
     from nas.runs.checked_export import export_checked
 
@@ -77,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
     written = sum(file.stat().st_size for file in files) / 2**20
     with answering():
         print(f"{', '.join(map(str, files))}: image (1, 3, {height}, {width}) -> {gives}, {written:.1f} MiB")
-        print(f"against PyTorch: {check}")
+        print(f"compared with PyTorch: {check}")
         print(f"input: RGB in 0..1, minus {list(MEAN)}, divided by {list(STD)}")
         print(f"classes: {', '.join(labelling.classes)}")
         certified.say_exported(options)

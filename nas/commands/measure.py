@@ -25,17 +25,18 @@ if TYPE_CHECKING:
 MOST_PROCESSES = 20
 
 EPILOG = """\
-All networks are timed untrained, on the CPU each in a process of its own: they take turns, and each alternates call by
-call with one frozen reference network; milliseconds are the median ratio times what the reference takes on this device.
-With --out a table (latency.csv; its column `flagged` says why a number is not to be trusted, and is empty otherwise),
-the medians of all blocks of calls that it rests on (blocks.csv) and a picture (latency.png) are left behind.
+Networks are timed untrained, on the CPU each in a process of its own. They take turns, and each alternates call by call
+with one frozen reference network. Milliseconds are the median ratio times the reference's latency on this device. --out
+writes a table (latency.csv; its column `flagged` says why a latency is not reliable, and is empty otherwise), the
+medians of all blocks of calls behind it (blocks.csv) and a chart (latency.png).
 
-Where all networks that are given have certificates, and these agree on target, input size and number of classes, those
-are the defaults, and what is certified in lower precision is timed as it ships. On other terms its architecture is.
+If all given networks have certificates that agree on target, input size and number of classes, these are the defaults,
+and a network certified in lower precision is timed as it ships. On other terms its architecture is timed.
 
---calibrate measures random networks of the whole space instead (550 take 35 to 45 minutes, once per device, input size
-and version of the libraries; it goes on where it was interrupted, and measures again what was disturbed), fits a
-latency table to them, and prints how far its estimates of left-out networks are off. `nas profile` reads the table.
+--calibrate measures random networks of the whole space instead, fits a latency table to them, and prints the error of
+its estimates on left-out networks. 550 networks take 35 to 45 minutes, once per device, input size and version of the
+libraries. Repeating an interrupted calibration continues it, and measures disturbed networks again. `nas profile` reads
+the table.
 
 examples:
   nas measure                                                  all published networks
@@ -56,30 +57,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_target(parser)
     common.add_input(parser)
     common.add_classes(parser)
-    parser.set_defaults(input=None, classes=None)  # where nothing is given, certificates may say
+    parser.set_defaults(input=None, classes=None)  # certificates may set them
     common.add_within(parser)
     common.add_patience(parser)
     parser.add_argument(
         "--processes",
         metavar="N",
         type=common.whole_number,
-        help="time each network in so many processes, a round of all networks each, and report the median one, with "
-        "the interval that theirs span (default: 1)",
+        help="time each network in N processes, in rounds over all networks, and report the median process with an "
+        "interval that spans those of all (default: 1)",
     )
-    parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90': say which networks keep it")
     parser.add_argument(
-        "--out", metavar="DIR", type=common.path, help="leave latency.csv, blocks.csv and latency.png there"
+        "--budget", metavar="TIME", help="judge which networks keep this budget: 10ms, 100fps or '10ms p90'"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=common.path, help="folder for latency.csv, blocks.csv and latency.png"
     )
     parser.add_argument("--calibrate", action="store_true", help="fit a latency table to random networks")
     parser.add_argument(
-        "--networks", type=common.whole_number, metavar="N", help="with --calibrate: how many (default 550)"
+        "--networks",
+        type=common.whole_number,
+        metavar="N",
+        help="with --calibrate: number of networks to measure (default: 550)",
     )
 
 
 def run(options: argparse.Namespace) -> Verdict | None:
-    """Measure the networks in turns, and print them from the fastest to the slowest; or calibrate. What is said of a
-    budget, if there is one: PASS if all networks are inside, FAIL if one is over, else UNSURE, as where one cannot be
-    timed.
+    """Measure the networks in turns and print them from the fastest to the slowest, or calibrate. Returns the verdict
+    on a budget, if there is one: PASS if all networks are inside, FAIL if one is over, else UNSURE, also if one cannot
+    be timed.
 
     Raises: UserError for unknown architectures, and targets that cannot be timed here.
     """
@@ -103,10 +109,10 @@ def run(options: argparse.Namespace) -> Verdict | None:
     budget = None if options.budget is None else Budget.parse(options.budget)
     names = () if options.calibrate else options.architectures or space.published()
     architectures = {name: load_architecture(name) for name in dict.fromkeys(names)}
-    if options.out:  # where they are written down
+    if options.out:  # names are written to files there
         for name in architectures:
             require_utf8(name)
-    said = certified.measured_as_certified(options, tuple(architectures))
+    terms = certified.measured_as_certified(options, tuple(architectures))
     size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
     processes = _processes(options)
     networks = calibration.NETWORKS if options.networks is None else options.networks
@@ -116,15 +122,15 @@ def run(options: argparse.Namespace) -> Verdict | None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(ending.told(lambda: words_of_kept(progress.done) if options.calibrate else lost))
         out = stack.enter_context(output.folder(options.out)) if options.out else None
-        target = common.target(options)  # last, for it may have to be found by timing
+        target = common.target(options)  # last, because finding the default target may take timing
         if target.on_cuda and processes > 1:
             raise UserError("--processes: all networks on a GPU are timed by one process; leave it out")
         meter = Meter(target, size, classes, patience_seconds=common.patience(options))
         what = _words(networks, "random network") if options.calibrate else _words(len(architectures), "network")
-        told = "" if options.calibrate else f", {classes} classes"
+        of_classes = "" if options.calibrate else f", {classes} classes"
         graphs = _deployed_graphs(architectures, target, size, classes)
-        # The process takes seconds to start.
-        common.say(f"{what} on {target} at {size[0]}x{size[1]}, batch 1{told}{said}")
+        # Printed before the meter starts its process, which takes seconds.
+        common.say(f"{what} on {target} at {size[0]}x{size[1]}, batch 1{of_classes}{terms}")
         certified.say_untrained([name for name in architectures if name not in graphs], target, size, classes)
         stack.enter_context(meter)
         if options.calibrate:
@@ -148,7 +154,7 @@ def _processes(options: argparse.Namespace) -> int:
 
 
 def words_of_kept(networks: int) -> str:
-    """What is said where a calibration is interrupted that keeps so many networks, those of earlier calls too."""
+    """The words for an interrupted calibration that keeps so many networks, including those of earlier commands."""
     if networks:
         return "what was measured so far is kept: the same command goes on from there"
     return "nothing was measured yet: the same command begins anew, or goes on where an earlier one was interrupted"
@@ -169,15 +175,15 @@ def _calibrate(meter: Meter, networks: int, out: Path | None, progress: Progress
         print(f"not measured: {_words(len(failed), 'network')}, for example: {failed[0]}; the same command tries again")
     found = calibration.calibrate(meter)
     with answering():
-        _tell_fit(found)
+        _print_fit(found)
     if out:
         write_calibration(out, found)
         with answering():
             print(f"{out}: {ESTIMATES} {SCATTER}")
 
 
-def _tell_fit(found: Calibration) -> None:
-    """Print how well a latency table estimates."""
+def _print_fit(found: Calibration) -> None:
+    """Print how well a new latency table estimates."""
     from nas.report.calibration import comparison
 
     print(f"\nfitted to {found.table.networks} networks; judged on {len(found.left_out)} that were left out of a fit\n")
@@ -191,11 +197,11 @@ def _tell_fit(found: Calibration) -> None:
         print(f"cannot be timed: {_words(len(found.refused), 'network')}, for example: {found.refused[0]}")
     if found.better is not None:
         more = found.better.networks
-        print(f"the table that was fitted to {more} networks stays: give --networks {more} to replace it")
+        print(f"the existing table, fitted to {more} networks, is kept: give --networks {more} to replace it")
 
 
 def _deployed_graphs(names: Iterable[str], target: Target, size: tuple[int, int], classes: int) -> dict[str, bytes]:
-    """What is timed of networks that are certified on these terms in lower precision, or as another graph."""
+    """The graphs to time for networks that are certified on these terms in lower precision, or as another graph."""
     from nas.runs.trained import deployed_graph
 
     found = {name: deployed_graph(name, target, size, classes) for name in names}
@@ -210,9 +216,9 @@ def in_rounds(
     within: float,
     progress: Progress,
 ) -> tuple[dict[str, Latency], dict[str, UnmeasuredError]]:
-    """Latencies of networks that are timed in so many processes each, in rounds of all of them; and why some could not
-    be timed, each of which is left out of the rounds that follow. All milliseconds are by the last anchor, should that
-    have been taken anew.
+    """Latencies of networks, each timed in as many processes as there are rounds, and the errors of those that could
+    not be timed, which are left out of later rounds. If the device was anchored anew meanwhile, all milliseconds refer
+    to the last anchor.
 
     Raises: TargetError, ExportError or HaltedError when the target times nothing at all.
     """
@@ -237,7 +243,9 @@ def in_rounds(
 
 
 def why_none(refused: Mapping[str, UnmeasuredError], target: Target) -> BaseException:
-    """What to raise where no network could be timed: what is no refusal of the target's; else why each was refused."""
+    """The error to raise if no network could be timed: the first that is not a refusal by the target, else one with all
+    refusals.
+    """
     from nas.errors import UnmeasuredError
     from nas.latency.careful import is_refusal
 
@@ -254,7 +262,7 @@ def _round(
     graphs: Mapping[str, bytes],
     within: float,
 ) -> dict[str, Latency | UnmeasuredError]:
-    """Each network timed in one process."""
+    """The latency or error of each network, timed in one process each."""
     from nas.errors import UnmeasuredError
     from nas.latency.careful import CarefulMeter, time_each
     from nas.latency.scope import scope_of
@@ -283,7 +291,7 @@ def _leaderboard(
 
     latencies = _sorted(measured)
     with answering():
-        _tell(meter, latencies, architectures, refused, budget)
+        _print_leaderboard(meter, latencies, architectures, refused, budget)
     if out:
         from nas.report.leaderboard import BLOCKS, PICTURE, TABLE, write_leaderboard
 
@@ -293,14 +301,14 @@ def _leaderboard(
     return None if budget is None else judged(latencies, budget, meter.num_classes, refused)
 
 
-def _tell(
+def _print_leaderboard(
     meter: Meter,
     latencies: Mapping[str, Latency],
     architectures: Mapping[str, Architecture],
     refused: Mapping[str, UnmeasuredError],
     budget: Budget | None,
 ) -> None:
-    """Print the table, what was timed, and what is not to be trusted."""
+    """Print the table, the scopes of the timings, the flagged latencies and the networks that could not be timed."""
     print(f"\n{_table(latencies, architectures, meter.size, meter.num_classes, budget)}\n")
     scopes = dict.fromkeys(latency.scope for latency in latencies.values())
     for scope in scopes:
@@ -316,8 +324,8 @@ def _tell(
 def judged(
     latencies: Mapping[str, Latency], budget: Budget, num_classes: int, refused: Collection[str] = ()
 ) -> Verdict:
-    """The worst of the verdicts, that on networks which the target `refused` being UNSURE; what would settle those on
-    others is printed.
+    """The worst of the verdicts; a network that the target `refused` counts as UNSURE. Prints how to settle the other
+    unsure verdicts.
     """
     from nas.latency.budget import settling, settling_in
     from nas.terminal import answering

@@ -1,4 +1,4 @@
-"""`nas predict`: pictures, or a video, under the colours of what a network sees in them; or its labels alone."""
+"""`nas predict`: draw a network's predictions over images or a video, or write them as label images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from nas.video.segmenter import Segmenter
 
 EPILOG = """\
---labels writes grey label PNGs of each image's own size instead, in the values of the data set's own labels, as the
-servers of benchmarks take them. They are what nas evaluate --at labels scores. Overlays of a network that is certified
-in lower precision are by the runtime of its certificate, where that is ready here, unless --device asks for PyTorch.
+--labels writes grey label PNGs of each image's own size instead, in the data set's own label values, as benchmark
+servers take them. nas evaluate --at labels scores the same labels. Overlays of a network certified in lower precision
+are computed by the runtime of its certificate, if that is ready here, unless --device asks for PyTorch.
 
-A video runs in the runtime that the network is certified in, where that is ready here, else in PyTorch. In the corner
-of each frame stand the milliseconds of the network and how many frames a second there are with everything. What is
-finished when Ctrl-C ends it is kept.
+A video runs in the runtime that the network is certified in, if that is ready here, else in PyTorch. The corner of each
+frame shows the milliseconds of the network and the frames per second of the whole pipeline. Ctrl-C keeps the frames
+finished so far.
 
 examples:
   nas predict runs/erfnet street.jpg                           a folder of nas train or nas search
@@ -36,7 +36,7 @@ examples:
   nas predict runs/city --labels --out submission leftImg8bit/test/*/*.png
   nas predict runs/night --video drive.mp4                     predictions/drive.overlay.mp4
   nas predict runs/night --video 0                             the first camera, until Ctrl-C"""
-MENTIONED = 4  # classes named for each picture
+MENTIONED = 4  # classes listed for each picture, the most frequent ones
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,24 +46,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images = parser.add_argument(
         "images", metavar="IMAGE", nargs="+", type=common.readable_path, help="JPEG or PNG files of any size"
     )
-    images.required = False  # with --video; by nargs="*" none would be read behind an option that follows ARCH
+    images.required = False  # with --video; nargs="*" would not read images that come after an option behind ARCH
     parser.add_argument(
         "--video",
         metavar="FILE|N",
         type=common.readable_path,
-        help="a video file, or a camera's number, instead of images",
+        help="a video file or a camera's number, instead of images",
     )
-    parser.add_argument("--labels", action="store_true", help="label PNGs instead of overlays: NAME.png for each image")
-    parser.add_argument("--frames", metavar="N", type=common.whole_number, help="with --video: end after so many")
     parser.add_argument(
-        "--out", metavar="DIR", type=common.path, default="predictions", help="where overlays go (default: predictions)"
+        "--labels", action="store_true", help="write label PNGs instead of overlays: NAME.png for each image"
+    )
+    parser.add_argument("--frames", metavar="N", type=common.whole_number, help="with --video: stop after N frames")
+    parser.add_argument(
+        "--out", metavar="DIR", type=common.path, default="predictions", help="output folder (default: predictions)"
     )
     common.add_data(parser, default=None)
     common.add_device(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write one overlay or label per image, each as soon as it is finished; or the overlay of a video.
+    """Write one overlay or label image per image, each as soon as it is finished; or the overlay of a video.
 
     Raises: UserError for weights that do not fit, DataError naming an image or a video that cannot be read.
     """
@@ -93,16 +95,14 @@ def _see_images(options: argparse.Namespace) -> None:
     ending = ".png" if options.labels else ".overlay.png"
     destinations = _destinations(options.images, Path(options.out), ending)
     if options.labels and not labelling.label_values:
-        raise UserError(
-            "--labels: expected weights that say which label values their classes have, got none; give --data"
-        )
+        raise UserError("--labels: expected weights that hold the label values of their classes, got none; give --data")
     with _looking(options, trained, labelling) as look, output.folder(options.out):
         _see_each(look, labelling, destinations, labels=options.labels)
 
 
 @contextlib.contextmanager
 def _looking(options: argparse.Namespace, trained: Trained, labelling: Labelling) -> Iterator[Look]:
-    """What sees pictures: PyTorch, or for overlays what is certified in lower precision; labels need logits."""
+    """The function that segments a picture: the form certified in lower precision, or PyTorch, also for --labels."""
     from functools import partial
 
     from nas.host.memory import require_inference
@@ -110,7 +110,7 @@ def _looking(options: argparse.Namespace, trained: Trained, labelling: Labelling
     from nas.training.own_size import View, label_at_own_size
     from nas.training.prediction import predict
 
-    unless = "--labels enlarges logits, which the form does not give" if options.labels else ""
+    unless = "--labels resizes logits, and the certified form outputs labels only" if options.labels else ""
     form = certified.form_to_run(options, labelling.size, unless=unless)
     device = "cpu" if form is not None else common.device(options)
     require_inference(trained.architecture, labelling.size, len(labelling.classes), device=device)
@@ -126,9 +126,9 @@ def _looking(options: argparse.Namespace, trained: Trained, labelling: Labelling
 
 
 def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Path, Path]], *, labels: bool) -> None:
-    """Write the overlay of every image that can be read, or its label.
+    """Write the overlay or label image of every image that can be read.
 
-    Raises: DataError at the end for those that cannot.
+    Raises: DataError at the end if any cannot.
     """
     import numpy as np
     from PIL import Image
@@ -145,7 +145,7 @@ def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Pat
     for image_path, path in destinations:
         try:
             image = read_image(image_path, None)
-        except DataError as error:  # the others are read all the same
+        except DataError as error:  # go on with the other images
             if len(destinations) == 1:
                 raise
             unread.append(str(error))
@@ -172,14 +172,14 @@ def _overlay_video(options: argparse.Namespace) -> None:
         path = Path(options.out) / f"{name_of(source)}.overlay.mp4"
         segmenter = _segmenter(options, trained, labelling)
 
-        from nas.video.overlays import Pace, write_overlays  # with PyTorch, not for what is refused above
+        from nas.video.overlays import Pace, write_overlays  # loads PyTorch, so errors above come first
 
         certificate = certificate_of(options.architecture) if options.weights is None else None
         pace = Pace()
         try:
             with output.folder(options.out):
                 write_overlays(video, segmenter, labelling, path, pace, options.frames)
-        except (KeyboardInterrupt, DataError):  # what is finished is kept
+        except (KeyboardInterrupt, DataError):  # the frames finished so far are kept
             if pace.network:
                 print(f"{path}: {pace}{_certified(certificate)}", flush=True)
             raise
@@ -187,7 +187,7 @@ def _overlay_video(options: argparse.Namespace) -> None:
 
 
 def _segmenter(options: argparse.Namespace, trained: Trained, labelling: Labelling) -> Segmenter:
-    """What runs a network on frames, as it was timed: the runtime of its certificate if that can be, else PyTorch."""
+    """The segmenter of frames: the runtime of the certificate, set up as it was timed, if possible; else PyTorch."""
     from nas.host.memory import require_inference
     from nas.video.segmenter import of_form, of_pytorch
 
@@ -200,24 +200,24 @@ def _segmenter(options: argparse.Namespace, trained: Trained, labelling: Labelli
 
 
 def _certified(certificate: Certificate | None) -> str:
-    """What the certificate says of time, to stand behind what was seen."""
+    """The certified latency, to print after the measured one."""
     from nas.latency.machine.device import cpu_model
 
     if certificate is None:
         return ""
     latency = certificate.latency
     processor = latency.environment.get("cpu", "")
-    there = f" with another processor ({processor})" if processor and processor != cpu_model() else ""
+    elsewhere = f" with another processor ({processor})" if processor and processor != cpu_model() else ""
     return (
-        f"; certified: {latency.p50_milliseconds:.2f} ms on {latency.target}{there}, taken alone on the machine, which "
-        "these were not"
+        f"; certified: {latency.p50_milliseconds:.2f} ms on {latency.target}{elsewhere}, with nothing else running on "
+        "the machine"
     )
 
 
 def _destinations(images: Sequence[str], out: Path, ending: str) -> list[tuple[Path, Path]]:
-    """Each image with the path of what is written for it.
+    """Each image with the path of the file that is written for it.
 
-    Raises: DataError for an image that is not there, UserError when two would become the same file, or one be lost.
+    Raises: DataError for a missing image, UserError when two would become the same file, or one would be overwritten.
     """
     from nas.errors import DataError
     from space import UserError
@@ -231,7 +231,7 @@ def _destinations(images: Sequence[str], out: Path, ending: str) -> list[tuple[P
             raise DataError(f"{name}: expected an image, got no such file; check the path")
         path = out / f"{Path(name).stem}{ending}"
         if path in found:
-            raise UserError(f"{found[path]} and {name} would both become {path}; give them in two calls with own --out")
+            raise UserError(f"{found[path]} and {name} would both become {path}; use two commands with different --out")
         if path.resolve() in sources:
             raise UserError(f"--out: {path} is one of the images, which would be lost; give another folder")
         found[path] = Path(name)

@@ -1,4 +1,4 @@
-"""`nas profile`: is a budget reachable here, by how much of the space, and what would the search take?"""
+"""`nas profile`: whether a budget is reachable here, by how much of the space, and how long the search would take."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from space.architecture import Architecture
 
 EPILOG = """\
-Networks are estimated from the device's latency table. Where there is none for this input size yet, the one that comes
-with the package for the target is taken. Where that has none either, or --networks asks for it, one is made first:
-random networks are measured, some three seconds each, once per device; `nas measure --calibrate` makes a better one.
+Latencies are estimated from the device's latency table for this input size. If there is none yet, the table that comes
+with the package for the target is used. If there is none either, or with --networks, a table is made first, once per
+device: random networks are measured, about three seconds each. `nas measure --calibrate` makes a better one.
 
 examples:
   nas profile --budget 10ms
   nas profile --budget 100fps --input 360x480 --samples 2000
   nas profile --budget 5ms --budget 10ms --target openvino:bf16@cpu
   nas profile studies/camvid/study.yaml --target onnxruntime@cpu:1"""
-NETWORKS = 150  # measured for a table when there is none
-SMALL = "ndnet45-fcn32"  # timed to learn what the reference takes on a device without a table
-MOST_KNOBS = 10
+NETWORKS = 150  # measured for a new table
+SMALL = "ndnet45-fcn32"  # timed to learn the reference's latency on a device without a table
+MOST_KNOBS = 10  # axes in the printed table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,24 +41,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_budgets(parser, "may be given several times")
     common.add_target(parser)
     common.add_patience(parser)
-    parser.add_argument("--input", metavar="HxW", help="size that networks work at; overrides the study's")
+    parser.add_argument("--input", metavar="HxW", help="height and width of the networks' input; overrides the study's")
     parser.add_argument(
-        "--samples", type=common.whole_number, default=1000, metavar="N", help="random draws (default 1000)"
+        "--samples",
+        type=common.whole_number,
+        default=1000,
+        metavar="N",
+        help="number of random draws (default: 1000)",
     )
-    parser.add_argument("--seed", type=common.whole_number, default=0, metavar="N", help="of the draws (default 0)")
+    parser.add_argument(
+        "--seed", type=common.whole_number, default=0, metavar="N", help="seed of the random draws (default: 0)"
+    )
     parser.add_argument(
         "--networks",
         type=common.whole_number,
         metavar="N",
-        help=f"to measure where the device has no table (default {NETWORKS}, or none where one comes with the package)",
+        help=f"number of networks to measure for a new table if the device has none (default: {NETWORKS}, or 0 if a "
+        "table comes with the package)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Estimate and print.
+    """Estimate latencies over the space and print which budgets are reachable.
 
-    Raises: BudgetError with the lowest or highest latency reached when every budget is outside of what the space
-    reaches.
+    Raises: BudgetError with the lowest or highest latency reached when the space reaches none of the budgets.
     """
     from nas.latency import default_target, parse_target
     from nas.latency.estimates import calibration
@@ -75,12 +81,12 @@ def run(options: argparse.Namespace) -> None:
     common.look_at_space(study, options.study)
     target = parse_target(study.target) if study.target else default_target()
 
-    from nas.latency import Meter  # with what takes seconds to load, not for what is refused above
+    from nas.latency import Meter  # loading this takes seconds, so errors above come first
     from nas.search.measure.reachability import explore
     from nas.search.propose.limits import limits_of
 
     dataset = common.loaded(study.data)
-    targets = target.in_precisions(study.precisions)  # what a search times
+    targets = target.in_precisions(study.precisions)  # those that a search would time
     common.say(f"{study.asked} on {', '.join(map(str, targets))} at {size}, {dataset.num_classes} classes")
 
     def meter_of(target: Target) -> Meter:
@@ -110,7 +116,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         reachability.require()
     print(f"\n{_knobs(reachability)}\n")
-    # What is timed without a table is taken to take as long as what has one.
+    # Timing on a target without a table is assumed to take as long as on one with a table.
     measurement_seconds = sum(each.seconds for each in tables) * (1 + len(unknown) / len(tables))
     print(_forecast(study, reachability, measurement_seconds, len(dataset.train), dataset.num_classes))
 
@@ -118,10 +124,10 @@ def run(options: argparse.Namespace) -> None:
 def _tables_of(
     targets: Sequence[Target], meter_of: Callable[[Target], Meter], networks: int | None
 ) -> tuple[tuple[LatencyTable, ...], tuple[Target, ...]]:
-    """Tables of targets, and the targets that can be timed but have none. The highest precision that can be timed gets
-    one in any case; what cannot be timed is left out, as a search does, and said.
+    """The tables of targets, and the targets that can be timed but have no table. The highest precision that can be
+    timed always gets a table. Targets that cannot be timed are left out, as in a search, and a note says so.
 
-    Raises: TargetError when none can be timed.
+    Raises: TargetError when no target can be timed.
     """
     from nas.errors import TargetError
     from nas.latency.estimates.calibration import kept_table
@@ -153,8 +159,8 @@ def _tables_of(
 
 
 def _table(meter: Meter, networks: int | None) -> LatencyTable:
-    """The device's own, the one that comes with the package, or a new one from `networks` measured ones; said where it
-    is from and how good it is.
+    """The device's own latency table, the one that comes with the package, or a new one from `networks` measured
+    networks. Prints which one it is, and its error.
     """
     from dataclasses import replace
     from time import monotonic
@@ -167,12 +173,12 @@ def _table(meter: Meter, networks: int | None) -> LatencyTable:
     table = calibration.kept_table(meter)
     if table is None and networks is None and shipped_table(meter.target, meter.size, 1.0) is not None:
         small, within = space.load(SMALL), calibration.SAMPLES_WITHIN
-        common.say(f"timing {SMALL}, to learn what this device takes")
+        common.say(f"timing {SMALL}, to learn the speed of this device")
         reference = meter.measure(small, within=within).reference_milliseconds
         begun = monotonic()
-        meter.measure(small, within=within)  # without what is prepared once
+        meter.measure(small, within=within)  # timed alone: the first measurement includes one-time preparation
         table = shipped_table(meter.target, meter.size, reference)
-        assert table is not None, "there was one"
+        assert table is not None, "it was found above"
         print(
             f"estimated from a latency table that comes with the package: {table.error:.1%} off on average at other "
             f"sizes and threads of the CPU that it was made on; --networks {NETWORKS} makes one of this device"
@@ -181,10 +187,10 @@ def _table(meter: Meter, networks: int | None) -> LatencyTable:
     if table is None:
         networks = networks or NETWORKS
         precision = meter.target.precision
-        what = "at this size yet"
+        kind = "at this size yet"
         if precision != "fp32":
-            what = f"in {precision} at this size yet, and none comes with the package"
-        print(f"no latency table of this device {what}: measuring {networks} random networks", flush=True)
+            kind = f"in {precision} at this size yet, and none comes with the package"
+        print(f"no latency table of this device {kind}: measuring {networks} random networks", flush=True)
         calibration.measure_networks(meter, networks, Progress())
         table = calibration.calibrate(meter).table
     print(
@@ -215,9 +221,10 @@ def _study(options: argparse.Namespace) -> Study:
 
 
 def _on_frontier(reachability: Reachability, *, surely: bool) -> Reachability:
-    """The same for the budgets of a frontier, which a search chooses by what the fastest network takes.
+    """The same reachability for the budgets of a frontier, which a search derives from the fastest network's latency.
 
-    Raises: BudgetError when there is no room for several; not unless it is `surely` so, for networks may be faster.
+    Raises: BudgetError when there is no room for several budgets, unless that is not sure (`surely`), because networks
+    may be faster on targets without a table.
     """
     from dataclasses import replace
 
@@ -232,7 +239,7 @@ def _on_frontier(reachability: Reachability, *, surely: bool) -> Reachability:
             raise
         common.say(f"note: {error}")
         return reachability
-    common.say(f"budgets {budgets}, about: a search chooses them by what it times")
+    common.say(f"budgets {budgets}, roughly: a search derives them from its measurements")
     return replace(reachability, study=study.asking(tuple(map(str, budgets))))
 
 
@@ -274,19 +281,19 @@ def _draws(reachability: Reachability) -> str:
             for budget in budgets
         ]
         of_budgets = ("budget", "narrowest inside", "as drawn inside", "filled by some width")
-        told = [table(rows, header), "", table(inside, of_budgets)]
+        lines = [table(rows, header), "", table(inside, of_budgets)]
     else:
         budget = budgets.largest
         shares = [f"{_inside(values, budget):.0%}" for values in drawn.values()]
-        told = [
+        lines = [
             table([(*row, share) for row, share in zip(rows, shares, strict=True)], (*header, "inside the budget")),
             f"width can be chosen to fill the budget in {reachability.fillable(budget):.0%} of the draws",
         ]
-    return "\n".join([*told, f"fastest reached: {lowest.name} at its narrowest, {lowest.narrowest:.2f} ms"])
+    return "\n".join([*lines, f"fastest reached: {lowest.name} at its narrowest, {lowest.narrowest:.2f} ms"])
 
 
 def _inside(milliseconds: Sequence[float], budget: Budget) -> float:
-    """The share of latencies that are inside a budget."""
+    """The share of latencies inside a budget."""
     return sum(value <= budget.milliseconds for value in milliseconds) / len(milliseconds)
 
 
@@ -302,7 +309,7 @@ def _knobs(reachability: Reachability) -> str:
         for knob in found
     ]
     return (
-        f"What a choice multiplies latency by, all other choices being equal, over {len(reachability.draws)} draws\n"
+        f"Factor of each choice on latency, all other choices being equal, over {len(reachability.draws)} draws\n"
         + table(rows, ("axis", "spread", "factor by value"))
     )
 
@@ -328,6 +335,6 @@ def _forecast(
     return (
         f"forecast of the search: {duration(found.training_seconds)} of training steps at {step:.2f} s each (timed on "
         f"{closest.name}, {closest.own:.1f} ms) and {duration(found.measuring_seconds)} of measuring "
-        f"about {found.candidates} candidates; scoring and export come on top"
-        + (f"; fewer are tried where that exceeds {study.search.minutes:g} minutes" if study.search.minutes else "")
+        f"about {found.candidates} candidates, plus scoring and export"
+        + (f"; fewer are tried if that exceeds {study.search.minutes:g} minutes" if study.search.minutes else "")
     )

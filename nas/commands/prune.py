@@ -1,4 +1,4 @@
-"""`nas prune`: a compact network inside a measured budget, and its certificate."""
+"""`nas prune`: prune a network into a measured budget, and certify it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFAULT_EPOCHS = 10
 EPILOG = """\
 examples:
   nas prune erfnet --weights runs/erfnet/weights.safetensors --data camvid:~/camvid --budget 6ms --epochs 30
-  nas prune runs/night --budget 6ms     without data there is no fine-tuning, and the weights' magnitude decides"""
+  nas prune runs/night --budget 6ms     no data: no fine-tuning, and the weights' magnitude decides what is cut"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="SET[:ROOT]",
-        help="road_scenes, camvid:DIR, cityscapes:DIR or folder:DIR, to weigh channels, fine-tune and score with",
+        help="data to rank channels, fine-tune and score with: road_scenes, camvid:DIR, cityscapes:DIR or folder:DIR",
     )
     common.add_input(parser, None)
     common.add_target(parser)
@@ -51,36 +51,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--epochs",
         type=common.whole_number,
         metavar="N",
-        help=f"of fine-tuning (default: {DEFAULT_EPOCHS} with --data, else 0)",
+        help=f"epochs of fine-tuning (default: {DEFAULT_EPOCHS} with --data, else 0)",
     )
     parser.add_argument(
-        "--recipe", default="quick", metavar="NAME", type=common.path, help="of fine-tuning (default: quick)"
+        "--recipe",
+        default="quick",
+        metavar="NAME",
+        type=common.path,
+        help="recipe of fine-tuning, a name or a YAML file (default: quick)",
     )
     parser.add_argument(
         "--importance",
         choices=tuple(importances.kinds()),
-        help="what decides which channels of a group go (default: fisher with --data, else magnitude)",
+        help="criterion that ranks the channels of a group (default: fisher with --data, else magnitude)",
     )
     parser.add_argument(
         "--steps",
         type=common.whole_number,
         default=2,
         metavar="N",
-        help="cuts on the way to the budget, each trained (default: 2)",
+        help="number of cuts on the way to the budget, each followed by fine-tuning (default: 2)",
     )
     parser.add_argument("--channels-only", dest="depth", action="store_false", help="keep every block")
     parser.add_argument(
-        "--out", metavar="DIR", type=common.path, default="pruned", help="where the network goes (default: pruned)"
+        "--out", metavar="DIR", type=common.path, default="pruned", help="folder for the network (default: pruned)"
     )
     common.add_device(parser)
 
 
 def run(options: argparse.Namespace) -> Verdict | None:
-    """Prune, fine-tune, certify; cut a little more and do so again where the certificate finds it over the budget. What
-    the certificate says in the end.
+    """Prune, fine-tune and certify, and cut further if the certificate finds the network over the budget. Returns the
+    verdict of the last certificate.
 
     Raises: UserError for weights that do not fit, options that contradict each other, and a folder that is in use or
-    holds something else; BudgetError with the lowest latency reached for a budget that no cut can meet.
+    holds other files; BudgetError with the lowest latency reached for a budget that no cut can meet.
     """
     from functools import partial
     from pathlib import Path
@@ -102,7 +106,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         network, pruned = _pruned(options, out, budget, plan, recipe, within=within, meter_of=meter_of)
     certificate = read_certificate(out)
     with answering():
-        _tell(out, network, pruned, certificate)
+        _print_result(out, network, pruned, certificate)
     return certificate.verdict
 
 
@@ -116,7 +120,7 @@ def _pruned(
     within: float,
     meter_of: partial[Meter],
 ) -> tuple[Network, Pruned]:
-    """The whole network, and what was left of it and written to `out`."""
+    """The whole network, and the pruned one that was written to `out`."""
     from contextlib import nullcontext
     from functools import partial
 
@@ -134,7 +138,8 @@ def _pruned(
 
     trained = load_trained(options.architecture, options.weights)
     output.require_other_folder(out, options.architecture, trained.weights)
-    output.say_replaced(out)  # a pruned network has a key of its own: it is not known what the one there was cut from
+    # A pruned network has a key of its own, which does not tell whether the one in `out` was cut from this network.
+    output.say_replaced(out)
     if options.target:
         require_one((common.target(options),))
     dataset, seen = None, None
@@ -163,7 +168,7 @@ def _pruned(
             budget=budget,
             device=device,
             within=within,
-            # On a CPU each candidate has a process of its own; another that starts them would take seconds to start.
+            # On a CPU each candidate has a process of its own anyway; starting another meter would take seconds.
             meter_of=meter_of if target.on_cuda else lambda *asked: nullcontext(meter),
             progress=progress,
         )
@@ -177,8 +182,8 @@ def _pruned(
 
 
 def _table(meter: Meter, whole: Latency) -> LatencyTable | None:
-    """The latency table that is kept of the device; else the one that comes with the package, for what the reference
-    network took beside the `whole` one.
+    """The device's own latency table; else the one that comes with the package, scaled by the reference network's
+    latency beside the `whole` network.
     """
     from nas.latency.estimates.calibration import kept_table
     from nas.latency.estimates.shipped import table_instead
@@ -199,7 +204,7 @@ def _certified(
     certification: Certification,
     network: Network,
 ) -> Latency:
-    """Write a network to `out`; what is measured of it there."""
+    """Write a network to `out` with its certificate; the certified latency."""
     from nas.quantization.shipping import deployed_on, warning_of
     from nas.runs.winner import Finished, write_winner
 
@@ -222,17 +227,17 @@ def _certified(
     return write_winner(out, finished, certification).latency
 
 
-def _tell(out: Path, network: Network, pruned: Pruned, certificate: Certificate) -> None:
-    """Print what became of a network, and what its certificate says."""
+def _print_result(out: Path, network: Network, pruned: Pruned, certificate: Certificate) -> None:
+    """Print both networks and the certificate."""
     from space import parameters
 
-    for word, each, latency in (
+    for word, printed, latency in (
         ("whole", network, pruned.before),
         ("pruned", pruned.network, pruned.after),
     ):
-        print(f"{word:7} {latency}, {parameters(each.architecture, network.num_classes):,} parameters")
+        print(f"{word:7} {latency}, {parameters(printed.architecture, network.num_classes):,} parameters")
     if pruned.blocks_gone:
-        print(f"without {pruned.blocks_gone} of {pruned.blocks} residual blocks that can go")
+        print(f"removed {pruned.blocks_gone} of {pruned.blocks} removable residual blocks")
     score = "" if certificate.miou is None else f", mIoU {100 * certificate.miou:.1f} %"
     output.say_certificate(certificate, out, score)
     print(f"compact network in {out}")

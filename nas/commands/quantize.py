@@ -1,4 +1,4 @@
-"""`nas quantize`: a trained network in lower precision, kept only where it is faster and as good as asked."""
+"""`nas quantize`: a trained network in lower precision, kept only where it is faster and accurate enough."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from nas.runs.certificate import Certificate, ComparedForm, Deployed
 
 MOST_IMAGES = 300
-LONGEST_REASON = 100  # letters of it in the table
+LONGEST_REASON = 100  # characters in the table
 EPILOG = """\
-Every precision that the runtime has on this device is timed, and scored on the validation images by the runtime itself,
-INT8 where it is faster. INT8 is calibrated on training images. Of what is surely faster than full precision and loses
-no more than --points, the highest precision is kept that no other surely beats; else the fastest in full precision is,
-and what was found is said. With --epochs INT8 is fine-tuned where it loses more: the network learns to give in INT8
-what it gives in full precision. Nothing is trained unless asked for.
+Every precision that the runtime has on this device is timed, and scored on the validation images by the runtime itself
+(INT8 only where it is faster). INT8 is calibrated on training images. A form in lower precision is eligible if it is
+significantly faster than full precision and loses at most --points; the highest precision that no other significantly
+beats is kept. If no form is eligible, the fastest one in full precision is kept, and the table says why. With --epochs,
+INT8 is fine-tuned where it loses more: the network learns to reproduce its full-precision output. Nothing is trained
+otherwise.
 
 examples:
   nas quantize runs/night --target openvino@cpu:1
@@ -43,44 +44,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         metavar="TARGET",
         action="append",
-        help="where latency counts; in every precision that it has here, or in full precision and the one that is "
-        "named; may be given several times (default: the deployment runtimes of this device)",
+        help="runtime and device to time on, in every precision that it has here, or in full precision and the one "
+        "that is named; may be given several times (default: the deployment runtimes of this device)",
     )
-    parser.add_argument("--budget", metavar="TIME", help="10ms, 100fps or '10ms p90', for the certificate")
+    parser.add_argument("--budget", metavar="TIME", help="budget for the certificate: 10ms, 100fps or '10ms p90'")
     parser.add_argument(
-        "--points", metavar="POINTS", default="0.5", help="of mIoU that may be lost against float32 (default: 0.5)"
+        "--points",
+        metavar="POINTS",
+        default="0.5",
+        help="points of mIoU that may be lost against float32 (default: 0.5)",
     )
     parser.add_argument(
         "--images",
         metavar="N",
         type=common.whole_number,
         default=100,
-        help=f"training images that INT8 is calibrated on, at most {MOST_IMAGES} (default: 100)",
+        help=f"number of training images to calibrate INT8 on, at most {MOST_IMAGES} (default: 100)",
     )
     parser.add_argument(
         "--epochs",
         metavar="N",
         type=common.whole_number,
         default=0,
-        help="of fine-tuning where INT8 loses more than --points, kept only where it helps (default: 0, none)",
+        help="epochs of fine-tuning where INT8 loses more than --points, kept only where it helps (default: 0)",
     )
     parser.add_argument(
         "--recipe",
         default="quick",
         metavar="NAME",
         type=common.path,
-        help="of fine-tuning, at a twentieth of its rate (default: quick)",
+        help="recipe of fine-tuning, used at a twentieth of its learning rate (default: quick)",
     )
     common.add_device(parser)
     common.add_within(parser)
     common.add_patience(parser)
     parser.add_argument(
-        "--out", metavar="DIR", type=common.path, default="quantized", help="where it goes (default: quantized)"
+        "--out",
+        metavar="DIR",
+        type=common.path,
+        default="quantized",
+        help="folder for the network (default: quantized)",
     )
 
 
 def run(options: argparse.Namespace) -> Verdict | None:
-    """Time and score every form, keep one, certify it; what the certificate says of a budget.
+    """Time and score every form, keep one and certify it. Returns the certificate's verdict on the budget, if any.
 
     Raises: UserError for weights and data that do not fit, and for targets that have no other precision here.
     """
@@ -169,7 +177,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
 
 
 def _targets(options: argparse.Namespace) -> tuple[Target, ...]:
-    """Every target that is tried, each once."""
+    """The targets to try, each once."""
     from dataclasses import replace
 
     from nas.errors import TargetError
@@ -189,16 +197,16 @@ def _targets(options: argparse.Namespace) -> tuple[Target, ...]:
 
 
 def _tuning(options: argparse.Namespace, targets: Sequence[Target]) -> FineTuning | None:
-    """What fine-tuning is asked for, in the recipe that it has.
+    """The fine-tuning that --epochs, --recipe and --device ask for; None without --epochs.
 
-    Raises: UserError where there is nothing to fine-tune for, or no such recipe or device.
+    Raises: UserError where no target is in INT8, or for an unknown recipe or device.
     """
     from nas.quantization.fine_tuning import FineTuning
     from nas.training import load_recipe
     from space.errors import UserError
 
     if options.epochs < 0:
-        raise UserError(f"--epochs: expected 0 or more, got {options.epochs}; 0 is no fine-tuning")
+        raise UserError(f"--epochs: expected 0 or more, got {options.epochs}; 0 means no fine-tuning")
     if options.epochs == 0:
         return None
     if not any(target.precision == "int8" for target in targets):
@@ -226,7 +234,7 @@ def _images(count: int) -> int:
 
 
 def table_of(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: Mapping[str, str]) -> str:
-    """What was found of every form, from the fastest to the slowest; last those that were `refused`, and why."""
+    """The table of all forms, from the fastest to the slowest; last those that were `refused`, with the reason."""
     import textwrap
 
     from nas.quantization.verdicts import verdict
@@ -254,7 +262,7 @@ def table_of(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: 
 
 
 def _deployed(chosen: Outcome, loss: Loss) -> Deployed:
-    """What is shipped."""
+    """The chosen form as it ships."""
     from nas.runs.certificate import Deployed
 
     assert chosen.scored is not None, "nothing is kept that was not scored"
@@ -272,7 +280,7 @@ def _deployed(chosen: Outcome, loss: Loss) -> Deployed:
 def compared_of(
     outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: Mapping[str, str]
 ) -> tuple[ComparedForm, ...]:
-    """What the form that is shipped was chosen among, itself too."""
+    """All forms that were compared, the chosen one included."""
     from nas.quantization.verdicts import verdict
     from nas.runs.certificate import ComparedForm
 

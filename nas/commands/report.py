@@ -1,4 +1,4 @@
-"""`nas report`: a run as one HTML file, as data and in short on the terminal; several as means over their seeds."""
+"""`nas report`: a run as an HTML file, as data and as a summary on the terminal; several runs as means over seeds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from nas.runs.folder import RunFolder
 
 EPILOG = """\
-Several runs that ask the same and differ in their seeds: what their winners score, and how much above the best scaled
-published network, the best published one at its own width and the best random draw inside the budget of the same run,
-each as a mean with its 95 % interval over the runs.
+Given several runs of the same study with different seeds, it prints the mIoU of their winners and their gain over three
+networks of the same run: the best scaled published network, the best published one at its own width, and the best
+random draw inside the budget. Each is a mean over the runs with its 95 % interval.
 
 examples:
   nas report runs/night
@@ -28,22 +28,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "run_folders", metavar="RUN", nargs="+", type=common.path, help="a run's folder, finished or not; or several"
+        "run_folders",
+        metavar="RUN",
+        nargs="+",
+        type=common.path,
+        help="a run's folder, finished or not; or several folders",
     )
     parser.add_argument(
         "--out",
         metavar="DIR|FILE",
         type=common.path,
-        help="the folder for the page and figures (default: the run's); of several runs, a YAML file for the figures",
+        help="folder for the page and its data (default: the run's); with several runs, a YAML file for the data",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print what matters most and write report.html and report.yaml into the run's folder or another one; of several
-    runs, print what they have in common.
+    """Print a summary and write report.html and report.yaml into the run's folder or another one; for several runs,
+    print means over them.
 
-    Raises: UserError when there is no run in a folder, one of its files is damaged, several did not ask the same, what
-    --out names is there already, or the run's folder cannot be written to.
+    Raises: UserError when there is no run in a folder, one of its files is damaged, several runs differ in more than
+    seeds, --out exists already, or the run's folder cannot be written to.
     """
     from pathlib import Path
 
@@ -62,37 +66,35 @@ def run(options: argparse.Namespace) -> None:
 
     from nas.latency.machine import lane
 
-    with lane.shared():  # loading matplotlib takes long too
+    with lane.shared():  # also while matplotlib loads, which takes long
         from nas.report import summarize
         from nas.report.page import write_summary
 
         summary = summarize(folder)
         with answering():
-            _print(summary)  # also where the page cannot be written
+            _print(summary)  # first, so that it appears even if the page cannot be written
         try:
             page = write_summary(folder, summary, out)
         except OSError as error:
             raise UserError(f"expected a folder that the page can be written to: {error}; give another --out") from None
     with answering():
-        print(f"\n{page} (figures as data: {FIGURES} beside it)")
+        print(f"\n{page} (the same as data: {FIGURES} beside it)")
 
 
 def _require_place(out: Path) -> None:
-    """Raises: UserError where the page of one run cannot go, or something else would be lost."""
+    """Raises: UserError for a folder that the page of one run cannot be written to without losing other files."""
     from nas.report.summary import Summary
     from nas.runs.folder import FIGURES, PAGE
     from nas.storage.records import cached_record
     from space.errors import UserError
 
     if out.suffix in (".yaml", ".html"):
-        raise UserError(
-            f"--out: expected the folder where the page of one run goes, got {out}; give {out.with_suffix('')}, say"
-        )
+        raise UserError(f"--out: expected a folder for the page of one run, got {out}; give {out.with_suffix('')}, say")
     is_ours = cached_record(out / FIGURES, Summary) is not None  # of an earlier report
     for name in (PAGE, FIGURES):
         if (out / name).exists() and not is_ours:
             raise UserError(
-                f"--out: expected a folder without {name}, got {out}, whose one would be lost; give another"
+                f"--out: expected a folder without {name}, got {out}, whose {name} would be lost; give another"
             )
     output.require_folder(out)
 
@@ -116,7 +118,7 @@ def _print(summary: Summary) -> None:
 
 
 def _several(folders: Sequence[RunFolder], out: str | None) -> None:
-    """Print what winners of several runs are above others, and write it down."""
+    """Print the winners of several runs and their gain over other networks as means, and write them to `out`."""
     from pathlib import Path
 
     from nas.runs.alike import require_alike

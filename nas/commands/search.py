@@ -1,4 +1,4 @@
-"""`nas search`: the whole way."""
+"""`nas search`: search, train and certify."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   nas search --budget 10ms                        the built-in road scenes on this machine
   nas search studies/camvid/study.yaml            a study of your own
-  nas search --budget 10ms --budget 20ms          a winner for each, from one search
-  nas search --frontier --budget 40ms             for a handful of budgets up to this one
-  nas search --resume runs/night --budget 8ms     go on, also with another budget (of several: with one more)
-  nas search other.yaml --from runs/night         a new run that knows what an earlier one found out
-  nas search --resume runs/night --data /new/place    go on after the data were moved"""
+  nas search --budget 10ms --budget 20ms          a winner for each budget, from one search
+  nas search --frontier --budget 40ms             a winner for each of up to five budgets, the largest 40 ms
+  nas search --resume runs/night --budget 8ms     continue with another budget (a run with several: with one more)
+  nas search other.yaml --from runs/night         a new run that uses the results of an earlier one
+  nas search --resume runs/night --data /new/place    continue after the data were moved"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `nas search`."""
     parser.epilog = EXAMPLES
     common.add_study(parser)
-    common.add_budgets(parser, "several get a winner each")
+    common.add_budgets(parser, "give it several times for a winner each")
     parser.add_argument(
         "--frontier",
         action="store_true",
-        help="a winner for each of a handful of budgets, from what the fastest network takes up to --budget",
+        help="find a winner for each of up to five budgets, from the fastest network's latency up to --budget",
     )
-    parser.add_argument("--target", metavar="TARGET", help="where latency counts, such as onnxruntime@cpu:1")
+    parser.add_argument("--target", metavar="TARGET", help="runtime and device to time on, such as onnxruntime@cpu:1")
     parser.add_argument("--out", metavar="DIR", type=common.path, help="the run's folder (default: a new one in runs/)")
-    parser.add_argument("--resume", metavar="RUN", type=common.path, help="go on with the run in this folder")
+    parser.add_argument("--resume", metavar="RUN", type=common.path, help="continue the run in this folder")
     parser.add_argument(
         "--from",
         metavar="RUN",
@@ -45,30 +45,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=common.path,
         action="append",
         default=[],
-        help="take over what an earlier run on the same data found out; may be given several times",
+        help="use the results of an earlier run on the same data; may be given several times",
     )
-    parser.add_argument("--data", metavar="DIR", type=common.path, help="where the data of the study or run lie")
+    parser.add_argument("--data", metavar="DIR", type=common.path, help="folder of the study's or run's data")
     parser.add_argument(
         "--minutes",
         metavar="N",
-        help="be over in about N minutes: propose nothing more when the best can just be finished in time, whatever is "
-        "left of the study's trials (of a run that goes on: N in all, anew with another --budget; 0: no limit)",
+        help="finish in about N minutes: stop proposing candidates when the finalists can just be finished in time, "
+        "even if trials of the study are left. With --resume, N is the time of the whole run, or of another --budget "
+        "alone. 0: no limit",
     )
     parser.add_argument(
         "--company",
         metavar="NAMES",
-        help="published networks, by commas, to train at their own width as long as a finalist; 'all': every one",
+        help="published networks, separated by commas, to train at their own width as long as a finalist; 'all': every "
+        "published network",
     )
     common.add_patience(parser)
     parser.add_argument("--address", metavar="HOST:PORT", help="train on this Ray cluster; 'auto' finds a local one")
 
 
 def run(options: argparse.Namespace) -> Verdict | None:
-    """Search, as the only one that works on the run's folder; what the winner's certificate says, of several budgets
-    the worst. A new run that is refused leaves no folder.
+    """Search, as the owner of the run's folder. Returns the verdict of the winner's certificate, the worst one of
+    several budgets. A new run that is refused leaves no folder.
 
-    Raises: UserError for options, studies and budgets that do not fit, and when the run is in use; HaltedError when its
-    surroundings broke it off.
+    Raises: UserError for options, studies and budgets that do not fit, and when the run is in use; HaltedError when
+    something other than a candidate stopped the search.
     """
     from pathlib import Path
 
@@ -87,7 +89,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     folder, study = _resumed(options) if options.resume else _new(options)
     with owned(folder.root):
         common.say(f"searching within {study.asked}, run {folder.root}")
-        from nas.search.engine import search  # seconds of loading, not for what is refused above
+        from nas.search.engine import search  # takes seconds to load, so errors above come first
 
         before = None
         if options.resume:
@@ -104,26 +106,26 @@ def run(options: argparse.Namespace) -> Verdict | None:
                 raise
             except OSError as error:
                 raise HaltedError(
-                    f"{error}; nothing finished is lost: make room on the disk, or put right what is said there, then "
+                    f"{error}; nothing finished is lost: make room on the disk, or correct what the error names, then "
                     f"go on with: {folder.resume}"
                 ) from error
             except UserError:
                 if before is None:
                     folder.withdraw()
-                elif _known(folder) == known:  # refused before anything was found out by it
+                elif _known(folder) == known:  # refused before anything was measured or trained for it
                     folder.put_back(before)
                 raise
 
 
 def _worst(verdicts: Sequence[Verdict | None], missing: int) -> Verdict | None:
-    """What is said of all budgets together: a `missing` winner is one that does not keep its budget."""
+    """The worst of the verdicts on all budgets; if any winner is `missing`, FAIL."""
     order: tuple[Verdict, ...] = ("FAIL", "UNSURE", "PASS")
     return "FAIL" if missing else next((each for each in order if each in verdicts), None)
 
 
 def _ask(folder: RunFolder, study: Study, budgets: Sequence[str]) -> dict[str, str | None]:
-    """Have a run that goes on ask the study, and try those of `budgets` again that were given up; what it asked before.
-    Another question has the time for itself.
+    """Write a resumed run's study, and have those of `budgets` tried again that were given up. Returns the texts of the
+    run's question as they were before. If the question is another one, the run's time limit starts anew.
     """
     from nas.latency.budget import Budgets
     from nas.runs.spent import forget_spent
@@ -139,7 +141,7 @@ def _ask(folder: RunFolder, study: Study, budgets: Sequence[str]) -> dict[str, s
 
 
 def _known(folder: RunFolder) -> list[tuple[str, float, int, int]]:
-    """How far each trial of a run is: its key, the budget it was made for, and its epochs."""
+    """The progress of each trial of a run: its key, the budget it was made for, and its epochs of search and finish."""
     return [
         (
             trial.architecture.key,
@@ -152,7 +154,7 @@ def _known(folder: RunFolder) -> list[tuple[str, float, int, int]]:
 
 
 def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
-    """A folder for a new run, and what it is asked."""
+    """A folder for a new run, and its study."""
     from dataclasses import replace
     from datetime import datetime
     from pathlib import Path
@@ -162,7 +164,7 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     from space.errors import UserError
 
     if options.data and options.study is None:
-        raise UserError("--data goes with --resume and with a study, whose data lie elsewhere; name one of these")
+        raise UserError("--data: expected --resume or a study, whose data it replaces, got neither; give one of them")
     if options.study is None and not options.budgets:
         raise UserError("expected a study or a budget, got neither; try: nas search --budget 10ms")
     study = common.built_in_study(options, options.budgets[0]) if options.study is None else load_study(options.study)
@@ -186,7 +188,7 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
 
 
 def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
-    """The folder of a run that goes on, and what it is asked now."""
+    """The folder of a run to resume, and its study with the options of this command."""
     from dataclasses import replace
     from pathlib import Path
 
@@ -196,19 +198,17 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     from space.errors import UserError
 
     if options.earlier:
-        raise UserError(
-            "--from goes with a new run, which takes over what earlier ones know as it begins; leave it out"
-        )
+        raise UserError("--from is for new runs, which take over earlier results when they begin; leave it out")
     for name in ("study", "target", "out"):
         if getattr(options, name):
-            raise UserError(f"--resume goes on with a run as it was asked; leave out {name}, or start a new run")
+            raise UserError(f"--resume continues a run as it began; leave out {name}, or start a new run")
     folder = RunFolder.open(Path(options.resume))
     study = folder.study()
     if options.data:
         study = _with_data_in(options.data, study)
     elif study.data.root is not None and not expanded(study.data.root).is_dir():
         raise UserError(
-            f"{study.data.root}, where the data of this run were, is not a folder here; go on with: "
+            f"{study.data.root}, which held the data of this run, is not a folder here; go on with: "
             f"{folder.resume} --data DIR"
         )
     several = bool(study.budgets)
@@ -216,7 +216,7 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
         study = study.asking_also(options.budgets)
     if options.frontier:
         if several:
-            print(f"note    --frontier: this run has several budgets already, and keeps {study.asked}", flush=True)
+            common.say(f"note: --frontier: this run has several budgets already, and keeps {study.asked}")
         else:
             _require_one(study.budgets)
             study = replace(study, frontier=True)
@@ -226,7 +226,7 @@ def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:
 
 
 def _with_effort(options: argparse.Namespace, study: Study) -> Study:
-    """A study with the company, time and patience that options give it."""
+    """The study with the company, minutes and patience of the options."""
     from dataclasses import replace
 
     if options.company:
@@ -248,7 +248,7 @@ def _minutes(text: str) -> float:
 
 
 def _require_one(budgets: Sequence[str]) -> None:
-    """Raises: UserError when there are several budgets, where one is to be the largest of a frontier."""
+    """Raises: UserError when there are several budgets; a frontier has one, its largest."""
     from space.errors import UserError
 
     if budgets:
@@ -259,9 +259,9 @@ def _require_one(budgets: Sequence[str]) -> None:
 
 
 def _with_data_in(data: str, study: Study) -> Study:
-    """A study of the same data set in the folder `DIR`, or `SET:DIR` as other commands take it.
+    """The study with its data set in the folder `data`; like other commands it also takes `SET:DIR`.
 
-    Raises: UserError when it is none, or the data are drawn.
+    Raises: UserError for a path that is no folder, and for a data set that is generated.
     """
     from dataclasses import replace
 
@@ -271,7 +271,7 @@ def _with_data_in(data: str, study: Study) -> Study:
 
     name = study.data.name
     if name == DataSpec().name:
-        raise UserError(f"--data: the data of this search, {name}, are drawn and lie nowhere; leave it out")
+        raise UserError(f"--data: the data of this search, {name}, are generated and in no folder; leave it out")
     folder = expanded(data.removeprefix(f"{name}:"))
     if not folder.is_dir():
         raise UserError(f"--data: expected the folder that holds the images of {name}, got {data}; check the path")

@@ -1,4 +1,4 @@
-"""`nas show`: the layers of a network."""
+"""`nas show`: list the layers of a network."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from space.count import Layer
 
 EPILOG = """\
-Multiply-adds are those of convolutions. Shares of time under --latency come from PyTorch, layer by layer and not fused
-as a deployed network would be; the latency of the whole network is measured on --target.
+Multiply-adds are those of convolutions. With --latency, shares of time are measured in PyTorch, layer by layer and not
+fused as in a deployed network; the latency of the whole network is measured on --target.
 
 examples:
   nas show erfnet --input 512x1024 --classes 19
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_architecture(parser, common.readable_path)
     common.add_input(parser)
     common.add_classes(parser)
-    parser.set_defaults(input=None, classes=None)  # where nothing is given, a certificate says
+    parser.set_defaults(input=None, classes=None)  # a certificate may set them
     parser.add_argument("--all", action="store_true", help="a line for every layer, not only for convolutions")
     parser.add_argument(
         "--latency", action="store_true", help="measure the latency, and each layer's share of the time"
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the table and the totals; measure if asked to.
+    """Print the table and the totals; with --latency, measure.
 
     Raises: UserError for an unknown architecture, size or target.
     """
@@ -72,9 +72,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _take_from_folder(options: argparse.Namespace) -> None:
-    """A certified network is shown as it was certified, a trained one as it was trained, unless something else is asked
-    for.
-    """
+    """Fill in options that are not given: from the certificate of a certified network, else from the training."""
     from nas.runs.trained import certificate_of, labelling_in
 
     certificate, labelling = certificate_of(options.architecture), labelling_in(options.architecture)

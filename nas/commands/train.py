@@ -1,4 +1,4 @@
-"""`nas train`: one network from images to weights, with a checkpoint after every epoch."""
+"""`nas train`: train one network, with a checkpoint after every epoch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nas.training.recipe import Recipe, Stage
     from space.architecture import Architecture
 
-FEWEST_CLASSES = 2  # how many there are is not known before the data are
+FEWEST_CLASSES = 2  # for a first check of memory, before the data and their classes are known
 EPILOG = """\
 examples:
   nas train erfnet --out runs/erfnet
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="quick",
         metavar="NAME",
         type=common.path,
-        help="a recipe's name, such as ddrnet, a YAML file, or published: ARCH's own (default: quick)",
+        help="a recipe's name such as ddrnet, a YAML file, or 'published' for ARCH's own (default: quick)",
     )
     parser.add_argument(
         "--init",
@@ -53,21 +53,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start from pretrained weights: torchvision's ResNet-18 or MobileNetV2, checkpoints of ERFNet or "
         "SwiftNet, weights.safetensors of a training",
     )
-    parser.add_argument("--epochs", type=common.whole_number, metavar="N", help="instead of the recipe's")
-    parser.add_argument("--batch-size", type=common.whole_number, metavar="N", help="instead of the recipe's")
-    parser.add_argument("--seed", type=common.whole_number, metavar="N", help="instead of the recipe's")
+    parser.add_argument(
+        "--epochs", type=common.whole_number, metavar="N", help="number of epochs (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--batch-size", type=common.whole_number, metavar="N", help="images per batch (default: the recipe's)"
+    )
+    parser.add_argument("--seed", type=common.whole_number, metavar="N", help="random seed (default: the recipe's)")
     parser.add_argument(
         "--probe",
         action="store_true",
-        help="find the fastest precision and memory layout by a few steps first; results may round differently",
+        help="try a few steps first to find the fastest precision and memory layout; results may round differently",
     )
-    parser.add_argument("--out", metavar="DIR", type=common.path, help="where weights go (default: runs/train-ARCH)")
-    parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch in --out")
+    parser.add_argument(
+        "--out", metavar="DIR", type=common.path, help="folder for the weights (default: runs/train-ARCH)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue after the last finished epoch in --out")
     parser.add_argument(
         "--processes",
         default="1",
         metavar="N",
-        help="share every batch among N processes, each on a GPU of its own; gpus: as many as there are (default: 1)",
+        help="divide every batch among N processes, each on a GPU of its own; 'gpus': one per GPU (default: 1)",
     )
     parser.add_argument(
         "--address", metavar="HOST:PORT", help="take the processes from this Ray cluster; 'auto' finds a local one"
@@ -76,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train, or go on training, and write architecture, weights and scores."""
+    """Train, or resume a training, and write architecture, weights and scores."""
     from nas.runs.trained import load_architecture
 
     architecture = load_architecture(options.architecture)
@@ -102,7 +108,7 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
     if members is None:
         stages = _known_stages(recipe, architecture, from_start=recipe.init is None and not options.resume)
         _require_room(architecture, spec.size, recipe, stages, device, processes)
-    else:  # each of them sees for itself whether there is room, and works in another folder than this
+    else:  # each process checks its own memory, and has another working directory
         root = None if spec.root is None else str(expanded(spec.root).absolute())
         out, spec = out.absolute(), replace(spec, root=root)
     output.require_folder(out)  # before PyTorch is loaded
@@ -116,7 +122,7 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
             return f"--resume goes on from the last finished epoch, in {out}"
         return "no epoch was finished: the same command begins anew"
 
-    with ending.told(going_on), owned(out):  # what is in the folder is looked at by one process only
+    with ending.told(going_on), owned(out):  # no other process may change the folder meanwhile
         _require_folder(out, architecture, resume=options.resume)
         recipe = _held_recipe(out, recipe, resume=options.resume)
         dataset = common.loaded(spec)
@@ -126,7 +132,7 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
         if options.resume and not (out / CHECKPOINT).is_file():
             common.say(f"nothing to go on from in {out}: the training begins")
         if not options.resume:
-            (out / FORM).unlink(missing_ok=True)  # of another one that was ended in its first epoch
+            (out / FORM).unlink(missing_ok=True)  # left by a training that ended in its first epoch
         job = Job(
             name=options.architecture,
             architecture=architecture,
@@ -144,7 +150,7 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
 
 @contextmanager
 def _members(options: argparse.Namespace) -> Iterator[Workers | None]:
-    """The processes of the cluster at --address, which is joined; None where this machine trains.
+    """Join the cluster at --address; the workers that train there, or None where this machine trains.
 
     Raises: UserError when there is no such cluster, or no room in it.
     """
@@ -163,7 +169,7 @@ def _members(options: argparse.Namespace) -> Iterator[Workers | None]:
 
 
 def _work(work: Work, members: Workers | None, job: Job, root: str | None, processes: int) -> None:
-    """Train, in processes of this machine or of the cluster."""
+    """Train in processes of this machine or of the cluster."""
     if members is None:
         from nas.runs.processes import work_together
 
@@ -178,7 +184,7 @@ def _work(work: Work, members: Workers | None, job: Job, root: str | None, proce
 
 
 def _require_folder(out: Path, architecture: Architecture, *, resume: bool) -> None:
-    """Raises: UserError for a folder that holds something else than a training that goes on, or than what one of this
+    """Raises: UserError for a folder that holds anything but a training to resume, or files that a training of this
     architecture may replace.
     """
     from space import UserError
@@ -195,8 +201,8 @@ def _require_folder(out: Path, architecture: Architecture, *, resume: bool) -> N
 
 
 def _first_of_others(out: Path, architecture: Architecture) -> str:
-    """The file in a folder that a training of `architecture` would write and that is not of one which was ended in its
-    first epoch; empty where there is none.
+    """The first file that a training of `architecture` would overwrite, other than those left by a training that ended
+    in its first epoch; empty where there is none.
     """
     import space
     from nas.runs.beginning import RECORD, TENSORS, beginning, is_kept
@@ -217,7 +223,7 @@ def _first_of_others(out: Path, architecture: Architecture) -> str:
     for name in OF_A_TRAINING:
         if os.path.lexists(out / name):
             try:
-                is_left = name in left and bool(left[name]())  # the others come after a checkpoint
+                is_left = name in left and bool(left[name]())  # all other files are written after a checkpoint
             except space.UserError:
                 is_left = False
             if not is_left:
@@ -226,9 +232,9 @@ def _first_of_others(out: Path, architecture: Architecture) -> str:
 
 
 def _held_recipe(out: Path, recipe: Recipe, *, resume: bool) -> Recipe:
-    """The recipe with the weights that are kept in the folder of the training to begin with, if any.
+    """The recipe, with `init` replaced by the pretrained weights kept in the training's folder, if any.
 
-    Raises: UserError when they cannot be read, or are others than it was begun with.
+    Raises: UserError when they cannot be read, or are not those that the training began with.
     """
     from dataclasses import replace
 
@@ -239,9 +245,9 @@ def _held_recipe(out: Path, recipe: Recipe, *, resume: bool) -> Recipe:
 
 
 def _hold_to_data(out: Path, spec: DataSpec, dataset: Dataset, *, resume: bool) -> None:
-    """Look at the data, print what is odd about them, and hold the training to them.
+    """Check the data, print notes on them, and make sure that a resumed training has the same data.
 
-    Raises: DataError for what cannot be trained on, UserError when they are others than the training was begun on.
+    Raises: DataError for data that cannot be trained on, UserError when the training began on other data.
     """
     from nas.runs.data_seen import hold_to_data
 
@@ -251,21 +257,19 @@ def _hold_to_data(out: Path, spec: DataSpec, dataset: Dataset, *, resume: bool) 
 
 
 def _require_count(words: str) -> None:
-    """Raises: UserError for what is no number of processes."""
+    """Raises: UserError for a text that is no number of processes."""
     from nas.data.share import MOST
     from space import UserError
 
     found = re.fullmatch(r"[1-9]\d{0,3}|gpus", words)
     if found is None or (words != "gpus" and int(words) > MOST):
-        raise UserError(
-            f"--processes: expected a number from 1 to {MOST}, or gpus for as many as there are, got {words!r}"
-        )
+        raise UserError(f"--processes: expected a number from 1 to {MOST}, or gpus for one per GPU, got {words!r}")
 
 
 def _processes(words: str, device: str) -> int:
     """How many processes train on this machine.
 
-    Raises: UserError when they would have no GPU each.
+    Raises: UserError when there are fewer GPUs than processes.
     """
     from space import UserError
 
@@ -277,7 +281,7 @@ def _processes(words: str, device: str) -> int:
         return int(words)
     if device != "cuda":
         raise UserError(
-            f"--processes: expected --device cuda, since each process has a GPU of its own, got {device}; leave one out"
+            f"--processes: expected --device cuda, because each process has its own GPU, got {device}; leave one out"
         )
     import torch
 
@@ -291,8 +295,8 @@ def _processes(words: str, device: str) -> int:
 
 
 def _known_stages(recipe: Recipe, architecture: Architecture, *, from_start: bool) -> tuple[Stage, ...]:
-    """The stages that a training surely has: one that is not `from_start` may have weights of a whole network, and then
-    trains no encoder alone, as the trainer finds out.
+    """The stages that a training is sure to have. A training that is not `from_start` may have weights of a whole
+    network; whether it then skips the encoder's stage, only the trainer finds out.
     """
     return recipe.stages(architecture, recipe.epochs if from_start else None)
 
@@ -305,9 +309,10 @@ def _require_room(
     device: str,
     processes: int,
 ) -> None:
-    """Refuse what cannot be trained here before pictures of that size are read or drawn. On GPUs each process has one.
+    """Refuse a training that does not fit into memory, before pictures of that size are read or generated. On GPUs each
+    process has one.
 
-    Raises: UserError with what would do.
+    Raises: UserError with the largest that would fit.
     """
     from nas.data.share import WHOLE, Share
     from nas.training.room import require_room

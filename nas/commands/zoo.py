@@ -1,4 +1,4 @@
-"""`nas zoo`: trained winners by name."""
+"""`nas zoo`: list trained winners, or copy one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from nas.runs.certificate import Certificate
 
 EPILOG = """\
-A name is usable as ARCH in every command, and brings its weights. Milliseconds and mIoU are those of its certificate:
-`nas measure NAME` times it here, `nas evaluate NAME` scores it on data that you have.
+Every command takes a name as ARCH, with its weights. Milliseconds and mIoU are those of the winner's certificate;
+`nas measure NAME` times it here, and `nas evaluate NAME` scores it on your own data.
 
 examples:
-  nas zoo                                   what there is
-  nas predict camvid-searched street.jpg    one of them at work
+  nas zoo                                   list all winners
+  nas predict camvid-searched street.jpg    use one of them
   nas zoo camvid-searched --out mine        its files: YAML, weights, ONNX, certificate"""
 
 
@@ -26,13 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.epilog = EPILOG
     parser.add_argument("name", nargs="?", metavar="NAME", help="the winner to copy (default: list all of them)")
-    parser.add_argument("--out", metavar="DIR", type=common.path, help="with NAME: where its files go (default: NAME)")
+    parser.add_argument(
+        "--out", metavar="DIR", type=common.path, help="with NAME: folder for its files (default: NAME)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the winners that there are, or copy the files of one.
+    """Print the table of winners, or copy the files of one.
 
-    Raises: UserError for an unknown name, a certificate that cannot be read, and files that are not what it certifies.
+    Raises: UserError for an unknown name, a certificate that cannot be read, and files that are not those it certifies.
     """
     from pathlib import Path
 
@@ -95,5 +97,5 @@ def _table(winners: dict[str, Certificate]) -> str:
         )
         processors.append(latency.environment.get("gpu") or latency.environment.get("cpu", "unknown"))
     flagged = [f"! {name}: {'; '.join(c.latency.flagged)}" for name, c in winners.items() if c.latency.flagged]
-    where = f"milliseconds: median of one image, as certified on {', '.join(sorted(set(processors)))}"
-    return "\n".join([table(rows, header), "", where, *flagged])
+    note = f"milliseconds: median for one image, as certified on {', '.join(sorted(set(processors)))}"
+    return "\n".join([table(rows, header), "", note, *flagged])

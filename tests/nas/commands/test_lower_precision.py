@@ -56,9 +56,9 @@ def test_its_score_is_that_of_the_certified_form(miou, int8, other, pictures):
 
 
 def test_logits_are_those_of_the_weights_which_is_said(miou, nas, int8, pictures, tmp_path):
-    assert f"{NOTE}--at labels enlarges logits" in miou("--at", "labels")[2]
+    assert f"{NOTE}--at labels resizes logits" in miou("--at", "labels")[2]
     picture = pictures / "val" / "images" / "0.jpg"
-    assert f"{NOTE}--labels enlarges logits" in nas("predict", int8, picture, "--labels", "--out", tmp_path).done().out
+    assert f"{NOTE}--labels resizes logits" in nas("predict", int8, picture, "--labels", "--out", tmp_path).done().out
     said = miou("--input", "32x48")[2]
     assert f"{NOTE}it is certified at 64x96, not at 32x48" in said.splitlines()
     assert said.count("note: the weights were trained at 64x96, but are used at 32x48") == 1

@@ -89,7 +89,7 @@ def test_labels_are_those_that_are_scored_in_the_values_of_the_data_set(nas, tra
     np.testing.assert_array_equal(np.asarray(written), np.array([7, 26, 23])[seen])
 
     save_weights(own / "weights.safetensors", weights, {key: words[key] for key in words if key != "label_values"})
-    assert "which label values their classes have" in nas("predict", own, large, "--labels").refusal()
+    assert "the label values of their classes" in nas("predict", own, large, "--labels").refusal()
     told = nas("predict", own, large, "--labels", "--data", f"folder:{pictures}", "--out", tmp_path / "again").done()
     assert np.isin(np.asarray(Image.open(tmp_path / "again" / "large.png")), (0, 1, 2)).all(), told.out
 

@@ -254,11 +254,11 @@ def test_what_one_of_several_cannot_do_is_said_once(plain, pictures, tmp_path):
     [
         (
             ("--processes", "0"),
-            "--processes: expected a number from 1 to 1024, or gpus for as many as there are, got '0'",
+            "--processes: expected a number from 1 to 1024, or gpus for one per GPU, got '0'",
         ),
         (
             ("--processes", "all"),
-            "--processes: expected a number from 1 to 1024, or gpus for as many as there are, got 'all'",
+            "--processes: expected a number from 1 to 1024, or gpus for one per GPU, got 'all'",
         ),
         (("--processes", "gpus"), "--processes: expected GPUs for `gpus`, got the CPU"),
         (("--processes", "5"), "got 5 processes and 4 images at a time; give 4 at most, or a larger --batch-size"),

@@ -93,4 +93,4 @@ def test_the_command_prints_and_writes_what_it_found(nas: Any, two_seeds: list[R
     assert "--out: expected a new file" in nas("report", *folders, "--out", out).refusal()
     assert "cannot make the folder" in nas("report", *folders, "--out", out / "below.yaml").refusal()
     told = nas("report", folders[0], "--out", tmp_path / "one.yaml").refusal()
-    assert "--out: expected the folder where the page of one run goes" in told
+    assert "--out: expected a folder for the page of one run" in told

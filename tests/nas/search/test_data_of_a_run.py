@@ -119,14 +119,14 @@ def test_data_that_moved_alone_are_asked_for_and_taken(project: Path, nas: Nas, 
     run = project / "run"
     before = (run / "study.yaml").read_text()
     said = nas("search", "--resume", run).refusal()
-    assert f"{project / 'd'}, where the data of this run were, is not a folder here" in said
+    assert f"{project / 'd'}, which held the data of this run, is not a folder here" in said
     assert f"nas search --resume {run} --data DIR" in said
     swap_labels(tmp_path / "new place")  # so that it goes no further than to the data
     for given in (str(tmp_path / "new place"), f"folder:{tmp_path / 'new place'}"):
         assert "labels have changed" in nas("search", "--resume", run, "--data", given).refusal()
     assert (run / "study.yaml").read_text() == before, "what was refused is not asked again"
     assert "check the path" in nas("search", "--resume", run, "--data", tmp_path / "nowhere").refusal()
-    assert "--data goes with --resume" in nas("search", "--budget", "5ms", "--data", tmp_path).refusal()
+    assert "--data: expected --resume or a study" in nas("search", "--budget", "5ms", "--data", tmp_path).refusal()
 
 
 def test_a_new_search_finds_the_data_of_its_study_elsewhere(tmp_path: Path, nas: Nas) -> None:

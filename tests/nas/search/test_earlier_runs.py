@@ -345,7 +345,7 @@ def test_other_data_are_refused(earlier: RunFolder, new: Callable[..., RunFolder
 
 def test_the_command_refuses_in_one_line(nas: Callable[..., Any], earlier: RunFolder, tmp_path: Path) -> None:
     said = nas("search", "--resume", earlier.root, "--from", earlier.root).refusal()
-    assert "--from goes with a new run" in said
+    assert "--from is for new runs" in said
     assert "expected a run's folder" in nas("search", "--budget", "9ms", "--from", tmp_path / "none").refusal()
     data = DataSpec(size=(48, 64), train_images=4, validation_images=2)
     (tmp_path / "study.yaml").write_text(replace(ASKED, data=data).to_yaml())

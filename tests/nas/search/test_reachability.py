@@ -215,8 +215,8 @@ def test_a_forecast_is_of_the_search_that_would_be_made(tiny: Study, tmp_path: P
     refused = nas("profile", file, *at, "--budget", "0.001ms").refusal()
     assert "expected a budget with room for smaller ones below it, got 0.001ms" in refused
 
-    assert "where that exceeds 4.75 minutes" in nas("profile", *at, "--budget", "10ms").done().out
-    assert "where that exceeds" not in nas("profile", *at, "--budget", "5ms", "--budget", "10ms").done().out
+    assert "if that exceeds 4.75 minutes" in nas("profile", *at, "--budget", "10ms").done().out
+    assert "if that exceeds" not in nas("profile", *at, "--budget", "5ms", "--budget", "10ms").done().out
 
 
 @pytest.mark.slow
