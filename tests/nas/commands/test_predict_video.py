@@ -90,7 +90,7 @@ def test_a_certified_network_runs_in_its_runtime(nas, winner, other, drive, tmp_
     answer = nas("predict", winner, "--video", drive, "--frames", "2", "--out", tmp_path / "out").done()
     first, last = answer.out.splitlines()
     assert first == "the network runs on onnxruntime@cpu:1, as certified"
-    assert "certified: 9.00 ms on onnxruntime@cpu:1, taken alone" in last
+    assert "certified: 9.00 ms on onnxruntime@cpu:1, with nothing else running" in last
     usable = load_trained(str(winner), None)
     frames, _ = read_video(drive)
     written, _ = read_video(tmp_path / "out" / "drive.overlay.mp4")

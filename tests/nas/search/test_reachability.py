@@ -204,7 +204,7 @@ def test_a_forecast_is_of_the_search_that_would_be_made(tiny: Study, tmp_path: P
     search = replace(tiny.search, guided_trials=0, random_trials=0)
     file.write_text(replace(tiny, frontier=True, search=search).to_yaml())
     whole = nas("profile", file, *at, "--budget", "50ms").done().out
-    budgets = re.search(r"^budgets (.*ms), 50ms, about", whole, re.M)
+    budgets = re.search(r"^budgets (.*ms), 50ms, roughly", whole, re.M)
     assert budgets
     assert len(budgets[1].split(", ")) == 4
     file.write_text(replace(tiny, search=search).to_yaml())
