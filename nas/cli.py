@@ -202,7 +202,7 @@ def _listen_no_more() -> None:
 
 
 def collect_less_often() -> None:
-    """Run the garbage collector less often: it finds nothing while libraries load, but takes a sixth of that time."""
+    """Run the garbage collector less often: it finds nothing while libraries load, and takes a sixth of the start."""
     import gc
 
     gc.set_threshold(200_000, 30, 30)

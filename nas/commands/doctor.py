@@ -58,7 +58,7 @@ def _facts() -> Iterator[tuple[str, str]]:
 
 
 def dali_advice(cuda: str | None, installed: frozenset[str]) -> str:
-    """Which DALI to install or remove for a torch built for CUDA version `cuda` (None: a CPU build); empty if none."""
+    """Advice on DALI packages for a torch built for CUDA version `cuda` (None: a CPU build); empty if all is well."""
     major = (cuda or "13").partition(".")[0]
     extra, package = DALI.get(major, DALI["13"])
     wrong = sorted(name for name in installed if name != package)

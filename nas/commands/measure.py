@@ -26,9 +26,9 @@ MOST_PROCESSES = 20
 
 EPILOG = """\
 Networks are timed untrained, on the CPU each in a process of its own. They take turns, and each alternates call by call
-with one frozen reference network. Milliseconds are the median ratio times the reference's latency on this device. --out
-writes a table (latency.csv; its column `flagged` says why a latency is not reliable, and is empty otherwise), the
-medians of all blocks of calls behind it (blocks.csv) and a chart (latency.png).
+with one frozen reference network. Milliseconds are the median ratio times the reference's latency on this device. With
+--out, three files are written: a table (latency.csv; its column `flagged` says why a latency is not reliable, and is
+empty otherwise), the medians of all blocks of calls behind it (blocks.csv) and a chart (latency.png).
 
 If all given networks have certificates that agree on target, input size and number of classes, these are the defaults,
 and a network certified in lower precision is timed as it ships. On other terms its architecture is timed.

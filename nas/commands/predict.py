@@ -102,7 +102,7 @@ def _see_images(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _looking(options: argparse.Namespace, trained: Trained, labelling: Labelling) -> Iterator[Look]:
-    """The function that segments a picture: the form certified in lower precision, or PyTorch, also for --labels."""
+    """The function that segments a picture: the form certified in lower precision, else PyTorch, as for --labels."""
     from functools import partial
 
     from nas.host.memory import require_inference

@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--minutes",
         metavar="N",
         help="finish in about N minutes: stop proposing candidates when the finalists can just be finished in time, "
-        "even if trials of the study are left. With --resume, N is the time of the whole run, or of another --budget "
-        "alone. 0: no limit",
+        "even if trials of the study are left. With --resume, N covers all commands of the run; another --budget "
+        "starts the count anew. 0: no limit",
     )
     parser.add_argument(
         "--company",

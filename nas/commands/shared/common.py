@@ -248,7 +248,7 @@ def say_notes(findings: Findings) -> None:
 def look_at_space(study: Study, source: str | None) -> None:
     """Print which options of a study's space no network has; `source` is the study's file.
 
-    Raises: ArchitectureError when the space has no networks, or none with the only options that an axis is left.
+    Raises: ArchitectureError when the space has no networks, or no network can have what an axis is narrowed to.
     """
     from space.drawn import never_drawn
     from space.errors import ArchitectureError

@@ -59,7 +59,7 @@ def work(job: Job, share: Share) -> None:
     # A process of a cluster sees no GPU but its own.
     sees_its_own = share.is_whole or job.device == "cpu" or bool(share.machines)
     device = job.device if sees_its_own else f"{job.device}:{share.rank}"
-    guard = lane.shared_on(device if share.is_whole else "cpu")  # the first process holds it for all and all their GPUs
+    guard = lane.shared_on(device if share.is_whole else "cpu")  # the first process enters it for all, and for all GPUs
     progress = Progress()
 
     def trainer_of() -> Trainer:
